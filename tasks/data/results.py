@@ -1,0 +1,33 @@
+"""What the data room hands on."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from tasks.foundation.config import Result
+
+
+class Validation(Result):
+    """What the expectations said of one source's new batches."""
+
+    source: str
+    rows: int
+    quarantined: dict[str, int]  # rows put aside, by batch
+    failed: list[str]  # one sentence each: table-level expectations and batches beyond tolerance; empty: passed
+    warnings: list[str]  # one sentence each
+    expectations: int
+    docs: Path | None  # index.html of the Data Docs
+    quarantine: Path | None  # Parquet of the rows put aside, with batch and reasons
+
+
+class Snapshot(Result):
+    """The validated data of a case as of a moment."""
+
+    case: str
+    as_of: datetime
+    digest: str  # DVC's content hash, ends in .dir
+    path: Path  # folder with SOURCE/BATCH.parquet
+    rows: dict[str, int]  # by source
+    quarantined: dict[str, int]  # by source
+    docs: dict[str, Path]  # Data Docs by source

@@ -1,0 +1,49 @@
+"""The part of a case that says when a candidate is good enough."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from tasks.foundation.config import Section
+
+Metric = Literal["auc", "average_precision", "brier", "log_loss", "calibration_error", "mae", "rmse", "r2"]
+
+
+class Bound(Section):
+    metric: Metric
+    at_least: float | None = Field(None, description="Lowest value that passes.")
+    at_most: float | None = Field(None, description="Highest value that passes.")
+
+    @model_validator(mode="after")
+    def _has_a_side(self) -> Bound:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("give at_least or at_most, one of them")
+        return self
+
+
+class SliceGate(Section):
+    """No slice may be far worse than the whole."""
+
+    metric: Metric
+    at_most_worse: float = Field(gt=0, description="How much worse than the whole a slice may be.")
+    min_rows: int = Field(200, ge=10, description="Smaller slices are shown, not gated.")
+
+
+class ChampionGate(Section):
+    """The challenger may not be worse than the champion: paired bootstrap on per-example losses."""
+
+    loss: Literal["brier", "log_loss", "absolute_error", "squared_error"]
+    margin: float = Field(0.0, ge=0, description="How much worse, in mean loss, is still not worse.")
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    resamples: int = Field(1000, ge=100, le=100_000)
+    min_rows: int = Field(500, ge=30, description="Fewer examples are insufficient evidence.")
+
+
+class Evaluate(Section):
+    slices: tuple[str, ...] = Field((), description="Columns whose values make slices.")
+    bounds: tuple[Bound, ...] = Field(min_length=1, description="Metrics that must be reached.")
+    slice_gate: SliceGate | None = None
+    champion_gate: ChampionGate
+    ms_per_row: float | None = Field(None, gt=0, description="Longest time to score one row, in milliseconds.")

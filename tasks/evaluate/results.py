@@ -1,0 +1,28 @@
+"""What the evaluate room hands on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from tasks.foundation.config import Result
+
+
+class Criterion(Result):
+    """One line of a verdict."""
+
+    name: str
+    observed: float | None  # None: could not be computed, which fails
+    required: str  # such as ">= 0.7"
+    passed: bool
+    note: str = ""
+    repeatable: bool = True  # False: a timing; left out of digests
+
+
+class Verdict(Result):
+    decision: Literal["promote", "reject", "insufficient evidence"]
+    criteria: tuple[Criterion, ...]
+    metrics: dict[str, Any]  # {"overall": {...}, "by_month": {month: {...}}, "by_slice": {column: {value: {...}}}}
+    champion: str | None  # digest of the release compared with
+    scores: Path  # Parquet of the hold-out: frame columns + prediction
+    digest: str  # over decision and repeatable criteria

@@ -1,0 +1,94 @@
+"""Files that are either whole or not there, digests of them, and locks that a killed process lets go."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tasks.foundation.errors import Busy, Unavailable
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path` to write a file or folder under; rename it when the block ends well.
+
+    Raises: Unavailable when the disk is full. An existing file is replaced; an existing folder is kept, since
+    folders are named by their content or inputs.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _remove(temporary)
+    try:
+        yield temporary
+        if temporary.is_dir() and path.exists():
+            return
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Unavailable(
+                "The disk is full: nothing was written.",
+                where=str(path),
+                found=error.strerror or "no space left",
+                todo="Free space, or set DRIFTLINE_STATE and DRIFTLINE_DATA to another disk, and start again.",
+            ) from error
+        raise
+    finally:
+        _remove(temporary)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a whole text file, or none."""
+    with whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def lock(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
+    """Hold an advisory lock; the system releases it when the process ends, however it ends.
+
+    Raises: Busy when another process holds it and `wait` is false.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            stream.seek(0)
+            raise Busy(
+                f"{what} is busy.",
+                where=str(path),
+                found=f"held by process {stream.read().strip() or 'unknown'}",
+                allowed="one run at a time",
+                todo="Wait for it to end, or stop it, and start again.",
+            ) from error
+        stream.truncate(0)
+        stream.write(str(os.getpid()))
+        stream.flush()
+        yield
+
+
+def scratch(parent: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder for work in progress, on the disk where its result will live."""
+    parent.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(dir=parent, prefix=".scratch-")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,123 @@
+"""Where things live: `configs/platform.yaml`, overridden by `DRIFTLINE_*` variables and `.env`."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+
+from tasks.foundation.errors import CaseError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Settings(BaseSettings):
+    """One process's view of the platform. Paths are absolute once read; relative ones count from the repository."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="DRIFTLINE_")
+
+    state: Path = Field(Path(".driftline"), description="Folder for all state that git ignores.")
+    data: Path = Field(Path("data"), description="Folder for raw batches, pinned snapshots and predictions.")
+    cases: Path = Field(Path("configs"), description="Folder with one folder a case.")
+    threads: int = Field(2, ge=1, le=256, description="Threads of one training or scoring process.")
+    host: str = Field("127.0.0.1", description="Address that local servers bind to.")
+    prefect_port: int = Field(4200, ge=1, le=65535, description="Port of the local Prefect server.")
+    prefect_url: str = Field("", description="URL of a Prefect server elsewhere; empty: the local one.")
+    mlflow_port: int = Field(5000, ge=1, le=65535, description="Port of the local MLflow server.")
+    tracking_url: str = Field("", description="MLflow tracking URI; empty: SQLite in the state folder.")
+    artifacts_url: str = Field("", description="MLflow artifact root; empty: a folder in the state folder.")
+    dvc_remote: str = Field("", description="DVC remote for snapshots, for example s3://...; empty: a local folder.")
+    online_store: str = Field("", description="redis://host:port for Feast's online store; empty: SQLite.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, ROOT / "configs" / "platform.yaml")
+
+    def model_post_init(self, _: object) -> None:
+        for name in ("state", "data", "cases"):
+            object.__setattr__(self, name, (ROOT / getattr(self, name).expanduser()).resolve())
+
+    @property
+    def mlflow_uri(self) -> str:
+        return self.tracking_url or f"sqlite:///{self.state / 'mlflow.db'}"
+
+    @property
+    def mlflow_artifacts(self) -> str:
+        return self.artifacts_url or (self.state / "mlflow").as_uri()
+
+    @property
+    def prefect_api(self) -> str:
+        return self.prefect_url or f"http://{self.host}:{self.prefect_port}/api"
+
+    @property
+    def remote(self) -> str:
+        return self.dvc_remote or str(self.state / "remote")
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read once.
+
+    Raises: CaseError naming each wrong value and where it came from.
+    """
+    read_dotenv(ROOT / ".env")
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (found {e['input']!r})" for e in error.errors()]
+        raise CaseError(
+            "The platform settings are not valid.",
+            where="configs/platform.yaml, DRIFTLINE_* variables or .env",
+            found="; ".join(lines),
+            allowed=", ".join(Settings.model_fields),
+            todo="Correct the named settings.",
+        ) from error
+
+
+def read_dotenv(path: Path) -> None:
+    """Put the lines NAME=value of a .env file into the environment, unless they are set there already."""
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            name, sign, value = line.partition("=")
+            if sign and not name.lstrip().startswith("#"):
+                os.environ.setdefault(name.strip(), value.strip().strip("\"'"))
+
+
+def environment(of: Settings) -> dict[str, str]:
+    """The variables that make our packages keep their state in our folder, stay silent, and share the cores."""
+    threads = str(of.threads)
+    return {
+        "OMP_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "PREFECT_HOME": str(of.state / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_TRACKING_URI": of.mlflow_uri,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "BENTOML_HOME": str(of.state / "bentoml"),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "GX_ANALYTICS_ENABLED": "False",
+        "FEAST_USAGE": "False",
+        "FEAST_TELEMETRY": "False",
+        "DVC_NO_ANALYTICS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+def apply_environment(of: Settings) -> None:
+    """Set those variables in this process; what the user set already stays. Entry points call it, before imports."""
+    for name, value in environment(of).items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,20 @@
+"""What the release room hands on."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from tasks.foundation.config import Result
+
+
+class Release(Result):
+    """A promoted candidate, sealed. Its folder holds manifest.json, model.skops and the scored hold-out."""
+
+    case: str
+    digest: str  # SHA-256 over the manifest's sealed part, hex
+    as_of: datetime
+    folder: Path
+    bento: str  # tag, CASE:DIGEST12
+    version: str  # of the registered MLflow model
+    run_id: str
