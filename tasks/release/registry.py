@@ -1,0 +1,173 @@
+"""Releases in MLflow's model registry: one version a release, and aliases that say which one is the champion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.foundation.errors import DriftlineError, InputError
+from tasks.foundation.tracking import Tracking, client_of
+from tasks.release.results import Release
+from tasks.release.seal import MANIFEST, read_manifest, release_folder
+from tasks.train.results import Candidate
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+
+
+def register(tracking: Tracking, folder: Path) -> Release:
+    """Make a sealed release a version of the model named as its case, once, and the challenger; give the release."""
+    client = client_of(tracking)
+    manifest = read_manifest(folder)
+    case, digest, run_id = manifest["sealed"]["case"], manifest["digest"], manifest["recorded"]["run_id"]
+    version = _version_of(client, case, digest)
+    if version is None:
+        _make_model(client, case)
+        tags = {"release": digest, "as_of": manifest["sealed"]["as_of"], "weights": manifest["sealed"]["weights"]}
+        source = f"models:/{_logged_model(client, run_id)}"
+        version = client.create_model_version(case, source, run_id=run_id, tags=tags)
+    if CHAMPION not in version.aliases:
+        client.set_registered_model_alias(case, CHALLENGER, version.version)
+    return _release(folder, manifest, str(version.version))
+
+
+def promote(tracking: Tracking, release: Release) -> None:
+    """Make a registered release the champion; moving the alias is the last and only step that counts."""
+    client = client_of(tracking)
+    version = client.get_model_version(release.case, release.version)
+    if CHAMPION in version.aliases:
+        return
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    client.set_model_version_tag(release.case, release.version, "promoted_at", now)
+    if CHALLENGER in version.aliases:
+        client.delete_registered_model_alias(release.case, CHALLENGER)
+    client.set_registered_model_alias(release.case, CHAMPION, release.version)
+
+
+def champion(tracking: Tracking, state: Path, case: str) -> Release | None:
+    """The release that the champion alias points to, or None.
+
+    Raises: DriftlineError when its folder is gone.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        version = client_of(tracking).get_model_version_by_alias(case, CHAMPION)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+    return _found(state, case, version)
+
+
+def is_champion(tracking: Tracking, state: Path, candidate: Candidate, lineage: Mapping[str, str]) -> Release | None:
+    """The champion, if it was made of this very candidate: then a run that is started again has nothing to release."""
+    release = champion(tracking, state, candidate.case)
+    if release is None:
+        return None
+    sealed = read_manifest(release.folder)["sealed"]
+    same = {
+        "as_of": candidate.as_of.astimezone(UTC).isoformat(),
+        "weights": candidate.weights_digest,
+        "data": candidate.data_digest,
+        "definitions": candidate.definitions_digest,
+        "config": lineage["case_digest"],
+        "lock": lineage["lock_digest"],
+        "commit": lineage["commit"],
+        "dirty": lineage["dirty"] == "true",
+    }
+    return release if all(sealed[name] == value for name, value in same.items()) else None
+
+
+def releases(tracking: Tracking, state: Path, case: str) -> list[Release]:
+    """All registered releases of a case whose folder is here, newest version first."""
+    versions = sorted(_versions(client_of(tracking), case), key=lambda version: int(version.version), reverse=True)
+    here = [v for v in versions if (release_folder(state, case, v.tags.get("release", "?")) / MANIFEST).is_file()]
+    return [_found(state, case, version) for version in here]
+
+
+def find(tracking: Tracking, state: Path, case: str, reference: str) -> Release:
+    """The release that a digest, the beginning of one, a version number or an alias names.
+
+    Raises: InputError naming the releases there are.
+    """
+    known = releases(tracking, state, case)
+    if reference in (CHAMPION, CHALLENGER):
+        versions = [v.version for v in _versions(client_of(tracking), case) if reference in v.aliases]
+        matches = [release for release in known if release.version in map(str, versions)]
+    else:
+        exact = [release for release in known if release.version == reference.removeprefix("v")]
+        matches = exact or [
+            release for release in known if len(reference) >= 4 and release.digest.startswith(reference)
+        ]
+    if len(matches) == 1:
+        return matches[0]
+    raise InputError(
+        f"{'No release' if not matches else 'More than one release'} of {case} is called {reference}.",
+        where=str(state / "releases" / case),
+        found=reference,
+        allowed=", ".join(f"{release.digest[:12]} (version {release.version})" for release in known) or "none yet",
+        todo=f"Name one of these, or make one: driftline run {case}",
+    )
+
+
+def _versions(client: MlflowClient, case: str) -> list[ModelVersion]:
+    """All versions with their aliases, which a search leaves out."""
+    found = client.search_model_versions(f"name = '{case}'", max_results=1000)
+    return [client.get_model_version(case, version.version) for version in found if "release" in version.tags]
+
+
+def _version_of(client: MlflowClient, case: str, digest: str) -> ModelVersion | None:
+    found = client.search_model_versions(f"name = '{case}' and tags.release = '{digest}'")
+    return client.get_model_version(case, found[0].version) if found else None
+
+
+def _make_model(client: MlflowClient, case: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(case)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _logged_model(client: MlflowClient, run_id: str) -> str:
+    outputs = client.get_run(run_id).outputs
+    models = [output.model_id for output in outputs.model_outputs] if outputs else []
+    if not models:
+        raise DriftlineError(
+            "The candidate's run has no logged model.", where=f"run {run_id}", todo="Train the candidate again."
+        )
+    return models[-1]
+
+
+def _found(state: Path, case: str, version: ModelVersion) -> Release:
+    digest = version.tags.get("release", "")
+    folder = release_folder(state, case, digest)
+    if not digest or not (folder / MANIFEST).is_file():
+        raise DriftlineError(
+            "The registry names a release whose folder is gone.",
+            where=str(folder),
+            found=f"{case} version {version.version}, aliases {', '.join(version.aliases) or 'none'}",
+            todo=f"Bring the folder back from a copy, or make a new release: driftline run {case}",
+        )
+    return _release(folder, read_manifest(folder), str(version.version))
+
+
+def _release(folder: Path, manifest: Mapping[str, Any], version: str) -> Release:
+    sealed = manifest["sealed"]
+    return Release(
+        case=sealed["case"],
+        digest=manifest["digest"],
+        as_of=datetime.fromisoformat(sealed["as_of"]),
+        folder=folder,
+        bento=f"{sealed['case']}:{manifest['digest'][:12]}",
+        version=version,
+        run_id=manifest["recorded"]["run_id"],
+    )

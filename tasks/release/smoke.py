@@ -1,0 +1,110 @@
+"""The smoke test: does the Bento, over real HTTP, answer what the model answered offline?"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.foundation.errors import DriftlineError, Unavailable
+from tasks.release.process import served, tail
+from tasks.release.seal import GOLDEN, read_manifest
+
+if TYPE_CHECKING:
+    import httpx
+
+CLOSE = 1e-12
+
+
+def smoke(folder: Path, address: str, log: Path | None = None) -> dict[str, float]:
+    """Send a release's golden examples to a running service; give `examples`, and `ms_per_request` over HTTP.
+
+    Raises: DriftlineError naming the first answer that differs, or Unavailable when it does not answer, both with the
+    end of the server's log.
+    """
+    import httpx
+
+    digest = read_manifest(folder)["digest"]
+    golden = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))
+    try:
+        with httpx.Client(base_url=address, timeout=30, trust_env=False) as client:
+            return _converse(client, digest, golden)
+    except (httpx.TransportError, ValueError) as error:
+        raise _with_log(Unavailable("The service does not answer.", where=address, found=str(error)), log) from error
+    except DriftlineError as error:
+        raise _with_log(error, log) from error
+
+
+def smoke_bento(
+    folder: Path, tag: str, environment: Mapping[str, str], log: Path, patience: float = 90
+) -> dict[str, float]:
+    """Serve a Bento with `bentoml serve`, smoke-test it, and stop it whatever happens; `ready_s` is its start."""
+    start = time.monotonic()
+    with served(tag, environment, log, patience=patience) as address:
+        ready = time.monotonic() - start
+        return {"ready_s": ready, **smoke(folder, address, log)}
+
+
+def _converse(client: httpx.Client, digest: str, golden: list[dict[str, Any]]) -> dict[str, float]:
+    address = str(client.base_url)
+    rows = [{"example_id": example["example_id"], **example["features"]} for example in golden]
+    answers = client.get("/release").json()
+    if answers.get("release") != digest:
+        raise _failed(address, "Another release answers.", str(answers.get("release")), digest)
+    _compare(address, digest, golden, _ask(client, rows))
+    taken = []
+    for example, row in zip(golden, rows, strict=True):
+        start = time.perf_counter()
+        answer = _ask(client, [row])
+        taken.append(time.perf_counter() - start)
+        _compare(address, digest, [example], answer)
+    refused = client.post("/predict", json={"rows": [{**rows[0], "no such field": 1}]})
+    if not 400 <= refused.status_code < 500 or "no such field" not in refused.text:
+        found = f"{refused.status_code} {refused.text[:200]}"
+        raise _failed(address, "A request with an unknown field is not refused.", found, "4xx, naming it")
+    return {"examples": len(golden), "ms_per_request": 1000 * sorted(taken)[len(taken) // 2]}
+
+
+def _ask(client: httpx.Client, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    response = client.post("/predict", json={"rows": rows})
+    if not response.is_success:
+        found = f"{response.status_code} {response.text[:500]}"
+        raise _failed(str(client.base_url), "The service refuses a golden example.", found, "200")
+    return response.json()
+
+
+def _compare(address: str, digest: str, golden: list[dict[str, Any]], answer: dict[str, Any]) -> None:
+    if answer.get("release") != digest:
+        raise _failed(address, "Another release answers.", str(answer.get("release")), digest)
+    predictions = answer.get("predictions", [])
+    if len(predictions) != len(golden):
+        raise _failed(address, "The number of answers is wrong.", str(len(predictions)), str(len(golden)))
+    for example, given in zip(golden, predictions, strict=True):
+        same = abs(given["prediction"] - example["prediction"]) <= CLOSE * max(1.0, abs(example["prediction"]))
+        if given["example_id"] != example["example_id"] or not same:
+            raise _failed(
+                address,
+                "An answer differs from the offline prediction.",
+                f"{given['example_id']}: {given['prediction']}",
+                f"{example['example_id']}: {example['prediction']}",
+            )
+
+
+def _failed(address: str, what: str, found: str, allowed: str) -> DriftlineError:
+    return DriftlineError(
+        f"The smoke test failed. {what}",
+        where=address,
+        found=found,
+        allowed=allowed,
+        todo="The release is not promoted; the earlier champion keeps serving. See the service's log.",
+    )
+
+
+def _with_log(error: DriftlineError, log: Path | None) -> DriftlineError:
+    if log is None:
+        return error
+    found = f"{error.found}\n{tail(log)}"
+    where = f"{error.where}, log {log}"
+    return type(error)(error.what, where=where, found=found, allowed=error.allowed, todo=error.todo)

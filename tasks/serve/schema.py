@@ -1,0 +1,103 @@
+"""The types that a release takes and gives, made from its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+MOST_ROWS = 10_000  # a request; more is work for the batch flow
+
+# strict: "12" is no number and 12 no text; an integer is taken where a number is asked for
+KINDS: dict[str, Any] = {
+    "number": Annotated[float, Field(strict=True, allow_inf_nan=False)],
+    "integer": Annotated[int, Field(strict=True)],
+    "text": Annotated[str, Field(strict=True, max_length=1000)],
+}
+
+
+class ReleaseAnswer(BaseModel):
+    """Which release answers here."""
+
+    release: str = Field(description="Digest of the release, SHA-256.")
+    case: str
+    as_of: str = Field(description="The moment up to which its data was known, UTC.")
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A release's request and answer types; a row's values are the attributes f0, f1 ... of a Row, by `attributes`.
+
+    The attributes have names of their own, since a column may be called like a method of pydantic's (`json`, `_id`).
+    """
+
+    request: type[BaseModel]
+    answer: type[BaseModel]
+    attributes: Mapping[str, str]  # column or join key -> attribute
+    columns: tuple[str, ...]  # in the model's order
+    views: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]  # name -> (join keys, features)
+
+
+def make_schema(manifest: Mapping[str, Any], golden: Sequence[Mapping[str, Any]]) -> Schema:
+    """Make a release's types; the first golden example becomes the example in its OpenAPI document."""
+    sealed = manifest["sealed"]
+    example = {"example_id": golden[0]["example_id"], **golden[0]["features"]}
+    fields: dict[str, Any] = {}
+    attributes: dict[str, str] = {}
+
+    def add(name: str, kind: str, *, required: bool, nullable: bool, about: str) -> None:
+        attributes[name] = f"f{len(attributes)}"
+        shown = None if example.get(name) is None else [example[name]]
+        default: Any = ... if required else None
+        of = KINDS[kind] | None if nullable else KINDS[kind]
+        fields[attributes[name]] = (of, Field(default, alias=name, description=about, examples=shown))
+
+    for column in sealed["columns"]:
+        asked = column["origin"] == "request"
+        about = f"From {column['origin']} by {', '.join(column['entities'])}; left out with all of them: looked up."
+        if asked:
+            about = "Known at the moment of prediction" + ("; null where missing." if column["nullable"] else ".")
+        add(column["name"], column["kind"], required=asked, nullable=column["nullable"], about=about)
+    for key, kind in sealed["entities"].items():
+        if key not in attributes:
+            add(key, kind, required=False, nullable=True, about="Join key; needed where features are looked up.")
+    if "example_id" not in attributes:
+        add("example_id", "text", required=False, nullable=True, about="Comes back with the prediction.")
+    strict = ConfigDict(extra="forbid")
+    row = create_model("Row", __config__=ConfigDict(extra="forbid", json_schema_extra={"example": example}), **fields)
+    rows = Field(min_length=1, max_length=MOST_ROWS, description="What to predict.", examples=[[example]])
+    request = create_model("Request", __config__=strict, rows=(list[row], rows))  # type: ignore[valid-type]
+    return Schema(
+        request=request,
+        answer=_answer(sealed["target"], golden[0], manifest["digest"]),
+        attributes=attributes,
+        columns=tuple(column["name"] for column in sealed["columns"]),
+        views=_views(sealed["columns"]),
+    )
+
+
+def _answer(target: Mapping[str, Any], golden: Mapping[str, Any], digest: str) -> type[BaseModel]:
+    column, classes = target["column"], target["task"] == "classification"
+    about = f"Probability that {column} is 1." if classes else f"Predicted {column}."
+    shown = {"example_id": golden["example_id"], "prediction": golden["prediction"]}
+    prediction = create_model(
+        "Prediction",
+        example_id=(str | None, Field(description="The row's example_id, as given.")),
+        prediction=(float, Field(description=about, examples=[golden["prediction"]])),
+    )
+    return create_model(
+        "Answer",
+        release=(str, Field(description="Digest of the release that answered.", examples=[digest])),
+        predictions=(list[prediction], Field(description="One a row, in their order.", examples=[[shown]])),  # type: ignore[valid-type]
+    )
+
+
+def _views(columns: Sequence[Mapping[str, Any]]) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    views: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+    for column in columns:
+        if column["origin"] != "request":
+            keys, features = views.get(column["origin"], (tuple(column["entities"]), ()))
+            views[column["origin"]] = (keys, (*features, column["name"]))
+    return views

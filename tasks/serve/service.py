@@ -1,0 +1,189 @@
+"""The service in a Bento: typed rows in, predictions out, and which release made them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anyio import to_thread
+from pydantic import ValidationError
+
+from tasks.foundation.errors import DriftlineError, InputError
+from tasks.serve.schema import ReleaseAnswer, Schema, make_schema
+
+if TYPE_CHECKING:
+    from bentoml import Service
+    from starlette.requests import Request as HttpRequest
+    from starlette.responses import Response
+
+ONLINE = "DRIFTLINE_ONLINE_REPO"  # folder of the feature repository to look left-out features up in
+INLINE_ROWS = 64  # more rows are scored in a thread, so that other requests and health checks are answered meanwhile
+MOST_PROBLEMS = 20
+
+
+def make_service(folder: Path) -> Service[Any]:
+    """Make the BentoML service of the release in `folder` (manifest.json, model.skops, golden.json)."""
+    import bentoml
+    from starlette.applications import Starlette
+    from starlette.responses import JSONResponse
+    from starlette.routing import Route
+
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    golden = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
+    schema = make_schema(manifest, golden)
+    sealed = manifest["sealed"]
+    about = ReleaseAnswer(release=manifest["digest"], case=sealed["case"], as_of=sealed["as_of"])
+
+    class Request(bentoml.IODescriptor, schema.request):  # type: ignore[misc, name-defined]
+        @classmethod
+        async def from_http_request(cls, request: HttpRequest, serde: Any) -> Any:
+            try:
+                return cls.model_validate_json(await request.body() or b"{}")
+            except ValidationError as error:  # BentoML would log a traceback with the client's values
+                return cls.model_construct(rows=error)
+
+    class Answer(bentoml.IODescriptor, schema.answer):  # type: ignore[misc, name-defined]
+        pass
+
+    async def which(_: HttpRequest) -> Response:
+        return JSONResponse(about.model_dump())
+
+    class Predictor:
+        def __init__(self) -> None:
+            from tasks.train.model_file import load
+
+            self.model = load(folder / "model.skops")
+            check_golden(self.model, schema, golden)
+
+        @bentoml.api(route="/predict", input_spec=Request, output_spec=Answer)
+        async def predict(self, rows: list[Any] | ValidationError) -> Any:
+            """Predict rows. Features of a view that are left out are looked up in the online store."""
+            try:
+                if isinstance(rows, ValidationError):
+                    raise rows
+                if len(rows) > INLINE_ROWS or needs_lookup(schema, rows):
+                    predictions = await to_thread.run_sync(answer_rows, self.model, schema, rows)
+                else:
+                    predictions = answer_rows(self.model, schema, rows)
+            except (ValidationError, InputError) as error:
+                return JSONResponse(refusal(error), status_code=400)
+            return JSONResponse({"release": about.release, "predictions": predictions})
+
+        @bentoml.api(route="/release", output_spec=ReleaseAnswer)
+        async def release(self) -> Any:
+            """Tell which release answers here; GET works too."""
+            return about
+
+    service = bentoml.service(
+        Predictor, name=sealed["case"], traffic={"timeout": 60}, logging={"access": {"enabled": False}}
+    )
+    service.mount_asgi_app(Starlette(routes=[Route("/release", which, methods=["GET"])]), path="/", name="which")
+    return service
+
+
+def check_golden(model: Any, schema: Schema, golden: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse to serve a model that answers otherwise than when it was sealed (other libraries, another machine).
+
+    Raises: DriftlineError.
+    """
+    rows = schema.request.model_validate({"rows": [example["features"] for example in golden]}).rows  # type: ignore[attr-defined]
+    for answer, example in zip(answer_rows(model, schema, rows), golden, strict=True):
+        if abs(answer["prediction"] - example["prediction"]) > 1e-12 * max(1.0, abs(example["prediction"])):
+            raise DriftlineError(
+                "The model does not answer as when it was sealed.",
+                where=f"example {example['example_id']}",
+                found=str(answer["prediction"]),
+                allowed=str(example["prediction"]),
+                todo="Serve it with the locked versions of its libraries, or release it again.",
+            )
+
+
+def refusal(error: ValidationError | InputError) -> dict[str, Any]:
+    """What a client is told of a request that can't be answered: each place and what is wrong there."""
+    if isinstance(error, InputError):
+        return {"error": error.what, "detail": [{"loc": ["rows"], "msg": error.found or error.what}]}
+    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    return {"error": f"Problems in the request: {len(problems)}.", "detail": problems[:MOST_PROBLEMS]}
+
+
+def answer_rows(model: Any, schema: Schema, rows: Sequence[Any]) -> list[dict[str, Any]]:
+    """Score validated rows, one answer each.
+
+    Raises: pydantic's ValidationError, naming row and column, where features are missing and can't be looked up.
+    """
+    from tasks.train.model_file import predict
+
+    names = schema.attributes
+    values = {column: [getattr(row, names[column]) for row in rows] for column in schema.columns}
+    if needs_lookup(schema, rows):
+        fill_features(schema, rows, values)
+    predictions = predict(model, values).tolist()
+    identity = names["example_id"]
+    return [
+        {"example_id": getattr(row, identity), "prediction": prediction}
+        for row, prediction in zip(rows, predictions, strict=True)
+    ]
+
+
+def needs_lookup(schema: Schema, rows: Sequence[Any]) -> bool:
+    features = {schema.attributes[name] for _, names in schema.views.values() for name in names}
+    return any(not features <= row.model_fields_set for row in rows)
+
+
+def fill_features(schema: Schema, rows: Sequence[Any], values: Mapping[str, list[Any]]) -> None:
+    """Look up the features of views that rows leave out, by their join keys, and put them into `values`."""
+    repository = os.environ.get(ONLINE, "")
+    wanted: dict[str, list[int]] = {}
+    problems: list[tuple[int, str, str]] = []
+    for position, row in enumerate(rows):
+        for view, (keys, features) in schema.views.items():
+            absent = [name for name in features if schema.attributes[name] not in row.model_fields_set]
+            if not absent:
+                continue
+            without = [key for key in keys if getattr(row, schema.attributes[key]) is None]
+            if not repository:
+                why = "is missing, and this service has no online store to look it up in"
+                problems += [(position, name, why) for name in absent]
+            elif len(absent) < len(features):
+                why = f"is missing; give all features of {view} or none"
+                problems += [(position, name, why) for name in absent]
+            elif without:
+                problems += [(position, key, f"is needed to look up the features of {view}") for key in without]
+            else:
+                wanted.setdefault(view, []).append(position)
+    if problems:
+        raise _missing(problems)
+    for view, positions in wanted.items():
+        keys, features = schema.views[view]
+        entities = [{key: getattr(rows[p], schema.attributes[key]) for key in keys} for p in positions]
+        found = look_up(Path(repository), view, features, entities)
+        for name in features:
+            for position, value in zip(positions, found[name], strict=True):
+                values[name][position] = value
+
+
+def look_up(
+    repository: Path, view: str, features: Sequence[str], entities: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Sequence[Any]]:
+    """A view's features for entities, from the online store; None where it has no valid value."""
+    from tasks.features.online import lookup
+
+    return lookup(repository, view, features, entities)
+
+
+def _missing(problems: Sequence[tuple[int, str, str]]) -> ValidationError:
+    """An error of the same form as those of wrong types."""
+    from pydantic_core import InitErrorDetails, PydanticCustomError
+
+    details = [
+        InitErrorDetails(
+            type=PydanticCustomError("missing_feature", "{name} {why}", {"name": name, "why": why}),
+            loc=("rows", position, name),
+            input=None,
+        )
+        for position, name, why in problems
+    ]
+    return ValidationError.from_exception_data("Request", details)
