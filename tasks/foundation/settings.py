@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
 
 from tasks.foundation.errors import CaseError
+from tasks.foundation.tracking import Tracking
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,6 +55,11 @@ class Settings(BaseSettings):
     @property
     def mlflow_artifacts(self) -> str:
         return self.artifacts_url or (self.state / "mlflow").as_uri()
+
+    @property
+    def tracking(self) -> Tracking:
+        """Where MLflow keeps its tables and files."""
+        return Tracking(self.mlflow_uri, self.mlflow_artifacts)
 
     @property
     def prefect_api(self) -> str:
@@ -103,7 +109,7 @@ def environment(of: Settings) -> dict[str, str]:
         "PREFECT_HOME": str(of.state / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "DO_NOT_TRACK": "1",
         "MLFLOW_TRACKING_URI": of.mlflow_uri,
         "MLFLOW_DISABLE_TELEMETRY": "true",

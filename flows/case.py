@@ -1,0 +1,125 @@
+"""A case: one use of the platform, read from its folder under configs/."""
+
+from __future__ import annotations
+
+import difflib
+from datetime import UTC, date, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from tasks.data.config import Data
+from tasks.evaluate.config import Evaluate
+from tasks.features.config import Features
+from tasks.foundation.config import Section
+from tasks.foundation.errors import CaseError
+from tasks.monitor.config import Monitor
+from tasks.train.config import Target, Train
+
+
+class Case(Section):
+    """All that is particular to one use of the platform."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,40}$", description="Its folder's name.")
+    kind: Literal["tabular"] = Field(description="Which engines the rooms use.")
+    description: str = Field(description="One sentence.")
+    as_of: datetime | None = Field(None, description="The moment a run pretends to be at, when not told. Empty: now.")
+    target: Target
+    data: Data
+    features: Features
+    train: Train
+    evaluate: Evaluate
+    monitor: Monitor
+
+    @field_validator("as_of", mode="before")
+    @classmethod
+    def _day_is_its_start(cls, value: Any) -> Any:
+        if isinstance(value, date) and not isinstance(value, datetime):
+            return datetime(value.year, value.month, value.day, tzinfo=UTC)
+        return value
+
+    @cached_property
+    def folder(self) -> Path:
+        from tasks.foundation.settings import settings
+
+        return settings().cases / self.name
+
+
+def names(cases: Path) -> list[str]:
+    """All cases there are."""
+    return sorted(path.parent.name for path in cases.glob("*/case.yaml"))
+
+
+def load(name: str, cases: Path, profile: str | None = None) -> Case:
+    """Read and check a case.
+
+    Raises: CaseError that names every wrong key and value at once.
+    """
+    path = cases / name / "case.yaml"
+    if not path.is_file():
+        near = difflib.get_close_matches(name, names(cases), 1)
+        raise CaseError(
+            f"There is no case {name!r}.",
+            where=str(cases),
+            found=", ".join(names(cases)) or "no case at all",
+            todo=f"Did you mean {near[0]}?" if near else f"Make {path}, or name one of those.",
+        )
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise CaseError(
+            "The case file is not YAML.", where=str(path), found=str(error), todo="Mend the line."
+        ) from error
+    if not isinstance(values, dict):
+        raise CaseError("The case file is empty.", where=str(path), allowed=", ".join(Case.model_fields))
+    profiles = values.pop("profiles", None) or {}
+    if profile:
+        if profile not in profiles:
+            raise CaseError(
+                f"Case {name} has no profile {profile!r}.",
+                where=str(path),
+                allowed=", ".join(profiles) or "none declared",
+            )
+        values = _merge(values, profiles[profile])
+    try:
+        return Case.model_validate({**values, "name": name}, context={"folder": path.parent})
+    except ValidationError as error:
+        raise CaseError(
+            f"Case {name} is not valid: {error.error_count()} to correct.",
+            where=str(path),
+            found="".join(f"\n    {_line(e)}" for e in error.errors()),
+            todo=f"Correct these, then: driftline validate {name}",
+        ) from error
+
+
+def _merge(base: Any, over: Any) -> Any:
+    if isinstance(base, dict) and isinstance(over, dict):
+        return {**base, **{key: _merge(base.get(key), value) for key, value in over.items()}}
+    return over
+
+
+def _line(error: Any) -> str:
+    """One error: where, what was found, and what is allowed."""
+    where = ".".join(str(part) for part in error["loc"]) or "the whole"
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(where.rsplit(".", 1)[-1], _keys(error["loc"]), 1)
+        return f"{where}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
+    message = error["msg"].removeprefix("Value error, ")
+    value = error["input"]
+    shown = "" if isinstance(value, dict | list) or error["type"] == "missing" else f" (found {value!r})"
+    return f"{where}: {message}{shown}"
+
+
+def _keys(loc: tuple[Any, ...]) -> list[str]:
+    """The keys allowed where `loc` points, as far as they are fields of a section."""
+    model: Any = Case
+    for part in loc[:-1]:
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            continue
+        inner = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        model = next((i for i in inner if isinstance(i, type) and issubclass(i, Section)), model)
+    return list(getattr(model, "model_fields", {}))

@@ -1,0 +1,171 @@
+"""The command line: one verb a flow, and a few to look and to run things."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from tasks.foundation.errors import DriftlineError, InputError
+
+app = typer.Typer(
+    name="driftline",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="From raw data to a gated, packaged, monitored service that retrains itself when the world drifts.",
+)
+
+CaseName = Annotated[str, typer.Argument(metavar="CASE", help="A folder under configs/.")]
+AsOf = Annotated[
+    str | None, typer.Option(metavar="DATE", help="The moment to pretend to be at, UTC. Default: the case's, or now.")
+]
+Profile = Annotated[str | None, typer.Option(help="A profile of the case, such as smoke.")]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+def main() -> None:
+    """Run the command line; errors of ours end with their message and exit code, not with a traceback."""
+    from tasks.foundation.settings import apply_environment, settings
+
+    try:
+        if not {"--help", "-h"} & set(sys.argv[1:]) and len(sys.argv) > 1:
+            apply_environment(settings())
+        app(standalone_mode=True)
+    except DriftlineError as error:
+        typer.secho(f"\n{error}", fg="red", err=True)
+        for note in getattr(error, "__notes__", []):
+            typer.echo(note, err=True)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        typer.secho("\nStopped. Start the same command again: finished steps are kept.", fg="yellow", err=True)
+        raise SystemExit(130) from None
+
+
+@app.command()
+def validate(case: CaseName, profile: Profile = None) -> None:
+    """Check a case without starting anything: keys, types, bounds, SQL files, sources, expectations, estimator."""
+    from flows.check import check
+
+    typer.echo(check(case, profile))
+
+
+@app.command()
+def prepare(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None:
+    """Sources to a validated snapshot in DVC."""
+    _run("prepare", case, as_of, profile)
+
+
+@app.command()
+def train(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None:
+    """Prepare, features, a trained candidate and its verdict. Exit code 3 unless the verdict is to promote."""
+    trained = _run("train", case, as_of, profile)
+
+    from tasks.release.task import require_promotion
+
+    require_promotion(case, trained.verdict)
+
+
+@app.command()
+def run(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None:
+    """The whole chain: prepare, features, train, judge, release. Exit code 3 when a gate fails."""
+    _run("release", case, as_of, profile)
+
+
+app.command(name="release", help="The same as run: finished steps come from cache, so only the release is left.")(run)
+
+
+@app.command()
+def predict(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None:
+    """The champion's answers for everything since its release, as partitioned Parquet."""
+    _run("predict", case, as_of, profile)
+
+
+@app.command()
+def monitor(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None:
+    """Measure the champion against the outcomes that have arrived, and decide: ignore, alert or retrain."""
+    _run("monitor", case, as_of, profile)
+
+
+@app.command()
+def retrain(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None:
+    """Monitor, and when it decides so, go from data to release again: challenger against champion."""
+    _run("retrain", case, as_of, profile)
+
+
+@app.command()
+def show(
+    case: CaseName,
+    release: Annotated[str | None, typer.Option(help="Digest, or its beginning. Default: the champion.")] = None,
+    json: AsJson = False,
+) -> None:
+    """The manifest, metrics and verdict of the champion or another release."""
+    from flows.show import show_release
+
+    show_release(case, release, json)
+
+
+@app.command()
+def pin(case: CaseName) -> None:
+    """Write the champion's snapshot pointer under data/, to commit it; `dvc pull` brings the snapshot back elsewhere."""
+    from flows.show import pin_snapshot
+
+    pin_snapshot(case)
+
+
+@app.command()
+def up() -> None:
+    """Start the local stack: Prefect server, MLflow server, and the champions."""
+    from flows.local import start
+
+    start()
+
+
+@app.command()
+def down() -> None:
+    """Stop the local stack."""
+    from flows.local import stop
+
+    stop()
+
+
+@app.command()
+def status(json: AsJson = False) -> None:
+    """What runs, and the champion of each case."""
+    from flows.local import tell
+
+    tell(json)
+
+
+@app.command()
+def demo(
+    case: CaseName, months: Annotated[int, typer.Option(min=1, max=120, help="Months to monitor at most.")] = 6
+) -> None:
+    """The stack, the whole chain, then month after month until the model has aged and is retrained."""
+    from flows.demo import demo as play
+
+    play(case, months)
+
+
+def _run(flow: str, case: str, as_of: str | None, profile: str | None) -> Any:
+    from flows.terminal import run_told
+
+    return run_told(flow, case, _moment(as_of), profile)
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        read = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InputError(
+            "The as-of is no date.", where="--as-of", found=text, allowed="2013-04-01 or 2013-04-01T12:00:00+00:00"
+        ) from error
+    return read if read.tzinfo else read.replace(tzinfo=UTC)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""`driftline demo`: the whole chain on a case's real data, then month after month until the model has aged."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+
+from rich.table import Table
+
+from flows.case import load
+from flows.entry import moment
+from flows.local import addresses, start
+from flows.terminal import Steps, console, run_told
+from tasks.foundation.errors import GateFailed
+from tasks.foundation.progress import Step
+from tasks.foundation.settings import settings
+
+
+def demo(case: str, months: int) -> None:
+    """Start the local stack, release a champion, and monitor it at each month's end until it is retrained."""
+    begun = time.monotonic()
+    told: list[tuple[str, list[Step], str]] = []
+
+    def play(title: str, flow: str, as_of: datetime) -> object:
+        console.print(f"\n[bold]{title}[/]")
+        steps = Steps()
+        try:
+            result = run_told(flow, case, as_of, None, steps)
+        except GateFailed as failed:
+            console.print(str(failed))
+            told.append((title, steps.done, "the challenger was rejected, the champion stays"))
+            return None
+        told.append((title, steps.done, _outcome(result)))
+        return result
+
+    console.print("[bold]local stack[/]")
+    start()
+    as_of = moment(load(case, settings().cases).as_of)
+    play(f"data to release, as of {as_of:%Y-%m-%d}", "release", as_of)
+    for _ in range(months):
+        as_of = _next_month(as_of)
+        result = play(f"monitor, as of {as_of:%Y-%m-%d}", "retrain", as_of)
+        if result is None or getattr(result, "release", None):
+            break
+    _summary(case, told, time.monotonic() - begun)
+
+
+def _next_month(day: datetime) -> datetime:
+    return day.replace(year=day.year + day.month // 12, month=day.month % 12 + 1)
+
+
+def _outcome(result: object) -> str:
+    from flows.retrain import Retrained
+
+    if isinstance(result, Retrained):
+        action = f"decision: {result.decision.action}"
+        return f"{action}; promoted release {result.release.digest[:12]}" if result.release else action
+    return f"promoted release {result.digest[:12]}"  # type: ignore[attr-defined]
+
+
+def _summary(case: str, told: list[tuple[str, list[Step], str]], seconds: float) -> None:
+    table = Table("step", "seconds", "what came of it", title="What happened", box=None, pad_edge=False)
+    for title, steps, outcome in told:
+        table.add_row(f"[bold]{title}[/]", f"{sum(s.seconds or 0 for s in steps):.1f}", f"[bold]{outcome}[/]")
+        for step in steps:
+            table.add_row(f"  {step.title}", "cached" if step.cached else f"{step.seconds or 0:.1f}", step.figure)
+    console.print()
+    console.print(table)
+    console.print(f"\n{seconds:.0f} s in all. Running now:")
+    for name, address in addresses():
+        console.print(f"  {name:<24} {address}")
+    console.print(
+        f"\nNext:\n  driftline show {case}              what the champion is made of, and its verdict"
+        f"\n  driftline monitor {case} --as-of DATE  any other month"
+        "\n  driftline down                     stop everything"
+    )

@@ -1,0 +1,94 @@
+"""How every flow begins: its request checked, its case read, the case held against a second run, its steps told."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from prefect.runtime import flow_run
+from pydantic import AwareDatetime, Field
+
+from flows.case import Case, load
+from tasks.foundation.config import Section
+from tasks.foundation.errors import InputError
+from tasks.foundation.files import lock
+from tasks.foundation.lineage import read_lineage
+from tasks.foundation.settings import ROOT, Settings, settings
+
+_held: ContextVar[str] = ContextVar("held", default="")
+
+
+class Request(Section):
+    """What every flow is asked."""
+
+    case: str = Field(description="Name of a folder under configs/.")
+    as_of: AwareDatetime | None = Field(
+        None, description="The moment the run pretends to be at; empty: the case's own, or now."
+    )
+    profile: str | None = Field(None, description="A profile of the case, such as smoke.")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A request made concrete."""
+
+    case: Case
+    as_of: datetime
+    lineage: dict[str, str]
+    settings: Settings
+
+
+@contextlib.contextmanager
+def opened(request: Request) -> Iterator[Opened]:
+    """Read and hold the case for one run.
+
+    Raises: CaseError, InputError for a future as-of, Busy when another run holds the case.
+    """
+    here = settings()
+    case = load(request.case, here.cases, request.profile)
+    as_of = moment(request.as_of or case.as_of)
+    made_by = read_lineage(ROOT)
+    lineage = {
+        "commit": made_by.commit,
+        "dirty": str(made_by.dirty).lower(),
+        "lock_digest": made_by.lock_digest,
+        "case_digest": case.digest,
+    }
+    if _held.get() == case.name:  # a flow within a flow
+        yield Opened(case, as_of, lineage, here)
+        return
+    with lock(here.state / "locks" / case.name, f"Case {case.name}"):
+        token = _held.set(case.name)
+        try:
+            yield Opened(case, as_of, lineage, here)
+        finally:
+            _held.reset(token)
+
+
+def moment(as_of: datetime | None) -> datetime:
+    """An as-of in UTC; now when there is none.
+
+    Raises: InputError when it lies in the future.
+    """
+    now = datetime.now(UTC)
+    if as_of is None:
+        return now
+    if as_of > now:
+        raise InputError(
+            "The as-of lies in the future.",
+            where="--as-of",
+            found=as_of.isoformat(),
+            allowed=f"up to now, {now:%Y-%m-%d %H:%M} UTC",
+        )
+    return as_of.astimezone(UTC)
+
+
+def run_name() -> str:
+    """What the Prefect UI calls a run: flow, case, as-of."""
+    request = flow_run.parameters.get("request")
+    request = request if isinstance(request, Request) else Request.model_validate(request)
+    when = f" as of {request.as_of:%Y-%m-%d %H:%M}" if request.as_of else ""
+    return f"{flow_run.flow_name} {request.case}{when}"

@@ -1,0 +1,35 @@
+"""The champion against the world as it has become."""
+
+from __future__ import annotations
+
+from prefect import flow
+from tasks.monitor.task import decide_on, measure_window
+
+from flows.entry import Opened, Request, opened, run_name
+from flows.predict import predict_steps
+from flows.prepare import prepare_steps
+from tasks.features.task import window_frame
+from tasks.monitor.results import Decision
+from tasks.release.task import require_champion
+
+
+@flow(name="monitor", flow_run_name=run_name)
+def monitor(request: Request) -> Decision:
+    """Predict what is missing, join the outcomes that have arrived, measure, and decide: ignore, alert or retrain."""
+    with opened(request) as run:
+        return monitor_steps(run)
+
+
+def monitor_steps(run: Opened) -> Decision:
+    case, here = run.case, run.settings
+    champion = require_champion(case.name, here.tracking, here.state)
+    snapshot = prepare_steps(run)
+    predict_steps(run, snapshot, champion)
+    start = max(champion.as_of, run.as_of - case.monitor.window)
+    frame = window_frame(
+        case.features, case.target.column, case.evaluate.slices, snapshot, here.state, start, run.as_of
+    )
+    signal = measure_window(
+        champion, case.target, case.monitor, frame, run.as_of, start, here.data / "predictions", here.state
+    )
+    return decide_on(signal, case.monitor)

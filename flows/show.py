@@ -1,0 +1,74 @@
+"""`driftline show` and `driftline pin`: what a release is, from its manifest."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich.table import Table
+
+from flows.case import load
+from flows.terminal import console
+from tasks.foundation.settings import settings
+from tasks.release.results import Release
+
+
+def show_release(case: str, reference: str | None, as_json: bool) -> None:
+    """Print the manifest, metrics and verdict of a release; the champion when none is named."""
+    manifest = read(case, reference)
+    sealed, recorded = manifest["sealed"], manifest["recorded"]
+    told = {
+        "release": {"digest": manifest["digest"], **sealed, "recorded": recorded},
+        "metrics": recorded["metrics"]["overall"],
+        "verdict": {
+            "decision": sealed["verdict"]["decision"],
+            "champion": sealed["verdict"]["champion"],
+            "criteria": [
+                {**criterion, "observed": recorded["observed"].get(criterion["name"], {}).get("value")}
+                for criterion in sealed["verdict"]["criteria"]
+            ],
+        },
+    }
+    if as_json:
+        print(json.dumps(told, indent=2, ensure_ascii=False))
+        return
+    console.print(f"[bold]{case} {manifest['digest'][:12]}[/], as of {sealed['as_of']}, made {recorded['created_at']}")
+    facts = Table("sealed", "", box=None, pad_edge=False, header_style="dim")
+    for name in ("commit", "lock", "config", "data", "definitions", "weights"):
+        facts.add_row(
+            name, str(sealed[name])[:40] + (" (with changes)" if name == "commit" and sealed["dirty"] else "")
+        )
+    console.print(facts)
+    console.print("metrics: " + ", ".join(f"{name} {value:.4g}" for name, value in told["metrics"].items()))
+    criteria = Table("criterion", "observed", "required", "", box=None, pad_edge=False, header_style="dim")
+    for line in told["verdict"]["criteria"]:
+        observed = "-" if line["observed"] is None else f"{line['observed']:.4g}"
+        criteria.add_row(line["name"], observed, line["required"], "passed" if line["passed"] else "[red]failed[/]")
+    console.print(f"verdict: {told['verdict']['decision']}")
+    console.print(criteria)
+
+
+def pin_snapshot(case: str) -> None:
+    """Write the champion's snapshot pointer under data/."""
+    from tasks.data.store import pin
+
+    path = pin(case, read(case, None)["recorded"]["snapshot"], settings().data)
+    console.print(f"wrote {path}\ncommit it; elsewhere, `dvc pull {path.name}` in that folder brings the snapshot back")
+
+
+def read(case: str, reference: str | None) -> dict[str, Any]:
+    """A release's manifest.
+
+    Raises: CaseError, InputError when there is no such release.
+    """
+    from tasks.release.seal import verify
+
+    load(case, settings().cases)
+    return verify(champion_of(case).folder if reference is None else _find(case, reference).folder)
+
+
+def champion_of(case: str) -> Release:
+    from tasks.release.task import require_champion
+
+    here = settings()
+    return require_champion(case, here.tracking, here.state)

@@ -1,0 +1,108 @@
+"""A run as the terminal sees it: each step with its seconds and its key figure, alive while it lasts."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import threading
+import urllib.error
+import urllib.request
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.status import Status
+
+from flows.case import load
+from tasks.foundation.progress import Step, listening
+from tasks.foundation.settings import settings
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def run_told(flow: str, case: str, as_of: datetime | None, profile: str | None, steps: Steps | None = None) -> Any:
+    """Run flows.FLOW in this process and give its result; on our Prefect server when it is up, else on one of its own.
+
+    Raises: whatever the flow raises; a wrong case before anything is imported.
+    """
+    load(case, settings().cases, profile)
+    reach_prefect()
+    told = steps or Steps()
+    with told, listening(told):
+        told.say("starting")
+        from flows.entry import Request
+
+        made = getattr(importlib.import_module(f"flows.{flow}"), flow)
+        result = made(Request(case=case, as_of=as_of, profile=profile))
+    console.print(_ending(result))
+    return result
+
+
+def reach_prefect() -> bool:
+    """Point this process at the Prefect server of the settings when it answers; without one, Prefect starts its own."""
+    api = settings().prefect_api
+    with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(f"{api}/health", timeout=2):
+        os.environ["PREFECT_API_URL"] = api
+        return True
+    return False
+
+
+class Steps:
+    """Prints each step as it ends; says what runs meanwhile: a spinner on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, patience: float = 5.0) -> None:
+        self.done: list[Step] = []
+        self._spinner = Status("", console=console)
+        self._patience = patience
+        self._running = ""
+        self._over = threading.Event()
+
+    def __enter__(self) -> Steps:
+        if console.is_terminal:
+            self._spinner.start()
+        else:
+            threading.Thread(target=self._tick, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._spinner.stop()
+
+    def __call__(self, step: Step) -> None:
+        if step.seconds is None:
+            self.say(step.title)
+            return
+        self.done.append(step)
+        self._running = ""
+        mark = "[red]failed[/]" if step.failed else "[dim]cached[/]" if step.cached else f"{step.seconds:5.1f} s"
+        console.print(f"  {mark:>7}  {step.title:<34} [dim]{step.figure}[/]")
+
+    def say(self, text: str) -> None:
+        self._running = text
+        self._spinner.update(f"{text} ...")
+
+    def _tick(self) -> None:
+        while not self._over.wait(self._patience):
+            if self._running:
+                console.print(f"           {self._running} ...")
+
+
+def _ending(result: Any) -> str:
+    """A result in a line or a small table."""
+    from tasks.monitor.results import Decision
+
+    given = result
+    if hasattr(given, "verdict"):
+        from tasks.evaluate.report import lines
+
+        return lines(given.verdict)
+    if isinstance(given, Decision):
+        return f"decision: {given.action}\n" + "\n".join(f"  - {reason}" for reason in given.reasons)
+    if getattr(given, "decision", None) is not None:
+        return _ending(given.decision) + (f"\n{_ending(given.release)}" if given.release else "")
+    if hasattr(given, "bento"):
+        return f"release {given.digest[:12]} is champion of {given.case}: driftline show {given.case}"
+    if hasattr(given, "folder"):
+        return f"predictions: {given.folder}"
+    return f"snapshot {given.digest}: {given.path}"

@@ -1,0 +1,218 @@
+"""Read sources as they were delivered into monthly raw batches, and cut each to what was known at a moment."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import zipfile
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.data.config import Source
+from tasks.foundation.config import Result, digest_of
+from tasks.foundation.errors import DataError
+from tasks.foundation.files import file_digest, scratch, whole, write_text
+
+if TYPE_CHECKING:
+    import duckdb
+
+STATIC = "all"  # the one batch of a source without time
+
+
+class Batch(Result):
+    """One month of a source, as delivered."""
+
+    name: str  # YYYY-MM, or "all"
+    path: Path
+    digest: str  # SHA-256 of the file
+    first_known: datetime | None  # when its first row became known
+    last_known: datetime | None  # when its last value became known: from then on the batch is complete
+
+
+class Landing(Result):
+    """What a source's folder under data/raw holds."""
+
+    key: str
+    columns: tuple[str, ...]
+    batches: tuple[Batch, ...]
+
+
+def locate(uri: str, folder: Path) -> Path:
+    """The file that a source's URI names; relative paths count from the case's folder.
+
+    Raises: DataError when the package or the file is not there.
+    """
+    scheme, _, rest = uri.partition("://")
+    if scheme == "package":
+        name, _, inside = rest.partition("/")
+        # found, not imported: some data packages can't be imported any more
+        found = importlib.util.find_spec(name)
+        if found is None or not found.submodule_search_locations:
+            raise DataError(f"The package {name} is not installed.", where=uri, todo=f"pip install {name}")
+        path = Path(next(iter(found.submodule_search_locations))) / inside
+    else:
+        path = (folder / rest).resolve()
+    if not path.is_file():
+        near = sorted(p.name for p in path.parent.glob("*") if p.is_file())[:12] if path.parent.is_dir() else []
+        raise DataError(
+            "A source file is missing.",
+            where=uri,
+            found=f"no file {path}",
+            allowed=f"files there: {', '.join(near)}" if near else "",
+            todo="Put the file there, or correct the uri in case.yaml.",
+        )
+    return path
+
+
+def land(name: str, source: Source, folder: Path, raw: Path) -> Landing:
+    """Write a source month by month as Parquet under `raw`/NAME; a source that did not change is not read again.
+
+    Raises: DataError when the file can't be read, a column is missing or no row is there.
+    """
+    origin = locate(source.uri, folder)
+    key = digest_of([file_digest(origin), source.sql, source.time, source.known_at, source.late, source.key])
+    marker = raw / name / "landing.json"
+    with contextlib.suppress(OSError, ValueError):
+        landing = Landing.model_validate_json(marker.read_text(encoding="utf-8"))
+        if landing.key == key and all(batch.path.is_file() for batch in landing.batches):
+            return landing
+    with scratch(raw / name) as work, _connect() as db:
+        _load(db, name, source, origin, Path(work))
+        landing = Landing(key=key, columns=_columns(db), batches=tuple(_write_batches(db, name, source, raw / name)))
+    for stray in set((raw / name).glob("*.parquet")) - {batch.path for batch in landing.batches}:
+        stray.unlink()
+    write_text(marker, landing.model_dump_json(indent=1))
+    return landing
+
+
+def cut(batch: Batch, source: Source, as_of: datetime, out: Path) -> Path | None:
+    """The batch as it was known at `as_of`: the delivered file once complete, else a file `out` without what came later.
+
+    None when nothing of it was known yet.
+    """
+    if batch.first_known is None or (batch.last_known and batch.last_known <= as_of):
+        return batch.path
+    if batch.first_known > as_of:
+        return None
+    late = {column: moment for moment, columns in source.late.items() for column in columns}
+    masks = ", ".join(
+        f'CASE WHEN "{moment}" <= $as_of THEN "{column}" END AS "{column}"' for column, moment in late.items()
+    )
+    select = f"* REPLACE ({masks})" if masks else "*"
+    with whole(out) as temporary, _connect() as db:
+        db.execute(
+            f'CREATE TABLE known AS SELECT {select} FROM read_parquet($path) WHERE "{source.known_at or source.time}" <= $as_of',
+            {"as_of": as_of, "path": str(batch.path)} if masks else {"as_of": as_of, "path": str(batch.path)},
+        )
+        _copy(db, f"SELECT * FROM known ORDER BY {_order(source)}", temporary)
+    return out
+
+
+def _load(db: duckdb.DuckDBPyConnection, name: str, source: Source, origin: Path, work: Path) -> None:
+    import duckdb
+
+    if origin.suffix == ".zip":
+        with zipfile.ZipFile(origin) as archive:
+            origin = Path(archive.extract(archive.namelist()[0], work))
+    reader = {
+        ".csv": "read_csv($path, nullstr=['NA', ''], sample_size=-1)",
+        ".parquet": "read_parquet($path)",
+        ".jsonl": "read_json($path)",
+        ".json": "read_json($path)",
+    }.get(origin.suffix)
+    if reader is None:
+        raise DataError(
+            f"Source {name} is of a kind that can't be read.",
+            where=str(origin),
+            allowed=".csv, .parquet, .json, .jsonl, or one of them in a .zip",
+        )
+    path = str(origin).replace("'", "''")
+    try:
+        db.execute(f"CREATE VIEW raw AS SELECT * FROM {reader.replace('$path', repr(path))}")
+        db.execute(f"CREATE TABLE landed AS {source.sql}")
+    except duckdb.Error as error:
+        raise DataError(
+            f"Source {name} could not be read.",
+            where=f"{source.uri} through data.sources.{name}.sql",
+            found=str(error).strip().splitlines()[0],
+            allowed=_has(db),
+            todo="Correct the file, or the SQL that makes the table.",
+        ) from error
+    columns = _columns(db)
+    times = [source.time, source.known_at, *source.late]
+    wanted = [*source.key, *(t for t in times if t), *(c for group in source.late.values() for c in group)]
+    if missing := [column for column in wanted if column not in columns]:
+        raise DataError(
+            f"Source {name} lacks {', '.join(missing)}.",
+            where=source.uri,
+            found=", ".join(columns),
+            todo="Add the column in the source's SQL, or correct key, time, known_at or late in case.yaml.",
+        )
+    if not db.execute("SELECT count(*) FROM landed").fetchall()[0][0]:
+        raise DataError(f"Source {name} is empty.", where=source.uri, found="0 rows", todo="Deliver the file again.")
+
+
+def _write_batches(db: duckdb.DuckDBPyConnection, name: str, source: Source, out: Path) -> Iterator[Batch]:
+    if source.time is None:
+        path = _copy_whole(db, f"SELECT * FROM landed ORDER BY {_order(source)}", out / f"{STATIC}.parquet")
+        yield Batch(name=STATIC, path=path, digest=file_digest(path), first_known=None, last_known=None)
+        return
+    timeless = db.execute(f'SELECT count(*) FROM landed WHERE "{source.time}" IS NULL').fetchall()[0][0]
+    if timeless:
+        raise DataError(
+            f"Source {name} has rows without a time.",
+            where=f"{source.uri}, column {source.time}",
+            found=f"{timeless:,} rows",
+            todo="Give every row its time, or leave such rows out in the source's SQL.",
+        )
+    known = source.known_at or source.time
+    # a value that never comes (the departure of a cancelled flight) keeps no batch open: greatest() skips nulls
+    latest = ", ".join(f'"{moment}"' for moment in (known, *source.late))
+    months = db.execute(
+        f'SELECT strftime("{source.time}", \'%Y-%m\') AS month, min("{known}"), max(greatest({latest})) '
+        "FROM landed GROUP BY month ORDER BY month"
+    ).fetchall()
+    for month, first, last in months:
+        select = (
+            f"SELECT * FROM landed WHERE strftime(\"{source.time}\", '%Y-%m') = '{month}' ORDER BY {_order(source)}"
+        )
+        path = _copy_whole(db, select, out / f"{month}.parquet")
+        yield Batch(name=month, path=path, digest=file_digest(path), first_known=first, last_known=last)
+
+
+def _order(source: Source) -> str:
+    return ", ".join(f'"{column}"' for column in ([source.time] if source.time else []) + list(source.key))
+
+
+def _copy_whole(db: duckdb.DuckDBPyConnection, select: str, path: Path) -> Path:
+    with whole(path) as temporary:
+        _copy(db, select, temporary)
+    return path
+
+
+def _copy(db: duckdb.DuckDBPyConnection, select: str, path: Path) -> None:
+    db.execute(f"COPY ({select}) TO '{str(path).replace(chr(39), chr(39) * 2)}' (FORMAT parquet)")
+
+
+def _columns(db: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
+    return tuple(row[0] for row in db.execute("DESCRIBE landed").fetchall())
+
+
+def _has(db: duckdb.DuckDBPyConnection) -> str:
+    import duckdb
+
+    try:
+        return "columns of raw: " + ", ".join(row[0] for row in db.execute("DESCRIBE raw").fetchall())
+    except duckdb.Error:
+        return ""
+
+
+@contextlib.contextmanager
+def _connect() -> Iterator[duckdb.DuckDBPyConnection]:
+    import duckdb
+
+    with duckdb.connect() as db:
+        db.execute("SET TimeZone = 'UTC'")
+        yield db

@@ -1,0 +1,102 @@
+"""Snapshots in DVC: a repository of its own in the state folder, so that a run never touches the git work tree."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.data.results import Snapshot
+from tasks.foundation.config import digest_of
+from tasks.foundation.errors import DataError, Unavailable
+from tasks.foundation.files import file_digest, lock, whole, write_text
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+REMOTE = "driftline"
+
+
+def store_snapshot(
+    case: str,
+    as_of: datetime,
+    batches: dict[str, dict[str, Path]],
+    rows: dict[str, int],
+    quarantined: dict[str, int],
+    docs: dict[str, Path],
+    store: Path,
+    remote: str,
+) -> Snapshot:
+    """Gather validated batches (by source, by batch name) in one folder, add it to DVC and push it.
+
+    The folder is named by what is in it, so an equal snapshot is stored once. Raises: Unavailable when the remote
+    does not take it.
+    """
+    key = digest_of({source: {name: file_digest(p) for name, p in files.items()} for source, files in batches.items()})
+    folder = store / "snapshots" / case / key[:16]
+    with lock(store.parent / "locks" / "dvc", "The snapshot store", wait=True):  # DVC breaks under concurrent writers
+        with _repository(store, remote) as repo:
+            if not folder.with_suffix(".dvc").is_file() or not folder.is_dir():
+                with whole(folder) as temporary:
+                    for source, files in batches.items():
+                        (temporary / source).mkdir(parents=True)
+                        for name, path in files.items():
+                            os.link(path, temporary / source / f"{name}.parquet")
+                repo.add(str(folder))
+            digest = _digest(folder.with_suffix(".dvc"))
+            try:
+                repo.push([str(folder)])
+            except Exception as error:
+                raise Unavailable(
+                    "The snapshot could not be pushed; it is kept locally.",
+                    where=f"DVC remote {remote}",
+                    found=f"{type(error).__name__}: {error}",
+                    todo="Check the remote (DRIFTLINE_DVC_REMOTE) and its credentials, and start again.",
+                ) from error
+    return Snapshot(case=case, as_of=as_of, digest=digest, path=folder, rows=rows, quarantined=quarantined, docs=docs)
+
+
+def pointer(snapshot: Path) -> str:
+    """The text of a snapshot's .dvc file."""
+    return snapshot.with_suffix(".dvc").read_text(encoding="utf-8")
+
+
+def pin(case: str, text: str, data: Path) -> Path:
+    """Write a snapshot's pointer as `data`/snapshots/CASE.dvc, for git; `dvc pull` then brings the snapshot back.
+
+    Raises: DataError when the text is no DVC pointer.
+    """
+    import yaml
+
+    out = (yaml.safe_load(text) or {}).get("outs", [{}])[0]
+    if not {"md5", "size", "nfiles"} <= set(out):
+        raise DataError("The release carries no snapshot pointer.", where=f"case {case}", found=text[:80])
+    pinned = {"outs": [{**out, "path": case}]}
+    return write_text(data / "snapshots" / f"{case}.dvc", yaml.safe_dump(pinned, sort_keys=False))
+
+
+def _digest(pointer_file: Path) -> str:
+    import yaml
+
+    return yaml.safe_load(pointer_file.read_text(encoding="utf-8"))["outs"][0]["md5"]
+
+
+@contextlib.contextmanager
+def _repository(store: Path, remote: str) -> Iterator[Repo]:
+    """The store's DVC repository, made when it is not there yet."""
+    from dvc.repo import Repo
+
+    if not (store / ".dvc" / "config").is_file():
+        store.mkdir(parents=True, exist_ok=True)
+        Repo.init(str(store), no_scm=True, force=True).close()
+    write_text(
+        store / ".dvc" / "config",
+        "[core]\n    no_scm = True\n    analytics = false\n    autostage = false\n"
+        f"    remote = {REMOTE}\n['remote \"{REMOTE}\"']\n    url = {remote}\n"
+        '[cache]\n    type = "reflink,hardlink,copy"\n',
+    )
+    with Repo(str(store)) as repo:
+        yield repo

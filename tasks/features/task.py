@@ -1,0 +1,39 @@
+"""Prefect tasks of the features room."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from tasks.data.results import Snapshot
+from tasks.features.config import Features
+from tasks.features.results import Frame
+from tasks.foundation.task import stage
+
+
+def _told(frame: Frame) -> str:
+    return f"{frame.rows:,} rows x {len(frame.columns)} features"
+
+
+@stage("build training features", _told)
+def training_frame(features: Features, target: str, slices: tuple[str, ...], snapshot: Snapshot, state: Path) -> Frame:
+    """All examples of the snapshot whose outcome is known, each with its features as of its own moment."""
+    from tasks.features.frame import build_frame
+
+    return build_frame(features, target, slices, snapshot, state)
+
+
+@stage("build features {start:%Y-%m-%d} to {end:%Y-%m-%d}", _told)
+def window_frame(
+    features: Features,
+    target: str,
+    slices: tuple[str, ...],
+    snapshot: Snapshot,
+    state: Path,
+    start: datetime,
+    end: datetime,
+) -> Frame:
+    """The examples of a window, with the outcomes that are known."""
+    from tasks.features.frame import build_frame
+
+    return build_frame(features, target, slices, snapshot, state, start, end, known_only=False)

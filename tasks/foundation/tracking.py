@@ -1,0 +1,157 @@
+"""MLflow in one place: where it keeps things, runs that end however the process ends, and logging in few writes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.foundation.errors import Unavailable
+from tasks.foundation.files import lock
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+KEY = "driftline.key"  # tag: what a run computes; a killed run is found again by it
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Where MLflow keeps its tables and its files."""
+
+    uri: str
+    artifacts: str
+
+    @classmethod
+    def under(cls, state: Path) -> Tracking:
+        """SQLite and a folder in the state folder."""
+        return cls(f"sqlite:///{state / 'mlflow.db'}", (state / "mlflow").absolute().as_uri())
+
+
+def client_of(tracking: Tracking) -> MlflowClient:
+    """A client of its own for this address; nothing global is set.
+
+    Raises: Unavailable when the store does not answer.
+    """
+    return _client(tracking.uri)
+
+
+@cache
+def _client(uri: str) -> MlflowClient:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    for name in ("alembic", "mlflow.store.db.utils"):  # a new database announces each migration
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        if uri.startswith("sqlite:///"):
+            path = Path(uri.removeprefix("sqlite:///"))
+            with lock(path.with_name(f".{path.name}.lock"), "MLflow's database", wait=True):
+                return _opened(mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri), path)
+        return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        raise Unavailable(
+            "MLflow does not answer.",
+            where=uri.split("@")[-1],  # an address may carry a password
+            found=str(error).split("\n")[0],
+            todo="Start the server, or correct DRIFTLINE_TRACKING_URL.",
+        ) from error
+
+
+def _opened(client: MlflowClient, path: Path) -> MlflowClient:
+    """Make the tables while we hold the lock: two first uses at once break each other.
+
+    Then readers (the server) and a writer no longer wait for each other: a write-ahead log.
+    """
+    fresh = not path.exists()
+    client.get_experiment_by_name("Default")
+    if fresh:
+        connection = sqlite3.connect(path)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.close()
+    return client
+
+
+def experiment(client: MlflowClient, tracking: Tracking, name: str) -> str:
+    """The id of an experiment, made when it isn't there."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return client.create_experiment(name, artifact_location=f"{tracking.artifacts}/{name}")
+        except MlflowException:  # another process was faster
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return found.experiment_id
+
+
+@contextmanager
+def run(client: MlflowClient, experiment_id: str, key: str, name: str, tags: Mapping[str, str]) -> Iterator[str]:
+    """Give the id of a new run; it ends FINISHED, or FAILED or KILLED when the block does not end well.
+
+    Runs with this key that a killed process left RUNNING are ended as KILLED first.
+    """
+    for orphan in running(client, experiment_id, key):
+        client.set_terminated(orphan, "KILLED")
+    created = client.create_run(experiment_id, run_name=name, tags={KEY: key, **tags})
+    run_id = created.info.run_id
+    try:
+        yield run_id
+    except BaseException as error:
+        client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
+    client.set_terminated(run_id, "FINISHED")
+
+
+def running(client: MlflowClient, experiment_id: str, key: str) -> list[str]:
+    """Ids of the runs with this key that never ended."""
+    found = client.search_runs([experiment_id], f"attributes.status = 'RUNNING' and tags.`{KEY}` = '{key}'")
+    return [each.info.run_id for each in found]
+
+
+def status_of(client: MlflowClient, run_id: str) -> str | None:
+    """A run's status, or None when there is no such run (any more)."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client.get_run(run_id)
+    except MlflowException:
+        return None
+    return None if found.info.lifecycle_stage == "deleted" else found.info.status
+
+
+def log(
+    client: MlflowClient,
+    run_id: str,
+    *,
+    metrics: Mapping[str, float] | None = None,
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+    at: int | None = None,
+) -> None:
+    """Log any number of values in as few transactions as MLflow allows.
+
+    The same metrics logged again with the same `at` (milliseconds) leave one point, not two.
+    """
+    from mlflow.entities import Metric, Param, RunTag
+
+    moment = int(time.time() * 1000) if at is None else at
+    all_metrics = [Metric(name, float(value), moment, 0) for name, value in (metrics or {}).items()]
+    all_params = [Param(name, str(value)[:6000]) for name, value in (params or {}).items()]
+    all_tags = [RunTag(name, str(value)[:5000]) for name, value in (tags or {}).items()]
+    while all_metrics or all_params or all_tags:
+        client.log_batch(run_id, metrics=all_metrics[:800], params=all_params[:100], tags=all_tags[:100])
+        all_metrics, all_params, all_tags = all_metrics[800:], all_params[100:], all_tags[100:]

@@ -1,0 +1,19 @@
+"""Prefect tasks of the predict room."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from tasks.features.results import Frame
+from tasks.foundation.task import stage
+from tasks.predict.results import Predictions
+from tasks.release.results import Release
+
+
+@stage("predict", lambda p: f"{p.rows:,} rows, {p.written:,} of them new", cache=False)
+def predict_window(release: Release, case: str, frame: Frame, as_of: datetime, out: Path) -> Predictions:
+    """Score the frame with the release; what it answered before stays."""
+    from tasks.predict.batch import predict
+
+    return predict(release.digest, case, release.folder / "model.skops", release.columns, frame, as_of, out)

@@ -1,0 +1,85 @@
+"""Prefect tasks of the release room."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks.data.results import Snapshot
+from tasks.evaluate.results import Verdict
+from tasks.foundation.errors import GateFailed, InputError
+from tasks.foundation.settings import ROOT, Settings, environment
+from tasks.foundation.task import stage
+from tasks.foundation.tracking import Tracking
+from tasks.release.results import Release
+from tasks.train.config import Target
+from tasks.train.results import Candidate
+
+
+def find_champion(case: str, tracking: Tracking, state: Path) -> Release | None:
+    """The case's champion, if it has one."""
+    from tasks.release.registry import champion
+
+    return champion(tracking, state, case)
+
+
+def require_champion(case: str, tracking: Tracking, state: Path) -> Release:
+    """The case's champion.
+
+    Raises: InputError when it has none.
+    """
+    found = find_champion(case, tracking, state)
+    if found is None:
+        raise InputError(f"Case {case} has no champion yet.", where=tracking.uri, todo=f"driftline run {case}")
+    return found
+
+
+def require_promotion(case: str, verdict: Verdict) -> None:
+    """Stop at the gate.
+
+    Raises: GateFailed with every criterion unless the verdict is to promote.
+    """
+    if verdict.decision == "promote":
+        return
+    from tasks.evaluate.gates import explain
+
+    raise GateFailed(
+        f"The verdict on {case} is: {verdict.decision}. Nothing is promoted, the champion stays.\n{explain(verdict)}",
+        todo="Look at the failed criteria; change the case, or wait for better data.",
+    )
+
+
+@stage("seal the release", lambda folder: folder.name)
+def seal_release(
+    candidate: Candidate, verdict: Verdict, target: Target, kind: str, lineage: dict[str, str], snapshot: Snapshot, state: Path
+) -> Path:
+    """Write the manifest with its digest, beside the weights."""
+    from tasks.data.store import pointer
+    from tasks.release.seal import seal
+
+    return seal(candidate, verdict, target, kind, lineage, state, snapshot_pointer=pointer(snapshot.path))
+
+
+@stage("package the Bento", str, cache=False)
+def package_release(folder: Path, state: Path) -> str:
+    """Build the Bento, unless it is there."""
+    from tasks.release.package import package
+
+    return package(folder, state / "bentoml", ROOT / "requirements.lock")
+
+
+@stage("smoke-test over HTTP", lambda f: f"{f['ms_per_request']:.1f} ms a request", cache=False)
+def smoke_release(folder: Path, bento: str, settings: Settings) -> dict[str, float]:
+    """Serve the Bento and compare its answers with the offline predictions."""
+    from tasks.release.smoke import smoke_bento
+
+    return smoke_bento(folder, bento, environment(settings), settings.state / "logs" / f"{bento.replace(':', '-')}.log")
+
+
+@stage("promote to champion", lambda r: f"version {r.version}", cache=False)
+def promote_release(folder: Path, tracking: Tracking) -> Release:
+    """Register the release and move the champion alias, last of all."""
+    from tasks.release.registry import promote, register
+
+    release = register(tracking, folder)
+    promote(tracking, release)
+    return release

@@ -1,0 +1,21 @@
+"""Prefect tasks of the train room."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from tasks.features.results import Frame
+from tasks.foundation.task import stage
+from tasks.train.config import Target, Train
+from tasks.train.results import Candidate
+
+
+@stage("train a candidate", lambda c: f"{c.train_rows:,} rows, weights {c.weights_digest[:12]}")
+def train_candidate(
+    case: str, as_of: datetime, frame: Frame, target: Target, config: Train, state: Path, lineage: dict[str, str]
+) -> Candidate:
+    """Fit, save and log a candidate."""
+    from tasks.train.tabular import train
+
+    return train(case, as_of, frame, target, config, state, lineage)

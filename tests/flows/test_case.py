@@ -1,0 +1,91 @@
+"""Reading cases: every wrong key and value is told, at once, before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.case import load, names
+from tasks.foundation.errors import CaseError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """Make a copy of a real case with some values changed; give a function that reads it."""
+
+    def make(**changes):
+        values = yaml.safe_load((CONFIGS / "credit" / "case.yaml").read_text())
+        for path, value in changes.items():
+            *parents, last = path.split("__")
+            place = values
+            for parent in parents:
+                place = place[parent]
+            place[last] = value
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        (tmp_path / "mine" / "case.yaml").write_text(yaml.safe_dump(values))
+        return load("mine", tmp_path)
+
+    return make
+
+
+@pytest.mark.parametrize("name", names(CONFIGS))
+@pytest.mark.parametrize("profile", [None, "smoke"])
+def test_every_case_and_its_smoke_profile_read(name, profile):
+    """Each case in the repository is valid, in full and in smoke."""
+    assert load(name, CONFIGS, profile).name == name
+
+
+def test_an_unknown_case_names_the_nearest():
+    """A mistyped name is answered with the one that was meant."""
+    with pytest.raises(CaseError, match="Did you mean credit"):
+        load("credt", CONFIGS)
+
+
+def test_an_unknown_profile_names_those_there_are():
+    with pytest.raises(CaseError, match="smoke"):
+        load("credit", CONFIGS, "smok")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"train__famly": "x"}, "train.famly: unknown key; did you mean family"),
+        ({"train__seed": "one"}, "train.seed: .*integer.*found 'one'"),
+        ({"evaluate__champion_gate__confidence": 2}, "evaluate.champion_gate.confidence: .*less than 1.*found 2"),
+        ({"train__family": "os.system"}, "train.family: .*found 'os.system'"),
+        ({"train__split": {"by": "time"}}, "holdout"),
+        ({"kind": "vision"}, "kind: .*'tabular'"),
+        ({"features__examples": "sql/none.sql"}, "no file sql/none.sql"),
+        ({"data__sources": {}}, "data.sources: .*at least 1"),
+        ({"description": None}, "description"),
+    ],
+)
+def test_a_wrong_value_says_where_what_and_what_is_allowed(broken, changes, says):
+    with pytest.raises(CaseError, match=says):
+        broken(**changes)
+
+
+def test_all_errors_come_at_once(broken):
+    """Two mistakes are two lines, not two runs."""
+    with pytest.raises(CaseError, match=r"2 to correct") as caught:
+        broken(train__seed=-1, description=7)
+    assert "train.seed" in str(caught.value)
+    assert "description" in str(caught.value)
+
+
+def test_a_file_that_is_not_yaml_says_the_line(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "case.yaml").write_text("a: [1,\nb: 2")
+    with pytest.raises(CaseError, match="line 2"):
+        load("mine", tmp_path)
+
+
+def test_a_profile_changes_only_what_it_names():
+    """Profiles are merged into the case, key by key."""
+    full, smoke = load("credit", CONFIGS), load("credit", CONFIGS, "smoke")
+    assert smoke.train.parameters == {**full.train.parameters, "n_estimators": 20}
+    assert smoke.train.encoders == full.train.encoders

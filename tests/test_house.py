@@ -1,0 +1,128 @@
+"""The rules of the house, held by reading the source."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ["foundation", "data", "features", "train", "evaluate", "serve", "release", "predict", "monitor"]
+SOURCES = sorted(path for part in ("flows", "tasks", "benchmarks") for path in (ROOT / part).rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, in functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def test_prefect_stays_in_flows_and_task_files():
+    """Stage code knows no orchestrator."""
+    allowed = {p for p in SOURCES if p.is_relative_to(ROOT / "flows") or p.name == "task.py" or "benchmarks" in p.parts}
+    offenders = [p for p in SOURCES if p not in allowed and any(m.split(".")[0] == "prefect" for m in imports(p))]
+    assert not offenders
+    assert any("prefect" in imports(p) for p in SOURCES)
+
+
+def test_rooms_import_only_earlier_rooms():
+    """The order of the rooms is the order of the data's way; nothing reaches back from a later one."""
+    assert sorted(p.name for p in (ROOT / "tasks").iterdir() if p.is_dir() and p.name != "__pycache__") == sorted(ROOMS)
+    wrong = []
+    for path in (ROOT / "tasks").rglob("*.py"):
+        room = path.relative_to(ROOT / "tasks").parts[0]
+        for module in imports(path):
+            parts = module.split(".")
+            if parts[0] in ("flows", "benchmarks", "tests"):
+                wrong.append(f"{path.relative_to(ROOT)} imports {module}")
+            if parts[0] == "tasks" and len(parts) > 1 and room in ROOMS and ROOMS.index(parts[1]) > ROOMS.index(room):
+                wrong.append(f"{path.relative_to(ROOT)} imports {module}")
+    assert not wrong
+
+
+def test_no_case_is_named_in_code():
+    """All that is particular to a case stands in its folder."""
+    cases = [path.parent.name for path in (ROOT / "configs").glob("*/case.yaml")]
+    assert {"flights", "credit"} <= set(cases)
+    naming = [
+        f"{path.relative_to(ROOT)}: {case}"
+        for path in SOURCES
+        if not path.is_relative_to(ROOT / "benchmarks")
+        for case in cases
+        if re.search(rf"\b{case}\b", path.read_text(encoding="utf-8"))
+    ]
+    assert not naming
+
+
+def test_init_files_are_empty():
+    """Nothing happens at import."""
+    assert not [p for p in SOURCES if p.name == "__init__.py" and p.read_text(encoding="utf-8").strip()]
+
+
+def test_the_lock_names_no_host_and_pins_what_resolves_wrongly():
+    """The lock works with any index; the versions that a resolver gets wrong are the right ones."""
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert "://" not in text
+    assert " @ " not in text
+    pins = dict(line.split("==") for line in text.splitlines() if "==" in line)
+    assert tuple(map(int, pins["fastapi"].split("."))) < (0, 151)
+    assert tuple(map(int, pins["bentoml"].split(".")[:2])) >= (1, 4)
+    twelve = "prefect dvc mlflow great-expectations feast torch transformers peft trl scikit-learn bentoml evidently"
+    assert set(twelve.split()) <= set(pins)
+
+
+def test_installed_versions_are_the_locked_ones():
+    """What runs is what is locked."""
+    from importlib.metadata import version
+
+    pins = dict(
+        line.split("==")
+        for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+        if "==" in line
+    )
+    for name in ("prefect", "fastapi", "bentoml", "mlflow", "feast", "scikit-learn", "torch", "evidently"):
+        assert version(name).split("+")[0] == pins[name]
+
+
+YAMLS = [p for p in ROOT.rglob("*.y*ml") if not {".venv", ".driftline", ".git", "node_modules"} & set(p.parts)]
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_yaml_reads(path):
+    """Every YAML file of the repository can be read."""
+    assert yaml.safe_load(path.read_text(encoding="utf-8")) is not None
+
+
+def test_some_yaml_was_found():
+    """The test above tests something."""
+    assert len(YAMLS) >= 4
+
+
+def test_help_answers_without_heavy_imports():
+    """`driftline --help` imports none of the packages that cost seconds."""
+    heavy = [
+        "prefect",
+        "mlflow",
+        "feast",
+        "torch",
+        "sklearn",
+        "great_expectations",
+        "evidently",
+        "bentoml",
+        "dvc",
+        "pandas",
+        "duckdb",
+    ]
+    code = f"import sys, flows.cli; print([m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
