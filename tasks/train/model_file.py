@@ -1,0 +1,174 @@
+"""The model file: a skops archive whose bytes depend on the model alone, and which runs no code when read."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile, ZipFile, ZipInfo
+
+from tasks.foundation.errors import DataError
+from tasks.foundation.files import file_digest, whole
+from tasks.train.scoring import Model, predict, prepare
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+__all__ = ["ALLOWED", "Model", "load", "predict", "save"]
+
+# What skops does not trust by itself and our families need: plain data holders of scikit-learn and numpy.
+ALLOWED = (
+    "numpy.dtype",
+    "sklearn._loss.link.BaseLink",
+    "sklearn._loss.link.IdentityLink",
+    "sklearn._loss.link.Interval",
+    "sklearn._loss.link.LogLink",
+    "sklearn._loss.link.LogitLink",
+    "sklearn._loss.loss.HalfTweedieLoss",
+    "sklearn._loss.loss.HalfTweedieLossIdentity",
+    "sklearn.compose._column_transformer._RemainderColsList",
+    "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.tree._tree.Tree",  # its node numbers are followed unchecked, so load() checks them
+)
+
+
+def save(model: Model | Pipeline, path: Path) -> str:
+    """Write a fitted pipeline whole, and give the SHA-256 of the file; equal models give equal bytes, everywhere."""
+    skops_io = _skops_io()
+    pipeline = model.pipeline if isinstance(model, Model) else model
+    with whole(path) as temporary:
+        temporary.write_bytes(_canonical(skops_io.dumps(pipeline)))
+    return file_digest(path)
+
+
+def load(path: Path) -> Model:
+    """Read a model file, building only types on our list.
+
+    Raises: DataError when the file is missing, no model file, or asks for other types.
+    """
+    skops_io = _skops_io()
+    from skops.io.exceptions import UntrustedTypesFoundException
+
+    def refused(found: str) -> DataError:
+        return DataError(
+            "The model file can't be read.",
+            where=str(path),
+            found=found,
+            allowed="a file written by this version of scikit-learn and the train room (skops; never a pickle)",
+            todo="Train the candidate again.",
+        )
+
+    if not path.is_file():
+        raise refused("no such file")
+    try:
+        pipeline = skops_io.load(path, trusted=list(ALLOWED))
+        if not hasattr(pipeline, "columns_") or not hasattr(pipeline, "steps"):
+            raise refused(f"a {type(pipeline).__name__} that the train room did not write")
+        _check_trees(pipeline[-1])
+    except BadZipFile as error:
+        raise refused("not a skops archive") from error
+    except UntrustedTypesFoundException as error:
+        raise refused(str(error).split("\n")[0]) from error
+    except (KeyError, ValueError, TypeError, AttributeError, ImportError, OSError) as error:
+        raise refused(f"{type(error).__name__}: {error}") from error
+    return prepare(pipeline)
+
+
+def _check_trees(estimator: Any) -> None:
+    """Refuse trees that point outside of themselves: scikit-learn follows their numbers without looking.
+
+    Raises: ValueError.
+    """
+    import numpy as np
+
+    def check(nodes: np.ndarray, left: str, right: str, feature: str, leaf: np.ndarray, features: int) -> None:
+        numbers = np.arange(len(nodes))[~leaf]
+        inner = nodes[~leaf]
+        for child in (inner[left].astype(np.int64), inner[right].astype(np.int64)):
+            if ((child <= numbers) | (child >= len(nodes))).any():  # a child stands after its parent: no circles
+                raise ValueError("a tree whose nodes point to no node")
+        if ((inner[feature] < 0) | (inner[feature] >= features)).any():
+            raise ValueError("a tree that asks for a column that there is not")
+
+    for group in getattr(estimator, "_predictors", ()):
+        for predictor in group:
+            nodes = predictor.nodes
+            check(nodes, "left", "right", "feature_idx", nodes["is_leaf"].astype(bool), estimator.n_features_in_)
+            rows = nodes["bitset_idx"][nodes["is_categorical"].astype(bool)]
+            if (rows >= min(len(predictor.raw_left_cat_bitsets), len(predictor.binned_left_cat_bitsets))).any():
+                raise ValueError("a tree that points to no set of categories")
+    parts = [estimator, *np.ravel(getattr(estimator, "estimators_", np.empty(0, object)))]
+    for tree in [part.tree_ for part in parts if hasattr(part, "tree_")]:
+        nodes = tree.__getstate__()["nodes"]
+        check(nodes, "left_child", "right_child", "feature", nodes["left_child"] == -1, tree.n_features)
+
+
+def _skops_io() -> Any:
+    """skops.io, imported without torch: it visits every package of scikit-learn, and one of them is a bridge to torch.
+
+    That would cost each process that reads a model two seconds and 200 MB.
+    """
+    hide = "torch" not in sys.modules
+    if hide:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # makes `import torch` an ImportError, which is passed over
+    try:
+        import skops.io
+    finally:
+        if hide:
+            del sys.modules["torch"]
+    return skops.io
+
+
+def _canonical(archive: bytes) -> bytes:
+    """Rewrite a skops archive without what differs from run to run: addresses as ids and names, and the clock."""
+    with ZipFile(io.BytesIO(archive)) as source:
+        schema = json.loads(source.read("schema.json"))
+        names = _renumber(schema)
+        members = {new: source.read(old) for old, new in names.items()}
+    members["schema.json"] = json.dumps(schema, separators=(",", ":")).encode()
+    buffer = io.BytesIO()
+    with ZipFile(buffer, "w") as target:  # stored: what a compressor writes depends on its version
+        for name in sorted(members):
+            target.writestr(ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), members[name])
+    return buffer.getvalue()
+
+
+def _renumber(schema: dict[str, Any]) -> dict[str, str]:
+    """Number nodes and member files in order of appearance, in place; give the members' new names by old ones.
+
+    Plain values lose their id: whether two equal ones are the same object is an accident of the process.
+    """
+    ids: dict[int, int] = {}
+    names: dict[str, str] = {}
+
+    def visit(node: Any) -> None:
+        if isinstance(node, list):
+            for item in node:
+                visit(item)
+        elif isinstance(node, dict):
+            loader = node.get("__loader__")
+            if isinstance(node.get("__id__"), int):
+                if loader == "JsonNode":
+                    del node["__id__"]
+                else:
+                    node["__id__"] = ids.setdefault(node["__id__"], len(ids) + 1)
+            if loader is not None and isinstance(node.get("file"), str):
+                old = node["file"]
+                node["file"] = names.setdefault(old, f"{len(names):06d}{Path(old).suffix}")
+            if loader == "SetNode":
+                node["content"].sort(key=_text_of)
+            for value in node.values():
+                visit(value)
+
+    visit(schema)
+    return names
+
+
+def _text_of(node: Any) -> str:
+    """A node's text without ids, to order the members of a set by."""
+    if isinstance(node, dict):
+        return json.dumps({k: _text_of(v) for k, v in node.items() if k != "__id__"}, sort_keys=True)
+    return json.dumps([_text_of(item) for item in node]) if isinstance(node, list) else json.dumps(node)

@@ -1,0 +1,240 @@
+"""Train a scikit-learn pipeline from a case's declaration; equal inputs and seed give equal weights, bit by bit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from tasks.features.results import Column, Frame
+from tasks.foundation.config import digest_of
+from tasks.foundation.errors import CaseError, DataError
+from tasks.foundation.files import file_digest, whole
+from tasks.foundation.tracking import Tracking, client_of, experiment, log, run, status_of
+from tasks.train.config import Target, Train
+from tasks.train.importance import draw, importance
+from tasks.train.metrics import measure
+from tasks.train.model_file import Model, predict, save
+from tasks.train.pipeline import build_pipeline
+from tasks.train.record import log_dataset, log_model
+from tasks.train.results import Candidate
+from tasks.train.scoring import block_of, prepare
+from tasks.train.split import split_frame
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from mlflow import MlflowClient
+
+
+def train(
+    case: str,
+    as_of: datetime,
+    frame: Frame,
+    target: Target,
+    config: Train,
+    state: Path,
+    lineage: dict[str, str],
+    tracking: Tracking | None = None,
+) -> Candidate:
+    """Fit, save and log a candidate, or give the one that the same inputs made before.
+
+    Raises: CaseError when the declaration does not fit the data; DataError when the data can't be split or learnt from.
+    """
+    key = digest_of(
+        {
+            "case": case,
+            "data": [frame.data_digest, frame.definitions_digest, frame.rows, str(frame.start), str(frame.end)],
+            "columns": [(column.name, column.kind) for column in frame.columns],
+            "target": target.digest,
+            "config": config.digest,
+            "lineage": lineage,
+            "packages": [version("scikit-learn"), version("skops"), version("numpy")],
+        }
+    )
+    folder = state / "candidates" / case / key[:16]
+    place = tracking or Tracking.under(state)
+    client = client_of(place)
+    found = _trained_before(folder, client)
+    if found is not None:
+        return found.model_copy(update={"as_of": as_of, "folder": folder, "frame": frame.path})
+
+    learn, held = split_frame(read_examples(frame, target), config.split, target)
+    learn = learn.tail(config.rows) if config.rows else learn
+    pipeline = build_pipeline(config, target.task, frame.columns)
+    tags = {
+        "driftline.case": case,
+        "driftline.as_of": as_of.isoformat(),
+        "driftline.data_digest": frame.data_digest,
+        "driftline.definitions_digest": frame.definitions_digest,
+        "driftline.candidate": str(folder),
+        **{f"driftline.{name}": value for name, value in lineage.items()},
+    }
+    experiment_id = experiment(client, place, case)
+    with (
+        run(client, experiment_id, key, f"train {case} {as_of:%Y-%m-%d %H:%M}", tags) as run_id,
+        whole(folder) as work,
+    ):
+        work.mkdir(parents=True)
+        model = fit(pipeline, learn, target, config, frame.columns)
+        weights = save(model, work / "model.skops")
+        candidate = Candidate(
+            case=case,
+            as_of=as_of,
+            run_id=run_id,
+            folder=folder,
+            weights_digest=weights,
+            frame=frame.path,
+            data_digest=frame.data_digest,
+            definitions_digest=frame.definitions_digest,
+            columns=frame.columns,
+            train_rows=len(learn),
+            holdout_rows=len(held),
+        )
+        answers = _describe(client, run_id, model, learn, held, target, config, work)
+        log(client, run_id, params=_parameters(config), tags={"driftline.weights_digest": weights}, metrics=answers)
+        log_dataset(client, run_id, case, frame)
+        log_model(client, experiment_id, run_id, model, work / "model.skops", held.head(3), work / "mlflow", tags)
+        shutil.rmtree(work / "mlflow")
+        (work / "candidate.json").write_text(candidate.model_dump_json(indent=2), encoding="utf-8")
+    return candidate
+
+
+def read_examples(frame: Frame, target: Target) -> pd.DataFrame:
+    """The frame's ids, times, features and known targets.
+
+    Raises: DataError when no target is known, or a classification's target is not 0 or 1.
+    """
+    import pandas as pd
+
+    names = ["example_id", "event_timestamp", target.column, *(column.name for column in frame.columns)]
+    examples = pd.read_parquet(frame.path, columns=list(dict.fromkeys(names)))
+    known = examples[target.column].notna()
+    examples = examples if known.all() else examples[known]
+    values = pd.unique(examples[target.column])
+    if target.task == "classification" and not set(values.tolist()) <= {0, 1}:
+        raise DataError(
+            "The target of a classification must be 0 or 1.",
+            where=f"column {target.column} of the frame",
+            found=", ".join(map(str, values[:5])),
+            allowed="0, 1, empty while unknown",
+            todo="Correct the SQL of features.examples, or set target.task: regression.",
+        )
+    return examples
+
+
+def fit(pipeline: Any, examples: pd.DataFrame, target: Target, config: Train, columns: Sequence[Column]) -> Model:
+    """Fit a pipeline on examples.
+
+    Raises: CaseError when the estimator can't take what the encoders leave, such as missing values.
+    """
+    import pandas as pd
+    from sklearn.utils import get_tags
+    from threadpoolctl import threadpool_limits
+
+    encoding, estimator = pipeline[0], pipeline[-1]
+    values = pd.DataFrame({column.name: block_of(examples, [column], len(examples))[:, 0] for column in columns})
+    y = examples[target.column].to_numpy("int64" if target.task == "classification" else "float64")
+    try:
+        with threadpool_limits(config.threads):
+            matrix = encoding.fit_transform(values, y)
+            if not get_tags(estimator).input_tags.allow_nan and _has_missing(matrix):
+                raise _takes_no_missing(estimator, values)
+            estimator.fit(matrix, y)
+    except (ValueError, TypeError) as error:
+        raise CaseError(
+            f"{config.family} can't be fitted on this data.",
+            where="train",
+            found=str(error).split("\n")[0],
+            todo="Change the family, its parameters or the encoders in the case's train section.",
+        ) from error
+    if "n_jobs" in estimator.get_params():
+        # threads add up their trees' votes in the order they finish, and one row is faster without them
+        estimator.set_params(n_jobs=None)
+    pipeline.columns_ = [column.model_dump(mode="json") for column in columns]
+    return prepare(pipeline)
+
+
+def _has_missing(matrix: Any) -> bool:
+    import numpy as np
+
+    values = matrix.data if hasattr(matrix, "toarray") else matrix
+    return bool(np.isnan(values).any())
+
+
+def _takes_no_missing(estimator: Any, values: pd.DataFrame) -> CaseError:
+    gaps = values.isna().mean()
+    return CaseError(
+        f"{type(estimator).__name__} takes no missing values.",
+        where="train.encoders",
+        found=", ".join(f"{name} ({share:.1%} missing)" for name, share in gaps[gaps > 0].items()),
+        allowed="columns without gaps, or an encoder that fills them",
+        todo="Add an encoder sklearn.impute.SimpleImputer for these columns, or take a family that accepts gaps.",
+    )
+
+
+def _describe(
+    client: MlflowClient,
+    run_id: str,
+    model: Model,
+    learn: pd.DataFrame,
+    held: pd.DataFrame,
+    target: Target,
+    config: Train,
+    work: Path,
+) -> dict[str, float]:
+    """Write importance.json, log the pictures, and give quick metrics of both sides."""
+    from threadpoolctl import threadpool_limits
+
+    y: np.ndarray = held[target.column].to_numpy("float64")
+    with threadpool_limits(config.threads):
+        answers = predict(model, held)
+        shares = importance(model, held, y, config.seed)
+        some = learn.sample(min(len(learn), 20_000), random_state=config.seed)  # to see over-fitting, that is enough
+        fitted = measure(some[target.column].to_numpy("float64"), predict(model, some), target.task)
+    text = json.dumps(shares, indent=2)
+    (work / "importance.json").write_text(text, encoding="utf-8")
+    pictures = work / "mlflow" / "run"
+    draw(pictures / "plots", target.task, y, answers, shares)
+    (pictures / "importance.json").write_text(text, encoding="utf-8")
+    client.log_artifacts(run_id, str(pictures))
+    quick = {f"holdout_{name}": value for name, value in measure(y, answers, target.task).items()}
+    quick |= {f"train_{name}": value for name, value in fitted.items()}
+    return quick | {"train_rows": len(learn), "holdout_rows": len(held)}
+
+
+def _parameters(config: Train) -> dict[str, Any]:
+    """The declaration as MLflow parameters: one line for each of the family's own."""
+    declared = config.model_dump(mode="json", exclude={"parameters", "encoders", "split"}, exclude_none=True)
+    declared |= {f"parameters.{name}": value for name, value in config.parameters.items()}
+    declared |= {f"encoder.{i}": f"{e.family}({', '.join(e.columns)})" for i, e in enumerate(config.encoders)}
+    return declared | {f"split.{k}": v for k, v in config.split.model_dump(mode="json", exclude_none=True).items()}
+
+
+def _trained_before(folder: Path, client: MlflowClient) -> Candidate | None:
+    """The candidate in this folder, when its file and its run are what they were; else the folder is cleared.
+
+    The folder appears when all is logged, and then the run ends. So a run that a killed process left RUNNING after
+    that only lacks its end.
+    """
+    if not folder.exists():
+        return None
+    try:
+        candidate = Candidate.model_validate_json((folder / "candidate.json").read_bytes())
+        sound = file_digest(folder / "model.skops") == candidate.weights_digest
+    except (OSError, ValidationError):
+        sound = False
+    if sound:
+        status = status_of(client, candidate.run_id)
+        if status == "RUNNING":
+            client.set_terminated(candidate.run_id, "FINISHED")
+        if status in ("RUNNING", "FINISHED"):
+            return candidate
+    shutil.rmtree(folder)
+    return None
