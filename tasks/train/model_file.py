@@ -111,6 +111,8 @@ def _skops_io() -> Any:
 
     That would cost each process that reads a model two seconds and 200 MB.
     """
+    import scipy.stats  # noqa: F401 (it looks for torch while it is imported, and a hidden one stops it)
+
     hide = "torch" not in sys.modules
     if hide:
         sys.modules["torch"] = None  # type: ignore[assignment]  # makes `import torch` an ImportError, which is passed over
