@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.features.results import Column
 from tasks.foundation.errors import DriftlineError, InputError
 from tasks.foundation.tracking import Tracking, client_of
 from tasks.release.results import Release
@@ -15,6 +16,7 @@ from tasks.train.results import Candidate
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -29,8 +31,11 @@ def register(tracking: Tracking, folder: Path) -> Release:
     if version is None:
         _make_model(client, case)
         tags = {"release": digest, "as_of": manifest["sealed"]["as_of"], "weights": manifest["sealed"]["weights"]}
-        source = f"models:/{_logged_model(client, run_id)}"
-        version = client.create_model_version(case, source, run_id=run_id, tags=tags)
+        model = _logged_model(client, run_id)
+        # not models:/m-..., which MLflow looks up at the process's global address instead of at the client's
+        version = client.create_model_version(
+            case, model.artifact_location, run_id=run_id, tags=tags, model_id=model.model_id
+        )
     if CHAMPION not in version.aliases:
         client.set_registered_model_alias(case, CHALLENGER, version.version)
     return _release(folder, manifest, str(version.version))
@@ -137,14 +142,14 @@ def _make_model(client: MlflowClient, case: str) -> None:
             raise
 
 
-def _logged_model(client: MlflowClient, run_id: str) -> str:
+def _logged_model(client: MlflowClient, run_id: str) -> LoggedModel:
     outputs = client.get_run(run_id).outputs
     models = [output.model_id for output in outputs.model_outputs] if outputs else []
     if not models:
         raise DriftlineError(
             "The candidate's run has no logged model.", where=f"run {run_id}", todo="Train the candidate again."
         )
-    return models[-1]
+    return client.get_logged_model(models[-1])
 
 
 def _found(state: Path, case: str, version: ModelVersion) -> Release:
@@ -170,4 +175,7 @@ def _release(folder: Path, manifest: Mapping[str, Any], version: str) -> Release
         bento=f"{sealed['case']}:{manifest['digest'][:12]}",
         version=version,
         run_id=manifest["recorded"]["run_id"],
+        columns=tuple(
+            Column.model_validate({name: column[name] for name in Column.model_fields}) for column in sealed["columns"]
+        ),
     )

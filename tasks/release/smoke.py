@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.foundation.errors import DriftlineError, Unavailable
+from tasks.release.package import bento_folder
 from tasks.release.process import served, tail
 from tasks.release.seal import GOLDEN, read_manifest
 
@@ -40,9 +41,13 @@ def smoke(folder: Path, address: str, log: Path | None = None) -> dict[str, floa
 def smoke_bento(
     folder: Path, tag: str, environment: Mapping[str, str], log: Path, patience: float = 90
 ) -> dict[str, float]:
-    """Serve a Bento with `bentoml serve`, smoke-test it, and stop it whatever happens; `ready_s` is its start."""
+    """Serve a Bento with `bentoml serve`, smoke-test it, and stop it whatever happens; `ready_s` is its start.
+
+    `environment` names BENTOML_HOME, where the Bento is.
+    """
     start = time.monotonic()
-    with served(tag, environment, log, patience=patience) as address:
+    bento = bento_folder(Path(environment["BENTOML_HOME"]), tag)
+    with served(bento, environment, log, patience=patience) as address:
         ready = time.monotonic() - start
         return {"ready_s": ready, **smoke(folder, address, log)}
 

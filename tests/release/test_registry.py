@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tasks.foundation.errors import DriftlineError, InputError
+from tasks.foundation.tracking import Tracking, client_of
+from tasks.release.registry import champion, find, is_champion, promote, register, releases
+from tasks.release.seal import seal
+from tasks.train.results import Candidate
+from tests.release.small import LINEAGE, TARGET, make_candidate, make_verdict
+
+pytestmark = pytest.mark.xdist_group("bento")
+
+
+@pytest.fixture(scope="module")
+def case(state: Path) -> tuple[Path, Path, Candidate]:
+    """Two sealed releases of a case of their own."""
+    first, other = (make_candidate(state, seed=seed, case="registered") for seed in (0, 1))
+    folders = [seal(each, make_verdict(each), TARGET, "tabular", LINEAGE, state) for each in (first, other)]
+    return folders[0], folders[1], first
+
+
+def test_the_way_of_the_aliases(tracking: Tracking, state: Path, case: tuple[Path, Path, Candidate]) -> None:
+    """A version a release, however often it is registered; challenger first, champion last; the rest can be found."""
+    first, second, candidate = case
+    assert champion(tracking, state, "registered") is None
+    one = register(tracking, first)
+    assert register(tracking, first) == one
+    assert _aliases(tracking, one.version) == ["challenger"]
+    assert champion(tracking, state, "registered") is None
+    promote(tracking, one)
+    promote(tracking, one)
+    assert _aliases(tracking, one.version) == ["champion"]
+    assert champion(tracking, state, "registered") == one
+    assert register(tracking, first) == one
+    assert _aliases(tracking, one.version) == ["champion"]
+
+    two = register(tracking, second)
+    assert (two.version, champion(tracking, state, "registered")) == ("2", one)
+    promote(tracking, two)
+    assert champion(tracking, state, "registered") == two
+    assert _aliases(tracking, one.version) == []
+    promote(tracking, one)  # rolling back is moving the alias
+    assert champion(tracking, state, "registered") == one
+
+    assert releases(tracking, state, "registered") == [two, one]
+    for reference in (one.digest, one.digest[:6], "1", "v1", "champion"):
+        assert find(tracking, state, "registered", reference) == one
+    with pytest.raises(InputError, match=one.digest[:12]):
+        find(tracking, state, "registered", "nope")
+    assert is_champion(tracking, state, candidate, LINEAGE) == one
+    assert is_champion(tracking, state, candidate, {**LINEAGE, "commit": "5" * 40}) is None
+
+
+def test_a_version_is_the_runs_logged_model(
+    tracking: Tracking, state: Path, case: tuple[Path, Path, Candidate]
+) -> None:
+    """The registered model can be loaded with MLflow's own means."""
+    release = register(tracking, case[0])
+    version = client_of(tracking).get_model_version("registered", release.version)
+    assert version.run_id == case[2].run_id
+    assert version.tags["release"] == release.digest
+    assert (Path(version.source.removeprefix("file://")) / "model.skops").read_bytes() == (
+        case[0] / "model.skops"
+    ).read_bytes()
+
+
+def test_a_lost_folder_is_said(tracking: Tracking, state: Path, case: tuple[Path, Path, Candidate]) -> None:
+    one = register(tracking, case[0])
+    promote(tracking, one)
+    moved = one.folder.rename(one.folder.with_name("moved"))
+    with pytest.raises(DriftlineError, match="folder is gone"):
+        champion(tracking, state, "registered")
+    moved.rename(one.folder)
+
+
+def _aliases(tracking: Tracking, version: str) -> list[str]:
+    return list(client_of(tracking).get_model_version("registered", version).aliases)
