@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+
+from tasks.features.sql import micros, quoted, scan
 
 if TYPE_CHECKING:
     import duckdb
@@ -23,38 +24,6 @@ class Lookup:
     event: str  # column: when the values were true
     created: str | None  # column: when they became known; breaks ties
     ttl: timedelta | None  # how long a value holds; None or 0: for ever
-
-
-def connect(threads: int | None = None) -> duckdb.DuckDBPyConnection:
-    """A DuckDB of its own, in memory, in which naive timestamps are UTC."""
-    import duckdb
-
-    settings: dict[str, Any] = {"threads": threads} if threads else {}
-    # Left alone, what does not fit into memory goes to a .tmp folder in the current directory.
-    settings["temp_directory"] = f"{tempfile.gettempdir()}/driftline-duckdb"
-    connection = duckdb.connect(config=settings)
-    connection.execute("SET TimeZone = 'UTC'")
-    return connection
-
-
-def quoted(identifier: str) -> str:
-    """An identifier as SQL quotes it."""
-    return '"' + identifier.replace('"', '""') + '"'
-
-
-def literal(value: str) -> str:
-    """A string as SQL quotes it."""
-    return "'" + value.replace("'", "''") + "'"
-
-
-def scan(paths: Iterable[str]) -> str:
-    """The SQL that reads Parquet files; a column that some of them lack is null there."""
-    return f"read_parquet([{', '.join(map(literal, paths))}], union_by_name = true)"
-
-
-def micros(column: str) -> str:
-    """SQL for a time as microseconds since 1970 in UTC: comparing and adding numbers is exact and quick."""
-    return f"epoch_us({column}::TIMESTAMPTZ)"
 
 
 def look_up(

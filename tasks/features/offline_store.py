@@ -16,8 +16,9 @@ from feast.infra.offline_stores.file_source import FileSource
 from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 
-from tasks.features.asof import Lookup, micros, quoted, scan
+from tasks.features.asof import Lookup
 from tasks.features.retrieval import HistoryJob, QueryJob
+from tasks.features.sql import micros, quoted, scan
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,8 @@ from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMeta
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
 from feast.repo_config import RepoConfig
 
-from tasks.features.asof import Lookup, connect, literal, look_up, quoted
+from tasks.features.asof import Lookup, look_up
+from tasks.features.sql import connect, quoted
 from tasks.foundation.files import whole
 
 if TYPE_CHECKING:
@@ -53,8 +54,7 @@ class QueryJob(RetrievalJob):
 
     def persist(self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None) -> None:
         """Write the result as one Parquet file, whole or not at all."""
-        target = _target(self._config, storage, allow_overwrite)
-        _write(connect(_threads(self._config)), f"FROM {quoted('result')}", target, result=self.to_arrow())
+        _write(self.to_arrow(timeout=timeout), _target(self._config, storage, allow_overwrite))
 
 
 class HistoryJob(RetrievalJob):
@@ -108,7 +108,7 @@ class HistoryJob(RetrievalJob):
             features = self._look_up(connection, columns, moment).to_pandas(split_blocks=True, self_destruct=True)
         frame = _with_times(self._entities, moment)
         frame.index = pd.RangeIndex(len(frame))
-        return pd.concat([frame, features], axis=1, copy=False)
+        return pd.concat([frame, features], axis=1)
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
         import pyarrow as pa
@@ -126,14 +126,7 @@ class HistoryJob(RetrievalJob):
 
     def persist(self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None) -> None:
         """Write the result as one Parquet file, whole or not at all."""
-        target = _target(self._config, storage, allow_overwrite)
-        connection = connect(_threads(self._config))
-        if self._on_demand or not isinstance(self._entities, str):
-            _write(connection, "FROM result", target, result=self.to_arrow())
-            return
-        columns, moment = self._load_entities(connection)
-        features = self._look_up(connection, columns, moment)
-        _write(connection, "FROM asof_rows POSITIONAL JOIN result", target, result=features)
+        _write(self.to_arrow(timeout=timeout), _target(self._config, storage, allow_overwrite))
 
     def _load_entities(self, connection: duckdb.DuckDBPyConnection) -> tuple[list[str], str]:
         """Make the table asof_rows: a frame's keys and times, or a whole query. Returns all columns, and the time."""
@@ -146,7 +139,7 @@ class HistoryJob(RetrievalJob):
             return list(schema), infer_event_timestamp_from_entity_df(dtypes)
         import pyarrow as pa
 
-        moment = infer_event_timestamp_from_entity_df(self._entities.dtypes.to_dict())
+        moment = infer_event_timestamp_from_entity_df({str(c): t for c, t in self._entities.dtypes.items()})
         columns = [str(column) for column in self._entities.columns]
         keys = {key for lookup in self._lookups for key in lookup.keys}
         _check_columns(columns, self._lookups)
@@ -161,10 +154,10 @@ class HistoryJob(RetrievalJob):
 
 
 def _with_times(frame: pd.DataFrame, moment: str) -> pd.DataFrame:
-    """A copy whose moments are times, also where they came as text or objects."""
+    """The frame, sharing its columns, with moments that are times also where they came as text or objects."""
     import pandas as pd
 
-    frame = frame.copy()
+    frame = frame.copy(deep=False)
     if not pd.api.types.is_datetime64_any_dtype(frame[moment]):
         frame[moment] = pd.to_datetime(frame[moment], utc=True)
     return frame
@@ -193,7 +186,8 @@ def _target(config: RepoConfig, storage: SavedDatasetStorage, allow_overwrite: b
     return target
 
 
-def _write(connection: duckdb.DuckDBPyConnection, query: str, target: Path, result: pa.Table) -> None:
-    with connection, whole(target) as temporary:
-        connection.register("result", result)
-        connection.execute(f"COPY ({query}) TO {literal(str(temporary))} (FORMAT parquet, COMPRESSION zstd)")
+def _write(table: pa.Table, target: Path) -> None:
+    import pyarrow.parquet
+
+    with whole(target) as temporary:
+        pyarrow.parquet.write_table(table, temporary)

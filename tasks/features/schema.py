@@ -1,0 +1,167 @@
+"""Which columns the tables of a case will have, read from its SQL without running it."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tasks.data.results import Snapshot
+from tasks.features.config import Features
+from tasks.features.sql import open_snapshot, sql_errors
+from tasks.features.threads import repeatable
+from tasks.foundation.config import Result, digest_of
+from tasks.foundation.errors import CaseError
+
+if TYPE_CHECKING:
+    import duckdb
+
+FORMAT = 1  # of the files; counts into their keys, so that a change here makes them anew
+
+Kind = Literal["number", "text", "time", "other"]
+
+
+class Table(Result):
+    """One table as its SQL gives it."""
+
+    name: str
+    where: str  # in the case, for messages
+    sql: str
+    columns: dict[str, Kind]
+    whole_numbers: tuple[str, ...]  # the number columns without fractions
+    repeatable: bool  # on several threads, too
+    keys: tuple[str, ...] = ()  # join keys, of a view
+    ttl: timedelta = timedelta(0)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """What a view gives besides its keys and times."""
+        return tuple(c for c in self.columns if c not in {*self.keys, "event_timestamp", "created_timestamp"})
+
+
+class Tables(Result):
+    """All tables of a case's features over one snapshot; their files are FOLDER/NAME.parquet."""
+
+    folder: Path
+    examples: Table
+    views: tuple[Table, ...]
+
+    def path(self, table: Table) -> Path:
+        return self.folder / f"{table.name}.parquet"
+
+    @property
+    def join_keys(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(key for view in self.views for key in view.keys))
+
+
+def describe_tables(features: Features, snapshot: Snapshot, state: Path) -> Tables:
+    """Read from the SQL, without running it, which columns of what kind each table will have.
+
+    Raises: CaseError for SQL that DuckDB refuses, for a missing column, and for one of a kind that can't be used.
+    """
+    key = digest_of([FORMAT, features.digest, snapshot.digest])
+    with open_snapshot(snapshot, empty=True) as connection:
+        examples = _describe(connection, "examples", "features.examples", features.examples)
+        views = []
+        for name, view in features.views.items():
+            table = _describe(connection, name, f"features.views.{name}.sql", view.sql)
+            views.append(table.model_copy(update={"keys": view.entities, "ttl": view.ttl}))
+    tables = Tables(folder=state / "features" / snapshot.case / key[:16], examples=examples, views=tuple(views))
+    _check_examples(tables, features)
+    for table in tables.views:
+        _check_view(table, examples)
+    return tables
+
+
+def _describe(connection: duckdb.DuckDBPyConnection, name: str, where: str, sql: str) -> Table:
+    with sql_errors(where):
+        found = connection.execute(f"DESCRIBE FROM (\n{_query(sql)}\n)").fetchall()
+        stable = repeatable(connection, f"FROM (\n{_query(sql)}\n)")
+    return Table(
+        name=name,
+        where=where,
+        sql=_query(sql),
+        columns={row[0]: _kind(row[1]) for row in found},
+        whole_numbers=tuple(row[0] for row in found if re.fullmatch(r"\w*INT(EGER)?", row[1])),
+        repeatable=stable,
+    )
+
+
+def _kind(duckdb_type: str) -> Kind:
+    if re.fullmatch(r"U?(TINY|SMALL|BIG|HUGE)?INT|U?INTEGER|DECIMAL\(.*\)|FLOAT|DOUBLE|BOOLEAN", duckdb_type):
+        return "number"
+    if re.fullmatch(r"VARCHAR|ENUM\(.*\)", duckdb_type):
+        return "text"
+    return "time" if re.fullmatch(r"TIMESTAMP\w*( WITH TIME ZONE)?|DATE", duckdb_type) else "other"
+
+
+def _query(sql: str) -> str:
+    return sql.strip().rstrip(";")
+
+
+def _check_examples(tables: Tables, features: Features) -> None:
+    examples = tables.examples
+    _check_has(examples, ("example_id", "event_timestamp", *tables.join_keys, *features.request))
+    _check_kinds(examples, features.request)
+
+
+def _check_view(view: Table, examples: Table) -> None:
+    _check_has(view, (*view.keys, "event_timestamp"))
+    _check_kinds(view, view.features)
+    for key in view.keys:
+        theirs, ours = (_key_kind(table, key) for table in (view, examples))
+        if theirs != ours or "other" in theirs:
+            raise CaseError(
+                f"The join key {key} is not the same in the view {view.name} and in the examples.",
+                where=view.where,
+                found=f"{theirs} in the view, {ours} in the examples",
+                allowed="text in both, or a whole number in both",
+                todo=f"Cast it: {key}::VARCHAR or {key}::BIGINT.",
+            )
+    if not view.features:
+        raise CaseError(
+            f"The view {view.name} gives no feature.",
+            where=view.where,
+            found=f"columns {', '.join(view.columns)}",
+            allowed="at least one column besides the entities, event_timestamp and created_timestamp",
+            todo="Add a column to the query, or leave the view out.",
+        )
+
+
+def _key_kind(table: Table, key: str) -> str:
+    kind = table.columns[key]
+    return kind if kind == "text" else "whole number" if key in table.whole_numbers else f"{kind} (other)"
+
+
+def _check_has(table: Table, needed: tuple[str, ...]) -> None:
+    missing = [column for column in dict.fromkeys(needed) if column not in table.columns]
+    if missing:
+        raise CaseError(
+            f"The SQL of {table.name} lacks {', '.join(missing)}.",
+            where=table.where,
+            found=f"columns {', '.join(table.columns)}",
+            allowed=f"at least {', '.join(dict.fromkeys(needed))}",
+            todo="Add the column to the query, or correct its name in case.yaml.",
+        )
+    for column in ("event_timestamp", "created_timestamp"):
+        if table.columns.get(column, "time") != "time":
+            raise CaseError(
+                f"{column} of {table.name} is not a time.",
+                where=table.where,
+                found=table.columns[column],
+                allowed="TIMESTAMP, TIMESTAMPTZ or DATE; without a time zone it counts as UTC",
+                todo="Cast it in the query.",
+            )
+
+
+def _check_kinds(table: Table, columns: tuple[str, ...]) -> None:
+    wrong = [column for column in columns if table.columns[column] not in ("number", "text")]
+    if wrong:
+        raise CaseError(
+            f"Features of {table.name} are neither numbers nor text: {', '.join(wrong)}.",
+            where=table.where,
+            found=", ".join(f"{column} is {table.columns[column]}" for column in wrong),
+            allowed="numbers, booleans and text",
+            todo="Turn them into one, such as hour(column) or column::VARCHAR.",
+        )

@@ -1,0 +1,103 @@
+"""What SQL in this room stands on: a DuckDB of its own, quoting, a snapshot's tables, and errors that say enough."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.foundation.errors import CaseError
+from tasks.foundation.files import whole
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from tasks.data.results import Snapshot
+
+
+def connect(threads: int | None = None) -> duckdb.DuckDBPyConnection:
+    """A DuckDB of its own, in memory, in which naive timestamps are UTC."""
+    import duckdb
+
+    settings: dict[str, Any] = {"threads": threads} if threads else {}
+    # Left alone, what does not fit into memory goes to a .tmp folder in the current directory.
+    settings["temp_directory"] = f"{tempfile.gettempdir()}/driftline-duckdb"
+    connection = duckdb.connect(config=settings)
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+def quoted(identifier: str) -> str:
+    """An identifier as SQL quotes it."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def literal(value: str) -> str:
+    """A string as SQL quotes it."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def scan(paths: Iterable[str]) -> str:
+    """The SQL that reads Parquet files; a column that some of them lack is null there."""
+    return f"read_parquet([{', '.join(map(literal, paths))}], union_by_name = true)"
+
+
+def micros(column: str) -> str:
+    """SQL for a time as microseconds since 1970 in UTC: comparing and adding numbers is exact and quick."""
+    return f"epoch_us({column}::TIMESTAMPTZ)"
+
+
+@contextlib.contextmanager
+def open_snapshot(
+    snapshot: Snapshot, writable: Path | None = None, threads: int | None = None, empty: bool = False
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB in which each source is a view, and which reads nothing else; it writes to one folder at most.
+
+    With `empty`, sources are tables without rows, enough to see what a query would give.
+    """
+    sources = sorted(folder for folder in snapshot.path.iterdir() if any(folder.glob("*.parquet")))
+    with connect(threads) as connection:
+        for source in sources:
+            rows = f"FROM {scan([f'{source}/*.parquet'])}"
+            kind, limit = ("TABLE", "LIMIT 0") if empty else ("VIEW", "")
+            connection.execute(f"CREATE {kind} {quoted(source.name)} AS {rows} {limit}")
+        folders = ", ".join(literal(str(folder)) for folder in (snapshot.path, writable) if folder)
+        connection.execute(f"SET allowed_directories = [{folders}]")
+        connection.execute("SET enable_external_access = false")
+        yield connection
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """As `whole`, for files that DuckDB writes: its errors don't tell a full disk the way Python's do."""
+    import duckdb
+
+    with whole(path) as temporary:
+        try:
+            yield temporary
+        except duckdb.IOException as error:
+            if "No space left" in str(error) or "quota" in str(error):
+                raise OSError(errno.ENOSPC, "No space left on device", str(path)) from error
+            raise
+
+
+@contextlib.contextmanager
+def sql_errors(where: str) -> Iterator[None]:
+    """Turn what DuckDB says of a case's SQL into a CaseError."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.IOException:
+        raise
+    except duckdb.Error as error:
+        raise CaseError(
+            "The SQL of a case does not run.",
+            where=where,
+            found=" ".join(line.strip() for line in str(error).splitlines() if line.strip(" ^")),
+            allowed="DuckDB's SQL over the case's sources",
+            todo="Correct the query; `driftline validate CASE` checks it.",
+        ) from error
