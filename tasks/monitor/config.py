@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from pydantic import Field
 
 from tasks.evaluate.config import Metric
-from tasks.foundation.config import Section
+from tasks.foundation.config import Section, Span
 
 
 class Retrain(Section):
-    """Any of these, on the newest window with enough outcomes, decides: retrain."""
+    """Any of these, on a window with enough outcomes, decides: retrain."""
 
     metric: Metric = Field(description="The metric watched.")
-    worse_by: float = Field(gt=0, description="How much worse than on the release's hold-out.")
-    bias: float | None = Field(None, gt=0, description="Largest |mean prediction - mean outcome|.")
+    worse_by: float = Field(gt=0, description="How much worse than on the release's hold-out, in the metric's units.")
+    bias: float | None = Field(
+        default=None,
+        gt=0,
+        description="Largest |mean prediction - mean outcome|; for regression as a share of the hold-out's mean "
+        "|outcome|. Empty: not watched.",
+    )
 
 
 class Alert(Section):
     """Any of these decides: alert. Drift of columns never retrains by itself."""
 
-    drifted_share: float = Field(0.5, gt=0, le=1, description="Share of drifted feature columns.")
-    prediction_drift: float = Field(0.1, gt=0, description="Distance of the predictions' distribution (Jensen-Shannon).")
-    importance_shift: float = Field(0.5, gt=0, le=2, description="Sum of changes in normalised feature importance.")
+    drifted_share: float = Field(default=0.5, gt=0, le=1, description="Largest share of drifted feature columns.")
+    prediction_drift: float = Field(
+        default=0.1,
+        gt=0,
+        le=1,
+        description="Largest Jensen-Shannon distance of the predictions from the hold-out's, beyond chance.",
+    )
+    importance_shift: float = Field(
+        default=1.0,
+        gt=0,
+        le=2,
+        description="Largest sum of changes in the features' shares of importance; 0.2 to 0.7 is chance.",
+    )
 
 
 class Monitor(Section):
+    window: Span = Field(default=timedelta(days=31), description="How far back from the as-of predictions are judged.")
     retrain: Retrain
     alert: Alert = Alert()
-    min_rows: int = Field(500, ge=30, description="Fewer rows with an outcome are insufficient evidence.")
-    sample: int = Field(5000, ge=500, description="Rows of each side that drift is measured on.")
+    min_rows: int = Field(default=500, ge=30, description="Fewer rows with an outcome are insufficient evidence.")
+    sample: int = Field(default=5000, ge=500, description="Rows of each side that drift is measured on.")
