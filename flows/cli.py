@@ -109,7 +109,7 @@ def show(
 
 @app.command()
 def pin(case: CaseName) -> None:
-    """Write the champion's snapshot pointer under data/, to commit it; `dvc pull` brings the snapshot back elsewhere."""
+    """Write the champion's snapshot pointer under data/, to commit; `dvc pull` brings the data back elsewhere."""
     from flows.show import pin_snapshot
 
     pin_snapshot(case)

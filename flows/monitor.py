@@ -24,12 +24,12 @@ def monitor_steps(run: Opened) -> Decision:
     case, here = run.case, run.settings
     champion = require_champion(case.name, here.tracking, here.state)
     snapshot = prepare_steps(run)
-    predict_steps(run, snapshot, champion)
+    predictions = predict_steps(run, snapshot, champion)
     start = max(champion.as_of, run.as_of - case.monitor.window)
     frame = window_frame(
         case.features, case.target.column, case.evaluate.slices, snapshot, here.state, start, run.as_of
     )
     signal = measure_window(
-        champion, case.target, case.monitor, frame, run.as_of, start, here.data / "predictions", here.state
+        champion, case.target, case.monitor, predictions, frame, start, run.as_of, here.data / "predictions", here.state
     )
     return decide_on(signal, case.monitor)

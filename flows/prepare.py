@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prefect import flow
-from tasks.data.task import check_source, land_source, show_validation, snapshot
+from tasks.data.task import check_source, land_source, take_snapshot
 
 from flows.entry import Opened, Request, opened, run_name
 from tasks.data.results import Snapshot
@@ -23,5 +23,4 @@ def prepare_steps(run: Opened) -> Snapshot:
         name: land_source(name, source, case.folder, here.data / "raw" / case.name) for name, source in sources.items()
     }
     checked = [check_source(name, case.name, sources, landings, run.as_of, here.state) for name in sources]
-    show_validation(case.name, checked)
-    return snapshot(case.name, run.as_of, checked, here.state, here.remote)
+    return take_snapshot(case.name, run.as_of, checked, here.state, here.remote)

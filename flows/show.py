@@ -10,7 +10,6 @@ from rich.table import Table
 from flows.case import load
 from flows.terminal import console
 from tasks.foundation.settings import settings
-from tasks.release.results import Release
 
 
 def show_release(case: str, reference: str | None, as_json: bool) -> None:
@@ -61,14 +60,14 @@ def read(case: str, reference: str | None) -> dict[str, Any]:
 
     Raises: CaseError, InputError when there is no such release.
     """
+    from tasks.release.registry import find
     from tasks.release.seal import verify
-
-    load(case, settings().cases)
-    return verify(champion_of(case).folder if reference is None else _find(case, reference).folder)
-
-
-def champion_of(case: str) -> Release:
     from tasks.release.task import require_champion
 
+    load(case, settings().cases)
     here = settings()
-    return require_champion(case, here.tracking, here.state)
+    if reference is None:
+        release = require_champion(case, here.tracking, here.state)
+    else:
+        release = find(here.tracking, here.state, case, reference)
+    return verify(release.folder)

@@ -35,7 +35,18 @@ def train_steps(run: Opened) -> Trained:
     case, state = run.case, run.settings.state
     snapshot = prepare_steps(run)
     frame = training_frame(case.features, case.target.column, case.evaluate.slices, snapshot, state)
-    candidate = train_candidate(case.name, run.as_of, frame, case.target, case.train, state, run.lineage)
+    candidate = train_candidate(
+        case.name, run.as_of, frame, case.target, case.train, state, run.lineage, run.settings.tracking
+    )
     champion = find_champion(case.name, run.settings.tracking, state)
-    verdict = judge_candidate(candidate, case.target, case.train, case.evaluate, state, champion)
+    verdict = judge_candidate(
+        candidate,
+        case.target,
+        case.train,
+        case.evaluate,
+        state,
+        run.settings.tracking,
+        champion.model if champion else None,
+        champion.digest if champion else None,
+    )
     return Trained(snapshot=snapshot, candidate=candidate, verdict=verdict)

@@ -125,5 +125,6 @@ def environment(of: Settings) -> dict[str, str]:
 
 def apply_environment(of: Settings) -> None:
     """Set those variables in this process; what the user set already stays. Entry points call it, before imports."""
+    (of.state / "prefect").mkdir(parents=True, exist_ok=True)  # without its folder, Prefect's server dies silently
     for name, value in environment(of).items():
         os.environ.setdefault(name, value)

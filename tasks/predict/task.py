@@ -16,4 +16,4 @@ def predict_window(release: Release, case: str, frame: Frame, as_of: datetime, o
     """Score the frame with the release; what it answered before stays."""
     from tasks.predict.batch import predict
 
-    return predict(release.digest, case, release.folder / "model.skops", release.columns, frame, as_of, out)
+    return predict(release.digest, case, release.model, release.columns, frame, as_of, out)

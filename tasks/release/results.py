@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+from tasks.features.results import Column
 from tasks.foundation.config import Result
 
 
@@ -18,3 +19,8 @@ class Release(Result):
     bento: str  # tag, CASE:DIGEST12
     version: str  # of the registered MLflow model
     run_id: str
+    columns: tuple[Column, ...]  # what the model takes, in its order
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model.skops"

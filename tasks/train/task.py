@@ -7,15 +7,23 @@ from pathlib import Path
 
 from tasks.features.results import Frame
 from tasks.foundation.task import stage
+from tasks.foundation.tracking import Tracking
 from tasks.train.config import Target, Train
 from tasks.train.results import Candidate
 
 
 @stage("train a candidate", lambda c: f"{c.train_rows:,} rows, weights {c.weights_digest[:12]}")
 def train_candidate(
-    case: str, as_of: datetime, frame: Frame, target: Target, config: Train, state: Path, lineage: dict[str, str]
+    case: str,
+    as_of: datetime,
+    frame: Frame,
+    target: Target,
+    config: Train,
+    state: Path,
+    lineage: dict[str, str],
+    tracking: Tracking,
 ) -> Candidate:
     """Fit, save and log a candidate."""
     from tasks.train.tabular import train
 
-    return train(case, as_of, frame, target, config, state, lineage)
+    return train(case, as_of, frame, target, config, state, lineage, tracking)

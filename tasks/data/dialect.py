@@ -1,0 +1,133 @@
+"""SQLAlchemy dialect by which Great Expectations asks DuckDB: PostgreSQL's, where DuckDB's differs.
+
+Great Expectations has no engine for DuckDB, and its pandas engine copies a whole frame for every expectation (tens of
+seconds at three million rows). It does write SQL for PostgreSQL, and DuckDB reads that.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import types
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.postgresql.base import PGCompiler, PGDialect, PGIdentifierPreparer
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+URL = "postgresql+duckdb://"
+
+
+def engine_arguments(database: DuckDBPyConnection) -> dict[str, Any]:
+    """Arguments of `sqlalchemy.create_engine(URL, ...)` that make it speak with an open database."""
+    from sqlalchemy.pool import StaticPool
+
+    registry.register("postgresql.duckdb", __name__, "DuckDBDialect")
+    return {"creator": lambda: _Connection(database), "poolclass": StaticPool}
+
+
+class _Compiler(PGCompiler):
+    def visit_custom_op_binary(self, element: Any, operator: Any, **kw: Any) -> str:
+        # in PostgreSQL ~ searches, in DuckDB it must match the whole text
+        if operator.opstring in ("~", "!~"):
+            sides = f"{self.process(element.left, **kw)}, {self.process(element.right, **kw)}"
+            return f"{'NOT ' if operator.opstring == '!~' else ''}regexp_matches({sides})"
+        return super().visit_custom_op_binary(element, operator, **kw)
+
+
+class _Preparer(PGIdentifierPreparer):
+    def _requires_quotes(self, value: str) -> bool:
+        return True  # the two have other reserved words, and columns may be named anything
+
+
+class ColumnType(types.UserDefinedType):
+    """A column's type as DuckDB names it: BIGINT, VARCHAR, TIMESTAMP WITH TIME ZONE."""
+
+    cache_ok = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get_col_spec(self, **_: Any) -> str:
+        return self.name
+
+
+class DuckDBDialect(PGDialect):
+    """Reads and compares; the database's owner makes tables and views with DuckDB itself."""
+
+    driver = "duckdb"
+    default_paramstyle = "qmark"
+    supports_statement_cache = False
+    statement_compiler = _Compiler
+    preparer = _Preparer
+
+    @classmethod
+    def import_dbapi(cls) -> Any:
+        import duckdb
+
+        return duckdb
+
+    def initialize(self, connection: Any) -> None:
+        self.default_schema_name = "main"  # PostgreSQL's dialect would ask the server for its version
+
+    def create_connect_args(self, url: Any) -> tuple[list, dict]:
+        return [], {}
+
+    def has_table(self, connection: Any, table_name: str, schema: str | None = None, **_: Any) -> bool:
+        return table_name in self.get_table_names(connection)
+
+    def get_table_names(self, connection: Any, schema: str | None = None, **_: Any) -> list[str]:
+        rows = connection.exec_driver_sql("SELECT table_name FROM information_schema.tables ORDER BY ALL")
+        return [row[0] for row in rows]
+
+    def get_columns(self, connection: Any, table_name: str, schema: str | None = None, **_: Any) -> list[dict]:
+        rows = connection.exec_driver_sql(f"DESCRIBE {self.identifier_preparer.quote(table_name)}")
+        return [{"name": row[0], "type": ColumnType(row[1]), "nullable": True, "default": None} for row in rows]
+
+    def get_pk_constraint(self, *_: Any, **__: Any) -> dict:
+        return {"constrained_columns": [], "name": None}
+
+
+class _Connection:
+    """What SQLAlchemy's pool holds; closing it leaves the database open."""
+
+    def __init__(self, database: DuckDBPyConnection) -> None:
+        self._database = database
+
+    def cursor(self) -> _Cursor:
+        return _Cursor(self._database)
+
+    def commit(self) -> None: ...
+
+    def rollback(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _Cursor:
+    """Keeps its rows: Great Expectations fetches them after it gave the connection back."""
+
+    rowcount = -1
+
+    def __init__(self, database: DuckDBPyConnection) -> None:
+        self._database = database
+        self._rows: list[tuple] = []
+        self.description: list[tuple] | None = None
+
+    def execute(self, statement: str, parameters: Any = None) -> None:
+        self._database.execute(statement, list(parameters or ()))
+        self.description = self._database.description
+        self._rows = self._database.fetchall() if self.description else []
+
+    def fetchone(self) -> tuple | None:
+        return self._rows.pop(0) if self._rows else None
+
+    def fetchmany(self, size: int = 1) -> list[tuple]:
+        taken, self._rows = self._rows[:size], self._rows[size:]
+        return taken
+
+    def fetchall(self) -> list[tuple]:
+        return self.fetchmany(len(self._rows))
+
+    def close(self) -> None:
+        self._rows = []

@@ -1,0 +1,63 @@
+"""Prefect tasks of the data room."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from prefect.artifacts import create_link_artifact, create_table_artifact
+
+from tasks.data.config import Source
+from tasks.data.results import Checked, Snapshot
+from tasks.data.sources import Landing
+from tasks.foundation.task import stage
+
+
+@stage("land {name}", lambda landing: f"{len(landing.batches)} batches", cache=False)
+def land_source(name: str, source: Source, folder: Path, raw: Path) -> Landing:
+    """Write a source month by month under data/raw; an unchanged source is not read again."""
+    from tasks.data.sources import land
+
+    return land(name, source, folder, raw)
+
+
+def _told(checked: Checked) -> str:
+    warnings = len(checked.validation.warnings)
+    parts = [f"{checked.rows:,} rows", f"{checked.validation.expectations} expectations"]
+    parts += [f"{checked.quarantined:,} quarantined"] if checked.quarantined else []
+    return ", ".join(parts + ([f"{warnings} warnings"] if warnings else []))
+
+
+@stage("validate {name}", _told)
+def check_source(
+    name: str, case: str, sources: dict[str, Source], landings: dict[str, Landing], as_of: datetime, state: Path
+) -> Checked:
+    """Cut a source to the as-of, validate what is new, and put bad rows aside."""
+    from tasks.data.check import check
+
+    checked = check(case, name, sources, landings, as_of, state)
+    if checked.validation.docs:
+        create_link_artifact(checked.validation.docs.as_uri(), "Data Docs", key=f"{case}-{name}".replace("_", "-"))
+    return checked
+
+
+@stage("snapshot", lambda snapshot: f"{sum(snapshot.rows.values()):,} rows, {snapshot.digest[:12]}")
+def take_snapshot(case: str, as_of: datetime, checked: list[Checked], state: Path, remote: str) -> Snapshot:
+    """Gather the validated batches, add them to DVC, and push."""
+    from tasks.data.store import store_snapshot
+
+    rows = [
+        {"source": c.source, "rows": c.rows, "quarantined": c.quarantined, "warnings": "; ".join(c.validation.warnings)}
+        for c in checked
+    ]
+    create_table_artifact(rows, key=f"{case}-validation", description="What is in the snapshot")
+    return store_snapshot(
+        case,
+        as_of,
+        {c.source: c.files for c in checked},
+        {c.source: c.rows for c in checked},
+        {c.source: c.quarantined for c in checked},
+        {c.source: c.validation.docs for c in checked if c.validation.docs},
+        state / "store",
+        remote,
+    )

@@ -1,0 +1,70 @@
+"""Prefect tasks of the monitor room."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+
+from tasks.features.results import Frame
+from tasks.foundation.task import stage
+from tasks.monitor.config import Monitor
+from tasks.monitor.results import Decision, Signal
+from tasks.predict.results import Predictions
+from tasks.release.results import Release
+from tasks.train.config import Target
+
+
+@stage("measure {start:%Y-%m-%d} to {as_of:%Y-%m-%d}", lambda signal: _figures(signal))
+def measure_window(
+    release: Release,
+    target: Target,
+    config: Monitor,
+    predictions: Predictions,
+    frame: Frame,
+    start: datetime,
+    as_of: datetime,
+    out: Path,
+    state: Path,
+) -> Signal:
+    """Join the predictions of a window with the outcomes known by now, and measure performance and drift."""
+    from tasks.monitor.measure import measure
+
+    signal = measure(
+        release.case,
+        release.digest,
+        release.folder,
+        release.columns,
+        target,
+        config,
+        frame.path,
+        as_of,
+        start,
+        as_of,
+        out,
+        state,
+    )
+    create_link_artifact(
+        signal.report.as_uri(), "drift report", key=f"{release.case}-drift", description="Evidently's report"
+    )
+    return signal
+
+
+@stage("decide", lambda decision: decision.action)
+def decide_on(signal: Signal, config: Monitor) -> Decision:
+    """Ignore, alert or retrain, with the reasons."""
+    from tasks.monitor.decide import decide
+
+    decision = decide(signal, config)
+    reasons = "\n".join(f"- {reason}" for reason in decision.reasons)
+    create_markdown_artifact(f"**{decision.action}**\n\n{reasons}", key=f"{signal.case}-decision")
+    return decision
+
+
+def _figures(signal: Signal) -> str:
+    shown = [name for name in ("auc", "rmse") if name in signal.metrics]
+    told = [f"{name} {signal.metrics[name]:.3f} (was {signal.reference.get(name, float('nan')):.3f})" for name in shown]
+    told += [f"bias {signal.bias:+.3f}"] if signal.bias is not None else []
+    told += [f"{signal.drifted_share:.0%} of columns drifted"] if signal.drifted_share is not None else []
+    return ", ".join(told)
