@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from tasks.foundation.config import Section, Span
+
+
+def _name_nan(value: Any) -> Any:
+    """Write YAML's .nan as the text 'nan': no JSON holds the number, and a section has a digest over its JSON."""
+    if isinstance(value, dict):
+        return {key: _name_nan(each) for key, each in value.items()}
+    return "nan" if isinstance(value, float) and value != value else value
+
+
+Parameters = Annotated[dict[str, Any], BeforeValidator(_name_nan)]
 
 
 class Target(Section):
@@ -15,11 +25,14 @@ class Target(Section):
 
 
 class Encoder(Section):
-    """A scikit-learn transformer for some columns; columns without one go to the model as they are."""
+    """A scikit-learn transformer for some columns; columns without one go to the model as they are.
+
+    A column named by several encoders goes through them one after the other: an imputer, then a scaler.
+    """
 
     columns: tuple[str, ...] = Field(min_length=1)
     family: str = Field(pattern=r"^sklearn\.[\w.]+$", description="Class, such as sklearn.preprocessing.OneHotEncoder.")
-    parameters: dict[str, Any] = Field({}, description="Its arguments.")
+    parameters: Parameters = Field({}, description="Its arguments; nan for a missing value.")
 
 
 class Split(Section):
@@ -41,7 +54,7 @@ class Train(Section):
         pattern=r"^sklearn\.[\w.]+$",
         description="Estimator class, such as sklearn.ensemble.HistGradientBoostingClassifier.",
     )
-    parameters: dict[str, Any] = Field({}, description="Its arguments.")
+    parameters: Parameters = Field({}, description="Its arguments; nan for a missing value.")
     encoders: tuple[Encoder, ...] = Field((), description="How columns are encoded, in this order, before the others.")
     split: Split
     seed: int = Field(0, ge=0, description="Seed of everything random.")

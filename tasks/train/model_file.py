@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile, ZipFile, ZipInfo
@@ -20,6 +21,7 @@ __all__ = ["ALLOWED", "Model", "load", "predict", "save"]
 
 # What skops does not trust by itself and our families need: plain data holders of scikit-learn and numpy.
 ALLOWED = (
+    "functools.partial",  # what it calls must be on the list too
     "numpy.dtype",
     "sklearn._loss.link.BaseLink",
     "sklearn._loss.link.IdentityLink",
@@ -31,6 +33,9 @@ ALLOWED = (
     "sklearn.compose._column_transformer._RemainderColsList",
     "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.utils.validation.check_array",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
     "sklearn.tree._tree.Tree",  # its node numbers are followed unchecked, so load() checks them
 )
 
@@ -113,15 +118,23 @@ def _skops_io() -> Any:
     """
     import scipy.stats  # noqa: F401 (it looks for torch while it is imported, and a hidden one stops it)
 
-    hide = "torch" not in sys.modules
-    if hide:
-        sys.modules["torch"] = None  # type: ignore[assignment]  # makes `import torch` an ImportError, which is passed over
+    hidden = _Hidden() if "torch" not in sys.modules else None
+    if hidden:
+        sys.meta_path.insert(0, hidden)
     try:
         import skops.io
     finally:
-        if hide:
-            del sys.modules["torch"]
+        if hidden:
+            sys.meta_path.remove(hidden)
     return skops.io
+
+
+class _Hidden(MetaPathFinder):
+    """Makes `import torch` an ImportError, which those who look for torch expect."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
+        if fullname == "torch":
+            raise ModuleNotFoundError("torch is not needed here", name=fullname)
 
 
 def _canonical(archive: bytes) -> bytes:
@@ -129,12 +142,27 @@ def _canonical(archive: bytes) -> bytes:
     with ZipFile(io.BytesIO(archive)) as source:
         schema = json.loads(source.read("schema.json"))
         names = _renumber(schema)
-        members = {new: source.read(old) for old, new in names.items()}
+        members = {new: _without_gaps(source.read(old)) for old, new in names.items()}
     members["schema.json"] = json.dumps(schema, separators=(",", ":")).encode()
     buffer = io.BytesIO()
     with ZipFile(buffer, "w") as target:  # stored: what a compressor writes depends on its version
         for name in sorted(members):
             target.writestr(ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), members[name])
+    return buffer.getvalue()
+
+
+def _without_gaps(member: bytes) -> bytes:
+    """Blank the unused bytes between the fields of a tree's nodes: they are whatever the memory held before."""
+    import numpy as np
+
+    if b"('', '|V" not in member[:1000]:  # how numpy's header writes such gaps
+        return member
+    array = np.load(io.BytesIO(member))
+    clean = np.zeros_like(array)
+    for name in array.dtype.names:
+        clean[name] = array[name]
+    buffer = io.BytesIO()
+    np.save(buffer, clean)
     return buffer.getvalue()
 
 

@@ -147,7 +147,7 @@ def _text(value: Any, column: Column) -> Any:
     """A missing value is always NaN: scikit-learn takes None and NaN for two different categories."""
     if isinstance(value, str):
         return value
-    if value is None or value != value or type(value).__name__ == "NAType":
+    if value is None or type(value).__name__ == "NAType" or value != value:
         return float("nan")
     raise TypeError(f"column {column.name} takes text, got {value!r}")
 

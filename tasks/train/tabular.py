@@ -20,7 +20,7 @@ from tasks.foundation.tracking import Tracking, client_of, experiment, log, run,
 from tasks.train.config import Target, Train
 from tasks.train.importance import draw, importance
 from tasks.train.metrics import measure
-from tasks.train.model_file import Model, predict, save
+from tasks.train.model_file import Model, load, predict, save
 from tasks.train.pipeline import build_pipeline
 from tasks.train.record import log_dataset, log_model
 from tasks.train.results import Candidate
@@ -54,7 +54,6 @@ def train(
             "columns": [(column.name, column.kind) for column in frame.columns],
             "target": target.digest,
             "config": config.digest,
-            "lineage": lineage,
             "packages": [version("scikit-learn"), version("skops"), version("numpy")],
         }
     )
@@ -82,8 +81,8 @@ def train(
         whole(folder) as work,
     ):
         work.mkdir(parents=True)
-        model = fit(pipeline, learn, target, config, frame.columns)
-        weights = save(model, work / "model.skops")
+        weights = save(fit(pipeline, learn, target, config, frame.columns), work / "model.skops")
+        model = _read_back(work / "model.skops", config)
         candidate = Candidate(
             case=case,
             as_of=as_of,
@@ -159,6 +158,23 @@ def fit(pipeline: Any, examples: pd.DataFrame, target: Target, config: Train, co
         estimator.set_params(n_jobs=None)
     pipeline.columns_ = [column.model_dump(mode="json") for column in columns]
     return prepare(pipeline)
+
+
+def _read_back(path: Path, config: Train) -> Model:
+    """What is described, judged and released is the file; so a family that can't be read fails here, not later.
+
+    Raises: CaseError.
+    """
+    try:
+        return load(path)
+    except DataError as error:
+        raise CaseError(
+            f"{config.family} or one of its encoders can't be kept in a model file.",
+            where="train",
+            found=error.found,
+            allowed="trees, forests, boosting, linear models, naive Bayes, networks; one-to-one encoders and imputers",
+            todo="Take another family or encoder: these are made of types that may not be read without trusting them.",
+        ) from error
 
 
 def _has_missing(matrix: Any) -> bool:

@@ -1,0 +1,95 @@
+"""Frames of real data: clients of a bank (text, numbers, gaps), and scikit-learn's bundled tables."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tasks.features.results import Column, Frame
+from tasks.foundation.settings import ROOT
+from tasks.train.config import Encoder, Split, Target, Train
+
+AS_OF = datetime(2013, 4, 1, tzinfo=UTC)
+LINEAGE = {"commit": "0" * 40, "lock_digest": "1" * 64, "case_digest": "2" * 64}
+CLASSES = Target(column="target", task="classification")
+VALUES = Target(column="target", task="regression")
+BY_TIME = Split(by="time", holdout="21d")
+BY_HASH = Split(by="hash", share=0.25)
+TEXTS = ("sex", "education", "marriage")
+
+
+def clients(rows: int = 3000) -> pd.DataFrame:
+    """Clients of a bank with a default as target; every seventh credit limit and every eleventh marriage is missing."""
+    table = pd.read_parquet(ROOT / "data/samples/credit_default.parquet").head(rows)
+    table["target"] = table.pop("default_next_month").astype("int64")
+    table["example_id"] = "client-" + table.pop("client_id").astype(str)
+    table.loc[::7, "limit_bal"] = np.nan
+    table.loc[::11, "marriage"] = None
+    return table
+
+
+def tumours() -> pd.DataFrame:
+    from sklearn.datasets import load_breast_cancer
+
+    return load_breast_cancer(as_frame=True).frame
+
+
+def diabetes() -> pd.DataFrame:
+    from sklearn.datasets import load_diabetes
+
+    return load_diabetes(as_frame=True).frame
+
+
+def frame_of(table: pd.DataFrame, folder: Path, digest: str = "d" * 32) -> Frame:
+    """Write a table as the features room would: ids and times added, 90 days of them."""
+    table = table.rename(columns=lambda name: name.replace(" ", "_")).reset_index(drop=True)
+    if "example_id" not in table:
+        table["example_id"] = [f"row-{i:05d}" for i in range(len(table))]
+    if "event_timestamp" not in table:
+        table["event_timestamp"] = pd.date_range("2013-01-01", "2013-03-31", len(table), tz="UTC").as_unit("us")
+    features = [name for name in table if name not in ("example_id", "event_timestamp", "target")]
+    path = folder / f"{digest[:8]}-{len(table)}.parquet"
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(path, index=False)
+    return Frame(
+        path=path,
+        data_digest=digest,
+        definitions_digest="e" * 64,
+        rows=len(table),
+        columns=tuple(
+            Column(name=name, kind="text" if table[name].dtype == object else "number", origin="request")
+            for name in features
+        ),
+        start=table["event_timestamp"].min().to_pydatetime(),
+        end=table["event_timestamp"].max().to_pydatetime(),
+    )
+
+
+def boosting(texts: tuple[str, ...] = (), split: Split = BY_TIME, **more: object) -> Train:
+    """A small gradient boosting."""
+    encoders = (Encoder(columns=texts, family="sklearn.preprocessing.OrdinalEncoder"),) if texts else ()
+    return Train(
+        family="sklearn.ensemble.HistGradientBoostingClassifier",
+        parameters={"max_iter": 30, **more},
+        encoders=encoders,
+        split=split,
+        threads=1,
+    )
+
+
+def logistic(numbers: tuple[str, ...], texts: tuple[str, ...], split: Split = BY_TIME) -> Train:
+    """A linear model with everything it needs before it."""
+    return Train(
+        family="sklearn.linear_model.LogisticRegression",
+        parameters={"max_iter": 500},
+        encoders=(
+            Encoder(columns=numbers, family="sklearn.impute.SimpleImputer", parameters={"strategy": "median"}),
+            Encoder(columns=numbers, family="sklearn.preprocessing.StandardScaler"),
+            Encoder(columns=texts, family="sklearn.preprocessing.OneHotEncoder"),
+        ),
+        split=split,
+        threads=1,
+    )

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tasks.foundation.errors import DataError
+from tasks.train.config import Split
+from tasks.train.split import split_frame
+from tests.train.frames import BY_HASH, BY_TIME, CLASSES, clients, frame_of
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    return pd.read_parquet(frame_of(clients(), tmp_path_factory.mktemp("frame")).path)
+
+
+@pytest.mark.parametrize("split", [BY_TIME, BY_HASH])
+def test_every_example_is_on_one_side(table: pd.DataFrame, split: Split) -> None:
+    """Nothing is lost, nothing is on both sides, and the order stays."""
+    learn, held = split_frame(table, split, CLASSES)
+    assert sorted([*learn.index, *held.index]) == list(table.index)
+    assert learn.index.is_monotonic_increasing
+    assert held.index.is_monotonic_increasing
+
+
+def test_by_time_nothing_later_is_learnt_from(table: pd.DataFrame) -> None:
+    """Nothing in training is as late as the hold-out's start, also when rows come in any order."""
+    learn, held = split_frame(table.sample(frac=1, random_state=0), BY_TIME)
+    assert learn["event_timestamp"].max() < held["event_timestamp"].min()
+    assert held["event_timestamp"].min() >= table["event_timestamp"].max() - pd.Timedelta("21d")
+
+
+def test_by_hash_an_example_keeps_its_side(table: pd.DataFrame) -> None:
+    """A side depends on the id alone: other rows, their order and the process don't matter; the share is as asked."""
+    _, held = split_frame(table, BY_HASH)
+    _, fewer = split_frame(table.iloc[::-2], BY_HASH)
+    assert set(fewer["example_id"]) == set(held["example_id"]) & set(table.iloc[::-2]["example_id"])
+    assert 0.22 < len(held) / len(table) < 0.28
+    code = "from tasks.train.split import _place; print(_place('client-1'), _place('Ünï'))"
+    root = Path(__file__).parents[2]
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=root, env={"PYTHONHASHSEED": seed}, capture_output=True, text=True
+        )
+        for seed in ("1", "2")
+    ]
+    assert told[0].stdout == told[1].stdout != ""
+
+
+def test_a_side_that_is_empty_or_of_one_class_is_refused(table: pd.DataFrame) -> None:
+    """The message names the side, what was found and what to change."""
+    with pytest.raises(DataError, match="training side of the split is empty"):
+        split_frame(table, Split(by="time", holdout="400d"))
+    with pytest.raises(DataError, match="holdout side of the split is empty"):
+        split_frame(table.head(3), Split(by="hash", share=0.001))
+    with pytest.raises(DataError, match="is empty"):
+        split_frame(table.head(0), BY_TIME)
+    with pytest.raises(DataError, match="one class only"):
+        split_frame(table.assign(target=0), BY_TIME, CLASSES)

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.features.results import Frame
+from tasks.foundation.errors import CaseError, DataError
+from tasks.foundation.settings import ROOT
+from tasks.foundation.tracking import KEY, Tracking, client_of
+from tasks.train.config import Train
+from tasks.train.model_file import load, predict
+from tasks.train.results import Candidate
+from tasks.train.tabular import read_examples, train
+from tests.train.frames import AS_OF, BY_HASH, CLASSES, LINEAGE, TEXTS, VALUES, boosting, clients, diabetes, frame_of
+
+ANOTHER_PROCESS = """
+import os, signal, sys
+from pathlib import Path
+from tasks.features.results import Frame
+from tasks.train import tabular
+from tests.train.frames import AS_OF, BY_HASH, CLASSES, LINEAGE, TEXTS, boosting
+where, mark, at = sys.argv[2], sys.argv[3], sys.argv[4]
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+if at:
+    setattr(tabular, at, die)
+frame = Frame.model_validate_json(sys.argv[1])
+made = tabular.train("clients", AS_OF, frame, CLASSES, boosting(TEXTS, BY_HASH), Path(where), {**LINEAGE, "mark": mark})
+print(made.model_dump_json())
+"""
+
+
+@pytest.fixture(scope="module")
+def frame(tmp_path_factory: pytest.TempPathFactory) -> Frame:
+    return frame_of(clients(), tmp_path_factory.mktemp("frame"))
+
+
+def made(frame: Frame, state: Path, mark: str = "", config: Train | None = None, case: str = "clients") -> Candidate:
+    declared = config or boosting(TEXTS, BY_HASH)
+    return train(case, AS_OF, frame, CLASSES, declared, state, {**LINEAGE, "mark": mark})
+
+
+def elsewhere(frame: Frame, state: Path, mark: str, at: str = "") -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONHASHSEED": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", ANOTHER_PROCESS, frame.model_dump_json(), str(state), mark, at],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def runs(state: Path, candidate: Candidate, case: str = "clients") -> list[str]:
+    """Statuses of the runs that computed this candidate."""
+    client = client_of(Tracking.under(state))
+    experiment = client.get_experiment_by_name(case)
+    key = client.get_run(candidate.run_id).data.tags[KEY]
+    found = client.search_runs([experiment.experiment_id], f"tags.`{KEY}` = '{key}'")
+    return sorted(run.info.status for run in found)
+
+
+def test_equal_inputs_give_equal_weights_and_metrics_in_any_process(frame: Frame, state: Path) -> None:
+    """To the last bit: the file's digest, and every metric, of another process and this one."""
+    here = made(frame, state, "here")
+    told, _ = elsewhere(frame, state, "there").communicate(timeout=120)
+    found = [here, Candidate.model_validate_json(told.splitlines()[-1])]
+    assert found[0].run_id != found[1].run_id
+    assert len({candidate.weights_digest for candidate in found}) == 1
+    assert len({(candidate.folder / "importance.json").read_bytes() for candidate in found}) == 1
+    client = client_of(Tracking.under(state))
+    metrics = [client.get_run(candidate.run_id).data.metrics for candidate in found]
+    assert metrics[0] == metrics[1]
+    assert metrics[0]["holdout_auc"] > 0.7
+    assert made(frame, state, "seed", boosting(TEXTS, BY_HASH, max_features=0.5)).weights_digest != here.weights_digest
+
+
+def test_the_same_training_is_not_done_twice(frame: Frame, state: Path) -> None:
+    """The folder answers, also for a later moment; a file that was touched is trained again, to the same bytes."""
+    first = made(frame, state)
+    later = AS_OF.replace(day=2)
+    again = train("clients", later, frame, CLASSES, boosting(TEXTS, BY_HASH), state, {**LINEAGE, "mark": ""})
+    assert again == first.model_copy(update={"as_of": later})
+    (first.folder / "model.skops").write_bytes(b"touched")
+    renewed = made(frame, state)
+    assert renewed.weights_digest == first.weights_digest
+    assert renewed.run_id != first.run_id
+    client_of(Tracking.under(state)).delete_run(renewed.run_id)
+    assert made(frame, state).run_id not in (first.run_id, renewed.run_id)
+
+
+@pytest.mark.parametrize("at", ["fit", "log_model"])
+def test_a_training_killed_anywhere_ends_as_if_undisturbed(frame: Frame, state: Path, at: str) -> None:
+    """kill -9 leaves nothing half-written; started again, the orphan is ended as KILLED and the result is the same."""
+    process = elsewhere(frame, state, at, at=at)
+    assert process.wait(timeout=120) == -9
+    candidates = state / "candidates" / "clients"
+    before = {path for path in candidates.iterdir() if not path.name.startswith(".")} if candidates.exists() else set()
+    after = made(frame, state, at)
+    assert after.folder not in before
+    assert runs(state, after) == ["FINISHED", "KILLED"]
+    assert after.weights_digest == made(frame, state, "here").weights_digest
+
+
+def test_a_run_killed_before_its_end_is_ended(frame: Frame, state: Path) -> None:
+    """When the folder is there, all is logged: the run only lacks its end."""
+    candidate = made(frame, state, "last moment")
+    client = client_of(Tracking.under(state))
+    client.update_run(candidate.run_id, "RUNNING")
+    assert made(frame, state, "last moment") == candidate
+    assert runs(state, candidate) == ["FINISHED"]
+
+
+def test_mlflow_tells_the_whole_story(frame: Frame, state: Path, tmp_path: Path) -> None:
+    """Parameters, data, lineage, pictures; and the model that MLflow loads is the very file of the candidate."""
+    import mlflow
+
+    candidate = made(frame, state)
+    place = Tracking.under(state)
+    client = client_of(place)
+    told = client.get_run(candidate.run_id)
+    assert told.data.params["parameters.max_iter"] == "30"
+    assert told.data.params["split.share"] == "0.25"
+    assert told.data.tags["driftline.commit"] == LINEAGE["commit"]
+    assert told.data.tags["driftline.data_digest"] == frame.data_digest
+    assert told.data.tags["driftline.weights_digest"] == candidate.weights_digest
+    assert told.inputs.dataset_inputs[0].dataset.digest == frame.data_digest[:32]
+    listed = {item.path for item in client.list_artifacts(candidate.run_id, "plots")}
+    assert listed == {"plots/roc_pr.png", "plots/calibration.png", "plots/importance.png"}
+    mlflow.set_tracking_uri(place.uri)
+    uri = f"runs:/{candidate.run_id}/model"
+    folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(tmp_path)))
+    digest = hashlib.sha256((folder / "model.skops").read_bytes()).hexdigest()
+    assert digest == candidate.weights_digest
+    assert "scikit-learn==" in (folder / "requirements.txt").read_text()
+    rows = read_examples(frame, CLASSES).head(50)
+    ours = predict(load(candidate.folder / "model.skops"), rows, candidate.columns)
+    assert np.array_equal(mlflow.sklearn.load_model(uri).predict_proba(rows)[:, 1], ours)
+    served = mlflow.pyfunc.load_model(uri)
+    assert served.predict(served.input_example).shape == (3, 2)
+
+
+def test_importance_finds_what_matters(frame: Frame, state: Path) -> None:
+    """Shares that sum to one; the last repayment status leads, as everyone finds on this data."""
+    shares = json.loads((made(frame, state).folder / "importance.json").read_text())
+    assert list(shares) == [column.name for column in frame.columns]
+    assert sum(shares.values()) == pytest.approx(1)
+    assert max(shares, key=shares.get) == "pay_0"
+
+
+def test_a_regression_is_trained_the_same_way(state: Path, tmp_path: Path) -> None:
+    """Another task by declaration alone."""
+    config = Train(family="sklearn.ensemble.HistGradientBoostingRegressor", split=BY_HASH, threads=1)
+    candidate = train("sugar", AS_OF, frame_of(diabetes(), tmp_path), VALUES, config, state, LINEAGE)
+    metrics = client_of(Tracking.under(state)).get_run(candidate.run_id).data.metrics
+    assert metrics["holdout_r2"] > 0.2
+    assert candidate.train_rows + candidate.holdout_rows == 442
+
+
+def test_what_the_data_does_not_allow_is_said_and_leaves_nothing(frame: Frame, state: Path, tmp_path: Path) -> None:
+    """Missing values for a family that takes none; a target that is no class. The run ends as FAILED."""
+    numbers = frame_of(clients()[["example_id", "limit_bal", "age", "target"]], tmp_path)
+    config = Train(family="sklearn.linear_model.LogisticRegression", split=BY_HASH, threads=1)
+    with pytest.raises(CaseError, match="takes no missing values") as caught:
+        made(numbers, state, config=config, case="gaps")
+    assert "limit_bal (13.0% missing)" in str(caught.value)
+    client = client_of(Tracking.under(state))
+    experiment = client.get_experiment_by_name("gaps")
+    assert [run.info.status for run in client.search_runs([experiment.experiment_id])] == ["FAILED"]
+    assert not list((state / "candidates" / "gaps").iterdir())
+    odd = frame_of(clients().assign(target=pd.Series(range(3000))), tmp_path, "f" * 32)
+    with pytest.raises(DataError, match="must be 0 or 1"):
+        made(odd, state)
+
+
+def test_only_the_newest_rows_when_so_declared(frame: Frame, state: Path) -> None:
+    """`rows` bounds the cost of a smoke run."""
+    config = boosting(TEXTS, BY_HASH).model_copy(update={"rows": 500})
+    assert made(frame, state, config=config).train_rows == 500
