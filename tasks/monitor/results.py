@@ -49,6 +49,10 @@ class Signal(Result):
     digest: str  # over what was measured: the evidence; the same wherever the state folder lies
     folder: Path  # holds report.html, report.json, signal.json and later decision.json
 
+    @property
+    def report(self) -> Path:
+        return self.folder / "report.html"
+
 
 class Decision(Result):
     """What is done about a signal."""

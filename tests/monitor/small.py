@@ -1,0 +1,93 @@
+"""A small world with a known concept, a release trained on it, and months in which something happens to it."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tasks.features.results import Column, Frame
+from tasks.monitor.config import Monitor
+from tasks.monitor.measure import measure
+from tasks.monitor.results import Signal
+from tasks.predict.batch import predict
+from tasks.train.config import Target
+
+RELEASE = "ab" * 32
+NUMBERS = ("age", "income", "noise_1", "noise_2", "noise_3", "noise_4")
+COLUMNS = (
+    *(Column(name=name, kind="number", origin="request") for name in NUMBERS),
+    Column(name="town", kind="text", origin="request"),
+)
+START, END = datetime(2013, 4, 1, tzinfo=UTC), datetime(2013, 5, 1, tzinfo=UTC)
+CLASSIFICATION = Target(column="outcome_known", task="classification")
+REGRESSION = Target(column="outcome_known", task="regression")
+WATCHED = Monitor.model_validate(
+    {"retrain": {"metric": "auc", "worse_by": 0.05, "bias": 0.06}, "min_rows": 400, "sample": 1000}
+)
+WATCHED_REGRESSION = Monitor.model_validate(
+    {"retrain": {"metric": "rmse", "worse_by": 0.3, "bias": 0.1}, "min_rows": 400, "sample": 1000}
+)
+
+
+def world(rows: int, seed: int, task: str = "classification", age: float = 1.5, level: float = 0.0) -> pd.DataFrame:
+    """Examples whose outcome grows with age and income; noise and town say nothing."""
+    random = np.random.default_rng(seed)
+    table = pd.DataFrame({name: random.normal(size=rows) for name in NUMBERS})
+    table["town"] = random.choice(["Bath", "York", "Ely"], rows)
+    score = age * table["age"] + table["income"] + level
+    chance = random.random(rows) < 1 / (1 + np.exp(-score))
+    table["outcome_known"] = chance.astype(float) if task == "classification" else 10 + score + random.normal(size=rows)
+    table["example_id"] = [f"{seed}-{i:05d}" for i in range(rows)]
+    table["event_timestamp"] = pd.date_range(START, END, periods=rows + 1)[:-1].as_unit("us")
+    return table
+
+
+def make_release(folder: Path, target: Target) -> Path:
+    """Train, score a hold-out and tell the importance, as the rooms before this one do."""
+    from tasks.train.config import Encoder, Split, Train
+    from tasks.train.importance import importance
+    from tasks.train.model_file import predict as score
+    from tasks.train.model_file import save
+    from tasks.train.pipeline import build_pipeline
+    from tasks.train.tabular import fit
+
+    families = {"classification": "LogisticRegression", "regression": "LinearRegression"}
+    config = Train(
+        family=f"sklearn.linear_model.{families[target.task]}",
+        encoders=(Encoder(columns=("town",), family="sklearn.preprocessing.OneHotEncoder"),),
+        split=Split(by="hash", share=0.2),
+    )
+    model = fit(build_pipeline(config, target.task, COLUMNS), world(4000, 1, target.task), target, config, COLUMNS)
+    held = world(2000, 2, target.task)
+    folder.mkdir(parents=True)
+    save(model, folder / "model.skops")
+    held.assign(prediction=score(model, held, COLUMNS)).to_parquet(folder / "scores.parquet")
+    shares = importance(model, held, held[target.column].to_numpy(), 0)
+    (folder / "importance.json").write_text(json.dumps(shares))
+    return folder
+
+
+def watch(
+    rows: pd.DataFrame, release: Path, place: Path, target: Target = CLASSIFICATION, config: Monitor = WATCHED
+) -> Signal:
+    """Predict these examples, and measure what became of them."""
+    place.mkdir(parents=True, exist_ok=True)
+    rows.to_parquet(place / "frame.parquet", index=False)
+    frame = Frame(
+        path=place / "frame.parquet",
+        data_digest="d" * 32,
+        definitions_digest="f" * 64,
+        rows=len(rows),
+        columns=COLUMNS,
+        start=rows["event_timestamp"].min(),
+        end=rows["event_timestamp"].max(),
+    )
+    predict(RELEASE, "shop", release / "model.skops", COLUMNS, frame, END, place / "predictions")
+    return measure(
+        "shop", RELEASE, release, COLUMNS, target, config, frame.path, END, START, END, place / "predictions",
+        place / "state",
+    )  # fmt: skip
