@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tasks.features.light import import_feast
 from tasks.features.schema import Table, Tables
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from feast.types import PrimitiveFeastType
 
 OFFLINE = "tasks.features.offline_store.AsofOfflineStore"
+SQLITE: Final = "tasks.features.online_store.NewestSqliteOnlineStore"
 YAML = "feature_store.yaml"
 
 
@@ -23,7 +24,7 @@ def make_repository(
 ) -> FeatureStore:
     """Write feature_store.yaml and the registry, unless they are there, and open them; `feast -c FOLDER ui` shows them.
 
-    The folder is named by all that goes into it, so that what is there is right.
+    The folder is named by what the definitions say, so that what is there is right.
     """
     if not (folder / "registry.db").exists():
         import yaml

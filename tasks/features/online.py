@@ -1,0 +1,169 @@
+"""The newest values of each view, ready for a service: written as of a snapshot, read with their TTL."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import urllib.parse
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.data.results import Snapshot
+from tasks.features.config import Features
+from tasks.features.definitions import SQLITE, make_repository, open_repository
+from tasks.features.light import import_feast
+from tasks.features.schema import Table, describe_tables
+from tasks.features.sql import connect, literal, quoted
+from tasks.features.tables import build_tables
+from tasks.foundation.config import digest_of
+from tasks.foundation.errors import CaseError, InputError, Unavailable
+from tasks.foundation.files import write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from feast import FeatureView, Field
+
+Value = float | str | None
+
+
+def materialise(features: Features, snapshot: Snapshot, state: Path, online_store: str = "") -> Path:
+    """Put each key's newest values known at the snapshot's as-of into the online store; returns its feature repository.
+
+    The folder is the same for all snapshots of one definition, so that a service need not be told of a new one. What
+    the store holds of a later moment stays. `online_store` is redis://HOST:PORT, or empty for SQLite in that folder.
+
+    Raises: CaseError when the case has no views; Unavailable when Redis does not answer.
+    """
+    if not features.views:
+        raise CaseError(
+            "A case without views has nothing for the online store.",
+            where="features.views",
+            todo="Skip this step: each request brings all of its features.",
+        )
+    tables = describe_tables(features, snapshot, state)
+    key = digest_of([features.digest, [table.columns for table in tables.views]])[:12]
+    folder = state / "features" / snapshot.case / f"online-{key}"
+    done = folder / "materialised.json"
+    written = json.dumps({"data": snapshot.digest, "as_of": snapshot.as_of.isoformat()})
+    if not online_store and (folder / "online.db").exists() and done.exists() and done.read_text() == written:
+        return folder
+    build_tables(tables, snapshot)
+    import_feast()
+    from feast.infra.provider import get_provider
+
+    with _connection_errors(online_store):
+        store = make_repository(folder, f"{snapshot.case}_{key}", snapshot.case, tables, _online(online_store))
+        provider = get_provider(store.config)
+        for table in tables.views:
+            latest = _latest(tables.path(table), table, snapshot.as_of)
+            if len(latest):  # not store.write_to_online_store: it leaves out a frame whose values are all null
+                provider.ingest_df(store.get_feature_view(table.name), latest)
+    write_text(done, written)
+    return folder
+
+
+class OnlineFeatures:
+    """Reads a materialised repository; one for a process, usable from several threads."""
+
+    def __init__(self, repository: Path, online_store: str = "") -> None:
+        self._store = open_repository(repository, _online(online_store))
+        self._where = online_store
+        self._service = self._store.list_feature_services()[0]
+        self._views = {view.name: view for view in self._store.list_feature_views()}
+        self.keys = {key: column.dtype for view in self._views.values() for key, column in _keys(view)}
+
+    def lookup(self, rows: Sequence[Mapping[str, Any]], now: datetime) -> list[dict[str, Value]]:
+        """The features of all views for each row of join keys; None where the store has none that holds at `now`.
+
+        Values older than their view's TTL are left out, which Feast's online stores leave to the caller, and so are
+        those of a moment after `now`.
+        """
+        if not rows:
+            return []
+        columns = {key: [row.get(key) for row in rows] for key in self.keys}
+        # Feast takes no empty key: something stands in, and what is found for it is dropped below.
+        stand_in = {key: _stand_in(dtype) for key, dtype in self.keys.items()}
+        filled = {k: [stand_in[k] if value is None else value for value in values] for k, values in columns.items()}
+        with _connection_errors(self._where):
+            response = self._store.get_online_features(features=self._service, entity_rows=filled)
+        values = response.to_dict()
+        moment = _micros(now)
+        answers: list[dict[str, Value]] = [{} for _ in rows]
+        moments = dict(zip(response.proto.metadata.feature_names.val, response.proto.results, strict=True))
+        for projection in self._service.feature_view_projections:
+            view = self._views[projection.name]
+            ttl = view.ttl // timedelta(microseconds=1) if view.ttl else None
+            names = [feature.name for feature in projection.features]
+            for number, event in enumerate(moments[names[0]].event_timestamps):  # those of a view are written together
+                age = moment - event.ToMicroseconds()
+                holds = age >= 0 and (ttl is None or age <= ttl)
+                holds = holds and all(columns[key][number] is not None for key, _ in _keys(view))
+                answers[number].update({name: values[name][number] if holds else None for name in names})
+        return answers
+
+
+def _keys(view: FeatureView) -> list[tuple[str, Field]]:
+    return [(column.name, column) for column in view.entity_columns]
+
+
+def _stand_in(dtype: Any) -> str | int:
+    from feast.types import String
+
+    return "" if dtype == String else 0
+
+
+def _micros(at: datetime) -> int:
+    return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def _latest(path: Path, table: Table, as_of: datetime) -> pd.DataFrame:
+    """Each key's newest row that had happened and was known at the moment."""
+    times = [column for column in ("event_timestamp", "created_timestamp") if column in table.columns]
+    known = " AND ".join(f"{column} <= {literal(as_of.isoformat())}::TIMESTAMPTZ" for column in times)
+    newest = ", ".join(f"{column} DESC NULLS LAST" for column in times)
+    with connect() as connection:
+        return connection.sql(
+            f"FROM read_parquet({literal(str(path))}) WHERE {known} "
+            f"QUALIFY row_number() OVER (PARTITION BY {', '.join(map(quoted, table.keys))} ORDER BY {newest}) = 1"
+        ).df()
+
+
+def _online(url: str) -> dict[str, Any]:
+    """Feast's configuration of the online store at a URL."""
+    if not url:
+        return {"type": SQLITE, "path": "online.db"}  # in the repository
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
+        raise InputError(
+            "The online store's address is not one.",
+            where="setting online_store",
+            found=f"{parts.scheme}://...",
+            allowed="redis://HOST:PORT, rediss://USER:PASSWORD@HOST:PORT/DB, or empty for SQLite",
+            todo="Correct DRIFTLINE_ONLINE_STORE.",
+        )
+    options = {"db": parts.path.strip("/"), "username": parts.username, "password": parts.password}
+    options["ssl"] = "true" if parts.scheme == "rediss" else ""
+    given = "".join(f",{key}={urllib.parse.unquote(value)}" for key, value in options.items() if value)
+    return {"type": "redis", "connection_string": f"{parts.hostname}:{parts.port or 6379}{given}"}
+
+
+@contextlib.contextmanager
+def _connection_errors(url: str) -> Iterator[None]:
+    """Turn what a Redis client raises into Unavailable; SQLite needs no connection."""
+    if not url:
+        yield
+        return
+    import redis
+
+    try:
+        yield
+    except redis.RedisError as error:
+        parts = urllib.parse.urlsplit(url)
+        raise Unavailable(
+            "The online store does not answer.",
+            where=f"{parts.hostname}:{parts.port or 6379}",
+            found=str(error),
+            todo="Start it, or correct DRIFTLINE_ONLINE_STORE; empty: SQLite.",
+        ) from error
