@@ -37,9 +37,7 @@ def ending_with_starter(command: list[str]) -> list[str]:
 
 def serve_command(bento: Path, host: str, port: int) -> list[str]:
     """Serve a Bento's folder: a tag would first be tried as the name of a Python module."""
-    return ending_with_starter(
-        [sys.executable, "-m", "bentoml", "serve", str(bento), "--host", host, "--port", str(port)]
-    )
+    return [sys.executable, "-m", "bentoml", "serve", str(bento), "--host", host, "--port", str(port)]
 
 
 @contextmanager
@@ -55,7 +53,7 @@ def served(
     log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="driftline-serve-") as home, log.open("wb") as output:
         process = subprocess.Popen(
-            serve_command(bento, host, port),
+            ending_with_starter(serve_command(bento, host, port)),
             cwd=home,
             stdin=subprocess.DEVNULL,
             stdout=output,

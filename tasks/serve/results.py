@@ -1,0 +1,16 @@
+"""What the serve room hands on."""
+
+from __future__ import annotations
+
+from tasks.foundation.config import Result
+
+
+class Service(Result):
+    """One process of the local stack."""
+
+    name: str  # prefect, mlflow, or release-CASE-DIGEST12
+    state: str  # ready, starting, stopped or failed
+    address: str
+    pid: int | None
+    uptime_s: float | None
+    log: str

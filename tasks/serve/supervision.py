@@ -1,0 +1,240 @@
+"""Supervisord for one state folder: its configuration, its start and its end, and its programs."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from xmlrpc.client import Fault, ServerProxy
+
+from pydantic import Field
+
+from tasks.foundation.config import Result
+from tasks.foundation.errors import Unavailable
+from tasks.foundation.files import write_text
+from tasks.foundation.settings import ROOT
+from tasks.release.process import ending_with_starter, tail
+
+LONGEST_SOCKET = 90  # bytes; the system's limit for a Unix socket's path is 108, and supervisord adds a suffix
+
+
+class Program(Result):
+    """One supervised process; it listens on `port`, and answers 2xx under `health` when it is ready."""
+
+    name: str
+    command: list[str]
+    host: str
+    port: int
+    health: str
+    environment: dict[str, str] = Field(default_factory=dict)  # secrets come with supervisord's own
+    starts_with_supervisor: bool = True
+
+    @property
+    def address(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+
+class Supervisor:
+    """The supervisord of a state folder, whether it runs or not."""
+
+    def __init__(self, state: Path) -> None:
+        self.folder = state / "supervisor"
+        self.logs = state / "logs"
+
+    @property
+    def socket(self) -> Path:
+        """In the folder, or, where that name is too long for a socket, in a short one that only this user can enter."""
+        path = self.folder / "supervisor.sock"
+        if len(os.fsencode(path)) <= LONGEST_SOCKET:
+            return path
+        digest = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"driftline-{os.getuid()}-{digest}" / "s"
+
+    def log(self, name: str) -> Path:
+        return self.logs / f"{name}.log"
+
+    @contextlib.contextmanager
+    def calling(self) -> Any:
+        """Supervisor's own interface, over its socket.
+
+        Raises: Unavailable when it does not answer.
+        """
+        from supervisor.xmlrpc import SupervisorTransport
+
+        transport = SupervisorTransport(None, None, f"unix://{self.socket}")
+        try:
+            yield ServerProxy("http://127.0.0.1", transport=transport).supervisor
+        except OSError as error:
+            raise Unavailable(
+                "The local stack is not running.", where=str(self.socket), found=str(error), todo="driftline up"
+            ) from error
+        finally:
+            transport.close()
+
+    def pid(self) -> int | None:
+        """Of the running supervisord; None when none runs."""
+        try:
+            with self.calling() as supervisor:
+                return supervisor.getPID()
+        except Unavailable:
+            return None
+
+    def start(self, environment: Mapping[str, str], patience: float = 20) -> None:
+        """Start supervisord in the background, unless it runs, with the programs that are to start with it.
+
+        Raises: Unavailable when it does not come up.
+        """
+        if self.pid() is not None:
+            return
+        (self.folder / "programs").mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o700)
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self._own_socket_folder()
+        template = (ROOT / "deployments" / "local" / "supervisord.conf").read_text(encoding="utf-8")
+        places = {"directory": self.folder, "logs": self.logs, "socket": self.socket}
+        values = {name: str(path).replace("%", "%%") for name, path in places.items()}
+        configuration = write_text(self.folder / "supervisord.conf", template.format(**values))
+        done = subprocess.run(
+            [sys.executable, "-m", "supervisor.supervisord", "-c", str(configuration)],
+            env={**os.environ, **environment},
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        deadline = time.monotonic() + patience
+        while self.pid() is None:
+            if done.returncode != 0 or time.monotonic() > deadline:
+                raise Unavailable(
+                    "The supervisor of the local stack did not start.",
+                    where=str(self.logs / "supervisord.log"),
+                    found=(done.stderr or done.stdout).strip() or tail(self.logs / "supervisord.log", 5),
+                    todo="Correct what it names, and start again.",
+                )
+            time.sleep(0.05)
+
+    def stop(self, patience: float = 60) -> bool:
+        """Stop supervisord and all its programs, and wait until they are gone; False when none ran.
+
+        Raises: Unavailable when they don't end.
+        """
+        pid = self.pid()
+        if pid is None:
+            return False
+        with contextlib.suppress(Fault), self.calling() as supervisor:  # a fault: it is shutting down already
+            supervisor.shutdown()
+        deadline = time.monotonic() + patience
+        pidfile = self.folder / "supervisord.pid"  # a container without an init keeps ended processes as zombies
+        while pidfile.exists() and _alive(pid):
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"The local stack did not end in {patience:.0f} s.",
+                    where=f"process {pid}",
+                    todo=f"Look at {self.logs / 'supervisord.log'}.",
+                )
+            time.sleep(0.05)
+        return True
+
+    def put(self, program: Program) -> None:
+        """Write a program's configuration; it counts once `run` or the next start reads it."""
+        environment = ",".join(f'{name}="{value}"' for name, value in sorted(program.environment.items()))
+        values = {
+            "command": " ".join(shlex.quote(part) for part in ending_with_starter(program.command)),
+            "directory": str(ROOT),
+            "environment": environment,
+            "autostart": str(program.starts_with_supervisor).lower(),
+            "autorestart": "true",
+            "startsecs": "3",  # ending earlier counts as failed; after a few of those it is given up
+            "startretries": "3",
+            "stopwaitsecs": "15",
+            "stopasgroup": "true",
+            "killasgroup": "true",
+            "redirect_stderr": "true",
+            "stdout_logfile": str(self.log(program.name)).replace("%", "%%"),  # supervisor expands this one twice
+            "stdout_logfile_maxbytes": "10MB",
+            "stdout_logfile_backups": "2",
+        }
+        lines = [f"{name}={value.replace('%', '%%')}" for name, value in values.items()]
+        write_text(self._file(program.name, "json"), program.model_dump_json(indent=1))
+        write_text(self._file(program.name), "\n".join([f"[program:{program.name}]", *lines, ""]))
+
+    def programs(self) -> dict[str, Program]:
+        """The programs there are configurations of, by name."""
+        files = sorted((self.folder / "programs").glob("*.json"))
+        return {path.stem: Program.model_validate_json(path.read_bytes()) for path in files}
+
+    def run(self, name: str) -> None:
+        """Have the running supervisor read a program's configuration, and start the program unless it runs."""
+        with self.calling() as supervisor:
+            _, changed, _ = supervisor.reloadConfig()[0]
+            if name in changed:
+                _remove(supervisor, name)
+            with _passing("ALREADY_ADDED"):
+                supervisor.addProcessGroup(name)
+            with _passing("ALREADY_STARTED"):
+                supervisor.startProcess(name, False)
+
+    def remove(self, name: str) -> None:
+        """Stop a program and forget it."""
+        self._file(name).unlink(missing_ok=True)
+        self._file(name, "json").unlink(missing_ok=True)
+        if self.pid() is not None:
+            with self.calling() as supervisor:
+                _remove(supervisor, name)
+
+    def processes(self) -> dict[str, dict[str, Any]]:
+        """What supervisord says of each program; empty when it does not run."""
+        try:
+            with self.calling() as supervisor:
+                return {info["name"]: info for info in supervisor.getAllProcessInfo()}
+        except Unavailable:
+            return {}
+
+    def _file(self, name: str, kind: str = "conf") -> Path:
+        return self.folder / "programs" / f"{name}.{kind}"
+
+    def _own_socket_folder(self) -> None:
+        folder = self.socket.parent
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_uid != os.getuid():
+            raise Unavailable(
+                "The folder for the supervisor's socket belongs to another user.",
+                where=str(folder),
+                todo="Set DRIFTLINE_STATE to a folder with a shorter path.",
+            )
+
+
+def _remove(supervisor: Any, name: str) -> None:
+    with _passing("NOT_RUNNING", "BAD_NAME"):
+        supervisor.stopProcess(name, True)
+    with _passing("BAD_NAME"):
+        supervisor.removeProcessGroup(name)
+
+
+@contextlib.contextmanager
+def _passing(*names: str) -> Any:
+    """Pass over faults that say that there is nothing to do."""
+    from supervisor.xmlrpc import Faults
+
+    try:
+        yield
+    except Fault as fault:
+        if fault.faultCode not in {getattr(Faults, name) for name in names}:
+            raise
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
