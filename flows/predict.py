@@ -25,7 +25,7 @@ def predict(request: Request) -> Predictions:
         )
 
 
-def predict_steps(run: Opened, snapshot: Snapshot, champion: Release, start: datetime | None = None) -> Predictions:
+def predict_steps(run: Opened, snapshot: Snapshot, champion: Release) -> Predictions:
     case, here = run.case, run.settings
     frame = window_frame(
         case.features,
@@ -33,7 +33,7 @@ def predict_steps(run: Opened, snapshot: Snapshot, champion: Release, start: dat
         case.evaluate.slices,
         snapshot,
         here.state,
-        start or champion.as_of,
+        champion.as_of,
         run.as_of,
     )
     return predict_window(champion, case.name, frame, run.as_of, here.data / "predictions")

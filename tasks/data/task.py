@@ -5,12 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from prefect.artifacts import create_link_artifact, create_table_artifact
-
 from tasks.data.config import Source
 from tasks.data.results import Checked, Snapshot
 from tasks.data.sources import Landing
-from tasks.foundation.task import stage
+from tasks.foundation.task import show_link, show_table, stage
 
 
 @stage("land {name}", lambda landing: f"{len(landing.batches)} batches", cache=False)
@@ -37,7 +35,7 @@ def check_source(
 
     checked = check(case, name, sources, landings, as_of, state)
     if checked.validation.docs:
-        create_link_artifact(checked.validation.docs.as_uri(), "Data Docs", key=f"{case}-{name}".replace("_", "-"))
+        show_link(f"{case}-{name}", checked.validation.docs, f"Data Docs of {name}")
     return checked
 
 
@@ -50,7 +48,7 @@ def take_snapshot(case: str, as_of: datetime, checked: list[Checked], state: Pat
         {"source": c.source, "rows": c.rows, "quarantined": c.quarantined, "warnings": "; ".join(c.validation.warnings)}
         for c in checked
     ]
-    create_table_artifact(rows, key=f"{case}-validation", description="What is in the snapshot")
+    show_table(f"{case}-validation", rows, "What is in the snapshot")
     return store_snapshot(
         case,
         as_of,

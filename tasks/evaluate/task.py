@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
-
 from tasks.evaluate.config import Evaluate
 from tasks.evaluate.results import Verdict
-from tasks.foundation.task import stage
+from tasks.foundation.task import show_table, show_text, stage
 from tasks.foundation.tracking import Tracking
 from tasks.train.config import Target, Train
 from tasks.train.results import Candidate
@@ -39,7 +37,7 @@ def judge_candidate(
         threads=train.threads,
         tracking=tracking,
     )
-    create_markdown_artifact(explain(verdict), key=f"{candidate.case}-verdict", description="Every gate, as required")
+    show_text(f"{candidate.case}-verdict", explain(verdict), "Every gate, as observed and as required")
     slices = [
         {"slice": f"{column}={value}", **_rounded(metrics)}
         for column, values in verdict.metrics["by_slice"].items()
@@ -47,7 +45,7 @@ def judge_candidate(
     ]
     months = [{"slice": f"month={month}", **_rounded(m)} for month, m in verdict.metrics["by_month"].items()]
     whole = {"slice": "all", **_rounded(verdict.metrics["overall"])}
-    create_table_artifact([whole, *months, *slices], key=f"{candidate.case}-metrics", description="On the hold-out")
+    show_table(f"{candidate.case}-metrics", [whole, *months, *slices], "On the hold-out")
     return verdict
 
 

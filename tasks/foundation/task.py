@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import task
-from prefect.context import TaskRunContext
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.context import FlowRunContext, TaskRunContext
 from pydantic_core import to_jsonable_python
 
 from tasks.foundation.config import digest_of
@@ -25,7 +27,8 @@ def stage(
     """Make a Prefect task. `title` may name parameters in braces; `figure` tells the result in a few words.
 
     With `cache`, a finished task is not run again for the same inputs and the same code, whatever happened to the run
-    that it was part of. Without, the function is expected to find its own finished work.
+    that it was part of. Without, the function is expected to find its own finished work. Outside a flow (in `dvc repro`,
+    a notebook, a test) the function is called as it is.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -42,15 +45,40 @@ def stage(
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             named = {**dict(zip(function.__code__.co_varnames, args, strict=False)), **kwargs}
             with step(title.format(**named)) as told:
-                state = made(*args, return_state=True, **kwargs)  # type: ignore[call-overload]
-                result = state.result()
-                told.cached = state.name == "Cached"
+                if FlowRunContext.get() is None:
+                    result = function(*args, **kwargs)
+                else:
+                    state = made(*args, return_state=True, **kwargs)  # type: ignore[call-overload]
+                    result = state.result()
+                    told.cached = state.name == "Cached"
                 told.figure = figure(result)
             return result
 
         return call
 
     return decorate
+
+
+def show_table(key: str, rows: list[dict[str, Any]], description: str) -> None:
+    """Put a table on the run's page in the Prefect UI."""
+    if FlowRunContext.get():
+        create_table_artifact(rows, key=_key(key), description=description)
+
+
+def show_text(key: str, markdown: str, description: str) -> None:
+    """Put Markdown on the run's page in the Prefect UI."""
+    if FlowRunContext.get():
+        create_markdown_artifact(markdown, key=_key(key), description=description)
+
+
+def show_link(key: str, path: Path, description: str) -> None:
+    """Put a link to a report on the run's page in the Prefect UI."""
+    if FlowRunContext.get():
+        create_link_artifact(path.as_uri(), description, key=_key(key), description=description)
+
+
+def _key(text: str) -> str:
+    return text.lower().replace("_", "-")  # all that Prefect takes
 
 
 def _cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:

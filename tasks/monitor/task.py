@@ -5,10 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from prefect.artifacts import create_link_artifact, create_markdown_artifact
-
 from tasks.features.results import Frame
-from tasks.foundation.task import stage
+from tasks.foundation.task import show_link, show_text, stage
 from tasks.monitor.config import Monitor
 from tasks.monitor.results import Decision, Signal
 from tasks.predict.results import Predictions
@@ -45,9 +43,7 @@ def measure_window(
         out,
         state,
     )
-    create_link_artifact(
-        signal.report.as_uri(), "drift report", key=f"{release.case}-drift", description="Evidently's report"
-    )
+    show_link(f"{release.case}-drift", signal.report, "Evidently's report")
     return signal
 
 
@@ -58,7 +54,7 @@ def decide_on(signal: Signal, config: Monitor) -> Decision:
 
     decision = decide(signal, config)
     reasons = "\n".join(f"- {reason}" for reason in decision.reasons)
-    create_markdown_artifact(f"**{decision.action}**\n\n{reasons}", key=f"{signal.case}-decision")
+    show_text(f"{signal.case}-decision", f"**{decision.action}**\n\n{reasons}", "What is done about it, and why")
     return decision
 
 
