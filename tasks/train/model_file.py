@@ -116,8 +116,6 @@ def _skops_io() -> Any:
 
     That would cost each process that reads a model two seconds and 200 MB.
     """
-    import scipy.stats  # noqa: F401 (it looks for torch while it is imported, and a hidden one stops it)
-
     hidden = _Hidden() if "torch" not in sys.modules else None
     if hidden:
         sys.meta_path.insert(0, hidden)
@@ -152,18 +150,20 @@ def _canonical(archive: bytes) -> bytes:
 
 
 def _without_gaps(member: bytes) -> bytes:
-    """Blank the unused bytes between the fields of a tree's nodes: they are whatever the memory held before."""
+    """Blank the unused bytes between the fields of a tree's nodes: they are whatever the memory held before.
+
+    numpy adds garbage of its own whenever it copies such an array, so the copy is made of plain bytes.
+    """
     import numpy as np
 
     if b"('', '|V" not in member[:1000]:  # how numpy's header writes such gaps
         return member
     array = np.load(io.BytesIO(member))
-    clean = np.zeros_like(array)
+    clean = np.zeros(array.nbytes, np.uint8)
+    fields = clean.view(array.dtype)
     for name in array.dtype.names:
-        clean[name] = array[name]
-    buffer = io.BytesIO()
-    np.save(buffer, clean)
-    return buffer.getvalue()
+        fields[name] = array.reshape(-1)[name]
+    return member[: len(member) - array.nbytes] + clean.tobytes()
 
 
 def _renumber(schema: dict[str, Any]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from tasks.train.tabular import fit
 from tests.train.frames import BY_TIME, CLASSES, TEXTS, VALUES, boosting, clients, frame_of, logistic
 
 ORDINAL = "sklearn.preprocessing.OrdinalEncoder"
-TABLE = clients(900)
+TABLE = clients(400)
 NUMBERS = tuple(name for name in TABLE if name not in (*TEXTS, "example_id", "target"))
 
 
@@ -38,7 +38,6 @@ DECLARED = {
         split=BY_TIME,
         threads=2,
     ),
-    "neighbours": other("sklearn.neighbors.KNeighborsClassifier"),
     "network": other("sklearn.neural_network.MLPClassifier", hidden_layer_sizes=[8], max_iter=20),
     "ridge": other("sklearn.linear_model.Ridge"),
     "trees": other("sklearn.ensemble.GradientBoostingRegressor", n_estimators=10),
@@ -65,7 +64,7 @@ def test_a_row_has_the_same_answer_alone_in_a_batch_and_from_the_file(name: str,
     assert batch.dtype == np.float64
     assert np.array_equal(predict(read, examples, columns), batch)
     assert np.array_equal(predict(read, examples[100:300]), batch[100:300])
-    for i in range(0, 900, 60):
+    for i in range(0, 400, 27):
         row = {column.name: [examples[column.name].iloc[i]] for column in columns}
         assert predict(read, row)[0] == predict(read, examples[i : i + 1])[0] == batch[i]
     assert save(read, tmp_path / "again.skops") == digest
