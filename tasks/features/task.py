@@ -37,3 +37,11 @@ def window_frame(
     from tasks.features.frame import build_frame
 
     return build_frame(features, target, slices, snapshot, state, start, end, known_only=False)
+
+
+@stage("fill the online store", lambda path: "nothing to look up" if path is None else path.name)
+def fill_online_store(features: Features, snapshot: Snapshot, state: Path, online_store: str) -> Path | None:
+    """Put the newest values of each view where a service looks them up; None for a case without views."""
+    from tasks.features.online import materialise
+
+    return materialise(features, snapshot, state, online_store) if features.views else None
