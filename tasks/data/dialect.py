@@ -80,11 +80,11 @@ class DuckDBDialect(PGDialect):
         rows = connection.exec_driver_sql("SELECT table_name FROM information_schema.tables ORDER BY ALL")
         return [row[0] for row in rows]
 
-    def get_columns(self, connection: Any, table_name: str, schema: str | None = None, **_: Any) -> list[dict]:
+    def get_columns(self, connection: Any, table_name: str, schema: str | None = None, **_: Any) -> list:
         rows = connection.exec_driver_sql(f"DESCRIBE {self.identifier_preparer.quote(table_name)}")
         return [{"name": row[0], "type": ColumnType(row[1]), "nullable": True, "default": None} for row in rows]
 
-    def get_pk_constraint(self, *_: Any, **__: Any) -> dict:
+    def get_pk_constraint(self, connection: Any, table_name: str, schema: str | None = None, **_: Any) -> Any:
         return {"constrained_columns": [], "name": None}
 
 

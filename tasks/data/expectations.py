@@ -50,7 +50,7 @@ def check_expectations(source: str, config: Source) -> None:
             f"The expectations of source {source} are not valid.",
             where=f"data.sources.{source}",
             found="; ".join(problems),
-            todo="Correct them in case.yaml; docs.greatexpectations.io describes each type (there with expect_ before).",
+            todo="Correct them in case.yaml; docs.greatexpectations.io describes each type, there with expect_ before.",
         )
 
 
@@ -122,7 +122,13 @@ def _problems(expectation: Expectation) -> list[str]:
 
 
 _ENGLISH = {"string": "text", "array": "a list", "boolean": "true or false", "object": "a mapping"}
-_PYTHON = {"string": str, "array": (list, tuple), "boolean": bool, "object": dict, "number": (int, float)}
+_PYTHON: dict[str, Any] = {
+    "string": str,
+    "array": (list, tuple),
+    "boolean": bool,
+    "object": dict,
+    "number": (int, float),
+}
 
 
 def _is(kind: str, value: object) -> bool:

@@ -64,6 +64,20 @@ class Outcome:
     def unexpected(self) -> int:
         return int(self.result.get("unexpected_count") or 0)
 
+    def sentence(self, check: Check, of: str) -> str:
+        """What was found and what is allowed, for a check that is not met."""
+        if check.row_level and self.unexpected:
+            values = int(self.result.get("element_count") or 0) - int(self.result.get("missing_count") or 0)
+            shown = list(dict.fromkeys(map(_show, self.result.get("partial_unexpected_list") or [])))[:3]
+            such = f", such as {', '.join(shown)}" if any(shown) and not check.counted else ""
+            found = f"{self.unexpected:,} of {values:,} {'rows' if check.counted else 'values'}{such}"
+        else:
+            found = _show(self.result.get("observed_value"))
+            mismatched = (self.result.get("details") or {}).get("mismatched") or {}
+            found += "".join(f"; {name}: {_show(values)}" for name, values in mismatched.items() if values)
+        allowed = f" ({check.allowed})" if check.allowed else ""
+        return f"{of}: {check.label} is not met{allowed}: found {found}."
+
 
 class Judge:
     """One ephemeral context over one open database; nothing is written before `write_docs`."""
@@ -82,7 +96,8 @@ class Judge:
         )
         self._title = title
         self._context: Any = gx.get_context(mode="ephemeral", project_config=config)
-        self._source: Any = self._context.data_sources.add_sql(
+        sources: Any = self._context.data_sources
+        self._source: Any = sources.add_sql(
             "duckdb", connection_string=URL, kwargs=engine_arguments(database), create_temp_table=False
         )
 
@@ -115,11 +130,14 @@ class Judge:
         if folder.is_dir():
             shutil.rmtree(folder)  # a report of an earlier try
         with whole(folder) as temporary, _silence():
+            page = {"view": {"module_name": "tasks.data.views", "class_name": "PageView"}}
+            index = {"view": {"module_name": "tasks.data.views", "class_name": "IndexView"}}
             site = {
                 "class_name": "SiteBuilder",
                 "show_how_to_buttons": False,
                 "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(temporary)},
-                "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+                "site_index_builder": {"class_name": "DefaultSiteIndexBuilder", **index},
+                "site_section_builders": {"expectations": page, "validations": page, "profiling": "None"},
             }
             self._context.add_data_docs_site("local", site)
             self._context.build_data_docs(site_names=["local"])
@@ -151,6 +169,14 @@ class Judge:
                 )
             outcomes[at] = Outcome(passed=bool(result.success), result=dict(result.result))
         return outcomes
+
+
+def _show(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_show(part) for part in value if part is not None)  # a looked-up pair is a value and nothing
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_show(part)}" for name, part in value.items())
+    return f"{value:.6g}" if isinstance(value, float) else "nothing" if value is None else str(value)
 
 
 def _crash(info: dict) -> str:

@@ -15,7 +15,7 @@ from tasks.foundation.files import whole
 if TYPE_CHECKING:
     import duckdb
 
-ROW = "_row"  # number of a row over all batches, in their order
+ROW = "_row"  # number of a row: its batch's place in the upper bits, its place in the batch in the lower 40
 COPIES = "_rows_with_this_key"
 
 
@@ -29,22 +29,20 @@ def text(value: object) -> str:
     return "'" + str(value).replace("'", "''") + "'"
 
 
-def scan(path: Path) -> str:
-    """SQL that reads a Parquet file, or all in a folder."""
-    return f"read_parquet({text(path / '*.parquet' if path.is_dir() else path)}, hive_partitioning = false)"
+def scan(*paths: Path) -> str:
+    """SQL that reads Parquet files, or all in a folder."""
+    files = ", ".join(text(path / "*.parquet" if path.is_dir() else path) for path in paths)
+    return f"read_parquet([{files}], hive_partitioning = false)"
 
 
-def make_views(db: duckdb.DuckDBPyConnection, batches: Mapping[str, Path], rows: Mapping[str, int]) -> None:
-    """Make the views `numbered` (all batches with row numbers) and `plain` (without), and the table `spans`."""
-    parts, start = [], 0
-    db.execute("CREATE TABLE spans (batch VARCHAR, start BIGINT, stop BIGINT)")
-    for name, path in batches.items():
-        files = f"read_parquet({text(path)}, hive_partitioning = false, file_row_number = true)"
-        parts.append(f"SELECT * EXCLUDE (file_row_number), file_row_number + {start} AS {ROW} FROM {files}")
-        db.execute("INSERT INTO spans VALUES (?, ?, ?)", [name, start, start + rows[name]])
-        start += rows[name]
-    db.execute(f"CREATE VIEW numbered AS {' UNION ALL BY NAME '.join(parts)}")
-    db.execute(f"CREATE VIEW plain AS SELECT * EXCLUDE ({ROW}) FROM numbered")
+def make_views(db: duckdb.DuckDBPyConnection, batches: Mapping[str, Path]) -> None:
+    """Make the views `plain` (all batches) and `numbered` (with row numbers), and the table `names` of the batches."""
+    db.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+    db.execute("SET parquet_metadata_cache = true")  # some fifty queries read the same files
+    db.execute("CREATE TABLE names AS SELECT unnest(range(len(?))) AS place, unnest(?) AS batch", [list(batches)] * 2)
+    files = scan(*batches.values())
+    db.execute(f"CREATE VIEW plain AS FROM {files}")
+    db.execute(f"CREATE VIEW numbered AS SELECT *, (file_index::BIGINT << 40) + file_row_number AS {ROW} FROM {files}")
 
 
 def make_judged_view(
@@ -52,24 +50,22 @@ def make_judged_view(
 ) -> None:
     """Make the view that row checks are put to: `numbered`, the number of rows with a row's key, and looked-up values.
 
-    `references` has the Parquet file or folder by (column, TABLE.COLUMN): the column TABLE.COLUMN of the view repeats
+    `references` has the Parquet file or folder by (column, TABLE.COLUMN). The column `lookup_name` of the view repeats
     the value where the reference has it, and is empty where not.
     """
     looked_up = []
-    for at, ((column, reference), path) in enumerate(references.items()):
-        there = quote(reference.partition(".")[2])
+    for place, ((column, reference), path) in enumerate(references.items()):
+        here, there = quote(column), quote(reference.partition(".")[2])
         db.execute(
-            f"CREATE TABLE unmatched_{at} AS SELECT DISTINCT {quote(column)} AS value FROM numbered "
-            f"WHERE {quote(column)} IS NOT NULL AND NOT EXISTS (FROM {scan(path)} r WHERE r.{there} = numbered.{quote(column)})"
+            f"CREATE TABLE unmatched_{place} AS SELECT DISTINCT {here} AS value FROM numbered n "
+            f"WHERE {here} IS NOT NULL AND NOT EXISTS (FROM {scan(path)} r WHERE r.{there} = n.{here})"
         )
-        found = f"CASE WHEN {quote(column)} IN (SELECT value FROM unmatched_{at}) THEN NULL ELSE {quote(column)} END"
+        found = f"CASE WHEN {here} IN (SELECT value FROM unmatched_{place}) THEN NULL ELSE {here} END"
         looked_up.append(f"{found} AS {quote(lookup_name(column, reference))}")
     copies = f"LEFT JOIN copies c ON c.number = n.{ROW}" if _find_copies(db, key) else ""
-    counted = "coalesce(c.copies, 1)" if copies else "1"
-    db.execute(
-        f"CREATE VIEW {quote(view)} AS SELECT {', '.join(['n.*', f'{counted} AS {COPIES}', *looked_up])} "
-        f"FROM numbered n {copies}"
-    )
+    counted = f"{'coalesce(c.copies, 1)' if copies else '1'} AS {COPIES}"
+    columns = ", ".join(["n.*", counted, *looked_up])
+    db.execute(f"CREATE VIEW {quote(view)} AS SELECT {columns} FROM numbered n {copies}")
 
 
 def lookup_name(column: str, reference: str) -> str:
@@ -82,7 +78,8 @@ def _find_copies(db: duckdb.DuckDBPyConnection, key: Sequence[str]) -> bool:
     columns = ", ".join(map(quote, key))
     complete = " AND ".join(f"{quote(column)} IS NOT NULL" for column in key)
     db.execute(
-        f"CREATE TABLE repeated AS SELECT {columns} FROM numbered WHERE {complete} GROUP BY {columns} HAVING count(*) > 1"
+        f"CREATE TABLE repeated AS SELECT {columns} FROM numbered WHERE {complete} "
+        f"GROUP BY {columns} HAVING count(*) > 1"
     )
     if not db.execute("SELECT count(*) FROM repeated").fetchall()[0][0]:
         return False
@@ -97,18 +94,17 @@ def _find_copies(db: duckdb.DuckDBPyConnection, key: Sequence[str]) -> bool:
 
 
 def note_bad_rows(db: duckdb.DuckDBPyConnection, found: Mapping[int, Iterable[int]]) -> dict[str, int]:
-    """Make the table `bad` of row and check numbers; how many rows each batch has in it."""
+    """Make the table `bad` of row numbers and the checks they fail; how many rows of each batch are in it."""
     import pyarrow as pa
 
-    rows = [row for numbers in found.values() for row in numbers]
-    checks = [at for at, numbers in found.items() for _ in numbers]
-    noted = pa.table({"row": pa.array(rows, pa.int64()), "check": pa.array(checks, pa.int64())})
+    numbers = [number for of_check in found.values() for number in of_check]
+    checks = [at for at, of_check in found.items() for _ in of_check]
+    noted = pa.table({"number": pa.array(numbers, pa.int64()), "fails": pa.array(checks, pa.int64())})
     db.register("noted", noted)
-    db.execute('CREATE TABLE bad AS SELECT DISTINCT "row" AS number, "check" AS fails FROM noted')
+    db.execute("CREATE TABLE bad AS SELECT DISTINCT number, fails FROM noted")
     db.unregister("noted")
     counts = db.execute(
-        "SELECT batch, count(DISTINCT number) FROM bad JOIN spans ON number >= start AND number < stop "
-        "GROUP BY batch ORDER BY batch"
+        "SELECT batch, count(DISTINCT number) FROM bad JOIN names ON number >> 40 = place GROUP BY ALL ORDER BY batch"
     )
     return dict(counts.fetchall())
 
@@ -118,14 +114,13 @@ def write_quarantine(db: duckdb.DuckDBPyConnection, view: str, checks: Sequence[
     columns = [name for (name, *_) in db.execute("DESCRIBE plain").fetchall()]
     batch, reasons = (name + "_" * (name in columns) for name in ("batch", "reasons"))
     cases = " ".join(f"WHEN {check.at} THEN {_reason(check)}" for check in checks)
-    db.execute(
-        f"CREATE TABLE put_aside AS FROM {quote(view)} WHERE {ROW} IN (SELECT number FROM bad)"  # one pass over the files
-    )
+    # one pass over the files; what follows is small
+    db.execute(f"CREATE TABLE aside AS FROM {quote(view)} WHERE {ROW} IN (SELECT number FROM bad)")
     select = (
-        f"SELECT {', '.join('p.' + quote(column) for column in columns)}, s.batch AS {batch}, w.reasons AS {reasons} "
-        f"FROM put_aside p JOIN spans s ON p.{ROW} >= s.start AND p.{ROW} < s.stop JOIN ("
-        f"SELECT number, list(CASE fails {cases} END ORDER BY fails) AS reasons FROM bad JOIN put_aside ON number = {ROW} "
-        f"GROUP BY number) w ON w.number = p.{ROW} ORDER BY p.{ROW}"
+        f"SELECT {', '.join('a.' + quote(column) for column in columns)}, batch AS {batch}, told.reasons AS {reasons} "
+        f"FROM aside a JOIN names ON a.{ROW} >> 40 = place JOIN ("
+        f"SELECT number, list(CASE fails {cases} END ORDER BY fails) AS reasons FROM bad JOIN aside ON number = {ROW} "
+        f"GROUP BY number) told ON told.number = a.{ROW} ORDER BY a.{ROW}"
     )
     with whole(path) as temporary:
         _copy(db, select, temporary)
@@ -135,18 +130,14 @@ def write_quarantine(db: duckdb.DuckDBPyConnection, view: str, checks: Sequence[
 def write_clean(
     db: duckdb.DuckDBPyConnection, batches: Mapping[str, Path], bad: Mapping[str, int], folder: Path
 ) -> None:
-    """Write FOLDER/BATCH.parquet of each batch without its bad rows; a batch without any is linked, not written again."""
-    for name, path in batches.items():
+    """Write FOLDER/BATCH.parquet of each batch without its bad rows; one without any is linked, not written again."""
+    for place, (name, path) in enumerate(batches.items()):
         with whole(folder / f"{name}.parquet") as temporary:
-            if not bad.get(name):
+            if bad.get(name):
+                those = f"SELECT number - ({place}::BIGINT << 40) FROM bad WHERE number >> 40 = {place}"
+                _copy(db, f"SELECT * FROM {scan(path)} WHERE file_row_number NOT IN ({those})", temporary)
+            else:
                 _link(path, temporary)
-                continue
-            start = db.execute("SELECT start FROM spans WHERE batch = ?", [name]).fetchall()[0][0]
-            good = (
-                f"SELECT * EXCLUDE (file_row_number) FROM read_parquet({text(path)}, hive_partitioning = false, "
-                f"file_row_number = true) WHERE file_row_number + {start} NOT IN (SELECT number FROM bad)"
-            )
-            _copy(db, good, temporary)
 
 
 def _link(path: Path, to: Path) -> None:
@@ -161,12 +152,12 @@ def _reason(check: Check) -> str:
     values = [f"coalesce({quote(column)}::VARCHAR, 'nothing')" for column in check.columns]
     if len(values) > 1:
         values = [f"{text(column + ' ')} || {value}" for column, value in zip(check.columns, values, strict=True)]
-    found = " || ', ' || ".join(values)
+    parts = [text(f"{check.label}: found "), " || ', ' || ".join(values)]
     if check.counted:
-        found += f" || ' in ' || {COPIES} || ' rows'"
-    return f"{text(f'{check.label}: found ')} || {found}" + (
-        f" || {text('; ' + check.allowed)}" if check.allowed else ""
-    )
+        parts += ["' in '", f"{COPIES}::VARCHAR", "' rows'"]
+    if check.allowed:
+        parts.append(text(f"; {check.allowed}"))
+    return " || ".join(parts)
 
 
 def _copy(db: duckdb.DuckDBPyConnection, select: str, path: Path) -> None:
