@@ -113,7 +113,8 @@ def judge(
             "target": target.digest,
             "split": split.digest,
             "gates": config.digest,
-            "champion": [champion_digest, champion_weights],
+            "code": [file_digest(path) for path in sorted(Path(__file__).parent.glob("*.py"))],
+            "champion": [champion_digest, champion_weights, champion_model is not None],
         }
     )
     folder = state / "verdicts" / candidate.case / key[:16]

@@ -55,6 +55,7 @@ def train(
             "target": target.digest,
             "config": config.digest,
             "packages": [version("scikit-learn"), version("skops"), version("numpy")],
+            "code": [file_digest(path) for path in sorted(Path(__file__).parent.glob("*.py"))],  # uncommitted edits too
         }
     )
     folder = state / "candidates" / case / key[:16]
