@@ -12,7 +12,7 @@ def check(name: str, profile: str | None = None) -> str:
     Raises: CaseError or DataError naming what is wrong.
     """
     case = load(name, settings().cases, profile)
-    from tasks.data.validate import check_expectations
+    from tasks.data.expectations import check_expectations
     from tasks.evaluate.gates import check_gates
 
     from tasks.data.sources import locate

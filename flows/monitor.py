@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from prefect import flow
-from tasks.monitor.task import decide_on, measure_window
 
 from flows.entry import Opened, Request, opened, run_name
 from flows.predict import predict_steps
 from flows.prepare import prepare_steps
 from tasks.features.task import window_frame
 from tasks.monitor.results import Decision
+from tasks.monitor.task import decide_on, measure_window
 from tasks.release.task import require_champion
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from prefect import flow
 
 from flows.entry import Opened, Request, opened, run_name

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from prefect import flow
-from tasks.data.task import check_source, land_source, take_snapshot
 
 from flows.entry import Opened, Request, opened, run_name
 from tasks.data.results import Snapshot
+from tasks.data.task import check_source, land_source, take_snapshot
 
 
 @flow(name="prepare", flow_run_name=run_name)

@@ -6,8 +6,16 @@ from prefect import flow
 
 from flows.entry import Opened, Request, opened, run_name
 from flows.train import Trained, train_steps
+from tasks.features.task import fill_online_store
 from tasks.release.results import Release
-from tasks.release.task import package_release, promote_release, require_promotion, seal_release, smoke_release
+from tasks.release.task import (
+    package_release,
+    promote_release,
+    register_release,
+    require_promotion,
+    seal_release,
+)
+from tasks.serve.task import retire_others, serve_and_smoke
 
 
 @flow(name="release", flow_run_name=run_name)
@@ -24,6 +32,10 @@ def release_steps(run: Opened, trained: Trained) -> Release:
     folder = seal_release(
         trained.candidate, trained.verdict, case.target, case.kind, run.lineage, trained.snapshot, here.state
     )
-    bento = package_release(folder, here.state)
-    smoke_release(folder, bento, here)
-    return promote_release(folder, here.tracking)
+    package_release(folder, here.state)
+    release = register_release(folder, here.tracking)
+    online = fill_online_store(case.features, trained.snapshot, here.state, here.online_store)
+    serve_and_smoke(release, online, here)
+    promote_release(release, here.tracking)
+    retire_others(release, here)
+    return release

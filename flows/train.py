@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from prefect import flow
-from tasks.evaluate.task import judge_candidate
 
 from flows.entry import Opened, Request, opened, run_name
 from flows.prepare import prepare_steps
 from tasks.data.results import Snapshot
 from tasks.evaluate.results import Verdict
+from tasks.evaluate.task import judge_candidate
 from tasks.features.task import training_frame
 from tasks.foundation.config import Result
 from tasks.release.task import find_champion

@@ -31,3 +31,13 @@ class Snapshot(Result):
     rows: dict[str, int]  # by source
     quarantined: dict[str, int]  # by source
     docs: dict[str, Path]  # Data Docs by source
+
+
+class Checked(Result):
+    """The validated batches of one source."""
+
+    source: str
+    files: dict[str, Path]  # by batch
+    rows: int
+    quarantined: int
+    validation: Validation  # of this run

@@ -88,23 +88,25 @@ def land(name: str, source: Source, folder: Path, raw: Path) -> Landing:
 
 
 def cut(batch: Batch, source: Source, as_of: datetime, out: Path) -> Path | None:
-    """The batch as it was known at `as_of`: the delivered file once complete, else a file `out` without what came later.
+    """The batch as it was known at `as_of`; None when nothing of it was known yet.
 
-    None when nothing of it was known yet.
+    That is the delivered file once it is complete, else a file `out` without what came later.
     """
     if batch.first_known is None or (batch.last_known and batch.last_known <= as_of):
         return batch.path
     if batch.first_known > as_of:
         return None
-    late = {column: moment for moment, columns in source.late.items() for column in columns}
+    known = f'"{source.known_at or source.time}"'
     masks = ", ".join(
-        f'CASE WHEN "{moment}" <= $as_of THEN "{column}" END AS "{column}"' for column, moment in late.items()
+        f'CASE WHEN "{moment}" <= $as_of THEN "{column}" END AS "{column}"'
+        for moment, columns in source.late.items()
+        for column in columns
     )
-    select = f"* REPLACE ({masks})" if masks else "*"
+    columns = f"* REPLACE ({masks})" if masks else "*"
     with whole(out) as temporary, _connect() as db:
         db.execute(
-            f'CREATE TABLE known AS SELECT {select} FROM read_parquet($path) WHERE "{source.known_at or source.time}" <= $as_of',
-            {"as_of": as_of, "path": str(batch.path)} if masks else {"as_of": as_of, "path": str(batch.path)},
+            f"CREATE TABLE known AS SELECT {columns} FROM read_parquet($path) WHERE {known} <= $as_of",
+            {"as_of": as_of, "path": str(batch.path)},
         )
         _copy(db, f"SELECT * FROM known ORDER BY {_order(source)}", temporary)
     return out

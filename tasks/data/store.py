@@ -37,25 +37,27 @@ def store_snapshot(
     """
     key = digest_of({source: {name: file_digest(p) for name, p in files.items()} for source, files in batches.items()})
     folder = store / "snapshots" / case / key[:16]
-    with lock(store.parent / "locks" / "dvc", "The snapshot store", wait=True):  # DVC breaks under concurrent writers
-        with _repository(store, remote) as repo:
-            if not folder.with_suffix(".dvc").is_file() or not folder.is_dir():
-                with whole(folder) as temporary:
-                    for source, files in batches.items():
-                        (temporary / source).mkdir(parents=True)
-                        for name, path in files.items():
-                            os.link(path, temporary / source / f"{name}.parquet")
-                repo.add(str(folder))
-            digest = _digest(folder.with_suffix(".dvc"))
-            try:
-                repo.push([str(folder)])
-            except Exception as error:
-                raise Unavailable(
-                    "The snapshot could not be pushed; it is kept locally.",
-                    where=f"DVC remote {remote}",
-                    found=f"{type(error).__name__}: {error}",
-                    todo="Check the remote (DRIFTLINE_DVC_REMOTE) and its credentials, and start again.",
-                ) from error
+    with (
+        lock(store.parent / "locks" / "dvc", "The snapshot store", wait=True),  # DVC breaks under concurrent writers
+        _repository(store, remote) as repo,
+    ):
+        if not folder.with_suffix(".dvc").is_file() or not folder.is_dir():
+            with whole(folder) as temporary:
+                for source, files in batches.items():
+                    (temporary / source).mkdir(parents=True)
+                    for name, path in files.items():
+                        os.link(path, temporary / source / f"{name}.parquet")
+            repo.add(str(folder))
+        digest = _digest(folder.with_suffix(".dvc"))
+        try:
+            repo.push([str(folder)])
+        except Exception as error:
+            raise Unavailable(
+                "The snapshot could not be pushed; it is kept locally.",
+                where=f"DVC remote {remote}",
+                found=f"{type(error).__name__}: {error}",
+                todo="Check the remote (DRIFTLINE_DVC_REMOTE) and its credentials, and start again.",
+            ) from error
     return Snapshot(case=case, as_of=as_of, digest=digest, path=folder, rows=rows, quarantined=quarantined, docs=docs)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from tasks.data.results import Snapshot
 from tasks.evaluate.results import Verdict
 from tasks.foundation.errors import GateFailed, InputError
-from tasks.foundation.settings import ROOT, Settings, environment
+from tasks.foundation.settings import ROOT
 from tasks.foundation.task import stage
 from tasks.foundation.tracking import Tracking
 from tasks.release.results import Release
@@ -50,7 +50,13 @@ def require_promotion(case: str, verdict: Verdict) -> None:
 
 @stage("seal the release", lambda folder: folder.name)
 def seal_release(
-    candidate: Candidate, verdict: Verdict, target: Target, kind: str, lineage: dict[str, str], snapshot: Snapshot, state: Path
+    candidate: Candidate,
+    verdict: Verdict,
+    target: Target,
+    kind: str,
+    lineage: dict[str, str],
+    snapshot: Snapshot,
+    state: Path,
 ) -> Path:
     """Write the manifest with its digest, beside the weights."""
     from tasks.data.store import pointer
@@ -67,19 +73,18 @@ def package_release(folder: Path, state: Path) -> str:
     return package(folder, state / "bentoml", ROOT / "requirements.lock")
 
 
-@stage("smoke-test over HTTP", lambda f: f"{f['ms_per_request']:.1f} ms a request", cache=False)
-def smoke_release(folder: Path, bento: str, settings: Settings) -> dict[str, float]:
-    """Serve the Bento and compare its answers with the offline predictions."""
-    from tasks.release.smoke import smoke_bento
+@stage("register", lambda release: f"version {release.version}, challenger", cache=False)
+def register_release(folder: Path, tracking: Tracking) -> Release:
+    """Make the release a version of the case's model in MLflow's registry."""
+    from tasks.release.registry import register
 
-    return smoke_bento(folder, bento, environment(settings), settings.state / "logs" / f"{bento.replace(':', '-')}.log")
+    return register(tracking, folder)
 
 
-@stage("promote to champion", lambda r: f"version {r.version}", cache=False)
-def promote_release(folder: Path, tracking: Tracking) -> Release:
-    """Register the release and move the champion alias, last of all."""
-    from tasks.release.registry import promote, register
+@stage("promote to champion", lambda version: f"version {version}", cache=False)
+def promote_release(release: Release, tracking: Tracking) -> str:
+    """Move the champion alias, last of all."""
+    from tasks.release.registry import promote
 
-    release = register(tracking, folder)
     promote(tracking, release)
-    return release
+    return release.version

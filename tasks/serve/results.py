@@ -14,3 +14,10 @@ class Service(Result):
     pid: int | None
     uptime_s: float | None
     log: str
+
+
+class Served(Result):
+    """A release that passed its smoke test."""
+
+    address: str  # empty: it was served for the test only
+    figures: dict[str, float]

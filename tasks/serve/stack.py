@@ -6,7 +6,8 @@ import contextlib
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from tasks.foundation.errors import Unavailable
@@ -17,6 +18,7 @@ from tasks.release.process import free_port, serve_command, tail, wait_until_rea
 from tasks.release.results import Release
 from tasks.serve.prefect_database import seed
 from tasks.serve.results import Service
+from tasks.serve.service import ONLINE_MOMENT, ONLINE_REPOSITORY, ONLINE_STORE
 from tasks.serve.supervision import Program, Supervisor
 
 Tell = Callable[[Service], None]
@@ -49,7 +51,7 @@ def start(settings: Settings) -> None:
                     supervisor.put(_on_port(program, free_port(program.host)))
         if any(program.name == "prefect" for program, _ in servers):
             seed(settings.state / "prefect")
-        supervisor.start(environment(settings))
+        supervisor.start(_environment(settings))
         for program, _ in servers:
             if supervisor.programs().get(program.name) != program:
                 supervisor.put(program)
@@ -82,6 +84,11 @@ def down(settings: Settings) -> bool:
         return Supervisor(settings.state).stop()
 
 
+def runs(settings: Settings) -> bool:
+    """Is the stack of this state folder up?"""
+    return Supervisor(settings.state).pid() is not None
+
+
 def state(settings: Settings) -> list[Service]:
     """Each service of the stack, whether it runs or not, asked just now."""
     supervisor = Supervisor(settings.state)
@@ -92,11 +99,19 @@ def state(settings: Settings) -> list[Service]:
     ]
 
 
-def serve_release(settings: Settings, release: Release, online_repository: str = "", patience: float = 120) -> str:
+def serve_release(
+    settings: Settings,
+    release: Release,
+    online_repository: Path | str | None = None,
+    online_moment: datetime | None = None,
+    patience: float = 120,
+) -> str:
     """Serve a release under the supervisor, beside those that are served already, and give its address once ready.
 
-    `online_repository` is the folder that left-out features are looked up in. A release that is served already keeps
-    its process. Raises: Unavailable with the end of its log when it does not get ready; it is then stopped again.
+    `online_repository` is what materialise() gave: left-out features are looked up there, as of `online_moment` or
+    now. A release that is served already keeps its process, unless these differ.
+
+    Raises: Unavailable with the end of its log when it does not get ready; it is then stopped again.
     """
     supervisor = Supervisor(settings.state)
     name = program_name(release.case, release.digest)
@@ -105,11 +120,11 @@ def serve_release(settings: Settings, release: Release, online_repository: str =
         known = supervisor.programs().get(name)
         keeps = known is not None and (_runs(supervisor.processes(), name) or not _taken(known.host, known.port))
         port = known.port if known and keeps else free_port(settings.host)
-        program = _release_program(settings, release, online_repository, port)
+        program = _release_program(settings, release, port, online_repository, online_moment)
         since = log.stat().st_size if log.is_file() else 0
         if program != known:
             supervisor.put(program)
-        supervisor.start(environment(settings))
+        supervisor.start(_environment(settings))
         supervisor.run(name)
     try:
         wait_until_ready(
@@ -121,10 +136,15 @@ def serve_release(settings: Settings, release: Release, online_repository: str =
             since=since,
         )
     except Unavailable:
-        with _changing(settings):
-            supervisor.remove(name)
+        stop_release(settings, release)
         raise
     return program.address
+
+
+def stop_release(settings: Settings, release: Release) -> None:
+    """Stop and forget a served release."""
+    with _changing(settings):
+        Supervisor(settings.state).remove(program_name(release.case, release.digest))
 
 
 def address_of(settings: Settings, release: Release) -> str | None:
@@ -171,14 +191,27 @@ def _servers(settings: Settings) -> Sequence[tuple[Program, str]]:
             host=settings.host,
             port=settings.mlflow_port,
             health="/health",
-            environment={"DRIFTLINE_STATE": str(settings.state)},
             starts_with_supervisor=False,
         )
         servers.append((program, "DRIFTLINE_MLFLOW_PORT"))
     return servers
 
 
-def _release_program(settings: Settings, release: Release, online: str, port: int) -> Program:
+def _environment(settings: Settings) -> dict[str, str]:
+    """What supervisord and so all programs get; secrets are among it, and only in here."""
+    ours = {
+        "DRIFTLINE_STATE": str(settings.state),
+        "DRIFTLINE_HOST": settings.host,
+        "DRIFTLINE_TRACKING_URL": settings.tracking_url,
+        "DRIFTLINE_ARTIFACTS_URL": settings.artifacts_url,
+        ONLINE_STORE: settings.online_store,
+    }
+    return {**environment(settings), **ours}
+
+
+def _release_program(
+    settings: Settings, release: Release, port: int, online: Path | str | None, moment: datetime | None
+) -> Program:
     name = program_name(release.case, release.digest)
     home = settings.state / "supervisor" / "homes" / name
     home.mkdir(parents=True, exist_ok=True)
@@ -187,7 +220,9 @@ def _release_program(settings: Settings, release: Release, online: str, port: in
         "OMP_NUM_THREADS": "1",  # one row is slower with more
     }
     if online:
-        variables["DRIFTLINE_ONLINE_REPO"] = online
+        variables[ONLINE_REPOSITORY] = str(online)
+    if moment:
+        variables[ONLINE_MOMENT] = moment.isoformat()
     bento = bento_folder(settings.state / "bentoml", release.bento)
     return Program(
         name=name,
@@ -246,7 +281,7 @@ def _taken(host: str, port: int) -> bool:
 
 
 @contextlib.contextmanager
-def _changing(settings: Settings):
+def _changing(settings: Settings) -> Iterator[None]:
     """One change of the stack at a time."""
     with lock(settings.state / "supervisor" / "changing.lock", "The local stack", wait=True):
         yield

@@ -1,0 +1,39 @@
+"""Prefect tasks of the serve room. Nothing in the Bento imports this file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks.foundation.errors import DriftlineError
+from tasks.foundation.settings import Settings, environment
+from tasks.foundation.task import stage
+from tasks.release.results import Release
+from tasks.serve.results import Served
+
+
+@stage("serve and smoke-test", lambda s: f"{s.figures['ms_per_request']:.1f} ms a request {s.address}", cache=False)
+def serve_and_smoke(release: Release, online: Path | None, settings: Settings) -> Served:
+    """Serve the Bento and require that it answers over HTTP as it did offline; the old champion goes on serving.
+
+    With the local stack up, the process stays, supervised; without, it is stopped after the test.
+    """
+    from tasks.release.smoke import smoke, smoke_bento
+    from tasks.serve import stack
+
+    if not stack.runs(settings):
+        log = settings.state / "logs" / f"smoke-{release.case}.log"
+        return Served(address="", figures=smoke_bento(release.folder, release.bento, environment(settings), log))
+    address = stack.serve_release(settings, release, str(online or ""))
+    try:
+        return Served(address=address, figures=smoke(release.folder, address))
+    except DriftlineError:
+        stack.stop_release(settings, release)
+        raise
+
+
+@stage("retire the old champion", lambda names: ", ".join(names) or "there was none", cache=False)
+def retire_others(release: Release, settings: Settings) -> list[str]:
+    """Stop the case's other releases, now that this one is champion."""
+    from tasks.serve import stack
+
+    return stack.retire(settings, release.case, release.digest) if stack.runs(settings) else []
