@@ -27,13 +27,13 @@ from pathlib import Path
 from tasks.features.results import Frame
 from tasks.train import tabular
 from tests.train.frames import AS_OF, BY_HASH, CLASSES, LINEAGE, TEXTS, boosting
-where, mark, at = sys.argv[2], sys.argv[3], sys.argv[4]
+where, case, at = sys.argv[2], sys.argv[3], sys.argv[4]
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 if at:
     setattr(tabular, at, die)
 frame = Frame.model_validate_json(sys.argv[1])
-made = tabular.train("clients", AS_OF, frame, CLASSES, boosting(TEXTS, BY_HASH), Path(where), {**LINEAGE, "mark": mark})
+made = tabular.train(case, AS_OF, frame, CLASSES, boosting(TEXTS, BY_HASH), Path(where), LINEAGE)
 print(made.model_dump_json())
 """
 
@@ -43,15 +43,14 @@ def frame(tmp_path_factory: pytest.TempPathFactory) -> Frame:
     return frame_of(clients(), tmp_path_factory.mktemp("frame"))
 
 
-def made(frame: Frame, state: Path, mark: str = "", config: Train | None = None, case: str = "clients") -> Candidate:
-    declared = config or boosting(TEXTS, BY_HASH)
-    return train(case, AS_OF, frame, CLASSES, declared, state, {**LINEAGE, "mark": mark})
+def made(frame: Frame, state: Path, case: str = "clients", config: Train | None = None) -> Candidate:
+    return train(case, AS_OF, frame, CLASSES, config or boosting(TEXTS, BY_HASH), state, LINEAGE)
 
 
-def elsewhere(frame: Frame, state: Path, mark: str, at: str = "") -> subprocess.Popen[str]:
+def elsewhere(frame: Frame, state: Path, case: str, at: str = "") -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONHASHSEED": "1"}
     return subprocess.Popen(
-        [sys.executable, "-c", ANOTHER_PROCESS, frame.model_dump_json(), str(state), mark, at],
+        [sys.executable, "-c", ANOTHER_PROCESS, frame.model_dump_json(), str(state), case, at],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
@@ -59,10 +58,10 @@ def elsewhere(frame: Frame, state: Path, mark: str, at: str = "") -> subprocess.
     )
 
 
-def runs(state: Path, candidate: Candidate, case: str = "clients") -> list[str]:
+def runs(state: Path, candidate: Candidate) -> list[str]:
     """Statuses of the runs that computed this candidate."""
     client = client_of(Tracking.under(state))
-    experiment = client.get_experiment_by_name(case)
+    experiment = client.get_experiment_by_name(candidate.case)
     key = client.get_run(candidate.run_id).data.tags[KEY]
     found = client.search_runs([experiment.experiment_id], f"tags.`{KEY}` = '{key}'")
     return sorted(run.info.status for run in found)
@@ -80,14 +79,14 @@ def test_equal_inputs_give_equal_weights_and_metrics_in_any_process(frame: Frame
     metrics = [client.get_run(candidate.run_id).data.metrics for candidate in found]
     assert metrics[0] == metrics[1]
     assert metrics[0]["holdout_auc"] > 0.7
-    assert made(frame, state, "seed", boosting(TEXTS, BY_HASH, max_features=0.5)).weights_digest != here.weights_digest
+    assert made(frame, state, config=boosting(TEXTS, BY_HASH, max_features=0.5)).weights_digest != here.weights_digest
 
 
 def test_the_same_training_is_not_done_twice(frame: Frame, state: Path) -> None:
-    """The folder answers, also for a later moment; a file that was touched is trained again, to the same bytes."""
+    """The folder answers, for a later moment or commit too; a file that was touched is made again, the same."""
     first = made(frame, state)
     later = AS_OF.replace(day=2)
-    again = train("clients", later, frame, CLASSES, boosting(TEXTS, BY_HASH), state, {**LINEAGE, "mark": ""})
+    again = train("clients", later, frame, CLASSES, boosting(TEXTS, BY_HASH), state, {**LINEAGE, "commit": "f" * 40})
     assert again == first.model_copy(update={"as_of": later})
     (first.folder / "model.skops").write_bytes(b"touched")
     renewed = made(frame, state)
@@ -102,20 +101,18 @@ def test_a_training_killed_anywhere_ends_as_if_undisturbed(frame: Frame, state: 
     """kill -9 leaves nothing half-written; started again, the orphan is ended as KILLED and the result is the same."""
     process = elsewhere(frame, state, at, at=at)
     assert process.wait(timeout=120) == -9
-    candidates = state / "candidates" / "clients"
-    before = {path for path in candidates.iterdir() if not path.name.startswith(".")} if candidates.exists() else set()
+    assert not list((state / "candidates" / at).glob("[!.]*"))
     after = made(frame, state, at)
-    assert after.folder not in before
     assert runs(state, after) == ["FINISHED", "KILLED"]
     assert after.weights_digest == made(frame, state, "here").weights_digest
 
 
 def test_a_run_killed_before_its_end_is_ended(frame: Frame, state: Path) -> None:
     """When the folder is there, all is logged: the run only lacks its end."""
-    candidate = made(frame, state, "last moment")
+    candidate = made(frame, state, "late")
     client = client_of(Tracking.under(state))
     client.update_run(candidate.run_id, "RUNNING")
-    assert made(frame, state, "last moment") == candidate
+    assert made(frame, state, "late") == candidate
     assert runs(state, candidate) == ["FINISHED"]
 
 
@@ -170,7 +167,7 @@ def test_what_the_data_does_not_allow_is_said_and_leaves_nothing(frame: Frame, s
     numbers = frame_of(clients()[["example_id", "limit_bal", "age", "target"]], tmp_path)
     config = Train(family="sklearn.linear_model.LogisticRegression", split=BY_HASH, threads=1)
     with pytest.raises(CaseError, match="takes no missing values") as caught:
-        made(numbers, state, config=config, case="gaps")
+        made(numbers, state, "gaps", config)
     assert "limit_bal (13.0% missing)" in str(caught.value)
     client = client_of(Tracking.under(state))
     experiment = client.get_experiment_by_name("gaps")
