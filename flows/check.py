@@ -13,9 +13,8 @@ def check(name: str, profile: str | None = None) -> str:
     """
     case = load(name, settings().cases, profile)
     from tasks.data.expectations import check_expectations
-    from tasks.evaluate.gates import check_gates
-
     from tasks.data.sources import locate
+    from tasks.evaluate.gates import check_gates
     from tasks.train.pipeline import check_training
 
     for source, config in case.data.sources.items():

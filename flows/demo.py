@@ -62,7 +62,7 @@ def _summary(case: str, told: list[tuple[str, list[Step], str]], seconds: float)
     table = Table("step", "seconds", "what came of it", title="What happened", box=None, pad_edge=False)
     for title, steps, outcome in told:
         table.add_row(f"[bold]{title}[/]", f"{sum(s.seconds or 0 for s in steps):.1f}", f"[bold]{outcome}[/]")
-        for step in steps:
+        for step in [step for step in steps if not step.cached]:
             table.add_row(f"  {step.title}", "cached" if step.cached else f"{step.seconds or 0:.1f}", step.figure)
     console.print()
     console.print(table)

@@ -7,6 +7,7 @@ from prefect import flow
 from flows.entry import Opened, Request, opened, run_name
 from flows.predict import predict_steps
 from flows.prepare import prepare_steps
+from tasks.data.results import Snapshot
 from tasks.features.task import window_frame
 from tasks.monitor.results import Decision
 from tasks.monitor.task import decide_on, measure_window
@@ -17,13 +18,12 @@ from tasks.release.task import require_champion
 def monitor(request: Request) -> Decision:
     """Predict what is missing, join the outcomes that have arrived, measure, and decide: ignore, alert or retrain."""
     with opened(request) as run:
-        return monitor_steps(run)
+        return monitor_steps(run, prepare_steps(run))
 
 
-def monitor_steps(run: Opened) -> Decision:
+def monitor_steps(run: Opened, snapshot: Snapshot) -> Decision:
     case, here = run.case, run.settings
     champion = require_champion(case.name, here.tracking, here.state)
-    snapshot = prepare_steps(run)
     predictions = predict_steps(run, snapshot, champion)
     start = max(champion.as_of, run.as_of - case.monitor.window)
     frame = window_frame(

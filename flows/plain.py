@@ -27,9 +27,10 @@ def _prepared(run: Opened) -> dict[str, object]:
 
 
 def _trained(run: Opened) -> dict[str, object]:
+    from flows.prepare import prepare_steps
     from flows.train import train_steps
 
-    trained = train_steps(run)
+    trained = train_steps(run, prepare_steps(run))
     return {
         "weights": trained.candidate.weights_digest,
         "decision": trained.verdict.decision,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.entry import Opened, Request, opened, run_name
+from flows.prepare import prepare_steps
 from flows.train import Trained, train_steps
 from tasks.features.task import fill_online_store
 from tasks.release.results import Release
@@ -13,6 +14,7 @@ from tasks.release.task import (
     promote_release,
     register_release,
     require_promotion,
+    same_champion,
     seal_release,
 )
 from tasks.serve.task import retire_others, serve_and_smoke
@@ -22,18 +24,21 @@ from tasks.serve.task import retire_others, serve_and_smoke
 def release(request: Request) -> Release:
     """Prepare, train, judge; then seal, package, serve, smoke-test, and only then move the champion alias."""
     with opened(request) as run:
-        return release_steps(run, train_steps(run))
+        return release_steps(run, train_steps(run, prepare_steps(run)))
 
 
 def release_steps(run: Opened, trained: Trained) -> Release:
     """Raises: GateFailed when the verdict is not to promote; the champion stays."""
     case, here = run.case, run.settings
-    require_promotion(case.name, trained.verdict)
-    folder = seal_release(
-        trained.candidate, trained.verdict, case.target, case.kind, run.lineage, trained.snapshot, here.state
-    )
-    package_release(folder, here.state)
-    release = register_release(folder, here.tracking)
+    # a run started again after the champion alias moved has nothing to release, only to serve
+    release = same_champion(trained.candidate, run.lineage, here.tracking, here.state)
+    if release is None:
+        require_promotion(case.name, trained.verdict)
+        folder = seal_release(
+            trained.candidate, trained.verdict, case.target, case.kind, run.lineage, trained.snapshot, here.state
+        )
+        package_release(folder, here.state)
+        release = register_release(folder, here.tracking)
     online = fill_online_store(case.features, trained.snapshot, here.state, here.online_store)
     serve_and_smoke(release, online, here)
     promote_release(release, here.tracking)

@@ -28,12 +28,11 @@ class Trained(Result):
 def train(request: Request) -> Trained:
     """Prepare, build features, train a candidate and judge it against the gates and the champion."""
     with opened(request) as run:
-        return train_steps(run)
+        return train_steps(run, prepare_steps(run))
 
 
-def train_steps(run: Opened) -> Trained:
+def train_steps(run: Opened, snapshot: Snapshot) -> Trained:
     case, state = run.case, run.settings.state
-    snapshot = prepare_steps(run)
     frame = training_frame(case.features, case.target.column, case.evaluate.slices, snapshot, state)
     candidate = train_candidate(
         case.name, run.as_of, frame, case.target, case.train, state, run.lineage, run.settings.tracking

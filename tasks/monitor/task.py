@@ -14,7 +14,7 @@ from tasks.release.results import Release
 from tasks.train.config import Target
 
 
-@stage("measure {start:%Y-%m-%d} to {as_of:%Y-%m-%d}", lambda signal: _figures(signal))
+@stage("measure {start:%Y-%m-%d} to {as_of:%Y-%m-%d}", lambda signal: _figures(signal), cache=False)
 def measure_window(
     release: Release,
     target: Target,

@@ -33,6 +33,13 @@ def require_champion(case: str, tracking: Tracking, state: Path) -> Release:
     return found
 
 
+def same_champion(candidate: Candidate, lineage: dict[str, str], tracking: Tracking, state: Path) -> Release | None:
+    """The champion, if it was made of this very candidate."""
+    from tasks.release.registry import is_champion
+
+    return is_champion(tracking, state, candidate, lineage)
+
+
 def require_promotion(case: str, verdict: Verdict) -> None:
     """Stop at the gate.
 
