@@ -17,8 +17,9 @@ from tasks.foundation.settings import ROOT
 from tasks.release.seal import GOLDEN, MANIFEST, MODEL, verify
 
 ENTRY = "tasks.serve.service"
-DIRECT = ("bentoml", "numpy", "pydantic", "pydantic-settings", "PyYAML", "scikit-learn", "scipy", "skops")
-LOOKUP = ("feast", "pandas")
+ONLINE = ("tasks.features.online", "tasks.features.online_store", "tasks.features.offline_store")  # Feast names two
+DIRECT = ("bentoml", "numpy", "pydantic", "scikit-learn", "scipy", "skops")
+LOOKUP = ("duckdb", "feast", "pandas", "pyarrow", "PyYAML", "redis")
 
 # Run in a process of its own, since BentoML changes its folder, imports the service and keeps both for good.
 BUILD = "import bentoml, json, sys; bentoml.bentos.build(**json.loads(sys.argv[1]))"
@@ -62,7 +63,7 @@ def _build(work: Path, folder: Path, case: str, version: str, requirements_lock:
     looks_up = any(column["origin"] != "request" for column in manifest["sealed"]["columns"])
     for name in (MANIFEST, MODEL, GOLDEN):
         _copy(folder / name, context / name)
-    for source in modules_of(ENTRY, without=() if looks_up else ("tasks.features.online",)):
+    for source in modules_of(ENTRY, *ONLINE) if looks_up else modules_of(ENTRY, without=ONLINE):
         _copy(source, context / source.relative_to(ROOT))
     write_text(context / "service.py", SERVICE)
     arguments = {
@@ -104,10 +105,10 @@ def _build(work: Path, folder: Path, case: str, version: str, requirements_lock:
     return built
 
 
-def modules_of(entry: str, without: Iterable[str] = ()) -> list[Path]:
-    """The files of our own modules that `entry` imports, in functions too, directly or not, and their packages."""
+def modules_of(*entries: str, without: Iterable[str] = ()) -> list[Path]:
+    """The files of our own modules that the entries import, in functions too, directly or not, and their packages."""
     found: dict[str, Path] = {}
-    left = [entry]
+    left = [*entries]
     while left:
         name = left.pop()
         path = ROOT.joinpath(*name.split("."))

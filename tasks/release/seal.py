@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,7 @@ def seal(
         recorded = {
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "run_id": candidate.run_id,
+            "versions": {name: version(name) for name in ("mlflow", "bentoml", "scikit-learn", "skops")},
             "rows": {"train": candidate.train_rows, "holdout": candidate.holdout_rows},
             "metrics": verdict.metrics,
             "observed": {c.name: {"value": c.observed, "note": c.note} for c in verdict.criteria},

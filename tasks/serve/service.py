@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anyio import to_thread
 from pydantic import ValidationError
 
-from tasks.foundation.errors import DriftlineError, InputError
+from tasks.foundation.errors import DriftlineError, InputError, Unavailable
 from tasks.serve.schema import ReleaseAnswer, Schema, make_schema
 
 if TYPE_CHECKING:
@@ -19,9 +20,14 @@ if TYPE_CHECKING:
     from starlette.requests import Request as HttpRequest
     from starlette.responses import Response
 
-ONLINE = "DRIFTLINE_ONLINE_REPO"  # folder of the feature repository to look left-out features up in
+# Environment variables. They say where features that requests leave out are looked up.
+ONLINE_REPOSITORY = "DRIFTLINE_ONLINE_REPO"  # folder that materialise() gave; empty: nothing is looked up
+ONLINE_STORE = "DRIFTLINE_ONLINE_STORE"  # the platform's setting
+ONLINE_MOMENT = "DRIFTLINE_ONLINE_MOMENT"  # ISO; the moment that lookups pretend to be at, for replays; empty: now
 INLINE_ROWS = 64  # more rows are scored in a thread, so that other requests and health checks are answered meanwhile
 MOST_PROBLEMS = 20
+
+LookUp = Callable[[Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Any]]]  # join keys to all views' features
 
 
 def make_service(folder: Path) -> Service[Any]:
@@ -56,6 +62,7 @@ def make_service(folder: Path) -> Service[Any]:
             from tasks.train.model_file import load
 
             self.model = load(folder / "model.skops")
+            self.look_up = online_features() if schema.views else None
             check_golden(self.model, schema, golden)
 
         @bentoml.api(route="/predict", input_spec=Request, output_spec=Answer)
@@ -65,11 +72,13 @@ def make_service(folder: Path) -> Service[Any]:
                 if isinstance(rows, ValidationError):
                     raise rows
                 if len(rows) > INLINE_ROWS or needs_lookup(schema, rows):
-                    predictions = await to_thread.run_sync(answer_rows, self.model, schema, rows)
+                    predictions = await to_thread.run_sync(answer_rows, self.model, schema, rows, self.look_up)
                 else:
                     predictions = answer_rows(self.model, schema, rows)
             except (ValidationError, InputError) as error:
                 return JSONResponse(refusal(error), status_code=400)
+            except Unavailable as error:
+                return JSONResponse({"error": error.what}, status_code=503)
             return JSONResponse({"release": about.release, "predictions": predictions})
 
         @bentoml.api(route="/release", output_spec=ReleaseAnswer)
@@ -109,17 +118,17 @@ def refusal(error: ValidationError | InputError) -> dict[str, Any]:
     return {"error": f"Problems in the request: {len(problems)}.", "detail": problems[:MOST_PROBLEMS]}
 
 
-def answer_rows(model: Any, schema: Schema, rows: Sequence[Any]) -> list[dict[str, Any]]:
+def answer_rows(model: Any, schema: Schema, rows: Sequence[Any], look_up: LookUp | None = None) -> list[dict[str, Any]]:
     """Score validated rows, one answer each.
 
-    Raises: pydantic's ValidationError, naming row and column, where features are missing and can't be looked up.
+    Raises: ValidationError, naming row and column, where features are missing and can't be looked up.
     """
     from tasks.train.model_file import predict
 
     names = schema.attributes
     values = {column: [getattr(row, names[column]) for row in rows] for column in schema.columns}
     if needs_lookup(schema, rows):
-        fill_features(schema, rows, values)
+        fill_features(schema, rows, values, look_up)
     predictions = predict(model, values).tolist()
     identity = names["example_id"]
     return [
@@ -133,45 +142,46 @@ def needs_lookup(schema: Schema, rows: Sequence[Any]) -> bool:
     return any(not features <= row.model_fields_set for row in rows)
 
 
-def fill_features(schema: Schema, rows: Sequence[Any], values: Mapping[str, list[Any]]) -> None:
-    """Look up the features of views that rows leave out, by their join keys, and put them into `values`."""
-    repository = os.environ.get(ONLINE, "")
-    wanted: dict[str, list[int]] = {}
+def fill_features(schema: Schema, rows: Sequence[Any], values: Mapping[str, list[Any]], look_up: LookUp | None) -> None:
+    """Put the features of views that rows leave out into `values`, looked up by the views' join keys."""
+    names = schema.attributes
+    wanted: dict[int, list[str]] = {}
     problems: list[tuple[int, str, str]] = []
     for position, row in enumerate(rows):
         for view, (keys, features) in schema.views.items():
-            absent = [name for name in features if schema.attributes[name] not in row.model_fields_set]
-            if not absent:
-                continue
-            without = [key for key in keys if getattr(row, schema.attributes[key]) is None]
-            if not repository:
+            absent = [name for name in features if names[name] not in row.model_fields_set]
+            if absent and look_up is None:
                 why = "is missing, and this service has no online store to look it up in"
                 problems += [(position, name, why) for name in absent]
-            elif len(absent) < len(features):
-                why = f"is missing; give all features of {view} or none"
-                problems += [(position, name, why) for name in absent]
-            elif without:
+            elif absent and len(absent) < len(features):
+                problems += [(position, name, f"is missing; give all features of {view} or none") for name in absent]
+            elif absent:
+                without = [key for key in keys if getattr(row, names[key]) is None]
                 problems += [(position, key, f"is needed to look up the features of {view}") for key in without]
-            else:
-                wanted.setdefault(view, []).append(position)
-    if problems:
+                wanted.setdefault(position, []).extend(features)
+    if problems or look_up is None:
         raise _missing(problems)
-    for view, positions in wanted.items():
-        keys, features = schema.views[view]
-        entities = [{key: getattr(rows[p], schema.attributes[key]) for key in keys} for p in positions]
-        found = look_up(Path(repository), view, features, entities)
-        for name in features:
-            for position, value in zip(positions, found[name], strict=True):
-                values[name][position] = value
+    keys_of_all = sorted({key for keys, _ in schema.views.values() for key in keys})
+    entities = [{key: getattr(rows[position], names[key]) for key in keys_of_all} for position in wanted]
+    for (position, sought), found in zip(wanted.items(), look_up(entities), strict=True):
+        for name in sought:
+            values[name][position] = found[name]
 
 
-def look_up(
-    repository: Path, view: str, features: Sequence[str], entities: Sequence[Mapping[str, Any]]
-) -> Mapping[str, Sequence[Any]]:
-    """A view's features for entities, from the online store; None where it has no valid value."""
-    from tasks.features.online import lookup
+def online_features() -> LookUp | None:
+    """What looks up features in the online store that the environment names; None when it names none.
 
-    return lookup(repository, view, features, entities)
+    Raises: DriftlineError when it can't be opened.
+    """
+    repository = os.environ.get(ONLINE_REPOSITORY, "")
+    if not repository:
+        return None
+    from tasks.features.online import OnlineFeatures
+
+    online = OnlineFeatures(Path(repository), os.environ.get(ONLINE_STORE, ""))
+    moment = os.environ.get(ONLINE_MOMENT, "")
+    fixed = datetime.fromisoformat(moment) if moment else None
+    return lambda entities: online.lookup(entities, fixed or datetime.now(UTC))
 
 
 def _missing(problems: Sequence[tuple[int, str, str]]) -> ValidationError:

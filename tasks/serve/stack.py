@@ -132,7 +132,7 @@ def serve_release(
             name,
             log,
             patience,
-            alive=lambda: _runs(supervisor.processes(), name),
+            alive=lambda: supervisor.processes().get(name, {}).get("statename") in ("STARTING", "RUNNING"),
             since=since,
         )
     except Unavailable:
@@ -218,6 +218,7 @@ def _release_program(
     variables = {
         "BENTOML_HOME": str(home),  # of its own: a starting server empties the metrics of all others in its home
         "OMP_NUM_THREADS": "1",  # one row is slower with more
+        "PYTHONSAFEPATH": "1",  # the Bento's code answers, not that of the folder it is started in
     }
     if online:
         variables[ONLINE_REPOSITORY] = str(online)

@@ -13,11 +13,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tasks.foundation.errors import Unavailable
+from tasks.foundation.errors import DriftlineError, Unavailable
 from tasks.foundation.settings import ROOT, Settings
 from tasks.foundation.tracking import Tracking
 from tasks.release.process import free_port
 from tasks.release.registry import register
+from tasks.release.smoke import smoke
 from tasks.serve import stack
 from tasks.serve.supervision import Program, Supervisor
 
@@ -59,6 +60,8 @@ def test_the_old_release_answers_until_the_new_one_does(
     assert _answers(first) == old.digest
     assert _answers(address) == new.digest
     assert stack.address_of(settings, new) == address
+    with pytest.raises(DriftlineError, match=r"Another release answers(.|\n)*Service small initialized"):
+        smoke(new.folder, first, Supervisor(settings.state).log(stack.program_name("small", old.digest)))
     assert stack.retire(settings, "small", new.digest) == [stack.program_name("small", old.digest)]
     with pytest.raises(httpx.TransportError):
         _answers(first)
@@ -143,7 +146,6 @@ def test_no_secret_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert "hunter2" not in path.read_text()
 
 
-@pytest.mark.slow
 def test_both_servers(tmp_path: Path) -> None:
     """up tells of each server once it answers, finds it the second time, and down leaves nothing."""
     settings = Settings(state=tmp_path, prefect_port=free_port(), mlflow_port=free_port(), threads=1)
