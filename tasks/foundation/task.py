@@ -6,7 +6,7 @@ import functools
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
@@ -27,13 +27,13 @@ def stage(
     """Make a Prefect task. `title` may name parameters in braces; `figure` tells the result in a few words.
 
     With `cache`, a finished task is not run again for the same inputs and the same code, whatever happened to the run
-    that it was part of. Without, the function is expected to find its own finished work. Outside a flow (in `dvc repro`,
-    a notebook, a test) the function is called as it is.
+    that it was part of. Without, the function is expected to find its own finished work. Outside a flow, as in
+    `dvc repro`, a notebook or a test, the function is called as it is.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        made = task(
-            function,
+        made: Any = task(
+            cast(Any, function),
             name=function.__name__.replace("_", " "),
             task_run_name=title,
             persist_result=cache,
@@ -48,7 +48,7 @@ def stage(
                 if FlowRunContext.get() is None:
                     result = function(*args, **kwargs)
                 else:
-                    state = made(*args, return_state=True, **kwargs)  # type: ignore[call-overload]
+                    state = made(*args, return_state=True, **kwargs)
                     result = state.result()
                     told.cached = state.name == "Cached"
                 told.figure = figure(result)

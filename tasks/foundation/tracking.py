@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.foundation.errors import Unavailable
-from tasks.foundation.files import lock
+from tasks.foundation.files import lock, whole
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,50 +35,61 @@ class Tracking:
         return cls(f"sqlite:///{state / 'mlflow.db'}", (state / "mlflow").absolute().as_uri())
 
 
+@cache
 def client_of(tracking: Tracking) -> MlflowClient:
     """A client of its own for this address; nothing global is set.
 
     Raises: Unavailable when the store does not answer.
     """
-    return _client(tracking.uri)
-
-
-@cache
-def _client(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is down is told in seconds
     import mlflow
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
 
     for name in ("alembic", "mlflow.store.db.utils"):  # a new database announces each migration
         logging.getLogger(name).setLevel(logging.WARNING)
-    try:
-        if uri.startswith("sqlite:///"):
-            path = Path(uri.removeprefix("sqlite:///"))
-            with lock(path.with_name(f".{path.name}.lock"), "MLflow's database", wait=True):
-                return _opened(mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri), path)
-        return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-        raise Unavailable(
-            "MLflow does not answer.",
-            where=uri.split("@")[-1],  # an address may carry a password
-            found=str(error).split("\n")[0],
-            todo="Start the server, or correct DRIFTLINE_TRACKING_URL.",
-        ) from error
+    with answering(tracking.uri):
+        if tracking.uri.startswith("sqlite:///"):
+            _make_tables(Path(tracking.uri.removeprefix("sqlite:///")), tracking.artifacts)
+        client = mlflow.MlflowClient(tracking_uri=tracking.uri, registry_uri=tracking.uri)
+        client.search_experiments(max_results=1)
+    return client
 
 
-def _opened(client: MlflowClient, path: Path) -> MlflowClient:
-    """Make the tables while we hold the lock: two first uses at once break each other.
+def _make_tables(path: Path, artifacts: str) -> None:
+    """Make the database whole or not at all, one process at a time: half of its migrations would never be mended.
 
-    Then readers (the server) and a writer no longer wait for each other: a write-ahead log.
+    A write-ahead log lets a writer and readers (the server) work without waiting for each other.
     """
-    fresh = not path.exists()
-    client.get_experiment_by_name("Default")
-    if fresh:
+    with lock(path.with_name(f".{path.name}.lock"), "MLflow's database", wait=True):
+        if path.exists():
+            return
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        with whole(path) as temporary:
+            SqlAlchemyStore(f"sqlite:///{temporary}", artifacts).engine.dispose()
         connection = sqlite3.connect(path)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.close()
-    return client
+
+
+@contextmanager
+def answering(uri: str) -> Iterator[None]:
+    """Tell what MLflow can't do in our words.
+
+    Raises: Unavailable.
+    """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        raise Unavailable(
+            "MLflow does not answer, or can't store what it is told.",
+            where=uri.split("@")[-1],  # an address may carry a password
+            found=str(error).split("\n")[0],
+            todo="See that its server runs and its disk has space, or correct DRIFTLINE_TRACKING_URL.",
+        ) from error
 
 
 def experiment(client: MlflowClient, tracking: Tracking, name: str) -> str:
@@ -102,11 +113,12 @@ def experiment(client: MlflowClient, tracking: Tracking, name: str) -> str:
 def run(client: MlflowClient, experiment_id: str, key: str, name: str, tags: Mapping[str, str]) -> Iterator[str]:
     """Give the id of a new run; it ends FINISHED, or FAILED or KILLED when the block does not end well.
 
-    Runs with this key that a killed process left RUNNING are ended as KILLED first.
+    Runs with this key that a killed process left RUNNING are ended as KILLED first. Raises: Unavailable.
     """
-    for orphan in running(client, experiment_id, key):
-        client.set_terminated(orphan, "KILLED")
-    created = client.create_run(experiment_id, run_name=name, tags={KEY: key, **tags})
+    with answering(client.tracking_uri):
+        for orphan in running(client, experiment_id, key):
+            client.set_terminated(orphan, "KILLED")
+        created = client.create_run(experiment_id, run_name=name, tags={KEY: key, **tags})
     run_id = created.info.run_id
     try:
         yield run_id
