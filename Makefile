@@ -45,4 +45,5 @@ clean:  ## Remove the virtual environment; state and data stay
 	@$(BIN)/pip install -q --disable-pip-version-check uv "$$(grep '^torch==' requirements.lock)"
 	@$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode -r requirements.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m tasks.serve.prefect_database > /dev/null
 	@touch $@

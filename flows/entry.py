@@ -37,6 +37,7 @@ class Opened:
 
     case: Case
     as_of: datetime
+    replays: bool  # as_of is a moment of the past, not now
     lineage: dict[str, str]
     settings: Settings
 
@@ -49,7 +50,8 @@ def opened(request: Request) -> Iterator[Opened]:
     """
     here = settings()
     case = load(request.case, here.cases, request.profile)
-    as_of = moment(request.as_of or case.as_of)
+    asked = request.as_of or case.as_of
+    as_of, replays = moment(asked), asked is not None
     made_by = read_lineage(ROOT)
     lineage = {
         "commit": made_by.commit,
@@ -58,12 +60,12 @@ def opened(request: Request) -> Iterator[Opened]:
         "case_digest": case.digest,
     }
     if _held.get() == case.name:  # a flow within a flow
-        yield Opened(case, as_of, lineage, here)
+        yield Opened(case, as_of, replays, lineage, here)
         return
     with lock(here.state / "locks" / case.name, f"Case {case.name}"):
         token = _held.set(case.name)
         try:
-            yield Opened(case, as_of, lineage, here)
+            yield Opened(case, as_of, replays, lineage, here)
         finally:
             _held.reset(token)
 

@@ -19,6 +19,9 @@ def start() -> None:
     here = settings()
     with console.status("starting ..."):
         stack.up(here, lambda service: console.print(f"  ready  {service.name:<34} {service.address}"))
+    for champion in _champions(here):
+        if not champion["address"]:
+            console.print(f"  the champion of {champion['case']} is not served: driftline run {champion['case']}")
 
 
 def stop() -> None:
@@ -39,9 +42,15 @@ def tell(as_json: bool) -> None:
     for service in told["services"]:
         table.add_row(service["name"], service["state"], service["address"], service["log"])
     console.print(table if told["services"] else "Nothing runs. Start it: driftline up")
-    table = Table("case", "champion", "as of", "verdict", box=None, pad_edge=False, header_style="dim")
+    table = Table("case", "champion", "as of", "verdict", "address", box=None, pad_edge=False, header_style="dim")
     for champion in told["champions"]:
-        table.add_row(champion["case"], champion["release"][:12], champion["as_of"], champion["verdict"])
+        table.add_row(
+            champion["case"],
+            champion["release"][:12],
+            champion["as_of"],
+            champion["verdict"],
+            champion["address"] or "not served",
+        )
     console.print(table if told["champions"] else "No case has a champion yet. Make one: driftline run CASE")
 
 
@@ -59,6 +68,7 @@ def _services(here: Settings) -> list[dict[str, Any]]:
 def _champions(here: Settings) -> list[dict[str, Any]]:
     from tasks.release.registry import champion
     from tasks.release.seal import read_manifest
+    from tasks.serve import stack
 
     if here.mlflow_uri.startswith("sqlite") and not (here.state / "mlflow.db").exists():
         return []
@@ -68,6 +78,7 @@ def _champions(here: Settings) -> list[dict[str, Any]]:
             "case": case,
             "release": release.digest,
             "as_of": release.as_of.isoformat(),
+            "address": stack.address_of(here, release) or "",
             "verdict": read_manifest(release.folder)["sealed"]["verdict"]["decision"],
         }
         for case, release in found

@@ -40,7 +40,7 @@ def release_steps(run: Opened, trained: Trained) -> Release:
         package_release(folder, here.state)
         release = register_release(folder, here.tracking)
     online = fill_online_store(case.features, trained.snapshot, here.state, here.online_store)
-    serve_and_smoke(release, online, here)
+    serve_and_smoke(release, online, run.as_of if run.replays else None, here)
     promote_release(release, here.tracking)
     retire_others(release, here)
     return release

@@ -147,6 +147,11 @@ def stop_release(settings: Settings, release: Release) -> None:
         Supervisor(settings.state).remove(program_name(release.case, release.digest))
 
 
+def log_of(settings: Settings, release: Release) -> Path:
+    """The log of a served release."""
+    return Supervisor(settings.state).log(program_name(release.case, release.digest))
+
+
 def address_of(settings: Settings, release: Release) -> str | None:
     """Where a release is served now, or None."""
     name = program_name(release.case, release.digest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 from tasks.foundation.errors import DriftlineError
@@ -12,10 +13,11 @@ from tasks.serve.results import Served
 
 
 @stage("serve and smoke-test", lambda s: f"{s.figures['ms_per_request']:.1f} ms a request {s.address}", cache=False)
-def serve_and_smoke(release: Release, online: Path | None, settings: Settings) -> Served:
+def serve_and_smoke(release: Release, online: Path | None, moment: datetime | None, settings: Settings) -> Served:
     """Serve the Bento and require that it answers over HTTP as it did offline; the old champion goes on serving.
 
-    With the local stack up, the process stays, supervised; without, it is stopped after the test.
+    With the local stack up, the process stays, supervised; without, it is stopped after the test. Features that a
+    request leaves out are looked up in the repository `online` as of `moment`, or as of the request.
     """
     from tasks.release.smoke import smoke, smoke_bento
     from tasks.serve import stack
@@ -23,9 +25,9 @@ def serve_and_smoke(release: Release, online: Path | None, settings: Settings) -
     if not stack.runs(settings):
         log = settings.state / "logs" / f"smoke-{release.case}.log"
         return Served(address="", figures=smoke_bento(release.folder, release.bento, environment(settings), log))
-    address = stack.serve_release(settings, release, str(online or ""))
+    address = stack.serve_release(settings, release, online, moment)
     try:
-        return Served(address=address, figures=smoke(release.folder, address))
+        return Served(address=address, figures=smoke(release.folder, address, stack.log_of(settings, release)))
     except DriftlineError:
         stack.stop_release(settings, release)
         raise
