@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.data.config import Expectation, Source
-from tasks.data.expectations import STRUCTURE, build, columns_of, is_row_level
+from tasks.data.expectations import STRUCTURE, UNIQUE, build, columns_of, is_row_level
 from tasks.data.judge import Check
-from tasks.data.quarantine import COPIES, lookup_name, quote, scan
+from tasks.data.quarantine import count_name, lookup_name, quote, scan
 from tasks.foundation.errors import DataError
 
 if TYPE_CHECKING:
     import duckdb
 
 BATCH_COLUMNS = ("batch", "rows", "first", "last", "hours_since_last")
-_UNIQUE = ("column_values_to_be_unique", "compound_columns_to_be_unique")
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def make_checks(db: duckdb.DuckDBPyConnection, source: str, config: Source, refe
             checks.structure.append(_as_stated(at, source, expectation))
             continue
         _require_columns(f"Source {source}", expectation, columns)
-        if _is_on_key(expectation, config):
+        if expectation.expect in UNIQUE and not {"row_condition", "ignore_row_if"} & set(expectation.arguments):
             checks.rows.append(_counted(at, source, expectation))
         elif expectation.values_of and expectation.expect == "column_values_to_be_in_set":
             reference_of(source, expectation, references)
@@ -82,14 +81,14 @@ def _on_key(config: Source) -> Iterator[Expectation]:
     reasons = [e.why for e in config.expectations if _is_on_key(e, config) and e.why]
     why = (reasons or ["the key names one row"])[0]
     if len(config.key) == 1:
-        yield _expectation(_UNIQUE[0], why, column=config.key[0])
+        yield _expectation("column_values_to_be_unique", why, column=config.key[0])
     else:
-        yield _expectation(_UNIQUE[1], why, column_list=list(config.key))
+        yield _expectation("compound_columns_to_be_unique", why, column_list=list(config.key))
 
 
 def _is_on_key(expectation: Expectation, config: Source) -> bool:
-    conditional = "row_condition" in expectation.arguments
-    return expectation.expect in _UNIQUE and set(columns_of(expectation)) == set(config.key) and not conditional
+    """Whether it says what is checked anyway, or less."""
+    return expectation.expect in UNIQUE and set(columns_of(expectation)) == set(config.key)
 
 
 def _expectation(kind: str, why: str, severity: str = "critical", **arguments: object) -> Expectation:
@@ -102,11 +101,16 @@ def _as_stated(at: int, source: str, expectation: Expectation, **changes: object
 
 
 def _counted(at: int, source: str, expectation: Expectation) -> Check:
-    """DuckDB counts each key's rows once; Great Expectations would join the table with itself."""
+    """DuckDB counts rows with the same values once; Great Expectations would join the table with itself."""
     columns = columns_of(expectation)
-    ask = _expectation("column_values_to_be_between", expectation.why, column=COPIES, min_value=1, max_value=1)
-    asked = build(source, ask, description=f"No two rows have the same {', '.join(columns)}.")
-    return Check(at, expectation, asked, columns, row_level=True, counted=True)
+    name, mostly = count_name(columns), expectation.arguments.get("mostly", 1)
+    ask = {"column": name, "min_value": 1, "max_value": 1, "mostly": mostly}
+    asked = build(
+        source,
+        _expectation("column_values_to_be_between", expectation.why, expectation.severity, **ask),
+        description=f"No two rows have the same {', '.join(columns)}.",
+    )
+    return Check(at, expectation, asked, columns, row_level=True, counted=name)
 
 
 def _looked_up(at: int, source: str, expectation: Expectation) -> Check:

@@ -15,14 +15,14 @@ from sqlalchemy.dialects.postgresql.base import PGCompiler, PGDialect, PGIdentif
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-URL = "postgresql+duckdb://"
+URL = "duckdb://"
 
 
 def engine_arguments(database: DuckDBPyConnection) -> dict[str, Any]:
     """Arguments of `sqlalchemy.create_engine(URL, ...)` that make it speak with an open database."""
     from sqlalchemy.pool import StaticPool
 
-    registry.register("postgresql.duckdb", __name__, "DuckDBDialect")
+    registry.register("duckdb", __name__, "DuckDBDialect")
     return {"creator": lambda: _Connection(database), "poolclass": StaticPool}
 
 

@@ -27,8 +27,12 @@ STRUCTURE = {
     "table_columns_to_match_ordered_list",
     "table_columns_to_match_set",
 }
-# these ask about a second database
-_ELSEWHERE = {"expect_query_results_to_match_comparison", "expect_table_row_count_to_equal_other_table"}
+UNIQUE = {"column_values_to_be_unique", "compound_columns_to_be_unique"}
+_NOT_OFFERED = {
+    "expect_query_results_to_match_comparison",  # these two ask a second database
+    "expect_table_row_count_to_equal_other_table",
+    "expect_column_quantile_values_to_be_between",  # its result, numpy's booleans, can't be stored as JSON
+}
 # ours to set, or without a meaning in a case
 _HIDDEN = {
     *("id", "meta", "notes", "result_format", "catch_exceptions", "rendered_content"),
@@ -154,7 +158,7 @@ def _schemas() -> dict[str, dict]:
     return {
         name: json.loads((folder / entry["schema_file"]).read_text(encoding="utf-8"))
         for name, entry in index.items()
-        if "PostgreSQL" in entry["supported_data_sources"] and name not in _ELSEWHERE
+        if "PostgreSQL" in entry["supported_data_sources"] and name not in _NOT_OFFERED
     }
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ class Check:
     asked: GxExpectation
     columns: tuple[str, ...]
     row_level: bool  # judges each row by itself
-    counted: bool = False  # asked of the number of rows with a row's key
+    counted: str = ""  # the judged view's column that has the number of rows with the same values
     looked_up: bool = False  # asked of the value as found in another table
 
     @property
@@ -58,7 +58,8 @@ class Outcome:
     """What Great Expectations said of one check."""
 
     passed: bool
-    result: dict[str, Any] = field(default_factory=dict)
+    result: dict[str, Any]
+    rows: list[Any]  # the index values of rows that do not meet it, where they were asked for
 
     @property
     def unexpected(self) -> int:
@@ -72,9 +73,11 @@ class Outcome:
             such = f", such as {', '.join(shown)}" if any(shown) and not check.counted else ""
             found = f"{self.unexpected:,} of {values:,} {'rows' if check.counted else 'values'}{such}"
         else:
-            found = _show(self.result.get("observed_value"))
-            mismatched = (self.result.get("details") or {}).get("mismatched") or {}
-            found += "".join(f"; {name}: {_show(values)}" for name, values in mismatched.items() if values)
+            listed = self.result.get("partial_unexpected_list")
+            found = _show(self.result.get("observed_value") or (listed and listed[:SHOWN]))
+            mismatched = (self.result.get("details") or {}).get("mismatched") or []
+            parts = mismatched.items() if isinstance(mismatched, dict) else []
+            found += "".join(f"; {name}: {_show(values)}" for name, values in parts if values)
         allowed = f" ({check.allowed})" if check.allowed else ""
         return f"{of}: {check.label} is not met{allowed}: found {found}."
 
@@ -82,7 +85,7 @@ class Outcome:
 class Judge:
     """One ephemeral context over one open database; nothing is written before `write_docs`."""
 
-    def __init__(self, database: duckdb.DuckDBPyConnection, title: str) -> None:
+    def __init__(self, database: duckdb.DuckDBPyConnection, title: str, run: str) -> None:
         os.environ.setdefault("GX_ANALYTICS_ENABLED", "False")  # read while importing
         import great_expectations as gx
         from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
@@ -94,36 +97,61 @@ class Judge:
             analytics_enabled=False,
             progress_bars={"globally": False, "metric_calculations": False},  # type: ignore[arg-type]
         )
-        self._title = title
+        self._title, self._run_id = title, gx.RunIdentifier(run_name=run)
         self._context: Any = gx.get_context(mode="ephemeral", project_config=config)
         sources: Any = self._context.data_sources
         self._source: Any = sources.add_sql(
             "duckdb", connection_string=URL, kwargs=engine_arguments(database), create_temp_table=False
         )
+        self._views: dict[str, Any] = {}
+        self._runs = 0
 
-    def judge(self, view: str, checks: Sequence[Check]) -> dict[int, Outcome]:
-        """Put all checks to one view in one validation; results by the checks' numbers.
+    def judge(self, view: str, checks: Sequence[Check], index: str = "", at_most: int = SHOWN) -> dict[int, Outcome]:
+        """Put all checks to one view in one validation; outcomes by the checks' numbers.
 
+        With `index`, outcomes list that column's values for up to `at_most` rows that do not meet a check.
         Raises: DataError naming the check that could not be computed.
         """
-        return self._run(
-            view, f"{self._title}_{view}", checks, {"result_format": "BASIC", "partial_unexpected_count": SHOWN}
-        )
+        if not checks:
+            return {}
+        result_format: dict[str, Any] = {"result_format": "BASIC", "partial_unexpected_count": SHOWN}
+        if index:
+            result_format = {
+                "result_format": "COMPLETE",
+                "unexpected_index_column_names": [index],
+                "partial_unexpected_count": at_most,  # the SQL engines cut even complete lists off at this
+                "exclude_unexpected_values": True,
+                "return_unexpected_index_query": False,
+            }
+        with _silence():
+            validation = self._define(view, checks).run(result_format=result_format, run_id=self._run_id)
+        outcomes = {}
+        for result in validation.results:
+            at = result.expectation_config.meta["at"]
+            if message := _crash(result.exception_info or {}):
+                raise DataError(
+                    f"The expectation {next(check.label for check in checks if check.at == at)} could not be computed.",
+                    where=f"source {self._title}, its {view}",
+                    found=message,
+                    todo="Correct its arguments in case.yaml, or the column's type in the source.",
+                )
+            listed = result.result.get("unexpected_index_list") or []
+            rows = [row for entry in listed for row in entry[index]] if index else []
+            outcomes[at] = Outcome(bool(result.success), dict(result.result), rows)
+        return outcomes
 
-    def find_rows(self, view: str, index: str, checks: Sequence[Check], at_most: int) -> dict[int, list[Any]]:
-        """The `index` values of all rows that do not meet row-level checks, by the checks' numbers."""
-        wanted = {
-            "result_format": "COMPLETE",
-            "unexpected_index_column_names": [index],
-            "partial_unexpected_count": at_most,  # the SQL engines cut even complete lists off at this
-            "exclude_unexpected_values": True,
-            "return_unexpected_index_query": False,
-        }
-        found = self._run(view, f"{self._title}_{view}_found", checks, wanted)
-        return {
-            at: [value for entry in outcome.result.get("unexpected_index_list") or [] for value in entry[index]]
-            for at, outcome in found.items()
-        }
+    def _define(self, view: str, checks: Sequence[Check]) -> Any:
+        import great_expectations as gx
+
+        if view not in self._views:
+            asset = self._source.add_table_asset(f"{self._title}_{view}", table_name=view)
+            self._views[view] = asset.add_batch_definition_whole_table("whole")
+        self._runs += 1
+        name = f"{self._title}_{view}" if self._runs <= len(self._views) else f"{self._title}_{view}_{self._runs}"
+        asked = [check.asked.copy(deep=True, update={"id": None, "meta": {"at": check.at}}) for check in checks]
+        suite = self._context.suites.add(gx.ExpectationSuite(name=name, expectations=asked))
+        definition = gx.ValidationDefinition(name=name, data=self._views[view], suite=suite)
+        return self._context.validation_definitions.add(definition)
 
     def write_docs(self, folder: Path) -> Path:
         """Write Data Docs of everything judged so far, as a static site; its index.html."""
@@ -141,41 +169,20 @@ class Judge:
             }
             self._context.add_data_docs_site("local", site)
             self._context.build_data_docs(site_names=["local"])
+            for path in (temporary / "static").rglob("*"):  # 4 MB of fonts and tutorials that no page shows
+                if path.is_file() and path.name != "favicon.ico":
+                    path.unlink()
         return folder / "index.html"
-
-    def _run(self, view: str, name: str, checks: Sequence[Check], result_format: dict) -> dict[int, Outcome]:
-        import great_expectations as gx
-
-        if not checks:
-            return {}
-        asked = [check.asked.copy(deep=True, update={"id": None, "meta": {"at": check.at}}) for check in checks]
-        suite = self._context.suites.add(gx.ExpectationSuite(name=name, expectations=asked))
-        batch = self._source.add_table_asset(name, table_name=view).add_batch_definition_whole_table("whole")
-        definition = self._context.validation_definitions.add(
-            gx.ValidationDefinition(name=name, data=batch, suite=suite)
-        )
-        with _silence():
-            validation = definition.run(result_format=result_format)
-        outcomes = {}
-        for result in validation.results:
-            at = result.expectation_config.meta["at"]
-            if message := _crash(result.exception_info or {}):
-                check = next(check for check in checks if check.at == at)
-                raise DataError(
-                    f"The expectation {check.label} could not be computed.",
-                    where=f"source {self._title}, {view}",
-                    found=message,
-                    todo="Correct its arguments in case.yaml, or the column's type in the source.",
-                )
-            outcomes[at] = Outcome(passed=bool(result.success), result=dict(result.result))
-        return outcomes
 
 
 def _show(value: object) -> str:
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_show(part) for part in value if part is not None)  # a looked-up pair is a value and nothing
+    if isinstance(value, tuple):
+        parts = [_show(part) for part in value if part is not None]  # a looked-up pair is a value and nothing
+        return parts[0] if len(parts) == 1 else f"({', '.join(parts)})"
+    if isinstance(value, list):
+        return ", ".join(map(_show, value))
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_show(part)}" for name, part in value.items())
+        return f"({', '.join(f'{name} {_show(part)}' for name, part in value.items())})"
     return f"{value:.6g}" if isinstance(value, float) else "nothing" if value is None else str(value)
 
 

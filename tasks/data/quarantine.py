@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import duckdb
 
 ROW = "_row"  # number of a row: its batch's place in the upper bits, its place in the batch in the lower 40
-COPIES = "_rows_with_this_key"
 
 
 def quote(name: str) -> str:
@@ -46,49 +45,60 @@ def make_views(db: duckdb.DuckDBPyConnection, batches: Mapping[str, Path]) -> No
 
 
 def make_judged_view(
-    db: duckdb.DuckDBPyConnection, view: str, key: Sequence[str], references: Mapping[tuple[str, str], Path]
+    db: duckdb.DuckDBPyConnection,
+    view: str,
+    unique: Iterable[tuple[str, ...]],
+    references: Mapping[tuple[str, str], Path],
 ) -> None:
-    """Make the view that row checks are put to: `numbered`, the number of rows with a row's key, and looked-up values.
+    """Make the view that row checks are put to: `numbered`, and what DuckDB finds out faster than Great Expectations.
 
-    `references` has the Parquet file or folder by (column, TABLE.COLUMN). The column `lookup_name` of the view repeats
-    the value where the reference has it, and is empty where not.
+    unique: columns that name a row together; the view's column `count_name` has the number of rows with the same
+    values. references: Parquet file or folder by (column, TABLE.COLUMN); the view's column `lookup_name` repeats the
+    value where the reference has it, and is empty where not.
     """
-    looked_up = []
+    found, joins = ["n.*"], []
     for place, ((column, reference), path) in enumerate(references.items()):
         here, there = quote(column), quote(reference.partition(".")[2])
         db.execute(
             f"CREATE TABLE unmatched_{place} AS SELECT DISTINCT {here} AS value FROM numbered n "
             f"WHERE {here} IS NOT NULL AND NOT EXISTS (FROM {scan(path)} r WHERE r.{there} = n.{here})"
         )
-        found = f"CASE WHEN {here} IN (SELECT value FROM unmatched_{place}) THEN NULL ELSE {here} END"
-        looked_up.append(f"{found} AS {quote(lookup_name(column, reference))}")
-    copies = f"LEFT JOIN copies c ON c.number = n.{ROW}" if _find_copies(db, key) else ""
-    counted = f"{'coalesce(c.copies, 1)' if copies else '1'} AS {COPIES}"
-    columns = ", ".join(["n.*", counted, *looked_up])
-    db.execute(f"CREATE VIEW {quote(view)} AS SELECT {columns} FROM numbered n {copies}")
+        value = f"CASE WHEN n.{here} IN (SELECT value FROM unmatched_{place}) THEN NULL ELSE n.{here} END"
+        found.append(f"{value} AS {quote(lookup_name(column, reference))}")
+    for place, columns in enumerate(unique):
+        some = _find_copies(db, f"copies_{place}", columns)
+        count = f"coalesce(copies_{place}.copies, 1)" if some else "1"
+        found.append(f"{count} AS {quote(count_name(columns))}")
+        joins += [f"LEFT JOIN copies_{place} ON copies_{place}.number = n.{ROW}"] * some
+    db.execute(f"CREATE VIEW {quote(view)} AS SELECT {', '.join(found)} FROM numbered n {' '.join(joins)}")
 
 
 def lookup_name(column: str, reference: str) -> str:
-    """The judged view's column that holds the looked-up value."""
+    """The judged view's column that holds looked-up values."""
     return f"{column} in {reference}"
 
 
-def _find_copies(db: duckdb.DuckDBPyConnection, key: Sequence[str]) -> bool:
-    """Make the table `copies` of rows that share a complete key; of rows equal throughout, the first is left out."""
-    columns = ", ".join(map(quote, key))
-    complete = " AND ".join(f"{quote(column)} IS NOT NULL" for column in key)
+def count_name(columns: Iterable[str]) -> str:
+    """The judged view's column that holds the number of rows with the same values."""
+    return f"rows with the same {', '.join(columns)}"
+
+
+def _find_copies(db: duckdb.DuckDBPyConnection, table: str, names: Sequence[str]) -> bool:
+    """Make a table of rows that share values, none empty; of rows equal throughout, the first is left out."""
+    columns = ", ".join(map(quote, names))
+    complete = " AND ".join(f"{quote(name)} IS NOT NULL" for name in names)
     db.execute(
-        f"CREATE TABLE repeated AS SELECT {columns} FROM numbered WHERE {complete} "
+        f"CREATE TABLE {table}_values AS SELECT {columns} FROM numbered WHERE {complete} "
         f"GROUP BY {columns} HAVING count(*) > 1"
     )
-    if not db.execute("SELECT count(*) FROM repeated").fetchall()[0][0]:
+    if not db.execute(f"SELECT count(*) FROM {table}_values").fetchall()[0][0]:
         return False
-    db.execute(f"CREATE TABLE sharing AS FROM numbered SEMI JOIN repeated USING ({columns})")
+    db.execute(f"CREATE TABLE {table}_rows AS FROM numbered SEMI JOIN {table}_values USING ({columns})")
     everything = ", ".join(quote(name) for (name, *_) in db.execute("DESCRIBE plain").fetchall())
     db.execute(
-        f"CREATE TABLE copies AS SELECT {ROW} AS number, copies FROM sharing JOIN ("
+        f"CREATE TABLE {table} AS SELECT {ROW} AS number, copies FROM {table}_rows JOIN ("
         f"SELECT {columns}, count(*) AS copies, min({ROW}) AS first, count(DISTINCT row({everything})) AS versions "
-        f"FROM sharing GROUP BY {columns}) USING ({columns}) WHERE versions > 1 OR {ROW} > first"
+        f"FROM {table}_rows GROUP BY {columns}) USING ({columns}) WHERE versions > 1 OR {ROW} > first"
     )
     return True
 
@@ -154,7 +164,7 @@ def _reason(check: Check) -> str:
         values = [f"{text(column + ' ')} || {value}" for column, value in zip(check.columns, values, strict=True)]
     parts = [text(f"{check.label}: found "), " || ', ' || ".join(values)]
     if check.counted:
-        parts += ["' in '", f"{COPIES}::VARCHAR", "' rows'"]
+        parts += ["' in '", f"{quote(check.counted)}::VARCHAR", "' rows'"]
     if check.allowed:
         parts.append(text(f"; {check.allowed}"))
     return " || ".join(parts)

@@ -55,11 +55,14 @@ def validate(
             rows_of.make_views(db, filled)
             checks = make_checks(db, source, config, references)
             report.expectations = len(checks.all)
-            judge = Judge(db, source)
+            judge = Judge(db, source, f"as-of-{as_of:%Y-%m-%dT%H%M}")
             if _judge_structure(db, judge, checks, report):
-                said = _judge_rows_and_batches(db, judge, checks, report, config, references, as_of, filled)
+                _prepare_views(db, checks, report, config, references, as_of, filled)
+                of_rows = judge.judge("rows", checks.rows)
+                of_batches = judge.judge("batches", checks.batches, "batch")
                 report.docs = judge.write_docs(docs)
-                _put_aside(db, judge, checks.rows, said, report, config.tolerance, quarantine)
+                _tell_of_batches(checks.batches, of_batches, report)
+                _put_aside(db, judge, checks.rows, of_rows, report, config.tolerance, quarantine)
             else:
                 report.docs = judge.write_docs(docs)
             if not report.failed:
@@ -113,32 +116,23 @@ def _judge_structure(db: duckdb.DuckDBPyConnection, judge: Judge, checks: Checks
     return not any(check.critical for check in unmet)
 
 
-def _judge_rows_and_batches(
+def _prepare_views(
     db: duckdb.DuckDBPyConnection,
-    judge: Judge,
     checks: Checks,
     report: _Report,
     config: Source,
     references: Mapping[str, Path],
     as_of: datetime,
     batches: Mapping[str, Path],
-) -> dict[int, Outcome]:
-    """What is said of the rows; what is said of the batches goes into the report."""
+) -> None:
+    unique = dict.fromkeys(check.columns for check in checks.rows if check.counted)
     lookups = {
         (check.columns[0], str(check.stated.values_of)): reference_of(report.source, check.stated, references)
         for check in checks.rows
         if check.looked_up
     }
-    rows_of.make_judged_view(db, "rows", config.key, lookups)
-    said = judge.judge("rows", checks.rows)
+    rows_of.make_judged_view(db, "rows", unique, lookups)
     _describe_batches(db, config, report.counts, batches, as_of)
-    of_batches = judge.judge("batches", checks.batches)
-    unmet = [check for check in checks.batches if not of_batches[check.at].passed]
-    names = judge.find_rows("batches", "batch", [check for check in unmet if check.row_level], MOST_FOUND)
-    for check in unmet:
-        of = f"{report.source} {', '.join(names[check.at])}" if names.get(check.at) else f"{report.source}, its batches"
-        report.say(check, of_batches[check.at], of)
-    return said
 
 
 def _describe_batches(
@@ -161,6 +155,14 @@ def _describe_batches(
         db.execute("INSERT INTO batches VALUES (?, ?, ?, ?, ?)", [name, count, first, last, hours])
 
 
+def _tell_of_batches(checks: Sequence[Check], said: Mapping[int, Outcome], report: _Report) -> None:
+    for check in checks:
+        outcome = said[check.at]
+        if not outcome.passed:
+            named = ", ".join(outcome.rows)
+            report.say(check, outcome, f"{report.source} {named}" if named else f"{report.source}, its batches")
+
+
 def _put_aside(
     db: duckdb.DuckDBPyConnection,
     judge: Judge,
@@ -180,7 +182,12 @@ def _put_aside(
             report.say(check, outcome)
     if not aside:
         return
-    found = judge.find_rows("rows", rows_of.ROW, aside, MOST_FOUND)
+    found = {at: outcome.rows for at, outcome in judge.judge("rows", aside, rows_of.ROW, MOST_FOUND).items()}
+    for check in [check for check in aside if not found[check.at]]:
+        report.say(check, said[check.at])  # a few types tell how many rows, not which
+        aside.remove(check)
+    if not aside:
+        return
     report.bad = rows_of.note_bad_rows(db, found)
     report.quarantine = rows_of.write_quarantine(db, "rows", aside, quarantine)
     report.warnings += [f"{said[check.at].sentence(check, report.source)} Put aside." for check in aside]
