@@ -28,7 +28,7 @@ from tasks.evaluate.results import Criterion, Verdict
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import CaseError, DataError, DriftlineError
 from tasks.foundation.files import file_digest, whole
-from tasks.foundation.tracking import Tracking, client_of, log, status_of
+from tasks.foundation.tracking import Tracking, answering, client_of, log, status_of
 from tasks.train.config import Split, Target
 from tasks.train.model_file import Model, load, predict
 from tasks.train.results import Candidate
@@ -157,7 +157,8 @@ def judge(
         work.mkdir(parents=True)
         scored.to_parquet(work / "scores.parquet", index=False)
         (work / "verdict.json").write_text(verdict.model_dump_json(indent=2), encoding="utf-8")
-        _log_verdict(client, candidate, verdict, alone["ms_per_row"], work)
+        with answering(place.uri):
+            _log_verdict(client, candidate, verdict, alone["ms_per_row"], work)
     return verdict
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from tasks.foundation.errors import Unavailable
 from tasks.foundation.files import lock, whole
@@ -42,17 +44,29 @@ def client_of(tracking: Tracking) -> MlflowClient:
     Raises: Unavailable when the store does not answer.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a server that is down is told in seconds
     import mlflow
 
     for name in ("alembic", "mlflow.store.db.utils"):  # a new database announces each migration
         logging.getLogger(name).setLevel(logging.WARNING)
     with answering(tracking.uri):
+        if tracking.uri.startswith(("http://", "https://")):
+            _knock(tracking.uri)
         if tracking.uri.startswith("sqlite:///"):
             _make_tables(Path(tracking.uri.removeprefix("sqlite:///")), tracking.artifacts)
         client = mlflow.MlflowClient(tracking_uri=tracking.uri, registry_uri=tracking.uri)
         client.search_experiments(max_results=1)
     return client
+
+
+def _knock(uri: str) -> None:
+    """See that somebody listens: MLflow itself would try for minutes."""
+    from mlflow.exceptions import MlflowException
+
+    parts = urlsplit(uri)
+    try:
+        socket.create_connection((parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)), 5).close()
+    except OSError as error:
+        raise MlflowException(f"nobody listens there: {error.strerror or error}") from error
 
 
 def _make_tables(path: Path, artifacts: str) -> None:
@@ -83,7 +97,7 @@ def answering(uri: str) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error) as error:
         raise Unavailable(
             "MLflow does not answer, or can't store what it is told.",
             where=uri.split("@")[-1],  # an address may carry a password
@@ -121,11 +135,14 @@ def run(client: MlflowClient, experiment_id: str, key: str, name: str, tags: Map
         created = client.create_run(experiment_id, run_name=name, tags={KEY: key, **tags})
     run_id = created.info.run_id
     try:
-        yield run_id
+        with answering(client.tracking_uri):
+            yield run_id
     except BaseException as error:
-        client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        with suppress(Unavailable), answering(client.tracking_uri):  # what went wrong first is what matters
+            client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
-    client.set_terminated(run_id, "FINISHED")
+    with answering(client.tracking_uri):
+        client.set_terminated(run_id, "FINISHED")
 
 
 def running(client: MlflowClient, experiment_id: str, key: str) -> list[str]:
@@ -135,13 +152,19 @@ def running(client: MlflowClient, experiment_id: str, key: str) -> list[str]:
 
 
 def status_of(client: MlflowClient, run_id: str) -> str | None:
-    """A run's status, or None when there is no such run (any more)."""
+    """A run's status, or None when there is no such run (any more).
+
+    Raises: Unavailable when MLflow can't tell.
+    """
     from mlflow.exceptions import MlflowException
 
-    try:
-        found = client.get_run(run_id)
-    except MlflowException:
-        return None
+    with answering(client.tracking_uri):
+        try:
+            found = client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
     return None if found.info.lifecycle_stage == "deleted" else found.info.status
 
 

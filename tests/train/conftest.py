@@ -7,5 +7,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state folder whose MLflow tables, which take seconds to make, are shared."""
-    return tmp_path_factory.mktemp("state")
+    """A state folder whose MLflow tables, which take seconds to make, the train and evaluate tests share."""
+    folder = tmp_path_factory.getbasetemp() / "judged-state"
+    folder.mkdir(exist_ok=True)
+    return folder

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import logging
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tasks.foundation.errors import CaseError, Unavailable
+from tasks.foundation.tracking import Tracking, answering, client_of, experiment, log, run, status_of
+
+
+def test_two_first_uses_at_once_make_one_database(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither breaks the other, nothing is announced, nothing half-made lies about; a write-ahead log is on."""
+    place = Tracking.under(tmp_path / "new")
+    with caplog.at_level(logging.INFO), ThreadPoolExecutor(2) as both:
+        ids = list(both.map(lambda _: experiment(client_of.__wrapped__(place), place, "case"), range(2)))
+    assert ids[0] == ids[1]
+    assert not caplog.records
+    assert {path.name for path in (tmp_path / "new").iterdir()} <= {
+        "mlflow.db",
+        "mlflow.db-wal",
+        "mlflow.db-shm",
+        ".mlflow.db.lock",
+    }
+    with sqlite3.connect(tmp_path / "new" / "mlflow.db") as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_run_ends_however_its_block_ends(state: Path) -> None:
+    """FINISHED, FAILED after an error, KILLED when interrupted; and what went wrong is what the caller sees."""
+    place = Tracking.under(state)
+    client = client_of(place)
+    where = experiment(client, place, "ends")
+    with run(client, where, "k1", "well", {}) as well:
+        assert status_of(client, well) == "RUNNING"
+    with pytest.raises(CaseError), run(client, where, "k2", "badly", {}) as badly:
+        raise CaseError("no")
+    with pytest.raises(KeyboardInterrupt), run(client, where, "k3", "stopped", {}) as stopped:
+        raise KeyboardInterrupt
+    with pytest.raises(Unavailable, match="can't store"), run(client, where, "k4", "refused", {}) as refused:
+        log(client, "0" * 32, metrics={"a": 1})
+    statuses = [status_of(client, run_id) for run_id in (well, badly, stopped, refused, "0" * 32)]
+    assert statuses == ["FINISHED", "FAILED", "KILLED", "FAILED", None]
+
+
+def test_any_number_of_values_is_logged_and_a_moment_has_one_point(state: Path) -> None:
+    """More than MLflow takes at once; logged again at the same moment, a metric does not double."""
+    place = Tracking.under(state)
+    client = client_of(place)
+    with run(client, experiment(client, place, "values"), "many", "many", {}) as run_id:
+        for _ in range(2):
+            log(
+                client,
+                run_id,
+                metrics={f"m{i}": i for i in range(900)},
+                params={f"p{i}": i for i in range(150)},
+                at=1000,
+            )
+    told = client.get_run(run_id).data
+    assert (len(told.metrics), len(told.params)) == (900, 150)
+    assert len(client.get_metric_history(run_id, "m7")) == 1
+
+
+def test_a_server_that_does_not_answer_is_said_in_seconds() -> None:
+    """Which address, without a password in it, and what to do."""
+    with pytest.raises(Unavailable) as caught:
+        client_of(Tracking("http://user:secret@127.0.0.1:9", "unused"))
+    assert caught.value.where == "127.0.0.1:9"
+    assert "DRIFTLINE_TRACKING_URL" in caught.value.todo
+    with pytest.raises(Unavailable, match="locked"), answering("sqlite:///x"):
+        raise sqlite3.OperationalError("database is locked")
