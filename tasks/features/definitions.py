@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tasks.features.light import import_feast
 from tasks.features.schema import Table, Tables
-from tasks.foundation.files import whole, write_text
+from tasks.foundation.files import lock, whole, write_text
 
 if TYPE_CHECKING:
     from feast import Entity, FeatureService, FeatureStore, FeatureView
@@ -26,29 +26,34 @@ def make_repository(
 
     The folder is named by what the definitions say, so that what is there is right.
     """
-    if not (folder / "registry.db").exists():
-        import yaml
-
-        # A connection string may hold a password, and files hold none.
-        kept = {key: value for key, value in online.items() if key != "connection_string"} if online else None
-        content = {
-            "project": re.sub(r"\W", "_", project),
-            "provider": "local",
-            "registry": {"path": "registry.db", "cache_ttl_seconds": 0},  # 0: read once
-            "offline_store": {"type": OFFLINE},
-            "online_store": kept,
-            "entity_key_serialization_version": 3,
-        }
-        write_text(folder / YAML, "# Written by Driftline.\n" + yaml.safe_dump(content, sort_keys=False))
-        entities, views, service = define(case, tables)
-        with whole(folder / "registry.db") as temporary:
-            _open(folder, temporary, online).apply([*entities, *views, service])
+    with lock(folder / ".lock", "The feature repository", wait=True):
+        if not (folder / "registry.db").exists():
+            _write(folder, project, case, tables, online)
     return open_repository(folder, online)
 
 
 def open_repository(folder: Path, online: dict[str, Any] | None = None) -> FeatureStore:
     """The FeatureStore of a repository; `online`, where given, is its online store's configuration, with secrets."""
     return _open(folder, folder / "registry.db", online)
+
+
+def _write(folder: Path, project: str, case: str, tables: Tables, online: dict[str, Any] | None) -> None:
+    import yaml
+
+    # A connection string may hold a password, and files hold none.
+    kept = {key: value for key, value in online.items() if key != "connection_string"} if online else None
+    content = {
+        "project": re.sub(r"\W", "_", project),
+        "provider": "local",
+        "registry": {"path": "registry.db", "cache_ttl_seconds": 0},  # 0: read once
+        "offline_store": {"type": OFFLINE},
+        "online_store": kept,
+        "entity_key_serialization_version": 3,
+    }
+    write_text(folder / YAML, "# Written by Driftline.\n" + yaml.safe_dump(content, sort_keys=False))
+    entities, views, service = define(case, tables)
+    with whole(folder / "registry.db") as temporary:
+        _open(folder, temporary, online).apply([*entities, *views, service])
 
 
 def _open(folder: Path, registry: Path, online: dict[str, Any] | None) -> FeatureStore:

@@ -16,7 +16,7 @@ from tasks.features.sql import connect, literal, quoted, written
 from tasks.features.tables import build_tables
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import CaseError, DataError
-from tasks.foundation.files import write_text
+from tasks.foundation.files import lock, write_text
 
 if TYPE_CHECKING:
     from tasks.features.schema import Table
@@ -42,43 +42,48 @@ def build_frame(
     window = [moment.isoformat() if moment else None for moment in (start, end)]
     key = digest_of([FORMAT, features.digest, snapshot.digest, snapshot.case, target, slices, *window, known_only])
     path = state / "frames" / f"{key}.parquet"
-    summary = path.with_suffix(".json")
-    with contextlib.suppress(OSError, ValueError):
-        frame = Frame.model_validate_json(summary.read_text(encoding="utf-8"))
-        if path.is_file():
-            return frame.model_copy(update={"path": path})
-    tables = describe_tables(features, snapshot, state)
-    columns = feature_columns(features, tables, target, slices)
-    build_tables(tables, snapshot)
-    rows = _example_rows(features, tables, target, slices, start, end, known_only)
-    if tables.views:
-        _join(features, snapshot, tables, rows, path)
-    else:
-        with connect() as connection, written(path) as temporary:
-            connection.execute(f"COPY ({rows}) TO {literal(str(temporary))} (FORMAT parquet)")
-    with connect() as connection:
-        count, first, last = connection.execute(
-            f"SELECT count(*), min(event_timestamp), max(event_timestamp) FROM read_parquet({literal(str(path))})"
-        ).fetchall()[0]
-    if not count:
-        path.unlink()
-        raise DataError(
-            "No example is left.",
-            where=f"{snapshot.case} as of {snapshot.as_of:%Y-%m-%d %H:%M}",
-            found=f"0 of them {_named(start, end)}{f' with a known {target}' if known_only else ''}",
-            todo="Take another window or a later as-of.",
+    with lock(state / "features" / snapshot.case / ".lock", "The case's features", wait=True):
+        if frame := _made_before(path):
+            return frame
+        tables = describe_tables(features, snapshot, state)
+        columns = feature_columns(features, tables, target, slices)
+        build_tables(tables, snapshot)
+        rows = _example_rows(features, tables, target, slices, start, end, known_only)
+        if tables.views:
+            _join(features, snapshot, tables, rows, path)
+        else:
+            with connect() as connection, written(path) as temporary:
+                connection.execute(f"COPY ({rows}) TO {literal(str(temporary))} (FORMAT parquet)")
+        with connect() as connection:
+            count, first, last = connection.execute(
+                f"SELECT count(*), min(event_timestamp), max(event_timestamp) FROM read_parquet({literal(str(path))})"
+            ).fetchall()[0]
+        if not count:
+            path.unlink()
+            raise DataError(
+                "No example is left.",
+                where=f"{snapshot.case} as of {snapshot.as_of:%Y-%m-%d %H:%M}",
+                found=f"0 of them {_named(start, end)}{f' with a known {target}' if known_only else ''}",
+                todo="Take another window or a later as-of.",
+            )
+        frame = Frame(
+            path=path,
+            data_digest=snapshot.digest,
+            definitions_digest=features.digest,
+            rows=count,
+            columns=columns,
+            start=first,
+            end=last,
         )
-    frame = Frame(
-        path=path,
-        data_digest=snapshot.digest,
-        definitions_digest=features.digest,
-        rows=count,
-        columns=columns,
-        start=first,
-        end=last,
-    )
-    write_text(summary, frame.model_dump_json(indent=1))
+        write_text(path.with_suffix(".json"), frame.model_dump_json(indent=1))
     return frame
+
+
+def _made_before(path: Path) -> Frame | None:
+    with contextlib.suppress(OSError, ValueError):
+        frame = Frame.model_validate_json(path.with_suffix(".json").read_text(encoding="utf-8"))
+        return frame.model_copy(update={"path": path}) if path.is_file() else None
+    return None
 
 
 def feature_columns(features: Features, tables: Tables, target: str, slices: tuple[str, ...]) -> tuple[Column, ...]:

@@ -49,6 +49,8 @@ def materialise(features: Features, snapshot: Snapshot, state: Path, online_stor
     written = json.dumps({"data": snapshot.digest, "as_of": snapshot.as_of.isoformat()})
     if not online_store and (folder / "online.db").exists() and done.exists() and done.read_text() == written:
         return folder
+    if not online_store and not (folder / "online.db").exists():
+        (folder / "registry.db").unlink(missing_ok=True)  # defining the views again makes the store's tables, too
     build_tables(tables, snapshot)
     import_feast()
     from feast.infra.provider import get_provider

@@ -11,6 +11,7 @@ from tasks.data.results import Snapshot
 from tasks.features.schema import Table, Tables
 from tasks.features.sql import literal, open_snapshot, quoted, sql_errors, written
 from tasks.foundation.errors import DataError
+from tasks.foundation.files import lock
 
 if TYPE_CHECKING:
     import duckdb
@@ -21,10 +22,11 @@ def build_tables(tables: Tables, snapshot: Snapshot) -> Tables:
 
     Raises: DataError for examples or a view that are empty, or in which a row can't be told from another.
     """
-    missing = [table for table in (tables.examples, *tables.views) if not tables.path(table).exists()]
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for done in [pool.submit(_build, table, tables, snapshot) for table in missing]:
-            done.result()
+    with lock(tables.folder / ".lock", "The case's tables", wait=True):
+        missing = [table for table in (tables.examples, *tables.views) if not tables.path(table).exists()]
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            for done in [pool.submit(_build, table, tables, snapshot) for table in missing]:
+                done.result()
     return tables
 
 

@@ -122,3 +122,13 @@ def test_of_one_event_the_value_created_last_stays(store):
         times = {"event_timestamp": NOON, "created_timestamp": NOON + pd.Timedelta(hours=hours)}
         row = {"carrier": "AA", "carrier_late": late, "carrier_words": "", **times}
         assert stays(store, "carrier_day", row, "carrier_late") == expected
+
+
+def test_a_lost_store_is_made_again(january, features, tmp_path):
+    """Deleting the SQLite file loses nothing that the snapshot does not hold."""
+    folder = materialise(features, snapshot(january), tmp_path)
+    before = OnlineFeatures(folder).lookup([{"origin": "JFK"}], AS_OF)
+    for file in folder.glob("online.db*"):
+        file.unlink()
+    again = OnlineFeatures(materialise(features, snapshot(january), tmp_path))
+    assert again.lookup([{"origin": "JFK"}], AS_OF) == before
