@@ -19,14 +19,15 @@ def import_feast() -> ModuleType:
         return sys.modules["feast"]
     import typeguard
 
-    if "torch" not in sys.modules:
-        lazy = ModuleType("feast.torch_wrapper", "Imports torch when it is asked for.")
-        lazy.get_torch = lambda: importlib.import_module("torch")  # type: ignore[attr-defined]
-        sys.modules[lazy.__name__] = lazy
+    lazy = ModuleType("feast.torch_wrapper", "Imports torch when it is asked for.")
+    lazy.get_torch = lambda: importlib.import_module("torch")  # type: ignore[attr-defined]
+    sys.modules[lazy.__name__] = lazy
     decorate = typeguard.typechecked
     typeguard.typechecked = _leave_alone  # type: ignore[assignment]
     try:
-        return importlib.import_module("feast")
+        feast = importlib.import_module("feast")
+        feast.torch_wrapper = lazy  # type: ignore[attr-defined]
+        return feast
     finally:
         typeguard.typechecked = decorate
 
