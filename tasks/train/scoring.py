@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 FEW = 2048  # rows that are scored on one thread
+HANDFUL = 64  # rows for which asking a forest's trees ourselves is faster
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,25 @@ def _score(model: Model, values: Values, rows: int) -> np.ndarray:
             matrix = matrix.toarray()
     else:
         matrix = parts[0] if len(parts) == 1 else np.hstack(parts)
+    if rows <= HANDFUL and type(model.estimator).__module__ == "sklearn.ensemble._forest":
+        return _ask_trees(model.estimator, matrix, int(model.classifies))
     if model.classifies:
         return model.estimator.predict_proba(matrix)[:, 1].astype(np.float64)
     return np.asarray(model.estimator.predict(matrix), np.float64).reshape(-1)
+
+
+def _ask_trees(forest: Any, matrix: Any, column: int) -> np.ndarray:
+    """A forest's answer to a few rows: the same sum in the same order, without a parallel call for each tree."""
+    import numpy as np
+
+    dense = matrix.toarray() if hasattr(matrix, "toarray") else matrix
+    values = np.ascontiguousarray(dense, dtype=np.float32)
+    if np.isinf(values).any():
+        raise ValueError("Input X contains infinity or a value too large for dtype('float32').")
+    total = np.zeros(len(values))
+    for tree in forest.estimators_:
+        total += tree.tree_.predict(values)[:, column]
+    return total / len(forest.estimators_)
 
 
 def block_of(values: Values, columns: Sequence[Column], rows: int) -> np.ndarray:

@@ -38,6 +38,7 @@ DECLARED = {
         split=BY_TIME,
         threads=2,
     ),
+    "extra": other("sklearn.ensemble.ExtraTreesRegressor", n_estimators=10),
     "network": other("sklearn.neural_network.MLPClassifier", hidden_layer_sizes=[8], max_iter=20),
     "ridge": other("sklearn.linear_model.Ridge"),
     "trees": other("sklearn.ensemble.GradientBoostingRegressor", n_estimators=10),
@@ -46,7 +47,7 @@ DECLARED = {
 
 def fitted(name: str, folder: Path) -> tuple[Model, pd.DataFrame, tuple[Column, ...]]:
     frame = frame_of(TABLE, folder)
-    target = VALUES if name in ("ridge", "trees") else CLASSES
+    target = VALUES if name in ("ridge", "trees", "extra") else CLASSES
     config = DECLARED[name]
     examples = pd.read_parquet(frame.path)
     pipeline = build_pipeline(config, target.task, frame.columns)
