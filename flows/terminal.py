@@ -19,6 +19,8 @@ from tasks.foundation.progress import Step, listening
 from tasks.foundation.settings import settings
 
 console = Console(highlight=False, soft_wrap=True)
+if not console.is_terminal:
+    console.width = 160  # in a file or a pipe nothing need be cut
 
 
 def run_told(flow: str, case: str, as_of: datetime | None, profile: str | None, steps: Steps | None = None) -> Any:
@@ -31,10 +33,13 @@ def run_told(flow: str, case: str, as_of: datetime | None, profile: str | None, 
     told = steps or Steps()
     with told, listening(told):
         told.say("starting")
+        from prefect import tags
+
         from flows.entry import Request
 
         made = getattr(importlib.import_module(f"flows.{flow}"), flow)
-        result = made(Request(case=case, as_of=as_of, profile=profile))
+        with tags(case, *([profile] if profile else [])):
+            result = made(Request(case=case, as_of=as_of, profile=profile))
     console.print(_ending(result))
     return result
 
