@@ -17,7 +17,7 @@ from tasks.foundation.errors import DataError
 if TYPE_CHECKING:
     import duckdb
 
-MOST_FOUND = 1_000_000  # rows listed for one check; where more are bad, a batch fails anyway
+LISTED = 100_000  # bad rows listed for one check, unless more are tolerated: beyond that a batch fails anyway
 
 
 def validate(
@@ -182,7 +182,8 @@ def _put_aside(
             report.say(check, outcome)
     if not aside:
         return
-    found = {at: outcome.rows for at, outcome in judge.judge("rows", aside, rows_of.ROW, MOST_FOUND).items()}
+    most = max(LISTED, int(tolerance * sum(report.counts.values())) + 1)
+    found = {at: outcome.rows for at, outcome in judge.judge("rows", aside, rows_of.ROW, most).items()}
     for check in [check for check in aside if not found[check.at]]:
         report.say(check, said[check.at])  # a few types tell how many rows, not which
         aside.remove(check)
@@ -206,9 +207,9 @@ def _put_aside(
         rows = f"all {count:,}" if bad == count else f"{bad:,} of {count:,}"
         report.failed.append(f"{report.source} {name}: {rows} rows are bad ({share}): {because}.")
     report.failed += [
-        f"{report.source}: more than {MOST_FOUND:,} rows do not meet {check.label}; the quarantine lists the first."
+        f"{report.source}: more than {most:,} rows do not meet {check.label}; the quarantine lists the first."
         for check in aside
-        if said[check.at].unexpected > MOST_FOUND
+        if said[check.at].unexpected > most
     ]
 
 
