@@ -1,0 +1,65 @@
+"""What all tests share: a state folder and ports of their own, so that they run beside a running stack."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ELSEWHERE = ("PREFECT_URL", "TRACKING_URL", "ARTIFACTS_URL", "DVC_REMOTE", "ONLINE_STORE")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_world(tmp_path_factory) -> Iterator[Path]:
+    """Keep every test away from the user's state, data, servers and remotes, whatever .env says."""
+    from tasks.release.process import free_port
+
+    folder = tmp_path_factory.mktemp("world")
+    values = {f"DRIFTLINE_{name}": "" for name in ELSEWHERE}  # set, so that .env does not set them
+    values |= {"DRIFTLINE_STATE": str(folder / "state"), "DRIFTLINE_DATA": str(folder / "data")}
+    values |= {f"DRIFTLINE_{name}_PORT": str(free_port()) for name in ("PREFECT", "MLFLOW")}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [n for n in os.environ if n.startswith(("DRIFTLINE_", "PREFECT_", "MLFLOW_TRACKING", "BENTOML_"))]:
+            patch.delenv(name)
+        for name, value in values.items():
+            patch.setenv(name, value)
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def prefect_server(own_world) -> Iterator[str]:
+    """A real Prefect server of this test process, on the port that DRIFTLINE_PREFECT_PORT names; gives its API."""
+    from tasks.release.process import ending_with_starter, wait_until_ready
+    from tasks.serve.prefect_database import seed
+
+    port = os.environ["DRIFTLINE_PREFECT_PORT"]
+    home, log = own_world / "prefect", own_world / "prefect.log"
+    home.mkdir()
+    seed(home)
+    silent = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            ending_with_starter(command),
+            env={**os.environ, **silent, "PREFECT_HOME": str(home)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    api = f"http://127.0.0.1:{port}/api"
+    try:
+        wait_until_ready(f"{api}/health", "Prefect's server", log, 120, lambda: process.poll() is None)
+        yield api
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
