@@ -59,7 +59,7 @@ def _number_keys(connection: duckdb.DuckDBPyConnection, rows: str, lookup: Looku
     keys = ", ".join(map(quoted, lookup.keys)) or "0 AS everything"
     known = " AND ".join(f"{quoted(key)} IS NOT NULL" for key in lookup.keys) or "true"
     connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE asof_keys AS SELECT *, row_number() OVER ()::INTEGER AS k "
+        f"CREATE OR REPLACE TEMP TABLE asof_keys AS SELECT *, row_number() OVER ()::INTEGER AS asof_k "
         f"FROM (SELECT DISTINCT {keys} FROM {rows} WHERE {known})"
     )
 
@@ -79,7 +79,7 @@ def _load(
     oldest = f"AND {event} >= {first - ttl}" if ttl and first is not None else ""
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE asof_view AS "
-        f"SELECT q.k AS asof_k, s.asof_event, s.asof_created, {features} "
+        f"SELECT q.asof_k, s.asof_event, s.asof_created, {features} "
         f"FROM (SELECT *, {event} AS asof_event, {created} AS asof_created FROM {scan(lookup.paths)} "
         f"WHERE {event} <= {last if last is not None else 'NULL'} {oldest}) s JOIN asof_keys q ON {equal} "
         f"ORDER BY asof_event, asof_created NULLS FIRST"
@@ -88,7 +88,7 @@ def _load(
         # From each moment at which a row became known, the newest of all that were known by then.
         steps = (
             "SELECT DISTINCT asof_k AS k, since, max(asof_event) OVER known AS event, max(i) OVER known AS i "
-            "FROM (SELECT *, rowid AS i, greatest(asof_event, asof_created) AS since FROM asof_view "
+            "FROM (SELECT asof_k, asof_event, rowid AS i, greatest(asof_event, asof_created) AS since FROM asof_view "
             "WHERE asof_created IS NOT NULL) WINDOW known AS (PARTITION BY asof_k ORDER BY since)"
         )
     else:
@@ -112,7 +112,7 @@ def _match(connection: duckdb.DuckDBPyConnection, rows: str, moment: str, lookup
     ttl = _micros_of(lookup.ttl)
     fresh = f"WHERE s.event + {ttl} >= e.t" if ttl else ""
     found = connection.sql(
-        f"SELECT e.r, s.i FROM (SELECT e.rowid AS r, q.k, {micros(f'e.{quoted(moment)}')} AS t FROM {rows} e "
+        f"SELECT e.r, s.i FROM (SELECT e.rowid AS r, q.asof_k AS k, {micros(f'e.{quoted(moment)}')} AS t FROM {rows} e "
         f"JOIN asof_keys q ON {equal}) e ASOF JOIN asof_steps s ON e.k = s.k AND e.t >= s.since {fresh}"
     ).fetchnumpy()
     picked = np.full(count, -1, dtype=np.int64)

@@ -167,6 +167,10 @@ def _check_columns(columns: list[str], lookups: Sequence[Lookup]) -> None:
     missing = sorted({key for lookup in lookups for key in lookup.keys if key not in columns})
     if missing:
         raise ValueError(f"The entity rows lack the join keys {', '.join(missing)}; they have: {', '.join(columns)}.")
+    names = {*columns, *(feature for lookup in lookups for feature in lookup.features)}
+    taken = sorted(name for name in names if name.lower() == "rowid" or name.lower().startswith("asof_"))
+    if taken:
+        raise ValueError(f"The names rowid and asof_... are this store's own; found: {', '.join(taken)}.")
     twice = sorted({feature for lookup in lookups for feature in lookup.features if feature in columns})
     if twice:
         raise ValueError(f"Features and entity rows share the names {', '.join(twice)}: ask for full_feature_names.")

@@ -135,6 +135,15 @@ def _key_kind(table: Table, key: str) -> str:
 
 
 def _check_has(table: Table, needed: tuple[str, ...]) -> None:
+    taken = [column for column in table.columns if re.fullmatch(r"(?i)rowid|asof_.*", column)]
+    if taken:
+        raise CaseError(
+            f"The SQL of {table.name} uses names of the offline store: {', '.join(taken)}.",
+            where=table.where,
+            found=", ".join(taken),
+            allowed="any name but rowid and those that begin with asof_",
+            todo="Rename the column in the query.",
+        )
     missing = [column for column in dict.fromkeys(needed) if column not in table.columns]
     if missing:
         raise CaseError(

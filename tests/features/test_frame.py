@@ -131,6 +131,7 @@ WRONG = [
     (view(sql="SELECT *, event_timestamp AS t FROM ({})"), CaseError, "t is time"),
     (view(sql="SELECT *, temp AS hour FROM ({})"), CaseError, "share a name"),
     (view(sql="SELECT * REPLACE (1 AS origin) FROM ({})"), CaseError, "join key origin"),
+    (view(sql="SELECT *, 1 AS rowid FROM ({})"), CaseError, "names of the offline store"),
     (view(sql="{} UNION ALL {}"), DataError, "told apart"),
 ]
 

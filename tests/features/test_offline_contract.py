@@ -165,6 +165,27 @@ def test_materialise_and_saved_datasets_work(made, tmp_path):
         job.persist(SavedDatasetFileStorage(str(tmp_path / "saved.parquet")))
 
 
+def test_no_name_is_taken_by_the_store_itself(tmp_path):
+    """Keys and features may be called what the store's own queries call theirs."""
+    rng, names = np.random.default_rng(8), ["i", "r", "t", "s", "event", "since"]
+    source = events(rng, 200, ["user"], True, False, names).rename(columns={"user": "k"})
+    both = stores(tmp_path, view(tmp_path, "e", source, ["k"], TTL))
+    rows = entity_rows(rng, 100, False).rename(columns={"user": "k", "shop": "q"})
+    features = [f"e:{name}" for name in names]
+    same(*(answer(both[kind], rows, features, filter_by_created_timestamp=True) for kind in (OURS, THEIRS)))
+
+
+def test_no_rows_and_rows_without_a_moment_work(made):
+    """Nothing in, nothing out, with the right columns; an empty moment finds nothing."""
+    both, rows = made
+    empty = answer(both[OURS], rows.head(0), FEATURES)
+    assert list(empty.columns) == [*rows.columns, "a", "b"]
+    assert len(empty) == 0
+    lost = answer(both[OURS], rows.assign(event_timestamp=pd.NaT), FEATURES)
+    assert lost[["a", "b"]].isna().all(axis=None)
+    assert len(lost) == len(rows)
+
+
 def test_what_can_not_be_answered_is_refused(made):
     """Missing join keys, names that clash, no entity rows."""
     both, rows = made

@@ -39,7 +39,7 @@ def view(folder: Path, name: str, frame: pd.DataFrame, keys: list[str], ttl: tim
     from feast.types import Float64, String
     from feast.value_type import ValueType
 
-    types = {"user": (ValueType.STRING, String), "shop": (ValueType.STRING, String)}
+    types = {"user": (ValueType.STRING, String), "shop": (ValueType.STRING, String), "k": (ValueType.STRING, String)}
     frame.to_parquet(folder / f"{name}.parquet", coerce_timestamps="us")
     kept = {"event_timestamp", "created", *keys, *source.get("field_mapping", {})}
     features = [c for c in frame.columns if c not in kept] + list(source.get("field_mapping", {}).values())
