@@ -118,13 +118,14 @@ def _load(db: duckdb.DuckDBPyConnection, name: str, source: Source, origin: Path
     if origin.suffix == ".zip":
         with zipfile.ZipFile(origin) as archive:
             origin = Path(archive.extract(archive.namelist()[0], work))
-    reader = {
-        ".csv": "read_csv($path, nullstr=['NA', ''], sample_size=-1)",
-        ".parquet": "read_parquet($path)",
-        ".jsonl": "read_json($path)",
-        ".json": "read_json($path)",
+    read = {
+        # all rows decide on the types; as a view, they would be looked at anew on each use
+        ".csv": "CREATE TABLE raw AS FROM read_csv($path, nullstr = ['NA', ''], sample_size = -1)",
+        ".parquet": "CREATE VIEW raw AS FROM read_parquet($path)",
+        ".jsonl": "CREATE VIEW raw AS FROM read_json($path)",
+        ".json": "CREATE VIEW raw AS FROM read_json($path)",
     }.get(origin.suffix)
-    if reader is None:
+    if read is None:
         raise DataError(
             f"Source {name} is of a kind that can't be read.",
             where=str(origin),
@@ -132,7 +133,7 @@ def _load(db: duckdb.DuckDBPyConnection, name: str, source: Source, origin: Path
         )
     path = str(origin).replace("'", "''")
     try:
-        db.execute(f"CREATE VIEW raw AS SELECT * FROM {reader.replace('$path', repr(path))}")
+        db.execute(read.replace("$path", f"'{path}'"))
         db.execute(f"CREATE TABLE landed AS {source.sql}")
     except duckdb.Error as error:
         raise DataError(
@@ -177,9 +178,11 @@ def _write_batches(db: duckdb.DuckDBPyConnection, name: str, source: Source, out
         "FROM landed GROUP BY month ORDER BY month"
     ).fetchall()
     for month, first, last in months:
-        select = (
-            f"SELECT * FROM landed WHERE strftime(\"{source.time}\", '%Y-%m') = '{month}' ORDER BY {_order(source)}"
-        )
+        year, number = map(int, month.split("-"))
+        after = f"{year + number // 12:04}-{number % 12 + 1:02}-01"
+        # a range, unlike the name of the month, skips the blocks of rows that hold none of it
+        within = f"\"{source.time}\" >= '{month}-01' AND \"{source.time}\" < '{after}'"
+        select = f"SELECT * FROM landed WHERE {within} ORDER BY {_order(source)}"
         path = _copy_whole(db, select, out / f"{month}.parquet")
         yield Batch(name=month, path=path, digest=file_digest(path), first_known=first, last_known=last)
 
