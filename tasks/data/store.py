@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import warnings
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -91,6 +93,7 @@ def _repository(store: Path, remote: str) -> Iterator[Repo]:
     """The store's DVC repository, made when it is not there yet."""
     from dvc.repo import Repo
 
+    logging.getLogger("dvc").setLevel(logging.WARNING)
     if not (store / ".dvc" / "config").is_file():
         store.mkdir(parents=True, exist_ok=True)
         Repo.init(str(store), no_scm=True, force=True).close()
@@ -100,5 +103,6 @@ def _repository(store: Path, remote: str) -> Iterator[Repo]:
         f"    remote = {REMOTE}\n['remote \"{REMOTE}\"']\n    url = {remote}\n"
         '[cache]\n    type = "reflink,hardlink,copy"\n',
     )
-    with Repo(str(store)) as repo:
+    with Repo(str(store)) as repo, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # DVC's own, of a library that it uses
         yield repo

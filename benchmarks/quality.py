@@ -1,0 +1,90 @@
+"""AUC by month on the real flights: trained once on January to March, and trained anew each month.
+
+    python -m benchmarks.quality [--quick] [--json FILE]
+
+Each month is scored with what was known an hour before each flight; the outcomes are those known by the year's end.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.table import Report, arguments
+from tasks.features.results import Frame
+from tasks.train.config import Target
+from tasks.train.results import Candidate
+
+CASE = "flights"
+MONTHS = range(4, 13)
+COLUMNS = ["month", "flights", "trained once", "study", "trained monthly", "study"]
+# of an earlier study on the same data, with features of its own
+STUDY = {
+    "never": [0.727, 0.761, 0.759, 0.734, 0.721, 0.710, 0.694, 0.688, 0.737],
+    "monthly": [0.727, 0.782, 0.785, 0.776, 0.742, 0.753, 0.716, 0.705, 0.739],
+}
+
+
+def main() -> None:
+    options = arguments(__doc__ or "")
+    with tempfile.TemporaryDirectory() as home:
+        os.environ |= {"DRIFTLINE_STATE": f"{home}/state", "DRIFTLINE_DATA": f"{home}/data"}
+        measure(MONTHS[:2] if options.quick else MONTHS, Report("AUC by month", COLUMNS), options.json)
+
+
+def measure(months: Sequence[int], report: Report, json: Path | None) -> None:
+    """Train as of each month's start, score the month after it, and print both policies beside the study."""
+    from flows.entry import Request, opened
+    from flows.prepare import prepare_steps
+    from tasks.features.task import window_frame
+    from tasks.foundation.settings import apply_environment, settings
+
+    apply_environment(settings())
+    with opened(Request(case=CASE, as_of=datetime(2014, 1, 2, tzinfo=UTC))) as end:
+        year = prepare_steps(end)
+        section, state = end.case, end.settings.state
+        first = None
+        for number, month in enumerate(months):
+            start = datetime(2013, month, 1, tzinfo=UTC)
+            stop = datetime(2013 + month // 12, month % 12 + 1, 1, tzinfo=UTC)
+            newest = _trained(start)
+            first = first or newest
+            frame = window_frame(
+                section.features, section.target.column, section.evaluate.slices, year, state, start, stop
+            )
+            once, anew = (_auc(model, frame, section.target) for model in (first, newest))
+            report.row(f"{start:%Y-%m}", frame.rows, once, STUDY["never"][number], anew, STUDY["monthly"][number])
+            report.figure(f"auc_once_{month:02}", once)
+            report.figure(f"auc_monthly_{month:02}", anew)
+    report.finish(["scikit-learn", "duckdb", "feast"], json)
+
+
+def _trained(as_of: datetime) -> Candidate:
+    from flows.entry import Request, opened
+    from flows.prepare import prepare_steps
+    from tasks.features.task import training_frame
+    from tasks.train.task import train_candidate
+
+    with opened(Request(case=CASE, as_of=as_of)) as run:
+        case, here = run.case, run.settings
+        frame = training_frame(case.features, case.target.column, case.evaluate.slices, prepare_steps(run), here.state)
+        return train_candidate(case.name, as_of, frame, case.target, case.train, here.state, run.lineage, here.tracking)
+
+
+def _auc(candidate: Candidate, frame: Frame, target: Target) -> float:
+    import pandas as pd
+
+    from tasks.train.metrics import measure as metrics
+    from tasks.train.model_file import load, predict
+
+    rows = pd.read_parquet(frame.path)
+    rows = rows[rows[target.column].notna()]
+    answers = predict(load(candidate.folder / "model.skops"), rows, candidate.columns)
+    return metrics(rows[target.column].to_numpy("float64"), answers, target.task)["auc"]
+
+
+if __name__ == "__main__":
+    main()
