@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -80,10 +83,36 @@ def _make_tables(path: Path, artifacts: str) -> None:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         with whole(path) as temporary:
+            if template := make_template():
+                shutil.copyfile(template, temporary)
             SqlAlchemyStore(f"sqlite:///{temporary}", artifacts).engine.dispose()
         connection = sqlite3.connect(path)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.close()
+
+
+def make_template(path: Path | None = None) -> Path | None:
+    """Make the migrated, empty database that others begin as, beside the installed packages, unless it is there.
+
+    MLflow's migrations would take 2 s for each new state folder. None where the folder can't be written.
+    """
+    path = path or Path(sys.prefix) / "share" / "driftline" / f"mlflow-{version('mlflow')}.db"
+    if path.is_file():
+        return path
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    try:
+        with lock(path.with_suffix(".lock"), "MLflow's template", wait=True):
+            if not path.is_file():
+                with whole(path) as temporary:
+                    SqlAlchemyStore(f"sqlite:///{temporary}", "unused").engine.dispose()
+                    connection = sqlite3.connect(temporary)
+                    with connection:  # its default experiment would keep its files in that place
+                        connection.execute("DELETE FROM experiments")
+                    connection.close()
+    except OSError:
+        return None
+    return path
 
 
 @contextmanager
