@@ -168,12 +168,14 @@ def score_holdout(candidate: Candidate, target: Target, split: Split) -> tuple[p
     Raises: DataError.
     """
     import numpy as np
-    import pandas as pd
+    import pyarrow.parquet as pq
 
-    frame = pd.read_parquet(candidate.frame)
-    _, held = split_frame(frame[frame[target.column].notna()], split)
+    frame = pq.read_table(candidate.frame)
+    # the split needs three columns; making Python text of all the rows that were trained on would take longest
+    deciding = frame.select(["example_id", "event_timestamp", target.column]).to_pandas()
+    _, held = split_frame(deciding[deciding[target.column].notna()], split)
     model = load(candidate.folder / "model.skops")
-    scored = held.reset_index(drop=True)
+    scored = frame.take(held.index.to_numpy()).to_pandas()
     scored["prediction"] = predict(model, scored, candidate.columns)
     some = np.unique(np.linspace(0, len(scored) - 1, min(ALONE, len(scored))).astype(int))
     seconds, answers = _score_alone(model, scored, some)
