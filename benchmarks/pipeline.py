@@ -74,6 +74,7 @@ def warm(report: Report, figure: str, home: Path, cases: Path, as_of: str, runs:
         report.row(found["flights"], what, medians[what], median(took["cpu"]), runs, took["peak"], auc)
         parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in took["parts"].items() if seconds >= 0.05)
         report.notes.append(f"{what}, {found['flights']:,} flights, last run: {parts}")
+        print(f"    {parts}", flush=True)
     report.figure(figure, medians["flow, warm"] / medians["plain script"])
 
 
@@ -207,11 +208,10 @@ def make_tenfold(cases: Path, out: Path) -> Path:
         f"TO '{out / CASE / 'flights.csv'}' (HEADER, NULLSTR 'NA', TIMESTAMPFORMAT '%Y-%m-%dT%H:%M:%SZ')"
     )
     for expectation in [*flights["expectations"], *flights["batch_expectations"]]:
-        if expectation["column"] in ("flight", "rows"):
-            for bound in {"min_value", "max_value"} & set(expectation):
-                expectation[bound] *= 1 if bound == "min_value" and expectation["column"] == "flight" else TIMES
-        if expectation["column"] == "flight":
+        if expectation.get("column") == "flight":
             expectation["max_value"] = 10000 * TIMES
+        if expectation.get("column") == "rows":
+            expectation |= {bound: TIMES * value for bound, value in expectation.items() if bound.endswith("_value")}
     path.write_text(yaml.safe_dump(case), encoding="utf-8")
     return out
 
