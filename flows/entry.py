@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, Field
 from flows.case import Case, load
 from tasks.foundation.config import Section
 from tasks.foundation.errors import InputError
-from tasks.foundation.files import lock
+from tasks.foundation.files import lock, telling_full_disk
 from tasks.foundation.lineage import read_lineage
 from tasks.foundation.settings import ROOT, Settings, settings
 
@@ -46,7 +46,8 @@ class Opened:
 def opened(request: Request) -> Iterator[Opened]:
     """Read and hold the case for one run.
 
-    Raises: CaseError, InputError for a future as-of, Busy when another run holds the case.
+    Raises: CaseError, InputError for a future as-of, Busy when another run holds the case,
+    Unavailable when the disk is full.
     """
     here = settings()
     case = load(request.case, here.cases, request.profile)
@@ -62,7 +63,7 @@ def opened(request: Request) -> Iterator[Opened]:
     if _held.get() == case.name:  # a flow within a flow
         yield Opened(case, as_of, replays, lineage, here)
         return
-    with lock(here.state / "locks" / case.name, f"Case {case.name}"):
+    with telling_full_disk(here.state), lock(here.state / "locks" / case.name, f"Case {case.name}"):
         token = _held.set(case.name)
         try:
             yield Opened(case, as_of, replays, lineage, here)

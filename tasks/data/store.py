@@ -100,6 +100,7 @@ def _repository(store: Path, remote: str) -> Iterator[Repo]:
     write_text(
         store / ".dvc" / "config",
         "[core]\n    no_scm = True\n    analytics = false\n    autostage = false\n"
+        f"    site_cache_dir = {store / '.dvc' / 'site'}\n"  # else in /var/tmp, outside the state folder
         f"    remote = {REMOTE}\n['remote \"{REMOTE}\"']\n    url = {remote}\n"
         '[cache]\n    type = "reflink,hardlink,copy"\n',
     )

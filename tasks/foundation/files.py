@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tasks.foundation.errors import Busy, Unavailable
+from tasks.foundation.errors import Busy, DriftlineError, Unavailable
 
 
 @contextmanager
@@ -31,16 +31,25 @@ def whole(path: Path) -> Iterator[Path]:
             return
         temporary.replace(path)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Unavailable(
-                "The disk is full: nothing was written.",
-                where=str(path),
-                found=error.strerror or "no space left",
-                todo="Free space, or set DRIFTLINE_STATE and DRIFTLINE_DATA to another disk, and start again.",
-            ) from error
+        if _says_full(error):
+            raise _full(path, error) from error
         raise
     finally:
         _remove(temporary)
+
+
+class telling_full_disk:  # noqa: N801 (a context manager, used as one)
+    """Raise Unavailable for whatever a package raises when the disk under `path` is full, and nothing else."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None and not isinstance(error, DriftlineError) and _says_full(error):
+            raise _full(self._path, error) from error
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -85,6 +94,23 @@ def scratch(parent: Path) -> tempfile.TemporaryDirectory[str]:
     """A folder for work in progress, on the disk where its result will live."""
     parent.mkdir(parents=True, exist_ok=True)
     return tempfile.TemporaryDirectory(dir=parent, prefix=".scratch-")
+
+
+def _says_full(error: BaseException) -> bool:
+    """DuckDB, SQLite and others wrap the system's error and give no number."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return any(words in str(error) for words in ("No space left on device", "disk is full", "Disk quota exceeded"))
+
+
+def _full(path: Path, error: BaseException) -> Unavailable:
+    return Unavailable(
+        "The disk is full: nothing was written.",
+        where=str(path),
+        found=str(error).strip().splitlines()[0][:200],
+        allowed="space for what is written",
+        todo="Free space, or set DRIFTLINE_STATE and DRIFTLINE_DATA to another disk, and start again.",
+    )
 
 
 def _remove(path: Path) -> None:

@@ -1,0 +1,29 @@
+"""The servers and worlds of the end-to-end tests, each made once for a test process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.end_to_end.small import make_case
+from tests.end_to_end.terminal import Terminal, World, cold
+
+
+@pytest.fixture(scope="session")
+def terminal(tmp_path_factory, prefect_server) -> Iterator[Terminal]:
+    made = Terminal(tmp_path_factory.mktemp("terminal"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory, terminal) -> World:
+    """A world in which the small case has a champion, made by one cold process; `first.txt` is what it said."""
+    folder = tmp_path_factory.mktemp("small")
+    made = World(folder, folder / "cases")
+    make_case(made.cases)
+    done = cold(made, "run diabetes")
+    assert done.code == 0, done.output
+    (folder / "first.txt").write_text(done.output)
+    return made

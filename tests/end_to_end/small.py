@@ -1,0 +1,74 @@
+"""A regression case of seconds, by configuration alone: scikit-learn's diabetes data as CSV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CASE = """
+kind: tabular
+description: How far will diabetes have gone in a year?
+as_of: 2004-01-01
+target: {column: progression, task: regression}
+data:
+  sources:
+    patients:
+      uri: file://patients.csv
+      key: [patient]
+      tolerance: 0.05
+      expectations:
+        - {expect: column_type_to_be, column: bmi, type_: DOUBLE}
+        - {expect: column_values_to_be_between, column: progression, min_value: 1, max_value: 500}
+        - {expect: column_values_to_not_be_null, column: bmi}
+features:
+  examples: >-
+    SELECT patient::VARCHAR AS example_id, TIMESTAMPTZ '2003-01-01 00:00:00+00' AS event_timestamp,
+           * EXCLUDE (patient), CASE WHEN sex > 0 THEN 'one' ELSE 'other' END AS group_of FROM patients
+  request: [age, sex, bmi, bp, s1, s2, s3, s4, s5, s6]
+train:
+  family: sklearn.linear_model.Ridge
+  parameters: {alpha: 0.1}
+  split: {by: hash, share: 0.3}
+evaluate:
+  slices: [group_of]
+  bounds:
+    - {metric: mae, at_most: 60}
+    - {metric: rmse, at_most: 75}
+    - {metric: r2, at_least: 0.3}
+  champion_gate: {loss: squared_error, margin: 100, min_rows: 50}
+  ms_per_row: 50
+monitor:
+  retrain: {metric: rmse, worse_by: 10}
+"""
+
+
+def make_case(cases: Path, name: str = "diabetes") -> Path:
+    """Write the case and its source into a folder of cases; give the case's folder."""
+    folder = cases / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "case.yaml").write_text(CASE)
+    write_source(folder)
+    return folder
+
+
+def write_source(folder: Path, change: Any = None) -> None:
+    """Write patients.csv, after a change of the frame if one is given."""
+    from sklearn.datasets import load_diabetes
+
+    frame = load_diabetes(as_frame=True).frame.rename(columns={"target": "progression"})
+    frame.insert(0, "patient", range(1, len(frame) + 1))
+    (frame if change is None else change(frame)).to_csv(folder / "patients.csv", index=False)
+
+
+def change_case(folder: Path, **changes: Any) -> None:
+    """Set values of case.yaml, each named by its path with __ for a dot."""
+    values = yaml.safe_load((folder / "case.yaml").read_text())
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        place = values
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    (folder / "case.yaml").write_text(yaml.safe_dump(values, sort_keys=False))

@@ -1,0 +1,98 @@
+"""The whole chain on a small regression case: one command to a release, a second that changes nothing, a gate."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.end_to_end.small import change_case, make_case
+from tests.end_to_end.terminal import World, cold
+
+pytestmark = pytest.mark.xdist_group("small")
+
+
+@pytest.fixture(scope="module")
+def shown(world, terminal) -> dict:
+    done = terminal.run(world, "show diabetes --json")
+    assert done.code == 0, done.output
+    return json.loads(done.output)
+
+
+def test_a_regression_case_runs_from_its_folder_alone(shown):
+    """One command goes from a CSV file to a champion; show tells release, metrics and verdict."""
+    assert set(shown) == {"release", "metrics", "verdict"}
+    assert shown["verdict"]["decision"] == "promote"
+    assert {"mae", "rmse", "r2"} <= set(shown["metrics"])
+    assert 50 < shown["metrics"]["rmse"] < 60
+    assert all(c["passed"] and c["required"] and "observed" in c for c in shown["verdict"]["criteria"])
+    assert len(shown["release"]["digest"]) == 64
+
+
+def test_the_command_told_each_step(world):
+    """What the terminal shows: each step with its seconds and figure, and what came of it."""
+    said = (world.folder / "first.txt").read_text()
+    for part in ("442 rows, 5 expectations", "442 rows x 10 features", "promote: rmse", "promote to champion"):
+        assert part in said
+    assert "is champion of diabetes" in said
+    assert "Traceback" not in said
+
+
+def test_a_second_run_changes_nothing(world, terminal, shown):
+    """Unchanged steps come from cache, the champion stays the same release, no second one is made, git stays clean."""
+    before = git_status()
+    done = terminal.run(world, "run diabetes", "status")
+    assert done.code == 0, done.output
+    cached = {title for title, how in done.steps.items() if how == "cached"}
+    assert {"validate patients", "snapshot", "build training features", "train a candidate"} <= cached
+    assert world.champion("diabetes") == shown["release"]["digest"]
+    assert len(list((world.state / "releases" / "diabetes").iterdir())) == 1
+    assert git_status() <= before
+
+
+def git_status() -> set[str]:
+    done = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines())
+
+
+def test_a_failed_gate_stops_the_chain(tmp_path, world, terminal, shown):
+    """A raised bound: exit code 3, a report with every criterion as observed and required, the champion stays."""
+    strict = World(world.folder, tmp_path)
+    change_case(
+        make_case(tmp_path), evaluate__bounds=[{"metric": "r2", "at_least": 0.9}, {"metric": "mae", "at_most": 60}]
+    )
+    done = terminal.run(strict, "run diabetes")
+    assert done.code == 3, done.output
+    assert "the champion stays" in done.output
+    for part in ("r2", ">= 0.9", "mae", "<= 60", "ms"):
+        assert part in done.output
+    assert "Traceback" not in done.output
+    assert world.champion("diabetes") == shown["release"]["digest"]
+
+
+def test_train_tells_the_verdict_and_its_exit_code(tmp_path, world, terminal):
+    """`driftline train` ends at the verdict: 0 to promote, 3 otherwise, and releases nothing."""
+    strict = World(world.folder, tmp_path)
+    change_case(make_case(tmp_path), evaluate__bounds=[{"metric": "r2", "at_least": 0.9}])
+    assert terminal.run(world, "train diabetes").code == 0
+    assert terminal.run(strict, "train diabetes").code == 3
+
+
+def test_the_same_steps_without_prefect_give_the_same_weights(tmp_path, world, shown):
+    """What `dvc repro` runs makes the very candidate that the flow released, and the same snapshot."""
+    out = tmp_path / "candidate.json"
+    fresh = World(tmp_path, world.cases)
+    done = cold(fresh, f"train diabetes {out}", module="flows.plain")
+    assert done.code == 0, done.output
+    assert json.loads(out.read_text())["weights"] == shown["release"]["weights"]
+    assert json.loads(out.read_text())["rmse"] == shown["metrics"]["rmse"]
+
+
+def test_monitoring_a_static_table(world, terminal):
+    """A case whose every example lies before its release has nothing to predict: that is said, not crashed on."""
+    done = terminal.run(world, "monitor diabetes --as-of 2004-02-01")
+    assert "Traceback" not in done.output
+    assert done.code == 2, done.output
+    assert "No example is left" in done.output

@@ -1,0 +1,94 @@
+"""A process that has imported everything and forks itself for each command.
+
+Each command is a real process that can be killed, but it doesn't pay 15 s of imports; a few tests start cold.
+One JSON line in: commands, environment, output (a file); one line out: the process's id. When it has ended, OUTPUT.end
+holds its exit code, or minus the signal that ended it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+IMPORTS = (
+    "flows.release flows.retrain flows.predict flows.monitor flows.terminal duckdb pandas pyarrow.parquet "
+    "sklearn.ensemble sklearn.linear_model mlflow.sklearn skops.io great_expectations dvc.repo httpx"
+)
+
+
+def main() -> None:
+    """Import, say so, then fork for each line; ends with its input."""
+    for module in IMPORTS.split():
+        __import__(module)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the watchers
+    print("ready", flush=True)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        receive, send = os.pipe()
+        if os.fork() == 0:
+            os.close(receive)
+            _watch(asked, send)
+            os._exit(0)
+        os.close(send)
+        with os.fdopen(receive) as told:
+            print(told.read(), flush=True)
+    os._exit(0)  # nothing was done here that would need tidying up
+
+
+def _watch(asked: dict, send: int) -> None:
+    """Start the command, tell its id, and write down how it ended."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    child = os.fork()
+    if child == 0:
+        os.close(send)
+        _become(asked)
+        for command in asked["commands"]:
+            _run(command)
+        sys.exit(0)
+    os.write(send, str(child).encode())
+    os.close(send)
+    _, status = os.waitpid(child, 0)
+    end = Path(asked["output"] + ".end")
+    end.with_suffix(".tmp").write_text(str(os.waitstatus_to_exitcode(status)))
+    end.with_suffix(".tmp").replace(end)
+
+
+def _become(asked: dict) -> None:
+    """Leave the parent's session, streams and variables behind."""
+    os.setsid()
+    output = os.open(asked["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for descriptor, stream in ((nothing, 0), (output, 1), (output, 2)):
+        os.dup2(descriptor, stream)
+    os.environ.update(asked["environment"])
+
+
+def _run(command: list[str]) -> None:
+    """Do what a new process would: Prefect, imported already, has to read its variables again."""
+    from prefect.context import refresh_global_settings_context
+
+    from flows.cli import main as driftline
+    from flows.terminal import reach_prefect
+    from tasks.foundation.errors import DriftlineError
+    from tasks.foundation.settings import apply_environment, settings
+
+    try:
+        apply_environment(settings())
+        reach_prefect()
+        refresh_global_settings_context()
+    except DriftlineError:
+        pass  # the command tells it
+    sys.argv = ["driftline", *command]
+    try:
+        driftline()
+    except SystemExit as end:
+        sys.stdout.flush()
+        if end.code:
+            raise
+
+
+if __name__ == "__main__":
+    main()
