@@ -11,7 +11,7 @@ SELECT
     isodow(make_date(year, month, day))::INTEGER                          AS weekday,
     make_date(year, month, day)                                           AS day,
     -- the departure is seen as it happens
-    time_hour + to_minutes(minute + dep_delay)                            AS departed_at,
+    time_hour + to_minutes((minute + dep_delay)::INTEGER)                            AS departed_at,
     dep_time::INTEGER AS dep_time, dep_delay::INTEGER                     AS dep_delay,
     -- how the flight ended is published on the next day at noon
     (make_date(year, month, day) + INTERVAL 36 HOUR)::TIMESTAMP AT TIME ZONE 'UTC' AS published_at,
