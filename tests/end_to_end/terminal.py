@@ -148,10 +148,10 @@ class Terminal:
         return line
 
 
-def cold(world: World, command: str, patience: float = 400, module: str = "flows.cli") -> Done:
+def cold(world: World, command: str, patience: float = 400) -> Done:
     """Run a command as a user does: a process from nothing."""
     done = subprocess.run(
-        [sys.executable, "-m", module, *command.split()],
+        [sys.executable, "-m", "flows.cli", *command.split()],
         cwd=ROOT,
         env={**os.environ, **world.environment},
         stdin=subprocess.DEVNULL,

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.end_to_end.small import change_case, make_case
-from tests.end_to_end.terminal import World, cold
+from tests.end_to_end.terminal import World
 
 pytestmark = pytest.mark.xdist_group("small")
 
@@ -80,11 +80,11 @@ def test_train_tells_the_verdict_and_its_exit_code(tmp_path, world, terminal):
     assert terminal.run(strict, "train diabetes").code == 3
 
 
-def test_the_same_steps_without_prefect_give_the_same_weights(tmp_path, world, shown):
+def test_the_same_steps_without_prefect_give_the_same_weights(tmp_path, world, terminal, shown):
     """What `dvc repro` runs makes the very candidate that the flow released, and the same snapshot."""
     out = tmp_path / "candidate.json"
     fresh = World(tmp_path, world.cases)
-    done = cold(fresh, f"train diabetes {out}", module="flows.plain")
+    done = terminal.run(fresh, f"plain train diabetes {out}")
     assert done.code == 0, done.output
     assert json.loads(out.read_text())["weights"] == shown["release"]["weights"]
     assert json.loads(out.read_text())["rmse"] == shown["metrics"]["rmse"]

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from tasks.foundation.tracking import Tracking, client_of
-from tests.end_to_end.terminal import STEP, Terminal, World
+from tests.end_to_end.small import make_case
+from tests.end_to_end.terminal import Terminal, World
 
-pytestmark = pytest.mark.xdist_group("small")
+pytestmark = pytest.mark.xdist_group("kill")
 
 
 def end_of(terminal: Terminal, world: World) -> dict:
@@ -43,16 +44,18 @@ def names(folder: Path) -> list[str]:
     return sorted(str(path) for path in found if not any(part.startswith(".") for part in path.parts))
 
 
-def test_killed_in_each_step_and_started_again(tmp_path, world, terminal):
+def test_killed_in_each_step_and_started_again(tmp_path, terminal):
     """Steps that had ended come from cache, and digest, weights, verdict and champion equal the undisturbed run's."""
-    undisturbed = STEP.findall((world.folder / "first.txt").read_text())
-    disturbed = World(tmp_path, world.cases)
+    make_case(tmp_path / "cases")
+    undisturbed, disturbed = (World(tmp_path / name, tmp_path / "cases") for name in ("one", "two"))
+    first = terminal.run(undisturbed, "run diabetes")
+    assert first.code == 0, first.output
     hit = []
-    for number, (_, title, _) in enumerate(undisturbed):
+    for number, title in enumerate(first.steps):
         run = terminal.start(disturbed, "run diabetes")
         if not run.wait_for(number):
             break  # it knows that it was done, and did less than it would have
-        time.sleep(0.05 if number % 2 else 0.3)
+        time.sleep(0.02 if number % 2 else 0.1)
         run.kill()
         done = run.wait()
         assert done.code == -9, done.output
@@ -62,5 +65,5 @@ def test_killed_in_each_step_and_started_again(tmp_path, world, terminal):
     assert done.code == 0, done.output
     cached = {title for title, how in done.steps.items() if how == "cached"}
     assert {"validate patients", "snapshot", "build training features", "train a candidate"} <= cached
-    assert len(hit) >= len(undisturbed) - 5, hit  # some steps last less than a blink
-    assert end_of(terminal, disturbed) == end_of(terminal, world)
+    assert len(hit) >= len(first.steps) - 5, hit  # some steps last less than a blink
+    assert end_of(terminal, disturbed) == end_of(terminal, undisturbed)

@@ -78,6 +78,7 @@ def _run(command: list[str]) -> int:
     from prefect.context import refresh_global_settings_context
 
     from flows.cli import answer
+    from flows.plain import main as plain
     from flows.terminal import reach_prefect
     from tasks.foundation.errors import DriftlineError
     from tasks.foundation.settings import apply_environment, settings
@@ -88,6 +89,9 @@ def _run(command: list[str]) -> int:
         refresh_global_settings_context()
     except DriftlineError:
         pass  # the command tells it
+    if command[0] == "plain":
+        plain(command[1], command[2], Path(command[3]))
+        return 0
     sys.argv = ["driftline", *command]
     return answer()
 

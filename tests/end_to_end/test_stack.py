@@ -1,0 +1,69 @@
+"""With the local stack up: the champion answers over HTTP, through a failed gate, until another one has taken over."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import pytest
+
+from tasks.foundation.tracking import Tracking
+from tasks.release.process import free_port
+from tasks.release.registry import champion
+from tests.end_to_end.small import change_case, make_case
+from tests.end_to_end.terminal import Terminal, World
+
+pytestmark = pytest.mark.xdist_group("kill")
+
+
+@pytest.fixture
+def up(tmp_path, terminal: Terminal, prefect_server):
+    """A world whose stack runs: MLflow and the releases; Prefect's server is the tests' own."""
+    variables = {"DRIFTLINE_PREFECT_URL": prefect_server, "DRIFTLINE_MLFLOW_PORT": str(free_port())}
+    world = World(tmp_path, tmp_path / "cases", variables)
+    make_case(world.cases)
+    done = terminal.run(world, "up")
+    assert done.code == 0, done.output
+    yield world
+    assert terminal.run(world, "down").code == 0
+
+
+def served(terminal: Terminal, world: World) -> dict[str, str]:
+    """The address of each release that is ready, by its name."""
+    services = json.loads(terminal.run(world, "status --json").output)["services"]
+    return {s["name"]: s["address"] for s in services if s["state"] == "ready" and s["name"].startswith("release-")}
+
+
+def answer(world: World, address: str) -> dict:
+    """What a release says of its first golden example, beside what it said offline."""
+    release = champion(Tracking.under(world.state), world.state, "diabetes")
+    golden = json.loads((release.folder / "golden.json").read_text())[0]
+    row = {"example_id": golden["example_id"], **golden["features"]}
+    said = httpx.post(f"{address}/predict", json={"rows": [row]}, trust_env=False, timeout=30).raise_for_status().json()
+    assert said["predictions"][0]["prediction"] == pytest.approx(golden["prediction"], rel=1e-12)
+    return said
+
+
+def test_the_champion_serves_until_another_one_has_taken_over(up, terminal):
+    """Released and served; a rejected challenger changes nothing; a promoted one replaces it."""
+    done = terminal.run(up, "run diabetes")
+    assert done.code == 0, done.output
+    ((first, address),) = served(terminal, up).items()
+    digest = up.champion("diabetes")
+    assert first == f"release-diabetes-{digest[:12]}"
+    assert answer(up, address)["release"] == digest
+
+    folder = up.cases / "diabetes"
+    bounds = [{"metric": "r2", "at_least": 0.3}]
+    change_case(folder, train__parameters={"alpha": 500.0}, evaluate__bounds=bounds)
+    assert terminal.run(up, "run diabetes").code == 3
+    assert served(terminal, up) == {first: address}
+    assert answer(up, address)["release"] == digest
+
+    change_case(folder, train__parameters={"alpha": 0.2})
+    done = terminal.run(up, "run diabetes")
+    assert done.code == 0, done.output
+    assert up.champion("diabetes") != digest
+    ((second, address),) = served(terminal, up).items()
+    assert second == f"release-diabetes-{up.champion('diabetes')[:12]}"
+    assert answer(up, address)["release"] == up.champion("diabetes")
