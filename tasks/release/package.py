@@ -14,6 +14,7 @@ from pathlib import Path
 from tasks.foundation.errors import DriftlineError
 from tasks.foundation.files import lock, scratch, write_text
 from tasks.foundation.settings import ROOT
+from tasks.release.process import ending_with_starter
 from tasks.release.seal import GOLDEN, MANIFEST, MODEL, verify
 
 ENTRY = "tasks.serve.service"
@@ -87,7 +88,8 @@ def _build(work: Path, folder: Path, case: str, version: str, requirements_lock:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
     }
     done = subprocess.run(
-        [sys.executable, "-c", BUILD, json.dumps(arguments)],
+        # an orphan of a killed run would go on writing where the next build has cleaned up
+        ending_with_starter([sys.executable, "-c", BUILD, json.dumps(arguments)]),
         cwd=context,  # so that the service is imported from what the Bento holds
         env=environment,
         capture_output=True,
