@@ -84,11 +84,14 @@ TYPES = {
     "weather": {"temp": "DOUBLE"},
 }
 JOIN = """
-SELECT x.*, r.* EXCLUDE (route, event_timestamp), o.* EXCLUDE (origin, event_timestamp),
+SELECT x.*, r.* EXCLUDE (route, event_timestamp), s.* EXCLUDE (service, event_timestamp),
+       o.* EXCLUDE (origin, event_timestamp), c.* EXCLUDE (carrier, event_timestamp),
        w.* EXCLUDE (origin, event_timestamp, created_timestamp)
 FROM (SELECT * FROM ({examples}) WHERE late IS NOT NULL) x
 ASOF LEFT JOIN ({route_day}) r ON x.route = r.route AND x.event_timestamp >= r.event_timestamp
+ASOF LEFT JOIN ({service_day}) s ON x.service = s.service AND x.event_timestamp >= s.event_timestamp
 ASOF LEFT JOIN ({origin_state}) o ON x.origin = o.origin AND x.event_timestamp >= o.event_timestamp
+ASOF LEFT JOIN ({carrier_state}) c ON x.carrier = c.carrier AND x.event_timestamp >= c.event_timestamp
 ASOF LEFT JOIN ({weather}) w ON x.origin = w.origin AND x.event_timestamp >= w.created_timestamp
 ORDER BY x.event_timestamp, x.example_id
 """
@@ -185,12 +188,19 @@ def validate(db: duckdb.DuckDBPyConnection, name: str) -> int:
 def features(db: duckdb.DuckDBPyConnection, case: Path) -> pd.DataFrame:
     """Each example with what was known at its moment; values older than their TTL are emptied."""
     sql = {path.stem: path.read_text(encoding="utf-8").strip() for path in (case / "sql").glob("*.sql")}
-    fresh = {"route_day": "35 DAYS", "origin_state": "6 HOURS", "weather": "6 HOURS"}
+    fresh = {
+        "route_day": "35 DAYS",
+        "service_day": "35 DAYS",
+        "origin_state": "6 HOURS",
+        "carrier_state": "6 HOURS",
+        "weather": "6 HOURS",
+    }
     views = {name: f"SELECT *, event_timestamp AS {name}_at FROM (\n{sql[name]}\n)" for name in fresh}
     db.execute(f"CREATE TABLE frame AS {JOIN.format(examples=sql['examples'], **views)}")
     for name, span in fresh.items():
         known = [row[0] for row in db.execute(f"DESCRIBE FROM ({sql[name]})").fetchall()]
-        mine = [c for c in known if c not in ("route", "origin", "event_timestamp", "created_timestamp")]
+        keys = ("route", "service", "origin", "carrier", "event_timestamp", "created_timestamp")
+        mine = [c for c in known if c not in keys]
         emptied = ", ".join(f"{column} = NULL" for column in mine)
         db.execute(f"UPDATE frame SET {emptied} WHERE {name}_at < event_timestamp - INTERVAL {span}")
     return db.execute(f"SELECT * EXCLUDE ({', '.join(f'{name}_at' for name in fresh)}) FROM frame").df()
@@ -198,7 +208,7 @@ def features(db: duckdb.DuckDBPyConnection, case: Path) -> pd.DataFrame:
 
 def features_of(frame: pd.DataFrame, declared: dict) -> list[str]:
     """The views' columns, in their order."""
-    others = {"example_id", "event_timestamp", "route", "late", *declared["features"]["request"]}
+    others = {"example_id", "event_timestamp", "route", "service", "late", *declared["features"]["request"]}
     return [column for column in frame.columns if column not in others]
 
 

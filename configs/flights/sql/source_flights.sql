@@ -5,6 +5,7 @@ SELECT
     -- a request to predict comes an hour before the scheduled departure
     time_hour + to_minutes(minute) - INTERVAL 60 MINUTE                   AS asked_at,
     carrier, flight::INTEGER AS flight, tailnum, origin, dest,
+    carrier || flight || ' ' || origin                                    AS service,
     distance::INTEGER                                                     AS distance,
     sched_dep_time::INTEGER AS sched_dep_time, sched_arr_time::INTEGER AS sched_arr_time,
     hour::INTEGER AS hour, (hour * 60 + minute)::INTEGER                  AS minute_of_day,
