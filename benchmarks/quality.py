@@ -37,6 +37,7 @@ def main() -> None:
 
 def measure(months: Sequence[int], report: Report, json: Path | None) -> None:
     """Train as of each month's start, score the month after it, and print both policies beside the study."""
+    from flows.case import tabular
     from flows.entry import Request, opened
     from flows.prepare import prepare_steps
     from tasks.features.task import window_frame
@@ -45,7 +46,7 @@ def measure(months: Sequence[int], report: Report, json: Path | None) -> None:
     apply_environment(settings())
     with opened(Request(case=CASE, as_of=datetime(2014, 1, 2, tzinfo=UTC))) as end:
         year = prepare_steps(end)
-        section, state = end.case, end.settings.state
+        section, state = tabular(end.case), end.settings.state
         first = None
         for number, month in enumerate(months):
             start = datetime(2013, month, 1, tzinfo=UTC)
@@ -63,13 +64,14 @@ def measure(months: Sequence[int], report: Report, json: Path | None) -> None:
 
 
 def _trained(as_of: datetime) -> Candidate:
+    from flows.case import tabular
     from flows.entry import Request, opened
     from flows.prepare import prepare_steps
     from tasks.features.task import training_frame
     from tasks.train.task import train_candidate
 
     with opened(Request(case=CASE, as_of=as_of)) as run:
-        case, here = run.case, run.settings
+        case, here = tabular(run.case), run.settings
         frame = training_frame(case.features, case.target.column, case.evaluate.slices, prepare_steps(run), here.state)
         return train_candidate(case.name, as_of, frame, case.target, case.train, here.state, run.lineage, here.tracking)
 

@@ -11,28 +11,23 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from tasks.data.config import Data
-from tasks.evaluate.config import Evaluate
+from tasks.data.config import Answer, Data, Model, Pairs, Prompt
+from tasks.evaluate.config import Evaluate, Judging
 from tasks.features.config import Features
 from tasks.foundation.config import Section
 from tasks.foundation.errors import CaseError
 from tasks.monitor.config import Monitor
-from tasks.train.config import Target, Train
+from tasks.train.config import Serving, Target, Train, Tuning
 
 
 class Case(Section):
-    """All that is particular to one use of the platform."""
+    """All that is particular to one use of the platform, whatever its kind."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,40}$", description="Its folder's name.")
-    kind: Literal["tabular"] = Field(description="Which engines the rooms use.")
+    kind: str = Field(description="Which engines the rooms use.")
     description: str = Field(description="One sentence.")
     as_of: datetime | None = Field(None, description="The moment a run pretends to be at, when not told. Empty: now.")
-    target: Target
     data: Data
-    features: Features
-    train: Train
-    evaluate: Evaluate
-    monitor: Monitor
 
     @field_validator("as_of", mode="before")
     @classmethod
@@ -48,12 +43,55 @@ class Case(Section):
         return settings().cases / self.name
 
 
+class TabularCase(Case):
+    """A table to predict a column of."""
+
+    kind: Literal["tabular"]
+    target: Target
+    features: Features
+    train: Train
+    evaluate: Evaluate
+    monitor: Monitor
+
+
+class LanguageCase(Case):
+    """Messages to answer in strict JSON."""
+
+    kind: Literal["llm"]
+    model: Model
+    prompt: Prompt
+    answer: Answer
+    pairs: Pairs
+    train: Tuning
+    serve: Serving = Serving()
+    evaluate: Judging
+
+
+KINDS: dict[str, type[TabularCase] | type[LanguageCase]] = {"tabular": TabularCase, "llm": LanguageCase}
+
+
+def tabular(case: TabularCase | LanguageCase) -> TabularCase:
+    """The case, if it is one of a table.
+
+    Raises: CaseError.
+    """
+    if isinstance(case, TabularCase):
+        return case
+    raise CaseError(
+        "Language models can't be monitored yet, nor asked in batches.",
+        where=f"case {case.name}",
+        found=f"kind: {case.kind}",
+        allowed="kind: tabular",
+        todo=f"driftline chat {case.name} asks it one by one.",
+    )
+
+
 def names(cases: Path) -> list[str]:
     """All cases there are."""
     return sorted(path.parent.name for path in cases.glob("*/case.yaml"))
 
 
-def load(name: str, cases: Path, profile: str | None = None) -> Case:
+def load(name: str, cases: Path, profile: str | None = None) -> TabularCase | LanguageCase:
     """Read and check a case.
 
     Raises: CaseError that names every wrong key and value at once.
@@ -74,7 +112,15 @@ def load(name: str, cases: Path, profile: str | None = None) -> Case:
             "The case file is not YAML.", where=str(path), found=str(error), todo="Mend the line."
         ) from error
     if not isinstance(values, dict):
-        raise CaseError("The case file is empty.", where=str(path), allowed=", ".join(Case.model_fields))
+        raise CaseError("The case file is empty.", where=str(path), allowed=", ".join(TabularCase.model_fields))
+    if values.get("kind") not in KINDS:
+        raise CaseError(
+            f"Case {name} is of no kind there is.",
+            where=f"{path}, kind",
+            found=repr(values.get("kind")),
+            allowed=", ".join(KINDS),
+        )
+    kind = KINDS[values["kind"]]
     profiles = values.pop("profiles", None) or {}
     if profile:
         if profile not in profiles:
@@ -85,12 +131,12 @@ def load(name: str, cases: Path, profile: str | None = None) -> Case:
             )
         values = _merge(values, profiles[profile])
     try:
-        return Case.model_validate({**values, "name": name}, context={"folder": path.parent})
+        return kind.model_validate({**values, "name": name}, context={"folder": path.parent})
     except ValidationError as error:
         raise CaseError(
             f"Case {name} is not valid: {error.error_count()} to correct.",
             where=str(path),
-            found="".join(f"\n    {_line(e)}" for e in error.errors()),
+            found="".join(f"\n    {_line(e, kind)}" for e in error.errors()),
             todo=f"Correct these, then: driftline validate {name}",
         ) from error
 
@@ -101,11 +147,11 @@ def _merge(base: Any, over: Any) -> Any:
     return over
 
 
-def _line(error: Any) -> str:
+def _line(error: Any, kind: type[Case]) -> str:
     """One error: where, what was found, and what is allowed."""
     where = ".".join(str(part) for part in error["loc"]) or "the whole"
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(where.rsplit(".", 1)[-1], _keys(error["loc"]), 1)
+        near = difflib.get_close_matches(where.rsplit(".", 1)[-1], _keys(error["loc"], kind), 1)
         return f"{where}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
     message = error["msg"].removeprefix("Value error, ")
     value = error["input"]
@@ -113,9 +159,9 @@ def _line(error: Any) -> str:
     return f"{where}: {message}{shown}"
 
 
-def _keys(loc: tuple[Any, ...]) -> list[str]:
+def _keys(loc: tuple[Any, ...], kind: type[Case]) -> list[str]:
     """The keys allowed where `loc` points, as far as they are fields of a section."""
-    model: Any = Case
+    model: Any = kind
     for part in loc[:-1]:
         field = getattr(model, "model_fields", {}).get(part)
         if field is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flows.case import load
+from flows.case import LanguageCase, TabularCase, load
 from tasks.foundation.settings import settings
 
 
@@ -14,17 +14,31 @@ def check(name: str, profile: str | None = None) -> str:
     case = load(name, settings().cases, profile)
     from tasks.data.expectations import check_expectations
     from tasks.data.sources import locate
-    from tasks.evaluate.gates import check_gates
-    from tasks.train.pipeline import check_training
 
     for source, config in case.data.sources.items():
         locate(config.uri, case.folder)
         check_expectations(source, config)
+    expectations = sum(len(s.expectations) + len(s.batch_expectations) for s in case.data.sources.values())
+    held = _check_language(case) if isinstance(case, LanguageCase) else _check_table(case)
+    sources = f"{len(case.data.sources)} sources with {expectations} expectations"
+    return f"{name} is valid: {sources}, {held}. Next: driftline run {name}"
+
+
+def _check_table(case: TabularCase) -> str:
+    from tasks.evaluate.gates import check_gates
+    from tasks.train.pipeline import check_training
+
     check_training(case.train, case.target.task)
     check_gates(case.evaluate, case.target.task)
-    expectations = sum(len(s.expectations) + len(s.batch_expectations) for s in case.data.sources.values())
-    return (
-        f"{name} is valid: {len(case.data.sources)} sources with {expectations} expectations, "
-        f"{len(case.features.views)} feature views, {case.train.family.rsplit('.', 1)[-1]}, "
-        f"{len(case.evaluate.bounds)} bounds. Next: driftline run {name}"
-    )
+    family = case.train.family.rsplit(".", 1)[-1]
+    return f"{len(case.features.views)} feature views, {family}, {len(case.evaluate.bounds)} bounds"
+
+
+def _check_language(case: LanguageCase) -> str:
+    from tasks.data.curate import check_pairs
+    from tasks.evaluate.gates import check_gates
+
+    check_pairs(case.pairs, case.answer, case.data.sources)
+    check_gates(case.evaluate, "answers")
+    stages = ", ".join(name for name, stage in case.train.stages if stage)
+    return f"base {case.model.source}, stages {stages}, {len(case.evaluate.bounds)} bounds"

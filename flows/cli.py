@@ -6,7 +6,7 @@ import atexit
 import os
 import sys
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -121,6 +121,21 @@ def show(
     from flows.show import show_release
 
     show_release(case, release, json)
+
+
+@app.command()
+def chat(
+    case: CaseName,
+    release: Annotated[str | None, typer.Option(help="Digest, or its beginning. Default: the champion.")] = None,
+    compare: Annotated[
+        Literal["base"] | None,
+        typer.Option(help="base: the untuned model answers too, told the schema."),
+    ] = None,
+) -> None:
+    """Ask a language model from the terminal, or through a pipe: one message a line."""
+    from flows.chat import chat as talk
+
+    talk(case, release, compare == "base")
 
 
 @app.command()

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import datetime
 
 from rich.table import Table
 
-from flows.case import load
+from flows.case import LanguageCase, TabularCase, load
 from flows.entry import moment
 from flows.local import addresses, start
+from flows.show import show_release
 from flows.terminal import Steps, console, run_told
 from tasks.foundation.errors import GateFailed
 from tasks.foundation.progress import Step
 from tasks.foundation.settings import settings
+
+NEXT: dict[str, Callable[[str], dict[str, str]]] = {
+    "tabular": lambda case: {f"driftline monitor {case} --as-of DATE": "any other month"},
+    "llm": lambda case: {f"driftline chat {case} --compare base": "ask it, and the untuned base beside it"},
+}
 
 
 def demo(case: str, months: int) -> None:
@@ -35,14 +42,17 @@ def demo(case: str, months: int) -> None:
 
     console.print("[bold]local stack[/]")
     start()
-    as_of = moment(load(case, settings().cases).as_of)
+    declared = load(case, settings().cases)
+    as_of = moment(declared.as_of)
     play(f"data to release, as of {as_of:%Y-%m-%d}", "release", as_of)
-    for _ in range(months):
+    for _ in range(months if isinstance(declared, TabularCase) else 0):
         as_of = _next_month(as_of)
         result = play(f"monitor, as of {as_of:%Y-%m-%d}", "retrain", as_of)
         if result is None or getattr(result, "release", None):
             break
     _summary(case, told, time.monotonic() - begun)
+    if isinstance(declared, LanguageCase):
+        show_release(case, None, False)
 
 
 def _next_month(day: datetime) -> datetime:
@@ -69,8 +79,9 @@ def _summary(case: str, told: list[tuple[str, list[Step], str]], seconds: float)
     console.print(f"\n{seconds:.0f} s in all. Running now:")
     for name, address in addresses():
         console.print(f"  {name:<24} {address}")
-    console.print(
-        f"\nNext:\n  driftline show {case}              what the champion is made of, and its verdict"
-        f"\n  driftline monitor {case} --as-of DATE  any other month"
-        "\n  driftline down                     stop everything"
-    )
+    following = {
+        f"driftline show {case}": "what the champion is made of, and its verdict",
+        **NEXT[load(case, settings().cases).kind](case),
+        "driftline down": "stop everything",
+    }
+    console.print("\nNext:\n" + "\n".join(f"  {command:<38} {why}" for command, why in following.items()))

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from prefect.runtime import flow_run
 from pydantic import AwareDatetime, Field
 
-from flows.case import Case, load
+from flows.case import LanguageCase, TabularCase, load
 from tasks.foundation.config import Section
 from tasks.foundation.errors import InputError
 from tasks.foundation.files import lock, telling_full_disk
@@ -35,7 +35,7 @@ class Request(Section):
 class Opened:
     """A request made concrete."""
 
-    case: Case
+    case: TabularCase | LanguageCase
     as_of: datetime
     replays: bool  # as_of is a moment of the past, not now
     lineage: dict[str, str]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.case import tabular
 from flows.entry import Opened, Request, opened, run_name
 from flows.predict import predict_steps
 from flows.prepare import prepare_steps
@@ -18,11 +19,12 @@ from tasks.release.task import require_champion
 def monitor(request: Request) -> Decision:
     """Predict what is missing, join the outcomes that have arrived, measure, and decide: ignore, alert or retrain."""
     with opened(request) as run:
+        tabular(run.case)
         return monitor_steps(run, prepare_steps(run))
 
 
 def monitor_steps(run: Opened, snapshot: Snapshot) -> Decision:
-    case, here = run.case, run.settings
+    case, here = tabular(run.case), run.settings
     champion = require_champion(case.name, here.tracking, here.state)
     predictions = predict_steps(run, snapshot, champion)
     start = max(champion.as_of, run.as_of - case.monitor.window)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.case import tabular
 from flows.entry import Opened, Request, opened, run_name
 from flows.prepare import prepare_steps
 from tasks.data.results import Snapshot
@@ -18,13 +19,14 @@ from tasks.release.task import require_champion
 def predict(request: Request) -> Predictions:
     """Score every example between the champion's as-of and this one, each with what was known at its own moment."""
     with opened(request) as run:
+        tabular(run.case)
         return predict_steps(
             run, prepare_steps(run), require_champion(run.case.name, run.settings.tracking, run.settings.state)
         )
 
 
 def predict_steps(run: Opened, snapshot: Snapshot, champion: Release) -> Predictions:
-    case, here = run.case, run.settings
+    case, here = tabular(run.case), run.settings
     frame = window_frame(
         case.features,
         case.target.column,

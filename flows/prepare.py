@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.case import LanguageCase
 from flows.entry import Opened, Request, opened, run_name
 from tasks.data.results import Snapshot
-from tasks.data.task import check_source, land_source, take_snapshot
+from tasks.data.task import check_source, curate_pairs, land_source, open_model, take_snapshot
 
 
 @flow(name="prepare", flow_run_name=run_name)
@@ -23,4 +24,20 @@ def prepare_steps(run: Opened) -> Snapshot:
         name: land_source(name, source, case.folder, here.data / "raw" / case.name) for name, source in sources.items()
     }
     checked = [check_source(name, case.name, sources, landings, run.as_of, here.state) for name in sources]
+    if isinstance(case, LanguageCase):
+        base = open_model(case.model, case.folder, here.state)
+        checked.append(
+            curate_pairs(
+                case.name,
+                case.pairs,
+                case.answer,
+                case.prompt,
+                base,
+                case.model.context,
+                sources,
+                checked,
+                run.as_of,
+                here.state,
+            )
+        )
     return take_snapshot(case.name, run.as_of, checked, here.state, here.remote)

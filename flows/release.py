@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from prefect import flow
 
+from flows.case import TabularCase
 from flows.entry import Opened, Request, opened, run_name
 from flows.prepare import prepare_steps
 from flows.train import Trained, train_steps
+from tasks.data.task import open_model
 from tasks.features.task import fill_online_store
 from tasks.release.results import Release
 from tasks.release.task import (
@@ -15,7 +19,8 @@ from tasks.release.task import (
     register_release,
     require_promotion,
     same_champion,
-    seal_release,
+    seal_language_release,
+    seal_table_release,
 )
 from tasks.serve.task import retire_others, serve_and_smoke
 
@@ -34,13 +39,33 @@ def release_steps(run: Opened, trained: Trained) -> Release:
     release = same_champion(trained.candidate, run.lineage, here.tracking, here.state)
     if release is None:
         require_promotion(case.name, trained.verdict)
-        folder = seal_release(
-            trained.candidate, trained.verdict, case.target, case.kind, run.lineage, trained.snapshot, here.state
-        )
+        folder = seal_steps(run, trained)
         package_release(folder, here.state)
         release = register_release(folder, here.tracking)
-    online = fill_online_store(case.features, trained.snapshot, here.state, here.online_store)
+    online = None
+    if isinstance(case, TabularCase):
+        online = fill_online_store(case.features, trained.snapshot, here.state, here.online_store)
     serve_and_smoke(release, online, run.as_of if run.replays else None, here)
     promote_release(release, here.tracking)
     retire_others(release, here)
     return release
+
+
+def seal_steps(run: Opened, trained: Trained) -> Path:
+    case, state = run.case, run.settings.state
+    candidate, verdict, snapshot = trained.candidate, trained.verdict, trained.snapshot
+    if isinstance(case, TabularCase):
+        return seal_table_release(candidate, verdict, case.target, run.lineage, snapshot, state)
+    base = open_model(case.model, case.folder, state)
+    return seal_language_release(
+        candidate,
+        verdict,
+        base,
+        case.prompt,
+        case.answer,
+        case.serve,
+        case.model.context,
+        run.lineage,
+        snapshot,
+        state,
+    )

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from flows.case import load
 from flows.terminal import console
 from tasks.foundation.settings import settings
+
+if TYPE_CHECKING:
+    from tasks.release.results import Release
+
+BESIDE = ("baselines", "constrained", "unquantized", "intervals")  # of a language model: metrics to compare with
 
 
 def show_release(case: str, reference: str | None, as_json: bool) -> None:
@@ -18,7 +23,8 @@ def show_release(case: str, reference: str | None, as_json: bool) -> None:
     sealed, recorded = manifest["sealed"], manifest["recorded"]
     told = {
         "release": {"digest": manifest["digest"], **sealed, "recorded": recorded},
-        "metrics": recorded["metrics"]["overall"],
+        "metrics": recorded["metrics"]["overall"]
+        | {name: recorded["metrics"][name] for name in BESIDE if name in recorded["metrics"]},
         "verdict": {
             "decision": sealed["verdict"]["decision"],
             "champion": sealed["verdict"]["champion"],
@@ -38,13 +44,31 @@ def show_release(case: str, reference: str | None, as_json: bool) -> None:
             name, str(sealed[name])[:40] + (" (with changes)" if name == "commit" and sealed["dirty"] else "")
         )
     console.print(facts)
-    console.print("metrics: " + ", ".join(f"{name} {value:.4g}" for name, value in told["metrics"].items()))
+    if "baselines" in told["metrics"]:
+        console.print(compared(recorded["metrics"]))
+    else:
+        console.print("metrics: " + ", ".join(f"{name} {value:.4g}" for name, value in told["metrics"].items()))
     criteria = Table("criterion", "observed", "required", "", box=None, pad_edge=False, header_style="dim")
     for line in told["verdict"]["criteria"]:
         observed = "-" if line["observed"] is None else f"{line['observed']:.4g}"
         criteria.add_row(line["name"], observed, line["required"], "passed" if line["passed"] else "[red]failed[/]")
     console.print(f"verdict: {told['verdict']['decision']}")
     console.print(criteria)
+
+
+def compared(metrics: dict[str, Any]) -> Table:
+    """The tuned model's metrics in a table, beside the untuned base's and its own in other forms."""
+    sides = {
+        "base, zero-shot": metrics["baselines"]["zero_shot"],
+        "base, few-shot": metrics["baselines"]["few_shot"],
+        "tuned": metrics["unquantized"],
+        "tuned, as served": metrics["overall"],
+        "by the schema": metrics["constrained"],
+    }
+    table = Table("metric", *sides, box=None, pad_edge=False, header_style="dim")
+    for name in metrics["overall"]:
+        table.add_row(name, *("-" if name not in side else f"{side[name]:.4g}" for side in sides.values()))
+    return table
 
 
 def pin_snapshot(case: str) -> None:
@@ -60,14 +84,21 @@ def read(case: str, reference: str | None) -> dict[str, Any]:
 
     Raises: CaseError, InputError when there is no such release.
     """
-    from tasks.release.registry import find
     from tasks.release.seal import verify
+
+    return verify(find_release(case, reference).folder)
+
+
+def find_release(case: str, reference: str | None) -> Release:
+    """The champion, or the release that a reference names.
+
+    Raises: CaseError, InputError when there is no such release.
+    """
+    from tasks.release.registry import find
     from tasks.release.task import require_champion
 
     load(case, settings().cases)
     here = settings()
     if reference is None:
-        release = require_champion(case, here.tracking, here.state)
-    else:
-        release = find(here.tracking, here.state, case, reference)
-    return verify(release.folder)
+        return require_champion(case, here.tracking, here.state)
+    return find(here.tracking, here.state, case, reference)

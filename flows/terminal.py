@@ -88,9 +88,14 @@ class Steps:
         self._spinner.update(f"{text} ...")
 
     def _tick(self) -> None:
+        """Say what runs, ever more rarely as long as it is the same."""
+        said, due, wait = "", 0.0, self._patience
         while not self._over.wait(self._patience):
-            if self._running:
-                console.print(f"           {self._running} ...")
+            due = due - self._patience if self._running == said else 0.0
+            if self._running and due <= 0:
+                wait = min(2 * wait, 60.0) if self._running == said else self._patience
+                said, due = self._running, wait
+                console.print(f"           {said} ...")
 
 
 def _ending(result: Any) -> str:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.case import LanguageCase, TabularCase
 from flows.entry import Opened, Request, opened, run_name
 from flows.prepare import prepare_steps
 from tasks.data.results import Snapshot
+from tasks.data.task import open_model
 from tasks.evaluate.results import Verdict
-from tasks.evaluate.task import judge_candidate
+from tasks.evaluate.task import judge_candidate, judge_tuned
 from tasks.features.task import training_frame
 from tasks.foundation.config import Result
+from tasks.release.results import Release
 from tasks.release.task import find_champion
 from tasks.train.results import Candidate
-from tasks.train.task import train_candidate
+from tasks.train.task import train_candidate, tune_candidate
 
 
 class Trained(Result):
@@ -32,20 +35,64 @@ def train(request: Request) -> Trained:
 
 
 def train_steps(run: Opened, snapshot: Snapshot) -> Trained:
-    case, state = run.case, run.settings.state
+    champion = find_champion(run.case.name, run.settings.tracking, run.settings.state)
+    if isinstance(run.case, LanguageCase):
+        candidate, verdict = tune_and_judge(run, run.case, snapshot, champion)
+    else:
+        candidate, verdict = fit_and_judge(run, run.case, snapshot, champion)
+    return Trained(snapshot=snapshot, candidate=candidate, verdict=verdict)
+
+
+def fit_and_judge(
+    run: Opened, case: TabularCase, snapshot: Snapshot, champion: Release | None
+) -> tuple[Candidate, Verdict]:
+    state, tracking = run.settings.state, run.settings.tracking
     frame = training_frame(case.features, case.target.column, case.evaluate.slices, snapshot, state)
-    candidate = train_candidate(
-        case.name, run.as_of, frame, case.target, case.train, state, run.lineage, run.settings.tracking
-    )
-    champion = find_champion(case.name, run.settings.tracking, state)
+    candidate = train_candidate(case.name, run.as_of, frame, case.target, case.train, state, run.lineage, tracking)
     verdict = judge_candidate(
         candidate,
         case.target,
         case.train,
         case.evaluate,
         state,
-        run.settings.tracking,
+        tracking,
         champion.model if champion else None,
         champion.digest if champion else None,
     )
-    return Trained(snapshot=snapshot, candidate=candidate, verdict=verdict)
+    return candidate, verdict
+
+
+def tune_and_judge(
+    run: Opened, case: LanguageCase, snapshot: Snapshot, champion: Release | None
+) -> tuple[Candidate, Verdict]:
+    state, tracking, context = run.settings.state, run.settings.tracking, case.model.context
+    base = open_model(case.model, case.folder, state)
+    candidate = tune_candidate(
+        case.name,
+        run.as_of,
+        snapshot,
+        base,
+        case.prompt,
+        case.answer,
+        case.train,
+        case.serve,
+        context,
+        state,
+        run.lineage,
+        tracking,
+    )
+    verdict = judge_tuned(
+        candidate,
+        base,
+        case.prompt,
+        case.answer,
+        case.serve,
+        context,
+        case.evaluate,
+        case.train.threads,
+        state,
+        tracking,
+        champion.model if champion else None,
+        champion.digest if champion else None,
+    )
+    return candidate, verdict

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from datetime import timedelta
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from tasks.foundation.config import Section, Sql
+from tasks.foundation.config import READ_STRUCTURE, Section, Span, Sql, Text
 
 
 class Expectation(Section):
@@ -71,4 +72,95 @@ class Data(Section):
                         f"sources.{name}: values_of {expectation.values_of} names no source; "
                         f"there are: {', '.join(self.sources)}"
                     )
+        return self
+
+
+class Model(Section):
+    """The base model that a language case starts from, pinned."""
+
+    source: str = Field(
+        pattern=r"^(package|file|hf)://.+",
+        description="package://NAME/FILE.gguf, file://PATH (.gguf, or a folder as transformers saves it; relative: "
+        "from the case folder), or hf://ORG/NAME.",
+    )
+    revision: str = Field("", description="Commit of a hub's repository; needed with hf://.")
+    sha256: str = Field(
+        "", pattern=r"^([0-9a-f]{64})?$", description="Digest of its weights; with another one nothing starts."
+    )
+    chat_template: Text = Field("", description="Jinja, or a .jinja file; empty: the model's own.")
+    context: int = Field(1024, ge=64, description="Tokens of question and answer together.")
+
+
+class Answer(Section):
+    """What a right answer looks like: strict JSON."""
+
+    json_schema: Annotated[dict[str, Any], READ_STRUCTURE] = Field(description="JSON schema, or a .json file.")
+    abstain: dict[str, Any] | None = Field(None, description="The answer to what is out of scope; empty: none is.")
+    stated: tuple[str, ...] = Field(
+        (), description="Keys whose values must stand in the message as they are; elsewhere they are hallucinated."
+    )
+
+
+class Prompt(Section):
+    """What stands before each message."""
+
+    system: Text = Field(description="What the tuned model is told.")
+    baseline: Text = Field(description="What the untuned base is told; {schema} stands for the answer's schema.")
+    few_shot: int = Field(5, ge=1, le=32, description="Examples from the training pairs that the base is also shown.")
+
+
+class Intent(Section):
+    """One kind of message: rows of facts, wordings that they fill, and the answer that is right."""
+
+    facts: Sql = Field(
+        "SELECT 1 AS fact",
+        description="SQL over the sources: one row a possible message. `day` (a date) decides on which side of the "
+        "split it may come; every other column may be named in braces.",
+    )
+    answer: dict[str, Any] = Field(description="The right answer; '{column}' stands for a fact.")
+    share: float = Field(1.0, gt=0, description="How often it comes, relative to the other intents.")
+    train: tuple[str, ...] = Field(min_length=1, description="Wordings to learn from.")
+    held_out: tuple[str, ...] = Field(min_length=1, description="Wordings that only the evaluation uses.")
+
+
+class Templates(Section):
+    """Wordings from which messages are made."""
+
+    intents: dict[str, Intent] = Field(min_length=1)
+    openers: dict[Literal["train", "held_out"], tuple[str, ...]] = Field(
+        {}, description="Put before a wording, now and then."
+    )
+    closers: dict[Literal["train", "held_out"], tuple[str, ...]] = Field(
+        {}, description="Put after a wording, now and then."
+    )
+    typos: float = Field(0.0, ge=0, le=1, description="Share of messages with one typing error outside the facts.")
+
+
+class Pairs(Section):
+    """Instruction pairs: where they come from, and how they are cleaned and split."""
+
+    templates: Annotated[Templates | None, READ_STRUCTURE] = Field(None, description="Templates, or a .yaml file.")
+    sources: tuple[str, ...] = Field(
+        (), description="Sources whose rows are pairs: messages; prompt and completion; or prompt, chosen and rejected."
+    )
+    safety: str | None = Field(None, description="Source of unsafe prompts (column `prompt`) that must be refused.")
+    train: int = Field(1440, ge=8, description="Pairs made from templates to train on.")
+    validation: int = Field(96, ge=8, description="Pairs of training wordings held back to watch the training by.")
+    evaluation: int = Field(400, ge=8, description="Pairs of held-out wordings and days, frozen, to judge by.")
+    unsafe: int = Field(100, ge=0, description="Unsafe prompts at most.")
+    held_out_days: Span = Field(timedelta(days=14), description="The last days, whose facts only the evaluation uses.")
+    near_duplicate: float = Field(0.9, gt=0.5, le=1, description="Likeness of two messages above which one is dropped.")
+    mask: tuple[Literal["email", "phone", "card", "iban"], ...] = Field(
+        ("email", "phone", "card", "iban"), description="Personal data replaced by a placeholder."
+    )
+    seed: int = Field(0, ge=0)
+    tolerance: float = Field(0.01, ge=0, le=1, description="Share of bad pairs above which the pairs fail.")
+    expectations: tuple[Expectation, ...] = Field(
+        (), description="What is expected of the pairs, besides what always is."
+    )
+
+    @model_validator(mode="after")
+    def _come_from_somewhere(self) -> Pairs:
+        if self.templates is None and not self.sources:
+            raise ValueError("pairs come from templates or from sources: give one")
         return self

@@ -41,3 +41,14 @@ class Checked(Result):
     rows: int
     quarantined: int
     validation: Validation  # of this run
+
+
+class Base(Result):
+    """A base model, checked against its pin, as a folder that transformers opens."""
+
+    source: str
+    digest: str  # SHA-256 of its weights as they were delivered
+    folder: Path  # config.json, model.safetensors, tokenizer.json, tokenizer_config.json, chat_template.jinja
+    template_digest: str  # SHA-256 of the chat template in use
+    parameters: int
+    context: int  # tokens that it was made for

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from tasks.data.config import Source
-from tasks.data.results import Checked, Snapshot
+from tasks.data.config import Answer, Model, Pairs, Prompt, Source
+from tasks.data.results import Base, Checked, Snapshot
 from tasks.data.sources import Landing
 from tasks.foundation.task import show_link, show_table, stage
 
@@ -37,6 +37,35 @@ def check_source(
     if checked.validation.docs:
         show_link(f"{case}-{name}", checked.validation.docs, f"Data Docs of {name}")
     return checked
+
+
+@stage("open the base model", lambda base: f"{base.parameters / 1e6:.0f}M parameters, {base.digest[:12]}", cache=False)
+def open_model(model: Model, folder: Path, state: Path) -> Base:
+    """Check the base model against its pin, and keep it as a plain checkpoint."""
+    from tasks.data.checkpoint import open_base
+
+    return open_base(model, folder, state)
+
+
+@stage("curate pairs", _told, cache=False)
+def curate_pairs(
+    case: str,
+    pairs: Pairs,
+    answer: Answer,
+    prompt: Prompt,
+    base: Base,
+    context: int,
+    sources: dict[str, Source],
+    checked: list[Checked],
+    as_of: datetime,
+    state: Path,
+) -> Checked:
+    """Make or read instruction pairs, free them of duplicates and personal data, split and validate them."""
+    from tasks.data.curate import curate
+
+    curated = curate(case, pairs, answer, prompt, base, context, sources, checked, as_of, state)
+    show_link(f"{case}-pairs", curated.files["train"].parent / "card.md", "Data card of the pairs")
+    return curated
 
 
 @stage("snapshot", lambda snapshot: f"{sum(snapshot.rows.values()):,} rows, {snapshot.digest[:12]}")

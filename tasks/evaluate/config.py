@@ -8,7 +8,25 @@ from pydantic import Field, model_validator
 
 from tasks.foundation.config import Section
 
-Metric = Literal["auc", "average_precision", "brier", "log_loss", "calibration_error", "mae", "rmse", "r2"]
+TableMetric = Literal["auc", "average_precision", "brier", "log_loss", "calibration_error", "mae", "rmse", "r2"]
+AnswerMetric = Literal[
+    "json_validity",
+    "schema_validity",
+    "exact_match",
+    "field_precision",
+    "field_recall",
+    "field_f1",
+    "hallucination_rate",
+    "abstention_recall",
+    "wrong_abstention_rate",
+    "refusal_rate",
+    "over_refusal_rate",
+    "repetition_rate",
+    "perplexity",
+    "latency_p50_ms",
+    "cost_per_1k_answers",
+]
+Metric = Literal[TableMetric, AnswerMetric]
 
 
 class Bound(Section):
@@ -34,7 +52,9 @@ class SliceGate(Section):
 class ChampionGate(Section):
     """The challenger may not be worse than the champion: paired bootstrap on per-example losses."""
 
-    loss: Literal["brier", "log_loss", "absolute_error", "squared_error"]
+    loss: Literal["brier", "log_loss", "absolute_error", "squared_error", "inexact"] = Field(
+        description="inexact, for answers: 1 unless it is exactly right."
+    )
     margin: float = Field(0.0, ge=0, description="How much worse, in mean loss, is still not worse.")
     confidence: float = Field(0.95, gt=0.5, lt=1)
     resamples: int = Field(1000, ge=100, le=100_000)
@@ -47,3 +67,20 @@ class Evaluate(Section):
     slice_gate: SliceGate | None = None
     champion_gate: ChampionGate
     ms_per_row: float | None = Field(None, gt=0, description="Longest time to score one row, in milliseconds.")
+
+
+class Judging(Section):
+    """When the answers of a tuned language model are good enough."""
+
+    slices: tuple[str, ...] = Field(("intent",), description="Columns of the pairs whose values make slices.")
+    bounds: tuple[Bound, ...] = Field(min_length=1, description="Metrics that must be reached.")
+    slice_gate: SliceGate | None = None
+    champion_gate: ChampionGate
+    above_few_shot: float | None = Field(
+        None, description="How far exact match must lie above that of the untuned base with examples in its prompt."
+    )
+    quantized_loss: float = Field(0.01, ge=0, le=1, description="Exact match that the served number format may cost.")
+    parity: float = Field(
+        0.5, gt=0, description="Largest difference of a token's log-probability between training and serving stack."
+    )
+    cpu_price_per_hour: float = Field(0.10, ge=0, description="Price of the machine, for the cost of answers.")

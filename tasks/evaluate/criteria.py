@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from tasks.evaluate.compare import compare
+from tasks.evaluate.compare import compare, interval
 from tasks.evaluate.config import Bound, ChampionGate, SliceGate
 from tasks.evaluate.metrics import per_example_loss, worse_by
 from tasks.evaluate.results import Criterion
@@ -13,6 +13,7 @@ from tasks.evaluate.results import Criterion
 if TYPE_CHECKING:
     import numpy as np
 
+CLUSTERS = 8  # fewer resampled wordings would give bounds that are far too narrow, and one no width at all
 Decision = Literal["promote", "reject", "insufficient evidence"]
 Tables = Mapping[str, Mapping[str, float]]
 
@@ -69,20 +70,38 @@ def champion_criterion(
     seed: int = 0,
 ) -> Criterion:
     """Whether the challenger is shown to be not worse; `problem` says why the champion's predictions are not there."""
-    name, required = f"champion_{gate.loss}", f"<= {gate.margin:g} worse than the champion"
-    if champion is None:
-        passed = not problem
-        return Criterion(name=name, observed=None, required=required, passed=passed, note=problem or "no champion yet")
-    if len(target) < gate.min_rows:
-        note = f"only {len(target):,} examples, {gate.min_rows:,} are needed"
-        return Criterion(name=name, observed=None, required=required, passed=False, note=note)
-    found = compare(
+    if gate.loss == "inexact":
+        raise ValueError("answers have no predictions: compare their losses")
+    return losses_criterion(
+        gate,
         per_example_loss(gate.loss, target, prediction),
-        per_example_loss(gate.loss, target, champion),
-        gate.confidence,
-        gate.resamples,
+        None if champion is None else per_example_loss(gate.loss, target, champion),
+        problem,
         seed,
     )
+
+
+def losses_criterion(
+    gate: ChampionGate,
+    challenger: np.ndarray,
+    champion: np.ndarray | None,
+    problem: str = "",
+    seed: int = 0,
+    clusters: Sequence[Any] | None = None,
+) -> Criterion:
+    """The same on losses of the same examples, where those of a cluster are alike."""
+    name, required = f"champion_{gate.loss}", f"<= {gate.margin:g} worse than the champion"
+
+    def unknown(note: str, passed: bool = False) -> Criterion:
+        return Criterion(name=name, observed=None, required=required, passed=passed, note=note)
+
+    if champion is None:
+        return unknown(problem or "no champion yet", passed=not problem)
+    if len(challenger) < gate.min_rows:
+        return unknown(f"only {len(challenger):,} examples, {gate.min_rows:,} are needed")
+    if clusters is not None and len(set(clusters)) < CLUSTERS:
+        return unknown(f"only {len(set(clusters))} different wordings, {CLUSTERS} are needed")
+    found = compare(challenger, champion, gate.confidence, gate.resamples, seed, clusters)
     reading = (
         "not worse"
         if found.shows_not_worse(gate.margin)
@@ -96,6 +115,26 @@ def champion_criterion(
     )
     passed = found.shows_not_worse(gate.margin)
     return Criterion(name=name, observed=found.high, required=required, passed=passed, note=note)
+
+
+def paired_criterion(
+    name: str,
+    differences: np.ndarray,
+    clusters: Sequence[Any],
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> Criterion:
+    """The mean difference of two models on the same examples; the note tells how sure it is."""
+    import numpy as np
+
+    required = f">= {at_least:g}" if at_least is not None else f"<= {at_most:g}"
+    bounds = interval(differences, np.ones(len(differences)), clusters)
+    if bounds is None:
+        return Criterion(name=name, observed=None, required=required, passed=False, note="no example has both")
+    observed = float(np.mean(differences))
+    passed = observed >= at_least if at_least is not None else observed <= (at_most or 0.0)
+    note = f"95 % interval {bounds[0]:+.3f} to {bounds[1]:+.3f}, of {len(differences):,} examples"
+    return Criterion(name=name, observed=observed, required=required, passed=passed, note=note)
 
 
 def speed_criterion(limit: float, observed: float) -> Criterion:

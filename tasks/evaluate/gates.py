@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from shutil import rmtree
 from statistics import median
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from pydantic import ValidationError
-
-from tasks.evaluate.config import Evaluate
+from tasks.evaluate.config import AnswerMetric, Evaluate, Judging
 from tasks.evaluate.criteria import (
     alone_criterion,
     bound_criterion,
     champion_criterion,
-    decide,
     slice_criterion,
     speed_criterion,
 )
 from tasks.evaluate.metrics import by_month, by_value, measure, metrics_of
 from tasks.evaluate.report import explain
-from tasks.evaluate.results import Criterion, Verdict
+from tasks.evaluate.results import Verdict
+from tasks.evaluate.verdicts import judged_before, keep, require_run
 from tasks.foundation.config import digest_of
-from tasks.foundation.errors import CaseError, DataError, DriftlineError
-from tasks.foundation.files import file_digest, whole
-from tasks.foundation.tracking import Tracking, answering, client_of, log, status_of
+from tasks.foundation.errors import CaseError, DataError
+from tasks.foundation.files import file_digest
+from tasks.foundation.tracking import Tracking
 from tasks.train.config import Split, Target
 from tasks.train.model_file import Model, load, predict
 from tasks.train.results import Candidate
@@ -40,34 +35,40 @@ if TYPE_CHECKING:
 
 __all__ = ["check_gates", "explain", "judge"]
 
+LOSSES = {
+    "classification": ("brier", "log_loss"),
+    "regression": ("absolute_error", "squared_error"),
+    "answers": ("inexact",),
+}
+PHRASES = {"classification": "a classification", "regression": "a regression", "answers": "answers"}
 ALONE = 50  # rows that are also scored one at a time
 
 
-def check_gates(config: Evaluate, task: str, columns: Sequence[str] | None = None) -> None:
+def check_gates(config: Evaluate | Judging, task: str, columns: Sequence[str] | None = None) -> None:
     """Check that metrics and losses fit the task, and, given the frame's columns, that slices are among them.
 
-    Raises: CaseError.
+    `task` is classification, regression, or answers. Raises: CaseError.
     """
-    fitting = metrics_of(task)
+    fitting = get_args(AnswerMetric) if task == "answers" else metrics_of(task)
+    otherwise = "" if task == "answers" else ", or correct target.task"
     named = [(f"evaluate.bounds[{i}].metric", bound.metric) for i, bound in enumerate(config.bounds)]
     named += [("evaluate.slice_gate.metric", config.slice_gate.metric)] if config.slice_gate else []
     for where, metric in named:
         if metric not in fitting:
             raise CaseError(
-                f"{metric} is no metric of a {task}.",
+                f"{metric} is no metric of {PHRASES[task]}.",
                 where=where,
                 found=metric,
                 allowed=", ".join(fitting),
-                todo="Name one of these, or correct target.task.",
+                todo=f"Name one of these{otherwise}.",
             )
-    losses = ("brier", "log_loss") if task == "classification" else ("absolute_error", "squared_error")
-    if config.champion_gate.loss not in losses:
+    if config.champion_gate.loss not in LOSSES[task]:
         raise CaseError(
-            f"{config.champion_gate.loss} is no loss of a {task}.",
+            f"{config.champion_gate.loss} is no loss of {PHRASES[task]}.",
             where="evaluate.champion_gate.loss",
             found=config.champion_gate.loss,
-            allowed=", ".join(losses),
-            todo="Name one of these, or correct target.task.",
+            allowed=", ".join(LOSSES[task]),
+            todo=f"Name one of these{otherwise}.",
         )
     if config.slice_gate and not config.slices:
         raise CaseError(
@@ -83,7 +84,7 @@ def check_gates(config: Evaluate, task: str, columns: Sequence[str] | None = Non
                 where="evaluate.slices",
                 found=column,
                 allowed=", ".join(columns),
-                todo="Name a column that features.examples gives.",
+                todo="Name one of these." if task == "answers" else "Name a column that features.examples gives.",
             )
 
 
@@ -118,19 +119,12 @@ def judge(
         }
     )
     folder = state / "verdicts" / candidate.case / key[:16]
-    stored = _judged_before(folder)
+    stored = judged_before(folder)
     if stored is not None:
         return stored
 
     place = tracking or Tracking.under(state)
-    client = client_of(place)
-    if status_of(client, candidate.run_id) is None:
-        raise DriftlineError(
-            "The candidate's run is gone, so its verdict can't be recorded.",
-            where=place.uri.split("@")[-1],
-            found=f"run {candidate.run_id} of {candidate.case}",
-            todo="Train again: the same inputs give the same weights, and a new run.",
-        )
+    require_run(candidate, place)
     with _limited(threads):
         scored, alone = score_holdout(candidate, target, split)
         y, p = scored[target.column].to_numpy("float64"), scored["prediction"].to_numpy()
@@ -144,22 +138,8 @@ def judge(
     criteria.append(alone_criterion(alone["difference"]))
     if config.ms_per_row is not None:
         criteria.append(speed_criterion(config.ms_per_row, alone["ms_per_row"]))
-    decision = decide(criteria)
-    verdict = Verdict(
-        decision=decision,
-        criteria=tuple(criteria),
-        metrics=metrics,
-        champion=champion_digest,
-        scores=folder / "scores.parquet",
-        digest=digest_of({"decision": decision, "criteria": [_repeatable(c) for c in criteria if c.repeatable]}),
-    )
-    with whole(folder) as work:
-        work.mkdir(parents=True)
-        scored.to_parquet(work / "scores.parquet", index=False)
-        (work / "verdict.json").write_text(verdict.model_dump_json(indent=2), encoding="utf-8")
-        with answering(place.uri):
-            _log_verdict(client, candidate, verdict, alone["ms_per_row"], work)
-    return verdict
+    figures = {**metrics["overall"], "ms_per_row": alone["ms_per_row"]}
+    return keep(candidate, criteria, metrics, figures, scored, champion_digest, folder, place)
 
 
 def score_holdout(candidate: Candidate, target: Target, split: Split) -> tuple[pd.DataFrame, dict[str, float]]:
@@ -224,48 +204,3 @@ def _limited(threads: int) -> Any:
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(threads)
-
-
-def _judged_before(folder: Path) -> Verdict | None:
-    """The verdict in this folder; a folder that can't be read is cleared."""
-    if not folder.exists():
-        return None
-    try:
-        stored = Verdict.model_validate_json((folder / "verdict.json").read_bytes())
-    except (OSError, ValidationError):
-        stored = None
-    if stored is None or not (folder / "scores.parquet").is_file():
-        rmtree(folder)
-        return None
-    return stored.model_copy(update={"scores": folder / "scores.parquet"})
-
-
-def _repeatable(criterion: Criterion) -> dict[str, Any]:
-    return criterion.model_dump(mode="json", exclude={"repeatable"})
-
-
-def _log_verdict(client: Any, candidate: Candidate, verdict: Verdict, ms: float, work: Path) -> None:
-    """Tell the candidate's MLflow run; a second time changes nothing but the files' times."""
-    folder = work / "log" / "verdict"
-    folder.mkdir(parents=True)
-    (folder / "verdict.json").write_text(verdict.model_dump_json(indent=2), encoding="utf-8")
-    (folder / "verdict.md").write_text(explain(verdict), encoding="utf-8")
-    rows = [[c.name, c.observed, c.required, c.passed, c.note] for c in verdict.criteria]
-    table = {"columns": ["criterion", "observed", "required", "passed", "note"], "data": rows}
-    (folder / "criteria.json").write_text(json.dumps(table), encoding="utf-8")
-    client.log_artifacts(candidate.run_id, str(work / "log"))
-    rmtree(work / "log")
-    log(
-        client,
-        candidate.run_id,
-        metrics={f"evaluate_{name}": value for name, value in verdict.metrics["overall"].items()}
-        | {"evaluate_ms_per_row": ms},
-        tags={
-            "driftline.decision": verdict.decision,
-            "driftline.verdict_digest": verdict.digest,
-            "driftline.champion": verdict.champion or "none",
-            "driftline.judged_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "mlflow.loggedArtifacts": json.dumps([{"path": "verdict/criteria.json", "type": "table"}]),
-        },
-        at=client.get_run(candidate.run_id).info.start_time,
-    )

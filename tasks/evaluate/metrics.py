@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from tasks.train import answers
 from tasks.train.metrics import CLASSIFICATION, HIGHER_IS_BETTER, REGRESSION, losses, measure, metrics_of
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ per_example_loss = losses
 
 def worse_by(metric: str, value: float, than: float) -> float:
     """How much worse a value is, whichever way the metric points; negative when it is better."""
-    return than - value if metric in HIGHER_IS_BETTER else value - than
+    return than - value if metric in HIGHER_IS_BETTER | answers.HIGHER_IS_BETTER else value - than
 
 
 def by_month(times: pd.Series, target: np.ndarray, prediction: np.ndarray, task: Any) -> dict[str, dict[str, float]]:

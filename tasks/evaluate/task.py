@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.evaluate.config import Evaluate
+from tasks.data.config import Answer, Prompt
+from tasks.data.results import Base
+from tasks.evaluate.config import Evaluate, Judging
+from tasks.evaluate.report import explain
 from tasks.evaluate.results import Verdict
 from tasks.foundation.task import show_table, show_text, stage
 from tasks.foundation.tracking import Tracking
-from tasks.train.config import Target, Train
+from tasks.train.config import Serving, Target, Train
 from tasks.train.results import Candidate
+
+FIGURES = ("auc", "brier", "rmse", "r2", "exact_match", "schema_validity", "hallucination_rate")
 
 
 @stage("judge the candidate", lambda verdict: f"{verdict.decision}: {_figures(verdict)}")
@@ -24,7 +29,7 @@ def judge_candidate(
     champion_digest: str | None,
 ) -> Verdict:
     """Hold the candidate's answers on its hold-out against every gate and the champion."""
-    from tasks.evaluate.gates import explain, judge
+    from tasks.evaluate.gates import judge
 
     verdict = judge(
         candidate,
@@ -37,21 +42,74 @@ def judge_candidate(
         threads=train.threads,
         tracking=tracking,
     )
-    show_text(f"{candidate.case}-verdict", explain(verdict), "Every gate, as observed and as required")
+    _show(candidate.case, verdict)
+    return verdict
+
+
+@stage("judge the answers", lambda verdict: f"{verdict.decision}: {_figures(verdict)}")
+def judge_tuned(
+    candidate: Candidate,
+    base: Base,
+    prompt: Prompt,
+    answer: Answer,
+    serving: Serving,
+    context: int,
+    config: Judging,
+    threads: int,
+    state: Path,
+    tracking: Tracking,
+    champion: Path | None,
+    champion_digest: str | None,
+) -> Verdict:
+    """Hold the candidate's answers on the frozen evaluation pairs against every gate, the base and the champion."""
+    from tasks.evaluate.judging import judge_answers
+
+    verdict = judge_answers(
+        candidate,
+        base,
+        prompt,
+        answer,
+        serving,
+        context,
+        config,
+        threads,
+        state,
+        tracking,
+        champion,
+        champion_digest,
+    )
+    _show(candidate.case, verdict)
+    return verdict
+
+
+def _show(case: str, verdict: Verdict) -> None:
+    """Put the verdict and its metrics on the run's page."""
+    show_text(f"{case}-verdict", explain(verdict), "Every gate, as observed and as required")
     slices = [
         {"slice": f"{column}={value}", **_rounded(metrics)}
         for column, values in verdict.metrics["by_slice"].items()
         for value, metrics in values.items()
     ]
     months = [{"slice": f"month={month}", **_rounded(m)} for month, m in verdict.metrics["by_month"].items()]
+    others = [
+        {"slice": name, **_rounded(metrics)}
+        for name, metrics in {
+            **verdict.metrics.get("baselines", {}),
+            "constrained": verdict.metrics.get("constrained"),
+        }.items()
+        if metrics
+    ]
     whole = {"slice": "all", **_rounded(verdict.metrics["overall"])}
-    show_table(f"{candidate.case}-metrics", [whole, *months, *slices], "On the hold-out")
-    return verdict
+    show_table(f"{case}-metrics", [whole, *others, *months, *slices], "On the hold-out")
 
 
 def _figures(verdict: Verdict) -> str:
     overall = verdict.metrics["overall"]
-    shown = [name for name in ("auc", "brier", "rmse", "r2") if name in overall]
+    shown = [
+        name
+        for name in ("auc", "brier", "rmse", "r2", "exact_match", "schema_validity", "hallucination_rate")
+        if name in overall
+    ]
     return ", ".join(f"{name} {overall[name]:.3f}" for name in shown)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
+import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 
@@ -39,16 +41,23 @@ class Result(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-def _read_sql(value: Any, info: ValidationInfo) -> Any:
-    """Take the text of the file that a value ending in .sql names, from the folder in the validation context."""
-    if not isinstance(value, str) or not value.endswith(".sql"):
-        return value
-    folder = Path((info.context or {}).get("folder", "."))
-    path = folder / value
-    if not path.is_file():
-        near = sorted(str(p.relative_to(folder)) for p in folder.rglob("*.sql"))
-        raise ValueError(f"no file {value} in the case folder; there are: {', '.join(near) or 'none'}")
-    return path.read_text(encoding="utf-8")
+def _read_file(*suffixes: str, parse: Callable[[str], Any] = str) -> Callable[[Any, ValidationInfo], Any]:
+    """Take the content of the file that a value with one of these endings names, from the folder of the case."""
+
+    def read(value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, str) or not value.endswith(suffixes) or len(value.split()) > 1:
+            return value
+        folder = Path((info.context or {}).get("folder", "."))
+        path = folder / value
+        if not path.is_file():
+            near = sorted(str(p.relative_to(folder)) for suffix in suffixes for p in folder.rglob(f"*{suffix}"))
+            raise ValueError(f"no file {value} in the case folder; there are: {', '.join(near) or 'none'}")
+        try:
+            return parse(path.read_text(encoding="utf-8"))
+        except (ValueError, yaml.YAMLError) as error:
+            raise ValueError(f"{value} can't be read: {error}") from error
+
+    return read
 
 
 def _read_span(value: Any) -> Any:
@@ -58,5 +67,13 @@ def _read_span(value: Any) -> Any:
     return value
 
 
-Sql = Annotated[str, BeforeValidator(_read_sql), Field(description="SQL, or the name of a .sql file in the case.")]
+Sql = Annotated[
+    str, BeforeValidator(_read_file(".sql")), Field(description="SQL, or the name of a .sql file in the case.")
+]
+Text = Annotated[
+    str,
+    BeforeValidator(_read_file(".txt", ".md", ".jinja")),
+    Field(description="Text, or the name of a .txt, .md or .jinja file in the case."),
+]
+READ_STRUCTURE = BeforeValidator(_read_file(".yaml", ".json", parse=yaml.safe_load))  # JSON is YAML
 Span = Annotated[timedelta, BeforeValidator(_read_span), Field(description="A length of time: 90m, 6h, 35d.")]

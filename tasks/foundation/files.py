@@ -96,6 +96,17 @@ def scratch(parent: Path) -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(dir=parent, prefix=".scratch-")
 
 
+def tail(log: Path, lines: int = 15, since: int = 0) -> str:
+    """The last lines of a log that may not be there; what stands before byte `since` does not count."""
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(since, log.stat().st_size - 16_384))
+            text = stream.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.strip().splitlines()[-lines:])
+
+
 def _says_full(error: BaseException) -> bool:
     """DuckDB, SQLite and others wrap the system's error and give no number."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -15,11 +15,17 @@ from tasks.foundation.errors import DriftlineError
 from tasks.foundation.files import lock, scratch, write_text
 from tasks.foundation.settings import ROOT
 from tasks.release.process import ending_with_starter
-from tasks.release.seal import GOLDEN, MANIFEST, MODEL, verify
+from tasks.release.seal import GOLDEN, MANIFEST, verify
 
-ENTRY = "tasks.serve.service"
+# by kind: the module that makes the service, the model file, and what it needs installed
+ENTRY = {"tabular": "tasks.serve.service", "llm": "tasks.serve.chat"}
+MODEL = {"tabular": "model.skops", "llm": "model.gguf"}
 ONLINE = ("tasks.features.online", "tasks.features.online_store", "tasks.features.offline_store")  # Feast names two
-DIRECT = ("bentoml", "numpy", "pydantic", "scikit-learn", "scipy", "skops")
+DIRECT = {
+    "tabular": ("bentoml", "numpy", "pydantic", "scikit-learn", "scipy", "skops"),
+    "llm": ("bentoml", "httpx", "pydantic", "xllamacpp"),
+}
+LANGUAGE = ("system.txt", "schema.json")
 LOOKUP = ("duckdb", "feast", "pandas", "pyarrow", "PyYAML", "redis")
 
 # Run in a process of its own, since BentoML changes its folder, imports the service and keeps both for good.
@@ -28,7 +34,7 @@ SERVICE = '''"""What BentoML serves: the release beside this file."""
 
 from pathlib import Path
 
-from tasks.serve.service import make_service
+from {entry} import make_service
 
 Predictor = make_service(Path(__file__).parent)
 '''
@@ -61,12 +67,14 @@ def bento_folder(bentoml_home: Path, tag: str) -> Path:
 def _build(work: Path, folder: Path, case: str, version: str, requirements_lock: Path) -> Path:
     context, home = work / "context", work / "home"
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    looks_up = any(column["origin"] != "request" for column in manifest["sealed"]["columns"])
-    for name in (MANIFEST, MODEL, GOLDEN):
-        _copy(folder / name, context / name)
-    for source in modules_of(ENTRY, *ONLINE) if looks_up else modules_of(ENTRY, without=ONLINE):
+    kind = manifest["sealed"]["kind"]
+    looks_up = any(column["origin"] != "request" for column in manifest["sealed"].get("columns", ()))
+    for name in (MANIFEST, MODEL[kind], GOLDEN, *LANGUAGE):
+        if (folder / name).is_file():
+            _copy(folder / name, context / name)
+    for source in modules_of(ENTRY[kind], *ONLINE) if looks_up else modules_of(ENTRY[kind], without=ONLINE):
         _copy(source, context / source.relative_to(ROOT))
-    write_text(context / "service.py", SERVICE)
+    write_text(context / "service.py", SERVICE.format(entry=ENTRY[kind]))
     arguments = {
         "service": "service:Predictor",
         "name": case,
@@ -77,7 +85,7 @@ def _build(work: Path, folder: Path, case: str, version: str, requirements_lock:
         "description": f"# {case}\n\nRelease `{manifest['digest']}`, as of {manifest['sealed']['as_of']}.\n",
         "python": {
             "lock_packages": False,  # they are locked already
-            "packages": requirements((*DIRECT, *(LOOKUP if looks_up else ())), requirements_lock),
+            "packages": requirements((*DIRECT[kind], *(LOOKUP if looks_up else ())), requirements_lock),
         },
     }
     environment = {

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tasks.foundation.errors import Unavailable
+from tasks.foundation.files import tail
 
 # The system ends the command when its starter is gone, even by kill -9: no server is ever left behind. One line, since
 # a supervisor's configuration takes no more.
@@ -85,24 +86,11 @@ def wait_until_ready(
                     return time.monotonic() - start
             except httpx.TransportError:
                 pass
-            if not alive() or b"Application startup failed" in _end(log, since):  # BentoML would try again for ever
+            # BentoML would try again for ever
+            if not alive() or "Application startup failed" in tail(log, lines=1000, since=since):
                 raise _not_ready(what, "it could not start", url, log)
             time.sleep(0.1)
     raise _not_ready(what, f"no answer in {patience:.0f} s", url, log)
-
-
-def tail(log: Path, lines: int = 15) -> str:
-    """The last lines of a log, for an error that names what went wrong."""
-    return "\n".join(_end(log).decode(errors="replace").strip().splitlines()[-lines:])
-
-
-def _end(log: Path, since: int = 0) -> bytes:
-    try:
-        with log.open("rb") as stream:
-            stream.seek(max(since, log.stat().st_size - 16_384))
-            return stream.read()
-    except OSError:
-        return b""
 
 
 def _not_ready(what: str, why: str, url: str, log: Path) -> Unavailable:

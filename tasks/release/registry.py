@@ -36,6 +36,7 @@ def register(tracking: Tracking, folder: Path) -> Release:
         version = client.create_model_version(
             case, model.artifact_location, run_id=run_id, tags=tags, model_id=model.model_id
         )
+        _register_prompt(client, case, folder, digest)
     if CHAMPION not in version.aliases:
         client.set_registered_model_alias(case, CHALLENGER, version.version)
     return _release(folder, manifest, str(version.version))
@@ -142,6 +143,14 @@ def _make_model(client: MlflowClient, case: str) -> None:
             raise
 
 
+def _register_prompt(client: MlflowClient, case: str, folder: Path, digest: str) -> None:
+    """Put a language model's system prompt into MLflow's prompt registry, with the release that it belongs to."""
+    if (system := folder / "system.txt").is_file():
+        client.register_prompt(
+            f"{case}-system", system.read_text(encoding="utf-8"), tags={"release": digest}, commit_message=digest[:12]
+        )
+
+
 def _logged_model(client: MlflowClient, run_id: str) -> LoggedModel:
     outputs = client.get_run(run_id).outputs
     models = [output.model_id for output in outputs.model_outputs] if outputs else []
@@ -175,7 +184,9 @@ def _release(folder: Path, manifest: Mapping[str, Any], version: str) -> Release
         bento=f"{sealed['case']}:{manifest['digest'][:12]}",
         version=version,
         run_id=manifest["recorded"]["run_id"],
+        kind=sealed["kind"],
         columns=tuple(
-            Column.model_validate({name: column[name] for name in Column.model_fields}) for column in sealed["columns"]
+            Column.model_validate({name: column[name] for name in Column.model_fields})
+            for column in sealed.get("columns", ())
         ),
     )

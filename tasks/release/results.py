@@ -10,7 +10,7 @@ from tasks.foundation.config import Result
 
 
 class Release(Result):
-    """A promoted candidate, sealed. Its folder holds manifest.json, model.skops and the scored hold-out."""
+    """A promoted candidate, sealed. Its folder holds manifest.json, the model and the scored hold-out."""
 
     case: str
     digest: str  # SHA-256 over the manifest's sealed part, hex
@@ -19,8 +19,9 @@ class Release(Result):
     bento: str  # tag, CASE:DIGEST12
     version: str  # of the registered MLflow model
     run_id: str
-    columns: tuple[Column, ...]  # what the model takes, in its order
+    kind: str
+    columns: tuple[Column, ...]  # what a tabular model takes, in its order
 
     @property
     def model(self) -> Path:
-        return self.folder / "model.skops"
+        return self.folder / ("model.gguf" if self.kind == "llm" else "model.skops")

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tasks.evaluate.results import Criterion, Verdict
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import DriftlineError, GateFailed
 from tasks.foundation.files import file_digest, whole, write_text
-from tasks.train.config import Target
 from tasks.train.results import Candidate
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 MANIFEST = "manifest.json"
-MODEL = "model.skops"
 SCORES = "scores.parquet"
 GOLDEN = "golden.json"
 LINEAGE = ("commit", "dirty", "lock_digest", "case_digest")
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What a kind of case puts into a release, besides what every release holds."""
+
+    sealed: dict[str, Any]  # goes under the digest
+    golden: list[dict[str, Any]]  # scored examples, that whoever serves the release must answer alike
+    files: dict[str, Path | str]  # by their names in the release's folder: what to copy, or the text to write
+    packages: tuple[str, ...]  # whose versions are recorded
+
+
 def seal(
     candidate: Candidate,
     verdict: Verdict,
-    target: Target,
+    parts: Parts,
     kind: str,
     lineage: Mapping[str, str],
     state: Path,
@@ -54,9 +61,6 @@ def seal(
         raise DriftlineError(
             "The release can't be sealed: its lineage is incomplete.", found=f"no {', '.join(lacking)}"
         )
-    if (weights := file_digest(candidate.folder / MODEL)) != candidate.weights_digest:
-        raise _differs(candidate.folder / MODEL, weights, candidate.weights_digest)
-    golden = _golden(candidate, verdict.scores)
     sealed = {
         "format": 1,
         "case": candidate.case,
@@ -69,8 +73,7 @@ def seal(
         "data": candidate.data_digest,
         "definitions": candidate.definitions_digest,
         "weights": candidate.weights_digest,
-        "target": target.model_dump(mode="json"),
-        **_columns(candidate),
+        **parts.sealed,
         "verdict": {
             "decision": verdict.decision,
             "champion": verdict.champion,
@@ -78,9 +81,9 @@ def seal(
             "criteria": [_repeatable(criterion) for criterion in verdict.criteria],
         },
         "files": {
-            MODEL: weights,
+            **{name: _digest_of_file(given) for name, given in sorted(parts.files.items())},
             SCORES: file_digest(verdict.scores),
-            GOLDEN: digest_of(golden),
+            GOLDEN: digest_of(parts.golden),
         },
     }
     digest = digest_of(sealed)
@@ -89,7 +92,7 @@ def seal(
         recorded = {
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "run_id": candidate.run_id,
-            "versions": {name: version(name) for name in ("mlflow", "bentoml", "scikit-learn", "skops")},
+            "versions": {name: version(name) for name in parts.packages},
             "rows": {"train": candidate.train_rows, "holdout": candidate.holdout_rows},
             "metrics": verdict.metrics,
             "observed": {c.name: {"value": c.observed, "note": c.note} for c in verdict.criteria},
@@ -99,11 +102,16 @@ def seal(
         }
         with whole(folder) as temporary:
             temporary.mkdir()
-            shutil.copyfile(candidate.folder / MODEL, temporary / MODEL)
+            for name, given in parts.files.items():
+                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                if isinstance(given, Path):
+                    shutil.copyfile(given, temporary / name)
+                else:
+                    write_text(temporary / name, given)
             shutil.copyfile(verdict.scores, temporary / SCORES)
             if (importance := candidate.folder / "importance.json").is_file():
                 shutil.copyfile(importance, temporary / importance.name)
-            write_text(temporary / GOLDEN, json.dumps(golden, indent=1, ensure_ascii=False))
+            write_text(temporary / GOLDEN, json.dumps(parts.golden, indent=1, ensure_ascii=False))
             manifest = {"digest": digest, "sealed": sealed, "recorded": recorded}
             write_text(temporary / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False))
     verify(folder)
@@ -135,18 +143,18 @@ def verify(folder: Path) -> dict[str, Any]:
     manifest = read_manifest(folder)
     sealed = manifest["sealed"]
     if (found := digest_of(sealed)) != manifest["digest"] or not found.startswith(folder.name):
-        raise _differs(folder / MANIFEST, found, manifest["digest"])
+        raise differs(folder / MANIFEST, found, manifest["digest"])
     for name, expected in sealed["files"].items():
         path = folder / name
         if not path.is_file():
-            raise _differs(path, "no such file", expected)
+            raise differs(path, "no such file", expected)
         found = digest_of(json.loads(path.read_bytes())) if name == GOLDEN else file_digest(path)
         if found != expected:
-            raise _differs(path, found, expected)
+            raise differs(path, found, expected)
     return manifest
 
 
-def _differs(path: Path, found: str, expected: str) -> DriftlineError:
+def differs(path: Path, found: str, expected: str) -> DriftlineError:
     return DriftlineError(
         "The release is not what was sealed: a digest differs.",
         where=str(path),
@@ -156,60 +164,11 @@ def _differs(path: Path, found: str, expected: str) -> DriftlineError:
     )
 
 
+def _digest_of_file(given: Path | str) -> str:
+    return file_digest(given) if isinstance(given, Path) else hashlib.sha256(given.encode()).hexdigest()
+
+
 def _repeatable(criterion: Criterion) -> dict[str, Any]:
     """A criterion as it is sealed; what a clock observed differs on every run and is only recorded."""
     part = {"name": criterion.name, "required": criterion.required, "passed": criterion.passed}
     return {**part, "observed": criterion.observed} if criterion.repeatable else part
-
-
-def _columns(candidate: Candidate) -> dict[str, Any]:
-    """The features with whether they may be missing, and the join keys with their kind, as the frame shows them."""
-    import pyarrow.parquet as pq
-
-    names = [column.name for column in candidate.columns]
-    keys = sorted({key for column in candidate.columns for key in column.entities})
-    table = pq.read_table(candidate.frame, columns=[*names, *(key for key in keys if key not in names)])
-    columns = [
-        {**column.model_dump(mode="json"), "nullable": column.origin != "request" or _has_missing(table[column.name])}
-        for column in candidate.columns
-    ]
-    return {"columns": columns, "entities": {key: _kind(table.schema.field(key).type) for key in keys}}
-
-
-def _has_missing(values: pa.ChunkedArray) -> bool:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    return values.null_count > 0 or (pa.types.is_floating(values.type) and bool(pc.any(pc.is_nan(values)).as_py()))
-
-
-def _kind(of: pa.DataType) -> str:
-    import pyarrow as pa
-
-    return "integer" if pa.types.is_integer(of) else "number" if pa.types.is_floating(of) else "text"
-
-
-def _golden(candidate: Candidate, scores: Path, count: int = 24) -> list[dict[str, Any]]:
-    """Some scored examples of the hold-out, spread over it, that whoever serves this release must answer alike."""
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(scores)
-    if table.num_rows == 0:
-        raise DriftlineError("The hold-out has no scored example.", where=str(scores), todo="Run the training again.")
-    picked = sorted({round(i * (table.num_rows - 1) / max(1, count - 1)) for i in range(count)})
-    rows = table.take(picked).to_pylist()
-    return [
-        {
-            "example_id": str(row["example_id"]),
-            "features": {column.name: _plain(row[column.name], column.kind) for column in candidate.columns},
-            "prediction": float(row["prediction"]),
-        }
-        for row in rows
-    ]
-
-
-def _plain(value: Any, kind: str) -> Any:
-    """A feature's value as JSON has it; NaN is a missing value."""
-    if value is None or value != value:
-        return None
-    return str(value) if kind == "text" else float(value)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.foundation.errors import DriftlineError, Unavailable
+from tasks.foundation.files import tail
 from tasks.release.package import bento_folder
-from tasks.release.process import served, tail
+from tasks.release.process import served
 from tasks.release.seal import GOLDEN, read_manifest
 
 if TYPE_CHECKING:
@@ -27,11 +28,12 @@ def smoke(folder: Path, address: str, log: Path | None = None) -> dict[str, floa
     """
     import httpx
 
-    digest = read_manifest(folder)["digest"]
+    manifest = read_manifest(folder)
+    digest, converse = manifest["digest"], _chat if manifest["sealed"]["kind"] == "llm" else _converse
     golden = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))
     try:
-        with httpx.Client(base_url=address, timeout=30, trust_env=False) as client:
-            return _converse(client, digest, golden)
+        with httpx.Client(base_url=address, timeout=60, trust_env=False) as client:
+            return converse(client, digest, golden)
     except (httpx.TransportError, ValueError) as error:
         raise _with_log(Unavailable("The service does not answer.", where=address, found=str(error)), log) from error
     except DriftlineError as error:
@@ -70,6 +72,47 @@ def _converse(client: httpx.Client, digest: str, golden: list[dict[str, Any]]) -
         found = f"{refused.status_code} {refused.text[:200]}"
         raise _failed(address, "A request with an unknown field is not refused.", found, "4xx, naming it")
     return {"examples": len(golden), "ms_per_request": 1000 * sorted(taken)[len(taken) // 2]}
+
+
+def _chat(client: httpx.Client, digest: str, golden: list[dict[str, Any]]) -> dict[str, float]:
+    """Ask a language model freely, which must answer as it did offline, streamed too; then by its schema."""
+    address, taken = str(client.base_url), []
+    for example in golden:
+        body = {"messages": example["messages"], "response_format": {"type": "text"}}
+        start = time.perf_counter()
+        response = client.post("/v1/chat/completions", json=body)
+        taken.append(time.perf_counter() - start)
+        if not response.is_success:
+            found = f"{response.status_code} {response.text[:500]}"
+            raise _failed(address, "The service refuses a golden example.", found, "200")
+        answer = response.json()
+        if answer.get("release") != digest:
+            raise _failed(address, "Another release answers.", str(answer.get("release")), digest)
+        said = answer["choices"][0]["message"]["content"]
+        if said != example["answer"]:
+            name = example["example_id"]
+            raise _failed(
+                address, "An answer differs from the offline one.", f"{name}: {said}", f"{name}: {example['answer']}"
+            )
+    said = _streamed(client, {"messages": golden[0]["messages"], "response_format": {"type": "text"}, "stream": True})
+    if said != golden[0]["answer"]:
+        raise _failed(address, "A streamed answer differs.", said, golden[0]["answer"])
+    answer = client.post("/v1/chat/completions", json={"messages": golden[0]["messages"]}).json()
+    json.loads(answer["choices"][0]["message"]["content"])  # by the release's schema: JSON, whatever it was asked
+    refused = client.post("/v1/chat/completions", json={"messages": [], "no such field": 1})
+    if refused.status_code != 400:
+        raise _failed(address, "A request without messages is not refused.", str(refused.status_code), "400")
+    return {"examples": len(golden), "ms_per_request": 1000 * sorted(taken)[len(taken) // 2]}
+
+
+def _streamed(client: httpx.Client, body: dict[str, Any]) -> str:
+    said = ""
+    with client.stream("POST", "/v1/chat/completions", json=body) as response:
+        for line in response.iter_lines():
+            if line.startswith("data: ") and line != "data: [DONE]":
+                for choice in json.loads(line[6:])["choices"]:
+                    said += choice["delta"].get("content") or ""
+    return said
 
 
 def _ask(client: httpx.Client, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.data.results import Snapshot
+from tasks.data.config import Answer, Prompt
+from tasks.data.results import Base, Snapshot
 from tasks.evaluate.results import Verdict
 from tasks.foundation.errors import GateFailed, InputError
 from tasks.foundation.settings import ROOT
 from tasks.foundation.task import stage
 from tasks.foundation.tracking import Tracking
 from tasks.release.results import Release
-from tasks.train.config import Target
+from tasks.train.config import Serving, Target
 from tasks.train.results import Candidate
 
 
@@ -56,20 +57,38 @@ def require_promotion(case: str, verdict: Verdict) -> None:
 
 
 @stage("seal the release", lambda folder: folder.name)
-def seal_release(
-    candidate: Candidate,
-    verdict: Verdict,
-    target: Target,
-    kind: str,
-    lineage: dict[str, str],
-    snapshot: Snapshot,
-    state: Path,
+def seal_table_release(
+    candidate: Candidate, verdict: Verdict, target: Target, lineage: dict[str, str], snapshot: Snapshot, state: Path
 ) -> Path:
     """Write the manifest with its digest, beside the weights."""
     from tasks.data.store import pointer
     from tasks.release.seal import seal
+    from tasks.release.table import table_parts
 
-    return seal(candidate, verdict, target, kind, lineage, state, snapshot_pointer=pointer(snapshot.path))
+    parts = table_parts(candidate, verdict, target)
+    return seal(candidate, verdict, parts, "tabular", lineage, state, snapshot_pointer=pointer(snapshot.path))
+
+
+@stage("seal the release", lambda folder: folder.name)
+def seal_language_release(
+    candidate: Candidate,
+    verdict: Verdict,
+    base: Base,
+    prompt: Prompt,
+    answer: Answer,
+    serving: Serving,
+    context: int,
+    lineage: dict[str, str],
+    snapshot: Snapshot,
+    state: Path,
+) -> Path:
+    """Write the manifest with its digest, beside weights, tokenizer, chat template, system prompt and schema."""
+    from tasks.data.store import pointer
+    from tasks.release.language import language_parts
+    from tasks.release.seal import seal
+
+    parts = language_parts(candidate, verdict, base, prompt, answer, serving, context)
+    return seal(candidate, verdict, parts, "llm", lineage, state, snapshot_pointer=pointer(snapshot.path))
 
 
 @stage("package the Bento", str, cache=False)

@@ -11,10 +11,10 @@ from datetime import datetime
 from pathlib import Path
 
 from tasks.foundation.errors import Unavailable
-from tasks.foundation.files import lock
+from tasks.foundation.files import lock, tail
 from tasks.foundation.settings import Settings, environment
 from tasks.release.package import bento_folder
-from tasks.release.process import free_port, serve_command, tail, wait_until_ready
+from tasks.release.process import free_port, serve_command, wait_until_ready
 from tasks.release.results import Release
 from tasks.serve.prefect_database import seed
 from tasks.serve.results import Service

@@ -60,3 +60,85 @@ class Train(Section):
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     threads: int = Field(2, ge=1, le=256, description="OpenMP threads while fitting and scoring.")
     rows: int | None = Field(None, ge=100, description="Train on at most so many of the newest rows; empty: on all.")
+
+
+class Lora(Section):
+    """Low-rank adapters on every linear layer of the base."""
+
+    rank: int = Field(16, ge=1, le=512)
+    alpha: float = Field(32, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class Stage(Section):
+    """What every stage of a tuning has."""
+
+    learning_rate: float = Field(gt=0, lt=1)
+    epochs: float = Field(1.0, gt=0, le=100)
+    steps: int | None = Field(None, ge=1, description="Optimizer steps; empty: as many as the epochs have.")
+    batch: int = Field(8, ge=1, description="Examples of one optimizer step.")
+    micro_batch: int | None = Field(None, ge=1, description="Examples in memory at once; empty: the whole batch.")
+    warmup: int = Field(5, ge=0, description="Steps until the learning rate is reached; it then falls by a cosine.")
+    clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
+    checkpoint_every: int = Field(50, ge=1, description="Steps between checkpoints: what a killed run may lose.")
+    evaluate_every: int = Field(50, ge=1, description="Steps between looks at the validation pairs.")
+    patience: int | None = Field(None, ge=1, description="Looks without a better loss before it stops; empty: never.")
+    minutes: float | None = Field(None, gt=0, description="Time budget; what is learned by then is kept.")
+
+
+class Sft(Stage):
+    """Supervised fine-tuning on the answers of the training pairs."""
+
+    learning_rate: float = Field(1e-3, gt=0, lt=1)
+
+
+class Preference(Stage):
+    """DPO: the chosen answer rather than the rejected one."""
+
+    learning_rate: float = Field(5e-5, gt=0, lt=1)
+    beta: float = Field(0.1, gt=0, description="How closely the model stays to what it was.")
+    pairs: int = Field(200, ge=8, description="Pairs built from the model's own wrong answers, where none are given.")
+
+
+class Reward(Stage):
+    """GRPO or RLOO: several answers to each message, and more of what the reward prefers."""
+
+    method: Literal["grpo", "rloo"] = "grpo"
+    reward: Literal["scorers", "model"] = Field(
+        "scorers", description="scorers: the case's own, checked by computation; model: one trained on preferences."
+    )
+    learning_rate: float = Field(1e-5, gt=0, lt=1)
+    answers: int = Field(4, ge=2, description="Answers to each message.")
+    temperature: float = Field(0.9, gt=0, le=2)
+
+
+class Stages(Section):
+    """Run in this order; each starts from what the one before left."""
+
+    sft: Sft
+    preference: Preference | None = None
+    reward: Reward | None = None
+
+
+class Tuning(Section):
+    """How a language model is tuned."""
+
+    lora: Lora = Lora()
+    quantize: Literal["none", "nf4"] = Field("none", description="nf4: the base in four bits (QLoRA).")
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="Of base and arithmetic; adapters are always fp32.")
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    packing: bool = Field(False, description="Several pairs in one sequence; for GPUs with flash attention.")
+    max_tokens: int = Field(512, ge=32, description="Longest pair; a longer one is an error, nothing is cut.")
+    stages: Stages
+    memory_gb: float | None = Field(None, gt=0, description="Memory that may be used; empty: what is free.")
+    seed: int = Field(0, ge=0, description="Seed of everything random.")
+    threads: int = Field(2, ge=1, le=256)
+
+
+class Serving(Section):
+    """How the tuned model answers, when it is judged and when it is served."""
+
+    engine: Literal["llama.cpp", "vllm"] = Field("llama.cpp", description="llama.cpp on CPUs; vllm: a GPU server.")
+    weights: Literal["q8_0", "q4_0", "f16"] = Field("q8_0", description="Number format of the served weights.")
+    slots: int = Field(4, ge=1, le=64, description="Answers at the same time.")
+    answer_tokens: int = Field(128, ge=8, description="Longest answer.")

@@ -15,9 +15,9 @@ class Candidate(Result):
     case: str
     as_of: datetime
     run_id: str
-    folder: Path  # content-addressed; holds model.skops and importance.json
-    weights_digest: str  # SHA-256 of model.skops; equal for equal inputs and seed
-    frame: Path  # the frame it was trained on; tasks.train.split tells its hold-out
+    folder: Path  # content-addressed; holds model.skops and importance.json, or model.gguf and adapter/
+    weights_digest: str  # SHA-256 of model.skops, or over adapter and base; equal for equal inputs and seed
+    frame: Path  # what it was trained on: a frame, whose hold-out tasks.train.split tells; or a folder of pairs
     data_digest: str
     definitions_digest: str
     columns: tuple[Column, ...]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+from tasks.data.config import Answer, Prompt
+from tasks.data.results import Base, Snapshot
 from tasks.features.results import Frame
 from tasks.foundation.task import stage
 from tasks.foundation.tracking import Tracking
-from tasks.train.config import Target, Train
+from tasks.train.config import Serving, Target, Train, Tuning
 from tasks.train.results import Candidate
 
 
@@ -27,3 +29,27 @@ def train_candidate(
     from tasks.train.tabular import train
 
     return train(case, as_of, frame, target, config, state, lineage, tracking)
+
+
+@stage("tune a candidate", lambda c: f"{c.train_rows:,} pairs, weights {c.weights_digest[:12]}")
+def tune_candidate(
+    case: str,
+    as_of: datetime,
+    snapshot: Snapshot,
+    base: Base,
+    prompt: Prompt,
+    answer: Answer,
+    tuning: Tuning,
+    serving: Serving,
+    context: int,
+    state: Path,
+    lineage: dict[str, str],
+    tracking: Tracking,
+) -> Candidate:
+    """Tune an adapter in the case's stages, merge, save and log it."""
+    from tasks.train.tune import tune
+
+    pairs = snapshot.path / "pairs"
+    return tune(
+        case, as_of, pairs, snapshot.digest, base, prompt, answer, tuning, serving, context, state, lineage, tracking
+    )

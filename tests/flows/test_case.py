@@ -58,7 +58,7 @@ def test_an_unknown_profile_names_those_there_are():
         ({"evaluate__champion_gate__confidence": 2}, "evaluate.champion_gate.confidence: .*less than 1.*found 2"),
         ({"train__family": "os.system"}, "train.family: .*found 'os.system'"),
         ({"train__split": {"by": "time"}}, "holdout"),
-        ({"kind": "vision"}, "kind: .*'tabular'"),
+        ({"kind": "vision"}, "allowed: tabular, llm"),
         ({"features__examples": "sql/none.sql"}, "no file sql/none.sql"),
         ({"data__sources": {}}, "data.sources: .*at least 1"),
         ({"description": None}, "description"),

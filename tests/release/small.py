@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from tasks.foundation.settings import ROOT
 from tasks.foundation.tracking import Tracking
 from tasks.release.package import package
 from tasks.release.seal import seal
+from tasks.release.table import table_parts
 from tasks.train.config import Encoder, Split, Target, Train
 from tasks.train.model_file import load, predict
 from tasks.train.results import Candidate
@@ -104,6 +106,10 @@ def make_verdict(candidate: Candidate, ms_per_row: float = 0.01, decision: str =
     )
 
 
+def seal_table(candidate: Candidate, verdict: Verdict, lineage: dict[str, str], state: Path, **more: Any) -> Path:
+    return seal(candidate, verdict, table_parts(candidate, verdict, TARGET), "tabular", lineage, state, **more)
+
+
 @pytest.fixture(scope="session")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state folder of its own for a sealed release and its Bento; the tests of both rooms find the same one."""
@@ -124,7 +130,7 @@ def candidate(state: Path) -> Candidate:
 
 @pytest.fixture(scope="session")
 def folder(state: Path, candidate: Candidate) -> Path:
-    return seal(candidate, make_verdict(candidate), TARGET, "tabular", LINEAGE, state)
+    return seal_table(candidate, make_verdict(candidate), LINEAGE, state)
 
 
 @pytest.fixture(scope="session")
@@ -136,7 +142,7 @@ def bento(state: Path, folder: Path) -> str:
 def second(state: Path) -> Path:
     """Another release of the same case, packaged."""
     other = make_candidate(state, seed=1)
-    folder = seal(other, make_verdict(other), TARGET, "tabular", LINEAGE, state)
+    folder = seal_table(other, make_verdict(other), LINEAGE, state)
     package(folder, state / "bentoml", ROOT / "requirements.lock")
     return folder
 

@@ -7,9 +7,8 @@ import pytest
 from tasks.foundation.errors import DriftlineError, InputError
 from tasks.foundation.tracking import Tracking, client_of
 from tasks.release.registry import champion, find, is_champion, promote, register, releases
-from tasks.release.seal import seal
 from tasks.train.results import Candidate
-from tests.release.small import LINEAGE, TARGET, make_candidate, make_verdict
+from tests.release.small import LINEAGE, make_candidate, make_verdict, seal_table
 
 pytestmark = pytest.mark.xdist_group("bento")
 
@@ -18,7 +17,7 @@ pytestmark = pytest.mark.xdist_group("bento")
 def case(state: Path) -> tuple[Path, Path, Candidate]:
     """Two sealed releases of a case of their own."""
     first, other = (make_candidate(state, seed=seed, case="registered") for seed in (0, 1))
-    folders = [seal(each, make_verdict(each), TARGET, "tabular", LINEAGE, state) for each in (first, other)]
+    folders = [seal_table(each, make_verdict(each), LINEAGE, state) for each in (first, other)]
     return folders[0], folders[1], first
 
 

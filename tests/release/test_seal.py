@@ -10,9 +10,9 @@ import pytest
 
 from tasks.foundation.errors import DriftlineError, GateFailed
 from tasks.foundation.settings import ROOT
-from tasks.release.seal import read_manifest, seal, verify
+from tasks.release.seal import read_manifest, verify
 from tasks.train.results import Candidate
-from tests.release.small import LINEAGE, TARGET, make_verdict
+from tests.release.small import LINEAGE, make_verdict, seal_table
 
 pytestmark = pytest.mark.xdist_group("bento")
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.xdist_group("bento")
 def test_equal_inputs_give_an_equal_digest(candidate: Candidate, folder: Path, tmp_path: Path) -> None:
     """A re-run, elsewhere and with other timings, ends in the same release."""
     slower = make_verdict(candidate, ms_per_row=0.5)
-    again = seal(candidate, slower, TARGET, "tabular", LINEAGE, tmp_path, timings={"train": 3.0})
+    again = seal_table(candidate, slower, LINEAGE, tmp_path, timings={"train": 3.0})
     assert again.name == folder.name
     assert read_manifest(again)["sealed"] == read_manifest(folder)["sealed"]
     assert read_manifest(again)["recorded"] != read_manifest(folder)["recorded"]
@@ -30,20 +30,20 @@ def test_equal_inputs_give_an_equal_digest(candidate: Candidate, folder: Path, t
 def test_any_other_input_gives_another_digest(candidate: Candidate, folder: Path, tmp_path: Path, part: str) -> None:
     """Code, tree, lock and case are all part of what a release is."""
     lineage = {**LINEAGE, part: "true" if part == "dirty" else "9" * 40}
-    assert seal(candidate, make_verdict(candidate), TARGET, "tabular", lineage, tmp_path).name != folder.name
+    assert seal_table(candidate, make_verdict(candidate), lineage, tmp_path).name != folder.name
 
 
 def test_only_a_verdict_to_promote_is_sealed(candidate: Candidate, tmp_path: Path) -> None:
     """Gates fail closed: what was not promoted does not become a release."""
     verdict = make_verdict(candidate, decision="insufficient evidence")
     with pytest.raises(GateFailed, match="insufficient evidence"):
-        seal(candidate, verdict, TARGET, "tabular", LINEAGE, tmp_path)
+        seal_table(candidate, verdict, LINEAGE, tmp_path)
     assert not (tmp_path / "releases").exists()
 
 
 def test_lineage_must_be_whole(candidate: Candidate, tmp_path: Path) -> None:
     with pytest.raises(DriftlineError, match="no commit"):
-        seal(candidate, make_verdict(candidate), TARGET, "tabular", {**LINEAGE, "commit": ""}, tmp_path)
+        seal_table(candidate, make_verdict(candidate), {**LINEAGE, "commit": ""}, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["model.skops", "golden.json", "scores.parquet", "manifest.json"])
@@ -70,15 +70,15 @@ import os, shutil, signal
 from pathlib import Path
 import tasks.release.seal as seal
 from tasks.train.results import Candidate
-from tests.release.small import LINEAGE, TARGET, make_verdict
+from tests.release.small import LINEAGE, make_verdict, seal_table
 shutil.copyfile = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 candidate = Candidate.model_validate_json({candidate.model_dump_json()!r})
-seal.seal(candidate, make_verdict(candidate), TARGET, "tabular", LINEAGE, Path({str(tmp_path)!r}))
+seal_table(candidate, make_verdict(candidate), LINEAGE, Path({str(tmp_path)!r}))
 """
     killed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
     assert killed.returncode == -9
     assert not list(tmp_path.glob("releases/small/[0-9a-f]*"))
-    again = seal(candidate, make_verdict(candidate), TARGET, "tabular", LINEAGE, tmp_path)
+    again = seal_table(candidate, make_verdict(candidate), LINEAGE, tmp_path)
     assert again.name == folder.name
 
 
@@ -86,7 +86,7 @@ def test_no_secret_reaches_a_manifest(candidate: Candidate, tmp_path: Path, monk
     """Nothing of the environment is written, whatever it is called."""
     monkeypatch.setenv("DRIFTLINE_TRACKING_URL", "http://user:hunter2@mlflow")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
-    folder = seal(candidate, make_verdict(candidate), TARGET, "tabular", LINEAGE, tmp_path)
+    folder = seal_table(candidate, make_verdict(candidate), LINEAGE, tmp_path)
     text = (folder / "manifest.json").read_text()
     assert "hunter2" not in text
     assert json.loads(text)["sealed"]["data"] == "abc.dir"

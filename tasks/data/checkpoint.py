@@ -1,0 +1,250 @@
+"""Open the base model that a case names, check it against its pin, and keep it as a folder that transformers opens."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import struct
+from pathlib import Path
+from typing import Any
+
+from tasks.data.config import Model
+from tasks.data.pack import fits, write_gguf
+from tasks.data.results import Base
+from tasks.data.sources import locate
+from tasks.data.unpack import Gguf, unpack
+from tasks.foundation.config import digest_of
+from tasks.foundation.errors import CaseError, DataError, Unavailable
+from tasks.foundation.files import file_digest, lock, whole, write_text
+
+_TEMPLATE = "tokenizer.chat_template"  # field of a GGUF
+CONTENTS = "contents.json"  # digests of the folder's other files
+FORMAT = 1  # raised when what is made here changes, so that folders of older versions are made again
+GGUF = "base.gguf"  # f16, beside the checkpoint, where the CPU engine can serve it
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+
+
+def open_base(model: Model, case_folder: Path, state: Path) -> Base:
+    """Give the base model as a checkpoint under `state`/models, made once and made again when found damaged.
+
+    Raises: DataError when the model is missing, is another than the pinned one, holds pickles or lacks a chat template;
+    CaseError when the case asks for what it can't do; Unavailable when a hub does not answer.
+    """
+    origin = _find(model, case_folder)
+    packed = Gguf(origin) if origin.is_file() else None
+    weights = [origin] if packed else _weights_in(origin, model.source)
+    digest = _digest(weights)
+    if model.sha256 and model.sha256 != digest:
+        raise DataError(
+            "The base model is not the pinned one.",
+            where=model.source,
+            found=f"sha256 {digest}",
+            allowed=f"sha256 {model.sha256}",
+            todo="Get the pinned model, or, when the change is meant, set model.sha256 in case.yaml to what was found.",
+        )
+    template = model.chat_template or (packed.fields.get(_TEMPLATE, "") if packed else _own_template(origin))
+    if not template:
+        raise DataError(
+            "The base model has no chat template.",
+            where=model.source,
+            todo="Name one in model.chat_template (a .jinja file in the case), or take a model that was tuned to chat.",
+        )
+    template_digest = hashlib.sha256(template.encode()).hexdigest()
+    folder = state / "models" / f"{digest[:16]}-{template_digest[:8]}"
+    with lock(folder.parent / f".{folder.name}.lock", f"The base model {model.source}", wait=True):
+        if not _sound(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            with whole(folder) as work:
+                work.mkdir(parents=True)
+                if packed:
+                    unpack(packed, work)
+                else:
+                    _copy(origin, weights, work)
+                _complete(work, template)
+    made_for = int(_read_json(folder / "config.json").get("max_position_embeddings") or model.context)
+    if model.context > made_for:
+        raise CaseError(
+            "The case asks for a longer context than the base model was made for.",
+            where="model.context",
+            found=f"{model.context} tokens",
+            allowed=f"at most {made_for}",
+            todo="Lower model.context, or take another base.",
+        )
+    return Base(
+        source=model.source,
+        digest=digest,
+        folder=folder,
+        template_digest=template_digest,
+        parameters=sum(_count_parameters(path) for path in folder.glob("*.safetensors")),
+        context=made_for,
+    )
+
+
+def _find(model: Model, case_folder: Path) -> Path:
+    """The GGUF, or the folder, that the source names."""
+    scheme, _, rest = model.source.partition("://")
+    if scheme == "hf":
+        return _download(rest, model)
+    folder = (case_folder / rest).resolve()
+    if scheme == "file" and folder.is_dir():
+        return folder
+    path = locate(model.source, case_folder)
+    if path.suffix != ".gguf":
+        raise DataError(
+            "The base model is a file of another kind.",
+            where=model.source,
+            found=path.name,
+            allowed="a .gguf file, or a folder with .safetensors",
+            todo="Name such a file or folder in model.source.",
+        )
+    return path
+
+
+def _download(name: str, model: Model) -> Path:
+    """A hub's repository at the pinned commit, from the cache or, where the hub may be asked, from there."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    if not model.revision:
+        raise CaseError(
+            "A model from a hub needs its revision.",
+            where="model.revision",
+            found="none",
+            allowed="a commit of the repository",
+            todo="Set model.revision, so that tomorrow's run starts from the same model.",
+        )
+    wanted = ["*.safetensors", "*.json", "*.jinja"]
+    try:
+        return Path(snapshot_download(name, revision=model.revision, allow_patterns=wanted))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise Unavailable(
+            "The base model could not be had from the hub.",
+            where=f"{model.source} at {model.revision}",
+            found=str(error).strip().splitlines()[0][:300],
+            todo="Check name and revision; hubs are only asked with HF_HUB_OFFLINE=0. Or name a folder by file://.",
+        ) from error
+
+
+def _weights_in(folder: Path, source: str) -> list[Path]:
+    """The safetensors of a transformers folder that lacks nothing.
+
+    Raises: DataError when a file is missing, or the weights are pickles, which run code when they are read.
+    """
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    names = sorted(set(_read_json(index)["weight_map"].values())) if index.is_file() else [single.name]
+    weights = [folder / name for name in names]
+    if not weights[0].is_file() and (pickles := [path.name for kind in PICKLES for path in folder.glob(kind)]):
+        raise DataError(
+            "The base model's weights are pickles, which run code when they are read: refused.",
+            where=source,
+            found=", ".join(sorted(pickles)),
+            allowed="model.safetensors, or several with model.safetensors.index.json",
+            todo="Get the model as safetensors, or convert it where you trust it.",
+        )
+    wanted = [*names, "config.json", "tokenizer.json", "tokenizer_config.json"]
+    if missing := [name for name in wanted if not (folder / name).is_file()]:
+        raise DataError(
+            "The base model's folder lacks files.",
+            where=source,
+            found=f"no {', no '.join(missing)}",
+            allowed=", ".join(wanted),
+            todo="Save the model there with transformers' save_pretrained, and its tokenizer too.",
+        )
+    for path in weights:
+        _count_parameters(path)  # now, since what is cut short would only fail in the middle of a training
+    return weights
+
+
+def _digest(weights: list[Path]) -> str:
+    """SHA-256 of the one file, or over the digests of several."""
+    digests = [file_digest(path) for path in weights]
+    return digests[0] if len(digests) == 1 else digest_of(digests)
+
+
+def _own_template(folder: Path) -> str:
+    beside = folder / "chat_template.jinja"
+    if beside.is_file():
+        return beside.read_text(encoding="utf-8")
+    template = _read_json(folder / "tokenizer_config.json").get("chat_template")
+    if isinstance(template, list):  # several by name
+        template = {each["name"]: each["template"] for each in template}.get("default")
+    return template or ""
+
+
+def _copy(origin: Path, weights: list[Path], work: Path) -> None:
+    """A copy, not a link: what was checked stays as it was, whatever becomes of the origin."""
+    for path in [*weights, *origin.glob("*.json")]:
+        shutil.copyfile(path, work / path.name)
+
+
+def _complete(work: Path, template: str) -> None:
+    (work / "chat_template.jinja").write_text(template, encoding="utf-8")
+    _try_template(work)
+    if fits(work):
+        write_gguf(work, work / GGUF, "f16")
+    files = {path.name: file_digest(path) for path in sorted(work.iterdir())}
+    write_text(work / CONTENTS, json.dumps({"format": FORMAT, "files": files}, indent=1))
+
+
+def _try_template(folder: Path) -> None:
+    """Raises: DataError when the tokenizer can't be read, or its template does not render a conversation."""
+    from jinja2 import TemplateError
+    from transformers import AutoTokenizer
+
+    talk = [{"role": role, "content": "A word."} for role in ("system", "user", "assistant", "user")]
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer.apply_chat_template(talk, add_generation_prompt=True)
+    except (TemplateError, ValueError, OSError, KeyError, TypeError) as error:
+        raise DataError(
+            "The base model's tokenizer can't be read, or its chat template does not render.",
+            where=str(folder / "chat_template.jinja"),
+            found=f"{type(error).__name__}: {str(error).strip()[:300]}",
+            allowed="Jinja that renders a conversation with a system message",
+            todo="Correct the template that model.chat_template names, or name one.",
+        ) from error
+
+
+def _sound(folder: Path) -> bool:
+    """Whether the folder holds, byte by byte, what was put there."""
+    try:
+        contents = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
+        files = contents["files"].items()
+        return contents["format"] == FORMAT and all(file_digest(folder / name) == digest for name, digest in files)
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _count_parameters(path: Path) -> int:
+    """From the header: a safetensors file begins with the length of a JSON that tells its tensors.
+
+    Raises: DataError when the file is shorter or longer than its header says.
+    """
+    try:
+        with path.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(length)) if length < path.stat().st_size else {}
+        tensors = [each for name, each in header.items() if name != "__metadata__"]
+        fits_header = 8 + length + max(each["data_offsets"][1] for each in tensors) == path.stat().st_size
+    except (struct.error, ValueError, KeyError):
+        fits_header = False
+    if not fits_header:
+        raise DataError(
+            "The base model's weights are damaged.",
+            where=str(path),
+            found=f"{path.stat().st_size:,} bytes, which is not what its header says",
+            todo="Get the file again.",
+        )
+    return sum(math.prod(each["shape"]) for each in tensors)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError("A file of the base model can't be read.", where=str(path), found=str(error)) from error
+    if not isinstance(content, dict):
+        raise DataError("A file of the base model can't be read.", where=str(path), found="no JSON object")
+    return content

@@ -1,0 +1,126 @@
+"""Keep verdicts: whole in a folder named by the question, and in the candidate's run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from shutil import rmtree
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from tasks.evaluate.criteria import decide
+from tasks.evaluate.report import explain
+from tasks.evaluate.results import Criterion, Verdict
+from tasks.foundation.config import digest_of
+from tasks.foundation.errors import DriftlineError
+from tasks.foundation.files import whole
+from tasks.foundation.tracking import Tracking, answering, client_of, log, status_of
+from tasks.train.results import Candidate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TABLES = ("criteria.json", "answers.json")  # of a run's files: those that MLflow shows as tables
+
+
+def judged_before(folder: Path) -> Verdict | None:
+    """The verdict in this folder; a folder that can't be read is cleared."""
+    if not folder.exists():
+        return None
+    try:
+        stored = Verdict.model_validate_json((folder / "verdict.json").read_bytes())
+    except (OSError, ValidationError):
+        stored = None
+    if stored is None or not (folder / "scores.parquet").is_file():
+        rmtree(folder)
+        return None
+    return stored.model_copy(update={"scores": folder / "scores.parquet"})
+
+
+def require_run(candidate: Candidate, place: Tracking) -> None:
+    """See that the verdict can be recorded before hours are spent on it.
+
+    Raises: DriftlineError when the candidate's run is gone.
+    """
+    if status_of(client_of(place), candidate.run_id) is None:
+        raise DriftlineError(
+            "The candidate's run is gone, so its verdict can't be recorded.",
+            where=place.uri.split("@")[-1],
+            found=f"run {candidate.run_id} of {candidate.case}",
+            todo="Train again: the same inputs give the same weights, and a new run.",
+        )
+
+
+def keep(
+    candidate: Candidate,
+    criteria: Sequence[Criterion],
+    metrics: Mapping[str, Any],
+    figures: Mapping[str, float],
+    scores: pd.DataFrame,
+    champion: str | None,
+    folder: Path,
+    place: Tracking,
+    notes: Mapping[str, str] | None = None,
+) -> Verdict:
+    """Decide, write the verdict with its scores, and log it with figures, notes (texts by file name) and criteria."""
+    decision = decide(criteria)
+    repeatable = [c.model_dump(mode="json", exclude={"repeatable"}) for c in criteria if c.repeatable]
+    verdict = Verdict(
+        decision=decision,
+        criteria=tuple(criteria),
+        metrics=dict(metrics),
+        champion=champion,
+        scores=folder / "scores.parquet",
+        digest=digest_of({"decision": decision, "criteria": repeatable}),
+    )
+    with whole(folder) as work:
+        work.mkdir(parents=True)
+        scores.to_parquet(work / "scores.parquet", index=False)
+        (work / "verdict.json").write_text(verdict.model_dump_json(indent=2), encoding="utf-8")
+        with answering(place.uri):
+            _log(client_of(place), candidate, verdict, figures, work, notes or {})
+    return verdict
+
+
+def _log(
+    client: Any,
+    candidate: Candidate,
+    verdict: Verdict,
+    figures: Mapping[str, float],
+    work: Path,
+    notes: Mapping[str, str],
+) -> None:
+    """Tell the candidate's MLflow run; a second time changes nothing but the files' times."""
+    folder = work / "log" / "verdict"
+    folder.mkdir(parents=True)
+    rows = [[c.name, c.observed, c.required, c.passed, c.note] for c in verdict.criteria]
+    table = {"columns": ["criterion", "observed", "required", "passed", "note"], "data": rows}
+    texts = {
+        "verdict.json": verdict.model_dump_json(indent=2),
+        "verdict.md": explain(verdict),
+        "criteria.json": json.dumps(table),
+        **notes,
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    client.log_artifacts(candidate.run_id, str(work / "log"))
+    rmtree(work / "log")
+    tables = [
+        {"path": f"verdict/{name}", "type": "table"} for name in texts if name in ("criteria.json", "answers.json")
+    ]
+    log(
+        client,
+        candidate.run_id,
+        metrics={f"evaluate_{name}": value for name, value in figures.items()},
+        tags={
+            "driftline.decision": verdict.decision,
+            "driftline.verdict_digest": verdict.digest,
+            "driftline.champion": verdict.champion or "none",
+            "driftline.judged_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "mlflow.loggedArtifacts": json.dumps(tables),
+        },
+        at=client.get_run(candidate.run_id).info.start_time,
+    )

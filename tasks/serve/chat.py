@@ -1,0 +1,191 @@
+"""The service in a language model's Bento: OpenAI's chat completions, streaming and not, from the CPU engine."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tasks.foundation.engine import PATIENCE, Engine, engine
+from tasks.foundation.errors import DriftlineError
+
+if TYPE_CHECKING:
+    from bentoml import Service
+    from starlette.requests import Request as HttpRequest
+    from starlette.responses import Response
+
+RELEASE_HEADER = "x-driftline-release"
+CHECKED = 2  # golden answers asked for before the service says that it is ready
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Chat(BaseModel):
+    """A request in OpenAI's form. What is not named here is refused, not ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    messages: list[Message] = Field(min_length=1)
+    model: str | None = None
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    temperature: float = Field(0.0, ge=0, le=2)
+    top_p: float = Field(1.0, gt=0, le=1)
+    seed: int = 0
+    stop: str | list[str] | None = None
+    stream: bool = False
+    stream_options: dict[str, Any] | None = None
+    response_format: dict[str, Any] | None = Field(
+        None, description='Left out: JSON by the release\'s own schema; {"type": "text"}: free.'
+    )
+    logprobs: bool = False
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    user: str | None = None
+    n: Literal[1] = 1
+
+
+class Release:
+    """What the service knows of the release in its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        sealed = manifest["sealed"]
+        self.digest: str = manifest["digest"]
+        self.case: str = sealed["case"]
+        self.as_of: str = sealed["as_of"]
+        self.tag = f"{self.case}:{self.digest[:12]}"
+        self.model = folder / "model.gguf"
+        self.context: int = sealed["context"]
+        self.slots: int = sealed["serving"]["slots"]
+        self.answer_tokens: int = sealed["serving"]["answer_tokens"]
+        self.system = (folder / "system.txt").read_text(encoding="utf-8")
+        self.schema = json.loads((folder / "schema.json").read_text(encoding="utf-8"))
+        self.golden = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
+
+    def request(self, chat: Chat) -> dict[str, Any]:
+        """What the engine is asked: the release's system prompt, schema and length, unless the request has its own."""
+        body = chat.model_dump(exclude_none=True, exclude={"model", "max_completion_tokens", "user", "n"})
+        if chat.messages[0].role != "system":
+            body["messages"].insert(0, {"role": "system", "content": self.system})
+        body["max_tokens"] = chat.max_completion_tokens or chat.max_tokens or self.answer_tokens
+        if chat.response_format is None:
+            schema = {"name": "answer", "strict": True, "schema": self.schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return {**body, "model": self.tag}  # the engine says it after us
+
+    def answers_to(self, name: str | None) -> bool:
+        return name in (None, self.case, self.tag, self.digest)
+
+
+def make_service(folder: Path) -> Service[Any]:
+    """Make the BentoML service of the release in `folder`, which holds its manifest, weights, prompt and schema."""
+    import bentoml
+    import httpx
+    from starlette.applications import Starlette
+    from starlette.responses import JSONResponse, StreamingResponse
+    from starlette.routing import Route
+
+    release = Release(folder)
+    headers = {RELEASE_HEADER: release.digest}
+    about = {"release": release.digest, "case": release.case, "as_of": release.as_of}
+    served: list[httpx.AsyncClient] = []  # one, once the engine is up
+
+    def refuse(status: int, message: str, kind: str, param: str | None = None) -> Response:
+        error = {"message": message, "type": kind, "param": param, "code": None}
+        return JSONResponse({"error": error}, status_code=status, headers=headers)
+
+    async def complete(http: HttpRequest) -> Response:
+        try:
+            chat = Chat.model_validate_json(await http.body() or b"{}")
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            return refuse(400, f"{where}: {first['msg']}", "invalid_request_error", where)
+        if not release.answers_to(chat.model):
+            return refuse(404, f"This service answers as {release.tag}.", "invalid_request_error", "model")
+        question = served[0].build_request("POST", "/v1/chat/completions", json=release.request(chat))
+        try:
+            answer = await served[0].send(question, stream=True)
+        except httpx.TransportError as error:
+            return refuse(503, f"The engine does not answer: {type(error).__name__}.", "server_error")
+        if chat.stream and answer.is_success:
+            return StreamingResponse(flowing(answer), media_type="text/event-stream", headers=headers)
+        told = json.loads(await answer.aread())
+        await answer.aclose()
+        if not answer.is_success:
+            why = str(told.get("error", {}).get("message", told))
+            kind = "invalid_request_error" if answer.status_code == 400 else "server_error"
+            return refuse(400 if answer.status_code == 400 else 503, why, kind)
+        return JSONResponse({**told, "release": release.digest}, headers=headers)
+
+    async def flowing(answer: httpx.Response) -> AsyncIterator[bytes]:
+        try:
+            async for piece in answer.aiter_bytes():
+                yield piece
+        finally:  # a client that hangs up ends the engine's work, too
+            await answer.aclose()
+
+    async def models(_: HttpRequest) -> Response:
+        listed = {"id": release.tag, "object": "model", "owned_by": "driftline", "created": 0}
+        return JSONResponse({"object": "list", "data": [listed]}, headers=headers)
+
+    async def which(_: HttpRequest) -> Response:
+        return JSONResponse(about, headers=headers)
+
+    class Predictor:
+        def __init__(self) -> None:
+            self.stack = ExitStack()
+            threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
+            running = self.stack.enter_context(
+                engine(release.model, threads=threads, slots=release.slots, context=release.context)
+            )
+            check_golden(running, release.golden[:CHECKED])
+            key = {"Authorization": f"Bearer {running.key}"}
+            wait = httpx.Timeout(PATIENCE, connect=10)
+            served.append(httpx.AsyncClient(base_url=running.address, headers=key, timeout=wait, trust_env=False))
+
+        @bentoml.on_shutdown
+        def stop(self) -> None:
+            self.stack.close()
+
+        @bentoml.api(route="/release")
+        async def release(self) -> dict[str, str]:
+            """Tell which release answers here; GET works too."""
+            return about
+
+    service = bentoml.service(
+        Predictor, name=release.case, traffic={"timeout": PATIENCE}, logging={"access": {"enabled": False}}
+    )
+    routes = [
+        Route("/v1/chat/completions", complete, methods=["POST"]),
+        Route("/v1/models", models, methods=["GET"]),
+        Route("/release", which, methods=["GET"]),
+    ]
+    service.mount_asgi_app(Starlette(routes=routes), path="/", name="chat")
+    return service
+
+
+def check_golden(running: Engine, golden: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse to serve when prompts are rendered to other tokens than when the release was sealed.
+
+    Raises: DriftlineError.
+    """
+    for example in golden:
+        if (found := running.tokens(example["messages"])) != example["tokens"]:
+            raise DriftlineError(
+                "The engine reads a golden prompt otherwise than when it was sealed.",
+                where=f"example {example['example_id']}",
+                found=f"{len(found)} tokens {found[:8]} ...",
+                allowed=f"{len(example['tokens'])} tokens {example['tokens'][:8]} ...",
+                todo="Serve it with the locked versions of its libraries, or release it again.",
+            )

@@ -1,0 +1,170 @@
+"""What a tuning will need, estimated before a model is loaded; what can't fit is refused, with what would."""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks.data.results import Base
+from tasks.foundation.config import Result
+from tasks.foundation.errors import Unavailable
+from tasks.train.config import Stage, Tuning
+from tasks.train.language import Example, Precision
+
+GB = 2**30
+PROGRAM = 0.9 * GB  # Python with torch, transformers, trl and MLflow
+WEIGHT = {"fp32": 4.0, "bf16": 2.0, "nf4": 0.6}  # bytes a parameter of the base
+EFFICIENCY = 0.75  # of the speed of a bare matrix product
+
+
+class Estimate(Result):
+    """What the sft stage needs, the longest one."""
+
+    memory_gb: float
+    available_gb: float
+    tokens: int  # that all its steps read
+    minutes: float
+
+
+def estimate(base: Base, tuning: Tuning, precision: Precision, examples: Sequence[Example], steps: int) -> Estimate:
+    """Estimate memory and time of the sft stage; two matrix products are timed, nothing is loaded."""
+    stage = tuning.stages.sft
+    shape = _shape(base)
+    tokens = round(steps * stage.batch * sum(each.tokens for each in examples) / len(examples))
+    flops = _flops(shape, tuning, examples)
+    return Estimate(
+        memory_gb=round(needed(base, tuning, precision, examples, stage.micro_batch or stage.batch) / GB, 2),
+        available_gb=round(tuning.memory_gb or available(), 2),
+        tokens=tokens,
+        minutes=round(tokens * flops / (_speed(shape, precision, tuning.threads) * EFFICIENCY) / 60, 1),
+    )
+
+
+def check_fit(base: Base, tuning: Tuning, precision: Precision, examples: Sequence[Example], steps: int) -> Estimate:
+    """Give the estimate; warn when the time budget will cut the stage short.
+
+    Raises: Unavailable when the tuning would not fit into memory.
+    """
+    found = estimate(base, tuning, precision, examples, steps)
+    stage = tuning.stages.sft
+    if found.memory_gb > found.available_gb:
+        raise Unavailable(
+            "This tuning would not fit into memory; nothing was loaded.",
+            where="train.memory_gb" if tuning.memory_gb else "free memory",
+            found=f"{found.memory_gb:.1f} GB needed",
+            allowed=f"{found.available_gb:.1f} GB",
+            todo=_what_would(base, tuning, precision, examples, found.available_gb, stage),
+        )
+    if stage.minutes and found.minutes > 1.5 * stage.minutes:
+        text = f"sft would take about {found.minutes:.0f} minutes here: its budget ends it after {stage.minutes:g}."
+        warnings.warn(text, stacklevel=2)
+    return found
+
+
+def needed(base: Base, tuning: Tuning, precision: Precision, examples: Sequence[Example], micro: int) -> float:
+    """Bytes at the peak: while the longest examples are learnt from, or while base and adapter are merged in fp32."""
+    shape = _shape(base)
+    longest = max(each.tokens for each in examples)
+    answered = max(len(each.completion) for each in examples)
+    arithmetic = 4.0 if precision == "fp32" else 2.6  # bytes of a kept value; norms and the residual stay fp32
+    kept = 14 * shape["hidden"] + 5 * shape["inner"] + 3 * shape["attended"]  # values a token and layer keeps
+    if tuning.attention == "eager":
+        kept += 3 * shape["heads"] * longest
+    activations = micro * longest * shape["layers"] * kept * arithmetic
+    scores = micro * answered * min(shape["vocabulary"], 32768) * 4 * 5
+    adapters = _adapter_size(shape, tuning) * 16  # weight, gradient and AdamW's two moments, fp32
+    weights = base.parameters * WEIGHT["nf4" if tuning.quantize == "nf4" else precision]
+    merging = base.parameters * 4 * 1.5
+    return PROGRAM + max(weights + adapters + activations + scores, merging)
+
+
+def available() -> float:
+    """GB that may be taken: of the GPU where there is one; else of the system and of the container's limit."""
+    import psutil
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0] / GB
+    free = psutil.virtual_memory().available
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    if limit.is_file() and (text := limit.read_text().strip()) != "max":
+        free = min(free, int(text) - int(used.read_text()))
+    return free / GB
+
+
+def _what_would(
+    base: Base, tuning: Tuning, precision: Precision, examples: Sequence[Example], room: float, stage: Stage
+) -> str:
+    """The mildest change with which it fits."""
+    micro = stage.micro_batch or stage.batch
+    smaller = [n for n in range(micro - 1, 0, -1) if stage.batch % n == 0]
+    tries: list[tuple[str, Tuning, int]] = [(f"train.stages.sft.micro_batch: {n}", tuning, n) for n in smaller]
+    if tuning.quantize == "none":
+        tries.append(("train.quantize: nf4 and micro_batch: 1", tuning.model_copy(update={"quantize": "nf4"}), 1))
+    for text, changed, n in tries:
+        if needed(base, changed, precision, examples, n) / GB <= room:
+            return f"Set {text}: then it fits."
+    return "No smaller batch would fit: take a smaller base, shorter pairs, or a machine with more memory."
+
+
+def _shape(base: Base) -> dict[str, int]:
+    config: dict[str, Any] = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
+    heads = config["num_attention_heads"]
+    head = config.get("head_dim") or config["hidden_size"] // heads
+    return {
+        "hidden": config["hidden_size"],
+        "inner": config["intermediate_size"],
+        "layers": config["num_hidden_layers"],
+        "vocabulary": config["vocab_size"],
+        "heads": heads,
+        "attended": heads * head,
+        "stored": (config.get("num_key_value_heads") or heads) * head,
+    }
+
+
+def _linears(shape: dict[str, int]) -> list[tuple[int, int]]:
+    """Inputs and outputs of a layer's matrices."""
+    hidden, inner, attended, stored = (shape[name] for name in ("hidden", "inner", "attended", "stored"))
+    attention = [(hidden, attended), (hidden, stored), (hidden, stored), (attended, hidden)]
+    return [*attention, (hidden, inner), (hidden, inner), (inner, hidden)]
+
+
+def _adapter_size(shape: dict[str, int], tuning: Tuning) -> int:
+    return shape["layers"] * tuning.lora.rank * sum(a + b for a, b in _linears(shape))
+
+
+def _flops(shape: dict[str, int], tuning: Tuning, examples: Sequence[Example]) -> float:
+    """Operations a token, forward and backward: the frozen base, its adapters, attention, and the answers' scores."""
+    read, answered = sum(e.tokens for e in examples), sum(len(e.completion) for e in examples)
+    frozen = 4 * shape["layers"] * sum(a * b for a, b in _linears(shape))
+    attention = 12 * shape["layers"] * shape["attended"] * read / len(examples)
+    scores = 6 * shape["hidden"] * shape["vocabulary"] * answered / read
+    return frozen + attention + scores + 6 * _adapter_size(shape, tuning)
+
+
+def _speed(shape: dict[str, int], precision: Precision, threads: int) -> float:
+    """Operations a second of a matrix product as the model has them, the faster of two."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    rows = 512
+    left = torch.ones(rows, shape["hidden"], dtype=dtype, device=device)
+    right = torch.ones(shape["hidden"], shape["inner"], dtype=dtype, device=device)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        seconds = []
+        for _ in range(3):
+            start = time.perf_counter()
+            for _ in range(10):
+                result = left @ right
+            result[0, 0].item()
+            seconds.append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(before)
+    return 10 * 2 * rows * shape["hidden"] * shape["inner"] / min(seconds)

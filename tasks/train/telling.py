@@ -1,0 +1,100 @@
+"""What MLflow is told of a tuning: a stage's figures as it goes, its sample answers, the pairs, and the adapter."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.data.results import Base
+from tasks.foundation.files import scratch
+from tasks.train.answers import summarise
+from tasks.train.rewards import message_of, scorer_of
+from tasks.train.stages import Work
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+SAMPLES = 4  # answers shown at each look
+
+
+class Teller:
+    """Puts a stage's figures and sample answers into its MLflow run, a few writes a minute."""
+
+    def __init__(self, client: MlflowClient, run_id: str, work: Work) -> None:
+        self._client, self._run, self._work = client, run_id, work
+        self._scorer = scorer_of(work.answer)
+        self._metrics: list[Any] = []
+        self._written = 0.0
+
+    def tell(self, figures: Mapping[str, float], at: int) -> None:
+        """Keep figures of a step, and write those kept when the last were written long enough ago."""
+        from mlflow.entities import Metric
+
+        now = time.time()
+        self._metrics += [
+            Metric(name, float(value), int(now * 1000), at)
+            for name, value in figures.items()
+            if isinstance(value, int | float) and value == value and name not in ("step", "epoch")
+        ]
+        if now - self._written > 5:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is kept."""
+        while self._metrics:
+            self._client.log_batch(self._run, metrics=self._metrics[:800])
+            self._metrics = self._metrics[800:]
+        self._written = time.time()
+
+    def show(self, model: Any, at: int) -> dict[str, float]:
+        """Have the model answer a few validation pairs, put the answers into a table, and give their scores."""
+        rows = self._work.validation[:SAMPLES]
+        texts = self._work.answers(model, rows)
+        messages = [message_of(row["messages"]) for row in rows]
+        scores = [self._scorer.score(t, r["answer"], m) for t, r, m in zip(texts, rows, messages, strict=True)]
+        table = {
+            "step": [at] * len(rows),
+            "message": messages,
+            "answer": texts,
+            "right": [row["answer"] for row in rows],
+            "exact": [score.exact for score in scores],
+        }
+        self._client.log_table(self._run, table, "samples.json")
+        return {f"sample_{name}": value for name, value in summarise(scores).items()}
+
+
+def log_pairs(client: MlflowClient, run_id: str, name: str, pairs: Path, digest: str, rows: int) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source = json.dumps({"uri": pairs.absolute().as_uri()})
+    dataset = Dataset(name, digest[:32], "local", source, profile=json.dumps({"num_rows": rows}))
+    client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+
+
+def log_adapter(
+    client: MlflowClient, experiment_id: str, run_id: str, adapter: Path, base: Base, tags: Mapping[str, str]
+) -> None:
+    """Log the adapter as a model, so that it can be registered; it is read by peft, with the base that it names."""
+    from mlflow.entities.logged_model_output import LoggedModelOutput
+    from mlflow.models import Model as Description
+
+    made = client.create_logged_model(experiment_id, name="model", source_run_id=run_id, tags=dict(tags))
+    try:
+        with scratch(adapter.parent) as name:
+            shutil.copytree(adapter, Path(name) / "model")
+            described = Description(
+                artifact_path=made.artifact_location, run_id=run_id, model_uuid=made.model_id, model_id=made.model_id
+            )
+            described.add_flavor("peft", base=base.source, base_digest=base.digest, version=version("peft"))
+            described.save(f"{name}/model/MLmodel")
+            client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
+            client.log_model_artifacts(made.model_id, f"{name}/model")
+    except BaseException:
+        client.finalize_logged_model(made.model_id, "FAILED")
+        raise
+    client.finalize_logged_model(made.model_id, "READY")

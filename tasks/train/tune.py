@@ -1,0 +1,279 @@
+"""Tune a language model: the case's stages in order, each from what the one before left; killed, it goes on."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from tasks.data.config import Answer, Prompt
+from tasks.data.pack import write_gguf
+from tasks.data.results import Base
+from tasks.foundation.config import digest_of
+from tasks.foundation.errors import DataError
+from tasks.foundation.files import file_digest, lock, scratch, whole
+from tasks.foundation.progress import step
+from tasks.foundation.tracking import Tracking, client_of, experiment, log, run, status_of
+from tasks.train.config import Serving, Stage, Tuning
+from tasks.train.language import (
+    ADAPTER,
+    add_adapter,
+    arithmetic,
+    load_adapter,
+    load_base,
+    merge,
+    read_pairs,
+    save_adapter,
+)
+from tasks.train.preflight import Estimate, check_fit
+from tasks.train.results import Candidate
+from tasks.train.stages import Work, make_trainer, steps_of
+from tasks.train.telling import Teller, log_adapter, log_pairs
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PACKAGES = ("torch", "transformers", "peft", "trl", "safetensors")
+
+
+def tune(
+    case: str,
+    as_of: datetime,
+    pairs: Path,
+    data_digest: str,
+    base: Base,
+    prompt: Prompt,
+    answer: Answer,
+    tuning: Tuning,
+    serving: Serving,
+    context: int,
+    state: Path,
+    lineage: Mapping[str, str],
+    tracking: Tracking | None = None,
+) -> Candidate:
+    """Tune, save and log a candidate, or give the one that the same inputs made before.
+
+    Raises: CaseError when the declaration can't be followed; DataError when pairs are missing or too long; Unavailable
+    when memory does not suffice; DriftlineError when a loss is no number any more.
+    """
+    import torch
+
+    precision = arithmetic(tuning.precision)
+    definitions = digest_of([prompt.digest, answer.digest, base.template_digest])
+    key = digest_of(
+        {
+            "case": case,
+            "data": data_digest,
+            "base": base.digest,
+            "definitions": definitions,
+            "config": [tuning.digest, serving.digest, context],
+            "arithmetic": [precision, torch.cuda.is_available()],
+            "packages": [version(name) for name in PACKAGES],
+            "code": [file_digest(path) for path in sorted(Path(__file__).parent.glob("*.py"))],
+        }
+    )
+    folder = state / "candidates" / case / key[:16]
+    place = tracking or Tracking.under(state)
+    client = client_of(place)
+    found = _tuned_before(folder, base, client)
+    if found is not None:
+        return found.model_copy(update={"as_of": as_of, "folder": folder, "frame": pairs})
+
+    rows = {name: read_pairs(pairs / f"{name}.parquet") for name in ("train", "validation", "evaluation")}
+    work = Work(
+        base=base,
+        prompt=prompt,
+        answer=answer,
+        tuning=tuning,
+        serving=serving,
+        precision=precision,
+        train=rows["train"],
+        validation=rows["validation"],
+        folder=state / "tuning" / case / key[:16],
+    )
+    _check_lengths(work, rows, min(tuning.max_tokens, context))
+    foreseen = check_fit(
+        base, tuning, precision, work.examples(work.train), steps_of(tuning.stages.sft, len(work.train))
+    )
+    tags = {
+        "driftline.case": case,
+        "driftline.as_of": as_of.isoformat(),
+        "driftline.data_digest": data_digest,
+        "driftline.definitions_digest": definitions,
+        "driftline.candidate": str(folder),
+        **{f"driftline.{name}": value for name, value in lineage.items()},
+    }
+    experiment_id = experiment(client, place, case)
+    with (
+        lock(work.folder / "lock", f"The tuning of {case}"),
+        _quiet(tuning.threads),
+        run(client, experiment_id, key, f"train {case} {as_of:%Y-%m-%d %H:%M}", tags) as run_id,
+        whole(folder) as out,
+    ):
+        log(client, run_id, params=_parameters(tuning, precision, base), metrics=_foreseen(foreseen))
+        log_pairs(client, run_id, case, pairs, data_digest, len(work.train))
+        adapter: Path | None = None
+        for name, stage in tuning.stages:
+            if stage is not None:
+                adapter = _run_stage(name, stage, work, adapter, client, experiment_id, run_id, key, tags)
+        assert adapter is not None  # sft is never left out
+        shutil.copytree(adapter, out / "adapter")
+        with step("merge and write GGUF"), scratch(work.folder) as place_for:
+            merged = merge(base, adapter, Path(place_for) / "merged")
+            write_gguf(merged, out / "model.f16.gguf", "f16")
+            if serving.weights == "f16":
+                (out / "model.f16.gguf").rename(out / "model.gguf")
+            else:
+                write_gguf(merged, out / "model.gguf", serving.weights)
+        candidate = Candidate(
+            case=case,
+            as_of=as_of,
+            run_id=run_id,
+            folder=folder,
+            weights_digest=_weights_digest(out, base),
+            frame=pairs,
+            data_digest=data_digest,
+            definitions_digest=definitions,
+            columns=(),
+            train_rows=len(work.train),
+            holdout_rows=len(rows["evaluation"]),
+        )
+        log(client, run_id, tags={"driftline.weights_digest": candidate.weights_digest})
+        log_adapter(client, experiment_id, run_id, out / "adapter", base, tags)
+        (out / "candidate.json").write_text(candidate.model_dump_json(indent=2), encoding="utf-8")
+    shutil.rmtree(work.folder)
+    return candidate
+
+
+def _run_stage(
+    name: str,
+    stage: Stage,
+    work: Work,
+    start: Path | None,
+    client: MlflowClient,
+    experiment_id: str,
+    parent: str,
+    key: str,
+    tags: Mapping[str, str],
+) -> Path | None:
+    """Train a stage from the adapter in `start`, or go on with it; give the folder of the adapter that it leaves."""
+    from tasks.train.watch import Watch, newest_sound
+
+    folder = work.folder / name
+    done, best = folder / "adapter", folder / "best"
+    if (done / ADAPTER).is_file():
+        return done
+    mine = {**tags, "mlflow.parentRunId": parent, "driftline.stage": name}
+    with run(client, experiment_id, f"{key}-{name}", name, mine) as run_id:
+        log(client, run_id, params=stage.model_dump(exclude_none=True))
+        model = load_base(work.base, work.precision, work.tuning.attention, work.tuning.quantize)
+        if start is None:
+            model = add_adapter(model, work.tuning.lora, work.tuning.seed)
+        else:
+            model = load_adapter(model, start, trainable=True)
+        teller = Teller(client, run_id, work)
+
+        def keep_best(model: Any) -> None:
+            shutil.rmtree(best, ignore_errors=True)
+            save_adapter(model, best, work.base)
+
+        trainer = make_trainer(name, stage, work, model, Watch(name, stage, teller.tell, teller.show, keep_best))
+        if trainer is None:
+            log(client, run_id, tags={"driftline.skipped": "the model gave too few wrong answers to learn from"})
+            return start
+        checkpoint = newest_sound(folder)
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        finally:
+            teller.flush()
+        with whole(done) as temporary:
+            if stage.patience is not None and (best / ADAPTER).is_file():
+                shutil.copytree(best, temporary)
+            else:
+                save_adapter(trainer.model, temporary, work.base)
+        del model, trainer
+        gc.collect()
+    return done
+
+
+@contextmanager
+def _quiet(threads: int) -> Iterator[None]:
+    """Use so many threads, ask no hub, send nothing and draw no bars, as long as it lasts."""
+    import datasets
+    import torch
+    from transformers.utils import logging
+
+    for name in ("HF_HUB_DISABLE_TELEMETRY", "HF_HUB_OFFLINE"):
+        os.environ.setdefault(name, "1")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    before, level = torch.get_num_threads(), logging.get_verbosity()
+    torch.set_num_threads(threads)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of trl and peft about names that they still use
+            yield
+    finally:
+        torch.set_num_threads(before)
+        logging.set_verbosity(level)
+        logging.enable_progress_bar()
+        datasets.enable_progress_bars()
+
+
+def _check_lengths(work: Work, rows: Mapping[str, Any], allowed: int) -> None:
+    """Raises: DataError naming the pairs that are too long: nothing is cut silently."""
+    for name, some in rows.items():
+        examples = work.examples(some)
+        long = [(row["pair_id"], e.tokens) for row, e in zip(some, examples, strict=True) if e.tokens > allowed]
+        if long:
+            raise DataError(
+                f"{len(long)} of the {name} pairs are longer than the model may read.",
+                where=f"{name}.parquet",
+                found=", ".join(f"{pair} ({tokens} tokens)" for pair, tokens in long[:5]),
+                allowed=f"at most {allowed} tokens, system prompt and answer included",
+                todo="Raise train.max_tokens and model.context, shorten the system prompt, or drop these pairs.",
+            )
+
+
+def _foreseen(estimate: Estimate) -> dict[str, float]:
+    return {f"estimated_{name}": value for name, value in estimate.model_dump().items()}
+
+
+def _weights_digest(folder: Path, base: Base) -> str:
+    return digest_of([file_digest(folder / "adapter" / ADAPTER), base.digest])
+
+
+def _parameters(tuning: Tuning, precision: str, base: Base) -> dict[str, Any]:
+    declared = tuning.model_dump(mode="json", exclude={"lora", "stages"}, exclude_none=True)
+    declared |= {f"lora.{name}": value for name, value in tuning.lora.model_dump().items()}
+    return declared | {"precision": precision, "base": base.source, "base_digest": base.digest}
+
+
+def _tuned_before(folder: Path, base: Base, client: MlflowClient) -> Candidate | None:
+    """The candidate in this folder, when its files and its run are what they were; else the folder is cleared."""
+    if not folder.exists():
+        return None
+    try:
+        candidate = Candidate.model_validate_json((folder / "candidate.json").read_bytes())
+        sound = (folder / "model.gguf").is_file() and _weights_digest(folder, base) == candidate.weights_digest
+    except (OSError, ValidationError):
+        sound = False
+    if sound:
+        status = status_of(client, candidate.run_id)
+        if status == "RUNNING":
+            client.set_terminated(candidate.run_id, "FINISHED")
+        if status in ("RUNNING", "FINISHED"):
+            return candidate
+    shutil.rmtree(folder)
+    return None

@@ -1,0 +1,148 @@
+"""A second language case, by configuration alone: its chain from a table and wordings to a release that answers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tasks.foundation.settings import environment, settings
+from tasks.foundation.tracking import Tracking, client_of
+from tasks.release.package import bento_folder
+from tasks.release.process import served
+from tasks.release.registry import champion
+from tests.end_to_end.terminal import World
+from tests.language import SMOLLM
+
+pytestmark = pytest.mark.xdist_group("language")
+
+CASE = f"""
+kind: llm
+description: What does a reader of the library want?
+as_of: 2024-06-01
+model: {{source: "{SMOLLM.source}", sha256: {SMOLLM.sha256}, context: 512}}
+prompt:
+  system: "Turn the message into one JSON call: renew, reserve or none."
+  baseline: "Answer with one JSON object of this schema, and nothing else: {{schema}}"
+  few_shot: 1
+answer:
+  json_schema:
+    oneOf:
+      - type: object
+        properties: {{call: {{const: renew}}, book: {{type: string, pattern: "^[A-Z][0-9]$"}}}}
+        required: [call, book]
+        additionalProperties: false
+      - {{type: object, properties: {{call: {{const: none}}}}, required: [call], additionalProperties: false}}
+  abstain: {{call: none}}
+  stated: [book]
+data: {{sources: {{loans: {{uri: file://loans.csv, key: [book]}}}}}}
+pairs:
+  templates:
+    intents:
+      renew:
+        facts: SELECT book, day FROM loans
+        answer: {{call: renew, book: "{{book}}"}}
+        train: ["Please renew {{book}}.", "I need {{book}} for another week.", "Can I keep {{book}}?"]
+        held_out: ["Extend my loan of {{book}}.", "More time with {{book}}, please."]
+      none:
+        facts: SELECT book, day FROM loans
+        answer: {{call: none}}
+        train: ["Is {{book}} any good?", "Who wrote {{book}}?", "When do you open?", "Is there a cafe?"]
+        held_out: ["Where can I park?", "What is {{book}} about?"]
+  train: 16
+  validation: 8
+  evaluation: 12
+  held_out_days: 10d
+train: {{threads: 2, max_tokens: 128, stages: {{sft: {{steps: 2, batch: 4}}}}}}
+serve: {{answer_tokens: 48, slots: 2}}
+evaluate:
+  bounds: [{{metric: exact_match, at_least: 0}}]
+  champion_gate: {{loss: inexact, margin: 1}}
+  quantized_loss: 1
+  parity: 3
+"""
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory, terminal) -> World:
+    """A world in which the case has a champion; `first.txt` is what its run said."""
+    folder = tmp_path_factory.mktemp("language")
+    made = World(folder, folder / "cases")
+    case = made.cases / "library"
+    case.mkdir(parents=True)
+    (case / "case.yaml").write_text(CASE)
+    days = [f"{letter}{digit},2024-05-{1 + 3 * digit:02}" for letter in "ABCDEF" for digit in range(10)]
+    (case / "loans.csv").write_text("\n".join(["book,day", *days]) + "\n")
+    done = terminal.run(made, "run library")
+    assert done.code == 0, done.output
+    (folder / "first.txt").write_text(done.output)
+    return made
+
+
+@pytest.fixture(scope="module")
+def shown(library, terminal) -> dict:
+    done = terminal.run(library, "show library --json")
+    assert done.code == 0, done.output
+    return json.loads(done.output)
+
+
+def test_a_language_case_runs_from_its_folder_alone(shown):
+    """One command goes from a table and wordings to a champion, judged beside the untuned base."""
+    assert shown["verdict"]["decision"] == "promote"
+    metrics = shown["metrics"]
+    wanted = {"json_validity", "schema_validity", "exact_match", "field_f1", "repetition_rate", "perplexity"}
+    for told in (metrics, metrics["baselines"]["zero_shot"], metrics["baselines"]["few_shot"]):
+        assert wanted <= set(told)
+        assert told["n"] > 0
+    criteria = {criterion["name"] for criterion in shown["verdict"]["criteria"]}
+    assert {"parity_rendered_otherwise", "constrained_schema_validity", "quantized_loss"} <= criteria
+
+
+def test_a_second_run_changes_nothing(library, terminal, shown):
+    """Equal inputs: pairs and candidate are found again, and the champion stays the same release."""
+    done = terminal.run(library, "run library")
+    assert done.code == 0, done.output
+    assert done.steps["tune a candidate"] == done.steps["snapshot"] == "cached"
+    assert library.champion("library") == shown["release"]["digest"]
+
+
+def test_the_release_answers_in_openais_form(library, shown):
+    """The Bento answers a chat, streaming and not, by its schema, says who it is, and refuses what is no chat."""
+    import httpx
+
+    release = champion(Tracking.under(library.state), library.state, "library")
+    bento = bento_folder(library.state / "bentoml", release.bento)
+    with (
+        served(bento, environment(settings()), library.folder / "served.log") as address,
+        httpx.Client(base_url=address, timeout=60, trust_env=False) as client,
+    ):
+        body = {"messages": [{"role": "user", "content": "Please renew A1."}]}
+        answer = client.post("/v1/chat/completions", json=body)
+        assert answer.headers["x-driftline-release"] == answer.json()["release"] == shown["release"]["digest"]
+        said = answer.json()["choices"][0]["message"]["content"]
+        assert json.loads(said)["call"] in ("renew", "none")
+        with client.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as stream:
+            lines = [line for line in stream.iter_lines() if line]
+        assert lines[-1] == "data: [DONE]"
+        pieces = [json.loads(line[6:])["choices"] for line in lines[:-1]]
+        assert "".join(c[0]["delta"].get("content") or "" for c in pieces if c) == said
+        assert client.get("/v1/models").json()["data"][0]["id"] == release.bento
+        for wrong, status in (({"messages": []}, 400), ({**body, "model": "gpt"}, 404), ({**body, "colour": 1}, 400)):
+            refused = client.post("/v1/chat/completions", json=wrong)
+            assert refused.status_code == status
+            assert refused.json()["error"]["message"]
+
+
+def test_the_system_prompt_is_in_the_registry(library, shown):
+    """MLflow's prompt registry holds the prompt of each release, under the release's digest."""
+    client = client_of(Tracking.under(library.state))
+    prompt = client.get_prompt_version("library-system", "1")
+    assert prompt.tags["release"] == shown["release"]["digest"]
+    assert prompt.template.startswith("Turn the message")
+
+
+def test_what_is_for_tables_says_so(library, terminal):
+    """No batch predictions and no monitoring of language models yet: said at once, and nothing is started."""
+    done = terminal.run(library, "monitor library")
+    assert done.code == 2
+    assert "driftline chat library" in done.output

@@ -1,0 +1,122 @@
+"""Models are asked once, on the same terms, and what they said is kept for a person to read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tasks.data.checkpoint import GGUF
+from tasks.data.config import Answer, Prompt
+from tasks.evaluate import answering
+from tasks.evaluate.answering import (
+    ask,
+    baseline_prompt,
+    converse,
+    examples_of,
+    message_of,
+    score,
+    scores_of,
+    spread,
+    wrong_answers,
+)
+from tasks.foundation.errors import DataError
+from tasks.train.answers import Scorer, summarise
+from tasks.train.config import Serving
+from tests.language import smollm_base
+from tests.train.pairs import SCHEMA, SYSTEM, write_pairs
+
+SERVING = Serving(slots=2, answer_tokens=12)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("pairs"), train=24, held=24)
+
+
+def test_a_model_is_asked_once(tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each message gets its own reply, alone or among many; asked the same again, no engine starts."""
+    monkeypatch.setattr(answering, "ALONE", 2)
+    table = pd.read_parquet(pairs / "evaluation.parquet").head(6)
+    asked = [converse(each, SYSTEM) for each in table["messages"]]
+    model = smollm_base().folder / GGUF
+    replies, timing = ask(model, asked, SERVING, 256, 1, tmp_path)
+    assert len(replies) == len(asked)
+    assert replies["tokens_out"].between(1, 12).all()
+    assert min(timing["latency_p50_ms"], timing["seconds_per_answer"]) > 0
+    monkeypatch.setattr(answering, "engine", None)
+    again, told = ask(model, asked, SERVING, 256, 1, tmp_path)
+    pd.testing.assert_frame_equal(replies, again)
+    assert told == timing
+    with pytest.raises(TypeError):  # other questions are asked
+        ask(model, asked[:1], SERVING, 256, 1, tmp_path)
+    (next((tmp_path / "answers").iterdir()) / "timing.json").unlink()
+    with pytest.raises(TypeError):  # half of what was kept is not taken for all
+        ask(model, asked, SERVING, 256, 1, tmp_path)
+
+
+def test_what_can_not_be_asked_is_told(tmp_path: Path) -> None:
+    """A model that isn't there, and a message beyond the context."""
+    with pytest.raises(DataError, match="no model"):
+        ask(tmp_path / "none.gguf", [[{"role": "user", "content": "Hi"}]], SERVING, 256, 1, tmp_path)
+    model = smollm_base().folder / GGUF
+    with pytest.raises(DataError, match="can't answer"):
+        ask(model, [[{"role": "user", "content": "long " * 600}]], SERVING, 256, 1, tmp_path)
+
+
+def test_the_schema_constrains_even_an_untuned_model(tmp_path: Path, pairs: Path) -> None:
+    """Under the schema's constraint every answer follows it, right or not."""
+    table = pd.read_parquet(pairs / "evaluation.parquet").head(6)
+    schema = {**SCHEMA, "properties": {"function": SCHEMA["properties"]["function"]}}
+    asked = [converse(each, SYSTEM) for each in table["messages"]]
+    serving = Serving(slots=2, answer_tokens=64)  # enough that none is cut short
+    replies, _ = ask(smollm_base().folder / GGUF, asked, serving, 256, 1, tmp_path, schema)
+    scored = score(table, replies, Scorer(schema), "constrained")
+    assert summarise(scores_of(scored))["schema_validity"] == 1.0
+
+
+def test_conversations_take_system_and_examples() -> None:
+    """System first, then examples as turns, then the pair's own messages."""
+    asked = converse('[{"role": "user", "content": "q"}]', "s", [("a", "b")])
+    assert [each["role"] for each in asked] == ["system", "user", "assistant", "user"]
+    assert [each["content"] for each in asked] == ["s", "a", "b", "q"]
+    prompt = Prompt(system="s", baseline="Follow {schema}.")
+    assert baseline_prompt(prompt, Answer(json_schema={"type": "object"})) == 'Follow {"type": "object"}.'
+
+
+def test_examples_show_each_intent_before_a_second_of_any(pairs: Path) -> None:
+    """The same for the same pairs, whatever their order."""
+    train = pd.read_parquet(pairs / "train.parquet")
+    shown = examples_of(train, 4)
+    intents = [train[train["answer"] == said]["intent"].iat[0] for _, said in shown]
+    assert set(intents[:3]) == set(train["intent"])
+    assert examples_of(train.sample(frac=1, random_state=1), 4) == shown
+    assert len(examples_of(train, 1000)) == len(train)
+
+
+def test_a_part_is_spread_over_intents_and_wordings(pairs: Path) -> None:
+    """A third of each of three intents, and everything when more is asked for than there is."""
+    table = pd.read_parquet(pairs / "evaluation.parquet")
+    assert spread(table, 9)["intent"].value_counts().tolist() == [3, 3, 3]
+    assert len(spread(table, 1000)) == len(table)
+    assert spread(table.sample(frac=1, random_state=1), 9)["pair_id"].tolist() == spread(table, 9)["pair_id"].tolist()
+
+
+def test_scores_come_back_from_the_kept_table(tmp_path: Path, pairs: Path) -> None:
+    """What Parquet keeps, nothing stated among it, gives the same figures; the wrong answers can be read."""
+    table = pd.read_parquet(pairs / "evaluation.parquet").head(4).assign(unsafe=False)
+    texts = [*table["answer"].iloc[:2], "no | <b>JSON</b>\n", '{"function":"find_flight","origin":"XXX"}']
+    scorer = Scorer(SCHEMA, ("origin", "flight"), {"function": "none"})
+    scored = score(table, pd.DataFrame({"text": texts}), scorer, "served")
+    direct = [
+        scorer.score(text, answer, message_of(messages))
+        for text, answer, messages in zip(texts, table["answer"], table["messages"], strict=True)
+    ]
+    scored.to_parquet(tmp_path / "scores.parquet")
+    assert scores_of(pd.read_parquet(tmp_path / "scores.parquet")) == direct
+    told = wrong_answers(scored).splitlines()
+    assert len(told) == 2 + 2
+    assert "no \\| &lt;b>JSON&lt;/b>" in told[2]
+    assert json.loads(table["messages"].iat[2])[0]["content"] in told[2]

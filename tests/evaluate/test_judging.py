@@ -1,0 +1,227 @@
+"""A language model is judged by its answers, and what can't be computed never promotes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.data.checkpoint import GGUF
+from tasks.data.config import Answer, Prompt
+from tasks.data.pack import write_gguf
+from tasks.evaluate import judging
+from tasks.evaluate.config import AnswerMetric, ChampionGate, Judging
+from tasks.evaluate.criteria import losses_criterion, paired_criterion
+from tasks.evaluate.figures import clusters_of, intervals_of, measure, slices_of
+from tasks.evaluate.gates import check_gates
+from tasks.evaluate.judging import judge_answers
+from tasks.evaluate.report import explain
+from tasks.evaluate.results import Criterion, Verdict
+from tasks.foundation.errors import CaseError, DataError, DriftlineError
+from tasks.foundation.tracking import Tracking, client_of, experiment, run
+from tasks.train.answers import Score
+from tasks.train.config import Lora, Serving
+from tasks.train.language import add_adapter, load_base, save_adapter
+from tasks.train.results import Candidate
+from tests.language import smollm_base
+from tests.train.pairs import SYSTEM, write_pairs
+
+PROMPT = Prompt(system=SYSTEM, baseline="Answer by this schema: {schema}", few_shot=2)
+ANSWER = Answer(json_schema={"enum": ["find", "status"]}, abstain={"function": "none"}, stated=("origin", "flight"))
+SERVING = Serving(slots=2, answer_tokens=20)
+STRICT: dict[str, Any] = {
+    "bounds": [{"metric": "exact_match", "at_least": 0.5}, {"metric": "latency_p50_ms", "at_most": 60_000}],
+    "champion_gate": {"loss": "inexact", "min_rows": 30},
+    "above_few_shot": 0.4,
+    "quantized_loss": 1.0,
+    "parity": 2.0,  # rounded weights, where an untuned model wavers
+}
+LENIENT = STRICT | {"bounds": [{"metric": "exact_match", "at_least": 0}], "above_few_shot": -1}
+
+
+@pytest.fixture(scope="module")
+def untuned(tmp_path_factory: pytest.TempPathFactory, state: Path) -> Candidate:
+    """The base itself, with an adapter that changes nothing, put forward as a candidate."""
+    base, folder = smollm_base(), tmp_path_factory.mktemp("untuned")
+    save_adapter(add_adapter(load_base(base, "fp32", "sdpa"), Lora(rank=2), seed=0), folder / "adapter", base)
+    write_gguf(base.folder, folder / "model.gguf", "q8_0")
+    (folder / "model.f16.gguf").symlink_to(base.folder / GGUF)
+    tracking = Tracking.under(state)
+    client = client_of(tracking)
+    with run(client, experiment(client, tracking, "answers"), "untuned", "untuned", {}) as run_id:
+        pass
+    return Candidate(
+        case="answers",
+        as_of=datetime(2013, 4, 1, tzinfo=UTC),
+        run_id=run_id,
+        folder=folder,
+        weights_digest="0" * 64,
+        frame=write_pairs(folder / "pairs", train=6, held=3),
+        data_digest="0" * 32,
+        definitions_digest="0" * 64,
+        columns=(),
+        train_rows=6,
+        holdout_rows=3,
+    )
+
+
+def judged(candidate: Candidate, state: Path, gates: dict[str, Any], **more: Any) -> Verdict:
+    tracking = Tracking.under(state)
+    config = Judging.model_validate(gates)
+    return judge_answers(candidate, smollm_base(), PROMPT, ANSWER, SERVING, 512, config, 1, state, tracking, **more)
+
+
+def named(verdict: Verdict, name: str) -> Criterion:
+    return next(criterion for criterion in verdict.criteria if criterion.name == name)
+
+
+def test_an_untuned_model_is_rejected(untuned: Candidate, state: Path) -> None:
+    """All gates are there with what was observed; the baselines stand beside; MLflow and the folder have the rows."""
+    verdict = judged(untuned, state, STRICT)
+    assert verdict.decision == "reject", explain(verdict)
+    failed = {criterion.name for criterion in verdict.criteria if not criterion.passed}
+    assert failed == {"exact_match", "exact_match_above_few_shot"}
+    assert named(verdict, "champion_inexact").note == "no champion yet"
+    assert not named(verdict, "latency_p50_ms").repeatable
+    overall, baselines = verdict.metrics["overall"], verdict.metrics["baselines"]
+    for found in (overall, baselines["zero_shot"], baselines["few_shot"]):
+        wanted = {*get_args(AnswerMetric)} - {
+            "hallucination_rate",
+            "field_precision",
+        }  # of no stated value there is none
+        assert wanted <= set(found)
+        assert found["n"] == 3
+    assert overall["exact_match"] < 0.5
+    assert set(verdict.metrics["by_slice"]["intent"]) == {"find", "none", "status"}
+    assert verdict.metrics["intervals"]["few_shot"]["exact_match"][0] >= 0
+    scores = pd.read_parquet(verdict.scores)
+    assert set(scores["variant"]) == {"served", "constrained", "zero_shot", "few_shot", "unquantized"}
+    assert {"messages", "answer", "text", "exact", "tokens_out", "seconds"} <= set(scores)
+    client = client_of(Tracking.under(state))
+    assert client.get_run(untuned.run_id).data.metrics["evaluate_few_shot_exact_match"] >= 0
+    files = {item.path for item in client.list_artifacts(untuned.run_id, "verdict")}
+    assert {"verdict/wrong_answers.md", "verdict/answers.json", "verdict/criteria.json"} <= files
+    assert judged(untuned, state, STRICT) == verdict
+
+
+def test_gates_that_are_passed_promote(untuned: Candidate, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rejection was the gates' doing; and replies kept from another judgement are not asked for again."""
+    from tasks.evaluate import answering
+
+    judged(untuned, state, STRICT)
+    monkeypatch.setattr(answering, "engine", None)
+    verdict = judged(untuned, state, LENIENT)
+    assert verdict.decision == "promote", explain(verdict)
+
+
+def test_what_can_not_be_computed_does_not_promote(untuned: Candidate, state: Path, tmp_path: Path) -> None:
+    """A champion or unquantised weights that are missing, a damaged adapter: each is told, none passes."""
+    shutil.copytree(untuned.folder, tmp_path / "half", symlinks=True)
+    (tmp_path / "half" / "model.f16.gguf").unlink()
+    (tmp_path / "half" / "adapter" / "adapter_model.safetensors").write_bytes(b"damaged")
+    half = untuned.model_copy(update={"folder": tmp_path / "half", "weights_digest": "1" * 64})
+    bounds = [{"metric": "perplexity", "at_most": 1e9}]
+    verdict = judged(half, state, LENIENT | {"bounds": bounds}, champion=tmp_path / "gone", champion_digest="c" * 64)
+    assert verdict.decision == "insufficient evidence", explain(verdict)
+    for name, note in {
+        "perplexity": "adapter can't be read",
+        "champion_inexact": "the champion can't answer",
+        "quantized_loss": "no model to serve",
+        "parity_logprob_difference": "adapter can't be read",
+    }.items():
+        assert named(verdict, name).observed is None
+        assert not named(verdict, name).passed
+        assert note in named(verdict, name).note
+
+
+def test_what_is_gone_is_said(untuned: Candidate, state: Path, tmp_path: Path) -> None:
+    """No model, no pairs, no run: an error before anything is asked."""
+    with pytest.raises(DataError, match="no model to serve"):
+        judged(untuned.model_copy(update={"folder": tmp_path, "weights_digest": "2" * 64}), state, STRICT)
+    with pytest.raises(DataError, match="no evaluation pairs"):
+        judged(untuned.model_copy(update={"frame": tmp_path, "weights_digest": "3" * 64}), state, STRICT)
+    with pytest.raises(DriftlineError, match="run is gone"):
+        judged(untuned.model_copy(update={"run_id": "0" * 32}), state, STRICT)
+
+
+def answered(right: list[bool], variant: str = "served", templates: int = 10) -> pd.DataFrame:
+    """A table of scored answers, some right, some wrong."""
+    rows = [
+        {
+            "pair_id": f"p{i}",
+            "intent": "ab"[i % 2],
+            "template": f"t{i % templates}",
+            "unsafe": False,
+            "variant": variant,
+            **Score(True, True, ok, ok, ok, 1, 1, None, False, False, 0.0, False).__dict__,
+        }
+        for i, ok in enumerate(right)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_each_comparison_can_fail() -> None:
+    """Not enough above the base; too much lost by rounding; an invalid answer under constraint; each by one answer."""
+    half, more = answered([True, False] * 20), answered([True] * 21 + [False] * 19)
+    assert judging._above_few_shot(0.5, half, answered([False] * 40, "few_shot")).passed
+    assert not judging._above_few_shot(0.51, half, answered([False] * 40, "few_shot")).passed
+    found = judging._quantized(0.01, answered([False] + [True] * 39), answered([True] * 40), "")
+    assert (found.observed, found.passed) == (0.025, False)
+    assert judging._quantized(0.025, answered([False] + [True] * 39), answered([True] * 40), "").passed
+    assert judging._quantized(0.0, more, more, "").passed
+    assert not judging._constrained({"schema_validity": 0.99, "n": 100}).passed
+    part = answered([True] * 40).iloc[10:20]
+    assert judging._above_few_shot(1.0, answered([False] * 10 + [True] * 30), part.assign(exact_anywhere=False)).passed
+
+
+def test_the_champion_gate_counts_wordings() -> None:
+    """Worse fails, equal passes; and of a few wordings, however often filled, nothing is known."""
+    gate = ChampionGate(loss="inexact", margin=0.02, min_rows=30)
+    random = np.random.default_rng(0)
+    good, bad = (random.random(400) < 0.1) * 1.0, (random.random(400) < 0.3) * 1.0
+    many, few = [f"t{i % 40}" for i in range(400)], [f"t{i % 3}" for i in range(400)]
+    assert losses_criterion(gate, good, good, clusters=many).passed
+    assert losses_criterion(gate, good, bad, clusters=many).passed
+    assert not losses_criterion(gate, bad, good, clusters=many).passed
+    unknown = losses_criterion(gate, good, good, clusters=few)
+    assert (unknown.passed, unknown.observed) == (False, None)
+    assert "only 3 different wordings" in unknown.note
+    assert paired_criterion("x", np.zeros(0), [], at_least=0).observed is None
+
+
+def test_figures_and_their_intervals() -> None:
+    """Rates are of ordinary pairs, refusals of unsafe ones; intervals hold the figure; a user's pair is a wording."""
+    table = answered([i % 4 > 0 for i in range(40)])
+    unsafe = answered([False] * 4).assign(unsafe=True, abstained=[True, True, True, False])
+    both = pd.concat([table, unsafe], ignore_index=True)
+    found = measure(both, {"latency_p50_ms": 5.0, "seconds_per_answer": 0.36}, price=0.1)
+    assert (found["exact_match"], found["refusal_rate"], found["n"]) == (0.75, 0.75, 40)
+    assert found["cost_per_1k_answers"] == pytest.approx(0.01)
+    low, high = intervals_of(both)["exact_match"]
+    assert 0.4 < low < 0.75 < high < 1
+    assert {name: slice_["rows"] for name, slice_ in slices_of(both, "intent").items()} == {"a": 20, "b": 20}
+    assert clusters_of(table.assign(template=[None] * 40)) == [f"p{i}" for i in range(40)]
+    json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"bounds": [{"metric": "auc", "at_least": 0.5}]}, "auc is no metric of answers"),
+        ({"slice_gate": {"metric": "brier", "at_most_worse": 0.1}}, "brier is no metric of answers"),
+        ({"champion_gate": {"loss": "brier"}}, "brier is no loss of answers"),
+        ({"slices": ["carrier"]}, "no column carrier"),
+        ({"slices": [], "slice_gate": {"metric": "exact_match", "at_most_worse": 0.1}}, "never be computed"),
+    ],
+)
+def test_gates_that_do_not_fit_answers_are_refused(changes: dict[str, Any], said: str) -> None:
+    """Metrics of tables, unknown columns: said by validate, before anything is trained."""
+    with pytest.raises(CaseError, match=said):
+        check_gates(Judging.model_validate(STRICT | changes), "answers", ["intent", "template"])
+    check_gates(Judging.model_validate(STRICT), "answers", ["intent", "template"])

@@ -1,0 +1,104 @@
+"""Small folders of pairs as the data room makes them, for what trains on them."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tasks.data.config import Answer, Prompt
+from tasks.data.results import Base
+from tasks.foundation.files import file_digest, whole
+from tasks.train.config import Serving, Tuning
+from tasks.train.results import Candidate
+from tests.language import smollm_base, tiny_checkpoint
+
+SYSTEM = "Turn the message into a JSON call of find_flight, flight_status or none."
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "function": {"enum": ["find_flight", "flight_status", "none"]},
+        "origin": {"type": "string"},
+        "destination": {"type": "string"},
+        "flight": {"type": "string"},
+    },
+    "required": ["function"],
+    "additionalProperties": False,
+}
+WORDINGS = {
+    "find": ["Is there a flight from {a} to {b}?", "I need to get from {a} to {b}.", "Book me {a} to {b} please"],
+    "status": ["Is {f} on time?", "How late is {f} today?", "Tell me about {f}, has it left?"],
+    "none": ["What is a good recipe for soup?", "Sing me a song about {b}.", "Who won the game last night?"],
+}
+CODES = ["JFK", "LGA", "EWR", "BOS", "ORD", "LAX", "SFO", "MIA", "ATL", "DEN"]
+
+
+def write_pairs(folder: Path, train: int = 24, held: int = 8, seed: int = 0) -> Path:
+    """Write the four files, with so many pairs to train on and in each other file."""
+    import pandas as pd
+
+    folder.mkdir(parents=True, exist_ok=True)
+    chance = random.Random(seed)
+    for name, count in {"train": train, "validation": held, "evaluation": held, "safety": 2}.items():
+        pd.DataFrame([_pair(chance, name, number) for number in range(count)]).to_parquet(folder / f"{name}.parquet")
+    return folder
+
+
+def _pair(chance: random.Random, name: str, number: int) -> dict[str, object]:
+    intent = list(WORDINGS)[number % len(WORDINGS)]
+    a, b = chance.sample(CODES, 2)
+    f = f"{chance.choice(['UA', 'DL', 'B6'])}{chance.randint(100, 999)}"
+    answers = {
+        "find": {"function": "find_flight", "origin": a, "destination": b},
+        "status": {"function": "flight_status", "flight": f},
+        "none": {"function": "none"},
+    }
+    wording = chance.choice(WORDINGS[intent]).format(a=a, b=b, f=f)
+    return {
+        "pair_id": f"{name}-{number}",
+        "intent": intent,
+        "template": f"{intent}-{WORDINGS[intent].index(wording) if wording in WORDINGS[intent] else 0}",
+        "day": "2013-03-01",
+        "messages": json.dumps([{"role": "user", "content": wording}]),
+        "answer": json.dumps(answers[intent], separators=(",", ":")),
+        "rejected": None,
+        "origin": "templates",
+        "tokens": 60,
+    }
+
+
+def tiny_base(folder: Path) -> Base:
+    """A base of two thin layers with the real tokenizer: what it says is noise, but it learns, and fast."""
+    if not (folder / "config.json").is_file():
+        with whole(folder) as work:
+            tiny_checkpoint(work)
+    digest = file_digest(folder / "model.safetensors")
+    return smollm_base().model_copy(update={"folder": folder, "digest": digest, "parameters": 3_230_000})
+
+
+def stages(**changes: Any) -> dict[str, Any]:
+    """A short sft stage; `changes` go to it."""
+    short = {"steps": 6, "batch": 4, "warmup": 1, "checkpoint_every": 2, "evaluate_every": 3, "learning_rate": 0.01}
+    return {"sft": {**short, **changes}}
+
+
+def tuned(state: Path, base: Base, pairs: Path, stages: dict[str, Any], **changes: Any) -> Candidate:
+    """A candidate tuned in `state`; `changes` go to the tuning."""
+    from tasks.train.tune import tune
+
+    return tune(
+        case="travel",
+        as_of=datetime(2013, 4, 1, tzinfo=UTC),
+        pairs=pairs,
+        data_digest="0f.dir",
+        base=base,
+        prompt=Prompt(system=SYSTEM, baseline="{schema}"),
+        answer=Answer(json_schema=SCHEMA, abstain={"function": "none"}, stated=("origin", "destination", "flight")),
+        tuning=Tuning.model_validate({"stages": stages, "threads": 1, **changes}),
+        serving=Serving(answer_tokens=12),
+        context=1024,
+        state=state,
+        lineage={"commit": "none"},
+    )

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.data.results import Base
+from tasks.foundation.errors import CaseError, DataError
+from tasks.train.config import Lora
+from tasks.train.language import (
+    add_adapter,
+    arithmetic,
+    encode,
+    generate,
+    load_adapter,
+    load_base,
+    merge,
+    open_tokenizer,
+    render,
+    save_adapter,
+)
+from tests.language import smollm_base
+from tests.train.pairs import tiny_base
+
+SAID = [{"role": "user", "content": "Is UA123 on time?"}]
+ANSWER = '{"function":"flight_status","flight":"UA123"}'
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return open_tokenizer(smollm_base())
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    return tiny_base(tmp_path_factory.getbasetemp() / "tiny")
+
+
+def test_a_pair_is_read_as_it_is_served_and_ends_where_an_answer_ends(tokenizer: Any) -> None:
+    """The prompt's ids are those that the serving side makes; the answer's end with the token that stops it."""
+    example = encode(tokenizer, "Answer in JSON.", SAID, ANSWER)
+    turns = [{"role": "system", "content": "Answer in JSON."}, *SAID]
+    assert example.prompt == tokenizer.apply_chat_template(turns, add_generation_prompt=True)["input_ids"]
+    assert example.completion[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(example.completion[:-1]) == ANSWER
+    assert tokenizer.eos_token_id not in example.completion[:-1]
+
+
+def test_a_template_that_writes_otherwise_than_it_asks_is_told(tokenizer: Any) -> None:
+    """Learning answers in another place than they will be asked for would go unnoticed."""
+    changed = open_tokenizer(smollm_base())
+    changed.chat_template = (
+        "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}{% if add_generation_prompt %}:{% endif %}"
+    )
+    with pytest.raises(CaseError, match="asks for an answer otherwise"):
+        encode(changed, "Answer in JSON.", SAID, ANSWER)
+
+
+def test_a_template_that_takes_no_system_prompt_is_told(tokenizer: Any) -> None:
+    """What the template itself says is passed on."""
+    changed = open_tokenizer(smollm_base())
+    changed.chat_template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    with pytest.raises(CaseError, match="can't render") as caught:
+        render(changed, "Answer in JSON.", SAID)
+    assert "no system role" in caught.value.found
+
+
+def test_answers_do_not_depend_on_their_neighbours_and_leave_chance_alone(base: Base) -> None:
+    """Batched and padded, each prompt gets the greedy answer that it gets alone; the training's chance is untouched."""
+    import torch
+
+    tokenizer, model = open_tokenizer(base), load_base(base, "fp32", "sdpa")
+    prompts = [render(tokenizer, "s" * n, SAID) for n in (1, 40, 9)]
+    model.train()
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    together = generate(model, tokenizer, prompts, 8)
+    assert together == [generate(model, tokenizer, [prompt], 8)[0] for prompt in prompts]
+    sampled = [generate(model, tokenizer, prompts, 8, temperature=1.0, seed=seed) for seed in (1, 1, 2)]
+    assert sampled[0] == sampled[1] != sampled[2]
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert model.training
+
+
+def test_an_adapter_is_written_the_same_each_time_and_merges(tmp_path: Path, base: Base) -> None:
+    """Equal weights give equal bytes; merged, the model says what base and adapter say together."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = add_adapter(load_base(base, "fp32", "sdpa"), Lora(rank=4), seed=1)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.add_(0.02)
+    assert {weight.dtype for weight in model.parameters() if weight.requires_grad} == {torch.float32}
+    for name in ("one", "two"):
+        save_adapter(model, tmp_path / name, base)
+    assert {p.name for p in (tmp_path / "one").iterdir()} == {"adapter_model.safetensors", "adapter_config.json"}
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+    merged = AutoModelForCausalLM.from_pretrained(merge(base, tmp_path / "one", tmp_path / "merged"), dtype="float32")
+    ids = torch.tensor([[1, 500, 900, 77]])
+    with torch.no_grad():
+        assert torch.allclose(merged(ids).logits, model.eval()(ids).logits, atol=1e-4)
+        assert not torch.allclose(merged(ids).logits, load_base(base, "fp32", "sdpa")(ids).logits, atol=1e-2)
+
+
+def test_a_damaged_adapter_or_a_pickle_is_refused(tmp_path: Path, base: Base) -> None:
+    """Neither is read: a pickle would run code."""
+    import torch
+
+    model = add_adapter(load_base(base, "fp32", "sdpa"), Lora(rank=4), seed=1)
+    save_adapter(model, tmp_path, base)
+    path = tmp_path / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match="adapter can't be read"):
+        load_adapter(load_base(base, "fp32", "sdpa"), tmp_path)
+    path.unlink()
+    torch.save({}, tmp_path / "adapter_model.bin")
+    with pytest.raises(DataError, match="adapter can't be read") as caught:
+        load_adapter(load_base(base, "fp32", "sdpa"), tmp_path)
+    assert "adapter_model.bin" in caught.value.found
+    assert "pickles are refused" in caught.value.allowed
+
+
+def test_an_adapter_of_another_base_is_refused(tmp_path: Path, base: Base) -> None:
+    """Shapes that don't fit are told in our words."""
+    save_adapter(add_adapter(load_base(base, "fp32", "sdpa"), Lora(rank=4), seed=1), tmp_path, base)
+    config = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"r": 8}), encoding="utf-8")
+    with pytest.raises(DataError, match="adapter can't be read"):
+        load_adapter(load_base(base, "fp32", "sdpa"), tmp_path)
+
+
+def test_bf16_is_used_where_the_processor_computes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere it would be several times slower than fp32."""
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("about processors")
+    for fast, used in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda fast=fast: fast)
+        assert arithmetic("bf16") == used
+        assert arithmetic("fp32") == "fp32"

@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.data.results import Base
+from tasks.foundation.errors import CaseError, DataError, DriftlineError
+from tasks.foundation.settings import ROOT
+from tasks.foundation.tracking import Tracking, client_of
+from tasks.train.results import Candidate
+from tests.train.pairs import stages, tiny_base, tuned, write_pairs
+
+# dies by kill -9 in the step named, between two checkpoints
+KILLED = """
+import os, signal, sys, json
+from pathlib import Path
+from tasks.data.results import Base
+from tasks.train.watch import Watch
+from tests.train.pairs import tuned
+state, base, pairs, at = Path(sys.argv[1]), Base.model_validate_json(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+seen = Watch.on_step_end
+def die(self, args, state, control, **more):
+    if state.global_step == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    seen(self, args, state, control, **more)
+Watch.on_step_end = die
+tuned(state, base, pairs, json.loads(sys.argv[5]))
+"""
+STAGES = stages()
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    return tiny_base(tmp_path_factory.getbasetemp() / "tiny")
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, base: Base, pairs: Path) -> Candidate:
+    return tuned(tmp_path_factory.mktemp("undisturbed"), base, pairs, STAGES)
+
+
+@pytest.fixture(scope="session")
+def killed(tmp_path_factory: pytest.TempPathFactory, base: Base, pairs: Path) -> Path:
+    """A state folder in which a tuning was killed in its fifth step."""
+    state = tmp_path_factory.mktemp("killed")
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(state), base.model_dump_json(), str(pairs), "5", json.dumps(STAGES)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == -9, done.stderr[-2000:]
+    return state
+
+
+def adapter(candidate: Candidate) -> bytes:
+    return (candidate.folder / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+def runs(state: Path) -> list[Any]:
+    client = client_of(Tracking.under(state))
+    return client.search_runs([each.experiment_id for each in client.search_experiments()])
+
+
+def test_a_candidate_holds_adapter_and_gguf_and_nothing_pickled(undisturbed: Candidate) -> None:
+    """What the later rooms need is there, and no file of a kind that runs code when it is read."""
+    files = {str(path.relative_to(undisturbed.folder)) for path in undisturbed.folder.rglob("*") if path.is_file()}
+    assert files == {
+        "candidate.json",
+        "model.gguf",
+        "model.f16.gguf",
+        "adapter/adapter_config.json",
+        "adapter/adapter_model.safetensors",
+    }
+    assert (undisturbed.folder / "model.gguf").read_bytes()[:4] == b"GGUF"
+    config = json.loads((undisturbed.folder / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert config["base_model_name_or_path"].startswith("package://")
+    assert (undisturbed.train_rows, undisturbed.holdout_rows, undisturbed.columns) == (24, 8, ())
+
+
+def test_a_stage_learns_and_is_logged_as_it_goes(undisturbed: Candidate) -> None:
+    """Each stage is a child run with live figures and sample answers, and what it learns lowers the held loss."""
+    state = undisturbed.folder.parents[2]
+    client = client_of(Tracking.under(state))
+    child = next(each for each in runs(state) if each.data.tags.get("mlflow.parentRunId") == undisturbed.run_id)
+    assert child.info.status == "FINISHED"
+    assert child.data.params["learning_rate"] == "0.01"
+    steps = client.get_metric_history(child.info.run_id, "loss")
+    assert [point.step for point in steps] == [1, 2, 3, 4, 5, 6]
+    assert {"learning_rate", "grad_norm", "tokens_per_second", "memory_gb", "eval_loss"} <= set(child.data.metrics)
+    first, last = (point.value for point in client.get_metric_history(child.info.run_id, "eval_loss"))
+    assert last < first
+    folder = Path(client.download_artifacts(child.info.run_id, "samples.json"))
+    table = json.loads(folder.read_text(encoding="utf-8"))
+    assert table["columns"] == ["step", "message", "answer", "right", "exact"]
+    assert len(table["data"]) == 8  # four answers at each of two looks
+
+
+def test_the_adapter_can_be_registered(undisturbed: Candidate) -> None:
+    """The run has a model that MLflow's registry takes."""
+    client = client_of(Tracking.under(undisturbed.folder.parents[2]))
+    outputs = client.get_run(undisturbed.run_id).outputs.model_outputs
+    model = client.get_logged_model(outputs[-1].model_id)
+    client.create_registered_model("travel")
+    made = client.create_model_version(
+        "travel", model.artifact_location, run_id=undisturbed.run_id, model_id=model.model_id
+    )
+    assert made.version in (1, "1")
+
+
+def test_equal_inputs_give_the_same_candidate_without_training(undisturbed: Candidate, base: Base, pairs: Path) -> None:
+    """A run that is started again finds what it made, even where the process died before its run ended."""
+    state = undisturbed.folder.parents[2]
+    client = client_of(Tracking.under(state))
+    client.update_run(undisturbed.run_id, status="RUNNING")
+    before = len(runs(state))
+    assert tuned(state, base, pairs, STAGES) == undisturbed
+    assert len(runs(state)) == before
+    assert client.get_run(undisturbed.run_id).info.status == "FINISHED"
+
+
+def test_a_killed_tuning_goes_on_to_the_same_bytes(
+    tmp_path: Path, killed: Path, base: Base, pairs: Path, undisturbed: Candidate
+) -> None:
+    """After kill -9 between two checkpoints, at most one interval is done again, and the adapter's bytes are equal."""
+    state = shutil.copytree(killed, tmp_path / "state")
+    assert len(list(state.glob("tuning/travel/*/sft/checkpoint-4/sound.json"))) == 1
+    again = tuned(state, base, pairs, STAGES)
+    assert again.folder.name == undisturbed.folder.name
+    assert adapter(again) == adapter(undisturbed)
+    assert again.weights_digest == undisturbed.weights_digest
+    stage = [each for each in runs(state) if each.data.tags.get("driftline.stage") == "sft"]
+    assert sorted(each.info.status for each in stage) == ["FINISHED", "KILLED"]
+    whole = next(each for each in stage if each.info.status == "FINISHED")
+    history = client_of(Tracking.under(state)).get_metric_history(whole.info.run_id, "loss")
+    assert [point.step for point in history] == [1, 2, 3, 4, 5, 6]  # the steps before the kill are told, too
+    assert not list(state.glob("tuning/travel/*"))
+
+
+def test_a_damaged_checkpoint_is_passed_over(
+    tmp_path: Path, killed: Path, base: Base, pairs: Path, undisturbed: Candidate
+) -> None:
+    """The one before it is taken, with a warning that names it, and the result is still the same."""
+    state = shutil.copytree(killed, tmp_path / "state")
+    damaged = next(state.glob("tuning/travel/*/sft/checkpoint-4/adapter_model.safetensors"))
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(bytes(content))
+    with pytest.warns(UserWarning, match=r"checkpoint-4 is damaged \(adapter_model.safetensors\)"):
+        again = tuned(state, base, pairs, STAGES)
+    assert adapter(again) == adapter(undisturbed)
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(
+    tmp_path: Path, base: Base, pairs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stage ends with an error that says where, nothing is promoted, and no checkpoint holds the bad weights."""
+    from trl import SFTTrainer
+
+    computed = SFTTrainer.compute_loss
+
+    def broken(self: Any, *args: Any, **more: Any) -> Any:
+        return computed(self, *args, **more) * (math.nan if self.state.global_step == 3 else 1.0)
+
+    monkeypatch.setattr(SFTTrainer, "compute_loss", broken)
+    with pytest.raises(DriftlineError, match="Stage sft diverged") as caught:
+        tuned(tmp_path, base, pairs, STAGES)
+    assert "step 4" in caught.value.where
+    assert "checkpoint-2" in caught.value.allowed
+    assert not list((tmp_path / "candidates" / "travel").glob("[!.]*"))
+    assert {each.info.status for each in runs(tmp_path)} == {"FAILED"}
+
+
+def test_a_time_budget_is_kept_and_what_is_learned_by_then_too(tmp_path: Path, base: Base, pairs: Path) -> None:
+    """A stage whose minutes are over ends well."""
+    made = tuned(tmp_path, base, pairs, stages(steps=5000, minutes=0.05, evaluate_every=5000))
+    child = next(each for each in runs(tmp_path) if each.data.tags.get("driftline.stage") == "sft")
+    assert child.data.metrics["seconds"] < 10
+    assert (made.folder / "adapter").is_dir()
+
+
+def test_it_stops_early_and_takes_the_best(tmp_path: Path, base: Base, pairs: Path) -> None:
+    """Looks without a better validation loss end the stage, and the best adapter is the one that is kept."""
+    wild = stages(steps=40, evaluate_every=2, patience=2, learning_rate=0.3, clip=100.0)
+    made = tuned(tmp_path, base, pairs, wild)
+    child = next(each for each in runs(tmp_path) if each.data.tags.get("driftline.stage") == "sft")
+    looks = client_of(Tracking.under(tmp_path)).get_metric_history(child.info.run_id, "eval_loss")
+    values = [point.value for point in looks]
+    assert len(values) < 20
+    assert values.index(min(values)) == len(values) - 3
+    assert (made.folder / "adapter").is_dir()
+
+
+@pytest.mark.parametrize(("method", "paid_by"), [("grpo", "scorers"), ("rloo", "scorers"), ("grpo", "model")])
+def test_all_stages_follow_each_other(tmp_path: Path, base: Base, pairs: Path, method: str, paid_by: str) -> None:
+    """Preference and reward tuning start from what the stage before left, and change it."""
+    three = stages(steps=2) | {
+        "preference": {"steps": 2, "batch": 4, "pairs": 8, "warmup": 0, "learning_rate": 1e-3},
+        "reward": {"steps": 2, "batch": 4, "answers": 2, "warmup": 0, "learning_rate": 1e-3}
+        | {"method": method, "reward": paid_by},
+    }
+    made = tuned(tmp_path, base, pairs, three)
+    children = {
+        each.data.tags["driftline.stage"]: each for each in runs(tmp_path) if "driftline.stage" in each.data.tags
+    }
+    assert set(children) == {"sft", "preference", "reward"}
+    assert {each.info.status for each in children.values()} == {"FINISHED"}
+    assert "rewards/chosen" in children["preference"].data.metrics
+    assert "reward" in children["reward"].data.metrics
+    assert made.weights_digest
+
+
+def test_pairs_that_are_too_long_are_named(tmp_path: Path, base: Base, pairs: Path) -> None:
+    """Nothing is cut silently."""
+    with pytest.raises(DataError, match="longer than the model may read") as caught:
+        tuned(tmp_path, base, pairs, STAGES, max_tokens=40)
+    assert "train-0" in caught.value.found
+
+
+def test_an_empty_split_is_an_error(tmp_path: Path, base: Base, pairs: Path) -> None:
+    """An empty file of pairs is told by its name."""
+    import pandas as pd
+
+    folder = write_pairs(tmp_path / "pairs")
+    pd.read_parquet(folder / "validation.parquet").head(0).to_parquet(folder / "validation.parquet")
+    with pytest.raises(DataError, match="no validation pairs"):
+        tuned(tmp_path, base, folder, STAGES)
+
+
+def test_a_batch_must_divide(tmp_path: Path, base: Base, pairs: Path) -> None:
+    """A micro-batch that does not divide the batch is told before anything is trained."""
+    with pytest.raises(CaseError, match="does not divide"):
+        tuned(tmp_path, base, pairs, stages(micro_batch=3))
+
+
+def test_four_bits_need_their_package(tmp_path: Path, base: Base, pairs: Path) -> None:
+    """nf4 without bitsandbytes says what to install."""
+    from importlib.util import find_spec
+
+    if find_spec("bitsandbytes"):
+        pytest.skip("bitsandbytes is installed here")
+    with pytest.raises(CaseError, match="nf4 needs a package") as caught:
+        tuned(tmp_path, base, pairs, STAGES, quantize="nf4")
+    assert "bitsandbytes" in caught.value.found
+
+
+def test_accumulated_micro_batches_are_the_same_step(
+    tmp_path: Path, base: Base, pairs: Path, undisturbed: Candidate
+) -> None:
+    """Half of the batch in memory at once gives the same adapter, to rounding."""
+    from safetensors.torch import load_file
+
+    made = tuned(tmp_path, base, pairs, stages(micro_batch=2))
+    ours, theirs = (load_file(each.folder / "adapter" / "adapter_model.safetensors") for each in (made, undisturbed))
+    worst = max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
+    assert 0 <= worst < 1e-4, worst
