@@ -44,14 +44,14 @@ def demo(case: str, months: int) -> None:
     start()
     declared = load(case, settings().cases)
     as_of = moment(declared.as_of)
-    play(f"data to release, as of {as_of:%Y-%m-%d}", "release", as_of)
+    released = play(f"data to release, as of {as_of:%Y-%m-%d}", "release", as_of)
     for _ in range(months if isinstance(declared, TabularCase) else 0):
         as_of = _next_month(as_of)
         result = play(f"monitor, as of {as_of:%Y-%m-%d}", "retrain", as_of)
         if result is None or getattr(result, "release", None):
             break
     _summary(case, told, time.monotonic() - begun)
-    if isinstance(declared, LanguageCase):
+    if isinstance(declared, LanguageCase) and released:
         show_release(case, None, False)
 
 

@@ -32,6 +32,8 @@ from tasks.train.results import Candidate
 from tests.language import smollm_base
 from tests.train.pairs import SYSTEM, write_pairs
 
+pytestmark = pytest.mark.xdist_group("judging")  # what they share is made once
+
 PROMPT = Prompt(system=SYSTEM, baseline="Answer by this schema: {schema}", few_shot=2)
 ANSWER = Answer(json_schema={"enum": ["find", "status"]}, abstain={"function": "none"}, stated=("origin", "flight"))
 SERVING = Serving(slots=2, answer_tokens=20)

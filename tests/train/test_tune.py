@@ -18,6 +18,8 @@ from tasks.foundation.tracking import Tracking, client_of
 from tasks.train.results import Candidate
 from tests.train.pairs import stages, tiny_base, tuned, write_pairs
 
+pytestmark = pytest.mark.xdist_group("tuning")  # what they share is made once
+
 # dies by kill -9 in the step named, between two checkpoints
 KILLED = """
 import os, signal, sys, json
