@@ -126,7 +126,7 @@ def make_service(folder: Path) -> Service[Any]:
             why = str(told.get("error", {}).get("message", told))
             kind = "invalid_request_error" if answer.status_code == 400 else "server_error"
             return refuse(400 if answer.status_code == 400 else 503, why, kind)
-        return JSONResponse({**told, "release": release.digest}, headers=headers)
+        return JSONResponse({**told, "model": release.tag, "release": release.digest}, headers=headers)
 
     async def flowing(answer: httpx.Response) -> AsyncIterator[bytes]:
         try:
