@@ -168,6 +168,7 @@ def engine(
     slots: int,
     context: int,
     adapters: Mapping[str, Path] | None = None,
+    name: str = "model",
     log: Path | None = None,
 ) -> Iterator[Engine]:
     """Serve a GGUF on a free port of the loopback and stop after the block; `context` tokens are for each slot.
@@ -180,7 +181,7 @@ def engine(
     if missing := [path for path in (gguf, *adapters.values()) if not path.is_file()]:
         raise DataError("There is no model to serve.", where=str(missing[0]), todo="Run the step that makes it again.")
     key = secrets.token_hex(16)  # every program on this machine, and every web page in it, can reach the loopback
-    settings = {"gguf": str(gguf), "threads": threads, "slots": slots, "context": context, "key": key}
+    settings = {"gguf": str(gguf), "threads": threads, "slots": slots, "context": context, "key": key, "name": name}
     settings |= {"adapters": [str(path) for path in adapters.values()]}
     with ExitStack() as stack:
         if log is None:
@@ -272,6 +273,7 @@ def _serve() -> None:
 
     params = xllamacpp.CommonParams()
     params.model.path = settings["gguf"]
+    params.model_alias = {settings["name"]}  # what answers name as their model: else the path
     params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, [settings["key"]]
     params.n_parallel = settings["slots"]
     params.n_ctx = settings["context"] * settings["slots"]

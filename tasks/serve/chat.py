@@ -126,7 +126,7 @@ def make_service(folder: Path) -> Service[Any]:
             why = str(told.get("error", {}).get("message", told))
             kind = "invalid_request_error" if answer.status_code == 400 else "server_error"
             return refuse(400 if answer.status_code == 400 else 503, why, kind)
-        return JSONResponse({**told, "model": release.tag, "release": release.digest}, headers=headers)
+        return JSONResponse({**told, "release": release.digest}, headers=headers)
 
     async def flowing(answer: httpx.Response) -> AsyncIterator[bytes]:
         try:
@@ -147,7 +147,7 @@ def make_service(folder: Path) -> Service[Any]:
             self.stack = ExitStack()
             threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
             running = self.stack.enter_context(
-                engine(release.model, threads=threads, slots=release.slots, context=release.context)
+                engine(release.model, threads=threads, slots=release.slots, context=release.context, name=release.tag)
             )
             check_golden(running, release.golden[:CHECKED])
             key = {"Authorization": f"Bearer {running.key}"}
