@@ -9,9 +9,10 @@ from contextlib import ExitStack
 from flows.case import LanguageCase, load
 from flows.show import find_release
 from flows.terminal import console
-from tasks.foundation.engine import Engine, Messages, engine
+from tasks.foundation.engine import Engine, engine
 from tasks.foundation.errors import CaseError
 from tasks.foundation.settings import settings
+from tasks.foundation.talk import SYSTEM, USER, Messages, turn
 
 
 def chat(name: str, reference: str | None, compare: bool) -> None:
@@ -39,7 +40,7 @@ def chat(name: str, reference: str | None, compare: bool) -> None:
             asked.append(("base", start(base.folder / GGUF), baseline_prompt(case.prompt, case.answer)))
         while (line := _read()) is not None:
             for title, one, system in asked:
-                messages = [{"role": "system", "content": system}, {"role": "user", "content": line}]
+                messages = [turn(SYSTEM, system), turn(USER, line)]
                 _answer(title if compare else "", one, messages, case)
 
 

@@ -59,7 +59,8 @@ def test_no_case_is_named_in_code():
         for path in SOURCES
         if not path.is_relative_to(ROOT / "benchmarks")
         for case in cases
-        if re.search(rf"\b{case}\b", path.read_text(encoding="utf-8").replace('"assistant"', ""))  # a chat role, too
+        if re.search(rf"\b{case}\b", path.read_text(encoding="utf-8"))
+        and (path, case) != (ROOT / "tasks/foundation/talk.py", "assistant")  # a role of every chat, named there alone
     ]
     assert not naming
 

@@ -18,6 +18,7 @@ from tasks.data.unpack import Gguf, unpack
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import CaseError, DataError, Unavailable
 from tasks.foundation.files import file_digest, lock, whole, write_text
+from tasks.foundation.talk import ROLES, USER, turn
 
 _TEMPLATE = "tokenizer.chat_template"  # field of a GGUF
 CONTENTS = "contents.json"  # digests of the folder's other files
@@ -193,7 +194,7 @@ def _try_template(folder: Path) -> None:
     from jinja2 import TemplateError
     from transformers import AutoTokenizer
 
-    talk = [{"role": role, "content": "A word."} for role in ("system", "user", "assistant", "user")]
+    talk = [turn(role, "A word.") for role in (*ROLES, USER)]
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         tokenizer.apply_chat_template(talk, add_generation_prompt=True)

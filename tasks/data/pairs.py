@@ -14,6 +14,7 @@ from typing import Any
 from tasks.data.config import Answer
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import CaseError, DataError
+from tasks.foundation.talk import USER, turn
 
 SHAPES = (("messages",), ("prompt", "chosen", "rejected"), ("prompt", "completion"))  # the columns that users may bring
 
@@ -178,7 +179,7 @@ def read_pairs(name: str, rows: Sequence[Mapping[str, Any]], form: Form) -> list
 def _read(name: str, row: Mapping[str, Any], shape: tuple[str, ...], form: Form) -> Pair:
     rejected = None
     if shape == ("messages",):
-        *messages, last = _messages(row["messages"]) or [{"role": "user", "content": ""}]
+        *messages, last = _messages(row["messages"]) or [turn(USER, "")]
         given, problem = last["content"], "the last message is not an answer" if last["role"] in ASKING else None
     else:
         messages, given, problem = _messages(row["prompt"]), _content(row[shape[1]]), None
@@ -227,7 +228,7 @@ def _messages(value: Any) -> list[dict[str, str]]:
         with contextlib.suppress(ValueError):
             value = json.loads(value)
     if not isinstance(value, list):
-        return [{"role": "user", "content": _content(value)}]
+        return [turn(USER, _content(value))]
     entries = [entry if isinstance(entry, dict) else {} for entry in value]
     return [{"role": str(entry.get("role") or ""), "content": _content(entry.get("content"))} for entry in entries]
 

@@ -17,6 +17,7 @@ from tasks.data.quarantine import quote
 from tasks.data.templates import ORIGIN, make, read_facts
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import DataError
+from tasks.foundation.talk import USER, turn
 
 if TYPE_CHECKING:
     import duckdb
@@ -208,7 +209,7 @@ def _unsafe(db: duckdb.DuckDBPyConnection, pairs: Pairs, refused: str) -> list[P
             todo="Name the column so in the source's SQL.",
         )
     prompts = sorted({str(row["prompt"]) for row in rows if row["prompt"]}, key=lambda p: digest_of([pairs.seed, p]))
-    return [Pair(({"role": "user", "content": p},), refused, "unsafe", name) for p in prompts[: pairs.unsafe]]
+    return [Pair((turn(USER, p),), refused, "unsafe", name) for p in prompts[: pairs.unsafe]]
 
 
 def _rows(db: duckdb.DuckDBPyConnection, source: str) -> list[dict[str, Any]]:

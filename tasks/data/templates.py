@@ -17,6 +17,7 @@ from tasks.data.pairs import Form, Pair, branches_of, tell_error
 from tasks.data.privacy import mask
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import CaseError, DataError
+from tasks.foundation.talk import USER, turn
 
 if TYPE_CHECKING:
     import duckdb
@@ -215,7 +216,7 @@ class _Maker:
     def _pair(self, wording: str, text: str, fact: Fact) -> Pair:
         answer = _fill(self.intent.answer, fact)
         return Pair(
-            messages=({"role": "user", "content": text},),
+            messages=(turn(USER, text),),
             answer=self.form.write(answer),
             intent=self.name,
             origin=ORIGIN,

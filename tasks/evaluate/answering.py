@@ -15,6 +15,7 @@ from tasks.data.config import Answer, Prompt
 from tasks.foundation.config import digest_of
 from tasks.foundation.engine import engine
 from tasks.foundation.files import file_digest, whole
+from tasks.foundation.talk import MODEL, SYSTEM, USER, turn
 from tasks.train.answers import Score, Scorer
 from tasks.train.config import Serving
 
@@ -97,8 +98,8 @@ def scores_of(scored: pd.DataFrame) -> list[Score]:
 
 def converse(messages: str, system: str, shown: Sequence[Shown] = ()) -> Conversation:
     """A pair's messages under a system prompt, after examples if they are shown."""
-    examples = [turn for asked, said in shown for turn in (_turn("user", asked), _turn("assistant", said))]
-    return [_turn("system", system), *examples, *json.loads(messages)]
+    examples = [turn for asked, said in shown for turn in (turn(USER, asked), turn(MODEL, said))]
+    return [turn(SYSTEM, system), *examples, *json.loads(messages)]
 
 
 def baseline_prompt(prompt: Prompt, answer: Answer) -> str:
@@ -135,10 +136,6 @@ def wrong_answers(scored: pd.DataFrame, most: int = 20) -> str:
         cells = (row.variant, row.intent, message_of(str(row.messages)), row.answer, row.text)
         lines.append("| " + " | ".join(_cell(str(each)) for each in cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def _turn(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}
 
 
 def _cell(text: str) -> str:

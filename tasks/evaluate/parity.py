@@ -10,6 +10,7 @@ from tasks.data.results import Base
 from tasks.evaluate.reference import likelihoods
 from tasks.evaluate.results import Criterion
 from tasks.foundation.engine import engine
+from tasks.foundation.talk import SYSTEM, turn
 from tasks.train.config import Serving
 from tasks.train.language import Example, ids_of, open_tokenizer, render
 
@@ -44,7 +45,7 @@ def check_parity(
     """
     tokenizer = open_tokenizer(base)
     prompts = [ids_of(tokenizer, render(tokenizer, system, messages)) for messages in asked]
-    told = {"role": "system", "content": system if served_system is None else served_system}
+    told = turn(SYSTEM, system if served_system is None else served_system)
     with engine(gguf, threads=threads, slots=1, context=context) as running:
         rendered = [running.tokens([told, *messages]) for messages in asked]
         replies = [

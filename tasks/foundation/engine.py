@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.foundation.errors import DataError, Unavailable
 from tasks.foundation.files import tail
+from tasks.foundation.talk import Messages
 
 if TYPE_CHECKING:
     import httpx
 
-Messages = Sequence[dict[str, str]]  # {"role": ..., "content": ...} each
 PATIENCE = 300.0  # seconds for loading, and for one answer
 
 

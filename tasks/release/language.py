@@ -11,6 +11,7 @@ from tasks.evaluate.results import Verdict
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import DriftlineError
 from tasks.foundation.files import file_digest
+from tasks.foundation.talk import SYSTEM, turn
 from tasks.release.seal import Parts, differs
 from tasks.train.config import Serving
 from tasks.train.results import Candidate
@@ -62,7 +63,7 @@ def _golden(verdict: Verdict, base: Base, prompt: Prompt) -> list[dict[str, Any]
     tokenizer: Any = AutoTokenizer.from_pretrained(str(base.folder))
     golden = []
     for row in served.head(GOLDEN).to_dict("records"):
-        messages = [{"role": "system", "content": prompt.system}, *json.loads(row["messages"])]
+        messages = [turn(SYSTEM, prompt.system), *json.loads(row["messages"])]
         ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
         golden.append({"example_id": row["pair_id"], "messages": messages, "tokens": list(ids), "answer": row["text"]})
     return golden

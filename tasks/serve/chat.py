@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.foundation.engine import PATIENCE, Engine, engine
 from tasks.foundation.errors import DriftlineError
+from tasks.foundation.talk import ROLES, SYSTEM, turn
 
 if TYPE_CHECKING:
     from bentoml import Service
@@ -26,7 +27,7 @@ CHECKED = 2  # golden answers asked for before the service says that it is ready
 class Message(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    role: Literal["system", "user", "assistant"]
+    role: str = Field(pattern=f"^({'|'.join(ROLES)})$")
     content: str
 
 
@@ -75,8 +76,8 @@ class Release:
     def request(self, chat: Chat) -> dict[str, Any]:
         """What the engine is asked: the release's system prompt, schema and length, unless the request has its own."""
         body = chat.model_dump(exclude_none=True, exclude={"model", "max_completion_tokens", "user", "n"})
-        if chat.messages[0].role != "system":
-            body["messages"].insert(0, {"role": "system", "content": self.system})
+        if chat.messages[0].role != SYSTEM:
+            body["messages"].insert(0, turn(SYSTEM, self.system))
         body["max_tokens"] = chat.max_completion_tokens or chat.max_tokens or self.answer_tokens
         if chat.response_format is None:
             schema = {"name": "answer", "strict": True, "schema": self.schema}

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from tasks.data.results import Base
 from tasks.foundation.errors import CaseError, DataError
+from tasks.foundation.talk import MODEL, SYSTEM, turn
 from tasks.train.config import Lora
 
 Precision = Literal["bf16", "fp32"]
@@ -44,8 +45,8 @@ def render(tokenizer: Any, system: str, messages: Sequence[dict[str, str]], answ
     """
     from jinja2 import TemplateError
 
-    turns = [{"role": "system", "content": system}, *messages]
-    turns += [] if answer is None else [{"role": "assistant", "content": answer}]
+    turns = [turn(SYSTEM, system), *messages]
+    turns += [] if answer is None else [turn(MODEL, answer)]
     try:
         return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer is None)
     except (TemplateError, ValueError, TypeError) as error:

@@ -15,6 +15,7 @@ from tasks.data.config import Answer, Prompt
 from tasks.data.results import Base
 from tasks.foundation.errors import CaseError
 from tasks.foundation.files import write_text
+from tasks.foundation.talk import MODEL, SYSTEM, turn
 from tasks.train.config import Preference, Reward, Serving, Sft, Stage, Tuning
 from tasks.train.language import Example, Precision, encode, generate, open_tokenizer, render
 from tasks.train.rewards import message_of, scorer_of, verifiable
@@ -47,7 +48,7 @@ class Work:
 
     def turns(self, row: dict[str, Any]) -> list[dict[str, str]]:
         """A row's message behind the system prompt."""
-        return [{"role": "system", "content": self.prompt.system}, *row["messages"]]
+        return [turn(SYSTEM, self.prompt.system), *row["messages"]]
 
     def answers(self, model: Any, rows: Rows, temperature: float = 0.0, seed: int = 0) -> list[str]:
         """What the model says to these rows."""
@@ -195,7 +196,7 @@ def _preferences(pairs: list[dict[str, str]], stage: Stage, work: Work) -> Any:
     from datasets import Dataset
 
     rows = [pairs[i] for i in order(len(pairs), stage.batch, steps_of(stage, len(pairs)), work.tuning.seed)]
-    said = {side: [[{"role": "assistant", "content": row[side]}] for row in rows] for side in ("chosen", "rejected")}
+    said = {side: [[turn(MODEL, row[side])] for row in rows] for side in ("chosen", "rejected")}
     return Dataset.from_dict({"prompt": [row["prompt"] for row in rows], **said})
 
 

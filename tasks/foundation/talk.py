@@ -1,0 +1,13 @@
+"""Conversations in OpenAI's form: who says what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+ROLES = SYSTEM, USER, MODEL = "system", "user", "assistant"
+Messages = Sequence[dict[str, str]]  # turns
+
+
+def turn(role: str, content: str) -> dict[str, str]:
+    """What one of them says."""
+    return {"role": role, "content": content}
