@@ -130,7 +130,7 @@ def _unknown(checkpoint: Path, found: str) -> DataError:
         found=found,
         allowed=f"model_type {' or '.join(ARCHITECTURES)} with plain rope and full attention; a byte-level BPE "
         f"tokenizer cut as {' or '.join(PRE_TOKENIZERS)}",
-        todo="Take a model of that kind, or serve it with engine: vllm.",
+        todo="Take a model of that kind.",
     )
 
 

@@ -81,6 +81,6 @@ class Judging(Section):
     )
     quantized_loss: float = Field(0.01, ge=0, le=1, description="Exact match that the served number format may cost.")
     parity: float = Field(
-        0.5, gt=0, description="Largest difference of a token's log-probability between training and serving stack."
+        0.25, gt=0, description="Largest difference of a token's log-probability between training and serving stack."
     )
     cpu_price_per_hour: float = Field(0.10, ge=0, description="Price of the machine, for the cost of answers.")

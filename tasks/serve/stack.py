@@ -222,7 +222,8 @@ def _release_program(
     home.mkdir(parents=True, exist_ok=True)
     variables = {
         "BENTOML_HOME": str(home),  # of its own: a starting server empties the metrics of all others in its home
-        "OMP_NUM_THREADS": "1",  # one row is slower with more
+        # one row is slower with more threads than one, a language model's answer faster
+        "OMP_NUM_THREADS": str(settings.threads if release.kind == "llm" else 1),
         "PYTHONSAFEPATH": "1",  # the Bento's code answers, not that of the folder it is started in
     }
     if online:

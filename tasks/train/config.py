@@ -136,9 +136,8 @@ class Tuning(Section):
 
 
 class Serving(Section):
-    """How the tuned model answers, when it is judged and when it is served."""
+    """How the tuned model answers, when it is judged and when it is served, by llama.cpp on CPUs."""
 
-    engine: Literal["llama.cpp", "vllm"] = Field("llama.cpp", description="llama.cpp on CPUs; vllm: a GPU server.")
     weights: Literal["q8_0", "q4_0", "f16"] = Field("q8_0", description="Number format of the served weights.")
     slots: int = Field(4, ge=1, le=64, description="Answers at the same time.")
     answer_tokens: int = Field(128, ge=8, description="Longest answer.")
