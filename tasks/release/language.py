@@ -16,7 +16,7 @@ from tasks.release.seal import Parts, differs
 from tasks.train.config import Serving
 from tasks.train.results import Candidate
 
-MODEL, SYSTEM, SCHEMA = "model.gguf", "system.txt", "schema.json"
+WEIGHTS, TOLD, SCHEMA = "model.gguf", "system.txt", "schema.json"
 ADAPTER = ("adapter/adapter_model.safetensors", "adapter/adapter_config.json")
 TOKENIZER = ("tokenizer.json", "chat_template.jinja")  # of the base
 PACKAGES = ("mlflow", "bentoml", "xllamacpp", "gguf", "torch", "transformers", "peft", "trl")
@@ -42,9 +42,9 @@ def language_parts(
         },
         golden=_golden(verdict, base, prompt),
         files={
-            **{name: candidate.folder / name for name in (MODEL, *ADAPTER)},
+            **{name: candidate.folder / name for name in (WEIGHTS, *ADAPTER)},
             **{name: base.folder / name for name in TOKENIZER},
-            SYSTEM: prompt.system,
+            TOLD: prompt.system,
             SCHEMA: json.dumps(answer.json_schema, indent=1, ensure_ascii=False),
         },
         packages=PACKAGES,
