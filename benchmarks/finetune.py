@@ -96,7 +96,7 @@ def work_of(steps: int, threads: int, state: Path) -> tuple[Any, Any]:
     from tasks.data.config import Answer, Model, Prompt
     from tasks.train.config import Lora, Serving, Sft, Stages, Tuning
     from tasks.train.language import arithmetic
-    from tasks.train.stages import Work
+    from tasks.train.work import Work
 
     stage = Sft(
         learning_rate=RATE,
@@ -140,7 +140,7 @@ def rows(count: int) -> list[dict[str, Any]]:
 
 def batches(work: Any, stage: Any) -> list[Any]:
     """The examples in the order in which all ways read them."""
-    from tasks.train.stages import order, steps_of
+    from tasks.train.work import order, steps_of
 
     examples = work.examples(work.train)
     chosen = order(len(examples), BATCH, steps_of(stage, len(examples)), work.tuning.seed)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.features.results import Frame
+from tasks.train.candidates import log_dataset, logged_model
 from tasks.train.model_file import ALLOWED, Model
 from tasks.train.scoring import block_of
 
@@ -21,20 +22,12 @@ if TYPE_CHECKING:
 PACKAGES = ("mlflow", "scikit-learn", "skops", "numpy", "pandas", "scipy")
 
 
-def log_dataset(client: MlflowClient, run_id: str, name: str, frame: Frame) -> None:
-    """Name the training data: its hash is known already, so nothing is read or hashed again."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    schema = {"mlflow_colspec": [{"type": _type(c.kind), "name": c.name, "required": False} for c in frame.columns]}
-    dataset = Dataset(
-        name=name,
-        digest=frame.data_digest[:32],
-        source_type="local",
-        source=json.dumps({"uri": frame.path.absolute().as_uri()}),
-        schema=json.dumps(schema) if len(frame.columns) < 500 else None,
-        profile=json.dumps({"num_rows": frame.rows, "num_features": len(frame.columns)}),
-    )
-    client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+def log_frame(client: MlflowClient, run_id: str, name: str, frame: Frame) -> None:
+    """Name the frame that was trained on."""
+    columns = [{"type": _type(c.kind), "name": c.name, "required": False} for c in frame.columns]
+    schema = {"mlflow_colspec": columns} if len(columns) < 500 else None
+    profile = {"num_rows": frame.rows, "num_features": len(columns)}
+    log_dataset(client, run_id, name, frame.data_digest, frame.path, profile, schema)
 
 
 def log_model(
@@ -51,20 +44,11 @@ def log_model(
 
     mlflow.sklearn.log_model would serialise it again, with other bytes, and infer its requirements for ten seconds.
     """
-    from mlflow.entities.logged_model_output import LoggedModelOutput
-
-    made = client.create_logged_model(experiment_id, name="model", source_run_id=run_id, tags=dict(tags))
     folder = work / "model"
     folder.mkdir()
-    try:
-        os.link(file, folder / "model.skops")
+    os.link(file, folder / "model.skops")
+    with logged_model(client, experiment_id, run_id, tags, folder) as made:
         _write_description(folder, made.artifact_location, made.model_id, run_id, model, example)
-        client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
-        client.log_model_artifacts(made.model_id, str(folder))
-    except BaseException:
-        client.finalize_logged_model(made.model_id, "FAILED")
-        raise
-    client.finalize_logged_model(made.model_id, "READY")
     return made.model_id
 
 

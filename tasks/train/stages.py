@@ -1,83 +1,22 @@
-"""One thin layer over trl's trainers: what all stages share is said once, what is particular in a function each."""
+"""One thin layer over trl's trainers: a function a stage."""
 
 from __future__ import annotations
 
 import json
-import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tasks.data.config import Answer, Prompt
-from tasks.data.results import Base
 from tasks.foundation.errors import CaseError
 from tasks.foundation.files import write_text
-from tasks.foundation.talk import MODEL, SYSTEM, turn
-from tasks.train.config import Preference, Reward, Serving, Sft, Stage, Tuning
-from tasks.train.language import Example, Precision, encode, generate, open_tokenizer, render
+from tasks.foundation.talk import MODEL, turn
+from tasks.train.config import Preference, Reward, Sft, Stage
+from tasks.train.language import Example
 from tasks.train.rewards import message_of, scorer_of, verifiable
+from tasks.train.work import Work, arguments_of, order, steps_of
 
-Rows = list[dict[str, Any]]
 TEMPERATURE = 1.0  # at which the model shows its wrong answers
-
-
-@dataclass(frozen=True)
-class Work:
-    """What every stage of one tuning is given."""
-
-    base: Base
-    prompt: Prompt
-    answer: Answer
-    tuning: Tuning
-    serving: Serving
-    precision: Precision
-    train: Rows
-    validation: Rows
-    folder: Path  # checkpoints, and each stage's adapter; outlives a killed process
-
-    @cached_property
-    def tokenizer(self) -> Any:
-        return open_tokenizer(self.base)
-
-    def examples(self, rows: Rows) -> list[Example]:
-        """Pairs as token ids."""
-        return [encode(self.tokenizer, self.prompt.system, row["messages"], row["answer"]) for row in rows]
-
-    def turns(self, row: dict[str, Any]) -> list[dict[str, str]]:
-        """A row's message behind the system prompt."""
-        return [turn(SYSTEM, self.prompt.system), *row["messages"]]
-
-    def answers(self, model: Any, rows: Rows, temperature: float = 0.0, seed: int = 0) -> list[str]:
-        """What the model says to these rows."""
-        prompts = [render(self.tokenizer, self.prompt.system, row["messages"]) for row in rows]
-        return generate(
-            model,
-            self.tokenizer,
-            prompts,
-            self.serving.answer_tokens,
-            temperature=temperature,
-            seed=seed,
-            precision=self.precision,
-        )
-
-
-def order(examples: int, batch: int, steps: int, seed: int) -> list[int]:
-    """Which example comes when: shuffled passes, settled here once, so that a resumed run reads on where it stopped.
-
-    Batches of like lengths would pad less, but where an intent's answers are short they hold that intent alone, and the
-    model swings from one to the other: half of the validation pairs right instead of 94 %.
-    """
-    chance = random.Random(seed)
-    passes = math.ceil(steps * batch / examples)
-    return [i for _ in range(passes) for i in chance.sample(range(examples), examples)][: steps * batch]
-
-
-def steps_of(stage: Stage, examples: int) -> int:
-    """Optimizer steps of a stage."""
-    return stage.steps or max(1, math.ceil(stage.epochs * examples / stage.batch))
 
 
 def make_trainer(name: str, stage: Stage, work: Work, model: Any, watch: Any) -> Any | None:
@@ -98,53 +37,6 @@ def make_trainer(name: str, stage: Stage, work: Work, model: Any, watch: Any) ->
     return trainer
 
 
-def _shared(name: str, stage: Stage, work: Work) -> dict[str, Any]:
-    """The arguments of every trainer."""
-    import os
-
-    import torch
-
-    on_gpu = torch.cuda.is_available()
-    processes = int(os.environ.get("WORLD_SIZE", "1"))  # as accelerate starts them
-    micro = stage.micro_batch or max(1, stage.batch // processes)
-    if stage.batch % (micro * processes):
-        raise CaseError(
-            "The batch does not divide into its parts.",
-            where=f"train.stages.{name}.micro_batch",
-            found=f"batch {stage.batch}, micro_batch {micro}, {processes} process(es)",
-            allowed="a batch that is a multiple of micro_batch x processes",
-            todo="Change one of them.",
-        )
-    return {
-        "output_dir": str(work.folder / name),
-        "num_train_epochs": 1,  # `order` has put all passes into one
-        "train_sampling_strategy": "sequential",
-        "per_device_train_batch_size": micro,
-        "per_device_eval_batch_size": micro,
-        "gradient_accumulation_steps": stage.batch // (micro * processes),
-        "learning_rate": stage.learning_rate,
-        "lr_scheduler_type": "cosine_with_min_lr",
-        "lr_scheduler_kwargs": {"min_lr_rate": 0.05},
-        "warmup_steps": stage.warmup,
-        "max_grad_norm": stage.clip,
-        "weight_decay": 0.0,
-        "optim": "adamw_torch",
-        "bf16": work.precision == "bf16",
-        "gradient_checkpointing": False,  # trl's default computes every layer twice
-        "use_cpu": not on_gpu,
-        "dataloader_pin_memory": on_gpu,
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,  # it would hide a loss that is no number
-        "save_steps": stage.checkpoint_every,
-        "save_total_limit": 2,
-        "eval_strategy": "steps",
-        "eval_steps": stage.evaluate_every,
-        "seed": work.tuning.seed,
-        "report_to": [],
-        "disable_tqdm": True,
-    }
-
-
 def _sft(stage: Sft, work: Work, model: Any, watch: Any) -> Any:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
@@ -159,7 +51,7 @@ def _sft(stage: Sft, work: Work, model: Any, watch: Any) -> Any:
     chosen = order(len(examples), stage.batch, steps_of(stage, len(examples)), work.tuning.seed)
     by_length = sorted(range(len(held)), key=lambda i: held[i].tokens)
     arguments = SFTConfig(
-        **_shared("sft", stage, work),
+        **arguments_of("sft", stage, work),
         packing=work.tuning.packing,
         max_length=work.tuning.max_tokens if work.tuning.packing else None,
     )
@@ -180,7 +72,7 @@ def _preference(stage: Preference, work: Work, model: Any, watch: Any) -> Any | 
     if len(pairs) < stage.batch:
         return None
     arguments = DPOConfig(
-        **{**_shared("preference", stage, work), "eval_strategy": "no"}, beta=stage.beta, max_length=None
+        **{**arguments_of("preference", stage, work), "eval_strategy": "no"}, beta=stage.beta, max_length=None
     )
     return DPOTrainer(
         model,
@@ -250,7 +142,7 @@ def _reward(stage: Reward, work: Work, model: Any, watch: Any) -> Any | None:
         return None
     configs, trainers = {"grpo": GRPOConfig, "rloo": RLOOConfig}, {"grpo": GRPOTrainer, "rloo": RLOOTrainer}
     arguments = configs[stage.method](
-        **{**_shared("reward", stage, work), "eval_strategy": "no"},
+        **{**arguments_of("reward", stage, work), "eval_strategy": "no"},
         num_generations=stage.answers,
         max_completion_length=work.serving.answer_tokens,
         temperature=stage.temperature,
@@ -287,7 +179,7 @@ def _reward_model(stage: Reward, work: Work, model: Any) -> Any | None:
         work.base.folder, num_labels=1, dtype=dtype, use_safetensors=True
     )
     judge.config.pad_token_id = work.tokenizer.pad_token_id
-    arguments = {**_shared("reward_model", stage, work), "eval_strategy": "no", "learning_rate": 1e-4}
+    arguments = {**arguments_of("reward_model", stage, work), "eval_strategy": "no", "learning_rate": 1e-4}
     watch = Watch("reward_model", stage, lambda *_: None, lambda *_: {}, lambda _: None)
     trainer: Any = RewardTrainer(
         judge,

@@ -10,19 +10,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from tasks.features.results import Column, Frame
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import CaseError, DataError
 from tasks.foundation.files import file_digest, whole
-from tasks.foundation.tracking import Tracking, client_of, experiment, log, run, status_of
+from tasks.foundation.tracking import Tracking, client_of, experiment, log, run
+from tasks.train.candidates import RECORD, made_before, tags_of
 from tasks.train.config import Target, Train
 from tasks.train.importance import draw, importance
 from tasks.train.metrics import measure
 from tasks.train.model_file import Model, load, predict, save
 from tasks.train.pipeline import build_pipeline
-from tasks.train.record import log_dataset, log_model
+from tasks.train.record import log_frame, log_model
 from tasks.train.results import Candidate
 from tasks.train.scoring import block_of, prepare
 from tasks.train.split import split_frame
@@ -61,21 +60,14 @@ def train(
     folder = state / "candidates" / case / key[:16]
     place = tracking or Tracking.under(state)
     client = client_of(place)
-    found = _trained_before(folder, client)
+    found = made_before(folder, lambda made: file_digest(made / "model.skops"), client)
     if found is not None:
         return found.model_copy(update={"as_of": as_of, "folder": folder, "frame": frame.path})
 
     learn, held = split_frame(read_examples(frame, target), config.split, target)
     learn = learn.tail(config.rows) if config.rows else learn
     pipeline = build_pipeline(config, target.task, frame.columns)
-    tags = {
-        "driftline.case": case,
-        "driftline.as_of": as_of.isoformat(),
-        "driftline.data_digest": frame.data_digest,
-        "driftline.definitions_digest": frame.definitions_digest,
-        "driftline.candidate": str(folder),
-        **{f"driftline.{name}": value for name, value in lineage.items()},
-    }
+    tags = tags_of(case, as_of, frame.data_digest, frame.definitions_digest, folder, lineage)
     experiment_id = experiment(client, place, case)
     with (
         run(client, experiment_id, key, f"train {case} {as_of:%Y-%m-%d %H:%M}", tags) as run_id,
@@ -99,10 +91,10 @@ def train(
         )
         answers = _describe(client, run_id, model, learn, held, target, config, work)
         log(client, run_id, params=_parameters(config), tags={"driftline.weights_digest": weights}, metrics=answers)
-        log_dataset(client, run_id, case, frame)
+        log_frame(client, run_id, case, frame)
         log_model(client, experiment_id, run_id, model, work / "model.skops", held.head(3), work / "mlflow", tags)
         shutil.rmtree(work / "mlflow")
-        (work / "candidate.json").write_text(candidate.model_dump_json(indent=2), encoding="utf-8")
+        (work / RECORD).write_text(candidate.model_dump_json(indent=2), encoding="utf-8")
     return candidate
 
 
@@ -232,26 +224,3 @@ def _parameters(config: Train) -> dict[str, Any]:
     declared |= {f"parameters.{name}": value for name, value in config.parameters.items()}
     declared |= {f"encoder.{i}": f"{e.family}({', '.join(e.columns)})" for i, e in enumerate(config.encoders)}
     return declared | {f"split.{k}": v for k, v in config.split.model_dump(mode="json", exclude_none=True).items()}
-
-
-def _trained_before(folder: Path, client: MlflowClient) -> Candidate | None:
-    """The candidate in this folder, when its file and its run are what they were; else the folder is cleared.
-
-    The folder appears when all is logged, and then the run ends. So a run that a killed process left RUNNING after
-    that only lacks its end.
-    """
-    if not folder.exists():
-        return None
-    try:
-        candidate = Candidate.model_validate_json((folder / "candidate.json").read_bytes())
-        sound = file_digest(folder / "model.skops") == candidate.weights_digest
-    except (OSError, ValidationError):
-        sound = False
-    if sound:
-        status = status_of(client, candidate.run_id)
-        if status == "RUNNING":
-            client.set_terminated(candidate.run_id, "FINISHED")
-        if status in ("RUNNING", "FINISHED"):
-            return candidate
-    shutil.rmtree(folder)
-    return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Mapping
@@ -13,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from tasks.data.results import Base
 from tasks.foundation.files import scratch
 from tasks.train.answers import summarise
+from tasks.train.candidates import logged_model
 from tasks.train.rewards import message_of, scorer_of
-from tasks.train.stages import Work
+from tasks.train.work import Work
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -68,33 +68,18 @@ class Teller:
         return {f"sample_{name}": value for name, value in summarise(scores).items()}
 
 
-def log_pairs(client: MlflowClient, run_id: str, name: str, pairs: Path, digest: str, rows: int) -> None:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    source = json.dumps({"uri": pairs.absolute().as_uri()})
-    dataset = Dataset(name, digest[:32], "local", source, profile=json.dumps({"num_rows": rows}))
-    client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
-
-
 def log_adapter(
     client: MlflowClient, experiment_id: str, run_id: str, adapter: Path, base: Base, tags: Mapping[str, str]
 ) -> None:
     """Log the adapter as a model, so that it can be registered; it is read by peft, with the base that it names."""
-    from mlflow.entities.logged_model_output import LoggedModelOutput
     from mlflow.models import Model as Description
 
-    made = client.create_logged_model(experiment_id, name="model", source_run_id=run_id, tags=dict(tags))
-    try:
-        with scratch(adapter.parent) as name:
-            shutil.copytree(adapter, Path(name) / "model")
+    with scratch(adapter.parent) as name:
+        folder = Path(name) / "model"
+        shutil.copytree(adapter, folder)
+        with logged_model(client, experiment_id, run_id, tags, folder) as made:
             described = Description(
                 artifact_path=made.artifact_location, run_id=run_id, model_uuid=made.model_id, model_id=made.model_id
             )
             described.add_flavor("peft", base=base.source, base_digest=base.digest, version=version("peft"))
-            described.save(f"{name}/model/MLmodel")
-            client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
-            client.log_model_artifacts(made.model_id, f"{name}/model")
-    except BaseException:
-        client.finalize_logged_model(made.model_id, "FAILED")
-        raise
-    client.finalize_logged_model(made.model_id, "READY")
+            described.save(str(folder / "MLmodel"))

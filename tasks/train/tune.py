@@ -13,8 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from tasks.data.config import Answer, Prompt
 from tasks.data.pack import write_gguf
 from tasks.data.results import Base
@@ -22,7 +20,8 @@ from tasks.foundation.config import digest_of
 from tasks.foundation.errors import DataError
 from tasks.foundation.files import file_digest, lock, scratch, whole
 from tasks.foundation.progress import step
-from tasks.foundation.tracking import Tracking, client_of, experiment, log, run, status_of
+from tasks.foundation.tracking import Tracking, client_of, experiment, log, run
+from tasks.train.candidates import RECORD, log_dataset, made_before, tags_of
 from tasks.train.config import Serving, Stage, Tuning
 from tasks.train.language import (
     ADAPTER,
@@ -36,8 +35,9 @@ from tasks.train.language import (
 )
 from tasks.train.preflight import Estimate, check_fit
 from tasks.train.results import Candidate
-from tasks.train.stages import Work, make_trainer, steps_of
-from tasks.train.telling import Teller, log_adapter, log_pairs
+from tasks.train.stages import make_trainer
+from tasks.train.telling import Teller, log_adapter
+from tasks.train.work import Work, steps_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -84,7 +84,7 @@ def tune(
     folder = state / "candidates" / case / key[:16]
     place = tracking or Tracking.under(state)
     client = client_of(place)
-    found = _tuned_before(folder, base, client)
+    found = made_before(folder, lambda made: _weights_digest(made, base), client)
     if found is not None:
         return found.model_copy(update={"as_of": as_of, "folder": folder, "frame": pairs})
 
@@ -104,14 +104,7 @@ def tune(
     foreseen = check_fit(
         base, tuning, precision, work.examples(work.train), steps_of(tuning.stages.sft, len(work.train))
     )
-    tags = {
-        "driftline.case": case,
-        "driftline.as_of": as_of.isoformat(),
-        "driftline.data_digest": data_digest,
-        "driftline.definitions_digest": definitions,
-        "driftline.candidate": str(folder),
-        **{f"driftline.{name}": value for name, value in lineage.items()},
-    }
+    tags = tags_of(case, as_of, data_digest, definitions, folder, lineage)
     experiment_id = experiment(client, place, case)
     with (
         lock(work.folder / "lock", f"The tuning of {case}"),
@@ -120,7 +113,7 @@ def tune(
         whole(folder) as out,
     ):
         log(client, run_id, params=_parameters(tuning, precision, base), metrics=_foreseen(foreseen))
-        log_pairs(client, run_id, case, pairs, data_digest, len(work.train))
+        log_dataset(client, run_id, case, data_digest, pairs, {"num_rows": len(work.train)})
         adapter: Path | None = None
         for name, stage in tuning.stages:
             if stage is not None:
@@ -149,7 +142,7 @@ def tune(
         )
         log(client, run_id, tags={"driftline.weights_digest": candidate.weights_digest})
         log_adapter(client, experiment_id, run_id, out / "adapter", base, tags)
-        (out / "candidate.json").write_text(candidate.model_dump_json(indent=2), encoding="utf-8")
+        (out / RECORD).write_text(candidate.model_dump_json(indent=2), encoding="utf-8")
     shutil.rmtree(work.folder)
     return candidate
 
@@ -258,22 +251,3 @@ def _parameters(tuning: Tuning, precision: str, base: Base) -> dict[str, Any]:
     declared = tuning.model_dump(mode="json", exclude={"lora", "stages"}, exclude_none=True)
     declared |= {f"lora.{name}": value for name, value in tuning.lora.model_dump().items()}
     return declared | {"precision": precision, "base": base.source, "base_digest": base.digest}
-
-
-def _tuned_before(folder: Path, base: Base, client: MlflowClient) -> Candidate | None:
-    """The candidate in this folder, when its files and its run are what they were; else the folder is cleared."""
-    if not folder.exists():
-        return None
-    try:
-        candidate = Candidate.model_validate_json((folder / "candidate.json").read_bytes())
-        sound = (folder / "model.gguf").is_file() and _weights_digest(folder, base) == candidate.weights_digest
-    except (OSError, ValidationError):
-        sound = False
-    if sound:
-        status = status_of(client, candidate.run_id)
-        if status == "RUNNING":
-            client.set_terminated(candidate.run_id, "FINISHED")
-        if status in ("RUNNING", "FINISHED"):
-            return candidate
-    shutil.rmtree(folder)
-    return None
