@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
 from tasks.foundation.errors import Unavailable
 from tasks.foundation.files import lock, tail
 from tasks.foundation.settings import Settings, environment
-from tasks.release.package import bento_folder
-from tasks.release.process import free_port, serve_command, wait_until_ready
+from tasks.release.process import free_port, wait_until_ready
 from tasks.release.results import Release
 from tasks.serve.prefect_database import seed
+from tasks.serve.programs import on_port, program_name, release_program, servers
 from tasks.serve.results import Service
-from tasks.serve.service import ONLINE_MOMENT, ONLINE_REPOSITORY, ONLINE_STORE
+from tasks.serve.service import ONLINE_STORE
 from tasks.serve.supervision import Program, Supervisor
 
 Tell = Callable[[Service], None]
@@ -41,18 +40,18 @@ def start(settings: Settings) -> None:
     supervisor = Supervisor(settings.state)
     with _changing(settings):
         running = supervisor.processes()
-        servers = _servers(settings)
-        for program, setting in servers:
+        ours = servers(settings)
+        for program, setting in ours:
             if not _runs(running, program.name) and _taken(program.host, program.port):
                 raise _port_taken(program, setting)
         if not running:
             for program in supervisor.programs().values():
                 if program.name.startswith("release-") and _taken(program.host, program.port):
-                    supervisor.put(_on_port(program, free_port(program.host)))
-        if any(program.name == "prefect" for program, _ in servers):
+                    supervisor.put(on_port(program, free_port(program.host)))
+        if any(program.name == "prefect" for program, _ in ours):
             seed(settings.state / "prefect")
         supervisor.start(_environment(settings))
-        for program, _ in servers:
+        for program, _ in ours:
             if supervisor.programs().get(program.name) != program:
                 supervisor.put(program)
             supervisor.run(program.name)
@@ -120,7 +119,7 @@ def serve_release(
         known = supervisor.programs().get(name)
         keeps = known is not None and (_runs(supervisor.processes(), name) or not _taken(known.host, known.port))
         port = known.port if known and keeps else free_port(settings.host)
-        program = _release_program(settings, release, port, online_repository, online_moment)
+        program = release_program(settings, release, port, online_repository, online_moment)
         since = log.stat().st_size if log.is_file() else 0
         if program != known:
             supervisor.put(program)
@@ -169,39 +168,6 @@ def retire(settings: Settings, case: str, keep_digest: str) -> list[str]:
     return names
 
 
-def program_name(case: str, digest: str) -> str:
-    return f"release-{case}-{digest[:12]}"
-
-
-def _servers(settings: Settings) -> Sequence[tuple[Program, str]]:
-    """The servers that are ours to run, with the setting of each one's port."""
-    servers = []
-    if not settings.prefect_url:
-        root = f"http://{settings.host}:{settings.prefect_port}"
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", settings.host]
-        program = Program(
-            name="prefect",
-            command=[*command, "--port", str(settings.prefect_port)],
-            host=settings.host,
-            port=settings.prefect_port,
-            health="/api/health",
-            environment={"PREFECT_UI_API_URL": f"{root}/api", "PREFECT_API_URL": f"{root}/api"},
-            starts_with_supervisor=False,
-        )
-        servers.append((program, "DRIFTLINE_PREFECT_PORT"))
-    if not settings.tracking_url.startswith("http"):
-        program = Program(
-            name="mlflow",
-            command=[sys.executable, "-m", "tasks.serve.tracking_server", str(settings.mlflow_port)],
-            host=settings.host,
-            port=settings.mlflow_port,
-            health="/health",
-            starts_with_supervisor=False,
-        )
-        servers.append((program, "DRIFTLINE_MLFLOW_PORT"))
-    return servers
-
-
 def _environment(settings: Settings) -> dict[str, str]:
     """What supervisord and so all programs get; secrets are among it, and only in here."""
     ours = {
@@ -212,38 +178,6 @@ def _environment(settings: Settings) -> dict[str, str]:
         ONLINE_STORE: settings.online_store,
     }
     return {**environment(settings), **ours}
-
-
-def _release_program(
-    settings: Settings, release: Release, port: int, online: Path | str | None, moment: datetime | None
-) -> Program:
-    name = program_name(release.case, release.digest)
-    home = settings.state / "supervisor" / "homes" / name
-    home.mkdir(parents=True, exist_ok=True)
-    variables = {
-        "BENTOML_HOME": str(home),  # of its own: a starting server empties the metrics of all others in its home
-        # one row is slower with more threads than one, a language model's answer faster
-        "OMP_NUM_THREADS": str(settings.threads if release.kind == "llm" else 1),
-        "PYTHONSAFEPATH": "1",  # the Bento's code answers, not that of the folder it is started in
-    }
-    if online:
-        variables[ONLINE_REPOSITORY] = str(online)
-    if moment:
-        variables[ONLINE_MOMENT] = moment.isoformat()
-    bento = bento_folder(settings.state / "bentoml", release.bento)
-    return Program(
-        name=name,
-        command=serve_command(bento, settings.host, port),
-        host=settings.host,
-        port=port,
-        health="/readyz",
-        environment=variables,
-    )
-
-
-def _on_port(program: Program, port: int) -> Program:
-    command = [*program.command[:-1], str(port)]
-    return program.model_copy(update={"port": port, "command": command})
 
 
 def _service(supervisor: Supervisor, program: Program, process: dict | None) -> Service:

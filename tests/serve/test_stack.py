@@ -20,6 +20,7 @@ from tasks.release.process import free_port
 from tasks.release.registry import register
 from tasks.release.smoke import smoke
 from tasks.serve import stack
+from tasks.serve.programs import program_name, servers
 from tasks.serve.supervision import Program, Supervisor
 
 pytestmark = pytest.mark.xdist_group("bento")
@@ -61,8 +62,8 @@ def test_the_old_release_answers_until_the_new_one_does(
     assert _answers(address) == new.digest
     assert stack.address_of(settings, new) == address
     with pytest.raises(DriftlineError, match=r"Another release answers(.|\n)*Service small initialized"):
-        smoke(new.folder, first, Supervisor(settings.state).log(stack.program_name("small", old.digest)))
-    assert stack.retire(settings, "small", new.digest) == [stack.program_name("small", old.digest)]
+        smoke(new.folder, first, Supervisor(settings.state).log(program_name("small", old.digest)))
+    assert stack.retire(settings, "small", new.digest) == [program_name("small", old.digest)]
     with pytest.raises(httpx.TransportError):
         _answers(first)
     assert _answers(address) == new.digest
@@ -139,7 +140,7 @@ def test_no_secret_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
     settings = Settings(state=tmp_path, tracking_url="postgresql://user:hunter2@db/mlflow")
     supervisor = Supervisor(tmp_path)
-    for program, _ in stack._servers(settings):
+    for program, _ in servers(settings):
         supervisor.put(program)
     assert len(supervisor.programs()) == 2
     for path in tmp_path.rglob("*.*"):

@@ -1,0 +1,80 @@
+"""What the local stack runs: the programs of its servers, and of a served release."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from tasks.foundation.settings import Settings
+from tasks.release.package import bento_folder
+from tasks.release.process import serve_command
+from tasks.release.results import Release
+from tasks.serve.service import ONLINE_MOMENT, ONLINE_REPOSITORY
+from tasks.serve.supervision import Program
+
+
+def program_name(case: str, digest: str) -> str:
+    return f"release-{case}-{digest[:12]}"
+
+
+def servers(settings: Settings) -> Sequence[tuple[Program, str]]:
+    """The servers that are ours to run, with the setting of each one's port."""
+    servers = []
+    if not settings.prefect_url:
+        root = f"http://{settings.host}:{settings.prefect_port}"
+        command = [sys.executable, "-m", "prefect", "server", "start", "--host", settings.host]
+        program = Program(
+            name="prefect",
+            command=[*command, "--port", str(settings.prefect_port)],
+            host=settings.host,
+            port=settings.prefect_port,
+            health="/api/health",
+            environment={"PREFECT_UI_API_URL": f"{root}/api", "PREFECT_API_URL": f"{root}/api"},
+            starts_with_supervisor=False,
+        )
+        servers.append((program, "DRIFTLINE_PREFECT_PORT"))
+    if not settings.tracking_url.startswith("http"):
+        program = Program(
+            name="mlflow",
+            command=[sys.executable, "-m", "tasks.serve.tracking_server", str(settings.mlflow_port)],
+            host=settings.host,
+            port=settings.mlflow_port,
+            health="/health",
+            starts_with_supervisor=False,
+        )
+        servers.append((program, "DRIFTLINE_MLFLOW_PORT"))
+    return servers
+
+
+def release_program(
+    settings: Settings, release: Release, port: int, online: Path | str | None, moment: datetime | None
+) -> Program:
+    name = program_name(release.case, release.digest)
+    home = settings.state / "supervisor" / "homes" / name
+    home.mkdir(parents=True, exist_ok=True)
+    variables = {
+        "BENTOML_HOME": str(home),  # of its own: a starting server empties the metrics of all others in its home
+        # one row is slower with more threads than one, a language model's answer faster
+        "OMP_NUM_THREADS": str(settings.threads if release.kind == "llm" else 1),
+        "PYTHONSAFEPATH": "1",  # the Bento's code answers, not that of the folder it is started in
+    }
+    if online:
+        variables[ONLINE_REPOSITORY] = str(online)
+    if moment:
+        variables[ONLINE_MOMENT] = moment.isoformat()
+    bento = bento_folder(settings.state / "bentoml", release.bento)
+    return Program(
+        name=name,
+        command=serve_command(bento, settings.host, port),
+        host=settings.host,
+        port=port,
+        health="/readyz",
+        environment=variables,
+    )
+
+
+def on_port(program: Program, port: int) -> Program:
+    command = [*program.command[:-1], str(port)]
+    return program.model_copy(update={"port": port, "command": command})
