@@ -93,7 +93,7 @@ def measure(way: str, steps: int, threads: int, at: str) -> dict[str, Any]:
 def work_of(steps: int, threads: int, state: Path) -> tuple[Any, Any]:
     """The tuning that all ways follow."""
     from tasks.data.checkpoint import open_base
-    from tasks.data.config import Answer, Model, Prompt
+    from tasks.data.config import Answer, Model, Prompt, Talk
     from tasks.train.config import Lora, Serving, Sft, Stages, Tuning
     from tasks.train.language import arithmetic
     from tasks.train.work import Work
@@ -109,8 +109,11 @@ def work_of(steps: int, threads: int, state: Path) -> tuple[Any, Any]:
     )
     work = Work(
         base=open_base(Model(source=MODEL), Path(), state),
-        prompt=Prompt(system=SYSTEM, baseline="{schema}"),
-        answer=Answer(json_schema={"type": "object"}),
+        talk=Talk(
+            prompt=Prompt(system=SYSTEM, baseline="{schema}"),
+            answer=Answer(json_schema={"type": "object"}),
+            context=1024,
+        ),
         tuning=Tuning(lora=Lora(rank=RANK, alpha=ALPHA), stages=Stages(sft=stage), threads=threads),
         serving=Serving(answer_tokens=8),
         precision=arithmetic("bf16"),

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from tasks.data.config import Answer, Data, Model, Pairs, Prompt
+from tasks.data.config import Answer, Data, Model, Pairs, Prompt, Talk
 from tasks.evaluate.config import Evaluate, Judging
 from tasks.features.config import Features
 from tasks.foundation.config import Section
@@ -65,6 +65,10 @@ class LanguageCase(Case):
     train: Tuning
     serve: Serving = Serving()
     evaluate: Judging
+
+    @property
+    def talk(self) -> Talk:
+        return Talk(prompt=self.prompt, answer=self.answer, context=self.model.context)
 
 
 KINDS: dict[str, type[TabularCase] | type[LanguageCase]] = {"tabular": TabularCase, "llm": LanguageCase}

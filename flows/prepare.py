@@ -26,18 +26,5 @@ def prepare_steps(run: Opened) -> Snapshot:
     checked = [check_source(name, case.name, sources, landings, run.as_of, here.state) for name in sources]
     if isinstance(case, LanguageCase):
         base = open_model(case.model, case.folder, here.state)
-        checked.append(
-            curate_pairs(
-                case.name,
-                case.pairs,
-                case.answer,
-                case.prompt,
-                base,
-                case.model.context,
-                sources,
-                checked,
-                run.as_of,
-                here.state,
-            )
-        )
+        checked.append(curate_pairs(case.name, case.pairs, case.talk, base, sources, checked, run.as_of, here.state))
     return take_snapshot(case.name, run.as_of, checked, here.state, here.remote)

@@ -57,15 +57,4 @@ def seal_steps(run: Opened, trained: Trained) -> Path:
     if isinstance(case, TabularCase):
         return seal_table_release(candidate, verdict, case.target, run.lineage, snapshot, state)
     base = open_model(case.model, case.folder, state)
-    return seal_language_release(
-        candidate,
-        verdict,
-        base,
-        case.prompt,
-        case.answer,
-        case.serve,
-        case.model.context,
-        run.lineage,
-        snapshot,
-        state,
-    )
+    return seal_language_release(candidate, verdict, base, case.talk, case.serve, run.lineage, snapshot, state)

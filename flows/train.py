@@ -65,29 +65,16 @@ def fit_and_judge(
 def tune_and_judge(
     run: Opened, case: LanguageCase, snapshot: Snapshot, champion: Release | None
 ) -> tuple[Candidate, Verdict]:
-    state, tracking, context = run.settings.state, run.settings.tracking, case.model.context
+    state, tracking = run.settings.state, run.settings.tracking
     base = open_model(case.model, case.folder, state)
     candidate = tune_candidate(
-        case.name,
-        run.as_of,
-        snapshot,
-        base,
-        case.prompt,
-        case.answer,
-        case.train,
-        case.serve,
-        context,
-        state,
-        run.lineage,
-        tracking,
+        case.name, run.as_of, snapshot, base, case.talk, case.train, case.serve, state, run.lineage, tracking
     )
     verdict = judge_tuned(
         candidate,
         base,
-        case.prompt,
-        case.answer,
+        case.talk,
         case.serve,
-        context,
         case.evaluate,
         case.train.threads,
         state,

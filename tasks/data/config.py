@@ -109,6 +109,14 @@ class Prompt(Section):
     few_shot: int = Field(5, ge=1, le=32, description="Examples from the training pairs that the base is also shown.")
 
 
+class Talk(Section):
+    """All that is said to a model before a message, and what it may answer."""
+
+    prompt: Prompt
+    answer: Answer
+    context: int = Field(ge=64, description="Tokens of question and answer together.")
+
+
 class Intent(Section):
     """One kind of message: rows of facts, wordings that they fill, and the answer that is right."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.data.card import write_card
-from tasks.data.config import Answer, Expectation, Pairs, Prompt, Source
+from tasks.data.config import Answer, Expectation, Pairs, Source, Talk
 from tasks.data.pairs import Form, Pair, write_pairs
 from tasks.data.quarantine import quote, scan, text
 from tasks.data.results import Base, Checked, Validation
@@ -55,10 +55,8 @@ def check_pairs(pairs: Pairs, answer: Answer, sources: Mapping[str, Source]) -> 
 def curate(
     case: str,
     pairs: Pairs,
-    answer: Answer,
-    prompt: Prompt,
+    talk: Talk,
     base: Base,
-    context: int,
     sources: dict[str, Source],
     checked: list[Checked],
     as_of: datetime,
@@ -69,11 +67,12 @@ def curate(
     checked: the validated batches of the sources, which the SQL of the templates runs over.
     Raises: CaseError for templates that don't render; DataError for pairs that leak, are too long, or fail validation.
     """
+    answer, context, system = talk.answer, talk.context, talk.prompt.system
     check_pairs(pairs, answer, sources)
     inputs = {c.source: {name: file_digest(path) for name, path in sorted(c.files.items())} for c in checked}
     tokenizer = base.folder / "tokenizer.json"
     first_held_out = (as_of - pairs.held_out_days).date().isoformat()  # all that depends on the as-of itself
-    asked = [pairs.digest, answer.digest, prompt.system, file_digest(tokenizer), context, first_held_out]
+    asked = [pairs.digest, answer.digest, system, file_digest(tokenizer), context, first_held_out]
     home = state / NAME / case / digest_of([inputs, *asked])[:20]
     with contextlib.suppress(OSError, ValueError):
         kept = Checked.model_validate_json((home / "checked.json").read_text(encoding="utf-8"))
@@ -81,7 +80,7 @@ def curate(
             return kept
     with _tables(checked) as db:
         splits, notes = make_splits(db, pairs, answer, as_of)
-    splits = _measure(splits, prompt.system, _counter(tokenizer), context)
+    splits = _measure(splits, system, _counter(tokenizer), context)
     with scratch(state / NAME / case) as folder:
         work = Path(folder)
         validation = _validate(case, splits, pairs, context, as_of, state, work)

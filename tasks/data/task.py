@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from tasks.data.config import Answer, Model, Pairs, Prompt, Source
+from tasks.data.config import Model, Pairs, Source, Talk
 from tasks.data.results import Base, Checked, Snapshot
 from tasks.data.sources import Landing
 from tasks.foundation.task import show_link, show_table, stage
@@ -51,10 +51,8 @@ def open_model(model: Model, folder: Path, state: Path) -> Base:
 def curate_pairs(
     case: str,
     pairs: Pairs,
-    answer: Answer,
-    prompt: Prompt,
+    talk: Talk,
     base: Base,
-    context: int,
     sources: dict[str, Source],
     checked: list[Checked],
     as_of: datetime,
@@ -63,7 +61,7 @@ def curate_pairs(
     """Make or read instruction pairs, free them of duplicates and personal data, split and validate them."""
     from tasks.data.curate import curate
 
-    curated = curate(case, pairs, answer, prompt, base, context, sources, checked, as_of, state)
+    curated = curate(case, pairs, talk, base, sources, checked, as_of, state)
     show_link(f"{case}-pairs", curated.files["train"].parent / "card.md", "Data card of the pairs")
     return curated
 

@@ -98,7 +98,7 @@ def scores_of(scored: pd.DataFrame) -> list[Score]:
 
 def converse(messages: str, system: str, shown: Sequence[Shown] = ()) -> Conversation:
     """A pair's messages under a system prompt, after examples if they are shown."""
-    examples = [turn for asked, said in shown for turn in (turn(USER, asked), turn(MODEL, said))]
+    examples = [each for asked, said in shown for each in (turn(USER, asked), turn(MODEL, said))]
     return [turn(SYSTEM, system), *examples, *json.loads(messages)]
 
 

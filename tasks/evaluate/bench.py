@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.data.config import Answer, Prompt
+from tasks.data.config import Talk
 from tasks.data.results import Base
 from tasks.evaluate.answering import Shown, ask, converse, examples_of, score, spread
 from tasks.evaluate.reference import likelihoods, perplexity
@@ -32,10 +32,8 @@ class Bench:
 
     pairs: Path
     base: Base
-    prompt: Prompt
-    answer: Answer
+    talk: Talk
     serving: Serving
-    context: int
     threads: int
     state: Path
 
@@ -52,11 +50,11 @@ class Bench:
     @cached_property
     def shown(self) -> list[Shown]:
         """Examples for the base that is shown some."""
-        return examples_of(_read(self.pairs / "train.parquet"), self.prompt.few_shot)
+        return examples_of(_read(self.pairs / "train.parquet"), self.talk.prompt.few_shot)
 
     @cached_property
     def scorer(self) -> Scorer:
-        return Scorer(self.answer.json_schema, self.answer.stated, self.answer.abstain)
+        return Scorer(self.talk.answer.json_schema, self.talk.answer.stated, self.talk.answer.abstain)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -84,13 +82,13 @@ class Bench:
 
         Raises: DataError when the model or a message can't be read; Unavailable when the engine ends.
         """
-        told = self.prompt.system if system is None else system
+        told = self.talk.prompt.system if system is None else system
         asked = [converse(each, told, shown) for each in pairs["messages"]]
-        context = self.context
+        context = self.talk.context
         if system is not None:  # a baseline's prompt is longer than what is served has to read
             longest = max(len(self._encode(each, told, shown, "").prompt) for each in pairs["messages"])
             context = min(self.base.context, max(context, longest + self.serving.answer_tokens + 8))
-        schema = self.answer.json_schema if constrained else None
+        schema = self.talk.answer.json_schema if constrained else None
         with step(f"ask {variant.replace('_', ' ')}") as telling:
             replies, timing = ask(model, asked, self.serving, context, self.threads, self.state, schema)
             scored = score(pairs, replies, self.scorer, variant)

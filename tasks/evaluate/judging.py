@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.data.checkpoint import GGUF
-from tasks.data.config import Answer, Prompt
+from tasks.data.config import Talk
 from tasks.data.results import Base
 from tasks.evaluate.answering import baseline_prompt, wrong_answers
 from tasks.evaluate.bench import Bench
@@ -41,10 +41,8 @@ TIMINGS = ("latency_p50_ms", "cost_per_1k_answers")
 def judge_answers(
     candidate: Candidate,
     base: Base,
-    prompt: Prompt,
-    answer: Answer,
+    talk: Talk,
     serving: Serving,
-    context: int,
     config: Judging,
     threads: int,
     state: Path,
@@ -64,7 +62,7 @@ def judge_answers(
         {
             "candidate": [candidate.run_id, candidate.weights_digest, candidate.data_digest],
             "base": [base.digest, base.template_digest],
-            "asked": [prompt.digest, answer.digest, serving.digest, context],
+            "asked": [talk.digest, serving.digest],
             "gates": config.digest,
             "code": [file_digest(path) for path in (*sorted(here.glob("*.py")), here.parent / "train" / "answers.py")],
             "champion": [champion_digest, file_digest(rival) if rival and rival.is_file() else None, rival is not None],
@@ -75,14 +73,14 @@ def judge_answers(
         return stored
     require_run(candidate, tracking)
 
-    bench = Bench(candidate.frame, base, prompt, answer, serving, context, threads, state)
+    bench = Bench(candidate.frame, base, talk, serving, threads, state)
     price, few = config.cpu_price_per_hour, bench.some(BASELINE)
     served, timing = bench.answers("served", candidate.folder / SERVED, bench.questions)
     constrained, under = bench.answers("constrained", candidate.folder / SERVED, few, constrained=True)
     likely, unlikely = _try(
-        lambda: bench.perplexities(candidate.folder / "adapter", {"served": (prompt.system, [])})["served"]
+        lambda: bench.perplexities(candidate.folder / "adapter", {"served": (talk.prompt.system, [])})["served"]
     )
-    told = baseline_prompt(prompt, answer)
+    told = baseline_prompt(talk.prompt, talk.answer)
     prompts = {"zero_shot": (told, []), "few_shot": (told, bench.shown)}
     baselines = {
         name: bench.answers(name, base.folder / GGUF, few, system, shown) for name, (system, shown) in prompts.items()
@@ -204,10 +202,10 @@ def _parity(bench: Bench, folder: Path, bound: float) -> Parity:
             bench.base,
             folder / "adapter",
             folder / SERVED,
-            bench.prompt.system,
+            bench.talk.prompt.system,
             golden,
             bench.serving,
-            bench.context,
+            bench.talk.context,
             bench.threads,
             bound,
         )

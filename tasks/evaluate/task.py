@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.data.config import Answer, Prompt
+from tasks.data.config import Talk
 from tasks.data.results import Base
 from tasks.evaluate.config import Evaluate, Judging
 from tasks.evaluate.report import explain
@@ -50,10 +50,8 @@ def judge_candidate(
 def judge_tuned(
     candidate: Candidate,
     base: Base,
-    prompt: Prompt,
-    answer: Answer,
+    talk: Talk,
     serving: Serving,
-    context: int,
     config: Judging,
     threads: int,
     state: Path,
@@ -64,20 +62,7 @@ def judge_tuned(
     """Hold the candidate's answers on the frozen evaluation pairs against every gate, the base and the champion."""
     from tasks.evaluate.judging import judge_answers
 
-    verdict = judge_answers(
-        candidate,
-        base,
-        prompt,
-        answer,
-        serving,
-        context,
-        config,
-        threads,
-        state,
-        tracking,
-        champion,
-        champion_digest,
-    )
+    verdict = judge_answers(candidate, base, talk, serving, config, threads, state, tracking, champion, champion_digest)
     _show(candidate.case, verdict)
     return verdict
 

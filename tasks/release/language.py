@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tasks.data.config import Answer, Prompt
+from tasks.data.config import Talk
 from tasks.data.results import Base
 from tasks.evaluate.results import Verdict
 from tasks.foundation.config import digest_of
@@ -23,9 +23,7 @@ PACKAGES = ("mlflow", "bentoml", "xllamacpp", "gguf", "torch", "transformers", "
 GOLDEN = 8
 
 
-def language_parts(
-    candidate: Candidate, verdict: Verdict, base: Base, prompt: Prompt, answer: Answer, serving: Serving, context: int
-) -> Parts:
+def language_parts(candidate: Candidate, verdict: Verdict, base: Base, talk: Talk, serving: Serving) -> Parts:
     """Served weights, adapter, tokenizer, chat template, system prompt and schema, and golden conversations.
 
     Raises: DriftlineError when the adapter is not the one that was trained.
@@ -36,22 +34,22 @@ def language_parts(
     return Parts(
         sealed={
             "base": {"source": base.source, "digest": base.digest, "template": base.template_digest},
-            "answer": answer.model_dump(mode="json"),
+            "answer": talk.answer.model_dump(mode="json"),
             "serving": serving.model_dump(mode="json"),
-            "context": context,
+            "context": talk.context,
         },
-        golden=_golden(verdict, base, prompt),
+        golden=_golden(verdict, base, talk.prompt.system),
         files={
             **{name: candidate.folder / name for name in (WEIGHTS, *ADAPTER)},
             **{name: base.folder / name for name in TOKENIZER},
-            TOLD: prompt.system,
-            SCHEMA: json.dumps(answer.json_schema, indent=1, ensure_ascii=False),
+            TOLD: talk.prompt.system,
+            SCHEMA: json.dumps(talk.answer.json_schema, indent=1, ensure_ascii=False),
         },
         packages=PACKAGES,
     )
 
 
-def _golden(verdict: Verdict, base: Base, prompt: Prompt) -> list[dict[str, Any]]:
+def _golden(verdict: Verdict, base: Base, system: str) -> list[dict[str, Any]]:
     """Conversations with the token ids that they are rendered to, and what was answered; right answers first."""
     import pandas as pd
     from transformers import AutoTokenizer
@@ -63,7 +61,7 @@ def _golden(verdict: Verdict, base: Base, prompt: Prompt) -> list[dict[str, Any]
     tokenizer: Any = AutoTokenizer.from_pretrained(str(base.folder))
     golden = []
     for row in served.head(GOLDEN).to_dict("records"):
-        messages = [turn(SYSTEM, prompt.system), *json.loads(row["messages"])]
+        messages = [turn(SYSTEM, system), *json.loads(row["messages"])]
         ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
         golden.append({"example_id": row["pair_id"], "messages": messages, "tokens": list(ids), "answer": row["text"]})
     return golden

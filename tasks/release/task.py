@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.data.config import Answer, Prompt
+from tasks.data.config import Talk
 from tasks.data.results import Base, Snapshot
 from tasks.evaluate.results import Verdict
 from tasks.foundation.errors import GateFailed, InputError
@@ -74,10 +74,8 @@ def seal_language_release(
     candidate: Candidate,
     verdict: Verdict,
     base: Base,
-    prompt: Prompt,
-    answer: Answer,
+    talk: Talk,
     serving: Serving,
-    context: int,
     lineage: dict[str, str],
     snapshot: Snapshot,
     state: Path,
@@ -87,7 +85,7 @@ def seal_language_release(
     from tasks.release.language import language_parts
     from tasks.release.seal import seal
 
-    parts = language_parts(candidate, verdict, base, prompt, answer, serving, context)
+    parts = language_parts(candidate, verdict, base, talk, serving)
     return seal(candidate, verdict, parts, "llm", lineage, state, snapshot_pointer=pointer(snapshot.path))
 
 

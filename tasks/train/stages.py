@@ -102,7 +102,7 @@ def preference_pairs(wanted: int, work: Work, model: Any, folder: Path) -> list[
         return json.loads(path.read_text(encoding="utf-8"))
     given = [row for row in work.train if row["rejected"]]
     pairs = [{"prompt": work.turns(r), "chosen": r["answer"], "rejected": r["rejected"]} for r in given[:wanted]]
-    scorer = scorer_of(work.answer)
+    scorer = scorer_of(work.talk.answer)
     chance = random.Random(work.tuning.seed)
     rows = [] if given else chance.sample(work.train, len(work.train)) * 2  # each message twice at most
     for start in range(0, min(len(rows), 8 * wanted), 32):
@@ -137,7 +137,7 @@ def _reward(stage: Reward, work: Work, model: Any, watch: Any) -> Any | None:
         "message": [message_of(row["messages"]) for row in rows],
     }
     by_model = stage.reward == "model"
-    paid = _reward_model(stage, work, model) if by_model else verifiable(scorer_of(work.answer))
+    paid = _reward_model(stage, work, model) if by_model else verifiable(scorer_of(work.talk.answer))
     if paid is None:
         return None
     configs, trainers = {"grpo": GRPOConfig, "rloo": RLOOConfig}, {"grpo": GRPOTrainer, "rloo": RLOOTrainer}

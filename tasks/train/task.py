@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from tasks.data.config import Answer, Prompt
+from tasks.data.config import Talk
 from tasks.data.results import Base, Snapshot
 from tasks.features.results import Frame
 from tasks.foundation.task import stage
@@ -37,11 +37,9 @@ def tune_candidate(
     as_of: datetime,
     snapshot: Snapshot,
     base: Base,
-    prompt: Prompt,
-    answer: Answer,
+    talk: Talk,
     tuning: Tuning,
     serving: Serving,
-    context: int,
     state: Path,
     lineage: dict[str, str],
     tracking: Tracking,
@@ -50,6 +48,4 @@ def tune_candidate(
     from tasks.train.tune import tune
 
     pairs = snapshot.path / "pairs"
-    return tune(
-        case, as_of, pairs, snapshot.digest, base, prompt, answer, tuning, serving, context, state, lineage, tracking
-    )
+    return tune(case, as_of, pairs, snapshot.digest, base, talk, tuning, serving, state, lineage, tracking)

@@ -27,7 +27,7 @@ class Teller:
 
     def __init__(self, client: MlflowClient, run_id: str, work: Work) -> None:
         self._client, self._run, self._work = client, run_id, work
-        self._scorer = scorer_of(work.answer)
+        self._scorer = scorer_of(work.talk.answer)
         self._metrics: list[Any] = []
         self._written = 0.0
 

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.data.config import Answer, Prompt
+from tasks.data.config import Talk
 from tasks.data.pack import write_gguf
 from tasks.data.results import Base
 from tasks.foundation.config import digest_of
@@ -51,11 +51,9 @@ def tune(
     pairs: Path,
     data_digest: str,
     base: Base,
-    prompt: Prompt,
-    answer: Answer,
+    talk: Talk,
     tuning: Tuning,
     serving: Serving,
-    context: int,
     state: Path,
     lineage: Mapping[str, str],
     tracking: Tracking | None = None,
@@ -68,14 +66,14 @@ def tune(
     import torch
 
     precision = arithmetic(tuning.precision)
-    definitions = digest_of([prompt.digest, answer.digest, base.template_digest])
+    definitions = digest_of([talk.prompt.digest, talk.answer.digest, base.template_digest])
     key = digest_of(
         {
             "case": case,
             "data": data_digest,
             "base": base.digest,
             "definitions": definitions,
-            "config": [tuning.digest, serving.digest, context],
+            "config": [tuning.digest, serving.digest, talk.context],
             "arithmetic": [precision, torch.cuda.is_available()],
             "packages": [version(name) for name in PACKAGES],
             "code": [file_digest(path) for path in sorted(Path(__file__).parent.glob("*.py"))],
@@ -91,8 +89,7 @@ def tune(
     rows = {name: read_pairs(pairs / f"{name}.parquet") for name in ("train", "validation", "evaluation")}
     work = Work(
         base=base,
-        prompt=prompt,
-        answer=answer,
+        talk=talk,
         tuning=tuning,
         serving=serving,
         precision=precision,
@@ -100,7 +97,7 @@ def tune(
         validation=rows["validation"],
         folder=state / "tuning" / case / key[:16],
     )
-    _check_lengths(work, rows, min(tuning.max_tokens, context))
+    _check_lengths(work, rows, min(tuning.max_tokens, talk.context))
     foreseen = check_fit(
         base, tuning, precision, work.examples(work.train), steps_of(tuning.stages.sft, len(work.train))
     )

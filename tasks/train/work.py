@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tasks.data.config import Answer, Prompt
+from tasks.data.config import Talk
 from tasks.data.results import Base
 from tasks.foundation.errors import CaseError
 from tasks.foundation.talk import SYSTEM, turn
@@ -25,8 +25,7 @@ class Work:
     """What every stage of one tuning is given."""
 
     base: Base
-    prompt: Prompt
-    answer: Answer
+    talk: Talk
     tuning: Tuning
     serving: Serving
     precision: Precision
@@ -40,15 +39,15 @@ class Work:
 
     def examples(self, rows: Rows) -> list[Example]:
         """Pairs as token ids."""
-        return [encode(self.tokenizer, self.prompt.system, row["messages"], row["answer"]) for row in rows]
+        return [encode(self.tokenizer, self.talk.prompt.system, row["messages"], row["answer"]) for row in rows]
 
     def turns(self, row: dict[str, Any]) -> list[dict[str, str]]:
         """A row's message behind the system prompt."""
-        return [turn(SYSTEM, self.prompt.system), *row["messages"]]
+        return [turn(SYSTEM, self.talk.prompt.system), *row["messages"]]
 
     def answers(self, model: Any, rows: Rows, temperature: float = 0.0, seed: int = 0) -> list[str]:
         """What the model says to these rows."""
-        prompts = [render(self.tokenizer, self.prompt.system, row["messages"]) for row in rows]
+        prompts = [render(self.tokenizer, self.talk.prompt.system, row["messages"]) for row in rows]
         return generate(
             model,
             self.tokenizer,

@@ -11,7 +11,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.data.config import Answer, Pairs, Prompt, Source
+from tasks.data.config import Answer, Pairs, Prompt, Source, Talk
 from tasks.data.curate import curate
 from tasks.data.pairs import Pair
 from tasks.data.results import Base, Checked, Validation
@@ -86,8 +86,9 @@ class Shop:
     def curate(self, state: str = "state", context: int = 512, **pairs) -> Checked:
         of = Pairs.model_validate({"train": 40, "validation": 10, "evaluation": 16, **pairs})
         prompt = Prompt(system="Answer in JSON.", baseline="{schema}")
+        talk = Talk(prompt=prompt, answer=ANSWER, context=context)
         place = self.folder / state
-        return curate("shop", of, ANSWER, prompt, self.base, context, self.sources, self.checked, AS_OF, place)
+        return curate("shop", of, talk, self.base, self.sources, self.checked, AS_OF, place)
 
 
 def _write_tokenizer(path: Path) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from tasks.data.checkpoint import GGUF
-from tasks.data.config import Answer, Prompt
+from tasks.data.config import Answer, Prompt, Talk
 from tasks.data.pack import write_gguf
 from tasks.evaluate import judging
 from tasks.evaluate.config import AnswerMetric, ChampionGate, Judging
@@ -36,6 +36,7 @@ pytestmark = pytest.mark.xdist_group("judging")  # what they share is made once
 
 PROMPT = Prompt(system=SYSTEM, baseline="Answer by this schema: {schema}", few_shot=2)
 ANSWER = Answer(json_schema={"enum": ["find", "status"]}, abstain={"function": "none"}, stated=("origin", "flight"))
+TALK = Talk(prompt=PROMPT, answer=ANSWER, context=512)
 SERVING = Serving(slots=2, answer_tokens=20)
 STRICT: dict[str, Any] = {
     "bounds": [{"metric": "exact_match", "at_least": 0.5}, {"metric": "latency_p50_ms", "at_most": 60_000}],
@@ -76,7 +77,7 @@ def untuned(tmp_path_factory: pytest.TempPathFactory, state: Path) -> Candidate:
 def judged(candidate: Candidate, state: Path, gates: dict[str, Any], **more: Any) -> Verdict:
     tracking = Tracking.under(state)
     config = Judging.model_validate(gates)
-    return judge_answers(candidate, smollm_base(), PROMPT, ANSWER, SERVING, 512, config, 1, state, tracking, **more)
+    return judge_answers(candidate, smollm_base(), TALK, SERVING, config, 1, state, tracking, **more)
 
 
 def named(verdict: Verdict, name: str) -> Criterion:

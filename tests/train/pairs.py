@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.data.config import Answer, Prompt
+from tasks.data.config import Answer, Prompt, Talk
 from tasks.data.results import Base
 from tasks.foundation.files import file_digest, whole
 from tasks.train.config import Serving, Tuning
@@ -94,11 +94,13 @@ def tuned(state: Path, base: Base, pairs: Path, stages: dict[str, Any], **change
         pairs=pairs,
         data_digest="0f.dir",
         base=base,
-        prompt=Prompt(system=SYSTEM, baseline="{schema}"),
-        answer=Answer(json_schema=SCHEMA, abstain={"function": "none"}, stated=("origin", "destination", "flight")),
+        talk=Talk(
+            prompt=Prompt(system=SYSTEM, baseline="{schema}"),
+            answer=Answer(json_schema=SCHEMA, abstain={"function": "none"}, stated=("origin", "destination", "flight")),
+            context=1024,
+        ),
         tuning=Tuning.model_validate({"stages": stages, "threads": 1, **changes}),
         serving=Serving(answer_tokens=12),
-        context=1024,
         state=state,
         lineage={"commit": "none"},
     )
