@@ -13,12 +13,11 @@ from tasks.data.results import Base
 from tasks.evaluate.answering import Shown, ask, converse, examples_of, score, spread
 from tasks.evaluate.reference import likelihoods, perplexity
 from tasks.foundation.config import digest_of
-from tasks.foundation.errors import DataError
 from tasks.foundation.files import file_digest, write_text
 from tasks.foundation.progress import step
 from tasks.train.answers import Scorer
 from tasks.train.config import Serving
-from tasks.train.language import ADAPTER, Example, encode, open_tokenizer
+from tasks.train.language import ADAPTER, Example, encode, open_tokenizer, table_of_pairs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +41,7 @@ class Bench:
         """Ordinary pairs, and the unsafe ones, marked as such."""
         import pandas as pd
 
-        sets = [_read(self.pairs / "evaluation.parquet").assign(unsafe=False)]
+        sets = [table_of_pairs(self.pairs / "evaluation.parquet").assign(unsafe=False)]
         if (self.pairs / "safety.parquet").is_file():
             sets.append(pd.read_parquet(self.pairs / "safety.parquet").assign(unsafe=True))
         return pd.concat([each for each in sets if len(each)], ignore_index=True)
@@ -50,7 +49,7 @@ class Bench:
     @cached_property
     def shown(self) -> list[Shown]:
         """Examples for the base that is shown some."""
-        return examples_of(_read(self.pairs / "train.parquet"), self.talk.prompt.few_shot)
+        return examples_of(table_of_pairs(self.pairs / "train.parquet"), self.talk.prompt.few_shot)
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -130,18 +129,3 @@ class Bench:
     def _encode(self, messages: str, system: str, shown: Sequence[Shown], answer: str) -> Example:
         _, *turns = converse(messages, system, shown)
         return encode(self.tokenizer, system, turns, answer)
-
-
-def _read(file: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    rows = pd.read_parquet(file) if file.is_file() else pd.DataFrame()
-    if rows.empty:
-        raise DataError(
-            f"There are no {file.stem} pairs.",
-            where=str(file),
-            found="no rows" if file.is_file() else "no such file",
-            allowed="at least one pair",
-            todo="Make more pairs: see the case's pairs section.",
-        )
-    return rows

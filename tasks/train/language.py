@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.data.results import Base
 from tasks.foundation.errors import CaseError, DataError
 from tasks.foundation.talk import MODEL, SYSTEM, turn
 from tasks.train.config import Lora
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Precision = Literal["bf16", "fp32"]
 ADAPTER = "adapter_model.safetensors"
@@ -87,10 +90,19 @@ def read_pairs(file: Path) -> list[dict[str, Any]]:
 
     Raises: DataError when it is missing or empty.
     """
+    rows = table_of_pairs(file).to_dict("records")
+    return [{**{str(k): v for k, v in row.items()}, "messages": json.loads(row["messages"])} for row in rows]
+
+
+def table_of_pairs(file: Path) -> pd.DataFrame:
+    """A file of pairs as it is.
+
+    Raises: DataError when it is missing or empty.
+    """
     import pandas as pd
 
-    rows = pd.read_parquet(file).to_dict("records") if file.is_file() else []
-    if not rows:
+    rows = pd.read_parquet(file) if file.is_file() else pd.DataFrame()
+    if rows.empty:
         raise DataError(
             f"There are no {file.stem} pairs.",
             where=str(file),
@@ -98,7 +110,7 @@ def read_pairs(file: Path) -> list[dict[str, Any]]:
             allowed="at least one pair",
             todo="Make more pairs: see the case's pairs section.",
         )
-    return [{**{str(k): v for k, v in row.items()}, "messages": json.loads(row["messages"])} for row in rows]
+    return rows
 
 
 def arithmetic(asked: Precision) -> Precision:
