@@ -22,6 +22,7 @@ from tasks.train.language import ADAPTER, Example, encode, open_tokenizer, table
 if TYPE_CHECKING:
     import pandas as pd
 
+UNSAFE = 25  # unsafe prompts among some of the questions
 LIKELY = 100  # pairs whose right answers perplexity is taken of
 
 
@@ -60,12 +61,12 @@ class Bench:
         return open_tokenizer(self.base)
 
     def some(self, count: int) -> pd.DataFrame:
-        """Fewer of them, a quarter as many unsafe as ordinary ones."""
+        """Fewer of them, and a few of the unsafe ones."""
         import pandas as pd
 
         unsafe = self.questions["unsafe"]
         return pd.concat(
-            [spread(self.questions[~unsafe], count), spread(self.questions[unsafe], count // 4)], ignore_index=True
+            [spread(self.questions[~unsafe], count), spread(self.questions[unsafe], UNSAFE)], ignore_index=True
         )
 
     def answers(

@@ -33,7 +33,8 @@ Found = TypeVar("Found")
 
 SERVED, UNQUANTIZED, SYSTEM = "model.gguf", "model.f16.gguf", "system.txt"  # in the folder of a candidate or release
 COMPARED = 200  # pairs on which the served and the unquantised weights are compared
-BASELINE = 100  # pairs that the untuned base is asked, and the tuned model under the schema's constraint
+BASELINE = 300  # pairs that the untuned base is asked
+CONSTRAINED = 100  # pairs that the tuned model is asked under the schema's constraint
 GOLDEN = 8  # prompts of the parity gate
 TIMINGS = ("latency_p50_ms", "cost_per_1k_answers")
 
@@ -76,7 +77,9 @@ def judge_answers(
     bench = Bench(candidate.frame, base, talk, serving, threads, state)
     price, few = config.cpu_price_per_hour, bench.some(BASELINE)
     served, timing = bench.answers("served", candidate.folder / SERVED, bench.questions)
-    constrained, under = bench.answers("constrained", candidate.folder / SERVED, few, constrained=True)
+    constrained, under = bench.answers(
+        "constrained", candidate.folder / SERVED, bench.some(CONSTRAINED), constrained=True
+    )
     likely, unlikely = _try(
         lambda: bench.perplexities(candidate.folder / "adapter", {"served": (talk.prompt.system, [])})["served"]
     )

@@ -134,6 +134,12 @@ class Tuning(Section):
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     threads: int = Field(2, ge=1, le=256)
 
+    def up_to(self, stage: str) -> Tuning:
+        """The same without the stages after this one."""
+        names = list(Stages.model_fields)
+        later = dict.fromkeys(names[names.index(stage) + 1 :])
+        return self.model_copy(update={"stages": self.stages.model_copy(update=later)})
+
 
 class Serving(Section):
     """How the tuned model answers, when it is judged and when it is served, by llama.cpp on CPUs."""

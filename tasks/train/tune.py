@@ -8,6 +8,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -67,18 +68,17 @@ def tune(
 
     precision = arithmetic(tuning.precision)
     definitions = digest_of([talk.prompt.digest, talk.answer.digest, base.template_digest])
-    key = digest_of(
-        {
-            "case": case,
-            "data": data_digest,
-            "base": base.digest,
-            "definitions": definitions,
-            "config": [tuning.digest, serving.digest, talk.context],
-            "arithmetic": [precision, torch.cuda.is_available()],
-            "packages": [version(name) for name in PACKAGES],
-            "code": [file_digest(path) for path in sorted(Path(__file__).parent.glob("*.py"))],
-        }
-    )
+    inputs = {
+        "case": case,
+        "data": data_digest,
+        "base": base.digest,
+        "definitions": definitions,
+        "lengths": [talk.context, serving.answer_tokens],
+        "arithmetic": [precision, torch.cuda.is_available()],
+        "packages": [version(name) for name in PACKAGES],
+        "code": [file_digest(path) for path in sorted(Path(__file__).parent.glob("*.py"))],
+    }
+    key = digest_of([inputs, tuning.digest, serving.digest])
     folder = state / "candidates" / case / key[:16]
     place = tracking or Tracking.under(state)
     client = client_of(place)
@@ -95,7 +95,7 @@ def tune(
         precision=precision,
         train=rows["train"],
         validation=rows["validation"],
-        folder=state / "tuning" / case / key[:16],
+        folder=state / "tuning" / case,
     )
     _check_lengths(work, rows, min(tuning.max_tokens, talk.context))
     foreseen = check_fit(
@@ -114,7 +114,9 @@ def tune(
         adapter: Path | None = None
         for name, stage in tuning.stages:
             if stage is not None:
-                adapter = _run_stage(name, stage, work, adapter, client, experiment_id, run_id, key, tags)
+                so_far = digest_of([inputs, tuning.up_to(name).digest])  # other tunings that begin alike share it
+                mine = replace(work, folder=work.folder / so_far[:16])
+                adapter = _run_stage(name, stage, mine, adapter, client, experiment_id, run_id, so_far, tags)
         assert adapter is not None  # sft is never left out
         shutil.copytree(adapter, out / "adapter")
         with step("merge and write GGUF"), scratch(work.folder) as place_for:
@@ -140,7 +142,8 @@ def tune(
         log(client, run_id, tags={"driftline.weights_digest": candidate.weights_digest})
         log_adapter(client, experiment_id, run_id, out / "adapter", base, tags)
         (out / RECORD).write_text(candidate.model_dump_json(indent=2), encoding="utf-8")
-    shutil.rmtree(work.folder)
+    for checkpoint in work.folder.glob("*/*/checkpoint-*"):  # adapters stay: a tuning with one stage more begins there
+        shutil.rmtree(checkpoint)
     return candidate
 
 
@@ -161,6 +164,8 @@ def _run_stage(
     folder = work.folder / name
     done, best = folder / "adapter", folder / "best"
     if (done / ADAPTER).is_file():
+        with step(f"tune, {name}") as telling:
+            telling.figure = "learned before"
         return done
     mine = {**tags, "mlflow.parentRunId": parent, "driftline.stage": name}
     with run(client, experiment_id, f"{key}-{name}", name, mine) as run_id:

@@ -150,7 +150,7 @@ def test_a_killed_tuning_goes_on_to_the_same_bytes(
     whole = next(each for each in stage if each.info.status == "FINISHED")
     history = client_of(Tracking.under(state)).get_metric_history(whole.info.run_id, "loss")
     assert [point.step for point in history] == [1, 2, 3, 4, 5, 6]  # the steps before the kill are told, too
-    assert not list(state.glob("tuning/travel/*"))
+    assert not list(state.glob("tuning/travel/*/*/checkpoint-*"))
 
 
 def test_a_damaged_checkpoint_is_passed_over(
@@ -224,6 +224,19 @@ def test_all_stages_follow_each_other(tmp_path: Path, base: Base, pairs: Path, m
     assert "rewards/chosen" in children["preference"].data.metrics
     assert "reward" in children["reward"].data.metrics
     assert made.weights_digest
+
+
+def test_a_further_stage_begins_where_an_earlier_tuning_ended(
+    tmp_path: Path, base: Base, pairs: Path, undisturbed: Candidate
+) -> None:
+    """The same first stage is not learned again, and its adapter is not changed by what follows."""
+    state = shutil.copytree(undisturbed.folder.parents[2], tmp_path / "state")
+    more = {"preference": {"steps": 2, "batch": 4, "pairs": 8, "warmup": 0, "learning_rate": 1e-3}}
+    tuned(state, base, pairs, STAGES | more)
+    learned = [each.data.tags.get("driftline.stage") for each in runs(state)]
+    assert sorted(filter(None, learned)) == ["preference", "sft"]
+    kept = next(state.glob("tuning/travel/*/sft/adapter/adapter_model.safetensors"))
+    assert kept.read_bytes() == adapter(undisturbed)
 
 
 def test_pairs_that_are_too_long_are_named(tmp_path: Path, base: Base, pairs: Path) -> None:
