@@ -37,7 +37,7 @@ def main() -> None:
 
 def measure(months: Sequence[int], report: Report, json: Path | None) -> None:
     """Train as of each month's start, score the month after it, and print both policies beside the study."""
-    from flows.case import tabular
+    from flows.case import TabularCase
     from flows.entry import Request, opened
     from flows.prepare import prepare_steps
     from tasks.features.task import window_frame
@@ -46,7 +46,8 @@ def measure(months: Sequence[int], report: Report, json: Path | None) -> None:
     apply_environment(settings())
     with opened(Request(case=CASE, as_of=datetime(2014, 1, 2, tzinfo=UTC))) as end:
         year = prepare_steps(end)
-        section, state = tabular(end.case), end.settings.state
+        assert isinstance(end.case, TabularCase)
+        section, state = end.case, end.settings.state
         first = None
         for number, month in enumerate(months):
             start = datetime(2013, month, 1, tzinfo=UTC)
@@ -64,14 +65,15 @@ def measure(months: Sequence[int], report: Report, json: Path | None) -> None:
 
 
 def _trained(as_of: datetime) -> Candidate:
-    from flows.case import tabular
+    from flows.case import TabularCase
     from flows.entry import Request, opened
     from flows.prepare import prepare_steps
     from tasks.features.task import training_frame
     from tasks.train.task import train_candidate
 
     with opened(Request(case=CASE, as_of=as_of)) as run:
-        case, here = tabular(run.case), run.settings
+        assert isinstance(run.case, TabularCase)
+        case, here = run.case, run.settings
         frame = training_frame(case.features, case.target.column, case.evaluate.slices, prepare_steps(run), here.state)
         return train_candidate(case.name, as_of, frame, case.target, case.train, here.state, run.lineage, here.tracking)
 

@@ -11,12 +11,12 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from tasks.data.config import Answer, Data, Model, Pairs, Prompt, Talk
+from tasks.data.config import Answer, Data, Model, Pairs, Prompt, Talk, Traffic
 from tasks.evaluate.config import Evaluate, Judging
 from tasks.features.config import Features
 from tasks.foundation.config import Section
 from tasks.foundation.errors import CaseError
-from tasks.monitor.config import Monitor
+from tasks.monitor.config import AnswerMonitor, Monitor
 from tasks.train.config import Serving, Target, Train, Tuning
 
 
@@ -65,6 +65,8 @@ class LanguageCase(Case):
     train: Tuning
     serve: Serving = Serving()
     evaluate: Judging
+    traffic: Traffic = Traffic()
+    monitor: AnswerMonitor = AnswerMonitor()
 
     @property
     def talk(self) -> Talk:
@@ -72,22 +74,6 @@ class LanguageCase(Case):
 
 
 KINDS: dict[str, type[TabularCase] | type[LanguageCase]] = {"tabular": TabularCase, "llm": LanguageCase}
-
-
-def tabular(case: TabularCase | LanguageCase) -> TabularCase:
-    """The case, if it is one of a table.
-
-    Raises: CaseError.
-    """
-    if isinstance(case, TabularCase):
-        return case
-    raise CaseError(
-        "Language models can't be monitored yet, nor asked in batches.",
-        where=f"case {case.name}",
-        found=f"kind: {case.kind}",
-        allowed="kind: tabular",
-        todo=f"driftline chat {case.name} asks it one by one.",
-    )
 
 
 def names(cases: Path) -> list[str]:

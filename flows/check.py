@@ -36,9 +36,11 @@ def _check_table(case: TabularCase) -> str:
 
 def _check_language(case: LanguageCase) -> str:
     from tasks.data.curate import check_pairs
+    from tasks.data.traffic import check_traffic
     from tasks.evaluate.gates import check_gates
 
     check_pairs(case.pairs, case.answer, case.data.sources)
     check_gates(case.evaluate, "answers")
+    check_traffic(case.traffic, case.pairs, case.data.sources)
     stages = ", ".join(name for name, stage in case.train.stages if stage)
     return f"base {case.model.source}, stages {stages}, {len(case.evaluate.bounds)} bounds"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from prefect import flow
 
-from flows.case import tabular
+from flows.case import LanguageCase, TabularCase
 from flows.entry import Opened, Request, opened, run_name
 from flows.prepare import prepare_steps
-from tasks.data.results import Snapshot
+from tasks.data.results import Asked, Snapshot
+from tasks.data.task import gather_messages
+from tasks.features.results import Frame
 from tasks.features.task import window_frame
 from tasks.predict.results import Predictions
-from tasks.predict.task import predict_window
+from tasks.predict.task import answer_window, predict_window
 from tasks.release.results import Release
 from tasks.release.task import require_champion
 
@@ -19,21 +23,25 @@ from tasks.release.task import require_champion
 def predict(request: Request) -> Predictions:
     """Score every example between the champion's as-of and this one, each with what was known at its own moment."""
     with opened(request) as run:
-        tabular(run.case)
-        return predict_steps(
-            run, prepare_steps(run), require_champion(run.case.name, run.settings.tracking, run.settings.state)
-        )
+        champion = require_champion(run.case.name, run.settings.tracking, run.settings.state)
+        return predict_steps(run, prepare_steps(run), champion, champion.as_of)
 
 
-def predict_steps(run: Opened, snapshot: Snapshot, champion: Release) -> Predictions:
-    case, here = tabular(run.case), run.settings
-    frame = window_frame(
-        case.features,
-        case.target.column,
-        case.evaluate.slices,
-        snapshot,
-        here.state,
-        champion.as_of,
-        run.as_of,
-    )
-    return predict_window(champion, case.name, frame, run.as_of, here.data / "predictions")
+def predict_steps(run: Opened, snapshot: Snapshot, champion: Release, start: datetime) -> Predictions:
+    """Answer for start <= event_timestamp < as-of."""
+    here, out = run.settings, run.settings.data / "predictions"
+    if isinstance(run.case, LanguageCase):
+        asked = asked_since(run, run.case, snapshot, start)
+        return answer_window(champion, asked, run.as_of, out, here.threads)
+    frame = frame_since(run, run.case, snapshot, start)
+    return predict_window(champion, run.case.name, frame, run.as_of, out)
+
+
+def frame_since(run: Opened, case: TabularCase, snapshot: Snapshot, start: datetime) -> Frame:
+    target, slices = case.target.column, case.evaluate.slices
+    return window_frame(case.features, target, slices, snapshot, run.settings.state, start, run.as_of)
+
+
+def asked_since(run: Opened, case: LanguageCase, snapshot: Snapshot, start: datetime) -> Asked:
+    state, sources = run.settings.state, case.data.sources
+    return gather_messages(case.name, case.traffic, case.pairs, case.answer, sources, snapshot, state, start, run.as_of)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.case import tabular
 from flows.entry import Opened, Request, opened, run_name
 from flows.monitor import monitor_steps
 from flows.prepare import prepare_steps
@@ -31,7 +30,6 @@ def retrain(request: Request) -> Retrained:
 
 def retrain_steps(run: Opened) -> Retrained:
     """Raises: GateFailed when the challenger does not pass; the champion stays."""
-    tabular(run.case)
     snapshot = prepare_steps(run)
     decision = monitor_steps(run, snapshot)
     if decision.action != "retrain":

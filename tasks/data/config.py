@@ -127,8 +127,8 @@ class Intent(Section):
     )
     answer: dict[str, Any] = Field(description="The right answer; '{column}' stands for a fact.")
     share: float = Field(1.0, gt=0, description="How often it comes, relative to the other intents.")
-    train: tuple[str, ...] = Field(min_length=1, description="Wordings to learn from.")
-    held_out: tuple[str, ...] = Field(min_length=1, description="Wordings that only the evaluation uses.")
+    train: tuple[str, ...] = Field((), description="Wordings to learn from.")
+    held_out: tuple[str, ...] = Field(min_length=1, description="Wordings that are never learned from.")
 
 
 class Templates(Section):
@@ -172,3 +172,20 @@ class Pairs(Section):
         if self.templates is None and not self.sources:
             raise ValueError("pairs come from templates or from sources: give one")
         return self
+
+
+class Traffic(Section):
+    """What a case was asked since its release: predict answers it, monitor judges the answers."""
+
+    source: str | None = Field(
+        None,
+        description="Source with a time whose rows were asked: messages, or prompt, and once it is known the right "
+        "answer (completion). Empty: messages are replayed from the wordings that are never learned from, and the "
+        "facts of each day.",
+    )
+    a_day: int = Field(12, ge=1, le=10_000, description="Messages replayed for each day.")
+    shift: Annotated[Templates | None, READ_STRUCTURE] = Field(
+        None, description="Templates of what comes instead of ordinary messages, to see what monitoring makes of it."
+    )
+    share: float = Field(0.5, gt=0, le=1, description="Share of the replayed messages that come from `shift`.")
+    outcomes: bool = Field(True, description="Whether right answers become known; else only proxies are measured.")

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tasks.data.card import write_card
 from tasks.data.config import Answer, Expectation, Pairs, Source, Talk
 from tasks.data.pairs import Form, Pair, write_pairs
-from tasks.data.quarantine import quote, scan, text
 from tasks.data.results import Base, Checked, Validation
 from tasks.data.splits import make_splits
+from tasks.data.tables import tables
 from tasks.data.templates import check_templates
 from tasks.data.validate import validate
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import CaseError, DataError
 from tasks.foundation.files import file_digest, scratch, whole
-
-if TYPE_CHECKING:
-    import duckdb
 
 NAME = "pairs"  # as a source is called
 MARKS = 8  # tokens that a chat template puts around a message, at most
@@ -78,7 +75,7 @@ def curate(
         kept = Checked.model_validate_json((home / "checked.json").read_text(encoding="utf-8"))
         if all(path.is_file() for path in kept.files.values()):
             return kept
-    with _tables(checked) as db:
+    with tables({source.source: list(source.files.values()) for source in checked}) as db:
         splits, notes = make_splits(db, pairs, answer, as_of)
     splits = _measure(splits, system, _counter(tokenizer), context)
     with scratch(state / NAME / case) as folder:
@@ -182,19 +179,3 @@ def _without(rows: list[Pair], validation: Validation) -> list[Pair]:
         return rows
     aside = set(pq.read_table(validation.quarantine, columns=["pair_id"])["pair_id"].to_pylist())
     return [pair for pair in rows if pair.pair_id not in aside]
-
-
-@contextlib.contextmanager
-def _tables(checked: Sequence[Checked]) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB in which each source is a view, and which reads nothing else."""
-    import duckdb
-
-    with duckdb.connect() as db:
-        db.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
-        for source in checked:
-            files = [path for _, path in sorted(source.files.items())]
-            db.execute(f"CREATE VIEW {quote(source.source)} AS FROM {scan(*files)}")
-        allowed = ", ".join(text(path) for source in checked for path in source.files.values())
-        db.execute(f"SET allowed_paths = [{allowed}]")
-        db.execute("SET enable_external_access = false")
-        yield db

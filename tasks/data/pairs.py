@@ -179,11 +179,11 @@ def read_pairs(name: str, rows: Sequence[Mapping[str, Any]], form: Form) -> list
 def _read(name: str, row: Mapping[str, Any], shape: tuple[str, ...], form: Form) -> Pair:
     rejected = None
     if shape == ("messages",):
-        *messages, last = _messages(row["messages"]) or [turn(USER, "")]
+        *messages, last = conversation(row["messages"]) or [turn(USER, "")]
         given, problem = last["content"], "the last message is not an answer" if last["role"] in ASKING else None
     else:
-        messages, given, problem = _messages(row["prompt"]), _content(row[shape[1]]), None
-        rejected = _content(row["rejected"]) if "rejected" in shape else None
+        messages, given, problem = conversation(row["prompt"]), content_of(row[shape[1]]), None
+        rejected = content_of(row["rejected"]) if "rejected" in shape else None
     messages = [message for message in messages if message["role"] != "system"]  # the case's own stands there
     pair = Pair(tuple(messages), given, str(row.get("intent") or name), name, problem=problem)
     if not pair.text.strip():
@@ -222,18 +222,18 @@ def write_if_json(text: str, form: Form) -> str:
         return text
 
 
-def _messages(value: Any) -> list[dict[str, str]]:
+def conversation(value: Any) -> list[dict[str, str]]:
     """Messages of a cell: a text is one message of the user."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         with contextlib.suppress(ValueError):
             value = json.loads(value)
     if not isinstance(value, list):
-        return [turn(USER, _content(value))]
+        return [turn(USER, content_of(value))]
     entries = [entry if isinstance(entry, dict) else {} for entry in value]
-    return [{"role": str(entry.get("role") or ""), "content": _content(entry.get("content"))} for entry in entries]
+    return [{"role": str(entry.get("role") or ""), "content": content_of(entry.get("content"))} for entry in entries]
 
 
-def _content(value: Any) -> str:
+def content_of(value: Any) -> str:
     """The text of a cell; of a list of messages, the last one's; an object is written as JSON."""
     if isinstance(value, list) and value and isinstance(value[-1], dict) and "content" in value[-1]:
         value = value[-1]["content"]

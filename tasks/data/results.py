@@ -52,3 +52,17 @@ class Base(Result):
     template_digest: str  # SHA-256 of the chat template in use
     parameters: int
     context: int  # tokens that it was made for
+
+
+class Asked(Result):
+    """The messages of a window, in one Parquet file sorted by time and id.
+
+    Its columns: example_id, event_timestamp (UTC), messages (JSON), answer (the right one as JSON; empty while unknown)
+    and intent.
+    """
+
+    path: Path
+    rows: int
+    start: datetime | None  # first and last event_timestamp
+    end: datetime | None
+    digest: str  # of the file

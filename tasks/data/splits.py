@@ -14,6 +14,7 @@ from tasks.data.likeness import Likeness, plain
 from tasks.data.pairs import Form, Pair, read_pairs, settle
 from tasks.data.privacy import mask
 from tasks.data.quarantine import quote
+from tasks.data.tables import read_rows
 from tasks.data.templates import ORIGIN, make, read_facts
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import DataError
@@ -63,7 +64,7 @@ def make_splits(
         "validation": learned.pairs[:watched],
         "evaluation": evaluation.pairs,
     }
-    given = [pair for name in pairs.sources for pair in read_pairs(name, _rows(db, name), form)]
+    given = [pair for name in pairs.sources for pair in read_pairs(name, read_rows(db, f"FROM {quote(name)}"), form)]
     given = _masked(given, pairs.mask, form, notes)
     given = _drop_duplicates(given, [*learned.pairs, *evaluation.pairs], pairs, notes)
     for name, rows in _split(given, pairs).items():
@@ -199,7 +200,7 @@ def _tell(side: Sequence[tuple[str, Pair]], of: Callable[[Pair], Any], value: An
 
 def _unsafe(db: duckdb.DuckDBPyConnection, pairs: Pairs, refused: str) -> list[Pair]:
     name = str(pairs.safety)
-    rows = _rows(db, name)
+    rows = read_rows(db, f"FROM {quote(name)}")
     if rows and "prompt" not in rows[0]:
         raise DataError(
             f"Source {name} has no unsafe prompts.",
@@ -210,9 +211,3 @@ def _unsafe(db: duckdb.DuckDBPyConnection, pairs: Pairs, refused: str) -> list[P
         )
     prompts = sorted({str(row["prompt"]) for row in rows if row["prompt"]}, key=lambda p: digest_of([pairs.seed, p]))
     return [Pair((turn(USER, p),), refused, "unsafe", name) for p in prompts[: pairs.unsafe]]
-
-
-def _rows(db: duckdb.DuckDBPyConnection, source: str) -> list[dict[str, Any]]:
-    cursor = db.execute(f"SELECT * FROM {quote(source)}")
-    columns = [column for column, *_ in cursor.description or ()]
-    return [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]

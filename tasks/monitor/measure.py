@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -30,21 +31,36 @@ SEED = 0
 VERSION = 1  # of what is measured here: raise it when the same inputs give another signal
 
 
+@dataclass(frozen=True)
+class Window:
+    """What is judged: what a release predicted for start <= event_timestamp < end, as known as of a moment."""
+
+    case: str
+    release: str  # digest, in full
+    as_of: datetime
+    start: datetime
+    end: datetime
+
+    def folder(self, state: Path) -> Path:
+        return signal_folder(state, self.case, self.release, self.as_of)
+
+    def inputs(self, of: Sequence[Any]) -> str:
+        """Digest over the window and all else that a signal is measured from."""
+        moments = [moment.astimezone(UTC).isoformat() for moment in (self.as_of, self.start, self.end)]
+        return digest_of([self.release, moments, list(of)])
+
+
 def measure(
-    case: str,
-    release_digest: str,
+    window: Window,
     release: Path,
     columns: Sequence[Column],
     target: Target,
     config: Monitor,
     examples: Path,
-    as_of: datetime,
-    start: datetime,
-    end: datetime,
     predictions: Path,
     state: Path,
 ) -> Signal:
-    """Judge what a release predicted for start <= event_timestamp < end by the outcomes known in `examples`.
+    """Judge what a release predicted by the outcomes known in `examples`.
 
     `release` holds model.skops, scores.parquet (the scored hold-out) and importance.json; `predictions` is the folder
     that the predict room writes to. The report, its numbers and the signal lie in
@@ -53,33 +69,24 @@ def measure(
     """
     import pandas as pd
 
-    now = join_outcomes(read_predictions(predictions, case, release_digest, start, end), examples, target.column)
-    inputs = digest_of(
-        {
-            "release": release_digest,
-            "window": [moment.astimezone(UTC).isoformat() for moment in (as_of, start, end)],
-            "config": [config.digest, target.digest, [(column.name, column.kind) for column in columns]],
-            "rows": _fingerprint(now),
-            "reference": [file_digest(release / name) for name in FILES if (release / name).is_file()],
-            "measured by": [VERSION, version("evidently")],
-        }
+    said = read_predictions(predictions, window.case, window.release, window.start, window.end)
+    now = join_outcomes(said, examples, target.column)
+    inputs = window.inputs(
+        [
+            [config.digest, target.digest, [(column.name, column.kind) for column in columns]],
+            fingerprint(now),
+            [file_digest(release / name) for name in FILES if (release / name).is_file()],
+            [VERSION, version("evidently")],
+        ]
     )
-    folder = signal_folder(state, case, release_digest, as_of)
-    found = _measured_before(folder, inputs)
-    if found is not None:
-        return found
-    for name in ("signal.json", "decision.json"):  # of other inputs: they must not stand beside a newer report
-        (folder / name).unlink(missing_ok=True)
+    folder = window.folder(state)
+    if (before := measured_before(folder, inputs)) is not None:
+        return before
 
     reference = pd.read_parquet(release / "scores.parquet")
     known = now[now["outcome"].notna()]
     missing: list[str] = []
-    measured: dict[str, Any] = {
-        "case": case,
-        "release": release_digest,
-        "as_of": as_of,
-        "start": start,
-        "end": end,
+    measured = {
         "task": target.task,
         "rows": len(now),
         "rows_with_outcome": len(known),
@@ -90,10 +97,15 @@ def measure(
         **_importance(known, release, target, config, missing),
         "not_computed": tuple(missing),
     }
-    signal = Signal(**measured, digest="", folder=folder)
-    signal = signal.model_copy(
-        update={"digest": digest_of(signal.model_dump(mode="json", exclude={"digest", "folder"}))}
-    )
+    return keep(window, folder, measured)
+
+
+def keep(window: Window, folder: Path, measured: Mapping[str, Any]) -> Signal:
+    """Write what was measured of a window beside its report, as a signal."""
+    about = {name: getattr(window, name) for name in ("case", "release", "as_of", "start", "end")}
+    signal = Signal(**about, **measured, digest="", folder=folder)
+    digest = digest_of(signal.model_dump(mode="json", exclude={"digest", "folder"}))
+    signal = signal.model_copy(update={"digest": digest})
     write_text(folder / "signal.json", signal.model_dump_json(indent=1, exclude={"folder"}) + "\n")
     return signal
 
@@ -108,15 +120,18 @@ def read_signal(folder: Path) -> Signal:
     return Signal(**json.loads((folder / "signal.json").read_text(encoding="utf-8")), folder=folder)
 
 
-def _measured_before(folder: Path, inputs: str) -> Signal | None:
-    if not all((folder / name).is_file() for name in ("signal.json", "report.html", "report.json")):
-        return None
-    if json.loads((folder / "signal.json").read_text(encoding="utf-8")).get("inputs") != inputs:
-        return None
-    return read_signal(folder)
+def measured_before(folder: Path, inputs: str) -> Signal | None:
+    """The signal of the same inputs; that of other ones is removed, as it must not stand beside a newer report."""
+    if all((folder / name).is_file() for name in ("signal.json", "report.html", "report.json")):
+        found = read_signal(folder)
+        if found.inputs == inputs:
+            return found
+    for name in ("signal.json", "decision.json"):
+        (folder / name).unlink(missing_ok=True)
+    return None
 
 
-def _fingerprint(rows: pd.DataFrame) -> str:
+def fingerprint(rows: pd.DataFrame) -> str:
     """SHA-256 over the values of a frame, hex."""
     import pandas as pd
 
@@ -157,7 +172,7 @@ def _drift(
     folder: Path,
     missing: list[str],
 ) -> dict[str, Any]:
-    drift = measure_drift(_some(reference, config.sample), _some(now, config.sample), columns, folder)
+    drift = measure_drift(some(reference, config.sample), some(now, config.sample), columns, folder)
     for column in drift.columns:
         if column.drifted is None:
             missing.append(f"Drift of {column.column} was not computed: {column.note or 'the distance is not finite'}.")
@@ -173,7 +188,7 @@ def _drift(
     }
 
 
-def _some(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+def some(rows: pd.DataFrame, count: int) -> pd.DataFrame:
     """The same sample of the same rows each time, in their order."""
     return rows if len(rows) <= count else rows.sample(count, random_state=SEED).sort_index()
 

@@ -6,6 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from tasks.foundation.config import Result
 
 
@@ -30,7 +32,7 @@ class Signal(Result):
     as_of: datetime
     start: datetime  # the window: start <= event_timestamp < end
     end: datetime
-    task: Literal["classification", "regression"]
+    task: Literal["classification", "regression", "answers"]
     rows: int  # predictions
     rows_with_outcome: int
     metrics: dict[str, float]  # over rows with an outcome
@@ -41,9 +43,13 @@ class Signal(Result):
     prediction_chance: float | None  # what two samples of this size differ by when nothing has changed
     columns: tuple[ColumnDrift, ...]
     drifted_share: float | None  # of the columns that could be compared
-    importance: dict[str, float]  # share of each column now, by permutation
-    importance_then: dict[str, float]  # and on the hold-out
-    importance_shift: float | None  # sum of the changes, 0 to 2
+    importance: dict[str, float] = Field({})  # of tables: share of each column now, by permutation
+    importance_then: dict[str, float] = Field({})  # and on the hold-out
+    importance_shift: float | None = None  # sum of the changes, 0 to 2
+    proxies: dict[str, float] = Field({})  # of answers: what is measured without outcomes, over all rows
+    proxies_then: dict[str, float] = Field({})  # and over the release's evaluation
+    told_apart: float | None = None  # of answers: AUC of a classifier between messages now and then; .5: not at all
+    told_apart_chance: float | None = None  # by how much chance alone may lift it
     not_computed: tuple[str, ...]  # one sentence each
     inputs: str  # digest over all that this was measured from
     digest: str  # over what was measured: the evidence; the same wherever the state folder lies

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+from tasks.data.results import Asked
 from tasks.features.results import Frame
 from tasks.foundation.task import show_link, show_text, stage
-from tasks.monitor.config import Monitor
+from tasks.monitor.config import AnswerMonitor, Monitor, Watch
 from tasks.monitor.results import Decision, Signal
 from tasks.predict.results import Predictions
 from tasks.release.results import Release
@@ -27,28 +28,39 @@ def measure_window(
     state: Path,
 ) -> Signal:
     """Join the predictions of a window with the outcomes known by now, and measure performance and drift."""
-    from tasks.monitor.measure import measure
+    from tasks.monitor.measure import Window, measure
 
-    signal = measure(
-        release.case,
-        release.digest,
-        release.folder,
-        release.columns,
-        target,
-        config,
-        frame.path,
-        as_of,
-        start,
-        as_of,
-        out,
-        state,
-    )
+    window = Window(release.case, release.digest, as_of, start, as_of)
+    signal = measure(window, release.folder, release.columns, target, config, frame.path, out, state)
+    show_link(f"{release.case}-drift", signal.report, "Evidently's report")
+    return signal
+
+
+@stage("measure answers {start:%Y-%m-%d} to {as_of:%Y-%m-%d}", lambda signal: _figures(signal), cache=False)
+def measure_messages(
+    release: Release,
+    config: AnswerMonitor,
+    folder: Path,
+    predictions: Predictions,
+    asked: Asked,
+    start: datetime,
+    as_of: datetime,
+    out: Path,
+    state: Path,
+) -> Signal:
+    """Hold the answers of a window against the right ones that are known, and look for drift."""
+    from tasks.data.sources import locate
+    from tasks.monitor.answers import measure_answers
+    from tasks.monitor.measure import Window
+
+    window = Window(release.case, release.digest, as_of, start, as_of)
+    signal = measure_answers(window, release.folder, config, locate(config.embedder, folder), asked, out, state)
     show_link(f"{release.case}-drift", signal.report, "Evidently's report")
     return signal
 
 
 @stage("decide", lambda decision: decision.action)
-def decide_on(signal: Signal, config: Monitor) -> Decision:
+def decide_on(signal: Signal, config: Watch) -> Decision:
     """Ignore, alert or retrain, with the reasons."""
     from tasks.monitor.decide import decide
 
@@ -59,8 +71,9 @@ def decide_on(signal: Signal, config: Monitor) -> Decision:
 
 
 def _figures(signal: Signal) -> str:
-    shown = [name for name in ("auc", "rmse") if name in signal.metrics]
+    shown = [name for name in ("auc", "rmse", "exact_match") if name in signal.metrics]
     told = [f"{name} {signal.metrics[name]:.3f} (was {signal.reference.get(name, float('nan')):.3f})" for name in shown]
     told += [f"bias {signal.bias:+.3f}"] if signal.bias is not None else []
     told += [f"{signal.drifted_share:.0%} of columns drifted"] if signal.drifted_share is not None else []
+    told += [f"messages told apart {signal.told_apart:.2f}"] if signal.told_apart is not None else []
     return ", ".join(told)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+from tasks.data.results import Asked
 from tasks.features.results import Frame
 from tasks.foundation.task import stage
 from tasks.predict.results import Predictions
@@ -17,3 +18,11 @@ def predict_window(release: Release, case: str, frame: Frame, as_of: datetime, o
     from tasks.predict.batch import predict
 
     return predict(release.digest, case, release.model, release.columns, frame, as_of, out)
+
+
+@stage("answer", lambda p: f"{p.rows:,} messages, {p.written:,} of them new", cache=False)
+def answer_window(release: Release, asked: Asked, as_of: datetime, out: Path, threads: int) -> Predictions:
+    """Answer the messages with the release; what it said before stays."""
+    from tasks.predict.answers import answer
+
+    return answer(release.digest, release.case, release.folder, asked, as_of, out, threads)

@@ -60,6 +60,7 @@ evaluate:
   champion_gate: {{loss: inexact, margin: 1}}
   quantized_loss: 1
   parity: 3
+traffic: {{a_day: 2}}
 """
 
 
@@ -141,8 +142,12 @@ def test_the_system_prompt_is_in_the_registry(library, shown):
     assert prompt.template.startswith("Turn the message")
 
 
-def test_what_is_for_tables_says_so(library, terminal):
-    """No batch predictions and no monitoring of language models yet: said at once, and nothing is started."""
-    done = terminal.run(library, "monitor library")
-    assert done.code == 2
-    assert "driftline chat library" in done.output
+def test_the_same_words_answer_in_batches_and_monitor(library, terminal):
+    """Predict answers what was asked since the release, once; monitor joins the right answers and decides."""
+    done = terminal.run(library, "predict library --as-of 2024-06-15")
+    assert done.code == 0, done.output
+    assert done.steps["answer"] == "28 messages, 28 of them new"
+    done = terminal.run(library, "monitor library --as-of 2024-06-15")
+    assert done.code == 0, done.output
+    assert done.steps["answer"] == "28 messages, 0 of them new"
+    assert done.steps["decide"] in ("ignore", "alert")  # too few for more

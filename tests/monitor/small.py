@@ -11,7 +11,7 @@ import pandas as pd
 
 from tasks.features.results import Column, Frame
 from tasks.monitor.config import Monitor
-from tasks.monitor.measure import measure
+from tasks.monitor.measure import Window, measure
 from tasks.monitor.results import Signal
 from tasks.predict.batch import predict
 from tasks.train.config import Target
@@ -87,7 +87,5 @@ def watch(
         end=rows["event_timestamp"].max(),
     )
     predict(RELEASE, "shop", release / "model.skops", COLUMNS, frame, END, place / "predictions")
-    return measure(
-        "shop", RELEASE, release, COLUMNS, target, config, frame.path, END, START, END, place / "predictions",
-        place / "state",
-    )  # fmt: skip
+    window = Window("shop", RELEASE, END, START, END)
+    return measure(window, release, COLUMNS, target, config, frame.path, place / "predictions", place / "state")

@@ -1,0 +1,108 @@
+"""Answer a window's messages with a release, by the engine that serves it, into Parquet that holds each message once.
+
+The files lie where those of tables do, and are written some messages at a time: a run started again after a kill asks
+only what is not answered yet.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from tasks.data.results import Asked
+from tasks.foundation.config import digest_of
+from tasks.foundation.engine import Reply, engine
+from tasks.foundation.files import lock, whole
+from tasks.foundation.progress import step
+from tasks.foundation.talk import SYSTEM, turn
+from tasks.predict.batch import release_folder
+from tasks.predict.results import Predictions
+from tasks.serve.chat import Release
+
+PART = 64  # answers that a killed run may lose
+
+
+def answer(
+    release_digest: str, case: str, release: Path, asked: Asked, as_of: datetime, out: Path, threads: int
+) -> Predictions:
+    """Answer the messages of `asked` that this release has not answered yet; what it once said stays.
+
+    The files' columns: example_id, event_timestamp (UTC), messages (JSON), prediction (the answer as text), tokens_in,
+    tokens_out, seconds, release_digest and as_of. Answers keep to the release's schema, as the service's do.
+    Raises: DataError for a message that does not fit the context; Unavailable when the engine ends.
+    """
+    import pyarrow.parquet as pq
+
+    folder = release_folder(out, case, release_digest)
+    with lock(out / ".work" / f"{case}-{release_digest[:12]}.lock", f"Answering for {case}"):
+        for leftover in folder.glob("month=*/.*.tmp"):  # of a killed run: we hold the lock, so nobody writes it
+            leftover.unlink()
+        known: set[str] = set()
+        for path in folder.glob("month=*/part-*.parquet"):
+            known.update(pq.read_table(path, columns=["example_id"])["example_id"].to_pylist())
+        everything = pq.read_table(asked.path).to_pylist()
+        new = [row for row in everything if row["example_id"] not in known]
+        if new:
+            _answer(new, Release(release), folder, as_of, threads)
+        months = sorted({f"month={row['event_timestamp']:%Y-%m}" for row in everything})
+        paths = tuple(path for month in months for path in sorted((folder / month).glob("part-*.parquet")))
+    return Predictions(
+        case=case,
+        release=release_digest,
+        as_of=as_of,
+        start=asked.start,
+        end=asked.end,
+        rows=asked.rows,
+        written=len(new),
+        folder=folder,
+        paths=paths,
+        digest=digest_of([str(path.relative_to(folder)) for path in paths]),
+    )
+
+
+def _answer(new: list[dict[str, Any]], release: Release, folder: Path, as_of: datetime, threads: int) -> None:
+    done = 0
+    with engine(release.model, threads=threads, slots=release.slots, context=release.context) as running:
+        for month, rows in groupby(new, key=lambda row: f"month={row['event_timestamp']:%Y-%m}"):
+            of_month = list(rows)
+            for start in range(0, len(of_month), PART):
+                some = of_month[start : start + PART]
+                done += len(some)
+                with step(f"answer {done:,} of {len(new):,}") as told:
+                    asked = [[turn(SYSTEM, release.system), *json.loads(row["messages"])] for row in some]
+                    replies = running.chat_all(asked, max_tokens=release.answer_tokens, schema=release.schema)
+                    ids = [row["example_id"] for row in some]
+                    _write(some, replies, release.digest, as_of, folder / month / f"part-{digest_of(ids)[:16]}.parquet")
+                    told.figure = f"{sum(reply.tokens_out for reply in replies):,} tokens"
+
+
+def _write(asked: Sequence[dict[str, Any]], replies: Sequence[Reply], digest: str, as_of: datetime, path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    time, text, count = pa.timestamp("us", "UTC"), pa.string(), pa.int64()
+    schema = pa.schema(
+        [
+            ("example_id", text),
+            ("event_timestamp", time),
+            ("messages", text),
+            ("prediction", text),
+            ("tokens_in", count),
+            ("tokens_out", count),
+            ("seconds", pa.float64()),
+            ("release_digest", text),
+            ("as_of", time),
+        ]
+    )
+    rows = [
+        {name: row[name] for name in ("example_id", "event_timestamp", "messages")}
+        | {"prediction": reply.text, "tokens_in": reply.tokens_in, "tokens_out": reply.tokens_out}
+        | {"seconds": reply.seconds, "release_digest": digest, "as_of": as_of}
+        for row, reply in zip(asked, replies, strict=True)
+    ]
+    with whole(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows, schema), temporary)

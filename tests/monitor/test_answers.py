@@ -1,0 +1,135 @@
+"""What monitoring measures of a language model's answers, with real embeddings on messages of a known kind."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tasks.data.results import Asked
+from tasks.data.sources import locate
+from tasks.evaluate.answering import score
+from tasks.foundation.errors import DataError
+from tasks.foundation.files import file_digest
+from tasks.foundation.talk import USER, turn
+from tasks.monitor.answers import measure_answers
+from tasks.monitor.config import AnswerMonitor
+from tasks.monitor.decide import decide
+from tasks.monitor.measure import Window
+from tasks.monitor.results import Decision, Signal
+from tasks.train.answers import Scorer
+
+pytestmark = pytest.mark.xdist_group("answers")
+
+RELEASE = "cd" * 32
+START, END = datetime(2024, 6, 1, tzinfo=UTC), datetime(2024, 7, 1, tzinfo=UTC)
+WINDOW = Window("library", RELEASE, END, START, END)
+CONFIG = AnswerMonitor.model_validate({"retrain": {"metric": "exact_match", "worse_by": 0.05}, "min_rows": 100})
+SCHEMA = {"type": "object", "properties": {"call": {"enum": ["renew", "none"]}, "book": {"type": "string"}}}
+WORDINGS = {
+    "renew": ("Extend my loan of {}.", "More time with {}, please.", "I want to keep {} for another week."),
+    "none": ("Where can I park today?", "What is {} about?", "When does the library open on {}?"),
+    "spanish": ("¿Puedo prolongar el préstamo del libro {}?", "Quisiera quedarme {} una semana más, por favor."),
+}
+
+
+def said(count: int, seed: int, kinds: tuple[str, ...] = ("renew", "none"), wrong: float = 0.04) -> pd.DataFrame:
+    """Messages with right answers and what a model said, a share of which is wrong."""
+    chance = random.Random(seed)
+    rows = []
+    for place in range(count):
+        kind, book = chance.choice(kinds), f"{chance.choice('ABCDEF')}{chance.randrange(100)}"
+        right = json.dumps({"call": "none"} if kind == "none" else {"call": "renew", "book": book})
+        text = json.dumps({"call": "renew", "book": "Z1"}) if chance.random() < wrong else right
+        message = chance.choice(WORDINGS[kind]).format(book)
+        rows.append({"pair_id": f"{seed}-{place}", "messages": json.dumps([turn(USER, message)]), "answer": right})
+        rows[-1] |= {"text": text, "template": kind, "intent": kind, "unsafe": False}
+    return pd.DataFrame(rows).assign(tokens_out=20)
+
+
+@pytest.fixture(scope="session")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release's folder as far as monitoring reads it."""
+    folder = tmp_path_factory.mktemp("release")
+    rows = said(400, 1)
+    scored = score(
+        rows.drop(columns=["text", "tokens_out"]), rows[["text", "tokens_out"]], Scorer(SCHEMA, ("book",)), "served"
+    )
+    scored.to_parquet(folder / "scores.parquet")
+    answer = {"json_schema": SCHEMA, "abstain": {"call": "none"}, "stated": ["book"]}
+    (folder / "manifest.json").write_text(json.dumps({"sealed": {"answer": answer}}))
+    return folder
+
+
+def watch(rows: pd.DataFrame, release: Path, place: Path, known: bool = True) -> tuple[Signal, Decision]:
+    """Measure and decide on what was answered in June."""
+    rows = rows.assign(
+        example_id=rows["pair_id"],
+        event_timestamp=pd.date_range(START, END, periods=len(rows) + 1)[:-1].as_unit("us"),
+    )
+    folder = place / "predictions" / "library" / f"release={RELEASE[:12]}" / "month=2024-06"
+    folder.mkdir(parents=True, exist_ok=True)
+    answered = rows.rename(columns={"text": "prediction"})
+    answered[["example_id", "event_timestamp", "messages", "prediction", "tokens_out"]].to_parquet(
+        folder / "part-1.parquet"
+    )
+    asked = rows[["example_id", "event_timestamp", "messages", "answer"]]
+    (asked if known else asked.assign(answer=None)).to_parquet(place / "asked.parquet")
+    path = place / "asked.parquet"
+    told = Asked(path=path, rows=len(rows), start=START, end=END, digest=file_digest(path))
+    embedder = locate(CONFIG.embedder, place)
+    signal = measure_answers(WINDOW, release, CONFIG, embedder, told, place / "predictions", place / "state")
+    return signal, decide(signal, CONFIG)
+
+
+def test_a_month_like_the_evaluation_is_ignored(release: Path, tmp_path: Path) -> None:
+    """Nothing has changed: nothing is done, all of it was looked at, and measuring again finds the same."""
+    signal, decision = watch(said(300, 2), release, tmp_path)
+    assert decision.action == "ignore"
+    assert (signal.task, signal.rows, signal.rows_with_outcome, signal.reference_rows) == ("answers", 300, 300, 400)
+    assert signal.not_computed == ()
+    assert signal.metrics["exact_match"] == pytest.approx(0.96, abs=0.03)
+    assert signal.told_apart == pytest.approx(0.5, abs=0.1)
+    assert {column.column for column in signal.columns} >= {"message length", "answer length", "language"}
+    assert (signal.folder / "report.html").is_file()
+    assert watch(said(300, 2), release, tmp_path) == (signal, decision)
+
+
+def test_wrong_answers_retrain(release: Path, tmp_path: Path) -> None:
+    """Messages as ever, answers often wrong: the right answers tell, and that decides."""
+    signal, decision = watch(said(300, 3, wrong=0.3), release, tmp_path)
+    assert decision.action == "retrain"
+    assert decision.reasons[0].startswith("exact_match is 0.")
+    assert decision.evidence == signal.digest
+
+
+def test_another_language_alerts_before_any_right_answer_is_known(release: Path, tmp_path: Path) -> None:
+    """Embeddings and language differ; without outcomes that alerts, and says that performance is not known."""
+    rows = pd.concat([said(150, 4), said(150, 5, ("spanish",))])
+    signal, decision = watch(rows, release, tmp_path, known=False)
+    assert signal.metrics == {}
+    assert signal.rows_with_outcome == 0
+    assert decision.action == "alert"
+    assert any("Insufficient evidence" in reason for reason in decision.reasons)
+    assert any("AUC with which the messages" in reason for reason in decision.reasons)
+    assert signal.told_apart > 0.75
+    assert next(each for each in signal.columns if each.column == "language").drifted
+
+
+def test_invented_values_alert_without_right_answers(release: Path, tmp_path: Path) -> None:
+    """A value that no message contains needs no right answer to be seen."""
+    signal, decision = watch(said(300, 6, wrong=0.3), release, tmp_path, known=False)
+    assert signal.proxies["hallucination_rate"] > signal.proxies_then["hallucination_rate"] + 0.1
+    assert decision.action == "alert"
+    assert any("hallucination_rate of all answers" in reason for reason in decision.reasons)
+
+
+def test_a_window_without_answers_is_told(release: Path, tmp_path: Path) -> None:
+    """Nothing was predicted: the error says what to run."""
+    told = Asked(path=tmp_path / "none.parquet", rows=0, start=None, end=None, digest="")
+    with pytest.raises(DataError, match="no predictions in this window"):
+        measure_answers(WINDOW, release, CONFIG, told.path, told, tmp_path / "predictions", tmp_path / "state")
