@@ -22,8 +22,8 @@ from tasks.foundation.talk import ROLES, USER, turn
 
 _TEMPLATE = "tokenizer.chat_template"  # field of a GGUF
 CONTENTS = "contents.json"  # digests of the folder's other files
-FORMAT = 1  # raised when what is made here changes, so that folders of older versions are made again
-GGUF = "base.gguf"  # f16, beside the checkpoint, where the CPU engine can serve it
+FORMAT = 2  # raised when what is made here changes, so that folders of older versions are made again
+GGUF = "base.gguf"  # as tuned models are served, beside the checkpoint, where the CPU engine can serve it
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
@@ -184,7 +184,7 @@ def _complete(work: Path, template: str) -> None:
     (work / "chat_template.jinja").write_text(template, encoding="utf-8")
     _try_template(work)
     if fits(work):
-        write_gguf(work, work / GGUF, "f16")
+        write_gguf(work, work / GGUF, "q8_0")
     files = {path.name: file_digest(path) for path in sorted(work.iterdir())}
     write_text(work / CONTENTS, json.dumps({"format": FORMAT, "files": files}, indent=1))
 

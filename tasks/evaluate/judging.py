@@ -33,7 +33,7 @@ Found = TypeVar("Found")
 
 SERVED, UNQUANTIZED, SYSTEM = "model.gguf", "model.f16.gguf", "system.txt"  # in the folder of a candidate or release
 COMPARED = 200  # pairs on which the served and the unquantised weights are compared
-BASELINE = 300  # pairs that the untuned base is asked
+BASELINES = {"zero_shot": 150, "few_shot": 300}  # pairs that the untuned base is asked; without examples it rambles
 CONSTRAINED = 100  # pairs that the tuned model is asked under the schema's constraint
 GOLDEN = 8  # prompts of the parity gate
 TIMINGS = ("latency_p50_ms", "cost_per_1k_answers")
@@ -75,7 +75,7 @@ def judge_answers(
     require_run(candidate, tracking)
 
     bench = Bench(candidate.frame, base, talk, serving, threads, state)
-    price, few = config.cpu_price_per_hour, bench.some(BASELINE)
+    price = config.cpu_price_per_hour
     served, timing = bench.answers("served", candidate.folder / SERVED, bench.questions)
     constrained, under = bench.answers(
         "constrained", candidate.folder / SERVED, bench.some(CONSTRAINED), constrained=True
@@ -86,7 +86,8 @@ def judge_answers(
     told = baseline_prompt(talk.prompt, talk.answer)
     prompts = {"zero_shot": (told, []), "few_shot": (told, bench.shown)}
     baselines = {
-        name: bench.answers(name, base.folder / GGUF, few, system, shown) for name, (system, shown) in prompts.items()
+        name: bench.answers(name, base.folder / GGUF, bench.some(BASELINES[name]), system, shown)
+        for name, (system, shown) in prompts.items()
     }
     wavering = bench.perplexities(None, prompts)
     unquantized, missing = _unquantized(bench, candidate.folder, served)
