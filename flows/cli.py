@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -43,6 +44,7 @@ def answer() -> int:
     """Run what sys.argv names; an error of ours ends with its message and exit code, not with a traceback."""
     from tasks.foundation.settings import apply_environment, settings
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: else Prefect's own server would outlive us
     try:
         if not {"--help", "-h"} & set(sys.argv[1:]) and len(sys.argv) > 1:
             apply_environment(settings())

@@ -71,9 +71,10 @@ def _outcome(result: object) -> str:
 def _summary(case: str, told: list[tuple[str, list[Step], str]], seconds: float) -> None:
     table = Table("step", "seconds", "what came of it", title="What happened", box=None, pad_edge=False)
     for title, steps, outcome in told:
-        table.add_row(f"[bold]{title}[/]", f"{sum(s.seconds or 0 for s in steps):.1f}", f"[bold]{outcome}[/]")
-        for step in [step for step in steps if not step.cached]:
-            table.add_row(f"  {step.title}", "cached" if step.cached else f"{step.seconds or 0:.1f}", step.figure)
+        whole = [step for step in steps if not step.depth]
+        table.add_row(f"[bold]{title}[/]", f"{sum(step.seconds or 0 for step in whole):.1f}", f"[bold]{outcome}[/]")
+        for step in [step for step in whole if not step.cached]:
+            table.add_row(f"  {step.title}", f"{step.seconds or 0:.1f}", step.figure)
     console.print()
     console.print(table)
     console.print(f"\n{seconds:.0f} s in all. Running now:")

@@ -81,7 +81,7 @@ class Steps:
         self.done.append(step)
         self._running = ""
         mark = "[red]failed[/]" if step.failed else "[dim]cached[/]" if step.cached else f"{step.seconds:5.1f} s"
-        console.print(f"  {mark:>7}  {step.title:<34} [dim]{step.figure}[/]")
+        console.print(f"  {mark:>7}  {'  ' * step.depth + step.title:<34} [dim]{step.figure}[/]")
 
     def say(self, text: str) -> None:
         self._running = text

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.data.config import Answer, Prompt
 from tasks.foundation.config import digest_of
-from tasks.foundation.engine import engine
+from tasks.foundation.engine import Reply, engine
 from tasks.foundation.files import file_digest, whole
+from tasks.foundation.progress import step
 from tasks.foundation.talk import MODEL, SYSTEM, USER, turn
 from tasks.train.answers import Score, Scorer
 from tasks.train.config import Serving
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ALONE = 16  # conversations that are asked one at a time, the others as many at once as there are slots
+TOLD = 160  # conversations after which it is told how far it has come
 Conversation = list[dict[str, str]]
 Shown = tuple[str, str]  # an example: message and answer
 
@@ -63,7 +65,11 @@ def ask(
         running.chat_all([conversations[0]] * serving.slots, max_tokens=1)  # each slot has read what all begin with
         alone = [running.chat(each, **options) for each in conversations[:ALONE]]
         begun = monotonic()
-        together = running.chat_all(conversations[ALONE:], **options)
+        together: list[Reply] = []
+        for start in range(ALONE, len(conversations), TOLD):
+            with step(f"answers {start + 1:,} to {min(start + TOLD, len(conversations)):,}") as told:
+                together += running.chat_all(conversations[start : start + TOLD], **options)
+                told.figure = _pace(together, len(conversations) - ALONE, monotonic() - begun)
         spent = monotonic() - begun
     replies = [*alone, *together]
     latency = median(reply.seconds for reply in alone)
@@ -74,6 +80,11 @@ def ask(
         table.to_parquet(work / "replies.parquet", index=False)
         (work / "timing.json").write_text(json.dumps(timing), encoding="utf-8")
     return table, timing
+
+
+def _pace(replies: Sequence[Reply], of: int, seconds: float) -> str:
+    left = (of - len(replies)) * seconds / len(replies)
+    return f"{sum(reply.tokens_out for reply in replies) / seconds:.0f} tokens/s, {left / 60:.1f} min left"
 
 
 def score(pairs: pd.DataFrame, replies: pd.DataFrame, scorer: Scorer, variant: str) -> pd.DataFrame:

@@ -19,10 +19,12 @@ class Step:
     figure: str = ""  # its key figure
     cached: bool = False
     failed: bool = False
+    depth: int = 0  # of steps that it is a part of
 
 
 Listener = Callable[[Step], None]
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+_depth: ContextVar[int] = ContextVar("depth", default=0)
 
 
 @contextmanager
@@ -39,13 +41,15 @@ def listening(listener: Listener) -> Iterator[None]:
 def step(title: str) -> Iterator[Step]:
     """Time a block of work and tell the listener."""
     tell = _listener.get() or (lambda _: None)
-    current = Step(title)
+    current = Step(title, depth=_depth.get())
     tell(current)
+    token = _depth.set(current.depth + 1)
     try:
         yield current
     except BaseException:
         current.failed = True
         raise
     finally:
+        _depth.reset(token)
         current.seconds = time.monotonic() - current.started
         tell(current)

@@ -19,7 +19,7 @@ from tasks.release.registry import champion
 from tasks.release.seal import verify
 from tests.conftest import ROOT
 
-STEP = re.compile(r"^ +(cached|failed|[\d.]+ s)  (\S.*?)(?:  +(.*))?$", re.MULTILINE)
+STEP = re.compile(r"^ +(cached|failed|[\d.]+ s)  +(\S.*?)(?:  +(.*))?$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
