@@ -97,7 +97,9 @@ class Preference(Stage):
 
     learning_rate: float = Field(5e-5, gt=0, lt=1)
     beta: float = Field(0.1, gt=0, description="How closely the model stays to what it was.")
-    pairs: int = Field(200, ge=8, description="Pairs built from the model's own wrong answers, where none are given.")
+    pairs: int = Field(
+        200, ge=8, description="Pairs at most; too few are filled up with the model's own wrong answers."
+    )
 
 
 class Reward(Stage):
