@@ -110,7 +110,7 @@ def preference_pairs(wanted: int, least: int, work: Work, model: Any, folder: Pa
         for row, text in zip(some, work.answers(model, some, TEMPERATURE, work.tuning.seed + start), strict=True):
             if not scorer.score(text, row["answer"], message_of(row["messages"])).exact:
                 pairs.append({"prompt": work.turns(row), "chosen": row["answer"], "rejected": text})
-        if len(pairs) >= wanted:
+        if len(pairs) >= wanted or work.clock.over():
             break
     write_text(path, json.dumps(pairs[:wanted]))
     return pairs[:wanted]
@@ -180,7 +180,7 @@ def _reward_model(stage: Reward, work: Work, model: Any) -> Any | None:
     )
     judge.config.pad_token_id = work.tokenizer.pad_token_id
     arguments = {**arguments_of("reward_model", stage, work), "eval_strategy": "no", "learning_rate": 1e-4}
-    watch = Watch("reward_model", stage, lambda *_: None, lambda *_: {}, lambda _: None)
+    watch = Watch("reward_model", stage, lambda *_: None, lambda *_: {}, lambda _: None, work.clock.over)
     trainer: Any = RewardTrainer(
         judge,
         args=RewardConfig(**arguments, max_length=None),
