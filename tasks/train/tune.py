@@ -42,6 +42,7 @@ from tasks.train.work import Work, check_lengths
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+SPENT = "the budget of the tuning was spent"
 PACKAGES = ("torch", "transformers", "peft", "trl", "safetensors")
 
 
@@ -171,7 +172,7 @@ def _run_stage(
     with run(client, experiment_id, f"{key}-{name}", name, mine) as run_id:
         log(client, run_id, params=stage.model_dump(exclude_none=True))
         if start is not None and work.clock.over() and newest_sound(folder) is None:
-            log(client, run_id, tags={"driftline.skipped": "the budget of the tuning was spent"})
+            log(client, run_id, tags={"driftline.skipped": SPENT})
             return start
         model = load_base(work.base, work.precision, work.tuning.attention, work.tuning.quantize)
         if start is None:
@@ -187,7 +188,8 @@ def _run_stage(
         watch = Watch(name, stage, teller.tell, teller.show, keep_best, work.clock.over)
         trainer = make_trainer(name, stage, work, model, watch)
         if trainer is None:
-            log(client, run_id, tags={"driftline.skipped": "the model gave too few wrong answers to learn from"})
+            why = SPENT if work.clock.over() else "the model gave too few wrong answers to learn from"
+            log(client, run_id, tags={"driftline.skipped": why})
             return start
         checkpoint = newest_sound(folder)
         try:
