@@ -37,10 +37,10 @@ def _check_table(case: TabularCase) -> str:
 def _check_language(case: LanguageCase) -> str:
     from tasks.data.curate import check_pairs
     from tasks.data.traffic import check_traffic
-    from tasks.evaluate.gates import check_gates
+    from tasks.evaluate.check import check_judging
 
     check_pairs(case.pairs, case.answer, case.data.sources)
-    check_gates(case.evaluate, "answers")
+    check_judging(case.evaluate, case.talk, case.pairs)
     check_traffic(case.traffic, case.pairs, case.data.sources)
     stages = ", ".join(name for name, stage in case.train.stages if stage)
     return f"base {case.model.source}, stages {stages}, {len(case.evaluate.bounds)} bounds"

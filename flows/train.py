@@ -9,6 +9,7 @@ from flows.entry import Opened, Request, opened, run_name
 from flows.prepare import prepare_steps
 from tasks.data.results import Snapshot
 from tasks.data.task import open_model
+from tasks.evaluate.check import check_judging
 from tasks.evaluate.results import Verdict
 from tasks.evaluate.task import judge_candidate, judge_tuned
 from tasks.features.task import training_frame
@@ -66,6 +67,7 @@ def tune_and_judge(
     run: Opened, case: LanguageCase, snapshot: Snapshot, champion: Release | None
 ) -> tuple[Candidate, Verdict]:
     state, tracking = run.settings.state, run.settings.tracking
+    check_judging(case.evaluate, case.talk, case.pairs)  # now: a training later, it would be a waste
     base = open_model(case.model, case.folder, state)
     candidate = tune_candidate(
         case.name, run.as_of, snapshot, base, case.talk, case.train, case.serve, state, run.lineage, tracking

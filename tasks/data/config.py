@@ -149,8 +149,11 @@ class Pairs(Section):
 
     templates: Annotated[Templates | None, READ_STRUCTURE] = Field(None, description="Templates, or a .yaml file.")
     sources: tuple[str, ...] = Field(
-        (), description="Sources whose rows are pairs: messages; prompt and completion; or prompt, chosen and rejected."
+        (),
+        description="Sources whose rows are pairs: messages; prompt and completion; prompt, chosen and rejected; or, "
+        "of a log: messages or prompt, answer, feedback (up, down or a score) and, where there is one, correction.",
     )
+    liked: float = Field(0.5, description="Of a log: the score from which on an answer was liked.")
     safety: str | None = Field(None, description="Source of unsafe prompts (column `prompt`) that must be refused.")
     train: int = Field(1440, ge=8, description="Pairs made from templates to train on.")
     validation: int = Field(96, ge=8, description="Pairs of training wordings held back to watch the training by.")

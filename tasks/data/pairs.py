@@ -17,6 +17,7 @@ from tasks.foundation.errors import CaseError, DataError
 from tasks.foundation.talk import USER, turn
 
 SHAPES = (("messages",), ("prompt", "chosen", "rejected"), ("prompt", "completion"))  # the columns that users may bring
+LOG = ("answer", "feedback")  # beside messages or prompt: those of a log of requests
 
 
 @dataclass(frozen=True)
@@ -170,20 +171,21 @@ def read_pairs(name: str, rows: Sequence[Mapping[str, Any]], form: Form) -> list
             f"Source {name} holds no instruction pairs.",
             where=f"pairs.sources, {name}",
             found=f"columns {', '.join(columns)}" if columns else "no row",
-            allowed="; or ".join(", ".join(shape) for shape in SHAPES),
+            allowed="; or ".join(", ".join(shape) for shape in (*SHAPES, ("messages or prompt", *LOG))),
             todo="Name the columns so in the source's SQL.",
         )
-    return [_read(name, row, shape, form) for row in rows]
+    return [read_row(name, row, shape, form) for row in rows]
 
 
-def _read(name: str, row: Mapping[str, Any], shape: tuple[str, ...], form: Form) -> Pair:
+def read_row(name: str, row: Mapping[str, Any], shape: tuple[str, ...], form: Form) -> Pair:
+    """One row of a shape as a pair; what is wrong with it stands in its `problem`."""
     rejected = None
     if shape == ("messages",):
         *messages, last = conversation(row["messages"]) or [turn(USER, "")]
         given, problem = last["content"], "the last message is not an answer" if last["role"] in ASKING else None
     else:
         messages, given, problem = conversation(row["prompt"]), content_of(row[shape[1]]), None
-        rejected = content_of(row["rejected"]) if "rejected" in shape else None
+        rejected = content_of(row["rejected"]) if "rejected" in shape and row["rejected"] is not None else None
     messages = [message for message in messages if message["role"] != "system"]  # the case's own stands there
     pair = Pair(tuple(messages), given, str(row.get("intent") or name), name, problem=problem)
     if not pair.text.strip():

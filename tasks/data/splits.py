@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tasks.data.config import Answer, Pairs
+from tasks.data.feedback import is_log, read_log
 from tasks.data.likeness import Likeness, plain
 from tasks.data.pairs import Form, Pair, read_pairs, settle
 from tasks.data.privacy import mask
@@ -32,6 +33,7 @@ class Notes:
 
     def __init__(self) -> None:
         self.masked: Counter[str] = Counter()
+        self.left_out: Counter[str] = Counter()
         self.exact = self.near = self.like_judged = 0
         self.short: list[str] = []
 
@@ -40,6 +42,7 @@ class Notes:
             "exact duplicates removed": self.exact,
             "near duplicates removed": self.near,
             "training pairs removed for being like one to judge by": self.like_judged,
+            "logged answers left out": ", ".join(f"{n} {why}" for why, n in sorted(self.left_out.items())) or "none",
             "personal data masked": ", ".join(f"{n} {kind}" for kind, n in sorted(self.masked.items())) or "none",
             "fewer than asked": "; ".join(self.short) or "none",
         }
@@ -64,7 +67,8 @@ def make_splits(
         "validation": learned.pairs[:watched],
         "evaluation": evaluation.pairs,
     }
-    given = [pair for name in pairs.sources for pair in read_pairs(name, read_rows(db, f"FROM {quote(name)}"), form)]
+    logged = [(name, read_rows(db, f"FROM {quote(name)}")) for name in pairs.sources]
+    given = [pair for name, rows in logged for pair in _read(name, rows, form, pairs.liked, notes)]
     given = _masked(given, pairs.mask, form, notes)
     given = _drop_duplicates(given, [*learned.pairs, *evaluation.pairs], pairs, notes)
     for name, rows in _split(given, pairs).items():
@@ -83,6 +87,10 @@ def make_splits(
         )
     check_leaks(splits, pairs.near_duplicate)
     return splits, notes
+
+
+def _read(name: str, rows: list[dict[str, Any]], form: Form, liked: float, notes: Notes) -> list[Pair]:
+    return read_log(name, rows, form, liked, notes.left_out) if is_log(rows) else read_pairs(name, rows, form)
 
 
 def _masked(given: Sequence[Pair], kinds: Sequence[str], form: Form | None, notes: Notes) -> list[Pair]:

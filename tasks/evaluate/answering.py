@@ -149,6 +149,13 @@ def wrong_answers(scored: pd.DataFrame, most: int = 20) -> str:
     return "\n".join(lines) + "\n"
 
 
+def answer_table(scores: pd.DataFrame, most: int = 500) -> str:
+    """Answers for MLflow's page of tables, as JSON, wrong ones first."""
+    shown = scores.sort_values("exact", kind="stable").head(most)
+    columns = ["variant", "intent", "messages", "answer", "text", "exact", "schema_valid", "hallucinated", "seconds"]
+    return shown[columns].to_json(orient="split", index=False, force_ascii=False)
+
+
 def _cell(text: str) -> str:
     flat = " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
     return flat if len(flat) <= 160 else flat[:157] + "..."

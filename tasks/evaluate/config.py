@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from tasks.foundation.config import Section
+from tasks.foundation.config import Section, Text
 
 TableMetric = Literal["auc", "average_precision", "brier", "log_loss", "calibration_error", "mae", "rmse", "r2"]
 AnswerMetric = Literal[
@@ -25,6 +25,7 @@ AnswerMetric = Literal[
     "perplexity",
     "latency_p50_ms",
     "cost_per_1k_answers",
+    "judge_score",
 ]
 Metric = Literal[TableMetric, AnswerMetric]
 
@@ -69,6 +70,27 @@ class Evaluate(Section):
     ms_per_row: float | None = Field(None, gt=0, description="Longest time to score one row, in milliseconds.")
 
 
+class Judge(Section):
+    """A language model at any OpenAI-compatible endpoint, asked for its opinion of some answers."""
+
+    url: str = Field(
+        pattern=r"^(https?://\S+|\$[A-Z][A-Z0-9_]*)$",
+        description="Address with /v1, or $NAME of the environment variable that holds it.",
+    )
+    model: str = Field(min_length=1, description="Its name there.")
+    key: str = Field(
+        "", pattern=r"^([A-Z][A-Z0-9_]*)?$", description="Environment variable with its key, if it has one."
+    )
+    rubric: Text = Field(
+        "Judge the answer by how well it does what the message asks, compared with the right answer.",
+        description="What it is told to judge by; message, right answer and given answer follow.",
+    )
+    scale: Literal["1-5", "pass"] = Field("1-5", description="1-5: marks, 5 is best; pass: 1 where it passes, else 0.")
+    examples: int = Field(50, ge=1, le=1000, description="Answers that are judged, evenly over intents and wordings.")
+    at_once: int = Field(4, ge=1, le=64, description="Questions at the same time.")
+    seconds: float = Field(60, gt=0, le=600, description="Longest wait for one judgement.")
+
+
 class Judging(Section):
     """When the answers of a tuned language model are good enough."""
 
@@ -83,4 +105,5 @@ class Judging(Section):
     parity: float = Field(
         0.25, gt=0, description="Largest difference of a token's log-probability between training and serving stack."
     )
+    judge: Judge | None = Field(None, description="A judge's opinion, as the metric judge_score; empty: none is asked.")
     cpu_price_per_hour: float = Field(0.10, ge=0, description="Price of the machine, for the cost of answers.")

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from shutil import rmtree
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.data.checkpoint import GGUF
 from tasks.data.config import Talk
 from tasks.data.results import Base
-from tasks.evaluate.answering import baseline_prompt, wrong_answers
+from tasks.evaluate.answering import answer_table, baseline_prompt, wrong_answers
+from tasks.evaluate.assess import show_answers
 from tasks.evaluate.bench import Bench
 from tasks.evaluate.config import Judging
 from tasks.evaluate.criteria import bound_criterion, losses_criterion, paired_criterion, slice_criterion
 from tasks.evaluate.figures import clusters_of, intervals_of, measure, slices_of
 from tasks.evaluate.parity import Parity, check_parity, parity_criteria
 from tasks.evaluate.results import Criterion, Verdict
+from tasks.evaluate.rubric import Opinions, opinions_of
 from tasks.evaluate.verdicts import judged_before, keep, require_run
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import DataError, Unavailable
@@ -37,6 +42,7 @@ BASELINES = {"zero_shot": 150, "few_shot": 300}  # pairs that the untuned base i
 CONSTRAINED = 100  # pairs that the tuned model is asked under the schema's constraint
 GOLDEN = 8  # prompts of the parity gate
 TIMINGS = ("latency_p50_ms", "cost_per_1k_answers")
+JUDGED = "judge_score"  # the metric, and the criterion that needs the judge
 
 
 def judge_answers(
@@ -71,7 +77,9 @@ def judge_answers(
     )
     folder = state / "verdicts" / candidate.case / key[:16]
     if (stored := judged_before(folder)) is not None:
-        return stored
+        if not any(each.name == JUDGED and each.observed is None for each in stored.criteria):
+            return stored
+        rmtree(folder)  # the judge may answer now; all other answers are kept
     require_run(candidate, tracking)
 
     bench = Bench(candidate.frame, base, talk, serving, threads, state)
@@ -93,7 +101,10 @@ def judge_answers(
     unquantized, missing = _unquantized(bench, candidate.folder, served)
     rivals, problem = _champion_answers(bench, rival, champion_digest)
 
+    opinions, silent = _opinions(config, served, state)
+
     overall = measure(served, timing, price) | ({} if likely is None else {"perplexity": likely})
+    overall |= {JUDGED: fmean(score for score, _ in opinions.values()), "judge_n": len(opinions)} if opinions else {}
     tables = [served, constrained, *(scored for scored, _ in baselines.values())]
     tables += [table for table in (unquantized, rivals) if table is not None]
     metrics: dict[str, Any] = {
@@ -107,7 +118,8 @@ def judge_answers(
         "by_month": {},
         "intervals": {str(table["variant"].iat[0]): intervals_of(table) for table in tables},
     }
-    criteria = [_bound(each, overall, unlikely) for each in config.bounds]
+    problems = {"perplexity": unlikely, JUDGED: silent}
+    criteria = [_bound(each, overall, problems) for each in config.bounds]
     if gate := config.slice_gate:
         criteria += [slice_criterion(gate, c, overall, metrics["by_slice"].get(c)) for c in config.slices]
     criteria.append(_champion(config, served, rivals, problem))
@@ -121,7 +133,8 @@ def judge_answers(
     logged = {"": overall, **{f"{name}_": found for name, found in metrics["baselines"].items()}}
     figures = {f"{prefix}{name}": value for prefix, found in logged.items() for name, value in found.items()}
     scores = _stacked(tables)
-    notes = {"wrong_answers.md": wrong_answers(scores), "answers.json": _table(scores)}
+    notes = {"wrong_answers.md": wrong_answers(scores), "answers.json": answer_table(scores)}
+    show_answers(candidate.run_id, served, talk.answer, opinions, tracking)
     return keep(candidate, criteria, metrics, figures, scores, champion_digest, folder, tracking, notes)
 
 
@@ -152,10 +165,21 @@ def _champion_answers(bench: Bench, model: Path | None, digest: str | None) -> t
     return (found[0], "") if found else (None, f"the champion can't answer: {problem}")
 
 
-def _bound(bound: Any, overall: dict[str, float], unlikely: str) -> Criterion:
+def _opinions(config: Judging, served: pd.DataFrame, state: Path) -> tuple[Opinions, str]:
+    """What the case's judge says of the served answers, or why it says nothing."""
+    judge = config.judge
+    if judge is None:
+        return {}, ""
+    found, silent = _try(lambda: opinions_of(judge, served, state))
+    if silent:
+        warnings.warn(f"The answers are not judged by {judge.model}: {silent}", stacklevel=2)
+    return found or {}, silent
+
+
+def _bound(bound: Any, overall: dict[str, float], problems: dict[str, str]) -> Criterion:
     found = bound_criterion(bound, overall)
-    if bound.metric == "perplexity" and unlikely:
-        return found.model_copy(update={"note": unlikely})
+    if problem := problems.get(bound.metric):
+        return found.model_copy(update={"note": problem})
     return found.model_copy(update={"repeatable": bound.metric not in TIMINGS})
 
 
@@ -225,10 +249,3 @@ def _stacked(tables: list[pd.DataFrame]) -> pd.DataFrame:
     import pandas as pd
 
     return pd.concat(tables, ignore_index=True)
-
-
-def _table(scores: pd.DataFrame, most: int = 500) -> str:
-    """Answers for MLflow's page of tables, wrong ones first."""
-    shown = scores.sort_values("exact", kind="stable").head(most)
-    columns = ["variant", "intent", "messages", "answer", "text", "exact", "schema_valid", "hallucinated", "seconds"]
-    return shown[columns].to_json(orient="split", index=False, force_ascii=False)

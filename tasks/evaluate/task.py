@@ -46,7 +46,8 @@ def judge_candidate(
     return verdict
 
 
-@stage("judge the answers", lambda verdict: f"{verdict.decision}: {_figures(verdict)}")
+# it finds its own verdicts again: one for which a judge did not answer is no answer to keep
+@stage("judge the answers", lambda verdict: f"{verdict.decision}: {_figures(verdict)}", cache=False)
 def judge_tuned(
     candidate: Candidate,
     base: Base,

@@ -21,6 +21,7 @@ HIGHER_IS_BETTER = frozenset(
         "field_f1",
         "abstention_recall",
         "refusal_rate",
+        "judge_score",
     }
 )
 REFUSAL = re.compile(

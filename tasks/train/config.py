@@ -97,7 +97,9 @@ class Preference(Stage):
 
     learning_rate: float = Field(5e-5, gt=0, lt=1)
     beta: float = Field(0.1, gt=0, description="How closely the model stays to what it was.")
-    pairs: int = Field(200, ge=8, description="Pairs built from the model's own wrong answers, where none are given.")
+    pairs: int = Field(
+        200, ge=8, description="Pairs at most; too few are filled up with the model's own wrong answers."
+    )
 
 
 class Reward(Stage):
@@ -120,6 +122,27 @@ class Stages(Section):
     reward: Reward | None = None
 
 
+class Budget(Section):
+    """What all stages together may take; what is learned by then is kept, and the stages left are left out."""
+
+    minutes: float | None = Field(None, gt=0)
+    cost: float | None = Field(None, gt=0, description="In the currency of the price.")
+    price_per_hour: float = Field(0.10, gt=0, description="Price of the machine.")
+
+    @model_validator(mode="after")
+    def _has_a_limit(self) -> Budget:
+        if self.minutes is None and self.cost is None:
+            raise ValueError("give minutes, or cost, or both")
+        return self
+
+    @property
+    def seconds(self) -> float:
+        """The tighter of the two limits."""
+        limits = [60 * self.minutes] if self.minutes else []
+        limits += [3600 * self.cost / self.price_per_hour] if self.cost else []
+        return min(limits)
+
+
 class Tuning(Section):
     """How a language model is tuned."""
 
@@ -130,6 +153,9 @@ class Tuning(Section):
     packing: bool = Field(False, description="Several pairs in one sequence; for GPUs with flash attention.")
     max_tokens: int = Field(512, ge=32, description="Longest pair; a longer one is an error, nothing is cut.")
     stages: Stages
+    budget: Budget | None = Field(
+        None, description="Time and cost of all stages together; empty: as long as they take."
+    )
     memory_gb: float | None = Field(None, gt=0, description="Memory that may be used; empty: what is free.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     threads: int = Field(2, ge=1, le=256)

@@ -13,71 +13,106 @@ from tasks.data.results import Base
 from tasks.foundation.config import Result
 from tasks.foundation.errors import Unavailable
 from tasks.train.config import Stage, Tuning
+from tasks.train.demand import Demand, demand_of
 from tasks.train.language import Example, Precision
+from tasks.train.work import steps_of
 
 GB = 2**30
 PROGRAM = 0.9 * GB  # Python with torch, transformers, trl and MLflow
 WEIGHT = {"fp32": 4.0, "bf16": 2.0, "nf4": 0.6}  # bytes a parameter of the base
 EFFICIENCY = 0.75  # of the speed of a bare matrix product
+WRITING = 0.1  # of that, when a batch of answers is written: 100 tokens/s were .07 of it in bf16, and .2 in fp32
 
 
 class Estimate(Result):
-    """What the sft stage needs, the longest one."""
+    """What a stage needs."""
 
     memory_gb: float
     available_gb: float
-    tokens: int  # that all its steps read
+    tokens: int  # that all its steps read and write
     minutes: float
 
 
-def estimate(base: Base, tuning: Tuning, precision: Precision, examples: Sequence[Example], steps: int) -> Estimate:
-    """Estimate memory and time of the sft stage; two matrix products are timed, nothing is loaded."""
-    stage = tuning.stages.sft
-    shape = _shape(base)
-    tokens = round(steps * stage.batch * sum(each.tokens for each in examples) / len(examples))
-    flops = _flops(shape, tuning, examples)
-    return Estimate(
-        memory_gb=round(needed(base, tuning, precision, examples, stage.micro_batch or stage.batch) / GB, 2),
-        available_gb=round(tuning.memory_gb or available(), 2),
-        tokens=tokens,
-        minutes=round(tokens * flops / (_speed(shape, precision, tuning.threads) * EFFICIENCY) / 60, 1),
-    )
+def check_fit(
+    base: Base,
+    tuning: Tuning,
+    precision: Precision,
+    examples: Sequence[Example],
+    answer_tokens: int,
+    preferring: int = 0,
+) -> dict[str, Estimate]:
+    """Estimate each stage; warn when a time budget will cut one short. Matrix products are timed, nothing is loaded.
 
-
-def check_fit(base: Base, tuning: Tuning, precision: Precision, examples: Sequence[Example], steps: int) -> Estimate:
-    """Give the estimate; warn when the time budget will cut the stage short.
-
-    Raises: Unavailable when the tuning would not fit into memory.
+    preferring: pairs that come with a rejected answer. Raises: Unavailable when a stage would not fit into memory.
     """
-    found = estimate(base, tuning, precision, examples, steps)
-    stage = tuning.stages.sft
-    if found.memory_gb > found.available_gb:
-        raise Unavailable(
-            "This tuning would not fit into memory; nothing was loaded.",
-            where="train.memory_gb" if tuning.memory_gb else "free memory",
-            found=f"{found.memory_gb:.1f} GB needed",
-            allowed=f"{found.available_gb:.1f} GB",
-            todo=_what_would(base, tuning, precision, examples, found.available_gb, stage),
-        )
-    if stage.minutes and found.minutes > 1.5 * stage.minutes:
-        text = f"sft would take about {found.minutes:.0f} minutes here: its budget ends it after {stage.minutes:g}."
-        warnings.warn(text, stacklevel=2)
+    speed, room = _speed(_shape(base), precision, tuning.threads), tuning.memory_gb or available()
+    found = {}
+    for name, stage in tuning.stages:
+        if stage is None:
+            continue
+        demand = demand_of(name, tuning, examples, answer_tokens, preferring)
+        found[name] = estimate(base, tuning, precision, examples, stage, demand, speed, room)
+        if found[name].memory_gb > found[name].available_gb:
+            raise Unavailable(
+                f"The stage {name} of this tuning would not fit into memory; nothing was loaded.",
+                where="train.memory_gb" if tuning.memory_gb else "free memory",
+                found=f"{found[name].memory_gb:.1f} GB needed",
+                allowed=f"{found[name].available_gb:.1f} GB",
+                todo=_what_would(base, tuning, precision, name, stage, demand, room),
+            )
+        if stage.minutes and found[name].minutes > 1.5 * stage.minutes:
+            _tell(name, found[name].minutes, stage.minutes)
+    together = sum(each.minutes for each in found.values())
+    if tuning.budget and together > 1.5 * tuning.budget.seconds / 60:
+        _tell("the tuning", together, tuning.budget.seconds / 60)
     return found
 
 
-def needed(base: Base, tuning: Tuning, precision: Precision, examples: Sequence[Example], micro: int) -> float:
+def _tell(what: str, minutes: float, budget: float) -> None:
+    warnings.warn(
+        f"{what} would take about {minutes:.0f} minutes here: its budget ends it after {budget:.3g}.", stacklevel=3
+    )
+
+
+def estimate(
+    base: Base,
+    tuning: Tuning,
+    precision: Precision,
+    examples: Sequence[Example],
+    stage: Stage,
+    demand: Demand,
+    speed: float,
+    room: float,
+) -> Estimate:
+    """Memory and time of a stage, given the machine's operations a second and the GB that may be taken."""
+    shape = _shape(base)
+    usual = sum(each.tokens for each in examples) / len(examples)
+    learning, passing = _flops(shape, tuning, examples), 2 * shape["layers"] * sum(a * b for a, b in _linears(shape))
+    seen = steps_of(stage, demand.examples) * stage.batch
+    read, written = seen * demand.sequences * usual, seen * demand.written + demand.before
+    work = read * learning + seen * demand.forwards * usual * passing + written * passing / WRITING
+    return Estimate(
+        memory_gb=round(needed(base, tuning, precision, demand, stage.micro_batch or stage.batch) / GB, 2),
+        available_gb=round(room, 2),
+        tokens=round(read + written),
+        minutes=round(work / (speed * EFFICIENCY) / 60, 1),
+    )
+
+
+def needed(base: Base, tuning: Tuning, precision: Precision, demand: Demand, micro: int) -> float:
     """Bytes at the peak: while the longest examples are learnt from, or while base and adapter are merged in fp32."""
     shape = _shape(base)
-    longest = max(each.tokens for each in examples)
-    answered = max(len(each.completion) for each in examples)
     arithmetic = 4.0 if precision == "fp32" else 2.6  # bytes of a kept value; norms and the residual stay fp32
     kept = 14 * shape["hidden"] + 5 * shape["inner"] + 3 * shape["attended"]  # values a token and layer keeps
     if tuning.attention == "eager":
-        kept += 3 * shape["heads"] * longest
-    activations = micro * longest * shape["layers"] * kept * arithmetic
-    scores = micro * answered * min(shape["vocabulary"], 32768) * 4 * 5
+        kept += 3 * shape["heads"] * demand.longest
+    rows = micro * demand.sequences
+    activations = rows * demand.longest * shape["layers"] * kept * arithmetic
+    scores = rows * demand.answered * min(shape["vocabulary"], 32768) * 4 * 5
     adapters = _adapter_size(shape, tuning) * 16  # weight, gradient and AdamW's two moments, fp32
+    adapters += _adapter_size(shape, tuning) * 4 * min(1, demand.forwards)  # as it was before
     weights = base.parameters * WEIGHT["nf4" if tuning.quantize == "nf4" else precision]
+    weights += demand.models * base.parameters * WEIGHT[precision]
     merging = base.parameters * 4 * 1.5
     return PROGRAM + max(weights + adapters + activations + scores, merging)
 
@@ -97,16 +132,16 @@ def available() -> float:
 
 
 def _what_would(
-    base: Base, tuning: Tuning, precision: Precision, examples: Sequence[Example], room: float, stage: Stage
+    base: Base, tuning: Tuning, precision: Precision, name: str, stage: Stage, demand: Demand, room: float
 ) -> str:
     """The mildest change with which it fits."""
     micro = stage.micro_batch or stage.batch
     smaller = [n for n in range(micro - 1, 0, -1) if stage.batch % n == 0]
-    tries: list[tuple[str, Tuning, int]] = [(f"train.stages.sft.micro_batch: {n}", tuning, n) for n in smaller]
+    tries: list[tuple[str, Tuning, int]] = [(f"train.stages.{name}.micro_batch: {n}", tuning, n) for n in smaller]
     if tuning.quantize == "none":
         tries.append(("train.quantize: nf4 and micro_batch: 1", tuning.model_copy(update={"quantize": "nf4"}), 1))
     for text, changed, n in tries:
-        if needed(base, changed, precision, examples, n) / GB <= room:
+        if needed(base, changed, precision, demand, n) / GB <= room:
             return f"Set {text}: then it fits."
     return "No smaller batch would fit: take a smaller base, shorter pairs, or a machine with more memory."
 

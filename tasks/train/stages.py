@@ -68,7 +68,7 @@ def _sft(stage: Sft, work: Work, model: Any, watch: Any) -> Any:
 def _preference(stage: Preference, work: Work, model: Any, watch: Any) -> Any | None:
     from trl import DPOConfig, DPOTrainer
 
-    pairs = preference_pairs(stage.pairs, work, model, work.folder / "preference")
+    pairs = preference_pairs(stage.pairs, stage.batch, work, model, work.folder / "preference")
     if len(pairs) < stage.batch:
         return None
     arguments = DPOConfig(
@@ -92,8 +92,8 @@ def _preferences(pairs: list[dict[str, str]], stage: Stage, work: Work) -> Any:
     return Dataset.from_dict({"prompt": [row["prompt"] for row in rows], **said})
 
 
-def preference_pairs(wanted: int, work: Work, model: Any, folder: Path) -> list[dict[str, Any]]:
-    """Preferences of the training pairs, or else the model's own wrong answers beside the right ones.
+def preference_pairs(wanted: int, least: int, work: Work, model: Any, folder: Path) -> list[dict[str, Any]]:
+    """Preferences of the training pairs; where those are fewer than `least`, also the model's own wrong answers.
 
     They are written down, so that a resumed run learns from the same.
     """
@@ -104,13 +104,13 @@ def preference_pairs(wanted: int, work: Work, model: Any, folder: Path) -> list[
     pairs = [{"prompt": work.turns(r), "chosen": r["answer"], "rejected": r["rejected"]} for r in given[:wanted]]
     scorer = scorer_of(work.talk.answer)
     chance = random.Random(work.tuning.seed)
-    rows = [] if given else chance.sample(work.train, len(work.train)) * 2  # each message twice at most
+    rows = [] if len(given) >= least else chance.sample(work.train, len(work.train)) * 2  # each message twice at most
     for start in range(0, min(len(rows), 8 * wanted), 32):
         some = rows[start : start + 32]
         for row, text in zip(some, work.answers(model, some, TEMPERATURE, work.tuning.seed + start), strict=True):
             if not scorer.score(text, row["answer"], message_of(row["messages"])).exact:
                 pairs.append({"prompt": work.turns(row), "chosen": row["answer"], "rejected": text})
-        if len(pairs) >= wanted:
+        if len(pairs) >= wanted or work.clock.over():
             break
     write_text(path, json.dumps(pairs[:wanted]))
     return pairs[:wanted]
@@ -169,7 +169,7 @@ def _reward_model(stage: Reward, work: Work, model: Any) -> Any | None:
     from tasks.train.watch import Watch, newest_sound
 
     preferring = work.tuning.stages.preference or Preference()
-    pairs = preference_pairs(preferring.pairs, work, model, work.folder / "reward_model")
+    pairs = preference_pairs(preferring.pairs, stage.batch, work, model, work.folder / "reward_model")
     if len(pairs) < stage.batch:
         return None
     lora, seed = work.tuning.lora, work.tuning.seed
@@ -180,7 +180,7 @@ def _reward_model(stage: Reward, work: Work, model: Any) -> Any | None:
     )
     judge.config.pad_token_id = work.tokenizer.pad_token_id
     arguments = {**arguments_of("reward_model", stage, work), "eval_strategy": "no", "learning_rate": 1e-4}
-    watch = Watch("reward_model", stage, lambda *_: None, lambda *_: {}, lambda _: None)
+    watch = Watch("reward_model", stage, lambda *_: None, lambda *_: {}, lambda _: None, work.clock.over)
     trainer: Any = RewardTrainer(
         judge,
         args=RewardConfig(**arguments, max_length=None),

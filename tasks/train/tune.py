@@ -18,10 +18,11 @@ from tasks.data.config import Talk
 from tasks.data.pack import write_gguf
 from tasks.data.results import Base
 from tasks.foundation.config import digest_of
-from tasks.foundation.errors import DataError
+from tasks.foundation.errors import DriftlineError
 from tasks.foundation.files import file_digest, lock, scratch, whole
 from tasks.foundation.progress import step
 from tasks.foundation.tracking import Tracking, client_of, experiment, log, run
+from tasks.train.budget import Clock
 from tasks.train.candidates import RECORD, log_dataset, made_before, tags_of
 from tasks.train.config import Serving, Stage, Tuning
 from tasks.train.language import (
@@ -38,11 +39,12 @@ from tasks.train.preflight import Estimate, check_fit
 from tasks.train.results import Candidate
 from tasks.train.stages import make_trainer
 from tasks.train.telling import Teller, log_adapter
-from tasks.train.work import Work, steps_of
+from tasks.train.work import Work, check_lengths
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+SPENT = "the budget of the tuning was spent"
 PACKAGES = ("torch", "transformers", "peft", "trl", "safetensors")
 
 
@@ -96,11 +98,11 @@ def tune(
         train=rows["train"],
         validation=rows["validation"],
         folder=state / "tuning" / case,
+        clock=Clock(state / "tuning" / case / f"{key[:16]}.seconds", tuning.budget),
     )
-    _check_lengths(work, rows, min(tuning.max_tokens, talk.context))
-    foreseen = check_fit(
-        base, tuning, precision, work.examples(work.train), steps_of(tuning.stages.sft, len(work.train))
-    )
+    check_lengths(work, rows, min(tuning.max_tokens, talk.context))
+    preferring = sum(row["rejected"] is not None for row in work.train)
+    foreseen = check_fit(base, tuning, precision, work.examples(work.train), serving.answer_tokens, preferring)
     tags = tags_of(case, as_of, data_digest, definitions, folder, lineage)
     experiment_id = experiment(client, place, case)
     with (
@@ -117,7 +119,13 @@ def tune(
                 so_far = digest_of([inputs, tuning.up_to(name).digest])  # other tunings that begin alike share it
                 mine = replace(work, folder=work.folder / so_far[:16])
                 adapter = _run_stage(name, stage, mine, adapter, client, experiment_id, run_id, so_far, tags)
-        assert adapter is not None  # sft is never left out
+        spent = work.clock.seconds
+        price = tuning.budget.price_per_hour if tuning.budget else 0.0
+        log(client, run_id, metrics={"minutes": spent / 60} | ({"cost": spent / 3600 * price} if price else {}))
+        if adapter is None:
+            raise DriftlineError(
+                "No stage of the tuning left an adapter.", where="train.stages", todo="Declare stage sft."
+            )
         shutil.copytree(adapter, out / "adapter")
         with step("merge and write GGUF"), scratch(work.folder) as place_for:
             merged = merge(base, adapter, Path(place_for) / "merged")
@@ -142,6 +150,7 @@ def tune(
         log(client, run_id, tags={"driftline.weights_digest": candidate.weights_digest})
         log_adapter(client, experiment_id, run_id, out / "adapter", base, tags)
         (out / RECORD).write_text(candidate.model_dump_json(indent=2), encoding="utf-8")
+    work.clock.forget()
     for checkpoint in work.folder.glob("*/*/checkpoint-*"):  # adapters stay: a tuning with one stage more begins there
         shutil.rmtree(checkpoint)
     return candidate
@@ -170,6 +179,9 @@ def _run_stage(
     mine = {**tags, "mlflow.parentRunId": parent, "driftline.stage": name}
     with run(client, experiment_id, f"{key}-{name}", name, mine) as run_id:
         log(client, run_id, params=stage.model_dump(exclude_none=True))
+        if start is not None and work.clock.over() and newest_sound(folder) is None:
+            log(client, run_id, tags={"driftline.skipped": SPENT})
+            return start
         model = load_base(work.base, work.precision, work.tuning.attention, work.tuning.quantize)
         if start is None:
             model = add_adapter(model, work.tuning.lora, work.tuning.seed)
@@ -181,9 +193,11 @@ def _run_stage(
             shutil.rmtree(best, ignore_errors=True)
             save_adapter(model, best, work.base)
 
-        trainer = make_trainer(name, stage, work, model, Watch(name, stage, teller.tell, teller.show, keep_best))
+        watch = Watch(name, stage, teller.tell, teller.show, keep_best, work.clock.over)
+        trainer = make_trainer(name, stage, work, model, watch)
         if trainer is None:
-            log(client, run_id, tags={"driftline.skipped": "the model gave too few wrong answers to learn from"})
+            why = SPENT if work.clock.over() else "the model gave too few wrong answers to learn from"
+            log(client, run_id, tags={"driftline.skipped": why})
             return start
         checkpoint = newest_sound(folder)
         try:
@@ -226,23 +240,12 @@ def _quiet(threads: int) -> Iterator[None]:
         datasets.enable_progress_bars()
 
 
-def _check_lengths(work: Work, rows: Mapping[str, Any], allowed: int) -> None:
-    """Raises: DataError naming the pairs that are too long: nothing is cut silently."""
-    for name, some in rows.items():
-        examples = work.examples(some)
-        long = [(row["pair_id"], e.tokens) for row, e in zip(some, examples, strict=True) if e.tokens > allowed]
-        if long:
-            raise DataError(
-                f"{len(long)} of the {name} pairs are longer than the model may read.",
-                where=f"{name}.parquet",
-                found=", ".join(f"{pair} ({tokens} tokens)" for pair, tokens in long[:5]),
-                allowed=f"at most {allowed} tokens, system prompt and answer included",
-                todo="Raise train.max_tokens and model.context, shorten the system prompt, or drop these pairs.",
-            )
-
-
-def _foreseen(estimate: Estimate) -> dict[str, float]:
-    return {f"estimated_{name}": value for name, value in estimate.model_dump().items()}
+def _foreseen(estimates: Mapping[str, Estimate]) -> dict[str, float]:
+    return {
+        f"estimated_{stage}_{name}": value
+        for stage, estimate in estimates.items()
+        for name, value in estimate.model_dump().items()
+    }
 
 
 def _weights_digest(folder: Path, base: Base) -> str:

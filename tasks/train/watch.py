@@ -35,9 +35,14 @@ class Watch(TrainerCallback):
         tell: Callable[[Mapping[str, float], int], None],
         show: Callable[[Any, int], Mapping[str, float]],
         best: Callable[[Any], None],
+        over: Callable[[float], bool] = lambda _: False,
     ) -> None:
-        """`tell` logs figures at a step, `show` makes sample answers and scores them, `best` keeps the adapter."""
+        """`tell` logs figures at a step, `show` makes sample answers and scores them, `best` keeps the adapter.
+
+        `over` says whether so many seconds more would be beyond the budget of all stages.
+        """
         self._name, self._stage, self._tell, self._show, self._best = name, stage, tell, show, best
+        self._over = over
         self._tokens = self._busy = self._before = self._energy = 0.0
         self._started = self._told = self._step = time.monotonic()
 
@@ -54,7 +59,8 @@ class Watch(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         took = time.monotonic() - self._step
         self._busy += took
-        if self._stage.minutes and self._seconds() + took > self._stage.minutes * 60:
+        own = self._stage.minutes and self._seconds() + took > self._stage.minutes * 60
+        if self._over(took) or own:
             control.should_training_stop = True  # what is learned by now is kept
 
     def on_log(self, args: Any, state: Any, control: Any, **more: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 
 from tasks.data.config import Talk
 from tasks.data.results import Base
-from tasks.foundation.errors import CaseError
+from tasks.foundation.errors import CaseError, DataError
 from tasks.foundation.talk import SYSTEM, turn
+from tasks.train.budget import Clock
 from tasks.train.config import Serving, Stage, Tuning
 from tasks.train.language import Example, Precision, encode, generate, open_tokenizer, render
 
@@ -32,6 +34,7 @@ class Work:
     train: Rows
     validation: Rows
     folder: Path  # checkpoints, and each stage's adapter; outlives a killed process
+    clock: Clock  # of all stages together
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -57,6 +60,21 @@ class Work:
             seed=seed,
             precision=self.precision,
         )
+
+
+def check_lengths(work: Work, rows: Mapping[str, Rows], allowed: int) -> None:
+    """Raises: DataError naming the pairs that are too long: nothing is cut silently."""
+    for name, some in rows.items():
+        examples = work.examples(some)
+        long = [(row["pair_id"], e.tokens) for row, e in zip(some, examples, strict=True) if e.tokens > allowed]
+        if long:
+            raise DataError(
+                f"{len(long)} of the {name} pairs are longer than the model may read.",
+                where=f"{name}.parquet",
+                found=", ".join(f"{pair} ({tokens} tokens)" for pair, tokens in long[:5]),
+                allowed=f"at most {allowed} tokens, system prompt and answer included",
+                todo="Raise train.max_tokens and model.context, shorten the system prompt, or drop these pairs.",
+            )
 
 
 def order(examples: int, batch: int, steps: int, seed: int) -> list[int]:

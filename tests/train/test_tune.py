@@ -15,6 +15,8 @@ from tasks.data.results import Base
 from tasks.foundation.errors import CaseError, DataError, DriftlineError
 from tasks.foundation.settings import ROOT
 from tasks.foundation.tracking import Tracking, client_of
+from tasks.train.budget import Clock
+from tasks.train.config import Budget
 from tasks.train.results import Candidate
 from tests.train.pairs import stages, tiny_base, tuned, write_pairs
 
@@ -193,6 +195,32 @@ def test_a_time_budget_is_kept_and_what_is_learned_by_then_too(tmp_path: Path, b
     child = next(each for each in runs(tmp_path) if each.data.tags.get("driftline.stage") == "sft")
     assert child.data.metrics["seconds"] < 10
     assert (made.folder / "adapter").is_dir()
+
+
+def test_a_budget_of_the_whole_is_kept_over_stages_and_processes(tmp_path: Path, base: Base, pairs: Path) -> None:
+    """Of two stages the first ends when time is up, the second is left out and says so; what was spent is logged."""
+    long = stages(steps=5000, evaluate_every=5000) | {"preference": {"steps": 5000, "batch": 4, "pairs": 8}}
+    budget = {"minutes": 0.1, "price_per_hour": 1.0}
+    made = tuned(tmp_path, base, pairs, long, budget=budget)
+    told = {each.data.tags.get("driftline.stage", "all"): each.data for each in runs(tmp_path)}
+    assert told["sft"].metrics["seconds"] < 20
+    assert "budget" in told["preference"].tags["driftline.skipped"]
+    assert told["all"].metrics["minutes"] >= 0.1
+    assert told["all"].metrics["cost"] == pytest.approx(told["all"].metrics["minutes"] / 60)
+    assert (made.folder / "adapter").is_dir()
+
+
+def test_time_counts_on_after_a_killed_process(tmp_path: Path) -> None:
+    """The budget is of the tuning, not of one of its processes."""
+    budget = Budget(minutes=1)
+    (tmp_path / "seconds").write_text("55.0")
+    clock = Clock(tmp_path / "seconds", budget)
+    assert 55 <= clock.seconds < 58
+    assert not clock.over()
+    assert clock.over(10)
+    assert float((tmp_path / "seconds").read_text()) >= 55
+    (tmp_path / "seconds").write_text("half a num")
+    assert Clock(tmp_path / "seconds", budget).seconds < 5
 
 
 def test_it_stops_early_and_takes_the_best(tmp_path: Path, base: Base, pairs: Path) -> None:
