@@ -191,6 +191,16 @@ def make_service(folder: Path) -> Service[Any]:
     return service
 
 
+def require_server(folder: Path) -> None:
+    """Look for the server of a release that is served elsewhere, before anything is started.
+
+    Raises: Unavailable with the command that prints how to start it.
+    """
+    if (release := Release(folder)).elsewhere:
+        with release.start():
+            pass
+
+
 def why(told: bytes) -> str:
     """The reason in an engine's refusal; what stands before an engine elsewhere may refuse in words of its own."""
     try:

@@ -23,7 +23,7 @@ from tasks.release.package import bento_folder, package
 from tasks.release.process import served
 from tasks.release.seal import verify
 from tasks.release.smoke import smoke
-from tasks.serve.chat import Release, check_golden
+from tasks.serve.chat import Release, check_golden, require_server
 from tasks.serve.elsewhere import KEY, URL, elsewhere
 from tasks.train.config import Serving
 from tests.train.pairs import tiny_base
@@ -102,7 +102,10 @@ def test_it_does_not_serve_without_the_server(folder, running, monkeypatch):
         with pytest.raises(Unavailable, match="No vLLM server") as caught, release.start():
             pass
         assert f"driftline vllm {release.tag}" in caught.value.todo
+        with pytest.raises(Unavailable, match="No vLLM server"):
+            require_server(folder)
     monkeypatch.setenv(URL, running.address)
+    require_server(folder)
     with pytest.raises(Unavailable) as caught, elsewhere("other:0123"):
         pass
     assert release.tag in caught.value.found
