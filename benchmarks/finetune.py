@@ -90,10 +90,13 @@ def measure(way: str, steps: int, threads: int, at: str) -> dict[str, Any]:
     }
 
 
-def work_of(steps: int, threads: int, state: Path) -> tuple[Any, Any]:
-    """The tuning that all ways follow."""
+def work_of(
+    steps: int, threads: int, state: Path, source: str = MODEL, batch: int = BATCH, **changes: Any
+) -> tuple[Any, Any]:
+    """The tuning that all ways follow; `changes` go to it."""
     from tasks.data.checkpoint import open_base
-    from tasks.data.config import Answer, Model, Prompt, Talk
+    from tasks.data.config import Answer, Prompt, Talk
+    from tasks.train.budget import Clock
     from tasks.train.config import Lora, Serving, Sft, Stages, Tuning
     from tasks.train.language import arithmetic
     from tasks.train.work import Work
@@ -101,27 +104,37 @@ def work_of(steps: int, threads: int, state: Path) -> tuple[Any, Any]:
     stage = Sft(
         learning_rate=RATE,
         steps=steps,
-        batch=BATCH,
+        batch=batch,
         warmup=WARMUP,
         clip=CLIP,
         checkpoint_every=10_000,
         evaluate_every=10_000,
     )
+    folder = Path(tempfile.mkdtemp(prefix="finetune-"))
     work = Work(
-        base=open_base(Model(source=MODEL), Path(), state),
+        base=open_base(model_of(source), Path(), state),
         talk=Talk(
             prompt=Prompt(system=SYSTEM, baseline="{schema}"),
             answer=Answer(json_schema={"type": "object"}),
             context=1024,
         ),
-        tuning=Tuning(lora=Lora(rank=RANK, alpha=ALPHA), stages=Stages(sft=stage), threads=threads),
+        tuning=Tuning(lora=Lora(rank=RANK, alpha=ALPHA), stages=Stages(sft=stage), threads=threads, **changes),
         serving=Serving(answer_tokens=8),
         precision=arithmetic("bf16"),
-        train=rows(BATCH * steps),
-        validation=rows(BATCH),
-        folder=Path(tempfile.mkdtemp(prefix="finetune-")),
+        train=rows(batch * steps),
+        validation=rows(batch),
+        folder=folder,
+        clock=Clock(folder / "seconds", None),
     )
     return work, stage
+
+
+def model_of(source: str) -> Any:
+    """A base as a case names it; a hub's may be followed by @REVISION."""
+    from tasks.data.config import Model
+
+    name, _, revision = source.partition("@")
+    return Model(source=name, revision=revision, context=1024)
 
 
 def rows(count: int) -> list[dict[str, Any]]:
@@ -158,7 +171,8 @@ def ours(way: str, work: Any, stage: Any, examples: list[Any]) -> tuple[Ends, li
 
     figures: list[dict[str, float]] = []
     watch = Watch("sft", stage, lambda found, at: figures.append(dict(found)), lambda *_: {}, lambda _: None)
-    model = add_adapter(load_base(work.base, work.precision, "sdpa"), work.tuning.lora, 0)
+    model = load_base(work.base, work.precision, work.tuning.attention, work.tuning.quantize)
+    model = add_adapter(model, work.tuning.lora, work.tuning.seed)
     trainer = make_trainer("sft", stage, work, model, watch)
     assert trainer is not None
     return times_of(trainer), [each["loss"] for each in figures if "loss" in each]

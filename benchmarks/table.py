@@ -52,12 +52,17 @@ class Report:
             path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def arguments(description: str) -> argparse.Namespace:
-    """The options of every benchmark: quick, json; and `one`, by which it calls itself in a process of its own."""
+def arguments(description: str, **more: str) -> argparse.Namespace:
+    """The options of every benchmark: quick, json; and `one`, by which it calls itself in a process of its own.
+
+    `more` are names of options that take a text, with their help.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="small sizes, about a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--one", help=argparse.SUPPRESS)
+    for name, meaning in more.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", help=meaning)
     return parser.parse_args()
 
 

@@ -141,6 +141,19 @@ def chat(
 
 
 @app.command()
+def vllm(
+    releases: Annotated[
+        list[str],
+        typer.Argument(metavar="CASE[:DIGEST]...", help="Releases of one base. Without digest: the champion."),
+    ],
+) -> None:
+    """Print what starts a vLLM server, on a GPU and in its own environment, for releases with `engine: vllm`."""
+    from flows.show import show_vllm
+
+    show_vllm(releases)
+
+
+@app.command()
 def pin(case: CaseName) -> None:
     """Write the champion's snapshot pointer under data/, to commit; `dvc pull` brings the data back elsewhere."""
     from flows.show import pin_snapshot

@@ -1,8 +1,9 @@
-"""`driftline show` and `driftline pin`: what a release is, from its manifest."""
+"""`driftline show`, `vllm` and `pin`: what a release is and how to serve it, from its manifest."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -69,6 +70,14 @@ def compared(metrics: dict[str, Any]) -> Table:
     for name in metrics["overall"]:
         table.add_row(name, *("-" if name not in side else f"{side[name]:.4g}" for side in sides.values()))
     return table
+
+
+def show_vllm(tags: list[str]) -> None:
+    """Print the command that serves these releases from one vLLM server."""
+    from tasks.release.language import vllm_command
+
+    named = [tag.partition(":") for tag in tags]
+    print(shlex.join(vllm_command([find_release(case, digest or None).folder for case, _, digest in named])))
 
 
 def pin_snapshot(case: str) -> None:

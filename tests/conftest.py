@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ELSEWHERE = ("PREFECT_URL", "TRACKING_URL", "ARTIFACTS_URL", "DVC_REMOTE", "ONLINE_STORE")
+ELSEWHERE = ("PREFECT_URL", "TRACKING_URL", "ARTIFACTS_URL", "DVC_REMOTE", "ONLINE_STORE", "VLLM_URL")
 
 
 @pytest.fixture(scope="session", autouse=True)

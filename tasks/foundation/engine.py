@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -43,13 +43,10 @@ class Reply:
 class Engine:
     """A running engine: renders, counts and answers conversations."""
 
-    def __init__(
-        self, client: httpx.Client, address: str, key: str, slots: int, adapters: Sequence[str], log: Path
-    ) -> None:
+    def __init__(self, client: httpx.Client, address: str, key: str, slots: int, log: Path) -> None:
         self.address = address  # of the OpenAI-compatible API, without /v1
         self.key = key  # its bearer token
         self.slots = slots
-        self.adapters = adapters  # their names; the engine knows them by their place here
         self._client = client
         self._log = log
 
@@ -71,15 +68,12 @@ class Engine:
         seed: int = 0,
         schema: dict[str, Any] | None = None,
         logprobs: bool = False,
-        adapter: str | None = None,
     ) -> Reply:
-        """Answer a conversation; with `schema`, only such JSON can come out; with no `adapter`, the base answers.
+        """Answer a conversation; with `schema`, only such JSON can come out.
 
         Raises: DataError when it does not fit the context, or the schema is none; Unavailable when the engine is gone.
         """
         body = _question(messages, max_tokens, schema) | {"temperature": temperature, "seed": seed}
-        if self.adapters:
-            body["lora"] = self.switches(adapter)
         if logprobs:
             body |= {"logprobs": True, "top_logprobs": 1}
         start = time.monotonic()
@@ -113,20 +107,6 @@ class Engine:
                             yield choice["delta"].get("content") or ""
         except httpx.TransportError as error:
             raise self._gone(f"{type(error).__name__}: {error}") from error
-
-    def switches(self, adapter: str | None) -> list[dict[str, float]]:
-        """What a request must hold as `lora` to be answered with one adapter, or with none.
-
-        Raises: DataError when there is no such adapter.
-        """
-        if adapter is not None and adapter not in self.adapters:
-            raise DataError(
-                "The engine has no such adapter.",
-                found=adapter,
-                allowed=", ".join(self.adapters) or "none",
-                todo="Name one that was given when the engine started.",
-            )
-        return [{"id": place, "scale": float(name == adapter)} for place, name in enumerate(self.adapters)]
 
     def chat_all(self, conversations: Iterable[Messages], **options: Any) -> list[Reply]:
         """Answer many, as many at once as there are slots; replies come in the order of the conversations."""
@@ -167,7 +147,6 @@ def engine(
     threads: int,
     slots: int,
     context: int,
-    adapters: Mapping[str, Path] | None = None,
     name: str = "model",
     log: Path | None = None,
 ) -> Iterator[Engine]:
@@ -177,12 +156,10 @@ def engine(
     """
     import httpx
 
-    adapters = adapters or {}
-    if missing := [path for path in (gguf, *adapters.values()) if not path.is_file()]:
-        raise DataError("There is no model to serve.", where=str(missing[0]), todo="Run the step that makes it again.")
+    if not gguf.is_file():
+        raise DataError("There is no model to serve.", where=str(gguf), todo="Run the step that makes it again.")
     key = secrets.token_hex(16)  # every program on this machine, and every web page in it, can reach the loopback
     settings = {"gguf": str(gguf), "threads": threads, "slots": slots, "context": context, "key": key, "name": name}
-    settings |= {"adapters": [str(path) for path in adapters.values()]}
     with ExitStack() as stack:
         if log is None:
             log = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="driftline-engine-"))) / "engine.log"
@@ -196,7 +173,7 @@ def engine(
             timeout=httpx.Timeout(PATIENCE, connect=10),
             trust_env=False,
         )
-        yield Engine(stack.enter_context(client), address, key, slots, list(adapters), log)
+        yield Engine(stack.enter_context(client), address, key, slots, log)
 
 
 def _start(log: Path) -> subprocess.Popen[bytes]:
@@ -278,8 +255,6 @@ def _serve() -> None:
     params.n_parallel = settings["slots"]
     params.n_ctx = settings["context"] * settings["slots"]
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["threads"]
-    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 0.0) for path in settings["adapters"]]
-    params.lora_init_without_apply = True  # a request says which it wants
     params.cont_batching = params.cache_prompt = True
     params.cache_ram_mib = 0  # else it keeps up to 8 GB of old prompts besides the slots' own
     params.fit_params = False  # else it may quietly serve a shorter context

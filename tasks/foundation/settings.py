@@ -31,6 +31,7 @@ class Settings(BaseSettings):
     tracking_url: str = Field("", description="MLflow tracking URI; empty: SQLite in the state folder.")
     artifacts_url: str = Field("", description="MLflow artifact root; empty: a folder in the state folder.")
     dvc_remote: str = Field("", description="DVC remote for snapshots, for example s3://...; empty: a local folder.")
+    vllm_url: str = Field("", description="URL of the vLLM server for cases with `engine: vllm`, without /v1.")
     online_store: str = Field("", description="redis://host:port for Feast's online store; empty: SQLite.")
 
     @classmethod
@@ -123,6 +124,7 @@ def environment(of: Settings) -> dict[str, str]:
         "FEAST_TELEMETRY": "False",
         "DVC_NO_ANALYTICS": "1",
         "HF_HUB_OFFLINE": "1",
+        "DRIFTLINE_VLLM_URL": of.vllm_url,  # for the services, which read no settings
     }
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from tasks.data.checkpoint import CONTENTS, GGUF
 from tasks.data.config import Talk
 from tasks.data.results import Base
 from tasks.evaluate.results import Verdict
 from tasks.foundation.config import digest_of
-from tasks.foundation.errors import DriftlineError
+from tasks.foundation.errors import DriftlineError, InputError
 from tasks.foundation.files import file_digest
 from tasks.foundation.talk import SYSTEM, turn
-from tasks.release.seal import Parts, differs
+from tasks.release.seal import Parts, differs, verify
 from tasks.train.config import Serving
 from tasks.train.results import Candidate
 
@@ -20,6 +23,8 @@ WEIGHTS, TOLD, SCHEMA = "model.gguf", "system.txt", "schema.json"
 ADAPTER = ("adapter/adapter_model.safetensors", "adapter/adapter_config.json")
 TOKENIZER = ("tokenizer.json", "chat_template.jinja")  # of the base
 PACKAGES = ("mlflow", "bentoml", "xllamacpp", "gguf", "torch", "transformers", "peft", "trl")
+BASE = "base"  # folder of what vLLM loads, and the name that the untuned base has there
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM makes room for
 GOLDEN = 8
 
 
@@ -42,11 +47,56 @@ def language_parts(candidate: Candidate, verdict: Verdict, base: Base, talk: Tal
         files={
             **{name: candidate.folder / name for name in (WEIGHTS, *ADAPTER)},
             **{name: base.folder / name for name in TOKENIZER},
+            **(_checkpoint(base) if serving.engine == "vllm" else {}),
             TOLD: talk.prompt.system,
             SCHEMA: json.dumps(talk.answer.json_schema, indent=1, ensure_ascii=False),
         },
         packages=PACKAGES,
     )
+
+
+def _checkpoint(base: Base) -> dict[str, Path | str]:
+    """The base as transformers and vLLM open it; the adapter is put on it there, so that several share one base."""
+    files = [path for path in sorted(base.folder.iterdir()) if path.name not in (GGUF, CONTENTS)]
+    return {f"{BASE}/{path.name}": path for path in files}
+
+
+def vllm_command(folders: Sequence[Path]) -> list[str]:
+    """What starts a vLLM server that answers for these releases: one base, and each one's adapter under its tag.
+
+    Raises: InputError when they can't share a server; DriftlineError when a file is not what was sealed.
+    """
+    manifests = [verify(folder) for folder in folders]
+    sealed = [manifest["sealed"] for manifest in manifests]
+    tags = [f"{each['case']}:{manifest['digest'][:12]}" for each, manifest in zip(sealed, manifests, strict=True)]
+    if others := [tag for tag, each in zip(tags, sealed, strict=True) if each["serving"]["engine"] != "vllm"]:
+        raise InputError(
+            "These releases are served by another engine.",
+            found=", ".join(others),
+            allowed="releases of a case with serve.engine: vllm, which hold their base",
+            todo="Set serve: {engine: vllm, weights: f16} in the case, and run it.",
+        )
+    bases = {(each["base"]["digest"], each["base"]["template"]) for each in sealed}
+    if len(bases) > 1:
+        raise InputError(
+            "One server holds one base, with one chat template.",
+            found=f"{len(bases)} among {', '.join(tags)}",
+            todo="Start a server for each base, or tune them on the same one.",
+        )
+    base = folders[0] / BASE
+    ranks = [json.loads((folder / ADAPTER[1]).read_text(encoding="utf-8"))["r"] for folder in folders]
+    flags: dict[str, object] = {
+        "served-model-name": BASE,
+        "chat-template": base / "chat_template.jinja",
+        "max-model-len": max(each["context"] for each in sealed),
+        "max-num-seqs": sum(each["serving"]["slots"] for each in sealed),
+        "generation-config": "vllm",  # else the base's own sampling habits come in
+        "max-loras": len(folders),
+        "max-lora-rank": next((rank for rank in RANKS if rank >= max(ranks)), max(ranks)),
+    }
+    told = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
+    modules = [f"{tag}={(folder / ADAPTER[0]).parent}" for tag, folder in zip(tags, folders, strict=True)]
+    return ["vllm", "serve", str(base), *told, "--enable-lora", "--lora-modules", *modules]
 
 
 def _golden(verdict: Verdict, base: Base, system: str) -> list[dict[str, Any]]:

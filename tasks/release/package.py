@@ -69,7 +69,8 @@ def _build(work: Path, folder: Path, case: str, version: str, requirements_lock:
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     kind = manifest["sealed"]["kind"]
     looks_up = any(column["origin"] != "request" for column in manifest["sealed"].get("columns", ()))
-    for name in (MANIFEST, MODEL[kind], GOLDEN, *LANGUAGE):
+    elsewhere = manifest["sealed"].get("serving", {}).get("engine") == "vllm"  # where the weights are, too
+    for name in (MANIFEST, *(() if elsewhere else (MODEL[kind],)), GOLDEN, *LANGUAGE):
         if (folder / name).is_file():
             _copy(folder / name, context / name)
     for source in modules_of(ENTRY[kind], *ONLINE) if looks_up else modules_of(ENTRY[kind], without=ONLINE):

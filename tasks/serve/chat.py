@@ -1,11 +1,11 @@
-"""The service in a language model's Bento: OpenAI's chat completions, streaming and not, from the CPU engine."""
+"""The service in a language model's Bento: OpenAI's chat completions, from a CPU engine of its own or from vLLM."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tasks.foundation.engine import PATIENCE, Engine, engine
 from tasks.foundation.errors import DriftlineError
 from tasks.foundation.talk import ROLES, SYSTEM, turn
+from tasks.serve.elsewhere import Elsewhere, elsewhere
 
 if TYPE_CHECKING:
     from bentoml import Service
@@ -51,6 +52,7 @@ class Chat(BaseModel):
     )
     logprobs: bool = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
+    ignore_eos: bool = Field(False, description="Go on until max_tokens: for load tests. Both engines know it.")
     user: str | None = None
     n: Literal[1] = 1
 
@@ -68,6 +70,7 @@ class Release:
         self.model = folder / "model.gguf"
         self.context: int = sealed["context"]
         self.slots: int = sealed["serving"]["slots"]
+        self.elsewhere: bool = sealed["serving"].get("engine") == "vllm"
         self.answer_tokens: int = sealed["serving"]["answer_tokens"]
         self.system = (folder / "system.txt").read_text(encoding="utf-8")
         self.schema = json.loads((folder / "schema.json").read_text(encoding="utf-8"))
@@ -83,6 +86,13 @@ class Release:
             schema = {"name": "answer", "strict": True, "schema": self.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return {**body, "model": self.tag}  # the engine says it after us
+
+    def start(self) -> AbstractContextManager[Engine | Elsewhere]:
+        """What answers for this release, as long as the context lasts."""
+        if self.elsewhere:
+            return elsewhere(self.tag)
+        threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
+        return engine(self.model, threads=threads, slots=self.slots, context=self.context, name=self.tag)
 
     def answers_to(self, name: str | None) -> bool:
         return name in (None, self.case, self.tag, self.digest)
@@ -121,13 +131,12 @@ def make_service(folder: Path) -> Service[Any]:
             return refuse(503, f"The engine does not answer: {type(error).__name__}.", "server_error")
         if chat.stream and answer.is_success:
             return StreamingResponse(flowing(answer), media_type="text/event-stream", headers=headers)
-        told = json.loads(await answer.aread())
+        told = await answer.aread()
         await answer.aclose()
         if not answer.is_success:
-            why = str(told.get("error", {}).get("message", told))
             kind = "invalid_request_error" if answer.status_code == 400 else "server_error"
-            return refuse(400 if answer.status_code == 400 else 503, why, kind)
-        return JSONResponse({**told, "release": release.digest}, headers=headers)
+            return refuse(400 if answer.status_code == 400 else 503, why(told), kind)
+        return JSONResponse({**json.loads(told), "release": release.digest}, headers=headers)
 
     async def flowing(answer: httpx.Response) -> AsyncIterator[bytes]:
         try:
@@ -146,14 +155,16 @@ def make_service(folder: Path) -> Service[Any]:
     class Predictor:
         def __init__(self) -> None:
             self.stack = ExitStack()
-            threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
-            running = self.stack.enter_context(
-                engine(release.model, threads=threads, slots=release.slots, context=release.context, name=release.tag)
-            )
+            running = self.stack.enter_context(release.start())
             check_golden(running, release.golden[:CHECKED])
-            key = {"Authorization": f"Bearer {running.key}"}
+            key = {"Authorization": f"Bearer {running.key}"} if running.key else {}
             wait = httpx.Timeout(PATIENCE, connect=10)
-            served.append(httpx.AsyncClient(base_url=running.address, headers=key, timeout=wait, trust_env=False))
+            # a connection of its own for each request: llama.cpp closes it after a stream, and who is quick to use it
+            # again would be told that the engine does not answer
+            fresh = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+            served.append(
+                httpx.AsyncClient(base_url=running.address, headers=key, timeout=wait, trust_env=False, limits=fresh)
+            )
 
         @bentoml.on_shutdown
         def stop(self) -> None:
@@ -165,7 +176,11 @@ def make_service(folder: Path) -> Service[Any]:
             return about
 
     service = bentoml.service(
-        Predictor, name=release.case, traffic={"timeout": PATIENCE}, logging={"access": {"enabled": False}}
+        Predictor,
+        name=release.case,
+        traffic={"timeout": PATIENCE},
+        logging={"access": {"enabled": False}},
+        tracing={"excluded_urls": "/v1/"},  # else each token of a stream is a span, which nobody collects
     )
     routes = [
         Route("/v1/chat/completions", complete, methods=["POST"]),
@@ -176,7 +191,25 @@ def make_service(folder: Path) -> Service[Any]:
     return service
 
 
-def check_golden(running: Engine, golden: Sequence[Mapping[str, Any]]) -> None:
+def require_server(folder: Path) -> None:
+    """Look for the server of a release that is served elsewhere, before anything is started.
+
+    Raises: Unavailable with the command that prints how to start it.
+    """
+    if (release := Release(folder)).elsewhere:
+        with release.start():
+            pass
+
+
+def why(told: bytes) -> str:
+    """The reason in an engine's refusal; what stands before an engine elsewhere may refuse in words of its own."""
+    try:
+        return str(json.loads(told)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return told.decode(errors="replace")[:500]
+
+
+def check_golden(running: Engine | Elsewhere, golden: Sequence[Mapping[str, Any]]) -> None:
     """Refuse to serve when prompts are rendered to other tokens than when the release was sealed.
 
     Raises: DriftlineError.

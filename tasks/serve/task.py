@@ -21,7 +21,10 @@ def serve_and_smoke(release: Release, online: Path | None, moment: datetime | No
     """
     from tasks.release.smoke import smoke, smoke_bento
     from tasks.serve import stack
+    from tasks.serve.chat import require_server
 
+    if release.kind == "llm":
+        require_server(release.folder)
     if not stack.runs(settings):
         log = settings.state / "logs" / f"smoke-{release.case}.log"
         return Served(address="", figures=smoke_bento(release.folder, release.bento, environment(settings), log))

@@ -168,8 +168,17 @@ class Tuning(Section):
 
 
 class Serving(Section):
-    """How the tuned model answers, when it is judged and when it is served, by llama.cpp on CPUs."""
+    """How the tuned model answers: judged by llama.cpp on this machine, and served by it or by vLLM elsewhere."""
 
+    engine: Literal["llama.cpp", "vllm"] = Field(
+        "llama.cpp", description="llama.cpp: in the service, on CPUs; vllm: a server on a GPU, at DRIFTLINE_VLLM_URL."
+    )
     weights: Literal["q8_0", "q4_0", "f16"] = Field("q8_0", description="Number format of the served weights.")
     slots: int = Field(4, ge=1, le=64, description="Answers at the same time.")
     answer_tokens: int = Field(128, ge=8, description="Longest answer.")
+
+    @model_validator(mode="after")
+    def _judges_what_it_serves(self) -> Serving:
+        if self.engine == "vllm" and self.weights != "f16":
+            raise ValueError("vllm serves weights that are not rounded: set weights: f16, so that those are judged")
+        return self

@@ -18,6 +18,7 @@ VERBS = [
     "monitor",
     "retrain",
     "show",
+    "vllm",
     "pin",
     "up",
     "down",

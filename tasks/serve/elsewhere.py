@@ -1,0 +1,72 @@
+"""A vLLM server that answers for a release, on another machine or in an environment of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tasks.foundation.errors import Unavailable
+from tasks.foundation.talk import Messages
+
+if TYPE_CHECKING:
+    import httpx
+
+URL, KEY = "DRIFTLINE_VLLM_URL", "VLLM_API_KEY"  # the key's name is vLLM's own
+
+
+class Elsewhere:
+    """A model of the server: like an engine of our own, it is reached and renders conversations."""
+
+    def __init__(self, client: httpx.Client, address: str, key: str, model: str) -> None:
+        self.address = address  # of the OpenAI-compatible API, without /v1
+        self.key = key  # its bearer token
+        self._client = client
+        self._model = model
+
+    def tokens(self, messages: Messages) -> list[int]:
+        """The prompt's token ids, as the model computes on them."""
+        return self.ask("POST", "/tokenize", {"model": self._model, "messages": list(messages)})["tokens"]
+
+    def models(self) -> list[str]:
+        """What the server answers for."""
+        return [each["id"] for each in self.ask("GET", "/v1/models")["data"]]
+
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Raises: Unavailable."""
+        import httpx
+
+        try:
+            response = self._client.request(method, path, json=body)
+            return response.raise_for_status().json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise _lacking(self._model, f"{self.address}{path}", f"{type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def elsewhere(model: str) -> Iterator[Elsewhere]:
+    """Reach the server that the environment names, and require that it holds the model.
+
+    Raises: Unavailable with the command that starts it.
+    """
+    import httpx
+
+    address, key = os.environ.get(URL, "").rstrip("/"), os.environ.get(KEY, "")
+    if not address:
+        raise _lacking(model, URL, "no URL is set")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    with httpx.Client(base_url=address, headers=headers, timeout=30, trust_env=False) as client:
+        reached = Elsewhere(client, address, key, model)
+        if model not in (known := reached.models()):
+            raise _lacking(model, address, ", ".join(known) or "no model")
+        yield reached
+
+
+def _lacking(model: str, where: str, found: str) -> Unavailable:
+    return Unavailable(
+        f"No vLLM server answers for {model}.",
+        where=where,
+        found=found,
+        todo=f"Start one with what `driftline vllm {model}` prints, name it in {URL}, and start this again.",
+    )
