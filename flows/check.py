@@ -41,6 +41,6 @@ def _check_language(case: LanguageCase) -> str:
 
     check_pairs(case.pairs, case.answer, case.data.sources)
     check_judging(case.evaluate, case.talk, case.pairs)
-    check_traffic(case.traffic, case.pairs, case.data.sources)
+    check_traffic(case.traffic, case.data.sources)
     stages = ", ".join(name for name, stage in case.train.stages if stage)
     return f"base {case.model.source}, stages {stages}, {len(case.evaluate.bounds)} bounds"

@@ -25,19 +25,8 @@ if TYPE_CHECKING:
 SEED = "asked"  # apart from that of the pairs, which begins with the case's own
 
 
-def check_traffic(traffic: Traffic, pairs: Pairs, sources: Mapping[str, Source]) -> None:
-    """Say where messages can't come from.
-
-    Raises: CaseError.
-    """
-    if traffic.source is None and pairs.templates is None:
-        raise CaseError(
-            "The case does not say what it is asked.",
-            where="traffic",
-            found="neither traffic.source nor pairs.templates",
-            allowed=f"traffic.source, one of: {', '.join(name for name, s in sources.items() if s.time) or 'none yet'}",
-            todo="Name a source of requests that declares its time.",
-        )
+def check_traffic(traffic: Traffic, sources: Mapping[str, Source]) -> None:
+    """Raises: CaseError when the named source can't say what was asked when."""
     if traffic.source is not None and (traffic.source not in sources or sources[traffic.source].time is None):
         raise CaseError(
             "The messages have no source with a time.",
@@ -64,7 +53,14 @@ def gather(
     `snapshot` is the folder of validated data, SOURCE/BATCH.parquet.
     Raises: CaseError when the case does not say what is asked, or wordings don't render; DataError for other columns.
     """
-    check_traffic(traffic, pairs, sources)
+    check_traffic(traffic, sources)
+    if traffic.source is None and pairs.templates is None:
+        raise CaseError(
+            "The case does not say what it is asked.",
+            where="traffic",
+            found="neither traffic.source nor pairs.templates",
+            todo="Name a source of requests that declares its time as traffic.source.",
+        )
     files = {name: sorted((snapshot / name).glob("*.parquet")) for name in sources}
     form = Form(answer)
     with tables({name: paths for name, paths in files.items() if paths}) as db:

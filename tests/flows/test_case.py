@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import yaml
 from flows.case import load, names
 from tasks.foundation.errors import CaseError
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "configs"
 
 
 @pytest.fixture
@@ -89,3 +91,21 @@ def test_a_profile_changes_only_what_it_names():
     full, smoke = load("credit", CONFIGS), load("credit", CONFIGS, "smoke")
     assert smoke.train.parameters == {**full.train.parameters, "n_estimators": 20}
     assert smoke.train.encoders == full.train.encoders
+
+
+def test_the_case_of_the_docs_is_valid(tmp_path, monkeypatch):
+    """What docs/llm.md tells a newcomer to write, with the sample beside it, passes `driftline validate`."""
+    from flows.check import check
+    from tasks.foundation.settings import settings
+
+    text = (ROOT / "docs" / "llm.md").read_text(encoding="utf-8")
+    folder = tmp_path / "tickets"
+    folder.mkdir()
+    (folder / "case.yaml").write_text(text.split("```yaml\n", 1)[1].split("```", 1)[0])
+    shutil.copy(ROOT / "data" / "samples" / "tickets.jsonl", folder)
+    monkeypatch.setenv("DRIFTLINE_CASES", str(tmp_path))
+    settings.cache_clear()
+    try:
+        assert check("tickets").startswith("tickets is valid")
+    finally:
+        settings.cache_clear()
