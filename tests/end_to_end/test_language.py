@@ -131,9 +131,6 @@ def test_the_release_answers_in_openais_form(library, shown):
         assert lines[-1] == "data: [DONE]"
         pieces = [json.loads(line[6:])["choices"] for line in lines[:-1]]
         assert "".join(c[0]["delta"].get("content") or "" for c in pieces if c) == said
-        # one stream at the heels of another: the engine closes its connection after each
-        again = [client.post("/v1/chat/completions", json={**body, "stream": True}).status_code for _ in range(8)]
-        assert set(again) == {200}
         assert client.get("/v1/models").json()["data"][0]["id"] == release.bento
         for wrong, status in (({"messages": []}, 400), ({**body, "model": "gpt"}, 404), ({**body, "colour": 1}, 400)):
             refused = client.post("/v1/chat/completions", json=wrong)
