@@ -20,7 +20,7 @@ from tasks.foundation.tracking import Tracking, answering, client_of, log
 if TYPE_CHECKING:
     import pandas as pd
 
-SHOWN = 50  # examples; MLflow writes each with its assessments in 0.1 to 0.2 s
+SHOWN = 30  # examples; MLflow writes each with its assessments in 0.1 to 0.2 s
 PATIENCE = 120.0  # seconds for all of them
 TAG = "driftline.assessed"  # of a run: which answers its traces show, or why there are none
 
