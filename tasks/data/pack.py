@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import gguf
     import numpy as np
 
-Weights = Literal["f16", "bf16", "q8_0", "q4_1", "q4_0"]
+Weights = Literal["f16", "bf16", "q8_0", "q4_1"]
 ARCHITECTURES = ("llama", "mistral")  # as transformers calls them; to llama.cpp both are llama
 
 # How a tokenizer cuts text before it merges: llama.cpp's name for it, and what tokenizer.json says of it.

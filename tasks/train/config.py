@@ -173,7 +173,9 @@ class Serving(Section):
     engine: Literal["llama.cpp", "vllm"] = Field(
         "llama.cpp", description="llama.cpp: in the service, on CPUs; vllm: a server on a GPU, at DRIFTLINE_VLLM_URL."
     )
-    weights: Literal["q8_0", "q4_0", "f16"] = Field("q8_0", description="Number format of the served weights.")
+    weights: Literal["q8_0", "q4_1", "f16"] = Field(
+        "q8_0", description="Number format of the served weights; what rounding costs is judged."
+    )
     slots: int = Field(4, ge=1, le=64, description="Answers at the same time.")
     answer_tokens: int = Field(128, ge=8, description="Longest answer.")
 
