@@ -50,8 +50,9 @@ def ask(text: str) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def f16() -> Iterator[Engine]:
-    with engine(smollm_base().folder / GGUF, threads=1, slots=2, context=512) as running:
+def f16(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    packed = write_gguf(smollm_base().folder, tmp_path_factory.mktemp("f16") / "f16.gguf", "f16")
+    with engine(packed, threads=1, slots=2, context=512) as running:
         yield running
 
 
@@ -105,10 +106,9 @@ def test_log_probabilities_agree_with_transformers(f16, model, tokenizer):
     assert max(gaps) < 0.02
 
 
-def test_quantised_weights_stay_near(model, tokenizer, tmp_path):
+def test_quantised_weights_stay_near(model, tokenizer):
     """At q8_0 the engine is close to transformers, yet not the same."""
-    packed = write_gguf(smollm_base().folder, tmp_path / "q8_0.gguf", "q8_0")
-    with engine(packed, threads=1, slots=1, context=512) as quantised:
+    with engine(smollm_base().folder / GGUF, threads=1, slots=1, context=512) as quantised:
         gaps = distances(quantised, model, tokenizer)
     assert 0.001 < sum(gaps) / len(gaps) < 0.1
 
