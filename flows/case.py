@@ -17,6 +17,7 @@ from tasks.features.config import Features
 from tasks.foundation.config import Section
 from tasks.foundation.errors import CaseError
 from tasks.monitor.config import Monitor
+from tasks.release.config import Price
 from tasks.train.config import Serving, Target, Train, Tuning
 
 
@@ -28,6 +29,7 @@ class Case(Section):
     description: str = Field(description="One sentence.")
     as_of: datetime | None = Field(None, description="The moment a run pretends to be at, when not told. Empty: now.")
     data: Data
+    price: Price = Price()
 
     @field_validator("as_of", mode="before")
     @classmethod

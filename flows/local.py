@@ -14,11 +14,14 @@ from tasks.foundation.settings import Settings, settings
 
 def start() -> None:
     """Start the servers and serve each case's champion; say each address once it is ready."""
+    from tasks.gateway.rollout import follow_stack
+    from tasks.gateway.store import Store
     from tasks.serve import stack
 
     here = settings()
     with console.status("starting ..."):
         stack.up(here, lambda service: console.print(f"  ready  {service.name:<34} {service.address}"))
+    follow_stack(Store(here), here)  # a release may have got another port
     for champion in _champions(here):
         if not champion["address"]:
             console.print(f"  the champion of {champion['case']} is not served: driftline run {champion['case']}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
@@ -32,6 +33,14 @@ class Settings(BaseSettings):
     artifacts_url: str = Field("", description="MLflow artifact root; empty: a folder in the state folder.")
     dvc_remote: str = Field("", description="DVC remote for snapshots, for example s3://...; empty: a local folder.")
     online_store: str = Field("", description="redis://host:port for Feast's online store; empty: SQLite.")
+    gateway_port: int = Field(8400, ge=1, le=65535, description="Port of the gateway.")
+    gateway_workers: int = Field(1, ge=1, le=64, description="Gateway processes that share the port.")
+    gateway_store: str = Field("", description="Database URL of routes, keys and ledger; empty: SQLite.")
+    gateway_limits: str = Field("", description="redis://host:port for rate limits; empty: each process counts alone.")
+    gateway_log: Literal["full", "masked", "none"] = Field(
+        "masked", description="What the request log keeps of texts; masked: without personal data."
+    )
+    gateway_warm: int = Field(1, ge=0, le=20, description="Earlier champions of a case kept running, to roll back to.")
 
     @classmethod
     def settings_customise_sources(
