@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from typing import Any
 
 import orjson
@@ -14,7 +14,7 @@ DONE_EVENT = b"data: [DONE]"
 LONGEST = 1_000_000  # bytes of one event; more is no chat
 
 
-async def whole_events(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def whole_events(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
     """Events with their ends, as many together as have arrived.
 
     Raises: ValueError for an event that does not end.

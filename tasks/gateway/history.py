@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, RowMapping, select
 
 from tasks.gateway.store import Store, endpoints, moves, releases, shares
 
@@ -23,7 +22,7 @@ def warm(store: Store, case: str, earlier: int) -> list[str]:
         return list(dict.fromkeys([*sharing, *champions(of, case)[: earlier + 1]]))
 
 
-def told(store: Store, case: str) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
+def told(store: Store, case: str) -> tuple[Sequence[RowMapping], Sequence[RowMapping]]:
     """The shares of a case, and its last moves, newest first."""
     with store.reading() as of:
         held = of.execute(select(shares).where(shares.c.case == case)).mappings().all()

@@ -112,7 +112,7 @@ def _enter(to: Connection, batch: Sequence[_Entry]) -> list[bool]:
         to.execute(insert(ledger), list(inserted.values()))
     if settled:
         values = [{"b_id": row["id"], **{name: row[name] for name in SETTLED}} for row in settled]
-        changed = {name: bindparam(name) for name in SETTLED}
+        changed: dict[str, Any] = {name: bindparam(name) for name in SETTLED}
         to.execute(update(ledger).where(ledger.c.id == bindparam("b_id")).values(changed), values)
     return outcomes
 

@@ -61,4 +61,5 @@ class Memory:
 
 def read_routes(store: Store) -> Routes:
     with store.reading() as of:
-        return routes_of(*(of.execute(select(table)).mappings().all() for table in (releases, endpoints, shares)))
+        known, running, held = (of.execute(select(table)).mappings().all() for table in (releases, endpoints, shares))
+    return routes_of(known, running, held)

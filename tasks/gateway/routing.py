@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+
+from sqlalchemy import RowMapping
 
 from tasks.gateway.refusal import Refusal
 from tasks.release.config import Price
@@ -98,9 +99,7 @@ class Routes:
         return [case for case, rollout in self.rollouts.items() if rollout.champion.route.kind == kind]
 
 
-def routes_of(
-    releases: Sequence[Mapping[str, Any]], endpoints: Sequence[Mapping[str, Any]], shares: Sequence[Mapping[str, Any]]
-) -> Routes:
+def routes_of(releases: Sequence[RowMapping], endpoints: Sequence[RowMapping], shares: Sequence[RowMapping]) -> Routes:
     """Put the store's rows together."""
     addresses: dict[str, list[str]] = {}
     for row in endpoints:

@@ -64,7 +64,8 @@ plans = Table(  # a rollout that advances by itself
     Column("digest", String(64), nullable=False),
     Column("plan", JSON, nullable=False),
     Column("step", Integer, nullable=False),
-    Column("since", Double, nullable=False),
+    Column("began", Double, nullable=False),
+    Column("since", Double, nullable=False),  # of the step
 )
 moves = Table(  # everything that ever happened to a case's rollout
     "moves",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,9 +21,9 @@ from tasks.foundation.config import digest_of
 from tasks.foundation.files import write_text
 from tasks.foundation.settings import ROOT, Settings
 from tasks.gateway.rollout import follow_stack, know, promote
-from tasks.gateway.store import Store
+from tasks.gateway.store import Store, endpoints, releases, shares
 from tasks.release.package import package
-from tasks.release.process import free_port
+from tasks.release.process import ending_with_starter, free_port
 from tasks.release.results import Release
 from tasks.release.seal import read_manifest, release_folder
 from tasks.serve import stack
@@ -113,3 +115,38 @@ def wait_for(is_so: Callable[[], Any], patience: float = 20) -> bool:
             pass
         time.sleep(0.05)
     return False
+
+
+@contextmanager
+def gateway(settings: Settings, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """One more process of the gateway, on a port of its own."""
+    variables = {"DRIFTLINE_STATE": str(settings.state), "DRIFTLINE_GATEWAY_STORE": settings.gateway_store}
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            ending_with_starter([sys.executable, "-m", "tasks.gateway.program", str(port)]),
+            env={**os.environ, **variables, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        with asking(settings.model_copy(update={"gateway_port": port})) as client:
+            assert wait_for(lambda: client.get("/readyz").is_success), log.read_text()
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def same_releases(source: Settings, target: Settings) -> None:
+    """Have another store route to the releases that run already."""
+    of, to = Store(source), Store(target)
+    for table in (releases, endpoints, shares):
+        with of.reading() as read, to.changing() as write:
+            for row in read.execute(table.select()).mappings():
+                write.execute(table.insert().values(**row))
+    of.close()
+    to.close()
