@@ -16,6 +16,7 @@ from tasks.evaluate.config import Evaluate, Judging
 from tasks.features.config import Features
 from tasks.foundation.config import Section
 from tasks.foundation.errors import CaseError
+from tasks.gateway.config import Plan
 from tasks.monitor.config import Monitor
 from tasks.release.config import Price
 from tasks.train.config import Serving, Target, Train, Tuning
@@ -30,6 +31,7 @@ class Case(Section):
     as_of: datetime | None = Field(None, description="The moment a run pretends to be at, when not told. Empty: now.")
     data: Data
     price: Price = Price()
+    rollout: Plan | None = Field(None, description="How a new release takes over; empty: all at once.")
 
     @field_validator("as_of", mode="before")
     @classmethod

@@ -11,10 +11,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.gateway.keys import Keyring, read_keyring
 from tasks.gateway.ledger import LIVES, close_lost
+from tasks.gateway.plan import advance
 from tasks.gateway.routing import Routes, routes_of
 from tasks.gateway.store import Store, endpoints, now, releases, shares, workers
 
 EVERY = 0.5  # seconds between looks
+DECIDE = 2.0  # seconds between decisions on rollouts and on calls of dead processes
 STALE = 5.0  # seconds without one after which a gateway says that it is not ready
 
 
@@ -24,7 +26,7 @@ class Memory:
     def __init__(self, store: Store, worker: str) -> None:
         self.routes, self.keyring = Routes(), Keyring({}, guarded=True)
         self._store, self._worker = store, worker
-        self._version, self._looked, self._beat, self._closed = -1, 0.0, 0.0, 0.0
+        self._version, self._looked, self._beat, self._decided = -1, 0.0, 0.0, 0.0
 
     @property
     def fresh(self) -> bool:
@@ -47,9 +49,10 @@ class Memory:
         if self._looked - self._beat > LIVES / 5:
             self._say_alive()
             self._beat = self._looked
-        if self._looked - self._closed > LIVES:
+        if self._looked - self._decided > DECIDE:
             close_lost(self._store)
-            self._closed = self._looked
+            advance(self._store)
+            self._decided = self._looked
 
     def _say_alive(self) -> None:
         with self._store.writing() as to:

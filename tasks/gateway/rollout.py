@@ -90,7 +90,7 @@ def take_share(store: Store, case: str, digest: str, why: str) -> None:
 
 
 def put_share(to: Connection, case: str, digest: str, role: str, percent: float, arm: str, why: str) -> None:
-    champion = _champion(to, case)
+    champion = champion_of(to, case)
     if champion is None or champion == digest:
         raise InputError(
             f"{case} has no champion to stand beside." if champion is None else "That release is the champion already.",
@@ -115,11 +115,11 @@ def drop_share(to: Connection, case: str, digest: str, why: str, what: str) -> N
     if not to.execute(gone).rowcount:
         raise InputError("That release has no share beside the champion.", found=digest[:12])
     to.execute(delete(plans).where(plans.c.case == case, plans.c.digest == digest))
-    note(to, case, what, digest, _champion(to, case) or "", why)
+    note(to, case, what, digest, champion_of(to, case) or "", why)
 
 
 def make_champion(to: Connection, case: str, digest: str, why: str, what: str) -> None:
-    if _champion(to, case) != digest:
+    if champion_of(to, case) != digest:
         to.execute(delete(shares).where(shares.c.case == case, shares.c.role == CHAMPION))
         _put(to, case, digest, CHAMPION, 100.0, "")
         note(to, case, what, digest, digest, why)
@@ -135,5 +135,6 @@ def _put(to: Connection, case: str, digest: str, role: str, percent: float, arm:
     to.execute(insert(shares).values(case=case, digest=digest, role=role, percent=percent, arm=arm))
 
 
-def _champion(to: Connection, case: str) -> str | None:
+def champion_of(to: Connection, case: str) -> str | None:
+    """The digest of a case's champion."""
     return to.execute(select(shares.c.digest).where(shares.c.case == case, shares.c.role == CHAMPION)).scalar()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from tasks.foundation.settings import Settings
 from tasks.foundation.task import stage
+from tasks.gateway.config import Plan
 from tasks.release.results import Release
 
 
-@stage("send it the traffic", lambda case: f"of {case}" if case else "the stack is down", cache=False)
-def send_traffic(release: Release, settings: Settings) -> str:
-    """Make the release the champion of the gateway's rollout, if a process answers as it."""
-    from tasks.gateway.rollout import follow_stack, know, promote
+@stage("send it the traffic", lambda said: said or "the stack is down", cache=False)
+def send_traffic(release: Release, plan: Plan | None, settings: Settings) -> str:
+    """If a process answers as the release: give it all of the traffic, or begin its plan."""
+    from tasks.gateway.plan import begin
+    from tasks.gateway.rollout import champion_of, follow_stack, know, promote
     from tasks.gateway.store import Store
     from tasks.release.seal import read_manifest
     from tasks.serve import stack
@@ -20,8 +22,13 @@ def send_traffic(release: Release, settings: Settings) -> str:
     store = Store(settings)
     know(store, read_manifest(release.folder))
     follow_stack(store, settings)
-    promote(store, release.case, release.digest, "released")
-    return release.case
+    with store.reading() as of:
+        champion = champion_of(of, release.case)
+    if plan is None or champion in (None, release.digest):
+        promote(store, release.case, release.digest, "released")
+        return "all of it"
+    begin(store, release.case, release.digest, plan)
+    return f"by {len(plan.steps)} steps"
 
 
 @stage("retire what nobody needs", lambda names: ", ".join(names) or "nothing", cache=False)
