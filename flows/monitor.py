@@ -10,6 +10,7 @@ from flows.predict import predict_steps
 from flows.prepare import prepare_steps
 from tasks.data.results import Snapshot
 from tasks.features.task import window_frame
+from tasks.gateway.task import agree_on_champion
 from tasks.monitor.results import Decision
 from tasks.monitor.task import decide_on, measure_window
 from tasks.release.task import require_champion
@@ -25,6 +26,7 @@ def monitor(request: Request) -> Decision:
 
 def monitor_steps(run: Opened, snapshot: Snapshot) -> Decision:
     case, here = tabular(run.case), run.settings
+    agree_on_champion(case.name, here)
     champion = require_champion(case.name, here.tracking, here.state)
     predictions = predict_steps(run, snapshot, champion)
     start = max(champion.as_of, run.as_of - case.monitor.window)

@@ -47,8 +47,8 @@ def release_steps(run: Opened, trained: Trained) -> Release:
     if isinstance(case, TabularCase):
         online = fill_online_store(case.features, trained.snapshot, here.state, here.online_store)
     serve_and_smoke(release, online, run.as_of if run.replays else None, here)
-    promote_release(release, here.tracking)
-    send_traffic(release, case.rollout, here)
+    if send_traffic(release, case.rollout, here):
+        promote_release(release, here.tracking)
     retire_others(release, here)
     return release
 

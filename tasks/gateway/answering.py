@@ -88,8 +88,10 @@ class Answering:
         if name and reply.status < 400:
             self._cache.keep(name, answered, call)
         self._copy_to_shadows(call, rollout, body)
-        if call.interface == "predict":  # one more field, without reading what may be 10,000 rows
-            answered = b'{"request_id":"' + call.id.encode() + b'",' + answered.lstrip()[1:]
+        if call.interface == "predict" and answered.startswith(
+            b'{"'
+        ):  # one more field, without reading what may be 10,000 rows
+            answered = b'{"request_id":"' + call.id.encode() + b'",' + answered[1:]
         return Response(answered, reply.status, headers_of(call), "application/json")
 
     async def _stream(self, call: Call, rollout: Rollout, body: bytes, asked: Mapping[str, Any]) -> Response:

@@ -18,7 +18,7 @@ from tasks.gateway.store import Store, ledger, now, purses, workers
 
 MOST_AT_ONCE = 500  # entries of one transaction
 DAY = 86_400
-LIVES = 10.0  # seconds after which a worker that says nothing is taken for dead
+LIVES = 60.0  # seconds after which a worker that says nothing is taken for dead
 USED = ("tokens_in", "tokens_cached", "tokens_out", "engine_seconds", "seconds", "price", "saved")
 SETTLED = ("state", "status", "retries", *USED)
 
@@ -101,12 +101,13 @@ def _enter(to: Connection, batch: Sequence[_Entry]) -> list[bool]:
             allowed = _reserve(to, row)
             if allowed:
                 inserted[row["id"]] = row
-        else:
+        elif row["id"] in inserted:
+            inserted[row["id"]] = row
             _pay(to, row["purses"], row["reserved"], row["price"])
-            if row["id"] in inserted:
-                inserted[row["id"]] = row
-            else:
-                settled.append(row)
+        else:
+            settled.append(row)
+            counted = row["reserved"] if row["purses"] and _was_lost(to, row["id"]) else 0
+            _pay(to, row["purses"], row["reserved"] - counted, row["price"] - counted)
         outcomes.append(allowed)
     if inserted:
         to.execute(insert(ledger), list(inserted.values()))
@@ -128,6 +129,11 @@ def _reserve(to: Connection, row: dict[str, Any]) -> bool:
             return False
         paid.append(owner)
     return True
+
+
+def _was_lost(to: Connection, id_: str) -> bool:
+    """Its gateway was taken for dead, though it only slept: the reserve counts as spent already."""
+    return to.execute(select(ledger.c.state).where(ledger.c.id == id_)).scalar() == LOST
 
 
 def _pay(to: Connection, owners: Sequence[str], reserved: int, price: int) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 import time
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from tasks.foundation.errors import DriftlineError
 from tasks.gateway.keys import Keyring, read_keyring
 from tasks.gateway.ledger import LIVES, close_lost
 from tasks.gateway.plan import advance
@@ -35,8 +36,10 @@ class Memory:
     async def watch(self) -> None:
         """Look for ever; while the store does not answer, what is known goes on to hold."""
         while True:
-            with contextlib.suppress(SQLAlchemyError):
+            try:
                 await asyncio.to_thread(self.look)
+            except (SQLAlchemyError, DriftlineError, ValueError) as error:
+                logging.getLogger("driftline").warning("The gateway's look at its store failed: %s", error)
             await asyncio.sleep(EVERY)
 
     def look(self) -> None:
@@ -46,7 +49,7 @@ class Memory:
             self.routes, self.keyring = read_routes(self._store), read_keyring(self._store)
             self._version = version
         self._looked = time.monotonic()
-        if self._looked - self._beat > LIVES / 5:
+        if self._looked - self._beat > LIVES / 6:
             self._say_alive()
             self._beat = self._looked
         if self._looked - self._decided > DECIDE:

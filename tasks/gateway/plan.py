@@ -32,7 +32,10 @@ def begin(store: Store, name: str, digest: str, plan: Plan) -> None:
     Raises: InputError when the case has no champion yet, or this release is it.
     """
     with store.changing() as to:
-        for old in to.execute(select(plans.c.digest).where(plans.c.case == name)).scalars().all():
+        running = to.execute(select(plans.c.digest).where(plans.c.case == name)).scalars().all()
+        if running == [digest]:
+            return  # a run that is started again
+        for old in running:
             drop_share(to, name, old, f"{digest[:12]} comes instead", "stop")
         _give(to, name, digest, plan, 0, "its plan begins")
         at = {"step": 0, "began": now(), "since": now()}

@@ -8,27 +8,12 @@ from tasks.gateway.config import Plan
 from tasks.release.results import Release
 
 
-@stage("send it the traffic", lambda said: said or "the stack is down", cache=False)
-def send_traffic(release: Release, plan: Plan | None, settings: Settings) -> str:
-    """If a process answers as the release: give it all of the traffic, or begin its plan."""
-    from tasks.gateway.plan import begin
-    from tasks.gateway.rollout import champion_of, follow_stack, know, promote
-    from tasks.gateway.store import Store
-    from tasks.release.seal import read_manifest
-    from tasks.serve import stack
+@stage("send it the traffic", lambda all_of_it: "all of it" if all_of_it else "by its plan", cache=False)
+def send_traffic(release: Release, plan: Plan | None, settings: Settings) -> bool:
+    """Give the release all of its case's traffic, and say so, or begin its plan beside the champion."""
+    from tasks.gateway.takeover import take_over
 
-    if not stack.runs(settings):
-        return ""
-    store = Store(settings)
-    know(store, read_manifest(release.folder))
-    follow_stack(store, settings)
-    with store.reading() as of:
-        champion = champion_of(of, release.case)
-    if plan is None or champion in (None, release.digest):
-        promote(store, release.case, release.digest, "released")
-        return "all of it"
-    begin(store, release.case, release.digest, plan)
-    return f"by {len(plan.steps)} steps"
+    return take_over(release, plan, settings)
 
 
 @stage("retire what nobody needs", lambda names: ", ".join(names) or "nothing", cache=False)
@@ -44,4 +29,12 @@ def retire_others(release: Release, settings: Settings) -> list[str]:
     store = Store(settings)
     stopped = stack.retire(settings, release.case, warm(store, release.case, settings.gateway_warm))
     follow_stack(store, settings)
+    store.close()
     return stopped
+
+
+def agree_on_champion(case: str, settings: Settings) -> None:
+    """Have the registry know which release the traffic went to."""
+    from tasks.gateway.takeover import agree
+
+    agree(case, settings)

@@ -104,6 +104,27 @@ asyncio.run(main())
         assert (purse["spent"], purse["reserved"]) == (3, 0)
 
 
+def test_a_gateway_that_only_slept_pays_once(store: Store) -> None:
+    """Taken for dead and its call for lost, it wakes up and settles: the budget is charged what the call cost."""
+    id_, _ = create(store, "a", ["predict"], None, None, budget=10)
+
+    async def sleep_and_settle() -> None:
+        books = Ledger(store, "asleep")
+        call = call_of(store, id_)
+        call.reserved = NANO
+        await books.open(call)
+        assert close_lost(store) == 1
+        call.tokens_out = 125_000
+        call.ended(DONE, 200)
+        await books.settle(call)
+        books.close()
+
+    asyncio.run(sleep_and_settle())
+    with store.reading() as of:
+        purse = of.execute(select(purses)).mappings().one()
+    assert (purse["spent"], purse["reserved"]) == (NANO // 2, 0)
+
+
 def test_a_living_gateways_calls_are_left_alone(store: Store) -> None:
     create(store, "a", ["predict"], None, None, None)
     with store.writing() as to:
