@@ -75,6 +75,10 @@ class Settings(BaseSettings):
         return self.prefect_url or f"http://{self.host}:{self.prefect_port}/api"
 
     @property
+    def gateway(self) -> str:
+        return f"http://{self.host}:{self.gateway_port}"
+
+    @property
     def remote(self) -> str:
         return self.dvc_remote or str(self.state / "remote")
 

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tasks.foundation.settings import Settings
+from tasks.gateway.accounts import Accounts
 from tasks.gateway.answering import Answering
 from tasks.gateway.feedback import Feedback, give
 from tasks.gateway.figures import Figures
@@ -53,7 +54,8 @@ class Gateway:
         ledger, policy = Ledger(self.store, self.worker), Policy(settings.gateway_log)
         log = RequestLog(settings.state / "gateway" / "requests", self.worker, policy.logged, figures.unlogged.inc)
         forward = Forward(lambda: self.memory.routes, figures)
-        self.answering = Answering(forward, ledger, Rates(settings.gateway_limits), policy, figures, log)
+        accounts = Accounts(Rates(settings.gateway_limits), ledger, figures, log)
+        self.answering = Answering(accounts, forward, policy, figures)
         watching = asyncio.create_task(self.memory.watch())
         try:
             yield

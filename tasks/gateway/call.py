@@ -41,6 +41,10 @@ class Call:
     price: int = 0
     saved: int = 0
 
+    @property
+    def is_language(self) -> bool:
+        return self.interface != "predict"
+
     def used(self, usage: Mapping[str, Any]) -> None:
         """Take over the tokens that a language model says it used."""
         self.tokens_in = usage.get("prompt_tokens") or 0

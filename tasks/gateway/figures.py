@@ -31,6 +31,11 @@ class Figures:
         self.working = Gauge("driftline_working", "At a release.", ["case"], multiprocess_mode="livesum", registry=own)
         self.unlogged = Counter("driftline_unlogged", "Calls that the log had no room for.", registry=own)
 
+    def began(self, call: Call, seconds: float) -> None:
+        """A stream has its first byte."""
+        route = call.share.route
+        self.first.labels(route.case, route.digest[:12], call.share.role).observe(seconds)
+
     def ended(self, call: Call) -> None:
         route = call.share.route
         of = (route.case, route.digest[:12], call.share.role)

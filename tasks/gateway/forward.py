@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 # not httpx, as everywhere else: it takes four times the processor time for a request, and this is on every call's way
 import aiohttp
@@ -31,6 +31,9 @@ class Reply:
 
     status: int
     body: bytes
+
+
+Opened: TypeAlias = tuple[bytes, AsyncIterator[bytes]]  # a stream's first bytes, and what follows
 
 
 class Lane:
@@ -82,7 +85,7 @@ class Forward:
         return self._lanes.setdefault(digest, Lane())
 
     @contextlib.asynccontextmanager
-    async def place(self, call: Call) -> AsyncIterator[None]:
+    async def _place(self, call: Call) -> AsyncIterator[None]:
         """A place at the release; what is spent in it counts as engine seconds.
 
         Raises: Refusal when too many wait already.
@@ -106,10 +109,12 @@ class Forward:
             async with self._http.post(address + path, data=body, timeout=_patience(call)) as response:
                 return Reply(response.status, await response.read())
 
-        return await self._trying(call, attempt)
+        async with self._place(call):
+            return await self._trying(call, attempt)
 
-    async def open(self, call: Call, path: str, body: bytes) -> tuple[bytes, aiohttp.ClientResponse] | Reply:
-        """A stream with its first bytes, which the caller closes; or the error that came instead.
+    @contextlib.asynccontextmanager
+    async def stream(self, call: Call, path: str, body: bytes) -> AsyncIterator[Opened | Reply]:
+        """A stream's first bytes and what follows; or the whole answer that came instead.
 
         Raises: Refusal.
         """
@@ -126,7 +131,16 @@ class Forward:
                 response.close()
                 raise
 
-        return await self._trying(call, attempt)
+        async with self._place(call):
+            opened = await self._trying(call, attempt)
+            if isinstance(opened, Reply):
+                yield opened
+                return
+            first, response = opened
+            try:
+                yield first, response.content.iter_any()
+            finally:
+                response.close()  # ends the engine's work, where the client was the one who left
 
     async def _trying(self, call: Call, attempt: Callable[[str], Awaitable[T]]) -> T:
         """A process that can't be reached has done nothing: another one, or itself once it is back, may be asked.

@@ -17,10 +17,10 @@ class Streamed(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, source: AsyncGenerator[bytes], headers: Mapping[str, str]) -> None:
+    def __init__(self, first: bytes, source: AsyncGenerator[bytes], headers: Mapping[str, str]) -> None:
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no", **headers})
         del self.headers["content-length"]
-        self._source = source
+        self._first, self._source = first, source
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sending = asyncio.create_task(self._send(send))
@@ -37,10 +37,15 @@ class Streamed(Response):
     async def _send(self, send: Send) -> None:
         async with aclosing(self._source) as source:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await _give(send, self._first)
             async for piece in source:
-                async with asyncio.timeout(SLOW):  # a TimeoutError is an OSError: the client is given up
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                await _give(send, piece)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _give(send: Send, piece: bytes) -> None:
+    async with asyncio.timeout(SLOW):  # a TimeoutError is an OSError: the client is given up
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
 
 
 async def _left(receive: Receive) -> None:

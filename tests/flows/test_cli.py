@@ -22,6 +22,11 @@ VERBS = [
     "up",
     "down",
     "status",
+    "rollout",
+    "promote",
+    "rollback",
+    "costs",
+    "keys",
     "demo",
 ]
 

@@ -9,6 +9,8 @@ import httpx
 import openai
 import pytest
 
+from flows import chat
+from tasks.foundation.errors import Unavailable
 from tasks.foundation.settings import Settings
 from tasks.gateway.store import Store, ledger
 from tasks.release.results import Release
@@ -120,6 +122,32 @@ def test_openais_client_streams(ai, talker, store):
         entered = entry(store, request_id)
         assert (entered["state"], entered["tokens_out"]) == ("done", 12)
         assert entered["tokens_in"] == whole.usage.prompt_tokens
+
+
+def test_streamed_and_unstreamed_cost_the_same(ai, talker, store):
+    """The same questions asked either way leave the same tokens in the ledger."""
+    used: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
+    for streams in used:
+        for word in ("hello", "goodbye", "nothing at all"):
+            messages = [{"role": "user", "content": f"Say {word}."}]
+            asked = {"model": "talker", "messages": messages, "max_tokens": 9, "stream": streams}
+            answer = ai.chat.completions.with_raw_response.create(**asked)
+            answer.http_response.read()
+            entered = entry(store, answer.headers["x-request-id"])
+            used[streams].append((entered["tokens_in"], entered["tokens_out"]))
+    assert used[True] == used[False]
+
+
+def test_the_terminal_talks_through_the_gateway(settings, talker, monkeypatch):
+    """Piece by piece; and what the gateway refuses is said."""
+    monkeypatch.setattr(chat, "settings", lambda: settings)
+    assert chat.at_gateway("talker")
+    assert not chat.at_gateway("nothing")
+    pieces = list(chat.through_gateway("talker", "Say hello."))
+    assert len(pieces) > 3
+    assert "said" in json.loads("".join(pieces))
+    with pytest.raises(Unavailable, match="no model 'nothing'"):
+        list(chat.through_gateway("nothing", "Say hello."))
 
 
 def test_one_release_can_be_asked_by_name(ai, talker):
