@@ -41,8 +41,9 @@ class Answering:
         call = Call("predict", key, rollout.assign(entity), entity, body[:LOGGED])
         body = await self._begin(call, body, {})
         response = await self._whole(call, rollout, body, None)
-        if response.body.startswith(b'{"'):  # one more field, without reading what may be 10,000 rows
-            told = b'{"request_id":"' + call.id.encode() + b'",' + bytes(response.body)[1:]
+        told = bytes(response.body)
+        if told.startswith(b'{"'):  # one more field, without reading what may be 10,000 rows
+            told = b'{"request_id":"' + call.id.encode() + b'",' + told[1:]
             return Response(told, response.status_code, headers_of(call), "application/json")
         return response
 
@@ -102,7 +103,7 @@ class Answering:
         options = asked.get("stream_options")
         wants_usage = isinstance(options, dict) and options.get("include_usage") is True
         said, state, status = bytearray(), ABORTED, 499
-        last = error_event(Refusal(502, "The model ended within its answer.").body)
+        last: bytes | Response = error_event(Refusal(502, "The model ended within its answer.").body)
         try:
             async with self._forward.stream(call, PATHS["chat"], body) as opened:
                 if isinstance(opened, Reply):

@@ -52,16 +52,18 @@ def test_a_release_killed_under_load_fails_no_request(settings, table):
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
         thread.start()
-    time.sleep(1)
-    name = program_name("small", table.digest)
-    killed = Supervisor(settings.state).processes()[name]["pid"]
-    for pid in family(killed):
-        os.kill(pid, signal.SIGKILL)
-    answered = len(statuses)
-    assert wait_for(lambda: len(statuses) > answered + 200, 40)
-    over.set()
-    for thread in threads:
-        thread.join()
+    try:
+        assert wait_for(lambda: len(statuses) > 50)
+        name = program_name("small", table.digest)
+        killed = Supervisor(settings.state).processes()[name]["pid"]
+        for pid in family(killed):
+            os.kill(pid, signal.SIGKILL)
+        answered = len(statuses)
+        assert wait_for(lambda: len(statuses) > answered + 50, 60)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
     assert Supervisor(settings.state).processes()[name]["pid"] != killed
     assert set(statuses) == {200}
 

@@ -102,14 +102,16 @@ def test_rolling_back_under_load_fails_no_request(settings, store, table, other,
     for thread in threads:
         thread.start()
     changed = []
-    while len(answers) < 5000 and not failures:
-        time.sleep(3)
-        back = rollout.rollback(store, "small", None, "a test")
-        changed.append((time.monotonic(), back))
-    time.sleep(2.5)
-    over.set()
-    for thread in threads:
-        thread.join()
+    try:
+        while len(answers) < 5000 and not failures:
+            time.sleep(3)
+            back = rollout.rollback(store, "small", None, "a test")
+            changed.append((time.monotonic(), back))
+        time.sleep(2.5)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
     assert not failures
     assert len(answers) >= 5000
     for (at, champion), (until, _) in zip(changed, [*changed[1:], (time.monotonic(), "")], strict=True):
