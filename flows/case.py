@@ -16,7 +16,9 @@ from tasks.evaluate.config import Evaluate, Judging
 from tasks.features.config import Features
 from tasks.foundation.config import Section
 from tasks.foundation.errors import CaseError
+from tasks.gateway.config import Plan
 from tasks.monitor.config import AnswerMonitor, Monitor
+from tasks.release.config import Price
 from tasks.train.config import Serving, Target, Train, Tuning
 
 
@@ -28,6 +30,8 @@ class Case(Section):
     description: str = Field(description="One sentence.")
     as_of: datetime | None = Field(None, description="The moment a run pretends to be at, when not told. Empty: now.")
     data: Data
+    price: Price = Price()
+    rollout: Plan | None = Field(None, description="How a new release takes over; empty: all at once.")
 
     @field_validator("as_of", mode="before")
     @classmethod

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+
+import httpx
 
 from flows.case import LanguageCase, load
 from flows.show import find_release
 from flows.terminal import console
-from tasks.foundation.engine import Engine, engine
-from tasks.foundation.errors import CaseError
+from tasks.foundation.engine import PATIENCE, Engine, engine
+from tasks.foundation.errors import CaseError, Unavailable
 from tasks.foundation.settings import settings
-from tasks.foundation.talk import SYSTEM, USER, Messages, turn
+from tasks.foundation.talk import SYSTEM, USER, turn
 
 
 def chat(name: str, reference: str | None, compare: bool) -> None:
     """Answer each line of the terminal, or of a pipe, as the release's service does: in JSON by its schema.
 
-    Raises: CaseError, InputError when there is no such release.
+    Through the gateway, if it runs and nothing is to be compared; else by engines of our own.
+    Raises: CaseError, InputError when there is no such release, Unavailable when the gateway refuses.
     """
     case = load(name, settings().cases)
     if not isinstance(case, LanguageCase):
         raise CaseError("Only a language model can be talked to.", where=f"case {name}", found=f"kind: {case.kind}")
+    if not compare and reference is None and at_gateway(name):
+        while (line := _read()) is not None:
+            _answer("", through_gateway(name, line))
+        return
     from tasks.data.checkpoint import GGUF, open_base
     from tasks.evaluate.answering import baseline_prompt
 
@@ -41,7 +51,35 @@ def chat(name: str, reference: str | None, compare: bool) -> None:
         while (line := _read()) is not None:
             for title, one, system in asked:
                 messages = [turn(SYSTEM, system), turn(USER, line)]
-                _answer(title if compare else "", one, messages, case)
+                pieces = one.stream(messages, max_tokens=case.serve.answer_tokens, schema=case.answer.json_schema)
+                _answer(title if compare else "", pieces)
+
+
+def at_gateway(name: str) -> bool:
+    """Does the gateway run, and know a champion of this case?"""
+    try:
+        ready = httpx.get(f"{settings().gateway}/readyz", timeout=2, trust_env=False)
+        return name in ready.raise_for_status().json()["champions"]
+    except (httpx.HTTPError, ValueError, KeyError):
+        return False
+
+
+def through_gateway(name: str, line: str) -> Iterator[str]:
+    """The answer, piece by piece.
+
+    Raises: Unavailable with what the gateway says.
+    """
+    body = {"model": name, "messages": [turn(USER, line)], "stream": True}
+    key = os.environ.get("DRIFTLINE_KEY", "")
+    url, headers = f"{settings().gateway}/v1/chat/completions", {"authorization": f"Bearer {key}"} if key else {}
+    with httpx.stream("POST", url, json=body, headers=headers, timeout=PATIENCE, trust_env=False) as answer:
+        for event in answer.iter_lines():
+            said = json.loads(event.removeprefix("data: ")) if event.startswith(("data: {", "{")) else {}
+            if error := said.get("error"):
+                todo = "Set DRIFTLINE_KEY to a key of yours." if answer.status_code in (401, 403) else ""
+                raise Unavailable("The gateway does not answer.", where=url, found=error["message"], todo=todo)
+            for choice in said.get("choices", ()):
+                yield choice["delta"].get("content") or ""
 
 
 def _read() -> str | None:
@@ -54,11 +92,11 @@ def _read() -> str | None:
     return line
 
 
-def _answer(title: str, one: Engine, messages: Messages, case: LanguageCase) -> None:
+def _answer(title: str, said: Iterable[str]) -> None:
     if title:
         console.print(f"[dim]{title}:[/] ", end="")
     begun, pieces = time.monotonic(), 0
-    for piece in one.stream(messages, max_tokens=case.serve.answer_tokens, schema=case.answer.json_schema):
+    for piece in said:
         console.print(piece, end="", markup=False, highlight=False, soft_wrap=True)
         pieces += bool(piece)
     seconds = time.monotonic() - begun

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from flows.keys import app as keys
 from tasks.foundation.errors import DriftlineError, InputError
 
 app = typer.Typer(
@@ -20,6 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="From raw data to a gated, packaged, monitored service that retrains itself when the world drifts.",
 )
+
+app.add_typer(keys, name="keys")
 
 CaseName = Annotated[str, typer.Argument(metavar="CASE", help="A folder under configs/.")]
 AsOf = Annotated[
@@ -193,6 +196,59 @@ def demo(
     from flows.demo import demo as play
 
     play(case, months)
+
+
+@app.command()
+def rollout(
+    case: CaseName,
+    canary: Annotated[str | None, typer.Option(metavar="RELEASE", help="Let it answer --percent of the users.")] = None,
+    shadow: Annotated[
+        str | None, typer.Option(metavar="RELEASE", help="Ask it too, and only record its answers.")
+    ] = None,
+    arm: Annotated[str | None, typer.Option(metavar="NAME=RELEASE", help="A named arm of --percent.")] = None,
+    percent: Annotated[float, typer.Option(min=0, max=100, help="Share of a canary or an arm.")] = 5.0,
+    stop: Annotated[str | None, typer.Option(metavar="RELEASE", help="End its share.")] = None,
+) -> None:
+    """Which releases answer a case, and what changed when; or give one a share beside the champion."""
+    from flows.rollout import share, show
+
+    if canary or shadow or arm or stop:
+        share(case, canary, shadow, arm, percent, stop)
+    else:
+        show(case)
+
+
+@app.command()
+def promote(
+    case: CaseName,
+    release: Annotated[str | None, typer.Option(help="Digest, or its beginning. Default: the canary.")] = None,
+) -> None:
+    """Make a release the champion."""
+    from flows.rollout import promote as make_champion
+
+    make_champion(case, release)
+
+
+@app.command()
+def rollback(
+    case: CaseName,
+    to: Annotated[str | None, typer.Option(metavar="RELEASE", help="Default: the champion before.")] = None,
+) -> None:
+    """Let an earlier release answer again, at once."""
+    from flows.rollout import rollback as go_back
+
+    go_back(case, to)
+
+
+@app.command()
+def costs(
+    by: Annotated[Literal["team", "case", "release", "day"], typer.Option(help="What to sum by.")] = "case",
+    json: AsJson = False,
+) -> None:
+    """What calls have cost."""
+    from flows.costs import tell
+
+    tell(by, json)
 
 
 def _run(flow: str, case: str, as_of: str | None, profile: str | None) -> Any:

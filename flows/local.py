@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -11,17 +11,25 @@ from flows.case import names
 from flows.terminal import console
 from tasks.foundation.settings import Settings, settings
 
+if TYPE_CHECKING:
+    from tasks.release.results import Release
+
 
 def start() -> None:
     """Start the servers and serve each case's champion; say each address once it is ready."""
+    from tasks.gateway.rollout import follow_stack
+    from tasks.gateway.store import Store
+    from tasks.gateway.takeover import introduce
     from tasks.serve import stack
 
     here = settings()
     with console.status("starting ..."):
         stack.up(here, lambda service: console.print(f"  ready  {service.name:<34} {service.address}"))
-    for champion in _champions(here):
-        if not champion["address"]:
-            console.print(f"  the champion of {champion['case']} is not served: driftline run {champion['case']}")
+    follow_stack(Store(here), here)  # a release may have got another port
+    for release in _releases(here):
+        introduce(release, here)
+        if not stack.address_of(here, release):
+            console.print(f"  the champion of {release.case} is not served: driftline run {release.case}")
 
 
 def stop() -> None:
@@ -66,21 +74,26 @@ def _services(here: Settings) -> list[dict[str, Any]]:
 
 
 def _champions(here: Settings) -> list[dict[str, Any]]:
-    from tasks.release.registry import champion
     from tasks.release.seal import read_manifest
     from tasks.serve import stack
 
-    if here.mlflow_uri.startswith("sqlite") and not (here.state / "mlflow.db").exists():
-        return []
-    found = [(case, champion(here.tracking, here.state, case)) for case in names(here.cases)]
     return [
         {
-            "case": case,
+            "case": release.case,
             "release": release.digest,
             "as_of": release.as_of.isoformat(),
             "address": stack.address_of(here, release) or "",
             "verdict": read_manifest(release.folder)["sealed"]["verdict"]["decision"],
         }
-        for case, release in found
-        if release
+        for release in _releases(here)
     ]
+
+
+def _releases(here: Settings) -> list[Release]:
+    """The champion of each case that has one."""
+    from tasks.release.registry import champion
+
+    if here.mlflow_uri.startswith("sqlite") and not (here.state / "mlflow.db").exists():
+        return []
+    found = (champion(here.tracking, here.state, case) for case in names(here.cases))
+    return [release for release in found if release]

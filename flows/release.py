@@ -12,6 +12,7 @@ from flows.prepare import prepare_steps
 from flows.train import Trained, train_steps
 from tasks.data.task import open_model
 from tasks.features.task import fill_online_store
+from tasks.gateway.task import retire_others, send_traffic
 from tasks.release.results import Release
 from tasks.release.task import (
     package_release,
@@ -22,7 +23,7 @@ from tasks.release.task import (
     seal_language_release,
     seal_table_release,
 )
-from tasks.serve.task import retire_others, serve_and_smoke
+from tasks.serve.task import serve_and_smoke
 
 
 @flow(name="release", flow_run_name=run_name)
@@ -46,7 +47,8 @@ def release_steps(run: Opened, trained: Trained) -> Release:
     if isinstance(case, TabularCase):
         online = fill_online_store(case.features, trained.snapshot, here.state, here.online_store)
     serve_and_smoke(release, online, run.as_of if run.replays else None, here)
-    promote_release(release, here.tracking)
+    if send_traffic(release, case.rollout, here):
+        promote_release(release, here.tracking)
     retire_others(release, here)
     return release
 
@@ -55,6 +57,8 @@ def seal_steps(run: Opened, trained: Trained) -> Path:
     case, state = run.case, run.settings.state
     candidate, verdict, snapshot = trained.candidate, trained.verdict, trained.snapshot
     if isinstance(case, TabularCase):
-        return seal_table_release(candidate, verdict, case.target, run.lineage, snapshot, state)
+        return seal_table_release(candidate, verdict, case.target, case.price, run.lineage, snapshot, state)
     base = open_model(case.model, case.folder, state)
-    return seal_language_release(candidate, verdict, base, case.talk, case.serve, run.lineage, snapshot, state)
+    return seal_language_release(
+        candidate, verdict, base, case.talk, case.serve, case.price, run.lineage, snapshot, state
+    )

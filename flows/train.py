@@ -14,6 +14,7 @@ from tasks.evaluate.results import Verdict
 from tasks.evaluate.task import judge_candidate, judge_tuned
 from tasks.features.task import training_frame
 from tasks.foundation.config import Result
+from tasks.gateway.task import agree_on_champion
 from tasks.release.results import Release
 from tasks.release.task import find_champion
 from tasks.train.results import Candidate
@@ -36,6 +37,7 @@ def train(request: Request) -> Trained:
 
 
 def train_steps(run: Opened, snapshot: Snapshot) -> Trained:
+    agree_on_champion(run.case.name, run.settings)
     champion = find_champion(run.case.name, run.settings.tracking, run.settings.state)
     if isinstance(run.case, LanguageCase):
         candidate, verdict = tune_and_judge(run, run.case, snapshot, champion)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
@@ -33,6 +34,14 @@ class Settings(BaseSettings):
     dvc_remote: str = Field("", description="DVC remote for snapshots, for example s3://...; empty: a local folder.")
     vllm_url: str = Field("", description="URL of the vLLM server for cases with `engine: vllm`, without /v1.")
     online_store: str = Field("", description="redis://host:port for Feast's online store; empty: SQLite.")
+    gateway_port: int = Field(8400, ge=1, le=65535, description="Port of the gateway.")
+    gateway_workers: int = Field(1, ge=1, le=64, description="Gateway processes that share the port.")
+    gateway_store: str = Field("", description="Database URL of routes, keys and ledger; empty: SQLite.")
+    gateway_limits: str = Field("", description="redis://host:port for rate limits; empty: each process counts alone.")
+    gateway_log: Literal["full", "masked", "none"] = Field(
+        "masked", description="What the request log keeps of texts; masked: without personal data."
+    )
+    gateway_warm: int = Field(1, ge=0, le=20, description="Earlier champions of a case kept running, to roll back to.")
 
     @classmethod
     def settings_customise_sources(
@@ -65,6 +74,10 @@ class Settings(BaseSettings):
     @property
     def prefect_api(self) -> str:
         return self.prefect_url or f"http://{self.host}:{self.prefect_port}/api"
+
+    @property
+    def gateway(self) -> str:
+        return f"http://{self.host}:{self.gateway_port}"
 
     @property
     def remote(self) -> str:

@@ -16,6 +16,7 @@ from tasks.evaluate.results import Criterion, Verdict
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import DriftlineError, GateFailed
 from tasks.foundation.files import file_digest, whole, write_text
+from tasks.release.config import Price
 from tasks.train.results import Candidate
 
 MANIFEST = "manifest.json"
@@ -42,6 +43,7 @@ def seal(
     lineage: Mapping[str, str],
     state: Path,
     *,
+    price: Price = Price(),  # noqa: B008 (frozen)
     snapshot_pointer: str = "",
     timings: Mapping[str, float] | None = None,
 ) -> Path:
@@ -74,6 +76,7 @@ def seal(
         "definitions": candidate.definitions_digest,
         "weights": candidate.weights_digest,
         **parts.sealed,
+        "price": price.model_dump(),
         "verdict": {
             "decision": verdict.decision,
             "champion": verdict.champion,

@@ -11,6 +11,7 @@ from tasks.foundation.errors import GateFailed, InputError
 from tasks.foundation.settings import ROOT
 from tasks.foundation.task import stage
 from tasks.foundation.tracking import Tracking
+from tasks.release.config import Price
 from tasks.release.results import Release
 from tasks.train.config import Serving, Target
 from tasks.train.results import Candidate
@@ -58,7 +59,13 @@ def require_promotion(case: str, verdict: Verdict) -> None:
 
 @stage("seal the release", lambda folder: folder.name)
 def seal_table_release(
-    candidate: Candidate, verdict: Verdict, target: Target, lineage: dict[str, str], snapshot: Snapshot, state: Path
+    candidate: Candidate,
+    verdict: Verdict,
+    target: Target,
+    price: Price,
+    lineage: dict[str, str],
+    snapshot: Snapshot,
+    state: Path,
 ) -> Path:
     """Write the manifest with its digest, beside the weights."""
     from tasks.data.store import pointer
@@ -66,7 +73,9 @@ def seal_table_release(
     from tasks.release.table import table_parts
 
     parts = table_parts(candidate, verdict, target)
-    return seal(candidate, verdict, parts, "tabular", lineage, state, snapshot_pointer=pointer(snapshot.path))
+    return seal(
+        candidate, verdict, parts, "tabular", lineage, state, price=price, snapshot_pointer=pointer(snapshot.path)
+    )
 
 
 @stage("seal the release", lambda folder: folder.name)
@@ -76,6 +85,7 @@ def seal_language_release(
     base: Base,
     talk: Talk,
     serving: Serving,
+    price: Price,
     lineage: dict[str, str],
     snapshot: Snapshot,
     state: Path,
@@ -86,7 +96,7 @@ def seal_language_release(
     from tasks.release.seal import seal
 
     parts = language_parts(candidate, verdict, base, talk, serving)
-    return seal(candidate, verdict, parts, "llm", lineage, state, snapshot_pointer=pointer(snapshot.path))
+    return seal(candidate, verdict, parts, "llm", lineage, state, price=price, snapshot_pointer=pointer(snapshot.path))
 
 
 @stage("package the Bento", str, cache=False)

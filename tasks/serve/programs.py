@@ -14,6 +14,8 @@ from tasks.release.results import Release
 from tasks.serve.service import ONLINE_MOMENT, ONLINE_REPOSITORY
 from tasks.serve.supervision import Program
 
+GATEWAY = "gateway-"  # and the number of the process; all have one port
+
 
 def program_name(case: str, digest: str) -> str:
     return f"release-{case}-{digest[:12]}"
@@ -45,6 +47,16 @@ def servers(settings: Settings) -> Sequence[tuple[Program, str]]:
             starts_with_supervisor=False,
         )
         servers.append((program, "DRIFTLINE_MLFLOW_PORT"))
+    for number in range(1, settings.gateway_workers + 1):
+        program = Program(
+            name=f"{GATEWAY}{number}",
+            command=[sys.executable, "-m", "tasks.gateway.program", str(settings.gateway_port)],
+            host=settings.host,
+            port=settings.gateway_port,
+            health="/readyz",
+            starts_with_supervisor=False,
+        )
+        servers.append((program, "DRIFTLINE_GATEWAY_PORT"))
     return servers
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tasks.foundation.settings import Settings, environment
 from tasks.release.process import free_port, wait_until_ready
 from tasks.release.results import Release
 from tasks.serve.prefect_database import seed
-from tasks.serve.programs import on_port, program_name, release_program, servers
+from tasks.serve.programs import GATEWAY, on_port, program_name, release_program, servers
 from tasks.serve.results import Service
 from tasks.serve.service import ONLINE_STORE
 from tasks.serve.supervision import Program, Supervisor
@@ -41,8 +41,9 @@ def start(settings: Settings) -> None:
     with _changing(settings):
         running = supervisor.processes()
         ours = servers(settings)
+        held = {program.port for program, _ in ours if _runs(running, program.name)}  # one may be shared
         for program, setting in ours:
-            if not _runs(running, program.name) and _taken(program.host, program.port):
+            if program.port not in held and _taken(program.host, program.port):
                 raise _port_taken(program, setting)
         if not running:
             for program in supervisor.programs().values():
@@ -51,6 +52,9 @@ def start(settings: Settings) -> None:
         if any(program.name == "prefect" for program, _ in ours):
             seed(settings.state / "prefect")
         supervisor.start(_environment(settings))
+        for name in supervisor.programs().keys() - {program.name for program, _ in ours}:
+            if name.startswith(GATEWAY):  # there were more of them
+                supervisor.remove(name)
         for program, _ in ours:
             if supervisor.programs().get(program.name) != program:
                 supervisor.put(program)
@@ -157,12 +161,12 @@ def address_of(settings: Settings, release: Release) -> str | None:
     return next((s.address for s in state(settings) if s.name == name and s.state == "ready"), None)
 
 
-def retire(settings: Settings, case: str, keep_digest: str) -> list[str]:
-    """Stop the served releases of a case other than one, and give their names."""
+def retire(settings: Settings, case: str, keep: Collection[str]) -> list[str]:
+    """Stop the served releases of a case other than those of these digests, and give their names."""
     supervisor = Supervisor(settings.state)
-    kept = program_name(case, keep_digest)
+    kept = {program_name(case, digest) for digest in keep}
     with _changing(settings):
-        names = [n for n in supervisor.programs() if n.rpartition("-")[0] == f"release-{case}" and n != kept]
+        names = [n for n in supervisor.programs() if n.rpartition("-")[0] == f"release-{case}" and n not in kept]
         for name in names:
             supervisor.remove(name)
     return names
@@ -176,6 +180,9 @@ def _environment(settings: Settings) -> dict[str, str]:
         "DRIFTLINE_TRACKING_URL": settings.tracking_url,
         "DRIFTLINE_ARTIFACTS_URL": settings.artifacts_url,
         ONLINE_STORE: settings.online_store,
+        "DRIFTLINE_GATEWAY_STORE": settings.gateway_store,
+        "DRIFTLINE_GATEWAY_LIMITS": settings.gateway_limits,
+        "DRIFTLINE_GATEWAY_LOG": settings.gateway_log,
     }
     return {**environment(settings), **ours}
 

@@ -34,11 +34,3 @@ def serve_and_smoke(release: Release, online: Path | None, moment: datetime | No
     except DriftlineError:
         stack.stop_release(settings, release)
         raise
-
-
-@stage("retire the old champion", lambda names: ", ".join(names) or "there was none", cache=False)
-def retire_others(release: Release, settings: Settings) -> list[str]:
-    """Stop the case's other releases, now that this one is champion."""
-    from tasks.serve import stack
-
-    return stack.retire(settings, release.case, release.digest) if stack.runs(settings) else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import httpx
 import pytest
@@ -19,7 +20,8 @@ pytestmark = pytest.mark.xdist_group("kill")
 @pytest.fixture
 def up(tmp_path, terminal: Terminal, prefect_server):
     """A world whose stack runs: MLflow and the releases; Prefect's server is the tests' own."""
-    variables = {"DRIFTLINE_PREFECT_URL": prefect_server, "DRIFTLINE_MLFLOW_PORT": str(free_port())}
+    ports = {f"DRIFTLINE_{name}_PORT": str(free_port()) for name in ("MLFLOW", "GATEWAY")}
+    variables = {"DRIFTLINE_PREFECT_URL": prefect_server, **ports}
     world = World(tmp_path, tmp_path / "cases", variables)
     make_case(world.cases)
     done = terminal.run(world, "up")
@@ -44,14 +46,24 @@ def answer(world: World, address: str) -> dict:
     return said
 
 
+def at_gateway(world: World) -> str:
+    """The digest of the release that answers at the gateway."""
+    release = champion(Tracking.under(world.state), world.state, "diabetes")
+    row = json.loads((release.folder / "golden.json").read_text())[0]["features"]
+    url = f"http://127.0.0.1:{world.variables['DRIFTLINE_GATEWAY_PORT']}/v1/predict/diabetes"
+    answer = httpx.post(url, json={"rows": [row]}, trust_env=False, timeout=30).raise_for_status()
+    return answer.json()["release"]
+
+
 def test_the_champion_serves_until_another_one_has_taken_over(up, terminal):
-    """Released and served; a rejected challenger changes nothing; a promoted one replaces it."""
+    """A rejected challenger changes nothing; a promoted one replaces it; the old one runs on, to be gone back to."""
     done = terminal.run(up, "run diabetes")
     assert done.code == 0, done.output
     ((first, address),) = served(terminal, up).items()
     digest = up.champion("diabetes")
     assert first == f"release-diabetes-{digest[:12]}"
-    assert answer(up, address)["release"] == digest
+    time.sleep(1)  # within which every gateway knows
+    assert answer(up, address)["release"] == at_gateway(up) == digest
 
     folder = up.cases / "diabetes"
     bounds = [{"metric": "r2", "at_least": 0.3}]
@@ -64,6 +76,20 @@ def test_the_champion_serves_until_another_one_has_taken_over(up, terminal):
     done = terminal.run(up, "run diabetes")
     assert done.code == 0, done.output
     assert up.champion("diabetes") != digest
-    ((second, address),) = served(terminal, up).items()
-    assert second == f"release-diabetes-{up.champion('diabetes')[:12]}"
-    assert answer(up, address)["release"] == up.champion("diabetes")
+    later = up.champion("diabetes")
+    running = served(terminal, up)
+    assert set(running) == {first, f"release-diabetes-{later[:12]}"}
+    assert answer(up, running[f"release-diabetes-{later[:12]}"])["release"] == later
+    time.sleep(1)
+    assert at_gateway(up) == later
+
+    done = terminal.run(up, "rollback diabetes")
+    assert done.code == 0, done.output
+    assert at_gateway(up) == up.champion("diabetes") == digest
+    shown = terminal.run(up, "rollout diabetes").output
+    assert "rollback" in shown
+    assert digest[:12] in shown
+    spent = json.loads(terminal.run(up, "costs --by release --json").output)
+    assert {row["release"] for row in spent} == {digest, later}
+    assert terminal.run(up, "keys create --team home --budget 1").code == 0
+    assert "home" in terminal.run(up, "keys list").output

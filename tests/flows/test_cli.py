@@ -23,6 +23,11 @@ VERBS = [
     "up",
     "down",
     "status",
+    "rollout",
+    "promote",
+    "rollback",
+    "costs",
+    "keys",
     "demo",
 ]
 

@@ -63,7 +63,7 @@ def test_the_old_release_answers_until_the_new_one_does(
     assert stack.address_of(settings, new) == address
     with pytest.raises(DriftlineError, match=r"Another release answers(.|\n)*Service small initialized"):
         smoke(new.folder, first, Supervisor(settings.state).log(program_name("small", old.digest)))
-    assert stack.retire(settings, "small", new.digest) == [program_name("small", old.digest)]
+    assert stack.retire(settings, "small", [new.digest]) == [program_name("small", old.digest)]
     with pytest.raises(httpx.TransportError):
         _answers(first)
     assert _answers(address) == new.digest
@@ -142,7 +142,7 @@ def test_no_secret_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     supervisor = Supervisor(tmp_path)
     for program, _ in servers(settings):
         supervisor.put(program)
-    assert len(supervisor.programs()) == 2
+    assert len(supervisor.programs()) == 3
     for path in tmp_path.rglob("*.*"):
         assert "hunter2" not in path.read_text()
 
@@ -153,8 +153,8 @@ def test_both_servers(tmp_path: Path) -> None:
     told: list[str] = []
     try:
         services = stack.up(settings, lambda service: told.append(service.name))
-        assert sorted(told) == ["mlflow", "prefect"]
-        assert [service.state for service in stack.up(settings)] == ["ready", "ready"]
+        assert sorted(told) == ["gateway-1", "mlflow", "prefect"]
+        assert [service.state for service in stack.up(settings)] == ["ready", "ready", "ready"]
         assert [s.pid for s in stack.state(settings)] == [s.pid for s in services]
         flows = httpx.post(f"http://127.0.0.1:{settings.prefect_port}/api/flows/filter", json={})
         assert flows.json() == []

@@ -1,0 +1,33 @@
+"""`driftline costs`: what was spent, from the ledger."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from typing import Any
+
+from rich.table import Table
+
+from flows.terminal import console
+from tasks.foundation.settings import settings
+from tasks.gateway.costs import costs
+from tasks.gateway.store import Store
+
+COLUMNS = ("calls", "failed", "cached", "tokens_in", "tokens_out", "engine_seconds", "spent", "saved")
+
+
+def tell(by: str, as_json: bool) -> None:
+    """Print the ledger's sums by team, case, release or day."""
+    with closing(Store(settings())) as store:
+        rows = costs(store, by)
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    table = Table(by, *(name.replace("_", " ") for name in COLUMNS), box=None, pad_edge=False, header_style="dim")
+    for row in rows:
+        table.add_row(str(row[by])[:40], *(_shown(row[name]) for name in COLUMNS))
+    console.print(table if rows else "Nothing was asked yet.")
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else f"{value:,}"

@@ -1,0 +1,112 @@
+"""`driftline rollout`, `promote`, `rollback`: which release answers, and who decided so when."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from datetime import UTC, datetime
+
+from rich.table import Table
+
+from flows.terminal import console
+from tasks.foundation.errors import InputError
+from tasks.foundation.settings import Settings, settings
+from tasks.gateway import history, rollout
+from tasks.gateway.routing import ARM, CANARY, SHADOW
+from tasks.gateway.store import Store
+
+
+def show(case: str) -> None:
+    """Print the shares of a case and its last moves."""
+    with closing(Store(settings())) as store:
+        held, moved = history.told(store, case)
+    if not held:
+        console.print(f"{case} has no rollout yet: driftline up, then driftline run {case}")
+        return
+    shares = Table("role", "release", "share", "arm", box=None, pad_edge=False, header_style="dim")
+    others = sum(share["percent"] for share in held if share["role"] in (CANARY, ARM))
+    for share in held:
+        percent = 100 - others if share["role"] == "champion" else share["percent"]
+        shares.add_row(share["role"], share["digest"][:12], f"{percent:g} %", share["arm"])
+    console.print(shares)
+    moves = Table("when", "what", "release", "champion", "why", box=None, pad_edge=False, header_style="dim")
+    for move in moved:
+        when = f"{datetime.fromtimestamp(move['at'], UTC):%Y-%m-%d %H:%M:%S}"
+        moves.add_row(when, move["what"], move["digest"][:12], move["champion"][:12], move["why"])
+    console.print(moves)
+
+
+def share(case: str, canary: str | None, shadow: str | None, arm: str | None, percent: float, stop: str | None) -> None:
+    """Give a release a share beside the champion, or take it.
+
+    Raises: InputError.
+    """
+    here = settings()
+    with closing(Store(here)) as store:
+        for role, name in ((CANARY, canary), (SHADOW, shadow), (ARM, arm)):
+            if name:
+                label, _, reference = name.rpartition("=") if role == ARM else ("", "", name)
+                digest = _running(here, store, case, reference)
+                share = 100.0 if role == SHADOW else percent
+                rollout.give_share(
+                    store, case, digest, role, share, label or (reference if role == ARM else ""), "asked"
+                )
+        if stop:
+            rollout.take_share(store, case, history.named(store, case, stop) or stop, "asked")
+    show(case)
+
+
+def promote(case: str, reference: str | None) -> None:
+    """Make a release the champion: the canary, unless another one is named.
+
+    Raises: InputError.
+    """
+    here = settings()
+    with closing(Store(here)) as store:
+        if reference is None:
+            canaries = [held["digest"] for held in history.told(store, case)[0] if held["role"] == CANARY]
+            if not canaries:
+                raise InputError(f"{case} has no canary to promote.", todo=f"driftline promote {case} --release DIGEST")
+            reference = canaries[0]
+        digest = _running(here, store, case, reference)
+        rollout.promote(store, case, digest, "asked")
+    console.print(f"{digest[:12]} is champion of {case}")
+    _move_alias(here, case, digest)
+
+
+def rollback(case: str, to: str | None) -> None:
+    """Go back to the champion before, or to any earlier release; one that does not run is started first.
+
+    Raises: InputError.
+    """
+    here = settings()
+    with closing(Store(here)) as store:
+        digest = rollout.rollback(store, case, _running(here, store, case, to) if to else None, "asked")
+    console.print(f"{digest[:12]} is champion of {case} again")
+    _move_alias(here, case, digest)
+
+
+def _running(here: Settings, store: Store, case: str, reference: str) -> str:
+    """The digest that a reference means; a release that no process answers as is served first.
+
+    Raises: InputError when there is none; Unavailable when it can't be served.
+    """
+    known = history.named(store, case, reference)
+    if known and history.is_running(store, known):
+        return known
+    from tasks.release.registry import find
+    from tasks.release.seal import read_manifest
+    from tasks.serve import stack
+
+    release = find(here.tracking, here.state, case, reference)
+    with console.status(f"serving {release.digest[:12]} ..."):
+        stack.serve_release(here, release)
+    rollout.know(store, read_manifest(release.folder))
+    rollout.follow_stack(store, here)
+    return release.digest
+
+
+def _move_alias(here: Settings, case: str, digest: str) -> None:
+    """Have the registry agree: last, since it takes seconds, and no traffic depends on it."""
+    from tasks.release.registry import find, promote
+
+    promote(here.tracking, find(here.tracking, here.state, case, digest))

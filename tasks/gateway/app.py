@@ -1,0 +1,183 @@
+"""The gateway's HTTP interface: who asks is found here, what is asked is read here, and errors get their form."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from tasks.foundation.settings import Settings
+from tasks.gateway.accounts import Accounts
+from tasks.gateway.answering import Answering
+from tasks.gateway.feedback import Feedback, give
+from tasks.gateway.figures import Figures
+from tasks.gateway.forward import Forward
+from tasks.gateway.keys import Key
+from tasks.gateway.ledger import Ledger
+from tasks.gateway.log import RequestLog
+from tasks.gateway.memory import Memory
+from tasks.gateway.openapi import document
+from tasks.gateway.policy import Policy
+from tasks.gateway.rates import Rates
+from tasks.gateway.refusal import Refusal
+from tasks.gateway.store import Store
+
+MOST_BYTES = 16 * 1024 * 1024  # of a request
+BODY_SECONDS = 20.0  # that a client may take to send it
+TABLE, LANGUAGE = "tabular", "llm"
+
+
+class Gateway:
+    """One process of the gateway."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.worker = f"{secrets.token_hex(6)}"
+
+    @contextlib.asynccontextmanager
+    async def life(self, _: Starlette) -> AsyncIterator[None]:
+        """From the first connection of the store to the last line of the log."""
+        settings, figures = self._settings, Figures()
+        self.figures, self.store = figures, Store(settings)
+        self.memory = Memory(self.store, self.worker)
+        await asyncio.to_thread(self.memory.look)
+        ledger, policy = Ledger(self.store, self.worker), Policy(settings.gateway_log)
+        log = RequestLog(settings.state / "gateway" / "requests", self.worker, policy.logged, figures.unlogged.inc)
+        forward = Forward(lambda: self.memory.routes, figures)
+        accounts = Accounts(Rates(settings.gateway_limits), ledger, figures, log)
+        self.answering = Answering(accounts, forward, policy, figures)
+        watching = asyncio.create_task(self.memory.watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await forward.close()
+            await asyncio.to_thread(log.close)
+            await asyncio.to_thread(ledger.close)
+            self.store.close()
+
+    async def predict(self, http: Request) -> Response:
+        key = self._who(http, "predict")
+        rollout = self.memory.routes.rollout(http.path_params["case"], TABLE)
+        body = await whole_body(http)
+        return await self.answering.predict(key, rollout, body, http.headers.get("x-entity", ""))
+
+    async def chat(self, http: Request) -> Response:
+        return await self._complete(http, "chat", "messages")
+
+    async def embeddings(self, http: Request) -> Response:
+        return await self._complete(http, "embeddings", "input")
+
+    async def models(self, http: Request) -> Response:
+        self._who(http, "predict")
+        routes = self.memory.routes
+        tags = [route.tag for route in routes.by_digest.values() if route.kind == LANGUAGE and route.addresses]
+        listed = [*sorted(routes.cases(LANGUAGE)), *sorted(tags)]
+        data = [{"id": name, "object": "model", "created": 0, "owned_by": "driftline"} for name in listed]
+        return JSONResponse({"object": "list", "data": data})
+
+    async def feedback(self, http: Request) -> Response:
+        key = self._who(http, "feedback")
+        try:
+            said = Feedback.model_validate_json(await whole_body(http))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise Refusal(400, f"{where}: {first['msg']}" if where else first["msg"], param=where or None) from error
+        about = await asyncio.to_thread(give, self.store, key, http.path_params["request_id"], said)
+        return JSONResponse(about, 201)
+
+    async def healthy(self, _: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def ready(self, _: Request) -> Response:
+        asked_by = "API key" if self.memory.keyring.guarded else "this machine only: no API key was made yet"
+        told = {"status": "ready" if self.memory.fresh else "the store does not answer", "asked_by": asked_by}
+        cases = {case: rollout.champion.route.digest for case, rollout in self.memory.routes.rollouts.items()}
+        return JSONResponse({**told, "champions": cases}, 200 if self.memory.fresh else 503)
+
+    async def metrics(self, _: Request) -> Response:
+        return Response(await asyncio.to_thread(self.figures.text), media_type="text/plain; version=0.0.4")
+
+    async def openapi(self, _: Request) -> Response:
+        return JSONResponse(document())
+
+    def _who(self, http: Request, role: str) -> Key:
+        key = self.memory.keyring.find(http.headers, http.client.host if http.client else None)
+        key.require(role)
+        return key
+
+    async def _complete(self, http: Request, interface: str, needs: str) -> Response:
+        key = self._who(http, "predict")
+        try:
+            asked: Any = orjson.loads(await whole_body(http))
+        except orjson.JSONDecodeError as error:
+            raise Refusal(400, f"The body is not JSON: {error}.") from error
+        if not isinstance(asked, dict) or not isinstance(asked.get("model"), str) or needs not in asked:
+            raise Refusal(400, f"The body is an object with a model's name and {needs}.")
+        rollout = self.memory.routes.named(asked["model"], LANGUAGE)
+        return await self.answering.complete(interface, key, rollout, asked, http.headers.get("x-entity", ""))
+
+
+def make_app(settings: Settings) -> Starlette:
+    """The application of one process."""
+    gateway = Gateway(settings)
+    routes = [
+        Route("/v1/predict/{case}", gateway.predict, methods=["POST"]),
+        Route("/v1/chat/completions", gateway.chat, methods=["POST"]),
+        Route("/v1/embeddings", gateway.embeddings, methods=["POST"]),
+        Route("/v1/models", gateway.models, methods=["GET"]),
+        Route("/v1/feedback/{request_id}", gateway.feedback, methods=["POST"]),
+        Route("/healthz", gateway.healthy, methods=["GET"]),
+        Route("/readyz", gateway.ready, methods=["GET"]),
+        Route("/metrics", gateway.metrics, methods=["GET"]),
+        Route("/openapi.json", gateway.openapi, methods=["GET"]),
+    ]
+    handlers: Any = {Refusal: refused, HTTPException: not_there, ClientDisconnect: left, Exception: broken}
+    return Starlette(routes=routes, exception_handlers=handlers, lifespan=gateway.life)
+
+
+async def whole_body(http: Request) -> bytes:
+    """Raises: Refusal when it is too large, or takes too long."""
+    if int(http.headers.get("content-length") or 0) > MOST_BYTES:
+        raise _too_large()
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for piece in http.stream():
+                body += piece
+                if len(body) > MOST_BYTES:
+                    raise _too_large()
+    except TimeoutError as error:
+        raise Refusal(408, f"The request did not arrive in {BODY_SECONDS:.0f} s.") from error
+    return bytes(body)
+
+
+async def refused(_: Request, refusal: Refusal) -> Response:
+    return JSONResponse(refusal.body, refusal.status, refusal.headers)
+
+
+async def not_there(_: Request, error: HTTPException) -> Response:
+    return JSONResponse(Refusal(error.status_code, error.detail).body, error.status_code, error.headers)
+
+
+async def left(_: Request, __: ClientDisconnect) -> Response:
+    return Response(status_code=499)
+
+
+async def broken(_: Request, error: Exception) -> Response:
+    return JSONResponse(Refusal(500, "The gateway failed. Its log says why.").body, 500)
+
+
+def _too_large() -> Refusal:
+    return Refusal(413, f"A request may have {MOST_BYTES // 1024 // 1024} MB.", code="too_large")

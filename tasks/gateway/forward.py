@@ -1,0 +1,172 @@
+"""The way to a release's processes: a bounded queue, time limits, and another try where nothing was lost yet."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+# not httpx, as everywhere else: it takes four times the processor time for a request, and this is on every call's way
+import aiohttp
+
+from tasks.gateway.call import Call
+from tasks.gateway.figures import Figures
+from tasks.gateway.refusal import Refusal
+from tasks.gateway.routing import Routes
+
+WIDTH, QUEUE = 64, 256  # calls at a release at once, and waiting for it
+RESTART = 30.0  # seconds that calls wait for a process that was killed to be there again
+PATIENCE = {"predict": 60.0, "chat": 300.0, "embeddings": 60.0}  # seconds of silence
+IDLE = 3.0  # seconds that we keep a connection; a server closes its end after 5, and must not while we send
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A whole answer of a release."""
+
+    status: int
+    body: bytes
+
+
+Opened: TypeAlias = tuple[bytes, AsyncIterator[bytes]]  # a stream's first bytes, and what follows
+
+
+class Lane:
+    """So many calls at once to one release; then some wait, and the others are told to come again."""
+
+    def __init__(self) -> None:
+        self._places, self._waiting = asyncio.Semaphore(WIDTH), 0
+
+    @property
+    def busy(self) -> bool:
+        return self._places.locked()
+
+    async def enter(self, case: str, figures: Figures) -> None:
+        if self._places.locked():
+            if self._waiting >= QUEUE:
+                raise Refusal(503, "Too many calls wait for this model already.", code="overloaded", wait=1)
+            self._waiting += 1
+            figures.waiting.labels(case).inc()
+            try:
+                await self._places.acquire()
+            finally:
+                self._waiting -= 1
+                figures.waiting.labels(case).dec()
+        else:
+            await self._places.acquire()
+        figures.working.labels(case).inc()
+
+    def leave(self, case: str, figures: Figures) -> None:
+        self._places.release()
+        figures.working.labels(case).dec()
+
+
+class Forward:
+    """A pool of connections to all releases. Use within a running loop, and close."""
+
+    def __init__(self, routes: Callable[[], Routes], figures: Figures) -> None:
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE, use_dns_cache=True)
+        self._http = aiohttp.ClientSession(
+            connector=connector, headers={"content-type": "application/json"}, auto_decompress=False, trust_env=False
+        )
+        self._routes, self._figures = routes, figures
+        self._lanes: dict[str, Lane] = {}
+        self._turn = 0
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    def lane(self, digest: str) -> Lane:
+        return self._lanes.setdefault(digest, Lane())
+
+    @contextlib.asynccontextmanager
+    async def _place(self, call: Call) -> AsyncIterator[None]:
+        """A place at the release; what is spent in it counts as engine seconds.
+
+        Raises: Refusal when too many wait already.
+        """
+        case, lane = call.share.route.case, self.lane(call.share.route.digest)
+        await lane.enter(case, self._figures)
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            call.engine_seconds = time.perf_counter() - begun
+            lane.leave(case, self._figures)
+
+    async def ask(self, call: Call, path: str, body: bytes) -> Reply:
+        """A whole answer.
+
+        Raises: Refusal.
+        """
+
+        async def attempt(address: str) -> Reply:
+            async with self._http.post(address + path, data=body, timeout=_patience(call)) as response:
+                return Reply(response.status, await response.read())
+
+        async with self._place(call):
+            return await self._trying(call, attempt)
+
+    @contextlib.asynccontextmanager
+    async def stream(self, call: Call, path: str, body: bytes) -> AsyncIterator[Opened | Reply]:
+        """A stream's first bytes and what follows; or the whole answer that came instead.
+
+        Raises: Refusal.
+        """
+
+        async def attempt(address: str) -> tuple[bytes, aiohttp.ClientResponse] | Reply:
+            response = await self._http.post(address + path, data=body, timeout=_patience(call))
+            try:
+                if response.status != 200:
+                    return Reply(response.status, await response.read())
+                if first := await response.content.readany():
+                    return first, response
+                raise aiohttp.ServerDisconnectedError("It ended before its first byte.")
+            except BaseException:
+                response.close()
+                raise
+
+        async with self._place(call):
+            opened = await self._trying(call, attempt)
+            if isinstance(opened, Reply):
+                yield opened
+                return
+            first, response = opened
+            try:
+                yield first, response.content.iter_any()
+            finally:
+                response.close()  # ends the engine's work, where the client was the one who left
+
+    async def _trying(self, call: Call, attempt: Callable[[str], Awaitable[T]]) -> T:
+        """A process that can't be reached has done nothing: another one, or itself once it is back, may be asked.
+        One that dies over a call may have done something: the call is tried once more.
+        """
+        deadline, died = time.monotonic() + RESTART, False
+        while True:
+            route = self._routes().by_digest.get(call.share.route.digest, call.share.route)
+            self._turn += 1
+            for turn in range(len(route.addresses)):
+                address = route.addresses[(self._turn + turn) % len(route.addresses)]
+                try:
+                    return await attempt(address)
+                except TimeoutError as error:
+                    raise Refusal(504, f"{route.tag} did not answer in time.", code="timeout") from error
+                except aiohttp.ClientConnectorError:
+                    continue
+                except aiohttp.ClientError as error:
+                    if died:
+                        raise Refusal(502, f"{route.tag} ended twice over this call.", code="model_died") from error
+                    died = True
+                    call.retries += 1
+            if not route.addresses or time.monotonic() > deadline:
+                raise Refusal(503, f"No process of {route.tag} can be reached.", code="model_unavailable", wait=2)
+            await asyncio.sleep(0.1)
+
+
+def _patience(call: Call) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=PATIENCE[call.interface])

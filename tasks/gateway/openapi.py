@@ -1,0 +1,125 @@
+"""The OpenAPI document, with examples that can be sent as they are."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from tasks.foundation.talk import ROLES, USER, turn
+from tasks.gateway.feedback import Feedback
+
+TEXT = {"type": "string"}
+MESSAGE = {
+    "type": "object",
+    "required": ["role", "content"],
+    "properties": {"role": {"enum": list(ROLES)}, "content": TEXT},
+}
+CHAT = {
+    "type": "object",
+    "required": ["model", "messages"],
+    "properties": {
+        "model": {**TEXT, "description": "A case, or CASE:DIGEST for one release of it."},
+        "messages": {"type": "array", "minItems": 1, "items": MESSAGE},
+        "stream": {"type": "boolean"},
+        "max_tokens": {"type": "integer", "minimum": 1},
+        "temperature": {"type": "number", "minimum": 0, "maximum": 2},
+        "seed": {"type": "integer"},
+        "stop": {"anyOf": [TEXT, {"type": "array", "items": TEXT}]},
+        "response_format": {"type": "object"},
+        "user": {**TEXT, "description": "Whoever has the same one gets the same release of a rollout."},
+    },
+}
+EMBEDDINGS = {"type": "object", "required": ["model", "input"], "properties": {"model": TEXT, "input": {}}}
+ROWS = {
+    "type": "object",
+    "required": ["rows"],
+    "properties": {"rows": {"type": "array", "minItems": 1, "maxItems": 10_000, "items": {"type": "object"}}},
+}
+PREDICTIONS = {
+    "type": "object",
+    "required": ["request_id", "release", "predictions"],
+    "properties": {"request_id": TEXT, "release": TEXT, "predictions": {"type": "array"}},
+}
+ERROR = {
+    "type": "object",
+    "properties": {"error": {"type": "object", "properties": {"message": TEXT, "type": TEXT, "code": {}, "param": {}}}},
+}
+REFUSED = {
+    400: "It is not what is taken; it says where.",
+    401: "No key, or an unknown one.",
+    403: "The key may not.",
+    404: "There is no such model.",
+    408: "The request did not arrive in time.",
+    413: "Too large.",
+    429: "A limit is reached, or a budget spent; Retry-After says when to come again.",
+    502: "The model failed.",
+    503: "The model can't be reached, or too many wait for it; Retry-After says when to come again.",
+    504: "The model did not answer in time.",
+}
+
+
+@cache
+def document() -> dict[str, Any]:
+    """OpenAPI 3.1."""
+    case = {"name": "case", "in": "path", "required": True, "schema": TEXT}
+    entity = {
+        "name": "x-entity",
+        "in": "header",
+        "schema": TEXT,
+        "description": "Whom it is about: sticky in a rollout.",
+    }
+    request = {"name": "request_id", "in": "path", "required": True, "schema": TEXT}
+    rows = {"rows": [{"example_id": "one", "carrier": "UA"}]}
+    hello = {"model": "CASE", "messages": [turn(USER, "Hello")]}
+    words = {"model": "CASE", "input": "Hello"}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Driftline gateway", "version": "1"},
+        "paths": {
+            "/v1/predict/{case}": _post("Predict rows", ROWS, rows, PREDICTIONS, [case, entity]),
+            "/v1/chat/completions": _post("Chat, as OpenAI's", CHAT, hello, {"type": "object"}, [entity]),
+            "/v1/embeddings": _post("Embeddings, as OpenAI's", EMBEDDINGS, words, {"type": "object"}, [entity]),
+            "/v1/models": _get("Language models", guarded=True),
+            "/v1/feedback/{request_id}": _post(
+                "Tell an outcome or a judgement",
+                Feedback.model_json_schema(),
+                {"label": 1},
+                {"type": "object"},
+                [request],
+                201,
+            ),
+            "/healthz": _get("Does the process live?"),
+            "/readyz": _get("Can it answer? Who may ask?"),
+            "/metrics": _get("Prometheus's figures", kind="text/plain"),
+        },
+        "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+    }
+
+
+def _post(
+    title: str, schema: Any, example: Any, answer: Any, parameters: list[Any], status: int = 200
+) -> dict[str, Any]:
+    return {
+        "post": {
+            "summary": title,
+            "security": [{"key": []}, {}],
+            "parameters": parameters,
+            "requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}},
+            "responses": {
+                str(status): {"description": "Answered.", "content": {"application/json": {"schema": answer}}},
+                **{str(code): _error(text) for code, text in REFUSED.items()},
+            },
+        }
+    }
+
+
+def _get(title: str, *, guarded: bool = False, kind: str = "application/json") -> dict[str, Any]:
+    refused = {str(code): _error(REFUSED[code]) for code in (401, 403)} if guarded else {"503": _error("Not ready.")}
+    answered = {"200": {"description": "Answered.", "content": {kind: {"schema": {}}}}}
+    return {
+        "get": {"summary": title, "security": [{"key": []}, {}] if guarded else [], "responses": answered | refused}
+    }
+
+
+def _error(text: str) -> dict[str, Any]:
+    return {"description": text, "content": {"application/json": {"schema": ERROR}}}

@@ -1,0 +1,47 @@
+"""Copies of calls for releases that are tried in the dark: asked after the client has its answer, and only recorded."""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+
+from tasks.gateway.accounts import Accounts
+from tasks.gateway.call import DONE, FAILED, Call
+from tasks.gateway.forward import Forward
+from tasks.gateway.refusal import Refusal
+from tasks.gateway.routing import Rollout, Share
+
+MOST = 32  # copies under way at once; more are not sent
+LOGGED = 20_000  # bytes of a request or an answer that a log keeps
+
+
+class Shadows:
+    """Never in anybody's way: what there is no room for is left out."""
+
+    def __init__(self, accounts: Accounts, forward: Forward) -> None:
+        self._accounts, self._forward = accounts, forward
+        self._asking: set[asyncio.Task[None]] = set()
+
+    def copy(self, call: Call, rollout: Rollout, path: str, body: bytes) -> None:
+        for share in rollout.shadows:
+            if len(self._asking) < MOST and not self._forward.lane(share.route.digest).busy:
+                task = asyncio.create_task(self._ask(call, share, path, body))
+                self._asking.add(task)
+                task.add_done_callback(self._asking.discard)
+
+    async def _ask(self, original: Call, share: Share, path: str, body: bytes) -> None:
+        call = Call(original.interface, original.key, share, original.entity, original.asked)
+        if call.is_language:
+            sent = orjson.loads(body) | {"model": share.route.tag, "stream": False}
+            sent.pop("stream_options", None)
+            body = orjson.dumps(sent)
+        await self._accounts.begin_unpaid(call)
+        try:
+            reply = await self._forward.ask(call, path, body)
+            if call.is_language and reply.status < 400:
+                call.used(orjson.loads(reply.body).get("usage") or {})
+            call.answered = reply.body[:LOGGED]
+            await self._accounts.end(call, DONE if reply.status < 400 else FAILED, reply.status)
+        except (Refusal, asyncio.CancelledError) as error:
+            await self._accounts.end_badly(call, error)

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.foundation.settings import Settings
+from tasks.gateway.store import Store
+from tasks.release.results import Release
+from tasks.serve import stack
+from tests.gateway.small import serve, small_settings, talking_release
+from tests.release.small import bento, candidate, folder, second, state, tracking  # noqa: F401 (fixtures)
+
+
+@pytest.fixture(scope="session")
+def settings(state: Path, bento: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:  # noqa: F811
+    """A stack with a gateway that no key guards."""
+    settings = small_settings(tmp_path_factory.mktemp("gateway") / "state", state / "bentoml")
+    try:
+        stack.up(settings)
+        yield settings
+    finally:
+        stack.down(settings)
+
+
+@pytest.fixture(scope="session")
+def table(settings: Settings, folder: Path) -> Release:  # noqa: F811
+    """The champion of the tabular case."""
+    return serve(settings, folder)
+
+
+@pytest.fixture(scope="session")
+def other(settings: Settings, table: Release, second: Path) -> Release:  # noqa: F811
+    """Another release of it that runs, without a share."""
+    return serve(settings, second, champion=False)
+
+
+@pytest.fixture(scope="session")
+def talker(settings: Settings, state: Path) -> Release:  # noqa: F811
+    """The champion of the language case."""
+    return serve(settings, talking_release(state))
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Store]:
+    store = Store(settings)
+    yield store
+    store.close()

