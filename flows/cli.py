@@ -166,7 +166,7 @@ def pin(case: CaseName) -> None:
 
 @app.command()
 def up() -> None:
-    """Start the local stack: Prefect server, MLflow server, and the champions."""
+    """Start the local stack: Prefect and MLflow servers, the gateway, and the champions."""
     from flows.local import start
 
     start()

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 app = typer.Typer(
     no_args_is_help=True, help="API keys of the gateway. As long as none was made, only this machine may ask."
@@ -38,6 +37,8 @@ def create(
 @app.command(name="list")
 def show() -> None:
     """All keys, without their secrets."""
+    from rich.table import Table
+
     from flows.terminal import console
     from tasks.gateway.keys import listed
 
