@@ -131,7 +131,7 @@ def gateway(settings: Settings, port: int, log: Path) -> Iterator[subprocess.Pop
         )
     try:
         with asking(settings.model_copy(update={"gateway_port": port})) as client:
-            assert wait_for(lambda: client.get("/readyz").is_success, 60), log.read_text()
+            assert wait_for(lambda: client.get("/readyz").is_success, 150), log.read_text()
         yield process
     finally:
         process.terminate()
