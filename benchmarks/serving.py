@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -260,13 +261,15 @@ def running(command: list[str], port: int, folder: Path, more: Mapping[str, str]
     log = folder / f"{port}.log"
     environment = {**os.environ, **ALONE, "PYTHONPATH": str(ROOT), **(more or {})}
     with log.open("wb") as output:
-        process = subprocess.Popen(ending_with_starter(command), env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            ending_with_starter(command), env=environment, stdout=output, stderr=output, start_new_session=True
+        )
     try:
         address = f"http://127.0.0.1:{port}"
         wait_until_ready(f"{address}/ping", command[2], log, 180, lambda: process.poll() is None)
         yield address
     finally:
-        process.terminate()
+        os.killpg(process.pid, signal.SIGTERM)  # and what it started
         process.wait(20)
 
 

@@ -101,7 +101,7 @@ def serve(settings: Settings, folder: Path, champion: bool = True) -> Release:
 def asking(settings: Settings, key: str = "") -> Iterator[httpx.Client]:
     headers = {"authorization": f"Bearer {key}"} if key else {}
     address = f"http://127.0.0.1:{settings.gateway_port}"
-    with httpx.Client(base_url=address, headers=headers, timeout=60, trust_env=False) as client:
+    with httpx.Client(base_url=address, headers=headers, timeout=180, trust_env=False) as client:
         yield client
 
 
@@ -131,7 +131,7 @@ def gateway(settings: Settings, port: int, log: Path) -> Iterator[subprocess.Pop
         )
     try:
         with asking(settings.model_copy(update={"gateway_port": port})) as client:
-            assert wait_for(lambda: client.get("/readyz").is_success, 60), log.read_text()
+            assert wait_for(lambda: client.get("/readyz").is_success, 150), log.read_text()
         yield process
     finally:
         process.terminate()
