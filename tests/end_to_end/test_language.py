@@ -77,6 +77,7 @@ def library(tmp_path_factory, terminal) -> World:
     case.mkdir(parents=True)
     (case / "case.yaml").write_text(CASE)
     days = [f"{letter}{digit},2024-05-{1 + 3 * digit:02}" for letter in "ABCDEF" for digit in range(10)]
+    days += [f"G{digit},2024-06-{1 + digit:02}" for digit in range(10)]  # what is asked about after the release
     (case / "loans.csv").write_text("\n".join(["book,day", *days]) + "\n")
     done = terminal.run(made, "run library")
     assert done.code == 0, done.output
@@ -150,11 +151,11 @@ def test_the_same_words_answer_in_batches_and_monitor(library, terminal):
     """Predict answers what was asked since the release, once; monitor joins the right answers and decides."""
     done = terminal.run(library, "predict library --as-of 2024-06-15")
     assert done.code == 0, done.output
-    assert done.steps["answer"] == "28 messages, 28 of them new"
+    assert "20 messages, 20 of them new" in done.output
     done = terminal.run(library, "monitor library --as-of 2024-06-15")
     assert done.code == 0, done.output
-    assert done.steps["answer"] == "28 messages, 0 of them new"
-    assert done.steps["decide"] in ("ignore", "alert")  # too few for more
+    assert "20 messages, 0 of them new" in done.output
+    assert "decision: ignore" in done.output or "decision: alert" in done.output  # too few right answers for more
 
 
 @pytest.fixture
