@@ -21,9 +21,14 @@ def embed(texts: Sequence[str], weights: Path) -> np.ndarray:
     import numpy as np
     import torch
     from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
 
     tokenizer: Any = AutoTokenizer.from_pretrained(weights.parent)
-    network: Any = AutoModel.from_pretrained(weights.parent, use_safetensors=True).eval()
+    logging.disable_progress_bar()
+    try:
+        network: Any = AutoModel.from_pretrained(weights.parent, use_safetensors=True).eval()
+    finally:
+        logging.enable_progress_bar()
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # batches of like lengths pad little
     found: list[Any] = [None] * len(texts)
     with torch.inference_mode():
