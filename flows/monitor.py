@@ -6,13 +6,11 @@ from prefect import flow
 
 from flows.case import LanguageCase
 from flows.entry import Opened, Request, opened, run_name
-from flows.predict import asked_since, frame_since, predict_steps
+from flows.predict import asked_since, champion_with_traffic, frame_since, predict_steps
 from flows.prepare import prepare_steps
 from tasks.data.results import Snapshot
-from tasks.gateway.task import agree_on_champion
 from tasks.monitor.results import Decision
 from tasks.monitor.task import decide_on, measure_messages, measure_window
-from tasks.release.task import require_champion
 
 
 @flow(name="monitor", flow_run_name=run_name)
@@ -24,9 +22,8 @@ def monitor(request: Request) -> Decision:
 
 def monitor_steps(run: Opened, snapshot: Snapshot) -> Decision:
     case, here, out = run.case, run.settings, run.settings.data / "predictions"
-    agree_on_champion(case.name, here)
-    champion = require_champion(case.name, here.tracking, here.state)
-    predictions = predict_steps(run, snapshot, champion, champion.as_of)
+    champion = champion_with_traffic(run)
+    predictions = predict_steps(run, snapshot, champion)
     start = max(champion.as_of, run.as_of - case.monitor.window)
     if isinstance(case, LanguageCase):
         asked = asked_since(run, case, snapshot, start)

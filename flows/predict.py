@@ -13,6 +13,7 @@ from tasks.data.results import Asked, Snapshot
 from tasks.data.task import gather_messages
 from tasks.features.results import Frame
 from tasks.features.task import window_frame
+from tasks.gateway.task import agree_on_champion
 from tasks.predict.results import Predictions
 from tasks.predict.task import answer_window, predict_window
 from tasks.release.results import Release
@@ -23,17 +24,23 @@ from tasks.release.task import require_champion
 def predict(request: Request) -> Predictions:
     """Score every example between the champion's as-of and this one, each with what was known at its own moment."""
     with opened(request) as run:
-        champion = require_champion(run.case.name, run.settings.tracking, run.settings.state)
-        return predict_steps(run, prepare_steps(run), champion, champion.as_of)
+        snapshot = prepare_steps(run)
+        return predict_steps(run, snapshot, champion_with_traffic(run))
 
 
-def predict_steps(run: Opened, snapshot: Snapshot, champion: Release, start: datetime) -> Predictions:
-    """Answer for start <= event_timestamp < as-of."""
+def champion_with_traffic(run: Opened) -> Release:
+    """Raises: CaseError when the case has none."""
+    agree_on_champion(run.case.name, run.settings)
+    return require_champion(run.case.name, run.settings.tracking, run.settings.state)
+
+
+def predict_steps(run: Opened, snapshot: Snapshot, champion: Release) -> Predictions:
+    """Answer for all that was asked between the champion's as-of and this one."""
     here, out = run.settings, run.settings.data / "predictions"
     if isinstance(run.case, LanguageCase):
-        asked = asked_since(run, run.case, snapshot, start)
+        asked = asked_since(run, run.case, snapshot, champion.as_of)
         return answer_window(champion, asked, run.as_of, out, here.threads)
-    frame = frame_since(run, run.case, snapshot, start)
+    frame = frame_since(run, run.case, snapshot, champion.as_of)
     return predict_window(champion, run.case.name, frame, run.as_of, out)
 
 

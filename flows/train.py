@@ -38,6 +38,7 @@ def train(request: Request) -> Trained:
 
 def train_steps(run: Opened, snapshot: Snapshot) -> Trained:
     agree_on_champion(run.case.name, run.settings)
+    agree_on_champion(run.case.name, run.settings)
     champion = find_champion(run.case.name, run.settings.tracking, run.settings.state)
     if isinstance(run.case, LanguageCase):
         candidate, verdict = tune_and_judge(run, run.case, snapshot, champion)
