@@ -16,10 +16,10 @@ from typing import Any
 from tasks.data.results import Asked
 from tasks.foundation.config import digest_of
 from tasks.foundation.engine import Reply, engine
-from tasks.foundation.files import lock, whole
+from tasks.foundation.files import whole
 from tasks.foundation.progress import step
 from tasks.foundation.talk import SYSTEM, turn
-from tasks.predict.batch import release_folder
+from tasks.predict.batch import predicted, writing
 from tasks.predict.results import Predictions
 from tasks.serve.chat import Release
 
@@ -37,10 +37,7 @@ def answer(
     """
     import pyarrow.parquet as pq
 
-    folder = release_folder(out, case, release_digest)
-    with lock(out / ".work" / f"{case}-{release_digest[:12]}.lock", f"Answering for {case}"):
-        for leftover in folder.glob("month=*/.*.tmp"):  # of a killed run: we hold the lock, so nobody writes it
-            leftover.unlink()
+    with writing(out, case, release_digest) as (folder, _):
         known: set[str] = set()
         for path in folder.glob("month=*/part-*.parquet"):
             known.update(pq.read_table(path, columns=["example_id"])["example_id"].to_pylist())
@@ -48,26 +45,17 @@ def answer(
         new = [row for row in everything if row["example_id"] not in known]
         if new:
             _answer(new, Release(release), folder, as_of, threads)
-        months = sorted({f"month={row['event_timestamp']:%Y-%m}" for row in everything})
-        paths = tuple(path for month in months for path in sorted((folder / month).glob("part-*.parquet")))
-    return Predictions(
-        case=case,
-        release=release_digest,
-        as_of=as_of,
-        start=asked.start,
-        end=asked.end,
-        rows=asked.rows,
-        written=len(new),
-        folder=folder,
-        paths=paths,
-        digest=digest_of([str(path.relative_to(folder)) for path in paths]),
-    )
+        return predicted(case, release_digest, as_of, asked, len(new), folder, {_month(row) for row in everything})
+
+
+def _month(row: dict[str, Any]) -> str:
+    return f"{row['event_timestamp']:%Y-%m}"
 
 
 def _answer(new: list[dict[str, Any]], release: Release, folder: Path, as_of: datetime, threads: int) -> None:
     done = 0
     with engine(release.model, threads=threads, slots=release.slots, context=release.context) as running:
-        for month, rows in groupby(new, key=lambda row: f"month={row['event_timestamp']:%Y-%m}"):
+        for month, rows in groupby(new, key=_month):
             of_month = list(rows)
             for start in range(0, len(of_month), PART):
                 some = of_month[start : start + PART]
@@ -76,7 +64,8 @@ def _answer(new: list[dict[str, Any]], release: Release, folder: Path, as_of: da
                     asked = [[turn(SYSTEM, release.system), *json.loads(row["messages"])] for row in some]
                     replies = running.chat_all(asked, max_tokens=release.answer_tokens, schema=release.schema)
                     ids = [row["example_id"] for row in some]
-                    _write(some, replies, release.digest, as_of, folder / month / f"part-{digest_of(ids)[:16]}.parquet")
+                    part = folder / f"month={month}" / f"part-{digest_of(ids)[:16]}.parquet"
+                    _write(some, replies, release.digest, as_of, part)
                     told.figure = f"{sum(reply.tokens_out for reply in replies):,} tokens"
 
 

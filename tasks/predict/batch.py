@@ -7,14 +7,15 @@ whole, so a run started again after a kill finds the finished months and makes t
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.data.results import Asked
 from tasks.features.results import Column, Frame
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import DataError
@@ -47,26 +48,48 @@ def predict(
     digest is not called `release`, as a reader adds the folder's key of that name and some then refuse the file.
     Raises: DataError for an example later than `as_of`, a repeated example_id or a missing feature.
     """
+    with writing(out, case, release_digest) as (folder, work):
+        with closing(_connect(work.with_suffix(".spill"))) as db:
+            _check(db, frame, columns, as_of)
+            _read_known(db, folder)
+            part = _Part(release_digest, model, columns, frame, as_of, chunk)
+            months = [month for (month,) in db.execute("SELECT DISTINCT partition_month FROM frame").fetchall()]
+            written = sum(part.write(db, month, folder / f"month={month}") for month in sorted(months))
+        return predicted(case, release_digest, as_of, frame, written, folder, months)
+
+
+@contextmanager
+def writing(out: Path, case: str, release_digest: str) -> Iterator[tuple[Path, Path]]:
+    """Hold the folder of a release's predictions; give it, and where else this run may write.
+
+    Raises: Busy when another run holds it.
+    """
     folder = release_folder(out, case, release_digest)
     work = out / ".work" / f"{case}-{release_digest[:12]}"  # beside the cases, so that DVC may track a case's folder
     with lock(work.with_suffix(".lock"), f"Predicting {case}"):
         for leftover in folder.glob("month=*/.*.tmp"):  # of a killed run: we hold the lock, so nobody writes it
             leftover.unlink()
-        with closing(_connect(work.with_suffix(".spill"))) as db:
-            _check(db, frame, columns, as_of)
-            _read_known(db, folder)
-            part = _Part(release_digest, model, columns, frame, as_of, chunk)
-            written, paths = 0, []
-            for (month,) in db.execute("SELECT DISTINCT partition_month FROM frame ORDER BY 1").fetchall():
-                written += part.write(db, month, folder / f"month={month}")
-                paths += sorted((folder / f"month={month}").glob("part-*.parquet"))
+        yield folder, work
+
+
+def predicted(
+    case: str,
+    release_digest: str,
+    as_of: datetime,
+    asked: Frame | Asked,
+    written: int,
+    folder: Path,
+    months: Iterable[str],
+) -> Predictions:
+    """What lies in the folder for what was asked, which is of these months."""
+    paths = [path for month in sorted(months) for path in sorted((folder / f"month={month}").glob("part-*.parquet"))]
     return Predictions(
         case=case,
         release=release_digest,
         as_of=as_of,
-        start=frame.start,
-        end=frame.end,
-        rows=frame.rows,
+        start=asked.start,
+        end=asked.end,
+        rows=asked.rows,
         written=written,
         folder=folder,
         paths=tuple(paths),
