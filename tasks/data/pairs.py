@@ -14,7 +14,7 @@ from typing import Any
 from tasks.data.config import Answer
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import CaseError, DataError
-from tasks.foundation.talk import USER, turn
+from tasks.foundation.talk import USER, message_of, turn
 
 SHAPES = (("messages",), ("prompt", "chosen", "rejected"), ("prompt", "completion"))  # the columns that users may bring
 LOG = ("answer", "feedback")  # beside messages or prompt: those of a log of requests
@@ -42,7 +42,7 @@ class Pair:
     @property
     def text(self) -> str:
         """What the user says."""
-        return "\n".join(message["content"] for message in self.messages if message["role"] == "user")
+        return message_of(self.messages)
 
     def row(self) -> dict[str, Any]:
         """Its row in a Parquet file."""

@@ -16,7 +16,7 @@ from tasks.foundation.config import digest_of
 from tasks.foundation.engine import Reply, engine
 from tasks.foundation.files import file_digest, whole
 from tasks.foundation.progress import step
-from tasks.foundation.talk import MODEL, SYSTEM, USER, turn
+from tasks.foundation.talk import MODEL, SYSTEM, USER, message_of, turn
 from tasks.train.answers import Score, Scorer
 from tasks.train.config import Serving
 
@@ -93,7 +93,7 @@ def score(pairs: pd.DataFrame, replies: pd.DataFrame, scorer: Scorer, variant: s
 
     told = pairs.reset_index(drop=True).drop(columns=["rejected", "tokens"], errors="ignore")
     scores = [
-        asdict(scorer.score(text, answer, message_of(messages)))
+        asdict(scorer.score(text, answer, message_in(messages)))
         for text, answer, messages in zip(replies["text"], told["answer"], told["messages"], strict=True)
     ]
     return pd.concat([told.assign(variant=variant), replies, pd.DataFrame(scores)], axis=1)
@@ -123,12 +123,12 @@ def examples_of(pairs: pd.DataFrame, count: int) -> list[Shown]:
     ordered = pairs.sort_values("pair_id", kind="stable")
     ordered = ordered.assign(turn=ordered.groupby("intent", sort=False).cumcount())
     chosen = ordered.sort_values(["turn", "intent", "pair_id"]).head(count)
-    return [(message_of(each), said) for each, said in zip(chosen["messages"], chosen["answer"], strict=True)]
+    return [(message_in(each), said) for each, said in zip(chosen["messages"], chosen["answer"], strict=True)]
 
 
-def message_of(messages: str) -> str:
-    """What the user said, without what the system did."""
-    return "\n".join(each["content"] for each in json.loads(messages) if each["role"] == "user")
+def message_in(messages: str) -> str:
+    """What the user said in messages kept as JSON."""
+    return message_of(json.loads(messages))
 
 
 def spread(pairs: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -144,7 +144,7 @@ def wrong_answers(scored: pd.DataFrame, most: int = 20) -> str:
     wrong = scored[~scored["exact"].astype(bool)]
     lines = ["| variant | intent | message | expected | given |", "|---|---|---|---|---|"]
     for row in wrong.groupby("variant", sort=False).head(most).itertuples():
-        cells = (row.variant, row.intent, message_of(str(row.messages)), row.answer, row.text)
+        cells = (row.variant, row.intent, message_in(str(row.messages)), row.answer, row.text)
         lines.append("| " + " | ".join(_cell(str(each)) for each in cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.data.config import Answer
-from tasks.evaluate.answering import message_of
+from tasks.evaluate.answering import message_in
 from tasks.foundation.config import digest_of
 from tasks.foundation.progress import step
 from tasks.foundation.tracking import Tracking, answering, client_of, log
@@ -58,7 +58,7 @@ def _rows(scored: pd.DataFrame, opinions: Mapping[str, tuple[float, str]]) -> li
     first = scored.sort_values("exact", kind="stable").head(SHOWN)
     return [
         {
-            "message": message_of(row["messages"]),
+            "message": message_in(row["messages"]),
             "intent": row["intent"],
             "right": row["answer"],
             "given": row["text"],

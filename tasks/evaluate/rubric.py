@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.evaluate.answering import message_of, spread
+from tasks.evaluate.answering import message_in, spread
 from tasks.evaluate.config import Judge
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import DataError, Unavailable
@@ -42,7 +42,7 @@ def opinions_of(judge: Judge, scored: pd.DataFrame, state: Path) -> Opinions:
     import httpx
 
     sample = spread(scored[~scored["unsafe"]], judge.examples).to_dict("records")
-    asked = [[message_of(row["messages"]), row["answer"], row["text"]] for row in sample]
+    asked = [[message_in(row["messages"]), row["answer"], row["text"]] for row in sample]
     url = _address(judge)
     key = digest_of([judge.digest, url, asked, file_digest(Path(__file__))])
     kept = state / "answers" / f"{key[:16]}.opinions"

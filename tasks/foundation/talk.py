@@ -8,6 +8,11 @@ ROLES = SYSTEM, USER, MODEL = "system", "user", "assistant"
 Messages = Sequence[dict[str, str]]  # turns
 
 
+def message_of(messages: Messages) -> str:
+    """What the user says in them."""
+    return "\n".join(each["content"] for each in messages if each["role"] == USER)
+
+
 def turn(role: str, content: str) -> dict[str, str]:
     """What one of them says."""
     return {"role": role, "content": content}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.data.config import Answer
 from tasks.data.results import Asked
-from tasks.evaluate.answering import message_of, scores_of
+from tasks.evaluate.answering import message_in, scores_of
 from tasks.features.results import Column
 from tasks.foundation.files import file_digest
 from tasks.monitor.config import AnswerMonitor
@@ -78,7 +78,7 @@ def measure_answers(
         if each.drifted is None
     ]
     messages_then, messages_now = (
-        [message_of(each) for each in side["messages"]] for side in (sample_then, sample_now)
+        [message_in(each) for each in side["messages"]] for side in (sample_then, sample_now)
     )
     apart = told_apart(embed(messages_then, embedder), embed(messages_now, embedder))
     if apart is None:
@@ -117,13 +117,13 @@ def _tools() -> list[str]:
 def _scored(rows: pd.DataFrame, scorer: Scorer) -> dict[str, float]:
     """All metrics of answers beside the right ones."""
     told = zip(rows["prediction"], rows["answer"], rows["messages"], strict=True)
-    return summarise(scorer.score(text, right, message_of(messages)) for text, right, messages in told)
+    return summarise(scorer.score(text, right, message_in(messages)) for text, right, messages in told)
 
 
 def _proxies(rows: pd.DataFrame, scorer: Scorer) -> dict[str, float]:
     """What answers tell without the right ones: whether they hold to form and message, how often they abstain, cost."""
     told = zip(rows["prediction"], rows["messages"], strict=True)
-    scores = [scorer.score(text, text, message_of(messages)) for text, messages in told]
+    scores = [scorer.score(text, text, message_in(messages)) for text, messages in told]
     found = {name: value for name, value in summarise(scores).items() if name in PROXIES}
     found["abstention_share"] = sum(score.abstained for score in scores) / len(scores)
     found["answer_tokens"] = float(rows["tokens_out"].mean())
@@ -138,7 +138,7 @@ def _described(rows: pd.DataFrame, answer: Answer) -> pd.DataFrame:
     from evidently.descriptors import NonLetterCharacterPercentage, SentenceCount, TextLength, WordCount
 
     texts = pd.DataFrame(
-        {"message": [message_of(each) for each in rows["messages"]], "prediction": rows["prediction"].to_numpy()}
+        {"message": [message_in(each) for each in rows["messages"]], "prediction": rows["prediction"].to_numpy()}
     )
     counts = {"message length": TextLength, "message words": WordCount, "message sentences": SentenceCount}
     described = [kind("message", alias=name) for name, kind in counts.items()]

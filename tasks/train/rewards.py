@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from tasks.data.config import Answer
 from tasks.train.answers import Scorer, reward
-
-
-def message_of(messages: Sequence[Mapping[str, str]]) -> str:
-    """What the user said, as one text."""
-    return "\n".join(each["content"] for each in messages if each["role"] == "user")
 
 
 def scorer_of(answer: Answer) -> Scorer:

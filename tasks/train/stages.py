@@ -10,10 +10,10 @@ from typing import Any
 
 from tasks.foundation.errors import CaseError
 from tasks.foundation.files import write_text
-from tasks.foundation.talk import MODEL, turn
+from tasks.foundation.talk import MODEL, message_of, turn
 from tasks.train.config import Preference, Reward, Sft, Stage
 from tasks.train.language import Example
-from tasks.train.rewards import message_of, scorer_of, verifiable
+from tasks.train.rewards import scorer_of, verifiable
 from tasks.train.work import Work, arguments_of, order, steps_of
 
 TEMPERATURE = 1.0  # at which the model shows its wrong answers

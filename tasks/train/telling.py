@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.data.results import Base
 from tasks.foundation.files import scratch
+from tasks.foundation.talk import message_of
 from tasks.train.answers import summarise
 from tasks.train.candidates import logged_model
-from tasks.train.rewards import message_of, scorer_of
+from tasks.train.rewards import scorer_of
 from tasks.train.work import Work
 
 if TYPE_CHECKING:

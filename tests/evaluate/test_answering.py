@@ -16,7 +16,7 @@ from tasks.evaluate.answering import (
     baseline_prompt,
     converse,
     examples_of,
-    message_of,
+    message_in,
     score,
     scores_of,
     spread,
@@ -113,7 +113,7 @@ def test_scores_come_back_from_the_kept_table(tmp_path: Path, pairs: Path) -> No
     scorer = Scorer(SCHEMA, ("origin", "flight"), {"function": "none"})
     scored = score(table, pd.DataFrame({"text": texts}), scorer, "served")
     direct = [
-        scorer.score(text, answer, message_of(messages))
+        scorer.score(text, answer, message_in(messages))
         for text, answer, messages in zip(texts, table["answer"], table["messages"], strict=True)
     ]
     scored.to_parquet(tmp_path / "scores.parquet")
