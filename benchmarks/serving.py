@@ -86,8 +86,7 @@ def table(report: Report, folder: Path, seconds: float) -> None:
         return
     examples = json.loads((release.folder / "golden.json").read_text(encoding="utf-8"))
     row = examples[0]["features"]
-    names = list(row)
-    split = {"dataframe_split": {"columns": names, "data": [[row[name] for name in names]]}}
+    split = {"dataframe_split": {"columns": list(row), "data": [list(row.values())]}}
     servers: dict[str, tuple[Any, str, Any, Callable[[Any], float]]] = {
         "gateway": (at_gateway(folder, release), f"/v1/predict/{CASE}", {"rows": [row]}, _ours),
         "fastapi": (fastapi(folder, release), "/predict", {"rows": [row]}, lambda said: said[0]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tasks.features.results import Column
 from tasks.foundation.errors import DriftlineError, InputError
@@ -39,7 +39,7 @@ def register(tracking: Tracking, folder: Path) -> Release:
         _register_prompt(client, case, folder, digest)
     if CHAMPION not in version.aliases:
         client.set_registered_model_alias(case, CHALLENGER, version.version)
-    return _release(folder, manifest, str(version.version))
+    return release_in(folder, str(version.version))
 
 
 def promote(tracking: Tracking, release: Release) -> None:
@@ -171,10 +171,12 @@ def _found(state: Path, case: str, version: ModelVersion) -> Release:
             found=f"{case} version {version.version}, aliases {', '.join(version.aliases) or 'none'}",
             todo=f"Bring the folder back from a copy, or make a new release: driftline run {case}",
         )
-    return _release(folder, read_manifest(folder), str(version.version))
+    return release_in(folder, str(version.version))
 
 
-def _release(folder: Path, manifest: Mapping[str, Any], version: str) -> Release:
+def release_in(folder: Path, version: str) -> Release:
+    """The release that a folder holds, under its version in the registry."""
+    manifest = read_manifest(folder)
     sealed = manifest["sealed"]
     return Release(
         case=sealed["case"],

@@ -38,26 +38,19 @@ def servers(settings: Settings) -> Sequence[tuple[Program, str]]:
         )
         servers.append((program, "DRIFTLINE_PREFECT_PORT"))
     if not settings.tracking_url.startswith("http"):
-        program = Program(
-            name="mlflow",
-            command=[sys.executable, "-m", "tasks.serve.tracking_server", str(settings.mlflow_port)],
-            host=settings.host,
-            port=settings.mlflow_port,
-            health="/health",
-            starts_with_supervisor=False,
-        )
+        program = _own("mlflow", "tasks.serve.tracking_server", settings.host, settings.mlflow_port, "/health")
         servers.append((program, "DRIFTLINE_MLFLOW_PORT"))
     for number in range(1, settings.gateway_workers + 1):
-        program = Program(
-            name=f"{GATEWAY}{number}",
-            command=[sys.executable, "-m", "tasks.gateway.program", str(settings.gateway_port)],
-            host=settings.host,
-            port=settings.gateway_port,
-            health="/readyz",
-            starts_with_supervisor=False,
-        )
+        name = f"{GATEWAY}{number}"
+        program = _own(name, "tasks.gateway.program", settings.host, settings.gateway_port, "/readyz")
         servers.append((program, "DRIFTLINE_GATEWAY_PORT"))
     return servers
+
+
+def _own(name: str, module: str, host: str, port: int, health: str) -> Program:
+    """A server that is a module of ours, which takes its port."""
+    command = [sys.executable, "-m", module, str(port)]
+    return Program(name=name, command=command, host=host, port=port, health=health, starts_with_supervisor=False)
 
 
 def release_program(

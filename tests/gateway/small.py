@@ -7,10 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,9 +22,11 @@ from tasks.gateway.rollout import follow_stack, know, promote
 from tasks.gateway.store import Store, endpoints, releases, shares
 from tasks.release.package import package
 from tasks.release.process import ending_with_starter, free_port
+from tasks.release.registry import release_in
 from tasks.release.results import Release
 from tasks.release.seal import read_manifest, release_folder
 from tasks.serve import stack
+from tests.waiting import wait_for
 
 NOWHERE = "http://127.0.0.1:9"  # Prefect and MLflow have no part in here
 PRICE = {"tokens_in": 1.0, "tokens_cached": 0.5, "tokens_out": 4.0, "machine_hour": 0.0}
@@ -38,22 +38,6 @@ def small_settings(state: Path, bentos: Path, **more: Any) -> Settings:
     os.symlink(bentos, state / "bentoml")
     given = {"prefect_url": NOWHERE, "tracking_url": NOWHERE, "threads": 1, "gateway_port": free_port()} | more
     return Settings(state=state, **given)
-
-
-def release_in(folder: Path) -> Release:
-    manifest = read_manifest(folder)
-    sealed = manifest["sealed"]
-    return Release(
-        case=sealed["case"],
-        digest=manifest["digest"],
-        as_of=datetime.fromisoformat(sealed["as_of"]),
-        folder=folder,
-        bento=f"{sealed['case']}:{manifest['digest'][:12]}",
-        version="1",
-        run_id="none",
-        kind=sealed["kind"],
-        columns=(),
-    )
 
 
 def talking_release(state: Path, system: str = "Answer in one short sentence.") -> Path:
@@ -85,7 +69,7 @@ def talking_release(state: Path, system: str = "Answer in one short sentence.") 
 
 def serve(settings: Settings, folder: Path, champion: bool = True) -> Release:
     """Serve a release, tell the gateway of it, and perhaps make it the champion."""
-    release, store = release_in(folder), Store(settings)
+    release, store = release_in(folder, "1"), Store(settings)
     stack.serve_release(settings, release)
     know(store, read_manifest(folder))
     follow_stack(store, settings)
@@ -103,18 +87,6 @@ def asking(settings: Settings, key: str = "") -> Iterator[httpx.Client]:
     address = f"http://127.0.0.1:{settings.gateway_port}"
     with httpx.Client(base_url=address, headers=headers, timeout=180, trust_env=False) as client:
         yield client
-
-
-def wait_for(is_so: Callable[[], Any], patience: float = 20) -> bool:
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline:
-        try:
-            if is_so():
-                return True
-        except (httpx.TransportError, OSError):
-            pass
-        time.sleep(0.05)
-    return False
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from tasks.foundation.errors import Unavailable
 from tasks.foundation.settings import Settings
 from tasks.gateway.store import Store, ledger
 from tasks.release.results import Release
-from tests.gateway.small import asking, wait_for
+from tests.gateway.small import asking
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("gateway")
 

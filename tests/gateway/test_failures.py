@@ -20,7 +20,8 @@ from tasks.gateway.store import ledger
 from tasks.release.process import free_port
 from tasks.serve.programs import program_name
 from tasks.serve.supervision import Supervisor
-from tests.gateway.small import asking, gateway, wait_for
+from tests.gateway.small import asking, gateway
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("gateway")
 

@@ -17,7 +17,8 @@ from tasks.gateway.store import Store, ledger, purses
 from tasks.release.config import NANO
 from tasks.release.process import free_port
 from tasks.release.results import Release
-from tests.gateway.small import asking, gateway, same_releases, wait_for
+from tests.gateway.small import asking, gateway, same_releases
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("gateway")
 

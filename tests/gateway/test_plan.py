@@ -19,7 +19,8 @@ from tasks.release.package import bento_folder
 from tasks.release.results import Release
 from tasks.release.seal import read_manifest
 from tasks.serve import stack
-from tests.gateway.small import asking, wait_for
+from tests.gateway.small import asking
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("gateway")
 

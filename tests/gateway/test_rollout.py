@@ -17,7 +17,8 @@ from tasks.gateway import history, rollout
 from tasks.gateway.store import Store, ledger
 from tasks.release.process import free_port
 from tasks.release.results import Release
-from tests.gateway.small import asking, gateway, wait_for
+from tests.gateway.small import asking, gateway
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("gateway")
 

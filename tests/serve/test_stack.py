@@ -22,6 +22,7 @@ from tasks.release.smoke import smoke
 from tasks.serve import stack
 from tasks.serve.programs import program_name, servers
 from tasks.serve.supervision import Program, Supervisor
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("bento")
 
@@ -106,14 +107,14 @@ def test_programs_start_with_the_supervisor_and_end_with_it_even_killed(supervis
     """kill -9 of the supervisor leaves no server on its port, so that the next start finds it free."""
     supervisor.start({})
     address = supervisor.programs()["files"].address
-    assert _wait_for(lambda: httpx.get(f"{address}/pyproject.toml").is_success)
+    assert wait_for(lambda: httpx.get(f"{address}/pyproject.toml").is_success)
     os.kill(supervisor.processes()["files"]["pid"], signal.SIGKILL)
-    assert _wait_for(lambda: httpx.get(f"{address}/pyproject.toml").is_success), "a program that dies is started again"
+    assert wait_for(lambda: httpx.get(f"{address}/pyproject.toml").is_success), "a program that dies is started again"
     os.kill(supervisor.pid() or 0, signal.SIGKILL)
-    assert _wait_for(lambda: not _listens(address))
+    assert wait_for(lambda: not _listens(address))
     assert supervisor.pid() is None
     supervisor.start({})
-    assert _wait_for(lambda: httpx.get(f"{address}/pyproject.toml").is_success)
+    assert wait_for(lambda: httpx.get(f"{address}/pyproject.toml").is_success)
     assert supervisor.stop()
     assert not _listens(address)
 
@@ -127,7 +128,7 @@ def test_a_long_or_odd_path_to_the_state_works(tmp_path: Path) -> None:
     supervisor.put(program.model_copy(update={"environment": {"PLACE": str(supervisor.folder)}}))
     supervisor.start({})
     try:
-        assert _wait_for(lambda: str(supervisor.folder) in supervisor.log("odd").read_text())
+        assert wait_for(lambda: str(supervisor.folder) in supervisor.log("odd").read_text())
         assert oct(supervisor.folder.stat().st_mode & 0o777) == oct(supervisor.socket.parent.stat().st_mode & 0o777)
         assert supervisor.folder.stat().st_mode & 0o077 == 0
     finally:
@@ -195,15 +196,3 @@ def _listens(address: str) -> bool:
     host, port = address.removeprefix("http://").split(":")
     with socket.socket() as probe:
         return probe.connect_ex((host, int(port))) == 0
-
-
-def _wait_for(is_so, patience: float = 20) -> bool:
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline:
-        try:
-            if is_so():
-                return True
-        except (httpx.TransportError, OSError):
-            pass
-        time.sleep(0.1)
-    return False
