@@ -72,9 +72,11 @@ def main() -> None:
 
 def measure(way: str, steps: int, threads: int, at: str) -> dict[str, Any]:
     """Tokens read a second by one way, from its second step on."""
+    from tasks.foundation.settings import apply_environment, settings
+
+    apply_environment(settings())
     import torch
 
-    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     torch.set_num_threads(threads)
     work, stage = work_of(steps, threads, Path(at))
     examples = batches(work, stage)

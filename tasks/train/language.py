@@ -90,7 +90,8 @@ def read_pairs(file: Path) -> list[dict[str, Any]]:
 
     Raises: DataError when it is missing or empty.
     """
-    rows = table_of_pairs(file).to_dict("records")
+    table = table_of_pairs(file)
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")  # whatever pandas has for "none"
     return [{**{str(k): v for k, v in row.items()}, "messages": json.loads(row["messages"])} for row in rows]
 
 

@@ -18,6 +18,7 @@ from tasks.train.language import (
     load_base,
     merge,
     open_tokenizer,
+    read_pairs,
     render,
     save_adapter,
 )
@@ -46,6 +47,15 @@ def test_a_pair_is_read_as_it_is_served_and_ends_where_an_answer_ends(tokenizer:
     assert example.completion[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(example.completion[:-1]) == ANSWER
     assert tokenizer.eos_token_id not in example.completion[:-1]
+
+
+def test_a_pair_without_a_rejected_answer_has_none_whatever_pandas_reads(tmp_path: Path) -> None:
+    """A column of nothing comes back as NaN from some files, which would pass for an answer to be rejected."""
+    import pandas as pd
+
+    row = {"messages": json.dumps(SAID), "answer": ANSWER, "rejected": float("nan")}
+    pd.DataFrame([row]).to_parquet(tmp_path / "train.parquet")
+    assert read_pairs(tmp_path / "train.parquet")[0]["rejected"] is None
 
 
 def test_a_template_that_writes_otherwise_than_it_asks_is_told(tokenizer: Any) -> None:
