@@ -12,6 +12,7 @@ from tasks.gateway.keys import Key
 from tasks.gateway.routing import Share
 from tasks.gateway.store import now
 
+LOGGED = 20_000  # bytes of a request or an answer that the log keeps
 # how a call can end; lost: its gateway was killed
 OPEN, DONE, CACHED, REFUSED, FAILED, ABORTED, LOST = "open", "done", "cached", "refused", "failed", "aborted", "lost"
 

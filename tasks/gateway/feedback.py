@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -29,6 +30,15 @@ class Feedback(BaseModel):
         if not self.model_fields_set - {"example_id"}:
             raise ValueError("say one of label, score, thumbs, corrected, preferred")
         return self
+
+
+def opinion_of(said: Mapping[str, Any]) -> str | None:
+    """What somebody thought of an answer: up, down or a score; None where the feedback is no opinion."""
+    if "thumbs" in said:
+        return str(said["thumbs"])
+    if "score" in said:
+        return str(said["score"])
+    return "down" if "corrected" in said or "preferred" in said else None
 
 
 def give(store: Store, key: Key, request_id: str, said: Feedback) -> dict[str, Any]:

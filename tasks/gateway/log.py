@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ class RequestLog:
     def _drain(self) -> None:
         while not self._calls.empty():
             call = self._calls.get_nowait()
-            self._lines.write(json.dumps(self._row(call), ensure_ascii=False) + "\n")
+            self._lines.write(json.dumps(self._row(call)) + "\n")  # ASCII: other letters can end lines, too
             self._count += 1
         self._lines.flush()  # to the system: from here on, only the machine can lose it
 
@@ -96,15 +97,25 @@ def pack(lines: list[str], folder: Path) -> None:
     import pyarrow.parquet as pq
 
     days: dict[str, list[dict[str, Any]]] = {}
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # the last line of a killed process may be half a one
+    for row in rows_of(lines):
         days.setdefault(f"{datetime.fromtimestamp(row['at'], UTC):%Y-%m-%d}", []).append(row)
     for day, rows in days.items():
         with whole(folder / f"day={day}" / f"{rows[0]['id']}.parquet") as temporary:
-            pq.write_table(pa.Table.from_pylist(rows, schema=_schema()), temporary)
+            pq.write_table(pa.Table.from_pylist(rows, schema=schema()), temporary)
+
+
+def lines_in(folder: Path) -> Iterator[str]:
+    """What is not packed yet; a gateway that ends meanwhile takes its lines with it, into Parquet."""
+    for path in folder.glob("*.jsonl"):
+        with contextlib.suppress(FileNotFoundError):
+            yield from path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def rows_of(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The calls that lines tell of; the last line of a killed process may be half a one."""
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            yield json.loads(line)
 
 
 def take_up(folder: Path) -> None:
@@ -119,7 +130,8 @@ def take_up(folder: Path) -> None:
             os.unlink(path)
 
 
-def _schema() -> Any:
+def schema() -> Any:
+    """Of the log's Parquet files."""
     import pyarrow as pa
 
     kinds = {**dict.fromkeys(NUMBERS, pa.int64()), **dict.fromkeys(SECONDS, pa.float64())}

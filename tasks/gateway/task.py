@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from pathlib import Path
+
 from tasks.foundation.settings import Settings
 from tasks.foundation.task import stage
 from tasks.gateway.config import Plan
 from tasks.release.results import Release
+
+
+@stage("collect the log of {case}", cache=False)
+def collect_log(case: str, as_of: datetime, out: Path, settings: Settings) -> Path:
+    """Write what the gateway had answered for a case, and what people had said of it, as a file that can be landed."""
+    from tasks.gateway.collect import collect
+
+    return collect(case, as_of, out, settings)
 
 
 @stage("send it the traffic", lambda all_of_it: "all of it" if all_of_it else "by its plan", cache=False)
