@@ -37,6 +37,7 @@ class Landing(Result):
     key: str
     columns: tuple[str, ...]
     batches: tuple[Batch, ...]
+    empty: bool = False  # of a log: nobody has asked yet
 
 
 def locate(uri: str, folder: Path) -> Path:
@@ -81,7 +82,8 @@ def land(name: str, source: Source, folder: Path, raw: Path, log: Path | None = 
             return landing
     with scratch(raw / name) as work, _connect() as db:
         _load(db, name, source, origin, Path(work))
-        landing = Landing(key=key, columns=_columns(db), batches=tuple(_write_batches(db, name, source, raw / name)))
+        batches = tuple(_write_batches(db, name, source, raw / name))
+        landing = Landing(key=key, columns=_columns(db), batches=batches, empty=_is_empty(db))
     for stray in set((raw / name).glob("*.parquet")) - {batch.path for batch in landing.batches}:
         stray.unlink()
     write_text(marker, landing.model_dump_json(indent=1))

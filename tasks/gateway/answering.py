@@ -14,7 +14,7 @@ from starlette.responses import Response
 from tasks.gateway.accounts import Accounts, ending_of, tokens_about
 from tasks.gateway.cache import Cache, Kept
 from tasks.gateway.call import ABORTED, CACHED, DONE, FAILED, LOGGED, REFUSED, Call
-from tasks.gateway.events import DONE_EVENT, counted, error_event, kept_of, whole_events
+from tasks.gateway.events import DONE_EVENT, classes_of, counted, error_event, kept_of, whole_events
 from tasks.gateway.figures import Figures
 from tasks.gateway.forward import Forward, Reply
 from tasks.gateway.keys import Key
@@ -87,6 +87,8 @@ class Answering:
             if call.is_language and reply.status < 400:
                 call.used(orjson.loads(reply.body).get("usage") or {})
             answered = await self._policy.after(call, reply.body)
+            if not call.is_language:
+                call.classes = classes_of(answered)
         except BaseException as error:
             await self._accounts.end_badly(call, error)
             raise

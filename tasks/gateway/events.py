@@ -67,6 +67,14 @@ def kept_of(call: Call, answered: bytes) -> bytes:
     return said.encode()[:LOGGED]
 
 
+def classes_of(answered: bytes) -> dict[str, int]:
+    """The classes that a table's answer gives its rows, by example_id; none of numbers, nor of very many rows."""
+    if len(answered) > LOGGED:
+        return {}
+    rows = [row for row in _object(answered).get("predictions") or () if "score" in row]
+    return {row["example_id"] or "": row["prediction"] for row in rows if row["example_id"] or len(rows) == 1}
+
+
 def _said(answer: Mapping[str, Any], where: str) -> str:
     return "".join((choice.get(where) or {}).get("content") or "" for choice in answer.get("choices") or ())
 

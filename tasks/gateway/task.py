@@ -9,6 +9,7 @@ from tasks.foundation.settings import Settings
 from tasks.foundation.task import stage
 from tasks.gateway.config import Plan
 from tasks.release.results import Release
+from tasks.train.results import Candidate
 
 
 @stage("collect the log of {case}", cache=False)
@@ -42,6 +43,13 @@ def retire_others(release: Release, settings: Settings) -> list[str]:
     follow_stack(store, settings)
     store.close()
     return stopped
+
+
+def enter_cost(candidate: Candidate, machine_hour: float, settings: Settings) -> None:
+    """Have the ledger know what a candidate's training took, once."""
+    from tasks.gateway.training import enter_training
+
+    enter_training(candidate, machine_hour, settings)
 
 
 def agree_on_champion(case: str, settings: Settings) -> None:

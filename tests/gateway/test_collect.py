@@ -51,7 +51,7 @@ def log(settings: Settings, talker: Release, tmp_path_factory) -> Log:
     said = [{"thumbs": "down"}, {"thumbs": "up"}], [{"corrected": GOOD}], [{"label": GOOD}], [], [{"score": 0.2}]
     with asking(settings) as http:
         for number, words in enumerate(said):
-            text = f"Say hello,\nann@example.org, {min(number, 2)} times."
+            text = f"Say\u2028hello,\nann@example.org, {min(number, 2)} times."
             body = {"model": "talker", "messages": [{"role": "user", "content": text}], "stream": number == 1}
             body |= {"max_tokens": 8, "temperature": 0, "response_format": {"type": "text"}}
             if number == 4:
@@ -78,7 +78,7 @@ def test_the_log_tells_what_was_asked_answered_and_said(log: Log, talker: Releas
     assert [row["state"] for row in rows] == ["done"] * 3 + ["cached", "done"]
     for number, row in enumerate(rows[:4]):
         (asked,) = json.loads(row["messages"])
-        assert asked == {"role": "user", "content": f"Say hello,\n[EMAIL], {min(number, 2)} times."}
+        assert asked == {"role": "user", "content": f"Say\u2028hello,\n[EMAIL], {min(number, 2)} times."}
         assert row["release"] == talker.digest
         assert (row["tokens_out"], row["answer"][:1] == "{") == (8, False)
     assert rows[2]["answer"] == rows[3]["answer"]
