@@ -187,6 +187,8 @@ def _write(rows: list[dict[str, Any]], path: Path) -> None:
 
     told = [{**row, "messages": json.dumps(row["messages"], ensure_ascii=False)} for row in rows]
     kinds = {"example_id": pa.string(), "event_timestamp": pa.timestamp("us", "UTC")}
-    kinds |= {name: pa.string() for name in ("messages", "answer", "intent", "given", "release")}
-    kinds |= {"tokens_in": pa.int64(), "tokens_out": pa.int64(), "seconds": pa.float64()}
+    kinds |= {name: pa.string() for name in ("messages", "answer", "intent")}
+    if told and "given" in told[0]:
+        kinds |= {"given": pa.string(), "release": pa.string()}
+        kinds |= {"tokens_in": pa.int64(), "tokens_out": pa.int64(), "seconds": pa.float64()}
     pq.write_table(pa.Table.from_pylist(told, pa.schema(list(kinds.items()))), path)

@@ -9,13 +9,13 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from tasks.data.quarantine import scan, text
+from tasks.data.quarantine import text
 from tasks.foundation.errors import CaseError, InputError
 from tasks.foundation.files import whole
 from tasks.foundation.settings import Settings
 from tasks.gateway.call import CACHED, DONE
 from tasks.gateway.feedback import opinion_of
-from tasks.gateway.log import lines_in, rows_of, schema
+from tasks.gateway.log import reading
 from tasks.gateway.routing import LANGUAGE, SHADOW
 from tasks.gateway.store import Store, feedback, ledger, releases
 
@@ -43,18 +43,10 @@ def collect(case: str, as_of: datetime, out: Path, settings: Settings) -> Path:
         known = of.execute(select(releases.c.facts).where(releases.c.case == case)).scalars().first()
         check_log(case, known["kind"] if known else LANGUAGE, settings)
         words = _said(of, case, as_of)
-    import duckdb
     import pyarrow as pa
 
-    folder = settings.state / "gateway" / "requests"
-    # lines before files: what is packed in between is found twice, which does no harm, instead of nowhere
-    fresh = list(rows_of(lines_in(folder)))
-    packed = sorted(folder.glob("day=*/*.parquet"))
-    with duckdb.connect() as db, whole(out) as temporary:
-        db.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+    with reading(settings.state / "gateway" / "requests") as db, whole(out) as temporary:
         db.register("said", pa.Table.from_pylist(words, pa.schema([(name, pa.string()) for name in WORDS])))
-        db.register("fresh", pa.Table.from_pylist(fresh, schema()))
-        db.execute(f"CREATE TEMP VIEW logged AS FROM fresh {f'UNION ALL FROM {scan(*packed)}' if packed else ''}")
         copy = f"COPY ({ANSWERED}) TO {text(temporary)} (FORMAT parquet)"
         db.execute(copy, {"case": case, "as_of": as_of.timestamp()})
     return out

@@ -12,10 +12,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tasks.data.quarantine import scan
 from tasks.foundation.files import whole
 from tasks.gateway.call import Call
+
+if TYPE_CHECKING:
+    import duckdb
 
 WAITING = 20_000  # calls; what comes while so many wait to be written is not logged
 EVERY = 0.5  # seconds between writes, so no more than that is lost when the process is killed
@@ -97,21 +101,36 @@ def pack(lines: list[str], folder: Path) -> None:
     import pyarrow.parquet as pq
 
     days: dict[str, list[dict[str, Any]]] = {}
-    for row in rows_of(lines):
+    for row in _rows_of(lines):
         days.setdefault(f"{datetime.fromtimestamp(row['at'], UTC):%Y-%m-%d}", []).append(row)
     for day, rows in days.items():
         with whole(folder / f"day={day}" / f"{rows[0]['id']}.parquet") as temporary:
-            pq.write_table(pa.Table.from_pylist(rows, schema=schema()), temporary)
+            pq.write_table(pa.Table.from_pylist(rows, schema=_schema()), temporary)
 
 
-def lines_in(folder: Path) -> Iterator[str]:
+@contextlib.contextmanager
+def reading(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB in which the view `logged` has every call of the log; one that is just being packed may stand twice."""
+    import duckdb
+    import pyarrow as pa
+
+    fresh = pa.Table.from_pylist(list(_rows_of(_lines_in(folder))), _schema())
+    packed = sorted(folder.glob("day=*/*.parquet"))  # after the lines: else what is packed in between stands nowhere
+    with duckdb.connect() as db:
+        db.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+        db.register("fresh", fresh)
+        db.execute(f"CREATE TEMP VIEW logged AS FROM fresh {f'UNION ALL FROM {scan(*packed)}' if packed else ''}")
+        yield db
+
+
+def _lines_in(folder: Path) -> Iterator[str]:
     """What is not packed yet; a gateway that ends meanwhile takes its lines with it, into Parquet."""
     for path in folder.glob("*.jsonl"):
         with contextlib.suppress(FileNotFoundError):
             yield from path.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
-def rows_of(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+def _rows_of(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     """The calls that lines tell of; the last line of a killed process may be half a one."""
     for line in lines:
         with contextlib.suppress(ValueError):
@@ -130,8 +149,7 @@ def take_up(folder: Path) -> None:
             os.unlink(path)
 
 
-def schema() -> Any:
-    """Of the log's Parquet files."""
+def _schema() -> Any:
     import pyarrow as pa
 
     kinds = {**dict.fromkeys(NUMBERS, pa.int64()), **dict.fromkeys(SECONDS, pa.float64())}

@@ -20,6 +20,14 @@ def collect_log(case: str, as_of: datetime, out: Path, settings: Settings) -> Pa
     return collect(case, as_of, out, settings)
 
 
+@stage("trace a sample of the calls", lambda count: f"{count} new", cache=False)
+def trace_calls(case: str, as_of: datetime, settings: Settings) -> int:
+    """Show a share of the case's calls in its MLflow experiment."""
+    from tasks.gateway.traces import trace
+
+    return trace(case, as_of, settings)
+
+
 @stage("send it the traffic", lambda all_of_it: "all of it" if all_of_it else "by its plan", cache=False)
 def send_traffic(release: Release, plan: Plan | None, settings: Settings) -> bool:
     """Give the release all of its case's traffic, and say so, or begin its plan beside the champion."""

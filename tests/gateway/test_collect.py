@@ -19,7 +19,9 @@ from tasks.data.traffic import gather
 from tasks.foundation.errors import CaseError, InputError
 from tasks.foundation.files import file_digest
 from tasks.foundation.settings import Settings
+from tasks.foundation.tracking import Tracking, client_of
 from tasks.gateway.collect import collect
+from tasks.gateway.traces import trace
 from tasks.predict.answers import answer
 from tasks.release.results import Release
 from tests.gateway.small import asking
@@ -145,3 +147,32 @@ def test_a_log_that_can_not_be_a_source_is_told(settings: Settings, table: Relea
     path = collect("nobody", datetime.now(UTC), tmp_path / "log.parquet", settings)
     empty = land("log", SOURCE, tmp_path, tmp_path / "raw", path)
     assert [batch.name for batch in empty.batches] == ["all"], "nobody has asked yet, which is no error"
+
+
+def test_a_sample_becomes_traces(log: Log, talker: Release, tmp_path: Path) -> None:
+    """With the call's own time, tokens, price and masked texts, found by MLflow's search; written once."""
+    everything = {"tracking_url": Tracking.under(tmp_path).uri, "gateway_traces": 1.0}
+    settings = log.settings.model_copy(update=everything)
+    now = datetime.now(UTC)
+    assert trace("talker", now, settings.model_copy(update={"gateway_traces": 0.0})) == 0
+    assert trace("talker", now, settings) >= 5
+    assert trace("talker", now, settings) == 0
+    client = client_of(settings.tracking)
+    place = client.get_experiment_by_name("talker").experiment_id
+    traces = {each.info.client_request_id: each for each in client.search_traces(locations=[place])}
+    assert set(traces) & set(log.ids) == set(log.ids[:5]), "a refused call is none"
+    for row in log.rows():
+        found = traces[row["request_id"]]
+        assert found.info.request_time == int(row["asked_at"].timestamp() * 1000)
+        assert found.info.token_usage["output_tokens"] == row["tokens_out"]
+        assert found.info.cost["total_cost"] == pytest.approx(row["price"])
+        (span,) = found.data.spans
+        assert span.inputs["messages"] == json.loads(row["messages"])
+        assert span.outputs == row["answer"]
+    assert "ann@example" not in str(traces)
+    some = settings.model_copy(update={"gateway_traces": 0.5, "tracking_url": Tracking.under(tmp_path / "half").uri})
+    trace("talker", now, some)
+    place = client_of(some.tracking).get_experiment_by_name("talker").experiment_id
+    half = {each.info.client_request_id for each in client_of(some.tracking).search_traces(locations=[place])}
+    lower = {id_ for id_ in log.ids[:5] if int(id_[-8:], 16) < 2**31}
+    assert half & set(log.ids) == lower, "a share, by the random part of the id"
