@@ -169,6 +169,7 @@ def test_a_sample_becomes_traces(log: Log, talker: Release, tmp_path: Path) -> N
         (span,) = found.data.spans
         assert span.inputs["messages"] == json.loads(row["messages"])
         assert span.outputs == row["answer"]
+        assert span.status.status_code == "OK"
     assert "ann@example" not in str(traces)
     some = settings.model_copy(update={"gateway_traces": 0.5, "tracking_url": Tracking.under(tmp_path / "half").uri})
     trace("talker", now, some)
