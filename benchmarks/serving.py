@@ -279,7 +279,7 @@ def champion(case: str) -> Release | None:
 
 
 def _ours(said: Any) -> float:
-    return said["predictions"][0]["prediction"]
+    return said["predictions"][0]["score"]
 
 
 def _post(url: str, body: Any) -> bytes:

@@ -14,9 +14,13 @@ def check(name: str, profile: str | None = None) -> str:
     case = load(name, settings().cases, profile)
     from tasks.data.expectations import check_expectations
     from tasks.data.sources import locate
+    from tasks.gateway.collect import check_log
 
     for source, config in case.data.sources.items():
-        locate(config.uri, case.folder)
+        if config.log:
+            check_log(config.log, load(config.log, settings().cases).kind, settings())
+        else:
+            locate(config.uri, case.folder)
         check_expectations(source, config)
     expectations = sum(len(s.expectations) + len(s.batch_expectations) for s in case.data.sources.values())
     held = _check_language(case) if isinstance(case, LanguageCase) else _check_table(case)

@@ -245,7 +245,7 @@ def costs(
     by: Annotated[Literal["team", "case", "release", "day"], typer.Option(help="What to sum by.")] = "case",
     json: AsJson = False,
 ) -> None:
-    """What calls have cost."""
+    """What calls and training have cost, and each answer that was accepted."""
     from flows.costs import tell
 
     tell(by, json)

@@ -1,4 +1,4 @@
-"""`driftline costs`: what was spent, from the ledger."""
+"""`driftline costs`: what was spent, and for what, from the ledger."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from tasks.foundation.settings import settings
 from tasks.gateway.costs import costs
 from tasks.gateway.store import Store
 
-COLUMNS = ("calls", "failed", "cached", "tokens_in", "tokens_out", "engine_seconds", "spent", "saved")
+CALLS = ("calls", "failed", "cached", "tokens_in", "tokens_out", "engine_seconds")
+COLUMNS = (*CALLS, "spent", "training", "saved", "judged", "accepted", "per_accepted")
 
 
 def tell(by: str, as_json: bool) -> None:
@@ -30,4 +31,6 @@ def tell(by: str, as_json: bool) -> None:
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
     return f"{value:.6g}" if isinstance(value, float) else f"{value:,}"

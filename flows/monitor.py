@@ -9,6 +9,7 @@ from flows.entry import Opened, Request, opened, run_name
 from flows.predict import asked_since, champion_with_traffic, frame_since, predict_steps
 from flows.prepare import prepare_steps
 from tasks.data.results import Snapshot
+from tasks.gateway.task import trace_calls
 from tasks.monitor.results import Decision
 from tasks.monitor.task import decide_on, measure_messages, measure_window
 
@@ -24,6 +25,7 @@ def monitor_steps(run: Opened, snapshot: Snapshot) -> Decision:
     case, here, out = run.case, run.settings, run.settings.data / "predictions"
     champion = champion_with_traffic(run)
     predictions = predict_steps(run, snapshot, champion)
+    trace_calls(case.name, run.as_of, here)
     start = max(champion.as_of, run.as_of - case.monitor.window)
     if isinstance(case, LanguageCase):
         asked = asked_since(run, case, snapshot, start)

@@ -8,6 +8,7 @@ from flows.case import LanguageCase
 from flows.entry import Opened, Request, opened, run_name
 from tasks.data.results import Snapshot
 from tasks.data.task import check_source, curate_pairs, land_source, open_model, take_snapshot
+from tasks.gateway.task import collect_log
 
 
 @flow(name="prepare", flow_run_name=run_name)
@@ -19,10 +20,13 @@ def prepare(request: Request) -> Snapshot:
 
 def prepare_steps(run: Opened) -> Snapshot:
     case, here = run.case, run.settings
-    sources = case.data.sources
-    landings = {
-        name: land_source(name, source, case.folder, here.data / "raw" / case.name) for name, source in sources.items()
+    sources, raw = case.data.sources, here.data / "raw" / case.name
+    logs = {
+        name: collect_log(source.log, run.as_of, raw / f"{name}.parquet", here)
+        for name, source in sources.items()
+        if source.log
     }
+    landings = {name: land_source(name, source, case.folder, raw, logs.get(name)) for name, source in sources.items()}
     checked = [check_source(name, case.name, sources, landings, run.as_of, here.state) for name in sources]
     if isinstance(case, LanguageCase):
         base = open_model(case.model, case.folder, here.state)

@@ -14,7 +14,7 @@ from tasks.evaluate.results import Verdict
 from tasks.evaluate.task import judge_candidate, judge_tuned
 from tasks.features.task import training_frame
 from tasks.foundation.config import Result
-from tasks.gateway.task import agree_on_champion
+from tasks.gateway.task import agree_on_champion, enter_cost
 from tasks.release.results import Release
 from tasks.release.task import find_champion
 from tasks.train.results import Candidate
@@ -38,7 +38,6 @@ def train(request: Request) -> Trained:
 
 def train_steps(run: Opened, snapshot: Snapshot) -> Trained:
     agree_on_champion(run.case.name, run.settings)
-    agree_on_champion(run.case.name, run.settings)
     champion = find_champion(run.case.name, run.settings.tracking, run.settings.state)
     if isinstance(run.case, LanguageCase):
         candidate, verdict = tune_and_judge(run, run.case, snapshot, champion)
@@ -53,6 +52,7 @@ def fit_and_judge(
     state, tracking = run.settings.state, run.settings.tracking
     frame = training_frame(case.features, case.target.column, case.evaluate.slices, snapshot, state)
     candidate = train_candidate(case.name, run.as_of, frame, case.target, case.train, state, run.lineage, tracking)
+    enter_cost(candidate, case.price.machine_hour, run.settings)
     verdict = judge_candidate(
         candidate,
         case.target,
@@ -75,6 +75,8 @@ def tune_and_judge(
     candidate = tune_candidate(
         case.name, run.as_of, snapshot, base, case.talk, case.train, case.serve, state, run.lineage, tracking
     )
+    budget = case.train.budget
+    enter_cost(candidate, budget.price_per_hour if budget else case.price.machine_hour, run.settings)
     verdict = judge_tuned(
         candidate,
         base,

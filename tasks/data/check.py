@@ -26,6 +26,8 @@ def check(
     Raises: DataError when nothing was known yet, or when a batch fails; the report and the quarantine are kept.
     """
     source = sources[name]
+    if landings[name].empty:
+        return _nothing(name, landings[name])
     home = state / "batches" / case / name
     batches = _cut_all(name, source, landings[name], as_of, home)
     tables = {expectation.values_of.split(".")[0] for expectation in source.expectations if expectation.values_of}
@@ -59,6 +61,15 @@ def check(
         quarantined=sum(count["quarantined"] for count in counts.values()),
         validation=validation,
     )
+
+
+def _nothing(name: str, landing: Landing) -> Checked:
+    """Of a log before anybody has asked: no row, of which nothing can be expected."""
+    validation = Validation(
+        source=name, rows=0, quarantined={}, failed=[], warnings=[], expectations=0, docs=None, quarantine=None
+    )
+    files = {batch.name: batch.path for batch in landing.batches}
+    return Checked(source=name, files=files, rows=0, quarantined=0, validation=validation)
 
 
 def _cut_all(name: str, source: Source, landing: Landing, as_of: datetime, home: Path) -> dict[str, Path]:

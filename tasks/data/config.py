@@ -33,8 +33,9 @@ class Source(Section):
     """One table: where to read it, when its rows become known, and what is expected of them."""
 
     uri: str = Field(
-        pattern=r"^(package|file)://.+",
-        description="package://NAME/PATH in an installed package, or file://PATH (relative: from the case folder).",
+        pattern=r"^(package|file|log)://.+",
+        description="package://NAME/PATH in an installed package, file://PATH (relative: from the case folder), or "
+        "log://CASE: what the gateway answered for a language case, with the feedback that came.",
     )
     sql: Sql = Field("SELECT * FROM raw", description="Makes the table from `raw`, the file as read.")
     key: tuple[str, ...] = Field(min_length=1, description="Columns that name a row.")
@@ -56,6 +57,12 @@ class Source(Section):
         if self.time is None and (self.known_at or self.late):
             raise ValueError("known_at and late need time: name the column that says when a row happened")
         return self
+
+    @property
+    def log(self) -> str:
+        """The case whose request log it is; empty: it is a file."""
+        scheme, _, case = self.uri.partition("://")
+        return case if scheme == "log" else ""
 
 
 class Data(Section):
@@ -182,9 +189,9 @@ class Traffic(Section):
 
     source: str | None = Field(
         None,
-        description="Source with a time whose rows were asked: messages, or prompt, and once it is known the right "
-        "answer (completion). Empty: messages are replayed from the wordings that are never learned from, and the "
-        "facts of each day.",
+        description="Source with a time whose rows were asked, such as log://CASE: messages, or prompt, and once it is "
+        "known the right answer (completion). Empty: messages are replayed from the wordings that are never learned "
+        "from, and the facts of each day.",
     )
     a_day: int = Field(12, ge=1, le=10_000, description="Messages replayed for each day.")
     shift: Annotated[Templates | None, READ_STRUCTURE] = Field(

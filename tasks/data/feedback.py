@@ -42,6 +42,13 @@ def read_log(
     return pairs
 
 
+def right_answer(row: Mapping[str, Any], liked: float) -> str:
+    """What is known to be right: a completion, a correction, or of a log the answer that was liked; else nothing."""
+    if told := content_of(row.get("completion")) or content_of(row.get("correction")):
+        return told
+    return content_of(row.get("answer")) if _opinion(row.get("feedback"), liked)[0] else ""
+
+
 def _opinion(value: Any, liked: float) -> tuple[bool | None, str | None]:
     """Whether it was liked, None where nobody said; and what is wrong with the feedback."""
     if isinstance(value, bool):

@@ -58,7 +58,7 @@ class Asked(Result):
     """The messages of a window, in one Parquet file sorted by time and id.
 
     Its columns: example_id, event_timestamp (UTC), messages (JSON), answer (the right one as JSON; empty while unknown)
-    and intent.
+    and intent; of a log also given (the answer that was given), release (who gave it), tokens_in, tokens_out, seconds.
     """
 
     path: Path

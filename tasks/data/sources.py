@@ -18,7 +18,7 @@ from tasks.foundation.files import file_digest, scratch, whole, write_text
 if TYPE_CHECKING:
     import duckdb
 
-STATIC = "all"  # the one batch of a source without time
+STATIC = "all"  # the one batch of a source without time, or without rows
 
 
 class Batch(Result):
@@ -37,6 +37,7 @@ class Landing(Result):
     key: str
     columns: tuple[str, ...]
     batches: tuple[Batch, ...]
+    empty: bool = False  # of a log: nobody has asked yet
 
 
 def locate(uri: str, folder: Path) -> Path:
@@ -66,12 +67,13 @@ def locate(uri: str, folder: Path) -> Path:
     return path
 
 
-def land(name: str, source: Source, folder: Path, raw: Path) -> Landing:
+def land(name: str, source: Source, folder: Path, raw: Path, log: Path | None = None) -> Landing:
     """Write a source month by month as Parquet under `raw`/NAME; a source that did not change is not read again.
 
+    Of log://CASE, `log` is the file that the log was collected into; it alone may be empty, as nobody may have asked.
     Raises: DataError when the file can't be read, a column is missing or no row is there.
     """
-    origin = locate(source.uri, folder)
+    origin = log or locate(source.uri, folder)
     key = digest_of([file_digest(origin), source.sql, source.time, source.known_at, source.late, source.key])
     marker = raw / name / "landing.json"
     with contextlib.suppress(OSError, ValueError):
@@ -80,7 +82,8 @@ def land(name: str, source: Source, folder: Path, raw: Path) -> Landing:
             return landing
     with scratch(raw / name) as work, _connect() as db:
         _load(db, name, source, origin, Path(work))
-        landing = Landing(key=key, columns=_columns(db), batches=tuple(_write_batches(db, name, source, raw / name)))
+        batches = tuple(_write_batches(db, name, source, raw / name))
+        landing = Landing(key=key, columns=_columns(db), batches=batches, empty=_is_empty(db))
     for stray in set((raw / name).glob("*.parquet")) - {batch.path for batch in landing.batches}:
         stray.unlink()
     write_text(marker, landing.model_dump_json(indent=1))
@@ -153,12 +156,12 @@ def _load(db: duckdb.DuckDBPyConnection, name: str, source: Source, origin: Path
             found=", ".join(columns),
             todo="Add the column in the source's SQL, or correct key, time, known_at or late in case.yaml.",
         )
-    if not db.execute("SELECT count(*) FROM landed").fetchall()[0][0]:
+    if not source.log and _is_empty(db):
         raise DataError(f"Source {name} is empty.", where=source.uri, found="0 rows", todo="Deliver the file again.")
 
 
 def _write_batches(db: duckdb.DuckDBPyConnection, name: str, source: Source, out: Path) -> Iterator[Batch]:
-    if source.time is None:
+    if source.time is None or _is_empty(db):
         path = _copy_whole(db, f"SELECT * FROM landed ORDER BY {_order(source)}", out / f"{STATIC}.parquet")
         yield Batch(name=STATIC, path=path, digest=file_digest(path), first_known=None, last_known=None)
         return
@@ -185,6 +188,10 @@ def _write_batches(db: duckdb.DuckDBPyConnection, name: str, source: Source, out
         select = f"SELECT * FROM landed WHERE {within} ORDER BY {_order(source)}"
         path = _copy_whole(db, select, out / f"{month}.parquet")
         yield Batch(name=month, path=path, digest=file_digest(path), first_known=first, last_known=last)
+
+
+def _is_empty(db: duckdb.DuckDBPyConnection) -> bool:
+    return not db.execute("SELECT count(*) FROM landed").fetchall()[0][0]
 
 
 def _order(source: Source) -> str:

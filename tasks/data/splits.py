@@ -90,6 +90,8 @@ def make_splits(
 
 
 def _read(name: str, rows: list[dict[str, Any]], form: Form, liked: float, notes: Notes) -> list[Pair]:
+    if not rows:  # a log of which nothing is known yet
+        return []
     return read_log(name, rows, form, liked, notes.left_out) if is_log(rows) else read_pairs(name, rows, form)
 
 

@@ -12,11 +12,11 @@ from tasks.foundation.task import show_link, show_table, stage
 
 
 @stage("land {name}", lambda landing: f"{len(landing.batches)} batches", cache=False)
-def land_source(name: str, source: Source, folder: Path, raw: Path) -> Landing:
+def land_source(name: str, source: Source, folder: Path, raw: Path, log: Path | None) -> Landing:
     """Write a source month by month under data/raw; an unchanged source is not read again."""
     from tasks.data.sources import land
 
-    return land(name, source, folder, raw)
+    return land(name, source, folder, raw, log)
 
 
 def _told(checked: Checked) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.data.config import Answer, Pairs, Source, Templates, Traffic
-from tasks.data.pairs import Form, content_of, conversation, write_if_json
+from tasks.data.feedback import is_log, right_answer
+from tasks.data.pairs import Form, conversation, write_if_json
 from tasks.data.quarantine import quote
 from tasks.data.results import Asked
 from tasks.data.tables import read_rows, tables
@@ -22,6 +23,8 @@ from tasks.foundation.files import file_digest, whole
 if TYPE_CHECKING:
     import duckdb
 
+# of a log: what stands of it beside the messages
+GIVEN = {"given": "answer"} | {name: name for name in ("release", "tokens_in", "tokens_out", "seconds")}
 SEED = "asked"  # apart from that of the pairs, which begins with the case's own
 
 
@@ -65,7 +68,7 @@ def gather(
     form = Form(answer)
     with tables({name: paths for name, paths in files.items() if paths}) as db:
         if traffic.source is not None:
-            rows = _read(db, traffic.source, sources[traffic.source], form, start, end)
+            rows = _read(db, traffic.source, sources[traffic.source], form, pairs.liked, start, end)
         else:
             rows = _replay(db, traffic, pairs, form, start, end)
     if not traffic.outcomes:
@@ -142,9 +145,15 @@ def _message(
 
 
 def _read(
-    db: duckdb.DuckDBPyConnection, name: str, source: Source, form: Form, start: datetime, end: datetime
+    db: duckdb.DuckDBPyConnection,
+    name: str,
+    source: Source,
+    form: Form,
+    liked: float,
+    start: datetime,
+    end: datetime,
 ) -> list[dict[str, Any]]:
-    """The rows of a source as messages, with the right answers that it knows."""
+    """The rows of a source as messages, with the right answers that it knows; of a log, with those that were given."""
     moment = quote(str(source.time))
     found = read_rows(
         db, f"SELECT *, {moment}::TIMESTAMPTZ AS event_timestamp FROM {quote(name)} WHERE event_timestamp >= $1 AND "
@@ -156,7 +165,7 @@ def _read(
             f"Source {name} holds no messages.",
             where="traffic.source",
             found=f"columns {', '.join(found[0])}",
-            allowed="messages, or prompt; and completion where the right answer is known",
+            allowed="messages, or prompt; and completion where the right answer is known; or those of a log",
             todo="Name the columns so in the source's SQL.",
         )
     return [
@@ -164,8 +173,9 @@ def _read(
             "example_id": "-".join(str(row[key]) for key in source.key),
             "event_timestamp": row["event_timestamp"],
             "messages": [each for each in conversation(row[column]) if each["role"] != "system"],
-            "answer": write_if_json(said, form) if (said := content_of(row.get("completion"))) else None,
+            "answer": write_if_json(said, form) if (said := right_answer(row, liked)) else None,
             "intent": str(row.get("intent") or name),
+            **({given: row.get(column) for given, column in GIVEN.items()} if is_log(found) else {}),
         }
         for row in found
     ]
@@ -178,4 +188,7 @@ def _write(rows: list[dict[str, Any]], path: Path) -> None:
     told = [{**row, "messages": json.dumps(row["messages"], ensure_ascii=False)} for row in rows]
     kinds = {"example_id": pa.string(), "event_timestamp": pa.timestamp("us", "UTC")}
     kinds |= {name: pa.string() for name in ("messages", "answer", "intent")}
+    if told and "given" in told[0]:
+        kinds |= {"given": pa.string(), "release": pa.string()}
+        kinds |= {"tokens_in": pa.int64(), "tokens_out": pa.int64(), "seconds": pa.float64()}
     pq.write_table(pa.Table.from_pylist(told, pa.schema(list(kinds.items()))), path)

@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     gateway_log: Literal["full", "masked", "none"] = Field(
         "masked", description="What the request log keeps of texts; masked: without personal data."
     )
+    gateway_traces: float = Field(
+        0.01, ge=0, le=1, description="Share of the calls that monitoring shows in MLflow as traces."
+    )
     gateway_warm: int = Field(1, ge=0, le=20, description="Earlier champions of a case kept running, to roll back to.")
 
     @classmethod

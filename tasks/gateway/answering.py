@@ -13,15 +13,15 @@ from starlette.responses import Response
 
 from tasks.gateway.accounts import Accounts, ending_of, tokens_about
 from tasks.gateway.cache import Cache, Kept
-from tasks.gateway.call import ABORTED, CACHED, DONE, FAILED, REFUSED, Call
-from tasks.gateway.events import DONE_EVENT, counted, error_event, text_of, whole_events
+from tasks.gateway.call import ABORTED, CACHED, DONE, FAILED, LOGGED, REFUSED, Call
+from tasks.gateway.events import DONE_EVENT, classes_of, counted, error_event, kept_of, whole_events
 from tasks.gateway.figures import Figures
 from tasks.gateway.forward import Forward, Reply
 from tasks.gateway.keys import Key
 from tasks.gateway.policy import Policy
 from tasks.gateway.refusal import Refusal
 from tasks.gateway.routing import Rollout
-from tasks.gateway.shadow import LOGGED, Shadows
+from tasks.gateway.shadow import Shadows
 from tasks.gateway.streamed import Streamed
 
 PATHS = {"predict": "/predict", "chat": "/v1/chat/completions", "embeddings": "/v1/embeddings"}
@@ -87,10 +87,12 @@ class Answering:
             if call.is_language and reply.status < 400:
                 call.used(orjson.loads(reply.body).get("usage") or {})
             answered = await self._policy.after(call, reply.body)
+            if not call.is_language:
+                call.classes = classes_of(answered)
         except BaseException as error:
             await self._accounts.end_badly(call, error)
             raise
-        call.answered = answered[:LOGGED]
+        call.answered = kept_of(call, answered)
         await self._accounts.end(call, DONE if reply.status < 400 else REFUSED, reply.status)
         if reply.status < 400:
             self._after(call, rollout, body, answered, name)
@@ -131,7 +133,7 @@ class Answering:
         finally:
             if said and not call.tokens_in:  # it had no time to say
                 call.tokens_in = tokens_about(len(body))
-            call.answered = text_of(bytes(said))[:LOGGED]
+            call.answered = kept_of(call, bytes(said))
             await self._accounts.end(call, state, status)
         if state == DONE:
             self._after(call, rollout, body, bytes(said), name)
@@ -149,7 +151,7 @@ class Answering:
 
     async def _from_cache(self, call: Call, kept: Kept) -> Response:
         call.tokens_in, call.tokens_cached, call.tokens_out = kept.tokens_in, kept.tokens_in, kept.tokens_out
-        call.saved, call.answered = kept.price, kept.body[:LOGGED]
+        call.saved, call.answered = kept.price, kept_of(call, kept.body)
         await self._accounts.end(call, CACHED, 200)
         said = {"x-driftline-cache": "hit", "age": str(kept.age), "x-driftline-saved": f"{kept.price / 1e9:.9f}"}
         kind = Streamed.media_type if kept.body.startswith(b"data: ") else "application/json"

@@ -30,11 +30,11 @@ from tasks.gateway.openapi import document
 from tasks.gateway.policy import Policy
 from tasks.gateway.rates import Rates
 from tasks.gateway.refusal import Refusal
+from tasks.gateway.routing import LANGUAGE, TABLE
 from tasks.gateway.store import Store
 
 MOST_BYTES = 16 * 1024 * 1024  # of a request
 BODY_SECONDS = 20.0  # that a client may take to send it
-TABLE, LANGUAGE = "tabular", "llm"
 
 
 class Gateway:

@@ -12,6 +12,7 @@ from tasks.gateway.keys import Key
 from tasks.gateway.routing import Share
 from tasks.gateway.store import now
 
+LOGGED = 20_000  # bytes of a request or an answer that the log keeps
 # how a call can end; lost: its gateway was killed
 OPEN, DONE, CACHED, REFUSED, FAILED, ABORTED, LOST = "open", "done", "cached", "refused", "failed", "aborted", "lost"
 
@@ -26,6 +27,7 @@ class Call:
     entity: str = ""
     asked: bytes = b""
     answered: bytes = b""  # as much as is logged
+    classes: dict[str, int] = field(default_factory=dict)  # of a table's rows, by example_id, to hold labels against
     id: str = field(default_factory=lambda: f"req-{secrets.token_hex(12)}")
     at: float = field(default_factory=now)
     began: float = field(default_factory=time.perf_counter)

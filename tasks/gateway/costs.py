@@ -1,38 +1,72 @@
-"""What calls have cost, summed over the ledger."""
+"""What calls and training have cost, summed over the ledger."""
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import date, timedelta
 from typing import Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import Connection, Label, case, func, select
 
 from tasks.gateway.call import ABORTED, CACHED, FAILED, LOST
-from tasks.gateway.store import Store, ledger
+from tasks.gateway.feedback import acceptance
+from tasks.gateway.store import Store, feedback, ledger
+from tasks.gateway.training import TRAINING
 from tasks.release.config import NANO
+
+SUMS = ("tokens_in", "tokens_out", "engine_seconds", "price", "saved")
 
 
 def costs(store: Store, by: str) -> list[dict[str, Any]]:
-    """Sums by team, case, release or day (UTC); money in the budgets' currency."""
+    """Sums by team, case, release or day (UTC); money in the budgets' currency.
+
+    `spent` is all, training included; `per_accepted` is what the calls cost whose answers were judged, for each answer
+    that was accepted, and None where none was.
+    """
     of = ledger.c[{"release": "digest"}.get(by, by)].label("of")
-    sums = [
-        func.sum(ledger.c[name]).label(name) for name in ("tokens_in", "tokens_out", "engine_seconds", "price", "saved")
-    ]
-    failed = func.sum(case((ledger.c.state.in_((FAILED, ABORTED, LOST)), 1), else_=0)).label("failed")
-    cached = func.sum(case((ledger.c.state == CACHED, 1), else_=0)).label("cached")
-    query = select(of, func.count().label("calls"), failed, cached, *sums).group_by(of).order_by(of)
+    trained = ledger.c.interface == TRAINING
+    query = select(
+        of,
+        _sum(~trained).label("calls"),
+        _sum(ledger.c.state.in_((FAILED, ABORTED, LOST))).label("failed"),
+        _sum(ledger.c.state == CACHED).label("cached"),
+        _sum(trained, ledger.c.price).label("training"),
+        *(func.sum(ledger.c[name]).label(name) for name in SUMS),
+    )
     with store.reading() as connection:
-        rows = connection.execute(query).mappings().all()
+        rows = connection.execute(query.group_by(of).order_by(of)).mappings().all()
+        judged, accepted, paid = _accepted(connection, of)
     return [
         {
             by: _day(row["of"]) if by == "day" else row["of"],
             **{name: int(row[name]) for name in ("calls", "failed", "cached", "tokens_in", "tokens_out")},
             "engine_seconds": float(row["engine_seconds"]),
             "spent": float(row["price"]) / NANO,
+            "training": float(row["training"]) / NANO,
             "saved": float(row["saved"]) / NANO,
+            "judged": judged[row["of"]],
+            "accepted": accepted[row["of"]],
+            "per_accepted": paid[row["of"]] / NANO / accepted[row["of"]] if accepted[row["of"]] else None,
         }
         for row in rows
     ]
+
+
+def _sum(where: Any, of: Any = 1) -> Any:
+    return func.sum(case((where, of), else_=0))
+
+
+def _accepted(connection: Connection, of: Label[Any]) -> tuple[Counter[Any], Counter[Any], Counter[Any]]:
+    """Answers judged and accepted, and what the calls cost that they came with, by what is summed by."""
+    about = select(ledger.c.id, of, ledger.c.price).where(ledger.c.id.in_(select(feedback.c.request_id)))
+    calls = {id_: (group, price) for id_, group, price in connection.execute(about)}
+    opinions = acceptance(connection)
+    judged = Counter(calls[id_][0] for id_, _ in opinions)
+    accepted = Counter(calls[id_][0] for (id_, _), liked in opinions.items() if liked)
+    paid: Counter[Any] = Counter()
+    for group, price in (calls[id_] for id_ in {id_ for id_, _ in opinions}):
+        paid[group] += price
+    return judged, accepted, paid
 
 
 def _day(number: int) -> str:

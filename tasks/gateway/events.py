@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 import orjson
 
-from tasks.gateway.call import Call
+from tasks.gateway.call import LOGGED, Call
 
 END = b"\n\n"
-DONE_EVENT = b"data: [DONE]"
+DATA = b"data: "
+DONE_EVENT = DATA + b"[DONE]"
 LONGEST = 1_000_000  # bytes of one event; more is no chat
 
 
@@ -52,25 +53,40 @@ def counted(call: Call, events: bytes, wants_usage: bool) -> bytes:
 
 
 def error_event(body: dict[str, Any]) -> bytes:
-    return b"data: " + orjson.dumps(body) + END
+    return DATA + orjson.dumps(body) + END
 
 
-def text_of(streamed: bytes) -> bytes:
-    """What a stream said, put together."""
-    return "".join(_pieces(streamed.split(END))).encode()
+def kept_of(call: Call, answered: bytes) -> bytes:
+    """What the log keeps of an answer: of a chat, streamed or whole, what was said; as far as there is room."""
+    if call.interface != "chat":
+        return answered[:LOGGED]
+    if answered.startswith(DATA):
+        said = "".join(_said(_read(event), "delta") for event in answered.split(END))
+    else:
+        said = _said(_object(answered), "message")
+    return said.encode()[:LOGGED]
 
 
-def _pieces(events: Iterable[bytes]) -> Iterable[str]:
-    for event in events:
-        for choice in _read(event).get("choices") or ():
-            yield (choice.get("delta") or {}).get("content") or ""
+def classes_of(answered: bytes) -> dict[str, int]:
+    """The classes that a table's answer gives its rows, by example_id; none of numbers, nor of very many rows."""
+    if len(answered) > LOGGED:
+        return {}
+    rows = [row for row in _object(answered).get("predictions") or () if "score" in row]
+    return {row["example_id"] or "": row["prediction"] for row in rows if row["example_id"] or len(rows) == 1}
+
+
+def _said(answer: Mapping[str, Any], where: str) -> str:
+    return "".join((choice.get(where) or {}).get("content") or "" for choice in answer.get("choices") or ())
 
 
 def _read(event: bytes) -> dict[str, Any]:
-    if not event.startswith(b"data: ") or event == DONE_EVENT:
-        return {}
+    return _object(event.removeprefix(DATA)) if event.startswith(DATA) else {}
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    """The object that a text is; of anything else, an empty one."""
     try:
-        said = orjson.loads(event[6:])
+        said = orjson.loads(text)
     except orjson.JSONDecodeError:
         return {}
     return said if isinstance(said, dict) else {}

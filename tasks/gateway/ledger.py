@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.gateway.call import LOST, OPEN, Call
 from tasks.gateway.refusal import Refusal
-from tasks.gateway.store import Store, ledger, now, purses, workers
+from tasks.gateway.store import Store, ledger, now, predictions, purses, workers
 
 MOST_AT_ONCE = 500  # entries of one transaction
 DAY = 86_400
@@ -27,6 +27,7 @@ SETTLED = ("state", "status", "retries", *USED)
 class _Entry:
     row: dict[str, Any]
     opens: bool
+    classes: dict[str, int]  # of a table's answer
     done: asyncio.Future[bool] | None  # False: the budget does not allow it
 
 
@@ -46,7 +47,7 @@ class Ledger:
         Raises: Refusal when the budget is spent, or the ledger can't be written.
         """
         done = asyncio.get_running_loop().create_future() if call.key.purses else None
-        self._entries.put(_Entry(_row(call, self._worker), True, done))
+        self._entries.put(_Entry(_row(call, self._worker), True, {}, done))
         if done and not await _written(done):
             raise Refusal(429, "The budget of this key or its team is spent.", code="insufficient_quota", wait=3600)
 
@@ -56,7 +57,7 @@ class Ledger:
         Raises: Refusal when the ledger can't be written.
         """
         done = asyncio.get_running_loop().create_future()
-        self._entries.put(_Entry(_row(call, self._worker), False, done))
+        self._entries.put(_Entry(_row(call, self._worker), False, call.classes, done))
         await asyncio.shield(_written(done))
 
     def close(self) -> None:
@@ -109,6 +110,8 @@ def _enter(to: Connection, batch: Sequence[_Entry]) -> list[bool]:
             counted = row["reserved"] if row["purses"] and _was_lost(to, row["id"]) else 0
             _pay(to, row["purses"], row["reserved"] - counted, row["price"] - counted)
         outcomes.append(allowed)
+    if answered := [{"request_id": entry.row["id"], "classes": entry.classes} for entry in batch if entry.classes]:
+        to.execute(insert(predictions), answered)
     if inserted:
         to.execute(insert(ledger), list(inserted.values()))
     if settled:

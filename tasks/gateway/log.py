@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tasks.data.quarantine import scan
 from tasks.foundation.files import whole
 from tasks.gateway.call import Call
+
+if TYPE_CHECKING:
+    import duckdb
 
 WAITING = 20_000  # calls; what comes while so many wait to be written is not logged
 EVERY = 0.5  # seconds between writes, so no more than that is lost when the process is killed
@@ -66,7 +71,7 @@ class RequestLog:
     def _drain(self) -> None:
         while not self._calls.empty():
             call = self._calls.get_nowait()
-            self._lines.write(json.dumps(self._row(call), ensure_ascii=False) + "\n")
+            self._lines.write(json.dumps(self._row(call)) + "\n")  # ASCII: other letters can end lines, too
             self._count += 1
         self._lines.flush()  # to the system: from here on, only the machine can lose it
 
@@ -96,15 +101,40 @@ def pack(lines: list[str], folder: Path) -> None:
     import pyarrow.parquet as pq
 
     days: dict[str, list[dict[str, Any]]] = {}
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # the last line of a killed process may be half a one
+    for row in _rows_of(lines):
         days.setdefault(f"{datetime.fromtimestamp(row['at'], UTC):%Y-%m-%d}", []).append(row)
     for day, rows in days.items():
         with whole(folder / f"day={day}" / f"{rows[0]['id']}.parquet") as temporary:
             pq.write_table(pa.Table.from_pylist(rows, schema=_schema()), temporary)
+
+
+@contextlib.contextmanager
+def reading(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB in which the view `logged` has every call of the log; one that is just being packed may stand twice."""
+    import duckdb
+    import pyarrow as pa
+
+    fresh = pa.Table.from_pylist(list(_rows_of(_lines_in(folder))), _schema())
+    packed = sorted(folder.glob("day=*/*.parquet"))  # after the lines: else what is packed in between stands nowhere
+    with duckdb.connect() as db:
+        db.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+        db.register("fresh", fresh)
+        db.execute(f"CREATE TEMP VIEW logged AS FROM fresh {f'UNION ALL FROM {scan(*packed)}' if packed else ''}")
+        yield db
+
+
+def _lines_in(folder: Path) -> Iterator[str]:
+    """What is not packed yet; a gateway that ends meanwhile takes its lines with it, into Parquet."""
+    for path in folder.glob("*.jsonl"):
+        with contextlib.suppress(FileNotFoundError):
+            yield from path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _rows_of(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The calls that lines tell of; the last line of a killed process may be half a one."""
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            yield json.loads(line)
 
 
 def take_up(folder: Path) -> None:

@@ -10,10 +10,11 @@ from sqlalchemy import Connection, RowMapping, case, func, insert, select, updat
 
 from tasks.gateway.call import DONE, FAILED, LOST
 from tasks.gateway.config import Plan
+from tasks.gateway.feedback import acceptance
 from tasks.gateway.rollout import champion_of, drop_share, make_champion, put_share
 from tasks.gateway.routing import CANARY, SHADOW
 from tasks.gateway.sequential import Count
-from tasks.gateway.store import Store, feedback, ledger, now, plans
+from tasks.gateway.store import Store, ledger, now, plans
 
 MEASURES = ("failed", "slow", "disliked")
 
@@ -88,29 +89,17 @@ def _measured(of: Connection, name: str, digest: str, began: float, slow_s: floa
     failed = func.sum(case((ledger.c.state != DONE, 1), else_=0))
     slow = func.sum(case(((ledger.c.state == DONE) & (ledger.c.seconds > slow_s), 1), else_=0))
     total, bad, late = of.execute(select(func.count(), failed, slow).where(*asked)).one()
-    said = of.execute(
-        select(feedback.c.said).join(ledger, ledger.c.id == feedback.c.request_id).where(*asked)
-    ).scalars()
-    opinions = [opinion for opinion in map(_disliked, said) if opinion is not None]
+    accepted = acceptance(of, *asked).values()
     return {
         "failed": Count(int(bad or 0), total),
         "slow": Count(int(late or 0), total - int(bad or 0)),
-        "disliked": Count(sum(opinions), len(opinions)),
+        "disliked": Count(len(accepted) - sum(accepted), len(accepted)),
     }
 
 
 def _counts() -> Any:
     """Calls that say something of the release: not those refused, aborted, or answered by the cache."""
     return ledger.c.state.in_((DONE, FAILED, LOST))
-
-
-def _disliked(said: Mapping[str, Any]) -> bool | None:
-    """None where the feedback is no judgement."""
-    if "thumbs" in said:
-        return said["thumbs"] == "down"
-    if "score" in said:
-        return said["score"] < 0.5
-    return True if "corrected" in said or "preferred" in said else None
 
 
 def _decide(to: Connection, row: RowMapping, judged: Judged) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
 
 from tasks.data.privacy import FORMS, mask
 from tasks.gateway.call import Call
@@ -29,8 +32,32 @@ class Policy:
             yield event
 
     def logged(self, text: bytes) -> str:
-        """What may be written down of it."""
+        """What may be written down of it.
+
+        JSON stays JSON: what its texts say is masked, not how they are written. There a line break is a letter, and
+        the digits of a fraction may look like a card's.
+        """
         if self._logged == "none":
             return ""
-        decoded = text.decode(errors="replace")
-        return decoded if self._logged == "full" else mask(decoded, FORMS)[0]
+        written = text.decode(errors="replace")
+        if self._logged == "full":
+            return written
+        try:
+            value = orjson.loads(text)
+            masked = _masked(value)
+        except (orjson.JSONDecodeError, RecursionError):
+            return mask(written, FORMS)[0]
+        return written if masked == value else orjson.dumps(masked).decode()
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {mask(key, FORMS)[0]: _masked(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_masked(each) for each in value]
+    if isinstance(value, str):
+        return mask(value, FORMS)[0]
+    if isinstance(value, int):
+        written, found = mask(str(value), FORMS)
+        return written if found else value
+    return value

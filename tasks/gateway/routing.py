@@ -12,6 +12,7 @@ from tasks.gateway.refusal import Refusal
 from tasks.release.config import Price
 
 CHAMPION, CANARY, ARM, SHADOW = "champion", "canary", "arm", "shadow"
+TABLE, LANGUAGE = "tabular", "llm"  # kinds of cases
 BUCKETS = 10_000  # so that a share counts in hundredths of a per cent
 
 

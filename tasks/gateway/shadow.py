@@ -8,12 +8,12 @@ import orjson
 
 from tasks.gateway.accounts import Accounts
 from tasks.gateway.call import DONE, FAILED, Call
+from tasks.gateway.events import kept_of
 from tasks.gateway.forward import Forward
 from tasks.gateway.refusal import Refusal
 from tasks.gateway.routing import Rollout, Share
 
 MOST = 32  # copies under way at once; more are not sent
-LOGGED = 20_000  # bytes of a request or an answer that a log keeps
 
 
 class Shadows:
@@ -41,7 +41,7 @@ class Shadows:
             reply = await self._forward.ask(call, path, body)
             if call.is_language and reply.status < 400:
                 call.used(orjson.loads(reply.body).get("usage") or {})
-            call.answered = reply.body[:LOGGED]
+            call.answered = kept_of(call, reply.body)
             await self._accounts.end(call, DONE if reply.status < 400 else FAILED, reply.status)
         except (Refusal, asyncio.CancelledError) as error:
             await self._accounts.end_badly(call, error)

@@ -131,6 +131,12 @@ ledger = Table(  # one row a call
     Column("price", BigInteger, nullable=False),
     Column("saved", BigInteger, nullable=False),
 )
+predictions = Table(  # the classes that a table's rows were given, for the labels that will come
+    "predictions",
+    tables,
+    Column("request_id", String(40), primary_key=True),
+    Column("classes", JSON, nullable=False),  # by example_id, which is empty where one row had none
+)
 feedback = Table(
     "feedback",
     tables,

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from pathlib import Path
+
 from tasks.foundation.settings import Settings
 from tasks.foundation.task import stage
 from tasks.gateway.config import Plan
 from tasks.release.results import Release
+from tasks.train.results import Candidate
+
+
+@stage("collect the log of {case}", cache=False)
+def collect_log(case: str, as_of: datetime, out: Path, settings: Settings) -> Path:
+    """Write what the gateway had answered for a case, and what people had said of it, as a file that can be landed."""
+    from tasks.gateway.collect import collect
+
+    return collect(case, as_of, out, settings)
+
+
+@stage("trace a sample of the calls", lambda count: f"{count} new", cache=False)
+def trace_calls(case: str, as_of: datetime, settings: Settings) -> int:
+    """Show a share of the case's calls in its MLflow experiment."""
+    from tasks.gateway.traces import trace
+
+    return trace(case, as_of, settings)
 
 
 @stage("send it the traffic", lambda all_of_it: "all of it" if all_of_it else "by its plan", cache=False)
@@ -31,6 +51,13 @@ def retire_others(release: Release, settings: Settings) -> list[str]:
     follow_stack(store, settings)
     store.close()
     return stopped
+
+
+def enter_cost(candidate: Candidate, machine_hour: float, settings: Settings) -> None:
+    """Have the ledger know what a candidate's training took, once."""
+    from tasks.gateway.training import enter_training
+
+    enter_training(candidate, machine_hour, settings)
 
 
 def agree_on_champion(case: str, settings: Settings) -> None:

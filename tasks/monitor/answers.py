@@ -23,13 +23,14 @@ from tasks.monitor.embed import embed, told_apart
 from tasks.monitor.measure import Window, fingerprint, keep, measured_before, some
 from tasks.monitor.results import Signal
 from tasks.predict.batch import read_predictions
+from tasks.release.config import NANO, Price
 from tasks.release.seal import SCORES, read_manifest
 from tasks.train.answers import Scorer, summarise
 
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 1  # of what is measured here: raise it when the same inputs give another signal
+VERSION = 2  # of what is measured here: raise it when the same inputs give another signal
 PROXIES = ("json_validity", "schema_validity", "hallucination_rate", "repetition_rate")  # need no right answer
 NUMBERS = ("message length", "message words", "message sentences", "message symbols", "answer length")
 COLUMNS = (
@@ -61,7 +62,8 @@ def measure_answers(
 
     scores = pd.read_parquet(release / SCORES)
     then = scores[(scores["variant"] == "served") & ~scores["unsafe"]].rename(columns={"text": "prediction"})
-    answer = Answer.model_validate(read_manifest(release)["sealed"]["answer"])
+    sealed = read_manifest(release)["sealed"]
+    answer, price = Answer.model_validate(sealed["answer"]), Price.model_validate(sealed.get("price", {}))
     scorer = Scorer(answer.json_schema, answer.stated, answer.abstain)
     missing: list[str] = []
     known_now = now[now["answer"].notna()]
@@ -98,8 +100,8 @@ def measure_answers(
             "drifted_share": drift.share,
             "prediction_drift": drift.prediction,
             "prediction_chance": drift.prediction_chance,
-            "proxies": _proxies(now, scorer),
-            "proxies_then": _proxies(then, scorer),
+            "proxies": _proxies(now, scorer, price),
+            "proxies_then": _proxies(then, scorer, price),
             "told_apart": apart and apart[0],
             "told_apart_chance": apart and apart[1],
             "not_computed": tuple(missing),
@@ -120,13 +122,16 @@ def _scored(rows: pd.DataFrame, scorer: Scorer) -> dict[str, float]:
     return summarise(scorer.score(text, right, message_in(messages)) for text, right, messages in told)
 
 
-def _proxies(rows: pd.DataFrame, scorer: Scorer) -> dict[str, float]:
+def _proxies(rows: pd.DataFrame, scorer: Scorer, price: Price) -> dict[str, float]:
     """What answers tell without the right ones: whether they hold to form and message, how often they abstain, cost."""
     told = zip(rows["prediction"], rows["messages"], strict=True)
     scores = [scorer.score(text, text, message_in(messages)) for text, messages in told]
     found = {name: value for name, value in summarise(scores).items() if name in PROXIES}
     found["abstention_share"] = sum(score.abstained for score in scores) / len(scores)
     found["answer_tokens"] = float(rows["tokens_out"].mean())
+    used = zip(rows["tokens_in"], rows["tokens_out"], rows["seconds"], strict=True)
+    spent = sum(price.of(int(read), 0, int(written), seconds) for read, written, seconds in used)
+    found["cost_per_1k_answers"] = 1000 * spent / NANO / len(rows)
     return {name: round(value, 6) for name, value in found.items()}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Literal
 
 from pydantic import Field
 
@@ -52,9 +53,19 @@ class AnswerAlert(Alert):
         description="Largest AUC, beyond chance, with which a classifier on embeddings tells messages from those "
         "of the evaluation; 0.5 is not at all.",
     )
-    worse_by: dict[AnswerMetric, float] = Field(
-        default={"schema_validity": 0.02, "hallucination_rate": 0.05, "repetition_rate": 0.02},
+    worse_by: dict[AnswerMetric | Literal["abstention_share"], float] = Field(
+        default={
+            "schema_validity": 0.02,
+            "hallucination_rate": 0.05,
+            "repetition_rate": 0.02,
+            "abstention_share": 0.15,
+        },
         description="How much worse than in the evaluation what needs no right answers may be.",
+    )
+    dearer_by: dict[Literal["answer_tokens", "cost_per_1k_answers"], float] = Field(
+        default={"answer_tokens": 0.5},
+        description="How many more tokens, or how much more money, an answer may take than in the evaluation, as a "
+        "share; 0.5 is half as much again.",
     )
 
 

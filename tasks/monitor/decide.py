@@ -84,18 +84,21 @@ def _performance(signal: Signal, config: Watch) -> list[tuple[Effect, str]]:
 def _proxies(signal: Signal, config: Watch) -> list[tuple[Effect, str]]:
     """Judge what answers tell without the right ones."""
     found: list[tuple[Effect, str]] = []
-    watched = config.alert.worse_by if isinstance(config.alert, AnswerAlert) else {}
-    for metric, allowed in watched.items():
+    if not isinstance(config.alert, AnswerAlert):
+        return found
+    shares = config.alert.dearer_by
+    for metric, allowed in (*config.alert.worse_by.items(), *shares.items()):
         now, then = signal.proxies.get(metric), signal.proxies_then.get(metric)
         if now is None or then is None:
             found.append(("unknown", f"{metric} of the answers could not be computed."))
             continue
+        sides = f"{metric} of all answers is {_number(now)} against {_number(then)}"
+        if metric in shares:
+            found.append(("alert" if now > then * (1 + allowed) else "fine", f"{sides}, allowed {allowed:.0%} more."))
+            continue
         worse = worse_by(metric, now, then)
         told = f"{_number(abs(worse))} {'worse' if worse > 0 else 'better'}"
-        sentence = (
-            f"{metric} of all answers is {_number(now)} against {_number(then)}: {told}, allowed {allowed:g} worse."
-        )
-        found.append(("alert" if worse > allowed else "fine", sentence))
+        found.append(("alert" if worse > allowed else "fine", f"{sides}: {told}, allowed {allowed:g} worse."))
     return found
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from tasks.data.results import Asked
 from tasks.foundation.config import digest_of
-from tasks.foundation.engine import Reply, engine
+from tasks.foundation.engine import engine
 from tasks.foundation.files import whole
 from tasks.foundation.progress import step
 from tasks.foundation.talk import SYSTEM, turn
@@ -31,6 +31,8 @@ def answer(
 ) -> Predictions:
     """Answer the messages of `asked` that this release has not answered yet; what it once said stays.
 
+    What it said when it was asked, by the log, is what it is known by: that is not asked again.
+
     The files' columns: example_id, event_timestamp (UTC), messages (JSON), prediction (the answer as text), tokens_in,
     tokens_out, seconds, release_digest and as_of. Answers keep to the release's schema, as the service's do.
     Raises: DataError for a message that does not fit the context; Unavailable when the engine ends.
@@ -43,13 +45,21 @@ def answer(
             known.update(pq.read_table(path, columns=["example_id"])["example_id"].to_pylist())
         everything = pq.read_table(asked.path).to_pylist()
         new = [row for row in everything if row["example_id"] not in known]
-        if new:
-            _answer(new, Release(release), folder, as_of, threads)
+        given = [row for row in new if row.get("release") == release_digest]  # to whoever asked it at the gateway
+        _keep(given, folder, as_of)
+        if rest := [row for row in new if row.get("release") != release_digest]:
+            _answer(rest, Release(release), folder, as_of, threads)
         return predicted(case, release_digest, as_of, asked, len(new), folder, {_month(row) for row in everything})
 
 
 def _month(row: dict[str, Any]) -> str:
     return f"{row['event_timestamp']:%Y-%m}"
+
+
+def _keep(given: list[dict[str, Any]], folder: Path, as_of: datetime) -> None:
+    for month, rows in groupby(given, key=_month):
+        said = [{**row, "prediction": row["given"], "release_digest": row["release"]} for row in rows]
+        _write(said, as_of, folder, month)
 
 
 def _answer(new: list[dict[str, Any]], release: Release, folder: Path, as_of: datetime, threads: int) -> None:
@@ -63,13 +73,23 @@ def _answer(new: list[dict[str, Any]], release: Release, folder: Path, as_of: da
                 with step(f"answer {done:,} of {len(new):,}") as told:
                     asked = [[turn(SYSTEM, release.system), *json.loads(row["messages"])] for row in some]
                     replies = running.chat_all(asked, max_tokens=release.answer_tokens, schema=release.schema)
-                    ids = [row["example_id"] for row in some]
-                    part = folder / f"month={month}" / f"part-{digest_of(ids)[:16]}.parquet"
-                    _write(some, replies, release.digest, as_of, part)
+                    said = [
+                        {
+                            **row,
+                            "prediction": reply.text,
+                            "tokens_in": reply.tokens_in,
+                            "tokens_out": reply.tokens_out,
+                            "seconds": reply.seconds,
+                            "release_digest": release.digest,
+                        }
+                        for row, reply in zip(some, replies, strict=True)
+                    ]
+                    _write(said, as_of, folder, month)
                     told.figure = f"{sum(reply.tokens_out for reply in replies):,} tokens"
 
 
-def _write(asked: Sequence[dict[str, Any]], replies: Sequence[Reply], digest: str, as_of: datetime, path: Path) -> None:
+def _write(said: Sequence[dict[str, Any]], as_of: datetime, folder: Path, month: str) -> None:
+    """Write answers of a month as one file, named by their messages."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -87,11 +107,6 @@ def _write(asked: Sequence[dict[str, Any]], replies: Sequence[Reply], digest: st
             ("as_of", time),
         ]
     )
-    rows = [
-        {name: row[name] for name in ("example_id", "event_timestamp", "messages")}
-        | {"prediction": reply.text, "tokens_in": reply.tokens_in, "tokens_out": reply.tokens_out}
-        | {"seconds": reply.seconds, "release_digest": digest, "as_of": as_of}
-        for row, reply in zip(asked, replies, strict=True)
-    ]
-    with whole(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema), temporary)
+    part = folder / f"month={month}" / f"part-{digest_of([row['example_id'] for row in said])[:16]}.parquet"
+    with whole(part) as temporary:
+        pq.write_table(pa.Table.from_pylist([{**row, "as_of": as_of} for row in said], schema), temporary)

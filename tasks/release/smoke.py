@@ -138,12 +138,13 @@ def _compare(address: str, digest: str, golden: list[dict[str, Any]], answer: di
     if len(predictions) != len(golden):
         raise _failed(address, "The number of answers is wrong.", str(len(predictions)), str(len(golden)))
     for example, given in zip(golden, predictions, strict=True):
-        same = abs(given["prediction"] - example["prediction"]) <= CLOSE * max(1.0, abs(example["prediction"]))
+        predicted = given.get("score", given["prediction"])
+        same = abs(predicted - example["prediction"]) <= CLOSE * max(1.0, abs(example["prediction"]))
         if given["example_id"] != example["example_id"] or not same:
             raise _failed(
                 address,
                 "An answer differs from the offline prediction.",
-                f"{given['example_id']}: {given['prediction']}",
+                f"{given['example_id']}: {predicted}",
                 f"{example['example_id']}: {example['prediction']}",
             )
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+CERTAIN = 0.5  # the score from which on a class is 1
 MOST_ROWS = 10_000  # a request; more is work for the batch flow
 
 # strict: "12" is no number and 12 no text; an integer is taken where a number is asked for
@@ -38,6 +39,7 @@ class Schema:
     attributes: Mapping[str, str]  # column or join key -> attribute
     columns: tuple[str, ...]  # in the model's order
     views: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]  # name -> (join keys, features)
+    classifies: bool
 
 
 def make_schema(manifest: Mapping[str, Any], golden: Sequence[Mapping[str, Any]]) -> Schema:
@@ -75,23 +77,35 @@ def make_schema(manifest: Mapping[str, Any], golden: Sequence[Mapping[str, Any]]
         attributes=attributes,
         columns=tuple(column["name"] for column in sealed["columns"]),
         views=_views(sealed["columns"]),
+        classifies=sealed["target"]["task"] == "classification",
     )
 
 
 def _answer(target: Mapping[str, Any], golden: Mapping[str, Any], digest: str) -> type[BaseModel]:
-    column, classes = target["column"], target["task"] == "classification"
-    about = f"Probability that {column} is 1." if classes else f"Predicted {column}."
-    shown = {"example_id": golden["example_id"], "prediction": golden["prediction"]}
-    prediction = create_model(
-        "Prediction",
-        example_id=(str | None, Field(description="The row's example_id, as given.")),
-        prediction=(float, Field(description=about, examples=[golden["prediction"]])),
-    )
+    column = target["column"]
+    given = Field(description="The row's example_id, as given.")
+    shown = answer_of(golden["example_id"], golden["prediction"], target["task"] == "classification")
+    fields: dict[str, Any] = {"example_id": (str | None, given)}
+    if "score" in shown:
+        about = f"1 where the score is {CERTAIN} or more, else 0."
+        fields["prediction"] = (int, Field(description=about, examples=[shown["prediction"]]))
+        about = f"Probability that {column} is 1."
+        fields["score"] = (float, Field(description=about, examples=[shown["score"]]))
+    else:
+        fields["prediction"] = (float, Field(description=f"Predicted {column}.", examples=[shown["prediction"]]))
+    prediction = create_model("Prediction", **fields)
     return create_model(
         "Answer",
         release=(str, Field(description="Digest of the release that answered.", examples=[digest])),
         predictions=(list[prediction], Field(description="One a row, in their order.", examples=[[shown]])),  # type: ignore[valid-type]
     )
+
+
+def answer_of(example_id: str | None, predicted: float, classifies: bool) -> dict[str, Any]:
+    """What is said of a row: a classification's class and its score, or the predicted number."""
+    if classifies:
+        return {"example_id": example_id, "prediction": int(predicted >= CERTAIN), "score": predicted}
+    return {"example_id": example_id, "prediction": predicted}
 
 
 def _views(columns: Sequence[Mapping[str, Any]]) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:

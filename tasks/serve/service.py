@@ -13,7 +13,7 @@ from anyio import to_thread
 from pydantic import ValidationError
 
 from tasks.foundation.errors import DriftlineError, InputError, Unavailable
-from tasks.serve.schema import ReleaseAnswer, Schema, make_schema
+from tasks.serve.schema import ReleaseAnswer, Schema, answer_of, make_schema
 
 if TYPE_CHECKING:
     from bentoml import Service
@@ -100,11 +100,12 @@ def check_golden(model: Any, schema: Schema, golden: Sequence[Mapping[str, Any]]
     """
     rows = schema.request.model_validate({"rows": [example["features"] for example in golden]}).rows  # type: ignore[attr-defined]
     for answer, example in zip(answer_rows(model, schema, rows), golden, strict=True):
-        if abs(answer["prediction"] - example["prediction"]) > 1e-12 * max(1.0, abs(example["prediction"])):
+        predicted = answer.get("score", answer["prediction"])
+        if abs(predicted - example["prediction"]) > 1e-12 * max(1.0, abs(example["prediction"])):
             raise DriftlineError(
                 "The model does not answer as when it was sealed.",
                 where=f"example {example['example_id']}",
-                found=str(answer["prediction"]),
+                found=str(predicted),
                 allowed=str(example["prediction"]),
                 todo="Serve it with the locked versions of its libraries, or release it again.",
             )
@@ -132,8 +133,8 @@ def answer_rows(model: Any, schema: Schema, rows: Sequence[Any], look_up: LookUp
     predictions = predict(model, values).tolist()
     identity = names["example_id"]
     return [
-        {"example_id": getattr(row, identity), "prediction": prediction}
-        for row, prediction in zip(rows, predictions, strict=True)
+        answer_of(getattr(row, identity), predicted, schema.classifies)
+        for row, predicted in zip(rows, predictions, strict=True)
     ]
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
 RECORD = "candidate.json"  # in a candidate's folder
+DEVICE = "driftline.device"  # tag of a run: what it ran on, where that was no processor
 
 
 def made_before(folder: Path, digest: Callable[[Path], str], client: MlflowClient) -> Candidate | None:

@@ -23,7 +23,7 @@ from tasks.foundation.files import file_digest, lock, scratch, whole
 from tasks.foundation.progress import step
 from tasks.foundation.tracking import Tracking, client_of, experiment, log, run
 from tasks.train.budget import Clock
-from tasks.train.candidates import RECORD, log_dataset, made_before, tags_of
+from tasks.train.candidates import DEVICE, RECORD, log_dataset, made_before, tags_of
 from tasks.train.config import Serving, Stage, Tuning
 from tasks.train.language import (
     ADAPTER,
@@ -104,6 +104,8 @@ def tune(
     preferring = sum(row["rejected"] is not None for row in work.train)
     foreseen = check_fit(base, tuning, precision, work.examples(work.train), serving.answer_tokens, preferring)
     tags = tags_of(case, as_of, data_digest, definitions, folder, lineage)
+    if torch.cuda.is_available():
+        tags[DEVICE] = torch.cuda.get_device_name()
     experiment_id = experiment(client, place, case)
     with (
         lock(work.folder / "lock", f"The tuning of {case}"),

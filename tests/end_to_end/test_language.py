@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from tasks.foundation.settings import environment, settings
 from tasks.foundation.tracking import Tracking, client_of
+from tasks.gateway.log import NUMBERS, SECONDS, pack
+from tasks.predict.batch import read_predictions
 from tasks.release.package import bento_folder
 from tasks.release.process import served
 from tasks.release.registry import champion
@@ -39,8 +42,12 @@ answer:
       - {{type: object, properties: {{call: {{const: none}}}}, required: [call], additionalProperties: false}}
   abstain: {{call: none}}
   stated: [book]
-data: {{sources: {{loans: {{uri: file://loans.csv, key: [book]}}}}}}
+data:
+  sources:
+    loans: {{uri: file://loans.csv, key: [book]}}
+    asked: {{uri: log://library, key: [request_id], time: asked_at}}
 pairs:
+  sources: [asked]
   templates:
     intents:
       renew:
@@ -158,6 +165,22 @@ def test_the_same_words_answer_in_batches_and_monitor(library, terminal):
     assert "decision: ignore" in done.output or "decision: alert" in done.output  # too few right answers for more
 
 
+def test_what_was_asked_is_known_by_what_was_answered(library, own, terminal, shown):
+    """With the gateway's log as traffic, predict takes the champion's own answers for what it says, as of then."""
+    at = datetime(2024, 6, 10, tzinfo=UTC).timestamp()
+    asked = json.dumps({"messages": [{"role": "user", "content": "Please renew G1."}]})
+    row = dict.fromkeys(NUMBERS, 1) | dict.fromkeys(SECONDS, 0.5) | {"interface": "chat", "state": "done"}
+    row |= {"case": "library", "digest": shown["release"]["digest"], "role": "champion", "asked": asked}
+    lines = [json.dumps({**row, "id": f"req-{day}", "at": at + day * 86400, "answered": NONE}) for day in (0, 30)]
+    pack(lines, library.state / "gateway" / "requests")
+    change_case(own.cases / "library", traffic={"source": "asked"})
+    done = terminal.run(own, "predict library --as-of 2024-06-15")
+    assert done.code == 0, done.output
+    assert "1 messages, 1 of them new" in done.output
+    said = read_predictions(library.folder / "data" / "predictions", "library", shown["release"]["digest"])
+    assert said.set_index("example_id")["prediction"]["req-0"] == NONE
+
+
 @pytest.fixture
 def own(tmp_path: Path, library: World) -> World:
     """The world with the champion, but with a case folder of this test's own."""
@@ -174,6 +197,7 @@ def unharmed(library: World):
     assert half_written(library) == []
 
 
+NONE = '{"call":"none"}'
 RENEW = "pairs__templates__intents__renew__"
 
 

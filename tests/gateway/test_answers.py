@@ -52,7 +52,7 @@ def test_predictions_are_the_releases_own_and_say_who_answered(http, table, rows
         answer = http.post("/v1/predict/small", json={"rows": asked})
         assert answer.status_code == 200, answer.text
         said = answer.json()
-        assert [p["prediction"] for p in said["predictions"]] == [row["prediction"] for row in some]
+        assert [p["score"] for p in said["predictions"]] == [row["prediction"] for row in some]
         assert said["release"] == answer.headers["x-driftline-release"] == table.digest
         assert said["request_id"] == answer.headers["x-request-id"]
         entered = entry(store, said["request_id"])
@@ -202,6 +202,16 @@ def test_feedback_joins_what_was_answered(http, table, rows):
     answer = http.post(f"/v1/feedback/{asked['request_id']}", json={"label": 1, "thumbs": "up"})
     assert answer.status_code == 201
     assert answer.json() == {"request_id": asked["request_id"], "case": "small", "release": table.digest}
+
+
+def test_a_label_names_its_row(http, table, rows):
+    """Of several rows one is meant, by its example_id; a name that is none of them is refused."""
+    asked = [{"example_id": row["example_id"], **row["features"]} for row in rows[:2]]
+    id_ = http.post("/v1/predict/small", json={"rows": asked}).json()["request_id"]
+    told = [{"label": 1, "example_id": asked[1]["example_id"]}, {"label": 1}, {"label": 1, "example_id": "none"}]
+    answers = [http.post(f"/v1/feedback/{id_}", json=said) for said in told]
+    assert [answer.status_code for answer in answers] == [201, 400, 400]
+    assert answers[2].json()["error"]["param"] == "example_id"
 
 
 def test_health_figures_and_document(http, table):

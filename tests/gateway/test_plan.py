@@ -116,3 +116,31 @@ def test_a_bad_release_is_rolled_back_by_itself(settings, store, table, broken, 
     assert held[0]["digest"] == table.digest
     assert moved[0]["what"] == "rolled back"
     assert "failed: more than the 30% allowed" in moved[0]["why"]
+
+
+def test_a_release_that_labels_say_is_wrong_is_rolled_back_by_itself(settings, store, table, other, body):
+    """It answers as fast and as surely as the champion; only the outcomes tell, joined by request and row."""
+    step = Plan.model_validate({"steps": [{"percent": 50, "requests": 5000}], "failed": 0.3, "slow": 0.9})
+    begin(store, "small", other.digest, step)
+    row, asked = {**body["rows"][0], "example_id": "a"}, 0
+
+    def outcome(digest: str, predicted: int) -> int:
+        return 1 - predicted if digest == other.digest else predicted
+
+    with asking(settings) as http:
+
+        def rolled_back() -> bool:
+            nonlocal asked
+            asked += 1
+            rows = {"rows": [row, {**row, "example_id": "b"}][: 1 + asked % 2]}
+            said = http.post("/v1/predict/small", json=rows, headers={"x-entity": f"person {asked}"}).json()
+            for each in said["predictions"]:
+                label = {"label": outcome(said["release"], each["prediction"]), "example_id": each["example_id"]}
+                answer = http.post(f"/v1/feedback/{said['request_id']}", json=label)
+                assert answer.status_code == 201, answer.text
+            return len(history.told(store, "small")[0]) == 1
+
+        assert wait_for(rolled_back, 60)
+    held, (moved, *_) = history.told(store, "small")
+    assert (held[0]["digest"], moved["what"]) == (table.digest, "rolled back")
+    assert "disliked" in moved["why"]

@@ -77,8 +77,9 @@ def test_a_shadow_gets_copies_and_answers_nobody(settings, store, table, other, 
             of_it = ledger.c.digest == other.digest, ledger.c.role == "shadow", ledger.c.state == "done"
             return len(of.execute(select(ledger.c.id).where(*of_it)).all())
 
+    earlier = shadowed()
     with asking(settings) as http:
-        assert wait_for(lambda: answered_by(http, body, "first") == table.digest and shadowed())
+        assert wait_for(lambda: answered_by(http, body, "first") == table.digest and shadowed() > earlier)
         before = shadowed()
         assert {answered_by(http, body, str(i)) for i in range(10)} == {table.digest}
     assert wait_for(lambda: shadowed() >= before + 10)

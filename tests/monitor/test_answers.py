@@ -30,6 +30,8 @@ START, END = datetime(2024, 6, 1, tzinfo=UTC), datetime(2024, 7, 1, tzinfo=UTC)
 WINDOW = Window("library", RELEASE, END, START, END)
 CONFIG = AnswerMonitor.model_validate({"retrain": {"metric": "exact_match", "worse_by": 0.05}, "min_rows": 100})
 SCHEMA = {"type": "object", "properties": {"call": {"enum": ["renew", "none"]}, "book": {"type": "string"}}}
+USED = ["tokens_in", "tokens_out", "seconds"]
+PRICE = {"tokens_in": 1.0, "tokens_out": 4.0, "machine_hour": 0.36}
 WORDINGS = {
     "renew": ("Extend my loan of {}.", "More time with {}, please.", "I want to keep {} for another week."),
     "none": ("Where can I park today?", "What is {} about?", "When does the library open on {}?"),
@@ -48,7 +50,7 @@ def said(count: int, seed: int, kinds: tuple[str, ...] = ("renew", "none"), wron
         message = chance.choice(WORDINGS[kind]).format(book)
         rows.append({"pair_id": f"{seed}-{place}", "messages": json.dumps([turn(USER, message)]), "answer": right})
         rows[-1] |= {"text": text, "template": kind, "intent": kind, "unsafe": False}
-    return pd.DataFrame(rows).assign(tokens_out=20)
+    return pd.DataFrame(rows).assign(tokens_in=40, tokens_out=20, seconds=1.0)
 
 
 @pytest.fixture(scope="session")
@@ -56,12 +58,10 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release's folder as far as monitoring reads it."""
     folder = tmp_path_factory.mktemp("release")
     rows = said(400, 1)
-    scored = score(
-        rows.drop(columns=["text", "tokens_out"]), rows[["text", "tokens_out"]], Scorer(SCHEMA, ("book",)), "served"
-    )
+    scored = score(rows.drop(columns=["text", *USED]), rows[["text", *USED]], Scorer(SCHEMA, ("book",)), "served")
     scored.to_parquet(folder / "scores.parquet")
     answer = {"json_schema": SCHEMA, "abstain": {"call": "none"}, "stated": ["book"]}
-    (folder / "manifest.json").write_text(json.dumps({"sealed": {"answer": answer}}))
+    (folder / "manifest.json").write_text(json.dumps({"sealed": {"answer": answer, "price": PRICE}}))
     return folder
 
 
@@ -74,9 +74,7 @@ def watch(rows: pd.DataFrame, release: Path, place: Path, known: bool = True) ->
     folder = place / "predictions" / "library" / f"release={RELEASE[:12]}" / "month=2024-06"
     folder.mkdir(parents=True, exist_ok=True)
     answered = rows.rename(columns={"text": "prediction"})
-    answered[["example_id", "event_timestamp", "messages", "prediction", "tokens_out"]].to_parquet(
-        folder / "part-1.parquet"
-    )
+    answered[["example_id", "event_timestamp", "messages", "prediction", *USED]].to_parquet(folder / "part-1.parquet")
     asked = rows[["example_id", "event_timestamp", "messages", "answer"]]
     (asked if known else asked.assign(answer=None)).to_parquet(place / "asked.parquet")
     path = place / "asked.parquet"
@@ -126,6 +124,19 @@ def test_invented_values_alert_without_right_answers(release: Path, tmp_path: Pa
     assert signal.proxies["hallucination_rate"] > signal.proxies_then["hallucination_rate"] + 0.1
     assert decision.action == "alert"
     assert any("hallucination_rate of all answers" in reason for reason in decision.reasons)
+
+
+def test_dearer_answers_and_more_abstentions_alert(release: Path, tmp_path: Path) -> None:
+    """Twice the tokens cost more by the release's own price; more messages that it gives no answer to are told, too."""
+    rows = said(300, 7).assign(tokens_out=40)
+    signal, decision = watch(rows, release, tmp_path / "dear")
+    assert signal.proxies["cost_per_1k_answers"] == pytest.approx(1000 * ((40 + 160) / 1e6 + 0.0001))
+    assert signal.proxies_then["cost_per_1k_answers"] == pytest.approx(1000 * ((40 + 80) / 1e6 + 0.0001))
+    assert decision.action == "alert"
+    assert decision.reasons[0] == "answer_tokens of all answers is 40.000 against 20.000, allowed 50% more."
+    signal, decision = watch(said(300, 8, ("renew", "none", "none", "none")), release, tmp_path / "silent")
+    assert signal.proxies["abstention_share"] > signal.proxies_then["abstention_share"] + 0.15
+    assert any(reason.startswith("abstention_share of all answers is 0.7") for reason in decision.reasons)
 
 
 def test_a_window_without_answers_is_told(release: Path, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def client(
 def _predict(client: httpx.Client, *rows: dict[str, Any]) -> list[float]:
     answer = client.post("/predict", json={"rows": rows})
     assert answer.is_success, answer.text
-    return [prediction["prediction"] for prediction in answer.json()["predictions"]]
+    return [prediction["score"] for prediction in answer.json()["predictions"]]
 
 
 def test_left_out_features_are_looked_up(client: httpx.Client) -> None:

@@ -51,8 +51,8 @@ def test_answers_are_typed_and_say_who_answered(
     assert answer.json() == {
         "release": digest,
         "predictions": [
-            {"example_id": golden[0]["example_id"], "prediction": golden[0]["prediction"]},
-            {"example_id": None, "prediction": golden[1]["prediction"]},
+            {"example_id": name, "prediction": int(score >= 0.5), "score": score}
+            for name, score in ((golden[0]["example_id"], golden[0]["prediction"]), (None, golden[1]["prediction"]))
         ],
     }
     about = {"release": digest, "case": "small", "as_of": "2013-04-01T00:00:00+00:00"}
@@ -63,7 +63,7 @@ def test_many_rows_answer_as_one(client: httpx.Client, golden: list[dict[str, An
     """A batch, scored aside, gives what single rows give, to the last digit."""
     rows = [example["features"] for example in golden] * 30
     predictions = client.post("/predict", json={"rows": rows}).json()["predictions"]
-    assert [p["prediction"] for p in predictions] == [example["prediction"] for example in golden] * 30
+    assert [p["score"] for p in predictions] == [example["prediction"] for example in golden] * 30
 
 
 def test_a_missing_value_is_null_where_the_column_knows_it(client: httpx.Client, row: dict[str, Any]) -> None:
@@ -144,8 +144,8 @@ def test_the_openapi_document_shows_types_and_examples(client: httpx.Client, gol
     assert row["additionalProperties"] is False
     assert "carrier_day by carrier" in row["properties"]["carrier_late"]["description"]
     answer = client.post("/predict", json={"rows": [row["example"]]})
-    assert answer.json()["predictions"][0]["prediction"] == golden[0]["prediction"]
-    assert schemas["Prediction"]["properties"]["prediction"]["description"] == "Probability that late is 1."
+    assert answer.json()["predictions"][0]["score"] == golden[0]["prediction"]
+    assert schemas["Prediction"]["properties"]["score"]["description"] == "Probability that late is 1."
 
 
 def test_health_and_metrics(client: httpx.Client) -> None:

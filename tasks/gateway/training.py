@@ -1,0 +1,56 @@
+"""What training costs, in the ledger beside the calls: one entry a candidate, whenever its run is started again."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from sqlalchemy import insert
+from sqlalchemy.exc import IntegrityError
+
+from tasks.foundation.settings import Settings
+from tasks.foundation.tracking import answering, client_of
+from tasks.gateway.call import DONE
+from tasks.gateway.ledger import DAY, USED
+from tasks.gateway.store import Store, ledger
+from tasks.release.config import NANO
+from tasks.train.candidates import DEVICE
+from tasks.train.results import Candidate
+
+TRAINING = "training"  # its interface, and instead of a team and a release, which it has none of
+MINUTES = "minutes"  # a tuning's own count, over all its processes
+
+
+def enter_training(candidate: Candidate, machine_hour: float, settings: Settings) -> None:
+    """Enter a candidate's training as its MLflow run tells it, at the price of an hour of the machine.
+
+    Raises: Unavailable.
+    """
+    client = client_of(settings.tracking)
+    with answering(settings.mlflow_uri):
+        run = client.get_run(candidate.run_id)
+    lasted = (run.info.end_time or run.info.start_time) - run.info.start_time
+    seconds = max(lasted / 1000, 60 * run.data.metrics.get(MINUTES, 0.0))
+    at = run.info.start_time / 1000
+    row = {
+        **dict.fromkeys(("reserved", "retries", *USED), 0),
+        "id": f"{TRAINING}-{candidate.run_id}"[:40],
+        "at": at,
+        "day": int(at // DAY),
+        "worker": run.data.tags.get(DEVICE, "cpu")[:40],
+        **dict.fromkeys(("interface", "team", "digest"), TRAINING),
+        "key": "",
+        "case": candidate.case,
+        "role": "",
+        "purses": [],
+        "state": DONE,
+        "status": 200,
+        "engine_seconds": seconds,
+        "seconds": seconds,
+        "price": round(NANO * seconds * machine_hour / 3600),
+    }
+    with closing(Store(settings)) as store:
+        try:
+            with store.writing() as to:
+                to.execute(insert(ledger).values(**row))
+        except IntegrityError:
+            pass  # it was entered before

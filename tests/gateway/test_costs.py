@@ -1,0 +1,85 @@
+"""What was spent, and for what: training beside calls, and what an accepted answer costs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.foundation.settings import Settings
+from tasks.foundation.tracking import Tracking, client_of
+from tasks.gateway.call import DONE, Call
+from tasks.gateway.costs import costs
+from tasks.gateway.feedback import Feedback, give
+from tasks.gateway.keys import LOCAL
+from tasks.gateway.ledger import Ledger
+from tasks.gateway.routing import Route, Share
+from tasks.gateway.store import Store
+from tasks.gateway.training import enter_training
+from tasks.release.config import Price
+from tasks.train.results import Candidate
+
+pytestmark = pytest.mark.xdist_group("gateway")  # where the candidate is trained already
+
+
+@pytest.fixture
+def mine(tmp_path: Path, tracking: Tracking) -> Iterator[tuple[Settings, Store]]:
+    settings = Settings(state=tmp_path, tracking_url=tracking.uri)
+    store = Store(settings)
+    yield settings, store
+    store.close()
+
+
+def test_a_training_is_entered_once(mine, candidate: Candidate, tracking: Tracking) -> None:
+    """Its seconds are its MLflow run's, at the price of an hour; it is no call."""
+    settings, store = mine
+    for _ in range(2):
+        enter_training(candidate, 3.6, settings)
+    info = client_of(tracking).get_run(candidate.run_id).info
+    seconds = (info.end_time - info.start_time) / 1000
+    for by in ("case", "day"):
+        (row,) = costs(store, by)
+        assert row["spent"] == row["training"] == pytest.approx(seconds * 0.001)
+        assert row["engine_seconds"] == pytest.approx(seconds)
+        assert (row["calls"], row["judged"], row["per_accepted"]) == (0, 0, None)
+    assert costs(store, "team")[0]["team"] == "training"
+    # what a tuning counted over all its processes is more than the last one's
+    client_of(tracking).log_metric(candidate.run_id, "minutes", 10)
+    with store.writing() as to:
+        to.exec_driver_sql("DELETE FROM ledger")
+    enter_training(candidate, 3.6, settings)
+    assert costs(store, "case")[0]["training"] == pytest.approx(0.6)
+
+
+def test_an_accepted_answer_has_its_price(mine) -> None:
+    """Thumbs, scores and labels judge, the last word on each row; what nobody judged does not count."""
+    _, store = mine
+    share = Share(Route("d" * 64, "small", "tabular", (), Price(machine_hour=3.6)), "champion")
+    words = [
+        [{"thumbs": "down"}, {"thumbs": "up"}],
+        [{"score": 0.4}],
+        [{"label": 1}],
+        [{"label": "0", "example_id": "a"}],
+        [{"label": "late"}],
+        [{"corrected": "no"}, {"label": True}],
+        [],
+    ]
+
+    async def calls() -> None:
+        books = Ledger(store, "w")
+        for said in words:
+            call = Call("predict", LOCAL, share, engine_seconds=1.0, classes={"a": 1})
+            await books.open(call)
+            call.ended(DONE, 200)
+            await books.settle(call)
+            for word in said:
+                give(store, LOCAL, call.id, Feedback.model_validate(word))
+        books.close()
+
+    asyncio.run(calls())
+    for by in ("case", "release", "day", "team"):
+        (row,) = costs(store, by)
+        assert (row["calls"], row["judged"], row["accepted"]) == (7, 5, 3)
+        assert row["per_accepted"] == pytest.approx(5 * 0.001 / 3)
