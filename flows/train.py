@@ -7,6 +7,7 @@ from prefect import flow
 from flows.case import LanguageCase, TabularCase
 from flows.entry import Opened, Request, opened, run_name
 from flows.prepare import prepare_steps
+from tasks.data.embedder import find_embedder
 from tasks.data.results import Snapshot
 from tasks.data.task import open_model
 from tasks.evaluate.check import check_judging
@@ -71,6 +72,8 @@ def tune_and_judge(
 ) -> tuple[Candidate, Verdict]:
     state, tracking = run.settings.state, run.settings.tracking
     check_judging(case.evaluate, case.talk, case.pairs)  # now: a training later, it would be a waste
+    if case.serve.embedder:
+        find_embedder(case.serve.embedder, case.folder)
     base = open_model(case.model, case.folder, state)
     candidate = tune_candidate(
         case.name, run.as_of, snapshot, base, case.talk, case.train, case.serve, state, run.lineage, tracking

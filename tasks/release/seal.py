@@ -22,6 +22,7 @@ from tasks.train.results import Candidate
 MANIFEST = "manifest.json"
 SCORES = "scores.parquet"
 GOLDEN = "golden.json"
+EMBEDDER = "embedder"  # folder of what answers /v1/embeddings
 LINEAGE = ("commit", "dirty", "lock_digest", "case_digest")
 
 
