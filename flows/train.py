@@ -19,7 +19,7 @@ from tasks.gateway.task import agree_on_champion
 from tasks.release.results import Release
 from tasks.release.task import find_champion
 from tasks.train.results import Candidate
-from tasks.train.task import train_candidate, tune_candidate
+from tasks.train.task import import_language_adapter, import_table_model, train_candidate, tune_candidate
 
 
 class Trained(Result):
@@ -53,7 +53,12 @@ def fit_and_judge(
 ) -> tuple[Candidate, Verdict]:
     state, tracking = run.settings.state, run.settings.tracking
     frame = training_frame(case.features, case.target.column, case.evaluate.slices, snapshot, state)
-    candidate = train_candidate(case.name, run.as_of, frame, case.target, case.train, state, run.lineage, tracking)
+    if run.model:
+        candidate = import_table_model(
+            case.name, run.as_of, run.model, frame, case.target, case.train, case.trusted, state, run.lineage, tracking
+        )
+    else:
+        candidate = train_candidate(case.name, run.as_of, frame, case.target, case.train, state, run.lineage, tracking)
     verdict = judge_candidate(
         candidate,
         case.target,
@@ -75,9 +80,24 @@ def tune_and_judge(
     if case.serve.embedder:
         find_embedder(case.serve.embedder, case.folder)
     base = open_model(case.model, case.folder, state)
-    candidate = tune_candidate(
-        case.name, run.as_of, snapshot, base, case.talk, case.train, case.serve, state, run.lineage, tracking
-    )
+    if run.model:
+        candidate = import_language_adapter(
+            case.name,
+            run.as_of,
+            run.model,
+            snapshot,
+            base,
+            case.talk,
+            case.serve,
+            case.train.threads,
+            state,
+            run.lineage,
+            tracking,
+        )
+    else:
+        candidate = tune_candidate(
+            case.name, run.as_of, snapshot, base, case.talk, case.train, case.serve, state, run.lineage, tracking
+        )
     verdict = judge_tuned(
         candidate,
         base,

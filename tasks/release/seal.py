@@ -76,6 +76,7 @@ def seal(
         "data": candidate.data_digest,
         "definitions": candidate.definitions_digest,
         "weights": candidate.weights_digest,
+        "imported": candidate.imported,
         **parts.sealed,
         "price": price.model_dump(),
         "verdict": {
