@@ -6,7 +6,7 @@ import difflib
 from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
@@ -51,6 +51,9 @@ class TabularCase(Case):
     """A table to predict a column of."""
 
     kind: Literal["tabular"]
+    trusted: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = Field(
+        (), description="SHA-256 of pickled models that `driftline import` may open, which runs the code in them."
+    )
     target: Target
     features: Features
     train: Train

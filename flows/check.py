@@ -40,11 +40,14 @@ def _check_table(case: TabularCase) -> str:
 
 def _check_language(case: LanguageCase) -> str:
     from tasks.data.curate import check_pairs
+    from tasks.data.embedder import find_embedder
     from tasks.data.traffic import check_traffic
     from tasks.evaluate.check import check_judging
 
     check_pairs(case.pairs, case.answer, case.data.sources)
     check_judging(case.evaluate, case.talk, case.pairs)
     check_traffic(case.traffic, case.data.sources)
+    for embedder in filter(None, {case.monitor.embedder, case.serve.embedder}):
+        find_embedder(embedder, case.folder)
     stages = ", ".join(name for name, stage in case.train.stages if stage)
     return f"base {case.model.source}, stages {stages}, {len(case.evaluate.bounds)} bounds"

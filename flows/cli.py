@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -96,6 +97,25 @@ def run(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None:
 
 
 app.command(name="release", help="The same as run: finished steps come from cache, so only the release is left.")(run)
+
+
+@app.command(name="import")
+def import_model(
+    case: CaseName,
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH",
+            exists=True,
+            resolve_path=True,
+            help="A .skops file of a scikit-learn model; for a language case the folder of a LoRA adapter.",
+        ),
+    ],
+    as_of: AsOf = None,
+    profile: Profile = None,
+) -> None:
+    """Like run, with a model made elsewhere in place of training: judged, sealed and served the same way."""
+    _run("release", case, as_of, profile, path)
 
 
 @app.command()
@@ -251,10 +271,10 @@ def costs(
     tell(by, json)
 
 
-def _run(flow: str, case: str, as_of: str | None, profile: str | None) -> Any:
+def _run(flow: str, case: str, as_of: str | None, profile: str | None, model: Path | None = None) -> Any:
     from flows.terminal import run_told
 
-    return run_told(flow, case, _moment(as_of), profile)
+    return run_told(flow, case, _moment(as_of), profile, model=model)
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from prefect.runtime import flow_run
 from pydantic import AwareDatetime, Field
@@ -29,6 +30,7 @@ class Request(Section):
         None, description="The moment the run pretends to be at; empty: the case's own, or now."
     )
     profile: str | None = Field(None, description="A profile of the case, such as smoke.")
+    model: Path | None = Field(None, description="A model made elsewhere, in place of training; empty: one is trained.")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Opened:
 
     case: TabularCase | LanguageCase
     as_of: datetime
+    model: Path | None  # made elsewhere, in place of training
     replays: bool  # as_of is a moment of the past, not now
     lineage: dict[str, str]
     settings: Settings
@@ -61,12 +64,12 @@ def opened(request: Request) -> Iterator[Opened]:
         "case_digest": case.digest,
     }
     if _held.get() == case.name:  # a flow within a flow
-        yield Opened(case, as_of, replays, lineage, here)
+        yield Opened(case, as_of, request.model, replays, lineage, here)
         return
     with telling_full_disk(here.state), lock(here.state / "locks" / case.name, f"Case {case.name}"):
         token = _held.set(case.name)
         try:
-            yield Opened(case, as_of, replays, lineage, here)
+            yield Opened(case, as_of, request.model, replays, lineage, here)
         finally:
             _held.reset(token)
 

@@ -10,6 +10,7 @@ from flows.case import TabularCase
 from flows.entry import Opened, Request, opened, run_name
 from flows.prepare import prepare_steps
 from flows.train import Trained, train_steps
+from tasks.data.embedder import find_embedder
 from tasks.data.task import open_model
 from tasks.features.task import fill_online_store
 from tasks.gateway.task import retire_others, send_traffic
@@ -59,6 +60,7 @@ def seal_steps(run: Opened, trained: Trained) -> Path:
     if isinstance(case, TabularCase):
         return seal_table_release(candidate, verdict, case.target, case.price, run.lineage, snapshot, state)
     base = open_model(case.model, case.folder, state)
+    embedder = find_embedder(case.serve.embedder, case.folder) if case.serve.embedder else None
     return seal_language_release(
-        candidate, verdict, base, case.talk, case.serve, case.price, run.lineage, snapshot, state
+        candidate, verdict, base, case.talk, case.serve, embedder, case.price, run.lineage, snapshot, state
     )

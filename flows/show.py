@@ -40,7 +40,8 @@ def show_release(case: str, reference: str | None, as_json: bool) -> None:
         return
     console.print(f"[bold]{case} {manifest['digest'][:12]}[/], as of {sealed['as_of']}, made {recorded['created_at']}")
     facts = Table("sealed", "", box=None, pad_edge=False, header_style="dim")
-    for name in ("commit", "lock", "config", "data", "definitions", "weights"):
+    names = ("commit", "lock", "config", "data", "definitions", "weights", "imported")
+    for name in [name for name in names if sealed.get(name)]:
         facts.add_row(
             name, str(sealed[name])[:40] + (" (with changes)" if name == "commit" and sealed["dirty"] else "")
         )

@@ -9,6 +9,7 @@ import threading
 import urllib.error
 import urllib.request
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -23,7 +24,14 @@ if not console.is_terminal:
     console.width = 160  # in a file or a pipe nothing need be cut
 
 
-def run_told(flow: str, case: str, as_of: datetime | None, profile: str | None, steps: Steps | None = None) -> Any:
+def run_told(
+    flow: str,
+    case: str,
+    as_of: datetime | None,
+    profile: str | None,
+    steps: Steps | None = None,
+    model: Path | None = None,
+) -> Any:
     """Run flows.FLOW in this process and give its result; on our Prefect server when it is up, else on one of its own.
 
     Raises: whatever the flow raises; a wrong case before anything is imported.
@@ -39,7 +47,7 @@ def run_told(flow: str, case: str, as_of: datetime | None, profile: str | None, 
 
         made = getattr(importlib.import_module(f"flows.{flow}"), flow)
         with tags(case, *([profile] if profile else [])):
-            result = made(Request(case=case, as_of=as_of, profile=profile))
+            result = made(Request(case=case, as_of=as_of, profile=profile, model=model))
     console.print(_ending(result))
     return result
 

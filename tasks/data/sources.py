@@ -40,21 +40,28 @@ class Landing(Result):
     empty: bool = False  # of a log: nobody has asked yet
 
 
+def place_of(uri: str, folder: Path) -> Path:
+    """Where a file or folder lies that a URI names; relative paths count from the case's folder.
+
+    Raises: DataError when the package is not there.
+    """
+    scheme, _, rest = uri.partition("://")
+    if scheme != "package":
+        return (folder / rest).resolve()
+    name, _, inside = rest.partition("/")
+    # found, not imported: some data packages can't be imported any more
+    found = importlib.util.find_spec(name)
+    if found is None or not found.submodule_search_locations:
+        raise DataError(f"The package {name} is not installed.", where=uri, todo=f"pip install {name}")
+    return Path(next(iter(found.submodule_search_locations))) / inside
+
+
 def locate(uri: str, folder: Path) -> Path:
-    """The file that a source's URI names; relative paths count from the case's folder.
+    """The file that a source's URI names.
 
     Raises: DataError when the package or the file is not there.
     """
-    scheme, _, rest = uri.partition("://")
-    if scheme == "package":
-        name, _, inside = rest.partition("/")
-        # found, not imported: some data packages can't be imported any more
-        found = importlib.util.find_spec(name)
-        if found is None or not found.submodule_search_locations:
-            raise DataError(f"The package {name} is not installed.", where=uri, todo=f"pip install {name}")
-        path = Path(next(iter(found.submodule_search_locations))) / inside
-    else:
-        path = (folder / rest).resolve()
+    path = place_of(uri, folder)
     if not path.is_file():
         near = sorted(p.name for p in path.parent.glob("*") if p.is_file())[:12] if path.parent.is_dir() else []
         raise DataError(

@@ -29,12 +29,14 @@ class Accounts:
 
         Raises: Refusal when a limit or a budget does not allow it; it is then in the ledger as refused.
         """
-        route, tokens, out = call.share.route, 0, 0
-        if asked:
+        route, tokens, prompt, out = call.share.route, 0, 0, 0
+        if call.interface == "embeddings":
+            tokens, prompt = tokens_about(size), size
+        elif asked:
             longest = asked.get("max_completion_tokens") or asked.get("max_tokens") or route.answer_tokens
             out = min(longest, route.context) if isinstance(longest, int) and longest > 0 else route.context
             tokens = tokens_about(size) + out
-        prompt = min(size + TEMPLATE, route.context) if asked else 0  # a token has a byte at least
+            prompt = min(size + TEMPLATE, route.context)  # a token has a byte at least
         call.reserved = route.price.of(prompt, 0, out, PATIENCE[call.interface])
         try:
             await self._rates.admit(call.key, tokens)

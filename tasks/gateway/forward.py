@@ -19,7 +19,7 @@ from tasks.gateway.routing import Routes
 
 WIDTH, QUEUE = 64, 256  # calls at a release at once, and waiting for it
 RESTART = 30.0  # seconds that calls wait for a process that was killed to be there again
-PATIENCE = {"predict": 60.0, "chat": 300.0, "embeddings": 60.0}  # seconds of silence
+PATIENCE = {"predict": 60.0, "chat": 300.0, "embeddings": 120.0}  # seconds of silence
 IDLE = 3.0  # seconds that we keep a connection; a server closes its end after 5, and must not while we send
 
 T = TypeVar("T")

@@ -29,7 +29,31 @@ CHAT = {
         "user": {**TEXT, "description": "Whoever has the same one gets the same release of a rollout."},
     },
 }
-EMBEDDINGS = {"type": "object", "required": ["model", "input"], "properties": {"model": TEXT, "input": {}}}
+EMBEDDINGS = {
+    "type": "object",
+    "required": ["model", "input"],
+    "properties": {
+        "model": {**TEXT, "description": "A case with an embedder, or CASE:DIGEST for one release of it."},
+        "input": {"anyOf": [TEXT, {"type": "array", "minItems": 1, "items": TEXT}]},
+        "encoding_format": {"enum": ["float", "base64"]},
+        "user": TEXT,
+    },
+}
+VECTORS = {
+    "type": "object",
+    "required": ["data", "model", "usage"],
+    "properties": {
+        "data": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"index": {"type": "integer"}, "embedding": {"type": ["array", "string"]}},
+            },
+        },
+        "model": TEXT,
+        "usage": {"type": "object", "properties": {"prompt_tokens": {"type": "integer"}}},
+    },
+}
 ROWS = {
     "type": "object",
     "required": ["rows"],
@@ -71,14 +95,14 @@ def document() -> dict[str, Any]:
     request = {"name": "request_id", "in": "path", "required": True, "schema": TEXT}
     rows = {"rows": [{"example_id": "one", "carrier": "UA"}]}
     hello = {"model": "CASE", "messages": [turn(USER, "Hello")]}
-    words = {"model": "CASE", "input": "Hello"}
+    words = {"model": "CASE", "input": ["Where is my parcel?", "It has not arrived."]}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Driftline gateway", "version": "1"},
         "paths": {
             "/v1/predict/{case}": _post("Predict rows", ROWS, rows, PREDICTIONS, [case, entity]),
             "/v1/chat/completions": _post("Chat, as OpenAI's", CHAT, hello, {"type": "object"}, [entity]),
-            "/v1/embeddings": _post("Embeddings, as OpenAI's", EMBEDDINGS, words, {"type": "object"}, [entity]),
+            "/v1/embeddings": _post("Embeddings, as OpenAI's", EMBEDDINGS, words, VECTORS, [entity]),
             "/v1/models": _get("Language models", guarded=True),
             "/v1/feedback/{request_id}": _post(
                 "Tell an outcome or a judgement",

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.data.config import Answer
-from tasks.data.results import Asked
+from tasks.data.results import Asked, EmbedderFiles
 from tasks.evaluate.answering import message_in, scores_of
 from tasks.features.results import Column
+from tasks.foundation.embedder import Embedder
 from tasks.foundation.files import file_digest
+from tasks.monitor.apart import told_apart
 from tasks.monitor.config import AnswerMonitor
 from tasks.monitor.drift import measure_drift
-from tasks.monitor.embed import embed, told_apart
 from tasks.monitor.measure import Window, fingerprint, keep, measured_before, some
 from tasks.monitor.results import Signal
 from tasks.predict.batch import read_predictions
@@ -40,13 +41,19 @@ COLUMNS = (
 
 
 def measure_answers(
-    window: Window, release: Path, config: AnswerMonitor, embedder: Path, asked: Asked, predictions: Path, state: Path
+    window: Window,
+    release: Path,
+    config: AnswerMonitor,
+    embedder: EmbedderFiles,
+    asked: Asked,
+    predictions: Path,
+    state: Path,
 ) -> Signal:
     """Judge what a release answered to `asked`, beside what it answered in its evaluation.
 
-    `release` holds manifest.json and scores.parquet; `embedder` are the weights of a sentence-embedding model;
-    `predictions` is the folder that the predict room writes to. Report, numbers and signal lie where those of tables
-    do; the same inputs find the signal there. Raises: DataError when the window holds no answers.
+    `release` holds manifest.json and scores.parquet; `predictions` is the folder that the predict room writes to.
+    Report, numbers and signal lie where those of tables do; the same inputs find the signal there.
+    Raises: DataError when the window holds no answers.
     """
     import pandas as pd
 
@@ -54,7 +61,7 @@ def measure_answers(
     known = pd.read_parquet(asked.path, columns=["example_id", "answer"])
     now = said.merge(known, on="example_id")  # others were replayed with other wordings
     inputs = window.inputs(
-        [config.digest, fingerprint(now), file_digest(release / SCORES), file_digest(embedder), VERSION, *_tools()]
+        [config.digest, fingerprint(now), file_digest(release / SCORES), embedder.digest, VERSION, *_tools()]
     )
     folder = window.folder(state)
     if (before := measured_before(folder, inputs)) is not None:
@@ -82,7 +89,8 @@ def measure_answers(
     messages_then, messages_now = (
         [message_in(each) for each in side["messages"]] for side in (sample_then, sample_now)
     )
-    apart = told_apart(embed(messages_then, embedder), embed(messages_now, embedder))
+    opened = Embedder(embedder.folder)
+    apart = told_apart(opened.vectors(messages_then), opened.vectors(messages_now))
     if apart is None:
         missing.append(f"Drift of the messages was not computed: {len(now):,} now, {len(then):,} then.")
     return keep(

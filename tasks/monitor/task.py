@@ -49,12 +49,12 @@ def measure_messages(
     state: Path,
 ) -> Signal:
     """Hold the answers of a window against the right ones that are known, and look for drift."""
-    from tasks.data.sources import locate
+    from tasks.data.embedder import find_embedder
     from tasks.monitor.answers import measure_answers
     from tasks.monitor.measure import Window
 
     window = Window(release.case, release.digest, as_of, start, as_of)
-    signal = measure_answers(window, release.folder, config, locate(config.embedder, folder), asked, out, state)
+    signal = measure_answers(window, release.folder, config, find_embedder(config.embedder, folder), asked, out, state)
     show_link(f"{release.case}-drift", signal.report, "Evidently's report")
     return signal
 

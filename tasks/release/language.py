@@ -9,13 +9,13 @@ from typing import Any
 
 from tasks.data.checkpoint import CONTENTS, GGUF
 from tasks.data.config import Talk
-from tasks.data.results import Base
+from tasks.data.results import Base, EmbedderFiles
 from tasks.evaluate.results import Verdict
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import DriftlineError, InputError
 from tasks.foundation.files import file_digest
 from tasks.foundation.talk import SYSTEM, turn
-from tasks.release.seal import Parts, differs, verify
+from tasks.release.seal import EMBEDDER, Parts, differs, verify
 from tasks.train.config import Serving
 from tasks.train.results import Candidate
 
@@ -28,8 +28,15 @@ RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM makes room for
 GOLDEN = 8
 
 
-def language_parts(candidate: Candidate, verdict: Verdict, base: Base, talk: Talk, serving: Serving) -> Parts:
-    """Served weights, adapter, tokenizer, chat template, system prompt and schema, and golden conversations.
+def language_parts(
+    candidate: Candidate,
+    verdict: Verdict,
+    base: Base,
+    talk: Talk,
+    serving: Serving,
+    embedder: EmbedderFiles | None = None,
+) -> Parts:
+    """Served weights, adapter, tokenizer, chat template, system prompt and schema, embedder, golden conversations.
 
     Raises: DriftlineError when the adapter is not the one that was trained.
     """
@@ -48,6 +55,7 @@ def language_parts(candidate: Candidate, verdict: Verdict, base: Base, talk: Tal
             **{name: candidate.folder / name for name in (WEIGHTS, *ADAPTER)},
             **{name: base.folder / name for name in TOKENIZER},
             **(_checkpoint(base) if serving.engine == "vllm" else {}),
+            **({f"{EMBEDDER}/{name}": embedder.folder / name for name in embedder.files} if embedder else {}),
             TOLD: talk.prompt.system,
             SCHEMA: json.dumps(talk.answer.json_schema, indent=1, ensure_ascii=False),
         },

@@ -15,7 +15,7 @@ from tasks.foundation.errors import DriftlineError
 from tasks.foundation.files import lock, scratch, write_text
 from tasks.foundation.settings import ROOT
 from tasks.release.process import ending_with_starter
-from tasks.release.seal import GOLDEN, MANIFEST, verify
+from tasks.release.seal import EMBEDDER, GOLDEN, MANIFEST, verify
 
 # by kind: the module that makes the service, the model file, and what it needs installed
 ENTRY = {"tabular": "tasks.serve.service", "llm": "tasks.serve.chat"}
@@ -26,6 +26,7 @@ DIRECT = {
     "llm": ("bentoml", "httpx", "pydantic", "xllamacpp"),
 }
 LANGUAGE = ("system.txt", "schema.json")
+EMBEDDING = ("numpy", "torch", "transformers")
 LOOKUP = ("duckdb", "feast", "pandas", "pyarrow", "PyYAML", "redis")
 
 # Run in a process of its own, since BentoML changes its folder, imports the service and keeps both for good.
@@ -70,12 +71,14 @@ def _build(work: Path, folder: Path, case: str, version: str, requirements_lock:
     kind = manifest["sealed"]["kind"]
     looks_up = any(column["origin"] != "request" for column in manifest["sealed"].get("columns", ()))
     elsewhere = manifest["sealed"].get("serving", {}).get("engine") == "vllm"  # where the weights are, too
-    for name in (MANIFEST, *(() if elsewhere else (MODEL[kind],)), GOLDEN, *LANGUAGE):
+    embedder = [name for name in manifest["sealed"]["files"] if name.startswith(f"{EMBEDDER}/")]
+    for name in (MANIFEST, *(() if elsewhere else (MODEL[kind],)), GOLDEN, *LANGUAGE, *embedder):
         if (folder / name).is_file():
             _copy(folder / name, context / name)
     for source in modules_of(ENTRY[kind], *ONLINE) if looks_up else modules_of(ENTRY[kind], without=ONLINE):
         _copy(source, context / source.relative_to(ROOT))
     write_text(context / "service.py", SERVICE.format(entry=ENTRY[kind]))
+    direct = (*DIRECT[kind], *(LOOKUP if looks_up else ()), *(EMBEDDING if embedder else ()))
     arguments = {
         "service": "service:Predictor",
         "name": case,
@@ -86,7 +89,7 @@ def _build(work: Path, folder: Path, case: str, version: str, requirements_lock:
         "description": f"# {case}\n\nRelease `{manifest['digest']}`, as of {manifest['sealed']['as_of']}.\n",
         "python": {
             "lock_packages": False,  # they are locked already
-            "packages": requirements((*DIRECT[kind], *(LOOKUP if looks_up else ())), requirements_lock),
+            "packages": requirements(direct, requirements_lock),
         },
     }
     environment = {

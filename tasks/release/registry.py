@@ -80,6 +80,7 @@ def is_champion(tracking: Tracking, state: Path, candidate: Candidate, lineage: 
     same = {
         "as_of": candidate.as_of.astimezone(UTC).isoformat(),
         "weights": candidate.weights_digest,
+        "imported": candidate.imported,
         "data": candidate.data_digest,
         "definitions": candidate.definitions_digest,
         "config": lineage["case_digest"],
@@ -87,7 +88,7 @@ def is_champion(tracking: Tracking, state: Path, candidate: Candidate, lineage: 
         "commit": lineage["commit"],
         "dirty": lineage["dirty"] == "true",
     }
-    return release if all(sealed[name] == value for name, value in same.items()) else None
+    return release if all(sealed.get(name) == value for name, value in same.items()) else None
 
 
 def releases(tracking: Tracking, state: Path, case: str) -> list[Release]:

@@ -22,6 +22,7 @@ from tasks.train.results import Candidate
 MANIFEST = "manifest.json"
 SCORES = "scores.parquet"
 GOLDEN = "golden.json"
+EMBEDDER = "embedder"  # folder of what answers /v1/embeddings
 LINEAGE = ("commit", "dirty", "lock_digest", "case_digest")
 
 
@@ -75,6 +76,7 @@ def seal(
         "data": candidate.data_digest,
         "definitions": candidate.definitions_digest,
         "weights": candidate.weights_digest,
+        "imported": candidate.imported,
         **parts.sealed,
         "price": price.model_dump(),
         "verdict": {

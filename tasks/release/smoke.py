@@ -9,16 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.foundation.embedder import Embedder
 from tasks.foundation.errors import DriftlineError, Unavailable
 from tasks.foundation.files import tail
 from tasks.release.package import bento_folder
 from tasks.release.process import served
-from tasks.release.seal import GOLDEN, read_manifest
+from tasks.release.seal import EMBEDDER, GOLDEN, read_manifest
 
 if TYPE_CHECKING:
     import httpx
 
 CLOSE = 1e-12
+CLOSE_VECTORS = 1e-4  # sums in another order, by other threads
 NEAR_TIES = 4  # one answer in so many may be another where not the engine that gave it serves, but one on a GPU
 
 
@@ -37,7 +39,10 @@ def smoke(folder: Path, address: str, log: Path | None = None) -> dict[str, floa
         converse = partial(_chat, other=len(golden) // NEAR_TIES)
     try:
         with httpx.Client(base_url=address, timeout=60, trust_env=False) as client:
-            return converse(client, digest, golden)
+            figures = converse(client, digest, golden)
+            if manifest["sealed"].get("serving", {}).get("embedder"):
+                _embed(client, folder / EMBEDDER, [example["messages"][-1]["content"] for example in golden])
+            return figures
     except (httpx.TransportError, ValueError) as error:
         raise _with_log(Unavailable("The service does not answer.", where=address, found=str(error)), log) from error
     except DriftlineError as error:
@@ -111,6 +116,20 @@ def _chat(client: httpx.Client, digest: str, golden: list[dict[str, Any]], other
     if refused.status_code != 400:
         raise _failed(address, "A request without messages is not refused.", str(refused.status_code), "400")
     return {"examples": len(golden), "ms_per_request": 1000 * sorted(taken)[len(taken) // 2]}
+
+
+def _embed(client: httpx.Client, embedder: Path, texts: list[str]) -> None:
+    """Ask for vectors, which must be the embedder's own."""
+    import numpy as np
+
+    response = client.post("/v1/embeddings", json={"input": texts}, timeout=180)  # it opens the embedder first
+    if not response.is_success:
+        found = f"{response.status_code} {response.text[:500]}"
+        raise _failed(str(client.base_url), "The service gives no embeddings.", found, "200")
+    vectors = np.array([each["embedding"] for each in response.json()["data"]])
+    apart = float(np.abs(vectors - Embedder(embedder).vectors(texts)).max())
+    if apart > CLOSE_VECTORS:
+        raise _failed(str(client.base_url), "An embedding differs.", f"by {apart:.2g}", f"at most {CLOSE_VECTORS}")
 
 
 def _streamed(client: httpx.Client, body: dict[str, Any]) -> str:

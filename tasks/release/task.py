@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tasks.data.config import Talk
-from tasks.data.results import Base, Snapshot
+from tasks.data.results import Base, EmbedderFiles, Snapshot
 from tasks.evaluate.results import Verdict
 from tasks.foundation.errors import GateFailed, InputError
 from tasks.foundation.settings import ROOT
@@ -85,6 +85,7 @@ def seal_language_release(
     base: Base,
     talk: Talk,
     serving: Serving,
+    embedder: EmbedderFiles | None,
     price: Price,
     lineage: dict[str, str],
     snapshot: Snapshot,
@@ -95,7 +96,7 @@ def seal_language_release(
     from tasks.release.language import language_parts
     from tasks.release.seal import seal
 
-    parts = language_parts(candidate, verdict, base, talk, serving)
+    parts = language_parts(candidate, verdict, base, talk, serving, embedder)
     return seal(candidate, verdict, parts, "llm", lineage, state, price=price, snapshot_pointer=pointer(snapshot.path))
 
 

@@ -1,4 +1,7 @@
-"""The service in a language model's Bento: OpenAI's chat completions, from a CPU engine of its own or from vLLM."""
+"""The service in a language model's Bento: OpenAI's chat completions, from a CPU engine of its own or from vLLM.
+
+Embeddings, where the release has an embedder: tasks/serve/embeddings.py.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,11 +18,11 @@ from tasks.foundation.engine import PATIENCE, Engine, engine
 from tasks.foundation.errors import DriftlineError
 from tasks.foundation.talk import ROLES, SYSTEM, turn
 from tasks.serve.elsewhere import Elsewhere, elsewhere
+from tasks.serve.embeddings import Embeddings, Wanted
 
 if TYPE_CHECKING:
     from bentoml import Service
     from starlette.requests import Request as HttpRequest
-    from starlette.responses import Response
 
 RELEASE_HEADER = "x-driftline-release"
 CHECKED = 2  # golden answers asked for before the service says that it is ready
@@ -57,6 +60,9 @@ class Chat(BaseModel):
     n: Literal[1] = 1
 
 
+Asked = TypeVar("Asked", Chat, Wanted)
+
+
 class Release:
     """What the service knows of the release in its folder."""
 
@@ -70,6 +76,7 @@ class Release:
         self.model = folder / "model.gguf"
         self.context: int = sealed["context"]
         self.slots: int = sealed["serving"]["slots"]
+        self.embedder = folder / "embedder" if sealed["serving"].get("embedder") else None
         self.elsewhere: bool = sealed["serving"].get("engine") == "vllm"
         self.answer_tokens: int = sealed["serving"]["answer_tokens"]
         self.system = (folder / "system.txt").read_text(encoding="utf-8")
@@ -103,27 +110,48 @@ def make_service(folder: Path) -> Service[Any]:
     import bentoml
     import httpx
     from starlette.applications import Starlette
-    from starlette.responses import JSONResponse, StreamingResponse
+    from starlette.responses import JSONResponse, Response, StreamingResponse
     from starlette.routing import Route
 
     release = Release(folder)
     headers = {RELEASE_HEADER: release.digest}
     about = {"release": release.digest, "case": release.case, "as_of": release.as_of}
     served: list[httpx.AsyncClient] = []  # one, once the engine is up
+    embeddings = Embeddings(release.embedder) if release.embedder else None
 
     def refuse(status: int, message: str, kind: str, param: str | None = None) -> Response:
         error = {"message": message, "type": kind, "param": param, "code": None}
         return JSONResponse({"error": error}, status_code=status, headers=headers)
 
-    async def complete(http: HttpRequest) -> Response:
+    async def read(http: HttpRequest, form: type[Asked]) -> Asked | Response:
         try:
-            chat = Chat.model_validate_json(await http.body() or b"{}")
+            asked = form.model_validate_json(await http.body() or b"{}")
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
-            return refuse(400, f"{where}: {first['msg']}", "invalid_request_error", where)
-        if not release.answers_to(chat.model):
+            said = first["msg"].removeprefix("Value error, ")
+            return refuse(400, f"{where}: {said}", "invalid_request_error", where)
+        if not release.answers_to(asked.model):
             return refuse(404, f"This service answers as {release.tag}.", "invalid_request_error", "model")
+        return asked
+
+    async def embed(http: HttpRequest) -> Response:
+        if embeddings is None:
+            said = f"{release.tag} has no embedder: it answers chat only."
+            return refuse(404, said, "invalid_request_error", "model")
+        wanted = await read(http, Wanted)
+        if isinstance(wanted, Response):
+            return wanted
+        try:
+            told = await embeddings.answer(wanted)
+        except ValueError as error:
+            return refuse(400, str(error), "invalid_request_error", "input")
+        return JSONResponse({**told, "model": release.tag, "release": release.digest}, headers=headers)
+
+    async def complete(http: HttpRequest) -> Response:
+        chat = await read(http, Chat)
+        if isinstance(chat, Response):
+            return chat
         question = served[0].build_request("POST", "/v1/chat/completions", json=release.request(chat))
         try:
             answer = await served[0].send(question, stream=True)
@@ -184,6 +212,7 @@ def make_service(folder: Path) -> Service[Any]:
     )
     routes = [
         Route("/v1/chat/completions", complete, methods=["POST"]),
+        Route("/v1/embeddings", embed, methods=["POST"]),
         Route("/v1/models", models, methods=["GET"]),
         Route("/release", which, methods=["GET"]),
     ]

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tasks.foundation.config import Section, Span
+from tasks.data.config import Embedder
+from tasks.foundation.config import Section, Span, digest_of
 
 
 def _name_nan(value: Any) -> Any:
@@ -178,6 +179,14 @@ class Serving(Section):
     )
     slots: int = Field(4, ge=1, le=64, description="Answers at the same time.")
     answer_tokens: int = Field(128, ge=8, description="Longest answer.")
+    embedder: Embedder | None = Field(
+        None, description="A folder as transformers saves it: what answers /v1/embeddings. Empty: nothing does."
+    )
+
+    @property
+    def digest(self) -> str:
+        """Of what answers depend on: with another embedder they stay, and what was judged too."""
+        return digest_of(self.model_dump(mode="json", exclude={"embedder"}))
 
     @model_validator(mode="after")
     def _judges_what_it_serves(self) -> Serving:

@@ -186,8 +186,8 @@ def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> Any:
 
     Raises: DataError when it is damaged, does not fit the base, or comes as a pickle, which is never read.
     """
-    from peft import PeftModel
-    from safetensors import SafetensorError
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import SafetensorError, safe_open
 
     if not (folder / ADAPTER).is_file():
         found = sorted(path.name for path in folder.glob("*")) if folder.is_dir() else ["no such folder"]
@@ -195,7 +195,12 @@ def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> Any:
     try:
         loaded = PeftModel.from_pretrained(model, folder, is_trainable=trainable)
     except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise _bad_adapter(folder, str(error).split("\n")[0][:300]) from error
+        raise _bad_adapter(folder, " ".join(str(error).split())[:300]) from error
+    with safe_open(folder / ADAPTER, framework="pt") as file:
+        if others := set(file.keys()) ^ set(get_peft_model_state_dict(loaded, save_embedding_layers=False)):
+            raise _bad_adapter(
+                folder, f"weights missing, or of layers that there are not: {', '.join(sorted(others)[:3])}"
+            )
     loaded.peft_config["default"].base_model_name_or_path = model.name_or_path  # not the source, which is no path
     return loaded
 

@@ -6,6 +6,8 @@ import importlib
 import io
 import json
 import sys
+from collections.abc import Iterator, Mapping
+from functools import partial
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,7 @@ from tasks.train.scoring import Model, predict, prepare
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-__all__ = ["ALLOWED", "Model", "load", "predict", "save"]
+__all__ = ["ALLOWED", "Model", "load", "predict", "read", "save"]
 
 # What skops does not trust by itself and our families need: plain data holders of scikit-learn and numpy.
 ALLOWED = (
@@ -51,39 +53,49 @@ def save(model: Model | Pipeline, path: Path) -> str:
 
 
 def load(path: Path) -> Model:
-    """Read a model file, building only types on our list.
+    """Read a model file of ours, building only types on our list.
 
     Raises: DataError when the file is missing, no model file, or asks for other types.
+    """
+    pipeline = read(path)
+    if not hasattr(pipeline, "columns_") or not hasattr(pipeline, "steps"):
+        raise _unreadable(path, f"a {type(pipeline).__name__} that the train room did not write")
+    return prepare(pipeline)
+
+
+def read(path: Path) -> Any:
+    """Whatever a skops archive holds, if it is made of types on our list and its trees are sound.
+
+    Raises: DataError.
     """
     skops_io = _skops_io()
     from skops.io.exceptions import UntrustedTypesFoundException
 
-    def refused(found: str) -> DataError:
-        return DataError(
-            "The model file can't be read.",
-            where=str(path),
-            found=found,
-            allowed="a file written by this version of scikit-learn and the train room (skops; never a pickle)",
-            todo="Train the candidate again.",
-        )
-
     if not path.is_file():
-        raise refused("no such file")
+        raise _unreadable(path, "no such file")
     try:
-        pipeline = skops_io.load(path, trusted=list(ALLOWED))
-        if not hasattr(pipeline, "columns_") or not hasattr(pipeline, "steps"):
-            raise refused(f"a {type(pipeline).__name__} that the train room did not write")
-        _check_trees(pipeline[-1])
+        made = skops_io.load(path, trusted=list(ALLOWED))
+        _check_trees(made)
     except BadZipFile as error:
-        raise refused("not a skops archive") from error
+        raise _unreadable(path, "not a skops archive") from error
     except UntrustedTypesFoundException as error:
-        raise refused(str(error).split("\n")[0]) from error
+        raise _unreadable(path, str(error).split("\n")[0]) from error
     except (KeyError, ValueError, TypeError, AttributeError, ImportError, OSError) as error:
-        raise refused(f"{type(error).__name__}: {error}") from error
-    return prepare(pipeline)
+        raise _unreadable(path, f"{type(error).__name__}: {error}") from error
+    return made
 
 
-def _check_trees(estimator: Any) -> None:
+def _unreadable(path: Path, found: str) -> DataError:
+    return DataError(
+        "The model file can't be read.",
+        where=str(path),
+        found=found,
+        allowed="a file written by this version of scikit-learn and skops, of types on our list; never a pickle",
+        todo="Train the candidate again; a model of your own, write with skops.io.dump.",
+    )
+
+
+def _check_trees(made: Any) -> None:
     """Refuse trees that point outside of themselves: scikit-learn follows their numbers without looking.
 
     Raises: ValueError.
@@ -99,17 +111,41 @@ def _check_trees(estimator: Any) -> None:
         if ((inner[feature] < 0) | (inner[feature] >= features)).any():
             raise ValueError("a tree that asks for a column that there is not")
 
-    for group in getattr(estimator, "_predictors", ()):
-        for predictor in group:
+    for part in _parts_of(made):
+        for predictor in [each for group in getattr(part, "_predictors", ()) for each in group]:
             nodes = predictor.nodes
-            check(nodes, "left", "right", "feature_idx", nodes["is_leaf"].astype(bool), estimator.n_features_in_)
+            check(nodes, "left", "right", "feature_idx", nodes["is_leaf"].astype(bool), part.n_features_in_)
             rows = nodes["bitset_idx"][nodes["is_categorical"].astype(bool)]
             if (rows >= min(len(predictor.raw_left_cat_bitsets), len(predictor.binned_left_cat_bitsets))).any():
                 raise ValueError("a tree that points to no set of categories")
-    parts = [estimator, *np.ravel(getattr(estimator, "estimators_", np.empty(0, object)))]
-    for tree in [part.tree_ for part in parts if hasattr(part, "tree_")]:
-        nodes = tree.__getstate__()["nodes"]
-        check(nodes, "left_child", "right_child", "feature", nodes["left_child"] == -1, tree.n_features)
+        for owner in (part, *np.ravel(getattr(part, "estimators_", np.empty(0, object)))):
+            if (tree := getattr(owner, "tree_", None)) is not None:
+                nodes = tree.__getstate__()["nodes"]
+                features = min(tree.n_features, part.n_features_in_)  # an ensemble hands its own columns on
+                check(nodes, "left_child", "right_child", "feature", nodes["left_child"] == -1, features)
+
+
+def _parts_of(made: Any) -> Iterator[Any]:
+    """Everything that a model is made of, however deep: an estimator may hold others."""
+    import numpy as np
+
+    seen, left = set(), [made]
+    while left:
+        part = left.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, Mapping):
+            left.extend(part.values())
+        elif isinstance(part, list | tuple | set):
+            left.extend(part)
+        elif isinstance(part, np.ndarray):
+            left.extend(part.ravel() if part.dtype == object else ())
+        elif isinstance(part, partial):  # asked for its __dict__, it makes one, and has other bytes
+            left.extend([*part.args, *part.keywords.values()])
+        elif hasattr(part, "__dict__") and not isinstance(part, type):
+            yield part
+            left.extend(vars(part).values())
 
 
 def _skops_io() -> Any:

@@ -21,5 +21,6 @@ class Candidate(Result):
     data_digest: str
     definitions_digest: str
     columns: tuple[Column, ...]
-    train_rows: int
+    train_rows: int  # that it learned from here
     holdout_rows: int
+    imported: str | None = None  # SHA-256 of what was brought from outside; None: trained here

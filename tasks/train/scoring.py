@@ -53,7 +53,7 @@ def prepare(pipeline: Pipeline) -> Model:
     by_name = {column.name: column for column in columns}
     blocks = []
     for _, step, names in encoding.transformers_:
-        if len(names):
+        if len(names) and step != "drop":
             steps = [part for _, part in step.steps] if hasattr(step, "steps") else [step]
             blocks.append((tuple(by_name[name] for name in names), tuple(map(_quick, steps))))
     manner = _manner(estimator, [step for _, step, _ in encoding.transformers_])
@@ -234,13 +234,16 @@ def _manner(estimator: Any, encoders: list[Any]) -> str:
     """
     from sklearn.utils import get_tags
 
-    by_row = ("sklearn.preprocessing.", "sklearn.impute._base")
+    by_row = ("sklearn.preprocessing.", "sklearn.impute._base", "sklearn.feature_selection.")
+    between = getattr(estimator, "steps", [])[:-1]  # an imported pipeline may have steps after its encoding
+    estimator = estimator[-1] if between else estimator
     family = type(estimator).__module__
     parts = [part for encoder in encoders for _, part in getattr(encoder, "steps", [("", encoder)])]
+    parts += [part for _, part in between]
     if not all(isinstance(part, str) or type(part).__module__.startswith(by_row) for part in parts):
         return "alone"
     if family.startswith(("sklearn.ensemble.", "sklearn.tree.", "sklearn.dummy")):
         return "together"
     if family.startswith("sklearn.linear_model.") and hasattr(estimator, "coef_"):
-        return "sparse" if get_tags(estimator).input_tags.sparse else "alone"
+        return "sparse" if get_tags(estimator).input_tags.sparse and not between else "alone"
     return "alone"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,48 +41,89 @@ def train(
     target: Target,
     config: Train,
     state: Path,
-    lineage: dict[str, str],
+    lineage: Mapping[str, str],
     tracking: Tracking | None = None,
 ) -> Candidate:
     """Fit, save and log a candidate, or give the one that the same inputs made before.
 
     Raises: CaseError when the declaration does not fit the data; DataError when the data can't be split or learnt from.
     """
-    key = digest_of(
-        {
-            "case": case,
-            "data": [frame.data_digest, frame.definitions_digest, frame.rows, str(frame.start), str(frame.end)],
-            "columns": [(column.name, column.kind) for column in frame.columns],
-            "target": target.digest,
-            "config": config.digest,
-            "packages": [version("scikit-learn"), version("skops"), version("numpy")],
-            "code": [file_digest(path) for path in sorted(Path(__file__).parent.glob("*.py"))],  # uncommitted edits too
-        }
-    )
-    folder = state / "candidates" / case / key[:16]
-    place = tracking or Tracking.under(state)
-    client = client_of(place)
-    found = made_before(folder, lambda made: file_digest(made / "model.skops"), client)
-    if found is not None:
-        return found.model_copy(update={"as_of": as_of, "folder": folder, "frame": frame.path})
-
-    learn, held = split_frame(read_examples(frame, target), config.split, target)
+    job = Job(case, as_of, frame, target, config, state, lineage, tracking or Tracking.under(state))
+    if (found := job.made_before()) is not None:
+        return found
+    learn, held = job.sides()
     learn = learn.tail(config.rows) if config.rows else learn
     pipeline = build_pipeline(config, target.task, frame.columns)
-    tags = tags_of(case, as_of, frame.data_digest, frame.definitions_digest, folder, lineage)
-    experiment_id = experiment(client, place, case)
-    with (
-        run(client, experiment_id, key, f"train {case} {as_of:%Y-%m-%d %H:%M}", tags) as run_id,
-        whole(folder) as work,
-    ):
+    return keep(job, learn, held, lambda: fit(pipeline, learn, target, config, frame.columns), _parameters(config))
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one candidate is made from, and where its record goes."""
+
+    case: str
+    as_of: datetime
+    frame: Frame
+    target: Target
+    config: Train
+    state: Path
+    lineage: Mapping[str, str]
+    tracking: Tracking
+    imported: str | None = None  # SHA-256 of the file that the model comes from; None: it is fitted here
+
+    @cached_property
+    def key(self) -> str:
+        frame = self.frame
+        return digest_of(
+            {
+                "case": self.case,
+                "imported": self.imported,
+                "data": [frame.data_digest, frame.definitions_digest, frame.rows, str(frame.start), str(frame.end)],
+                "columns": [(column.name, column.kind) for column in frame.columns],
+                "target": self.target.digest,
+                "config": self.config.digest,
+                "packages": [version("scikit-learn"), version("skops"), version("numpy")],
+                "code": [file_digest(path) for path in sorted(Path(__file__).parent.glob("*.py"))],  # uncommitted, too
+            }
+        )
+
+    @property
+    def folder(self) -> Path:
+        return self.state / "candidates" / self.case / self.key[:16]
+
+    def made_before(self) -> Candidate | None:
+        """The candidate that the same inputs made."""
+        client = client_of(self.tracking)
+        found = made_before(self.folder, lambda made: file_digest(made / "model.skops"), client)
+        again = {"as_of": self.as_of, "folder": self.folder, "frame": self.frame.path}
+        return found.model_copy(update=again) if found else None
+
+    def sides(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The examples to learn from, and those held out."""
+        return split_frame(read_examples(self.frame, self.target), self.config.split, self.target)
+
+
+def keep(
+    job: Job, learn: pd.DataFrame, held: pd.DataFrame, make: Callable[[], Model], parameters: Mapping[str, Any]
+) -> Candidate:
+    """Make the model within an MLflow run, save it, and log all that is to be known of it.
+
+    Raises: CaseError when it can't be kept in a model file.
+    """
+    case, frame, client = job.case, job.frame, client_of(job.tracking)
+    tags = tags_of(case, job.as_of, frame.data_digest, frame.definitions_digest, job.folder, job.lineage)
+    tags |= {"driftline.imported": job.imported} if job.imported else {}
+    name = f"{'import' if job.imported else 'train'} {case} {job.as_of:%Y-%m-%d %H:%M}"
+    experiment_id = experiment(client, job.tracking, case)
+    with run(client, experiment_id, job.key, name, tags) as run_id, whole(job.folder) as work:
         work.mkdir(parents=True)
-        weights = save(fit(pipeline, learn, target, config, frame.columns), work / "model.skops")
-        model = _read_back(work / "model.skops", config)
+        weights = save(make(), work / "model.skops")
+        model = _read_back(work / "model.skops", job.config)
         candidate = Candidate(
             case=case,
-            as_of=as_of,
+            as_of=job.as_of,
             run_id=run_id,
-            folder=folder,
+            folder=job.folder,
             weights_digest=weights,
             frame=frame.path,
             data_digest=frame.data_digest,
@@ -88,9 +131,10 @@ def train(
             columns=frame.columns,
             train_rows=len(learn),
             holdout_rows=len(held),
+            imported=job.imported,
         )
-        answers = _describe(client, run_id, model, learn, held, target, config, work)
-        log(client, run_id, params=_parameters(config), tags={"driftline.weights_digest": weights}, metrics=answers)
+        answers = _describe(client, run_id, model, learn, held, job.target, job.config, work)
+        log(client, run_id, params=parameters, tags={"driftline.weights_digest": weights}, metrics=answers)
         log_frame(client, run_id, case, frame)
         log_model(client, experiment_id, run_id, model, work / "model.skops", held.head(3), work / "mlflow", tags)
         shutil.rmtree(work / "mlflow")
@@ -206,7 +250,9 @@ def _describe(
         answers = predict(model, held)
         shares = importance(model, held, y, config.seed)
         some = learn.sample(min(len(learn), 20_000), random_state=config.seed)  # to see over-fitting, that is enough
-        fitted = measure(some[target.column].to_numpy("float64"), predict(model, some), target.task)
+        fitted = (
+            measure(some[target.column].to_numpy("float64"), predict(model, some), target.task) if len(some) else {}
+        )
     text = json.dumps(shares, indent=2)
     (work / "importance.json").write_text(text, encoding="utf-8")
     pictures = work / "mlflow" / "run"

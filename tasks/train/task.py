@@ -31,6 +31,48 @@ def train_candidate(
     return train(case, as_of, frame, target, config, state, lineage, tracking)
 
 
+@stage("import a candidate", lambda c: f"weights {c.weights_digest[:12]}", cache=False)
+def import_table_model(
+    case: str,
+    as_of: datetime,
+    path: Path,
+    frame: Frame,
+    target: Target,
+    config: Train,
+    trusted: tuple[str, ...],
+    state: Path,
+    lineage: dict[str, str],
+    tracking: Tracking,
+) -> Candidate:
+    """Check a scikit-learn model made elsewhere, save and log it."""
+    from tasks.train.imported import import_model
+
+    return import_model(case, as_of, path, frame, target, config, trusted, state, lineage, tracking)
+
+
+@stage("import a candidate", lambda c: f"weights {c.weights_digest[:12]}", cache=False)
+def import_language_adapter(
+    case: str,
+    as_of: datetime,
+    path: Path,
+    snapshot: Snapshot,
+    base: Base,
+    talk: Talk,
+    serving: Serving,
+    threads: int,
+    state: Path,
+    lineage: dict[str, str],
+    tracking: Tracking,
+) -> Candidate:
+    """Check an adapter made elsewhere, merge, save and log it."""
+    from tasks.train.imported_adapter import import_adapter
+
+    pairs = snapshot.path / "pairs"
+    return import_adapter(
+        case, as_of, path, pairs, snapshot.digest, base, talk, serving, threads, state, lineage, tracking
+    )
+
+
 @stage("tune a candidate", lambda c: f"{c.train_rows:,} pairs, weights {c.weights_digest[:12]}")
 def tune_candidate(
     case: str,

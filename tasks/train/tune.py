@@ -69,7 +69,7 @@ def tune(
     import torch
 
     precision = arithmetic(tuning.precision)
-    definitions = digest_of([talk.prompt.digest, talk.answer.digest, base.template_digest])
+    definitions = definitions_of(talk, base)
     inputs = {
         "case": case,
         "data": data_digest,
@@ -84,7 +84,7 @@ def tune(
     folder = state / "candidates" / case / key[:16]
     place = tracking or Tracking.under(state)
     client = client_of(place)
-    found = made_before(folder, lambda made: _weights_digest(made, base), client)
+    found = made_before(folder, lambda made: weights_digest(made, base), client)
     if found is not None:
         return found.model_copy(update={"as_of": as_of, "folder": folder, "frame": pairs})
 
@@ -109,7 +109,7 @@ def tune(
     experiment_id = experiment(client, place, case)
     with (
         lock(work.folder / "lock", f"The tuning of {case}"),
-        _quiet(tuning.threads),
+        quiet(tuning.threads),
         run(client, experiment_id, key, f"train {case} {as_of:%Y-%m-%d %H:%M}", tags) as run_id,
         whole(folder) as out,
     ):
@@ -128,20 +128,12 @@ def tune(
             raise DriftlineError(
                 "No stage of the tuning left an adapter.", where="train.stages", todo="Declare stage sft."
             )
-        shutil.copytree(adapter, out / "adapter")
-        with step("merge and write GGUF"), scratch(work.folder) as place_for:
-            merged = merge(base, adapter, Path(place_for) / "merged")
-            write_gguf(merged, out / "model.f16.gguf", "f16")
-            if serving.weights == "f16":
-                (out / "model.f16.gguf").rename(out / "model.gguf")
-            else:
-                write_gguf(merged, out / "model.gguf", serving.weights)
         candidate = Candidate(
             case=case,
             as_of=as_of,
             run_id=run_id,
             folder=folder,
-            weights_digest=_weights_digest(out, base),
+            weights_digest="",
             frame=pairs,
             data_digest=data_digest,
             definitions_digest=definitions,
@@ -149,12 +141,38 @@ def tune(
             train_rows=len(work.train),
             holdout_rows=len(rows["evaluation"]),
         )
-        log(client, run_id, tags={"driftline.weights_digest": candidate.weights_digest})
-        log_adapter(client, experiment_id, run_id, out / "adapter", base, tags)
-        (out / RECORD).write_text(candidate.model_dump_json(indent=2), encoding="utf-8")
+        with scratch(work.folder) as place_for:
+            candidate = finish(candidate, client, experiment_id, tags, adapter, base, serving, out, Path(place_for))
     work.clock.forget()
     for checkpoint in work.folder.glob("*/*/checkpoint-*"):  # adapters stay: a tuning with one stage more begins there
         shutil.rmtree(checkpoint)
+    return candidate
+
+
+def finish(
+    candidate: Candidate,
+    client: MlflowClient,
+    experiment_id: str,
+    tags: Mapping[str, str],
+    adapter: Path,
+    base: Base,
+    serving: Serving,
+    out: Path,
+    work: Path,
+) -> Candidate:
+    """Merge an adapter, write what is served into `out`, log it, and give the candidate with its weights' digest."""
+    shutil.copytree(adapter, out / "adapter")
+    with step("merge and write GGUF"):
+        merged = merge(base, adapter, work / "merged")
+        write_gguf(merged, out / "model.f16.gguf", "f16")
+        if serving.weights == "f16":
+            (out / "model.f16.gguf").rename(out / "model.gguf")
+        else:
+            write_gguf(merged, out / "model.gguf", serving.weights)
+    candidate = candidate.model_copy(update={"weights_digest": weights_digest(out, base)})
+    log(client, candidate.run_id, tags={"driftline.weights_digest": candidate.weights_digest})
+    log_adapter(client, experiment_id, candidate.run_id, out / "adapter", base, tags)
+    (out / RECORD).write_text(candidate.model_dump_json(indent=2), encoding="utf-8")
     return candidate
 
 
@@ -217,7 +235,7 @@ def _run_stage(
 
 
 @contextmanager
-def _quiet(threads: int) -> Iterator[None]:
+def quiet(threads: int) -> Iterator[None]:
     """Use so many threads, ask no hub, send nothing and draw no bars, as long as it lasts."""
     import datasets
     import torch
@@ -250,7 +268,12 @@ def _foreseen(estimates: Mapping[str, Estimate]) -> dict[str, float]:
     }
 
 
-def _weights_digest(folder: Path, base: Base) -> str:
+def definitions_of(talk: Talk, base: Base) -> str:
+    """Digest of what is said to a model and what it may answer."""
+    return digest_of([talk.prompt.digest, talk.answer.digest, base.template_digest])
+
+
+def weights_digest(folder: Path, base: Base) -> str:
     return digest_of([file_digest(folder / "adapter" / ADAPTER), base.digest])
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from tasks.foundation.files import file_digest
+from tasks.release.seal import read_manifest, release_folder
 from tests.conftest import ROOT
 from tests.end_to_end.small import change_case, make_case
 from tests.end_to_end.terminal import World
@@ -88,6 +92,43 @@ def test_the_same_steps_without_prefect_give_the_same_weights(tmp_path, world, t
     assert done.code == 0, done.output
     assert json.loads(out.read_text())["weights"] == shown["release"]["weights"]
     assert json.loads(out.read_text())["rmse"] == shown["metrics"]["rmse"]
+
+
+def test_a_model_made_elsewhere_is_released_like_a_trained_one(tmp_path, terminal):
+    """From skops file to champion, once; a pickle is not read, a bad model stops at the gates: the champion stays."""
+    import skops.io
+    from sklearn.datasets import load_diabetes
+    from sklearn.dummy import DummyRegressor
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    mine = World(tmp_path, tmp_path / "cases")
+    make_case(mine.cases)
+    table = load_diabetes(as_frame=True)
+    for name, model in (("good", make_pipeline(StandardScaler(), Ridge())), ("bad", DummyRegressor())):
+        skops.io.dump(model.fit(table.data, table.target), tmp_path / f"{name}.skops")
+    (tmp_path / "planted.pkl").write_bytes(pickle.dumps(Planted(tmp_path / "ran")))
+    done = terminal.run(mine, f"import diabetes {tmp_path / 'good.skops'}")
+    assert done.code == 0, done.output
+    assert "serve and smoke-test" in done.steps
+    first = mine.champion("diabetes")
+    for name, code in (("good.skops", 0), ("planted.pkl", 2), ("bad.skops", 3)):
+        done = terminal.run(mine, f"import diabetes {tmp_path / name}")
+        assert (done.code, mine.champion("diabetes")) == (code, first), done.output
+    assert not (tmp_path / "ran").exists()
+    sealed = read_manifest(release_folder(mine.state, "diabetes", first))["sealed"]
+    assert sealed["imported"] == file_digest(tmp_path / "good.skops")
+
+
+class Planted:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
 
 
 def test_monitoring_a_static_table(world, terminal):

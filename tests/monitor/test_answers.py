@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tasks.data.results import Asked
-from tasks.data.sources import locate
+from tasks.data.embedder import find_embedder
+from tasks.data.results import Asked, EmbedderFiles
 from tasks.evaluate.answering import score
 from tasks.foundation.errors import DataError
 from tasks.foundation.files import file_digest
@@ -79,8 +79,9 @@ def watch(rows: pd.DataFrame, release: Path, place: Path, known: bool = True) ->
     (asked if known else asked.assign(answer=None)).to_parquet(place / "asked.parquet")
     path = place / "asked.parquet"
     told = Asked(path=path, rows=len(rows), start=START, end=END, digest=file_digest(path))
-    embedder = locate(CONFIG.embedder, place)
-    signal = measure_answers(WINDOW, release, CONFIG, embedder, told, place / "predictions", place / "state")
+    signal = measure_answers(
+        WINDOW, release, CONFIG, find_embedder(CONFIG.embedder, place), told, place / "predictions", place / "state"
+    )
     return signal, decide(signal, CONFIG)
 
 
@@ -142,5 +143,6 @@ def test_dearer_answers_and_more_abstentions_alert(release: Path, tmp_path: Path
 def test_a_window_without_answers_is_told(release: Path, tmp_path: Path) -> None:
     """Nothing was predicted: the error says what to run."""
     told = Asked(path=tmp_path / "none.parquet", rows=0, start=None, end=None, digest="")
+    unread = EmbedderFiles(digest="", folder=tmp_path, files=())
     with pytest.raises(DataError, match="no predictions in this window"):
-        measure_answers(WINDOW, release, CONFIG, told.path, told, tmp_path / "predictions", tmp_path / "state")
+        measure_answers(WINDOW, release, CONFIG, unread, told, tmp_path / "predictions", tmp_path / "state")

@@ -90,6 +90,9 @@ def test_the_service_asks_the_server_elsewhere(folder, running, tmp_path):
             body = {"messages": [{"role": "user", "content": "Hello"}], "stream": True, "max_tokens": 4}
             answers = [client.post("/v1/chat/completions", json=body) for _ in range(6)]
             assert {answer.status_code for answer in answers} == {200}
+            refused = client.post("/v1/embeddings", json={"input": "Hello"})
+            assert refused.status_code == 404
+            assert "has no embedder" in refused.json()["error"]["message"]
             assert all(answer.text.rstrip().endswith("data: [DONE]") for answer in answers)
 
 

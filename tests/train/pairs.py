@@ -27,6 +27,7 @@ SCHEMA = {
     "required": ["function"],
     "additionalProperties": False,
 }
+AS_OF = datetime(2013, 4, 1, tzinfo=UTC)
 WORDINGS = {
     "find": ["Is there a flight from {a} to {b}?", "I need to get from {a} to {b}.", "Book me {a} to {b} please"],
     "status": ["Is {f} on time?", "How late is {f} today?", "Tell me about {f}, has it left?"],
@@ -84,23 +85,27 @@ def stages(**changes: Any) -> dict[str, Any]:
     return {"sft": {**short, **changes}}
 
 
+TALK = Talk(
+    prompt=Prompt(system=SYSTEM, baseline="{schema}"),
+    answer=Answer(json_schema=SCHEMA, abstain={"function": "none"}, stated=("origin", "destination", "flight")),
+    context=1024,
+)
+SERVING = Serving(answer_tokens=12)
+
+
 def tuned(state: Path, base: Base, pairs: Path, stages: dict[str, Any], **changes: Any) -> Candidate:
     """A candidate tuned in `state`; `changes` go to the tuning."""
     from tasks.train.tune import tune
 
     return tune(
         case="travel",
-        as_of=datetime(2013, 4, 1, tzinfo=UTC),
+        as_of=AS_OF,
         pairs=pairs,
         data_digest="0f.dir",
         base=base,
-        talk=Talk(
-            prompt=Prompt(system=SYSTEM, baseline="{schema}"),
-            answer=Answer(json_schema=SCHEMA, abstain={"function": "none"}, stated=("origin", "destination", "flight")),
-            context=1024,
-        ),
+        talk=TALK,
         tuning=Tuning.model_validate({"stages": stages, "threads": 1, **changes}),
-        serving=Serving(answer_tokens=12),
+        serving=SERVING,
         state=state,
         lineage={"commit": "none"},
     )

@@ -1,0 +1,56 @@
+"""Texts as vectors: a sentence-embedding model, in a folder as transformers saves it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BATCH = 64
+TOKENS = 256  # of a text that are read, as the usual models were trained to
+
+
+class Embedder:
+    """Opened once, since that takes seconds; for one thread at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
+
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        logging.disable_progress_bar()
+        try:
+            self._network: Any = AutoModel.from_pretrained(folder, use_safetensors=True, trust_remote_code=False).eval()
+        finally:
+            logging.enable_progress_bar()
+
+    @property
+    def size(self) -> int:
+        """Numbers in a vector."""
+        return int(self._network.config.hidden_size)
+
+    def tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has, with those that the model puts around it."""
+        return [len(ids) for ids in self._tokenizer(list(texts), verbose=False)["input_ids"]]
+
+    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors, one a text: the mean over its first tokens. Shape: texts x size, float32."""
+        import numpy as np
+        import torch
+
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # batches of like lengths pad little
+        found: list[Any] = [None] * len(texts)
+        with torch.inference_mode():
+            for start in range(0, len(order), BATCH):
+                some = order[start : start + BATCH]
+                read = self._tokenizer(
+                    [texts[i] for i in some], padding=True, truncation=True, max_length=TOKENS, return_tensors="pt"
+                )
+                said = read["attention_mask"][..., None]
+                mean = (self._network(**read).last_hidden_state * said).sum(1) / said.sum(1)
+                for i, vector in zip(some, torch.nn.functional.normalize(mean).numpy(), strict=True):
+                    found[i] = vector
+        return np.array(found)

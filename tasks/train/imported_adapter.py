@@ -1,0 +1,130 @@
+"""A LoRA adapter made elsewhere, in place of tuning: checked, merged, and kept as a candidate."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tasks.data.config import Talk
+from tasks.data.results import Base
+from tasks.foundation.config import digest_of
+from tasks.foundation.errors import DataError
+from tasks.foundation.files import file_digest, scratch, whole
+from tasks.foundation.tracking import Tracking, client_of, experiment, log, run
+from tasks.train.candidates import log_dataset, made_before, tags_of
+from tasks.train.config import Serving
+from tasks.train.imported import refused
+from tasks.train.language import ADAPTER, read_pairs
+from tasks.train.results import Candidate
+from tasks.train.tune import definitions_of, finish, quiet, weights_digest
+
+CONFIG = "adapter_config.json"
+# What may stand in a LoRA's configuration; the rest of peft's settings change the base, or load modules by name.
+LORA = (
+    *("peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern"),
+    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out"),
+)
+ABOUT = ("base_model_name_or_path", "revision", "peft_version", "inference_mode", "auto_mapping", "megatron_core")
+STARTS = (True, False, None, "gaussian")  # of init_lora_weights: others have changed the base
+
+
+def import_adapter(
+    case: str,
+    as_of: datetime,
+    path: Path,
+    pairs: Path,
+    data_digest: str,
+    base: Base,
+    talk: Talk,
+    serving: Serving,
+    threads: int,
+    state: Path,
+    lineage: Mapping[str, str],
+    tracking: Tracking | None = None,
+) -> Candidate:
+    """Merge and keep a LoRA adapter as a candidate, or give the one that the same adapter and inputs made before.
+
+    Raises: DataError when the adapter is a pickle, is damaged, or was made for another base.
+    """
+    settings = _settings(path, base)
+    digest = digest_of([file_digest(path / ADAPTER), file_digest(path / CONFIG)])
+    definitions = definitions_of(talk, base)
+    packages = [version(name) for name in ("torch", "transformers", "peft")]
+    code = [file_digest(each) for each in sorted(Path(__file__).parent.glob("*.py"))]
+    key = digest_of([case, data_digest, base.digest, definitions, serving.weights, digest, packages, code])
+    folder, place = state / "candidates" / case / key[:16], tracking or Tracking.under(state)
+    client = client_of(place)
+    if (found := made_before(folder, lambda made: weights_digest(made, base), client)) is not None:
+        return found.model_copy(update={"as_of": as_of, "folder": folder, "frame": pairs})
+    rows = len(read_pairs(pairs / "evaluation.parquet"))
+    tags = {**tags_of(case, as_of, data_digest, definitions, folder, lineage), "driftline.imported": digest}
+    experiment_id = experiment(client, place, case)
+    with (
+        quiet(threads),
+        run(client, experiment_id, key, f"import {case} {as_of:%Y-%m-%d %H:%M}", tags) as run_id,
+        whole(folder) as out,
+        scratch(state / "candidates") as work,
+    ):
+        told = {f"lora.{name}": settings[name] for name in ("r", "lora_alpha") if name in settings}
+        log(client, run_id, params={"imported": digest, "base": base.source, "base_digest": base.digest, **told})
+        log_dataset(client, run_id, case, data_digest, pairs, {"num_rows": rows})
+        adapter = Path(work) / "adapter"
+        adapter.mkdir()
+        shutil.copyfile(path / ADAPTER, adapter / ADAPTER)
+        (adapter / CONFIG).write_text(json.dumps(settings, indent=2, sort_keys=True), encoding="utf-8")
+        candidate = Candidate(
+            case=case,
+            as_of=as_of,
+            run_id=run_id,
+            folder=folder,
+            weights_digest="",
+            frame=pairs,
+            data_digest=data_digest,
+            definitions_digest=definitions,
+            columns=(),
+            train_rows=0,
+            holdout_rows=rows,
+            imported=digest,
+        )
+        return finish(candidate, client, experiment_id, tags, adapter, base, serving, out, Path(work))
+
+
+def _settings(path: Path, base: Base) -> dict[str, Any]:
+    """A LoRA's configuration, with nothing in it that is not known.
+
+    Raises: DataError.
+    """
+    files = sorted(each.name for each in path.iterdir()) if path.is_dir() else [path.name]
+    wanted = f"a folder with {ADAPTER} and {CONFIG}, as peft saves a LoRA"
+    if ADAPTER not in files or CONFIG not in files:
+        pickled = " A .bin is a pickle: reading it could run code." if any(n.endswith(".bin") for n in files) else ""
+        raise refused(f"There is no adapter that could be read.{pickled}", path, ", ".join(files), wanted)
+    try:
+        settings = dict(json.loads((path / CONFIG).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise refused("The adapter's configuration can't be read.", path / CONFIG, str(error), wanted) from error
+    named = str(settings.get("base_model_name_or_path"))
+    if named not in (base.source, base.source.partition("://")[2]):
+        raise DataError(
+            "The adapter was made for another base.",
+            where=f"{path / CONFIG}, base_model_name_or_path",
+            found=named,
+            allowed=base.source,
+            todo="Tune it on the case's base. If that is the same model by another name, write the case's name there.",
+        )
+    from peft import LoraConfig
+
+    usual = LoraConfig().to_dict()
+    others = {k: v for k, v in settings.items() if k not in (*LORA, *ABOUT) and v and v != usual.get(k)}
+    if settings.get("init_lora_weights") in STARTS:
+        others.pop("init_lora_weights", None)
+    if others or settings.get("peft_type") != "LORA":
+        found = ", ".join(f"{k}: {v}" for k, v in (others or {"peft_type": settings.get("peft_type")}).items())
+        raise refused("The adapter is no plain LoRA.", path / CONFIG, found[:300], ", ".join(LORA))
+    kept = {name: settings[name] for name in LORA if name in settings}
+    return kept | {"base_model_name_or_path": base.source, "inference_mode": True}

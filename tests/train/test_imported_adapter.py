@@ -1,0 +1,111 @@
+"""LoRA adapters made elsewhere: what is taken, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.data.results import Base
+from tasks.foundation.errors import DataError
+from tasks.foundation.tracking import Tracking, client_of
+from tasks.train.imported_adapter import import_adapter
+from tasks.train.results import Candidate
+from tests.train.pairs import AS_OF, SERVING, TALK, tiny_base, write_pairs
+
+pytestmark = pytest.mark.xdist_group("tuning")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    return tiny_base(tmp_path_factory.getbasetemp() / "tiny")
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("brought"))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, base: Base) -> Path:
+    """An adapter as peft itself saves one."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base.folder), config)
+    model.peft_config["default"].base_model_name_or_path = base.source.partition("://")[2]
+    model.save_pretrained(folder := tmp_path_factory.mktemp("adapter"))
+    return folder
+
+
+@pytest.fixture
+def adapter(made: Path, tmp_path: Path) -> Iterator[Path]:
+    """A copy, to be spoilt."""
+    return Path(shutil.copytree(made, tmp_path / "adapter"))
+
+
+def brought(state: Path, path: Path, base: Base, pairs: Path) -> Candidate:
+    return import_adapter("travel", AS_OF, path, pairs, "0f.dir", base, TALK, SERVING, 1, state, {"commit": "none"})
+
+
+def test_an_adapter_becomes_a_candidate_like_a_tuned_one(
+    state: Path, made: Path, adapter: Path, base: Base, pairs: Path
+) -> None:
+    """Merged, written as it is served, with a run and its lineage; the same adapter gives the same candidate."""
+    candidate = brought(state, adapter, base, pairs)
+    files = {str(path.relative_to(candidate.folder)) for path in candidate.folder.rglob("*") if path.is_file()}
+    assert files >= {"model.gguf", "model.f16.gguf", "adapter/adapter_model.safetensors", "adapter/adapter_config.json"}
+    assert (candidate.folder / "model.gguf").read_bytes()[:4] == b"GGUF"
+    client = client_of(Tracking.under(state))
+    run = client.get_run(candidate.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["driftline.imported"] == candidate.imported
+    assert run.outputs.model_outputs
+    assert brought(state, made, base, pairs) == candidate
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(settings | {"lora_alpha": 16}))
+    other = brought(state, adapter, base, pairs)
+    assert (other.weights_digest, other.imported) != (candidate.weights_digest, candidate.imported)
+    assert (other.folder / "model.gguf").read_bytes() != (candidate.folder / "model.gguf").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says", "found"),
+    [
+        ({"base_model_name_or_path": "someone/other-base"}, "made for another base", "someone/other-base"),
+        ({"peft_type": "IA3"}, "no plain LoRA", "IA3"),
+        ({"modules_to_save": ["lm_head"]}, "no plain LoRA", "modules_to_save"),
+        ({"megatron_config": {"a": 1}}, "no plain LoRA", "megatron_config"),
+        ({"init_lora_weights": "pissa"}, "no plain LoRA", "pissa"),
+        ({"use_dora": True}, "no plain LoRA", "use_dora"),
+        ({"target_modules": ["q_proj"]}, "can't be read", "v_proj"),
+        ({"r": 8}, "can't be read", "size mismatch"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_is_refused(
+    state: Path, adapter: Path, base: Base, pairs: Path, changes: dict[str, Any], says: str, found: str
+) -> None:
+    """For another base; of another kind, or with settings that change the base or load modules; not as it says."""
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(settings | changes))
+    before = sorted((state / "candidates").glob("*/*"))
+    with pytest.raises(DataError, match=says) as caught:
+        brought(state, adapter, base, pairs)
+    assert found in str(caught.value)
+    assert sorted((state / "candidates").glob("*/*")) == before
+
+
+def test_a_pickled_adapter_is_refused(state: Path, adapter: Path, base: Base, pairs: Path) -> None:
+    """A .bin is not read, and a folder that is none is told."""
+    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
+    for path in (adapter, adapter / "adapter_model.bin"):
+        with pytest.raises(DataError, match="is a pickle") as caught:
+            brought(state, path, base, pairs)
+        assert "adapter_model.bin" in caught.value.found
