@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from tasks.foundation.settings import Settings
 from tasks.foundation.task import stage
 from tasks.gateway.config import Plan
@@ -20,6 +22,7 @@ def send_traffic(release: Release, plan: Plan | None, settings: Settings) -> boo
 def retire_others(release: Release, settings: Settings) -> list[str]:
     """Stop the case's releases that have no share of the traffic and are not kept to roll back to."""
     from tasks.gateway.history import warm
+    from tasks.gateway.memory import EVERY
     from tasks.gateway.rollout import follow_stack
     from tasks.gateway.store import Store
     from tasks.serve import stack
@@ -27,7 +30,9 @@ def retire_others(release: Release, settings: Settings) -> list[str]:
     if not stack.runs(settings):
         return []
     store = Store(settings)
-    stopped = stack.retire(settings, release.case, warm(store, release.case, settings.gateway_warm))
+    keep = warm(store, release.case, settings.gateway_warm)
+    time.sleep(2 * EVERY)  # by then no gateway sends anybody to the others
+    stopped = stack.retire(settings, release.case, keep)
     follow_stack(store, settings)
     store.close()
     return stopped
