@@ -18,7 +18,7 @@ from tests.end_to_end.terminal import World
 from tests.end_to_end.test_bad_input import half_written, refused
 from tests.language import tiny_checkpoint
 
-pytestmark = pytest.mark.xdist_group("language")
+pytestmark = pytest.mark.xdist_group("end_to_end")
 
 CASE = """
 kind: llm

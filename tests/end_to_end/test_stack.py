@@ -13,7 +13,7 @@ from tasks.release.registry import champion
 from tests.end_to_end.small import change_case, make_case
 from tests.end_to_end.terminal import Terminal, World
 
-pytestmark = pytest.mark.xdist_group("kill")
+pytestmark = pytest.mark.xdist_group("end_to_end")
 
 
 @pytest.fixture
