@@ -93,7 +93,8 @@ def asking(settings: Settings, key: str = "") -> Iterator[httpx.Client]:
 @contextmanager
 def gateway(settings: Settings, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """One more process of the gateway, on a port of its own."""
-    variables = {"DRIFTLINE_STATE": str(settings.state), "DRIFTLINE_GATEWAY_STORE": settings.gateway_store}
+    own = {"STATE": settings.state, "GATEWAY_STORE": settings.gateway_store, "GATEWAY_LIMITS": settings.gateway_limits}
+    variables = {f"DRIFTLINE_{name}": str(value) for name, value in own.items()}
     with log.open("ab") as output:
         process = subprocess.Popen(
             ending_with_starter([sys.executable, "-m", "tasks.gateway.program", str(port)]),
