@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pwd
@@ -11,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 
@@ -23,12 +25,14 @@ from tasks.gateway import history, rollout
 from tasks.gateway.config import Plan
 from tasks.gateway.costs import costs
 from tasks.gateway.keys import create, limit_team, revoke
+from tasks.gateway.ledger import Ledger
 from tasks.gateway.plan import advance, begin
 from tasks.gateway.store import Store, ledger, purses
 from tasks.release.config import NANO
 from tasks.release.process import ending_with_starter, free_port
 from tasks.release.results import Release
 from tests.gateway.small import asking, gateway, same_releases
+from tests.gateway.test_ledger import call_of
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("gateway")
@@ -162,6 +166,25 @@ def test_routes_keys_and_ledger_are_one(two, own, table, other, body):
     assert len({entry["worker"] for entry in entries}) == 2
     for by in ("team", "case", "release", "day"):
         assert sum(row["calls"] for row in costs(own, by)) == len(entries)
+
+
+def test_two_ledgers_never_wait_for_each_other(two, own):
+    """Entries for the same purses in opposite order, again and again: Postgres has to end no transaction."""
+    owners = [f"key:{create(own, 'many', ['predict'], None, None, 1)[0]}" for _ in range(20)]
+
+    async def enter(books: Ledger, order: list[str]) -> None:
+        for _ in range(10):
+            calls = [call_of(own) for _ in order]
+            for call, owner in zip(calls, order, strict=True):
+                call.key = replace(call.key, purses=(owner,))
+            await asyncio.gather(*map(books.open, calls))
+
+    def work(name: str, order: list[str]) -> None:
+        with closing(Store(two[0])) as store, closing(Ledger(store, name)) as books:
+            asyncio.run(enter(books, order))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, ("up", "down"), (owners, owners[::-1])))
 
 
 def test_a_hundred_calls_at_both_stay_within_the_budget(two, own):
