@@ -74,6 +74,7 @@ def main() -> None:
     seconds = 4 if options.quick else 15
     with tempfile.TemporaryDirectory() as folder:
         table(report, Path(folder), seconds)
+    with tempfile.TemporaryDirectory() as folder:
         chat(report, Path(folder), 1 if options.quick else 3)
     report.finish(("bentoml", "fastapi", "mlflow", "uvicorn", "xllamacpp"), options.json)
 
@@ -207,25 +208,26 @@ def streams(url: str, key: str, release: Release, concurrent: int, number: int) 
 
 
 @contextlib.contextmanager
-def at_gateway(folder: Path, release: Release) -> Iterator[str]:
-    """A stack of the gateway and this release alone, in a state folder of its own."""
+def at_gateway(folder: Path, *releases: Release) -> Iterator[str]:
+    """A stack of the gateway and these releases alone, in a state folder of its own, which is `folder`/state."""
     from tasks.gateway.rollout import follow_stack, know, promote
     from tasks.gateway.store import Store
     from tasks.release.seal import read_manifest
     from tasks.serve import stack
 
-    state, elsewhere = folder / release.case, "http://127.0.0.1:9"
+    state, elsewhere = folder / "state", "http://127.0.0.1:9"
     state.mkdir()
     (state / "bentoml").symlink_to(settings().state / "bentoml")
     given: dict[str, Any] = {"gateway_port": free_port(), "threads": settings().threads}
     own = Settings(state=state, prefect_url=elsewhere, tracking_url=elsewhere, gateway_store="", **given)
     try:
         stack.up(own)
-        stack.serve_release(own, release)
         store = Store(own)
-        know(store, read_manifest(release.folder))
-        follow_stack(store, own)
-        promote(store, release.case, release.digest, "for the benchmark")
+        for release in releases:
+            stack.serve_release(own, release)
+            know(store, read_manifest(release.folder))
+            follow_stack(store, own)
+            promote(store, release.case, release.digest, "for the benchmark")
         time.sleep(1)
         yield f"http://127.0.0.1:{own.gateway_port}"
     finally:

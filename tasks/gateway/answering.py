@@ -19,7 +19,7 @@ from tasks.gateway.figures import Figures
 from tasks.gateway.forward import Forward, Reply
 from tasks.gateway.keys import Key
 from tasks.gateway.policy import Policy
-from tasks.gateway.refusal import Refusal
+from tasks.gateway.refusal import Refusal, refusal_of_release
 from tasks.gateway.routing import Rollout
 from tasks.gateway.shadow import Shadows
 from tasks.gateway.streamed import Streamed
@@ -50,7 +50,12 @@ class Answering:
     async def complete(
         self, interface: str, key: Key, rollout: Rollout, asked: Mapping[str, Any], entity: str
     ) -> Response:
-        """OpenAI's body to OpenAI's answer."""
+        """OpenAI's body to OpenAI's answer.
+
+        Raises: Refusal.
+        """
+        if not isinstance(asked.get("stream"), bool | None):  # a release may take "yes" for true
+            raise Refusal(400, "stream is true or false.", param="stream")
         entity = str(asked.get("user") or entity)
         share = rollout.assign(entity or key.id)
         call = Call(interface, key, share, entity, orjson.dumps(asked)[:LOGGED])
@@ -84,9 +89,12 @@ class Answering:
             reply = await self._forward.ask(call, PATHS[call.interface], body)
             if reply.status >= 500:
                 raise broken(call, reply)
-            if call.is_language and reply.status < 400:
-                call.used(orjson.loads(reply.body).get("usage") or {})
-            answered = await self._policy.after(call, reply.body)
+            said = reply.body
+            if reply.status >= 400:
+                said = refusal_of_release(call.share.route.tag, reply.status, said)
+            elif call.is_language:
+                call.used(orjson.loads(said).get("usage") or {})
+            answered = await self._policy.after(call, said)
             if not call.is_language:
                 call.classes = classes_of(answered)
         except BaseException as error:
@@ -112,7 +120,8 @@ class Answering:
                     if opened.status >= 500:
                         raise broken(call, opened)
                     state, status = REFUSED, opened.status
-                    last = Response(opened.body, opened.status, headers_of(call), "application/json")
+                    told = refusal_of_release(call.share.route.tag, opened.status, opened.body)
+                    last = Response(told, opened.status, headers_of(call), "application/json")
                 else:
                     self._figures.began(call, time.perf_counter() - call.began)
                     async with aclosing(whole_events(*opened)) as source:

@@ -14,23 +14,32 @@ from tasks.gateway.store import Store, feedback, ledger, now, predictions
 
 LIKED = 0.5  # the score from which on an answer is accepted
 
+SAYS = ("label", "score", "thumbs", "corrected", "preferred")
+
 
 class Feedback(BaseModel):
     """At least one of them."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"label": 1}, {"thumbs": "up"}]})
+    model_config = ConfigDict(
+        extra="forbid",
+        allow_inf_nan=False,
+        json_schema_extra={
+            "examples": [{"label": 1}, {"thumbs": "up"}],
+            "anyOf": [{"required": [name]} for name in SAYS],
+        },
+    )
 
     example_id: str | None = Field(None, max_length=200, description="Which row of a request is meant.")
     label: bool | int | float | str | None = Field(None, description="What turned out to be true.")
-    score: float | None = Field(None, ge=0, le=1, allow_inf_nan=False, description="How good it was.")
+    score: float | None = Field(None, ge=0, le=1, strict=True, description="How good it was.")
     thumbs: Literal["up", "down"] | None = None
     corrected: str | None = Field(None, max_length=20_000, description="The answer that it should have been.")
     preferred: str | None = Field(None, max_length=40, description="Request id of the better one of two answers.")
 
     @model_validator(mode="after")
     def _says_something(self) -> Feedback:
-        if not self.model_fields_set - {"example_id"}:
-            raise ValueError("say one of label, score, thumbs, corrected, preferred")
+        if all(getattr(self, name) is None for name in SAYS):
+            raise ValueError(f"say one of {', '.join(SAYS)}")
         return self
 
 
@@ -86,7 +95,8 @@ def give(store: Store, key: Key, request_id: str, said: Feedback) -> dict[str, A
     )
     for id_ in filter(None, (request_id, said.preferred)):
         with store.reading() as of:
-            call = of.execute(asked.where(ledger.c.id == id_)).first()
+            # else the database fails
+            call = of.execute(asked.where(ledger.c.id == id_)).first() if id_.isprintable() else None
         if call is None or (call.team != key.team and key is not LOCAL):
             raise Refusal(404, f"There is no request {id_!r} of this team.", code="request_not_found")
         if id_ == request_id:

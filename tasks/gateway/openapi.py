@@ -5,30 +5,12 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from tasks.foundation.talk import ROLES, USER, turn
+from tasks.foundation.talk import USER, turn
 from tasks.gateway.feedback import Feedback
+from tasks.gateway.streamed import EVENTS
+from tasks.serve.chat import Chat
 
 TEXT = {"type": "string"}
-MESSAGE = {
-    "type": "object",
-    "required": ["role", "content"],
-    "properties": {"role": {"enum": list(ROLES)}, "content": TEXT},
-}
-CHAT = {
-    "type": "object",
-    "required": ["model", "messages"],
-    "properties": {
-        "model": {**TEXT, "description": "A case, or CASE:DIGEST for one release of it."},
-        "messages": {"type": "array", "minItems": 1, "items": MESSAGE},
-        "stream": {"type": "boolean"},
-        "max_tokens": {"type": "integer", "minimum": 1},
-        "temperature": {"type": "number", "minimum": 0, "maximum": 2},
-        "seed": {"type": "integer"},
-        "stop": {"anyOf": [TEXT, {"type": "array", "items": TEXT}]},
-        "response_format": {"type": "object"},
-        "user": {**TEXT, "description": "Whoever has the same one gets the same release of a rollout."},
-    },
-}
 EMBEDDINGS = {
     "type": "object",
     "required": ["model", "input"],
@@ -96,12 +78,15 @@ def document() -> dict[str, Any]:
     rows = {"rows": [{"example_id": "one", "carrier": "UA"}]}
     hello = {"model": "CASE", "messages": [turn(USER, "Hello")]}
     words = {"model": "CASE", "input": ["Where is my parcel?", "It has not arrived."]}
+    asked, shared = _chat()
+    chat = _post("Chat, as OpenAI's", asked, hello, {"type": "object"}, [entity])
+    chat["post"]["responses"]["200"]["content"][EVENTS] = {"schema": {}}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Driftline gateway", "version": "1"},
         "paths": {
             "/v1/predict/{case}": _post("Predict rows", ROWS, rows, PREDICTIONS, [case, entity]),
-            "/v1/chat/completions": _post("Chat, as OpenAI's", CHAT, hello, {"type": "object"}, [entity]),
+            "/v1/chat/completions": chat,
             "/v1/embeddings": _post("Embeddings, as OpenAI's", EMBEDDINGS, words, VECTORS, [entity]),
             "/v1/models": _get("Language models", guarded=True),
             "/v1/feedback/{request_id}": _post(
@@ -116,8 +101,18 @@ def document() -> dict[str, Any]:
             "/readyz": _get("Can it answer? Who may ask?"),
             "/metrics": _get("Prometheus's figures", kind="text/plain"),
         },
-        "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+        "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}, "schemas": shared},
     }
+
+
+def _chat() -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a release takes, and what it refers to; the gateway needs the model's name, and reads the user."""
+    asked = Chat.model_json_schema(ref_template="#/components/schemas/{model}")
+    shared = asked.pop("$defs")
+    asked["required"] = ["model", "messages"]
+    asked["properties"]["model"] = {**TEXT, "description": "A case, or CASE:DIGEST for one release of it."}
+    asked["properties"]["user"]["description"] = "Whoever has the same one gets the same release of a rollout."
+    return asked, shared
 
 
 def _post(

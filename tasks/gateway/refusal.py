@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
 from tasks.foundation.errors import DriftlineError
 
 KINDS = {
@@ -35,3 +37,16 @@ class Refusal(DriftlineError):
     @property
     def headers(self) -> dict[str, str]:
         return {} if self.wait is None else {"retry-after": str(max(1, round(self.wait)))}
+
+
+def refusal_of_release(tag: str, status: int, body: bytes) -> bytes:
+    """A release's refusal in OpenAI's form; what else it says stays, such as which rows are wrong."""
+    try:
+        said = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        said = None
+    if not isinstance(said, dict):
+        return orjson.dumps(Refusal(status, f"{tag} does not take that: {status}.").body)
+    if isinstance(said.get("error"), dict):
+        return body
+    return orjson.dumps(said | Refusal(status, str(said.get("error", status))).body)

@@ -178,7 +178,10 @@ class Store:
             event.listen(self.engine, "connect", _make_fast)
             event.listen(self.engine, "begin", _lock_at_once)
         with telling(url.render_as_string()), lock(settings.state / "gateway" / "making.lock", "The tables", wait=True):
-            tables.create_all(self.engine)
+            try:
+                tables.create_all(self.engine)
+            except SQLAlchemyError:
+                tables.create_all(self.engine)  # a gateway on another machine made them meanwhile
             try:
                 with self.writing() as to:
                     to.execute(insert(version).values(only=1, number=0))
@@ -192,8 +195,11 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """One transaction: all of it or nothing."""
+        """One transaction, all of it or nothing, one after the other: SQLite knows no other way, elsewhere a row's lock
+        keeps two gateways' entries for the same purses from waiting for each other.
+        """
         with self.engine.begin() as connection:
+            connection.execute(select(version.c.only).with_for_update())
             yield connection
 
     @contextmanager

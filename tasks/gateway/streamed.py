@@ -9,13 +9,14 @@ from contextlib import aclosing
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+EVENTS = "text/event-stream"
 SLOW = 30.0  # seconds that a client may take to take a piece
 
 
 class Streamed(Response):
     """Server-sent events."""
 
-    media_type = "text/event-stream"
+    media_type = EVENTS
 
     def __init__(self, first: bytes, source: AsyncGenerator[bytes], headers: Mapping[str, str]) -> None:
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no", **headers})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def send_traffic(release: Release, plan: Plan | None, settings: Settings) -> boo
 def retire_others(release: Release, settings: Settings) -> list[str]:
     """Stop the case's releases that have no share of the traffic and are not kept to roll back to."""
     from tasks.gateway.history import warm
+    from tasks.gateway.memory import EVERY
     from tasks.gateway.rollout import follow_stack
     from tasks.gateway.store import Store
     from tasks.serve import stack
@@ -47,7 +49,9 @@ def retire_others(release: Release, settings: Settings) -> list[str]:
     if not stack.runs(settings):
         return []
     store = Store(settings)
-    stopped = stack.retire(settings, release.case, warm(store, release.case, settings.gateway_warm))
+    keep = warm(store, release.case, settings.gateway_warm)
+    time.sleep(2 * EVERY)  # by then no gateway sends anybody to the others
+    stopped = stack.retire(settings, release.case, keep)
     follow_stack(store, settings)
     store.close()
     return stopped

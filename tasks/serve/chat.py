@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.foundation.engine import PATIENCE, Engine, engine
 from tasks.foundation.errors import DriftlineError
@@ -58,6 +58,12 @@ class Chat(BaseModel):
     ignore_eos: bool = Field(False, description="Go on until max_tokens: for load tests. Both engines know it.")
     user: str | None = None
     n: Literal[1] = 1
+
+    @model_validator(mode="after")
+    def _can_go_on(self) -> Chat:
+        if self.ignore_eos and (self.response_format or {}).get("type") != "text":
+            raise ValueError('ignore_eos needs the response_format {"type": "text"}: JSON by a schema has an end')
+        return self
 
 
 Asked = TypeVar("Asked", Chat, Wanted)

