@@ -129,7 +129,7 @@ def test_two_gateways_agree_and_a_killed_one_comes_back_with_the_same_routes(
     """Both follow a change within 2 s; kill -9 loses no route."""
     port = free_port()
     second = settings.model_copy(update={"gateway_port": port})
-    with gateway(settings, port, tmp_path / "log"), asking(settings) as a, asking(second) as b:
+    with gateway(settings, port, tmp_path / "log") as process, asking(settings) as a, asking(second) as b:
         rollout.promote(store, "small", other.digest, "a test")
         assert wait_for(lambda: answered_by(a, body) == answered_by(b, body) == other.digest, 2)
         rollout.rollback(store, "small", table.digest, "a test")
@@ -139,7 +139,6 @@ def test_two_gateways_agree_and_a_killed_one_comes_back_with_the_same_routes(
         people = [f"person {i}" for i in range(40)]
         assert [answered_by(a, body, p) for p in people] == [answered_by(b, body, p) for p in people]
         before = [answered_by(b, body, p) for p in people]
-    with gateway(settings, port, tmp_path / "log") as process, asking(second) as b:
         process.kill()
     with gateway(settings, port, tmp_path / "log"), asking(second) as b:
         assert [answered_by(b, body, p) for p in people] == before
