@@ -87,6 +87,6 @@ def test_the_champion_serves_until_another_one_has_taken_over(up, terminal):
     assert "rollback" in shown
     assert digest[:12] in shown
     spent = json.loads(terminal.run(up, "costs --by release --json").output)
-    assert {row["release"] for row in spent} == {digest, later}
+    assert {row["release"] for row in spent} == {digest, later, "training"}, "training was for no release yet"
     assert terminal.run(up, "keys create --team home --budget 1").code == 0
     assert "home" in terminal.run(up, "keys list").output
