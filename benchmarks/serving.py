@@ -20,10 +20,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from benchmarks.generate import SUBJECTS, hear, together
 from benchmarks.table import Report, arguments, in_own_process
 from tasks.foundation.settings import ROOT, Settings, apply_environment, settings
 from tasks.release.process import ending_with_starter, free_port, wait_until_ready
@@ -43,7 +45,7 @@ REQUIRED = {
     "predictions_that_differ": "0",
 }
 ALONE = {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "2000"}
-ASKED = {"response_format": {"type": "text"}, "max_tokens": 48}
+LENGTH = 64  # tokens of an answer
 
 FASTAPI = """
 import sys, pandas as pd, uvicorn
@@ -75,7 +77,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         table(report, Path(folder), seconds)
     with tempfile.TemporaryDirectory() as folder:
-        chat(report, Path(folder), 1 if options.quick else 3)
+        chat(report, Path(folder), 2 if options.quick else 8)
     report.finish(("bentoml", "fastapi", "mlflow", "uvicorn", "xllamacpp"), options.json)
 
 
@@ -128,14 +130,18 @@ def chat(report: Report, folder: Path, rounds: int) -> None:
         engine(release.model, threads=settings().threads, slots=slots, context=context) as bare,
         at_gateway(folder, release) as gateway,
     ):
-        servers = {"engine": (bare.address, bare.key), "gateway": (gateway, "")}
+        servers: dict[str, tuple[str, str, str | None]] = {
+            "engine": (bare.address, bare.key, None),
+            "gateway": (gateway, "", CHAT),
+        }
         for number in range(rounds + 1):
             for concurrent in (1, 8):
-                for name, (address, key) in servers.items():
-                    one = streams(f"{address}/v1/chat/completions", key, release, concurrent, number)
+                order = list(servers) if number % 2 else list(servers)[::-1]
+                for name in order:
+                    one = streams(*servers[name], concurrent, number)
                     if number:  # the first round warms
                         found.setdefault((name, concurrent), []).append(one)
-        cached = [_timed_answer(gateway, release) for _ in range(20)][1:]
+        hits = cached(gateway, 50)
     middle = {
         which: {name: statistics.median(one[name] for one in rows) for name in rows[0]} for which, rows in found.items()
     }
@@ -145,7 +151,7 @@ def chat(report: Report, folder: Path, rounds: int) -> None:
         ratio = middle["gateway", concurrent]["tokens"] / middle["engine", concurrent]["tokens"]
         report.figure(f"chat_tokens_over_engine_{concurrent}", ratio)
     report.figure("chat_added_ttft_ms", middle["gateway", 1]["ttft"] - middle["engine", 1]["ttft"])
-    report.figure("chat_cached_ms", statistics.median(cached))
+    report.figure("chat_cached_ms", statistics.median(hits))
 
 
 async def load(url: str, body: Any, connections: int, seconds: float) -> dict[str, float]:
@@ -177,34 +183,37 @@ async def load(url: str, body: Any, connections: int, seconds: float) -> dict[st
     return {"rps": len(taken) / (time.perf_counter() - begun), "p50": p50, "p99": p99}
 
 
-def streams(url: str, key: str, release: Release, concurrent: int, number: int) -> dict[str, float]:
-    """Tokens a second of so many streams at once, and milliseconds to the first token."""
-    import httpx
-
-    examples = json.loads((release.folder / "golden.json").read_text(encoding="utf-8"))
-    headers = {"authorization": f"Bearer {key}"} if key else {}
-
-    def one(place: int) -> tuple[int, float]:
-        messages = examples[(place + number) % len(examples)]["messages"]
-        body = {"model": CHAT, "messages": messages, "stream": True, "temperature": 0.7, **ASKED}
-        begun, first, tokens = time.perf_counter(), 0.0, 0
-        with httpx.stream("POST", url, json=body, headers=headers, timeout=120, trust_env=False) as answer:
-            for line in answer.iter_lines():
-                if '"content":"' in line.replace(" ", ""):
-                    tokens += 1
-                    first = first or time.perf_counter() - begun
-        return tokens, 1000 * first
-
+def streams(address: str, key: str, model: str | None, concurrent: int, number: int) -> dict[str, float]:
+    """Tokens a second of so many streams at once, of one length, and milliseconds to the first token."""
+    told = [f"{number}.{place}: tell me a long story about {subject}." for place, subject in enumerate(SUBJECTS)]
     begun = time.perf_counter()
-    with ThreadPoolExecutor(concurrent) as pool:
-        found = list(pool.map(one, range(concurrent)))
+    if concurrent == 1:
+        heard = [hear(address, key, text, LENGTH, model) for text in told[:3]]
+    else:
+        heard = together(address, key, told[:concurrent], LENGTH, model)
     seconds = time.perf_counter() - begun
-    firsts = [first for _, first in found]
+    firsts = [1000 * each.first for each in heard]
     return {
-        "tokens": sum(tokens for tokens, _ in found) / seconds,
+        "tokens": sum(each.tokens for each in heard) / seconds,
         "ttft": statistics.median(firsts),
         "slowest": max(firsts),
     }
+
+
+def cached(address: str, times: int) -> list[float]:
+    """Milliseconds of the same question again, over a kept connection; the first one, which is answered, left out."""
+    body = {"model": CHAT, "messages": [{"role": "user", "content": "Hello"}], "temperature": 0, "max_tokens": 8}
+    connection, taken = HTTPConnection(urlsplit(address).netloc, timeout=300), []
+    for _ in range(times + 1):
+        begun = time.perf_counter()
+        connection.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json"})
+        response = connection.getresponse()
+        response.read()
+        taken.append(1000 * (time.perf_counter() - begun))
+    if response.headers["x-driftline-cache"] != "hit":
+        raise RuntimeError("the answer did not come from the cache")
+    connection.close()
+    return taken[1:]
 
 
 @contextlib.contextmanager
@@ -260,7 +269,8 @@ def mlflow(folder: Path, release: Release) -> contextlib.AbstractContextManager[
 @contextlib.contextmanager
 def running(command: list[str], port: int, folder: Path, more: Mapping[str, str] | None = None) -> Iterator[str]:
     log = folder / f"{port}.log"
-    environment = {**os.environ, **ALONE, "PYTHONPATH": str(ROOT), **(more or {})}
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))  # where MLflow looks for uvicorn
+    environment = {**os.environ, **ALONE, "PATH": path, "PYTHONPATH": str(ROOT), **(more or {})}
     with log.open("wb") as output:
         process = subprocess.Popen(
             ending_with_starter(command), env=environment, stdout=output, stderr=output, start_new_session=True
@@ -270,7 +280,8 @@ def running(command: list[str], port: int, folder: Path, more: Mapping[str, str]
         wait_until_ready(f"{address}/ping", command[2], log, 180, lambda: process.poll() is None)
         yield address
     finally:
-        os.killpg(process.pid, signal.SIGTERM)  # and what it started
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)  # and what it started
         process.wait(20)
 
 
@@ -288,14 +299,6 @@ def _post(url: str, body: Any) -> bytes:
     import httpx
 
     return httpx.post(url, json=body, timeout=60, trust_env=False).raise_for_status().content
-
-
-def _timed_answer(address: str, release: Release) -> float:
-    examples = json.loads((release.folder / "golden.json").read_text(encoding="utf-8"))
-    body = {"model": CHAT, "messages": examples[0]["messages"], "temperature": 0, **ASKED}
-    begun = time.perf_counter()
-    _post(f"{address}/v1/chat/completions", body)
-    return 1000 * (time.perf_counter() - begun)
 
 
 if __name__ == "__main__":

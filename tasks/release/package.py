@@ -23,7 +23,7 @@ MODEL = {"tabular": "model.skops", "llm": "model.gguf"}
 ONLINE = ("tasks.features.online", "tasks.features.online_store", "tasks.features.offline_store")  # Feast names two
 DIRECT = {
     "tabular": ("bentoml", "numpy", "pydantic", "scikit-learn", "scipy", "skops"),
-    "llm": ("bentoml", "httpx", "pydantic", "xllamacpp"),
+    "llm": ("aiohttp", "bentoml", "httpx", "pydantic", "xllamacpp"),
 }
 LANGUAGE = ("system.txt", "schema.json")
 EMBEDDING = ("numpy", "torch", "transformers")

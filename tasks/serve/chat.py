@@ -113,8 +113,8 @@ class Release:
 
 def make_service(folder: Path) -> Service[Any]:
     """Make the BentoML service of the release in `folder`, which holds its manifest, weights, prompt and schema."""
+    import aiohttp  # not httpx, whose work for each token the engine's threads would lack
     import bentoml
-    import httpx
     from starlette.applications import Starlette
     from starlette.responses import JSONResponse, Response, StreamingResponse
     from starlette.routing import Route
@@ -122,7 +122,8 @@ def make_service(folder: Path) -> Service[Any]:
     release = Release(folder)
     headers = {RELEASE_HEADER: release.digest}
     about = {"release": release.digest, "case": release.case, "as_of": release.as_of}
-    served: list[httpx.AsyncClient] = []  # one, once the engine is up
+    running: list[Engine | Elsewhere] = []  # one, once it is up
+    asking: list[aiohttp.ClientSession] = []  # one, once somebody asks
     embeddings = Embeddings(release.embedder) if release.embedder else None
 
     def refuse(status: int, message: str, kind: str, param: str | None = None) -> Response:
@@ -158,26 +159,35 @@ def make_service(folder: Path) -> Service[Any]:
         chat = await read(http, Chat)
         if isinstance(chat, Response):
             return chat
-        question = served[0].build_request("POST", "/v1/chat/completions", json=release.request(chat))
         try:
-            answer = await served[0].send(question, stream=True)
-        except httpx.TransportError as error:
+            answer = await session().post(f"{running[0].address}/v1/chat/completions", json=release.request(chat))
+            if chat.stream and answer.ok:
+                return StreamingResponse(flowing(answer), media_type="text/event-stream", headers=headers)
+            async with answer:
+                told = await answer.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
             return refuse(503, f"The engine does not answer: {type(error).__name__}.", "server_error")
-        if chat.stream and answer.is_success:
-            return StreamingResponse(flowing(answer), media_type="text/event-stream", headers=headers)
-        told = await answer.aread()
-        await answer.aclose()
-        if not answer.is_success:
-            kind = "invalid_request_error" if answer.status_code == 400 else "server_error"
-            return refuse(400 if answer.status_code == 400 else 503, why(told), kind)
+        if not answer.ok:
+            kind = "invalid_request_error" if answer.status == 400 else "server_error"
+            return refuse(400 if answer.status == 400 else 503, why(told), kind)
         return JSONResponse({**json.loads(told), "release": release.digest}, headers=headers)
 
-    async def flowing(answer: httpx.Response) -> AsyncIterator[bytes]:
+    async def flowing(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         try:
-            async for piece in answer.aiter_bytes():
+            async for piece in answer.content.iter_any():
                 yield piece
         finally:  # a client that hangs up ends the engine's work, too
-            await answer.aclose()
+            answer.close()
+
+    def session() -> aiohttp.ClientSession:
+        if not asking:
+            key = {"Authorization": f"Bearer {running[0].key}"} if running[0].key else {}
+            wait = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=PATIENCE)
+            # a connection of its own for each request: llama.cpp closes it after a stream, and who is quick to use it
+            # again would be told that the engine does not answer
+            fresh = aiohttp.TCPConnector(limit=0, force_close=True)
+            asking.append(aiohttp.ClientSession(headers=key, timeout=wait, connector=fresh, trust_env=False))
+        return asking[0]
 
     async def models(_: HttpRequest) -> Response:
         listed = {"id": release.tag, "object": "model", "owned_by": "driftline", "created": 0}
@@ -189,19 +199,13 @@ def make_service(folder: Path) -> Service[Any]:
     class Predictor:
         def __init__(self) -> None:
             self.stack = ExitStack()
-            running = self.stack.enter_context(release.start())
-            check_golden(running, release.golden[:CHECKED])
-            key = {"Authorization": f"Bearer {running.key}"} if running.key else {}
-            wait = httpx.Timeout(PATIENCE, connect=10)
-            # a connection of its own for each request: llama.cpp closes it after a stream, and who is quick to use it
-            # again would be told that the engine does not answer
-            fresh = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-            served.append(
-                httpx.AsyncClient(base_url=running.address, headers=key, timeout=wait, trust_env=False, limits=fresh)
-            )
+            running.append(self.stack.enter_context(release.start()))
+            check_golden(running[0], release.golden[:CHECKED])
 
         @bentoml.on_shutdown
-        def stop(self) -> None:
+        async def stop(self) -> None:
+            for each in asking:
+                await each.close()
             self.stack.close()
 
         @bentoml.api(route="/release")
