@@ -178,18 +178,20 @@ def scores(gguf: Path, serving: Serving, path: Path) -> Path:
     return path
 
 
-def together(address: str, key: str, told: Sequence[str], length: int, model: str | None = None) -> list[Heard]:
+def together(
+    address: str, key: str, told: Sequence[str], length: int, model: str | None = None, system: str = SYSTEM
+) -> list[Heard]:
     """Ask all at once."""
     with ThreadPoolExecutor(len(told)) as pool:
-        return list(pool.map(lambda text: hear(address, key, text, length, model), told))
+        return list(pool.map(lambda text: hear(address, key, text, length, model, system), told))
 
 
-def hear(address: str, key: str, text: str, length: int, model: str | None = None) -> Heard:
+def hear(address: str, key: str, text: str, length: int, model: str | None = None, system: str = SYSTEM) -> Heard:
     """Ask a server in OpenAI's form for a free answer, and time its stream; a client that costs little itself.
 
     Raises: RuntimeError when it refuses, or the answer has another length.
     """
-    messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": text}]
     body: dict[str, Any] = {"messages": messages, "max_tokens": length, "temperature": 0, "stream": True}
     body |= {"response_format": {"type": "text"}, "ignore_eos": True, "stream_options": {"include_usage": True}}
     body |= {"model": model} if model else {}

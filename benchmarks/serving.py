@@ -124,6 +124,7 @@ def chat(report: Report, folder: Path, rounds: int) -> None:
     from tasks.release.seal import read_manifest
 
     sealed = read_manifest(release.folder)["sealed"]
+    system = (release.folder / "system.txt").read_text(encoding="utf-8")  # the release's own: both read the same prompt
     slots, context = sealed["serving"]["slots"], sealed["context"]
     found: dict[tuple[str, int], list[dict[str, float]]] = {}
     with (
@@ -138,7 +139,7 @@ def chat(report: Report, folder: Path, rounds: int) -> None:
             for concurrent in (1, 8):
                 order = list(servers) if number % 2 else list(servers)[::-1]
                 for name in order:
-                    one = streams(*servers[name], concurrent, number)
+                    one = streams(*servers[name], system, concurrent, number)
                     if number:  # the first round warms
                         found.setdefault((name, concurrent), []).append(one)
         hits = cached(gateway, 50)
@@ -183,14 +184,14 @@ async def load(url: str, body: Any, connections: int, seconds: float) -> dict[st
     return {"rps": len(taken) / (time.perf_counter() - begun), "p50": p50, "p99": p99}
 
 
-def streams(address: str, key: str, model: str | None, concurrent: int, number: int) -> dict[str, float]:
+def streams(address: str, key: str, model: str | None, system: str, concurrent: int, number: int) -> dict[str, float]:
     """Tokens a second of so many streams at once, of one length, and milliseconds to the first token."""
-    told = [f"{number}.{place}: tell me a long story about {subject}." for place, subject in enumerate(SUBJECTS)]
+    told = [f"{concurrent}.{number}.{place}: a long story about {subject}." for place, subject in enumerate(SUBJECTS)]
     begun = time.perf_counter()
     if concurrent == 1:
-        heard = [hear(address, key, text, LENGTH, model) for text in told[:3]]
+        heard = [hear(address, key, text, LENGTH, model, system) for text in told[:3]]
     else:
-        heard = together(address, key, told[:concurrent], LENGTH, model)
+        heard = together(address, key, told[:concurrent], LENGTH, model, system)
     seconds = time.perf_counter() - begun
     firsts = [1000 * each.first for each in heard]
     return {
