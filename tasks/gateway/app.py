@@ -92,8 +92,8 @@ class Gateway:
             said = Feedback.model_validate_json(await whole_body(http))
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise Refusal(400, f"{where}: {first['msg']}" if where else first["msg"], param=where or None) from error
+            where, why = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+            raise Refusal(400, f"{where}: {why}" if where else why, param=where or None) from error
         about = await asyncio.to_thread(give, self.store, key, http.path_params["request_id"], said)
         return JSONResponse(about, 201)
 
