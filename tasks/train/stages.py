@@ -10,6 +10,7 @@ from typing import Any
 
 from tasks.foundation.errors import CaseError
 from tasks.foundation.files import write_text
+from tasks.foundation.progress import step
 from tasks.foundation.talk import MODEL, message_of, turn
 from tasks.train.config import Preference, Reward, Sft, Stage
 from tasks.train.language import Example
@@ -107,9 +108,11 @@ def preference_pairs(wanted: int, least: int, work: Work, model: Any, folder: Pa
     rows = [] if len(given) >= least else chance.sample(work.train, len(work.train)) * 2  # each message twice at most
     for start in range(0, min(len(rows), 8 * wanted), 32):
         some = rows[start : start + 32]
-        for row, text in zip(some, work.answers(model, some, TEMPERATURE, work.tuning.seed + start), strict=True):
-            if not scorer.score(text, row["answer"], message_of(row["messages"])).exact:
-                pairs.append({"prompt": work.turns(row), "chosen": row["answer"], "rejected": text})
+        with step("look for wrong answers") as told:
+            for row, text in zip(some, work.answers(model, some, TEMPERATURE, work.tuning.seed + start), strict=True):
+                if not scorer.score(text, row["answer"], message_of(row["messages"])).exact:
+                    pairs.append({"prompt": work.turns(row), "chosen": row["answer"], "rejected": text})
+            told.figure = f"{len(pairs)} of {wanted} found, {start + len(some)} messages asked"
         if len(pairs) >= wanted or work.clock.over():
             break
     write_text(path, json.dumps(pairs[:wanted]))
