@@ -46,7 +46,7 @@ clean:  ## Remove the virtual environment; state and data stay
 # Without dependencies: the lock names all that is needed, and the package of the small model asks for more than its file.
 # Byte-compiled at install, as PYTHONDONTWRITEBYTECODE may be set: without, every start takes 10 s longer.
 .venv/ready: requirements.lock pyproject.toml
-	@echo "Setting up .venv from requirements.lock (2.3 GB, once) ..."
+	@echo "Setting up .venv from requirements.lock (3.2 GB, once) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/pip install -q --disable-pip-version-check uv "$$(grep '^torch==' requirements.lock)"
 	@$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode --no-deps -r requirements.lock

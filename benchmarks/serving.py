@@ -251,19 +251,7 @@ def fastapi(folder: Path, release: Release) -> contextlib.AbstractContextManager
 
 def mlflow(folder: Path, release: Release) -> contextlib.AbstractContextManager[str]:
     port, model = free_port(), f"models:/{release.case}/{release.version}"
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "models",
-        "serve",
-        "-m",
-        model,
-        "--env-manager",
-        "local",
-        "-p",
-        str(port),
-    ]
+    command = [sys.executable, *f"-m mlflow models serve -m {model} --env-manager local -p {port}".split()]
     return running(command, port, folder, {"MLFLOW_TRACKING_URI": settings().mlflow_uri})
 
 
