@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import queue
@@ -25,6 +26,7 @@ WAITING = 20_000  # calls; what comes while so many wait to be written is not lo
 EVERY = 0.5  # seconds between writes, so no more than that is lost when the process is killed
 BATCH = 5_000  # calls of a Parquet file, or
 LONGEST = 60.0  # seconds that calls wait for one
+TOGETHER = 200  # calls in memory while a file is made
 NUMBERS = ("status", "retries", "tokens_in", "tokens_cached", "tokens_out", "price")
 SECONDS = ("at", "engine_seconds", "seconds")
 OF_CALL = ("id", "interface", "state", *NUMBERS, *SECONDS)
@@ -90,22 +92,29 @@ class RequestLog:
 
     def _pack(self) -> None:
         self._lines.seek(0)
-        pack(self._lines.read().splitlines(), self._folder)
+        pack(self._lines, self._folder)
         self._lines.truncate(0)
         self._count, self._since = 0, time.monotonic()
 
 
-def pack(lines: list[str], folder: Path) -> None:
-    """Write lines as Parquet, one file a day of theirs."""
+def pack(lines: Iterable[str], folder: Path) -> None:
+    """Write lines as Parquet, one file a day of theirs, with no more than a few of them in memory at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    days: dict[str, list[dict[str, Any]]] = {}
-    for row in _rows_of(lines):
-        days.setdefault(f"{datetime.fromtimestamp(row['at'], UTC):%Y-%m-%d}", []).append(row)
-    for day, rows in days.items():
-        with whole(folder / f"day={day}" / f"{rows[0]['id']}.parquet") as temporary:
-            pq.write_table(pa.Table.from_pylist(rows, schema=_schema()), temporary)
+    rows, schema = _rows_of(lines), _schema()
+    with contextlib.ExitStack() as files:
+        writers: dict[str, pq.ParquetWriter] = {}
+        while some := list(itertools.islice(rows, TOGETHER)):
+            days: dict[str, list[dict[str, Any]]] = {}
+            for row in some:
+                days.setdefault(f"{datetime.fromtimestamp(row['at'], UTC):%Y-%m-%d}", []).append(row)
+            for day, its in days.items():
+                if day not in writers:
+                    temporary = files.enter_context(whole(folder / f"day={day}" / f"{its[0]['id']}.parquet"))
+                    writers[day] = files.enter_context(pq.ParquetWriter(temporary, schema))
+                writers[day].write_table(pa.Table.from_pylist(its, schema=schema))
+    pa.default_memory_pool().release_unused()
 
 
 @contextlib.contextmanager
@@ -145,7 +154,7 @@ def take_up(folder: Path) -> None:
                 fcntl.flock(lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue  # its gateway lives
-            pack(lines.read().splitlines(), folder)
+            pack(lines, folder)
             os.unlink(path)
 
 
