@@ -12,21 +12,21 @@ from tasks.data.results import Snapshot
 from tasks.gateway.task import trace_calls
 from tasks.monitor.results import Decision
 from tasks.monitor.task import decide_on, measure_messages, measure_window
+from tasks.release.results import Release
 
 
 @flow(name="monitor", flow_run_name=run_name)
 def monitor(request: Request) -> Decision:
     """Predict what is missing, join the outcomes that have arrived, measure, and decide: ignore, alert or retrain."""
     with opened(request) as run:
-        return monitor_steps(run, prepare_steps(run))
+        return monitor_steps(run, prepare_steps(run), champion_with_traffic(run))
 
 
-def monitor_steps(run: Opened, snapshot: Snapshot) -> Decision:
+def monitor_steps(run: Opened, snapshot: Snapshot, champion: Release) -> Decision:
     case, here, out = run.case, run.settings, run.settings.data / "predictions"
-    champion = champion_with_traffic(run)
-    predictions = predict_steps(run, snapshot, champion)
-    trace_calls(case.name, run.as_of, here)
     start = max(champion.as_of, run.as_of - case.monitor.window)
+    predictions = predict_steps(run, snapshot, champion, start)
+    trace_calls(case.name, run.as_of, here)
     if isinstance(case, LanguageCase):
         asked = asked_since(run, case, snapshot, start)
         signal = measure_messages(

@@ -6,6 +6,7 @@ from prefect import flow
 
 from flows.entry import Opened, Request, opened, run_name
 from flows.monitor import monitor_steps
+from flows.predict import champion_with_traffic
 from flows.prepare import prepare_steps
 from flows.release import release_steps
 from flows.train import train_steps
@@ -31,7 +32,7 @@ def retrain(request: Request) -> Retrained:
 def retrain_steps(run: Opened) -> Retrained:
     """Raises: GateFailed when the challenger does not pass; the champion stays."""
     snapshot = prepare_steps(run)
-    decision = monitor_steps(run, snapshot)
+    decision = monitor_steps(run, snapshot, champion_with_traffic(run))
     if decision.action != "retrain":
         return Retrained(decision=decision, release=None)
     return Retrained(decision=decision, release=release_steps(run, train_steps(run, snapshot)))
