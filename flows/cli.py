@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from flows.keys import app as keys
+from flows.past import replay
 from tasks.foundation.errors import DriftlineError, InputError
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 
 app.add_typer(keys, name="keys")
+app.command()(replay)
 
 CaseName = Annotated[str, typer.Argument(metavar="CASE", help="A folder under configs/.")]
 AsOf = Annotated[

@@ -46,13 +46,13 @@ class Opened:
 
 
 @contextlib.contextmanager
-def opened(request: Request) -> Iterator[Opened]:
-    """Read and hold the case for one run.
+def opened(request: Request, world: Settings | None = None) -> Iterator[Opened]:
+    """Read and hold the case for one run, in the world that the settings say unless another is given.
 
     Raises: CaseError, InputError for a future as-of, Busy when another run holds the case,
     Unavailable when the disk is full.
     """
-    here = settings()
+    here = world or settings()
     case = load(request.case, here.cases, request.profile)
     asked = request.as_of or case.as_of
     as_of, replays = moment(asked), asked is not None
