@@ -72,9 +72,8 @@ def replay_steps(run: Opened, case: TabularCase, request: Period, months: list[d
                     done, standing[policy] = play_month(at, case, snapshot, month, policy, champion, goes_on)
                     told.figure = told_of(done)
                 played.append(done)
-    return write_report(
-        case.name, request.profile, case.target.task, case.price.machine_hour, played, run.lineage, run.settings
-    )
+    price = case.price.machine_hour
+    return write_report(case.name, request.profile, case.target.task, price, played, run.lineage, run.settings)
 
 
 def first_release(run: Opened) -> Release:
@@ -100,8 +99,9 @@ def play_month(
     done = Played(month=month, policy=policy, since=champion.as_of, scored=scored, decision=None, attempt=None)
     if not goes_on:
         return done, champion
-    done = done.model_copy(update={"decision": monitor_steps(at, snapshot, champion)})
-    return challenged(at, snapshot, done, champion) if POLICIES[policy](done.decision) else (done, champion)
+    decision = monitor_steps(at, snapshot, champion)
+    done = done.model_copy(update={"decision": decision})
+    return challenged(at, snapshot, done, champion) if POLICIES[policy](decision) else (done, champion)
 
 
 def challenged(at: Opened, snapshot: Snapshot, done: Played, champion: Release) -> tuple[Played, Release]:

@@ -21,8 +21,9 @@ def figures_of(
     lineage: Mapping[str, str],
 ) -> dict[str, Any]:
     """Means are over months, each weighing the same; gains are over examples."""
-    policies = list(dict.fromkeys(done.policy for done in played))
-    by_policy = {policy: [done for done in played if done.policy == policy] for policy in policies}
+    by_policy: dict[str, list[Played]] = {}
+    for done in played:
+        by_policy.setdefault(done.policy, []).append(done)
     months = list(dict.fromkeys(f"{done.month:%Y-%m}" for done in played))
     baseline = by_policy.get(BASELINE)
     return {
@@ -41,7 +42,8 @@ def figures_of(
         },
         "months": {
             month: {
-                policy: _month(by_policy[policy][i], baseline[i] if baseline else None, task) for policy in policies
+                name: _month(all_of_it[i], baseline[i] if baseline else None, task)
+                for name, all_of_it in by_policy.items()
             }
             for i, month in enumerate(months)
         },
@@ -55,7 +57,7 @@ def _policy(
     promotions = sum(attempt.verdict == "promote" for attempt in attempts)
     means = {name: _mean(played, name) for name in SHOWN[task]}
     seconds = sum(attempt.seconds for attempt in attempts)
-    found = {
+    found: dict[str, Any] = {
         **{f"{name}_mean": mean for name, mean in means.items()},
         "retrains": len(attempts),
         "promotions": promotions,

@@ -19,7 +19,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; marg
 h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #e4e4e4; }
-th { font-weight: 600; border-bottom-color: #999; } th:first-child, td:first-child, td.text, th.text { text-align: left; }
+th { font-weight: 600; border-bottom-color: #999; } th:first-child, td:first-child { text-align: left; }
 svg { width: 100%; height: auto; } details { margin: .35rem 0; } summary { cursor: pointer; }
 ul { margin: .2rem 0 .6rem; } code, .dim { color: #777; font-size: .85em; } .promoted { color: #24753a; }
 .rejected { color: #b3261e; }
@@ -89,10 +89,10 @@ def page(figures: Figures) -> str:
 
 def _how_to_read(figures: Figures) -> str:
     return (
-        "Each month is scored with the release that stood in it, on the examples whose outcome was known at its end: the "
-        f"same ones for every policy. A gain is how much lower the mean {figures['loss']} is than without retraining, "
-        f"with the {figures['confidence']:.0%} interval of a paired bootstrap over days. The cost counts the seconds of "
-        "each retraining (features, training, judging) at the case's price of a machine hour."
+        "Each month is scored with the release that stood in it, on the examples whose outcome was known at its end: "
+        f"the same ones for every policy. A gain is how much lower the mean {figures['loss']} is than without "
+        f"retraining, with the {figures['confidence']:.0%} interval of a paired bootstrap over days. The cost counts "
+        "the seconds of each retraining (features, training, judging) at the case's price of a machine hour."
     )
 
 

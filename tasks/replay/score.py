@@ -68,7 +68,8 @@ def gain(of: Sequence[Path], over: Sequence[Path]) -> dict[str, float | int | No
     mine, theirs = _read(of), _read(over)
     if not mine["example_id"].equals(theirs["example_id"]):
         raise ValueError("losses of the same examples are needed")
-    found = compare(mine["loss"], theirs["loss"], (1 + CONFIDENCE) / 2, clusters=mine["day"])  # two-sided
+    two_sided, days = (1 + CONFIDENCE) / 2, mine["day"].tolist()
+    found = compare(mine["loss"].to_numpy(), theirs["loss"].to_numpy(), two_sided, clusters=days)
     enough = mine["day"].nunique() >= CLUSTERS
     return {
         "mean": 0.0 - found.difference,
