@@ -27,7 +27,8 @@ def draw_lines(
             shape = MARKS["promoted" if outcome == "promoted" else "rejected"][0]
             between = (known[month] + known[min(month + 1, len(known) - 1)]) / 2
             filled = colour if shape == "^" else "white"
-            axes.plot(month + 0.5, between, shape, color=colour, markerfacecolor=filled, markersize=8, zorder=9)
+            place = month + 0.5 + 0.12 * (number - len(lines) / 2)  # where lines lie on each other, marks do not
+            axes.plot(place, between, shape, color=colour, markerfacecolor=filled, markersize=8, zorder=9)
     for shape, meaning in MARKS.values():
         axes.plot([], [], shape, color="#444", markerfacecolor="#444" if shape == "^" else "white", label=meaning)
     return _written(figure, axes)
@@ -40,8 +41,8 @@ def draw_gains(title: str, months: Sequence[str], gains: Mapping[str, Sequence[M
     for number, (policy, found) in enumerate(gains.items()):
         places = [month + 0.18 * (number - (len(gains) - 1) / 2) for month in range(len(months))]
         means = [gain["mean"] for gain in found]
-        below = [gain["mean"] - (gain["mean"] if gain["low"] is None else gain["low"]) for gain in found]
-        above = [(gain["mean"] if gain["high"] is None else gain["high"]) - gain["mean"] for gain in found]
+        below = [0.0 if gain["low"] is None else max(0.0, gain["mean"] - gain["low"]) for gain in found]
+        above = [0.0 if gain["high"] is None else max(0.0, gain["high"] - gain["mean"]) for gain in found]
         colour = COLOURS[(number + 1) % len(COLOURS)]
         axes.errorbar(places, means, [below, above], fmt="o", color=colour, capsize=3, markersize=4, label=policy)
     return _written(figure, axes)

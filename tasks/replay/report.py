@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from tasks.evaluate.metrics import HIGHER_IS_BETTER
 from tasks.foundation.files import write_text
 from tasks.replay.chart import draw_gains, draw_lines
 from tasks.replay.policies import BASELINE
@@ -58,7 +59,7 @@ def page(figures: Figures) -> str:
     told = {policy: [figures["months"][month][policy] for month in months] for policy in policies}
     marks = {p: [(i, month["outcome"]) for i, month in enumerate(told[p]) if month["outcome"] != "kept"] for p in told}
     charts = [
-        draw_lines(name, months, {policy: [month[name] for month in told[policy]] for policy in told}, marks)
+        draw_lines(_titled(name), months, {policy: [month[name] for month in told[policy]] for policy in told}, marks)
         for name in figures["metrics"]
     ]
     others = {policy: [month["gain"] for month in told[policy]] for policy in told if policy != BASELINE}
@@ -85,6 +86,10 @@ def page(figures: Figures) -> str:
             "</body></html>\n",
         ]
     )
+
+
+def _titled(metric: str) -> str:
+    return f"{metric} by month, {'higher' if metric in HIGHER_IS_BETTER else 'lower'} is better"
 
 
 def _how_to_read(figures: Figures) -> str:
