@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -36,8 +37,10 @@ class Home:
         """Start a deployment as a schedule or a button would; gives the run's id."""
         found = self.http.get(f"/deployments/name/{flow}/{case}").raise_for_status().json()
         asked = {"parameters": {"request": {"case": case, **request}}, "state": {"type": "SCHEDULED"}}
-        made = self.http.post(f"/deployments/{found['id']}/create_flow_run", json=asked).raise_for_status()
-        return str(made.json()["id"])
+        url, deadline = f"/deployments/{found['id']}/create_flow_run", time.monotonic() + 30
+        while (made := self.http.post(url, json=asked)).status_code == 503 and time.monotonic() < deadline:
+            time.sleep(0.2)  # its database is busy; Prefect's own clients ask again, too
+        return str(made.raise_for_status().json()["id"])
 
     def runs(self, flow: str, case: str) -> list[dict[str, Any]]:
         """All runs of a deployment, oldest first."""
@@ -92,6 +95,11 @@ class Home:
     def approvals(self, case: str) -> list[Approval]:
         with self.store() as store:
             return listed(store, case)
+
+    def at_gateway(self, case: str) -> str:
+        """The digest of the release that answers for a case."""
+        url = f"http://127.0.0.1:{self.world.variables['DRIFTLINE_GATEWAY_PORT']}/readyz"
+        return str(httpx.get(url, trust_env=False, timeout=30).raise_for_status().json()["champions"][case])
 
     def processes(self) -> list[psutil.Process]:
         found = []

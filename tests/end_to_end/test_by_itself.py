@@ -1,4 +1,4 @@
-"""The stack left alone: drift retrains once and people hear of it, a person is asked, and whatever is killed goes on."""
+"""The stack left alone: drift retrains once, people hear of it and are asked, and whatever is killed goes on."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def decision(home: Home, evidence: str) -> None:
 
 
 def test_a_drift_retrains_once_and_people_hear_of_it(home, told):
-    """monitor -> event -> retrain -> champion; the same evidence twenty times again starts nothing; one alert a channel."""
+    """monitor -> event -> retrain -> champion; the same evidence twenty times more starts nothing; one alert each."""
     before = home.world.champion("meters")
     assert home.ended(home.start("monitor", "meters", as_of=CHANGED))["state_type"] == "COMPLETED"
     assert wait_for(lambda: home.states("retrain", "meters") == ["COMPLETED"], 120), home.runs("retrain", "meters")
@@ -101,21 +101,12 @@ def test_one_retrain_outlives_four_kills(home, terminal):
 
     done = terminal.run(home.world, "up")
     assert done.code == 0, done.output
-    assert wait_for(
-        lambda: set(home.states("retrain", "killed")) <= ENDED and "COMPLETED" in home.states("retrain", "killed"), 180
-    )
+    assert wait_for(lambda: "COMPLETED" in home.states("retrain", "killed"), 180), home.runs("retrain", "killed")
+    assert wait_for(lambda: set(home.states("retrain", "killed")) <= ENDED, 30), "no run stays for ever"
     assert home.states("retrain", "killed").count("COMPLETED") == 1
     after = home.world.champion("killed")
     assert after != before
-    routed = httpx_get(home, "readyz")["champions"]["killed"]
-    assert routed == after, "registry and routes agree"
-
-
-def httpx_get(home: Home, path: str) -> dict:
-    import httpx
-
-    port = home.world.variables["DRIFTLINE_GATEWAY_PORT"]
-    return httpx.get(f"http://127.0.0.1:{port}/{path}", trust_env=False, timeout=30).json()
+    assert home.at_gateway("killed") == after, "registry and routes agree"
 
 
 def test_a_release_waits_for_a_person(home):
