@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from flows.backup import backup, restore
 from flows.keys import app as keys
 from tasks.foundation.errors import DriftlineError, InputError
 
@@ -24,6 +25,8 @@ app = typer.Typer(
 )
 
 app.add_typer(keys, name="keys")
+app.command()(backup)
+app.command()(restore)
 
 CaseName = Annotated[str, typer.Argument(metavar="CASE", help="A folder under configs/.")]
 AsOf = Annotated[

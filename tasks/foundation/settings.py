@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ from tasks.foundation.errors import CaseError
 from tasks.foundation.tracking import Tracking
 
 ROOT = Path(__file__).resolve().parents[2]
+ASYNCPG = "postgresql+asyncpg://"
 
 
 class Settings(BaseSettings):
@@ -28,6 +30,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address that local servers bind to.")
     prefect_port: int = Field(4200, ge=1, le=65535, description="Port of the local Prefect server.")
     prefect_url: str = Field("", description="URL of a Prefect server elsewhere; empty: the local one.")
+    prefect_database: str = Field("", description="Database URL of the local Prefect server; empty: SQLite.")
     mlflow_port: int = Field(5000, ge=1, le=65535, description="Port of the local MLflow server.")
     tracking_url: str = Field("", description="MLflow tracking URI; empty: SQLite in the state folder.")
     artifacts_url: str = Field("", description="MLflow artifact root; empty: a folder in the state folder.")
@@ -117,9 +120,19 @@ def read_dotenv(path: Path) -> None:
 
 
 def environment(of: Settings) -> dict[str, str]:
-    """The variables that make our packages keep their state in our folder, stay silent, and share the cores."""
+    """The variables that make our packages keep their state in our folder, stay silent, and share the cores.
+
+    Secrets are among them: they go from process to process, and into no file.
+    """
     threads = str(of.threads)
+    secrets = {
+        # Prefect's server speaks to Postgres by asyncpg alone
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": re.sub(r"^postgres\w*(\+\w+)?://", ASYNCPG, of.prefect_database),
+        # what the server demands is what its clients send
+        "PREFECT_API_AUTH_STRING": os.environ.get("PREFECT_SERVER_API_AUTH_STRING", ""),
+    }
     return {
+        **{name: value for name, value in secrets.items() if value},
         "OMP_NUM_THREADS": threads,
         # how long threads spin while they wait: never, and a fit on idle cores takes twice as long; as long as they
         # would, and one on busy cores takes 5 times as long

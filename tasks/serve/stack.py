@@ -49,7 +49,7 @@ def start(settings: Settings) -> None:
             for program in supervisor.programs().values():
                 if program.name.startswith("release-") and _taken(program.host, program.port):
                     supervisor.put(on_port(program, free_port(program.host)))
-        if any(program.name == "prefect" for program, _ in ours):
+        if not settings.prefect_database and any(program.name == "prefect" for program, _ in ours):
             seed(settings.state / "prefect")
         supervisor.start(_environment(settings))
         for name in supervisor.programs().keys() - {program.name for program, _ in ours}:

@@ -24,6 +24,8 @@ VERBS = [
     "up",
     "down",
     "status",
+    "backup",
+    "restore",
     "rollout",
     "promote",
     "rollback",
