@@ -205,8 +205,8 @@ def down() -> None:
 
 @app.command()
 def status(json: AsJson = False) -> None:
-    """What runs, and the champion of each case."""
-    from flows.local import tell
+    """What runs, who answers, what was decided, what it costs today, on one screen."""
+    from flows.status import tell
 
     tell(json)
 

@@ -202,7 +202,9 @@ def _reading(archive: Path) -> Iterator[tarfile.TarFile]:
     except FileNotFoundError as error:
         if error.filename is None or Path(error.filename) != archive:
             raise
-        raise InputError("There is no such archive.", where=str(archive), todo="Name a file of `driftline backup`.") from error
+        raise InputError(
+            "There is no such archive.", where=str(archive), todo="Name a file of `driftline backup`."
+        ) from error
     except (tarfile.TarError, zlib.error, EOFError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise _damaged(archive, str(error)) from error
     except OSError as error:

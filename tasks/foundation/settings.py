@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from base64 import b64encode
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -80,6 +81,12 @@ class Settings(BaseSettings):
     @property
     def prefect_api(self) -> str:
         return self.prefect_url or f"http://{self.host}:{self.prefect_port}/api"
+
+    @property
+    def prefect_headers(self) -> dict[str, str]:
+        """What to send with each request to Prefect's server: the auth string, if it demands one."""
+        secret = environment(self).get("PREFECT_API_AUTH_STRING") or os.environ.get("PREFECT_API_AUTH_STRING", "")
+        return {"authorization": f"Basic {b64encode(secret.encode()).decode()}"} if secret else {}
 
     @property
     def gateway(self) -> str:

@@ -36,7 +36,7 @@ MADE_AGAIN = re.compile(
 # Written by us about files, by their paths. Nothing else is touched: what is sealed or somebody's data stays as it is.
 ABOUT = re.compile(
     r"state/(batches|candidates|verdicts|answers|pairs|mlflow|supervisor|monitor)/.*(\.json|\.ya?ml|/MLmodel)$"
-    r"|state/store/\.dvc/config$"
+    r"|state/store/\.dvc/config$|data/raw/.*/landing\.json$"
 )
 STAGE, READY = ".restoring", ".restoring.json"  # while files arrive; once all are whole
 PACKAGES = ("prefect", "mlflow", "scikit-learn", "bentoml", "feast", "dvc")
@@ -170,7 +170,7 @@ def _rename_in_database(path: Path, forms: Mapping[str, str]) -> None:
             for _, column, *_ in db.execute(f'PRAGMA table_info("{table}")').fetchall():
                 for old, new in forms.items():
                     db.execute(
-                        f'UPDATE "{table}" SET "{column}" = replace("{column}", ?1, ?2) '  # noqa: S608 (its own names)
+                        f'UPDATE "{table}" SET "{column}" = replace("{column}", ?1, ?2) '
                         f'WHERE typeof("{column}") = \'text\' AND instr("{column}", ?1)',
                         (f"{old}/", f"{new}/"),
                     )

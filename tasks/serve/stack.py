@@ -6,6 +6,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
@@ -96,10 +97,9 @@ def state(settings: Settings) -> list[Service]:
     """Each service of the stack, whether it runs or not, asked just now."""
     supervisor = Supervisor(settings.state)
     running = supervisor.processes()
-    return [
-        _service(supervisor, program, running.get(name))
-        for name, program in sorted(supervisor.programs().items(), key=lambda item: (item[0] != "prefect", item[0]))
-    ]
+    programs = sorted(supervisor.programs().values(), key=lambda program: (program.name != "prefect", program.name))
+    with ThreadPoolExecutor(8) as asking:  # at once: one that hangs takes 2 s to say nothing
+        return list(asking.map(lambda program: _service(supervisor, program, running.get(program.name)), programs))
 
 
 def serve_release(
@@ -208,7 +208,8 @@ def _answers(url: str) -> bool:
     import httpx
 
     try:
-        return httpx.get(url, timeout=2, trust_env=False).is_success
+        # http: reading the certificates that it does not need would take longer than the answer
+        return httpx.get(url, timeout=2, trust_env=False, verify=False).is_success
     except httpx.HTTPError:
         return False
 
