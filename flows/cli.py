@@ -196,6 +196,14 @@ def up() -> None:
 
 
 @app.command()
+def restart() -> None:
+    """Start everything anew after an upgrade, one after the other: the gateway goes on answering."""
+    from flows.local import restart as renew
+
+    renew()
+
+
+@app.command()
 def down() -> None:
     """Stop the local stack."""
     from flows.local import stop

@@ -29,6 +29,19 @@ def start() -> None:
             console.print(f"  the champion of {release.case} is not served: driftline run {release.case}")
 
 
+def restart() -> None:
+    """Start everything anew, one after the other; what is not up is started."""
+    from tasks.gateway.renew import renew
+    from tasks.serve import stack
+
+    here = settings()
+    if stack.runs(here):
+        with console.status("restarting ..."):
+            renew(here, lambda name: console.print(f"  anew   {name}"))
+    else:
+        start()
+
+
 def stop() -> None:
     """Stop what was started here."""
     from tasks.serve import stack

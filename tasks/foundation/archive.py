@@ -13,6 +13,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -43,7 +44,7 @@ def pack(
         _opened(temporary) as tar,
     ):
         _add_text(tar, FACTS, {"format": FORMAT, **facts})
-        for name, path in (*_matching(places, first), *_files(places)):
+        for name, path in chain(_matching(places, first), _files(places)):  # the rest is listed when its turn comes
             if name not in digests and not leave_out(name):
                 changes = any(PurePosixPath(name).match(pattern) for pattern in first)
                 _add(tar, name, path, digests, changes, Path(work) / str(len(digests)))

@@ -130,18 +130,24 @@ def serve_release(
         supervisor.start(_environment(settings))
         supervisor.run(name)
     try:
-        wait_until_ready(
-            f"{program.address}{program.health}",
-            name,
-            log,
-            patience,
-            alive=lambda: supervisor.processes().get(name, {}).get("statename") in ("STARTING", "RUNNING"),
-            since=since,
-        )
+        _wait_for(supervisor, program, patience, since)
     except Unavailable:
         stop_release(settings, release)
         raise
     return program.address
+
+
+def restart(settings: Settings, name: str, patience: float = 120) -> None:
+    """Start a program anew, and wait until it is ready.
+
+    Raises: Unavailable with the end of its log when it does not get ready.
+    """
+    supervisor = Supervisor(settings.state)
+    log = supervisor.log(name)
+    since = log.stat().st_size if log.is_file() else 0
+    with _changing(settings):
+        supervisor.restart(name)
+    _wait_for(supervisor, supervisor.programs()[name], patience, since)
 
 
 def stop_release(settings: Settings, release: Release) -> None:
@@ -201,6 +207,17 @@ def _service(supervisor: Supervisor, program: Program, process: dict | None) -> 
         pid=process["pid"] if process and lives else None,
         uptime_s=float(process["now"] - process["start"]) if process and lives else None,
         log=str(supervisor.log(program.name)),
+    )
+
+
+def _wait_for(supervisor: Supervisor, program: Program, patience: float, since: int) -> None:
+    wait_until_ready(
+        f"{program.address}{program.health}",
+        program.name,
+        supervisor.log(program.name),
+        patience,
+        alive=lambda: supervisor.processes().get(program.name, {}).get("statename") in ("STARTING", "RUNNING"),
+        since=since,
     )
 
 

@@ -23,6 +23,7 @@ VERBS = [
     "pin",
     "up",
     "down",
+    "restart",
     "status",
     "backup",
     "restore",
