@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from rich.markup import escape
 from rich.table import Table
 
 from flows.case import names
@@ -22,6 +23,7 @@ from tasks.serve.programs import program_name
 
 LIVE = ("RUNNING", "PENDING", "PAUSED", "CANCELLING")
 BROKEN = ("FAILED", "CRASHED")
+NUMBERS = ("share", "calls today", "failed", "spent")  # columns
 
 
 def tell(as_json: bool) -> None:
@@ -191,23 +193,28 @@ def _show(told: dict[str, Any]) -> None:
     else:
         console.print("Nothing runs. Start it: driftline up")
     console.print()
-    table = _table("case", "champion", "share", "beside it", "last verdict", "calls today", "failed", "spent")
+    table = _table("case", "champion", "share", "beside it", "calls today", "failed", "spent")
     for each in cases:
-        lead, *beside = each["shares"] or [None]
+        lead, *beside = each["shares"] or [{"percent": 0}]
         shares = ", ".join(f"{s['role']} {s['release'][:8]} {s['percent']:g} %" for s in beside)
-        verdict = f"{each['verdict']['decision']}, {_ago(each['verdict']['at'])}" if each["verdict"] else "none yet"
+        calls, failed, spent = each["today"].values()
+        share = f"{lead['percent']:g} %" if each["champion"] else ""
         champion = each["champion"][:12] or "none yet"
-        today = each["today"]
-        figures = [f"{today['calls']:,}", f"{today['failed']:,}", f"{today['spent']:.4g}"]
-        table.add_row(each["case"], champion, f"{lead['percent']:g} %" if lead else "", shares, verdict, *figures)
+        table.add_row(each["case"], champion, share, shares, f"{calls:,}", f"{failed:,}", f"{spent:.4g}")
     console.print(table if cases else "There is no case: see docs/your-own-case.md")
-    decided = [each for each in cases if each["decision"]]
-    if decided:
+    table = _table("case", "last verdict", "", "last decision", "as of", "why", cut="why")
+    for each in cases:
+        verdict, decision = each["verdict"] or {}, each["decision"] or {}
+        if verdict or decision:
+            judged = (verdict["decision"], _ago(verdict["at"])) if verdict else ("", "")
+            decided = (
+                (decision["action"], decision["as_of"][:10], escape(decision["why"]))
+                if decision
+                else ("none yet", "", "")
+            )
+            table.add_row(each["case"], *judged, *decided)
+    if table.row_count:
         console.print()
-        table = _table("case", "last decision", "as of", "why")
-        for each in decided:
-            said = each["decision"]
-            table.add_row(each["case"], said["action"], said["as_of"][:10], said["why"])
         console.print(table)
     for each in told["open_decisions"]:
         console.print(f"[yellow]waits for a person:[/] {each}")
@@ -215,10 +222,12 @@ def _show(told: dict[str, Any]) -> None:
     if runs is not None:
         counts = ", ".join(f"{len(runs[part])} {part}" for part in ("running", "late"))
         console.print(f"runs: {counts}, {len(runs['broken'])} failed or crashed in the last day")
-        table = _table("", "run", "", "")
+        table = _table("state", "run", "when", "why", cut="why")
         for part in ("running", "late", "broken"):
             for run in runs[part][:4]:
-                table.add_row(f"  {_mark(run['state'])}", run["run"], _ago(run["at"]), run["why"].split("\n")[0])
+                table.add_row(
+                    f"  {_mark(run['state'])}", escape(run["run"]), _ago(run["at"]), escape(run["why"].split("\n")[0])
+                )
         if table.row_count:
             table.show_header = False
             console.print(table)
@@ -230,11 +239,12 @@ def _show(told: dict[str, Any]) -> None:
     )
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
+def _table(*columns: str, cut: str = "") -> Table:
+    """`cut` has the room that the others leave, whatever its length."""
+    table = Table(box=None, pad_edge=False, header_style="dim", expand=bool(cut))
     for column in columns:
-        number = column in ("share", "calls today", "failed", "spent")
-        table.add_column(column, no_wrap=True, overflow="ellipsis", justify="right" if number else "left")
+        justify: Literal["left", "right"] = "right" if column in NUMBERS else "left"
+        table.add_column(column, no_wrap=True, overflow="ellipsis", justify=justify, ratio=int(column == cut) or None)
     return table
 
 
