@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import threading
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.status import Status
 
 from flows.case import load
+from tasks.foundation.errors import Unavailable
 from tasks.foundation.progress import Step, listening
 from tasks.foundation.settings import settings
 
@@ -53,12 +53,27 @@ def run_told(
 
 
 def reach_prefect() -> bool:
-    """Point this process at the Prefect server of the settings when it answers; without one, Prefect starts its own."""
-    api = settings().prefect_api
-    with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(f"{api}/health", timeout=2):
-        os.environ["PREFECT_API_URL"] = api
-        return True
-    return False
+    """Point this process at the Prefect server of the settings when it answers; without one, Prefect starts its own.
+
+    Raises: Unavailable when the server demands another auth string than ours.
+    """
+    here = settings()
+    asked = urllib.request.Request(f"{here.prefect_api}/admin/version", headers=here.prefect_headers)
+    try:
+        urllib.request.urlopen(asked, timeout=2).close()
+    except urllib.error.HTTPError as error:
+        if error.code == 401:
+            raise Unavailable(
+                "Prefect's server refuses us.",
+                where=here.prefect_api,
+                found="another auth string" if here.prefect_headers else "no auth string",
+                todo="Set PREFECT_SERVER_API_AUTH_STRING (of a server elsewhere: PREFECT_API_AUTH_STRING) in .env.",
+            ) from error
+        return False
+    except OSError:
+        return False
+    os.environ["PREFECT_API_URL"] = here.prefect_api
+    return True
 
 
 class Steps:
