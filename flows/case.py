@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from tasks.data.config import Answer, Data, Model, Pairs, Prompt, Talk, Traffic
 from tasks.evaluate.config import Evaluate, Judging
@@ -22,6 +22,38 @@ from tasks.release.config import Price
 from tasks.train.config import Serving, Target, Train, Tuning
 
 
+def _cron(text: str) -> str:
+    from cronsim import CronSim, CronSimError
+
+    try:
+        CronSim(text, datetime.now(UTC))
+    except CronSimError as error:
+        raise ValueError(f"no cron expression: {error}; for instance 0 6 * * * is every day at six") from error
+    return text
+
+
+Cron = Annotated[str, AfterValidator(_cron)]
+
+
+class Schedule(Section):
+    """When the flows of a case start by themselves, once deployed. Retrain starts by the monitor's decision."""
+
+    prepare: Cron | None = Field(None, description="Cron expression; empty: never by itself.")
+    monitor: Cron | None = Field(None, description="Cron expression; empty: never by itself.")
+    timezone: str = Field("UTC", description="Of both, as in Europe/Vienna.")
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_one(cls, name: str) -> str:
+        from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError("no such time zone; for instance Europe/Vienna") from error
+        return name
+
+
 class Case(Section):
     """All that is particular to one use of the platform, whatever its kind."""
 
@@ -31,6 +63,7 @@ class Case(Section):
     as_of: datetime | None = Field(None, description="The moment a run pretends to be at, when not told. Empty: now.")
     data: Data
     price: Price = Price()
+    schedule: Schedule = Schedule()
     rollout: Plan | None = Field(None, description="How a new release takes over; empty: all at once.")
 
     @field_validator("as_of", mode="before")

@@ -201,6 +201,14 @@ def down() -> None:
 
 
 @app.command()
+def deploy() -> None:
+    """Make every flow of every case a deployment: to start from the UI, on schedule, by decision."""
+    from flows.deploy import deploy as make
+
+    make()
+
+
+@app.command()
 def status(json: AsJson = False) -> None:
     """What runs, and the champion of each case."""
     from flows.local import tell

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 from pydantic import AwareDatetime, Field
 
 from flows.case import LanguageCase, TabularCase, load
@@ -30,6 +30,7 @@ class Request(Section):
         None, description="The moment the run pretends to be at; empty: the case's own, or now."
     )
     profile: str | None = Field(None, description="A profile of the case, such as smoke.")
+    by: str = Field("", description="Who or what asks for the run: a name, a push, a decision.")
     model: Path | None = Field(None, description="A model made elsewhere, in place of training; empty: one is trained.")
 
 
@@ -66,7 +67,9 @@ def opened(request: Request) -> Iterator[Opened]:
     if _held.get() == case.name:  # a flow within a flow
         yield Opened(case, as_of, request.model, replays, lineage, here)
         return
-    with telling_full_disk(here.state), lock(here.state / "locks" / case.name, f"Case {case.name}"):
+    patient = deployment.id is not None  # nobody sits before a deployed run
+    held = lock(here.state / "locks" / case.name, f"Case {case.name}", wait=patient)
+    with telling_full_disk(here.state), held:
         token = _held.set(case.name)
         try:
             yield Opened(case, as_of, request.model, replays, lineage, here)

@@ -11,14 +11,16 @@ from flows.prepare import prepare_steps
 from tasks.data.results import Snapshot
 from tasks.gateway.task import trace_calls
 from tasks.monitor.results import Decision
-from tasks.monitor.task import decide_on, measure_messages, measure_window
+from tasks.monitor.task import announce_decision, decide_on, measure_messages, measure_window
 
 
 @flow(name="monitor", flow_run_name=run_name)
 def monitor(request: Request) -> Decision:
     """Predict what is missing, join the outcomes that have arrived, measure, and decide: ignore, alert or retrain."""
     with opened(request) as run:
-        return monitor_steps(run, prepare_steps(run))
+        decision = monitor_steps(run, prepare_steps(run))
+        announce_decision(decision)
+        return decision
 
 
 def monitor_steps(run: Opened, snapshot: Snapshot) -> Decision:

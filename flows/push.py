@@ -43,7 +43,7 @@ def push(request: Push) -> Pushed:
     changed = [] if request.tag else changed_files(ROOT, request.old, commit)
     asked = flows_to_start(request.tag, changed, read_cases(cases_in(tree, here), tree))
     job = job_in(tree, commit, here)
-    missing = [f"{name}/{case}" for name, case in asked if not start(name, case, request.id, commit, job)]
+    missing = [f"{name}/{case}" for name, case in asked if not start(name, case, request, commit, job)]
     show_table("push", [{"flow": name, "case": case} for name, case in asked], f"Started at {commit[:12]}")
     if missing:
         raise InputError(
@@ -55,14 +55,14 @@ def push(request: Push) -> Pushed:
     return Pushed(commit=commit, started=tuple(f"{name}/{case}" for name, case in asked))
 
 
-def start(name: str, case: str, pushed: str, commit: str, job: dict[str, Any]) -> bool:
+def start(name: str, case: str, pushed: Push, commit: str, job: dict[str, Any]) -> bool:
     """Create a deployment's run, unless that push did already; False when there is no such deployment."""
     try:
         run_deployment(
             f"{name}/{case}",
-            parameters={"request": {"case": case}},
+            parameters={"request": {"case": case, "by": f"push {commit[:12]} by {pushed.who or 'unknown'}"}},
             timeout=0,
-            idempotency_key=f"push {pushed} {name}/{case}",
+            idempotency_key=f"push {pushed.id} {name}/{case}",
             tags=[case, "push", commit[:12]],
             job_variables=job,
             as_subflow=False,  # it goes on by itself, whatever becomes of this run

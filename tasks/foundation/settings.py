@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
 
+from tasks.foundation.config import Span
 from tasks.foundation.errors import CaseError
 from tasks.foundation.tracking import Tracking
 
@@ -28,6 +30,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address that local servers bind to.")
     prefect_port: int = Field(4200, ge=1, le=65535, description="Port of the local Prefect server.")
     prefect_url: str = Field("", description="URL of a Prefect server elsewhere; empty: the local one.")
+    worker_port: int = Field(8401, ge=1, le=65535, description="Port where the worker tells that it lives.")
     mlflow_port: int = Field(5000, ge=1, le=65535, description="Port of the local MLflow server.")
     tracking_url: str = Field("", description="MLflow tracking URI; empty: SQLite in the state folder.")
     artifacts_url: str = Field("", description="MLflow artifact root; empty: a folder in the state folder.")
@@ -45,6 +48,8 @@ class Settings(BaseSettings):
     gateway_traces: float = Field(
         0.01, ge=0, le=1, description="Share of the calls that monitoring shows in MLflow as traces."
     )
+    alerts: str = Field("", description="URLs that alerts go to, with blanks between; they hold secrets.")
+    alerts_every: Span = Field(timedelta(hours=6), description="At most one alert of the same cause in this time.")
     gateway_warm: int = Field(1, ge=0, le=20, description="Earlier champions of a case kept running, to roll back to.")
 
     @classmethod
@@ -131,6 +136,7 @@ def environment(of: Settings) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # seconds; what stops beating is found out
         "DO_NOT_TRACK": "1",
         "MLFLOW_TRACKING_URI": of.mlflow_uri,
         "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tasks.data.results import Asked
 from tasks.features.results import Frame
-from tasks.foundation.task import show_link, show_text, stage
+from tasks.foundation.task import alert, announce, show_link, show_text, stage
 from tasks.monitor.config import AnswerMonitor, Monitor, Watch
 from tasks.monitor.results import Decision, Signal
 from tasks.predict.results import Predictions
@@ -68,6 +68,17 @@ def decide_on(signal: Signal, config: Watch) -> Decision:
     reasons = "\n".join(f"- {reason}" for reason in decision.reasons)
     show_text(f"{signal.case}-decision", f"**{decision.action}**\n\n{reasons}", "What is done about it, and why")
     return decision
+
+
+def announce_decision(decision: Decision) -> None:
+    """Tell of a decision: what is to be done starts by it, and people hear of all but to ignore."""
+    told = decision.model_dump(mode="json", exclude={"folder"})
+    announce(f"decision.{decision.action}", decision.case, told, evidence=decision.evidence)
+    if decision.action != "ignore":
+        reasons = "\n".join(f"- {reason}" for reason in decision.reasons)
+        body = f"As of {decision.as_of:%Y-%m-%d %H:%M} UTC, release {decision.release[:12]}:\n{reasons}"
+        link = (decision.folder / "report.html").as_uri()
+        alert(decision.case, decision.action, f"{decision.case}: {decision.action}", f"{body}\n{link}")
 
 
 def _figures(signal: Signal) -> str:

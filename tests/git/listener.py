@@ -74,7 +74,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def commit(folder: Path, **files: str) -> str:
-    """Write files, each named by its path with __ for a slash and the last _ for a dot; commit them, give the commit."""
+    """Write files, each named by its path with __ for a slash and the last _ for a dot, and give their commit."""
     for name, text in files.items():
         path = folder / ".".join(name.replace("__", "/").rsplit("_", 1))
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -93,7 +93,7 @@ def test_only_the_branch_and_tags_count(ref: str, new: str, counts: bool):
 
 
 def test_a_case_says_which_files_are_its_own(tmp_path: Path):
-    """Sources in the case's folder and outside, in profiles too; a broken case is still a case, absolute paths are not ours."""
+    """Sources in the case's folder and outside, in profiles too; a broken case is one, absolute paths are not ours."""
     folder = make_case(tmp_path / "configs", "good")
     change_case(folder, data__sources__far={"uri": "file://../../data/far.csv"}, target__x="file:///data/away.csv")
     change_case(folder, profiles={"smoke": {"data": {"sources": {"patients": {"uri": "file://few.csv"}}}}})

@@ -74,7 +74,7 @@ def test_changed_files_whatever_they_are_called(ours):
 
 
 def test_a_rewritten_history_differs_by_what_is_not_there_any_more(ours):
-    """From a known commit: what differs, so that taking a change back counts; from an unknown one, or none: all files."""
+    """From a known commit: what differs, so that taking a change back counts; else all files."""
     repository, clone, state = ours
     first = git(clone, "rev-parse", "HEAD")
     second = commit(clone, case_yaml="a: 1")
@@ -104,7 +104,7 @@ def test_a_tag_is_followed_to_its_commit_and_what_is_gone_is_not_there(ours):
 
 
 def test_a_run_gets_its_commits_code_or_none(ours, monkeypatch: pytest.MonkeyPatch):
-    """Without a commit: this repository. With one: its own tree, unchanged and with its packages; else it does not start."""
+    """Without a commit: this repository. With one: its own tree, unchanged, its packages installed; else an error."""
     repository, clone, state = ours
     monkeypatch.delenv(place.COMMIT, raising=False)
     assert code_directory() == {"directory": str(place.ROOT)}

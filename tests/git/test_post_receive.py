@@ -66,7 +66,7 @@ def hooked(tmp_path: Path):
 
 
 def test_a_push_is_told_with_all_that_it_was(hooked: Hooked):
-    """As our own model of a push has it, in a run that Prefect knows again; other branches and what is deleted are not told."""
+    """As our model of a push has it, in a run that Prefect knows again; other branches and deleted refs are not."""
     old = git(hooked.clone, "rev-parse", "HEAD")
     new = commit(hooked.clone, docs__x_md='a "quoted" name')
     with prefect_at(hooked.port) as prefect:
