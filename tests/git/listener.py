@@ -46,6 +46,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("authorization") != wanted:
             status = 401
         self.send_response(status)
+        self.send_header("content-type", "application/json")
         self.end_headers()
         self.wfile.write(json.dumps(body, separators=(",", ":")).encode())
         return status == 201
