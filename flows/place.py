@@ -16,7 +16,7 @@ from tasks.foundation.lineage import read_lineage
 from tasks.foundation.settings import ROOT, Settings
 
 COMMIT = "DRIFTLINE_COMMIT"  # variable of a run that belongs to a commit
-KEEP = 14 * 86_400  # seconds that a tree is kept after its last run began
+KEEP = 30 * 86_400  # seconds that a tree is kept after its last run began: longer than a run may wait for a person
 
 
 def code_directory() -> dict[str, str]:

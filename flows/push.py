@@ -11,6 +11,7 @@ from prefect.runtime import flow_run
 
 from flows.changes import flows_to_start, read_cases
 from flows.place import cases_in, changed_files, fetch, job_in, tree_of
+from tasks.data.store import bring
 from tasks.foundation.config import Result
 from tasks.foundation.errors import InputError
 from tasks.foundation.push import Push
@@ -41,7 +42,9 @@ def push(request: Push) -> Pushed:
         return Pushed(commit=None, started=())
     tree = tree_of(commit, ROOT, here.state)
     changed = [] if request.tag else changed_files(ROOT, request.old, commit)
-    asked = flows_to_start(request.tag, changed, read_cases(cases_in(tree, here), tree))
+    cases = read_cases(cases_in(tree, here), tree)
+    asked = flows_to_start(request.tag, changed, cases)
+    bring([source for _, case in asked for source in cases[case].sources], tree, ROOT)
     job = job_in(tree, commit, here)
     missing = [f"{name}/{case}" for name, case in asked if not start(name, case, request, commit, job)]
     show_table("push", [{"flow": name, "case": case} for name, case in asked], f"Started at {commit[:12]}")
@@ -60,7 +63,7 @@ def start(name: str, case: str, pushed: Push, commit: str, job: dict[str, Any]) 
     try:
         run_deployment(
             f"{name}/{case}",
-            parameters={"request": {"case": case, "by": f"push {commit[:12]} by {pushed.who or 'unknown'}"}},
+            parameters={"request": {"case": case, "by": pushed.who or f"push {commit[:12]}"}},
             timeout=0,
             idempotency_key=f"push {pushed.id} {name}/{case}",
             tags=[case, "push", commit[:12]],

@@ -9,6 +9,7 @@ import pytest
 
 from flows import place
 from flows.place import KEEP, changed_files, code_directory, fetch, tree_of
+from tasks.data.store import bring
 from tasks.foundation.errors import DriftlineError, InputError, Unavailable
 from tasks.foundation.lineage import read_lineage
 from tests.git.listener import commit, git, repositories
@@ -40,7 +41,7 @@ def test_a_tree_is_the_whole_commit_and_leaves_the_repository_alone(ours):
 
 
 def test_a_tree_that_was_begun_is_made_anew_and_an_old_one_goes(ours):
-    """What a killed process left is no tree; after two weeks without a run a tree is removed, one in use is not."""
+    """What a killed process left is no tree; after a month without a run a tree is removed, one in use is not."""
     repository, _, state = ours
     first = git(repository, "rev-parse", "HEAD")
     half = state / "commits" / f".{first}.1.tmp"
@@ -101,6 +102,31 @@ def test_a_tag_is_followed_to_its_commit_and_what_is_gone_is_not_there(ours):
     git(repository, "remote", "set-url", "origin", "/nowhere")
     with pytest.raises(Unavailable, match="git fetch failed"):
         fetch(repository, state, head)
+
+
+def test_data_behind_a_pointer_comes_into_the_tree(ours):
+    """What was added to DVC and pushed to its remote elsewhere lies in the tree; what was not pushed is an error."""
+    from dvc.repo import Repo
+
+    repository, clone, state = ours
+    Repo.init(str(clone)).close()
+    (clone / ".dvc" / "config").write_text(f"[core]\n remote = x\n['remote \"x\"']\n url = {state / 'remote'}\n")
+    added = []
+    for name in ("pushed.csv", "kept.csv"):
+        (clone / name).write_text(name)
+        with Repo(str(clone)) as dvc:
+            dvc.add(str(clone / name))
+            if name == "pushed.csv":
+                dvc.push()
+        added.append(commit(clone))
+    git(clone, "push", "--quiet", "origin", "main")
+    git(repository, "pull", "--quiet")
+    tree = tree_of(added[-1], repository, state)
+    bring(["pushed.csv", "README.md", "nowhere.csv"], tree, repository)
+    assert (tree / "pushed.csv").read_text() == "pushed.csv"
+    assert not read_lineage(tree).dirty
+    with pytest.raises(Unavailable, match=r"(?s)is not to be had.*kept\.csv\.dvc"):
+        bring(["kept.csv"], tree, repository)
 
 
 def test_a_run_gets_its_commits_code_or_none(ours, monkeypatch: pytest.MonkeyPatch):

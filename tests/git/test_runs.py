@@ -15,8 +15,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from flows.entry import person
 from tasks.foundation.tracking import Tracking, client_of
 from tasks.release.process import ending_with_starter, free_port
+from tasks.release.registry import champion
+from tasks.release.seal import verify
 from tasks.serve.prefect_database import seed
 from tests.conftest import ROOT
 from tests.end_to_end.small import change_case, make_case
@@ -27,7 +30,7 @@ pytestmark = pytest.mark.xdist_group("pushes")
 
 
 class Stack:
-    """Our repository with two cases, its bare origin with the hook, a developer's clone; Prefect's server and our worker."""
+    """Our repository with two cases, its bare origin with the hook, a developer's clone; Prefect's server, a worker."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
@@ -138,8 +141,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def test_pushes_start_the_runs_that_they_ask_for_at_their_commit(stack: Stack):
-    """Pushed while the server is dead: delivered when it is back. A change of one case trains that case, by the code and
-    configuration of that commit, once, however often it is told; documents start none.
+    """Pushed while the server is dead: delivered when it is back. A change of one case trains that case, with the code
+    and configuration of that commit, once, however often it is told; a tag releases; documents start none.
     """
     before = git(stack.ours, "rev-parse", "HEAD")
     change_case(stack.clone / "configs" / "diabetes", train__parameters={"alpha": 0.25})
@@ -147,22 +150,28 @@ def test_pushes_start_the_runs_that_they_ask_for_at_their_commit(stack: Stack):
     stack.push("main")
     documented = commit(stack.clone, docs__x_md="Words.")
     stack.push("main")
-    (waiting, _) = sorted((stack.bare / "driftline").glob("*.json"))
+    git(stack.clone, "tag", "--annotate", "--message", "x", "diabetes-v1", configured)
+    stack.push("diabetes-v1")
+    (waiting, *_) = sorted((stack.bare / "driftline").glob("*.json"))
     told = waiting.read_text()
     with stack.server():
-        expected = {"push/push": 2, "train/diabetes": 1}
+        expected = {"push/push": 3, "train/diabetes": 1, "release/diabetes": 1}
         assert wait_for(lambda: stack.counts() == expected, 120), f"{stack.counts()}\n{stack.log('worker')[-5000:]}"
         runs = stack.runs()
-        assert {run["parameters"]["request"]["new"] for run in runs["push/push"]} == {configured, documented}
+        tag = git(stack.clone, "rev-parse", "diabetes-v1")
+        assert {run["parameters"]["request"]["new"] for run in runs["push/push"]} == {configured, documented, tag}
         (train,) = runs["train/diabetes"]
         assert configured[:12] in train["tags"]
-        assert configured[:12] in train["parameters"]["request"]["by"]
+        assert train["parameters"]["request"] == {"case": "diabetes", "by": person()}
 
+        found = champion(Tracking.under(stack.state), stack.state, "diabetes")
+        sealed = verify(found.folder)["sealed"]
+        assert (sealed["commit"], sealed["dirty"]) == (configured, False)
         client = client_of(Tracking.under(stack.state))
         (trained,) = client.search_runs([client.get_experiment_by_name("diabetes").experiment_id])
         assert trained.data.tags["driftline.commit"] == configured != before
         assert trained.data.tags["driftline.dirty"] == "false"
-        assert trained.data.params["alpha"] == "0.25"
+        assert trained.data.params["parameters.alpha"] == "0.25"
         assert git(stack.ours, "rev-parse", "HEAD") == before
         assert not git(stack.ours, "status", "--porcelain")
 
@@ -172,5 +181,5 @@ def test_pushes_start_the_runs_that_they_ask_for_at_their_commit(stack: Stack):
         push = stack.http.get("/deployments/name/push/push").json()["id"]
         again = {"parameters": runs["push/push"][0]["parameters"], "idempotency_key": "by hand"}
         stack.http.post(f"/deployments/{push}/create_flow_run", json=again).raise_for_status()
-        assert wait_for(lambda: stack.counts().get("push/push") == 3, 60), stack.counts()
-        assert stack.counts() == expected | {"push/push": 3}
+        assert wait_for(lambda: stack.counts().get("push/push") == 4, 60), stack.counts()
+        assert stack.counts() == expected | {"push/push": 4}
