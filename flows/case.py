@@ -16,7 +16,7 @@ from tasks.evaluate.config import Evaluate, Judging
 from tasks.features.config import Features
 from tasks.foundation.config import Section
 from tasks.foundation.errors import CaseError
-from tasks.gateway.config import Plan
+from tasks.gateway.config import Approval, Plan
 from tasks.monitor.config import AnswerMonitor, Monitor
 from tasks.release.config import Price
 from tasks.train.config import Serving, Target, Train, Tuning
@@ -64,6 +64,7 @@ class Case(Section):
     data: Data
     price: Price = Price()
     schedule: Schedule = Schedule()
+    approval: Approval | None = Field(None, description="A person's word before a release; empty: not needed.")
     rollout: Plan | None = Field(None, description="How a new release takes over; empty: all at once.")
 
     @field_validator("as_of", mode="before")

@@ -268,6 +268,26 @@ def rollback(
     go_back(case, to)
 
 
+Evidence = Annotated[str | None, typer.Option(metavar="DIGEST", help="What you looked at. Default: you are asked.")]
+Why = Annotated[str, typer.Option(help="Is kept with it.")]
+
+
+@app.command()
+def approve(case: CaseName, evidence: Evidence = None, why: Why = "") -> None:
+    """Let a release that waits for a person take over. Not your own run's."""
+    from flows.approval import tell
+
+    tell(case, True, evidence, why)
+
+
+@app.command()
+def reject(case: CaseName, evidence: Evidence = None, why: Why = "") -> None:
+    """Keep a release that waits for a person from taking over."""
+    from flows.approval import tell
+
+    tell(case, False, evidence, why)
+
+
 @app.command()
 def costs(
     by: Annotated[Literal["team", "case", "release", "day"], typer.Option(help="What to sum by.")] = "case",

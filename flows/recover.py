@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -22,6 +23,9 @@ from prefect.client.schemas.filters import (
 from prefect.states import Cancelled, Crashed, State, StateType
 
 from flows.deploy import POOL, TAG
+from tasks.foundation.settings import settings
+from tasks.gateway.approvals import listed
+from tasks.gateway.store import Store
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -49,6 +53,7 @@ def recover(first: bool) -> list[str]:
             ended: State[Any] = Cancelled() if cancelled else Crashed(message="Its process is gone.")
             client.set_flow_run_state(run.id, ended, force=True)
             lines.append(f"{run.name}: its process is gone, so it is {ended.name}")
+        lines += _resume_decided(client)
         return lines + [line for run in _runs(client, StateType.CRASHED) if (line := _again(client, run))]
 
 
@@ -60,6 +65,22 @@ def _runs(client: SyncPrefectClient, *states: StateType) -> list[FlowRun]:
         expected_start_time=FlowRunFilterExpectedStartTime(after_=datetime.now(UTC) - RECENT),
     )
     return client.read_flow_runs(flow_run_filter=wanted)
+
+
+def _resume_decided(client: SyncPrefectClient) -> list[str]:
+    """Let suspended runs go on about which a person has decided elsewhere than in Prefect's form."""
+    waiting = _runs(client, StateType.PAUSED)
+    if not waiting:
+        return []
+    with closing(Store(settings())) as store:
+        decided = {each.run: each for each in listed(store) if each.state in ("approved", "rejected")}
+    lines = []
+    for run in waiting:
+        if (said := decided.get(str(run.id))) is not None:
+            word = {"decision": "approve" if said.state == "approved" else "reject", "name": said.who, "why": said.why}
+            client.resume_flow_run(run.id, run_input=word)
+            lines.append(f"{run.name}: {said.told}, it goes on")
+    return lines
 
 
 def _is_starting(run: FlowRun) -> bool:

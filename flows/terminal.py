@@ -43,11 +43,11 @@ def run_told(
         told.say("starting")
         from prefect import tags
 
-        from flows.entry import Request
+        from flows.entry import Request, person
 
         made = getattr(importlib.import_module(f"flows.{flow}"), flow)
         with tags(case, *([profile] if profile else [])):
-            result = made(Request(case=case, as_of=as_of, profile=profile, model=model))
+            result = made(Request(case=case, as_of=as_of, profile=profile, by=person(), model=model))
     console.print(_ending(result))
     return result
 

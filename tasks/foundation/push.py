@@ -20,7 +20,7 @@ class Push(Section):
     old: str = Field(pattern=COMMIT, description="Commit that it named before; zeros: it is new.")
     new: str = Field(pattern=COMMIT, description="Commit, or annotated tag, that it names now; zeros: it is deleted.")
     repository: str = Field("", max_length=200, description="Where it was pushed to.")
-    who: str = Field("", max_length=200, description="Who pushed, as the git server knows them.")
+    who: str = Field("", max_length=120, description="Who pushed, as the git server knows them.")
 
     @property
     def tag(self) -> str:

@@ -30,6 +30,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address that local servers bind to.")
     prefect_port: int = Field(4200, ge=1, le=65535, description="Port of the local Prefect server.")
     prefect_url: str = Field("", description="URL of a Prefect server elsewhere; empty: the local one.")
+    worker: bool = Field(True, description="Whether the local stack runs deployed flows; false: it only serves.")
     worker_port: int = Field(8401, ge=1, le=65535, description="Port where the worker tells that it lives.")
     mlflow_port: int = Field(5000, ge=1, le=65535, description="Port of the local MLflow server.")
     tracking_url: str = Field("", description="MLflow tracking URI; empty: SQLite in the state folder.")

@@ -120,7 +120,7 @@ def read_push(delivery: str, body: bytes) -> Push:
             old=said["before"],
             new=said["after"],
             repository=str((said.get("repository") or {}).get("full_name") or "")[:200],
-            who=str((said.get("pusher") or {}).get("name") or "")[:200],
+            who=str((said.get("pusher") or {}).get("name") or "")[:120],
         )
     except ValidationError as error:
         told = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())

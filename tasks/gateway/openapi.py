@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from tasks.foundation.talk import USER, turn
+from tasks.gateway.approvals import Word
 from tasks.gateway.feedback import Feedback
 from tasks.gateway.streamed import EVENTS
 from tasks.serve.chat import Chat
@@ -61,6 +62,7 @@ REFUSED = {
     401: "No key, or an unknown one.",
     403: "The key may not.",
     404: "There is no such model.",
+    409: "It can't be decided so; it says why.",
     408: "The request did not arrive in time.",
     413: "Too large.",
     429: "A limit is reached, or a budget spent; Retry-After says when to come again.",
@@ -104,6 +106,15 @@ def document() -> dict[str, Any]:
                 201,
             ),
             "/hooks/git": _hook(),
+            "/v1/approvals": _get("What waits for a person's word", guarded=True),
+            "/v1/approvals/{case}": _post(
+                "Approve or reject a release",
+                Word.model_json_schema(),
+                {"decision": "approve", "evidence": "0123456789ab"},
+                {"type": "object"},
+                [case],
+                201,
+            ),
             "/healthz": _get("Does the process live?"),
             "/readyz": _get("Can it answer? Who may ask?"),
             "/metrics": _get("Prometheus's figures", kind="text/plain"),

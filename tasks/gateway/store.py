@@ -156,6 +156,23 @@ pushes = Table(  # git pushes that a webhook told of; for ever, so that none com
     Column("push", JSON, nullable=False),
     Column("delivered_at", Double, index=True),  # when Prefect was told; empty: not yet
 )
+approvals = Table(  # what a person was asked before a release, and what they said
+    "approvals",
+    tables,
+    Column("case", String(64), primary_key=True),
+    Column("evidence", String(64), primary_key=True),
+    Column("as_of", String(40), nullable=False),
+    Column("asked_by", String(120), nullable=False),
+    Column("asked_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("run", String(40), nullable=False),
+    Column("shown", Text, nullable=False),
+    Column("state", String(10), nullable=False),  # waiting, approved, rejected or lapsed
+    Column("who", String(120), nullable=False),
+    Column("via", String(20), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("decided_at", Double),
+)
 workers = Table(  # the gateway's processes, each saying now and then that it lives
     "workers",
     tables,
