@@ -144,7 +144,7 @@ def test_pushes_start_the_runs_that_they_ask_for_at_their_commit(stack: Stack):
     """Pushed while the server is dead: delivered when it is back. A change of one case trains that case, with the code
     and configuration of that commit, once, however often it is told; a tag releases; documents start none.
     """
-    before = git(stack.ours, "rev-parse", "HEAD")
+    before, files = git(stack.ours, "rev-parse", "HEAD"), git(stack.ours, "status", "--porcelain")
     change_case(stack.clone / "configs" / "diabetes", train__parameters={"alpha": 0.25})
     configured = commit(stack.clone)
     stack.push("main")
@@ -156,7 +156,7 @@ def test_pushes_start_the_runs_that_they_ask_for_at_their_commit(stack: Stack):
     told = waiting.read_text()
     with stack.server():
         expected = {"push/push": 3, "train/diabetes": 1, "release/diabetes": 1}
-        assert wait_for(lambda: stack.counts() == expected, 120), f"{stack.counts()}\n{stack.log('worker')[-5000:]}"
+        assert wait_for(lambda: stack.counts() == expected, 300), f"{stack.counts()}\n{stack.log('worker')[-5000:]}"
         runs = stack.runs()
         tag = git(stack.clone, "rev-parse", "diabetes-v1")
         assert {run["parameters"]["request"]["new"] for run in runs["push/push"]} == {configured, documented, tag}
@@ -172,8 +172,7 @@ def test_pushes_start_the_runs_that_they_ask_for_at_their_commit(stack: Stack):
         assert trained.data.tags["driftline.commit"] == configured != before
         assert trained.data.tags["driftline.dirty"] == "false"
         assert trained.data.params["parameters.alpha"] == "0.25"
-        assert git(stack.ours, "rev-parse", "HEAD") == before
-        assert not git(stack.ours, "status", "--porcelain")
+        assert (git(stack.ours, "rev-parse", "HEAD"), git(stack.ours, "status", "--porcelain")) == (before, files)
 
         waiting.write_text(told)
         subprocess.run([stack.bare / "hooks" / "post-receive", "--deliver"], timeout=20, check=True)
