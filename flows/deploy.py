@@ -69,7 +69,7 @@ def _deployment(case: TabularCase | LanguageCase, flow: str) -> dict[str, Any]:
 
 
 def _push() -> dict[str, Any]:
-    """The one that a git push has a run of: it finds out which of the others to start."""
+    """The one that a git push has a run of: it finds out which of the others to start. Any number may run at once."""
     flow, _, name = DEPLOYMENT.partition("/")
     return {
         "name": name,
@@ -78,7 +78,6 @@ def _push() -> dict[str, Any]:
         "tags": [TAG],
         "enforce_parameter_schema": True,
         "work_pool": {"name": POOL},
-        "concurrency_limit": {"limit": 1, "collision_strategy": IN_TURN},
     }
 
 
