@@ -104,7 +104,8 @@ def _again(client: SyncPrefectClient, run: FlowRun) -> str:
         job_variables=run.job_variables,
         idempotency_key=f"after {run.id}",
     )
-    return f"{run.name}: crashed, is started again as {made.name}"
+    started = made.state is not None and made.state.is_scheduled()  # else it was, by the worker before this one
+    return f"{run.name}: crashed, is started again as {made.name}" if started else ""
 
 
 _seen: set[UUID] = set()  # crashed runs that this process has dealt with; it spares questions, the key decides
