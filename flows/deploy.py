@@ -14,13 +14,14 @@ from flows.alerts import set_up
 from flows.case import LanguageCase, TabularCase, load, names
 from tasks.foundation.errors import Unavailable
 from tasks.foundation.files import write_text
+from tasks.foundation.push import DEPLOYMENT
 from tasks.foundation.settings import ROOT, settings
 
 POOL = TAG = "driftline"
 FILE = ROOT / "deployments" / "prefect.yaml"
 ONE, IN_TURN = "CANCEL_NEW", "ENQUEUE"  # a second run at the same time: is there anything left for it to do?
 FLOWS = {  # what a case's flows do, and what becomes of a second run of one
-    "prepare": ("Sources to a validated snapshot.", ONE),
+    "prepare": ("Sources to a validated snapshot.", IN_TURN),  # of two pushes, each has its own sources
     "train": ("Prepare, train a candidate, and judge it.", IN_TURN),
     "release": ("The whole chain: a candidate that passes its gates becomes the champion.", IN_TURN),
     "predict": ("The champion's answers since its release, as Parquet.", ONE),
@@ -45,7 +46,7 @@ def declaration(cases: Path) -> str:
         "prefect-version": None,
         "name": "driftline",
         "pull": [{"flows.place.code_directory": {}}],
-        "deployments": deployments,
+        "deployments": [*deployments, _push()],
     }
     return HEAD + yaml.safe_dump(told, sort_keys=False, width=120)
 
@@ -64,6 +65,19 @@ def _deployment(case: TabularCase | LanguageCase, flow: str) -> dict[str, Any]:
         "concurrency_limit": {"limit": 1, "collision_strategy": second},
         "schedules": [{"cron": when, "timezone": case.schedule.timezone}] if when else [],
         "triggers": [_by_decision(case.name)] if flow == "retrain" else [],
+    }
+
+
+def _push() -> dict[str, Any]:
+    """The one that a git push has a run of: it finds out which of the others to start. Any number may run at once."""
+    flow, _, name = DEPLOYMENT.partition("/")
+    return {
+        "name": name,
+        "entrypoint": f"flows/{flow}.py:{flow}",
+        "description": "Start the flows of the cases whose files a git push changed, each at its commit.",
+        "tags": [TAG],
+        "enforce_parameter_schema": True,
+        "work_pool": {"name": POOL},
     }
 
 
@@ -115,9 +129,10 @@ def deploy() -> None:
                     found=(done.stdout + done.stderr)[-2000:].strip(),
                     todo="Correct what it names.",
                 )
-            gone = _remove_gone(client, names(here.cases))
+            made = yaml.safe_load(declared)["deployments"]
+            gone = _remove_gone(client, {(each["entrypoint"], each["name"]) for each in made})
             channels = set_up(client, here)
-    console.print(f"  {len(yaml.safe_load(declared)['deployments'])} deployments of {len(names(here.cases))} cases")
+    console.print(f"  {len(made)} deployments of {len(names(here.cases))} cases")
     console.print(f"  alerts go to {channels} channels" if channels else "  alerts go nowhere: set DRIFTLINE_ALERTS")
     for name in gone:
         console.print(f"  removed {name}: its case is gone")
@@ -132,11 +147,11 @@ def make_pool(client: Any) -> None:
         client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
 
 
-def _remove_gone(client: Any, cases: list[str]) -> list[str]:
+def _remove_gone(client: Any, declared: set[tuple[str, str]]) -> list[str]:
     from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 
     ours = client.read_deployments(deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG])))
-    gone = [each for each in ours if each.parameters.get("request", {}).get("case") not in cases]
+    gone = [each for each in ours if (each.entrypoint, each.name) not in declared]
     for each in gone:
         client.delete_resource_owned_automations(f"prefect.deployment.{each.id}")
         client.delete_deployment(each.id)

@@ -42,6 +42,7 @@ class Settings(BaseSettings):
     dvc_remote: str = Field("", description="DVC remote for snapshots, for example s3://...; empty: a local folder.")
     vllm_url: str = Field("", description="URL of the vLLM server for cases with `engine: vllm`, without /v1.")
     online_store: str = Field("", description="redis://host:port for Feast's online store; empty: SQLite.")
+    git_branch: str = Field("main", description="Branch whose pushes start runs; tags do too.")
     gateway_port: int = Field(8400, ge=1, le=65535, description="Port of the gateway.")
     gateway_workers: int = Field(1, ge=1, le=64, description="Gateway processes that share the port.")
     gateway_store: str = Field("", description="Database URL of routes, keys and ledger; empty: SQLite.")

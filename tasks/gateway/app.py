@@ -24,6 +24,7 @@ from tasks.gateway.approvals import Word, decide, listed
 from tasks.gateway.feedback import Feedback, give
 from tasks.gateway.figures import Figures
 from tasks.gateway.forward import Forward
+from tasks.gateway.hooks import Hooks
 from tasks.gateway.keys import LOCAL, Key
 from tasks.gateway.ledger import Ledger
 from tasks.gateway.log import RequestLog
@@ -58,11 +59,13 @@ class Gateway:
         forward = Forward(lambda: self.memory.routes, figures)
         accounts = Accounts(Rates(settings.gateway_limits), ledger, figures, log)
         self.answering = Answering(accounts, forward, policy, figures)
-        watching = asyncio.create_task(self.memory.watch())
+        self.hooks = Hooks(self.store, settings)
+        background = [asyncio.create_task(work) for work in (self.memory.watch(), self.hooks.deliver())]
         try:
             yield
         finally:
-            watching.cancel()
+            for work in background:
+                work.cancel()
             await forward.close()
             await asyncio.to_thread(log.close)
             await asyncio.to_thread(ledger.close)
@@ -96,6 +99,9 @@ class Gateway:
             raise _invalid(error) from error
         about = await asyncio.to_thread(give, self.store, key, http.path_params["request_id"], said)
         return JSONResponse(about, 201)
+
+    async def git(self, http: Request) -> Response:
+        return JSONResponse({"status": await self.hooks.take(http.headers, await whole_body(http))}, 202)
 
     async def waiting(self, http: Request) -> Response:
         self._who(http, "approve")
@@ -159,6 +165,7 @@ def make_app(settings: Settings) -> Starlette:
         Route("/v1/embeddings", gateway.embeddings, methods=["POST"]),
         Route("/v1/models", gateway.models, methods=["GET"]),
         Route("/v1/feedback/{request_id}", gateway.feedback, methods=["POST"]),
+        Route("/hooks/git", gateway.git, methods=["POST"]),
         Route("/v1/approvals", gateway.waiting, methods=["GET"]),
         Route("/v1/approvals/{case}", gateway.decide, methods=["POST"]),
         Route("/healthz", gateway.healthy, methods=["GET"]),

@@ -47,6 +47,12 @@ PREDICTIONS = {
     "required": ["request_id", "release", "predictions"],
     "properties": {"request_id": TEXT, "release": TEXT, "predictions": {"type": "array"}},
 }
+PUSH = {
+    "type": "object",
+    "required": ["ref", "before", "after"],
+    "properties": dict.fromkeys(("ref", "before", "after"), TEXT),
+}
+PUSHED = {"ref": "refs/heads/main", "before": "0" * 40, "after": "1" * 40}
 ERROR = {
     "type": "object",
     "properties": {"error": {"type": "object", "properties": {"message": TEXT, "type": TEXT, "code": {}, "param": {}}}},
@@ -99,6 +105,7 @@ def document() -> dict[str, Any]:
                 [request],
                 201,
             ),
+            "/hooks/git": _hook(),
             "/v1/approvals": _get("What waits for a person's word", guarded=True),
             "/v1/approvals/{case}": _post(
                 "Approve or reject a release",
@@ -141,6 +148,15 @@ def _post(
             },
         }
     }
+
+
+def _hook() -> dict[str, Any]:
+    names = ("x-hub-signature-256", "x-github-event", "x-github-delivery")
+    headers = [{"name": name, "in": "header", "schema": TEXT} for name in names]
+    hook = _post("A git push, as GitHub's signed webhook tells it", PUSH, PUSHED, {"type": "object"}, headers, 202)
+    hook["post"]["security"] = []  # the signature is it
+    hook["post"]["responses"]["409"] = _error("It came before.")
+    return hook
 
 
 def _get(title: str, *, guarded: bool = False, kind: str = "application/json") -> dict[str, Any]:

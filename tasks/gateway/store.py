@@ -150,6 +150,15 @@ feedback = Table(
     Column("key", String(16), nullable=False),
     Column("said", JSON, nullable=False),
 )
+pushes = Table(  # git pushes that a webhook told of; for ever, so that none comes twice
+    "pushes",
+    tables,
+    Column("delivery", String(80), primary_key=True),  # the sender's id of it, which is not signed
+    Column("body", String(64), nullable=False, unique=True),  # digest of what is signed
+    Column("at", Double, nullable=False),
+    Column("push", JSON, nullable=False),
+    Column("delivered_at", Double, index=True),  # when Prefect was told; empty: not yet
+)
 approvals = Table(  # what a person was asked before a release, and what they said
     "approvals",
     tables,
