@@ -11,8 +11,9 @@ import pandas as pd
 
 from tasks.features.results import Column, Frame
 from tasks.monitor.config import Monitor
-from tasks.monitor.measure import Window, measure
+from tasks.monitor.measure import measure
 from tasks.monitor.results import Signal
+from tasks.monitor.signal import Window
 from tasks.predict.batch import predict
 from tasks.train.config import Target
 
