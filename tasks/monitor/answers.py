@@ -116,5 +116,5 @@ def _parts(rows: pd.DataFrame, found: Sequence[Score], window: Window, config: R
     for start, end in window.parts(config.of):
         some_of_them = [score for score, time in zip(found, times, strict=True) if start <= time < end]
         value = summarise(some_of_them).get(config.metric)
-        made.append(Part(start=start, end=end, rows=len(some_of_them), value=value, bias=None))
+        made.append(Part(start=start, end=end, rows=len(some_of_them), value=value, expected=None, bias=None))
     return tuple(made)

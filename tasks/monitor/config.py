@@ -67,7 +67,7 @@ class TableAlert(Alert):
         default=1.0,
         gt=0,
         le=2,
-        description="Largest sum of changes in the features' shares of importance; 0.2 to 0.7 is chance.",
+        description="Largest sum of changes in the features' shares of importance.",
     )
 
 

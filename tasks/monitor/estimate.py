@@ -1,6 +1,7 @@
-"""Performance before outcomes arrive, from how sure the champion is: its scores, calibrated, taken at their word.
+"""Performance to expect from how sure the champion is: its scores, calibrated on the hold-out, taken at their word.
 
-It assumes that what a score means has not changed since the hold-out (no concept shift); of that, only outcomes tell.
+For rows without an outcome that is an estimate, if what a score means has not changed (no concept shift). For rows with
+one it is what harmless drift explains: other rows can be harder, and no retraining helps against that.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tasks.evaluate.metrics import HIGHER_IS_BETTER
 from tasks.monitor.chance import cells_of, chance, counts_of, means_of
-from tasks.monitor.performance import SCORES, Statistic, ranking
+from tasks.monitor.performance_chance import SCORES, Statistic, ranking
 from tasks.train.metrics import losses
 
 if TYPE_CHECKING:
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
 ESTIMATED = ("auc", "brier", "log_loss")
 
 
-def estimate(unknown: pd.DataFrame, reference: pd.DataFrame, outcome: str) -> dict[str, float]:
+def estimate(rows: pd.DataFrame, reference: pd.DataFrame, outcome: str) -> dict[str, float]:
     """AUC, Brier score and log loss to be expected of these rows; `reference` is the scored hold-out."""
     import numpy as np
 
-    p = unknown["prediction"].to_numpy(float)
+    p = rows["prediction"].to_numpy(float)
+    if not len(p):
+        return {}
     sure = _calibrated(reference, outcome, p)
     found = {
         name: float(np.mean(sure * _losses(name, 1.0, p) + (1 - sure) * _losses(name, 0.0, p)))

@@ -39,15 +39,30 @@ def _performance(signal: Signal, config: Watch) -> Iterator[Finding]:
         where = "in this window" if now is None else "on the hold-out"
         yield Finding("unknown", f"{watched.metric} could not be computed {where}.")
     else:
-        worse = [
-            worse_by(watched.metric, part.value, then) if part.value is not None else None for part in signal.parts
-        ]
-        told = f"{_compared(watched.metric, now, then, 'on the hold-out')}, allowed {_number(watched.worse_by)} worse"
-        finding = _breach(signal, config, "performance", worse_by(watched.metric, now, then), watched.worse_by, worse)
+        expected = signal.expected.get(watched.metric)
+        worse = _unforeseen(watched.metric, now, then, expected)
+        parts = [_unforeseen(watched.metric, part.value, then, part.expected) for part in signal.parts]
+        told = _compared(watched.metric, now, then, "on the hold-out")
+        if expected is not None:
+            told += f" ({_number(expected)} is what its scores let expect of these rows)"
+        told += f", allowed {_number(watched.worse_by)} worse"
+        finding = _breach(signal, config, "performance", worse, watched.worse_by, parts)
         holds = finding.effect == "fine"
         yield Finding(finding.effect, told + finding.sentence)
     if watched.bias is not None or _recalibrates(config) is not None:
         yield _bias(signal, config, holds)
+
+
+def _unforeseen(metric: str, now: float | None, then: float, expected: float | None) -> float | None:
+    """How much worse than on the hold-out, as far as the scores did not foresee it.
+
+    Rows can be harder than those of the hold-out. Scores that still mean what they meant say so, and retraining does
+    not make them easier.
+    """
+    if now is None:
+        return None
+    worse = worse_by(metric, now, then)
+    return worse if expected is None else min(worse, worse_by(metric, now, expected))
 
 
 def _bias(signal: Signal, config: Watch, holds: bool) -> Finding:
@@ -75,10 +90,10 @@ def _recalibrates(config: Watch) -> float | None:
 
 
 def _breach(
-    signal: Signal, config: Watch, name: str, worse: float, allowed: float, parts: list[float | None]
+    signal: Signal, config: Watch, name: str, worse: float | None, allowed: float, parts: list[float | None]
 ) -> Finding:
     """Whether something worse by so much retrains, and the end of its sentence."""
-    if worse <= allowed:
+    if worse is None or worse <= allowed:
         return Finding("fine", ".")
     likely, needs, of = signal.chances.get(name), config.retrain.needs, config.retrain.of
     if likely is None:
@@ -142,7 +157,8 @@ def _drift(signal: Signal, config: Watch) -> Iterator[Finding]:
         ),
     ]
     if isinstance(alert, TableAlert):
-        watched.append((signal.importance_shift, alert.importance_shift, "", "The shift of feature importance", ""))
+        what = "The shift of feature importance"
+        watched.append((signal.importance_shift, alert.importance_shift, "importance", what, ""))
     if isinstance(alert, AnswerAlert):
         what = "The AUC with which the messages are told from those of the evaluation"
         watched.append((signal.told_apart, alert.messages_told_apart, "messages", what, ""))

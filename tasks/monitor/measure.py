@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,10 @@ from tasks.foundation.files import file_digest
 from tasks.monitor.config import Monitor
 from tasks.monitor.drift import measure_drift
 from tasks.monitor.estimate import ESTIMATED, estimate, estimate_chance
+from tasks.monitor.importance import harms_of, importance_chance, shares_of
 from tasks.monitor.outcomes import join_outcomes
-from tasks.monitor.performance import measure_parts, measure_performance, performance_chances
+from tasks.monitor.performance import measure_parts, measure_performance
+from tasks.monitor.performance_chance import performance_chances
 from tasks.monitor.predecessor import compare_predecessor
 from tasks.monitor.results import Signal
 from tasks.monitor.signal import SEED, Window, fingerprint, keep, measured_before, some
@@ -26,7 +27,7 @@ from tasks.train.config import Target
 if TYPE_CHECKING:
     import pandas as pd
 
-FILES = ("model.skops", "scores.parquet", "importance.json")
+FILES = ("model.skops", "scores.parquet")
 VERSION = 2  # of what is measured here: raise it when the same inputs give another signal
 
 
@@ -43,8 +44,8 @@ def measure(
 ) -> Signal:
     """Judge what a release predicted by the outcomes known in `examples`.
 
-    `release` holds model.skops, scores.parquet (the scored hold-out) and importance.json; `predictions` is the folder
-    that the predict room writes to; `before` is the champion before, and when it counts as better. The report, its
+    `release` holds model.skops and scores.parquet, the scored hold-out; `predictions` is the folder that the predict
+    room writes to; `before` is the champion before, and when it counts as better. The report, its
     numbers and the signal lie in STATE/monitor/CASE/RELEASE12/AS_OF; the same inputs find the signal there instead of
     measuring again.
     Raises: DataError when the window holds no predictions, or the examples tell no outcomes.
@@ -82,10 +83,10 @@ def measure(
         if before and enough
         else None,
         **_drift(now, reference, columns, config, folder, missing),
-        **_importance(known, release, target, config, missing),
     }
     chances = performance_chances(known, reference, target, metric) if enough else {}
     chances["prediction"] = measured.pop("prediction_chance")
+    measured |= _importance(known, reference, release, target, config, chances, missing)
     measured |= _estimated(unknown, reference, target, config, chances, missing)
     measured["not_computed"] = tuple(missing)
     return keep(window, folder, measured, known, chances, config)
@@ -134,23 +135,26 @@ def _estimated(
 
 
 def _importance(
-    known: pd.DataFrame, release: Path, target: Target, config: Monitor, missing: list[str]
+    known: pd.DataFrame,
+    reference: pd.DataFrame,
+    release: Path,
+    target: Target,
+    config: Monitor,
+    chances: dict[str, float | None],
+    missing: list[str],
 ) -> dict[str, Any]:
-    from tasks.train.importance import importance
     from tasks.train.model_file import load
 
-    path = release / "importance.json"
-    then: Mapping[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    now: dict[str, float] = {}
-    shift = None
     if len(known) < config.min_rows:
         missing.append(
             f"Importance was not computed: {len(known):,} rows with an outcome, {config.min_rows:,} are needed."
         )
-    else:
-        now = importance(load(release / "model.skops"), known, known["outcome"].to_numpy(float), SEED)
-        if any(then.values()):
-            shift = sum(abs(now.get(name, 0.0) - then.get(name, 0.0)) for name in {**then, **now})
-        else:
-            missing.append("Importance shift was not computed: the release tells no importance to compare with.")
-    return {"importance": now, "importance_then": dict(then), "importance_shift": shift}
+        return {}
+    model, held = load(release / "model.skops"), reference[reference[target.column].notna()]
+    then = harms_of(model, held, held[target.column].to_numpy(float), SEED)
+    now = harms_of(model, known, known["outcome"].to_numpy(float), SEED)
+    chances["importance"] = importance_chance(then, now, SEED)
+    names = [column.name for column in model.columns]
+    shares = [dict(zip(names, map(float, shares_of(side.sum(axis=0))), strict=True)) for side in (now, then)]
+    shift = sum(abs(shares[0][name] - shares[1][name]) for name in names)
+    return {"importance": shares[0], "importance_then": shares[1], "importance_shift": shift}

@@ -33,6 +33,7 @@ class Part(Result):
     end: datetime
     rows: int  # with an outcome
     value: float | None  # of the watched metric
+    expected: float | None  # of it, by the scores of these rows
     bias: float | None
 
 
@@ -64,6 +65,7 @@ class Signal(Result):
     reference_rows: int
     bias: float | None  # mean prediction - mean outcome; regression: as a share of the hold-out's mean |outcome|
     bias_then: float | None = None  # and on the hold-out
+    expected: dict[str, float] = Field({})  # of rows with an outcome, by their scores: what harmless drift explains
     parts: tuple[Part, ...] = Field(())  # of the window, of equal length
     estimated: dict[str, float] = Field({})  # expected of rows without an outcome, if scores mean what they meant
     estimated_rows: int = 0
