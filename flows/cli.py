@@ -14,6 +14,7 @@ import typer
 
 from flows.backup import backup, restore
 from flows.keys import app as keys
+from flows.past import replay
 from tasks.foundation.errors import DriftlineError, InputError
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.add_typer(keys, name="keys")
 app.command()(backup)
 app.command()(restore)
+app.command()(replay)
 
 CaseName = Annotated[str, typer.Argument(metavar="CASE", help="A folder under configs/.")]
 AsOf = Annotated[

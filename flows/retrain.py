@@ -40,7 +40,7 @@ def retrain_steps(run: Opened) -> Retrained:
     champion = champion_with_traffic(run)
     begun = attempt_to_finish(run.case.name, run.as_of, champion, run.settings.state)
     # what a killed run has begun is finished as of its own moment, before anything new is looked at
-    decision = begun.decision if begun else monitor_steps(run, prepare_steps(run))
+    decision = begun.decision if begun else monitor_steps(run, prepare_steps(run), champion)
     if decision.action in ("ignore", "alert") or (begun and begun.outcome == "released"):
         return Retrained(decision=decision, release=None)
     with attempting(decision) as released:
