@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
+import pwd
 import threading
 import urllib.error
 import urllib.request
@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.status import Status
 
 from flows.case import load
+from tasks.foundation.errors import Unavailable
 from tasks.foundation.progress import Step, listening
 from tasks.foundation.settings import settings
 
@@ -33,7 +34,12 @@ def run_told(
     model: Path | None = None,
 ) -> Any:
     """Run flows.FLOW as of a moment, as `play` does."""
-    return play(flow, {"case": case, "as_of": as_of, "profile": profile, "model": model}, steps)
+    return play(flow, {"case": case, "as_of": as_of, "profile": profile, "by": person(), "model": model}, steps)
+
+
+def person() -> str:
+    """Who runs this process, as the system knows them: variables can say anything."""
+    return pwd.getpwuid(os.getuid()).pw_name
 
 
 def play(flow: str, request: dict[str, Any], steps: Steps | None = None) -> Any:
@@ -57,12 +63,27 @@ def play(flow: str, request: dict[str, Any], steps: Steps | None = None) -> Any:
 
 
 def reach_prefect() -> bool:
-    """Point this process at the Prefect server of the settings when it answers; without one, Prefect starts its own."""
-    api = settings().prefect_api
-    with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(f"{api}/health", timeout=2):
-        os.environ["PREFECT_API_URL"] = api
-        return True
-    return False
+    """Point this process at the Prefect server of the settings when it answers; without one, Prefect starts its own.
+
+    Raises: Unavailable when the server demands another auth string than ours.
+    """
+    here = settings()
+    asked = urllib.request.Request(f"{here.prefect_api}/admin/version", headers=here.prefect_headers)
+    try:
+        urllib.request.urlopen(asked, timeout=2).close()
+    except urllib.error.HTTPError as error:
+        if error.code == 401:
+            raise Unavailable(
+                "Prefect's server refuses us.",
+                where=here.prefect_api,
+                found="another auth string" if here.prefect_headers else "no auth string",
+                todo="Set PREFECT_SERVER_API_AUTH_STRING (of a server elsewhere: PREFECT_API_AUTH_STRING) in .env.",
+            ) from error
+        return False
+    except OSError:
+        return False
+    os.environ["PREFECT_API_URL"] = here.prefect_api
+    return True
 
 
 class Steps:
