@@ -79,8 +79,7 @@ def tell(case: str, approves: bool, evidence: str | None, why: str) -> None:
     """
     import typer
 
-    from flows.entry import person
-    from flows.terminal import console
+    from flows.terminal import console, person
     from tasks.foundation.settings import settings
     from tasks.gateway import approvals
     from tasks.gateway.store import Store

@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from flows.backup import backup, restore
 from flows.keys import app as keys
+from flows.past import replay
 from tasks.foundation.errors import DriftlineError, InputError
 
 app = typer.Typer(
@@ -24,6 +26,9 @@ app = typer.Typer(
 )
 
 app.add_typer(keys, name="keys")
+app.command()(backup)
+app.command()(restore)
+app.command()(replay)
 
 CaseName = Annotated[str, typer.Argument(metavar="CASE", help="A folder under configs/.")]
 AsOf = Annotated[
@@ -193,6 +198,14 @@ def up() -> None:
 
 
 @app.command()
+def restart() -> None:
+    """Start everything anew after an upgrade, one after the other: the gateway goes on answering."""
+    from flows.local import restart as renew
+
+    renew()
+
+
+@app.command()
 def down() -> None:
     """Stop the local stack."""
     from flows.local import stop
@@ -210,8 +223,8 @@ def deploy() -> None:
 
 @app.command()
 def status(json: AsJson = False) -> None:
-    """What runs, and the champion of each case."""
-    from flows.local import tell
+    """What runs, who answers, what was decided, what it costs today, on one screen."""
+    from flows.status import tell
 
     tell(json)
 

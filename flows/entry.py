@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import pwd
 from collections.abc import Iterator
 from contextlib import closing
 from contextvars import ContextVar
@@ -51,13 +49,13 @@ class Opened:
 
 
 @contextlib.contextmanager
-def opened(request: Request) -> Iterator[Opened]:
-    """Read and hold the case for one run.
+def opened(request: Request, world: Settings | None = None) -> Iterator[Opened]:
+    """Read and hold the case for one run, in the world that the settings say unless another is given.
 
     Raises: CaseError, InputError for a future as-of, Busy when another run holds the case,
     Unavailable when the disk is full.
     """
-    here = settings()
+    here = world or settings()
     case = load(request.case, here.cases, request.profile)
     asked = request.as_of or case.as_of
     as_of, replays = moment(asked or _when_it_asked(case, here)), asked is not None
@@ -109,11 +107,6 @@ def moment(as_of: datetime | None) -> datetime:
             allowed=f"up to now, {now:%Y-%m-%d %H:%M} UTC",
         )
     return as_of.astimezone(UTC)
-
-
-def person() -> str:
-    """Who runs this process, as the system knows them: variables can say anything."""
-    return pwd.getpwuid(os.getuid()).pw_name
 
 
 def run_name() -> str:

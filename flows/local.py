@@ -1,11 +1,8 @@
-"""`driftline up`, `down` and `status`: the local stack, and the champion of each case."""
+"""`driftline up` and `down`: the local stack, and the champion of each case."""
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
-
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from flows.case import names
 from flows.terminal import console
@@ -32,6 +29,19 @@ def start() -> None:
             console.print(f"  the champion of {release.case} is not served: driftline run {release.case}")
 
 
+def restart() -> None:
+    """Start everything anew, one after the other; what is not up is started."""
+    from tasks.gateway.renew import renew
+    from tasks.serve import stack
+
+    here = settings()
+    if stack.runs(here):
+        with console.status("restarting ..."):
+            renew(here, lambda name: console.print(f"  anew   {name}"))
+    else:
+        start()
+
+
 def stop() -> None:
     """Stop what was started here."""
     from tasks.serve import stack
@@ -39,54 +49,11 @@ def stop() -> None:
     console.print("stopped" if stack.down(settings()) else "nothing ran")
 
 
-def tell(as_json: bool) -> None:
-    """Print services and champions."""
-    here = settings()
-    told = {"services": _services(here), "champions": _champions(here)}
-    if as_json:
-        print(json.dumps(told, indent=2))
-        return
-    table = Table("service", "state", "address", "log", box=None, pad_edge=False, header_style="dim")
-    for service in told["services"]:
-        table.add_row(service["name"], service["state"], service["address"], service["log"])
-    console.print(table if told["services"] else "Nothing runs. Start it: driftline up")
-    table = Table("case", "champion", "as of", "verdict", "address", box=None, pad_edge=False, header_style="dim")
-    for champion in told["champions"]:
-        table.add_row(
-            champion["case"],
-            champion["release"][:12],
-            champion["as_of"],
-            champion["verdict"],
-            champion["address"] or "not served",
-        )
-    console.print(table if told["champions"] else "No case has a champion yet. Make one: driftline run CASE")
-
-
 def addresses() -> list[tuple[str, str]]:
     """What is ready now, and where."""
-    return [(service["name"], service["address"]) for service in _services(settings()) if service["state"] == "ready"]
-
-
-def _services(here: Settings) -> list[dict[str, Any]]:
     from tasks.serve import stack
 
-    return [service.model_dump(mode="json") for service in stack.state(here)]
-
-
-def _champions(here: Settings) -> list[dict[str, Any]]:
-    from tasks.release.seal import read_manifest
-    from tasks.serve import stack
-
-    return [
-        {
-            "case": release.case,
-            "release": release.digest,
-            "as_of": release.as_of.isoformat(),
-            "address": stack.address_of(here, release) or "",
-            "verdict": read_manifest(release.folder)["sealed"]["verdict"]["decision"],
-        }
-        for release in _releases(here)
-    ]
+    return [(service.name, service.address) for service in stack.state(settings()) if service.state == "ready"]
 
 
 def _releases(here: Settings) -> list[Release]:

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ELSEWHERE = (
     "PREFECT_URL",
+    "PREFECT_DATABASE",
     "TRACKING_URL",
     "ARTIFACTS_URL",
     "DVC_REMOTE",

@@ -127,8 +127,8 @@ def _repository(store: Path, remote: str) -> Iterator[Repo]:
     write_text(
         store / ".dvc" / "config",
         "[core]\n    no_scm = True\n    analytics = false\n    autostage = false\n"
-        f"    site_cache_dir = {store / '.dvc' / 'site'}\n"  # else in /var/tmp, outside the state folder
-        f"    remote = {REMOTE}\n['remote \"{REMOTE}\"']\n    url = {remote}\n"
+        f'    site_cache_dir = "{store / ".dvc" / "site"}"\n'  # else in /var/tmp, outside the state folder
+        f'    remote = {REMOTE}\n[\'remote "{REMOTE}"\']\n    url = "{remote}"\n'  # bare, a comma makes a list
         '[cache]\n    type = "reflink,hardlink,copy"\n',
     )
     with Repo(str(store)) as repo, warnings.catch_warnings():

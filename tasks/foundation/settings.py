@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from base64 import b64encode
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -16,6 +18,7 @@ from tasks.foundation.errors import CaseError
 from tasks.foundation.tracking import Tracking
 
 ROOT = Path(__file__).resolve().parents[2]
+ASYNCPG = "postgresql+asyncpg://"
 
 
 class Settings(BaseSettings):
@@ -32,6 +35,7 @@ class Settings(BaseSettings):
     prefect_url: str = Field("", description="URL of a Prefect server elsewhere; empty: the local one.")
     worker: bool = Field(True, description="Whether the local stack runs deployed flows; false: it only serves.")
     worker_port: int = Field(8401, ge=1, le=65535, description="Port where the worker tells that it lives.")
+    prefect_database: str = Field("", description="Database URL of the local Prefect server; empty: SQLite.")
     mlflow_port: int = Field(5000, ge=1, le=65535, description="Port of the local MLflow server.")
     tracking_url: str = Field("", description="MLflow tracking URI; empty: SQLite in the state folder.")
     artifacts_url: str = Field("", description="MLflow artifact root; empty: a folder in the state folder.")
@@ -86,6 +90,12 @@ class Settings(BaseSettings):
         return self.prefect_url or f"http://{self.host}:{self.prefect_port}/api"
 
     @property
+    def prefect_headers(self) -> dict[str, str]:
+        """What to send with each request to Prefect's server: the auth string, if it demands one."""
+        secret = environment(self).get("PREFECT_API_AUTH_STRING") or os.environ.get("PREFECT_API_AUTH_STRING", "")
+        return {"authorization": f"Basic {b64encode(secret.encode()).decode()}"} if secret else {}
+
+    @property
     def gateway(self) -> str:
         return f"http://{self.host}:{self.gateway_port}"
 
@@ -124,9 +134,19 @@ def read_dotenv(path: Path) -> None:
 
 
 def environment(of: Settings) -> dict[str, str]:
-    """The variables that make our packages keep their state in our folder, stay silent, and share the cores."""
+    """The variables that make our packages keep their state in our folder, stay silent, and share the cores.
+
+    Secrets are among them: they go from process to process, and into no file.
+    """
     threads = str(of.threads)
+    secrets = {
+        # Prefect's server speaks to Postgres by asyncpg alone
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": re.sub(r"^postgres\w*(\+\w+)?://", ASYNCPG, of.prefect_database),
+        # what the server demands is what its clients send
+        "PREFECT_API_AUTH_STRING": os.environ.get("PREFECT_SERVER_API_AUTH_STRING", ""),
+    }
     return {
+        **{name: value for name, value in secrets.items() if value},
         "OMP_NUM_THREADS": threads,
         # how long threads spin while they wait: never, and a fit on idle cores takes twice as long; as long as they
         # would, and one on busy cores takes 5 times as long

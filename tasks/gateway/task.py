@@ -40,6 +40,14 @@ def send_traffic(release: Release, plan: Plan | None, settings: Settings) -> boo
     return take_over(release, plan, settings)
 
 
+@stage("roll back to {to:.12}", lambda release: f"version {release.version}", cache=False)
+def roll_back(case: str, to: str, why: str, settings: Settings) -> Release:
+    """Make an earlier release the champion again, at the gateway and in the registry."""
+    from tasks.gateway.takeover import go_back
+
+    return go_back(case, to, why, settings)
+
+
 @stage("retire what nobody needs", lambda names: ", ".join(names) or "nothing", cache=False)
 def retire_others(release: Release, settings: Settings) -> list[str]:
     """Stop the case's releases that have no share of the traffic and are not kept to roll back to."""

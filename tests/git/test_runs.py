@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flows.entry import person
+from flows.terminal import person
 from tasks.foundation.tracking import Tracking, client_of
 from tasks.release.process import ending_with_starter, free_port
 from tasks.release.registry import champion
