@@ -14,6 +14,7 @@ import typer
 
 from flows.backup import backup, restore
 from flows.keys import app as keys
+from flows.past import replay
 from tasks.foundation.errors import DriftlineError, InputError
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.add_typer(keys, name="keys")
 app.command()(backup)
 app.command()(restore)
+app.command()(replay)
 
 CaseName = Annotated[str, typer.Argument(metavar="CASE", help="A folder under configs/.")]
 AsOf = Annotated[
@@ -212,6 +214,14 @@ def down() -> None:
 
 
 @app.command()
+def deploy() -> None:
+    """Make every flow of every case a deployment: to start from the UI, on schedule, by decision."""
+    from flows.deploy import deploy as make
+
+    make()
+
+
+@app.command()
 def status(json: AsJson = False) -> None:
     """What runs, who answers, what was decided, what it costs today, on one screen."""
     from flows.status import tell
@@ -269,6 +279,26 @@ def rollback(
     from flows.rollout import rollback as go_back
 
     go_back(case, to)
+
+
+Evidence = Annotated[str | None, typer.Option(metavar="DIGEST", help="What you looked at. Default: you are asked.")]
+Why = Annotated[str, typer.Option(help="Is kept with it.")]
+
+
+@app.command()
+def approve(case: CaseName, evidence: Evidence = None, why: Why = "") -> None:
+    """Let a release that waits for a person take over. Not your own run's."""
+    from flows.approval import tell
+
+    tell(case, True, evidence, why)
+
+
+@app.command()
+def reject(case: CaseName, evidence: Evidence = None, why: Why = "") -> None:
+    """Keep a release that waits for a person from taking over."""
+    from flows.approval import tell
+
+    tell(case, False, evidence, why)
 
 
 @app.command()

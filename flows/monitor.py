@@ -11,22 +11,25 @@ from flows.prepare import prepare_steps
 from tasks.data.results import Snapshot
 from tasks.gateway.task import trace_calls
 from tasks.monitor.results import Decision
-from tasks.monitor.task import decide_on, measure_messages, measure_window
+from tasks.monitor.task import announce_decision, decide_on, measure_messages, measure_window
+from tasks.release.results import Release
+from tasks.release.task import find_predecessor
 
 
 @flow(name="monitor", flow_run_name=run_name)
 def monitor(request: Request) -> Decision:
-    """Predict what is missing, join the outcomes that have arrived, measure, and decide: ignore, alert or retrain."""
+    """Predict what is missing, join the outcomes that have arrived, measure, and decide what is done about it."""
     with opened(request) as run:
-        return monitor_steps(run, prepare_steps(run))
+        decision = monitor_steps(run, prepare_steps(run), champion_with_traffic(run))
+        announce_decision(decision)
+        return decision
 
 
-def monitor_steps(run: Opened, snapshot: Snapshot) -> Decision:
+def monitor_steps(run: Opened, snapshot: Snapshot, champion: Release) -> Decision:
     case, here, out = run.case, run.settings, run.settings.data / "predictions"
-    champion = champion_with_traffic(run)
-    predictions = predict_steps(run, snapshot, champion)
-    trace_calls(case.name, run.as_of, here)
     start = max(champion.as_of, run.as_of - case.monitor.window)
+    predictions = predict_steps(run, snapshot, champion, start)
+    trace_calls(case.name, run.as_of, here)
     if isinstance(case, LanguageCase):
         asked = asked_since(run, case, snapshot, start)
         signal = measure_messages(
@@ -34,7 +37,8 @@ def monitor_steps(run: Opened, snapshot: Snapshot) -> Decision:
         )
     else:
         frame = frame_since(run, case, snapshot, start)
+        before, gate = find_predecessor(champion, here.tracking, here.state), case.evaluate.champion_gate
         signal = measure_window(
-            champion, case.target, case.monitor, predictions, frame, start, run.as_of, out, here.state
+            champion, case.target, case.monitor, predictions, frame, start, run.as_of, out, here.state, before, gate
         )
     return decide_on(signal, case.monitor)

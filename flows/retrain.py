@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from prefect import flow
 
+from flows.case import TabularCase
 from flows.entry import Opened, Request, opened, run_name
 from flows.monitor import monitor_steps
+from flows.predict import champion_with_traffic, frame_since
 from flows.prepare import prepare_steps
 from flows.release import release_steps
 from flows.train import train_steps
 from tasks.foundation.config import Result
+from tasks.gateway.task import roll_back
+from tasks.monitor.attempts import attempt_to_finish, attempting
 from tasks.monitor.results import Decision
+from tasks.monitor.task import calibrate_anew
 from tasks.release.results import Release
 
 
@@ -23,15 +30,32 @@ class Retrained(Result):
 
 @flow(name="retrain", flow_run_name=run_name)
 def retrain(request: Request) -> Retrained:
-    """Monitor; when the decision is to retrain, go from data to release again: challenger against champion."""
+    """Monitor, then do what was decided: go from data to release again, calibrate the champion anew, or roll back."""
     with opened(request) as run:
         return retrain_steps(run)
 
 
 def retrain_steps(run: Opened) -> Retrained:
     """Raises: GateFailed when the challenger does not pass; the champion stays."""
-    snapshot = prepare_steps(run)
-    decision = monitor_steps(run, snapshot)
-    if decision.action != "retrain":
+    champion = champion_with_traffic(run)
+    begun = attempt_to_finish(run.case.name, run.as_of, champion, run.settings.state)
+    # what a killed run has begun is finished as of its own moment, before anything new is looked at
+    decision = begun.decision if begun else monitor_steps(run, prepare_steps(run), champion)
+    if decision.action in ("ignore", "alert") or (begun and begun.outcome == "released"):
         return Retrained(decision=decision, release=None)
-    return Retrained(decision=decision, release=release_steps(run, train_steps(run, snapshot)))
+    with attempting(decision) as released:
+        release = act(replace(run, as_of=decision.as_of), decision)
+        released(release.digest)
+    return Retrained(decision=decision, release=release)
+
+
+def act(run: Opened, decision: Decision) -> Release:
+    """Do what was decided: go back, or make a challenger and have it judged and released as any other."""
+    if decision.action == "rollback":
+        return roll_back(run.case.name, decision.to, "answered the window better", run.settings)
+    snapshot = prepare_steps(run)
+    if decision.action == "recalibrate" and isinstance(run.case, TabularCase):
+        frame = frame_since(run, run.case, snapshot, run.as_of - run.case.monitor.window)
+        model = calibrate_anew(decision, frame, run.case.target, run.case.train.split, run.settings.state)
+        run = replace(run, model=model)
+    return release_steps(run, train_steps(run, snapshot))

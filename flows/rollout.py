@@ -13,6 +13,7 @@ from tasks.foundation.settings import Settings, settings
 from tasks.gateway import history, rollout
 from tasks.gateway.routing import ARM, CANARY, SHADOW
 from tasks.gateway.store import Store
+from tasks.gateway.takeover import go_back, running
 
 
 def show(case: str) -> None:
@@ -78,31 +79,15 @@ def rollback(case: str, to: str | None) -> None:
 
     Raises: InputError.
     """
-    here = settings()
-    with closing(Store(here)) as store:
-        digest = rollout.rollback(store, case, _running(here, store, case, to) if to else None, "asked")
-    console.print(f"{digest[:12]} is champion of {case} again")
-    _move_alias(here, case, digest)
+    with console.status(f"rolling {case} back ..."):
+        release = go_back(case, to, "asked", settings())
+    console.print(f"{release.digest[:12]} is champion of {case} again")
 
 
 def _running(here: Settings, store: Store, case: str, reference: str) -> str:
-    """The digest that a reference means; a release that no process answers as is served first.
-
-    Raises: InputError when there is none; Unavailable when it can't be served.
-    """
-    known = history.named(store, case, reference)
-    if known and history.is_running(store, known):
-        return known
-    from tasks.release.registry import find
-    from tasks.release.seal import read_manifest
-    from tasks.serve import stack
-
-    release = find(here.tracking, here.state, case, reference)
-    with console.status(f"serving {release.digest[:12]} ..."):
-        stack.serve_release(here, release)
-    rollout.know(store, read_manifest(release.folder))
-    rollout.follow_stack(store, here)
-    return release.digest
+    """The digest of a release that answers, started if it did not."""
+    with console.status(f"serving {reference} ..."):
+        return running(store, case, reference, here)
 
 
 def _move_alias(here: Settings, case: str, digest: str) -> None:

@@ -48,7 +48,7 @@ def gather(here: Settings) -> dict[str, Any]:
 
     services = [service.model_dump(mode="json") for service in stack.state(here)]
     addresses = {service["name"]: service["address"] for service in services if service["state"] == "ready"}
-    shares, today = asked("gateway", lambda: _gateway(here), ({}, {}))
+    shares, today, waiting = asked("gateway", lambda: _gateway(here), ({}, {}, []))
     return {
         "services": services,
         "cases": [
@@ -61,20 +61,21 @@ def gather(here: Settings) -> dict[str, Any]:
             }
             for case in sorted({*names(here.cases), *shares, *today})
         ],
-        "open_decisions": [],  # releases that wait for a person
+        "open_decisions": waiting,
         "runs": asked("runs", lambda: _runs(here), None),
         "disk": _disk(here),
         "unknown": unknown,
     }
 
 
-def _gateway(here: Settings) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
-    """The shares by case, and what today's calls cost.
+def _gateway(here: Settings) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any], list[dict[str, Any]]]:
+    """The shares by case, what today's calls cost, and the releases that wait for a person.
 
     Raises: Unavailable when the database does not answer.
     """
     if not here.gateway_store and not (here.state / "gateway" / "gateway.db").exists():
-        return {}, {}
+        return {}, {}, []
+    from tasks.gateway.approvals import listed
     from tasks.gateway.costs import today
     from tasks.gateway.history import in_use
     from tasks.gateway.store import Store, telling
@@ -83,7 +84,8 @@ def _gateway(here: Settings) -> tuple[dict[str, list[dict[str, Any]]], dict[str,
     with closing(Store(here)) as store, telling("the gateway's database"):
         for row in in_use(store):
             shares.setdefault(row["case"], []).append(dict(row))
-        return shares, today(store)
+        waiting = [each.model_dump(mode="json") for each in listed(store) if each.state == "waiting"]
+        return shares, today(store), waiting
 
 
 def _champion(here: Settings, case: str, shares: list[dict[str, Any]], addresses: dict[str, str]) -> dict[str, Any]:
@@ -217,7 +219,11 @@ def _show(told: dict[str, Any]) -> None:
         console.print()
         console.print(table)
     for each in told["open_decisions"]:
-        console.print(f"[yellow]waits for a person:[/] {each}")
+        by = f", asked by {each['asked_by']}" if each["asked_by"] else ""
+        until = f"until {each['expires_at'][:16].replace('T', ' ')} UTC"
+        console.print(
+            f"[yellow]waits for a person:[/] driftline approve {each['case']}, or reject, {until}{escape(by)}"
+        )
     console.print()
     if runs is not None:
         counts = ", ".join(f"{len(runs[part])} {part}" for part in ("running", "late"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import pwd
 import threading
 import urllib.error
 import urllib.request
@@ -32,10 +33,21 @@ def run_told(
     steps: Steps | None = None,
     model: Path | None = None,
 ) -> Any:
+    """Run flows.FLOW as of a moment, as `play` does."""
+    return play(flow, {"case": case, "as_of": as_of, "profile": profile, "by": person(), "model": model}, steps)
+
+
+def person() -> str:
+    """Who runs this process, as the system knows them: variables can say anything."""
+    return pwd.getpwuid(os.getuid()).pw_name
+
+
+def play(flow: str, request: dict[str, Any], steps: Steps | None = None) -> Any:
     """Run flows.FLOW in this process and give its result; on our Prefect server when it is up, else on one of its own.
 
     Raises: whatever the flow raises; a wrong case before anything is imported.
     """
+    case, profile = request["case"], request["profile"]
     load(case, settings().cases, profile)
     reach_prefect()
     told = steps or Steps()
@@ -43,11 +55,9 @@ def run_told(
         told.say("starting")
         from prefect import tags
 
-        from flows.entry import Request
-
         made = getattr(importlib.import_module(f"flows.{flow}"), flow)
         with tags(case, *([profile] if profile else [])):
-            result = made(Request(case=case, as_of=as_of, profile=profile, model=model))
+            result = made(request)
     console.print(_ending(result))
     return result
 
@@ -79,8 +89,9 @@ def reach_prefect() -> bool:
 class Steps:
     """Prints each step as it ends; says what runs meanwhile: a spinner on a terminal, a line now and then elsewhere."""
 
-    def __init__(self, patience: float = 5.0) -> None:
+    def __init__(self, patience: float = 5.0, deepest: int = 9) -> None:
         self.done: list[Step] = []
+        self._deepest = deepest  # what lies deeper is said while it runs, and leaves no line
         self._spinner = Status("", console=console)
         self._patience = patience
         self._running = ""
@@ -103,6 +114,8 @@ class Steps:
             return
         self.done.append(step)
         self._running = ""
+        if step.depth > self._deepest and not step.failed:
+            return
         mark = "[red]failed[/]" if step.failed else "[dim]cached[/]" if step.cached else f"{step.seconds:5.1f} s"
         console.print(f"  {mark:>7}  {'  ' * step.depth + step.title:<34} [dim]{step.figure}[/]")
 
@@ -124,8 +137,13 @@ class Steps:
 def _ending(result: Any) -> str:
     """A result in a line or a small table."""
     from tasks.monitor.results import Decision
+    from tasks.replay.results import Replayed
 
     given = result
+    if isinstance(given, Replayed):
+        from tasks.replay.report import lines as table
+
+        return f"{table(given.figures)}\nreport: {given.page}"
     if hasattr(given, "verdict"):
         from tasks.evaluate.report import lines
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from base64 import b64encode
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
 
+from tasks.foundation.config import Span
 from tasks.foundation.errors import CaseError
 from tasks.foundation.tracking import Tracking
 
@@ -31,6 +33,8 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address that local servers bind to.")
     prefect_port: int = Field(4200, ge=1, le=65535, description="Port of the local Prefect server.")
     prefect_url: str = Field("", description="URL of a Prefect server elsewhere; empty: the local one.")
+    worker: bool = Field(True, description="Whether the local stack runs deployed flows; false: it only serves.")
+    worker_port: int = Field(8401, ge=1, le=65535, description="Port where the worker tells that it lives.")
     prefect_database: str = Field("", description="Database URL of the local Prefect server; empty: SQLite.")
     mlflow_port: int = Field(5000, ge=1, le=65535, description="Port of the local MLflow server.")
     tracking_url: str = Field("", description="MLflow tracking URI; empty: SQLite in the state folder.")
@@ -38,6 +42,7 @@ class Settings(BaseSettings):
     dvc_remote: str = Field("", description="DVC remote for snapshots, for example s3://...; empty: a local folder.")
     vllm_url: str = Field("", description="URL of the vLLM server for cases with `engine: vllm`, without /v1.")
     online_store: str = Field("", description="redis://host:port for Feast's online store; empty: SQLite.")
+    git_branch: str = Field("main", description="Branch whose pushes start runs; tags do too.")
     gateway_port: int = Field(8400, ge=1, le=65535, description="Port of the gateway.")
     gateway_workers: int = Field(1, ge=1, le=64, description="Gateway processes that share the port.")
     gateway_store: str = Field("", description="Database URL of routes, keys and ledger; empty: SQLite.")
@@ -48,6 +53,8 @@ class Settings(BaseSettings):
     gateway_traces: float = Field(
         0.01, ge=0, le=1, description="Share of the calls that monitoring shows in MLflow as traces."
     )
+    alerts: str = Field("", description="URLs that alerts go to, with blanks between; they hold secrets.")
+    alerts_every: Span = Field(timedelta(hours=6), description="At most one alert of the same cause in this time.")
     gateway_warm: int = Field(1, ge=0, le=20, description="Earlier champions of a case kept running, to roll back to.")
 
     @classmethod
@@ -150,6 +157,7 @@ def environment(of: Settings) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # seconds; what stops beating is found out
         "DO_NOT_TRACK": "1",
         "MLFLOW_TRACKING_URI": of.mlflow_uri,
         "MLFLOW_DISABLE_TELEMETRY": "true",

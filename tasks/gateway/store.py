@@ -150,6 +150,32 @@ feedback = Table(
     Column("key", String(16), nullable=False),
     Column("said", JSON, nullable=False),
 )
+pushes = Table(  # git pushes that a webhook told of; for ever, so that none comes twice
+    "pushes",
+    tables,
+    Column("delivery", String(80), primary_key=True),  # the sender's id of it, which is not signed
+    Column("body", String(64), nullable=False, unique=True),  # digest of what is signed
+    Column("at", Double, nullable=False),
+    Column("push", JSON, nullable=False),
+    Column("delivered_at", Double, index=True),  # when Prefect was told; empty: not yet
+)
+approvals = Table(  # what a person was asked before a release, and what they said
+    "approvals",
+    tables,
+    Column("case", String(64), primary_key=True),
+    Column("evidence", String(64), primary_key=True),
+    Column("as_of", String(40), nullable=False),
+    Column("asked_by", String(120), nullable=False),
+    Column("asked_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("run", String(40), nullable=False),
+    Column("shown", Text, nullable=False),
+    Column("state", String(10), nullable=False),  # waiting, approved, rejected or lapsed
+    Column("who", String(120), nullable=False),
+    Column("via", String(20), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("decided_at", Double),
+)
 workers = Table(  # the gateway's processes, each saying now and then that it lives
     "workers",
     tables,

@@ -6,8 +6,9 @@ from contextlib import closing
 
 from tasks.foundation.settings import Settings
 from tasks.gateway.config import Plan
+from tasks.gateway.history import is_running, named
 from tasks.gateway.plan import begin
-from tasks.gateway.rollout import champion_of, follow_stack, know, promote
+from tasks.gateway.rollout import champion_of, follow_stack, know, promote, rollback
 from tasks.gateway.store import Store
 from tasks.release.results import Release
 from tasks.release.seal import read_manifest
@@ -50,3 +51,40 @@ def agree(case: str, settings: Settings) -> None:
     known = champion(settings.tracking, settings.state, case)
     if known and known.digest != digest:
         promote(settings.tracking, find(settings.tracking, settings.state, case, digest))
+
+
+def running(store: Store, case: str, reference: str, settings: Settings) -> str:
+    """The digest that a reference means; a release that no process answers as is served first.
+
+    Raises: InputError when there is none; Unavailable when it can't be served.
+    """
+    known = named(store, case, reference)
+    if known and is_running(store, known):
+        return known
+    from tasks.release.registry import find
+
+    release = find(settings.tracking, settings.state, case, reference)
+    stack.serve_release(settings, release)
+    know(store, read_manifest(release.folder))
+    follow_stack(store, settings)
+    return release.digest
+
+
+def go_back(case: str, to: str | None, why: str, settings: Settings) -> Release:
+    """Make an earlier release the champion again, for the traffic first, then in the registry.
+
+    Without `to` it is the champion before. Where no stack runs there is no process to answer as it, and none is asked
+    for. Raises: InputError when there is none; Unavailable when it can't be served.
+    """
+    from tasks.release.registry import find
+    from tasks.release.registry import promote as move_alias
+
+    with closing(Store(settings)) as store:
+        if to and not stack.runs(settings):
+            digest = find(settings.tracking, settings.state, case, to).digest
+            promote(store, case, digest, why, "rollback")
+        else:
+            digest = rollback(store, case, running(store, case, to, settings) if to else None, why)
+    release = find(settings.tracking, settings.state, case, digest)
+    move_alias(settings.tracking, release)
+    return release

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tasks.data.config import Embedder
 from tasks.evaluate.config import AnswerMetric, Metric
@@ -13,7 +13,7 @@ from tasks.foundation.config import Section, Span
 
 
 class Retrain(Section):
-    """Any of these, on a window with enough outcomes, decides: retrain."""
+    """Any of these decides: retrain, when it is no chance, and holds for the window and for enough of its parts."""
 
     metric: Metric = Field(description="The metric watched.")
     worse_by: float = Field(gt=0, description="How much worse than on the release's hold-out, in the metric's units.")
@@ -23,17 +23,42 @@ class Retrain(Section):
         description="Largest |mean prediction - mean outcome|; for regression as a share of the hold-out's mean "
         "|outcome|. Empty: not watched.",
     )
+    needs: int = Field(1, ge=1, description="Parts of the window that must be as bad as the whole, the same way.")
+    of: int = Field(1, ge=1, le=31, description="Parts of equal length that the window is cut into.")
+    cooldown: Span = Field(
+        default=timedelta(days=7),
+        ge=timedelta(0),
+        description="After an attempt, whatever came of it, what would retrain alerts for so long; 0d: never.",
+    )
+
+    @model_validator(mode="after")
+    def _has_so_many_parts(self) -> Retrain:
+        if self.needs > self.of:
+            raise ValueError(f"needs {self.needs} of {self.of} parts: at most all of them")
+        return self
+
+
+class Recalibrate(Section):
+    """Scores that rank as well as ever but lie too high or too low are calibrated anew, without training."""
+
+    bias: float = Field(gt=0, description="Largest |mean prediction - mean outcome|, below what retrains.")
 
 
 class Alert(Section):
     """Any of these decides: alert. Drift of columns never retrains by itself."""
 
+    false_alarms: float = Field(
+        default=0.05,
+        gt=0,
+        lt=0.5,
+        description="In how many windows, as a share, anything at all may be called a change when nothing has changed.",
+    )
     drifted_share: float = Field(default=0.5, gt=0, le=1, description="Largest share of drifted columns.")
     prediction_drift: float = Field(
         default=0.1,
         gt=0,
         le=1,
-        description="Largest Jensen-Shannon distance of the predictions from the hold-out's, beyond chance.",
+        description="Largest Jensen-Shannon distance of the predictions from the hold-out's.",
     )
 
 
@@ -42,7 +67,7 @@ class TableAlert(Alert):
         default=1.0,
         gt=0,
         le=2,
-        description="Largest sum of changes in the features' shares of importance; 0.2 to 0.7 is chance.",
+        description="Largest sum of changes in the features' shares of importance.",
     )
 
 
@@ -51,7 +76,7 @@ class AnswerAlert(Alert):
         default=0.75,
         gt=0.5,
         le=1,
-        description="Largest AUC, beyond chance, with which a classifier on embeddings tells messages from those "
+        description="Largest AUC with which a classifier on embeddings tells messages from those "
         "of the evaluation; 0.5 is not at all.",
     )
     worse_by: dict[AnswerMetric | Literal["abstention_share"], float] = Field(
@@ -82,6 +107,13 @@ class Monitor(Watch):
     """How the predictions of a table are watched."""
 
     alert: TableAlert = TableAlert()
+    recalibrate: Recalibrate | None = Field(None, description="For classification. Empty: never.")
+
+    @model_validator(mode="after")
+    def _recalibrates_first(self) -> Monitor:
+        if self.recalibrate and self.retrain.bias is not None and self.recalibrate.bias >= self.retrain.bias:
+            raise ValueError("recalibrate.bias must lie below retrain.bias, or it would never be reached first")
+        return self
 
 
 class AnswerMonitor(Watch):

@@ -1,7 +1,8 @@
 """How far features and predictions have moved from the release's hold-out, with Evidently, and its report.
 
-Distances, not p-values: a test's verdict depends on the number of rows (evidently issue 50), a distance estimates the
-same thing from any number. What two samples of this size differ by when nothing has changed is allowed on top.
+A column has drifted when two things are true: the move is no chance (a p-value, tasks/monitor/chance.py), and it is
+far enough to matter (a distance). A test alone calls any change drift once there are rows enough (evidently issue 50);
+a distance alone calls chance drift when there are few.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.features.results import Column
 from tasks.foundation.files import write_text
+from tasks.monitor.chance import chance_of_numbers, chance_of_share, chance_of_texts
 from tasks.monitor.results import ColumnDrift
 
 if TYPE_CHECKING:
@@ -25,19 +27,18 @@ if TYPE_CHECKING:
 NUMBER = "wasserstein"  # in standard deviations of the reference
 TEXT = "jensenshannon"
 ALLOWED = 0.1  # Evidently's own threshold for both, and for a changed share of empty values
-FEWEST = 100  # filled values on a side below which chance would hide all but a break
-VALUES = 20  # most frequent texts of the reference that keep their name; thousands of rare ones differ by chance
+FEWEST = 100  # filled values on a side below which a distance says nothing
+VALUES = 20  # most frequent texts, of both sides together, that keep their name
 EMPTY, OTHER = "(empty)", "(other)"
 TENTHS = "prediction (tenths of the hold-out)"
 
 
 @dataclass(frozen=True)
 class Drift:
-    """What a comparison found; the report lies in the folder."""
+    """What a comparison found, each chance by itself; the report lies in the folder."""
 
     columns: tuple[ColumnDrift, ...]
-    share: float | None
-    prediction: float | None
+    prediction: float | None  # Jensen-Shannon distance
     prediction_chance: float | None
 
 
@@ -50,42 +51,50 @@ def measure_drift(
 ) -> Drift:
     """Compare two frames with the features and `prediction`; write report.html and report.json into the folder.
 
-    The frames are samples already. A column that can't be compared says why, and counts in no share.
+    The frames are samples already. A column that can't be compared says why.
     """
     import pandas as pd
 
-    then, now, drifts = {}, {}, {}
+    then, now, found = {}, {}, {}
     for column in [*columns, Column(name="prediction", kind=prediction, origin="model")]:
-        pair = _prepare(reference[column.name], current[column.name], column.kind)
-        drifts[column.name] = _expect(column, *pair, reference[column.name], current[column.name])
-        if drifts[column.name].allowed is not None:
+        pair = prepare(reference[column.name], current[column.name], column.kind)
+        found[column.name] = compare_column(column, *pair, reference[column.name], current[column.name])
+        if not found[column.name].note:
             then[column.name], now[column.name] = pair
-    tests = {name: (drift.method, drift.allowed) for name, drift in drifts.items() if drift.allowed is not None}
-    chance = None
-    if "prediction" in tests and prediction == "text":
-        chance = round(tests["prediction"][1] - ALLOWED, 6)
-    elif "prediction" in tests:
+    methods = {name: found[name].method for name in then}
+    if prediction == "number" and "prediction" in then:
         then[TENTHS], now[TENTHS] = _tenths(then["prediction"], now["prediction"])
-        chance = round(_chance_of_texts(then[TENTHS], now[TENTHS]), 6)
-        tests[TENTHS] = (TEXT, ALLOWED + chance)
-    distances = _report(pd.DataFrame(then), pd.DataFrame(now), tests, folder)
-    found = [_judge(drifts[column.name], distances.get(column.name)) for column in columns]
-    judged = [drift.drifted for drift in found if drift.drifted is not None]
+        methods[TENTHS] = TEXT
+    distances = _report(pd.DataFrame(then), pd.DataFrame(now), methods, folder)
     return Drift(
-        columns=tuple(found),
-        share=round(sum(judged) / len(judged), 6) if judged else None,
+        columns=tuple(
+            found[column.name].model_copy(update={"distance": distances.get(column.name)}) for column in columns
+        ),
         prediction=distances.get(TENTHS if prediction == "number" else "prediction"),
-        prediction_chance=chance,
+        prediction_chance=found["prediction"].chance,
     )
 
 
-def _prepare(then: pd.Series, now: pd.Series, kind: str) -> tuple[pd.Series, pd.Series]:
+def judge_column(drift: ColumnDrift, chance: float | None, rate: float) -> ColumnDrift:
+    """Say whether a column has drifted, by its values or by how many are empty, given its adjusted p-value."""
+    gone = abs(drift.missing_now - drift.missing_then) > ALLOWED
+    empties = f"empty values: {drift.missing_then:.0%} then, {drift.missing_now:.0%} now" if gone else ""
+    note = "; ".join(part for part in (drift.note, empties) if part)
+    drifted = None
+    if chance is not None and (gone or drift.distance is not None):
+        drifted = chance <= rate and (gone or (drift.distance or 0.0) > ALLOWED)
+    return drift.model_copy(update={"chance": chance, "drifted": drifted, "note": note})
+
+
+def prepare(then: pd.Series, now: pd.Series, kind: str) -> tuple[pd.Series, pd.Series]:
     """Make two columns that Evidently can compare: finite numbers, or texts of which only frequent ones have names."""
     import numpy as np
     import pandas as pd
 
     if kind == "text":
-        frequent = then.dropna().astype(str).value_counts(sort=False).sort_index(kind="stable")
+        # of both sides: what is frequent in one of them by chance would seem to have moved
+        both = pd.concat([then, now]).dropna().astype(str)
+        frequent = both.value_counts(sort=False).sort_index(kind="stable")
         names = set(frequent.sort_values(ascending=False, kind="stable").index[:VALUES])
         a, b = (side.reset_index(drop=True).astype(object) for side in (then, now))
         return tuple(  # type: ignore[return-value]
@@ -102,46 +111,31 @@ def _prepare(then: pd.Series, now: pd.Series, kind: str) -> tuple[pd.Series, pd.
     return a, b
 
 
-def _expect(column: Column, a: pd.Series, b: pd.Series, then: pd.Series, now: pd.Series) -> ColumnDrift:
-    """What is allowed for a column, before its distance is known."""
+def compare_column(column: Column, a: pd.Series, b: pd.Series, then: pd.Series, now: pd.Series) -> ColumnDrift:
+    """What there is to say of a column before its distance is known: `a` and `b` are `then` and `now`, prepared."""
+    gone_then, gone_now = then.isna().to_numpy(), now.isna().to_numpy()
     drift = ColumnDrift(
         column=column.name,
         method=TEXT if column.kind == "text" else NUMBER,
         distance=None,
-        allowed=None,
-        missing_then=round(float(then.isna().mean()), 6),
-        missing_now=round(float(now.isna().mean()), 6),
+        chance=None,
+        missing_then=round(float(gone_then.mean()), 6),
+        missing_now=round(float(gone_now.mean()), 6),
         drifted=None,
     )
+    if gone_then.all() and gone_now.all():
+        return drift.model_copy(update={"note": "empty then and now"})
     if column.kind == "text":
-        few = min(len(a), len(b))
-        chance = _chance_of_texts(a, b)
+        few, chances = min(len(a), len(b)), [chance_of_texts(a.to_numpy(str), b.to_numpy(str))]
     else:
         few = min(int(a.notna().sum()), int(b.notna().sum()))
-        chance = 2.1 * math.sqrt(1 / a.notna().sum() + 1 / b.notna().sum()) if few else 0.0
-    if then.isna().all() and now.isna().all():
-        return drift.model_copy(update={"note": "empty then and now"})
-    if few >= FEWEST:
-        return drift.model_copy(update={"allowed": round(ALLOWED + chance, 6)})
-    return drift.model_copy(update={"note": f"only {few} values to compare, {FEWEST} are needed"})
-
-
-def _judge(drift: ColumnDrift, distance: float | None) -> ColumnDrift:
-    """Say whether the column has drifted: by its values, or by how many are empty."""
-    gone = abs(drift.missing_now - drift.missing_then) > ALLOWED
-    empties = f"empty values: {drift.missing_then:.0%} then, {drift.missing_now:.0%} now" if gone else ""
-    note = "; ".join(part for part in (drift.note, empties) if part)
-    if distance is None or drift.allowed is None:
-        return drift.model_copy(update={"drifted": True if gone else None, "note": note})
-    drifted = gone or distance > drift.allowed
-    return drift.model_copy(update={"distance": distance, "drifted": drifted, "note": note})
-
-
-def _chance_of_texts(a: pd.Series, b: pd.Series) -> float:
-    """The Jensen-Shannon distance that 19 of 20 pairs of samples from one distribution stay below."""
-    free = max(len(set(a) | set(b)) - 1, 1)
-    chi_squared = free * (1 - 2 / (9 * free) + 1.645 * math.sqrt(2 / (9 * free))) ** 3  # its 95 % point, closely
-    return math.sqrt(chi_squared / 8 * (1 / max(len(a), 1) + 1 / max(len(b), 1)))
+        chances = [chance_of_numbers(a.dropna().to_numpy(), b.dropna().to_numpy())] if few >= FEWEST else []
+        if gone_then.any() or gone_now.any():
+            chances.append(chance_of_share(gone_then, gone_now))
+    note = "" if few >= FEWEST else f"only {few} values to compare, {FEWEST} are needed"
+    known = [chance for chance in chances if chance is not None] if min(len(a), len(b)) >= FEWEST else []
+    chance = min(1.0, len(known) * min(known)) if known else None  # of two looks, the better one counts twice
+    return drift.model_copy(update={"chance": chance, "note": note})
 
 
 def _tenths(then: pd.Series, now: pd.Series) -> tuple[pd.Series, pd.Series]:
@@ -158,7 +152,7 @@ def _tenths(then: pd.Series, now: pd.Series) -> tuple[pd.Series, pd.Series]:
     return pd.Series(labels[np.searchsorted(edges, then)]), pd.Series(labels[np.searchsorted(edges, now)])
 
 
-def _report(then: pd.DataFrame, now: pd.DataFrame, tests: dict[str, tuple[str, Any]], folder: Path) -> dict[str, float]:
+def _report(then: pd.DataFrame, now: pd.DataFrame, methods: dict[str, str], folder: Path) -> dict[str, float]:
     """Run Evidently, keep its report, and give the distance by column.
 
     One ValueDrift a column, not DataDriftPreset: the preset computes each distance three times (1.6 s against 5 s for
@@ -168,14 +162,14 @@ def _report(then: pd.DataFrame, now: pd.DataFrame, tests: dict[str, tuple[str, A
     from evidently.metrics import ValueDrift
 
     definition = DataDefinition(
-        numerical_columns=[name for name, (method, _) in tests.items() if method == NUMBER],
-        categorical_columns=[name for name, (method, _) in tests.items() if method == TEXT],
+        numerical_columns=[name for name, method in methods.items() if method == NUMBER],
+        categorical_columns=[name for name, method in methods.items() if method == TEXT],
     )
-    metrics = [ValueDrift(column=name, method=method, threshold=allowed) for name, (method, allowed) in tests.items()]
+    metrics = [ValueDrift(column=name, method=method, threshold=ALLOWED) for name, method in methods.items()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # correlations of constant columns, which nobody asked for
         snapshot = Report(metrics).run(
-            *(Dataset.from_pandas(frame[list(tests)], data_definition=definition) for frame in (now, then))
+            *(Dataset.from_pandas(frame[list(methods)], data_definition=definition) for frame in (now, then))
         )
         html = snapshot.get_html_str(as_iframe=False)
     found = _rounded(json.loads(snapshot.json()))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import Field
 
 from tasks.foundation.config import Result
+
+Action: TypeAlias = Literal["ignore", "alert", "recalibrate", "retrain", "rollback"]
 
 
 class ColumnDrift(Result):
@@ -17,11 +19,34 @@ class ColumnDrift(Result):
     column: str
     method: str  # Wasserstein distance in standard deviations for numbers, Jensen-Shannon distance for text
     distance: float | None  # None: could not be computed, `note` says why
-    allowed: float | None  # above it the column has drifted; larger for few rows, by what chance alone gives
+    chance: float | None  # p-value, of the values or of how many are empty, adjusted for all that is watched
     missing_then: float  # share of empty values in the hold-out
     missing_now: float
-    drifted: bool | None
+    drifted: bool | None  # no chance, and far enough to matter
     note: str = ""
+
+
+class Part(Result):
+    """How a part of the window did by what retrains."""
+
+    start: datetime
+    end: datetime
+    rows: int  # with an outcome
+    value: float | None  # of the watched metric
+    expected: float | None  # of it, by the scores of these rows
+    bias: float | None
+
+
+class Predecessor(Result):
+    """The champion before, on the same rows of this window: its mean loss less the champion's, and bounds of it."""
+
+    release: str  # digest, in full
+    rows: int
+    loss: str
+    difference: float
+    low: float
+    high: float
+    better: bool  # beyond doubt, and by the margin of the champion gate
 
 
 class Signal(Result):
@@ -39,8 +64,14 @@ class Signal(Result):
     reference: dict[str, float]  # the same, over the release's hold-out
     reference_rows: int
     bias: float | None  # mean prediction - mean outcome; regression: as a share of the hold-out's mean |outcome|
+    bias_then: float | None = None  # and on the hold-out
+    expected: dict[str, float] = Field({})  # of rows with an outcome, by their scores: what harmless drift explains
+    parts: tuple[Part, ...] = Field(())  # of the window, of equal length
+    estimated: dict[str, float] = Field({})  # expected of rows without an outcome, if scores mean what they meant
+    estimated_rows: int = 0
+    predecessor: Predecessor | None = None  # None: there is none, or it can't be compared
     prediction_drift: float | None  # Jensen-Shannon distance of the predictions' distribution from the hold-out's
-    prediction_chance: float | None  # what two samples of this size differ by when nothing has changed
+    chances: dict[str, float] = Field({})  # adjusted p-values of what is watched, but for columns, which tell their own
     columns: tuple[ColumnDrift, ...]
     drifted_share: float | None  # of the columns that could be compared
     importance: dict[str, float] = Field({})  # of tables: share of each column now, by permutation
@@ -49,10 +80,10 @@ class Signal(Result):
     proxies: dict[str, float] = Field({})  # of answers: what is measured without outcomes, over all rows
     proxies_then: dict[str, float] = Field({})  # and over the release's evaluation
     told_apart: float | None = None  # of answers: AUC of a classifier between messages now and then; .5: not at all
-    told_apart_chance: float | None = None  # by how much chance alone may lift it
     not_computed: tuple[str, ...]  # one sentence each
     inputs: str  # digest over all that this was measured from
-    digest: str  # over what was measured: the evidence; the same wherever the state folder lies
+    evidence: str  # digest over the release and its rows with an outcome: what a retraining would rest on
+    digest: str  # over what was measured; the same wherever the state folder lies
     folder: Path  # holds report.html, report.json, signal.json and later decision.json
 
     @property
@@ -66,8 +97,17 @@ class Decision(Result):
     case: str
     release: str
     as_of: datetime
-    action: Literal["ignore", "alert", "retrain"]
+    action: Action
     reasons: tuple[str, ...]  # one sentence each, with what was observed and what is allowed
-    evidence: str  # the signal's digest
+    evidence: str  # the signal's
+    to: str = ""  # digest of the release that is rolled back to
     folder: Path  # holds report.html, report.json, signal.json and decision.json
     digest: str  # over action, reasons and evidence
+
+
+class Attempt(Result):
+    """A decision that was acted on, and what came of it."""
+
+    decision: Decision
+    outcome: Literal["begun", "released", "rejected", "failed"]  # begun: it runs, or was killed
+    release: str = ""  # digest of what was released

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 from tasks.data.results import Asked
+from tasks.evaluate.config import ChampionGate
 from tasks.features.results import Frame
-from tasks.foundation.task import show_link, show_text, stage
+from tasks.foundation.task import alert, announce, show_link, show_text, stage
 from tasks.monitor.config import AnswerMonitor, Monitor, Watch
-from tasks.monitor.results import Decision, Signal
+from tasks.monitor.results import Attempt, Decision, Signal
 from tasks.predict.results import Predictions
 from tasks.release.results import Release
-from tasks.train.config import Target
+from tasks.train.config import Split, Target
 
 
 @stage("measure {start:%Y-%m-%d} to {as_of:%Y-%m-%d}", lambda signal: _figures(signal), cache=False)
@@ -26,12 +28,16 @@ def measure_window(
     as_of: datetime,
     out: Path,
     state: Path,
+    predecessor: Release | None = None,
+    gate: ChampionGate | None = None,
 ) -> Signal:
     """Join the predictions of a window with the outcomes known by now, and measure performance and drift."""
-    from tasks.monitor.measure import Window, measure
+    from tasks.monitor.measure import measure
+    from tasks.monitor.signal import Window
 
     window = Window(release.case, release.digest, as_of, start, as_of)
-    signal = measure(window, release.folder, release.columns, target, config, frame.path, out, state)
+    before = (predecessor, gate) if predecessor and gate else None
+    signal = measure(window, release.folder, release.columns, target, config, frame.path, out, state, before)
     show_link(f"{release.case}-drift", signal.report, "Evidently's report")
     return signal
 
@@ -51,7 +57,7 @@ def measure_messages(
     """Hold the answers of a window against the right ones that are known, and look for drift."""
     from tasks.data.embedder import find_embedder
     from tasks.monitor.answers import measure_answers
-    from tasks.monitor.measure import Window
+    from tasks.monitor.signal import Window
 
     window = Window(release.case, release.digest, as_of, start, as_of)
     signal = measure_answers(window, release.folder, config, find_embedder(config.embedder, folder), asked, out, state)
@@ -60,14 +66,40 @@ def measure_messages(
 
 
 @stage("decide", lambda decision: decision.action)
-def decide_on(signal: Signal, config: Watch) -> Decision:
-    """Ignore, alert or retrain, with the reasons."""
+def decide_on(signal: Signal, config: Watch, history: Sequence[Attempt] | None = None) -> Decision:
+    """Ignore, alert, recalibrate, retrain or roll back; `history` is, unless given, that of the state folder."""
+    from tasks.monitor.attempts import attempts
     from tasks.monitor.decide import decide
 
-    decision = decide(signal, config)
+    if history is None:
+        history = attempts(signal.folder.parents[3], signal.case)
+    decision = decide(signal, config, history)
     reasons = "\n".join(f"- {reason}" for reason in decision.reasons)
     show_text(f"{signal.case}-decision", f"**{decision.action}**\n\n{reasons}", "What is done about it, and why")
     return decision
+
+
+def announce_decision(decision: Decision) -> None:
+    """Tell of a decision: what is to be done starts by it, and people hear of all but to ignore."""
+    told = decision.model_dump(mode="json", exclude={"folder"})
+    announce(f"decision.{decision.action}", decision.case, told, evidence=decision.evidence)
+    if decision.action != "ignore":
+        reasons = "\n".join(f"- {reason}" for reason in decision.reasons)
+        body = f"As of {decision.as_of:%Y-%m-%d %H:%M} UTC, release {decision.release[:12]}:\n{reasons}"
+        link = (decision.folder / "report.html").as_uri()
+        alert(decision.case, decision.action, f"{decision.case}: {decision.action}", f"{body}\n{link}")
+
+
+@stage("calibrate the champion anew", lambda path: path.name, cache=False)
+def calibrate_anew(decision: Decision, frame: Frame, target: Target, split: Split, state: Path) -> Path:
+    """Fit a calibrator behind the champion's scores, on outcomes before the hold-out; a model to be judged."""
+    from tasks.monitor.recalibrate import recalibrate
+    from tasks.monitor.signal import read_signal
+    from tasks.release.seal import release_folder
+
+    model = release_folder(state, decision.case, decision.release) / "model.skops"
+    start = read_signal(decision.folder).start
+    return recalibrate(model, frame, start, target, split, decision.folder / "recalibrated.skops")
 
 
 def _figures(signal: Signal) -> str:

@@ -71,6 +71,15 @@ def champion(tracking: Tracking, state: Path, case: str) -> Release | None:
     return _found(state, case, version)
 
 
+def predecessor(tracking: Tracking, state: Path, release: Release) -> Release | None:
+    """The newest release made before this one that was a champion, too, or None."""
+    found = client_of(tracking).search_model_versions(f"name = '{release.case}'", max_results=1000)
+    here = [v for v in found if (release_folder(state, release.case, v.tags.get("release", "?")) / MANIFEST).is_file()]
+    earlier = [_found(state, release.case, version) for version in here if "promoted_at" in version.tags]
+    earlier = [other for other in earlier if other.as_of < release.as_of]
+    return max(earlier, key=lambda other: (other.as_of, int(other.version)), default=None)
+
+
 def is_champion(tracking: Tracking, state: Path, candidate: Candidate, lineage: Mapping[str, str]) -> Release | None:
     """The champion, if it was made of this very candidate: then a run that is started again has nothing to release."""
     release = champion(tracking, state, candidate.case)

@@ -35,6 +35,13 @@ def require_champion(case: str, tracking: Tracking, state: Path) -> Release:
     return found
 
 
+def find_predecessor(release: Release, tracking: Tracking, state: Path) -> Release | None:
+    """The champion before a release, if there was one."""
+    from tasks.release.registry import predecessor
+
+    return predecessor(tracking, state, release)
+
+
 def same_champion(candidate: Candidate, lineage: dict[str, str], tracking: Tracking, state: Path) -> Release | None:
     """The champion, if it was made of this very candidate."""
     from tasks.release.registry import is_champion

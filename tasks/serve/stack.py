@@ -182,6 +182,7 @@ def _environment(settings: Settings) -> dict[str, str]:
     """What supervisord and so all programs get; secrets are among it, and only in here."""
     ours = {
         "DRIFTLINE_STATE": str(settings.state),
+        "DRIFTLINE_DATA": str(settings.data),
         "DRIFTLINE_HOST": settings.host,
         "DRIFTLINE_TRACKING_URL": settings.tracking_url,
         "DRIFTLINE_ARTIFACTS_URL": settings.artifacts_url,

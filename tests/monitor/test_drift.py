@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
 from tasks.features.results import Column
-from tasks.monitor.drift import measure_drift
+from tasks.monitor.chance import adjusted
+from tasks.monitor.drift import judge_column, measure_drift
+from tasks.monitor.results import ColumnDrift
 
 TEXTS = ("town", "code", "blank", "gone_town")
 
@@ -41,8 +45,7 @@ def test_awkward_columns_are_compared_or_said_not_to_be(tmp_path):
     """Scale, type, gaps, infinities and thousands of values neither crash it nor hide a move."""
     names = table(1, 0).columns.drop("prediction")
     columns = [Column(name=name, kind="text" if name in TEXTS else "number", origin="request") for name in names]
-    drift = measure_drift(table(1000, 1), table(1000, 2, moved=True), columns, tmp_path)
-    found = {column.column: column for column in drift.columns}
+    found = judged(table(1000, 1), table(1000, 7, moved=True), columns, tmp_path)
 
     assert {name for name, column in found.items() if column.drifted} == {
         "tiny", "huge", "was_constant", "gone", "town", "gone_town",
@@ -51,17 +54,27 @@ def test_awkward_columns_are_compared_or_said_not_to_be(tmp_path):
     assert found["empty"].note == "empty then and now"
     assert found["sparse"].note.startswith("only ")
     assert found["gone"].note.endswith("empty values: 0% then, 100% now")
-    assert found["constant"].distance == 0
-    assert drift.share == round(6 / 12, 6)
+    assert (found["constant"].distance, found["constant"].chance) == (0, 1)
 
-    still = measure_drift(table(1000, 1), table(1000, 3), columns, tmp_path)
-    assert still.share == 0, "nothing has moved, however few the rows"
-    assert still.prediction is not None
-    assert still.prediction_chance is not None
-    assert still.prediction < 0.1 + still.prediction_chance
+    still = judged(table(1000, 1), table(1000, 3), columns, tmp_path)
+    assert not any(column.drifted for column in still.values()), "nothing has moved, however few the rows"
 
-    few = measure_drift(table(150, 4), table(150, 5), columns[:1], tmp_path)
-    many = measure_drift(table(5000, 4), table(5000, 5), columns[:1], tmp_path)
-    assert few.columns[0].allowed > many.columns[0].allowed
-    assert not few.columns[0].drifted
-    assert not many.columns[0].drifted
+
+def test_a_move_counts_when_it_is_no_chance_and_far_enough(tmp_path):
+    """A small true move is no drift with a million rows; chance is none with two hundred, however far it goes."""
+    column = [Column(name="steady", kind="number", origin="request")]
+    many = table(100_000, 4)[["steady", "prediction"]]
+    nudged = judged(many, many.assign(steady=many["steady"] + 0.03), column, tmp_path)["steady"]
+    assert nudged.chance < 0.01
+    assert not nudged.drifted
+    few = judged(table(110, 6), table(110, 25), column, tmp_path)["steady"]
+    assert few.distance > 0.1
+    assert few.chance > 0.05
+    assert not few.drifted
+
+
+def judged(then: pd.DataFrame, now: pd.DataFrame, columns: list[Column], folder: Path) -> dict[str, ColumnDrift]:
+    """Each column by name, adjusted for the others."""
+    found = measure_drift(then, now, columns, folder).columns
+    q = adjusted({column.column: column.chance for column in found})
+    return {column.column: judge_column(column, q.get(column.column), 0.05) for column in found}

@@ -11,7 +11,7 @@ import pytest
 from tasks.foundation.errors import DataError
 from tasks.foundation.files import file_digest
 from tasks.monitor.decide import decide
-from tasks.monitor.measure import read_signal
+from tasks.monitor.signal import read_signal
 from tests.monitor.small import REGRESSION, WATCHED, WATCHED_REGRESSION, watch, world
 
 
@@ -48,10 +48,10 @@ def test_a_changed_concept_retrains(release, tmp_path):
 
     assert decision.action == "retrain"
     assert decision.reasons[0].startswith("auc is 0.")
-    assert decision.evidence == signal.digest
+    assert decision.evidence == signal.evidence
     assert signal.drifted_share == 0
     told = json.loads((signal.folder / "decision.json").read_text())
-    assert (told["action"], told["evidence"]) == ("retrain", signal.digest)
+    assert (told["action"], told["evidence"]) == ("retrain", signal.evidence)
 
 
 def test_a_bias_retrains(release, tmp_path):
@@ -61,7 +61,7 @@ def test_a_bias_retrains(release, tmp_path):
     assert signal.metrics["auc"] > signal.reference["auc"] - 0.05
     assert signal.bias < -0.06
     assert decision.action == "retrain"
-    assert "too low on average, allowed 0.060" in decision.reasons[0]
+    assert "too low on average (-0.001 on the hold-out), allowed 0.060 (p 0.0" in decision.reasons[0]
 
 
 def test_harmless_drift_only_alerts_and_few_outcomes_never_retrain(release, tmp_path):
@@ -91,7 +91,7 @@ def test_too_few_of_everything_is_ignored_and_said(release, tmp_path):
     assert decision.reasons[0].startswith("Insufficient evidence")
     assert signal.metrics == {}
     assert (signal.bias, signal.drifted_share, signal.prediction_drift, signal.importance_shift) == (None,) * 4
-    assert len(signal.not_computed) == 5 + 1 + 7 + 2 + 1
+    assert len(signal.not_computed) == 5 + 1 + 7 + 2 + 1 + 1
     assert (signal.folder / "report.html").is_file()
 
 

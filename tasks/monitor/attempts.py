@@ -1,0 +1,72 @@
+"""What decisions led to: one small file beside each that was acted on, so that one evidence is acted on once.
+
+STATE/monitor/CASE/RELEASE12/AS_OF/attempt.json says `begun` until it is over. A killed run leaves it so, and the next
+one finishes what was begun.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from tasks.foundation.errors import Busy, GateFailed, Unavailable
+from tasks.foundation.files import write_text
+from tasks.monitor.results import Attempt, Decision
+from tasks.release.results import Release
+
+FILE = "attempt.json"
+
+
+def attempts(state: Path, case: str) -> list[Attempt]:
+    """All attempts of a case, the oldest as-of first."""
+    found = [_read(path) for path in (state / "monitor" / case).glob(f"*/*/{FILE}")]
+    return sorted(found, key=lambda attempt: (attempt.decision.as_of, attempt.decision.digest))
+
+
+def attempt_to_finish(case: str, as_of: datetime, champion: Release, state: Path) -> Attempt | None:
+    """The newest attempt up to a moment, if it was begun and not ended, or was made at this very moment and released.
+
+    One that another champion has overtaken is left as it is.
+    """
+    known = [attempt for attempt in attempts(state, case) if attempt.decision.as_of <= as_of]
+    if not known:
+        return None
+    last, done = known[-1], known[-1].decision
+    if last.outcome == "begun":
+        led_to = champion.digest in (done.release, done.to) or champion.as_of == done.as_of
+        return last if led_to else None
+    return last if last.outcome == "released" and done.as_of == as_of else None
+
+
+@contextmanager
+def attempting(decision: Decision) -> Iterator[Callable[[str], None]]:
+    """Record that a decision is acted on, and what comes of it; the block tells the digest of what it released.
+
+    What ends the process, and what somebody has to wait for (a server, a disk), leaves it begun.
+    """
+    released: list[str] = []
+    _write(Attempt(decision=decision, outcome="begun"))
+    try:
+        yield released.append
+    except (Busy, Unavailable):
+        raise
+    except GateFailed:
+        _write(Attempt(decision=decision, outcome="rejected"))
+        raise
+    except Exception:  # whatever it was, it would be so again an hour later
+        _write(Attempt(decision=decision, outcome="failed"))
+        raise
+    _write(Attempt(decision=decision, outcome="released", release=released[-1]))
+
+
+def _read(path: Path) -> Attempt:
+    told = json.loads(path.read_text(encoding="utf-8"))
+    return Attempt.model_validate({**told, "decision": {**told["decision"], "folder": path.parent}})
+
+
+def _write(attempt: Attempt) -> None:
+    text = attempt.model_dump_json(indent=1, exclude={"decision": {"folder"}})
+    write_text(attempt.decision.folder / FILE, text + "\n")

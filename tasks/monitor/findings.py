@@ -1,0 +1,195 @@
+"""What a signal says against what a case allows: one finding a thing watched, each with its sentence.
+
+A change counts when it is no chance (its adjusted p-value) and large enough to matter (what the case allows).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from tasks.evaluate.metrics import worse_by
+from tasks.monitor.config import AnswerAlert, Monitor, TableAlert, Watch
+from tasks.monitor.results import Signal
+
+Effect: TypeAlias = Literal["fine", "unknown", "alert", "recalibrate", "retrain"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    effect: Effect
+    sentence: str
+
+
+def find(signal: Signal, config: Watch) -> list[Finding]:
+    """Everything that is watched, found fine or not."""
+    found = [*_performance(signal, config), *_estimated(signal, config)]
+    return [*found, *_proxies(signal, config), *_drift(signal, config)]
+
+
+def _performance(signal: Signal, config: Watch) -> Iterator[Finding]:
+    """The watched metric and the bias, if there are outcomes enough to say anything."""
+    if signal.rows_with_outcome < config.min_rows:
+        return
+    watched = config.retrain
+    now, then = signal.metrics.get(watched.metric), signal.reference.get(watched.metric)
+    holds = True
+    if now is None or then is None:
+        where = "in this window" if now is None else "on the hold-out"
+        yield Finding("unknown", f"{watched.metric} could not be computed {where}.")
+    else:
+        expected = signal.expected.get(watched.metric)
+        worse = _unforeseen(watched.metric, now, then, expected)
+        parts = [_unforeseen(watched.metric, part.value, then, part.expected) for part in signal.parts]
+        told = _compared(watched.metric, now, then, "on the hold-out")
+        if expected is not None:
+            told += f" ({_number(expected)} is what its scores let expect of these rows)"
+        told += f", allowed {_number(watched.worse_by)} worse"
+        finding = _breach(signal, config, "performance", worse, watched.worse_by, parts)
+        holds = finding.effect == "fine"
+        yield Finding(finding.effect, told + finding.sentence)
+    if watched.bias is not None or _recalibrates(config) is not None:
+        yield _bias(signal, config, holds)
+
+
+def _unforeseen(metric: str, now: float | None, then: float, expected: float | None) -> float | None:
+    """How much worse than on the hold-out, as far as the scores did not foresee it.
+
+    Rows can be harder than those of the hold-out. Scores that still mean what they meant say so, and retraining does
+    not make them easier.
+    """
+    if now is None:
+        return None
+    worse = worse_by(metric, now, then)
+    return worse if expected is None else min(worse, worse_by(metric, now, expected))
+
+
+def _bias(signal: Signal, config: Watch, holds: bool) -> Finding:
+    """Too high or too low on average: retrain, or calibrate anew where that is all that is off."""
+    if signal.bias is None:
+        return Finding("unknown", "The bias could not be computed.")
+    side = 1 if signal.bias > 0 else -1
+    parts = [side * part.bias if part.bias is not None else None for part in signal.parts]
+    of = "" if signal.task == "classification" else " of the mean |outcome|"
+    then = "" if signal.bias_then is None else f" ({signal.bias_then:+.3f} on the hold-out)"
+    told = f"Predictions are {_number(abs(signal.bias))}{of} too {'high' if side > 0 else 'low'} on average{then}"
+    allowed, recalibrates = config.retrain.bias, _recalibrates(config)
+    if recalibrates is not None and holds and (allowed is None or abs(signal.bias) <= allowed):
+        found = _breach(signal, config, "bias", abs(signal.bias), recalibrates, parts)
+        effect: Effect = "recalibrate" if found.effect == "retrain" else found.effect
+        return Finding(effect, f"{told}, allowed {_number(recalibrates)}{found.sentence}")
+    allowed = allowed if allowed is not None else float("inf")
+    found = _breach(signal, config, "bias", abs(signal.bias), allowed, parts)
+    return Finding(found.effect, f"{told}, allowed {_number(allowed)}{found.sentence}")
+
+
+def _recalibrates(config: Watch) -> float | None:
+    given = config.recalibrate if isinstance(config, Monitor) else None
+    return given.bias if given else None
+
+
+def _breach(
+    signal: Signal, config: Watch, name: str, worse: float | None, allowed: float, parts: list[float | None]
+) -> Finding:
+    """Whether something worse by so much retrains, and the end of its sentence."""
+    if worse is None or worse <= allowed:
+        return Finding("fine", ".")
+    likely, needs, of = signal.chances.get(name), config.retrain.needs, config.retrain.of
+    if likely is None:
+        return Finding("unknown", "; whether that is chance could not be computed.")
+    if likely > config.alert.false_alarms:
+        return Finding("fine", f"; that may be chance (p {likely:.2g}).")
+    if of == 1:
+        return Finding("retrain", f" (p {likely:.2g}).")
+    enough = config.min_rows / of
+    bad = sum(
+        value is not None and value > allowed and part.rows >= enough
+        for value, part in zip(parts, signal.parts, strict=True)
+    )
+    told = (
+        f" (p {likely:.2g}); so in {bad} of {of} parts of the window, {needs} {'is' if needs == 1 else 'are'} needed."
+    )
+    return Finding("retrain" if bad >= needs else "alert", told)
+
+
+def _estimated(signal: Signal, config: Watch) -> Iterator[Finding]:
+    """What to expect of rows without an outcome; it can alert, and never retrains."""
+    metric = config.retrain.metric
+    now, then = signal.estimated.get(metric), signal.reference.get(metric)
+    if now is None or then is None:
+        return
+    what = f"Of {signal.estimated_rows:,} rows without an outcome, if scores mean what they meant, an estimate: "
+    told = f"{what}{_compared(metric, now, then, 'on the hold-out')}, allowed {_number(config.retrain.worse_by)} worse"
+    yield _alerting(signal, config, "estimated", worse_by(metric, now, then) > config.retrain.worse_by, told)
+
+
+def _proxies(signal: Signal, config: Watch) -> Iterator[Finding]:
+    """What answers tell without the right ones."""
+    if not isinstance(config.alert, AnswerAlert):
+        return
+    shares = config.alert.dearer_by
+    for metric, allowed in (*config.alert.worse_by.items(), *shares.items()):
+        now, then = signal.proxies.get(metric), signal.proxies_then.get(metric)
+        if now is None or then is None:
+            yield Finding("unknown", f"{metric} of the answers could not be computed.")
+        elif metric in shares:
+            told = f"{metric} of all answers is {_number(now)} against {_number(then)}, allowed {allowed:.0%} more"
+            yield _alerting(signal, config, metric, now > then * (1 + allowed), told)
+        else:
+            told = f"{_compared(metric, now, then, '', ' of all answers')}, allowed {allowed:g} worse"
+            yield _alerting(signal, config, metric, worse_by(metric, now, then) > allowed, told)
+
+
+def _drift(signal: Signal, config: Watch) -> Iterator[Finding]:
+    """What moved, whether it matters or not: that can only alert."""
+    alert = config.alert
+    drifted = [column.column for column in signal.columns if column.drifted]
+    names = f" ({', '.join(drifted[:5])}{' and others' if len(drifted) > 5 else ''})" if drifted else ""
+    watched: list[tuple[float | None, float, str, str, str]] = [
+        (signal.drifted_share, alert.drifted_share, "", "The share of drifted columns", names),
+        (
+            signal.prediction_drift,
+            alert.prediction_drift,
+            "prediction",
+            "The distance of the predictions' distribution from the hold-out's",
+            "",
+        ),
+    ]
+    if isinstance(alert, TableAlert):
+        what = "The shift of feature importance"
+        watched.append((signal.importance_shift, alert.importance_shift, "importance", what, ""))
+    if isinstance(alert, AnswerAlert):
+        what = "The AUC with which the messages are told from those of the evaluation"
+        watched.append((signal.told_apart, alert.messages_told_apart, "messages", what, ""))
+    for observed, allowed, name, what, more in watched:
+        if observed is None:
+            yield Finding("unknown", f"{what} could not be computed.")
+            continue
+        told = f"{what} is {_number(observed)}{more}, allowed {_number(allowed)}"
+        if name:
+            yield _alerting(signal, config, name, observed > allowed, told)
+        else:  # columns were judged one by one
+            yield Finding("alert" if observed > allowed else "fine", f"{told}.")
+
+
+def _alerting(signal: Signal, config: Watch, name: str, matters: bool, told: str) -> Finding:
+    """Alert of what matters, unless it may be chance."""
+    likely = signal.chances.get(name)
+    if not matters:
+        return Finding("fine", f"{told}.")
+    if likely is None:
+        return Finding("unknown", f"{told}; whether that is chance could not be computed.")
+    if likely > config.alert.false_alarms:
+        return Finding("fine", f"{told}; that may be chance (p {likely:.2g}).")
+    return Finding("alert", f"{told} (p {likely:.2g}).")
+
+
+def _compared(metric: str, now: float, then: float, where: str, of: str = "") -> str:
+    worse = worse_by(metric, now, then)
+    told = f"{_number(abs(worse))} {'worse' if worse > 0 else 'better'}"
+    return f"{metric}{of} is {_number(now)} against {_number(then)}{' ' * bool(where)}{where}: {told}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -1,0 +1,102 @@
+"""Whether a metric's or a bias's change may be chance: rows counted in cells of scores and outcomes, or of errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+from tasks.evaluate.metrics import HIGHER_IS_BETTER
+from tasks.monitor.chance import cells_of, chances_of, counts_of, means_of
+from tasks.train.config import Target
+from tasks.train.metrics import losses
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+SCORES = 30  # cells of predictions, or of errors
+GROUPS = 10  # of cells, that calibration is told by
+Statistic: TypeAlias = "Callable[[np.ndarray], np.ndarray]"  # of counts (deals, cells)
+
+
+def performance_chances(
+    known: pd.DataFrame, reference: pd.DataFrame, target: Target, metric: str
+) -> dict[str, float | None]:
+    """The p-values of the watched metric having become worse, and of the bias having changed."""
+    import numpy as np
+
+    sides = [
+        (side[column].to_numpy(float), side["prediction"].to_numpy(float))
+        for side, column in ((reference, target.column), (known, "outcome"))
+    ]
+    sides = [(y[np.isfinite(y) & np.isfinite(p)], p[np.isfinite(y) & np.isfinite(p)]) for y, p in sides]
+    if not all(len(y) for y, _ in sides):
+        return {}
+    cells = _classes(sides) if target.task == "classification" else _errors(sides)
+    y, p = (np.concatenate(values) for values in zip(*sides, strict=True))
+    many, of_all = 2 * SCORES, np.concatenate(cells)
+    worse = -1.0 if metric in HIGHER_IS_BETTER else 1.0
+    value = _statistic(metric, of_all, y, p, target.task)
+    off = _mean(means_of(of_all, p - y, many))
+    changes = {
+        "performance": lambda a, b: worse * (value(b) - value(a)),
+        "bias": lambda a, b: abs(off(b) - off(a)),
+    }
+    return chances_of(counts_of(cells, many), changes)
+
+
+def _classes(sides: list[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+    """A cell for each quantile of the predictions and each outcome, lowest predictions first."""
+    scores = cells_of(*(p for _, p in sides), cells=SCORES)
+    return [2 * score + (y > 0.5).astype(int) for score, (y, _) in zip(scores, sides, strict=True)]
+
+
+def _errors(sides: list[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+    """A cell for each quantile of the errors."""
+    return list(cells_of(*(p - y for y, p in sides), cells=2 * SCORES))
+
+
+def _statistic(metric: str, cells: np.ndarray, y: np.ndarray, p: np.ndarray, task: str) -> Statistic:
+    """A metric computed from how many rows are in each cell, each of which stands for its mean."""
+    import numpy as np
+
+    def mean_by(values: np.ndarray) -> np.ndarray:
+        return means_of(cells, values, 2 * SCORES)
+
+    if metric in ("brier", "log_loss"):
+        return _mean(mean_by(losses(metric, y, p)))  # type: ignore[arg-type]
+    if metric == "mae":
+        return _mean(mean_by(np.abs(y - p)))
+    if metric == "rmse":
+        squared = _mean(mean_by((y - p) ** 2))
+        return lambda counts: np.sqrt(squared(counts))
+    if metric == "r2":
+        squared, mean, square = (_mean(mean_by(values)) for values in ((y - p) ** 2, y, y**2))
+        return lambda counts: 1 - squared(counts) / (square(counts) - mean(counts) ** 2)
+    if metric == "calibration_error":
+        off = mean_by(p - y)
+        return lambda counts: (
+            np.abs((counts * off).reshape(len(counts), GROUPS, -1).sum(axis=2)).sum(axis=1) / counts.sum(axis=1)
+        )
+    return ranking(metric)
+
+
+def ranking(metric: str) -> Statistic:
+    """auc or average_precision from counts in cells that alternate between no and yes, lowest predictions first."""
+    import numpy as np
+
+    def area(counts: np.ndarray) -> np.ndarray:
+        no, yes = counts[:, ::2], counts[:, 1::2]
+        below = np.cumsum(no, axis=1) - no / 2
+        return (yes * below).sum(axis=1) / (yes.sum(axis=1) * no.sum(axis=1))
+
+    def precision(counts: np.ndarray) -> np.ndarray:
+        no, yes = counts[:, ::2][:, ::-1], counts[:, 1::2][:, ::-1]
+        hits, all_of_them = np.cumsum(yes, axis=1), np.cumsum(yes + no, axis=1)
+        return (yes * hits / np.maximum(all_of_them, 1)).sum(axis=1) / yes.sum(axis=1)
+
+    return area if metric == "auc" else precision
+
+
+def _mean(values: np.ndarray) -> Statistic:
+    return lambda counts: counts @ values / counts.sum(axis=1)

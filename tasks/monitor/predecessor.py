@@ -1,0 +1,51 @@
+"""The champion before on this very window: only then is going back to it known to help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.evaluate.compare import compare
+from tasks.evaluate.config import ChampionGate
+from tasks.foundation.errors import DataError
+from tasks.monitor.results import Predecessor
+from tasks.release.results import Release
+from tasks.train.metrics import losses
+from tasks.train.model_file import load, predict
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def compare_predecessor(
+    known: pd.DataFrame, before: Release, examples: Path, gate: ChampionGate, missing: list[str]
+) -> Predecessor | None:
+    """Answer the rows with an outcome with the model before, and compare its losses with the champion's, row by row.
+
+    The features are those of `examples`, as of each row's own moment. None, with a sentence in `missing`, when they
+    lack what that model takes.
+    """
+    import pyarrow.parquet as pq
+
+    columns = [column.name for column in before.columns]
+    try:
+        there = pq.read_schema(examples).names
+        rows = pq.read_table(examples, columns=["example_id", *(name for name in columns if name in there)]).to_pandas()
+        same = rows.set_index("example_id").reindex(known["example_id"]).reset_index()
+        answers = predict(load(before.model), same, before.columns)
+    except DataError as error:
+        missing.append(f"The champion before was not compared: {error.what} {error.found}.")
+        return None
+    outcomes = known["outcome"].to_numpy(float)
+    theirs = losses(gate.loss, outcomes, answers)  # type: ignore[arg-type]
+    ours = losses(gate.loss, outcomes, known["prediction"].to_numpy(float))  # type: ignore[arg-type]
+    found = compare(theirs, ours, gate.confidence, gate.resamples)
+    return Predecessor(
+        release=before.digest,
+        rows=found.rows,
+        loss=gate.loss,
+        difference=round(found.difference, 6),
+        low=round(found.low, 6),
+        high=round(found.high, 6),
+        better=found.rows >= gate.min_rows and found.high < 0 and found.high <= -gate.margin,
+    )

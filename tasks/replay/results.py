@@ -1,0 +1,48 @@
+"""What the replay room hands on."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tasks.foundation.config import Result
+from tasks.monitor.results import Decision
+
+
+class Scored(Result):
+    """How good a release was in a month, over the examples whose outcome was known at its end."""
+
+    release: str  # digest, in full
+    rows: int
+    metrics: dict[str, float]
+    losses: Path  # Parquet: example_id, day, loss; sorted by example_id
+
+
+class Attempt(Result):
+    """A retraining: a candidate, judged against the champion of its policy."""
+
+    verdict: str  # promote, reject, or insufficient evidence
+    failed: tuple[str, ...]  # the criteria that did not pass, a sentence each
+    weights: str  # digest of the candidate's
+    release: str | None  # digest; None: the champion stayed
+    seconds: float  # training as the ledger counts it, features and judging when first done
+
+
+class Played(Result):
+    """A month under a policy: who stood, how good it was, and what was done at the month's end."""
+
+    month: datetime  # its first moment
+    policy: str
+    since: datetime  # as-of of the release that stood
+    scored: Scored
+    decision: Decision | None  # None: the replay ended with this month
+    attempt: Attempt | None  # None: nothing was retrained
+
+
+class Replayed(Result):
+    """The report of a replay: as a page, and as JSON."""
+
+    figures: dict[str, Any]
+    page: Path
+    json_file: Path

@@ -1,0 +1,68 @@
+"""Alarms are calibrated: as rare as a case states when nothing has changed, whatever the number of rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binom
+
+from benchmarks.alarms import TARGET, lowest, world
+from tasks.monitor.chance import chance_of_mean, chance_of_numbers, chance_of_ratio, chance_of_share, chance_of_texts
+from tasks.monitor.performance_chance import performance_chances
+from tasks.train.config import Target
+
+RATE = 0.2  # higher than a case would state: so that a few dozen windows tell something
+
+
+@pytest.mark.parametrize(("rows", "windows"), [(1000, 40), (1_000_000, 8)])
+def test_windows_without_drift_raise_no_more_alarms_than_stated(rows, windows):
+    """Columns of numbers and texts, gaps, predictions, metric and bias together, replayed on windows without drift."""
+    alarms = sum(value <= RATE for value in lowest(rows, windows, sample=1000, seed=1))
+    assert alarms <= binom.ppf(0.999, windows, RATE)
+
+
+def test_p_values_are_even_when_nothing_has_changed():
+    """Each test by itself calls a twentieth of nothing a change, at few rows, heavy tails and rare texts, too."""
+    random, found = np.random.default_rng(0), []
+    for _ in range(60):
+        heavy, rare = (
+            np.exp(3 * random.normal(size=(2, 150))),
+            random.choice(["a", "b", "c"], (2, 150), p=[0.96, 0.03, 0.01]),
+        )
+        yes = random.random((2, 150)) < 0.1
+        ratio = np.stack([yes, np.ones_like(yes)], axis=2).astype(float)
+        found += [
+            [chance_of_numbers(*heavy), chance_of_texts(*rare), chance_of_share(*yes)],
+        ]
+        found[-1] += [chance_of_ratio(*ratio), chance_of_mean(*heavy)]
+    for of_one_test in np.array(found).T:
+        assert (of_one_test <= 0.05).sum() <= binom.ppf(0.999, 60, 0.05)
+        assert (of_one_test <= 0.5).sum() <= binom.ppf(0.999, 60, 0.5)
+
+
+@pytest.mark.parametrize("metric", ["auc", "average_precision", "brier", "log_loss", "calibration_error"])
+def test_each_metric_of_classes_sees_scores_that_mean_less(metric):
+    """Half of the outcomes shuffled: every metric is worse, no chance; the other way round it is not."""
+    random = np.random.default_rng(2)
+    then, now = world(3000, random), world(3000, random)
+    mixed = now["outcome"].to_numpy().copy()
+    mixed[:1500] = random.permutation(mixed[:1500])
+    blurred = now.assign(outcome=mixed)
+    assert performance_chances(blurred, then, TARGET, metric)["performance"] < 0.001
+    assert performance_chances(then, blurred, TARGET, metric)["performance"] > 0.9
+
+
+@pytest.mark.parametrize("metric", ["mae", "rmse", "r2"])
+def test_each_metric_of_numbers_sees_larger_errors(metric):
+    """Errors half as large again are no chance; errors as ever are."""
+    random, target = np.random.default_rng(3), Target(column="outcome", task="regression")
+
+    def side(spread: float) -> pd.DataFrame:
+        outcome = random.normal(size=2000)
+        return pd.DataFrame({"outcome": outcome, "prediction": outcome + spread * random.normal(size=2000)})
+
+    then = side(0.5)
+    assert performance_chances(side(0.75), then, target, metric)["performance"] < 0.001
+    assert performance_chances(side(0.5), then, target, metric)["performance"] > 0.01
+    assert performance_chances(side(0.5).eval("prediction = prediction + 0.1"), then, target, metric)["bias"] < 0.001
