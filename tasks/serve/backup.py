@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -160,7 +161,9 @@ def _rename_places(stages: Mapping[str, Path], moved: Mapping[Path, Path]) -> No
             elif ABOUT.match(f"{name}/{path.relative_to(stage)}"):
                 text = path.read_text(encoding="utf-8")
                 if (renamed := whole.sub(lambda found: forms[found[0]], text)) != text:
+                    of = path.stat()
                     write_text(path, renamed)
+                    os.utime(path, (of.st_atime, of.st_mtime))  # it tells when something was judged
 
 
 def _rename_in_database(path: Path, forms: Mapping[str, str]) -> None:
