@@ -16,6 +16,7 @@ upgrade: setup  ## A backup, what is new from git, and everything started anew w
 	git pull --ff-only
 	@$(MAKE) --no-print-directory setup
 	@$(BIN)/driftline restart
+	@$(BIN)/driftline deploy
 
 demo: setup  ## The whole chain on real flights: data to monitored, retrained release
 	@$(BIN)/driftline demo flights

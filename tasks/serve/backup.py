@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -26,10 +27,11 @@ from tasks.serve.supervision import Supervisor
 # Lines of the request log are read before its Parquet, as what is packed in between would stand nowhere.
 FIRST = ("state/gateway/gateway.db", "state/mlflow.db", "state/prefect/prefect.db", "state/gateway/requests/*.jsonl")
 MADE_AGAIN = re.compile(
-    r"state/(logs|locks|models|frames|tuning|prefect/storage|gateway/counts|bentoml/building|store/\.dvc/(tmp|site))/"
+    r"state/(logs|locks|models|frames|tuning|replay|prefect/storage|gateway/counts|bentoml/building|store/\.dvc/(tmp|site))/"
     r"|state/features/[^/]+/(?!online-)"  # tables that the next run builds; what a service looks up stays
     r"|state/supervisor/(?!programs/release-[^/]+\.json$)"
     r"|data/(?!raw/|predictions/)"  # the rest is in git
+    r"|state/commits/|(.*/)?\.env$"  # trees of git's commits, each with its .env
     r"|(.*/)?(\.scratch-|\.restoring/)"
     r"|.*(\.tmp|\.lock|-wal|-shm|-journal)$"
 )
@@ -76,13 +78,8 @@ def restore(settings: Settings, archive: Path) -> dict[str, Any]:
     ready = places["state"] / READY
     if not ready.exists():
         _require_empty(places)
-        stages = {name: place / STAGE for name, place in places.items()}
         with telling_full_disk(places["state"]):
-            for stage in stages.values():
-                shutil.rmtree(stage, ignore_errors=True)
-                stage.mkdir(parents=True)
-            unpack(archive, stages)
-            _rename_places(stages, {Path(facts["places"][name]): place for name, place in places.items()})
+            _stage(archive, facts, places)
             write_text(ready, json.dumps(facts))
     elif json.loads(ready.read_text(encoding="utf-8")) != facts:
         raise InputError(
@@ -95,6 +92,21 @@ def restore(settings: Settings, archive: Path) -> dict[str, Any]:
     _adopt_programs(Supervisor(places["state"]))
     ready.unlink()
     return facts
+
+
+def _stage(archive: Path, facts: Mapping[str, Any], places: Mapping[str, Path]) -> None:
+    """All files beside where they belong, held against their digests; none when that fails."""
+    stages = {name: place / STAGE for name, place in places.items()}
+    try:
+        for stage in stages.values():
+            shutil.rmtree(stage, ignore_errors=True)  # a killed one's
+            stage.mkdir(parents=True)
+        unpack(archive, stages)
+        _rename_places(stages, {Path(facts["places"][name]): place for name, place in places.items()})
+    except BaseException:
+        for stage in stages.values():
+            shutil.rmtree(stage, ignore_errors=True)
+        raise
 
 
 def elsewhere(settings: Settings) -> dict[str, str]:
@@ -160,7 +172,9 @@ def _rename_places(stages: Mapping[str, Path], moved: Mapping[Path, Path]) -> No
             elif ABOUT.match(f"{name}/{path.relative_to(stage)}"):
                 text = path.read_text(encoding="utf-8")
                 if (renamed := whole.sub(lambda found: forms[found[0]], text)) != text:
+                    of = path.stat()
                     write_text(path, renamed)
+                    os.utime(path, (of.st_atime, of.st_mtime))  # it tells when something was judged
 
 
 def _rename_in_database(path: Path, forms: Mapping[str, str]) -> None:

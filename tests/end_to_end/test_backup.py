@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sqlite3
 import subprocess
 import sys
+import tarfile
 import threading
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tasks.foundation.errors import DataError, InputError
 from tasks.foundation.settings import Settings
 from tasks.release.process import free_port
 from tasks.serve.backup import restore
@@ -54,7 +57,7 @@ def make_dated_case(cases: Path) -> None:
 def stack(tmp_path_factory, terminal: Terminal, prefect_server) -> World:
     """A world whose stack has a champion, a decision, and a key with a budget."""
     folder = tmp_path_factory.mktemp("first")
-    ports = {f"DRIFTLINE_{name}_PORT": str(free_port()) for name in ("MLFLOW", "GATEWAY")}
+    ports = {f"DRIFTLINE_{name}_PORT": str(free_port()) for name in ("MLFLOW", "GATEWAY", "WORKER")}
     world = World(folder, folder / "cases", {"DRIFTLINE_PREFECT_URL": prefect_server, **ports})
     make_dated_case(world.cases)
     done = terminal.run(world, "up", f"run {CASE}", f"monitor {CASE} --as-of 2004-02-10")
@@ -85,6 +88,9 @@ def saved(stack, terminal, tmp_path_factory) -> Saved:
         while not ends.is_set():
             answered.append(predict(stack, secret)["request_id"])
 
+    secret_of_a_tree = stack.state / "commits" / "abc" / ".env"
+    secret_of_a_tree.parent.mkdir(parents=True)
+    secret_of_a_tree.write_text("PASSWORD=hunter2")
     clients = [threading.Thread(target=go_on) for _ in range(2)]
     for client in clients:
         client.start()
@@ -165,6 +171,15 @@ def names_of(old: World, new: World) -> list[Path]:
     return [path for path in files if here in path.read_bytes().replace(cases, b"")]
 
 
+def test_no_secret_of_the_environment_is_in_it(saved):
+    """Not the .env that a commit's tree has; and nobody else may read the file."""
+    with tarfile.open(saved.archive) as tar:
+        names = tar.getnames()
+    assert len(names) > 50
+    assert not [name for name in names if ".env" in name or "commits" in name]
+    assert saved.archive.stat().st_mode & 0o077 == 0
+
+
 def test_a_restore_that_is_killed_goes_on(saved, tmp_path):
     """Ended at each of its renames, and started again: everything is there, once."""
     whole, killed = (Settings(state=tmp_path / name / "state", data=tmp_path / name / "data") for name in "ab")
@@ -211,11 +226,24 @@ def test_what_is_there_is_never_overwritten(saved, stack, terminal, tmp_path):
         assert done.code == 2, done.output
 
 
+def test_a_damaged_archive_leaves_nothing(saved, tmp_path):
+    """A file that differs from its digest: it is told, and the folders are as they were, for the next try."""
+    harmed = tmp_path / "harmed.tar.gz"
+    content = bytearray(gzip.decompress(saved.archive.read_bytes()))
+    place = content.index(b"SQLite format 3")
+    content[place + 5000] ^= 1
+    harmed.write_bytes(gzip.compress(content, 1))
+    here = Settings(state=tmp_path / "state", data=tmp_path / "data")
+    with pytest.raises(DataError, match="not as they were packed"):
+        restore(here, harmed)
+    assert not any(path.is_file() for place in (here.state, here.data) for path in place.rglob("*"))
+    restore(here, saved.archive)
+    assert (here.state / "mlflow.db").is_file()
+
+
 def test_newer_databases_are_refused(saved, tmp_path, monkeypatch):
     """Packages older than those that wrote the databases can't read them: the commit that can is named."""
     monkeypatch.setattr("tasks.serve.backup.version", lambda name: "1.0")
-    from tasks.foundation.errors import InputError
-
     with pytest.raises(InputError, match=r"newer packages(.|\n)*prefect(.|\n)*git checkout"):
         restore(Settings(state=tmp_path / "state", data=tmp_path / "data"), saved.archive)
     assert not any(path.is_file() for path in tmp_path.rglob("*"))

@@ -15,6 +15,7 @@ from tasks.release.process import free_port
 from tests.end_to_end.small import make_case
 from tests.end_to_end.terminal import Terminal, World
 from tests.postgres import running_postgres
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("end_to_end")
 
@@ -24,7 +25,7 @@ AUTH, WRONG = "admin:hunter2", "admin:other"
 @contextmanager
 def up(folder: Path, terminal: Terminal, variables: dict[str, str]) -> Iterator[World]:
     """A stack of its own, as `driftline up` starts it."""
-    ports = {f"DRIFTLINE_{name}_PORT": str(free_port()) for name in ("PREFECT", "MLFLOW", "GATEWAY")}
+    ports = {f"DRIFTLINE_{name}_PORT": str(free_port()) for name in ("PREFECT", "MLFLOW", "GATEWAY", "WORKER")}
     world = World(folder, folder / "cases", {"DRIFTLINE_PREFECT_URL": "", **ports, **variables})
     make_case(world.cases)
     done = terminal.run(world, "up")
@@ -35,20 +36,31 @@ def up(folder: Path, terminal: Terminal, variables: dict[str, str]) -> Iterator[
         assert terminal.run(world, "down").code == 0
 
 
+def api_of(world: World) -> str:
+    return f"http://127.0.0.1:{world.variables['DRIFTLINE_PREFECT_PORT']}/api"
+
+
 def runs_at(world: World, **more: str) -> httpx.Response:
     """What the server answers to whoever asks for the flow runs."""
-    url = f"http://127.0.0.1:{world.variables['DRIFTLINE_PREFECT_PORT']}/api/flow_runs/filter"
-    return httpx.post(url, json={}, trust_env=False, timeout=30, **more)
+    return httpx.post(f"{api_of(world)}/flow_runs/filter", json={}, trust_env=False, timeout=30, **more)
 
 
 def test_a_guarded_server_works_from_every_entry_point(tmp_path, terminal):
-    """With its auth string a run and status reach the server, without one nobody; and no file and no command has it."""
+    """With its auth string runs, the worker and status reach the server, without one nobody; no file has it."""
     with up(tmp_path, terminal, {"PREFECT_SERVER_API_AUTH_STRING": AUTH}) as world:
+        owner = tuple(AUTH.split(":"))
         assert runs_at(world).status_code == runs_at(world, auth=tuple(WRONG.split(":"))).status_code == 401
         done = terminal.run(world, "prepare diabetes")
         assert done.code == 0, done.output
-        (run,) = runs_at(world, auth=tuple(AUTH.split(":"))).json()
+        (run,) = runs_at(world, auth=owner).json()
         assert (run["name"], run["state_name"]) == ("prepare diabetes", "Completed")
+
+        done = terminal.run(world, "deploy")
+        assert done.code == 0, done.output
+        with httpx.Client(base_url=api_of(world), auth=owner, trust_env=False, timeout=30) as http:
+            deployed = http.get("/deployments/name/prepare/diabetes").raise_for_status().json()["id"]
+            made = http.post(f"/deployments/{deployed}/create_flow_run", json={}).raise_for_status().json()["id"]
+            assert wait_for(lambda: http.get(f"/flow_runs/{made}").json()["state_name"] == "Completed", 120)
 
         status = json.loads(terminal.run(world, "status --json").output)
         assert status["runs"] == {"running": [], "broken": [], "late": []}
