@@ -1,6 +1,6 @@
 # The two commands: `make demo` and `make test`. Both set up what they need; the second time nothing is set up.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-llm test check lint types format lock clean
+.PHONY: help setup upgrade demo demo-llm test check lint types format lock clean
 BIN := .venv/bin
 PYTHON ?= python3
 export OMP_NUM_THREADS ?= 2
@@ -10,6 +10,13 @@ help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 
 setup: .venv/ready  ## The virtual environment, from requirements.lock
+
+upgrade: setup  ## A backup, what is new from git, and everything started anew while the gateway goes on answering
+	@$(BIN)/driftline backup
+	git pull --ff-only
+	@$(MAKE) --no-print-directory setup
+	@$(BIN)/driftline restart
+	@$(BIN)/driftline deploy
 
 demo: setup  ## The whole chain on real flights: data to monitored, retrained release
 	@$(BIN)/driftline demo flights

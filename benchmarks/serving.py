@@ -229,7 +229,7 @@ def at_gateway(folder: Path, *releases: Release) -> Iterator[str]:
     state.mkdir()
     (state / "bentoml").symlink_to(settings().state / "bentoml")
     given: dict[str, Any] = {"gateway_port": free_port(), "threads": settings().threads}
-    own = Settings(state=state, prefect_url=elsewhere, tracking_url=elsewhere, gateway_store="", **given)
+    own = Settings(state=state, prefect_url=elsewhere, tracking_url=elsewhere, gateway_store="", worker=False, **given)
     try:
         stack.up(own)
         store = Store(own)

@@ -9,17 +9,49 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from tasks.data.config import Answer, Data, Model, Pairs, Prompt, Talk, Traffic
 from tasks.evaluate.config import Evaluate, Judging
 from tasks.features.config import Features
 from tasks.foundation.config import Section
 from tasks.foundation.errors import CaseError
-from tasks.gateway.config import Plan
+from tasks.gateway.config import Approval, Plan
 from tasks.monitor.config import AnswerMonitor, Monitor
 from tasks.release.config import Price
 from tasks.train.config import Serving, Target, Train, Tuning
+
+
+def _cron(text: str) -> str:
+    from cronsim import CronSim, CronSimError
+
+    try:
+        CronSim(text, datetime.now(UTC))
+    except CronSimError as error:
+        raise ValueError(f"no cron expression: {error}; for instance 0 6 * * * is every day at six") from error
+    return text
+
+
+Cron = Annotated[str, AfterValidator(_cron)]
+
+
+class Schedule(Section):
+    """When the flows of a case start by themselves, once deployed. Retrain starts by the monitor's decision."""
+
+    prepare: Cron | None = Field(None, description="Cron expression; empty: never by itself.")
+    monitor: Cron | None = Field(None, description="Cron expression; empty: never by itself.")
+    timezone: str = Field("UTC", description="Of both, as in Europe/Vienna.")
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_one(cls, name: str) -> str:
+        from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError("no such time zone; for instance Europe/Vienna") from error
+        return name
 
 
 class Case(Section):
@@ -31,6 +63,8 @@ class Case(Section):
     as_of: datetime | None = Field(None, description="The moment a run pretends to be at, when not told. Empty: now.")
     data: Data
     price: Price = Price()
+    schedule: Schedule = Schedule()
+    approval: Approval | None = Field(None, description="A person's word before a release; empty: not needed.")
     rollout: Plan | None = Field(None, description="How a new release takes over; empty: all at once.")
 
     @field_validator("as_of", mode="before")

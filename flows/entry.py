@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from contextlib import closing
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 from pydantic import AwareDatetime, Field
 
 from flows.case import LanguageCase, TabularCase, load
@@ -30,6 +31,7 @@ class Request(Section):
         None, description="The moment the run pretends to be at; empty: the case's own, or now."
     )
     profile: str | None = Field(None, description="A profile of the case, such as smoke.")
+    by: str = Field("", description="Who or what asks for the run: a name, a push, a decision.")
     model: Path | None = Field(None, description="A model made elsewhere, in place of training; empty: one is trained.")
 
 
@@ -40,22 +42,23 @@ class Opened:
     case: TabularCase | LanguageCase
     as_of: datetime
     model: Path | None  # made elsewhere, in place of training
+    by: str  # who or what asked for the run
     replays: bool  # as_of is a moment of the past, not now
     lineage: dict[str, str]
     settings: Settings
 
 
 @contextlib.contextmanager
-def opened(request: Request) -> Iterator[Opened]:
-    """Read and hold the case for one run.
+def opened(request: Request, world: Settings | None = None) -> Iterator[Opened]:
+    """Read and hold the case for one run, in the world that the settings say unless another is given.
 
     Raises: CaseError, InputError for a future as-of, Busy when another run holds the case,
     Unavailable when the disk is full.
     """
-    here = settings()
+    here = world or settings()
     case = load(request.case, here.cases, request.profile)
     asked = request.as_of or case.as_of
-    as_of, replays = moment(asked), asked is not None
+    as_of, replays = moment(asked or _when_it_asked(case, here)), asked is not None
     made_by = read_lineage(ROOT)
     lineage = {
         "commit": made_by.commit,
@@ -64,14 +67,28 @@ def opened(request: Request) -> Iterator[Opened]:
         "case_digest": case.digest,
     }
     if _held.get() == case.name:  # a flow within a flow
-        yield Opened(case, as_of, request.model, replays, lineage, here)
+        yield Opened(case, as_of, request.model, request.by, replays, lineage, here)
         return
-    with telling_full_disk(here.state), lock(here.state / "locks" / case.name, f"Case {case.name}"):
+    patient = deployment.id is not None  # nobody sits before a deployed run
+    held = lock(here.state / "locks" / case.name, f"Case {case.name}", wait=patient)
+    with telling_full_disk(here.state), held:
         token = _held.set(case.name)
         try:
-            yield Opened(case, as_of, request.model, replays, lineage, here)
+            yield Opened(case, as_of, request.model, request.by, replays, lineage, here)
         finally:
             _held.reset(token)
+
+
+def _when_it_asked(case: TabularCase | LanguageCase, here: Settings) -> datetime | None:
+    """The as-of of a run that has waited for a person's word: what it goes on with is what that person saw."""
+    if case.approval is None or deployment.id is None:
+        return None
+    from tasks.gateway.approvals import of_run
+    from tasks.gateway.store import Store
+
+    with closing(Store(here)) as store:
+        approval = of_run(store, flow_run.id)
+    return approval.as_of if approval else None
 
 
 def moment(as_of: datetime | None) -> datetime:

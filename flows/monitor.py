@@ -10,8 +10,9 @@ from flows.predict import asked_since, champion_with_traffic, frame_since, predi
 from flows.prepare import prepare_steps
 from tasks.data.results import Snapshot
 from tasks.gateway.task import trace_calls
-from tasks.monitor.results import Decision
-from tasks.monitor.task import decide_on, measure_messages, measure_window
+from tasks.monitor.results import Attempt, Decision
+from tasks.monitor.task import announce_decision, decide_on, measure_messages, measure_window
+from tasks.release.results import Release
 from tasks.release.task import find_predecessor
 
 
@@ -19,15 +20,19 @@ from tasks.release.task import find_predecessor
 def monitor(request: Request) -> Decision:
     """Predict what is missing, join the outcomes that have arrived, measure, and decide what is done about it."""
     with opened(request) as run:
-        return monitor_steps(run, prepare_steps(run))
+        decision = monitor_steps(run, prepare_steps(run), champion_with_traffic(run))
+        announce_decision(decision)
+        return decision
 
 
-def monitor_steps(run: Opened, snapshot: Snapshot) -> Decision:
+def monitor_steps(
+    run: Opened, snapshot: Snapshot, champion: Release, past: tuple[Release | None, list[Attempt]] | None = None
+) -> Decision:
+    """Measure and decide. `past` is the champion before and what was attempted; unless given, the case's own."""
     case, here, out = run.case, run.settings, run.settings.data / "predictions"
-    champion = champion_with_traffic(run)
-    predictions = predict_steps(run, snapshot, champion)
-    trace_calls(case.name, run.as_of, here)
     start = max(champion.as_of, run.as_of - case.monitor.window)
+    predictions = predict_steps(run, snapshot, champion, start)
+    trace_calls(case.name, run.as_of, here)
     if isinstance(case, LanguageCase):
         asked = asked_since(run, case, snapshot, start)
         signal = measure_messages(
@@ -35,8 +40,9 @@ def monitor_steps(run: Opened, snapshot: Snapshot) -> Decision:
         )
     else:
         frame = frame_since(run, case, snapshot, start)
-        before, gate = find_predecessor(champion, here.tracking, here.state), case.evaluate.champion_gate
+        before = past[0] if past else find_predecessor(champion, here.tracking, here.state)
+        gate = case.evaluate.champion_gate
         signal = measure_window(
             champion, case.target, case.monitor, predictions, frame, start, run.as_of, out, here.state, before, gate
         )
-    return decide_on(signal, case.monitor)
+    return decide_on(signal, case.monitor, past[1] if past else None)

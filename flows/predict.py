@@ -24,8 +24,8 @@ from tasks.release.task import require_champion
 def predict(request: Request) -> Predictions:
     """Score every example between the champion's as-of and this one, each with what was known at its own moment."""
     with opened(request) as run:
-        snapshot = prepare_steps(run)
-        return predict_steps(run, snapshot, champion_with_traffic(run))
+        snapshot, champion = prepare_steps(run), champion_with_traffic(run)
+        return predict_steps(run, snapshot, champion, champion.as_of)
 
 
 def champion_with_traffic(run: Opened) -> Release:
@@ -34,13 +34,13 @@ def champion_with_traffic(run: Opened) -> Release:
     return require_champion(run.case.name, run.settings.tracking, run.settings.state)
 
 
-def predict_steps(run: Opened, snapshot: Snapshot, champion: Release) -> Predictions:
-    """Answer for all that was asked between the champion's as-of and this one."""
+def predict_steps(run: Opened, snapshot: Snapshot, champion: Release, start: datetime) -> Predictions:
+    """Answer for all that was asked between a moment and the run's as-of."""
     here, out = run.settings, run.settings.data / "predictions"
     if isinstance(run.case, LanguageCase):
-        asked = asked_since(run, run.case, snapshot, champion.as_of)
+        asked = asked_since(run, run.case, snapshot, start)
         return answer_window(champion, asked, run.as_of, out, here.threads)
-    frame = frame_since(run, run.case, snapshot, champion.as_of)
+    frame = frame_since(run, run.case, snapshot, start)
     return predict_window(champion, run.case.name, frame, run.as_of, out)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows.case import TabularCase
+from flows.deployed.approval import require_approval
 from flows.entry import Opened, Request, opened, run_name
 from flows.prepare import prepare_steps
 from flows.train import Trained, train_steps
@@ -41,6 +42,7 @@ def release_steps(run: Opened, trained: Trained) -> Release:
     release = same_champion(trained.candidate, run.lineage, here.tracking, here.state)
     if release is None:
         require_promotion(case.name, trained.verdict)
+        require_approval(run, trained)
         folder = seal_steps(run, trained)
         package_release(folder, here.state)
         release = register_release(folder, here.tracking)

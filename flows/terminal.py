@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
+import pwd
 import threading
 import urllib.error
 import urllib.request
@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.status import Status
 
 from flows.case import load
+from tasks.foundation.errors import Unavailable
 from tasks.foundation.progress import Step, listening
 from tasks.foundation.settings import settings
 
@@ -32,10 +33,21 @@ def run_told(
     steps: Steps | None = None,
     model: Path | None = None,
 ) -> Any:
+    """Run flows.FLOW as of a moment, as `play` does."""
+    return play(flow, {"case": case, "as_of": as_of, "profile": profile, "by": person(), "model": model}, steps)
+
+
+def person() -> str:
+    """Who runs this process, as the system knows them: variables can say anything."""
+    return pwd.getpwuid(os.getuid()).pw_name
+
+
+def play(flow: str, request: dict[str, Any], steps: Steps | None = None) -> Any:
     """Run flows.FLOW in this process and give its result; on our Prefect server when it is up, else on one of its own.
 
     Raises: whatever the flow raises; a wrong case before anything is imported.
     """
+    case, profile = request["case"], request["profile"]
     load(case, settings().cases, profile)
     reach_prefect()
     told = steps or Steps()
@@ -43,29 +55,43 @@ def run_told(
         told.say("starting")
         from prefect import tags
 
-        from flows.entry import Request
-
         made = getattr(importlib.import_module(f"flows.{flow}"), flow)
         with tags(case, *([profile] if profile else [])):
-            result = made(Request(case=case, as_of=as_of, profile=profile, model=model))
+            result = made(request)
     console.print(_ending(result))
     return result
 
 
 def reach_prefect() -> bool:
-    """Point this process at the Prefect server of the settings when it answers; without one, Prefect starts its own."""
-    api = settings().prefect_api
-    with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(f"{api}/health", timeout=2):
-        os.environ["PREFECT_API_URL"] = api
-        return True
-    return False
+    """Point this process at the Prefect server of the settings when it answers; without one, Prefect starts its own.
+
+    Raises: Unavailable when the server demands another auth string than ours.
+    """
+    here = settings()
+    asked = urllib.request.Request(f"{here.prefect_api}/admin/version", headers=here.prefect_headers)
+    try:
+        urllib.request.urlopen(asked, timeout=2).close()
+    except urllib.error.HTTPError as error:
+        if error.code == 401:
+            raise Unavailable(
+                "Prefect's server refuses us.",
+                where=here.prefect_api,
+                found="another auth string" if here.prefect_headers else "no auth string",
+                todo="Set PREFECT_SERVER_API_AUTH_STRING (of a server elsewhere: PREFECT_API_AUTH_STRING) in .env.",
+            ) from error
+        return False
+    except OSError:
+        return False
+    os.environ["PREFECT_API_URL"] = here.prefect_api
+    return True
 
 
 class Steps:
     """Prints each step as it ends; says what runs meanwhile: a spinner on a terminal, a line now and then elsewhere."""
 
-    def __init__(self, patience: float = 5.0) -> None:
+    def __init__(self, patience: float = 5.0, deepest: int = 9) -> None:
         self.done: list[Step] = []
+        self._deepest = deepest  # what lies deeper is said while it runs, and leaves no line
         self._spinner = Status("", console=console)
         self._patience = patience
         self._running = ""
@@ -88,6 +114,8 @@ class Steps:
             return
         self.done.append(step)
         self._running = ""
+        if step.depth > self._deepest and not step.failed:
+            return
         mark = "[red]failed[/]" if step.failed else "[dim]cached[/]" if step.cached else f"{step.seconds:5.1f} s"
         console.print(f"  {mark:>7}  {'  ' * step.depth + step.title:<34} [dim]{step.figure}[/]")
 
@@ -109,8 +137,13 @@ class Steps:
 def _ending(result: Any) -> str:
     """A result in a line or a small table."""
     from tasks.monitor.results import Decision
+    from tasks.replay.results import Replayed
 
     given = result
+    if isinstance(given, Replayed):
+        from tasks.replay.report import lines as table
+
+        return f"{table(given.figures)}\nreport: {given.page}"
     if hasattr(given, "verdict"):
         from tasks.evaluate.report import lines
 

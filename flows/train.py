@@ -40,48 +40,37 @@ def train(request: Request) -> Trained:
 def train_steps(run: Opened, snapshot: Snapshot) -> Trained:
     agree_on_champion(run.case.name, run.settings)
     champion = find_champion(run.case.name, run.settings.tracking, run.settings.state)
+    candidate = candidate_steps(run, snapshot)
+    return Trained(snapshot=snapshot, candidate=candidate, verdict=judge_steps(run, candidate, champion))
+
+
+def candidate_steps(run: Opened, snapshot: Snapshot) -> Candidate:
+    """Train, tune or import, and enter what it cost."""
     if isinstance(run.case, LanguageCase):
-        candidate, verdict = tune_and_judge(run, run.case, snapshot, champion)
-    else:
-        candidate, verdict = fit_and_judge(run, run.case, snapshot, champion)
-    return Trained(snapshot=snapshot, candidate=candidate, verdict=verdict)
+        return tune(run, run.case, snapshot)
+    return fit(run, run.case, snapshot)
 
 
-def fit_and_judge(
-    run: Opened, case: TabularCase, snapshot: Snapshot, champion: Release | None
-) -> tuple[Candidate, Verdict]:
+def fit(run: Opened, case: TabularCase, snapshot: Snapshot) -> Candidate:
     state, tracking = run.settings.state, run.settings.tracking
     frame = training_frame(case.features, case.target.column, case.evaluate.slices, snapshot, state)
     if run.model:
-        candidate = import_table_model(
+        return import_table_model(
             case.name, run.as_of, run.model, frame, case.target, case.train, case.trusted, state, run.lineage, tracking
         )
-    else:
-        candidate = train_candidate(case.name, run.as_of, frame, case.target, case.train, state, run.lineage, tracking)
-        enter_cost(candidate, case.price.machine_hour, run.settings)
-    verdict = judge_candidate(
-        candidate,
-        case.target,
-        case.train,
-        case.evaluate,
-        state,
-        tracking,
-        champion.model if champion else None,
-        champion.digest if champion else None,
-    )
-    return candidate, verdict
+    candidate = train_candidate(case.name, run.as_of, frame, case.target, case.train, state, run.lineage, tracking)
+    enter_cost(candidate, case.price.machine_hour, run.settings)
+    return candidate
 
 
-def tune_and_judge(
-    run: Opened, case: LanguageCase, snapshot: Snapshot, champion: Release | None
-) -> tuple[Candidate, Verdict]:
+def tune(run: Opened, case: LanguageCase, snapshot: Snapshot) -> Candidate:
     state, tracking = run.settings.state, run.settings.tracking
     check_judging(case.evaluate, case.talk, case.pairs)  # now: a training later, it would be a waste
     if case.serve.embedder:
         find_embedder(case.serve.embedder, case.folder)
     base = open_model(case.model, case.folder, state)
     if run.model:
-        candidate = import_language_adapter(
+        return import_language_adapter(
             case.name,
             run.as_of,
             run.model,
@@ -94,22 +83,22 @@ def tune_and_judge(
             run.lineage,
             tracking,
         )
-    else:
-        candidate = tune_candidate(
-            case.name, run.as_of, snapshot, base, case.talk, case.train, case.serve, state, run.lineage, tracking
-        )
-        budget = case.train.budget
-        enter_cost(candidate, budget.price_per_hour if budget else case.price.machine_hour, run.settings)
-    verdict = judge_tuned(
-        candidate,
-        base,
-        case.talk,
-        case.serve,
-        case.evaluate,
-        case.train.threads,
-        state,
-        tracking,
-        champion.model if champion else None,
-        champion.digest if champion else None,
+    candidate = tune_candidate(
+        case.name, run.as_of, snapshot, base, case.talk, case.train, case.serve, state, run.lineage, tracking
     )
-    return candidate, verdict
+    budget = case.train.budget
+    enter_cost(candidate, budget.price_per_hour if budget else case.price.machine_hour, run.settings)
+    return candidate
+
+
+def judge_steps(run: Opened, candidate: Candidate, champion: Release | None) -> Verdict:
+    """Hold a candidate against the case's gates and a champion."""
+    case, state, tracking = run.case, run.settings.state, run.settings.tracking
+    model, digest = (champion.model, champion.digest) if champion else (None, None)
+    if isinstance(case, LanguageCase):
+        base = open_model(case.model, case.folder, state)
+        threads = case.train.threads
+        return judge_tuned(
+            candidate, base, case.talk, case.serve, case.evaluate, threads, state, tracking, model, digest
+        )
+    return judge_candidate(candidate, case.target, case.train, case.evaluate, state, tracking, model, digest)

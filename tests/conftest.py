@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ELSEWHERE = (
     "PREFECT_URL",
+    "PREFECT_DATABASE",
     "TRACKING_URL",
     "ARTIFACTS_URL",
     "DVC_REMOTE",
@@ -20,6 +21,7 @@ ELSEWHERE = (
     "VLLM_URL",
     "GATEWAY_STORE",
     "GATEWAY_LIMITS",
+    "ALERTS",
 )
 
 
@@ -31,7 +33,7 @@ def own_world(tmp_path_factory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("world")
     values = {f"DRIFTLINE_{name}": "" for name in ELSEWHERE}  # set, so that .env does not set them
     values |= {"DRIFTLINE_STATE": str(folder / "state"), "DRIFTLINE_DATA": str(folder / "data")}
-    values |= {f"DRIFTLINE_{name}_PORT": str(free_port()) for name in ("PREFECT", "MLFLOW", "GATEWAY")}
+    values |= {f"DRIFTLINE_{name}_PORT": str(free_port()) for name in ("PREFECT", "MLFLOW", "GATEWAY", "WORKER")}
     with pytest.MonkeyPatch.context() as patch:
         for name in [n for n in os.environ if n.startswith(("DRIFTLINE_", "PREFECT_", "MLFLOW_TRACKING", "BENTOML_"))]:
             patch.delenv(name)

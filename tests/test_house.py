@@ -12,7 +12,19 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ["foundation", "data", "features", "train", "evaluate", "release", "serve", "gateway", "predict", "monitor"]
+ROOMS = [
+    "foundation",
+    "data",
+    "features",
+    "train",
+    "evaluate",
+    "release",
+    "serve",
+    "gateway",
+    "predict",
+    "monitor",
+    "replay",
+]
 SOURCES = sorted(path for part in ("flows", "tasks", "benchmarks") for path in (ROOT / part).rglob("*.py"))
 
 

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,6 +63,33 @@ def store_snapshot(
     return Snapshot(case=case, as_of=as_of, digest=digest, path=folder, rows=rows, quarantined=quarantined, docs=docs)
 
 
+def bring(files: Sequence[str], tree: Path, repository: Path) -> None:
+    """Get what DVC's pointers to these files stand for into a tree of the repository, by its cache and its remote.
+
+    Raises: Unavailable when the remote does not have it.
+    """
+    pointers = [f"{name}.dvc" for name in files if (tree / f"{name}.dvc").is_file() and not (tree / name).exists()]
+    if not pointers:
+        return
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    logging.getLogger("dvc").setLevel(logging.WARNING)
+    try:
+        with Repo(str(repository)) as ours:
+            known = {name: ours.config[name] for name in ("core", "remote")}
+            config = {**known, "cache": {**ours.config["cache"], "dir": ours.cache.local.path}}
+        with Repo(str(tree), config=config) as theirs:
+            theirs.pull([str(tree / name) for name in pointers])
+    except DvcException as error:
+        raise Unavailable(
+            "The data that a commit's pointers stand for is not to be had.",
+            where=", ".join(pointers),
+            found=str(error).split("\n")[0],
+            todo="dvc push it from where it was added.",
+        ) from error
+
+
 def pointer(snapshot: Path) -> str:
     """The text of a snapshot's .dvc file."""
     return snapshot.with_suffix(".dvc").read_text(encoding="utf-8")
@@ -100,8 +127,8 @@ def _repository(store: Path, remote: str) -> Iterator[Repo]:
     write_text(
         store / ".dvc" / "config",
         "[core]\n    no_scm = True\n    analytics = false\n    autostage = false\n"
-        f"    site_cache_dir = {store / '.dvc' / 'site'}\n"  # else in /var/tmp, outside the state folder
-        f"    remote = {REMOTE}\n['remote \"{REMOTE}\"']\n    url = {remote}\n"
+        f'    site_cache_dir = "{store / ".dvc" / "site"}"\n'  # else in /var/tmp, outside the state folder
+        f'    remote = {REMOTE}\n[\'remote "{REMOTE}"\']\n    url = "{remote}"\n'  # bare, a comma makes a list
         '[cache]\n    type = "reflink,hardlink,copy"\n',
     )
     with Repo(str(store)) as repo, warnings.catch_warnings():

@@ -6,7 +6,8 @@ DriftlineError            exit 1   something of ours could not go on
 │   └── DataError                  a source: missing, a column short, empty, all bad
 ├── GateFailed            exit 3   a verdict other than promote
 ├── Busy                  exit 4   another run holds this case
-└── Unavailable           exit 5   a server, port, disk or remote does not answer
+├── Unavailable           exit 5   a server, port, disk or remote does not answer
+└── Waits                 exit 6   a person's word is awaited
 """
 
 from __future__ import annotations
@@ -56,3 +57,7 @@ class Busy(DriftlineError):
 
 class Unavailable(DriftlineError):
     exit_code = 5
+
+
+class Waits(DriftlineError):
+    exit_code = 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -94,6 +95,29 @@ def scratch(parent: Path) -> tempfile.TemporaryDirectory[str]:
     """A folder for work in progress, on the disk where its result will live."""
     parent.mkdir(parents=True, exist_ok=True)
     return tempfile.TemporaryDirectory(dir=parent, prefix=".scratch-")
+
+
+def disk_use(folder: Path) -> dict[str, int]:
+    """Bytes that each entry of a folder takes, the largest first; a file with several names counts once."""
+    seen: set[tuple[int, int]] = set()
+
+    def size(of: str) -> int:
+        total = 0
+        with contextlib.suppress(OSError), os.scandir(of) as entries:  # gone since it was listed
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    total += size(entry.path)
+                    continue
+                with contextlib.suppress(OSError):
+                    found = entry.stat(follow_symlinks=False)
+                    if found.st_nlink == 1 or (found.st_dev, found.st_ino) not in seen:
+                        seen.add((found.st_dev, found.st_ino))
+                        total += found.st_blocks * 512
+        return total
+
+    tops = sorted(folder.iterdir()) if folder.is_dir() else []
+    sizes = {path.name: size(str(path)) if path.is_dir() else path.lstat().st_blocks * 512 for path in tops}
+    return dict(sorted(sizes.items(), key=lambda item: -item[1]))
 
 
 def tail(log: Path, lines: int = 15, since: int = 0) -> str:

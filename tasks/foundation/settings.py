@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+from base64 import b64encode
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -10,10 +13,12 @@ from typing import Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
 
+from tasks.foundation.config import Span
 from tasks.foundation.errors import CaseError
 from tasks.foundation.tracking import Tracking
 
 ROOT = Path(__file__).resolve().parents[2]
+ASYNCPG = "postgresql+asyncpg://"
 
 
 class Settings(BaseSettings):
@@ -28,12 +33,16 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address that local servers bind to.")
     prefect_port: int = Field(4200, ge=1, le=65535, description="Port of the local Prefect server.")
     prefect_url: str = Field("", description="URL of a Prefect server elsewhere; empty: the local one.")
+    worker: bool = Field(True, description="Whether the local stack runs deployed flows; false: it only serves.")
+    worker_port: int = Field(8401, ge=1, le=65535, description="Port where the worker tells that it lives.")
+    prefect_database: str = Field("", description="Database URL of the local Prefect server; empty: SQLite.")
     mlflow_port: int = Field(5000, ge=1, le=65535, description="Port of the local MLflow server.")
     tracking_url: str = Field("", description="MLflow tracking URI; empty: SQLite in the state folder.")
     artifacts_url: str = Field("", description="MLflow artifact root; empty: a folder in the state folder.")
     dvc_remote: str = Field("", description="DVC remote for snapshots, for example s3://...; empty: a local folder.")
     vllm_url: str = Field("", description="URL of the vLLM server for cases with `engine: vllm`, without /v1.")
     online_store: str = Field("", description="redis://host:port for Feast's online store; empty: SQLite.")
+    git_branch: str = Field("main", description="Branch whose pushes start runs; tags do too.")
     gateway_port: int = Field(8400, ge=1, le=65535, description="Port of the gateway.")
     gateway_workers: int = Field(1, ge=1, le=64, description="Gateway processes that share the port.")
     gateway_store: str = Field("", description="Database URL of routes, keys and ledger; empty: SQLite.")
@@ -44,6 +53,8 @@ class Settings(BaseSettings):
     gateway_traces: float = Field(
         0.01, ge=0, le=1, description="Share of the calls that monitoring shows in MLflow as traces."
     )
+    alerts: str = Field("", description="URLs that alerts go to, with blanks between; they hold secrets.")
+    alerts_every: Span = Field(timedelta(hours=6), description="At most one alert of the same cause in this time.")
     gateway_warm: int = Field(1, ge=0, le=20, description="Earlier champions of a case kept running, to roll back to.")
 
     @classmethod
@@ -77,6 +88,12 @@ class Settings(BaseSettings):
     @property
     def prefect_api(self) -> str:
         return self.prefect_url or f"http://{self.host}:{self.prefect_port}/api"
+
+    @property
+    def prefect_headers(self) -> dict[str, str]:
+        """What to send with each request to Prefect's server: the auth string, if it demands one."""
+        secret = environment(self).get("PREFECT_API_AUTH_STRING") or os.environ.get("PREFECT_API_AUTH_STRING", "")
+        return {"authorization": f"Basic {b64encode(secret.encode()).decode()}"} if secret else {}
 
     @property
     def gateway(self) -> str:
@@ -117,9 +134,19 @@ def read_dotenv(path: Path) -> None:
 
 
 def environment(of: Settings) -> dict[str, str]:
-    """The variables that make our packages keep their state in our folder, stay silent, and share the cores."""
+    """The variables that make our packages keep their state in our folder, stay silent, and share the cores.
+
+    Secrets are among them: they go from process to process, and into no file.
+    """
     threads = str(of.threads)
+    secrets = {
+        # Prefect's server speaks to Postgres by asyncpg alone
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": re.sub(r"^postgres\w*(\+\w+)?://", ASYNCPG, of.prefect_database),
+        # what the server demands is what its clients send
+        "PREFECT_API_AUTH_STRING": os.environ.get("PREFECT_SERVER_API_AUTH_STRING", ""),
+    }
     return {
+        **{name: value for name, value in secrets.items() if value},
         "OMP_NUM_THREADS": threads,
         # how long threads spin while they wait: never, and a fit on idle cores takes twice as long; as long as they
         # would, and one on busy cores takes 5 times as long
@@ -130,6 +157,7 @@ def environment(of: Settings) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # seconds; what stops beating is found out
         "DO_NOT_TRACK": "1",
         "MLFLOW_TRACKING_URI": of.mlflow_uri,
         "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.events import emit_event
 from pydantic_core import to_jsonable_python
 
 from tasks.foundation.config import digest_of
@@ -75,6 +76,19 @@ def show_link(key: str, path: Path, description: str) -> None:
     """Put a link to a report on the run's page in the Prefect UI."""
     if FlowRunContext.get():
         create_link_artifact(path.as_uri(), description, key=_key(key), description=description)
+
+
+def announce(event: str, case: str, payload: dict[str, Any], **labels: str) -> None:
+    """Tell Prefect's server of an event of a case, for the automations that wait for it."""
+    if FlowRunContext.get():
+        resource = {"prefect.resource.id": f"driftline.case.{case}", "prefect.resource.name": case}
+        resource |= {f"driftline.{name}": value for name, value in labels.items()}
+        emit_event(f"driftline.{event}", resource, payload=payload)
+
+
+def alert(case: str, cause: str, subject: str, body: str) -> None:
+    """Tell people, at most once in a while for the same cause."""
+    announce("alert", case, {"subject": subject, "body": body}, cause=f"{case} {cause}")
 
 
 def _key(text: str) -> str:

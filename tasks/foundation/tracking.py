@@ -10,7 +10,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -79,6 +79,7 @@ def _make_tables(path: Path, artifacts: str) -> None:
     """
     with lock(path.with_name(f".{path.name}.lock"), "MLflow's database", wait=True):
         if path.exists():
+            _upgrade(path)
             return
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -89,6 +90,40 @@ def _make_tables(path: Path, artifacts: str) -> None:
         connection = sqlite3.connect(path)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.close()
+
+
+def _upgrade(path: Path) -> None:
+    """Bring a database that an earlier MLflow made up to ours, and keep it as it was beside it.
+
+    MLflow's own migrations are not transactional. Raises: Unavailable when a newer MLflow made it.
+    """
+    template = make_template()
+    if template is None or (revision := _revision(path)) == _revision(template):
+        return
+    from alembic.util import CommandError
+    from mlflow.db import upgrade
+
+    with (
+        whole(path.with_name(f"mlflow-{revision}.db")) as kept,
+        closing(sqlite3.connect(path)) as source,
+        closing(sqlite3.connect(kept)) as target,
+    ):
+        source.backup(target)
+    try:
+        upgrade.main([f"sqlite:///{path}"], standalone_mode=False)
+    except CommandError as error:
+        raise Unavailable(
+            "MLflow's database was written by a newer MLflow.",
+            where=str(path),
+            found=f"revision {revision}",
+            allowed=f"up to that of MLflow {version('mlflow')}",
+            todo="Go back to the version of Driftline that wrote it, or restore a backup: docs/operations.md.",
+        ) from error
+
+
+def _revision(path: Path) -> str:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("SELECT version_num FROM alembic_version").fetchone()[0]
 
 
 def make_template(path: Path | None = None) -> Path | None:

@@ -16,13 +16,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from tasks.foundation.errors import InputError
 from tasks.foundation.settings import Settings
 from tasks.gateway.accounts import Accounts
 from tasks.gateway.answering import Answering
+from tasks.gateway.approvals import Word, decide, listed
 from tasks.gateway.feedback import Feedback, give
 from tasks.gateway.figures import Figures
 from tasks.gateway.forward import Forward
-from tasks.gateway.keys import Key
+from tasks.gateway.hooks import Hooks
+from tasks.gateway.keys import LOCAL, Key
 from tasks.gateway.ledger import Ledger
 from tasks.gateway.log import RequestLog
 from tasks.gateway.memory import Memory
@@ -56,11 +59,13 @@ class Gateway:
         forward = Forward(lambda: self.memory.routes, figures)
         accounts = Accounts(Rates(settings.gateway_limits), ledger, figures, log)
         self.answering = Answering(accounts, forward, policy, figures)
-        watching = asyncio.create_task(self.memory.watch())
+        self.hooks = Hooks(self.store, settings)
+        background = [asyncio.create_task(work) for work in (self.memory.watch(), self.hooks.deliver())]
         try:
             yield
         finally:
-            watching.cancel()
+            for work in background:
+                work.cancel()
             await forward.close()
             await asyncio.to_thread(log.close)
             await asyncio.to_thread(ledger.close)
@@ -91,11 +96,33 @@ class Gateway:
         try:
             said = Feedback.model_validate_json(await whole_body(http))
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            where, why = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-            raise Refusal(400, f"{where}: {why}" if where else why, param=where or None) from error
+            raise _invalid(error) from error
         about = await asyncio.to_thread(give, self.store, key, http.path_params["request_id"], said)
         return JSONResponse(about, 201)
+
+    async def git(self, http: Request) -> Response:
+        return JSONResponse({"status": await self.hooks.take(http.headers, await whole_body(http))}, 202)
+
+    async def waiting(self, http: Request) -> Response:
+        self._who(http, "approve")
+        asked = await asyncio.to_thread(listed, self.store)
+        return JSONResponse({"approvals": [each.model_dump(mode="json") for each in asked if each.state == "waiting"]})
+
+    async def decide(self, http: Request) -> Response:
+        key = self._who(http, "approve")
+        if key is LOCAL:
+            raise Refusal(403, "Who decides is not said: an API key is needed that may approve.", code="forbidden")
+        try:
+            said = Word.model_validate_json(await whole_body(http))
+        except ValidationError as error:
+            raise _invalid(error) from error
+        case, who = http.path_params["case"], f"key {key.id} of {key.team}"
+        try:
+            given = (case, said.evidence, said.decision == "approve", who, "api", said.why)
+            decided = await asyncio.to_thread(decide, self.store, *given)
+        except InputError as error:
+            raise Refusal(409, " ".join(str(error).split()), code="not_decided") from error
+        return JSONResponse(decided.model_dump(mode="json"), 201)
 
     async def healthy(self, _: Request) -> Response:
         return JSONResponse({"status": "alive"})
@@ -138,6 +165,9 @@ def make_app(settings: Settings) -> Starlette:
         Route("/v1/embeddings", gateway.embeddings, methods=["POST"]),
         Route("/v1/models", gateway.models, methods=["GET"]),
         Route("/v1/feedback/{request_id}", gateway.feedback, methods=["POST"]),
+        Route("/hooks/git", gateway.git, methods=["POST"]),
+        Route("/v1/approvals", gateway.waiting, methods=["GET"]),
+        Route("/v1/approvals/{case}", gateway.decide, methods=["POST"]),
         Route("/healthz", gateway.healthy, methods=["GET"]),
         Route("/readyz", gateway.ready, methods=["GET"]),
         Route("/metrics", gateway.metrics, methods=["GET"]),
@@ -177,6 +207,12 @@ async def left(_: Request, __: ClientDisconnect) -> Response:
 
 async def broken(_: Request, error: Exception) -> Response:
     return JSONResponse(Refusal(500, "The gateway failed. Its log says why.").body, 500)
+
+
+def _invalid(error: ValidationError) -> Refusal:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where, why = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    return Refusal(400, f"{where}: {why}" if where else why, param=where or None)
 
 
 def _too_large() -> Refusal:

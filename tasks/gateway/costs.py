@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Label, case, func, select
 
 from tasks.gateway.call import ABORTED, CACHED, FAILED, LOST
 from tasks.gateway.feedback import acceptance
-from tasks.gateway.store import Store, feedback, ledger
+from tasks.gateway.store import Store, feedback, ledger, now
 from tasks.gateway.training import TRAINING
 from tasks.release.config import NANO
 
@@ -50,6 +50,19 @@ def costs(store: Store, by: str) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def today(store: Store) -> dict[str, dict[str, Any]]:
+    """Calls, failed ones and what was spent since midnight UTC, by case."""
+    failed = _sum(ledger.c.state.in_((FAILED, ABORTED, LOST)))
+    sums = _sum(ledger.c.interface != TRAINING), failed, func.sum(ledger.c.price)
+    query = select(ledger.c.case, *sums).where(ledger.c.day == int(now() // 86_400)).group_by(ledger.c.case)
+    with store.reading() as of:
+        rows = of.execute(query).all()
+    return {
+        name: {"calls": int(calls), "failed": int(bad), "spent": float(spent) / NANO}
+        for name, calls, bad, spent in rows
+    }
 
 
 def _sum(where: Any, of: Any = 1) -> Any:

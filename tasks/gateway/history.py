@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy import Connection, RowMapping, func, select
 
 from tasks.gateway.store import Store, endpoints, moves, releases, shares
 
@@ -20,6 +20,14 @@ def warm(store: Store, case: str, earlier: int) -> list[str]:
     with store.reading() as of:
         sharing = of.execute(select(shares.c.digest).where(shares.c.case == case)).scalars().all()
         return list(dict.fromkeys([*sharing, *champions(of, case)[: earlier + 1]]))
+
+
+def in_use(store: Store) -> Sequence[RowMapping]:
+    """All shares of all cases, the champion's first, each with the moment of the case's last move."""
+    last = select(moves.c.case, func.max(moves.c.at).label("since")).group_by(moves.c.case).subquery()
+    query = select(shares, last.c.since).join(last, last.c.case == shares.c.case, isouter=True)
+    with store.reading() as of:
+        return of.execute(query.order_by(shares.c.case, shares.c.role != "champion", shares.c.role)).mappings().all()
 
 
 def told(store: Store, case: str) -> tuple[Sequence[RowMapping], Sequence[RowMapping]]:

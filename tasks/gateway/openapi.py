@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from tasks.foundation.talk import USER, turn
+from tasks.gateway.approvals import Word
 from tasks.gateway.feedback import Feedback
 from tasks.gateway.streamed import EVENTS
 from tasks.serve.chat import Chat
@@ -46,6 +47,12 @@ PREDICTIONS = {
     "required": ["request_id", "release", "predictions"],
     "properties": {"request_id": TEXT, "release": TEXT, "predictions": {"type": "array"}},
 }
+PUSH = {
+    "type": "object",
+    "required": ["ref", "before", "after"],
+    "properties": dict.fromkeys(("ref", "before", "after"), TEXT),
+}
+PUSHED = {"ref": "refs/heads/main", "before": "0" * 40, "after": "1" * 40}
 ERROR = {
     "type": "object",
     "properties": {"error": {"type": "object", "properties": {"message": TEXT, "type": TEXT, "code": {}, "param": {}}}},
@@ -55,6 +62,7 @@ REFUSED = {
     401: "No key, or an unknown one.",
     403: "The key may not.",
     404: "There is no such model.",
+    409: "It can't be decided so; it says why.",
     408: "The request did not arrive in time.",
     413: "Too large.",
     429: "A limit is reached, or a budget spent; Retry-After says when to come again.",
@@ -97,6 +105,16 @@ def document() -> dict[str, Any]:
                 [request],
                 201,
             ),
+            "/hooks/git": _hook(),
+            "/v1/approvals": _get("What waits for a person's word", guarded=True),
+            "/v1/approvals/{case}": _post(
+                "Approve or reject a release",
+                Word.model_json_schema(),
+                {"decision": "approve", "evidence": "0123456789ab"},
+                {"type": "object"},
+                [case],
+                201,
+            ),
             "/healthz": _get("Does the process live?"),
             "/readyz": _get("Can it answer? Who may ask?"),
             "/metrics": _get("Prometheus's figures", kind="text/plain"),
@@ -130,6 +148,15 @@ def _post(
             },
         }
     }
+
+
+def _hook() -> dict[str, Any]:
+    names = ("x-hub-signature-256", "x-github-event", "x-github-delivery")
+    headers = [{"name": name, "in": "header", "schema": TEXT} for name in names]
+    hook = _post("A git push, as GitHub's signed webhook tells it", PUSH, PUSHED, {"type": "object"}, headers, 202)
+    hook["post"]["security"] = []  # the signature is it
+    hook["post"]["responses"]["409"] = _error("It came before.")
+    return hook
 
 
 def _get(title: str, *, guarded: bool = False, kind: str = "application/json") -> dict[str, Any]:

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Column,
     Connection,
     Double,
+    Engine,
     Index,
     Integer,
     MetaData,
@@ -23,11 +24,13 @@ from sqlalchemy import (
     create_engine,
     event,
     insert,
+    inspect,
     make_url,
     select,
     update,
 )
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.schema import CreateColumn
 
 from tasks.foundation.errors import Unavailable
 from tasks.foundation.files import lock
@@ -147,6 +150,32 @@ feedback = Table(
     Column("key", String(16), nullable=False),
     Column("said", JSON, nullable=False),
 )
+pushes = Table(  # git pushes that a webhook told of; for ever, so that none comes twice
+    "pushes",
+    tables,
+    Column("delivery", String(80), primary_key=True),  # the sender's id of it, which is not signed
+    Column("body", String(64), nullable=False, unique=True),  # digest of what is signed
+    Column("at", Double, nullable=False),
+    Column("push", JSON, nullable=False),
+    Column("delivered_at", Double, index=True),  # when Prefect was told; empty: not yet
+)
+approvals = Table(  # what a person was asked before a release, and what they said
+    "approvals",
+    tables,
+    Column("case", String(64), primary_key=True),
+    Column("evidence", String(64), primary_key=True),
+    Column("as_of", String(40), nullable=False),
+    Column("asked_by", String(120), nullable=False),
+    Column("asked_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("run", String(40), nullable=False),
+    Column("shown", Text, nullable=False),
+    Column("state", String(10), nullable=False),  # waiting, approved, rejected or lapsed
+    Column("who", String(120), nullable=False),
+    Column("via", String(20), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("decided_at", Double),
+)
 workers = Table(  # the gateway's processes, each saying now and then that it lives
     "workers",
     tables,
@@ -179,9 +208,9 @@ class Store:
             event.listen(self.engine, "begin", _lock_at_once)
         with telling(url.render_as_string()), lock(settings.state / "gateway" / "making.lock", "The tables", wait=True):
             try:
-                tables.create_all(self.engine)
+                _make_tables(self.engine)
             except SQLAlchemyError:
-                tables.create_all(self.engine)  # a gateway on another machine made them meanwhile
+                _make_tables(self.engine)  # a gateway on another machine made them meanwhile
             try:
                 with self.writing() as to:
                     to.execute(insert(version).values(only=1, number=0))
@@ -234,6 +263,21 @@ def telling(where: str) -> Iterator[None]:
 def now() -> float:
     """Seconds since 1970, as all tables count."""
     return time.time()
+
+
+def _make_tables(engine: Engine) -> None:
+    """Make what is not there: tables, and columns that came with a later version, empty in the rows there are.
+
+    So a column that is added here may be null or has a server_default; and an earlier version works beside a later one.
+    """
+    tables.create_all(engine)
+    there = inspect(engine)
+    for table in tables.sorted_tables:
+        known = {column["name"] for column in there.get_columns(table.name)}
+        for column in [column for column in table.columns if column.name not in known]:
+            declared = CreateColumn(column).compile(engine)
+            with engine.begin() as to:
+                to.exec_driver_sql(f'ALTER TABLE "{table.name}" ADD {declared}')
 
 
 def _make_fast(connection: Any, _: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
@@ -16,6 +17,9 @@ from tasks.release.config import NANO
 from tasks.train.candidates import DEVICE
 from tasks.train.results import Candidate
 
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
 TRAINING = "training"  # its interface, and instead of a team and a release, which it has none of
 MINUTES = "minutes"  # a tuning's own count, over all its processes
 
@@ -25,11 +29,8 @@ def enter_training(candidate: Candidate, machine_hour: float, settings: Settings
 
     Raises: Unavailable.
     """
-    client = client_of(settings.tracking)
-    with answering(settings.mlflow_uri):
-        run = client.get_run(candidate.run_id)
-    lasted = (run.info.end_time or run.info.start_time) - run.info.start_time
-    seconds = max(lasted / 1000, 60 * run.data.metrics.get(MINUTES, 0.0))
+    run = _run_of(candidate, settings)
+    seconds = _seconds(run)
     at = run.info.start_time / 1000
     row = {
         **dict.fromkeys(("reserved", "retries", *USED), 0),
@@ -54,3 +55,21 @@ def enter_training(candidate: Candidate, machine_hour: float, settings: Settings
                 to.execute(insert(ledger).values(**row))
         except IntegrityError:
             pass  # it was entered before
+
+
+def training_seconds(candidate: Candidate, settings: Settings) -> float:
+    """What the ledger counts for a candidate's training.
+
+    Raises: Unavailable.
+    """
+    return _seconds(_run_of(candidate, settings))
+
+
+def _run_of(candidate: Candidate, settings: Settings) -> Run:
+    with answering(settings.mlflow_uri):
+        return client_of(settings.tracking).get_run(candidate.run_id)
+
+
+def _seconds(run: Run) -> float:
+    lasted = (run.info.end_time or run.info.start_time) - run.info.start_time
+    return max(lasted / 1000, 60 * run.data.metrics.get(MINUTES, 0.0))

@@ -9,7 +9,7 @@ from pathlib import Path
 from tasks.data.results import Asked
 from tasks.evaluate.config import ChampionGate
 from tasks.features.results import Frame
-from tasks.foundation.task import show_link, show_text, stage
+from tasks.foundation.task import alert, announce, show_link, show_text, stage
 from tasks.monitor.config import AnswerMonitor, Monitor, Watch
 from tasks.monitor.results import Attempt, Decision, Signal
 from tasks.predict.results import Predictions
@@ -77,6 +77,17 @@ def decide_on(signal: Signal, config: Watch, history: Sequence[Attempt] | None =
     reasons = "\n".join(f"- {reason}" for reason in decision.reasons)
     show_text(f"{signal.case}-decision", f"**{decision.action}**\n\n{reasons}", "What is done about it, and why")
     return decision
+
+
+def announce_decision(decision: Decision) -> None:
+    """Tell of a decision: what is to be done starts by it, and people hear of all but to ignore."""
+    told = decision.model_dump(mode="json", exclude={"folder"})
+    announce(f"decision.{decision.action}", decision.case, told, evidence=decision.evidence)
+    if decision.action != "ignore":
+        reasons = "\n".join(f"- {reason}" for reason in decision.reasons)
+        body = f"As of {decision.as_of:%Y-%m-%d %H:%M} UTC, release {decision.release[:12]}:\n{reasons}"
+        link = (decision.folder / "report.html").as_uri()
+        alert(decision.case, decision.action, f"{decision.case}: {decision.action}", f"{body}\n{link}")
 
 
 @stage("calibrate the champion anew", lambda path: path.name, cache=False)

@@ -43,6 +43,56 @@ monitor:
   retrain: {metric: rmse, worse_by: 10}
 """
 
+MOVING = """
+kind: tabular
+description: What will a meter read? The world changes on 1 February 2020, and the outcome is known a day later.
+as_of: 2020-02-01
+target: {column: reading, task: regression}
+data:
+  sources:
+    meters:
+      uri: file://meters.csv
+      key: [meter]
+      time: asked_at
+      known_at: asked_at
+      late: {published_at: [reading]}
+features:
+  examples: >-
+    SELECT meter::VARCHAR AS example_id, asked_at AS event_timestamp, one, two, reading FROM meters
+  request: [one, two]
+train:
+  family: sklearn.linear_model.Ridge
+  parameters: {alpha: 0.1}
+  split: {by: time, holdout: 7d}
+evaluate:
+  bounds:
+    - {metric: rmse, at_most: 20}
+  champion_gate: {loss: squared_error, margin: 1, min_rows: 50}
+  ms_per_row: 50
+monitor:
+  window: 28d
+  retrain: {metric: rmse, worse_by: 3}
+  min_rows: 200
+"""
+
+
+def make_moving_case(cases: Path, name: str = "meters") -> Path:
+    """Write a case of 60 rows a day in January and February 2020, with another relation from February on."""
+    import numpy as np
+    import pandas as pd
+
+    folder = cases / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "case.yaml").write_text(MOVING)
+    chance = np.random.default_rng(0)
+    at = pd.date_range("2020-01-01", "2020-03-01", freq="24min", tz="UTC", inclusive="left")
+    one, two = chance.normal(size=(2, len(at)))
+    later = (at >= "2020-02-01").astype(float)
+    reading = 50 + (5 + 10 * later) * one - 3 * two + 8 * later + chance.normal(size=len(at))
+    columns = {"meter": range(1, len(at) + 1), "asked_at": at, "published_at": at + pd.Timedelta("1D")}
+    pd.DataFrame({**columns, "one": one, "two": two, "reading": reading}).to_csv(folder / "meters.csv", index=False)
+    return folder
+
 
 def make_case(cases: Path, name: str = "diabetes") -> Path:
     """Write the case and its source into a folder of cases; give the case's folder."""

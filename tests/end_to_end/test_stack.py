@@ -19,7 +19,7 @@ pytestmark = pytest.mark.xdist_group("end_to_end")
 @pytest.fixture
 def up(tmp_path, terminal: Terminal, prefect_server):
     """A world whose stack runs: MLflow and the releases; Prefect's server is the tests' own."""
-    ports = {f"DRIFTLINE_{name}_PORT": str(free_port()) for name in ("MLFLOW", "GATEWAY")}
+    ports = {f"DRIFTLINE_{name}_PORT": str(free_port()) for name in ("MLFLOW", "GATEWAY", "WORKER")}
     variables = {"DRIFTLINE_PREFECT_URL": prefect_server, **ports}
     world = World(tmp_path, tmp_path / "cases", variables)
     make_case(world.cases)

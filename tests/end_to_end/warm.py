@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 IMPORTS = (
-    "flows.release flows.retrain flows.predict flows.monitor flows.terminal duckdb pandas pyarrow.parquet "
+    "flows.release flows.retrain flows.predict flows.monitor flows.replay flows.terminal duckdb pandas pyarrow.parquet "
     "sklearn.ensemble sklearn.linear_model mlflow.sklearn skops.io great_expectations dvc.repo httpx evidently "
     "transformers.models.auto.modeling_auto peft trl.trainer.sft_trainer"
 )

@@ -18,12 +18,16 @@ VERBS = [
     "predict",
     "monitor",
     "retrain",
+    "replay",
     "show",
     "vllm",
     "pin",
     "up",
     "down",
+    "restart",
     "status",
+    "backup",
+    "restore",
     "rollout",
     "promote",
     "rollback",
@@ -96,3 +100,18 @@ def test_the_shipped_cases_hold_against_their_engines(run, case):
     done = run("validate", case)
     assert done.exit_code == 0, done.exception
     assert f"{case} is valid" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("assistant", "--from", "2026-10-01", "--to", "2026-11-01"), "kind: llm"),
+        (("flights", "--from", "2013-04", "--to", "2013-12-31", "--policies", "never,weekly"), "weekly"),
+        (("flights", "--from", "2013-04-01", "--to", "2013-03-31"), "before it begins"),
+    ],
+)
+def test_a_replay_that_can_not_be_played_starts_nothing(run, arguments, told):
+    """A language case, an unknown policy and a period backwards are refused before Prefect is imported."""
+    error = run("replay", *arguments).exception
+    assert isinstance(error, InputError)
+    assert told in str(error)

@@ -38,7 +38,13 @@ def small_settings(state: Path, bentos: Path, **more: Any) -> Settings:
     """A stack of a gateway alone, with the Bentos of another state folder."""
     state.mkdir(parents=True)
     os.symlink(bentos, state / "bentoml")
-    given = {"prefect_url": NOWHERE, "tracking_url": NOWHERE, "threads": 1, "gateway_port": free_port()} | more
+    given = {
+        "prefect_url": NOWHERE,
+        "tracking_url": NOWHERE,
+        "worker": False,
+        "threads": 1,
+        "gateway_port": free_port(),
+    } | more
     return Settings(state=state, **given)
 
 

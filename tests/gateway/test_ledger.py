@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, insert, select, update
 
 from tasks.foundation.settings import ROOT, Settings
 from tasks.gateway.call import ABORTED, DONE, LOST, Call
@@ -20,7 +22,7 @@ from tasks.gateway.keys import create, read_keyring
 from tasks.gateway.ledger import Ledger, close_lost
 from tasks.gateway.refusal import Refusal
 from tasks.gateway.routing import Route, Share
-from tasks.gateway.store import Store, ledger, now, purses, workers
+from tasks.gateway.store import Store, feedback, keys, ledger, now, purses, workers
 from tasks.release.config import NANO, Price
 
 ROUTE = Route("d" * 64, "talker", "llm", (), Price(tokens_in=1, tokens_cached=0.5, tokens_out=4, machine_hour=0))
@@ -164,3 +166,17 @@ def test_costs_add_up_whatever_they_are_summed_by(store: Store) -> None:
         (row,) = costs(store, by)
         assert row["spent"] == pytest.approx(1510 * 0.75e-6)
         assert row["tokens_in"] == 1510
+
+
+def test_an_earlier_version_s_tables_get_the_later_columns(tmp_path):
+    """A database without a column that came later keeps its rows, and takes new ones."""
+    here = Settings(state=tmp_path)
+    Store(here).close()
+    with closing(sqlite3.connect(tmp_path / "gateway" / "gateway.db")) as db, db:
+        db.execute("INSERT INTO keys (id, hash, team, roles, created_at) VALUES ('old', 'h', 'team', '[]', 0)")
+        db.execute("ALTER TABLE keys DROP COLUMN rpm")
+        db.execute("DROP TABLE feedback")
+    with closing(Store(here)) as store, store.writing() as to:
+        to.execute(insert(keys).values(id="new", hash="i", team="team", roles=[], created_at=1, rpm=5))
+        assert to.execute(select(keys.c.id, keys.c.rpm).order_by(keys.c.id)).all() == [("new", 5), ("old", None)]
+        assert to.execute(select(feedback)).all() == []

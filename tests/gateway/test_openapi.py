@@ -48,4 +48,4 @@ def test_whatever_is_sent_gets_a_documented_answer(settings: Settings, table: Re
     at = ["--url", f"http://127.0.0.1:{settings.gateway_port}"]
     done = subprocess.run([*command, *at], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "8 selected / 8 total" in done.stdout
+    assert "11 selected / 11 total" in done.stdout

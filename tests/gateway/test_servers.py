@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import pwd
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
@@ -33,6 +30,7 @@ from tasks.release.process import ending_with_starter, free_port
 from tasks.release.results import Release
 from tests.gateway.small import asking, gateway, same_releases
 from tests.gateway.test_ledger import call_of
+from tests.postgres import Postgres, running_postgres
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("gateway")
@@ -40,51 +38,10 @@ pytestmark = pytest.mark.xdist_group("gateway")
 HELLO = {"model": "talker", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
 
 
-class Postgres:
-    """A server of this test's own. Raises: Skipped where none is installed."""
-
-    def __init__(self, folder: Path) -> None:
-        self._programs = next((p.parent for p in places("postgres") if p.with_name("initdb").exists()), None)
-        if self._programs is None:
-            pytest.skip("no Postgres is installed")
-        self._folder, self.port = folder, free_port()
-        self._as = ["setpriv", "--reuid=nobody", f"--regid={pwd.getpwnam('nobody').pw_gid}", "--clear-groups"]
-        if os.geteuid():
-            self._as = []
-        else:  # it refuses to run as root
-            shutil.chown(folder, "nobody")
-            self._as += ["--pdeathsig=INT"]
-        command = [self._programs / "initdb", "-D", folder / "data", "-U", "driftline", "--auth=trust", "--no-sync"]
-        subprocess.run([*self._as, *command], cwd=folder, capture_output=True, check=True)
-
-    @property
-    def url(self) -> str:
-        return f"postgresql+psycopg://driftline@127.0.0.1:{self.port}/postgres"
-
-    def start(self) -> None:
-        said = self._folder / "said"
-        command = [self._programs / "postgres", "-D", self._folder / "data", "-p", str(self.port), "-F", "-k", ""]
-        with said.open("wb") as output:
-            self._process = subprocess.Popen([*self._as, *command], cwd=self._folder, stdout=output, stderr=output)
-        assert wait_for(lambda: "ready to accept connections" in said.read_text()), said.read_text()
-
-    def stop(self) -> None:
-        self._process.send_signal(2)  # not waiting for who is connected
-        self._process.wait(20)
-
-
-def places(program: str) -> list[Path]:
-    on_path = [Path(found)] if (found := shutil.which(program)) else []
-    return [path.resolve() for path in (*on_path, *sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{program}")))]
-
-
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
-    with tempfile.TemporaryDirectory(prefix="driftline-postgres-") as folder:  # pytest's own folders are root's alone
-        server = Postgres(Path(folder))
-        server.start()
+    with running_postgres() as server:
         yield server
-        server.stop()
 
 
 @contextmanager

@@ -28,6 +28,46 @@ def test_two_first_uses_at_once_make_one_database(tmp_path: Path, caplog: pytest
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+def test_an_earlier_database_is_brought_up_to_date(tmp_path: Path) -> None:
+    """One of the MLflow before: its runs are there, new ones are taken, and a copy lies beside it as it was."""
+    from alembic import command
+    from alembic.script import ScriptDirectory
+    from mlflow.store.db.utils import _get_alembic_config
+    from mlflow.store.tracking.dbmodels.initial_models import Base
+    from sqlalchemy import create_engine
+
+    path = tmp_path / "mlflow.db"
+    engine = create_engine(f"sqlite:///{path}")
+    Base.metadata.create_all(engine)
+    config = _get_alembic_config(f"sqlite:///{path}")
+    scripts = ScriptDirectory.from_config(config)
+    earlier = scripts.get_revision(scripts.get_revision("heads").down_revision).down_revision
+    command.upgrade(config, earlier)
+    engine.dispose()
+    with sqlite3.connect(path) as connection:
+        connection.execute("INSERT INTO experiments (name, lifecycle_stage) VALUES ('older', 'active')")
+    place = Tracking.under(tmp_path)
+    client = client_of.__wrapped__(place)
+    assert client.get_experiment_by_name("older") is not None
+    with run(client, experiment(client, place, "newer"), "k", "goes", {}) as goes:
+        pass
+    assert status_of(client, goes) == "FINISHED"
+    with sqlite3.connect(tmp_path / f"mlflow-{earlier}.db") as kept:
+        assert kept.execute("SELECT version_num FROM alembic_version").fetchone() == (earlier,)
+
+
+def test_a_newer_database_is_refused(tmp_path: Path) -> None:
+    """One of a later MLflow is told, and left as it was."""
+    place = Tracking.under(tmp_path)
+    client_of.__wrapped__(place)
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'later'")
+    with pytest.raises(Unavailable, match=r"newer MLflow(.|\n)*later"):
+        client_of.__wrapped__(place)
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("later",)
+
+
 def test_a_run_ends_however_its_block_ends(state: Path) -> None:
     """FINISHED, FAILED after an error, KILLED when interrupted; and what went wrong is what the caller sees."""
     place = Tracking.under(state)

@@ -9,13 +9,14 @@ from datetime import datetime
 from rich.table import Table
 
 from flows.case import LanguageCase, TabularCase, load
+from flows.commands.local import addresses, start
+from flows.commands.show import show_release
 from flows.entry import moment
-from flows.local import addresses, start
-from flows.show import show_release
 from flows.terminal import Steps, console, run_told
 from tasks.foundation.errors import GateFailed
 from tasks.foundation.progress import Step
 from tasks.foundation.settings import settings
+from tasks.replay.policies import next_month
 
 NEXT: dict[str, Callable[[str], dict[str, str]]] = {
     "tabular": lambda case: {f"driftline monitor {case} --as-of DATE": "any other month"},
@@ -46,17 +47,13 @@ def demo(case: str, months: int) -> None:
     as_of = moment(declared.as_of)
     released = play(f"data to release, as of {as_of:%Y-%m-%d}", "release", as_of)
     for _ in range(months if isinstance(declared, TabularCase) else 0):
-        as_of = _next_month(as_of)
+        as_of = next_month(as_of)
         result = play(f"monitor, as of {as_of:%Y-%m-%d}", "retrain", as_of)
         if result is None or getattr(result, "release", None):
             break
     _summary(case, told, time.monotonic() - begun)
     if isinstance(declared, LanguageCase) and released:
         show_release(case, None, False)
-
-
-def _next_month(day: datetime) -> datetime:
-    return day.replace(year=day.year + day.month // 12, month=day.month % 12 + 1)
 
 
 def _outcome(result: object) -> str:

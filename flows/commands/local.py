@@ -1,0 +1,66 @@
+"""`driftline up` and `down`: the local stack, and the champion of each case."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flows.case import names
+from flows.terminal import console
+from tasks.foundation.settings import Settings, settings
+
+if TYPE_CHECKING:
+    from tasks.release.results import Release
+
+
+def start() -> None:
+    """Start the servers and serve each case's champion; say each address once it is ready."""
+    from tasks.gateway.rollout import follow_stack
+    from tasks.gateway.store import Store
+    from tasks.gateway.takeover import introduce
+    from tasks.serve import stack
+
+    here = settings()
+    with console.status("starting ..."):
+        stack.up(here, lambda service: console.print(f"  ready  {service.name:<34} {service.address}"))
+    follow_stack(Store(here), here)  # a release may have got another port
+    for release in _releases(here):
+        introduce(release, here)
+        if not stack.address_of(here, release):
+            console.print(f"  the champion of {release.case} is not served: driftline run {release.case}")
+
+
+def restart() -> None:
+    """Start everything anew, one after the other; what is not up is started."""
+    from tasks.gateway.renew import renew
+    from tasks.serve import stack
+
+    here = settings()
+    if stack.runs(here):
+        with console.status("restarting ..."):
+            renew(here, lambda name: console.print(f"  anew   {name}"))
+    else:
+        start()
+
+
+def stop() -> None:
+    """Stop what was started here."""
+    from tasks.serve import stack
+
+    console.print("stopped" if stack.down(settings()) else "nothing ran")
+
+
+def addresses() -> list[tuple[str, str]]:
+    """What is ready now, and where."""
+    from tasks.serve import stack
+
+    return [(service.name, service.address) for service in stack.state(settings()) if service.state == "ready"]
+
+
+def _releases(here: Settings) -> list[Release]:
+    """The champion of each case that has one."""
+    from tasks.release.registry import champion
+
+    if here.mlflow_uri.startswith("sqlite") and not (here.state / "mlflow.db").exists():
+        return []
+    found = (champion(here.tracking, here.state, case) for case in names(here.cases))
+    return [release for release in found if release]

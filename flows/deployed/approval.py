@@ -1,0 +1,103 @@
+"""`driftline approve` and `reject`, and where a flow waits for them."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from tasks.foundation.errors import GateFailed, InputError, Waits
+
+if TYPE_CHECKING:
+    from flows.entry import Opened
+    from flows.train import Trained
+    from tasks.gateway.approvals import Approval
+
+
+def require_approval(run: Opened, trained: Trained) -> None:
+    """Go on only with a person's word on this very evidence, where the case wants one.
+
+    A deployed run is suspended meanwhile: it needs no process, and shows a form in Prefect's UI.
+    Raises: GateFailed when they said no, or nothing in time; Waits in a terminal, where nobody would go on.
+    """
+    rule = run.case.approval
+    if rule is None:
+        return
+    from prefect.runtime import deployment, flow_run
+
+    from tasks.gateway.task import ask_approval
+
+    waiting = str(flow_run.id) if deployment.id else ""
+    asked = ask_approval(trained.candidate, trained.verdict, rule, run.by, waiting, run.settings)
+    if asked.state == "waiting" and deployment.id:
+        asked = _ask_in_form(run, asked)
+    if asked.state == "waiting":
+        raise Waits(
+            f"The release of {asked.case} waits for a person's word.\n{asked.shown}",
+            allowed=f"anybody but {asked.asked_by}, until {asked.expires_at:%Y-%m-%d %H:%M} UTC",
+            todo=f"driftline approve {asked.case}, then: driftline run {asked.case} --as-of {asked.as_of.isoformat()}",
+        )
+    if asked.state != "approved":
+        raise GateFailed(f"The release of {asked.case} was not approved: {asked.told}. The champion stays.")
+
+
+def _ask_in_form(run: Opened, asked: Approval) -> Approval:
+    """Suspend this run until somebody has filled in the form, here or by `driftline approve`."""
+    from prefect.flow_runs import suspend_flow_run
+    from prefect.input import RunInput
+
+    class Word(RunInput):
+        decision: Literal["approve", "reject"]
+        name: str = Field(min_length=1, description=f"Who you are: a person, and not {asked.asked_by or 'who asked'}.")
+        why: str = ""
+
+    shown = f"```\n{asked.shown}\n```\nEvidence {asked.evidence}"
+    seconds = max(1, int((asked.expires_at - asked.asked_at).total_seconds()))
+    said = suspend_flow_run(Word.with_initial_data(description=shown), timeout=seconds, key=asked.evidence[:32])
+    return decide(asked.case, asked.evidence, said.decision == "approve", said.name, "prefect", said.why)
+
+
+def decide(case: str, evidence: str, approves: bool, who: str, via: str, why: str) -> Approval:
+    """Write down a person's word.
+
+    Raises: InputError.
+    """
+    from tasks.foundation.settings import settings
+    from tasks.gateway import approvals
+    from tasks.gateway.store import Store
+
+    with closing(Store(settings())) as store:
+        return approvals.decide(store, case, evidence, approves, who, via, why)
+
+
+def tell(case: str, approves: bool, evidence: str | None, why: str) -> None:
+    """Show what waits, and write down what the person at this terminal says of it.
+
+    Raises: InputError when nothing waits, or nobody sits here to be asked and no evidence is named.
+    """
+    import typer
+
+    from flows.terminal import console, person
+    from tasks.foundation.settings import settings
+    from tasks.gateway import approvals
+    from tasks.gateway.store import Store
+
+    with closing(Store(settings())) as store:
+        waiting = next((each for each in approvals.listed(store, case) if each.state == "waiting"), None)
+    if waiting:
+        console.print(waiting.shown)
+        console.print(f"asked by {waiting.asked_by or 'a schedule or the UI'}, evidence {waiting.evidence[:12]}")
+        if evidence is None and not sys.stdin.isatty():
+            raise InputError(
+                "Nobody sits at this terminal to be asked.",
+                where=case,
+                allowed="--evidence DIGEST, which says what was looked at",
+                todo=f"--evidence {waiting.evidence[:12]}",
+            )
+        if evidence is None and not typer.confirm("Approve?" if approves else "Reject?"):
+            return
+    said = decide(case, evidence or (waiting.evidence if waiting else ""), approves, person(), "terminal", why)
+    goes_on = "the run that waits goes on" if said.run else f"driftline run {case} --as-of {said.as_of.isoformat()}"
+    console.print(f"{said.told}. Next: {goes_on if approves else 'the champion stays'}")

@@ -1,0 +1,158 @@
+"""`driftline deploy`: every flow of every case as a deployment, declared in deployments/prefect.yaml."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flows.case import LanguageCase, TabularCase, load, names
+from flows.deployed.alerts import set_up
+from tasks.foundation.errors import Unavailable
+from tasks.foundation.files import write_text
+from tasks.foundation.push import DEPLOYMENT
+from tasks.foundation.settings import ROOT, settings
+
+POOL = TAG = "driftline"
+FILE = ROOT / "deployments" / "prefect.yaml"
+ONE, IN_TURN = "CANCEL_NEW", "ENQUEUE"  # a second run at the same time: is there anything left for it to do?
+FLOWS = {  # what a case's flows do, and what becomes of a second run of one
+    "prepare": ("Sources to a validated snapshot.", IN_TURN),  # of two pushes, each has its own sources
+    "train": ("Prepare, train a candidate, and judge it.", IN_TURN),
+    "release": ("The whole chain: a candidate that passes its gates becomes the champion.", IN_TURN),
+    "predict": ("The champion's answers since its release, as Parquet.", ONE),
+    "monitor": ("Measure the champion and decide; a decision to act starts retrain.", ONE),
+    "retrain": ("Monitor, and do what is decided: challenger against champion.", ONE),
+}
+HEAD = """\
+# Every flow of every case, for Prefect: made by `driftline deploy` from the case folders. Change those, not this.
+# Needs:    driftline up
+# Run:      driftline deploy, or: prefect --no-prompt deploy --all --prefect-file deployments/prefect.yaml
+# Override: the section `schedule` of a case says when
+"""
+
+
+def declaration(cases: Path) -> str:
+    """The text of prefect.yaml for the cases of a folder.
+
+    Raises: CaseError for a case that is not valid.
+    """
+    deployments = [_deployment(load(case, cases), flow) for case in names(cases) for flow in FLOWS]
+    told: dict[str, Any] = {
+        "prefect-version": None,
+        "name": "driftline",
+        "pull": [{"flows.deployed.place.code_directory": {}}],
+        "deployments": [*deployments, _push()],
+    }
+    return HEAD + yaml.safe_dump(told, sort_keys=False, width=120)
+
+
+def _deployment(case: TabularCase | LanguageCase, flow: str) -> dict[str, Any]:
+    does, second = FLOWS[flow]
+    when = {"prepare": case.schedule.prepare, "monitor": case.schedule.monitor}.get(flow, "")
+    return {
+        "name": case.name,
+        "entrypoint": f"flows/{flow}.py:{flow}",
+        "description": f"{does} {case.description}",
+        "tags": [TAG, case.name],
+        "parameters": {"request": {"case": case.name}},
+        "enforce_parameter_schema": True,
+        "work_pool": {"name": POOL},
+        "concurrency_limit": {"limit": 1, "collision_strategy": second},
+        "schedules": [{"cron": when, "timezone": case.schedule.timezone}] if when else [],
+        "triggers": [_by_decision(case.name)] if flow == "retrain" else [],
+    }
+
+
+def _push() -> dict[str, Any]:
+    """The one that a git push has a run of: it finds out which of the others to start. Any number may run at once."""
+    flow, _, name = DEPLOYMENT.partition("/")
+    return {
+        "name": name,
+        "entrypoint": f"flows/{flow}.py:{flow}",
+        "description": "Start the flows of the cases whose files a git push changed, each at its commit.",
+        "tags": [TAG],
+        "enforce_parameter_schema": True,
+        "work_pool": {"name": POOL},
+    }
+
+
+def _by_decision(case: str) -> dict[str, Any]:
+    """One evidence, one run: a second event of the same evidence within a day starts nothing."""
+    return {
+        "type": "event",
+        "name": f"{TAG}: {case} retrains when monitoring decides so",
+        "enabled": True,
+        "match": {"prefect.resource.id": f"driftline.case.{case}"},
+        "expect": [f"driftline.decision.{action}" for action in ("retrain", "recalibrate", "rollback")],
+        "for_each": ["driftline.evidence"],
+        "threshold": 1,
+        "within": 86400,
+        "parameters": {
+            "request": {
+                "case": case,
+                "as_of": "{{ event.payload.as_of }}",
+                "by": "decision {{ event.payload.evidence }}",
+            }
+        },
+    }
+
+
+def deploy() -> None:
+    """Write prefect.yaml, make its deployments at the Prefect server, and remove those whose case is gone.
+
+    Raises: Unavailable when the server does not answer, or refuses.
+    """
+    from flows.terminal import console, reach_prefect
+
+    here = settings()
+    declared = declaration(here.cases)
+    file = FILE if here.cases == ROOT / "configs" else here.state / "prefect.yaml"
+    write_text(file, declared)
+    if not reach_prefect():
+        raise Unavailable("Prefect's server does not answer.", where=here.prefect_api, todo="driftline up")
+    with console.status("deploying ..."):
+        from prefect.client.orchestration import get_client
+
+        with get_client(sync_client=True) as client:
+            make_pool(client)
+            command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise Unavailable(
+                    "Prefect did not take the deployments.",
+                    where=str(file),
+                    found=(done.stdout + done.stderr)[-2000:].strip(),
+                    todo="Correct what it names.",
+                )
+            made = yaml.safe_load(declared)["deployments"]
+            gone = _remove_gone(client, {(each["entrypoint"], each["name"]) for each in made})
+            channels = set_up(client, here)
+    console.print(f"  {len(made)} deployments of {len(names(here.cases))} cases")
+    console.print(f"  alerts go to {channels} channels" if channels else "  alerts go nowhere: set DRIFTLINE_ALERTS")
+    for name in gone:
+        console.print(f"  removed {name}: its case is gone")
+
+
+def make_pool(client: Any) -> None:
+    """Make the pool of work, unless it is there."""
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
+
+    with contextlib.suppress(ObjectAlreadyExists):
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+
+
+def _remove_gone(client: Any, declared: set[tuple[str, str]]) -> list[str]:
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+
+    ours = client.read_deployments(deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG])))
+    gone = [each for each in ours if (each.entrypoint, each.name) not in declared]
+    for each in gone:
+        client.delete_resource_owned_automations(f"prefect.deployment.{each.id}")
+        client.delete_deployment(each.id)
+    return sorted(f"{each.entrypoint.rpartition(':')[2]}/{each.name}" for each in gone)

@@ -1,0 +1,129 @@
+"""What was killed ends, and what was due is done: runs whose process is gone are told so, and started again."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import psutil
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+    WorkerFilter,
+    WorkerFilterStatus,
+)
+from prefect.states import Cancelled, Crashed, State, StateType
+
+from flows.deployed.deploy import POOL, TAG
+from tasks.foundation.settings import settings
+from tasks.gateway.approvals import listed
+from tasks.gateway.store import Store
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
+
+STARTING = timedelta(seconds=60)  # that a run may take from being claimed to having a process
+TRIES = 3  # starts of a run that is killed again and again: whatever kills it will do so the next time
+RECENT = timedelta(days=2)
+
+
+def recover(first: bool) -> list[str]:
+    """End the deployed runs whose process is gone, start again those that crashed, and tell what was done.
+
+    `first`: this worker has only just started, so that no run can be on its way to a process.
+    """
+    with get_client(sync_client=True) as client:
+        if _others(client):
+            return []  # runs may have their processes on other machines; missing heartbeats tell of theirs
+        alive = _alive()
+        lines = []
+        for run in _runs(client, StateType.RUNNING, StateType.PENDING, StateType.CANCELLING):
+            if str(run.id) in alive or (run.state_type == StateType.PENDING and not first and _is_starting(run)):
+                continue
+            cancelled = run.state_type == StateType.CANCELLING
+            ended: State[Any] = Cancelled() if cancelled else Crashed(message="Its process is gone.")
+            client.set_flow_run_state(run.id, ended, force=True)
+            lines.append(f"{run.name}: its process is gone, so it is {ended.name}")
+        lines += _resume_decided(client)
+        return lines + [line for run in _runs(client, StateType.CRASHED) if (line := _again(client, run))]
+
+
+def _runs(client: SyncPrefectClient, *states: StateType) -> list[FlowRun]:
+    wanted = FlowRunFilter(
+        tags=FlowRunFilterTags(all_=[TAG]),
+        deployment_id=FlowRunFilterDeploymentId(is_null_=False),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))),
+        expected_start_time=FlowRunFilterExpectedStartTime(after_=datetime.now(UTC) - RECENT),
+    )
+    return client.read_flow_runs(flow_run_filter=wanted)
+
+
+def _resume_decided(client: SyncPrefectClient) -> list[str]:
+    """Let suspended runs go on about which a person has decided elsewhere than in Prefect's form."""
+    waiting = _runs(client, StateType.PAUSED)
+    if not waiting:
+        return []
+    with closing(Store(settings())) as store:
+        decided = {each.run: each for each in listed(store) if each.state in ("approved", "rejected")}
+    lines = []
+    for run in waiting:
+        if (said := decided.get(str(run.id))) is not None:
+            word = {"decision": "approve" if said.state == "approved" else "reject", "name": said.who, "why": said.why}
+            client.resume_flow_run(run.id, run_input=word)
+            lines.append(f"{run.name}: {said.told}, it goes on")
+    return lines
+
+
+def _is_starting(run: FlowRun) -> bool:
+    """Was it claimed so lately that its process may still come?"""
+    return run.state is not None and datetime.now(UTC) - run.state.timestamp < STARTING
+
+
+def _again(client: SyncPrefectClient, run: FlowRun) -> str:
+    """Start a crashed run again, once: the key makes a second start the same run."""
+    if run.id in _seen or run.deployment_id is None:
+        return ""
+    _seen.add(run.id)
+    tries = next((int(tag.removeprefix("try ")) for tag in run.tags if tag.startswith("try ")), 1)
+    if tries >= TRIES:
+        return f"{run.name}: crashed {tries} times, it is not started again"
+    tags = [tag for tag in run.tags if not tag.startswith("try ")]
+    made = client.create_flow_run_from_deployment(
+        run.deployment_id,
+        parameters=run.parameters,
+        tags=[*tags, f"try {tries + 1}"],
+        job_variables=run.job_variables,
+        idempotency_key=f"after {run.id}",
+    )
+    started = made.state is not None and made.state.is_scheduled()  # else it was, by the worker before this one
+    return f"{run.name}: crashed, is started again as {made.name}" if started else ""
+
+
+_seen: set[UUID] = set()  # crashed runs that this process has dealt with; it spares questions, the key decides
+
+
+def _alive() -> set[str]:
+    """The runs that have a process on this machine."""
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            found.add(process.environ().get("PREFECT__FLOW_RUN_ID", ""))
+        except (psutil.Error, OSError):
+            continue  # another user's, or gone
+    return found
+
+
+def _others(client: SyncPrefectClient) -> bool:
+    """Are there workers of this pool on other machines?"""
+    online = WorkerFilter(status=WorkerFilterStatus(any_=["ONLINE"]))
+    workers = client.read_workers_for_work_pool(POOL, worker_filter=online)
+    return any(worker.name != socket.gethostname() for worker in workers)

@@ -1,0 +1,75 @@
+"""What a git push starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
+
+from flows.deployed.changes import flows_to_start, read_cases
+from flows.deployed.place import cases_in, changed_files, fetch, job_in, tree_of
+from tasks.data.store import bring
+from tasks.foundation.config import Result
+from tasks.foundation.errors import InputError
+from tasks.foundation.push import Push
+from tasks.foundation.settings import ROOT, settings
+from tasks.foundation.task import show_table
+
+
+class Pushed(Result):
+    """The runs that a push started, as FLOW/CASE; none: it asked for none, or was overtaken by a later push."""
+
+    commit: str | None
+    started: tuple[str, ...]
+
+
+def run_name() -> str:
+    """What the Prefect UI calls it: what was pushed, and by whom."""
+    pushed = flow_run.parameters.get("request")
+    pushed = pushed if isinstance(pushed, Push) else Push.model_validate(pushed)
+    return f"push {pushed.ref} {pushed.new[:12]}" + (f" by {pushed.who}" if pushed.who else "")
+
+
+@flow(name="push", flow_run_name=run_name, retries=3, retry_delay_seconds=30)
+def push(request: Push) -> Pushed:
+    """Start the flows of the cases whose files changed, each to run the code and configuration of that commit."""
+    here = settings()
+    commit = fetch(ROOT, here.state, request.new) if request.counts(here.git_branch) else None
+    if commit is None:
+        return Pushed(commit=None, started=())
+    tree = tree_of(commit, ROOT, here.state)
+    changed = [] if request.tag else changed_files(ROOT, request.old, commit)
+    cases = read_cases(cases_in(tree, here), tree)
+    asked = flows_to_start(request.tag, changed, cases)
+    bring([source for _, case in asked for source in cases[case].sources], tree, ROOT)
+    job = job_in(tree, commit, here)
+    missing = [f"{name}/{case}" for name, case in asked if not start(name, case, request, commit, job)]
+    show_table("push", [{"flow": name, "case": case} for name, case in asked], f"Started at {commit[:12]}")
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(asked)} runs could not be started: there is no such deployment.",
+            where="Prefect",
+            found=", ".join(missing),
+            todo="git pull, driftline deploy, and run this push again: what was started is not started twice.",
+        )
+    return Pushed(commit=commit, started=tuple(f"{name}/{case}" for name, case in asked))
+
+
+def start(name: str, case: str, pushed: Push, commit: str, job: dict[str, Any]) -> bool:
+    """Create a deployment's run, unless that push did already; False when there is no such deployment."""
+    try:
+        run_deployment(
+            f"{name}/{case}",
+            parameters={"request": {"case": case, "by": pushed.who or f"push {commit[:12]}"}},
+            timeout=0,
+            idempotency_key=f"push {pushed.id} {name}/{case}",
+            tags=[case, "push", commit[:12]],
+            job_variables=job,
+            as_subflow=False,  # it goes on by itself, whatever becomes of this run
+        )
+    except ObjectNotFound:
+        return False
+    return True

@@ -1,0 +1,249 @@
+"""A backup of a running stack, restored elsewhere: the same champion, answers, ledger, and the monitor goes on."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sqlite3
+import subprocess
+import sys
+import tarfile
+import threading
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tasks.foundation.errors import DataError, InputError
+from tasks.foundation.settings import Settings
+from tasks.release.process import free_port
+from tasks.serve.backup import restore
+from tests.conftest import ROOT
+from tests.end_to_end.small import change_case, make_case, write_source
+from tests.end_to_end.terminal import Terminal, World
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.xdist_group("end_to_end")
+
+CASE = "diabetes"
+EXAMPLES = (
+    "SELECT patient::VARCHAR AS example_id, seen AS event_timestamp, * EXCLUDE (patient, seen), "
+    "CASE WHEN sex > 0 THEN 'one' ELSE 'other' END AS group_of FROM patients"
+)
+
+
+def make_dated_case(cases: Path) -> None:
+    """The small case with one patient a day, so that some come after the release."""
+
+    def dated(frame):
+        import pandas as pd
+
+        return frame.assign(seen=pd.Timestamp("2003-01-01", tz="UTC") + pd.to_timedelta(frame["patient"], "D"))
+
+    folder = make_case(cases)
+    write_source(folder, dated)
+    change_case(
+        folder,
+        data__sources__patients__time="seen",
+        data__sources__patients__known_at="seen",
+        features__examples=EXAMPLES,
+        monitor__min_rows=30,
+    )
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory, terminal: Terminal, prefect_server) -> World:
+    """A world whose stack has a champion, a decision, and a key with a budget."""
+    folder = tmp_path_factory.mktemp("first")
+    ports = {f"DRIFTLINE_{name}_PORT": str(free_port()) for name in ("MLFLOW", "GATEWAY", "WORKER")}
+    world = World(folder, folder / "cases", {"DRIFTLINE_PREFECT_URL": prefect_server, **ports})
+    make_dated_case(world.cases)
+    done = terminal.run(world, "up", f"run {CASE}", f"monitor {CASE} --as-of 2004-02-10")
+    try:
+        assert done.code == 0, done.output
+        yield world
+    finally:
+        terminal.run(world, "down")
+
+
+@dataclass
+class Saved:
+    archive: Path
+    before: set[str]  # calls that were answered before it was begun; others went on until it was there
+    secret: str  # a key of the gateway
+
+
+@pytest.fixture(scope="module")
+def saved(stack, terminal, tmp_path_factory) -> Saved:
+    """A backup under calls."""
+    made = terminal.run(stack, "keys create --team home --role predict --budget 100").output
+    secret = next(word for word in made.split() if word.startswith("dl-"))
+    assert wait_for(lambda: ask(stack, secret).is_success)  # the gateway knows the key
+    answered: list[str] = []
+    ends = threading.Event()
+
+    def go_on() -> None:
+        while not ends.is_set():
+            answered.append(predict(stack, secret)["request_id"])
+
+    secret_of_a_tree = stack.state / "commits" / "abc" / ".env"
+    secret_of_a_tree.parent.mkdir(parents=True)
+    secret_of_a_tree.write_text("PASSWORD=hunter2")
+    clients = [threading.Thread(target=go_on) for _ in range(2)]
+    for client in clients:
+        client.start()
+    assert wait_for(lambda: len(answered) >= 30)
+    before = set(answered)
+    archive = tmp_path_factory.mktemp("saved") / "backup.tar.gz"
+    done = terminal.run(stack, f"backup {archive}")
+    ends.set()
+    for client in clients:
+        client.join()
+    assert done.code == 0, done.output
+    assert len(answered) > len(before)
+    return Saved(archive, before, secret)
+
+
+def ask(world: World, secret: str) -> httpx.Response:
+    """Ask the gateway about the first golden example."""
+    (manifest,) = (world.state / "releases" / CASE).glob("*/golden.json")
+    url = f"http://127.0.0.1:{world.variables['DRIFTLINE_GATEWAY_PORT']}/v1/predict/{CASE}"
+    row = json.loads(manifest.read_text())[0]["features"]
+    headers = {"authorization": f"Bearer {secret}"}
+    return httpx.post(url, json={"rows": [row]}, headers=headers, trust_env=False, timeout=30)
+
+
+def predict(world: World, secret: str) -> dict:
+    return ask(world, secret).raise_for_status().json()
+
+
+def rows(world: World, query: str) -> list[tuple]:
+    with closing(sqlite3.connect(world.state / "gateway" / "gateway.db")) as db:
+        return db.execute(query).fetchall()
+
+
+def decisions(world: World) -> dict[str, str]:
+    found = (world.state / "monitor" / CASE).glob("*/*/decision.json")
+    return {path.parent.name: json.loads(path.read_text())["digest"] for path in found}
+
+
+def test_a_backup_taken_under_calls_is_the_same_stack_elsewhere(stack, saved, terminal, tmp_path):
+    """Champion, answer, ledger and purse are those of the backup; what monitoring decides next is the same."""
+    said = predict(stack, saved.secret)
+    done = terminal.run(stack, f"monitor {CASE} --as-of 2004-03-15", "down")
+    assert done.code == 0, done.output
+    (tmp_path / "a blank, é").mkdir()
+    other = World(tmp_path / "a blank, é", stack.cases, stack.variables)
+    done = terminal.run(other, f"restore {saved.archive}")
+    assert done.code == 0, done.output
+
+    ledger = "SELECT id, price FROM ledger WHERE state = 'done'"
+    then, now = dict(rows(stack, ledger)), dict(rows(other, ledger))
+    assert saved.before <= set(now) < set(then)
+    assert now == {call: then[call] for call in now}
+    ((spent, reserved),) = rows(other, "SELECT spent, reserved FROM purses WHERE owner LIKE 'key:%'")
+    assert (spent,) == rows(other, "SELECT sum(price) FROM ledger WHERE team = 'home' AND state = 'done'")[0]
+    assert [(reserved,)] == rows(other, "SELECT coalesce(sum(reserved), 0) FROM ledger WHERE state = 'open'")
+
+    assert terminal.run(other, "up").code == 0
+    try:
+        assert other.champion(CASE) == stack.champion(CASE)
+        again = predict(other, saved.secret)
+        assert again["predictions"] == said["predictions"]
+        assert again["release"] == said["release"] == other.champion(CASE)
+        assert set(decisions(other)) == {"2004-02-10T000000Z"}
+        done = terminal.run(other, f"monitor {CASE} --as-of 2004-03-15")
+        assert done.code == 0, done.output
+        assert decisions(other) == decisions(stack)
+        assert len(decisions(other)) == 2
+    finally:
+        assert terminal.run(other, "down").code == 0
+    assert not names_of(stack, other), "files that name the place where it was"
+
+
+def names_of(old: World, new: World) -> list[Path]:
+    """Files of the restored world that hold a path of the old one."""
+    here = str(old.folder).encode() + b"/"
+    cases = str(old.cases).encode()  # stays where it was, and is named by what was landed from it
+    files = [path for place in (new.state, new.data) for path in place.rglob("*") if path.is_file()]
+    return [path for path in files if here in path.read_bytes().replace(cases, b"")]
+
+
+def test_no_secret_of_the_environment_is_in_it(saved):
+    """Not the .env that a commit's tree has; and nobody else may read the file."""
+    with tarfile.open(saved.archive) as tar:
+        names = tar.getnames()
+    assert len(names) > 50
+    assert not [name for name in names if ".env" in name or "commits" in name]
+    assert saved.archive.stat().st_mode & 0o077 == 0
+
+
+def test_a_restore_that_is_killed_goes_on(saved, tmp_path):
+    """Ended at each of its renames, and started again: everything is there, once."""
+    whole, killed = (Settings(state=tmp_path / name / "state", data=tmp_path / name / "data") for name in "ab")
+    restore(whole, saved.archive)
+    stop = (
+        "import os,sys;from pathlib import Path;from tasks.foundation.settings import Settings;"
+        "from tasks.serve.backup import restore;left,real=[int(sys.argv[4])],Path.rename\n"
+        "def rename(self,to):\n left[0]-=1\n os._exit(9) if left[0]<0 else None\n return real(self,to)\n"
+        "Path.rename=rename\n"
+        "restore(Settings(state=sys.argv[1],data=sys.argv[2]),Path(sys.argv[3]))"
+    )
+    ends = []
+    for renames in range(1, 30, 4):
+        arguments = [str(killed.state), str(killed.data), str(saved.archive), str(renames)]
+        ends.append(subprocess.run([sys.executable, "-c", stop, *arguments], cwd=ROOT, check=False).returncode)
+        if ends[-1] == 0:
+            break
+    assert ends[-1] == 0
+    assert ends.count(9) >= 2
+    assert contents(killed) == contents(whole)
+
+
+def contents(settings: Settings) -> dict[str, int]:
+    places = {"state": settings.state, "data": settings.data}
+    return {
+        f"{name}/{path.relative_to(place)}": path.stat().st_size if path.suffix in (".parquet", ".skops") else 0
+        for name, place in places.items()
+        for path in place.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_what_is_there_is_never_overwritten(saved, stack, terminal, tmp_path):
+    """A state folder with a database, or data that was landed; a backup that is there, or within what it holds."""
+    for place, file in (("state", "mlflow.db"), ("data", "raw/rows.csv")):
+        path = tmp_path / place / place / file
+        path.parent.mkdir(parents=True)
+        path.write_text("mine")
+        done = terminal.run(World(tmp_path / place, stack.cases), f"restore {saved.archive}")
+        assert (done.code, path.read_text()) == (2, "mine"), done.output
+        assert f"The {place} folder is not empty" in done.output
+    for target in (saved.archive, stack.state / "backup.tar.gz"):
+        done = terminal.run(stack, f"backup {target}")
+        assert done.code == 2, done.output
+
+
+def test_a_damaged_archive_leaves_nothing(saved, tmp_path):
+    """A file that differs from its digest: it is told, and the folders are as they were, for the next try."""
+    harmed = tmp_path / "harmed.tar.gz"
+    content = bytearray(gzip.decompress(saved.archive.read_bytes()))
+    place = content.index(b"SQLite format 3")
+    content[place + 5000] ^= 1
+    harmed.write_bytes(gzip.compress(content, 1))
+    here = Settings(state=tmp_path / "state", data=tmp_path / "data")
+    with pytest.raises(DataError, match="not as they were packed"):
+        restore(here, harmed)
+    assert not any(path.is_file() for place in (here.state, here.data) for path in place.rglob("*"))
+    restore(here, saved.archive)
+    assert (here.state / "mlflow.db").is_file()
+
+
+def test_newer_databases_are_refused(saved, tmp_path, monkeypatch):
+    """Packages older than those that wrote the databases can't read them: the commit that can is named."""
+    monkeypatch.setattr("tasks.serve.backup.version", lambda name: "1.0")
+    with pytest.raises(InputError, match=r"newer packages(.|\n)*prefect(.|\n)*git checkout"):
+        restore(Settings(state=tmp_path / "state", data=tmp_path / "data"), saved.archive)
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))

@@ -1,0 +1,124 @@
+"""The stack left alone: drift retrains once, people hear of it and are asked, and whatever is killed goes on."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from tasks.gateway.approvals import decide
+from tasks.release.process import free_port
+from tests.end_to_end.home import ENDED, Home, Told, listening
+from tests.end_to_end.small import change_case, make_moving_case
+from tests.end_to_end.terminal import Terminal, World
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.xdist_group("by_itself")
+
+CHANGED = "2020-03-01T00:00:00Z"  # a month after the world has
+
+
+@pytest.fixture(scope="module")
+def told() -> Iterator[tuple[Told, str]]:
+    with listening() as (told, channels):
+        yield told, channels
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, terminal: Terminal, told) -> Iterator[Home]:
+    """A stack with three cases that have a champion, deployed."""
+    folder = tmp_path_factory.mktemp("home")
+    ports = {f"DRIFTLINE_{name}_PORT": str(free_port()) for name in ("PREFECT", "MLFLOW", "GATEWAY", "WORKER")}
+    world = World(folder, folder / "cases", {"DRIFTLINE_PREFECT_URL": "", "DRIFTLINE_ALERTS": told[1], **ports})
+    for case in ("meters", "killed", "asking"):
+        make_moving_case(world.cases, case)
+    done = terminal.run(world, "up", *(f"run {case}" for case in ("meters", "killed", "asking")), "deploy")
+    assert done.code == 0, done.output
+    change_case(world.cases / "asking", approval={"within": "1h"})
+    made = Home(world)
+    yield made
+    terminal.run(world, "down")
+    made.kill_all()
+
+
+def decision(home: Home, evidence: str) -> None:
+    """The event of a monitor's decision, as if it came again."""
+    event = {
+        "id": str(uuid.uuid4()),
+        "occurred": datetime.now(UTC).isoformat(),
+        "event": "driftline.decision.retrain",
+        "resource": {"prefect.resource.id": "driftline.case.meters", "driftline.evidence": evidence},
+        "payload": {"as_of": CHANGED, "evidence": evidence},
+    }
+    home.http.post("/events", json=[event]).raise_for_status()
+
+
+def test_a_drift_retrains_once_and_people_hear_of_it(home, told):
+    """monitor -> event -> retrain -> champion; the same evidence twenty times more starts nothing; one alert each."""
+    before = home.world.champion("meters")
+    assert home.ended(home.start("monitor", "meters", as_of=CHANGED))["state_type"] == "COMPLETED"
+    assert wait_for(lambda: home.states("retrain", "meters") == ["COMPLETED"], 120), home.runs("retrain", "meters")
+    assert home.world.champion("meters") != before
+    (run,) = home.runs("retrain", "meters")
+    evidence = run["parameters"]["request"]["by"].removeprefix("decision ")
+    (signal,) = (home.world.state / "monitor" / "meters").glob(f"{before[:12]}/*/signal.json")
+    assert json.loads(signal.read_text())["digest"] == evidence
+
+    for _ in range(20):
+        decision(home, evidence)
+    decision(home, "another")  # comes after those: when it has started a run, they have not
+    assert wait_for(lambda: len(home.runs("retrain", "meters")) > 1, 30)
+    assert [run["parameters"]["request"]["by"] for run in home.runs("retrain", "meters")[1:]] == ["decision another"]
+
+    heard = [path for path, body in told[0].posts if "meters: retrain" in json.dumps(body)]
+    assert sorted(heard) == ["/hook", "/slack"]
+    (mail,) = [mail for mail in told[0].mails if "meters: retrain" in mail]
+    assert "- rmse is" in mail
+
+
+def test_twenty_triggers_at_once_are_one_run(home):
+    """One retrain of a case at a time; what comes meanwhile is cancelled, not queued."""
+    made = [home.start("retrain", "asking", as_of="2020-02-01T12:00:00Z") for _ in range(20)]
+    states = [home.ended(id_)["state_type"] for id_ in made]
+    assert states.count("CANCELLED") == 19
+
+
+def test_one_retrain_outlives_four_kills(home, terminal):
+    """The flow, the worker, the server and then everything are killed at four steps: it ends, and was done once."""
+    before = home.world.champion("killed")
+    home.start("retrain", "killed", as_of=CHANGED)
+    assert home.reached("retrain", "killed", "measure")
+    home.kill_run("retrain", "killed")
+    assert home.reached("retrain", "killed", "train a candidate"), home.runs("retrain", "killed")
+    home.kill_program("worker")
+    assert home.reached("retrain", "killed", "judge"), home.runs("retrain", "killed")
+    home.kill_program("prefect")
+    assert home.reached("retrain", "killed", "serve"), home.runs("retrain", "killed")
+    home.kill_all()
+
+    done = terminal.run(home.world, "up")
+    assert done.code == 0, done.output
+    assert wait_for(lambda: "COMPLETED" in home.states("retrain", "killed"), 180), home.runs("retrain", "killed")
+    assert wait_for(lambda: set(home.states("retrain", "killed")) <= ENDED, 30), "no run stays for ever"
+    assert home.states("retrain", "killed").count("COMPLETED") == 1
+    after = home.world.champion("killed")
+    assert after != before
+    assert home.at_gateway("killed") == after, "registry and routes agree"
+
+
+def test_a_release_waits_for_a_person(home):
+    """A deployed run is suspended after its verdict; with a person's word it goes on with what that person saw."""
+    before = home.world.champion("asking")
+    id_ = home.start("retrain", "asking", as_of=CHANGED, by="bo")
+    assert wait_for(lambda: home.run(id_)["state_name"] == "Suspended", 120), home.run(id_)["state"]
+    (asked,) = home.approvals("asking")
+    assert (asked.state, asked.asked_by, asked.run) == ("waiting", "bo", id_)
+    assert home.world.champion("asking") == before
+    with home.store() as store:
+        decide(store, "asking", asked.evidence, True, "anna", "terminal", "looked at it")
+    assert home.ended(id_)["state_type"] == "COMPLETED"
+    assert home.world.champion("asking") != before
+    assert [(each.state, each.who) for each in home.approvals("asking")] == [("approved", "anna")]

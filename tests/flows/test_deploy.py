@@ -1,0 +1,68 @@
+"""Deployments: what prefect.yaml declares follows from the case folders, and channels are told apart."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from flows.case import load, names
+from flows.deployed.alerts import channel
+from flows.deployed.deploy import FILE, FLOWS, declaration
+from tasks.foundation.errors import CaseError
+from tasks.foundation.settings import ROOT
+from tests.end_to_end.small import change_case, make_case
+
+CASES = ROOT / "configs"
+
+
+def declared(cases):
+    return yaml.safe_load(declaration(cases))["deployments"]
+
+
+def test_prefect_yaml_is_what_the_cases_give():
+    """The file in the repository is the one that `driftline deploy` would write: change a case, and deploy."""
+    assert FILE.read_text() == declaration(CASES)
+
+
+def test_every_flow_of_every_case_is_declared_once():
+    made = [(each["entrypoint"], each["name"]) for each in declared(CASES)]
+    ours = [(f"flows/{flow}.py:{flow}", case) for flow in FLOWS for case in names(CASES)]
+    assert sorted(made) == sorted([*ours, ("flows/push.py:push", "push")])
+
+
+def test_a_case_says_when_its_flows_start(tmp_path):
+    """Only prepare and monitor have a schedule; retraining follows the decision, one at a time."""
+    folder = make_case(tmp_path)
+    change_case(folder, schedule={"prepare": "0 6 * * *", "monitor": "20 * * * *", "timezone": "Europe/Vienna"})
+    by_flow = {each["entrypoint"].rpartition(":")[2]: each for each in declared(tmp_path)}
+    when = {flow: each["schedules"] for flow, each in by_flow.items() if each.get("schedules")}
+    assert when == {
+        "prepare": [{"cron": "0 6 * * *", "timezone": "Europe/Vienna"}],
+        "monitor": [{"cron": "20 * * * *", "timezone": "Europe/Vienna"}],
+    }
+    assert [flow for flow, each in by_flow.items() if each.get("triggers")] == ["retrain"]
+    assert by_flow["retrain"]["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "says"),
+    [({"monitor": "every hour"}, "no cron expression"), ({"timezone": "Mars/Base"}, "no such time zone")],
+)
+def test_a_wrong_schedule_is_refused_when_the_case_is_read(tmp_path, schedule, says):
+    change_case(make_case(tmp_path), schedule=schedule)
+    with pytest.raises(CaseError, match=says):
+        load("diabetes", tmp_path)
+
+
+def test_each_kind_of_channel_has_its_form():
+    """A webhook gets subject and body, Slack's form one text; other URLs are Apprise's."""
+    assert set(channel("https://example.org/hook").json_data) == {"subject", "body"}
+    assert set(channel("slack+https://example.org/hook").json_data) == {"text"}
+    assert channel("mailto://user:secret@example.org").url.get_secret_value().endswith("?format=text")
+
+
+def test_an_unknown_channel_is_refused_without_telling_its_secret():
+    with pytest.raises(CaseError) as refused:
+        channel("carrier-pigeon://user:secret@example.org")
+    assert "carrier-pigeon://..." in str(refused.value)
+    assert "secret" not in str(refused.value)
