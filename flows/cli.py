@@ -131,7 +131,7 @@ def predict(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None
 
 @app.command()
 def monitor(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None:
-    """Measure the champion against the outcomes that have arrived, and decide: ignore, alert or retrain."""
+    """Measure the champion against the outcomes that have arrived, and decide what is done about it."""
     _run("monitor", case, as_of, profile)
 
 

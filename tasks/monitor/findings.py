@@ -99,17 +99,15 @@ def _breach(
     if likely is None:
         return Finding("unknown", "; whether that is chance could not be computed.")
     if likely > config.alert.false_alarms:
-        return Finding("fine", f"; that may be chance (p {likely:.2g}).")
+        return Finding("fine", f"; that may be chance ({_p(likely)}).")
     if of == 1:
-        return Finding("retrain", f" (p {likely:.2g}).")
+        return Finding("retrain", f" ({_p(likely)}).")
     enough = config.min_rows / of
     bad = sum(
         value is not None and value > allowed and part.rows >= enough
         for value, part in zip(parts, signal.parts, strict=True)
     )
-    told = (
-        f" (p {likely:.2g}); so in {bad} of {of} parts of the window, {needs} {'is' if needs == 1 else 'are'} needed."
-    )
+    told = f" ({_p(likely)}); so in {bad} of {of} parts of the window, {needs} {'is' if needs == 1 else 'are'} needed."
     return Finding("retrain" if bad >= needs else "alert", told)
 
 
@@ -181,14 +179,18 @@ def _alerting(signal: Signal, config: Watch, name: str, matters: bool, told: str
     if likely is None:
         return Finding("unknown", f"{told}; whether that is chance could not be computed.")
     if likely > config.alert.false_alarms:
-        return Finding("fine", f"{told}; that may be chance (p {likely:.2g}).")
-    return Finding("alert", f"{told} (p {likely:.2g}).")
+        return Finding("fine", f"{told}; that may be chance ({_p(likely)}).")
+    return Finding("alert", f"{told} ({_p(likely)}).")
 
 
 def _compared(metric: str, now: float, then: float, where: str, of: str = "") -> str:
     worse = worse_by(metric, now, then)
     told = f"{_number(abs(worse))} {'worse' if worse > 0 else 'better'}"
     return f"{metric}{of} is {_number(now)} against {_number(then)}{' ' * bool(where)}{where}: {told}"
+
+
+def _p(likely: float) -> str:
+    return f"p {likely:.2g}" if likely >= 0.0001 else "p below 0.0001"
 
 
 def _number(value: float) -> str:

@@ -19,7 +19,7 @@ from tasks.foundation.talk import USER, turn
 from tasks.monitor.answers import measure_answers
 from tasks.monitor.config import AnswerMonitor
 from tasks.monitor.decide import decide
-from tasks.monitor.results import Decision, Signal
+from tasks.monitor.results import Attempt, Decision, Signal
 from tasks.monitor.signal import Window
 from tasks.train.answers import Scorer
 
@@ -65,7 +65,9 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def watch(rows: pd.DataFrame, release: Path, place: Path, known: bool = True) -> tuple[Signal, Decision]:
+def watch(
+    rows: pd.DataFrame, release: Path, place: Path, known: bool = True, config: AnswerMonitor = CONFIG
+) -> tuple[Signal, Decision]:
     """Measure and decide on what was answered in June."""
     rows = rows.assign(
         example_id=rows["pair_id"],
@@ -80,9 +82,9 @@ def watch(rows: pd.DataFrame, release: Path, place: Path, known: bool = True) ->
     path = place / "asked.parquet"
     told = Asked(path=path, rows=len(rows), start=START, end=END, digest=file_digest(path))
     signal = measure_answers(
-        WINDOW, release, CONFIG, find_embedder(CONFIG.embedder, place), told, place / "predictions", place / "state"
+        WINDOW, release, config, find_embedder(config.embedder, place), told, place / "predictions", place / "state"
     )
-    return signal, decide(signal, CONFIG)
+    return signal, decide(signal, config)
 
 
 def test_a_month_like_the_evaluation_is_ignored(release: Path, tmp_path: Path) -> None:
@@ -103,7 +105,29 @@ def test_wrong_answers_retrain(release: Path, tmp_path: Path) -> None:
     signal, decision = watch(said(300, 3, wrong=0.3), release, tmp_path)
     assert decision.action == "retrain"
     assert decision.reasons[0].startswith("exact_match is 0.")
+    assert "(p 0.0" in decision.reasons[0]
     assert decision.evidence == signal.evidence
+    again = decide(signal, CONFIG, [Attempt(decision=decision, outcome="rejected")])
+    assert again.action == "alert"
+    assert again.reasons[0].startswith("This evidence was acted on")
+
+
+def test_one_bad_week_of_answers_retrains_nothing(release: Path, tmp_path: Path) -> None:
+    """A month that is bad for a quarter of its time, all of it at the end: one part of four, two are needed."""
+    config = CONFIG.model_copy(update={"retrain": CONFIG.retrain.model_copy(update={"needs": 2, "of": 4})})
+    rows = pd.concat([said(300, 9), said(100, 10, wrong=0.9)])
+    signal, decision = watch(rows, release, tmp_path, config=config)
+    assert signal.metrics["exact_match"] < signal.reference["exact_match"] - 0.05
+    assert [part.rows for part in signal.parts] == [100] * 4
+    assert decision.action == "alert"
+    assert "so in 1 of 4 parts of the window, 2 are needed" in " ".join(decision.reasons)
+
+
+def test_other_messages_answered_as_well_never_retrain(release: Path, tmp_path: Path) -> None:
+    """Harmless drift of messages: another mix of what is asked, answered as rightly as ever."""
+    signal, decision = watch(said(300, 11, ("renew", "spanish", "spanish")), release, tmp_path)
+    assert signal.told_apart > 0.75
+    assert decision.action == "alert"
 
 
 def test_another_language_alerts_before_any_right_answer_is_known(release: Path, tmp_path: Path) -> None:
