@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from flows.backup import backup, restore
-from flows.keys import app as keys
-from flows.past import replay
+from flows.commands.backup import backup, restore
+from flows.commands.keys import app as keys
+from flows.commands.replay import replay
 from tasks.foundation.errors import DriftlineError, InputError
 
 app = typer.Typer(
@@ -74,7 +74,7 @@ def answer() -> int:
 @app.command()
 def validate(case: CaseName, profile: Profile = None) -> None:
     """Check a case without starting anything: keys, types, bounds, SQL files, sources, expectations, estimator."""
-    from flows.check import check
+    from flows.commands.check import check
 
     typer.echo(check(case, profile))
 
@@ -148,7 +148,7 @@ def show(
     json: AsJson = False,
 ) -> None:
     """The manifest, metrics and verdict of the champion or another release."""
-    from flows.show import show_release
+    from flows.commands.show import show_release
 
     show_release(case, release, json)
 
@@ -163,7 +163,7 @@ def chat(
     ] = None,
 ) -> None:
     """Ask a language model from the terminal, or through a pipe: one message a line."""
-    from flows.chat import chat as talk
+    from flows.commands.chat import chat as talk
 
     talk(case, release, compare == "base")
 
@@ -176,7 +176,7 @@ def vllm(
     ],
 ) -> None:
     """Print what starts a vLLM server, on a GPU and in its own environment, for releases with `engine: vllm`."""
-    from flows.show import show_vllm
+    from flows.commands.show import show_vllm
 
     show_vllm(releases)
 
@@ -184,7 +184,7 @@ def vllm(
 @app.command()
 def pin(case: CaseName) -> None:
     """Write the champion's snapshot pointer under data/, to commit; `dvc pull` brings the data back elsewhere."""
-    from flows.show import pin_snapshot
+    from flows.commands.show import pin_snapshot
 
     pin_snapshot(case)
 
@@ -192,7 +192,7 @@ def pin(case: CaseName) -> None:
 @app.command()
 def up() -> None:
     """Start the local stack: Prefect and MLflow servers, the gateway, and the champions."""
-    from flows.local import start
+    from flows.commands.local import start
 
     start()
 
@@ -200,7 +200,7 @@ def up() -> None:
 @app.command()
 def restart() -> None:
     """Start everything anew after an upgrade, one after the other: the gateway goes on answering."""
-    from flows.local import restart as renew
+    from flows.commands.local import restart as renew
 
     renew()
 
@@ -208,7 +208,7 @@ def restart() -> None:
 @app.command()
 def down() -> None:
     """Stop the local stack."""
-    from flows.local import stop
+    from flows.commands.local import stop
 
     stop()
 
@@ -216,7 +216,7 @@ def down() -> None:
 @app.command()
 def deploy() -> None:
     """Make every flow of every case a deployment: to start from the UI, on schedule, by decision."""
-    from flows.deploy import deploy as make
+    from flows.deployed.deploy import deploy as make
 
     make()
 
@@ -224,7 +224,7 @@ def deploy() -> None:
 @app.command()
 def status(json: AsJson = False) -> None:
     """What runs, who answers, what was decided, what it costs today, on one screen."""
-    from flows.status import tell
+    from flows.commands.status import tell
 
     tell(json)
 
@@ -234,7 +234,7 @@ def demo(
     case: CaseName, months: Annotated[int, typer.Option(min=1, max=120, help="Months to monitor at most.")] = 6
 ) -> None:
     """The stack, the whole chain, then month after month until the model has aged and is retrained."""
-    from flows.demo import demo as play
+    from flows.commands.demo import demo as play
 
     play(case, months)
 
@@ -251,7 +251,7 @@ def rollout(
     stop: Annotated[str | None, typer.Option(metavar="RELEASE", help="End its share.")] = None,
 ) -> None:
     """Which releases answer a case, and what changed when; or give one a share beside the champion."""
-    from flows.rollout import share, show
+    from flows.commands.rollout import share, show
 
     if canary or shadow or arm or stop:
         share(case, canary, shadow, arm, percent, stop)
@@ -265,7 +265,7 @@ def promote(
     release: Annotated[str | None, typer.Option(help="Digest, or its beginning. Default: the canary.")] = None,
 ) -> None:
     """Make a release the champion."""
-    from flows.rollout import promote as make_champion
+    from flows.commands.rollout import promote as make_champion
 
     make_champion(case, release)
 
@@ -276,7 +276,7 @@ def rollback(
     to: Annotated[str | None, typer.Option(metavar="RELEASE", help="Default: the champion before.")] = None,
 ) -> None:
     """Let an earlier release answer again, at once."""
-    from flows.rollout import rollback as go_back
+    from flows.commands.rollout import rollback as go_back
 
     go_back(case, to)
 
@@ -288,7 +288,7 @@ Why = Annotated[str, typer.Option(help="Is kept with it.")]
 @app.command()
 def approve(case: CaseName, evidence: Evidence = None, why: Why = "") -> None:
     """Let a release that waits for a person take over. Not your own run's."""
-    from flows.approval import tell
+    from flows.deployed.approval import tell
 
     tell(case, True, evidence, why)
 
@@ -296,7 +296,7 @@ def approve(case: CaseName, evidence: Evidence = None, why: Why = "") -> None:
 @app.command()
 def reject(case: CaseName, evidence: Evidence = None, why: Why = "") -> None:
     """Keep a release that waits for a person from taking over."""
-    from flows.approval import tell
+    from flows.deployed.approval import tell
 
     tell(case, False, evidence, why)
 
@@ -307,7 +307,7 @@ def costs(
     json: AsJson = False,
 ) -> None:
     """What calls and training have cost, and each answer that was accepted."""
-    from flows.costs import tell
+    from flows.commands.costs import tell
 
     tell(by, json)
 

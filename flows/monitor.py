@@ -10,7 +10,7 @@ from flows.predict import asked_since, champion_with_traffic, frame_since, predi
 from flows.prepare import prepare_steps
 from tasks.data.results import Snapshot
 from tasks.gateway.task import trace_calls
-from tasks.monitor.results import Decision
+from tasks.monitor.results import Attempt, Decision
 from tasks.monitor.task import announce_decision, decide_on, measure_messages, measure_window
 from tasks.release.results import Release
 from tasks.release.task import find_predecessor
@@ -25,7 +25,10 @@ def monitor(request: Request) -> Decision:
         return decision
 
 
-def monitor_steps(run: Opened, snapshot: Snapshot, champion: Release) -> Decision:
+def monitor_steps(
+    run: Opened, snapshot: Snapshot, champion: Release, past: tuple[Release | None, list[Attempt]] | None = None
+) -> Decision:
+    """Measure and decide. `past` is the champion before and what was attempted; unless given, the case's own."""
     case, here, out = run.case, run.settings, run.settings.data / "predictions"
     start = max(champion.as_of, run.as_of - case.monitor.window)
     predictions = predict_steps(run, snapshot, champion, start)
@@ -37,8 +40,9 @@ def monitor_steps(run: Opened, snapshot: Snapshot, champion: Release) -> Decisio
         )
     else:
         frame = frame_since(run, case, snapshot, start)
-        before, gate = find_predecessor(champion, here.tracking, here.state), case.evaluate.champion_gate
+        before = past[0] if past else find_predecessor(champion, here.tracking, here.state)
+        gate = case.evaluate.champion_gate
         signal = measure_window(
             champion, case.target, case.monitor, predictions, frame, start, run.as_of, out, here.state, before, gate
         )
-    return decide_on(signal, case.monitor)
+    return decide_on(signal, case.monitor, past[1] if past else None)

@@ -9,8 +9,8 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 
-from flows.changes import flows_to_start, read_cases
-from flows.place import cases_in, changed_files, fetch, job_in, tree_of
+from flows.deployed.changes import flows_to_start, read_cases
+from flows.deployed.place import cases_in, changed_files, fetch, job_in, tree_of
 from tasks.data.store import bring
 from tasks.foundation.config import Result
 from tasks.foundation.errors import InputError

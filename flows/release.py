@@ -6,8 +6,8 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.approval import require_approval
 from flows.case import TabularCase
+from flows.deployed.approval import require_approval
 from flows.entry import Opened, Request, opened, run_name
 from flows.prepare import prepare_steps
 from flows.train import Trained, train_steps

@@ -13,6 +13,7 @@ from flows.predict import champion_with_traffic, frame_since
 from flows.prepare import prepare_steps
 from flows.release import release_steps
 from flows.train import train_steps
+from tasks.data.results import Snapshot
 from tasks.foundation.config import Result
 from tasks.gateway.task import roll_back
 from tasks.monitor.attempts import attempt_to_finish, attempting
@@ -54,8 +55,15 @@ def act(run: Opened, decision: Decision) -> Release:
     if decision.action == "rollback":
         return roll_back(run.case.name, decision.to, "answered the window better", run.settings)
     snapshot = prepare_steps(run)
-    if decision.action == "recalibrate" and isinstance(run.case, TabularCase):
-        frame = frame_since(run, run.case, snapshot, run.as_of - run.case.monitor.window)
-        model = calibrate_anew(decision, frame, run.case.target, run.case.train.split, run.settings.state)
-        run = replace(run, model=model)
+    run = challenging(run, snapshot, decision)
     return release_steps(run, train_steps(run, snapshot))
+
+
+def challenging(run: Opened, snapshot: Snapshot, decision: Decision) -> Opened:
+    """The run that makes the challenger: by training, or with the champion calibrated anew in its place."""
+    if decision.action != "recalibrate" or not isinstance(run.case, TabularCase):
+        return run
+    frame = frame_since(run, run.case, snapshot, run.as_of - run.case.monitor.window)
+    return replace(
+        run, model=calibrate_anew(decision, frame, run.case.target, run.case.train.split, run.settings.state)
+    )

@@ -101,3 +101,14 @@ def sql_errors(where: str) -> Iterator[None]:
             allowed="DuckDB's SQL over the case's sources",
             todo="Correct the query; `driftline validate CASE` checks it.",
         ) from error
+
+
+def check_sql(where: str, sql: str) -> None:
+    """Raises: CaseError when it is no one query that DuckDB can read."""
+    import duckdb
+
+    with sql_errors(where):
+        statements = duckdb.extract_statements(sql)
+    if len(statements) != 1:
+        found = f"{len(statements)} statements"
+        raise CaseError("The SQL of a case is not one query.", where=where, found=found, allowed="one SELECT")

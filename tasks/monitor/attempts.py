@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from tasks.foundation.errors import Busy, GateFailed, Unavailable
+from tasks.foundation.errors import Busy, GateFailed, Unavailable, Waits
 from tasks.foundation.files import write_text
 from tasks.monitor.results import Attempt, Decision
 from tasks.release.results import Release
@@ -45,13 +45,13 @@ def attempt_to_finish(case: str, as_of: datetime, champion: Release, state: Path
 def attempting(decision: Decision) -> Iterator[Callable[[str], None]]:
     """Record that a decision is acted on, and what comes of it; the block tells the digest of what it released.
 
-    What ends the process, and what somebody has to wait for (a server, a disk), leaves it begun.
+    What ends the process, and what somebody has to wait for (a server, a disk, a person), leaves it begun.
     """
     released: list[str] = []
     _write(Attempt(decision=decision, outcome="begun"))
     try:
         yield released.append
-    except (Busy, Unavailable):
+    except (Busy, Unavailable, Waits):
         raise
     except GateFailed:
         _write(Attempt(decision=decision, outcome="rejected"))

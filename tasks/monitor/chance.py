@@ -20,30 +20,24 @@ CELLS = 20  # of a number; few enough to be quick, and most of what a distance s
 
 
 def chance(counts: Sequence[np.ndarray], change: Change) -> float | None:
-    """The p-value of one change."""
-    return chances_of(counts, {"it": change})["it"]
+    """The p-value of a change: how often a deal changes as much as the window did, or more.
 
-
-def chances_of(counts: Sequence[np.ndarray], changes: Mapping[str, Change]) -> dict[str, float | None]:
-    """The p-value of each change: how often a deal changes as much as the window did, or more.
-
-    `counts` are those of the reference and of the window by cell; a change takes two arrays (deals, cells) of them and
+    `counts` are those of the reference and of the window by cell; `change` takes two arrays (deals, cells) of them and
     gives one number a deal, the larger the further apart. None where the change itself can't be computed.
     """
     import numpy as np
 
     then, now = counts
-    pool = then + now
-    random = np.random.default_rng(SEED)
-    dealt = random.multivariate_hypergeometric(pool, int(now.sum()), size=DEALS, method="marginals")
-    found: dict[str, float | None] = {}
     with np.errstate(divide="ignore", invalid="ignore"):
-        for name, change in changes.items():
-            observed = float(change(then[None], now[None])[0])
-            # a deal that can't be computed counts against us
-            as_far = ~(change(pool - dealt, dealt) < observed - 1e-12 * max(1.0, abs(observed)))
-            found[name] = float((1 + as_far.sum()) / (1 + DEALS)) if np.isfinite(observed) else None
-    return found
+        observed = float(change(then[None], now[None])[0])
+        if not np.isfinite(observed):
+            return None
+        pool = then + now
+        random = np.random.default_rng(SEED)
+        dealt = random.multivariate_hypergeometric(pool, int(now.sum()), size=DEALS, method="marginals")
+        # a deal that can't be computed counts against us
+        as_far = ~(change(pool - dealt, dealt) < observed - 1e-12 * max(1.0, abs(observed)))
+    return float((1 + as_far.sum()) / (1 + DEALS))
 
 
 def adjusted(chances: Mapping[str, float | None]) -> dict[str, float]:

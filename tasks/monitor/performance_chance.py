@@ -1,4 +1,4 @@
-"""Whether a metric's or a bias's change may be chance: rows counted in cells of scores and outcomes, or of errors."""
+"""Whether a worse metric may be chance, from rows counted in cells of scores and outcomes, or of errors; and a bias."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from tasks.evaluate.metrics import HIGHER_IS_BETTER
-from tasks.monitor.chance import cells_of, chances_of, counts_of, means_of
+from tasks.monitor.chance import cells_of, chance, counts_of, means_of
 from tasks.train.config import Target
 from tasks.train.metrics import losses
 
@@ -22,7 +22,7 @@ Statistic: TypeAlias = "Callable[[np.ndarray], np.ndarray]"  # of counts (deals,
 def performance_chances(
     known: pd.DataFrame, reference: pd.DataFrame, target: Target, metric: str
 ) -> dict[str, float | None]:
-    """The p-values of the watched metric having become worse, and of the bias having changed."""
+    """The p-values of the watched metric having become worse, and of the bias being other than 0."""
     import numpy as np
 
     sides = [
@@ -37,12 +37,20 @@ def performance_chances(
     many, of_all = 2 * SCORES, np.concatenate(cells)
     worse = -1.0 if metric in HIGHER_IS_BETTER else 1.0
     value = _statistic(metric, of_all, y, p, target.task)
-    off = _mean(means_of(of_all, p - y, many))
-    changes = {
-        "performance": lambda a, b: worse * (value(b) - value(a)),
-        "bias": lambda a, b: abs(off(b) - off(a)),
-    }
-    return chances_of(counts_of(cells, many), changes)
+    worse_now = chance(counts_of(cells, many), lambda a, b: worse * (value(b) - value(a)))
+    return {"performance": worse_now, "bias": _bias_chance(*(p - y for y, p in sides))}
+
+
+def _bias_chance(then: np.ndarray, now: np.ndarray) -> float | None:
+    """The p-value of a mean error as far from 0 as that of the window.
+
+    Not of a change: a bias of the hold-out's few days does not make the same bias of a month right. Means of hundreds
+    of errors are normal, with the spread of the hold-out's errors, or the window's own where that is larger.
+    """
+    from scipy.stats import norm
+
+    spread = float(max(then.std(), now.std()))
+    return float(2 * norm.sf(abs(now.mean()) * len(now) ** 0.5 / spread)) if spread > 0 else None
 
 
 def _classes(sides: list[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:

@@ -35,6 +35,7 @@ def recalibrate(model: Path, frame: Frame, start: datetime, target: Target, spli
     )
     values = learn[[column.name for column in made.columns]]
     calibrated.fit(encoding.transform(values), learn[target.column].to_numpy(int))
+    calibrated.named_estimators_ = dict(calibrated.named_estimators_)  # a type that the list does not have
     pipeline = Pipeline([("columns", encoding), ("model", calibrated)])
     pipeline.columns_ = made.pipeline.columns_
     save(pipeline, path)

@@ -103,9 +103,9 @@ def read_signal(folder: Path) -> Signal:
 def measured_before(folder: Path, inputs: str) -> Signal | None:
     """The signal of the same inputs; that of other ones is removed, as it must not stand beside a newer report."""
     if all((folder / name).is_file() for name in ("signal.json", "report.html", "report.json")):
-        found = read_signal(folder)
-        if found.inputs == inputs:
-            return found
+        told = json.loads((folder / "signal.json").read_text(encoding="utf-8"))
+        if told.get("inputs") == inputs:  # looked at first: an earlier version wrote other fields
+            return Signal(**told, folder=folder)
     for name in ("signal.json", "decision.json"):
         (folder / name).unlink(missing_ok=True)
     return None

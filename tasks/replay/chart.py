@@ -11,26 +11,27 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLOURS = ("#7a7a7a", "#1f6fb4", "#d1662a", "#3b8f4c", "#8c5fa8")
-MARKS = {"promoted": ("^", "retrained and promoted"), "rejected": ("X", "retrained and rejected")}
-Marks = Sequence[tuple[int, str]]  # month that a retraining followed, and what came of it
+MARKS = {"promoted": ("^", "challenger promoted"), "rejected": ("X", "rejected"), "rolled back": ("v", "rolled back")}
+Marks = Sequence[tuple[int, str]]  # month after which something was done, and what came of it
 
 
 def draw_lines(
     title: str, months: Sequence[str], lines: Mapping[str, Sequence[float | None]], marks: Mapping[str, Marks]
 ) -> str:
-    """A line a policy; between two months a mark where it was retrained, full where the challenger was promoted."""
+    """A line a policy; between two months a mark where something was done, and what came of it."""
     figure, axes = _figure(title, months)
     for number, (policy, values) in enumerate(lines.items()):
         colour, known = COLOURS[number % len(COLOURS)], [float("nan") if v is None else v for v in values]
         axes.plot(known, color=colour, linewidth=2.2 - 0.3 * number, label=policy, zorder=2 + number)
         for month, outcome in marks[policy]:
-            shape = MARKS["promoted" if outcome == "promoted" else "rejected"][0]
+            shape = MARKS.get(outcome, MARKS["rejected"])[0]
             between = (known[month] + known[min(month + 1, len(known) - 1)]) / 2
-            filled = colour if shape == "^" else "white"
+            filled = "white" if shape == "X" else colour
             place = month + 0.5 + 0.12 * (number - len(lines) / 2)  # where lines lie on each other, marks do not
             axes.plot(place, between, shape, color=colour, markerfacecolor=filled, markersize=8, zorder=9)
-    for shape, meaning in MARKS.values():
-        axes.plot([], [], shape, color="#444", markerfacecolor="#444" if shape == "^" else "white", label=meaning)
+    told = {MARKS.get(outcome, MARKS["rejected"]) for found in marks.values() for _, outcome in found}
+    for shape, meaning in sorted(told):
+        axes.plot([], [], shape, color="#444", markerfacecolor="white" if shape == "X" else "#444", label=meaning)
     return _written(figure, axes)
 
 

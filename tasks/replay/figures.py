@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from tasks.replay.policies import BASELINE
 from tasks.replay.results import Played
 from tasks.replay.score import CONFIDENCE, LOSS, SHOWN, Task, gain
 
-OUTCOMES = {"promote": "promoted", "reject": "rejected"}
+OUTCOMES = {"promote": "promoted", "reject": "rejected"}  # of verdicts; the third stands for itself
 
 
 def figures_of(
@@ -53,15 +54,18 @@ def figures_of(
 def _policy(
     played: Sequence[Played], baseline: Sequence[Played] | None, task: Task, machine_hour: float
 ) -> dict[str, Any]:
-    attempts = [done.attempt for done in played if done.attempt]
-    promotions = sum(attempt.verdict == "promote" for attempt in attempts)
+    challenges = [done.challenge for done in played if done.challenge]
+    promotions = sum(challenge.verdict == "promote" for challenge in challenges)
+    times = Counter(done.action for done in played)
     means = {name: _mean(played, name) for name in SHOWN[task]}
-    seconds = sum(attempt.seconds for attempt in attempts)
+    seconds = sum(challenge.seconds for challenge in challenges)
     found: dict[str, Any] = {
         **{f"{name}_mean": mean for name, mean in means.items()},
-        "retrains": len(attempts),
+        "retrains": times["retrain"],
+        "recalibrations": times["recalibrate"],
+        "rollbacks": times["rollback"],
         "promotions": promotions,
-        "rejections": len(attempts) - promotions,
+        "rejections": len(challenges) - promotions,
         "seconds": round(seconds, 3),
         "cost": round(seconds * machine_hour / 3600, 9),
         "gain": None,
@@ -82,7 +86,7 @@ def _mean(played: Sequence[Played], name: str) -> float | None:
 
 
 def _month(done: Played, baseline: Played | None, task: Task) -> dict[str, Any]:
-    decision, attempt = done.decision, done.attempt
+    decision, challenge = done.decision, done.challenge
     return {
         **{name: done.scored.metrics.get(name) for name in SHOWN[task]},
         "rows": done.scored.rows,
@@ -91,7 +95,14 @@ def _month(done: Played, baseline: Played | None, task: Task) -> dict[str, Any]:
         "gain": gain([done.scored.losses], [baseline.scored.losses]) if baseline else None,
         "decision": decision
         and {"action": decision.action, "reasons": list(decision.reasons), "evidence": decision.evidence},
-        "outcome": OUTCOMES.get(attempt.verdict, attempt.verdict) if attempt else "kept",
-        "failed": list(attempt.failed) if attempt else [],
-        "seconds": attempt.seconds if attempt else 0.0,
+        "action": done.action,
+        "outcome": _outcome(done),
+        "failed": list(challenge.failed) if challenge else [],
+        "seconds": challenge.seconds if challenge else 0.0,
     }
+
+
+def _outcome(done: Played) -> str:
+    if done.challenge:
+        return OUTCOMES.get(done.challenge.verdict, done.challenge.verdict)
+    return "rolled back" if done.action == "rollback" else "kept"

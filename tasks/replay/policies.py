@@ -1,4 +1,4 @@
-"""When to retrain: the policies that a replay holds against each other, and the months that it plays."""
+"""What to do at a month's end: the policies that a replay holds against each other, and the months that it plays."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from tasks.foundation.errors import InputError
-from tasks.monitor.results import Decision
+from tasks.monitor.results import Action, Decision
 
 BASELINE = "never"  # what the others' gain is counted from
-POLICIES: dict[str, Callable[[Decision], bool]] = {
-    BASELINE: lambda _: False,
-    "monthly": lambda _: True,
-    "decide": lambda decision: decision.action == "retrain",
+POLICIES: dict[str, Callable[[Decision], Action]] = {
+    BASELINE: lambda _: "ignore",
+    "monthly": lambda _: "retrain",
+    "decide": lambda decision: decision.action,
 }
+
+
+def acts(action: Action) -> bool:
+    """Whether something is done, rather than said."""
+    return action not in ("ignore", "alert")
 
 
 def check_replay(kind: str, policies: Sequence[str], start: datetime, end: datetime) -> None:

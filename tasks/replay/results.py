@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.foundation.config import Result
-from tasks.monitor.results import Decision
+from tasks.monitor.results import Action, Decision
 
 
 class Scored(Result):
@@ -19,8 +19,8 @@ class Scored(Result):
     losses: Path  # Parquet: example_id, day, loss; sorted by example_id
 
 
-class Attempt(Result):
-    """A retraining: a candidate, judged against the champion of its policy."""
+class Challenge(Result):
+    """A candidate, trained or calibrated anew, that was judged against the champion of its policy."""
 
     verdict: str  # promote, reject, or insufficient evidence
     failed: tuple[str, ...]  # the criteria that did not pass, a sentence each
@@ -37,7 +37,8 @@ class Played(Result):
     since: datetime  # as-of of the release that stood
     scored: Scored
     decision: Decision | None  # None: the replay ended with this month
-    attempt: Attempt | None  # None: nothing was retrained
+    action: Action  # what the policy made of the decision
+    challenge: Challenge | None  # None: no candidate was made
 
 
 class Replayed(Result):

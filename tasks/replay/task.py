@@ -10,6 +10,7 @@ from tasks.features.results import Frame
 from tasks.foundation.settings import Settings
 from tasks.foundation.task import show_link, stage
 from tasks.release.results import Release
+from tasks.replay.policies import acts
 from tasks.replay.results import Played, Replayed, Scored
 from tasks.train.config import Target
 
@@ -47,6 +48,6 @@ def write_report(
 def told_of(done: Played) -> str:
     """A month under a policy in a few words."""
     told = [f"{name} {value:.4f}" for name, value in done.scored.metrics.items() if name in ("brier", "auc", "rmse")]
-    told += [done.decision.action] if done.decision else []
-    told += [f"retrained: {done.attempt.verdict}"] if done.attempt else []
+    told += [f"decision: {done.decision.action}"] if done.decision else []
+    told += [f"{done.action}: {done.challenge.verdict if done.challenge else 'done'}"] if acts(done.action) else []
     return ", ".join(told)

@@ -11,7 +11,7 @@ from tasks.foundation.files import write_text
 from tasks.foundation.settings import Settings
 from tasks.gateway.training import training_seconds
 from tasks.release.results import Release
-from tasks.replay.results import Attempt
+from tasks.replay.results import Challenge
 from tasks.train.results import Candidate
 
 ELSEWHERE = ("tracking_url", "artifacts_url", "dvc_remote", "online_store", "gateway_store", "gateway_limits")
@@ -30,19 +30,19 @@ def world_of(here: Settings, case: str) -> Settings:
     return here.model_copy(update=own)
 
 
-def attempt_of(
+def challenge_of(
     candidate: Candidate, verdict: Verdict, release: Release | None, making: float, judging: float, world: Settings
-) -> Attempt:
-    """Tell a retraining, and what it took: training as the ledger counts it, and the rest as when it was first done.
+) -> Challenge:
+    """Tell a candidate's verdict, and what both took: training as the ledger counts it, the rest as when first done.
 
     `making` and `judging` are seconds, of which only the first told count: a second policy, or a run started again,
     finds the same candidate and verdict made.
     """
-    spent, challenge = world.state / "spent", f"{candidate.run_id}-{(verdict.champion or '')[:12]}"
+    spent, pair = world.state / "spent", f"{candidate.run_id}-{(verdict.champion or '')[:12]}"
     training = training_seconds(candidate, world)
     others = _first_told(spent / f"{candidate.run_id}.txt", max(0.0, making - training))
-    others += _first_told(spent / f"{challenge}.txt", judging)
-    return Attempt(
+    others += _first_told(spent / f"{pair}.txt", judging)
+    return Challenge(
         verdict=verdict.decision,
         failed=tuple(
             f"{c.name} is {observed(c)}, required {c.required}{f' ({c.note})' if c.note else ''}"

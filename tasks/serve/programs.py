@@ -41,7 +41,7 @@ def servers(settings: Settings) -> Sequence[tuple[Program, str]]:
         program = _own("mlflow", "tasks.serve.tracking_server", settings.host, settings.mlflow_port, "/health")
         servers.append((program, "DRIFTLINE_MLFLOW_PORT"))
     if settings.worker:
-        program = _own("worker", "flows.worker", settings.host, settings.worker_port, "/health")
+        program = _own("worker", "flows.deployed.worker", settings.host, settings.worker_port, "/health")
         servers.append((program, "DRIFTLINE_WORKER_PORT"))
     for number in range(1, settings.gateway_workers + 1):
         name = f"{GATEWAY}{number}"

@@ -76,10 +76,11 @@ def test_each_verb_before_there_is_a_champion(tmp_path, terminal):
         ({"evaluate__ms_per_row": -1}, ["evaluate.ms_per_row", "greater than 0"]),
         ({"train__family": "sklearn.linear_model.Rigde"}, ["Rigde"]),
         ({"train__parameters": {"alhpa": 1}}, ["alhpa", "alpha"]),
+        ({"features__examples": "SELECT at AS event_timestamp FORM patients"}, ["features.examples", "syntax error"]),
     ],
 )
 def test_a_wrong_case_is_told(own, terminal, unharmed, changes, says):
-    """Unknown key, wrong type, out of bounds, an estimator or argument that does not exist; before anything runs."""
+    """Unknown key, wrong type, out of bounds, no such estimator or argument, no SQL; before anything runs."""
     change_case(own.cases / "diabetes", **changes)
     refused(terminal.run(own, "validate diabetes"), *says)
     done = terminal.run(own, "run diabetes")

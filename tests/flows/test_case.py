@@ -95,7 +95,7 @@ def test_a_profile_changes_only_what_it_names():
 
 def test_the_case_of_the_docs_is_valid(tmp_path, monkeypatch):
     """What docs/llm.md tells a newcomer to write, with the sample beside it, passes `driftline validate`."""
-    from flows.check import check
+    from flows.commands.check import check
     from tasks.foundation.settings import settings
 
     text = (ROOT / "docs" / "llm.md").read_text(encoding="utf-8")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from flows.alerts import channel
 from flows.case import load, names
-from flows.deploy import FILE, FLOWS, declaration
+from flows.deployed.alerts import channel
+from flows.deployed.deploy import FILE, FLOWS, declaration
 from tasks.foundation.errors import CaseError
 from tasks.foundation.settings import ROOT
 from tests.end_to_end.small import change_case, make_case

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 from sqlalchemy import insert
 
-from flows import status
+from flows.commands import status
 from tasks.foundation.settings import ROOT, Settings
 from tasks.gateway.rollout import give_share, know, promote
 from tasks.gateway.store import Store, ledger, now

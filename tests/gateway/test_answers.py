@@ -9,7 +9,7 @@ import httpx
 import openai
 import pytest
 
-from flows import chat
+from flows.commands import chat
 from tasks.foundation.errors import Unavailable
 from tasks.foundation.settings import Settings
 from tasks.gateway.store import Store, ledger

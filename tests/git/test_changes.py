@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.changes import CaseFiles, flows_to_start, read_cases
+from flows.deployed.changes import CaseFiles, flows_to_start, read_cases
 from tasks.foundation.push import Push
 from tests.end_to_end.small import change_case, make_case
 

@@ -126,9 +126,10 @@ def test_without_a_secret_nothing_is_taken(tmp_path: Path):
     assert SECRET in answer.json()["error"]["message"]
 
 
-def test_a_dead_prefect_and_a_killed_gateway_lose_nothing(tmp_path: Path):
+def test_a_dead_prefect_and_a_killed_gateway_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Taken while Prefect is dead, the gateway killed -9: told in order by two that come after it, a run each."""
     hooked = Hooked(tmp_path)
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "ada:a:secret")
     with hooked.running() as process:
         for number in (1, 2, 3):
             taken = hooked.send({**PUSH, "after": f"{number}" * 40}, f"push-{number}")
@@ -138,7 +139,7 @@ def test_a_dead_prefect_and_a_killed_gateway_lose_nothing(tmp_path: Path):
     with ExitStack() as stack:
         for number in range(2):
             stack.enter_context(hooked.running(number))
-        prefect = stack.enter_context(prefect_at(hooked.port))
+        prefect = stack.enter_context(prefect_at(hooked.port, auth="ada:a:secret"))
         assert wait_for(lambda: len({body["idempotency_key"] for body in prefect.told}) == 3, 40)
         assert hooked.send({**PUSH, "after": "9" * 40}, "push-4").status_code == 202
         assert wait_for(lambda: prefect.told[-1]["idempotency_key"] == "push push-4")

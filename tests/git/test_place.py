@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import place
-from flows.place import KEEP, changed_files, code_directory, fetch, tree_of
+from flows.deployed import place
+from flows.deployed.place import KEEP, changed_files, code_directory, fetch, tree_of
 from tasks.data.store import bring
 from tasks.foundation.errors import DriftlineError, InputError, Unavailable
 from tasks.foundation.lineage import read_lineage

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -41,21 +42,28 @@ class Hooked:
         return sorted(self.spool.glob("*.json"))
 
     def deliverers(self) -> list[int]:
-        """Processes that deliver from this repository."""
+        """Processes that deliver from this repository, or are about to."""
         mine = str(self.bare)
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
             try:
-                if b"--deliver" in (entry / "cmdline").read_bytes() and os.readlink(entry / "cwd") == mine:
+                if b"post-receive" in (entry / "cmdline").read_bytes() and os.readlink(entry / "cwd") == mine:
                     found.append(int(entry.name))
             except OSError:
                 pass
         return found
 
     def kill(self) -> None:
-        for pid in self.deliverers():
-            os.kill(pid, signal.SIGKILL)
-        assert wait_for(lambda: not self.deliverers())
+        """kill -9, those too that one of them starts meanwhile."""
+
+        def all_gone() -> bool:
+            found = self.deliverers()
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return not found
+
+        assert wait_for(all_gone)
 
 
 @pytest.fixture
@@ -146,8 +154,7 @@ def test_a_server_with_a_password_and_one_that_refuses(hooked: Hooked, tmp_path:
         prefect.status = 201
         commit(hooked.clone, file_txt="3")
         hooked.push("main")
-        assert wait_for(lambda: len(prefect.told) == 2)
-    assert not hooked.waiting
+        assert wait_for(lambda: len(prefect.told) == 2 and not hooked.waiting)
 
 
 def test_pushes_at_once_lose_none_and_send_none_twice(hooked: Hooked, tmp_path: Path):

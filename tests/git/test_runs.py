@@ -136,7 +136,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with made.server() as server:
         made.driftline("deploy")
         os.killpg(server.pid, signal.SIGKILL)
-    with made.running("worker", "flows.worker", made.variables["DRIFTLINE_WORKER_PORT"]):
+    with made.running("worker", "flows.deployed.worker", made.variables["DRIFTLINE_WORKER_PORT"]):
         yield made
 
 

@@ -137,3 +137,12 @@ def test_no_predictions_is_told(release, tmp_path):
     rows = world(50, 11)
     with pytest.raises(DataError, match="no predictions in this window"):
         watch(rows.assign(event_timestamp=rows["event_timestamp"] - pd.Timedelta(days=90)), release, tmp_path)
+
+
+def test_a_signal_of_an_earlier_version_is_measured_again(release, tmp_path):
+    """Fields that are no more don't stop monitoring after an upgrade."""
+    signal = watch(world(600, 12), release, tmp_path)
+    path = signal.folder / "signal.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "inputs": "of another version", "prediction_chance": 0.1}))
+    assert watch(world(600, 12), release, tmp_path) == signal

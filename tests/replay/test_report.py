@@ -14,7 +14,7 @@ import pytest
 from tasks.monitor.results import Decision
 from tasks.replay.figures import figures_of
 from tasks.replay.report import lines, write
-from tasks.replay.results import Attempt, Played, Scored
+from tasks.replay.results import Challenge, Played, Scored
 
 LINEAGE = {"commit": "c" * 40, "dirty": "false"}
 MONTHS = (4, 5, 6)
@@ -37,7 +37,8 @@ def played(folder: Path, policy: str, brier: list[float], verdicts: list[str | N
             since=month,
             scored=scored,
             decision=decision(digest, month, folder) if i < 2 else None,
-            attempt=verdict and attempt(verdict),
+            action="retrain" if verdict else "ignore",
+            challenge=verdict and challenge(verdict),
         )
 
 
@@ -54,9 +55,9 @@ def decision(release: str, at: datetime, folder: Path) -> Decision:
     )
 
 
-def attempt(verdict: str) -> Attempt:
+def challenge(verdict: str) -> Challenge:
     failed = () if verdict == "promote" else ("auc is 0.6, required >= 0.65",)
-    return Attempt(verdict=verdict, failed=failed, weights="w" * 64, release=None, seconds=36.0)
+    return Challenge(verdict=verdict, failed=failed, weights="w" * 64, release=None, seconds=36.0)
 
 
 @pytest.fixture

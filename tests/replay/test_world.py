@@ -11,7 +11,7 @@ from tasks.evaluate.results import Criterion, Verdict
 from tasks.foundation.settings import Settings
 from tasks.foundation.tracking import client_of, experiment, run
 from tasks.gateway.training import training_seconds
-from tasks.replay.world import attempt_of, world_of
+from tasks.replay.world import challenge_of, world_of
 from tasks.train.results import Candidate
 
 
@@ -57,11 +57,11 @@ def test_a_retraining_takes_what_it_took_first(here):
         scores=world.state,
         digest="d" * 64,
     )
-    first = attempt_of(made, verdict, None, training + 5, 2, world)
-    again = attempt_of(made, verdict, None, 0.1, 0.1, world)
+    first = challenge_of(made, verdict, None, training + 5, 2, world)
+    again = challenge_of(made, verdict, None, 0.1, 0.1, world)
     assert first.seconds == again.seconds == pytest.approx(training + 5 + 2, abs=0.01)
     assert first.failed == ("auc is 0.6, required >= 0.65 (few rows)",)
-    other = attempt_of(made, verdict.model_copy(update={"champion": "b" * 64}), None, 0.1, 3, world)
+    other = challenge_of(made, verdict.model_copy(update={"champion": "b" * 64}), None, 0.1, 3, world)
     assert other.seconds == pytest.approx(training + 5 + 3, abs=0.01)  # made once, judged against another champion
 
 

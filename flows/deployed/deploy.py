@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from flows.alerts import set_up
 from flows.case import LanguageCase, TabularCase, load, names
+from flows.deployed.alerts import set_up
 from tasks.foundation.errors import Unavailable
 from tasks.foundation.files import write_text
 from tasks.foundation.push import DEPLOYMENT
@@ -45,7 +45,7 @@ def declaration(cases: Path) -> str:
     told: dict[str, Any] = {
         "prefect-version": None,
         "name": "driftline",
-        "pull": [{"flows.place.code_directory": {}}],
+        "pull": [{"flows.deployed.place.code_directory": {}}],
         "deployments": [*deployments, _push()],
     }
     return HEAD + yaml.safe_dump(told, sort_keys=False, width=120)

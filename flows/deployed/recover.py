@@ -22,7 +22,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.states import Cancelled, Crashed, State, StateType
 
-from flows.deploy import POOL, TAG
+from flows.deployed.deploy import POOL, TAG
 from tasks.foundation.settings import settings
 from tasks.gateway.approvals import listed
 from tasks.gateway.store import Store

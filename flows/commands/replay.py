@@ -16,7 +16,7 @@ def replay(
     case: Annotated[str, typer.Argument(metavar="CASE", help="A folder under configs/.")],
     start: Annotated[datetime, typer.Option("--from", formats=MONTH, help="The first month, or a day of it.")],
     end: Annotated[datetime, typer.Option("--to", formats=MONTH, help="The last month, or a day of it.")],
-    policies: Annotated[str, typer.Option(help="When to retrain, with commas between.")] = "never,monthly,decide",
+    policies: Annotated[str, typer.Option(help="What to do at a month's end, with commas.")] = "never,monthly,decide",
     profile: Annotated[str | None, typer.Option(help="A profile of the case, such as smoke.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures there.")] = None,
 ) -> None:

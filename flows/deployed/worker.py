@@ -1,4 +1,4 @@
-"""The worker of the local stack: python -m flows.worker PORT. It starts what is due, and again what was killed."""
+"""The worker of the stack: python -m flows.deployed.worker PORT. It starts what is due, and again what was killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ async def work() -> None:
     """Work until told to end."""
     from prefect.workers.process import ProcessWorker
 
-    from flows.deploy import POOL
+    from flows.deployed.deploy import POOL
 
     await asyncio.to_thread(_make_ready)
     worker = ProcessWorker(work_pool_name=POOL, name=socket.gethostname())
@@ -33,7 +33,7 @@ async def work() -> None:
 
 
 async def _tend() -> None:
-    from flows.recover import recover
+    from flows.deployed.recover import recover
 
     first = True
     while True:
@@ -52,7 +52,7 @@ def _make_ready() -> None:
 
     from prefect.client.orchestration import get_client
 
-    from flows.deploy import make_pool
+    from flows.deployed.deploy import make_pool
     from flows.terminal import reach_prefect
 
     while not reach_prefect():

@@ -14,6 +14,7 @@ def check(name: str, profile: str | None = None) -> str:
     case = load(name, settings().cases, profile)
     from tasks.data.expectations import check_expectations
     from tasks.data.sources import locate
+    from tasks.features.sql import check_sql
     from tasks.gateway.collect import check_log
 
     for source, config in case.data.sources.items():
@@ -21,6 +22,7 @@ def check(name: str, profile: str | None = None) -> str:
             check_log(config.log, load(config.log, settings().cases).kind, settings())
         else:
             locate(config.uri, case.folder)
+        check_sql(f"data.sources.{source}.sql", config.sql)
         check_expectations(source, config)
     expectations = sum(len(s.expectations) + len(s.batch_expectations) for s in case.data.sources.values())
     held = _check_language(case) if isinstance(case, LanguageCase) else _check_table(case)
@@ -30,10 +32,16 @@ def check(name: str, profile: str | None = None) -> str:
 
 def _check_table(case: TabularCase) -> str:
     from tasks.evaluate.gates import check_gates
+    from tasks.features.sql import check_sql
+    from tasks.monitor.config import check_monitor
     from tasks.train.pipeline import check_training
 
+    check_sql("features.examples", case.features.examples)
+    for name, view in case.features.views.items():
+        check_sql(f"features.views.{name}.sql", view.sql)
     check_training(case.train, case.target.task)
     check_gates(case.evaluate, case.target.task)
+    check_monitor(case.monitor, case.target.task)
     family = case.train.family.rsplit(".", 1)[-1]
     return f"{len(case.features.views)} feature views, {family}, {len(case.evaluate.bounds)} bounds"
 
@@ -43,10 +51,12 @@ def _check_language(case: LanguageCase) -> str:
     from tasks.data.embedder import find_embedder
     from tasks.data.traffic import check_traffic
     from tasks.evaluate.check import check_judging
+    from tasks.monitor.config import check_monitor
 
     check_pairs(case.pairs, case.answer, case.data.sources)
     check_judging(case.evaluate, case.talk, case.pairs)
     check_traffic(case.traffic, case.data.sources)
+    check_monitor(case.monitor, "answers")
     for embedder in filter(None, {case.monitor.embedder, case.serve.embedder}):
         find_embedder(embedder, case.folder)
     stages = ", ".join(name for name, stage in case.train.stages if stage)

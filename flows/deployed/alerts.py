@@ -48,7 +48,7 @@ def channel(url: str) -> NotificationBlock:
     """
     from prefect.blocks.notifications import CustomWebhookNotificationBlock
 
-    from flows.channel import AppriseChannel
+    from flows.deployed.channel import AppriseChannel
 
     if url.startswith(("http://", "https://")):
         told = {"subject": "{{subject}}", "body": "{{body}}"}

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import httpx
 
 from flows.case import LanguageCase, load
-from flows.show import find_release
+from flows.commands.show import find_release
 from flows.terminal import console
 from tasks.foundation.engine import PATIENCE, Engine, engine
 from tasks.foundation.errors import CaseError, Unavailable

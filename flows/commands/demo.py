@@ -9,9 +9,9 @@ from datetime import datetime
 from rich.table import Table
 
 from flows.case import LanguageCase, TabularCase, load
+from flows.commands.local import addresses, start
+from flows.commands.show import show_release
 from flows.entry import moment
-from flows.local import addresses, start
-from flows.show import show_release
 from flows.terminal import Steps, console, run_told
 from tasks.foundation.errors import GateFailed
 from tasks.foundation.progress import Step
