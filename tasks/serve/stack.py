@@ -184,6 +184,8 @@ def _environment(settings: Settings) -> dict[str, str]:
         "DRIFTLINE_STATE": str(settings.state),
         "DRIFTLINE_DATA": str(settings.data),
         "DRIFTLINE_HOST": settings.host,
+        "DRIFTLINE_PREFECT_URL": settings.prefect_url,
+        "DRIFTLINE_PREFECT_PORT": str(settings.prefect_port),  # where the worker finds it
         "DRIFTLINE_TRACKING_URL": settings.tracking_url,
         "DRIFTLINE_ARTIFACTS_URL": settings.artifacts_url,
         ONLINE_STORE: settings.online_store,

@@ -143,19 +143,20 @@ def test_no_secret_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     supervisor = Supervisor(tmp_path)
     for program, _ in servers(settings):
         supervisor.put(program)
-    assert len(supervisor.programs()) == 3
+    assert len(supervisor.programs()) == 4
     for path in tmp_path.rglob("*.*"):
         assert "hunter2" not in path.read_text()
 
 
-def test_both_servers(tmp_path: Path) -> None:
+def test_all_servers(tmp_path: Path) -> None:
     """up tells of each server once it answers, finds it the second time, and down leaves nothing."""
-    settings = Settings(state=tmp_path, prefect_port=free_port(), mlflow_port=free_port(), threads=1)
+    ports = {f"{name}_port": free_port() for name in ("prefect", "mlflow", "gateway", "worker")}
+    settings = Settings(state=tmp_path, threads=1, **ports)
     told: list[str] = []
     try:
         services = stack.up(settings, lambda service: told.append(service.name))
-        assert sorted(told) == ["gateway-1", "mlflow", "prefect"]
-        assert [service.state for service in stack.up(settings)] == ["ready", "ready", "ready"]
+        assert sorted(told) == ["gateway-1", "mlflow", "prefect", "worker"]
+        assert [service.state for service in stack.up(settings)] == ["ready"] * 4
         assert [s.pid for s in stack.state(settings)] == [s.pid for s in services]
         flows = httpx.post(f"http://127.0.0.1:{settings.prefect_port}/api/flows/filter", json={})
         assert flows.json() == []
