@@ -65,7 +65,7 @@ def test_a_drift_retrains_once_and_people_hear_of_it(home, told):
     (run,) = home.runs("retrain", "meters")
     evidence = run["parameters"]["request"]["by"].removeprefix("decision ")
     (signal,) = (home.world.state / "monitor" / "meters").glob(f"{before[:12]}/*/signal.json")
-    assert json.loads(signal.read_text())["digest"] == evidence
+    assert json.loads(signal.read_text())["evidence"] == evidence
 
     for _ in range(20):
         decision(home, evidence)
