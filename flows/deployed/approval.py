@@ -53,7 +53,7 @@ def _ask_in_form(run: Opened, asked: Approval) -> Approval:
         name: str = Field(min_length=1, description=f"Who you are: a person, and not {asked.asked_by or 'who asked'}.")
         why: str = ""
 
-    shown = f"```\n{asked.shown}\n```\nEvidence {asked.evidence}"
+    shown = f"{asked.shown}\n\nEvidence {asked.evidence[:12]}"
     seconds = max(1, int((asked.expires_at - asked.asked_at).total_seconds()))
     said = suspend_flow_run(Word.with_initial_data(description=shown), timeout=seconds, key=asked.evidence[:32])
     return decide(asked.case, asked.evidence, said.decision == "approve", said.name, "prefect", said.why)

@@ -89,7 +89,7 @@ def ask_approval(
         until = f"{asked.expires_at:%Y-%m-%d %H:%M} UTC"
         todo = f"driftline approve {case} --evidence {evidence[:12]}, or reject, until {until}"
         alert(case, f"approval {evidence[:12]}", f"{case}: a release waits for a person's word", f"{shown}\n{todo}")
-        show_text(f"{case}-approval", f"```\n{shown}\n```\n{todo}", "What a person is to decide on")
+        show_text(f"{case}-approval", f"{shown}\n\n{todo}", "What a person is to decide on")
     return asked
 
 

@@ -35,12 +35,14 @@ class Home:
 
     def start(self, flow: str, case: str, **request: Any) -> str:
         """Start a deployment as a schedule or a button would; gives the run's id."""
-        found = self.http.get(f"/deployments/name/{flow}/{case}").raise_for_status().json()
         asked = {"parameters": {"request": {"case": case, **request}}, "state": {"type": "SCHEDULED"}}
-        url, deadline = f"/deployments/{found['id']}/create_flow_run", time.monotonic() + 30
+        url, deadline = f"/deployments/{self.deployment(flow, case)}/create_flow_run", time.monotonic() + 30
         while (made := self.http.post(url, json=asked)).status_code == 503 and time.monotonic() < deadline:
             time.sleep(0.2)  # its database is busy; Prefect's own clients ask again, too
         return str(made.raise_for_status().json()["id"])
+
+    def deployment(self, flow: str, case: str) -> str:
+        return str(self.http.get(f"/deployments/name/{flow}/{case}").raise_for_status().json()["id"])
 
     def runs(self, flow: str, case: str) -> list[dict[str, Any]]:
         """All runs of a deployment, oldest first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -122,3 +123,42 @@ def test_a_release_waits_for_a_person(home):
     assert home.ended(id_)["state_type"] == "COMPLETED"
     assert home.world.champion("asking") != before
     assert [(each.state, each.who) for each in home.approvals("asking")] == [("approved", "anna")]
+
+
+def test_a_person_starts_and_approves_a_release_in_the_ui(home):
+    """In a real browser: open the deployment, fill the form, see it wait, approve, see it complete with its artifacts."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    browsers = pytest.importorskip("playwright.sync_api", reason="needs: pip install playwright")
+    if chromium is None:
+        pytest.skip("needs a browser: apt-get install chromium")
+    ui = f"http://127.0.0.1:{home.world.variables['DRIFTLINE_PREFECT_PORT']}"
+    before = home.world.champion("asking")
+    with browsers.sync_playwright() as tools:
+        browser = tools.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.set_default_timeout(60_000)
+        page.goto(f"{ui}/deployments/deployment/{home.deployment('release', 'asking')}")
+        page.get_by_role("button", name="Run", exact=True).first.click()
+        page.get_by_text("Custom run").click()
+        page.locator("textarea:visible").nth(1).fill("bo")
+        page.get_by_role("button", name="Submit").click()
+        assert wait_for(lambda: home.runs("release", "asking"), 30)
+        page.goto(f"{ui}/runs/flow-run/{home.runs('release', 'asking')[-1]['id']}")
+
+        page.get_by_text("Suspended", exact=True).first.wait_for(timeout=120_000)
+        page.get_by_role("button", name="Resume").first.click()
+        form = page.get_by_role("dialog")
+        assert "champion_squared_error" in form.inner_text(), "the evidence is on the form"
+        form.locator(".p-select-button").click()
+        page.keyboard.press("ArrowDown")
+        page.locator(".p-select-option:visible").filter(has_text="approve").click()
+        form.locator("textarea").first.fill("ada")
+        form.get_by_role("button", name="Submit").click()
+
+        page.get_by_text("Completed", exact=True).first.wait_for(timeout=120_000)
+        page.get_by_text("Artifacts", exact=True).first.click()
+        page.get_by_text("asking-verdict").first.wait_for()
+        browser.close()
+    assert home.world.champion("asking") != before
+    said = home.approvals("asking")[0]
+    assert (said.state, said.who, said.via, said.asked_by) == ("approved", "ada", "prefect", "bo")
