@@ -126,7 +126,7 @@ def test_a_release_waits_for_a_person(home):
 
 
 def test_a_person_starts_and_approves_a_release_in_the_ui(home):
-    """In a real browser: open the deployment, fill the form, see it wait, approve, see it complete with its artifacts."""
+    """In a real browser: open the deployment, fill the form, see it wait, approve, see it complete, its artifacts."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     browsers = pytest.importorskip("playwright.sync_api", reason="needs: pip install playwright")
     if chromium is None:
