@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from flows.commands.backup import backup, restore
+from flows.commands import stack, traffic
 from flows.commands.keys import app as keys
+from flows.commands.options import AsJson, CaseName
 from flows.commands.replay import replay
 from tasks.foundation.errors import DriftlineError, InputError
 
@@ -25,17 +26,10 @@ app = typer.Typer(
     help="From raw data to a gated, packaged, monitored service that retrains itself when the world drifts.",
 )
 
-app.add_typer(keys, name="keys")
-app.command()(backup)
-app.command()(restore)
-app.command()(replay)
-
-CaseName = Annotated[str, typer.Argument(metavar="CASE", help="A folder under configs/.")]
 AsOf = Annotated[
     str | None, typer.Option(metavar="DATE", help="The moment to pretend to be at, UTC. Default: the case's, or now.")
 ]
 Profile = Annotated[str | None, typer.Option(help="A profile of the case, such as smoke.")]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
 def main() -> None:
@@ -137,7 +131,7 @@ def monitor(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None
 
 @app.command()
 def retrain(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None:
-    """Monitor, and when it decides so, go from data to release again: challenger against champion."""
+    """Monitor, and do what is decided: retrain, calibrate anew or roll back; a challenger against the champion."""
     _run("retrain", case, as_of, profile)
 
 
@@ -190,46 +184,6 @@ def pin(case: CaseName) -> None:
 
 
 @app.command()
-def up() -> None:
-    """Start the local stack: Prefect and MLflow servers, the gateway, and the champions."""
-    from flows.commands.local import start
-
-    start()
-
-
-@app.command()
-def restart() -> None:
-    """Start everything anew after an upgrade, one after the other: the gateway goes on answering."""
-    from flows.commands.local import restart as renew
-
-    renew()
-
-
-@app.command()
-def down() -> None:
-    """Stop the local stack."""
-    from flows.commands.local import stop
-
-    stop()
-
-
-@app.command()
-def deploy() -> None:
-    """Make every flow of every case a deployment: to start from the UI, on schedule, by decision."""
-    from flows.deployed.deploy import deploy as make
-
-    make()
-
-
-@app.command()
-def status(json: AsJson = False) -> None:
-    """What runs, who answers, what was decided, what it costs today, on one screen."""
-    from flows.commands.status import tell
-
-    tell(json)
-
-
-@app.command()
 def demo(
     case: CaseName, months: Annotated[int, typer.Option(min=1, max=120, help="Months to monitor at most.")] = 6
 ) -> None:
@@ -237,79 +191,6 @@ def demo(
     from flows.commands.demo import demo as play
 
     play(case, months)
-
-
-@app.command()
-def rollout(
-    case: CaseName,
-    canary: Annotated[str | None, typer.Option(metavar="RELEASE", help="Let it answer --percent of the users.")] = None,
-    shadow: Annotated[
-        str | None, typer.Option(metavar="RELEASE", help="Ask it too, and only record its answers.")
-    ] = None,
-    arm: Annotated[str | None, typer.Option(metavar="NAME=RELEASE", help="A named arm of --percent.")] = None,
-    percent: Annotated[float, typer.Option(min=0, max=100, help="Share of a canary or an arm.")] = 5.0,
-    stop: Annotated[str | None, typer.Option(metavar="RELEASE", help="End its share.")] = None,
-) -> None:
-    """Which releases answer a case, and what changed when; or give one a share beside the champion."""
-    from flows.commands.rollout import share, show
-
-    if canary or shadow or arm or stop:
-        share(case, canary, shadow, arm, percent, stop)
-    else:
-        show(case)
-
-
-@app.command()
-def promote(
-    case: CaseName,
-    release: Annotated[str | None, typer.Option(help="Digest, or its beginning. Default: the canary.")] = None,
-) -> None:
-    """Make a release the champion."""
-    from flows.commands.rollout import promote as make_champion
-
-    make_champion(case, release)
-
-
-@app.command()
-def rollback(
-    case: CaseName,
-    to: Annotated[str | None, typer.Option(metavar="RELEASE", help="Default: the champion before.")] = None,
-) -> None:
-    """Let an earlier release answer again, at once."""
-    from flows.commands.rollout import rollback as go_back
-
-    go_back(case, to)
-
-
-Evidence = Annotated[str | None, typer.Option(metavar="DIGEST", help="What you looked at. Default: you are asked.")]
-Why = Annotated[str, typer.Option(help="Is kept with it.")]
-
-
-@app.command()
-def approve(case: CaseName, evidence: Evidence = None, why: Why = "") -> None:
-    """Let a release that waits for a person take over. Not your own run's."""
-    from flows.deployed.approval import tell
-
-    tell(case, True, evidence, why)
-
-
-@app.command()
-def reject(case: CaseName, evidence: Evidence = None, why: Why = "") -> None:
-    """Keep a release that waits for a person from taking over."""
-    from flows.deployed.approval import tell
-
-    tell(case, False, evidence, why)
-
-
-@app.command()
-def costs(
-    by: Annotated[Literal["team", "case", "release", "day"], typer.Option(help="What to sum by.")] = "case",
-    json: AsJson = False,
-) -> None:
-    """What calls and training have cost, and each answer that was accepted."""
-    from flows.commands.costs import tell
-
-    tell(by, json)
 
 
 def _run(flow: str, case: str, as_of: str | None, profile: str | None, model: Path | None = None) -> Any:
@@ -329,6 +210,11 @@ def _moment(text: str | None) -> datetime | None:
         ) from error
     return read if read.tzinfo else read.replace(tzinfo=UTC)
 
+
+app.command()(replay)
+app.add_typer(traffic.app)
+app.add_typer(keys, name="keys", rich_help_panel=traffic.PANEL)
+app.add_typer(stack.app)
 
 if __name__ == "__main__":
     main()
