@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar, cast
 
 from prefect.runtime import deployment, flow_run
+from prefect.states import Completed
 from pydantic import AwareDatetime, Field
 
 from flows.case import LanguageCase, TabularCase, load
 from tasks.foundation.config import Section
-from tasks.foundation.errors import InputError
+from tasks.foundation.errors import InputError, NothingYet
 from tasks.foundation.files import lock, telling_full_disk
 from tasks.foundation.lineage import read_lineage
 from tasks.foundation.settings import ROOT, Settings, settings
 
+R = TypeVar("R")
 _held: ContextVar[str] = ContextVar("held", default="")
 
 
@@ -107,6 +110,19 @@ def moment(as_of: datetime | None) -> datetime:
             allowed=f"up to now, {now:%Y-%m-%d %H:%M} UTC",
         )
     return as_of.astimezone(UTC)
+
+
+def when_there_is_something(steps: Callable[[], R]) -> R:
+    """Do the steps; a deployed run that finds nothing to do yet has done its duty, and ends well.
+
+    Raises: NothingYet at a terminal, where somebody would wonder.
+    """
+    try:
+        return steps()
+    except NothingYet as nothing:
+        if deployment.id is None:
+            raise
+        return cast(R, Completed(message=str(nothing)))  # a flow that gives a state ends in it
 
 
 def run_name() -> str:

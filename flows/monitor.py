@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.case import LanguageCase
-from flows.entry import Opened, Request, opened, run_name
+from flows.entry import Opened, Request, opened, run_name, when_there_is_something
 from flows.predict import asked_since, champion_with_traffic, frame_since, predict_steps
 from flows.prepare import prepare_steps
 from tasks.data.results import Snapshot
@@ -20,9 +20,13 @@ from tasks.release.task import find_predecessor
 def monitor(request: Request) -> Decision:
     """Predict what is missing, join the outcomes that have arrived, measure, and decide what is done about it."""
     with opened(request) as run:
-        decision = monitor_steps(run, prepare_steps(run), champion_with_traffic(run))
-        announce_decision(decision)
-        return decision
+        return when_there_is_something(lambda: told_decision(run))
+
+
+def told_decision(run: Opened) -> Decision:
+    decision = monitor_steps(run, prepare_steps(run), champion_with_traffic(run))
+    announce_decision(decision)
+    return decision
 
 
 def monitor_steps(

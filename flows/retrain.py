@@ -7,7 +7,7 @@ from dataclasses import replace
 from prefect import flow
 
 from flows.case import TabularCase
-from flows.entry import Opened, Request, opened, run_name
+from flows.entry import Opened, Request, opened, run_name, when_there_is_something
 from flows.monitor import monitor_steps
 from flows.predict import champion_with_traffic, frame_since
 from flows.prepare import prepare_steps
@@ -33,7 +33,7 @@ class Retrained(Result):
 def retrain(request: Request) -> Retrained:
     """Monitor, then do what was decided: go from data to release again, calibrate the champion anew, or roll back."""
     with opened(request) as run:
-        return retrain_steps(run)
+        return when_there_is_something(lambda: retrain_steps(run))
 
 
 def retrain_steps(run: Opened) -> Retrained:

@@ -27,7 +27,9 @@ FLOWS = {  # what a case's flows do, and what becomes of a second run of one
     "predict": ("The champion's answers since its release, as Parquet.", ONE),
     "monitor": ("Measure the champion and decide; a decision to act starts retrain.", ONE),
     "retrain": ("Monitor, and do what is decided: challenger against champion.", ONE),
+    "replay": ("Months of the past under several policies of retraining.", ONE),
 }
+OF_TABLES = ("replay",)
 HEAD = """\
 # Every flow of every case, for Prefect: made by `driftline deploy` from the case folders. Change those, not this.
 # Needs:    driftline up
@@ -41,7 +43,13 @@ def declaration(cases: Path) -> str:
 
     Raises: CaseError for a case that is not valid.
     """
-    deployments = [_deployment(load(case, cases), flow) for case in names(cases) for flow in FLOWS]
+    every = [load(case, cases) for case in names(cases)]
+    deployments = [
+        _deployment(case, flow)
+        for case in every
+        for flow in FLOWS
+        if flow not in OF_TABLES or isinstance(case, TabularCase)
+    ]
     told: dict[str, Any] = {
         "prefect-version": None,
         "name": "driftline",

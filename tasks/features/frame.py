@@ -15,7 +15,7 @@ from tasks.features.schema import FORMAT, Tables, describe_tables
 from tasks.features.sql import connect, literal, quoted, written
 from tasks.features.tables import build_tables
 from tasks.foundation.config import digest_of
-from tasks.foundation.errors import CaseError, DataError
+from tasks.foundation.errors import CaseError, NothingYet
 from tasks.foundation.files import lock, write_text
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def build_frame(
     The file is named by all that goes into it and kept, so that a second call only reads its summary. Numbers in it are
     doubles, whatever their type in the SQL. `known_only` leaves out examples whose target is empty.
 
-    Raises: CaseError when the SQL fails or its columns don't fit; DataError when no example is left or ids repeat.
+    Raises: CaseError when the SQL fails or its columns don't fit; NothingYet when no example is left, DataError when ids repeat.
     """
     window = [moment.isoformat() if moment else None for moment in (start, end)]
     key = digest_of([FORMAT, features.digest, snapshot.digest, snapshot.case, target, slices, *window, known_only])
@@ -60,7 +60,7 @@ def build_frame(
             ).fetchall()[0]
         if not count:
             path.unlink()
-            raise DataError(
+            raise NothingYet(
                 "No example is left.",
                 where=f"{snapshot.case} as of {snapshot.as_of:%Y-%m-%d %H:%M}",
                 found=f"0 of them {_named(start, end)}{f' with a known {target}' if known_only else ''}",

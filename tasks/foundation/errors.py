@@ -4,6 +4,7 @@ DriftlineError            exit 1   something of ours could not go on
 ├── InputError            exit 2   the user's files, options or data are wrong
 │   ├── CaseError                  a case folder: unknown case or key, wrong type or bound
 │   └── DataError                  a source: missing, a column short, empty, all bad
+│       └── NothingYet             no champion, or nothing asked of it since: a deployed run leaves it to the next one
 ├── GateFailed            exit 3   a verdict other than promote
 ├── Busy                  exit 4   another run holds this case
 ├── Unavailable           exit 5   a server, port, disk or remote does not answer
@@ -44,6 +45,10 @@ class CaseError(InputError):
 
 
 class DataError(InputError):
+    pass
+
+
+class NothingYet(DataError):
     pass
 
 

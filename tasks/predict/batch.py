@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from tasks.data.results import Asked
 from tasks.features.results import Column, Frame
 from tasks.foundation.config import digest_of
-from tasks.foundation.errors import DataError
+from tasks.foundation.errors import DataError, NothingYet
 from tasks.foundation.files import lock, whole
 from tasks.predict.results import Predictions
 
@@ -102,7 +102,7 @@ def read_predictions(
 ) -> pd.DataFrame:
     """Read what a release predicted for start <= event_timestamp < end, sorted by time and id.
 
-    Raises: DataError when there is nothing in that window.
+    Raises: NothingYet when there is nothing in that window.
     """
     import duckdb
 
@@ -121,7 +121,7 @@ def read_predictions(
                 },
             ).df()
     if rows is None or rows.empty:
-        raise DataError(
+        raise NothingYet(
             f"Release {release_digest[:12]} of {case} has no predictions in this window.",
             where=str(folder),
             found="nothing" if rows is None else f"no event_timestamp from {start or 'the first'} to {end or 'now'}",

@@ -7,7 +7,7 @@ from pathlib import Path
 from tasks.data.config import Talk
 from tasks.data.results import Base, EmbedderFiles, Snapshot
 from tasks.evaluate.results import Verdict
-from tasks.foundation.errors import GateFailed, InputError
+from tasks.foundation.errors import GateFailed, NothingYet
 from tasks.foundation.settings import ROOT
 from tasks.foundation.task import stage
 from tasks.foundation.tracking import Tracking
@@ -27,11 +27,11 @@ def find_champion(case: str, tracking: Tracking, state: Path) -> Release | None:
 def require_champion(case: str, tracking: Tracking, state: Path) -> Release:
     """The case's champion.
 
-    Raises: InputError when it has none.
+    Raises: NothingYet when it has none.
     """
     found = find_champion(case, tracking, state)
     if found is None:
-        raise InputError(f"Case {case} has no champion yet.", where=tracking.uri, todo=f"driftline run {case}")
+        raise NothingYet(f"Case {case} has no champion yet.", where=tracking.uri, todo=f"driftline run {case}")
     return found
 
 

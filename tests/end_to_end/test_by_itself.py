@@ -12,6 +12,7 @@ import pytest
 
 from tasks.gateway.approvals import decide
 from tasks.release.process import free_port
+from tasks.serve.supervision import Supervisor
 from tests.end_to_end.home import ENDED, Home, Told, listening
 from tests.end_to_end.small import change_case, make_moving_case
 from tests.end_to_end.terminal import Terminal, World
@@ -19,6 +20,7 @@ from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("by_itself")
 
+CASES = ("meters", "killed", "asking")
 CHANGED = "2020-03-01T00:00:00Z"  # a month after the world has
 
 
@@ -30,16 +32,19 @@ def told() -> Iterator[tuple[Told, str]]:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory, terminal: Terminal, told) -> Iterator[Home]:
-    """A stack with three cases that have a champion, deployed."""
+    """A deployed stack, and three cases whose first champions were all made at once, which breaks nothing."""
     folder = tmp_path_factory.mktemp("home")
     ports = {f"DRIFTLINE_{name}_PORT": str(free_port()) for name in ("PREFECT", "MLFLOW", "GATEWAY", "WORKER")}
     world = World(folder, folder / "cases", {"DRIFTLINE_PREFECT_URL": "", "DRIFTLINE_ALERTS": told[1], **ports})
-    for case in ("meters", "killed", "asking"):
+    for case in CASES:
         make_moving_case(world.cases, case)
-    done = terminal.run(world, "up", *(f"run {case}" for case in ("meters", "killed", "asking")), "deploy")
+    done = terminal.run(world, "up", "deploy")
     assert done.code == 0, done.output
-    change_case(world.cases / "asking", approval={"within": "1h"})
     made = Home(world)
+    for run in [made.start("release", case) for case in CASES]:
+        assert made.ended(run, 300)["state_type"] == "COMPLETED"
+    assert {made.at_gateway(case) for case in CASES} == {world.champion(case) for case in CASES}
+    change_case(world.cases / "asking", approval={"within": "1h"})
     yield made
     terminal.run(world, "down")
     made.kill_all()
@@ -85,6 +90,23 @@ def test_twenty_triggers_at_once_are_one_run(home):
     made = [home.start("retrain", "asking", as_of="2020-02-01T12:00:00Z") for _ in range(20)]
     states = [home.ended(id_)["state_type"] for id_ in made]
     assert states.count("CANCELLED") == 19
+
+
+def test_nothing_to_do_yet_is_no_failure(home):
+    """A scheduled monitor that finds nothing asked of the champion ends well, and says so."""
+    run = home.ended(home.start("monitor", "asking", as_of="2020-02-01T00:00:00Z"))
+    assert run["state_type"] == "COMPLETED"
+    assert "No example is left" in run["state"]["message"]
+
+
+def test_what_should_have_run_and_did_not_is_told(home, told):
+    """With the worker gone, people hear that runs are late; once it is back they run."""
+    with Supervisor(home.world.state).calling() as supervisor:
+        supervisor.stopProcess("worker")
+        run = home.start("prepare", "meters")
+        assert wait_for(lambda: any("Runs are late" in body.get("subject", "") for _, body in told[0].posts), 60)
+        supervisor.startProcess("worker")
+    assert home.ended(run)["state_type"] == "COMPLETED"
 
 
 def test_one_retrain_outlives_four_kills(home, terminal):

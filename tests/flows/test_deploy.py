@@ -26,7 +26,9 @@ def test_prefect_yaml_is_what_the_cases_give():
 
 def test_every_flow_of_every_case_is_declared_once():
     made = [(each["entrypoint"], each["name"]) for each in declared(CASES)]
-    ours = [(f"flows/{flow}.py:{flow}", case) for flow in FLOWS for case in names(CASES)]
+    kinds = {case: load(case, CASES).kind for case in names(CASES)}
+    flows = [(flow, case) for flow in FLOWS for case, kind in kinds.items() if flow != "replay" or kind == "tabular"]
+    ours = [(f"flows/{flow}.py:{flow}", case) for flow, case in flows]
     assert sorted(made) == sorted([*ours, ("flows/push.py:push", "push")])
 
 
