@@ -37,7 +37,8 @@ def build_frame(
     The file is named by all that goes into it and kept, so that a second call only reads its summary. Numbers in it are
     doubles, whatever their type in the SQL. `known_only` leaves out examples whose target is empty.
 
-    Raises: CaseError when the SQL fails or its columns don't fit; NothingYet when no example is left, DataError when ids repeat.
+    Raises: CaseError when the SQL fails or its columns don't fit; NothingYet when no example is left; DataError when
+    ids repeat.
     """
     window = [moment.isoformat() if moment else None for moment in (start, end)]
     key = digest_of([FORMAT, features.digest, snapshot.digest, snapshot.case, target, slices, *window, known_only])
