@@ -24,7 +24,7 @@ ASYNCPG = "postgresql+asyncpg://"
 class Settings(BaseSettings):
     """One process's view of the platform. Paths are absolute once read; relative ones count from the repository."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="DRIFTLINE_")
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="DRIFTLINE_", env_ignore_empty=True)
 
     state: Path = Field(Path(".driftline"), description="Folder for all state that git ignores.")
     data: Path = Field(Path("data"), description="Folder for raw batches, pinned snapshots and predictions.")
