@@ -18,6 +18,7 @@ from tasks.gateway.refusal import Refusal
 from tasks.gateway.routing import Routes
 
 WIDTH, QUEUE = 64, 256  # calls at a release at once, and waiting for it
+RETRIES = 2  # of a call over which processes die
 RESTART = 30.0  # seconds that calls wait for a process that was killed to be there again
 PATIENCE = {"predict": 60.0, "chat": 300.0, "embeddings": 120.0}  # seconds of silence
 IDLE = 3.0  # seconds that we keep a connection; a server closes its end after 5, and must not while we send
@@ -144,9 +145,10 @@ class Forward:
 
     async def _trying(self, call: Call, attempt: Callable[[str], Awaitable[T]]) -> T:
         """A process that can't be reached has done nothing: another one, or itself once it is back, may be asked.
-        One that dies over a call may have done something: the call is tried once more.
+        One that dies over a call may have done something: the call is tried twice more. Twice, since a process that is
+        told to end may still take a second connection, and let it go unread.
         """
-        deadline, died = time.monotonic() + RESTART, False
+        deadline, deaths = time.monotonic() + RESTART, 0
         while True:
             route = self._routes().by_digest.get(call.share.route.digest, call.share.route)
             self._turn += 1
@@ -159,9 +161,11 @@ class Forward:
                 except aiohttp.ClientConnectorError:
                     continue
                 except aiohttp.ClientError as error:
-                    if died:
-                        raise Refusal(502, f"{route.tag} ended twice over this call.", code="model_died") from error
-                    died = True
+                    deaths += 1
+                    if deaths > RETRIES:
+                        raise Refusal(
+                            502, f"{route.tag} ended over this call, {deaths} times.", code="model_died"
+                        ) from error
                     call.retries += 1
             if not route.addresses or time.monotonic() > deadline:
                 raise Refusal(503, f"No process of {route.tag} can be reached.", code="model_unavailable", wait=2)
