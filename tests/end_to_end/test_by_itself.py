@@ -154,7 +154,7 @@ def test_a_person_starts_and_approves_a_release_in_the_ui(home):
     if chromium is None:
         pytest.skip("needs a browser: apt-get install chromium")
     ui = f"http://127.0.0.1:{home.world.variables['DRIFTLINE_PREFECT_PORT']}"
-    before = home.world.champion("asking")
+    before, earlier = home.world.champion("asking"), len(home.runs("release", "asking"))
     with browsers.sync_playwright() as tools:
         browser = tools.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
@@ -164,10 +164,12 @@ def test_a_person_starts_and_approves_a_release_in_the_ui(home):
         page.get_by_text("Custom run").click()
         page.locator("textarea:visible").nth(1).fill("bo")
         page.get_by_role("button", name="Submit").click()
-        assert wait_for(lambda: home.runs("release", "asking"), 30)
+        assert wait_for(lambda: len(home.runs("release", "asking")) > earlier, 30)
         page.goto(f"{ui}/runs/flow-run/{home.runs('release', 'asking')[-1]['id']}")
 
-        page.get_by_text("Suspended", exact=True).first.wait_for(timeout=120_000)
+        wait_for(lambda: home.runs("release", "asking")[-1]["state_name"] in ("Suspended", "Failed"), 120)
+        assert home.runs("release", "asking")[-1]["state_name"] == "Suspended", home.runs("release", "asking")[-1]
+        page.get_by_text("Suspended", exact=True).first.wait_for()
         page.get_by_role("button", name="Resume").first.click()
         form = page.get_by_role("dialog")
         assert "champion_squared_error" in form.inner_text(), "the evidence is on the form"
