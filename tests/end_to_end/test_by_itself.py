@@ -186,3 +186,15 @@ def test_a_person_starts_and_approves_a_release_in_the_ui(home):
     assert home.world.champion("asking") != before
     said = home.approvals("asking")[0]
     assert (said.state, said.who, said.via, said.asked_by) == ("approved", "ada", "prefect", "bo")
+
+
+def test_what_has_no_case_any_more_is_no_deployment(home, terminal):
+    """Deployed again without a case, its flows and triggers are gone from the server; the others stay."""
+    shutil.rmtree(home.world.cases / "meters")
+    done = terminal.run(home.world, "deploy")
+    assert done.code == 0, done.output
+    assert "removed retrain/meters" in done.output
+    assert home.http.get("/deployments/name/retrain/meters").status_code == 404
+    assert home.deployment("retrain", "killed")
+    automations = home.http.post("/automations/filter", json={}).json()
+    assert not [each["name"] for each in automations if "meters" in each["name"]]
