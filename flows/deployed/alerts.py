@@ -76,17 +76,18 @@ def _automations(channels: list[Any], every: timedelta) -> list[AutomationCore]:
     from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture, ResourceSpecification
     from prefect.states import StateType
 
-    def of_runs(**more: Any) -> EventTrigger:
-        match = ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"})
-        related = ResourceSpecification(OURS)
-        return EventTrigger(match=match, match_related=related, **more)
+    runs = ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"})
+
+    def of_deployed(**more: Any) -> EventTrigger:
+        return EventTrigger(match=runs, match_related=ResourceSpecification(OURS), **more)
 
     def telling(name: str, trigger: EventTrigger, subject: str, body: str) -> AutomationCore:
         send = [SendNotification(block_document_id=each, subject=subject, body=body) for each in channels]
         return AutomationCore(name=NAME + name, trigger=trigger, actions=send)
 
     ends = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed", "Paused")}
-    beats = of_runs(
+    beats = EventTrigger(  # of runs from a terminal, too
+        match=runs,
         after={"prefect.flow-run.heartbeat"},
         expect={"prefect.flow-run.heartbeat", *ends},
         for_each={"prefect.resource.id"},
@@ -99,14 +100,14 @@ def _automations(channels: list[Any], every: timedelta) -> list[AutomationCore]:
     if not channels:
         return found
     said = EventTrigger(expect={"driftline.alert"}, for_each={"driftline.cause"}, threshold=1, within=every)
-    failed = of_runs(
+    failed = of_deployed(
         expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
         for_each={"related:deployment:prefect.resource.id"},
         threshold=1,
         within=every,
     )
     # not for each deployment: when the worker is gone all of them are late, for one cause
-    late = of_runs(expect={"prefect.flow-run.Late"}, threshold=1, within=every)
+    late = of_deployed(expect={"prefect.flow-run.Late"}, threshold=1, within=every)
     ended = "{{ flow_run.name }}: {{ flow_run.state.name }}"
     why = "{{ flow_run.state.message or '' }}"
     return [
