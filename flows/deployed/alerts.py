@@ -35,7 +35,7 @@ def set_up(client: SyncPrefectClient, settings: Settings) -> int:
     for name, made in wanted.items():
         _put(client, name, made)
     for old in client.read_automations():
-        if old.name.startswith(NAME) and old.name not in wanted and "when monitoring decides" not in old.name:
+        if old.name.startswith(NAME) and old.name not in wanted:
             client.delete_automation(old.id)
     return len(channels)
 

@@ -93,7 +93,7 @@ def _by_decision(case: str) -> dict[str, Any]:
     """One evidence, one run: a second event of the same evidence within a day starts nothing."""
     return {
         "type": "event",
-        "name": f"{TAG}: {case} retrains when monitoring decides so",
+        "name": f"{case} retrains when monitoring decides so",
         "enabled": True,
         "match": {"prefect.resource.id": f"driftline.case.{case}"},
         "expect": [f"driftline.decision.{action}" for action in ("retrain", "recalibrate", "rollback")],

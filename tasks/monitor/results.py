@@ -99,7 +99,7 @@ class Decision(Result):
     as_of: datetime
     action: Action
     reasons: tuple[str, ...]  # one sentence each, with what was observed and what is allowed
-    evidence: str  # the signal's
+    evidence: str  # of the signal
     to: str = ""  # digest of the release that is rolled back to
     folder: Path  # holds report.html, report.json, signal.json and decision.json
     digest: str  # over action, reasons and evidence

@@ -104,6 +104,7 @@ def test_what_should_have_run_and_did_not_is_told(home, told):
     with Supervisor(home.world.state).calling() as supervisor:
         supervisor.stopProcess("worker")
         run = home.start("prepare", "meters")
+        assert wait_for(lambda: home.run(run)["state_name"] == "Late", 60)
         assert wait_for(lambda: any("Runs are late" in body.get("subject", "") for _, body in told[0].posts), 60)
         supervisor.startProcess("worker")
     assert home.ended(run)["state_type"] == "COMPLETED"
