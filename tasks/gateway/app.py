@@ -69,6 +69,7 @@ class Gateway:
             await forward.close()
             await asyncio.to_thread(log.close)
             await asyncio.to_thread(ledger.close)
+            await asyncio.to_thread(self.memory.say_gone)
             self.store.close()
 
     async def predict(self, http: Request) -> Response:

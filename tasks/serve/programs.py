@@ -14,7 +14,7 @@ from tasks.release.results import Release
 from tasks.serve.service import ONLINE_MOMENT, ONLINE_REPOSITORY
 from tasks.serve.supervision import Program
 
-GATEWAY = "gateway-"  # and the number of the process; all have one port
+GATEWAY = "gateway"
 
 
 def program_name(case: str, digest: str) -> str:
@@ -43,10 +43,9 @@ def servers(settings: Settings) -> Sequence[tuple[Program, str]]:
     if settings.worker:
         program = _own("worker", "flows.deployed.worker", settings.host, settings.worker_port, "/health")
         servers.append((program, "DRIFTLINE_WORKER_PORT"))
-    for number in range(1, settings.gateway_workers + 1):
-        name = f"{GATEWAY}{number}"
-        program = _own(name, "tasks.gateway.program", settings.host, settings.gateway_port, "/readyz")
-        servers.append((program, "DRIFTLINE_GATEWAY_PORT"))
+    program = _own(GATEWAY, "tasks.gateway.program", settings.host, settings.gateway_port, "/readyz")
+    program = program.model_copy(update={"command": [*program.command, str(settings.gateway_workers)]})
+    servers.append((program, "DRIFTLINE_GATEWAY_PORT"))
     return servers
 
 

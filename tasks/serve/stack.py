@@ -42,7 +42,7 @@ def start(settings: Settings) -> None:
     with _changing(settings):
         running = supervisor.processes()
         ours = servers(settings)
-        held = {program.port for program, _ in ours if _runs(running, program.name)}  # one may be shared
+        held = {program.port for name, program in supervisor.programs().items() if _runs(running, name)}
         for program, setting in ours:
             if program.port not in held and _taken(program.host, program.port):
                 raise _port_taken(program, setting)
@@ -54,7 +54,7 @@ def start(settings: Settings) -> None:
             seed(settings.state / "prefect")
         supervisor.start(_environment(settings))
         for name in supervisor.programs().keys() - {program.name for program, _ in ours}:
-            if name.startswith(GATEWAY):  # there were more of them
+            if name.startswith(GATEWAY):  # an earlier version had a program for each of its processes
                 supervisor.remove(name)
         for program, _ in ours:
             if supervisor.programs().get(program.name) != program:

@@ -190,6 +190,11 @@ class Supervisor:
                 supervisor.stopProcess(name, True)
             supervisor.startProcess(name, False)
 
+    def signal(self, name: str, signal: str) -> None:
+        """Send a program's process a signal, such as HUP."""
+        with self.calling() as supervisor:
+            supervisor.signalProcess(name, signal)
+
     def remove(self, name: str) -> None:
         """Stop a program and forget it."""
         self._file(name).unlink(missing_ok=True)

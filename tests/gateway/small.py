@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from tasks.data.embedder import find_embedder
 from tasks.foundation.config import digest_of
@@ -125,6 +126,18 @@ def gateway(settings: Settings, port: int, log: Path) -> Iterator[subprocess.Pop
             process.wait(20)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+def kill_all(pid: int) -> None:
+    """kill -9 of a process and all that it started."""
+    process = psutil.Process(pid)
+    for each in [process, *process.children(recursive=True)]:
+        each.kill()
+
+
+def answering_of(pid: int) -> list[psutil.Process]:
+    """The processes of a gateway that answer; a tracker of Python's own is another child."""
+    return [each for each in psutil.Process(pid).children() if "resource_tracker" not in " ".join(each.cmdline())]
 
 
 def same_releases(source: Settings, target: Settings) -> None:

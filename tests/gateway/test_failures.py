@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import threading
 import time
 from pathlib import Path
@@ -20,23 +18,10 @@ from tasks.gateway.store import ledger
 from tasks.release.process import free_port
 from tasks.serve.programs import program_name
 from tasks.serve.supervision import Supervisor
-from tests.gateway.small import asking, gateway
+from tests.gateway.small import answering_of, asking, gateway, kill_all
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("gateway")
-
-
-def family(pid: int) -> list[int]:
-    """A process and all that it started."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    children: dict[int, list[int]] = {}
-    for line in listed.splitlines():
-        child, parent = map(int, line.split())
-        children.setdefault(parent, []).append(child)
-    found = [pid]
-    for one in found:
-        found += children.get(one, [])
-    return found
 
 
 def test_a_release_killed_under_load_fails_no_request(settings, table):
@@ -57,8 +42,7 @@ def test_a_release_killed_under_load_fails_no_request(settings, table):
         assert wait_for(lambda: len(statuses) > 50)
         name = program_name("small", table.digest)
         killed = Supervisor(settings.state).processes()[name]["pid"]
-        for pid in family(killed):
-            os.kill(pid, signal.SIGKILL)
+        kill_all(killed)
         answered = len(statuses)
         assert wait_for(lambda: len(statuses) > answered + 50, 150)
     finally:
@@ -81,7 +65,7 @@ def test_a_killed_gateway_loses_no_entry_and_little_log(settings, store, table, 
             answered.append(http.post("/v1/predict/small", json=body).json()["request_id"])
         time.sleep(1.2)
         kept = len(answered)
-        threading.Timer(0.3, process.kill).start()
+        threading.Timer(0.3, kill_all, [process.pid]).start()
         try:
             while True:
                 answered.append(http.post("/v1/predict/small", json=body).json()["request_id"])
@@ -94,6 +78,40 @@ def test_a_killed_gateway_loses_no_entry_and_little_log(settings, store, table, 
     take_up(folder)
     logged = {id_ for path in folder.rglob("*.parquet") for id_ in pq.read_table(path)["id"].to_pylist()}
     assert set(answered[:kept]) <= logged
+
+
+def test_a_killed_process_of_the_gateway_loses_its_own_calls_only(settings, table, tmp_path):
+    """kill -9 of what answers: whoever connects meanwhile waits for the next process; the socket is not theirs."""
+    body = {"rows": [json.loads((table.folder / "golden.json").read_text())[0]["features"]]}
+    port, said, over = free_port(), [], threading.Event()
+    here = settings.model_copy(update={"gateway_port": port})
+
+    def ask() -> None:
+        while not over.is_set():
+            try:
+                with asking(here) as http:
+                    said.append(http.post("/v1/predict/small", json=body).status_code)
+            except httpx.TransportError as error:
+                said.append(repr(error))
+
+    with gateway(settings, port, tmp_path / "log") as process:
+        (answering,) = answering_of(process.pid)
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            assert wait_for(lambda: len(said) > 40)
+            answering.kill()
+            answered = len(said)
+            assert wait_for(lambda: len(said) > answered + 40, 60)
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
+        assert process.poll() is None
+        assert answering_of(process.pid) != [answering]
+    lost = [each for each in said if each != 200]
+    assert len(lost) <= 4, lost
 
 
 def test_a_gateway_told_to_end_answers_what_it_has_begun(settings, talker, tmp_path):
@@ -126,8 +144,7 @@ def test_a_model_killed_within_a_stream_ends_it_with_an_error(settings, store, t
     with asking(settings) as http, http.stream("POST", "/v1/chat/completions", json=body) as answer:
         lines = answer.iter_lines()
         next(lines)
-        for pid in family(Supervisor(settings.state).processes()[name]["pid"]):
-            os.kill(pid, signal.SIGKILL)
+        kill_all(Supervisor(settings.state).processes()[name]["pid"])
         last = [line for line in lines if line][-1]
     assert "error" in json.loads(last.removeprefix("data: "))
     with store.reading() as of:

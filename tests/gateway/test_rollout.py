@@ -17,7 +17,7 @@ from tasks.gateway import history, rollout
 from tasks.gateway.store import Store, ledger, now
 from tasks.release.process import free_port
 from tasks.release.results import Release
-from tests.gateway.small import asking, gateway
+from tests.gateway.small import asking, gateway, kill_all
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("gateway")
@@ -141,7 +141,7 @@ def test_two_gateways_agree_and_a_killed_one_comes_back_with_the_same_routes(
         people = [f"person {i}" for i in range(40)]
         assert [answered_by(a, body, p) for p in people] == [answered_by(b, body, p) for p in people]
         before = [answered_by(b, body, p) for p in people]
-        process.kill()
+        kill_all(process.pid)
     with gateway(settings, port, tmp_path / "log"), asking(second) as b:
         assert [answered_by(b, body, p) for p in people] == before
 

@@ -155,7 +155,7 @@ def test_all_servers(tmp_path: Path) -> None:
     told: list[str] = []
     try:
         services = stack.up(settings, lambda service: told.append(service.name))
-        assert sorted(told) == ["gateway-1", "mlflow", "prefect", "worker"]
+        assert sorted(told) == ["gateway", "mlflow", "prefect", "worker"]
         assert [service.state for service in stack.up(settings)] == ["ready"] * 4
         assert [s.pid for s in stack.state(settings)] == [s.pid for s in services]
         flows = httpx.post(f"http://127.0.0.1:{settings.prefect_port}/api/flows/filter", json={})
