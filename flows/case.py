@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
@@ -164,10 +165,11 @@ def load(name: str, cases: Path, profile: str | None = None) -> TabularCase | La
     try:
         return kind.model_validate({**values, "name": name}, context={"folder": path.parent})
     except ValidationError as error:
+        wrong = _causes(error.errors())
         raise CaseError(
-            f"Case {name} is not valid: {error.error_count()} to correct.",
+            f"Case {name} is not valid: {len(wrong)} to correct.",
             where=str(path),
-            found="".join(f"\n    {_line(e, kind)}" for e in error.errors()),
+            found="".join(f"\n    {_line(each, kind)}" for each in wrong),
             todo=f"Correct these, then: driftline validate {name}",
         ) from error
 
@@ -176,6 +178,12 @@ def _merge(base: Any, over: Any) -> Any:
     if isinstance(base, dict) and isinstance(over, dict):
         return {**base, **{key: _merge(base.get(key), value) for key, value in over.items()}}
     return over
+
+
+def _causes(errors: Sequence[Any]) -> list[Any]:
+    """The errors without those that say of a list what follows from its wrong entries: that it is too short."""
+    inner = {e["loc"][:depth] for e in errors for depth in range(1, len(e["loc"]))}
+    return [e for e in errors if e["type"] != "too_short" or e["loc"] not in inner]
 
 
 def _line(error: Any, kind: type[Case]) -> str:

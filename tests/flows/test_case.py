@@ -79,6 +79,13 @@ def test_all_errors_come_at_once(broken):
     assert "description" in str(caught.value)
 
 
+def test_what_follows_from_an_error_is_none_of_its_own(broken):
+    """A list whose only entry is wrong is not called too short."""
+    with pytest.raises(CaseError, match=r"1 to correct") as caught:
+        broken(evaluate__bounds=[{"metric": "acuracy", "at_least": 0.5}])
+    assert "evaluate.bounds.0.metric" in str(caught.value)
+
+
 def test_a_file_that_is_not_yaml_says_the_line(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "case.yaml").write_text("a: [1,\nb: 2")
