@@ -75,8 +75,10 @@ def _summary(case: str, told: list[tuple[str, list[Step], str]], seconds: float)
     console.print()
     console.print(table)
     console.print(f"\n{seconds:.0f} s in all. Running now:")
-    for name, address in addresses():
-        console.print(f"  {name:<24} {address}")
+    running = addresses()
+    wide = max((len(name) for name, _ in running), default=0)
+    for name, address in running:
+        console.print(f"  {name:<{wide}}  {address}")
     following = {
         f"driftline show {case}": "what the champion is made of, and its verdict",
         **NEXT[load(case, settings().cases).kind](case),
