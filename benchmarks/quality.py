@@ -73,9 +73,10 @@ def _trained(as_of: datetime) -> Candidate:
 
     with opened(Request(case=CASE, as_of=as_of)) as run:
         assert isinstance(run.case, TabularCase)
-        case, here = run.case, run.settings
-        frame = training_frame(case.features, case.target.column, case.evaluate.slices, prepare_steps(run), here.state)
-        return train_candidate(case.name, as_of, frame, case.target, case.train, here.state, run.lineage, here.tracking)
+        case = run.case
+        state = run.settings.state
+        frame = training_frame(case.features, case.target.column, case.evaluate.slices, prepare_steps(run), state)
+        return train_candidate(run.origin, frame, case.target, case.train)
 
 
 def _auc(candidate: Candidate, frame: Frame, target: Target) -> float:

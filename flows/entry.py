@@ -21,6 +21,7 @@ from tasks.foundation.errors import InputError, NothingYet
 from tasks.foundation.files import lock, telling_full_disk
 from tasks.foundation.lineage import read_lineage
 from tasks.foundation.settings import ROOT, Settings, settings
+from tasks.train.results import Origin
 
 R = TypeVar("R")
 _held: ContextVar[str] = ContextVar("held", default="")
@@ -49,6 +50,14 @@ class Opened:
     replays: bool  # as_of is a moment of the past, not now
     lineage: dict[str, str]
     settings: Settings
+
+    @property
+    def origin(self) -> Origin:
+        """What a candidate that this run makes comes from."""
+        here = self.settings
+        return Origin(
+            case=self.case.name, as_of=self.as_of, lineage=self.lineage, state=here.state, tracking=here.tracking
+        )
 
 
 @contextlib.contextmanager

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from prefect import flow
-
 from flows.case import LanguageCase, TabularCase
 from flows.entry import Opened, Request, opened, run_name
 from flows.prepare import prepare_steps
+from prefect import flow
 from tasks.data.embedder import find_embedder
 from tasks.data.results import Snapshot
 from tasks.data.task import open_model
@@ -52,40 +51,22 @@ def candidate_steps(run: Opened, snapshot: Snapshot) -> Candidate:
 
 
 def fit(run: Opened, case: TabularCase, snapshot: Snapshot) -> Candidate:
-    state, tracking = run.settings.state, run.settings.tracking
-    frame = training_frame(case.features, case.target.column, case.evaluate.slices, snapshot, state)
+    frame = training_frame(case.features, case.target.column, case.evaluate.slices, snapshot, run.settings.state)
     if run.model:
-        return import_table_model(
-            case.name, run.as_of, run.model, frame, case.target, case.train, case.trusted, state, run.lineage, tracking
-        )
-    candidate = train_candidate(case.name, run.as_of, frame, case.target, case.train, state, run.lineage, tracking)
+        return import_table_model(run.origin, run.model, frame, case.target, case.train, case.trusted)
+    candidate = train_candidate(run.origin, frame, case.target, case.train)
     enter_cost(candidate, case.price.machine_hour, run.settings)
     return candidate
 
 
 def tune(run: Opened, case: LanguageCase, snapshot: Snapshot) -> Candidate:
-    state, tracking = run.settings.state, run.settings.tracking
     check_judging(case.evaluate, case.talk, case.pairs)  # now: a training later, it would be a waste
     if case.serve.embedder:
         find_embedder(case.serve.embedder, case.folder)
-    base = open_model(case.model, case.folder, state)
+    base = open_model(case.model, case.folder, run.settings.state)
     if run.model:
-        return import_language_adapter(
-            case.name,
-            run.as_of,
-            run.model,
-            snapshot,
-            base,
-            case.talk,
-            case.serve,
-            case.train.threads,
-            state,
-            run.lineage,
-            tracking,
-        )
-    candidate = tune_candidate(
-        case.name, run.as_of, snapshot, base, case.talk, case.train, case.serve, state, run.lineage, tracking
-    )
+        return import_language_adapter(run.origin, run.model, snapshot, base, case.talk, case.serve, case.train.threads)
+    candidate = tune_candidate(run.origin, snapshot, base, case.talk, case.train, case.serve)
     budget = case.train.budget
     enter_cost(candidate, budget.price_per_hour if budget else case.price.machine_hour, run.settings)
     return candidate

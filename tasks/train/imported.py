@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.features.results import Column, Frame
 from tasks.foundation.errors import DataError
 from tasks.foundation.files import scratch
-from tasks.foundation.tracking import Tracking
 from tasks.train.config import Target, Train
 from tasks.train.model_file import Model, load, predict, read, save
-from tasks.train.results import Candidate
+from tasks.train.results import Candidate, Origin
 from tasks.train.scoring import block_of
 from tasks.train.tabular import Job, keep
 
@@ -31,16 +29,7 @@ CLOSE = 1e-6
 
 
 def import_model(
-    case: str,
-    as_of: datetime,
-    path: Path,
-    frame: Frame,
-    target: Target,
-    config: Train,
-    trusted: Collection[str],
-    state: Path,
-    lineage: Mapping[str, str],
-    tracking: Tracking | None = None,
+    origin: Origin, path: Path, frame: Frame, target: Target, config: Train, trusted: Collection[str]
 ) -> Candidate:
     """Keep a scikit-learn model as a candidate, or give the one that the same file and inputs made before.
 
@@ -49,14 +38,14 @@ def import_model(
     """
     content = _content(path)
     digest = hashlib.sha256(content).hexdigest()
-    job = Job(case, as_of, frame, target, config, state, lineage, tracking or Tracking.under(state), imported=digest)
+    job = Job(origin, frame, target, config, imported=digest)
     if (found := job.made_before()) is not None:
         return found
     made = read(path) if path.suffix == SKOPS else _unpickled(path, content, digest, trusted)
     held = job.sides()[1]
     names = _columns_of(made, frame.columns, target, path)
     expected = _asked(made, held, [column for name in names for column in frame.columns if column.name == name], path)
-    with scratch(state / "candidates") as work:
+    with scratch(origin.state / "candidates") as work:
         model = _as_file(_in_our_form(made, names, frame.columns), Path(work) / "model.skops", path)
         answers = predict(model, held)
     _check_same(answers, expected, path)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
-from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,14 +12,14 @@ from tasks.data.config import Talk
 from tasks.data.results import Base
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import DataError
-from tasks.foundation.files import file_digest, scratch, whole
-from tasks.foundation.tracking import Tracking, client_of, experiment, log, run
-from tasks.train.candidates import log_dataset, made_before, tags_of
+from tasks.foundation.files import file_digest, scratch
+from tasks.foundation.tracking import log
+from tasks.train.candidates import Making
 from tasks.train.config import Serving
 from tasks.train.imported import refused
 from tasks.train.language import ADAPTER, read_pairs
-from tasks.train.results import Candidate
-from tasks.train.tune import definitions_of, finish, quiet, weights_digest
+from tasks.train.results import Candidate, Origin
+from tasks.train.tune import definitions_of, keep, quiet, weights_digest
 
 CONFIG = "adapter_config.json"
 # What may stand in a LoRA's configuration; the rest of peft's settings change the base, or load modules by name.
@@ -34,18 +32,7 @@ STARTS = (True, False, None, "gaussian")  # of init_lora_weights: others have ch
 
 
 def import_adapter(
-    case: str,
-    as_of: datetime,
-    path: Path,
-    pairs: Path,
-    data_digest: str,
-    base: Base,
-    talk: Talk,
-    serving: Serving,
-    threads: int,
-    state: Path,
-    lineage: Mapping[str, str],
-    tracking: Tracking | None = None,
+    origin: Origin, path: Path, pairs: Path, data_digest: str, base: Base, talk: Talk, serving: Serving, threads: int
 ) -> Candidate:
     """Merge and keep a LoRA adapter as a candidate, or give the one that the same adapter and inputs made before.
 
@@ -56,42 +43,20 @@ def import_adapter(
     definitions = definitions_of(talk, base)
     packages = [version(name) for name in ("torch", "transformers", "peft")]
     code = [file_digest(each) for each in sorted(Path(__file__).parent.glob("*.py"))]
-    key = digest_of([case, data_digest, base.digest, definitions, serving.weights, digest, packages, code])
-    folder, place = state / "candidates" / case / key[:16], tracking or Tracking.under(state)
-    client = client_of(place)
-    if (found := made_before(folder, lambda made: weights_digest(made, base), client)) is not None:
-        return found.model_copy(update={"as_of": as_of, "folder": folder, "frame": pairs})
+    key = digest_of([origin.case, data_digest, base.digest, definitions, serving.weights, digest, packages, code])
+    making = Making(origin, key, pairs, data_digest, definitions, imported=digest)
+    if (found := making.made_before(lambda made: weights_digest(made, base))) is not None:
+        return found
     rows = len(read_pairs(pairs / "evaluation.parquet"))
-    tags = {**tags_of(case, as_of, data_digest, definitions, folder, lineage), "driftline.imported": digest}
-    experiment_id = experiment(client, place, case)
-    with (
-        quiet(threads),
-        run(client, experiment_id, key, f"import {case} {as_of:%Y-%m-%d %H:%M}", tags) as run_id,
-        whole(folder) as out,
-        scratch(state / "candidates") as work,
-    ):
+    with quiet(threads), making.begun() as (run_id, out), scratch(origin.state / "candidates") as work:
         told = {f"lora.{name}": settings[name] for name in ("r", "lora_alpha") if name in settings}
-        log(client, run_id, params={"imported": digest, "base": base.source, "base_digest": base.digest, **told})
-        log_dataset(client, run_id, case, data_digest, pairs, {"num_rows": rows})
+        log(making.client, run_id, params={"imported": digest, "base": base.source, "base_digest": base.digest, **told})
+        making.log_dataset(run_id, {"num_rows": rows})
         adapter = Path(work) / "adapter"
         adapter.mkdir()
         shutil.copyfile(path / ADAPTER, adapter / ADAPTER)
         (adapter / CONFIG).write_text(json.dumps(settings, indent=2, sort_keys=True), encoding="utf-8")
-        candidate = Candidate(
-            case=case,
-            as_of=as_of,
-            run_id=run_id,
-            folder=folder,
-            weights_digest="",
-            frame=pairs,
-            data_digest=data_digest,
-            definitions_digest=definitions,
-            columns=(),
-            train_rows=0,
-            holdout_rows=rows,
-            imported=digest,
-        )
-        return finish(candidate, client, experiment_id, tags, adapter, base, serving, out, Path(work))
+        return keep(making, run_id, out, adapter, base, serving, 0, rows)
 
 
 def _settings(path: Path, base: Base) -> dict[str, Any]:

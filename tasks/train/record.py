@@ -5,51 +5,39 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.features.results import Frame
-from tasks.train.candidates import log_dataset, logged_model
+from tasks.train.candidates import Making
 from tasks.train.model_file import ALLOWED, Model
 from tasks.train.scoring import block_of
 
 if TYPE_CHECKING:
     import pandas as pd
-    from mlflow import MlflowClient
 
 PACKAGES = ("mlflow", "scikit-learn", "skops", "numpy", "pandas", "scipy")
 
 
-def log_frame(client: MlflowClient, run_id: str, name: str, frame: Frame) -> None:
+def log_frame(making: Making, run_id: str, frame: Frame) -> None:
     """Name the frame that was trained on."""
     columns = [{"type": _type(c.kind), "name": c.name, "required": False} for c in frame.columns]
     schema = {"mlflow_colspec": columns} if len(columns) < 500 else None
     profile = {"num_rows": frame.rows, "num_features": len(columns)}
-    log_dataset(client, run_id, name, frame.data_digest, frame.path, profile, schema)
+    making.log_dataset(run_id, profile, schema)
 
 
-def log_model(
-    client: MlflowClient,
-    experiment_id: str,
-    run_id: str,
-    model: Model,
-    file: Path,
-    example: pd.DataFrame,
-    work: Path,
-    tags: Mapping[str, str],
-) -> str:
-    """Log the model file, as it is, as a model of MLflow's scikit-learn flavour; give its MLflow model id.
+def log_model(making: Making, run_id: str, model: Model, file: Path, example: pd.DataFrame, work: Path) -> None:
+    """Log the model file, as it is, as a model of MLflow's scikit-learn flavour.
 
     mlflow.sklearn.log_model would serialise it again, with other bytes, and infer its requirements for ten seconds.
     """
     folder = work / "model"
     folder.mkdir()
     os.link(file, folder / "model.skops")
-    with logged_model(client, experiment_id, run_id, tags, folder) as made:
+    with making.logged_model(run_id, folder) as made:
         _write_description(folder, made.artifact_location, made.model_id, run_id, model, example)
-    return made.model_id
 
 
 def _write_description(

@@ -7,6 +7,17 @@ from pathlib import Path
 
 from tasks.features.results import Column
 from tasks.foundation.config import Result
+from tasks.foundation.tracking import Tracking
+
+
+class Origin(Result):
+    """For what, as of when and by which code a candidate is made, and where it is kept."""
+
+    case: str
+    as_of: datetime
+    lineage: dict[str, str]
+    state: Path
+    tracking: Tracking
 
 
 class Candidate(Result):

@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -15,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 from tasks.features.results import Column, Frame
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import CaseError, DataError
-from tasks.foundation.files import file_digest, whole
-from tasks.foundation.tracking import Tracking, client_of, experiment, log, run
-from tasks.train.candidates import RECORD, made_before, tags_of
+from tasks.foundation.files import file_digest
+from tasks.foundation.tracking import log
+from tasks.train.candidates import Making
 from tasks.train.config import Target, Train
 from tasks.train.importance import draw, importance
 from tasks.train.metrics import measure
 from tasks.train.model_file import Model, load, predict, save
 from tasks.train.pipeline import build_pipeline
 from tasks.train.record import log_frame, log_model
-from tasks.train.results import Candidate
+from tasks.train.results import Candidate, Origin
 from tasks.train.scoring import block_of, prepare
 from tasks.train.split import split_frame
 
@@ -34,21 +33,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-def train(
-    case: str,
-    as_of: datetime,
-    frame: Frame,
-    target: Target,
-    config: Train,
-    state: Path,
-    lineage: Mapping[str, str],
-    tracking: Tracking | None = None,
-) -> Candidate:
+def train(origin: Origin, frame: Frame, target: Target, config: Train) -> Candidate:
     """Fit, save and log a candidate, or give the one that the same inputs made before.
 
     Raises: CaseError when the declaration does not fit the data; DataError when the data can't be split or learnt from.
     """
-    job = Job(case, as_of, frame, target, config, state, lineage, tracking or Tracking.under(state))
+    job = Job(origin, frame, target, config)
     if (found := job.made_before()) is not None:
         return found
     learn, held = job.sides()
@@ -59,24 +49,20 @@ def train(
 
 @dataclass(frozen=True)
 class Job:
-    """What one candidate is made from, and where its record goes."""
+    """What one candidate is made from."""
 
-    case: str
-    as_of: datetime
+    origin: Origin
     frame: Frame
     target: Target
     config: Train
-    state: Path
-    lineage: Mapping[str, str]
-    tracking: Tracking
     imported: str | None = None  # SHA-256 of the file that the model comes from; None: it is fitted here
 
     @cached_property
-    def key(self) -> str:
+    def making(self) -> Making:
         frame = self.frame
-        return digest_of(
+        key = digest_of(
             {
-                "case": self.case,
+                "case": self.origin.case,
                 "imported": self.imported,
                 "data": [frame.data_digest, frame.definitions_digest, frame.rows, str(frame.start), str(frame.end)],
                 "columns": [(column.name, column.kind) for column in frame.columns],
@@ -86,17 +72,11 @@ class Job:
                 "code": [file_digest(path) for path in sorted(Path(__file__).parent.glob("*.py"))],  # uncommitted, too
             }
         )
-
-    @property
-    def folder(self) -> Path:
-        return self.state / "candidates" / self.case / self.key[:16]
+        return Making(self.origin, key, frame.path, frame.data_digest, frame.definitions_digest, self.imported)
 
     def made_before(self) -> Candidate | None:
         """The candidate that the same inputs made."""
-        client = client_of(self.tracking)
-        found = made_before(self.folder, lambda made: file_digest(made / "model.skops"), client)
-        again = {"as_of": self.as_of, "folder": self.folder, "frame": self.frame.path}
-        return found.model_copy(update=again) if found else None
+        return self.making.made_before(lambda made: file_digest(made / "model.skops"))
 
     def sides(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The examples to learn from, and those held out."""
@@ -110,36 +90,17 @@ def keep(
 
     Raises: CaseError when it can't be kept in a model file.
     """
-    case, frame, client = job.case, job.frame, client_of(job.tracking)
-    tags = tags_of(case, job.as_of, frame.data_digest, frame.definitions_digest, job.folder, job.lineage)
-    tags |= {"driftline.imported": job.imported} if job.imported else {}
-    name = f"{'import' if job.imported else 'train'} {case} {job.as_of:%Y-%m-%d %H:%M}"
-    experiment_id = experiment(client, job.tracking, case)
-    with run(client, experiment_id, job.key, name, tags) as run_id, whole(job.folder) as work:
+    making, client = job.making, job.making.client
+    with making.begun() as (run_id, work):
         work.mkdir(parents=True)
         weights = save(make(), work / "model.skops")
         model = _read_back(work / "model.skops", job.config)
-        candidate = Candidate(
-            case=case,
-            as_of=job.as_of,
-            run_id=run_id,
-            folder=job.folder,
-            weights_digest=weights,
-            frame=frame.path,
-            data_digest=frame.data_digest,
-            definitions_digest=frame.definitions_digest,
-            columns=frame.columns,
-            train_rows=len(learn),
-            holdout_rows=len(held),
-            imported=job.imported,
-        )
         answers = _describe(client, run_id, model, learn, held, job.target, job.config, work)
         log(client, run_id, params=parameters, tags={"driftline.weights_digest": weights}, metrics=answers)
-        log_frame(client, run_id, case, frame)
-        log_model(client, experiment_id, run_id, model, work / "model.skops", held.head(3), work / "mlflow", tags)
+        log_frame(making, run_id, job.frame)
+        log_model(making, run_id, model, work / "model.skops", held.head(3), work / "mlflow")
         shutil.rmtree(work / "mlflow")
-        (work / RECORD).write_text(candidate.model_dump_json(indent=2), encoding="utf-8")
-    return candidate
+        return making.keep(run_id, work, weights, job.frame.columns, len(learn), len(held))
 
 
 def read_examples(frame: Frame, target: Target) -> pd.DataFrame:

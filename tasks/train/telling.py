@@ -13,7 +13,7 @@ from tasks.data.results import Base
 from tasks.foundation.files import scratch
 from tasks.foundation.talk import message_of
 from tasks.train.answers import summarise
-from tasks.train.candidates import logged_model
+from tasks.train.candidates import Making
 from tasks.train.rewards import scorer_of
 from tasks.train.work import Work
 
@@ -69,16 +69,14 @@ class Teller:
         return {f"sample_{name}": value for name, value in summarise(scores).items()}
 
 
-def log_adapter(
-    client: MlflowClient, experiment_id: str, run_id: str, adapter: Path, base: Base, tags: Mapping[str, str]
-) -> None:
+def log_adapter(making: Making, run_id: str, adapter: Path, base: Base) -> None:
     """Log the adapter as a model, so that it can be registered; it is read by peft, with the base that it names."""
     from mlflow.models import Model as Description
 
     with scratch(adapter.parent) as name:
         folder = Path(name) / "model"
         shutil.copytree(adapter, folder)
-        with logged_model(client, experiment_id, run_id, tags, folder) as made:
+        with making.logged_model(run_id, folder) as made:
             described = Description(
                 artifact_path=made.artifact_location, run_id=run_id, model_uuid=made.model_id, model_id=made.model_id
             )

@@ -9,10 +9,9 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tasks.data.config import Talk
 from tasks.data.pack import write_gguf
@@ -21,9 +20,9 @@ from tasks.foundation.config import digest_of
 from tasks.foundation.errors import DriftlineError
 from tasks.foundation.files import file_digest, lock, scratch, whole
 from tasks.foundation.progress import step
-from tasks.foundation.tracking import Tracking, client_of, experiment, log, run
+from tasks.foundation.tracking import log, run
 from tasks.train.budget import Clock
-from tasks.train.candidates import DEVICE, RECORD, log_dataset, made_before, tags_of
+from tasks.train.candidates import DEVICE, Making
 from tasks.train.config import Serving, Stage, Tuning
 from tasks.train.language import (
     ADAPTER,
@@ -36,30 +35,17 @@ from tasks.train.language import (
     save_adapter,
 )
 from tasks.train.preflight import Estimate, check_fit
-from tasks.train.results import Candidate
+from tasks.train.results import Candidate, Origin
 from tasks.train.stages import make_trainer
 from tasks.train.telling import Teller, log_adapter
 from tasks.train.work import Work, check_lengths
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 SPENT = "the budget of the tuning was spent"
 PACKAGES = ("torch", "transformers", "peft", "trl", "safetensors")
 
 
 def tune(
-    case: str,
-    as_of: datetime,
-    pairs: Path,
-    data_digest: str,
-    base: Base,
-    talk: Talk,
-    tuning: Tuning,
-    serving: Serving,
-    state: Path,
-    lineage: Mapping[str, str],
-    tracking: Tracking | None = None,
+    origin: Origin, pairs: Path, data_digest: str, base: Base, talk: Talk, tuning: Tuning, serving: Serving
 ) -> Candidate:
     """Tune, save and log a candidate, or give the one that the same inputs made before.
 
@@ -71,7 +57,7 @@ def tune(
     precision = arithmetic(tuning.precision)
     definitions = definitions_of(talk, base)
     inputs = {
-        "case": case,
+        "case": origin.case,
         "data": data_digest,
         "base": base.digest,
         "definitions": definitions,
@@ -81,14 +67,12 @@ def tune(
         "code": [file_digest(path) for path in sorted(Path(__file__).parent.glob("*.py"))],
     }
     key = digest_of([inputs, tuning.digest, serving.digest])
-    folder = state / "candidates" / case / key[:16]
-    place = tracking or Tracking.under(state)
-    client = client_of(place)
-    found = made_before(folder, lambda made: weights_digest(made, base), client)
-    if found is not None:
-        return found.model_copy(update={"as_of": as_of, "folder": folder, "frame": pairs})
+    making = Making(origin, key, pairs, data_digest, definitions)
+    if (found := making.made_before(lambda made: weights_digest(made, base))) is not None:
+        return found
 
     rows = {name: read_pairs(pairs / f"{name}.parquet") for name in ("train", "validation", "evaluation")}
+    place = origin.state / "tuning" / origin.case
     work = Work(
         base=base,
         talk=talk,
@@ -97,83 +81,57 @@ def tune(
         precision=precision,
         train=rows["train"],
         validation=rows["validation"],
-        folder=state / "tuning" / case,
-        clock=Clock(state / "tuning" / case / f"{key[:16]}.seconds", tuning.budget),
+        folder=place,
+        clock=Clock(place / f"{key[:16]}.seconds", tuning.budget),
     )
     check_lengths(work, rows, min(tuning.max_tokens, talk.context))
     preferring = sum(row["rejected"] is not None for row in work.train)
     foreseen = check_fit(base, tuning, precision, work.examples(work.train), serving.answer_tokens, preferring)
-    tags = tags_of(case, as_of, data_digest, definitions, folder, lineage)
-    if torch.cuda.is_available():
-        tags[DEVICE] = torch.cuda.get_device_name()
-    experiment_id = experiment(client, place, case)
+    device = {DEVICE: torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     with (
-        lock(work.folder / "lock", f"The tuning of {case}"),
+        lock(place / "lock", f"The tuning of {origin.case}"),
         quiet(tuning.threads),
-        run(client, experiment_id, key, f"train {case} {as_of:%Y-%m-%d %H:%M}", tags) as run_id,
-        whole(folder) as out,
+        making.begun(device) as (run_id, out),
     ):
-        log(client, run_id, params=_parameters(tuning, precision, base), metrics=_foreseen(foreseen))
-        log_dataset(client, run_id, case, data_digest, pairs, {"num_rows": len(work.train)})
+        log(making.client, run_id, params=_parameters(tuning, precision, base), metrics=_foreseen(foreseen))
+        making.log_dataset(run_id, {"num_rows": len(work.train)})
         adapter: Path | None = None
         for name, stage in tuning.stages:
             if stage is not None:
                 so_far = digest_of([inputs, tuning.up_to(name).digest])  # other tunings that begin alike share it
-                mine = replace(work, folder=work.folder / so_far[:16])
-                adapter = _run_stage(name, stage, mine, adapter, client, experiment_id, run_id, so_far, tags)
+                mine = replace(work, folder=place / so_far[:16])
+                adapter = _run_stage(name, stage, mine, adapter, making, run_id, so_far, device)
         spent = work.clock.seconds
         price = tuning.budget.price_per_hour if tuning.budget else 0.0
-        log(client, run_id, metrics={"minutes": spent / 60} | ({"cost": spent / 3600 * price} if price else {}))
+        log(making.client, run_id, metrics={"minutes": spent / 60} | ({"cost": spent / 3600 * price} if price else {}))
         if adapter is None:
             raise DriftlineError(
                 "No stage of the tuning left an adapter.", where="train.stages", todo="Declare stage sft."
             )
-        candidate = Candidate(
-            case=case,
-            as_of=as_of,
-            run_id=run_id,
-            folder=folder,
-            weights_digest="",
-            frame=pairs,
-            data_digest=data_digest,
-            definitions_digest=definitions,
-            columns=(),
-            train_rows=len(work.train),
-            holdout_rows=len(rows["evaluation"]),
-        )
-        with scratch(work.folder) as place_for:
-            candidate = finish(candidate, client, experiment_id, tags, adapter, base, serving, out, Path(place_for))
+        learned, held = len(work.train), len(rows["evaluation"])
+        candidate = keep(making, run_id, out, adapter, base, serving, learned, held)
     work.clock.forget()
-    for checkpoint in work.folder.glob("*/*/checkpoint-*"):  # adapters stay: a tuning with one stage more begins there
+    for checkpoint in place.glob("*/*/checkpoint-*"):  # adapters stay: a tuning with one stage more begins there
         shutil.rmtree(checkpoint)
     return candidate
 
 
-def finish(
-    candidate: Candidate,
-    client: MlflowClient,
-    experiment_id: str,
-    tags: Mapping[str, str],
-    adapter: Path,
-    base: Base,
-    serving: Serving,
-    out: Path,
-    work: Path,
+def keep(
+    making: Making, run_id: str, out: Path, adapter: Path, base: Base, serving: Serving, learned: int, held: int
 ) -> Candidate:
-    """Merge an adapter, write what is served into `out`, log it, and give the candidate with its weights' digest."""
+    """Merge an adapter, write what is served into `out`, and log it; it learned from so many pairs."""
     shutil.copytree(adapter, out / "adapter")
-    with step("merge and write GGUF"):
-        merged = merge(base, adapter, work / "merged")
+    with step("merge and write GGUF"), scratch(out.parent) as work:
+        merged = merge(base, adapter, Path(work) / "merged")
         write_gguf(merged, out / "model.f16.gguf", "f16")
         if serving.weights == "f16":
             (out / "model.f16.gguf").rename(out / "model.gguf")
         else:
             write_gguf(merged, out / "model.gguf", serving.weights)
-    candidate = candidate.model_copy(update={"weights_digest": weights_digest(out, base)})
-    log(client, candidate.run_id, tags={"driftline.weights_digest": candidate.weights_digest})
-    log_adapter(client, experiment_id, candidate.run_id, out / "adapter", base, tags)
-    (out / RECORD).write_text(candidate.model_dump_json(indent=2), encoding="utf-8")
-    return candidate
+    weights = weights_digest(out, base)
+    log(making.client, run_id, tags={"driftline.weights_digest": weights})
+    log_adapter(making, run_id, out / "adapter", base)
+    return making.keep(run_id, out, weights, (), learned, held)
 
 
 def _run_stage(
@@ -181,11 +139,10 @@ def _run_stage(
     stage: Stage,
     work: Work,
     start: Path | None,
-    client: MlflowClient,
-    experiment_id: str,
+    making: Making,
     parent: str,
     key: str,
-    tags: Mapping[str, str],
+    device: Mapping[str, str],
 ) -> Path | None:
     """Train a stage from the adapter in `start`, or go on with it; give the folder of the adapter that it leaves."""
     from tasks.train.watch import Watch, newest_sound
@@ -196,8 +153,9 @@ def _run_stage(
         with step(f"tune, {name}") as telling:
             telling.figure = "learned before"
         return done
-    mine = {**tags, "mlflow.parentRunId": parent, "driftline.stage": name}
-    with run(client, experiment_id, f"{key}-{name}", name, mine) as run_id:
+    client = making.client
+    mine = {**making.tags, **device, "mlflow.parentRunId": parent, "driftline.stage": name}
+    with run(client, making.experiment_id, f"{key}-{name}", name, mine) as run_id:
         log(client, run_id, params=stage.model_dump(exclude_none=True))
         if start is not None and work.clock.over() and newest_sound(folder) is None:
             log(client, run_id, tags={"driftline.skipped": SPENT})

@@ -17,7 +17,7 @@ from tasks.foundation.tracking import Tracking, client_of
 from tasks.train.config import Split
 from tasks.train.results import Candidate
 from tasks.train.tabular import train
-from tests.train.frames import AS_OF, BY_HASH, CLASSES, LINEAGE, TEXTS, boosting, clients, frame_of
+from tests.train.frames import BY_HASH, CLASSES, TEXTS, boosting, clients, frame_of, origin_of
 
 GATES: dict[str, Any] = {
     "slices": ("sex", "education"),
@@ -43,7 +43,7 @@ def good(frame: Frame, state: Path) -> Candidate:
 
 
 def trained(frame: Frame, state: Path, split: Split = BY_HASH, **parameters: Any) -> Candidate:
-    return train("judged", AS_OF, frame, CLASSES, boosting(TEXTS, split, **parameters), state, LINEAGE)
+    return train(origin_of("judged", state), frame, CLASSES, boosting(TEXTS, split, **parameters))
 
 
 def altered(frame: Frame, state: Path, folder: Path, change: Any) -> Candidate:

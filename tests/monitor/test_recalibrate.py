@@ -19,6 +19,7 @@ from tasks.train.imported import import_model
 from tasks.train.metrics import measure
 from tasks.train.model_file import load, predict
 from tests.monitor.small import CLASSIFICATION, COLUMNS, START, world
+from tests.train.frames import origin_of
 
 SPLIT = Split(by="time", holdout=timedelta(days=7))
 TRAIN = Train(family="sklearn.linear_model.LogisticRegression", split=SPLIT)
@@ -45,8 +46,8 @@ def test_scores_too_low_are_calibrated_on_earlier_rows_and_right_on_later_ones(r
     assert file_digest(tmp_path / "other.skops") == file_digest(path), "the hold-out is not looked at"
 
     lineage = {"commit": "c", "dirty": "false", "lock_digest": "l", "case_digest": "d"}
-    as_of = datetime(2013, 5, 1, tzinfo=UTC)
-    made = import_model("shop", as_of, path, frame, CLASSIFICATION, TRAIN, (), tmp_path / "state", lineage)
+    origin = origin_of("shop", tmp_path / "state", datetime(2013, 5, 1, tzinfo=UTC), lineage)
+    made = import_model(origin, path, frame, CLASSIFICATION, TRAIN, ())
     assert made.imported == file_digest(path)
 
 

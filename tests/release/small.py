@@ -22,6 +22,7 @@ from tasks.train.model_file import load, predict
 from tasks.train.results import Candidate
 from tasks.train.split import split_frame
 from tasks.train.tabular import train
+from tests.train.frames import origin_of
 
 AS_OF = datetime(2013, 4, 1, tzinfo=UTC)
 COLUMNS = (
@@ -79,7 +80,7 @@ def make_candidate(state: Path, seed: int = 0, case: str = "small") -> Candidate
         start=frame["event_timestamp"].min(),
         end=frame["event_timestamp"].max(),
     )
-    candidate = train(case, AS_OF, made, TARGET, config, state, LINEAGE)
+    candidate = train(origin_of(case, state, AS_OF, LINEAGE), made, TARGET, config)
     held = split_frame(frame, config.split)[1].copy()
     held["prediction"] = predict(load(candidate.folder / "model.skops"), held)
     held.to_parquet(scores_of(candidate), index=False)

@@ -10,7 +10,9 @@ import pandas as pd
 
 from tasks.features.results import Column, Frame
 from tasks.foundation.settings import ROOT
+from tasks.foundation.tracking import Tracking
 from tasks.train.config import Encoder, Split, Target, Train
+from tasks.train.results import Origin
 
 AS_OF = datetime(2013, 4, 1, tzinfo=UTC)
 LINEAGE = {"commit": "0" * 40, "lock_digest": "1" * 64, "case_digest": "2" * 64}
@@ -19,6 +21,10 @@ VALUES = Target(column="target", task="regression")
 BY_TIME = Split(by="time", holdout="21d")
 BY_HASH = Split(by="hash", share=0.25)
 TEXTS = ("sex", "education", "marriage")
+
+
+def origin_of(case: str, state: Path, as_of: datetime = AS_OF, lineage: dict[str, str] = LINEAGE) -> Origin:
+    return Origin(case=case, as_of=as_of, lineage=lineage, state=state, tracking=Tracking.under(state))
 
 
 def clients(rows: int = 3000) -> pd.DataFrame:

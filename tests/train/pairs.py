@@ -14,6 +14,7 @@ from tasks.foundation.files import file_digest, whole
 from tasks.train.config import Serving, Tuning
 from tasks.train.results import Candidate
 from tests.language import smollm_base, tiny_checkpoint
+from tests.train.frames import origin_of
 
 SYSTEM = "Turn the message into a JSON call of find_flight, flight_status or none."
 SCHEMA = {
@@ -98,14 +99,11 @@ def tuned(state: Path, base: Base, pairs: Path, stages: dict[str, Any], **change
     from tasks.train.tune import tune
 
     return tune(
-        case="travel",
-        as_of=AS_OF,
+        origin_of("travel", state, AS_OF, {"commit": "none"}),
         pairs=pairs,
         data_digest="0f.dir",
         base=base,
         talk=TALK,
         tuning=Tuning.model_validate({"stages": stages, "threads": 1, **changes}),
         serving=SERVING,
-        state=state,
-        lineage={"commit": "none"},
     )

@@ -29,7 +29,7 @@ from tasks.train.imported import import_model
 from tasks.train.model_file import load, predict
 from tasks.train.results import Candidate
 from tasks.train.split import split_frame
-from tests.train.frames import AS_OF, BY_HASH, CLASSES, LINEAGE, TEXTS, VALUES, boosting, clients, diabetes, frame_of
+from tests.train.frames import BY_HASH, CLASSES, TEXTS, VALUES, boosting, clients, diabetes, frame_of, origin_of
 
 TABLE = clients(600)
 NUMBERS = [name for name in TABLE if name not in (*TEXTS, "example_id", "target")]
@@ -41,7 +41,7 @@ def brought(state: Path, path: Path, table: pd.DataFrame = TABLE, trusted: tuple
     target = CLASSES if table is TABLE else VALUES
     frame = frame_of(table, state / "frames")
     config = boosting(TEXTS if table is TABLE else (), BY_HASH)
-    return import_model("brought", AS_OF, path, frame, target, config, trusted, state, LINEAGE)
+    return import_model(origin_of("brought", state), path, frame, target, config, trusted)
 
 
 def written(model: Any, path: Path) -> Path:

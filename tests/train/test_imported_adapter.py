@@ -15,6 +15,7 @@ from tasks.foundation.errors import DataError
 from tasks.foundation.tracking import Tracking, client_of
 from tasks.train.imported_adapter import import_adapter
 from tasks.train.results import Candidate
+from tests.train.frames import origin_of
 from tests.train.pairs import AS_OF, SERVING, TALK, tiny_base, write_pairs
 
 pytestmark = pytest.mark.xdist_group("tuning")
@@ -52,7 +53,8 @@ def adapter(made: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def brought(state: Path, path: Path, base: Base, pairs: Path) -> Candidate:
-    return import_adapter("travel", AS_OF, path, pairs, "0f.dir", base, TALK, SERVING, 1, state, {"commit": "none"})
+    origin = origin_of("travel", state, AS_OF, {"commit": "none"})
+    return import_adapter(origin, path, pairs, "0f.dir", base, TALK, SERVING, 1)
 
 
 def test_an_adapter_becomes_a_candidate_like_a_tuned_one(

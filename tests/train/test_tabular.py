@@ -19,21 +19,33 @@ from tasks.train.config import Train
 from tasks.train.model_file import load, predict
 from tasks.train.results import Candidate
 from tasks.train.tabular import read_examples, train
-from tests.train.frames import AS_OF, BY_HASH, CLASSES, LINEAGE, TEXTS, VALUES, boosting, clients, diabetes, frame_of
+from tests.train.frames import (
+    AS_OF,
+    BY_HASH,
+    CLASSES,
+    LINEAGE,
+    TEXTS,
+    VALUES,
+    boosting,
+    clients,
+    diabetes,
+    frame_of,
+    origin_of,
+)
 
 ANOTHER_PROCESS = """
 import os, signal, sys
 from pathlib import Path
 from tasks.features.results import Frame
 from tasks.train import tabular
-from tests.train.frames import AS_OF, BY_HASH, CLASSES, LINEAGE, TEXTS, boosting
+from tests.train.frames import BY_HASH, CLASSES, TEXTS, boosting, origin_of
 where, case, at = sys.argv[2], sys.argv[3], sys.argv[4]
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 if at:
     setattr(tabular, at, die)
 frame = Frame.model_validate_json(sys.argv[1])
-made = tabular.train(case, AS_OF, frame, CLASSES, boosting(TEXTS, BY_HASH), Path(where), LINEAGE)
+made = tabular.train(origin_of(case, Path(where)), frame, CLASSES, boosting(TEXTS, BY_HASH))
 print(made.model_dump_json())
 """
 
@@ -44,7 +56,7 @@ def frame(tmp_path_factory: pytest.TempPathFactory) -> Frame:
 
 
 def made(frame: Frame, state: Path, case: str = "clients", config: Train | None = None) -> Candidate:
-    return train(case, AS_OF, frame, CLASSES, config or boosting(TEXTS, BY_HASH), state, LINEAGE)
+    return train(origin_of(case, state), frame, CLASSES, config or boosting(TEXTS, BY_HASH))
 
 
 def elsewhere(frame: Frame, state: Path, case: str, at: str = "") -> subprocess.Popen[str]:
@@ -86,7 +98,8 @@ def test_the_same_training_is_not_done_twice(frame: Frame, state: Path) -> None:
     """The folder answers, for a later moment or commit too; a file that was touched is made again, the same."""
     first = made(frame, state)
     later = AS_OF.replace(day=2)
-    again = train("clients", later, frame, CLASSES, boosting(TEXTS, BY_HASH), state, {**LINEAGE, "commit": "f" * 40})
+    other = origin_of("clients", state, later, {**LINEAGE, "commit": "f" * 40})
+    again = train(other, frame, CLASSES, boosting(TEXTS, BY_HASH))
     assert again == first.model_copy(update={"as_of": later})
     (first.folder / "model.skops").write_bytes(b"touched")
     renewed = made(frame, state)
@@ -156,7 +169,7 @@ def test_importance_finds_what_matters(frame: Frame, state: Path) -> None:
 def test_a_regression_is_trained_the_same_way(state: Path, tmp_path: Path) -> None:
     """Another task by declaration alone."""
     config = Train(family="sklearn.ensemble.HistGradientBoostingRegressor", split=BY_HASH, threads=1)
-    candidate = train("sugar", AS_OF, frame_of(diabetes(), tmp_path), VALUES, config, state, LINEAGE)
+    candidate = train(origin_of("sugar", state), frame_of(diabetes(), tmp_path), VALUES, config)
     metrics = client_of(Tracking.under(state)).get_run(candidate.run_id).data.metrics
     assert metrics["holdout_r2"] > 0.2
     assert candidate.train_rows + candidate.holdout_rows == 442
