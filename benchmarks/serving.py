@@ -220,9 +220,9 @@ def cached(address: str, times: int) -> list[float]:
 @contextlib.contextmanager
 def at_gateway(folder: Path, *releases: Release) -> Iterator[str]:
     """A stack of the gateway and these releases alone, in a state folder of its own, which is `folder`/state."""
-    from tasks.gateway.rollout import follow_stack, know, promote
-    from tasks.gateway.store import Store
+    from tasks.ledger.store import Store
     from tasks.release.seal import read_manifest
+    from tasks.rollout.shares import follow_stack, know, promote
     from tasks.serve import stack
 
     state, elsewhere = folder / "state", "http://127.0.0.1:9"

@@ -17,9 +17,10 @@ from tasks.evaluate.config import Evaluate, Judging
 from tasks.features.config import Features
 from tasks.foundation.config import Section
 from tasks.foundation.errors import CaseError
-from tasks.gateway.config import Approval, Plan
+from tasks.ledger.config import Approval
 from tasks.monitor.config import AnswerMonitor, Monitor
 from tasks.release.config import Price
+from tasks.rollout.config import Plan
 from tasks.train.config import Serving, Target, Train, Tuning
 
 

@@ -95,8 +95,8 @@ def _when_it_asked(case: TabularCase | LanguageCase, here: Settings) -> datetime
     """The as-of of a run that has waited for a person's word: what it goes on with is what that person saw."""
     if case.approval is None or deployment.id is None:
         return None
-    from tasks.gateway.approvals import of_run
-    from tasks.gateway.store import Store
+    from tasks.ledger.approvals import of_run
+    from tasks.ledger.store import Store
 
     with closing(Store(here)) as store:
         approval = of_run(store, flow_run.id)

@@ -13,11 +13,11 @@ from tasks.data.results import Asked, Snapshot
 from tasks.data.task import gather_messages
 from tasks.features.results import Frame
 from tasks.features.task import window_frame
-from tasks.gateway.task import agree_on_champion
 from tasks.predict.results import Predictions
 from tasks.predict.task import answer_window, predict_window
 from tasks.release.results import Release
 from tasks.release.task import require_champion
+from tasks.rollout.task import agree_on_champion
 
 
 @flow(name="predict", flow_run_name=run_name)

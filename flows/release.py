@@ -14,7 +14,6 @@ from flows.train import Trained, train_steps
 from tasks.data.embedder import find_embedder
 from tasks.data.task import open_model
 from tasks.features.task import fill_online_store
-from tasks.gateway.task import retire_others, send_traffic
 from tasks.release.results import Release
 from tasks.release.task import (
     package_release,
@@ -25,6 +24,7 @@ from tasks.release.task import (
     seal_language_release,
     seal_table_release,
 )
+from tasks.rollout.task import retire_others, send_traffic
 from tasks.serve.task import serve_and_smoke
 
 

@@ -15,11 +15,11 @@ from flows.release import release_steps
 from flows.train import train_steps
 from tasks.data.results import Snapshot
 from tasks.foundation.config import Result
-from tasks.gateway.task import roll_back
 from tasks.monitor.attempts import attempt_to_finish, attempting
 from tasks.monitor.results import Decision
 from tasks.monitor.task import calibrate_anew
 from tasks.release.results import Release
+from tasks.rollout.task import roll_back
 
 
 class Retrained(Result):

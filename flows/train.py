@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from prefect import flow
+
 from flows.case import LanguageCase, TabularCase
 from flows.entry import Opened, Request, opened, run_name
 from flows.prepare import prepare_steps
-from prefect import flow
 from tasks.data.embedder import find_embedder
 from tasks.data.results import Snapshot
 from tasks.data.task import open_model
@@ -14,9 +15,10 @@ from tasks.evaluate.results import Verdict
 from tasks.evaluate.task import judge_candidate, judge_tuned
 from tasks.features.task import training_frame
 from tasks.foundation.config import Result
-from tasks.gateway.task import agree_on_champion, enter_cost
+from tasks.ledger.task import enter_cost
 from tasks.release.results import Release
 from tasks.release.task import find_champion
+from tasks.rollout.task import agree_on_champion
 from tasks.train.results import Candidate
 from tasks.train.task import import_language_adapter, import_table_model, train_candidate, tune_candidate
 

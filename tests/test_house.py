@@ -20,6 +20,8 @@ ROOMS = [
     "evaluate",
     "release",
     "serve",
+    "ledger",
+    "rollout",
     "gateway",
     "predict",
     "monitor",

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from flows.terminal import console
 from tasks.foundation.settings import settings
-from tasks.gateway.costs import costs
-from tasks.gateway.store import Store
+from tasks.ledger.costs import costs
+from tasks.ledger.store import Store
 
 CALLS = ("calls", "failed", "cached", "tokens_in", "tokens_out", "engine_seconds")
 COLUMNS = (*CALLS, "spent", "training", "saved", "judged", "accepted", "per_accepted")

@@ -27,7 +27,7 @@ def create(
 ) -> None:
     """Make a key, and show it this once."""
     from flows.terminal import console
-    from tasks.gateway.keys import create as make
+    from tasks.ledger.keys import create as make
 
     with _store() as store:
         id_, secret = make(store, team, role or ["predict", "feedback"], rpm, tpm, budget)
@@ -40,7 +40,7 @@ def show() -> None:
     from rich.table import Table
 
     from flows.terminal import console
-    from tasks.gateway.keys import listed
+    from tasks.ledger.keys import listed
 
     with _store() as store:
         rows = listed(store)
@@ -58,7 +58,7 @@ def show() -> None:
 def revoke(key: Annotated[str, typer.Argument(help="Its id, as listed.")]) -> None:
     """Let a key open nothing from now on."""
     from flows.terminal import console
-    from tasks.gateway.keys import revoke as end
+    from tasks.ledger.keys import revoke as end
 
     with _store() as store:
         end(store, key)
@@ -71,7 +71,7 @@ def team(
 ) -> None:
     """Set what all keys of a team may together; what is not given has no limit."""
     from flows.terminal import console
-    from tasks.gateway.keys import limit_team
+    from tasks.ledger.keys import limit_team
 
     with _store() as store:
         limit_team(store, name, rpm, tpm, budget)
@@ -82,6 +82,6 @@ def _store():
     from contextlib import closing
 
     from tasks.foundation.settings import settings
-    from tasks.gateway.store import Store
+    from tasks.ledger.store import Store
 
     return closing(Store(settings()))

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 def start() -> None:
     """Start the servers and serve each case's champion; say each address once it is ready."""
-    from tasks.gateway.rollout import follow_stack
-    from tasks.gateway.store import Store
-    from tasks.gateway.takeover import introduce
+    from tasks.ledger.store import Store
+    from tasks.rollout.shares import follow_stack
+    from tasks.rollout.takeover import introduce
     from tasks.serve import stack
 
     here = settings()

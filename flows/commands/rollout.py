@@ -10,10 +10,10 @@ from rich.table import Table
 from flows.terminal import console
 from tasks.foundation.errors import InputError
 from tasks.foundation.settings import Settings, settings
-from tasks.gateway import history, rollout
-from tasks.gateway.routing import ARM, CANARY, SHADOW
-from tasks.gateway.store import Store
-from tasks.gateway.takeover import go_back, running
+from tasks.ledger.store import Store
+from tasks.rollout import history, shares
+from tasks.rollout.routing import ARM, CANARY, SHADOW
+from tasks.rollout.takeover import go_back, running
 
 
 def show(case: str) -> None:
@@ -48,11 +48,11 @@ def share(case: str, canary: str | None, shadow: str | None, arm: str | None, pe
                 label, _, reference = name.rpartition("=") if role == ARM else ("", "", name)
                 digest = _running(here, store, case, reference)
                 share = 100.0 if role == SHADOW else percent
-                rollout.give_share(
+                shares.give_share(
                     store, case, digest, role, share, label or (reference if role == ARM else ""), "asked"
                 )
         if stop:
-            rollout.take_share(store, case, history.named(store, case, stop) or stop, "asked")
+            shares.take_share(store, case, history.named(store, case, stop) or stop, "asked")
     show(case)
 
 
@@ -69,7 +69,7 @@ def promote(case: str, reference: str | None) -> None:
                 raise InputError(f"{case} has no canary to promote.", todo=f"driftline promote {case} --release DIGEST")
             reference = canaries[0]
         digest = _running(here, store, case, reference)
-        rollout.promote(store, case, digest, "asked")
+        shares.promote(store, case, digest, "asked")
     console.print(f"{digest[:12]} is champion of {case}")
     _move_alias(here, case, digest)
 

@@ -75,10 +75,10 @@ def _gateway(here: Settings) -> tuple[dict[str, list[dict[str, Any]]], dict[str,
     """
     if not here.gateway_store and not (here.state / "gateway" / "gateway.db").exists():
         return {}, {}, []
-    from tasks.gateway.approvals import listed
-    from tasks.gateway.costs import today
-    from tasks.gateway.history import in_use
-    from tasks.gateway.store import Store, telling
+    from tasks.ledger.approvals import listed
+    from tasks.ledger.costs import today
+    from tasks.ledger.store import Store, telling
+    from tasks.rollout.history import in_use
 
     shares: dict[str, list[dict[str, Any]]] = {}
     with closing(Store(here)) as store, telling("the gateway's database"):

@@ -13,7 +13,7 @@ from tasks.foundation.errors import GateFailed, InputError, Waits
 if TYPE_CHECKING:
     from flows.entry import Opened
     from flows.train import Trained
-    from tasks.gateway.approvals import Approval
+    from tasks.ledger.approvals import Approval
 
 
 def require_approval(run: Opened, trained: Trained) -> None:
@@ -27,7 +27,7 @@ def require_approval(run: Opened, trained: Trained) -> None:
         return
     from prefect.runtime import deployment, flow_run
 
-    from tasks.gateway.task import ask_approval
+    from tasks.ledger.task import ask_approval
 
     waiting = str(flow_run.id) if deployment.id else ""
     asked = ask_approval(trained.candidate, trained.verdict, rule, run.by, waiting, run.settings)
@@ -65,8 +65,8 @@ def decide(case: str, evidence: str, approves: bool, who: str, via: str, why: st
     Raises: InputError.
     """
     from tasks.foundation.settings import settings
-    from tasks.gateway import approvals
-    from tasks.gateway.store import Store
+    from tasks.ledger import approvals
+    from tasks.ledger.store import Store
 
     with closing(Store(settings())) as store:
         return approvals.decide(store, case, evidence, approves, who, via, why)
@@ -81,8 +81,8 @@ def tell(case: str, approves: bool, evidence: str | None, why: str) -> None:
 
     from flows.terminal import console, person
     from tasks.foundation.settings import settings
-    from tasks.gateway import approvals
-    from tasks.gateway.store import Store
+    from tasks.ledger import approvals
+    from tasks.ledger.store import Store
 
     with closing(Store(settings())) as store:
         waiting = next((each for each in approvals.listed(store, case) if each.state == "waiting"), None)

@@ -24,8 +24,8 @@ from prefect.states import Cancelled, Crashed, State, StateType
 
 from flows.deployed.deploy import POOL, TAG
 from tasks.foundation.settings import settings
-from tasks.gateway.approvals import listed
-from tasks.gateway.store import Store
+from tasks.ledger.approvals import listed
+from tasks.ledger.store import Store
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

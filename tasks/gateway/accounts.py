@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tasks.gateway.call import ABORTED, FAILED, REFUSED, Call
+from tasks.gateway.call import Call
+from tasks.gateway.entries import Ledger
 from tasks.gateway.figures import Figures
 from tasks.gateway.forward import PATIENCE
-from tasks.gateway.ledger import Ledger
 from tasks.gateway.log import RequestLog
 from tasks.gateway.rates import Rates
-from tasks.gateway.refusal import Refusal
+from tasks.ledger.refusal import Refusal
+from tasks.ledger.store import ABORTED, FAILED, REFUSED
 
 TEMPLATE = 64  # tokens that a chat template adds to messages, at most
 

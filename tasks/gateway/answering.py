@@ -13,16 +13,17 @@ from starlette.responses import Response
 
 from tasks.gateway.accounts import Accounts, ending_of, tokens_about
 from tasks.gateway.cache import Cache, Kept
-from tasks.gateway.call import ABORTED, CACHED, DONE, FAILED, LOGGED, REFUSED, Call
+from tasks.gateway.call import LOGGED, Call
 from tasks.gateway.events import DONE_EVENT, classes_of, counted, error_event, kept_of, whole_events
 from tasks.gateway.figures import Figures
 from tasks.gateway.forward import Forward, Reply
-from tasks.gateway.keys import Key
 from tasks.gateway.policy import Policy
-from tasks.gateway.refusal import Refusal, refusal_of_release
-from tasks.gateway.routing import Rollout
 from tasks.gateway.shadow import Shadows
 from tasks.gateway.streamed import Streamed
+from tasks.ledger.keys import Key
+from tasks.ledger.refusal import Refusal, refusal_of_release
+from tasks.ledger.store import ABORTED, CACHED, DONE, FAILED, REFUSED
+from tasks.rollout.routing import Rollout
 
 PATHS = {"predict": "/predict", "chat": "/v1/chat/completions", "embeddings": "/v1/embeddings"}
 

@@ -20,21 +20,21 @@ from tasks.foundation.errors import InputError
 from tasks.foundation.settings import Settings
 from tasks.gateway.accounts import Accounts
 from tasks.gateway.answering import Answering
-from tasks.gateway.approvals import Word, decide, listed
-from tasks.gateway.feedback import Feedback, give
+from tasks.gateway.entries import Ledger
 from tasks.gateway.figures import Figures
 from tasks.gateway.forward import Forward
 from tasks.gateway.hooks import Hooks
-from tasks.gateway.keys import LOCAL, Key
-from tasks.gateway.ledger import Ledger
 from tasks.gateway.log import RequestLog
 from tasks.gateway.memory import Memory
 from tasks.gateway.openapi import document
 from tasks.gateway.policy import Policy
 from tasks.gateway.rates import Rates
-from tasks.gateway.refusal import Refusal
-from tasks.gateway.routing import LANGUAGE, TABLE
-from tasks.gateway.store import Store
+from tasks.ledger.approvals import Word, decide, listed
+from tasks.ledger.feedback import Feedback, give
+from tasks.ledger.keys import LOCAL, Key
+from tasks.ledger.refusal import Refusal
+from tasks.ledger.store import Store
+from tasks.rollout.routing import LANGUAGE, TABLE
 
 MOST_BYTES = 16 * 1024 * 1024  # of a request
 BODY_SECONDS = 20.0  # that a client may take to send it

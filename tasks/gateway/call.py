@@ -8,13 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.gateway.keys import Key
-from tasks.gateway.routing import Share
-from tasks.gateway.store import now
+from tasks.ledger.keys import Key
+from tasks.ledger.store import CACHED, OPEN, REFUSED, now
+from tasks.rollout.routing import Share
 
 LOGGED = 20_000  # bytes of a request or an answer that the log keeps
-# how a call can end; lost: its gateway was killed
-OPEN, DONE, CACHED, REFUSED, FAILED, ABORTED, LOST = "open", "done", "cached", "refused", "failed", "aborted", "lost"
 
 
 @dataclass

@@ -13,11 +13,10 @@ from tasks.data.quarantine import text
 from tasks.foundation.errors import CaseError, InputError
 from tasks.foundation.files import whole
 from tasks.foundation.settings import Settings
-from tasks.gateway.call import CACHED, DONE
-from tasks.gateway.feedback import opinion_of
 from tasks.gateway.log import reading
-from tasks.gateway.routing import LANGUAGE, SHADOW
-from tasks.gateway.store import Store, feedback, ledger, releases
+from tasks.ledger.feedback import opinion_of
+from tasks.ledger.store import CACHED, DONE, Store, feedback, ledger, releases
+from tasks.rollout.routing import LANGUAGE, SHADOW
 
 WORDS = ("id", "feedback", "correction", "completion")
 ANSWERED = f"""

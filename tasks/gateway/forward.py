@@ -14,8 +14,8 @@ import aiohttp
 
 from tasks.gateway.call import Call
 from tasks.gateway.figures import Figures
-from tasks.gateway.refusal import Refusal
-from tasks.gateway.routing import Routes
+from tasks.ledger.refusal import Refusal
+from tasks.rollout.routing import Routes
 
 WIDTH, QUEUE = 64, 256  # calls at a release at once, and waiting for it
 RETRIES = 2  # of a call over which processes die

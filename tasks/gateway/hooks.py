@@ -19,8 +19,8 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from tasks.foundation.push import DEPLOYMENT, Push
 from tasks.foundation.settings import Settings
-from tasks.gateway.refusal import Refusal
-from tasks.gateway.store import Store, now, pushes
+from tasks.ledger.refusal import Refusal
+from tasks.ledger.store import Store, now, pushes
 
 SECRET = "DRIFTLINE_HOOK_SECRET"  # no setting: those are shown, and may stand in a file that git keeps
 LOOK, MOST_WAIT = 2.0, 32.0  # seconds between tries, ever longer; a push that comes is tried at once

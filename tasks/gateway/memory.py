@@ -10,13 +10,14 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.foundation.errors import DriftlineError
-from tasks.gateway.keys import Keyring, read_keyring
-from tasks.gateway.ledger import LIVES, close_lost
-from tasks.gateway.plan import advance
-from tasks.gateway.routing import Routes, routes_of
-from tasks.gateway.store import Store, endpoints, now, releases, shares, workers
+from tasks.gateway.entries import LIVES, close_lost
+from tasks.ledger.keys import Keyring, read_keyring
+from tasks.ledger.store import Store, endpoints, now, releases, shares, workers
+from tasks.rollout.plan import advance
+from tasks.rollout.routing import Routes, routes_of
+from tasks.rollout.shares import SEEN
 
-EVERY = 0.5  # seconds between looks
+EVERY = SEEN / 2  # seconds between looks
 DECIDE = 2.0  # seconds between decisions on rollouts and on calls of dead processes
 STALE = 5.0  # seconds without one after which a gateway says that it is not ready
 

@@ -6,9 +6,9 @@ from functools import cache
 from typing import Any
 
 from tasks.foundation.talk import USER, turn
-from tasks.gateway.approvals import Word
-from tasks.gateway.feedback import Feedback
 from tasks.gateway.streamed import EVENTS
+from tasks.ledger.approvals import Word
+from tasks.ledger.feedback import Feedback
 from tasks.serve.chat import Chat
 
 TEXT = {"type": "string"}

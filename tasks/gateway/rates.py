@@ -9,8 +9,8 @@ from limits.aio.storage import MemoryStorage, RedisStorage, Storage
 from limits.aio.strategies import MovingWindowRateLimiter
 from limits.errors import StorageError
 
-from tasks.gateway.keys import Key
-from tasks.gateway.refusal import Refusal
+from tasks.ledger.keys import Key
+from tasks.ledger.refusal import Refusal
 
 
 class Rates:

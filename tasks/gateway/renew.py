@@ -10,8 +10,8 @@ from sqlalchemy import select
 
 from tasks.foundation.errors import Unavailable
 from tasks.foundation.settings import Settings
-from tasks.gateway.ledger import LIVES
-from tasks.gateway.store import Store, now, workers
+from tasks.gateway.entries import LIVES
+from tasks.ledger.store import Store, now, workers
 from tasks.serve import stack
 from tasks.serve.programs import GATEWAY
 from tasks.serve.supervision import Supervisor

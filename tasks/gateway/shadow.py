@@ -7,11 +7,12 @@ import asyncio
 import orjson
 
 from tasks.gateway.accounts import Accounts
-from tasks.gateway.call import DONE, FAILED, Call
+from tasks.gateway.call import Call
 from tasks.gateway.events import kept_of
 from tasks.gateway.forward import Forward
-from tasks.gateway.refusal import Refusal
-from tasks.gateway.routing import Rollout, Share
+from tasks.ledger.refusal import Refusal
+from tasks.ledger.store import DONE, FAILED
+from tasks.rollout.routing import Rollout, Share
 
 MOST = 32  # copies under way at once; more are not sent
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from tasks.data.tables import read_rows
 from tasks.foundation.settings import Settings
 from tasks.foundation.tracking import answering, client_of, experiment
-from tasks.gateway.call import CACHED, DONE, REFUSED
 from tasks.gateway.log import reading
+from tasks.ledger.store import CACHED, DONE, REFUSED
 
 if TYPE_CHECKING:
     from mlflow.entities import Span, TraceInfo

@@ -9,7 +9,7 @@ from tasks.evaluate.report import observed
 from tasks.evaluate.results import Verdict
 from tasks.foundation.files import write_text
 from tasks.foundation.settings import Settings
-from tasks.gateway.training import training_seconds
+from tasks.ledger.training import training_seconds
 from tasks.release.results import Release
 from tasks.replay.results import Challenge
 from tasks.train.results import Candidate

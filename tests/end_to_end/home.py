@@ -16,8 +16,8 @@ import httpx
 import psutil
 
 from tasks.foundation.settings import Settings
-from tasks.gateway.approvals import Approval, listed
-from tasks.gateway.store import Store
+from tasks.ledger.approvals import Approval, listed
+from tasks.ledger.store import Store
 from tasks.serve.supervision import Supervisor
 from tests.end_to_end.terminal import World
 from tests.waiting import wait_for

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tasks.gateway.approvals import decide
+from tasks.ledger.approvals import decide
 from tasks.release.process import free_port
 from tasks.serve.supervision import Supervisor
 from tests.end_to_end.home import ENDED, Home, Told, listening

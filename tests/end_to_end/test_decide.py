@@ -130,8 +130,8 @@ def attempts(world: World) -> list[dict]:
 
 def champion_at_gateway(world: World) -> str:
     from tasks.foundation.settings import settings
-    from tasks.gateway.rollout import champion_of
-    from tasks.gateway.store import Store
+    from tasks.ledger.store import Store
+    from tasks.rollout.shares import champion_of
 
     here = settings().model_copy(update={"state": world.state})
     with closing(Store(here)) as store, store.reading() as of:

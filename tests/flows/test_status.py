@@ -17,10 +17,10 @@ from sqlalchemy import insert
 
 from flows.commands import status
 from tasks.foundation.settings import ROOT, Settings
-from tasks.gateway.rollout import give_share, know, promote
-from tasks.gateway.store import Store, ledger, now
+from tasks.ledger.store import Store, ledger, now
 from tasks.release.config import NANO
 from tasks.release.process import free_port
+from tasks.rollout.shares import give_share, know, promote
 
 pytestmark = pytest.mark.xdist_group("end_to_end")  # beside whoever has the Prefect server already
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tasks.foundation.settings import Settings
-from tasks.gateway.store import Store
+from tasks.ledger.store import Store
 from tasks.release.results import Release
 from tasks.serve import stack
 from tests.gateway.small import serve, small_settings, talking_release

@@ -20,13 +20,13 @@ from tasks.data.embedder import find_embedder
 from tasks.foundation.config import digest_of
 from tasks.foundation.files import file_digest, write_text
 from tasks.foundation.settings import ROOT, Settings
-from tasks.gateway.rollout import follow_stack, know, promote
-from tasks.gateway.store import Store, endpoints, releases, shares
+from tasks.ledger.store import Store, endpoints, releases, shares
 from tasks.release.package import package
 from tasks.release.process import ending_with_starter, free_port
 from tasks.release.registry import release_in
 from tasks.release.results import Release
 from tasks.release.seal import read_manifest, release_folder
+from tasks.rollout.shares import follow_stack, know, promote
 from tasks.serve import stack
 from tests.language import EMBEDDER
 from tests.waiting import wait_for

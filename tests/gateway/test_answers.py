@@ -12,7 +12,7 @@ import pytest
 from flows.commands import chat
 from tasks.foundation.errors import Unavailable
 from tasks.foundation.settings import Settings
-from tasks.gateway.store import Store, ledger
+from tasks.ledger.store import Store, ledger
 from tasks.release.results import Release
 from tests.gateway.small import asking
 from tests.waiting import wait_for

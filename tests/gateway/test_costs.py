@@ -10,15 +10,15 @@ import pytest
 
 from tasks.foundation.settings import Settings
 from tasks.foundation.tracking import Tracking, client_of
-from tasks.gateway.call import DONE, Call
-from tasks.gateway.costs import costs
-from tasks.gateway.feedback import Feedback, give
-from tasks.gateway.keys import LOCAL
-from tasks.gateway.ledger import Ledger
-from tasks.gateway.routing import Route, Share
-from tasks.gateway.store import Store
-from tasks.gateway.training import enter_training
+from tasks.gateway.call import Call
+from tasks.gateway.entries import Ledger
+from tasks.ledger.costs import costs
+from tasks.ledger.feedback import Feedback, give
+from tasks.ledger.keys import LOCAL
+from tasks.ledger.store import DONE, Store
+from tasks.ledger.training import enter_training
 from tasks.release.config import Price
+from tasks.rollout.routing import Route, Share
 from tasks.train.results import Candidate
 
 pytestmark = pytest.mark.xdist_group("gateway")  # where the candidate is trained already

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from tasks.data.embedder import find_embedder
 from tasks.foundation.embedder import Embedder
-from tasks.gateway.store import ledger
+from tasks.ledger.store import ledger
 from tests.gateway.small import asking
 from tests.language import EMBEDDER
 

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import select
 
 from tasks.gateway.log import take_up
-from tasks.gateway.store import ledger
+from tasks.ledger.store import ledger
 from tasks.release.process import free_port
 from tasks.serve.programs import program_name
 from tasks.serve.supervision import Supervisor

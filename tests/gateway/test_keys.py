@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import select
 
 from tasks.foundation.settings import Settings
-from tasks.gateway.keys import create, limit_team, read_keyring, revoke
-from tasks.gateway.store import Store, ledger, purses
+from tasks.ledger.keys import create, limit_team, read_keyring, revoke
+from tasks.ledger.store import Store, ledger, purses
 from tasks.release.config import NANO
 from tasks.release.process import free_port
 from tasks.release.results import Release

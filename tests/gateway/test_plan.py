@@ -11,14 +11,14 @@ from functools import cache
 import pytest
 
 from tasks.foundation.settings import Settings
-from tasks.gateway import history, rollout
-from tasks.gateway.config import Plan
-from tasks.gateway.plan import begin, judge
-from tasks.gateway.sequential import Count
-from tasks.gateway.store import Store
+from tasks.ledger.store import Store
 from tasks.release.package import bento_folder
 from tasks.release.results import Release
 from tasks.release.seal import read_manifest
+from tasks.rollout import history, shares
+from tasks.rollout.config import Plan
+from tasks.rollout.plan import begin, judge
+from tasks.rollout.sequential import Count
 from tasks.serve import stack
 from tests.gateway.small import asking
 from tests.waiting import wait_for
@@ -74,8 +74,8 @@ def broken(settings: Settings, store: Store, other: Release) -> Iterator[Release
     )
     made = other.model_copy(update={"digest": "b" * 64, "bento": "small:broken"})
     stack.serve_release(settings, made)
-    rollout.know(store, read_manifest(other.folder) | {"digest": made.digest})
-    rollout.follow_stack(store, settings)
+    shares.know(store, read_manifest(other.folder) | {"digest": made.digest})
+    shares.follow_stack(store, settings)
     yield made
     stack.stop_release(settings, made)
 
@@ -106,7 +106,7 @@ def test_a_good_release_takes_over_by_plan(settings, store, table, other, body):
     assert set(statuses) == {200}
     newest = [move["what"] for move in history.told(store, "small")[1][:3]]
     assert newest == ["promote", "canary", "shadow"]
-    rollout.promote(store, "small", table.digest, "the test is over")
+    shares.promote(store, "small", table.digest, "the test is over")
 
 
 def test_a_bad_release_is_rolled_back_by_itself(settings, store, table, broken, body):

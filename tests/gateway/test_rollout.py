@@ -13,10 +13,10 @@ import pytest
 from sqlalchemy import select
 
 from tasks.foundation.errors import InputError
-from tasks.gateway import history, rollout
-from tasks.gateway.store import Store, ledger, now
+from tasks.ledger.store import Store, ledger, now
 from tasks.release.process import free_port
 from tasks.release.results import Release
+from tasks.rollout import history, shares
 from tests.gateway.small import asking, gateway, kill_all
 from tests.waiting import wait_for
 
@@ -33,8 +33,8 @@ def as_it_was(store: Store, table: Release, other: Release) -> Iterator[None]:
     yield
     for share in history.told(store, "small")[0]:
         if share["role"] != "champion":
-            rollout.take_share(store, "small", share["digest"], "the test is over")
-    rollout.promote(store, "small", table.digest, "the test is over")
+            shares.take_share(store, "small", share["digest"], "the test is over")
+    shares.promote(store, "small", table.digest, "the test is over")
 
 
 def answered_by(http: httpx.Client, body: dict, entity: str = "") -> str:
@@ -45,7 +45,7 @@ def answered_by(http: httpx.Client, body: dict, entity: str = "") -> str:
 
 
 def test_a_canary_answers_its_share_and_the_same_people(settings, store, table, other, body):
-    rollout.give_share(store, "small", other.digest, "canary", 30, "", "a test")
+    shares.give_share(store, "small", other.digest, "canary", 30, "", "a test")
     with asking(settings) as http:
         both = {table.digest, other.digest}  # else the gateway may not have read yet that an earlier test is over
         assert wait_for(lambda: {answered_by(http, body, f"p{i}") for i in range(20)} == both)
@@ -57,7 +57,7 @@ def test_a_canary_answers_its_share_and_the_same_people(settings, store, table, 
 
 def test_the_rows_own_key_keeps_a_person_at_a_release(settings, store, table, other, body):
     """Without a header the join keys of the row say whom it is about."""
-    rollout.give_share(store, "small", other.digest, "arm", 50, "blue", "a test")
+    shares.give_share(store, "small", other.digest, "arm", 50, "blue", "a test")
     with asking(settings) as http:
 
         def arms() -> list[str]:
@@ -72,7 +72,7 @@ def test_the_rows_own_key_keeps_a_person_at_a_release(settings, store, table, ot
 
 def test_a_shadow_gets_copies_and_answers_nobody(settings, store, table, other, body):
     """Its calls are in the ledger as a shadow's; every client is answered by the champion."""
-    rollout.give_share(store, "small", other.digest, "shadow", 100, "", "a test")
+    shares.give_share(store, "small", other.digest, "shadow", 100, "", "a test")
     began = now()
 
     def shadowed() -> int:
@@ -91,7 +91,7 @@ def test_a_shadow_gets_copies_and_answers_nobody(settings, store, table, other, 
 
 def test_rolling_back_under_load_fails_no_request(settings, store, table, other, body):
     """5,000 requests over 16 connections while the champion changes back and forth; each change holds within 2 s."""
-    rollout.promote(store, "small", other.digest, "a test")
+    shares.promote(store, "small", other.digest, "a test")
     failures: list[str] = []
     answers: list[tuple[float, str]] = []
     over = threading.Event()
@@ -112,7 +112,7 @@ def test_rolling_back_under_load_fails_no_request(settings, store, table, other,
     try:
         while len(answers) < 5000 and not failures:
             time.sleep(3)
-            back = rollout.rollback(store, "small", None, "a test")
+            back = shares.rollback(store, "small", None, "a test")
             changed.append((time.monotonic(), back))
         time.sleep(2.5)
     finally:
@@ -132,11 +132,11 @@ def test_two_gateways_agree_and_a_killed_one_comes_back_with_the_same_routes(
     port = free_port()
     second = settings.model_copy(update={"gateway_port": port})
     with gateway(settings, port, tmp_path / "log") as process, asking(settings) as a, asking(second) as b:
-        rollout.promote(store, "small", other.digest, "a test")
+        shares.promote(store, "small", other.digest, "a test")
         assert wait_for(lambda: answered_by(a, body) == answered_by(b, body) == other.digest, 2)
-        rollout.rollback(store, "small", table.digest, "a test")
+        shares.rollback(store, "small", table.digest, "a test")
         assert wait_for(lambda: answered_by(a, body) == answered_by(b, body) == table.digest, 2)
-        rollout.give_share(store, "small", other.digest, "canary", 50, "", "a test")
+        shares.give_share(store, "small", other.digest, "canary", 50, "", "a test")
         time.sleep(1.5)
         people = [f"person {i}" for i in range(40)]
         assert [answered_by(a, body, p) for p in people] == [answered_by(b, body, p) for p in people]
@@ -148,10 +148,10 @@ def test_two_gateways_agree_and_a_killed_one_comes_back_with_the_same_routes(
 
 def test_what_can_not_be_rolled_out_is_said(store, table, other):
     with pytest.raises(InputError, match="come to more than all"):
-        rollout.give_share(store, "small", other.digest, "canary", 101, "", "a test")
+        shares.give_share(store, "small", other.digest, "canary", 101, "", "a test")
     with pytest.raises(InputError, match="champion already"):
-        rollout.give_share(store, "small", table.digest, "canary", 5, "", "a test")
+        shares.give_share(store, "small", table.digest, "canary", 5, "", "a test")
     with pytest.raises(InputError, match="No process answers"):
-        rollout.rollback(store, "small", "f" * 64, "a test")
+        shares.rollback(store, "small", "f" * 64, "a test")
     with pytest.raises(InputError, match="nothing to roll nowhere back to"):
-        rollout.rollback(store, "nowhere", None, "a test")
+        shares.rollback(store, "nowhere", None, "a test")

@@ -18,18 +18,18 @@ import pytest
 from sqlalchemy import select
 
 from tasks.foundation.settings import Settings
-from tasks.gateway import history, rollout
-from tasks.gateway.config import Plan
-from tasks.gateway.costs import costs
-from tasks.gateway.keys import create, limit_team, revoke
-from tasks.gateway.ledger import Ledger
-from tasks.gateway.plan import advance, begin
-from tasks.gateway.store import Store, ledger, purses
+from tasks.gateway.entries import Ledger
+from tasks.ledger.costs import costs
+from tasks.ledger.keys import create, limit_team, revoke
+from tasks.ledger.store import Store, ledger, purses
 from tasks.release.config import NANO
 from tasks.release.process import ending_with_starter, free_port
 from tasks.release.results import Release
+from tasks.rollout import history, shares
+from tasks.rollout.config import Plan
+from tasks.rollout.plan import advance, begin
 from tests.gateway.small import asking, gateway, same_releases
-from tests.gateway.test_ledger import call_of
+from tests.gateway.test_entries import call_of
 from tests.postgres import Postgres, running_postgres
 from tests.waiting import wait_for
 
@@ -106,9 +106,9 @@ def test_routes_keys_and_ledger_are_one(two, own, table, other, body):
         def answering() -> set[str]:
             return {http.post("/v1/predict/small", json=body).json()["release"] for http in clients}
 
-        rollout.promote(own, "small", other.digest, "a test")
+        shares.promote(own, "small", other.digest, "a test")
         assert wait_for(lambda: answering() == {other.digest}, 2)
-        assert rollout.rollback(own, "small", table.digest, "a test") == table.digest
+        assert shares.rollback(own, "small", table.digest, "a test") == table.digest
         assert wait_for(lambda: answering() == {table.digest}, 2)
         asked = clients[0].post("/v1/predict/small", json=body).json()["request_id"]
         assert clients[1].post(f"/v1/feedback/{asked}", json={"label": 1}).status_code == 201
@@ -201,7 +201,7 @@ def test_a_plan_is_decided_once(two, own, table, other, body):
     assert share["digest"] == other.digest
     assert [move["what"] for move in moved][:2] == ["promote", "canary"]
     assert [move["what"] for move in moved if "calls:" in move["why"]] == ["promote"]
-    rollout.promote(own, "small", table.digest, "the test is over")
+    shares.promote(own, "small", table.digest, "the test is over")
 
 
 def test_nothing_is_answered_that_can_not_be_entered(two, own, postgres, body):

@@ -10,7 +10,7 @@ import pytest
 from tasks.evaluate.results import Criterion, Verdict
 from tasks.foundation.settings import Settings
 from tasks.foundation.tracking import client_of, experiment, run
-from tasks.gateway.training import training_seconds
+from tasks.ledger.training import training_seconds
 from tasks.replay.world import challenge_of, world_of
 from tasks.train.results import Candidate
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, RowMapping, func, select
 
-from tasks.gateway.store import Store, endpoints, moves, releases, shares
+from tasks.ledger.store import Store, endpoints, moves, releases, shares
 
 
 def champions(to: Connection, case: str) -> list[str]:

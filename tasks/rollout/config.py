@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from pydantic import Field
 
-from tasks.foundation.config import Section, Span
-
-
-class Approval(Section):
-    """A person's word before a release that has passed its gates takes over."""
-
-    within: Span = Field(timedelta(days=3), description="Nobody answering for so long is a no.")
+from tasks.foundation.config import Section
 
 
 class Step(Section):

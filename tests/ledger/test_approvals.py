@@ -11,9 +11,9 @@ from sqlalchemy import update
 
 from tasks.foundation.errors import InputError
 from tasks.foundation.settings import Settings
-from tasks.gateway.approvals import Approval, ask, decide, listed
-from tasks.gateway.keys import create
-from tasks.gateway.store import Store, approvals, now
+from tasks.ledger.approvals import Approval, ask, decide, listed
+from tasks.ledger.keys import create
+from tasks.ledger.store import Store, approvals, now
 from tasks.release.process import free_port
 from tests.gateway.small import asking, gateway
 

@@ -9,12 +9,14 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from tasks.foundation.errors import InputError
 from tasks.foundation.settings import Settings
-from tasks.gateway.history import champions
-from tasks.gateway.routing import ARM, CANARY, CHAMPION, SHADOW
-from tasks.gateway.store import Store, endpoints, moves, now, plans, releases, shares
+from tasks.ledger.store import Store, endpoints, moves, now, plans, releases, shares
 from tasks.release.config import Price
+from tasks.rollout.history import champions
+from tasks.rollout.routing import ARM, CANARY, CHAMPION, SHADOW
 from tasks.serve.programs import program_name
 from tasks.serve.supervision import Supervisor
+
+SEEN = 1.0  # seconds after which every gateway goes by a change
 
 
 def know(store: Store, manifest: Mapping[str, Any]) -> None:

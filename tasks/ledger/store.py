@@ -1,4 +1,4 @@
-"""The gateway's tables, in SQLite or any database by URL: who may ask, who answers, what was asked and what it cost."""
+"""The tables, in SQLite or any database by URL: who may ask, who answers, what was asked and what it cost."""
 
 from __future__ import annotations
 
@@ -35,6 +35,11 @@ from sqlalchemy.schema import CreateColumn
 from tasks.foundation.errors import Unavailable
 from tasks.foundation.files import lock
 from tasks.foundation.settings import Settings
+
+# how a call can end; lost: its gateway was killed
+OPEN, DONE, CACHED, REFUSED, FAILED, ABORTED, LOST = "open", "done", "cached", "refused", "failed", "aborted", "lost"
+USED = ("tokens_in", "tokens_cached", "tokens_out", "engine_seconds", "seconds", "price", "saved")
+DAY = 86_400  # seconds
 
 tables = MetaData()
 

@@ -10,9 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from tasks.foundation.settings import Settings
 from tasks.foundation.tracking import answering, client_of
-from tasks.gateway.call import DONE
-from tasks.gateway.ledger import DAY, USED
-from tasks.gateway.store import Store, ledger
+from tasks.ledger.store import DAY, DONE, USED, Store, ledger
 from tasks.release.config import NANO
 from tasks.train.candidates import DEVICE
 from tasks.train.results import Candidate

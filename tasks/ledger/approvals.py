@@ -10,7 +10,7 @@ from sqlalchemy import insert, select, update
 
 from tasks.foundation.config import Result, Section
 from tasks.foundation.errors import InputError
-from tasks.gateway.store import Store, approvals, now
+from tasks.ledger.store import Store, approvals, now
 
 State = Literal["waiting", "approved", "rejected", "expired", "lapsed"]
 

@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import insert, select, update
 
 from tasks.foundation.errors import InputError
-from tasks.gateway.refusal import Refusal
-from tasks.gateway.store import Store, keys, now, purses, teams
+from tasks.ledger.refusal import Refusal
+from tasks.ledger.store import Store, keys, now, purses, teams
 from tasks.release.config import NANO
 
 ROLES = ("predict", "feedback", "operate", "approve", "admin")

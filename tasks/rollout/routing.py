@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import RowMapping
 
-from tasks.gateway.refusal import Refusal
+from tasks.ledger.refusal import Refusal
 from tasks.release.config import Price
 
 CHAMPION, CANARY, ARM, SHADOW = "champion", "canary", "arm", "shadow"

@@ -12,14 +12,12 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from tasks.gateway.call import LOST, OPEN, Call
-from tasks.gateway.refusal import Refusal
-from tasks.gateway.store import Store, ledger, now, predictions, purses, workers
+from tasks.gateway.call import Call
+from tasks.ledger.refusal import Refusal
+from tasks.ledger.store import DAY, LOST, OPEN, USED, Store, ledger, now, predictions, purses, workers
 
 MOST_AT_ONCE = 500  # entries of one transaction
-DAY = 86_400
 LIVES = 60.0  # seconds after which a worker that says nothing is taken for dead
-USED = ("tokens_in", "tokens_cached", "tokens_out", "engine_seconds", "seconds", "price", "saved")
 SETTLED = ("state", "status", "retries", *USED)
 
 

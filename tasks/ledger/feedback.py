@@ -8,9 +8,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import ColumnElement, Connection, insert, select
 
-from tasks.gateway.keys import LOCAL, Key
-from tasks.gateway.refusal import Refusal
-from tasks.gateway.store import Store, feedback, ledger, now, predictions
+from tasks.ledger.keys import LOCAL, Key
+from tasks.ledger.refusal import Refusal
+from tasks.ledger.store import Store, feedback, ledger, now, predictions
 
 LIKED = 0.5  # the score from which on an answer is accepted
 

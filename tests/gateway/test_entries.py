@@ -16,14 +16,14 @@ import pytest
 from sqlalchemy import func, insert, select, update
 
 from tasks.foundation.settings import ROOT, Settings
-from tasks.gateway.call import ABORTED, DONE, LOST, Call
-from tasks.gateway.costs import costs
-from tasks.gateway.keys import create, read_keyring
-from tasks.gateway.ledger import Ledger, close_lost
-from tasks.gateway.refusal import Refusal
-from tasks.gateway.routing import Route, Share
-from tasks.gateway.store import Store, feedback, keys, ledger, now, purses, workers
+from tasks.gateway.call import Call
+from tasks.gateway.entries import Ledger, close_lost
+from tasks.ledger.costs import costs
+from tasks.ledger.keys import create, read_keyring
+from tasks.ledger.refusal import Refusal
+from tasks.ledger.store import ABORTED, DONE, LOST, Store, feedback, keys, ledger, now, purses, workers
 from tasks.release.config import NANO, Price
+from tasks.rollout.routing import Route, Share
 
 ROUTE = Route("d" * 64, "talker", "llm", (), Price(tokens_in=1, tokens_cached=0.5, tokens_out=4, machine_hour=0))
 
@@ -80,9 +80,9 @@ def test_a_killed_gateways_calls_are_in_the_ledger(store: Store, tmp_path: Path)
     code = """
 import asyncio, os, sys
 from tasks.foundation.settings import settings
-from tasks.gateway.ledger import Ledger
-from tasks.gateway.store import Store
-from tests.gateway.test_ledger import call_of
+from tasks.gateway.entries import Ledger
+from tasks.ledger.store import Store
+from tests.gateway.test_entries import call_of
 async def main():
     store = Store(settings())
     call = call_of(store)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import closing
 
 from tasks.foundation.settings import Settings
-from tasks.gateway.config import Plan
-from tasks.gateway.history import is_running, named
-from tasks.gateway.plan import begin
-from tasks.gateway.rollout import champion_of, follow_stack, know, promote, rollback
-from tasks.gateway.store import Store
+from tasks.ledger.store import Store
 from tasks.release.results import Release
 from tasks.release.seal import read_manifest
+from tasks.rollout.config import Plan
+from tasks.rollout.history import is_running, named
+from tasks.rollout.plan import begin
+from tasks.rollout.shares import champion_of, follow_stack, know, promote, rollback
 from tasks.serve import stack
 
 

@@ -8,13 +8,12 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, case, func, insert, select, update
 
-from tasks.gateway.call import DONE, FAILED, LOST
-from tasks.gateway.config import Plan
-from tasks.gateway.feedback import acceptance
-from tasks.gateway.rollout import champion_of, drop_share, make_champion, put_share
-from tasks.gateway.routing import CANARY, SHADOW
-from tasks.gateway.sequential import Count
-from tasks.gateway.store import Store, ledger, now, plans
+from tasks.ledger.feedback import acceptance
+from tasks.ledger.store import DONE, FAILED, LOST, Store, ledger, now, plans
+from tasks.rollout.config import Plan
+from tasks.rollout.routing import CANARY, SHADOW
+from tasks.rollout.sequential import Count
+from tasks.rollout.shares import champion_of, drop_share, make_champion, put_share
 
 MEASURES = ("failed", "slow", "disliked")
 

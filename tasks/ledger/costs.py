@@ -8,10 +8,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Label, case, func, select
 
-from tasks.gateway.call import ABORTED, CACHED, FAILED, LOST
-from tasks.gateway.feedback import acceptance
-from tasks.gateway.store import Store, feedback, ledger, now
-from tasks.gateway.training import TRAINING
+from tasks.ledger.feedback import acceptance
+from tasks.ledger.store import ABORTED, CACHED, FAILED, LOST, Store, feedback, ledger, now
+from tasks.ledger.training import TRAINING
 from tasks.release.config import NANO
 
 SUMS = ("tokens_in", "tokens_out", "engine_seconds", "price", "saved")
