@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 NAME = "driftline: "
-BEAT = timedelta(seconds=90)  # three of the heartbeats that flows send
 OURS = {"prefect.resource.id": "prefect.tag.driftline", "prefect.resource.role": "tag"}
 TOLD = "{{ event.payload.body }}"
 RUN = "{{ flow_run|ui_url }}"
@@ -74,6 +73,7 @@ def channel(url: str) -> NotificationBlock:
 def _automations(channels: list[Any], every: timedelta) -> list[AutomationCore]:
     from prefect.events.actions import ChangeFlowRunState, SendNotification
     from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture, ResourceSpecification
+    from prefect.settings import get_current_settings
     from prefect.states import StateType
 
     runs = ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"})
@@ -85,14 +85,16 @@ def _automations(channels: list[Any], every: timedelta) -> list[AutomationCore]:
         send = [SendNotification(block_document_id=each, subject=subject, body=body) for each in channels]
         return AutomationCore(name=NAME + name, trigger=trigger, actions=send)
 
-    ends = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed", "Paused")}
+    names = ("Completed", "Failed", "TimedOut", "Cancelled", "Crashed", "Paused", "Suspended")
+    ends = {f"prefect.flow-run.{name}" for name in names}
+    beat = get_current_settings().flows.heartbeat_frequency or 30
     beats = EventTrigger(  # of runs from a terminal, too
         match=runs,
         after={"prefect.flow-run.heartbeat"},
         expect={"prefect.flow-run.heartbeat", *ends},
         for_each={"prefect.resource.id"},
         posture=Posture.Proactive,
-        within=BEAT,
+        within=timedelta(seconds=3 * beat),
         threshold=1,
     )
     crash = ChangeFlowRunState(state=StateType.CRASHED, message="Its heart has stopped: its process is gone.")

@@ -35,6 +35,7 @@ from tasks.gateway.rates import Rates
 from tasks.gateway.refusal import Refusal
 from tasks.gateway.routing import LANGUAGE, TABLE
 from tasks.gateway.store import Store
+from tasks.gateway.telling import Telling
 
 MOST_BYTES = 16 * 1024 * 1024  # of a request
 BODY_SECONDS = 20.0  # that a client may take to send it
@@ -59,8 +60,9 @@ class Gateway:
         forward = Forward(lambda: self.memory.routes, figures)
         accounts = Accounts(Rates(settings.gateway_limits), ledger, figures, log)
         self.answering = Answering(accounts, forward, policy, figures)
-        self.hooks = Hooks(self.store, settings)
-        background = [asyncio.create_task(work) for work in (self.memory.watch(), self.hooks.deliver())]
+        telling = Telling(self.store, settings)
+        self.hooks = Hooks(self.store, settings, telling)
+        background = [asyncio.create_task(work) for work in (self.memory.watch(), telling.tell())]
         try:
             yield
         finally:
