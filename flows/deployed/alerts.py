@@ -1,4 +1,4 @@
-"""What reaches people: Prefect's automations send what flows and the server tell of, once for a cause in its time.
+"""What reaches people: Prefect's automations send what flows, gateway and server tell, once for a cause in its time.
 
 An automation fires for the first event of a cause and not again within DRIFTLINE_ALERTS_EVERY: Prefect's own counting.
 """
@@ -114,7 +114,7 @@ def _automations(channels: list[Any], every: timedelta) -> list[AutomationCore]:
     why = "{{ flow_run.state.message or '' }}"
     return [
         *found,
-        telling("what flows tell", said, "{{ event.payload.subject }}", TOLD),
+        telling("what flows and the gateway tell", said, "{{ event.payload.subject }}", TOLD),
         telling("runs that failed", failed, ended, f"{why}\n{RUN}"),
         telling("runs that are late", late, "Runs are late: {{ flow_run.name }}, perhaps others", RUN),
     ]

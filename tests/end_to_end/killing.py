@@ -21,8 +21,8 @@ from tests.waiting import wait_for
 
 STAGES = {  # of a deployed retrain, in their order: the step of each that takes longest
     "prepare": "validate",
+    "features": "build features",
     "monitor": "measure",
-    "features": "build training features",
     "train": "train a candidate",
     "evaluate": "judge",
     "package": "package",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -117,6 +118,7 @@ def test_a_run_whose_heart_has_stopped_has_crashed(home, terminal):
         return {run["name"]: run["state_name"] for run in found if run["deployment_id"] is None}
 
     def crashed() -> bool:
+        time.sleep(1)
         beat(living)
         return "Crashed" in states().values()
 

@@ -22,7 +22,7 @@ from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("kills")]
 
-HALVES = tuple(STAGES)[::2], tuple(STAGES)[1::2]  # of the stages: in between, a run has time to start again
+HALVES = tuple(STAGES)[::2], tuple(STAGES)[1::2]  # of the stages, such that those of a row lie apart
 
 
 def square() -> Iterator[tuple[Kill, ...]]:
