@@ -1,6 +1,6 @@
 # The two commands: `make demo` and `make test`. Both set up what they need; the second time nothing is set up.
 .DEFAULT_GOAL := help
-.PHONY: help setup upgrade demo demo-llm test check lint types format lock clean
+.PHONY: help setup upgrade demo demo-llm test test-all check lint types format lock clean
 BIN := .venv/bin
 PYTHON ?= python3
 export OMP_NUM_THREADS ?= 2
@@ -24,8 +24,11 @@ demo: setup  ## The whole chain on real flights: data to monitored, retrained re
 demo-llm: setup  ## The same for a language model: pairs, LoRA, gates, a release that chats
 	@$(BIN)/driftline demo assistant
 
-test: setup  ## All tests, offline
+test: setup  ## All tests but the long ones, offline
 	@$(BIN)/pytest -n 3 --dist loadgroup --durations=15
+
+test-all: setup  ## The long ones, too: kill -9 of everything in every stage
+	@$(BIN)/pytest -n 3 --dist loadgroup --durations=15 -m ""
 
 check: lint types  ## Lint and types
 

@@ -1,4 +1,4 @@
-"""What reaches people: Prefect's automations send what flows and the server tell of, once for a cause in its time.
+"""What reaches people: Prefect's automations send what flows, gateway and server tell, once for a cause in its time.
 
 An automation fires for the first event of a cause and not again within DRIFTLINE_ALERTS_EVERY: Prefect's own counting.
 """
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 NAME = "driftline: "
-BEAT = timedelta(seconds=90)  # three of the heartbeats that flows send
 OURS = {"prefect.resource.id": "prefect.tag.driftline", "prefect.resource.role": "tag"}
 TOLD = "{{ event.payload.body }}"
 RUN = "{{ flow_run|ui_url }}"
@@ -74,6 +73,7 @@ def channel(url: str) -> NotificationBlock:
 def _automations(channels: list[Any], every: timedelta) -> list[AutomationCore]:
     from prefect.events.actions import ChangeFlowRunState, SendNotification
     from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture, ResourceSpecification
+    from prefect.settings import get_current_settings
     from prefect.states import StateType
 
     runs = ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"})
@@ -85,14 +85,16 @@ def _automations(channels: list[Any], every: timedelta) -> list[AutomationCore]:
         send = [SendNotification(block_document_id=each, subject=subject, body=body) for each in channels]
         return AutomationCore(name=NAME + name, trigger=trigger, actions=send)
 
-    ends = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed", "Paused")}
+    names = ("Completed", "Failed", "TimedOut", "Cancelled", "Crashed", "Paused", "Suspended")
+    ends = {f"prefect.flow-run.{name}" for name in names}
+    beat = get_current_settings().flows.heartbeat_frequency or 30
     beats = EventTrigger(  # of runs from a terminal, too
         match=runs,
         after={"prefect.flow-run.heartbeat"},
         expect={"prefect.flow-run.heartbeat", *ends},
         for_each={"prefect.resource.id"},
         posture=Posture.Proactive,
-        within=BEAT,
+        within=timedelta(seconds=3 * beat),
         threshold=1,
     )
     crash = ChangeFlowRunState(state=StateType.CRASHED, message="Its heart has stopped: its process is gone.")
@@ -112,7 +114,7 @@ def _automations(channels: list[Any], every: timedelta) -> list[AutomationCore]:
     why = "{{ flow_run.state.message or '' }}"
     return [
         *found,
-        telling("what flows tell", said, "{{ event.payload.subject }}", TOLD),
+        telling("what flows and the gateway tell", said, "{{ event.payload.subject }}", TOLD),
         telling("runs that failed", failed, ended, f"{why}\n{RUN}"),
         telling("runs that are late", late, "Runs are late: {{ flow_run.name }}, perhaps others", RUN),
     ]

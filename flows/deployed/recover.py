@@ -42,11 +42,11 @@ def recover(first: bool) -> list[str]:
     `first`: this worker has only just started, so that no run can be on its way to a process.
     """
     with get_client(sync_client=True) as client:
-        if _others(client):
-            return []  # runs may have their processes on other machines; missing heartbeats tell of theirs
-        alive = _alive()
+        alive, others = _alive(), _others(client)
         lines = []
         for run in _runs(client, StateType.RUNNING, StateType.PENDING, StateType.CANCELLING):
+            if run.labels.get("prefect.worker.name") in others:
+                continue  # its process can't be seen from here; missing heartbeats tell of it
             if str(run.id) in alive or (run.state_type == StateType.PENDING and not first and _is_starting(run)):
                 continue
             cancelled = run.state_type == StateType.CANCELLING
@@ -122,8 +122,8 @@ def _alive() -> set[str]:
     return found
 
 
-def _others(client: SyncPrefectClient) -> bool:
-    """Are there workers of this pool on other machines?"""
+def _others(client: SyncPrefectClient) -> set[str]:
+    """The workers of this pool that live on other machines; what one had that is gone for good is anybody's."""
     online = WorkerFilter(status=WorkerFilterStatus(any_=["ONLINE"]))
     workers = client.read_workers_for_work_pool(POOL, worker_filter=online)
-    return any(worker.name != socket.gethostname() for worker in workers)
+    return {worker.name for worker in workers} - {socket.gethostname()}

@@ -15,6 +15,7 @@ from prefect.events import emit_event
 from pydantic_core import to_jsonable_python
 
 from tasks.foundation.config import digest_of
+from tasks.foundation.events import alert_of, event_of
 from tasks.foundation.progress import step
 from tasks.foundation.settings import ROOT
 
@@ -80,15 +81,17 @@ def show_link(key: str, path: Path, description: str) -> None:
 
 def announce(event: str, case: str, payload: dict[str, Any], **labels: str) -> None:
     """Tell Prefect's server of an event of a case, for the automations that wait for it."""
-    if FlowRunContext.get():
-        resource = {"prefect.resource.id": f"driftline.case.{case}", "prefect.resource.name": case}
-        resource |= {f"driftline.{name}": value for name, value in labels.items()}
-        emit_event(f"driftline.{event}", resource, payload=payload)
+    _emit(event_of(event, case, payload, **labels))
 
 
 def alert(case: str, cause: str, subject: str, body: str) -> None:
     """Tell people, at most once in a while for the same cause."""
-    announce("alert", case, {"subject": subject, "body": body}, cause=f"{case} {cause}")
+    _emit(alert_of(case, cause, subject, body))
+
+
+def _emit(event: dict[str, Any]) -> None:
+    if FlowRunContext.get():
+        emit_event(**event)
 
 
 def _key(text: str) -> str:

@@ -29,6 +29,7 @@ from tasks.gateway.memory import Memory
 from tasks.gateway.openapi import document
 from tasks.gateway.policy import Policy
 from tasks.gateway.rates import Rates
+from tasks.gateway.telling import Telling
 from tasks.ledger.approvals import Word, decide, listed
 from tasks.ledger.feedback import Feedback, give
 from tasks.ledger.keys import LOCAL, Key
@@ -59,8 +60,9 @@ class Gateway:
         forward = Forward(lambda: self.memory.routes, figures)
         accounts = Accounts(Rates(settings.gateway_limits), ledger, figures, log)
         self.answering = Answering(accounts, forward, policy, figures)
-        self.hooks = Hooks(self.store, settings)
-        background = [asyncio.create_task(work) for work in (self.memory.watch(), self.hooks.deliver())]
+        telling = Telling(self.store, settings)
+        self.hooks = Hooks(self.store, settings, telling)
+        background = [asyncio.create_task(work) for work in (self.memory.watch(), telling.tell())]
         try:
             yield
         finally:

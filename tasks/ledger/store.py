@@ -164,6 +164,13 @@ pushes = Table(  # git pushes that a webhook told of; for ever, so that none com
     Column("push", JSON, nullable=False),
     Column("delivered_at", Double, index=True),  # when Prefect was told; empty: not yet
 )
+alerts = Table(  # events that Prefect's server has yet to hear of
+    "alerts",
+    tables,
+    Column("id", String(36), primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("event", JSON, nullable=False),
+)
 approvals = Table(  # what a person was asked before a release, and what they said
     "approvals",
     tables,

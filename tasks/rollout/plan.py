@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, case, func, insert, select, update
 
+from tasks.foundation.events import alert_of
 from tasks.ledger.feedback import acceptance
-from tasks.ledger.store import DONE, FAILED, LOST, Store, ledger, now, plans
+from tasks.ledger.store import DONE, FAILED, LOST, Store, alerts, ledger, now, plans
 from tasks.rollout.config import Plan
 from tasks.rollout.routing import CANARY, SHADOW
 from tasks.rollout.sequential import Count
@@ -108,10 +110,18 @@ def _decide(to: Connection, row: RowMapping, judged: Judged) -> None:
         return  # another gateway was first
     if judged.what == "back":
         drop_share(to, name, digest, judged.why, "rolled back")
+        _alert(to, name, digest, judged.why)
     elif step + 1 == len(plan.steps):
         make_champion(to, name, digest, judged.why, "promote")
     else:
         _give(to, name, digest, plan, step + 1, judged.why)
+
+
+def _alert(to: Connection, name: str, digest: str, why: str) -> None:
+    subject = f"{name}: release {digest:.12} was rolled back"
+    body = f"{why}. The champion answers everybody again.\nWhat happened: driftline rollout {name}"
+    event = alert_of(name, f"rollback {digest:.12}", subject, body)
+    to.execute(insert(alerts).values(id=str(uuid.uuid4()), at=now(), event=event))
 
 
 def _give(to: Connection, name: str, digest: str, plan: Plan, step: int, why: str) -> None:

@@ -1,15 +1,14 @@
-"""A whole stack of a test's own, looked at through Prefect's API; and somebody who is told of alerts."""
+"""A whole stack of a test's own, looked at through Prefect's API."""
 
 from __future__ import annotations
 
-import json
 import os
-import threading
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socketserver import StreamRequestHandler, ThreadingTCPServer
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,8 +17,10 @@ import psutil
 from tasks.foundation.settings import Settings
 from tasks.ledger.approvals import Approval, listed
 from tasks.ledger.store import Store
+from tasks.release.process import free_port
 from tasks.serve.supervision import Supervisor
-from tests.end_to_end.terminal import World
+from tests.end_to_end.small import make_moving_case
+from tests.end_to_end.terminal import Terminal, World
 from tests.waiting import wait_for
 
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
@@ -32,6 +33,8 @@ class Home:
         self.world = world
         api = f"http://127.0.0.1:{world.variables['DRIFTLINE_PREFECT_PORT']}/api"
         self.http = httpx.Client(base_url=api, timeout=30, trust_env=False)
+        self.gateway = f"http://127.0.0.1:{world.variables['DRIFTLINE_GATEWAY_PORT']}"
+        self.settings = Settings(state=world.state)
 
     def start(self, flow: str, case: str, **request: Any) -> str:
         """Start a deployment as a schedule or a button would; gives the run's id."""
@@ -40,6 +43,12 @@ class Home:
         while (made := self.http.post(url, json=asked)).status_code == 503 and time.monotonic() < deadline:
             time.sleep(0.2)  # its database is busy; Prefect's own clients ask again, too
         return str(made.raise_for_status().json()["id"])
+
+    def make_champions(self, *cases: str) -> None:
+        """Release the cases, all at once."""
+        for run in [self.start("release", case) for case in cases]:
+            assert self.ended(run, 300)["state_type"] == "COMPLETED"
+        assert {self.at_gateway(case) for case in cases} == {self.world.champion(case) for case in cases}
 
     def deployment(self, flow: str, case: str) -> str:
         return str(self.http.get(f"/deployments/name/{flow}/{case}").raise_for_status().json()["id"])
@@ -60,6 +69,11 @@ class Home:
         assert wait_for(lambda: self.run(id_)["state_type"] in ENDED, patience), self.run(id_)["state"]
         return self.run(id_)
 
+    def tell(self, event: dict[str, Any]) -> None:
+        """Tell Prefect's server of an event that happens just now."""
+        now = {"id": str(uuid.uuid4()), "occurred": datetime.now(UTC).isoformat()}
+        self.http.post("/events", json=[{**now, **event}]).raise_for_status()
+
     def reached(self, flow: str, case: str, step: str, patience: float = 120) -> bool:
         """Wait until a run of the deployment is at a step, or was too quick and is over."""
 
@@ -67,11 +81,26 @@ class Home:
             if "COMPLETED" in self.states(flow, case):
                 return True
             live = [run["id"] for run in self.runs(flow, case) if run["state_type"] == "RUNNING"]
-            body = {"flow_runs": {"id": {"any_": live}}, "task_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
-            found = self.http.post("/task_runs/filter", json=body).raise_for_status().json() if live else []
-            return any(run["name"].startswith(step) for run in found)
+            return any(each["state_type"] == "RUNNING" for each in self._steps(live, step))
 
         return wait_for(is_there, patience)
+
+    def was_at(self, flow: str, case: str, step: str, at: datetime) -> bool:
+        """Did a run of the deployment begin the step before that moment, and end it later or never?"""
+
+        def covers(step: dict[str, Any]) -> bool:
+            begun, ended = (each and datetime.fromisoformat(each) for each in (step["start_time"], step["end_time"]))
+            return begun is not None and begun <= at <= (ended or at)
+
+        return any(covers(each) for each in self._steps([run["id"] for run in self.runs(flow, case)], step))
+
+    def _steps(self, runs: Sequence[str], step: str) -> list[dict[str, Any]]:
+        """The task runs of that name, or whose name begins so."""
+        if not runs:
+            return []
+        wanted = {"flow_runs": {"id": {"any_": runs}}, "task_runs": {"name": {"like_": step}}}
+        found = self.http.post("/task_runs/filter", json=wanted).raise_for_status().json()
+        return [each for each in found if each["name"].startswith(step)]
 
     def kill_run(self, flow: str, case: str) -> None:
         """kill -9 of the processes of a deployment's runs."""
@@ -93,7 +122,7 @@ class Home:
 
     @contextmanager
     def store(self) -> Iterator[Store]:
-        with closing(Store(Settings(state=self.world.state))) as store:
+        with closing(Store(self.settings)) as store:
             yield store
 
     def approvals(self, case: str) -> list[Approval]:
@@ -102,8 +131,8 @@ class Home:
 
     def at_gateway(self, case: str) -> str:
         """The digest of the release that answers for a case."""
-        url = f"http://127.0.0.1:{self.world.variables['DRIFTLINE_GATEWAY_PORT']}/readyz"
-        return str(httpx.get(url, trust_env=False, timeout=30).raise_for_status().json()["champions"][case])
+        said = httpx.get(f"{self.gateway}/readyz", trust_env=False, timeout=30)
+        return str(said.raise_for_status().json()["champions"][case])
 
     def processes(self) -> list[psutil.Process]:
         found = []
@@ -116,50 +145,18 @@ class Home:
         return found
 
 
-class Told:
-    """What arrived at a webhook, and by mail."""
-
-    def __init__(self) -> None:
-        self.posts: list[tuple[str, dict[str, Any]]] = []
-        self.mails: list[str] = []
-
-
 @contextmanager
-def listening() -> Iterator[tuple[Told, str]]:
-    """Somebody who listens on loopback; gives what they were told, and the channels that lead there."""
-    told = Told()
-
-    class Hook(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            told.posts.append((self.path, json.loads(self.rfile.read(int(self.headers["content-length"])))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    class Mail(StreamRequestHandler):
-        def handle(self) -> None:
-            self.wfile.write(b"220 here\r\n")
-            while line := self.rfile.readline():
-                word = line[:4].upper()
-                self.wfile.write({b"DATA": b"354 go on\r\n", b"QUIT": b"221 bye\r\n"}.get(word, b"250 fine\r\n"))
-                if word == b"DATA":
-                    lines = iter(self.rfile.readline, b".\r\n")
-                    told.mails.append(b"".join(lines).decode())
-                    self.wfile.write(b"250 taken\r\n")
-                if word == b"QUIT":
-                    return
-
-    hook, mail = ThreadingHTTPServer(("127.0.0.1", 0), Hook), ThreadingTCPServer(("127.0.0.1", 0), Mail)
-    for server in (hook, mail):
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    web, post = (f"127.0.0.1:{server.server_address[1]}" for server in (hook, mail))
-    address = "from=driftline@example.org&to=team@example.org&mode=insecure"
+def deployed(folder: Path, terminal: Terminal, cases: Sequence[str], channels: str = "") -> Iterator[Home]:
+    """A deployed stack, and moving cases that have no champion yet."""
+    ports = {f"DRIFTLINE_{name}_PORT": str(free_port()) for name in ("PREFECT", "MLFLOW", "GATEWAY", "WORKER")}
+    world = World(folder, folder / "cases", {"DRIFTLINE_PREFECT_URL": "", "DRIFTLINE_ALERTS": channels, **ports})
+    for case in cases:
+        make_moving_case(world.cases, case)
+    done = terminal.run(world, "up", "deploy")
+    assert done.code == 0, done.output
+    home = Home(world)
     try:
-        yield told, f"http://{web}/hook slack+http://{web}/slack mailto://{post}?{address}"
+        yield home
     finally:
-        for server in (hook, mail):
-            server.shutdown()
-            server.server_close()
+        terminal.run(world, "down")
+        home.kill_all()

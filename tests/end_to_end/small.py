@@ -74,6 +74,7 @@ monitor:
   retrain: {metric: rmse, worse_by: 3}
   min_rows: 200
 """
+CHANGED = "2020-03-01T00:00:00Z"  # a month after that world has
 
 
 def make_moving_case(cases: Path, name: str = "meters") -> Path:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import json
 import shutil
-import uuid
+import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
+import httpx
 import pytest
 
+from tasks.foundation.events import event_of
 from tasks.ledger.approvals import decide
-from tasks.release.process import free_port
+from tasks.rollout.config import Plan
+from tasks.rollout.history import champions
+from tasks.rollout.history import told as moved
+from tasks.rollout.plan import begin
 from tasks.serve.supervision import Supervisor
-from tests.end_to_end.home import ENDED, Home, Told, listening
-from tests.end_to_end.small import change_case, make_moving_case
-from tests.end_to_end.terminal import Terminal, World
+from tests.end_to_end.home import Home, deployed
+from tests.end_to_end.killing import VICTIMS, outlives
+from tests.end_to_end.small import CHANGED, change_case
+from tests.end_to_end.terminal import Terminal
+from tests.end_to_end.told import Told, listening
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("by_itself")
 
 CASES = ("meters", "killed", "asking")
-CHANGED = "2020-03-01T00:00:00Z"  # a month after the world has
 
 
 @pytest.fixture(scope="module")
@@ -33,33 +38,16 @@ def told() -> Iterator[tuple[Told, str]]:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory, terminal: Terminal, told) -> Iterator[Home]:
     """A deployed stack, and three cases whose first champions were all made at once, which breaks nothing."""
-    folder = tmp_path_factory.mktemp("home")
-    ports = {f"DRIFTLINE_{name}_PORT": str(free_port()) for name in ("PREFECT", "MLFLOW", "GATEWAY", "WORKER")}
-    world = World(folder, folder / "cases", {"DRIFTLINE_PREFECT_URL": "", "DRIFTLINE_ALERTS": told[1], **ports})
-    for case in CASES:
-        make_moving_case(world.cases, case)
-    done = terminal.run(world, "up", "deploy")
-    assert done.code == 0, done.output
-    made = Home(world)
-    for run in [made.start("release", case) for case in CASES]:
-        assert made.ended(run, 300)["state_type"] == "COMPLETED"
-    assert {made.at_gateway(case) for case in CASES} == {world.champion(case) for case in CASES}
-    change_case(world.cases / "asking", approval={"within": "1h"})
-    yield made
-    terminal.run(world, "down")
-    made.kill_all()
+    with deployed(tmp_path_factory.mktemp("home"), terminal, CASES, told[1]) as home:
+        home.make_champions(*CASES)
+        change_case(home.world.cases / "asking", approval={"within": "1h"})
+        yield home
 
 
 def decision(home: Home, evidence: str) -> None:
     """The event of a monitor's decision, as if it came again."""
-    event = {
-        "id": str(uuid.uuid4()),
-        "occurred": datetime.now(UTC).isoformat(),
-        "event": "driftline.decision.retrain",
-        "resource": {"prefect.resource.id": "driftline.case.meters", "driftline.evidence": evidence},
-        "payload": {"as_of": CHANGED, "evidence": evidence},
-    }
-    home.http.post("/events", json=[event]).raise_for_status()
+    payload = {"as_of": CHANGED, "evidence": evidence}
+    home.tell(event_of("decision.retrain", "meters", payload, evidence=evidence))
 
 
 def test_a_drift_retrains_once_and_people_hear_of_it(home, told):
@@ -83,6 +71,77 @@ def test_a_drift_retrains_once_and_people_hear_of_it(home, told):
     assert sorted(heard) == ["/hook", "/slack"]
     (mail,) = [mail for mail in told[0].mails if "meters: retrain" in mail]
     assert "- rmse is" in mail
+
+
+def test_people_hear_of_a_rollback_that_the_gateway_makes_by_itself(home, told):
+    """A release on a plan that it can't meet: the gateway knows no Prefect, and yet the alert comes by its channels."""
+    plan = Plan.model_validate({"steps": [{"percent": 50}], "slow_s": 1e-6, "slow": 0.01})
+    with home.store() as store, store.reading() as of:
+        champion, before = champions(of, "meters")
+    with home.store() as store, httpx.Client(base_url=home.gateway, trust_env=False, timeout=30) as http:
+        begin(store, "meters", before, plan)
+
+        def goes_back() -> bool:
+            row = {"rows": [{"one": 0.5, "two": 0.1}]}
+            for number in range(10):
+                answer = http.post("/v1/predict/meters", json=row, headers={"x-entity": f"person {number}"})
+                answer.raise_for_status()
+            return [share["digest"] for share in moved(store, "meters")[0]] == [champion]
+
+        assert wait_for(goes_back)
+    subject = f"meters: release {before:.12} was rolled back"
+    assert wait_for(lambda: any(body.get("subject") == subject for _, body in told[0].posts))
+    (body,) = [body["body"] for _, body in told[0].posts if body.get("subject") == subject]
+    assert "calls slow: more than the 1% allowed" in body
+
+
+def test_a_run_whose_heart_has_stopped_has_crashed(home, terminal):
+    """Killed at a terminal, where no worker looks; those that ended, wait for a person or beat on are left alone.
+
+    By the automation as deployed, but after 10 s in place of three beats. Prefect has no beats under 30 s apart, so of
+    the two that go on they come from here.
+    """
+    (made,) = [each for each in home.http.post("/automations/filter", json={}).json() if "heartbeat" in each["name"]]
+    as_deployed = {name: made[name] for name in ("name", "description", "enabled", "tags", "trigger", "actions")}
+    flow = home.http.get("/flows/name/prepare").json()["id"]
+
+    def begin_run(name: str) -> str:
+        begun = {"flow_id": flow, "name": name, "state": {"type": "RUNNING"}}
+        return home.http.post("/flow_runs/", json=begun).raise_for_status().json()["id"]
+
+    def beat(run: str) -> None:
+        resource = {"prefect.resource.id": f"prefect.flow-run.{run}"}
+        home.tell({"event": "prefect.flow-run.heartbeat", "resource": resource, "payload": {}})
+
+    def states() -> dict[str, str]:
+        found = home.http.post("/flow_runs/filter", json={"flows": {"name": {"any_": ["prepare"]}}}).json()
+        return {run["name"]: run["state_name"] for run in found if run["deployment_id"] is None}
+
+    def crashed() -> bool:
+        time.sleep(1)
+        beat(living)
+        return "Crashed" in states().values()
+
+    sooner = {**as_deployed, "trigger": {**made["trigger"], "within": 10}}
+    home.http.put(f"/automations/{made['id']}", json=sooner).raise_for_status()
+    try:
+        living, waiting = begin_run("living"), begin_run("waiting")
+        beat(waiting)
+        said = {"state": {"type": "PAUSED", "name": "Suspended"}}
+        home.http.post(f"/flow_runs/{waiting}/set_state", json=said).raise_for_status()
+        assert terminal.run(home.world, "prepare meters").code == 0
+        killed = terminal.start(home.world, "prepare meters --as-of 2020-02-20")
+        assert killed.wait_for(1)
+        killed.kill()
+        assert wait_for(crashed, 30), states()
+    finally:
+        home.http.put(f"/automations/{made['id']}", json=as_deployed).raise_for_status()
+    assert states() == {
+        "prepare meters": "Completed",
+        "prepare meters as of 2020-02-20 00:00": "Crashed",
+        "living": "Running",
+        "waiting": "Suspended",
+    }
 
 
 def test_twenty_triggers_at_once_are_one_run(home):
@@ -111,26 +170,8 @@ def test_what_should_have_run_and_did_not_is_told(home, told):
 
 
 def test_one_retrain_outlives_four_kills(home, terminal):
-    """The flow, the worker, the server and then everything are killed at four steps: it ends, and was done once."""
-    before = home.world.champion("killed")
-    home.start("retrain", "killed", as_of=CHANGED)
-    assert home.reached("retrain", "killed", "measure")
-    home.kill_run("retrain", "killed")
-    assert home.reached("retrain", "killed", "train a candidate"), home.runs("retrain", "killed")
-    home.kill_program("worker")
-    assert home.reached("retrain", "killed", "judge"), home.runs("retrain", "killed")
-    home.kill_program("prefect")
-    assert home.reached("retrain", "killed", "serve"), home.runs("retrain", "killed")
-    home.kill_all()
-
-    done = terminal.run(home.world, "up")
-    assert done.code == 0, done.output
-    assert wait_for(lambda: "COMPLETED" in home.states("retrain", "killed"), 180), home.runs("retrain", "killed")
-    assert wait_for(lambda: set(home.states("retrain", "killed")) <= ENDED, 30), "no run stays for ever"
-    assert home.states("retrain", "killed").count("COMPLETED") == 1
-    after = home.world.champion("killed")
-    assert after != before
-    assert home.at_gateway("killed") == after, "registry and routes agree"
+    """The flow, the worker, the server and then everything; test_kills.py has each of them in each stage."""
+    outlives(home, terminal, "killed", zip(VICTIMS, ("monitor", "train", "evaluate", "serve"), strict=True))
 
 
 def test_a_release_waits_for_a_person(home):

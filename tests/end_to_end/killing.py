@@ -1,0 +1,88 @@
+"""One retrain that is killed again and again, each time at another stage and another victim, and how it has to end."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+
+from tasks.foundation.tracking import Tracking, client_of
+from tasks.monitor.attempts import attempts
+from tasks.rollout.history import told
+from tasks.rollout.takeover import champion_at_gateway
+from tests.end_to_end.home import ENDED, Home
+from tests.end_to_end.small import CHANGED, change_case
+from tests.end_to_end.terminal import Terminal
+from tests.waiting import wait_for
+
+STAGES = {  # of a deployed retrain, in their order: the step of each that takes longest
+    "prepare": "validate",
+    "features": "build features",
+    "monitor": "measure",
+    "train": "train a candidate",
+    "evaluate": "judge",
+    "package": "package",
+    "serve": "serve",
+    "promote": "promote",
+}
+VICTIMS: dict[str, Callable[[Home, str], None]] = {
+    "flow": lambda home, case: home.kill_run("retrain", case),
+    "worker": lambda home, case: home.kill_program("worker"),
+    "server": lambda home, case: home.kill_program("prefect"),
+    "everything": lambda home, case: home.kill_all(),
+}
+Kill = tuple[str, str]  # a victim, and the stage that it is killed in
+
+
+def outlives(home: Home, terminal: Terminal, case: str, kills: Iterable[Kill]) -> None:
+    """Retrain a case, kill in the order given, and hold that it ends in a true state, done once, with nothing lost."""
+    last_longer(home.world.cases / case)
+    before = home.world.champion(case)
+    home.start("retrain", case, as_of=CHANGED)
+    killed = []
+    for victim, stage in kills:
+        with half_promoted(home, case, before) if stage == "promote" else nullcontext():
+            assert home.reached("retrain", case, STAGES[stage]), (stage, home.runs("retrain", case))
+            killed.append((stage, datetime.now(UTC)))
+            VICTIMS[victim](home, case)
+        if victim == "everything":
+            done = terminal.run(home.world, "up")
+            assert done.code == 0, done.output
+
+    assert wait_for(lambda: "COMPLETED" in home.states("retrain", case), 240), home.runs("retrain", case)
+    assert wait_for(lambda: set(home.states("retrain", case)) <= ENDED, 30), "no run stays for ever"
+    assert home.states("retrain", case).count("COMPLETED") == 1
+    missed = [stage for stage, at in killed if not home.was_at("retrain", case, STAGES[stage], at)]
+    assert not missed, "what was to be killed in the middle was over, or had not begun"
+
+    after = home.world.champion(case)
+    assert after != before
+    assert home.at_gateway(case) == after, "registry and routes agree"
+    assert [attempt.outcome for attempt in attempts(home.world.state, case)] == ["released"]
+    client, named = client_of(Tracking.under(home.world.state)), f"name = '{case}'"
+    assert len(client.search_model_versions(named)) == 2, "one release more"
+    with home.store() as store:
+        moved = [move["what"] for move in told(store, case)[1]]
+    assert moved == ["promote", "promote"]
+
+
+def last_longer(folder: Path) -> None:
+    """Have features and verdict of a case take longer than a blink."""
+    examples = yaml.safe_load((folder / "case.yaml").read_text())["features"]["examples"]
+    busy = "(SELECT sum(a.range * b.range % 7) FROM range(15000) a, range(15000) b)"
+    longer = {"features__examples": f"{examples} WHERE {busy} > 0", "evaluate__champion_gate__resamples": 100_000}
+    change_case(folder, **longer)
+
+
+@contextmanager
+def half_promoted(home: Home, case: str, before: str) -> Iterator[None]:
+    """Have a run stand where its release has the traffic and the registry doesn't know it yet, until it is killed."""
+    assert home.reached("retrain", case, STAGES["serve"]), home.runs("retrain", case)
+    with closing(sqlite3.connect(home.world.state / "mlflow.db", timeout=30, isolation_level=None)) as registry:
+        registry.execute("BEGIN IMMEDIATE")  # whoever would write waits
+        yield
+        assert champion_at_gateway(case, home.settings) != before == home.world.champion(case)

@@ -1,0 +1,98 @@
+"""kill -9 of the flow, the worker, the server and of everything, each during each stage of a deployed retrain."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from flows.deployed.deploy import POOL
+from tasks.release.process import ending_with_starter
+from tasks.serve.supervision import Supervisor
+from tests.conftest import ROOT
+from tests.end_to_end.home import Home, deployed
+from tests.end_to_end.killing import STAGES, VICTIMS, Kill, outlives
+from tests.end_to_end.terminal import Terminal
+from tests.waiting import wait_for
+
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("kills")]
+
+HALVES = tuple(STAGES)[::2], tuple(STAGES)[1::2]  # of the stages, such that those of a row lie apart
+
+
+def square() -> Iterator[tuple[Kill, ...]]:
+    """Latin squares: each row is a retrain that is killed four times, and no kill is in two of them."""
+    for stages in HALVES:
+        for shift in range(len(VICTIMS)):
+            yield tuple(zip([*VICTIMS][shift:] + [*VICTIMS][:shift], stages, strict=True))
+
+
+ROWS = {f"killed-{number}": row for number, row in enumerate(square())}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, terminal: Terminal) -> Iterator[Home]:
+    with deployed(tmp_path_factory.mktemp("kills"), terminal, tuple(ROWS)) as home:
+        yield home
+
+
+def test_the_rows_hold_every_kill():
+    """Each victim in each stage, once."""
+    every = {(victim, stage) for victim in VICTIMS for stage in STAGES}
+    assert sorted(kill for row in ROWS.values() for kill in row) == sorted(every)
+
+
+@pytest.mark.parametrize("case", ROWS, ids=["+".join(f"{v}-{s}" for v, s in row) for row in ROWS.values()])
+def test_a_retrain_outlives_them(home, terminal, case):
+    home.make_champions(case)
+    outlives(home, terminal, case, ROWS[case])
+
+
+@contextmanager
+def another_worker(home: Home) -> Iterator[subprocess.Popen[bytes]]:
+    """Prefect's own, of the same pool, as it would be on another machine."""
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--name", "elsewhere"]
+    api = {"PREFECT_API_URL": str(home.http.base_url), "PREFECT_WORKER_QUERY_SECONDS": "2"}
+    with (home.world.folder / "elsewhere.log").open("wb") as output:
+        process = subprocess.Popen(
+            ending_with_starter(command),
+            cwd=ROOT,
+            env={**os.environ, **home.world.environment, **api},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_worker_elsewhere_is_no_hindrance(home):
+    """What ours had is started again; what the other has is left alone, until its missing heartbeats tell of it."""
+    theirs, ours, *_ = ROWS
+    with Supervisor(home.world.state).calling() as supervisor, another_worker(home) as elsewhere:
+        supervisor.stopProcess("worker")
+        run = home.start("train", theirs, as_of="2020-02-10T00:00:00Z")
+        assert home.reached("train", theirs, "validate"), home.runs("train", theirs)
+        elsewhere.send_signal(signal.SIGSTOP)  # it goes on being online for a while
+        home.kill_run("train", theirs)
+        supervisor.startProcess("worker")
+
+        home.start("train", ours, as_of="2020-02-10T00:00:00Z")
+        assert home.reached("train", ours, "validate"), home.runs("train", ours)
+        home.kill_program("worker")
+        home.kill_run("train", ours)
+        assert wait_for(lambda: home.states("train", ours)[1:] == ["COMPLETED"], 60), home.runs("train", ours)
+        assert home.states("train", ours)[0] == "CRASHED"
+        assert home.run(run)["state_type"] == "RUNNING"
+
+        stopped = {"state": {"type": "CRASHED"}, "force": True}  # as the automation says, by then
+        home.http.post(f"/flow_runs/{run}/set_state", json=stopped).raise_for_status()
+        assert wait_for(lambda: home.states("train", theirs) == ["CRASHED", "COMPLETED"], 60)
