@@ -26,6 +26,7 @@ from benchmarks.serving import CASE, CHAT, at_gateway, champion
 from benchmarks.table import Report, arguments
 from tasks.foundation.settings import apply_environment, settings
 from tasks.release.results import Release
+from tasks.serve.programs import FORKS
 from tasks.serve.supervision import Supervisor
 
 SECONDS, QUICK = 600, 60
@@ -156,13 +157,16 @@ async def soak(
 
 
 def memory(stack: Supervisor) -> dict[str, float]:
-    """Megabytes of each program with all that it started."""
+    """Megabytes of each program with all that it started; a release's fork, which another one started, by its port."""
     import psutil
 
+    told, programs = stack.processes(), stack.programs()
+    forks = psutil.Process(told[FORKS]["pid"]).children() if FORKS in told else []
+    by_port = {each.laddr.port: fork for fork in forks for each in fork.net_connections() if each.status == "LISTEN"}
     held = {}
-    for name, told in stack.processes().items():
-        process = psutil.Process(told["pid"])
-        family = [process, *process.children(recursive=True)]
+    for name in told.keys() - {FORKS}:
+        of = [psutil.Process(told[name]["pid"]), *filter(None, [by_port.get(programs[name].port)])]
+        family = {each for one in of for each in (one, *one.children(recursive=True))}
         held[name] = sum(each.memory_info().rss for each in family) / 2**20
     return held
 

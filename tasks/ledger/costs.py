@@ -20,7 +20,7 @@ def costs(store: Store, by: str) -> list[dict[str, Any]]:
     """Sums by team, case, release or day (UTC); money in the budgets' currency.
 
     `spent` is all, training included; `per_accepted` is what the calls cost whose answers were judged, for each answer
-    that was accepted, and None where none was.
+    that was accepted, and None where none was. `energy_wh` is what GPUs have told of training, and None where none has.
     """
     of = ledger.c[{"release": "digest"}.get(by, by)].label("of")
     trained = ledger.c.interface == TRAINING
@@ -30,7 +30,7 @@ def costs(store: Store, by: str) -> list[dict[str, Any]]:
         _sum(ledger.c.state.in_((FAILED, ABORTED, LOST))).label("failed"),
         _sum(ledger.c.state == CACHED).label("cached"),
         _sum(trained, ledger.c.price).label("training"),
-        *(func.sum(ledger.c[name]).label(name) for name in SUMS),
+        *(func.sum(ledger.c[name]).label(name) for name in (*SUMS, "energy_wh")),
     )
     with store.reading() as connection:
         rows = connection.execute(query.group_by(of).order_by(of)).mappings().all()
@@ -40,6 +40,7 @@ def costs(store: Store, by: str) -> list[dict[str, Any]]:
             by: _day(row["of"]) if by == "day" else row["of"],
             **{name: int(row[name]) for name in ("calls", "failed", "cached", "tokens_in", "tokens_out")},
             "engine_seconds": float(row["engine_seconds"]),
+            "energy_wh": row["energy_wh"],
             "spent": float(row["price"]) / NANO,
             "training": float(row["training"]) / NANO,
             "saved": float(row["saved"]) / NANO,

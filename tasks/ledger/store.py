@@ -138,6 +138,7 @@ ledger = Table(  # one row a call
     Column("seconds", Double, nullable=False),
     Column("price", BigInteger, nullable=False),
     Column("saved", BigInteger, nullable=False),
+    Column("energy_wh", Double),  # of a training, where it is known
 )
 predictions = Table(  # the classes that a table's rows were given, for the labels that will come
     "predictions",

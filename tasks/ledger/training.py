@@ -12,7 +12,7 @@ from tasks.foundation.settings import Settings
 from tasks.foundation.tracking import answering, client_of
 from tasks.ledger.store import DAY, DONE, USED, Store, ledger
 from tasks.release.config import NANO
-from tasks.train.candidates import DEVICE
+from tasks.train.candidates import DEVICE, ENERGY
 from tasks.train.results import Candidate
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def enter_training(candidate: Candidate, machine_hour: float, settings: Settings
         "engine_seconds": seconds,
         "seconds": seconds,
         "price": round(NANO * seconds * machine_hour / 3600),
+        "energy_wh": _energy(run, settings),
     }
     with closing(Store(settings)) as store:
         try:
@@ -71,3 +72,13 @@ def _run_of(candidate: Candidate, settings: Settings) -> Run:
 def _seconds(run: Run) -> float:
     lasted = (run.info.end_time or run.info.start_time) - run.info.start_time
     return max(lasted / 1000, 60 * run.data.metrics.get(MINUTES, 0.0))
+
+
+def _energy(run: Run, settings: Settings) -> float | None:
+    """Of all stages that were trained for it."""
+    with answering(settings.mlflow_uri):
+        stages = client_of(settings.tracking).search_runs(
+            [run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+        )
+    told = [stage.data.metrics[ENERGY] for stage in stages if ENERGY in stage.data.metrics]
+    return sum(told) if told else None

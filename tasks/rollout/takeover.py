@@ -7,7 +7,7 @@ from contextlib import closing
 from tasks.foundation.settings import Settings
 from tasks.ledger.store import Store
 from tasks.release.results import Release
-from tasks.release.seal import read_manifest
+from tasks.release.seal import MANIFEST, read_manifest, release_folder
 from tasks.rollout.config import Plan
 from tasks.rollout.history import is_running, named
 from tasks.rollout.plan import begin
@@ -58,12 +58,16 @@ def running(store: Store, case: str, reference: str, settings: Settings) -> str:
 
     Raises: InputError when there is none; Unavailable when it can't be served.
     """
+    from tasks.release.registry import find, release_in
+
     known = named(store, case, reference)
     if known and is_running(store, known):
         return known
-    from tasks.release.registry import find
-
-    release = find(settings.tracking, settings.state, case, reference)
+    folder = release_folder(settings.state, case, known or "?")
+    if (folder / MANIFEST).is_file():
+        release = release_in(folder, "")  # asking the registry for its version takes seconds
+    else:
+        release = find(settings.tracking, settings.state, case, reference)
     stack.serve_release(settings, release)
     know(store, read_manifest(release.folder))
     follow_stack(store, settings)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from tasks.foundation.files import write_text
 from tasks.foundation.settings import Settings
 from tasks.release.package import bento_folder
 from tasks.release.process import serve_command
@@ -15,6 +17,8 @@ from tasks.serve.service import ONLINE_MOMENT, ONLINE_REPOSITORY
 from tasks.serve.supervision import Program
 
 GATEWAY = "gateway"
+FORKS = "forks"
+FORKING = sys.platform == "linux"  # elsewhere a release starts from nothing
 
 
 def program_name(case: str, digest: str) -> str:
@@ -67,19 +71,30 @@ def release_program(
         "OMP_NUM_THREADS": str(settings.threads if release.kind == "llm" else 1),
         "PYTHONSAFEPATH": "1",  # the Bento's code answers, not that of the folder it is started in
     }
+    looked_up = home / "online.json"  # stays, for when the release is served again to be rolled back to
     if online:
-        variables[ONLINE_REPOSITORY] = str(online)
-    if moment:
-        variables[ONLINE_MOMENT] = moment.isoformat()
+        given = {ONLINE_REPOSITORY: str(online)} | ({ONLINE_MOMENT: moment.isoformat()} if moment else {})
+        write_text(looked_up, json.dumps(given))
+    if looked_up.is_file():
+        variables |= json.loads(looked_up.read_bytes())
     bento = bento_folder(settings.state / "bentoml", release.bento)
+    command = serve_command(bento, settings.host, port)
+    if FORKING:  # a path within the repository, which restored programs may find elsewhere
+        command = [sys.executable, "-I", "-S", "tasks/serve/forks.py", str(bento), settings.host, str(port)]
     return Program(
         name=name,
-        command=serve_command(bento, settings.host, port),
+        command=command,
         host=settings.host,
         port=port,
         health="/readyz",
         environment=variables,
     )
+
+
+def fork_server(settings: Settings) -> Program:
+    """What the processes of releases are forks of; it has no port, since it answers programs beside it alone."""
+    command = [sys.executable, "-m", "tasks.serve.forks"]
+    return Program(name=FORKS, command=command, host=settings.host, environment={"OMP_NUM_THREADS": "1"})
 
 
 def on_port(program: Program, port: int) -> Program:

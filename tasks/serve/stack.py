@@ -16,7 +16,7 @@ from tasks.foundation.settings import Settings, environment
 from tasks.release.process import free_port, wait_until_ready
 from tasks.release.results import Release
 from tasks.serve.prefect_database import seed
-from tasks.serve.programs import GATEWAY, on_port, program_name, release_program, servers
+from tasks.serve.programs import FORKING, FORKS, GATEWAY, fork_server, on_port, program_name, release_program, servers
 from tasks.serve.results import Service
 from tasks.serve.service import ONLINE_STORE
 from tasks.serve.supervision import Program, Supervisor
@@ -53,6 +53,8 @@ def start(settings: Settings) -> None:
         if not settings.prefect_database and any(program.name == "prefect" for program, _ in ours):
             seed(settings.state / "prefect")
         supervisor.start(_environment(settings))
+        if any(name.startswith("release-") for name in supervisor.programs()):
+            _run_fork_server(supervisor, settings)
         for name in supervisor.programs().keys() - {program.name for program, _ in ours}:
             if name.startswith(GATEWAY):  # an earlier version had a program for each of its processes
                 supervisor.remove(name)
@@ -112,7 +114,7 @@ def serve_release(
     """Serve a release under the supervisor, beside those that are served already, and give its address once ready.
 
     `online_repository` is what materialise() gave: left-out features are looked up there, as of `online_moment` or
-    now. A release that is served already keeps its process, unless these differ.
+    now; without, where this release's last were. One that is served already keeps its process, unless these differ.
 
     Raises: Unavailable with the end of its log when it does not get ready; it is then stopped again.
     """
@@ -128,6 +130,7 @@ def serve_release(
         if program != known:
             supervisor.put(program)
         supervisor.start(_environment(settings))
+        _run_fork_server(supervisor, settings)
         supervisor.run(name)
     try:
         _wait_for(supervisor, program, patience, since)
@@ -178,6 +181,12 @@ def retire(settings: Settings, case: str, keep: Collection[str]) -> list[str]:
     return names
 
 
+def _run_fork_server(supervisor: Supervisor, settings: Settings) -> None:
+    if FORKING:
+        supervisor.put(fork_server(settings))
+        supervisor.run(FORKS)
+
+
 def _environment(settings: Settings) -> dict[str, str]:
     """What supervisord and so all programs get; secrets are among it, and only in here."""
     ours = {
@@ -200,7 +209,8 @@ def _service(supervisor: Supervisor, program: Program, process: dict | None) -> 
     said = process["statename"] if process else "STOPPED"
     told = {"STARTING": "starting", "BACKOFF": "starting", "RUNNING": "starting", "FATAL": "failed", "EXITED": "failed"}
     now = told.get(said, "stopped")
-    if said == "RUNNING" and _answers(f"{program.address}{program.health}"):
+    answers = _answers(f"{program.address}{program.health}") if program.port else said == "RUNNING"
+    if said in ("STARTING", "RUNNING") and answers:
         now = "ready"
     lives = process is not None and process["pid"] > 0
     return Service(
@@ -214,6 +224,8 @@ def _service(supervisor: Supervisor, program: Program, process: dict | None) -> 
 
 
 def _wait_for(supervisor: Supervisor, program: Program, patience: float, since: int) -> None:
+    if not program.port:
+        return  # who needs it waits for it
     wait_until_ready(
         f"{program.address}{program.health}",
         program.name,

@@ -27,19 +27,19 @@ LONGEST_SOCKET = 90  # bytes; the system's limit for a Unix socket's path is 108
 
 
 class Program(Result):
-    """One supervised process; it listens on `port`, and answers 2xx under `health` when it is ready."""
+    """One supervised process; with a port it listens there, and answers 2xx under `health` when it is ready."""
 
     name: str
     command: list[str]
     host: str
-    port: int
-    health: str
+    port: int = 0
+    health: str = ""
     environment: dict[str, str] = Field(default_factory=dict)  # secrets come with supervisord's own
     starts_with_supervisor: bool = True
 
     @property
     def address(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        return f"http://{self.host}:{self.port}" if self.port else ""
 
 
 class Supervisor:

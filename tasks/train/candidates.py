@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
 RECORD = "candidate.json"  # in a candidate's folder
+ENERGY = "gpu_energy_wh"  # metric of a stage's run, where a GPU tells its power
 DEVICE = "driftline.device"  # tag of a run: what it ran on, where that was no processor
 
 

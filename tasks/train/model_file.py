@@ -45,7 +45,7 @@ ALLOWED = (
 
 def save(model: Model | Pipeline, path: Path) -> str:
     """Write a fitted pipeline whole, and give the SHA-256 of the file; equal models give equal bytes, everywhere."""
-    skops_io = _skops_io()
+    skops_io = import_skops()
     pipeline = model.pipeline if isinstance(model, Model) else model
     with whole(path) as temporary:
         temporary.write_bytes(_canonical(skops_io.dumps(pipeline)))
@@ -68,7 +68,7 @@ def read(path: Path) -> Any:
 
     Raises: DataError.
     """
-    skops_io = _skops_io()
+    skops_io = import_skops()
     from skops.io.exceptions import UntrustedTypesFoundException
 
     if not path.is_file():
@@ -148,7 +148,7 @@ def _parts_of(made: Any) -> Iterator[Any]:
             left.extend(vars(part).values())
 
 
-def _skops_io() -> Any:
+def import_skops() -> Any:
     """skops.io, imported without torch and dask: it visits every package of scikit-learn, bridges to those included.
 
     They would cost each process that reads a model three seconds and 200 MB.

@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 from tasks.foundation.errors import DriftlineError
 from tasks.foundation.files import file_digest, write_text
 from tasks.foundation.progress import step
+from tasks.train.candidates import ENERGY
 from tasks.train.config import Stage
 
 MARK = "sound.json"  # in a checkpoint: digests of its files, written last
@@ -49,6 +50,7 @@ class Watch(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         history = state.log_history  # not empty when resumed: its figures belong to the new run, too
         self._before = max((each.get("seconds", 0.0) for each in history), default=0.0)
+        self._energy = max((each.get(ENERGY, 0.0) for each in history), default=0.0)
         for each in history:
             self._tell(each, each["step"])
         self._started = self._told = time.monotonic()
@@ -125,7 +127,7 @@ class Watch(TrainerCallback):
             "gpu_memory_gb": torch.cuda.max_memory_allocated() / 2**30,
             "gpu_utilization": torch.cuda.utilization() / 100,
             "gpu_watts": watts,
-            "gpu_energy_wh": self._energy,
+            ENERGY: self._energy,
         }
 
     def _say(self, entry: Mapping[str, float], state: Any) -> None:

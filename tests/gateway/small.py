@@ -36,9 +36,10 @@ PRICE = {"tokens_in": 1.0, "tokens_cached": 0.5, "tokens_out": 4.0, "machine_hou
 
 
 def small_settings(state: Path, bentos: Path, **more: Any) -> Settings:
-    """A stack of a gateway alone, with the Bentos of another state folder."""
+    """A stack of a gateway alone, with the releases of another state folder."""
     state.mkdir(parents=True)
-    os.symlink(bentos, state / "bentoml")
+    for folder in (bentos, bentos.with_name("releases")):
+        os.symlink(folder, state / folder.name)
     given = {
         "prefect_url": NOWHERE,
         "tracking_url": NOWHERE,

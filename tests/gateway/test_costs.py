@@ -19,6 +19,7 @@ from tasks.ledger.store import DONE, Store
 from tasks.ledger.training import enter_training
 from tasks.release.config import Price
 from tasks.rollout.routing import Route, Share
+from tasks.train.candidates import ENERGY
 from tasks.train.results import Candidate
 
 pytestmark = pytest.mark.xdist_group("gateway")  # where the candidate is trained already
@@ -45,12 +46,19 @@ def test_a_training_is_entered_once(mine, candidate: Candidate, tracking: Tracki
         assert row["engine_seconds"] == pytest.approx(seconds)
         assert (row["calls"], row["judged"], row["per_accepted"]) == (0, 0, None)
     assert costs(store, "team")[0]["team"] == "training"
-    # what a tuning counted over all its processes is more than the last one's
-    client_of(tracking).log_metric(candidate.run_id, "minutes", 10)
+    assert costs(store, "case")[0]["energy_wh"] is None
+    # what a tuning counted over all its processes is more than the last one's; the GPU tells each stage's energy
+    client = client_of(tracking)
+    client.log_metric(candidate.run_id, "minutes", 10)
+    for watt_hours in (1.5, 2.25):
+        stage = client.create_run(info.experiment_id, tags={"mlflow.parentRunId": candidate.run_id}).info.run_id
+        client.log_metric(stage, ENERGY, watt_hours)
     with store.writing() as to:
         to.exec_driver_sql("DELETE FROM ledger")
     enter_training(candidate, 3.6, settings)
-    assert costs(store, "case")[0]["training"] == pytest.approx(0.6)
+    (row,) = costs(store, "case")
+    assert row["training"] == pytest.approx(0.6)
+    assert row["energy_wh"] == 3.75
 
 
 def test_an_accepted_answer_has_its_price(mine) -> None:

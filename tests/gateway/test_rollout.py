@@ -7,16 +7,23 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
+import psutil
 import pytest
 from sqlalchemy import select
 
 from tasks.foundation.errors import InputError
+from tasks.foundation.settings import Settings
 from tasks.ledger.store import Store, ledger, now
 from tasks.release.process import free_port
 from tasks.release.results import Release
 from tasks.rollout import history, shares
+from tasks.rollout.takeover import running
+from tasks.serve import stack
+from tasks.serve.programs import FORKS
+from tasks.serve.supervision import Supervisor
 from tests.gateway.small import asking, gateway, kill_all
 from tests.waiting import wait_for
 
@@ -89,11 +96,11 @@ def test_a_shadow_gets_copies_and_answers_nobody(settings, store, table, other, 
     assert wait_for(lambda: shadowed() >= before + 10)
 
 
-def test_rolling_back_under_load_fails_no_request(settings, store, table, other, body):
-    """5,000 requests over 16 connections while the champion changes back and forth; each change holds within 2 s."""
-    shares.promote(store, "small", other.digest, "a test")
-    failures: list[str] = []
+@contextmanager
+def load(settings: Settings, body: dict, clients: int) -> Iterator[tuple[list[tuple[float, str]], list[str]]]:
+    """Clients that ask all the while: when each call began and who answered it, and what failed."""
     answers: list[tuple[float, str]] = []
+    failures: list[str] = []
     over = threading.Event()
 
     def ask() -> None:
@@ -105,24 +112,53 @@ def test_rolling_back_under_load_fails_no_request(settings, store, table, other,
                 except (AssertionError, httpx.HTTPError) as error:
                     failures.append(repr(error))
 
-    threads = [threading.Thread(target=ask) for _ in range(16)]
+    threads = [threading.Thread(target=ask) for _ in range(clients)]
     for thread in threads:
         thread.start()
-    changed = []
     try:
+        yield answers, failures
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_rolling_back_under_load_fails_no_request(settings, store, table, other, body):
+    """5,000 requests over 16 connections while the champion changes back and forth; each change holds within 2 s."""
+    shares.promote(store, "small", other.digest, "a test")
+    changed = []
+    with load(settings, body, 16) as (answers, failures):
         while len(answers) < 5000 and not failures:
             time.sleep(3)
             back = shares.rollback(store, "small", None, "a test")
             changed.append((time.monotonic(), back))
         time.sleep(2.5)
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
     assert not failures
     assert len(answers) >= 5000
     for (at, champion), (until, _) in zip(changed, [*changed[1:], (time.monotonic(), "")], strict=True):
         assert {release for begun, release in answers if at + 2 < begun < until} <= {champion}
+
+
+def test_rolling_back_to_a_release_that_runs_no_more(settings, store, table, other, body):
+    """Under load no request fails; its process is a fork, which imports nothing that takes time; so is the next."""
+    supervisor = Supervisor(settings.state)
+    stack.retire(settings, "small", [table.digest])
+    shares.follow_stack(store, settings)
+    assert not history.is_running(store, other.digest)
+    forks = psutil.Process(supervisor.processes()[FORKS]["pid"])
+    before = set(forks.children())
+    with load(settings, body, 4) as (answers, failures):
+        assert wait_for(lambda: len(answers) > 20)
+        begun = time.monotonic()
+        shares.rollback(store, "small", running(store, "small", other.digest[:12], settings), "a test")
+        took = time.monotonic() - begun
+        assert wait_for(lambda: answers[-1][1] == other.digest, 5)
+        (fork,) = set(forks.children()) - before
+        fork.kill()
+        answered = len(answers)
+        assert wait_for(lambda: len(answers) > answered + 20, 60)
+    assert not failures
+    assert took < 20, "some 0.5 s on idle cores; without a fork 4 s"
 
 
 def test_two_gateways_agree_and_a_killed_one_comes_back_with_the_same_routes(
