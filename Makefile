@@ -25,7 +25,7 @@ demo-llm: setup  ## The same for a language model: pairs, LoRA, gates, a release
 	@$(BIN)/driftline demo assistant
 
 test: setup  ## All tests, offline
-	@$(BIN)/pytest -n 3 --dist loadgroup --durations=15
+	@$(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder --durations=15
 
 check: lint types  ## Lint and types
 

@@ -17,8 +17,6 @@ from tasks.train.imported_adapter import import_adapter
 from tasks.train.results import Candidate
 from tests.train.pairs import AS_OF, SERVING, TALK, tiny_base, write_pairs
 
-pytestmark = pytest.mark.xdist_group("tuning")
-
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
