@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup upgrade demo demo-llm test test-all check lint types format lock clean
 BIN := .venv/bin
+PYTEST := $(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder --durations=15
 PYTHON ?= python3
 export OMP_NUM_THREADS ?= 2
 export GOMP_SPINCOUNT ?= 2000
@@ -25,10 +26,10 @@ demo-llm: setup  ## The same for a language model: pairs, LoRA, gates, a release
 	@$(BIN)/driftline demo assistant
 
 test: setup  ## All tests but the long ones, offline
-	@$(BIN)/pytest -n 3 --dist loadgroup --durations=15
+	@$(PYTEST)
 
 test-all: setup  ## The long ones, too: kill -9 of everything in every stage
-	@$(BIN)/pytest -n 3 --dist loadgroup --durations=15 -m ""
+	@$(PYTEST) -m ""
 
 check: lint types  ## Lint and types
 

@@ -20,6 +20,7 @@ from tasks.foundation.errors import Unavailable
 from tasks.foundation.progress import Step, listening
 from tasks.foundation.settings import settings
 
+PATIENCE = 20.0  # seconds that a busy server may take to say that it is there
 console = Console(highlight=False, soft_wrap=True)
 if not console.is_terminal:
     console.width = 160  # in a file or a pipe nothing need be cut
@@ -65,12 +66,14 @@ def play(flow: str, request: dict[str, Any], steps: Steps | None = None) -> Any:
 def reach_prefect() -> bool:
     """Point this process at the Prefect server of the settings when it answers; without one, Prefect starts its own.
 
+    Where nobody listens that is known at once; one that is busy is waited for, as a server of our own takes longer.
+
     Raises: Unavailable when the server demands another auth string than ours.
     """
     here = settings()
     asked = urllib.request.Request(f"{here.prefect_api}/admin/version", headers=here.prefect_headers)
     try:
-        urllib.request.urlopen(asked, timeout=2).close()
+        urllib.request.urlopen(asked, timeout=PATIENCE).close()
     except urllib.error.HTTPError as error:
         if error.code == 401:
             raise Unavailable(

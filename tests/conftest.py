@@ -23,6 +23,25 @@ ELSEWHERE = (
     "GATEWAY_LIMITS",
     "ALERTS",
 )
+LONGEST = ("end_to_end", "by_itself", "train", "gateway", "evaluate", "git", "monitor", "language", "bento")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of several processes one takes a room, unless a file says otherwise: what is shared there is made once.
+
+    The longest begin first, so that none is left to the end: with `--no-loadscope-reorder`.
+    """
+    if not config.getoption("loadgroup", default=False):
+        return
+
+    def group(item: pytest.Item) -> str:
+        told = item.get_closest_marker("xdist_group")
+        return told.args[0] if told else item.path.parent.name
+
+    items.sort(key=lambda item: LONGEST.index(group(item)) if group(item) in LONGEST else len(LONGEST))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
 
 
 @pytest.fixture(scope="session", autouse=True)

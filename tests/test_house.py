@@ -123,6 +123,11 @@ def test_some_yaml_was_found():
     assert len(YAMLS) >= 4
 
 
+def test_no_name_of_a_test_is_longer_than_a_line(request):
+    """A parameter that is a long text has an id: its name is printed, and stands in logs."""
+    assert not [item.nodeid[:200] for item in request.session.items if len(item.nodeid) > 200]
+
+
 def test_help_answers_without_heavy_imports():
     """`driftline --help` imports none of the packages that cost seconds."""
     heavy = [

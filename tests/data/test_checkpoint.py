@@ -15,8 +15,6 @@ from tasks.foundation.errors import CaseError, DataError, Unavailable
 from tasks.foundation.files import file_digest
 from tests.language import SMOLLM, smollm_base, tiny_checkpoint
 
-pytestmark = pytest.mark.xdist_group("checkpoint")  # what they share is made once
-
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:

@@ -12,8 +12,6 @@ from tasks.foundation.errors import DataError
 from tasks.foundation.files import file_digest
 from tests.language import tiny_checkpoint
 
-pytestmark = pytest.mark.xdist_group("pack")  # what they share is made once
-
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:

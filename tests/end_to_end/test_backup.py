@@ -25,8 +25,6 @@ from tests.end_to_end.small import change_case, make_case, write_source
 from tests.end_to_end.terminal import Terminal, World
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.xdist_group("end_to_end")
-
 CASE = "diabetes"
 EXAMPLES = (
     "SELECT patient::VARCHAR AS example_id, seen AS event_timestamp, * EXCLUDE (patient, seen), "

@@ -12,8 +12,6 @@ import pytest
 from tests.end_to_end.small import change_case, make_case, write_source
 from tests.end_to_end.terminal import Done, World, cold
 
-pytestmark = pytest.mark.xdist_group("end_to_end")
-
 
 @pytest.fixture
 def own(tmp_path, world) -> World:

@@ -15,8 +15,6 @@ from tests.conftest import ROOT
 from tests.end_to_end.small import change_case, make_case
 from tests.end_to_end.terminal import World
 
-pytestmark = pytest.mark.xdist_group("end_to_end")
-
 
 @pytest.fixture(scope="module")
 def shown(world, terminal) -> dict:

@@ -12,8 +12,6 @@ import pytest
 
 from tests.end_to_end.terminal import Terminal, World
 
-pytestmark = pytest.mark.xdist_group("end_to_end")
-
 CASE = """
 kind: tabular
 description: Will a visitor buy?

@@ -15,8 +15,6 @@ from tests.conftest import ROOT
 from tests.end_to_end.small import change_case
 from tests.end_to_end.terminal import Done, Terminal, World
 
-pytestmark = pytest.mark.xdist_group("end_to_end")
-
 AS_OF, LATER = "2013-02-01", "2013-03-01"
 SMOKE = "flights --profile smoke --as-of"
 

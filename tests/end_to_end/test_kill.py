@@ -6,13 +6,9 @@ import json
 import time
 from pathlib import Path
 
-import pytest
-
 from tasks.foundation.tracking import Tracking, client_of
 from tests.end_to_end.small import make_case
 from tests.end_to_end.terminal import Terminal, World
-
-pytestmark = pytest.mark.xdist_group("end_to_end")
 
 
 def end_of(terminal: Terminal, world: World) -> dict:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tasks.data.pack import write_gguf
+from tasks.foundation.files import file_digest
 from tasks.foundation.settings import environment, settings
 from tasks.foundation.tracking import Tracking, client_of
 from tasks.gateway.log import NUMBERS, SECONDS, pack
@@ -19,9 +21,9 @@ from tasks.release.registry import champion
 from tests.end_to_end.small import change_case
 from tests.end_to_end.terminal import World
 from tests.end_to_end.test_bad_input import half_written, refused
-from tests.language import EMBEDDER, SMOLLM
+from tests.language import EMBEDDER, tiny_checkpoint
 
-pytestmark = pytest.mark.xdist_group("end_to_end")
+pytestmark = pytest.mark.xdist_group("language")
 
 METRICS = {
     "json_validity", "schema_validity", "exact_match", "field_f1", "hallucination_rate", "abstention_recall",
@@ -33,7 +35,7 @@ CASE = f"""
 kind: llm
 description: What does a reader of the library want?
 as_of: 2024-06-01
-model: {{source: "{SMOLLM.source}", sha256: {SMOLLM.sha256}, context: 512}}
+model: {{source: "file://tiny.gguf", context: 512}}
 prompt:
   system: "Turn the message into one JSON call: renew, reserve or none."
   baseline: "Answer with one JSON object of this schema, and nothing else: {{schema}}"
@@ -73,7 +75,7 @@ pairs:
   evaluation: 8
   held_out_days: 10d
 train: {{threads: 2, max_tokens: 128, stages: {{sft: {{steps: 2, batch: 4}}}}}}
-serve: {{answer_tokens: 48, slots: 4, embedder: "{EMBEDDER}"}}
+serve: {{answer_tokens: 160, slots: 4, embedder: "{EMBEDDER}"}}
 evaluate:
   bounds: [{{metric: exact_match, at_least: 0}}]
   champion_gate: {{loss: inexact, margin: 1}}
@@ -85,12 +87,17 @@ traffic: {{a_day: 2}}
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory, terminal) -> World:
-    """A world in which the case has a champion, tuned for two steps; `first.txt` is what its run said."""
+    """A world in which the case has a champion, tuned for two steps; `first.txt` is what its run said.
+
+    Its base has two thin layers: what it says is noise, in a tenth of the real one's time.
+    """
     folder = tmp_path_factory.mktemp("language")
     made = World(folder, folder / "cases")
     case = made.cases / "library"
     case.mkdir(parents=True)
     (case / "case.yaml").write_text(CASE)
+    packed = write_gguf(tiny_checkpoint(folder / "tiny"), case / "tiny.gguf", "bf16")
+    change_case(case, model__sha256=file_digest(packed))
     days = [f"{letter}{digit},2024-05-{1 + 3 * digit:02}" for letter in "ABCDEF" for digit in range(10)]
     days += [f"G{digit},2024-06-{1 + digit:02}" for digit in range(10)]  # what is asked about after the release
     (case / "loans.csv").write_text("\n".join(["book,day", *days]) + "\n")

@@ -8,16 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import psycopg
-import pytest
 
 from tasks.release.process import free_port
 from tests.end_to_end.small import make_case
 from tests.end_to_end.terminal import Terminal, World
 from tests.postgres import running_postgres
 from tests.waiting import wait_for
-
-pytestmark = pytest.mark.xdist_group("end_to_end")
 
 AUTH, WRONG = "admin:hunter2", "admin:other"
 
@@ -85,6 +81,8 @@ def test_a_guarded_server_works_from_every_entry_point(tmp_path, terminal):
 
 def test_runs_live_in_postgres(tmp_path, terminal):
     """With a database URL the server, and a run without the stack, keep their runs there; no SQLite file is made."""
+    import psycopg
+
     with running_postgres() as postgres:
         database = {"DRIFTLINE_PREFECT_DATABASE": postgres.url}
         with up(tmp_path, terminal, database) as world:

@@ -10,8 +10,6 @@ import pytest
 from tests.end_to_end.changing import make_case
 from tests.end_to_end.terminal import Done, Terminal, World
 
-pytestmark = pytest.mark.xdist_group("end_to_end")
-
 REPLAY = "replay visits --from 2024-03 --to 2024-06-30 --json"
 MONTHS = ["2024-03", "2024-04", "2024-05", "2024-06"]
 

@@ -13,8 +13,6 @@ from tasks.release.registry import champion
 from tests.end_to_end.small import change_case, make_case
 from tests.end_to_end.terminal import Terminal, World
 
-pytestmark = pytest.mark.xdist_group("end_to_end")
-
 
 @pytest.fixture
 def up(tmp_path, terminal: Terminal, prefect_server):

@@ -28,8 +28,6 @@ from tasks.train.config import Serving
 from tests.language import smollm_base
 from tests.train.pairs import SCHEMA, SYSTEM, write_pairs
 
-pytestmark = pytest.mark.xdist_group("answering")  # what they share is made once
-
 SERVING = Serving(slots=2, answer_tokens=12)
 
 

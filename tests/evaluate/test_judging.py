@@ -36,8 +36,6 @@ from tasks.train.results import Candidate
 from tests.language import smollm_base, tiny_opened
 from tests.train.pairs import SYSTEM, write_pairs
 
-pytestmark = pytest.mark.xdist_group("judging")  # what they share is made once
-
 PROMPT = Prompt(system=SYSTEM, baseline="Answer by this schema: {schema}", few_shot=2)
 ANSWER = Answer(json_schema={"enum": ["find", "status"]}, abstain={"function": "none"}, stated=("origin", "flight"))
 TALK = Talk(prompt=PROMPT, answer=ANSWER, context=512)

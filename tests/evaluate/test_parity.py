@@ -17,8 +17,6 @@ from tasks.train.config import Lora, Serving
 from tasks.train.language import Example, add_adapter, load_base, merge, save_adapter
 from tests.language import smollm_base
 
-pytestmark = pytest.mark.xdist_group("parity")  # what they share is made once
-
 SYSTEM = "Answer in one word."
 ASKED = [[{"role": "user", "content": text}] for text in ("Is UA 1545 late on 2013-01-05?", "Say hello")]
 BOUND = 0.25

@@ -20,8 +20,6 @@ from tasks.train.answers import Scorer
 from tests.language import smollm_base
 from tests.train.pairs import SCHEMA, write_pairs
 
-pytestmark = pytest.mark.xdist_group("judging")
-
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[Engine]:

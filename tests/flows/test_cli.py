@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
 from typer.testing import CliRunner
 
+from flows import terminal
 from flows.cli import _moment, app
 from tasks.foundation.errors import Busy, CaseError, DataError, GateFailed, InputError, Unavailable
+from tasks.foundation.settings import Settings
 
 VERBS = [
     "validate",
@@ -115,3 +122,28 @@ def test_a_replay_that_can_not_be_played_starts_nothing(run, arguments, told):
     error = run("replay", *arguments).exception
     assert isinstance(error, InputError)
     assert told in str(error)
+
+
+def test_a_busy_prefect_server_is_waited_for_and_a_missing_one_is_not(monkeypatch):
+    """One that takes seconds to answer is there; where nobody listens that is known at once."""
+
+    class Slow(BaseHTTPRequestHandler):
+        def do_GET(self):
+            time.sleep(2.5)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setenv("PREFECT_API_URL", "")  # put back afterwards
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        here = Settings(prefect_url=f"http://127.0.0.1:{server.server_port}/api")
+        monkeypatch.setattr(terminal, "settings", lambda: here)
+        assert terminal.reach_prefect()
+        assert os.environ["PREFECT_API_URL"] == here.prefect_url
+        server.shutdown()
+    began = time.monotonic()
+    assert not terminal.reach_prefect()
+    assert time.monotonic() - began < 1

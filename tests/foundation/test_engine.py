@@ -19,8 +19,6 @@ from tasks.foundation.engine import Engine, engine
 from tasks.foundation.errors import DataError, Unavailable
 from tests.language import smollm_base
 
-pytestmark = pytest.mark.xdist_group("engine")  # what they share is made once
-
 TEXTS = (
     "Is UA1234 from JFK to LAX on 3/4/2013 late?",
     "hört ihr?\n\n  2024-05-06 ☃ 日本語 don't",

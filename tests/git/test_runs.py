@@ -26,8 +26,6 @@ from tests.end_to_end.small import change_case, make_case
 from tests.git.listener import commit, git
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.xdist_group("pushes")
-
 
 class Stack:
     """Our repository with two cases, its bare origin with the hook, a developer's clone; Prefect's server, a worker."""

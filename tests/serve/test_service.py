@@ -118,6 +118,7 @@ def test_a_wrong_row_is_refused_by_name(
         b'{"rows": [{"carrier": "\\ud800"}]}',
         b'{"rows": [' + b",".join([b"{}"] * 10_001) + b"]}",
     ],
+    ids=lambda body: f"{body[:40]!r} of {len(body)}",
 )
 @pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=x", "text/plain"])
 def test_whatever_is_sent_is_refused_never_500(client: httpx.Client, body: bytes, kind: str) -> None:

@@ -14,7 +14,6 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-import skops.io
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import BaggingClassifier, RandomForestClassifier
 from sklearn.impute import SimpleImputer
@@ -45,6 +44,8 @@ def brought(state: Path, path: Path, table: pd.DataFrame = TABLE, trusted: tuple
 
 
 def written(model: Any, path: Path) -> Path:
+    import skops.io  # with torch and dask it takes seconds, of every process that collects tests
+
     skops.io.dump(model, path)
     return path
 

@@ -18,8 +18,6 @@ from tasks.train.results import Candidate
 from tests.train.frames import origin_of
 from tests.train.pairs import AS_OF, SERVING, TALK, tiny_base, write_pairs
 
-pytestmark = pytest.mark.xdist_group("tuning")
-
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Base:

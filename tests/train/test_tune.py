@@ -20,8 +20,6 @@ from tasks.train.config import Budget
 from tasks.train.results import Candidate
 from tests.train.pairs import stages, tiny_base, tuned, write_pairs
 
-pytestmark = pytest.mark.xdist_group("tuning")  # what they share is made once
-
 # dies by kill -9 in the step named, between two checkpoints
 KILLED = """
 import os, signal, sys, json
@@ -39,6 +37,7 @@ Watch.on_step_end = die
 tuned(state, base, pairs, json.loads(sys.argv[5]))
 """
 STAGES = stages()
+PREFERENCE = {"preference": {"steps": 2, "batch": 4, "pairs": 8, "warmup": 0, "learning_rate": 1e-3}}
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +53,14 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, base: Base, pairs: Path) -> Candidate:
     return tuned(tmp_path_factory.mktemp("undisturbed"), base, pairs, STAGES)
+
+
+@pytest.fixture(scope="session")
+def preferred(tmp_path_factory: pytest.TempPathFactory, base: Base, pairs: Path, undisturbed: Candidate) -> Path:
+    """A state folder in which a stage of preferences was tuned further from what the first had left."""
+    state = shutil.copytree(undisturbed.folder.parents[2], tmp_path_factory.mktemp("preferred") / "state")
+    tuned(state, base, pairs, STAGES | PREFERENCE)
+    return state
 
 
 @pytest.fixture(scope="session")
@@ -235,36 +242,33 @@ def test_it_stops_early_and_takes_the_best(tmp_path: Path, base: Base, pairs: Pa
     assert (made.folder / "adapter").is_dir()
 
 
+def test_a_further_stage_begins_where_an_earlier_tuning_ended(preferred: Path, undisturbed: Candidate) -> None:
+    """The same first stage is not learned again, and its adapter is not changed by what follows."""
+    learned = [each.data.tags.get("driftline.stage") for each in runs(preferred)]
+    assert sorted(filter(None, learned)) == ["preference", "sft"]
+    kept = next(preferred.glob("tuning/travel/*/sft/adapter/adapter_model.safetensors"))
+    assert kept.read_bytes() == adapter(undisturbed)
+
+
 @pytest.mark.parametrize(("method", "paid_by"), [("grpo", "scorers"), ("rloo", "scorers"), ("grpo", "model")])
-def test_all_stages_follow_each_other(tmp_path: Path, base: Base, pairs: Path, method: str, paid_by: str) -> None:
+def test_all_stages_follow_each_other(
+    tmp_path: Path, base: Base, pairs: Path, preferred: Path, method: str, paid_by: str
+) -> None:
     """Preference and reward tuning start from what the stage before left, and change it."""
-    three = stages(steps=2) | {
-        "preference": {"steps": 2, "batch": 4, "pairs": 8, "warmup": 0, "learning_rate": 1e-3},
-        "reward": {"steps": 2, "batch": 4, "answers": 2, "warmup": 0, "learning_rate": 1e-3}
-        | {"method": method, "reward": paid_by},
-    }
-    made = tuned(tmp_path, base, pairs, three)
-    children = {
-        each.data.tags["driftline.stage"]: each for each in runs(tmp_path) if "driftline.stage" in each.data.tags
-    }
-    assert set(children) == {"sft", "preference", "reward"}
+    state = shutil.copytree(preferred, tmp_path / "state")
+    reward = {"steps": 2, "batch": 4, "answers": 2, "warmup": 0, "learning_rate": 1e-3}
+    made = tuned(state, base, pairs, STAGES | PREFERENCE | {"reward": {**reward, "method": method, "reward": paid_by}})
+    learned = [each for each in runs(state) if "driftline.stage" in each.data.tags]
+    children = {each.data.tags["driftline.stage"]: each for each in learned}
+    assert sorted(children) == ["preference", "reward", "sft"]
+    assert len(learned) == 3, "no stage was learned twice"
     assert {each.info.status for each in children.values()} == {"FINISHED"}
     assert "rewards/chosen" in children["preference"].data.metrics
     assert "reward" in children["reward"].data.metrics
-    assert made.weights_digest
-
-
-def test_a_further_stage_begins_where_an_earlier_tuning_ended(
-    tmp_path: Path, base: Base, pairs: Path, undisturbed: Candidate
-) -> None:
-    """The same first stage is not learned again, and its adapter is not changed by what follows."""
-    state = shutil.copytree(undisturbed.folder.parents[2], tmp_path / "state")
-    more = {"preference": {"steps": 2, "batch": 4, "pairs": 8, "warmup": 0, "learning_rate": 1e-3}}
-    tuned(state, base, pairs, STAGES | more)
-    learned = [each.data.tags.get("driftline.stage") for each in runs(state)]
-    assert sorted(filter(None, learned)) == ["preference", "sft"]
-    kept = next(state.glob("tuning/travel/*/sft/adapter/adapter_model.safetensors"))
-    assert kept.read_bytes() == adapter(undisturbed)
+    before = {path.read_bytes() for path in preferred.glob("candidates/travel/*/adapter/adapter_model.safetensors")}
+    assert len(before) == 2, "of sft alone, and changed by preferences"
+    if paid_by == "model":  # the scorers pay the same for all that is noise, and nothing is learned from that
+        assert adapter(made) not in before
 
 
 def test_pairs_that_are_too_long_are_named(tmp_path: Path, base: Base, pairs: Path) -> None:
