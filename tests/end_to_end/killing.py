@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from tests.end_to_end.small import CHANGED, change_case
 from tests.end_to_end.terminal import Terminal
 from tests.waiting import wait_for
 
+HALF_PROMOTED = "promote"
 STAGES = {  # of a deployed retrain, in their order: the step of each that takes longest
     "prepare": "validate",
     "features": "build features",
@@ -27,7 +28,7 @@ STAGES = {  # of a deployed retrain, in their order: the step of each that takes
     "evaluate": "judge",
     "package": "package",
     "serve": "serve",
-    "promote": "promote",
+    HALF_PROMOTED: "promote",
 }
 VICTIMS: dict[str, Callable[[Home, str], None]] = {
     "flow": lambda home, case: home.kill_run("retrain", case),
@@ -45,7 +46,10 @@ def outlives(home: Home, terminal: Terminal, case: str, kills: Iterable[Kill]) -
     home.start("retrain", case, as_of=CHANGED)
     killed = []
     for victim, stage in kills:
-        with half_promoted(home, case, before) if stage == "promote" else nullcontext():
+        if stage == HALF_PROMOTED:
+            with half_promoted(home, case, before):
+                VICTIMS[victim](home, case)
+        else:
             assert home.reached("retrain", case, STAGES[stage]), (stage, home.runs("retrain", case))
             killed.append((stage, datetime.now(UTC)))
             VICTIMS[victim](home, case)
@@ -80,9 +84,12 @@ def last_longer(folder: Path) -> None:
 
 @contextmanager
 def half_promoted(home: Home, case: str, before: str) -> Iterator[None]:
-    """Have a run stand where its release has the traffic and the registry doesn't know it yet, until it is killed."""
-    assert home.reached("retrain", case, STAGES["serve"]), home.runs("retrain", case)
-    with closing(sqlite3.connect(home.world.state / "mlflow.db", timeout=30, isolation_level=None)) as registry:
-        registry.execute("BEGIN IMMEDIATE")  # whoever would write waits
+    """Hold a run where its release has the traffic and the registry doesn't know it; Prefect's server may be gone."""
+    state = home.world.state
+    programs = (state / "supervisor" / "programs").glob
+    assert wait_for(lambda: len([*programs(f"release-{case}-*.json")]) == 2, 240), home.runs("retrain", case)
+    with closing(sqlite3.connect(state / "mlflow.db", timeout=30, isolation_level=None)) as registry:
+        registry.execute("BEGIN IMMEDIATE")  # whoever would write waits; until the promotion nobody would
+        assert wait_for(lambda: champion_at_gateway(case, home.settings) != before, 60), home.runs("retrain", case)
         yield
         assert champion_at_gateway(case, home.settings) != before == home.world.champion(case)
