@@ -214,7 +214,7 @@ def test_a_person_starts_and_approves_a_release_in_the_ui(home):
         page.get_by_text("Suspended", exact=True).first.wait_for()
         page.get_by_role("button", name="Resume").first.click()
         form = page.get_by_role("dialog")
-        assert "champion_squared_error" in form.inner_text(), "the evidence is on the form"
+        form.get_by_text("champion_squared_error").first.wait_for()  # the evidence is on the form
         form.locator(".p-select-button").click()
         page.keyboard.press("ArrowDown")
         page.locator(".p-select-option:visible").filter(has_text="approve").click()

@@ -37,11 +37,12 @@ class Hooked:
 
     @contextmanager
     def running(self, number: int = 0, secret: str = KEY) -> Iterator[subprocess.Popen[bytes]]:
-        """A process of it, on its port or one further on."""
+        """A process of it, on its port, or a further one on another."""
+        port = free_port() if number else self.settings.gateway_port
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv(SECRET, secret)
             patch.setenv("DRIFTLINE_PREFECT_URL", f"http://127.0.0.1:{self.port}/api")
-            with gateway(self.settings, self.settings.gateway_port + number, self.folder / f"{number}.log") as process:
+            with gateway(self.settings, port, self.folder / f"{number}.log") as process:
                 yield process
 
     def send(
