@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from prefect import flow
+
 from flows.case import LanguageCase, TabularCase
 from flows.entry import Opened, Request, opened, run_name
 from flows.prepare import prepare_steps
-from prefect import flow
 from tasks.data.results import Asked, Snapshot
 from tasks.data.task import gather_messages
 from tasks.features.results import Frame

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from prefect import flow
+
 from flows.case import TabularCase
 from flows.deployed.approval import require_approval
 from flows.entry import Opened, Request, opened, run_name
 from flows.prepare import prepare_steps
 from flows.train import Trained, train_steps
-from prefect import flow
 from tasks.data.embedder import find_embedder
 from tasks.data.task import open_model
 from tasks.features.task import fill_online_store

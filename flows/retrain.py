@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from prefect import flow
+
 from flows.case import TabularCase
 from flows.entry import Opened, Request, opened, run_name, when_there_is_something
 from flows.monitor import monitor_steps
@@ -11,7 +13,6 @@ from flows.predict import champion_with_traffic, frame_since
 from flows.prepare import prepare_steps
 from flows.release import release_steps
 from flows.train import train_steps
-from prefect import flow
 from tasks.data.results import Snapshot
 from tasks.foundation.config import Result
 from tasks.monitor.attempts import attempt_to_finish, attempting

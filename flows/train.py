@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from prefect import flow
+
 from flows.case import LanguageCase, TabularCase
 from flows.entry import Opened, Request, opened, run_name
 from flows.prepare import prepare_steps
-from prefect import flow
 from tasks.data.embedder import find_embedder
 from tasks.data.results import Snapshot
 from tasks.data.task import open_model

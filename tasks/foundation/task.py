@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
+from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events import emit_event
 from pydantic_core import to_jsonable_python
 
-from prefect import task
 from tasks.foundation.config import digest_of
 from tasks.foundation.events import alert_of, event_of
 from tasks.foundation.progress import step
