@@ -45,10 +45,10 @@ class Memory:
 
     def look(self) -> None:
         """Read anew what has changed; say that we live, and settle the calls of those that don't."""
-        version = self._store.version()
-        if version != self._version:
-            self.routes, self.keyring = read_routes(self._store), read_keyring(self._store)
-            self._version = version
+        while (version := self._store.version()) != self._version:
+            routes, keyring = read_routes(self._store), read_keyring(self._store)
+            if self._store.version() == version:  # else some of it is from before a change, some from after
+                self.routes, self.keyring, self._version = routes, keyring, version
         self._looked = time.monotonic()
         if self._looked - self._beat > LIVES / 6:
             self._say_alive()

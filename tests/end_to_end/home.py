@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -39,10 +38,7 @@ class Home:
     def start(self, flow: str, case: str, **request: Any) -> str:
         """Start a deployment as a schedule or a button would; gives the run's id."""
         asked = {"parameters": {"request": {"case": case, **request}}, "state": {"type": "SCHEDULED"}}
-        url, deadline = f"/deployments/{self.deployment(flow, case)}/create_flow_run", time.monotonic() + 30
-        while (made := self.http.post(url, json=asked)).status_code == 503 and time.monotonic() < deadline:
-            time.sleep(0.2)  # its database is busy; Prefect's own clients ask again, too
-        return str(made.raise_for_status().json()["id"])
+        return str(self.ask("POST", f"/deployments/{self.deployment(flow, case)}/create_flow_run", asked)["id"])
 
     def make_champions(self, *cases: str) -> None:
         """Release the cases, all at once."""
@@ -69,10 +65,22 @@ class Home:
         assert wait_for(lambda: self.run(id_)["state_type"] in ENDED, patience), self.run(id_)["state"]
         return self.run(id_)
 
+    def ask(self, method: str, path: str, body: Any) -> Any:
+        """Ask Prefect's server, again while it is busy, as Prefect's own clients do: on SQLite it answers 503 then."""
+        said: list[httpx.Response] = []
+
+        def answered() -> bool:
+            said.append(self.http.request(method, path, json=body))
+            return said[-1].status_code != 503
+
+        assert wait_for(answered, 60), said[-1].text
+        answer = said[-1].raise_for_status()
+        return answer.json() if answer.content else None
+
     def tell(self, event: dict[str, Any]) -> None:
         """Tell Prefect's server of an event that happens just now."""
         now = {"id": str(uuid.uuid4()), "occurred": datetime.now(UTC).isoformat()}
-        self.http.post("/events", json=[{**now, **event}]).raise_for_status()
+        self.ask("POST", "/events", [{**now, **event}])
 
     def reached(self, flow: str, case: str, step: str, patience: float = 120) -> bool:
         """Wait until a run of the deployment is at a step, or was too quick and is over."""

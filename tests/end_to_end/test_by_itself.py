@@ -107,7 +107,7 @@ def test_a_run_whose_heart_has_stopped_has_crashed(home, terminal):
 
     def begin_run(name: str) -> str:
         begun = {"flow_id": flow, "name": name, "state": {"type": "RUNNING"}}
-        return home.http.post("/flow_runs/", json=begun).raise_for_status().json()["id"]
+        return home.ask("POST", "/flow_runs/", begun)["id"]
 
     def beat(run: str) -> None:
         resource = {"prefect.resource.id": f"prefect.flow-run.{run}"}
@@ -123,19 +123,19 @@ def test_a_run_whose_heart_has_stopped_has_crashed(home, terminal):
         return "Crashed" in states().values()
 
     sooner = {**as_deployed, "trigger": {**made["trigger"], "within": 10}}
-    home.http.put(f"/automations/{made['id']}", json=sooner).raise_for_status()
+    home.ask("PUT", f"/automations/{made['id']}", sooner)
     try:
         living, waiting = begin_run("living"), begin_run("waiting")
         beat(waiting)
         said = {"state": {"type": "PAUSED", "name": "Suspended"}}
-        home.http.post(f"/flow_runs/{waiting}/set_state", json=said).raise_for_status()
+        home.ask("POST", f"/flow_runs/{waiting}/set_state", said)
         assert terminal.run(home.world, "prepare meters").code == 0
         killed = terminal.start(home.world, "prepare meters --as-of 2020-02-20")
         assert killed.wait_for(1)
         killed.kill()
         assert wait_for(crashed, 30), states()
     finally:
-        home.http.put(f"/automations/{made['id']}", json=as_deployed).raise_for_status()
+        home.ask("PUT", f"/automations/{made['id']}", as_deployed)
     assert states() == {
         "prepare meters": "Completed",
         "prepare meters as of 2020-02-20 00:00": "Crashed",

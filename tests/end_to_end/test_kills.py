@@ -94,5 +94,5 @@ def test_a_worker_elsewhere_is_no_hindrance(home):
         assert home.run(run)["state_type"] == "RUNNING"
 
         stopped = {"state": {"type": "CRASHED"}, "force": True}  # as the automation says, by then
-        home.http.post(f"/flow_runs/{run}/set_state", json=stopped).raise_for_status()
+        home.ask("POST", f"/flow_runs/{run}/set_state", stopped)
         assert wait_for(lambda: home.states("train", theirs) == ["CRASHED", "COMPLETED"], 60)

@@ -1,0 +1,45 @@
+"""What a gateway keeps in memory of the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event, insert
+
+from tasks.foundation.settings import Settings
+from tasks.gateway.memory import Memory
+from tasks.ledger.store import Store, endpoints
+from tasks.rollout.shares import know, promote
+
+A, B = "a" * 64, "b" * 64
+
+
+def test_a_change_within_a_look_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:
+    """A release gets its address and then the traffic between two reads: it is no champion that nobody answers as."""
+    settings = Settings(state=tmp_path)
+    store, another = Store(settings), Store(settings)
+    for digest in (A, B):
+        know(store, {"digest": digest, "sealed": {"case": "shop", "kind": "tabular"}})
+    listen(store, A)
+    promote(store, "shop", A, "a test")
+    memory, changed = Memory(store, "worker"), []
+
+    def change(_: Any, __: Any, statement: str, *rest: Any) -> None:
+        if "FROM endpoints" in statement and not changed:
+            changed.append(statement)
+            listen(another, B)
+            promote(another, "shop", B, "a test")
+
+    event.listen(store.engine, "after_cursor_execute", change)
+    memory.look()
+    assert changed
+    champion = memory.routes.rollouts["shop"].champion.route
+    assert (champion.digest, champion.addresses) == (B, ("http://b",))
+    store.close()
+    another.close()
+
+
+def listen(store: Store, digest: str) -> None:
+    with store.changing() as to:
+        to.execute(insert(endpoints).values(digest=digest, address=f"http://{digest[0]}"))
