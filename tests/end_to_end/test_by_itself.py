@@ -71,6 +71,7 @@ def test_a_drift_retrains_once_and_people_hear_of_it(home, told):
     assert sorted(heard) == ["/hook", "/slack"]
     (mail,) = [mail for mail in told[0].mails if "meters: retrain" in mail]
     assert "- rmse is" in mail
+    home.ended(home.runs("retrain", "meters")[1]["id"])  # it holds the case until then
 
 
 def test_people_hear_of_a_rollback_that_the_gateway_makes_by_itself(home, told):
@@ -131,7 +132,7 @@ def test_a_run_whose_heart_has_stopped_has_crashed(home, terminal):
         home.ask("POST", f"/flow_runs/{waiting}/set_state", said)
         assert terminal.run(home.world, "prepare meters").code == 0
         killed = terminal.start(home.world, "prepare meters --as-of 2020-02-20")
-        assert killed.wait_for(1)
+        assert killed.wait_for(1), killed.said()
         killed.kill()
         assert wait_for(crashed, 30), states()
     finally:
