@@ -53,7 +53,8 @@ def addresses() -> list[tuple[str, str]]:
     """What is ready now, and where."""
     from tasks.serve import stack
 
-    return [(service.name, service.address) for service in stack.state(settings()) if service.state == "ready"]
+    ready = [service for service in stack.state(settings()) if service.state == "ready"]
+    return [(service.name, service.address) for service in ready if service.address]
 
 
 def _releases(here: Settings) -> list[Release]:

@@ -142,6 +142,8 @@ def test_rolling_back_under_load_fails_no_request(settings, store, table, other,
 def test_rolling_back_to_a_release_that_runs_no_more(settings, store, table, other, body):
     """Under load no request fails; its process is a fork, which imports nothing that takes time; so is the next."""
     supervisor = Supervisor(settings.state)
+    shares.promote(store, "small", table.digest, "a test")
+    time.sleep(shares.SEEN)
     stack.retire(settings, "small", [table.digest])
     shares.follow_stack(store, settings)
     assert not history.is_running(store, other.digest)
