@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,6 @@ USED = ("tokens_in", "tokens_cached", "tokens_out", "engine_seconds", "seconds",
 DAY = 86_400  # seconds
 
 tables = MetaData()
-
 releases = Table(  # what is known of each release that ever was reachable
     "releases",
     tables,
@@ -224,11 +223,8 @@ class Store:
                 _make_tables(self.engine)
             except SQLAlchemyError:
                 _make_tables(self.engine)  # a gateway on another machine made them meanwhile
-            try:
-                with self.writing() as to:
-                    to.execute(insert(version).values(only=1, number=0))
-            except IntegrityError:
-                pass  # they were made earlier
+            with suppress(IntegrityError), self.writing() as to:  # of tables that were made earlier
+                to.execute(insert(version).values(only=1, number=0))
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -296,9 +292,7 @@ def _make_tables(engine: Engine) -> None:
 def _make_fast(connection: Any, _: object) -> None:
     connection.isolation_level = None  # we begin by ourselves, below
     connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute(
-        "PRAGMA synchronous=NORMAL"
-    )  # what was committed outlives kill -9; a power cut may take the last
+    connection.execute("PRAGMA synchronous=NORMAL")  # kill -9 loses nothing; a power cut, perhaps the last
 
 
 def _lock_at_once(connection: Connection) -> None:
