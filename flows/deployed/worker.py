@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
 import socket
 import sys
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+from tasks.foundation.settings import ROOT
+from tasks.release.process import ending_with_starter
+from tasks.serve.forks import RUNS
+from tasks.serve.programs import FORKING
+
+if TYPE_CHECKING:
+    from prefect.workers.process import ProcessWorker
 
 EVERY = 10.0  # seconds between two looks for what died
 POLL = 2  # seconds between two looks for what is due
@@ -14,22 +25,49 @@ POLL = 2  # seconds between two looks for what is due
 
 async def work() -> None:
     """Work until told to end."""
-    from prefect.workers.process import ProcessWorker
-
     from flows.deployed.deploy import POOL
 
     await asyncio.to_thread(_make_ready)
-    worker = ProcessWorker(work_pool_name=POOL, name=socket.gethostname())
-    working = asyncio.create_task(worker.start(with_healthcheck=True))
-    tending = asyncio.create_task(_tend())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, working.cancel)
-    try:
-        await working
-    except asyncio.CancelledError:
-        pass
-    finally:
-        tending.cancel()
+    with tempfile.TemporaryDirectory(prefix="driftline-worker-") as folder:
+        place = os.path.join(folder, "forks.sock")
+        worker = _worker_class(place)(work_pool_name=POOL, name=socket.gethostname())
+        working = asyncio.create_task(worker.start(with_healthcheck=True))
+        others = [asyncio.create_task(_tend()), asyncio.create_task(_fork(place))]
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, working.cancel)
+        try:
+            await working
+        except asyncio.CancelledError:
+            pass
+        finally:
+            for other in others:
+                other.cancel()
+
+
+async def _fork(place: str) -> None:
+    """Keep the fork server of runs going; it ends with us, and when it had nothing to do for long."""
+    while FORKING:
+        command = ending_with_starter([sys.executable, "-m", "tasks.serve.fork_server", RUNS, place])
+        server = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
+        await server.wait()
+        await asyncio.sleep(1)
+
+
+def _worker_class(place: str) -> type[ProcessWorker]:
+    """Prefect's own, whose runs are forks of a process that has imported already what takes seconds."""
+    from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
+
+    forked = [sys.executable, "-I", "-S", str(ROOT / "tasks" / "serve" / "forks.py"), place, "-m", "prefect.engine"]
+
+    class Job(ProcessJobConfiguration):
+        def prepare_for_flow_run(self, *given: Any, **more: Any) -> None:
+            self.command = self.command or shlex.join(forked)
+            super().prepare_for_flow_run(*given, **more)
+
+    class Worker(ProcessWorker):
+        job_configuration = Job
+
+    return Worker if FORKING else ProcessWorker
 
 
 async def _tend() -> None:

@@ -16,7 +16,7 @@ from tasks.foundation.settings import Settings, environment
 from tasks.release.process import free_port, wait_until_ready
 from tasks.release.results import Release
 from tasks.serve.prefect_database import seed
-from tasks.serve.programs import FORKING, FORKS, GATEWAY, fork_server, on_port, program_name, release_program, servers
+from tasks.serve.programs import FORKING, FORKS, fork_server, on_port, program_name, release_program, servers
 from tasks.serve.results import Service
 from tasks.serve.service import ONLINE_STORE
 from tasks.serve.supervision import Program, Supervisor
@@ -56,7 +56,7 @@ def start(settings: Settings) -> None:
         if any(name.startswith("release-") for name in supervisor.programs()):
             _run_fork_server(supervisor, settings)
         for name in supervisor.programs().keys() - {program.name for program, _ in ours}:
-            if name.startswith(GATEWAY):  # an earlier version had a program for each of its processes
+            if not name.startswith(("release-", FORKS)):  # a program of an earlier version
                 supervisor.remove(name)
         for program, _ in ours:
             if supervisor.programs().get(program.name) != program:
