@@ -9,7 +9,7 @@ from tasks.ledger.store import Store
 from tasks.release.results import Release
 from tasks.release.seal import MANIFEST, read_manifest, release_folder
 from tasks.rollout.config import Plan
-from tasks.rollout.history import is_running, named
+from tasks.rollout.history import champions, is_running, named
 from tasks.rollout.plan import begin
 from tasks.rollout.shares import champion_of, follow_stack, know, promote, rollback
 from tasks.serve import stack
@@ -84,11 +84,13 @@ def go_back(case: str, to: str | None, why: str, settings: Settings) -> Release:
     from tasks.release.registry import promote as move_alias
 
     with closing(Store(settings)) as store:
-        if to and not stack.runs(settings):
-            digest = find(settings.tracking, settings.state, case, to).digest
+        with store.reading() as of:
+            wanted = to or next(iter(champions(of, case)[1:]), None)
+        if wanted and not stack.runs(settings):
+            digest = find(settings.tracking, settings.state, case, wanted).digest
             promote(store, case, digest, why, "rollback")
         else:
-            digest = rollback(store, case, running(store, case, to, settings) if to else None, why)
+            digest = rollback(store, case, running(store, case, wanted, settings) if wanted else None, why)
     release = find(settings.tracking, settings.state, case, digest)
     move_alias(settings.tracking, release)
     return release

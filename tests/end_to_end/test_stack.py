@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 
 import httpx
 import pytest
 
+from tasks.foundation.settings import Settings
 from tasks.foundation.tracking import Tracking
+from tasks.ledger.store import Store
 from tasks.release.process import free_port
 from tasks.release.registry import champion
+from tasks.rollout.shares import follow_stack
+from tasks.serve import stack
 from tests.end_to_end.small import change_case, make_case
 from tests.end_to_end.terminal import Terminal, World
 
@@ -53,7 +58,7 @@ def at_gateway(world: World) -> str:
 
 
 def test_the_champion_serves_until_another_one_has_taken_over(up, terminal):
-    """A rejected challenger changes nothing; a promoted one replaces it; the old one runs on, to be gone back to."""
+    """A rejected challenger changes nothing; a promoted one replaces it; one goes back to it though it was stopped."""
     done = terminal.run(up, "run diabetes")
     assert done.code == 0, done.output
     ((first, address),) = served(terminal, up).items()
@@ -78,6 +83,10 @@ def test_the_champion_serves_until_another_one_has_taken_over(up, terminal):
     assert answer(up, running[f"release-diabetes-{later[:12]}"])["release"] == later
     assert at_gateway(up) == later
 
+    here = Settings(state=up.state)
+    assert stack.retire(here, "diabetes", [later]) == [first]
+    with closing(Store(here)) as store:
+        follow_stack(store, here)
     done = terminal.run(up, "rollback diabetes")
     assert done.code == 0, done.output
     assert at_gateway(up) == up.champion("diabetes") == digest
