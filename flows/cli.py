@@ -66,6 +66,25 @@ def answer() -> int:
 
 
 @app.command()
+def new(
+    case: Annotated[str, typer.Argument(metavar="CASE", help="Its name, of a folder under configs/ that is to be.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help=".csv, .parquet, .jsonl")],
+    target: Annotated[str, typer.Option(help="Column to predict.")],
+    key: Annotated[
+        list[str],
+        typer.Option(help="Column that names a row; or several. Default: the first one, or an id, if it does."),
+    ] = [],  # noqa: B006
+    time: Annotated[
+        str | None, typer.Option(help="Column of each row's moment: the last ones judge the model.")
+    ] = None,
+) -> None:
+    """Begin a case from a table: writes its case.yaml, which runs as it is and is yours to change."""
+    from flows.commands.new import new as begin
+
+    typer.echo(begin(case, file, target, key, time))
+
+
+@app.command()
 def validate(case: CaseName, profile: Profile = None) -> None:
     """Check a case without starting anything: keys, types, bounds, SQL files, sources, expectations, estimator."""
     from flows.commands.check import check

@@ -87,7 +87,7 @@ def land(name: str, source: Source, folder: Path, raw: Path, log: Path | None = 
         landing = Landing.model_validate_json(marker.read_text(encoding="utf-8"))
         if landing.key == key and all(batch.path.is_file() for batch in landing.batches):
             return landing
-    with scratch(raw / name) as work, _connect() as db:
+    with scratch(raw / name) as work, connect() as db:
         _load(db, name, source, origin, Path(work))
         batches = tuple(_write_batches(db, name, source, raw / name))
         landing = Landing(key=key, columns=_columns(db), batches=batches, empty=_is_empty(db))
@@ -113,7 +113,7 @@ def cut(batch: Batch, source: Source, as_of: datetime, out: Path) -> Path | None
         for column in columns
     )
     columns = f"* REPLACE ({masks})" if masks else "*"
-    with whole(out) as temporary, _connect() as db:
+    with whole(out) as temporary, connect() as db:
         db.execute(
             f"CREATE TABLE known AS SELECT {columns} FROM read_parquet($path) WHERE {known} <= $as_of",
             {"as_of": as_of, "path": str(batch.path)},
@@ -122,9 +122,11 @@ def cut(batch: Batch, source: Source, as_of: datetime, out: Path) -> Path | None
     return out
 
 
-def _load(db: duckdb.DuckDBPyConnection, name: str, source: Source, origin: Path, work: Path) -> None:
-    import duckdb
+def read_raw(db: duckdb.DuckDBPyConnection, name: str, origin: Path, work: Path) -> None:
+    """Have a file as the table or view `raw`; one in a .zip is unpacked into `work`.
 
+    Raises: DataError when it is of a kind that can't be read, duckdb.Error when it can't be.
+    """
     if origin.suffix == ".zip":
         with zipfile.ZipFile(origin) as archive:
             origin = Path(archive.extract(archive.namelist()[0], work))
@@ -142,8 +144,14 @@ def _load(db: duckdb.DuckDBPyConnection, name: str, source: Source, origin: Path
             allowed=".csv, .parquet, .json, .jsonl, or one of them in a .zip",
         )
     path = str(origin).replace("'", "''")
+    db.execute(read.replace("$path", f"'{path}'"))
+
+
+def _load(db: duckdb.DuckDBPyConnection, name: str, source: Source, origin: Path, work: Path) -> None:
+    import duckdb
+
     try:
-        db.execute(read.replace("$path", f"'{path}'"))
+        read_raw(db, name, origin, work)
         db.execute(f"CREATE TABLE landed AS {source.sql}")
     except duckdb.Error as error:
         raise DataError(
@@ -229,7 +237,7 @@ def _has(db: duckdb.DuckDBPyConnection) -> str:
 
 
 @contextlib.contextmanager
-def _connect() -> Iterator[duckdb.DuckDBPyConnection]:
+def connect() -> Iterator[duckdb.DuckDBPyConnection]:
     import duckdb
 
     with duckdb.connect() as db:

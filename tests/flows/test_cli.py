@@ -16,6 +16,7 @@ from tasks.foundation.errors import Busy, CaseError, DataError, GateFailed, Inpu
 from tasks.foundation.settings import Settings
 
 VERBS = [
+    "new",
     "validate",
     "prepare",
     "train",
