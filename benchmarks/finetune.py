@@ -96,12 +96,12 @@ def work_of(
     steps: int, threads: int, state: Path, source: str = MODEL, batch: int = BATCH, **changes: Any
 ) -> tuple[Any, Any]:
     """The tuning that all ways follow; `changes` go to it."""
-    from tasks.data.checkpoint import open_base
+    from tasks.data.base.checkpoint import open_base
     from tasks.data.config import Answer, Prompt, Talk
-    from tasks.train.budget import Clock
     from tasks.train.config import Lora, Serving, Sft, Stages, Tuning
-    from tasks.train.language import arithmetic
-    from tasks.train.work import Work
+    from tasks.train.language.budget import Clock
+    from tasks.train.language.model import arithmetic
+    from tasks.train.language.work import Work
 
     stage = Sft(
         learning_rate=RATE,
@@ -158,7 +158,7 @@ def rows(count: int) -> list[dict[str, Any]]:
 
 def batches(work: Any, stage: Any) -> list[Any]:
     """The examples in the order in which all ways read them."""
-    from tasks.train.work import order, steps_of
+    from tasks.train.language.work import order, steps_of
 
     examples = work.examples(work.train)
     chosen = order(len(examples), BATCH, steps_of(stage, len(examples)), work.tuning.seed)
@@ -167,9 +167,9 @@ def batches(work: Any, stage: Any) -> list[Any]:
 
 def ours(way: str, work: Any, stage: Any, examples: list[Any]) -> tuple[Ends, list[float]]:
     """Our stage, as `tune` runs it, with its watch; nothing is looked at or kept within the steps counted."""
-    from tasks.train.language import add_adapter, load_base
-    from tasks.train.stages import make_trainer
-    from tasks.train.watch import Watch
+    from tasks.train.language.model import add_adapter, load_base
+    from tasks.train.language.stages import make_trainer
+    from tasks.train.language.watch import Watch
 
     figures: list[dict[str, float]] = []
     watch = Watch("sft", stage, lambda found, at: figures.append(dict(found)), lambda *_: {}, lambda _: None)
@@ -230,7 +230,7 @@ def loop(way: str, work: Any, stage: Any, examples: list[Any]) -> tuple[Ends, li
     import torch
     from transformers import get_cosine_with_min_lr_schedule_with_warmup
 
-    from tasks.train.language import add_adapter, load_base
+    from tasks.train.language.model import add_adapter, load_base
 
     model = add_adapter(load_base(work.base, work.precision, "sdpa"), work.tuning.lora, 0).train()
     learnt = [each for each in model.parameters() if each.requires_grad]

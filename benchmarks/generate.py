@@ -111,20 +111,20 @@ def main() -> None:
 
 
 def open_small(state: Path) -> Base:
-    from tasks.data.checkpoint import open_base
+    from tasks.data.base.checkpoint import open_base
 
     return open_base(Model(source=MODEL), Path(), state)
 
 
 def make_release(state: Path, base: Base, serving: Serving) -> tuple[Path, Path]:
     """Seal a release whose adapter has learnt nothing, which is as fast as one that has; and its merged weights."""
-    from tasks.data.pack import write_gguf
+    from tasks.data.base.pack import write_gguf
     from tasks.evaluate.results import Verdict
     from tasks.foundation.config import digest_of
     from tasks.foundation.files import file_digest
     from tasks.release.language import ADAPTER, language_parts
     from tasks.release.seal import seal
-    from tasks.train.language import add_adapter, load_base, merge, save_adapter
+    from tasks.train.language.model import add_adapter, load_base, merge, save_adapter
     from tasks.train.results import Candidate
 
     folder = state / "candidate"
@@ -225,7 +225,7 @@ class Local:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        from tasks.train.language import arithmetic
+        from tasks.train.language.model import arithmetic
 
         torch.set_num_threads(threads)
         self.precision = arithmetic("bf16")

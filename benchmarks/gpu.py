@@ -104,7 +104,7 @@ def measure(source: str, way: str, steps: int, state: str) -> dict[str, Any]:
 
 
 def tell_serving(report: Report, source: str, size: str, python: str, rounds: int, state: Path) -> None:
-    from tasks.data.checkpoint import open_base
+    from tasks.data.base.checkpoint import open_base
     from tasks.foundation.errors import DriftlineError
     from tasks.release.language import vllm_command
     from tasks.serve.chat import Release

@@ -74,7 +74,7 @@ def measure(seed: int, pairs: str, state: str, quick: bool) -> dict[str, Any]:
 
     from flows.case import load
     from tasks.evaluate.compare import compare
-    from tasks.train.language import read_pairs
+    from tasks.train.language.model import read_pairs
 
     torch.set_num_threads(len(os.sched_getaffinity(0)) if not torch.cuda.is_available() else 4)
     case: Any
@@ -121,10 +121,10 @@ def measure(seed: int, pairs: str, state: str, quick: bool) -> dict[str, Any]:
 
 def work_of(case: Any, seed: int, pairs: Path, state: Path, folder: Path, quick: bool) -> Any:
     """What the case's stages are given."""
-    from tasks.data.checkpoint import open_base
-    from tasks.train.budget import Clock
-    from tasks.train.language import arithmetic, read_pairs
-    from tasks.train.work import Work
+    from tasks.data.base.checkpoint import open_base
+    from tasks.train.language.budget import Clock
+    from tasks.train.language.model import arithmetic, read_pairs
+    from tasks.train.language.work import Work
 
     return Work(
         base=open_base(case.model, case.folder, state),
@@ -144,11 +144,11 @@ def staged(name: str, stage: Any, work: Any, start: Path | None, rows: list[dict
     import torch
 
     from tasks.foundation.talk import message_of
-    from tasks.train.answers import summarise
-    from tasks.train.language import add_adapter, generate, load_adapter, load_base, render, save_adapter
-    from tasks.train.rewards import scorer_of
-    from tasks.train.stages import make_trainer
-    from tasks.train.watch import Watch
+    from tasks.train.language.answers import summarise
+    from tasks.train.language.model import add_adapter, generate, load_adapter, load_base, render, save_adapter
+    from tasks.train.language.rewards import scorer_of
+    from tasks.train.language.stages import make_trainer
+    from tasks.train.language.watch import Watch
 
     figures: list[dict[str, float]] = []
     watch = Watch(name, stage, lambda seen, _: figures.append(dict(seen)), lambda *_: {}, lambda _: None)

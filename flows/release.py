@@ -11,7 +11,7 @@ from flows.deployed.approval import require_approval
 from flows.entry import Opened, Request, opened, run_name
 from flows.prepare import prepare_steps
 from flows.train import Trained, train_steps
-from tasks.data.embedder import find_embedder
+from tasks.data.base.embedder import find_embedder
 from tasks.data.task import open_model
 from tasks.features.task import fill_online_store
 from tasks.release.results import Release

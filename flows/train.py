@@ -7,7 +7,7 @@ from prefect import flow
 from flows.case import LanguageCase, TabularCase
 from flows.entry import Opened, Request, opened, run_name
 from flows.prepare import prepare_steps
-from tasks.data.embedder import find_embedder
+from tasks.data.base.embedder import find_embedder
 from tasks.data.results import Snapshot
 from tasks.data.task import open_model
 from tasks.evaluate.check import check_judging

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tasks.data import checkpoint, pack, unpack
+from tasks.data.base import checkpoint, pack, unpack
 from tasks.data.config import Model
 from tasks.data.results import Base
 from tasks.foundation.config import digest_of

@@ -33,7 +33,7 @@ def chat(name: str, reference: str | None, compare: bool) -> None:
         while (line := _read()) is not None:
             _answer("", through_gateway(name, line))
         return
-    from tasks.data.checkpoint import GGUF, open_base
+    from tasks.data.base.checkpoint import GGUF, open_base
     from tasks.evaluate.answering import baseline_prompt
 
     release = find_release(name, reference)

@@ -47,9 +47,9 @@ def _check_table(case: TabularCase) -> str:
 
 
 def _check_language(case: LanguageCase) -> str:
-    from tasks.data.curate import check_pairs
-    from tasks.data.embedder import find_embedder
-    from tasks.data.traffic import check_traffic
+    from tasks.data.base.embedder import find_embedder
+    from tasks.data.pairs.curate import check_pairs
+    from tasks.data.pairs.traffic import check_traffic
     from tasks.evaluate.check import check_judging
     from tasks.monitor.config import check_monitor
 

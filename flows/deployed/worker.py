@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.foundation.settings import ROOT
 from tasks.release.process import ending_with_starter
-from tasks.serve.forks import RUNS
 from tasks.serve.programs import FORKING
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ async def work() -> None:
 async def _fork(place: str) -> None:
     """Keep the fork server of runs going; it ends with us, and when it had nothing to do for long."""
     while FORKING:
-        command = ending_with_starter([sys.executable, "-m", "tasks.serve.fork_server", RUNS, place])
+        command = ending_with_starter([sys.executable, "-m", "flows.deployed.fork_server", place])
         server = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
         await server.wait()
         await asyncio.sleep(1)

@@ -42,7 +42,7 @@ def check_source(
 @stage("open the base model", lambda base: f"{base.parameters / 1e6:.0f}M parameters, {base.digest[:12]}", cache=False)
 def open_model(model: Model, folder: Path, state: Path) -> Base:
     """Check the base model against its pin, and keep it as a plain checkpoint."""
-    from tasks.data.checkpoint import open_base
+    from tasks.data.base.checkpoint import open_base
 
     return open_base(model, folder, state)
 
@@ -59,7 +59,7 @@ def curate_pairs(
     state: Path,
 ) -> Checked:
     """Make or read instruction pairs, free them of duplicates and personal data, split and validate them."""
-    from tasks.data.curate import curate
+    from tasks.data.pairs.curate import curate
 
     curated = curate(case, pairs, talk, base, sources, checked, as_of, state)
     show_link(f"{case}-pairs", curated.files["train"].parent / "card.md", "Data card of the pairs")
@@ -101,6 +101,6 @@ def gather_messages(
     end: datetime,
 ) -> Asked:
     """What was asked in a window, with the right answers that are known."""
-    from tasks.data.traffic import gather
+    from tasks.data.pairs.traffic import gather
 
     return gather(case, traffic, pairs, answer, sources, snapshot.path, state, start, end)

@@ -17,8 +17,8 @@ from tasks.foundation.engine import Reply, engine
 from tasks.foundation.files import file_digest, whole
 from tasks.foundation.progress import step
 from tasks.foundation.talk import MODEL, SYSTEM, USER, message_of, turn
-from tasks.train.answers import Score, Scorer
 from tasks.train.config import Serving
+from tasks.train.language.answers import Score, Scorer
 
 if TYPE_CHECKING:
     import pandas as pd

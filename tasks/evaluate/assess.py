@@ -102,7 +102,7 @@ def evaluate(run_id: str, rows: Sequence[Mapping[str, Any]], answer: Answer) -> 
     from mlflow.entities import AssessmentSource, Feedback
     from mlflow.genai.scorers import scorer
 
-    from tasks.train.answers import Score, Scorer, summarise
+    from tasks.train.language.answers import Score, Scorer, summarise
 
     computing = Scorer(answer.json_schema, answer.stated, answer.abstain)
     opinions = {(row["message"], row["given"]): row["opinion"] for row in rows if row["opinion"]}

@@ -15,9 +15,9 @@ from tasks.evaluate.reference import likelihoods, perplexity
 from tasks.foundation.config import digest_of
 from tasks.foundation.files import file_digest, write_text
 from tasks.foundation.progress import step
-from tasks.train.answers import Scorer
 from tasks.train.config import Serving
-from tasks.train.language import ADAPTER, Example, encode, open_tokenizer, table_of_pairs
+from tasks.train.language.answers import Scorer
+from tasks.train.language.model import ADAPTER, Example, encode, open_tokenizer, table_of_pairs
 
 if TYPE_CHECKING:
     import pandas as pd

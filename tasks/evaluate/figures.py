@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tasks.evaluate.answering import scores_of
 from tasks.evaluate.compare import interval
-from tasks.train.answers import parts, summarise
+from tasks.train.language.answers import parts, summarise
 
 if TYPE_CHECKING:
     import pandas as pd

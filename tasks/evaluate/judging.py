@@ -10,7 +10,7 @@ from shutil import rmtree
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tasks.data.checkpoint import GGUF
+from tasks.data.base.checkpoint import GGUF
 from tasks.data.config import Talk
 from tasks.data.results import Base
 from tasks.evaluate.answering import answer_table, baseline_prompt, wrong_answers
@@ -71,7 +71,10 @@ def judge_answers(
             "base": [base.digest, base.template_digest],
             "asked": [talk.digest, serving.digest],
             "gates": config.digest,
-            "code": [file_digest(path) for path in (*sorted(here.glob("*.py")), here.parent / "train" / "answers.py")],
+            "code": [
+                file_digest(path)
+                for path in (*sorted(here.glob("*.py")), here.parent / "train" / "language" / "answers.py")
+            ],
             "champion": [champion_digest, file_digest(rival) if rival and rival.is_file() else None, rival is not None],
         }
     )

@@ -12,7 +12,7 @@ from tasks.evaluate.results import Criterion
 from tasks.foundation.engine import engine
 from tasks.foundation.talk import SYSTEM, turn
 from tasks.train.config import Serving
-from tasks.train.language import Example, ids_of, open_tokenizer, render
+from tasks.train.language.model import Example, ids_of, open_tokenizer, render
 
 
 @dataclass(frozen=True)

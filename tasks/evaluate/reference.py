@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.data.results import Base
-from tasks.train.language import Example, load_adapter, load_base
+from tasks.train.language.model import Example, load_adapter, load_base
 
 BATCH = 8
 PRECISE = 1_000_000_000  # parameters; a smaller model runs in float32, so that any difference is the other stack's

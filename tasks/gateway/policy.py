@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from tasks.data.privacy import FORMS, mask
+from tasks.data.pairs.privacy import FORMS, mask
 from tasks.gateway.call import Call
 
 

@@ -24,7 +24,7 @@ from tasks.monitor.signal import Window, fingerprint, keep, measured_before, som
 from tasks.predict.batch import read_predictions
 from tasks.release.config import Price
 from tasks.release.seal import SCORES, read_manifest
-from tasks.train.answers import Score, Scorer, summarise
+from tasks.train.language.answers import Score, Scorer, summarise
 
 if TYPE_CHECKING:
     import pandas as pd

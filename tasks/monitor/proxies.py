@@ -9,7 +9,7 @@ from tasks.evaluate.answering import message_in
 from tasks.evaluate.metrics import worse_by
 from tasks.monitor.chance import chance_of_mean, chance_of_ratio
 from tasks.release.config import NANO, Price
-from tasks.train.answers import Score, Scorer, parts
+from tasks.train.language.answers import Score, Scorer, parts
 
 if TYPE_CHECKING:
     import numpy as np

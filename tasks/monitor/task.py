@@ -55,7 +55,7 @@ def measure_messages(
     state: Path,
 ) -> Signal:
     """Hold the answers of a window against the right ones that are known, and look for drift."""
-    from tasks.data.embedder import find_embedder
+    from tasks.data.base.embedder import find_embedder
     from tasks.monitor.answers import measure_answers
     from tasks.monitor.signal import Window
 

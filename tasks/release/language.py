@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.data.checkpoint import CONTENTS, GGUF
+from tasks.data.base.checkpoint import CONTENTS, GGUF
 from tasks.data.config import Talk
 from tasks.data.results import Base, EmbedderFiles
 from tasks.evaluate.results import Verdict

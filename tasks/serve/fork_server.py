@@ -1,7 +1,6 @@
-"""The fork server: a process of ours is a fork of one that has imported already what all of its kind need.
+"""The fork server of releases: the process of each is a fork of one that has imported already what all of them need.
 
-    python -m tasks.serve.fork_server releases
-    python -m tasks.serve.fork_server runs SOCKET
+    python -m tasks.serve.fork_server
 
 Who wants a fork runs `forks.py`, which asks at the socket.
 """
@@ -12,7 +11,6 @@ import contextlib
 import importlib
 import json
 import os
-import runpy
 import select
 import signal
 import socket
@@ -20,34 +18,27 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from tasks.serve.forks import CHUNK, RELEASES, RUNS, place_of_releases
+from tasks.serve.forks import CHUNK, place_of_releases
 
-IDLE = 600.0  # seconds until a server of runs gives its 500 MB back
-IMPORTS = {
-    RELEASES: """
-        _bentoml_impl.loader _bentoml_impl.server.app _bentoml_impl.worker.service
-        bentoml._internal.server.http.instruments bentoml._internal.server.http.traffic bentoml._internal.service.loader
-        httpx opentelemetry.instrumentation.asgi opentelemetry.sdk.trace sklearn.ensemble uvicorn.lifespan.on
-        uvicorn.loops.uvloop uvicorn.protocols.http.httptools_impl uvicorn.protocols.websockets.auto
-    """,
-    RUNS: """
-        dvc.repo evidently great_expectations great_expectations.expectations httpx matplotlib.figure mlflow.sklearn
-        prefect.deployments.steps.core prefect.flow_engine prefect.task_engine psutil sklearn.ensemble
-        sklearn.linear_model
-    """,
-}
+SERVING = """
+    _bentoml_impl.loader _bentoml_impl.server.app _bentoml_impl.worker.service
+    bentoml._internal.server.http.instruments bentoml._internal.server.http.traffic bentoml._internal.service.loader
+    httpx opentelemetry.instrumentation.asgi opentelemetry.sdk.trace sklearn.ensemble uvicorn.lifespan.on
+    uvicorn.loops.uvloop uvicorn.protocols.http.httptools_impl uvicorn.protocols.websockets.auto
+"""
 # Prometheus's client counts in files where there is such a folder when it is imported; a fork has files of its own.
 COUNTS = ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR")
+Become = Callable[[Sequence[str], Sequence[int]], None]  # given arguments, and sockets that it is to hold
 
 
-def serve(kind: str, place: str) -> None:
-    """Fork for whoever asks at the socket. Runs come seldom: what they need is imported for the first of them."""
+def serve(place: str, preload: Callable[[], None], become: Become, idle: float | None = None) -> None:
+    """Fork for whoever asks at the socket, for ever; or, preloaded for the first of them, until idle for so long."""
     forks: dict[int, socket.socket] = {}
-    ready = kind != RUNS
+    ready = idle is None
     if ready:
-        preload(kind)
+        preload()
     signal.signal(signal.SIGCHLD, lambda *_: _tell_how_they_ended(forks))
     with contextlib.suppress(FileNotFoundError):
         os.unlink(place)
@@ -55,22 +46,22 @@ def serve(kind: str, place: str) -> None:
         listening.bind(place)
         listening.listen()
         while True:
-            listening.settimeout(IDLE if kind == RUNS and ready else None)
+            listening.settimeout(idle if ready else None)
             try:
                 asking, _ = listening.accept()
             except TimeoutError:
                 if forks:
                     continue
-                return  # who started it starts it again, as small as it was
+                return
             if not ready:
-                preload(kind)
+                preload()
                 ready = True
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
             pid = os.fork()
             if pid == 0:
                 for other in (listening, *forks.values()):
                     other.close()
-                become(kind, asking)
+                _answer(asking, become)
                 sys.exit()
             forks[pid] = asking
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
@@ -84,29 +75,7 @@ def _tell_how_they_ended(forks: dict[int, socket.socket]) -> None:
                 asking.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
-def preload(kind: str) -> None:
-    """Import what they have in common, but leave nothing of our own: releases have that in Bentos, runs in commits."""
-    import gc
-
-    from tasks.features.light import import_feast
-    from tasks.train.model_file import import_skops
-
-    with tempfile.TemporaryDirectory() as counts, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Feast would have all deprecations told, whoever's
-        if kind != RUNS:
-            os.environ.update(dict.fromkeys(COUNTS, counts))
-            sys.path[:] = [path for path in sys.path if path != os.getcwd()]
-        import_skops()
-        for name in IMPORTS[kind].split():
-            importlib.import_module(name)
-        import_feast()
-    for name in [name for name in sys.modules if name.partition(".")[0] == "tasks"]:
-        del sys.modules[name]
-    gc.collect()
-    gc.freeze()  # a collection in a fork would write to every page, and so copy it
-
-
-def become(kind: str, asking: socket.socket) -> None:
+def _answer(asking: socket.socket, become: Become) -> None:
     """Be the process that was asked for, until it ends or is told to."""
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -119,7 +88,7 @@ def become(kind: str, asking: socket.socket) -> None:
     os.environ.update(wanted["environment"])
     os.chdir(wanted["directory"])
     threading.Thread(target=_end_with, args=[asking], daemon=True).start()
-    {RUNS: _run}.get(kind, _answer)(wanted["arguments"], held)
+    become(wanted["arguments"], held)
 
 
 def _end_with(asking: socket.socket) -> None:
@@ -132,8 +101,33 @@ def _end_with(asking: socket.socket) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _answer(arguments: Sequence[str], held: Sequence[int]) -> None:
-    """Serve a Bento on a socket that is held already."""
+def import_all(names: str) -> None:
+    """Import packages, but leave nothing of our own: a fork has its own version of that."""
+    import gc
+
+    from tasks.features.light import import_feast
+    from tasks.train.model_file import import_skops
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Feast would have all deprecations told, whoever's
+        import_skops()
+        for name in names.split():
+            importlib.import_module(name)
+        import_feast()
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("flows", "tasks")]:
+        del sys.modules[name]
+    gc.collect()
+    gc.freeze()  # a collection in a fork would write to every page, and so copy it
+
+
+def _import_for_releases() -> None:
+    with tempfile.TemporaryDirectory() as counts:
+        os.environ.update(dict.fromkeys(COUNTS, counts))
+        import_all(SERVING)
+    sys.path[:] = [path for path in sys.path if path != os.getcwd()]  # our code they have in their Bentos
+
+
+def _serve_bento(arguments: Sequence[str], held: Sequence[int]) -> None:
     from _bentoml_impl.worker.service import main
     from bentoml.serving import ensure_prometheus_dir
 
@@ -141,17 +135,5 @@ def _answer(arguments: Sequence[str], held: Sequence[int]) -> None:
     main([*arguments, "--fd", str(held[0]), "--worker-id", "1"])
 
 
-def _run(arguments: Sequence[str], _: Sequence[int]) -> None:
-    """Do what `python -m` does in a new process: read its variables, and look for code where they say."""
-    import numpy as np
-    from prefect.context import refresh_global_settings_context
-
-    sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-    np.random.seed()  # else every fork draws the same
-    refresh_global_settings_context()
-    sys.argv = [*arguments]
-    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
-
-
 if __name__ == "__main__":
-    serve(sys.argv[1], sys.argv[2] if sys.argv[1] == RUNS else place_of_releases())
+    serve(place_of_releases(), _import_for_releases, _serve_bento)

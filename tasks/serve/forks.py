@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-RELEASES, RUNS = "releases", "runs"
 CHUNK = 1 << 20  # bytes of what a fork is told, its environment above all
 BACKLOG = 2048
 SOON = 3  # seconds; when the first fork ends before, the release can't start

@@ -13,7 +13,6 @@ from tasks.foundation.settings import Settings
 from tasks.release.package import bento_folder
 from tasks.release.process import serve_command
 from tasks.release.results import Release
-from tasks.serve.forks import RELEASES
 from tasks.serve.service import ONLINE_MOMENT, ONLINE_REPOSITORY
 from tasks.serve.supervision import Program
 
@@ -94,7 +93,7 @@ def release_program(
 
 def fork_server(settings: Settings) -> Program:
     """What the processes of releases are forks of; it has no port, since it answers programs beside it alone."""
-    command = [sys.executable, "-m", "tasks.serve.fork_server", RELEASES]
+    command = [sys.executable, "-m", "tasks.serve.fork_server"]
     return Program(name=FORKS, command=command, host=settings.host, environment={"OMP_NUM_THREADS": "1"})
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.data.checkpoint import open_base
+from tasks.data.base.checkpoint import open_base
+from tasks.data.base.pack import name_in_gguf
+from tasks.data.base.unpack import Gguf
 from tasks.data.config import Model
-from tasks.data.pack import name_in_gguf
 from tasks.data.sources import locate
-from tasks.data.unpack import Gguf
 from tasks.foundation.errors import CaseError, DataError, Unavailable
 from tasks.foundation.files import file_digest
 from tests.language import SMOLLM, smollm_base, tiny_checkpoint

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.data.config import Answer, Pairs, Prompt, Source, Talk
-from tasks.data.curate import curate
-from tasks.data.pairs import Pair
+from tasks.data.pairs.curate import curate
+from tasks.data.pairs.pair import Pair
+from tasks.data.pairs.splits import check_leaks
 from tasks.data.results import Base, Checked, Validation
-from tasks.data.splits import check_leaks
 from tasks.foundation.errors import CaseError, DataError
 from tasks.foundation.files import file_digest
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.data.embedder import find_embedder
+from tasks.data.base.embedder import find_embedder
 from tasks.foundation.errors import DataError
 from tests.language import EMBEDDER
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.data.pack import fits, write_gguf
-from tasks.data.unpack import Gguf, unpack
+from tasks.data.base.pack import fits, write_gguf
+from tasks.data.base.unpack import Gguf, unpack
 from tasks.foundation.errors import DataError
 from tasks.foundation.files import file_digest
 from tests.language import tiny_checkpoint

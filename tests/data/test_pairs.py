@@ -7,8 +7,8 @@ import json
 import pytest
 
 from tasks.data.config import Answer
-from tasks.data.likeness import Likeness
-from tasks.data.pairs import Form, read_pairs
+from tasks.data.pairs.likeness import Likeness
+from tasks.data.pairs.pair import Form, read_pairs
 from tasks.foundation.errors import CaseError, DataError
 
 SCHEMA = {
@@ -108,7 +108,7 @@ def test_likeness_finds_what_comparing_all_finds():
     """The quick way to near duplicates misses none and adds none."""
     import random
 
-    from tasks.data.likeness import _grams, _jaccard
+    from tasks.data.pairs.likeness import _grams, _jaccard
 
     chance = random.Random(1)
     texts = []

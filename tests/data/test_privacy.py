@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.data.privacy import FORMS, mask
+from tasks.data.pairs.privacy import FORMS, mask
 
 
 @pytest.mark.parametrize(

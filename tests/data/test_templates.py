@@ -12,10 +12,10 @@ import pytest
 
 from flows.case import load
 from tasks.data.config import Answer, Pairs, Source
-from tasks.data.curate import check_pairs
-from tasks.data.likeness import Likeness
-from tasks.data.pairs import Form
-from tasks.data.templates import _mistype, make, read_facts
+from tasks.data.pairs.curate import check_pairs
+from tasks.data.pairs.likeness import Likeness
+from tasks.data.pairs.pair import Form
+from tasks.data.pairs.templates import _mistype, make, read_facts
 from tasks.foundation.errors import CaseError, DataError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

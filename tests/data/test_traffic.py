@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from tasks.data.config import Answer, Pairs, Source, Templates, Traffic
+from tasks.data.pairs.traffic import gather
 from tasks.data.results import Asked
-from tasks.data.traffic import gather
 from tasks.foundation.errors import CaseError, DataError
 
 ANSWER = Answer(json_schema={"type": "object"}, abstain={"call": "none"}, stated=("book",))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.data.pack import write_gguf
+from tasks.data.base.pack import write_gguf
 from tasks.foundation.files import file_digest
 from tasks.foundation.settings import environment, settings
 from tasks.foundation.tracking import Tracking, client_of

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tasks.data.checkpoint import GGUF
+from tasks.data.base.checkpoint import GGUF
 from tasks.data.config import Answer, Prompt
 from tasks.evaluate import answering
 from tasks.evaluate.answering import (
@@ -23,8 +23,8 @@ from tasks.evaluate.answering import (
     wrong_answers,
 )
 from tasks.foundation.errors import DataError
-from tasks.train.answers import Scorer, summarise
 from tasks.train.config import Serving
+from tasks.train.language.answers import Scorer, summarise
 from tests.language import smollm_base
 from tests.train.pairs import SCHEMA, SYSTEM, write_pairs
 

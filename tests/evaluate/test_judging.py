@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.data.checkpoint import GGUF
+from tasks.data.base.checkpoint import GGUF
+from tasks.data.base.pack import write_gguf
 from tasks.data.config import Answer, Pairs, Prompt, Talk
-from tasks.data.pack import write_gguf
 from tasks.data.results import Base
 from tasks.evaluate import assess, judging
 from tasks.evaluate.check import check_judging
@@ -29,9 +29,9 @@ from tasks.evaluate.results import Criterion, Verdict
 from tasks.foundation.engine import engine
 from tasks.foundation.errors import CaseError, DataError, DriftlineError
 from tasks.foundation.tracking import Tracking, client_of, experiment, run
-from tasks.train.answers import Score
 from tasks.train.config import Lora, Serving
-from tasks.train.language import add_adapter, load_base, save_adapter
+from tasks.train.language.answers import Score
+from tasks.train.language.model import add_adapter, load_base, save_adapter
 from tasks.train.results import Candidate
 from tests.language import smollm_base, tiny_opened
 from tests.train.pairs import SYSTEM, write_pairs

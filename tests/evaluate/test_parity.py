@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tasks.data.checkpoint import GGUF
-from tasks.data.pack import write_gguf
+from tasks.data.base.checkpoint import GGUF
+from tasks.data.base.pack import write_gguf
 from tasks.data.results import Base
 from tasks.evaluate.parity import Parity, check_parity, parity_criteria
 from tasks.evaluate.reference import likelihoods, perplexity
 from tasks.foundation.errors import DataError
 from tasks.train.config import Lora, Serving
-from tasks.train.language import Example, add_adapter, load_base, merge, save_adapter
+from tasks.train.language.model import Example, add_adapter, load_base, merge, save_adapter
 from tests.language import smollm_base
 
 SYSTEM = "Answer in one word."

@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from tasks.data.checkpoint import GGUF
+from tasks.data.base.checkpoint import GGUF
 from tasks.evaluate import rubric
 from tasks.evaluate.answering import score
 from tasks.evaluate.config import Judge
 from tasks.evaluate.rubric import opinions_of
 from tasks.foundation.engine import Engine, engine
 from tasks.foundation.errors import DataError, Unavailable
-from tasks.train.answers import Scorer
+from tasks.train.language.answers import Scorer
 from tests.language import smollm_base
 from tests.train.pairs import SCHEMA, write_pairs
 

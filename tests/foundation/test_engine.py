@@ -13,8 +13,8 @@ import httpx
 import psutil
 import pytest
 
-from tasks.data.checkpoint import GGUF
-from tasks.data.pack import write_gguf
+from tasks.data.base.checkpoint import GGUF
+from tasks.data.base.pack import write_gguf
 from tasks.foundation.engine import Engine, engine
 from tasks.foundation.errors import DataError, Unavailable
 from tests.language import smollm_base

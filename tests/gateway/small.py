@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import psutil
 
-from tasks.data.embedder import find_embedder
+from tasks.data.base.embedder import find_embedder
 from tasks.foundation.config import digest_of
 from tasks.foundation.files import file_digest, write_text
 from tasks.foundation.settings import ROOT, Settings

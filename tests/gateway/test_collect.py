@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.data.config import Answer, Pairs, Source, Traffic
-from tasks.data.feedback import is_log, read_log
-from tasks.data.pairs import Form
+from tasks.data.pairs.feedback import is_log, read_log
+from tasks.data.pairs.pair import Form
+from tasks.data.pairs.traffic import gather
 from tasks.data.sources import land
-from tasks.data.traffic import gather
 from tasks.foundation.errors import CaseError, InputError
 from tasks.foundation.files import file_digest
 from tasks.foundation.settings import Settings

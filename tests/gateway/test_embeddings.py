@@ -7,7 +7,7 @@ import openai
 import pytest
 from sqlalchemy import select
 
-from tasks.data.embedder import find_embedder
+from tasks.data.base.embedder import find_embedder
 from tasks.foundation.embedder import Embedder
 from tasks.ledger.store import ledger
 from tests.gateway.small import asking

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tasks.data.embedder import find_embedder
+from tasks.data.base.embedder import find_embedder
 from tasks.data.results import Asked, EmbedderFiles
 from tasks.evaluate.answering import score
 from tasks.foundation.errors import DataError
@@ -21,7 +21,7 @@ from tasks.monitor.config import AnswerMonitor
 from tasks.monitor.decide import decide
 from tasks.monitor.results import Attempt, Decision, Signal
 from tasks.monitor.signal import Window
-from tasks.train.answers import Scorer
+from tasks.train.language.answers import Scorer
 
 RELEASE = "cd" * 32
 START, END = datetime(2024, 6, 1, tzinfo=UTC), datetime(2024, 7, 1, tzinfo=UTC)

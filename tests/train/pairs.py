@@ -96,7 +96,7 @@ SERVING = Serving(answer_tokens=12)
 
 def tuned(state: Path, base: Base, pairs: Path, stages: dict[str, Any], **changes: Any) -> Candidate:
     """A candidate tuned in `state`; `changes` go to the tuning."""
-    from tasks.train.tune import tune
+    from tasks.train.language.tune import tune
 
     return tune(
         origin_of("travel", state, AS_OF, {"commit": "none"}),

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tasks.foundation.errors import CaseError
-from tasks.train.answers import Scorer, refuses, reward, summarise
+from tasks.train.language.answers import Scorer, refuses, reward, summarise
 
 SCHEMA = {
     "type": "object",

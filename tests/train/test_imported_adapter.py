@@ -13,7 +13,7 @@ import pytest
 from tasks.data.results import Base
 from tasks.foundation.errors import DataError
 from tasks.foundation.tracking import Tracking, client_of
-from tasks.train.imported_adapter import import_adapter
+from tasks.train.language.imported import import_adapter
 from tasks.train.results import Candidate
 from tests.train.frames import origin_of
 from tests.train.pairs import AS_OF, SERVING, TALK, tiny_base, write_pairs

@@ -9,7 +9,7 @@ import pytest
 from tasks.data.results import Base
 from tasks.foundation.errors import CaseError, DataError
 from tasks.train.config import Lora
-from tasks.train.language import (
+from tasks.train.language.model import (
     add_adapter,
     arithmetic,
     encode,

@@ -9,9 +9,9 @@ import pytest
 from tasks.data.results import Base
 from tasks.foundation.errors import Unavailable
 from tasks.train.config import Tuning
-from tasks.train.demand import demand_of
-from tasks.train.language import Example
-from tasks.train.preflight import Estimate, check_fit, needed
+from tasks.train.language.demand import demand_of
+from tasks.train.language.model import Example
+from tasks.train.language.preflight import Estimate, check_fit, needed
 from tests.language import smollm_base
 
 PAIRS = [Example([1] * 100, [1] * 30)] * 40

@@ -15,8 +15,8 @@ from tasks.data.results import Base
 from tasks.foundation.errors import CaseError, DataError, DriftlineError
 from tasks.foundation.settings import ROOT
 from tasks.foundation.tracking import Tracking, client_of
-from tasks.train.budget import Clock
 from tasks.train.config import Budget
+from tasks.train.language.budget import Clock
 from tasks.train.results import Candidate
 from tests.train.pairs import stages, tiny_base, tuned, write_pairs
 
@@ -25,7 +25,7 @@ KILLED = """
 import os, signal, sys, json
 from pathlib import Path
 from tasks.data.results import Base
-from tasks.train.watch import Watch
+from tasks.train.language.watch import Watch
 from tests.train.pairs import tuned
 state, base, pairs, at = Path(sys.argv[1]), Base.model_validate_json(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 seen = Watch.on_step_end

@@ -15,9 +15,9 @@ from tasks.data.config import Talk
 from tasks.data.results import Base
 from tasks.foundation.errors import CaseError, DataError
 from tasks.foundation.talk import SYSTEM, turn
-from tasks.train.budget import Clock
 from tasks.train.config import Serving, Stage, Tuning
-from tasks.train.language import Example, Precision, encode, generate, open_tokenizer, render
+from tasks.train.language.budget import Clock
+from tasks.train.language.model import Example, Precision, encode, generate, open_tokenizer, render
 
 Rows = list[dict[str, Any]]
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.data.config import Answer, Pairs, Source, Templates, Traffic
-from tasks.data.feedback import is_log, right_answer
-from tasks.data.pairs import Form, conversation, write_if_json
+from tasks.data.pairs.feedback import is_log, right_answer
+from tasks.data.pairs.pair import Form, conversation, write_if_json
+from tasks.data.pairs.templates import Fact, Maker, day_of, read_facts
 from tasks.data.quarantine import quote
 from tasks.data.results import Asked
 from tasks.data.tables import read_rows, tables
-from tasks.data.templates import Fact, Maker, day_of, read_facts
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import CaseError, DataError
 from tasks.foundation.files import file_digest, whole

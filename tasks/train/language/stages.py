@@ -13,9 +13,9 @@ from tasks.foundation.files import write_text
 from tasks.foundation.progress import step
 from tasks.foundation.talk import MODEL, message_of, turn
 from tasks.train.config import Preference, Reward, Sft, Stage
-from tasks.train.language import Example
-from tasks.train.rewards import scorer_of, verifiable
-from tasks.train.work import Work, arguments_of, order, steps_of
+from tasks.train.language.model import Example
+from tasks.train.language.rewards import scorer_of, verifiable
+from tasks.train.language.work import Work, arguments_of, order, steps_of
 
 TEMPERATURE = 1.0  # at which the model shows its wrong answers
 
@@ -169,7 +169,7 @@ def _reward_model(stage: Reward, work: Work, model: Any) -> Any | None:
     from transformers import AutoModelForSequenceClassification, PrinterCallback
     from trl import RewardConfig, RewardTrainer
 
-    from tasks.train.watch import Watch, newest_sound
+    from tasks.train.language.watch import Watch, newest_sound
 
     preferring = work.tuning.stages.preference or Preference()
     pairs = preference_pairs(preferring.pairs, stage.batch, work, model, work.folder / "reward_model")

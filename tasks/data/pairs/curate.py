@@ -10,13 +10,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.data.card import write_card
 from tasks.data.config import Answer, Expectation, Pairs, Source, Talk
-from tasks.data.pairs import Form, Pair, write_pairs
+from tasks.data.pairs.card import write_card
+from tasks.data.pairs.pair import Form, Pair, write_pairs
+from tasks.data.pairs.splits import make_splits
+from tasks.data.pairs.templates import check_templates
 from tasks.data.results import Base, Checked, Validation
-from tasks.data.splits import make_splits
 from tasks.data.tables import tables
-from tasks.data.templates import check_templates
 from tasks.data.validate import validate
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import CaseError, DataError

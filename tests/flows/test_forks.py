@@ -16,11 +16,8 @@ from tasks.serve.programs import FORKING
 from tests.conftest import ROOT
 from tests.waiting import wait_for
 
-pytestmark = [
-    pytest.mark.xdist_group("stack"),
-    pytest.mark.skipif(not FORKING, reason="forks are for Linux"),
-]
-SERVER = "from tasks.serve import fork_server as it; it.preload = lambda kind: None; it.serve('runs', '{place}')"
+pytestmark = pytest.mark.skipif(not FORKING, reason="forks are for Linux")
+SERVER = "from flows.deployed.fork_server import run, serve; serve('{place}', lambda: None, run, 600)"
 RUN = """
 import os, signal, sys, time
 from pathlib import Path

@@ -13,18 +13,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tasks.data.base.pack import write_gguf
 from tasks.data.config import Talk
-from tasks.data.pack import write_gguf
 from tasks.data.results import Base
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import DriftlineError
 from tasks.foundation.files import file_digest, lock, scratch, whole
 from tasks.foundation.progress import step
 from tasks.foundation.tracking import log, run
-from tasks.train.budget import Clock
 from tasks.train.candidates import DEVICE, Making
 from tasks.train.config import Serving, Stage, Tuning
-from tasks.train.language import (
+from tasks.train.language.budget import Clock
+from tasks.train.language.model import (
     ADAPTER,
     add_adapter,
     arithmetic,
@@ -34,11 +34,11 @@ from tasks.train.language import (
     read_pairs,
     save_adapter,
 )
-from tasks.train.preflight import Estimate, check_fit
+from tasks.train.language.preflight import Estimate, check_fit
+from tasks.train.language.stages import make_trainer
+from tasks.train.language.telling import Teller, log_adapter
+from tasks.train.language.work import Work, check_lengths
 from tasks.train.results import Candidate, Origin
-from tasks.train.stages import make_trainer
-from tasks.train.telling import Teller, log_adapter
-from tasks.train.work import Work, check_lengths
 
 SPENT = "the budget of the tuning was spent"
 PACKAGES = ("torch", "transformers", "peft", "trl", "safetensors")
@@ -145,7 +145,7 @@ def _run_stage(
     device: Mapping[str, str],
 ) -> Path | None:
     """Train a stage from the adapter in `start`, or go on with it; give the folder of the adapter that it leaves."""
-    from tasks.train.watch import Watch, newest_sound
+    from tasks.train.language.watch import Watch, newest_sound
 
     folder = work.folder / name
     done, best = folder / "adapter", folder / "best"

@@ -10,11 +10,11 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from tasks.data.base.pack import fits, write_gguf
+from tasks.data.base.unpack import Gguf, unpack
 from tasks.data.config import Model
-from tasks.data.pack import fits, write_gguf
 from tasks.data.results import Base
 from tasks.data.sources import locate, place_of
-from tasks.data.unpack import Gguf, unpack
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import CaseError, DataError, Unavailable
 from tasks.foundation.files import file_digest, lock, whole, write_text

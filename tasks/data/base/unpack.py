@@ -8,7 +8,7 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.data.pack import BYTE_LEVEL, PRE_TOKENIZERS, ROLES, heads_of, name_in_checkpoint, unpermute
+from tasks.data.base.pack import BYTE_LEVEL, PRE_TOKENIZERS, ROLES, heads_of, name_in_checkpoint, unpermute
 from tasks.foundation.errors import DataError
 
 if TYPE_CHECKING:

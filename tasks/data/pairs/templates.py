@@ -12,9 +12,9 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.data.config import Answer, Intent, Pairs, Templates
-from tasks.data.likeness import Likeness, plain
-from tasks.data.pairs import Form, Pair, branches_of, tell_error
-from tasks.data.privacy import mask
+from tasks.data.pairs.likeness import Likeness, plain
+from tasks.data.pairs.pair import Form, Pair, branches_of, tell_error
+from tasks.data.pairs.privacy import mask
 from tasks.data.tables import read_rows
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import CaseError, DataError

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tasks.data.pairs import LOG, Form, Pair, content_of, read_row, write_if_json
+from tasks.data.pairs.pair import LOG, Form, Pair, content_of, read_row, write_if_json
 
 WORDS = {"up": True, "down": False, "true": True, "false": False}
 

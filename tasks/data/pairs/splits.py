@@ -10,13 +10,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tasks.data.config import Answer, Pairs
-from tasks.data.feedback import is_log, read_log
-from tasks.data.likeness import Likeness, plain
-from tasks.data.pairs import Form, Pair, read_pairs, settle
-from tasks.data.privacy import mask
+from tasks.data.pairs.feedback import is_log, read_log
+from tasks.data.pairs.likeness import Likeness, plain
+from tasks.data.pairs.pair import Form, Pair, read_pairs, settle
+from tasks.data.pairs.privacy import mask
+from tasks.data.pairs.templates import ORIGIN, make, read_facts
 from tasks.data.quarantine import quote
 from tasks.data.tables import read_rows
-from tasks.data.templates import ORIGIN, make, read_facts
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import DataError
 from tasks.foundation.talk import USER, turn

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tasks.train.config import Preference, Tuning
-from tasks.train.language import Example
+from tasks.train.language.model import Example
 
 
 @dataclass(frozen=True)

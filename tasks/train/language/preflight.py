@@ -13,9 +13,9 @@ from tasks.data.results import Base
 from tasks.foundation.config import Result
 from tasks.foundation.errors import Unavailable
 from tasks.train.config import Stage, Tuning
-from tasks.train.demand import Demand, demand_of
-from tasks.train.language import Example, Precision
-from tasks.train.work import steps_of
+from tasks.train.language.demand import Demand, demand_of
+from tasks.train.language.model import Example, Precision
+from tasks.train.language.work import steps_of
 
 GB = 2**30
 PROGRAM = 0.9 * GB  # Python with torch, transformers, trl and MLflow

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.data.pairs import Pair
+from tasks.data.pairs.pair import Pair
 from tasks.data.results import Validation
 
 EXAMPLES = 2  # of each intent and split

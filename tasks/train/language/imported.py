@@ -17,9 +17,9 @@ from tasks.foundation.tracking import log
 from tasks.train.candidates import Making
 from tasks.train.config import Serving
 from tasks.train.imported import refused
-from tasks.train.language import ADAPTER, read_pairs
+from tasks.train.language.model import ADAPTER, read_pairs
+from tasks.train.language.tune import definitions_of, keep, quiet, weights_digest
 from tasks.train.results import Candidate, Origin
-from tasks.train.tune import definitions_of, keep, quiet, weights_digest
 
 CONFIG = "adapter_config.json"
 # What may stand in a LoRA's configuration; the rest of peft's settings change the base, or load modules by name.

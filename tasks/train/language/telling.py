@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from tasks.data.results import Base
 from tasks.foundation.files import scratch
 from tasks.foundation.talk import message_of
-from tasks.train.answers import summarise
 from tasks.train.candidates import Making
-from tasks.train.rewards import scorer_of
-from tasks.train.work import Work
+from tasks.train.language.answers import summarise
+from tasks.train.language.rewards import scorer_of
+from tasks.train.language.work import Work
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

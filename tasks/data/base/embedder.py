@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.data.checkpoint import read_json, weights_in
+from tasks.data.base.checkpoint import read_json, weights_in
 from tasks.data.results import EmbedderFiles
 from tasks.data.sources import place_of
 from tasks.foundation.config import digest_of

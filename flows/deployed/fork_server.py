@@ -1,0 +1,37 @@
+"""The fork server of deployed runs: python -m flows.deployed.fork_server SOCKET
+
+A run needs some eight seconds of a core to import its packages. Here they are imported for the first run, and the next
+ones are forks. Our own code is not: a run may be of another commit.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+from tasks.serve.fork_server import import_all, serve
+
+IDLE = 600.0  # seconds without a run until the 500 MB are given back
+RUNNING = """
+    dvc.repo evidently great_expectations great_expectations.expectations httpx matplotlib.figure mlflow.sklearn
+    prefect.deployments.steps.core prefect.flow_engine prefect.task_engine psutil sklearn.ensemble sklearn.linear_model
+"""
+
+
+def run(arguments: Sequence[str], _: Sequence[int] = ()) -> None:
+    """Do what `python -m` does in a new process: read its variables, and look for code where they say."""
+    import numpy as np
+    from prefect.context import refresh_global_settings_context
+
+    sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    np.random.seed()  # else every fork draws the same
+    refresh_global_settings_context()
+    sys.argv = [*arguments]
+    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], partial(import_all, RUNNING), run, IDLE)
