@@ -69,7 +69,9 @@ def answer() -> int:
 def new(
     case: Annotated[str, typer.Argument(metavar="CASE", help="Its name, of a folder under configs/ that is to be.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help=".csv, .parquet, .jsonl")],
-    target: Annotated[str, typer.Option(help="Column to predict.")],
+    target: Annotated[
+        str | None, typer.Option(help="Column to predict. Without: a .jsonl file of messages and their answers.")
+    ] = None,
     key: Annotated[
         list[str],
         typer.Option(help="Column that names a row; or several. Default: the first one, or an id, if it does."),
@@ -78,7 +80,7 @@ def new(
         str | None, typer.Option(help="Column of each row's moment: the last ones judge the model.")
     ] = None,
 ) -> None:
-    """Begin a case from a table: writes its case.yaml, which runs as it is and is yours to change."""
+    """Begin a case from your data: writes its case.yaml, which runs as it is and is yours to change."""
     from flows.commands.new import new as begin
 
     typer.echo(begin(case, file, target, key, time))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -44,6 +46,22 @@ def facts_of(path: Path) -> tuple[int, list[Fact]]:
 
     Raises: DataError when it can't be read.
     """
+    with _raw(path) as db:
+        rows = db.execute("SELECT count(*) FROM raw").fetchall()[0][0]
+        return rows, [_fact(db, name, type_) for name, type_, *_ in db.execute("DESCRIBE raw").fetchall()]
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """All rows of such a file.
+
+    Raises: DataError when it can't be read.
+    """
+    with _raw(path) as db:
+        return db.sql("FROM raw").to_arrow_table().to_pylist()
+
+
+@contextmanager
+def _raw(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     import duckdb
 
     with tempfile.TemporaryDirectory() as work, connect() as db:
@@ -52,8 +70,7 @@ def facts_of(path: Path) -> tuple[int, list[Fact]]:
         except duckdb.Error as error:
             said = str(error).strip().splitlines()[0]
             raise DataError("That is no table.", where=str(path), found=said, todo="Correct the file.") from error
-        rows = db.execute("SELECT count(*) FROM raw").fetchall()[0][0]
-        return rows, [_fact(db, name, type_) for name, type_, *_ in db.execute("DESCRIBE raw").fetchall()]
+        yield db
 
 
 def _fact(db: duckdb.DuckDBPyConnection, name: str, type_: str) -> Fact:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from flows.case import TabularCase, load
+from flows.case import LanguageCase, TabularCase, load
 from flows.commands.new import new
 from tasks.foundation.errors import DataError, InputError
 from tasks.foundation.settings import settings
+from tests.conftest import ROOT
 from tests.end_to_end.shop import SHOP, write_shop
 
 
@@ -23,6 +25,13 @@ def cases(tmp_path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path / "cases"
     monkeypatch.undo()
     settings.cache_clear()
+
+
+def begun_with_answers(cases: Path, file: Path) -> LanguageCase:
+    assert "shop is valid" in new("shop", file, None, [], None)
+    made = load("shop", cases)
+    assert isinstance(made, LanguageCase)
+    return made
 
 
 def begun(cases: Path, file: Path, target: str, **options) -> TabularCase:
@@ -78,6 +87,7 @@ def test_a_row_without_a_name_is_known_by_its_number(cases, tmp_path):
         ({"target": "spent", "key": ["id"]}, "no column id"),
         ({"target": "spent", "time": "group"}, "no moment"),
         ({"target": "spent", "name": "Shop!"}, "can't be a case's name"),
+        ({"target": None}, "Which column"),
     ],
 )
 def test_what_does_not_fit_is_said(cases, tmp_path, options, says):
@@ -104,3 +114,47 @@ def test_a_case_that_is_there_stays(cases, tmp_path):
     with pytest.raises(InputError, match="a case of that name"):
         new("shop", file, "spent", [], None)
     assert yaml.safe_load((cases / "shop" / "case.yaml").read_text()) == {"mine": True}
+
+
+def test_without_a_target_messages_and_answers_are_a_language_case(cases):
+    """The schema is that of the answers: of few different values those alone, and the empty one to abstain with."""
+    made = begun_with_answers(cases, ROOT / "data" / "samples" / "tickets.jsonl")
+    schema = made.answer.json_schema
+    assert schema["properties"] == {"queue": {"enum": ["delivery", "invoice", "login", "none", "refund"]}}
+    assert (schema["required"], made.answer.abstain) == (["queue"], {"queue": "none"})
+
+
+def test_what_answers_take_from_the_message_is_stated(cases, tmp_path):
+    """Chats too; a key that some answers lack is not required, and one of many values is a text that is said."""
+    file = tmp_path / "chats.jsonl"
+    rows = [({"do": "cancel", "order": f"A{i}"} if i % 2 else {"do": "list", "most": i}) for i in range(80)]
+    asked = [f"please {row['do']} {row.get('order', row.get('most'))}" for row in rows]
+    chats = [
+        [{"role": "user", "content": text}, {"role": "assistant", "content": json.dumps(row)}]
+        for text, row in zip(asked, rows, strict=True)
+    ]
+    file.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
+    made = begun_with_answers(cases, file)
+    schema = made.answer.json_schema
+    assert schema["properties"] == {
+        "do": {"enum": ["cancel", "list"]},
+        "order": {"type": "string"},
+        "most": {"type": "integer"},
+    }
+    assert (schema["required"], set(made.answer.stated)) == (["do"], {"order", "most"})
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ([{"text": "no pair"}] * 99, "holds no instruction pairs"),
+        ([{"prompt": f"say {i}", "completion": "hello"} for i in range(99)], "too few pairs"),
+        ([{"prompt": f"say {i}", "completion": "{}"} for i in range(9)], "too few pairs"),
+    ],
+)
+def test_what_holds_no_pairs_is_refused(cases, tmp_path, lines, says):
+    file = tmp_path / "lines.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(DataError, match=says):
+        new("shop", file, None, [], None)
+    assert not cases.exists()
