@@ -15,6 +15,7 @@ from tasks.train.metrics import known_in, losses, with_others
 if TYPE_CHECKING:
     import numpy as np
 
+ONE_AGAINST_REST = ("auc", "average_precision", "calibration_error")  # of three classes or more, the mean of each
 SCORES = 30  # cells of predictions, or of errors
 GROUPS = 10  # of cells, that calibration is told by
 Statistic: TypeAlias = "Callable[[np.ndarray], np.ndarray]"  # of counts (deals, cells)
@@ -36,14 +37,27 @@ def performance_chances(now: Side, then: Side, classes: Classes, metric: str) ->
         y, p = with_others(*(np.concatenate(values) for values in zip(*sides, strict=True)))
         first = len(sides[0][0])
         sides = [(y[:first], p[:first]), (y[first:], p[first:])]
-    if len(classes) > 2:
-        return {"performance": chance_of_classes(sides[0], sides[1], metric), "bias": bias}
-    cells = _classes(sides) if classes else _errors(sides)
-    y, p = (np.concatenate(values) for values in zip(*sides, strict=True))
+    if len(classes) <= 2:
+        worse = _worse(sides, metric, classified=bool(classes))
+    elif metric in ONE_AGAINST_REST:
+        each = [_worse([(y == k, p[:, k]) for y, p in sides], metric, classified=True) for k in range(p.shape[1])]
+        found = [one for one in each if one is not None]
+        worse = min(1.0, len(found) * min(found)) if found else None
+    else:
+        worse = chance_of_classes(sides[0], sides[1], metric)
+    return {"performance": worse, "bias": bias}
+
+
+def _worse(sides: list[Side], metric: str, *, classified: bool) -> float | None:
+    """The p-value of numbers, or of one class against the rest."""
+    import numpy as np
+
+    cells = _classes(sides) if classified else _errors(sides)
+    y, p = (np.concatenate(values).astype(float) for values in zip(*sides, strict=True))
     many, of_all = 2 * SCORES, np.concatenate(cells)
-    worse = -1.0 if metric in HIGHER_IS_BETTER else 1.0
+    sign = -1.0 if metric in HIGHER_IS_BETTER else 1.0
     value = _statistic(metric, of_all, y, p)
-    return {"performance": chance(counts_of(cells, many), lambda a, b: worse * (value(b) - value(a))), "bias": bias}
+    return chance(counts_of(cells, many), lambda a, b: sign * (value(b) - value(a)))
 
 
 def _bias_chance(then: np.ndarray, now: np.ndarray) -> float | None:

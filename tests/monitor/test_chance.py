@@ -57,7 +57,7 @@ def test_each_metric_of_classes_sees_scores_that_mean_less(metric):
     mixed = now["outcome"].to_numpy().copy()
     mixed[:1500] = random.permutation(mixed[:1500])
     blurred = now.assign(outcome=mixed)
-    assert chances_of(blurred, then, PLAIN, metric)["performance"] < 0.001
+    assert chances_of(blurred, then, PLAIN, metric)["performance"] < 0.01
     assert chances_of(then, blurred, PLAIN, metric)["performance"] > 0.9
 
 
