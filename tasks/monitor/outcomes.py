@@ -40,4 +40,5 @@ def join_outcomes(predictions: pd.DataFrame, examples: Path, target: str) -> pd.
             todo="Correct the examples SQL of the case.",
         )
     outcome = predictions["example_id"].map(known.set_index("example_id")[target])
-    return predictions.assign(outcome=outcome if known[target].map(type).eq(str).any() else outcome.astype("float64"))
+    names = isinstance(next(iter(known[target]), None), str)
+    return predictions.assign(outcome=outcome if names else outcome.astype("float64"))

@@ -65,18 +65,23 @@ def classes_in(values: pd.Series, target: Target, fewest: int = 1) -> Classes:
 def _positive_last(classes: Classes, target: Target) -> Classes:
     if target.positive is None or len(classes) < 2:  # one class is for the split to refuse
         return classes
-    numbers = not isinstance(classes[0], str)
-    positive = int(target.positive) if numbers and isinstance(target.positive, bool) else target.positive
+    numbers, asked = not isinstance(classes[0], str), target.positive
+    positive = int(asked) if numbers and isinstance(asked, bool) else asked
     if len(classes) > 2 or positive not in classes:
-        quotes = isinstance(target.positive, bool) and not numbers
+        todo = "Correct it, or leave it out."
+        if isinstance(asked, bool) and not numbers:
+            todo = 'Write it in quotes, as "Yes": YAML reads Yes and No as true and false.'
+        if isinstance(asked, str) and numbers:
+            todo = (
+                "DuckDB reads Yes and No of a CSV file as 1 and 0: name one of these, or make words of them in the SQL "
+            )
+            todo += f"of features.examples, as in if({target.column}, 'Yes', 'No')."
         raise CaseError(
             "target.positive is not one of two classes.",
             where="target.positive",
-            found=f"{target.positive!r}, classes {', '.join(map(repr, classes[:10]))}",
+            found=f"{asked!r}, classes {', '.join(map(repr, classes[:10]))}",
             allowed="one of the classes, if they are two",
-            todo='Write it in quotes, "Yes": YAML reads Yes and No as true and false.'
-            if quotes
-            else "Correct it, or leave it out.",
+            todo=todo,
         )
     return (*(name for name in classes if name != positive), positive)
 

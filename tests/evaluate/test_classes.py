@@ -24,24 +24,22 @@ GATES = Evaluate.model_validate(
 )
 
 
-def trained(table: pd.DataFrame, folder: Path) -> Candidate:
-    return train(origin_of("wine", folder / "state"), frame_of(table, folder), CLASSES, boosting((), BY_HASH))
+def trained(table: pd.DataFrame, state: Path, folder: Path) -> Candidate:
+    return train(origin_of("wine", state), frame_of(table, folder), CLASSES, boosting((), BY_HASH))
 
 
-def judged(candidate: Candidate, folder: Path, config: Evaluate = GATES, **more: Any) -> Verdict:
-    return judge(candidate, CLASSES, BY_HASH, config, folder / "state", **more)
+def judged(candidate: Candidate, state: Path, config: Evaluate = GATES, **more: Any) -> Verdict:
+    return judge(candidate, CLASSES, BY_HASH, config, state, **more)
 
 
 @pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory) -> tuple[Candidate, Path]:
-    folder = tmp_path_factory.mktemp("three")
-    return trained(wines(), folder), folder
+def three(state: Path, tmp_path_factory: pytest.TempPathFactory) -> Candidate:
+    return trained(wines(), state, tmp_path_factory.mktemp("three"))
 
 
-def test_three_classes_are_judged(three: tuple[Candidate, Path]) -> None:
+def test_three_classes_are_judged(three: Candidate, state: Path) -> None:
     """The verdict names the classes; its scores have the predicted one and each one's probability."""
-    candidate, folder = three
-    verdict = judged(candidate, folder)
+    verdict = judged(three, state)
     assert (verdict.decision, verdict.classes) == ("promote", ("barbera", "barolo", "grignolino"))
     scores = pd.read_parquet(verdict.scores)
     every = scores[[f"score_{name}" for name in verdict.classes]]
@@ -51,32 +49,30 @@ def test_three_classes_are_judged(three: tuple[Candidate, Path]) -> None:
 
 
 @pytest.mark.parametrize("loss", ["log_loss", "brier"])
-def test_who_knows_a_class_more_is_the_better_one(three: tuple[Candidate, Path], tmp_path: Path, loss: str) -> None:
+def test_who_knows_a_class_more_is_the_better_one(three: Candidate, state: Path, tmp_path: Path, loss: str) -> None:
     """A champion of two classes is held against a challenger of three, and the other way round."""
-    candidate, folder = three
     table = wines()
-    old = trained(table[table["target"] != "barbera"], tmp_path)
+    old = trained(table[table["target"] != "barbera"], state, tmp_path)
     config = GATES.model_copy(update={"champion_gate": GATES.champion_gate.model_copy(update={"loss": loss})})
     for mine, rival, better in (
-        (candidate, old, True),
-        (old.model_copy(update={"frame": candidate.frame}), candidate, False),
+        (three, old, True),
+        (old.model_copy(update={"frame": three.frame}), three, False),
     ):
         model = rival.folder / "model.skops"
-        verdict = judged(mine, folder if better else tmp_path, config, champion_model=model, champion_digest="c" * 64)
+        verdict = judged(mine, state, config, champion_model=model, champion_digest="c" * 64)
         criterion = next(c for c in verdict.criteria if c.name == f"champion_{loss}")
         assert criterion.passed == better
         assert criterion.note.startswith("not worse" if better else "worse")
 
 
-def test_a_class_of_the_hold_out_alone_is_wrong(three: tuple[Candidate, Path], tmp_path: Path) -> None:
+def test_a_class_of_the_hold_out_alone_is_wrong(three: Candidate, state: Path, tmp_path: Path) -> None:
     """Seen by nobody in training: all else is measured as ever."""
-    candidate, folder = three
-    scores = pd.read_parquet(judged(candidate, folder).scores)
-    frame = pd.read_parquet(candidate.frame)
+    scores = pd.read_parquet(judged(three, state).scores)
+    frame = pd.read_parquet(three.frame)
     new = frame["example_id"].isin(scores["example_id"].iloc[::4])
     frame.assign(target=frame["target"].where(~new, "nebbiolo")).to_parquet(tmp_path / "frame.parquet")
-    moved = candidate.model_copy(update={"frame": tmp_path / "frame.parquet", "definitions_digest": "0" * 64})
-    found = judged(moved, folder).metrics["overall"]
+    moved = three.model_copy(update={"frame": tmp_path / "frame.parquet", "definitions_digest": "0" * 64})
+    found = judged(moved, state).metrics["overall"]
     right = (scores["prediction"] == scores["target"]).to_numpy().copy()
     right[::4] = False
     assert found["accuracy"] == pytest.approx(right.mean())

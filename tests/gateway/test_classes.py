@@ -38,8 +38,8 @@ def test_an_answer_names_its_class_and_scores_all(
     case: str, names: tuple[str, ...], target: Target, settings: Settings, state: Path, store: Store, tmp_path: Path
 ) -> None:
     """As the model said offline, which the smoke test holds over HTTP; the schema lists the classes."""
-    candidate = train(origin_of(case, tmp_path), frame_of(wines(names), tmp_path), target, boosting((), BY_HASH))
-    verdict = judge(candidate, target, BY_HASH, Evaluate.model_validate(GATES), tmp_path)
+    candidate = train(origin_of(case, state), frame_of(wines(names), tmp_path), target, boosting((), BY_HASH))
+    verdict = judge(candidate, target, BY_HASH, Evaluate.model_validate(GATES), state)
     folder = seal(candidate, verdict, table_parts(candidate, verdict, target), "tabular", LINEAGE, state)
     package(folder, state / "bentoml", ROOT / "requirements.lock")
     address = stack.address_of(settings, serve(settings, folder))

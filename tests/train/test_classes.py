@@ -73,6 +73,7 @@ def test_answers_are_the_estimators_own(names: Any, target: Target, classes: Any
         (["a"] * 9 + ["b"] * 9 + ["c"], CLASSES, "too few examples", "c (1)"),
         (["Yes", "No"] * 9, NO_FIRST.model_copy(update={"positive": "no"}), "not one of two", "'no', classes 'No'"),
         (["Yes", "No"] * 9, NO_FIRST.model_copy(update={"positive": False}), "not one of two", "in quotes"),
+        ([1.0, 0.0] * 9, NO_FIRST, "not one of two", "if(target, 'Yes', 'No')"),
         (["Yes", "No", "?"] * 9, NO_FIRST, "not one of two", "'?'"),
     ],
 )
@@ -83,10 +84,10 @@ def test_what_is_no_class_is_told(values: Any, target: Target, says: str, found:
     assert found in str(caught.value)
 
 
-def test_a_regression_has_no_classes(tmp_path: Path) -> None:
+def test_a_regression_has_no_classes(state: Path, tmp_path: Path) -> None:
     """Text is no number, and a positive class of none is refused before anything is read."""
     with pytest.raises(DataError, match="must be a number"):
-        train(origin_of("text", tmp_path), frame_of(wines(), tmp_path), VALUES, boosting())
+        train(origin_of("text", state), frame_of(wines(), tmp_path), VALUES, boosting())
     with pytest.raises(ValidationError, match="positive names a class"):
         Target(column="target", task="regression", positive="Yes")
 
@@ -104,7 +105,7 @@ def test_what_a_model_does_not_know_has_no_probability() -> None:
     assert (ours.tolist(), theirs.tolist()) == ([0.75], [0.75])
 
 
-def test_a_model_made_elsewhere_has_the_cases_classes(tmp_path: Path) -> None:
+def test_a_model_made_elsewhere_has_the_cases_classes(state: Path, tmp_path: Path) -> None:
     """Of three names, or of two with the other one positive; one of other classes is refused with both named."""
     import skops.io
     from sklearn.linear_model import LogisticRegression
@@ -114,7 +115,7 @@ def test_a_model_made_elsewhere_has_the_cases_classes(tmp_path: Path) -> None:
         made = LogisticRegression().fit(table[["alcohol", "hue"]], table["target"] if fitted_on is None else fitted_on)
         skops.io.dump(made, tmp_path / "made.skops")
         config = boosting((), BY_HASH)
-        origin = origin_of("wine", tmp_path)
+        origin = origin_of("elsewhere", state)
         candidate = import_model(origin, tmp_path / "made.skops", frame_of(table, tmp_path), target, config, ())
         return load(candidate.folder / "model.skops")
 
