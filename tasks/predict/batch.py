@@ -244,12 +244,14 @@ class _Part:
     def _schema(self) -> pa.Schema:
         import pyarrow as pa
 
+        from tasks.train.classes import score_columns
+
         kinds = {"number": pa.float64(), "text": pa.string()}
         time = pa.timestamp("us", "UTC")
         classes = self.fitted.classes
         predicted = [("prediction", pa.float64())]
         if len(classes) > 2:
-            predicted = [("prediction", pa.string()), *((f"score_{name}", pa.float64()) for name in classes)]
+            predicted = [("prediction", pa.string()), *((name, pa.float64()) for name in score_columns(classes))]
         return pa.schema(
             [
                 ("example_id", pa.string()),

@@ -122,6 +122,10 @@ def answers_as(given: Mapping[str, Any], answer: Any) -> bool:
     return np.shape(told) == np.shape(answer) and np.allclose(told, answer, rtol=CLOSE, atol=CLOSE)
 
 
+def score_columns(classes: Sequence[Class]) -> list[str]:
+    return [f"score_{name}" for name in classes]
+
+
 def columns_of(answers: np.ndarray, classes: Sequence[Class]) -> dict[str, np.ndarray]:
     """Answers as columns of a table: `prediction`; of three classes or more its class, and `score_CLASS` for each."""
     import numpy as np
@@ -129,14 +133,12 @@ def columns_of(answers: np.ndarray, classes: Sequence[Class]) -> dict[str, np.nd
     if answers.ndim == 1:
         return {"prediction": answers}
     names = np.array([str(name) for name in classes], dtype=object)
-    scores = dict(zip((f"score_{name}" for name in names), answers.T, strict=True))
-    return {"prediction": names[predicted_in(answers)], **scores}
+    return {"prediction": names[predicted_in(answers)], **dict(zip(score_columns(classes), answers.T, strict=True))}
 
 
 def answers_in(table: pd.DataFrame, classes: Sequence[Class]) -> np.ndarray:
     """Such columns as answers again."""
-    names = "prediction" if len(classes) <= 2 else [f"score_{name}" for name in classes]
-    return table[names].to_numpy("float64")
+    return table["prediction" if len(classes) <= 2 else score_columns(classes)].to_numpy("float64")
 
 
 def together(

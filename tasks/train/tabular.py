@@ -17,7 +17,7 @@ from tasks.foundation.errors import CaseError, DataError
 from tasks.foundation.files import file_digest
 from tasks.foundation.tracking import log
 from tasks.train.candidates import Making
-from tasks.train.classes import FEWEST, classes_in, labels_of, numbers_of
+from tasks.train.classes import FEWEST, classes_in, labels_of, numbers_of, score_columns
 from tasks.train.config import Target, Train
 from tasks.train.importance import draw, importance
 from tasks.train.metrics import measure
@@ -118,7 +118,15 @@ def read_examples(frame: Frame, target: Target) -> pd.DataFrame:
     examples = examples if known.all() else examples[known]
     values = examples[target.column]
     if target.task == "classification":
-        classes_in(values, target)
+        classes = classes_in(values, target)
+        if taken := [name for name in names if len(classes) > 2 and name in score_columns(classes)]:
+            raise CaseError(
+                f"Features have the name of a class's score: {', '.join(taken)}.",
+                where="features",
+                found=f"classes {', '.join(map(str, classes))}",
+                allowed="any name but score_CLASS",
+                todo="Rename the feature in its SQL.",
+            )
     elif not pd.api.types.is_numeric_dtype(values):
         raise DataError(
             "The target of a regression must be a number.",

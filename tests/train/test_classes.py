@@ -92,6 +92,13 @@ def test_a_regression_has_no_classes(state: Path, tmp_path: Path) -> None:
         Target(column="target", task="regression", positive="Yes")
 
 
+def test_a_feature_is_not_called_as_a_score(state: Path, tmp_path: Path) -> None:
+    """It would stand in one table with the scores."""
+    table = wines().rename(columns={"hue": "score_barbera"})
+    with pytest.raises(CaseError, match="name of a class's score: score_barbera"):
+        train(origin_of("taken", state), frame_of(table, tmp_path), CLASSES, boosting((), BY_HASH))
+
+
 def test_what_a_model_does_not_know_has_no_probability() -> None:
     """A class of the data that it never saw is OTHER; beside a model that knows it, it gets 0."""
     values = pd.Series(["a", "c", None, "b"])
