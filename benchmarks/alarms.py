@@ -16,7 +16,8 @@ from tasks.features.results import Column
 from tasks.monitor.chance import adjusted
 from tasks.monitor.drift import compare_column, prepare
 from tasks.monitor.performance_chance import performance_chances
-from tasks.train.config import Target
+from tasks.monitor.sides import side_of
+from tasks.train.classes import PLAIN
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 HELD = 5000  # rows of a hold-out
 COLUMNS = {"steady": "number", "heavy": "number", "gaps": "number", "town": "text"}
-TARGET = Target(column="outcome", task="classification")
 
 
 def main() -> None:
@@ -50,7 +50,8 @@ def lowest(rows: int, windows: int, sample: int, seed: int = 0) -> list[float]:
     found = []
     for _ in range(windows):
         then, now = world(HELD, random), world(rows, random, columns_of=sample)
-        chances = dict(performance_chances(now, then, TARGET, "auc"))
+        sides = [side_of(side, "outcome", PLAIN) for side in (now, then)]
+        chances = dict(performance_chances(sides[0], sides[1], PLAIN, "auc"))
         kinds = {**COLUMNS, "prediction": "number"}
         for name, kind in kinds.items():
             a, b = (side[name].head(sample) for side in (then, now))

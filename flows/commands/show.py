@@ -45,6 +45,8 @@ def show_release(case: str, reference: str | None, as_json: bool) -> None:
         facts.add_row(
             name, str(sealed[name])[:40] + (" (with changes)" if name == "commit" and sealed["dirty"] else "")
         )
+    if classes := sealed.get("target", {}).get("classes"):
+        facts.add_row("classes", ", ".join(map(str, classes)))
     console.print(facts)
     if "baselines" in told["metrics"]:
         console.print(compared(recorded["metrics"]))

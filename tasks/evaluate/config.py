@@ -8,7 +8,18 @@ from pydantic import Field, model_validator
 
 from tasks.foundation.config import Section, Text
 
-TableMetric = Literal["auc", "average_precision", "brier", "log_loss", "calibration_error", "mae", "rmse", "r2"]
+TableMetric = Literal[
+    "auc",
+    "average_precision",
+    "brier",
+    "log_loss",
+    "calibration_error",
+    "accuracy",
+    "macro_f1",
+    "mae",
+    "rmse",
+    "r2",
+]
 AnswerMetric = Literal[
     "json_validity",
     "schema_validity",

@@ -24,6 +24,7 @@ from tasks.foundation.config import digest_of
 from tasks.foundation.errors import CaseError, DataError
 from tasks.foundation.files import file_digest
 from tasks.foundation.tracking import Tracking
+from tasks.train.classes import Classes, answers_in, columns_of, numbers_of, together
 from tasks.train.config import Split, Target
 from tasks.train.model_file import Model, load, predict
 from tasks.train.results import Candidate
@@ -126,24 +127,23 @@ def judge(
     place = tracking or Tracking.under(state)
     require_run(candidate, place)
     with _limited(threads):
-        scored, alone = score_holdout(candidate, target, split)
-        y, p = scored[target.column].to_numpy("float64"), scored["prediction"].to_numpy()
-        other, problem = _champion_scores(scored, champion_model, champion_digest)
-    metrics = tables_of(scored, target, config.slices)
+        scored, alone, classes = score_holdout(candidate, target, split)
+        compared, problem = _beside_champion(scored, target, classes, champion_model, champion_digest)
+    metrics = tables_of(scored, target, classes, config.slices)
     criteria = [bound_criterion(bound, metrics["overall"]) for bound in config.bounds]
     if config.slice_gate:
         found = metrics["by_slice"]
         criteria += [slice_criterion(config.slice_gate, c, metrics["overall"], found.get(c)) for c in config.slices]
-    criteria.append(champion_criterion(config.champion_gate, y, p, other, problem))
+    criteria.append(champion_criterion(config.champion_gate, *compared, problem))
     criteria.append(alone_criterion(alone["difference"]))
     if config.ms_per_row is not None:
         criteria.append(speed_criterion(config.ms_per_row, alone["ms_per_row"]))
     figures = {**metrics["overall"], "ms_per_row": alone["ms_per_row"]}
-    return keep(candidate, criteria, metrics, figures, scored, champion_digest, folder, place)
+    return keep(candidate, criteria, metrics, figures, scored, champion_digest, folder, place, classes=classes)
 
 
-def score_holdout(candidate: Candidate, target: Target, split: Split) -> tuple[pd.DataFrame, dict[str, float]]:
-    """Give the hold-out with its predictions; and of a few rows scored alone, the milliseconds and the difference.
+def score_holdout(candidate: Candidate, target: Target, split: Split) -> tuple[pd.DataFrame, dict[str, float], Classes]:
+    """Give the hold-out with its predictions; of a few rows scored alone, the milliseconds and the difference; classes.
 
     Raises: DataError.
     """
@@ -156,16 +156,17 @@ def score_holdout(candidate: Candidate, target: Target, split: Split) -> tuple[p
     _, held = split_frame(deciding[deciding[target.column].notna()], split)
     model = load(candidate.folder / "model.skops")
     scored = frame.take(held.index.to_numpy()).to_pandas()
-    scored["prediction"] = predict(model, scored, candidate.columns)
+    batch = predict(model, scored, candidate.columns)
     some = np.unique(np.linspace(0, len(scored) - 1, min(ALONE, len(scored))).astype(int))
     seconds, answers = _score_alone(model, scored, some)
-    difference = float(np.max(np.abs(answers - scored["prediction"].to_numpy()[some])))
-    return scored, {"ms_per_row": 1000 * median(seconds), "difference": difference}
+    difference = float(np.max(np.abs(answers - batch[some])))
+    scored = scored.assign(**columns_of(batch, model.classes))
+    return scored, {"ms_per_row": 1000 * median(seconds), "difference": difference}, model.classes
 
 
-def tables_of(scored: pd.DataFrame, target: Target, slices: Sequence[str]) -> dict[str, Any]:
+def tables_of(scored: pd.DataFrame, target: Target, classes: Classes, slices: Sequence[str]) -> dict[str, Any]:
     """Metrics overall, by month and by slice; each with its number of rows."""
-    y, p = scored[target.column].to_numpy("float64"), scored["prediction"].to_numpy()
+    y, p = numbers_of(scored[target.column], classes), answers_in(scored, classes)
     return {
         "overall": {"rows": len(scored), **measure(y, p, target.task)},
         "by_month": by_month(scored["event_timestamp"], y, p, target.task),
@@ -187,16 +188,25 @@ def _score_alone(model: Model, scored: pd.DataFrame, some: np.ndarray) -> tuple[
     return seconds, np.concatenate(answers)
 
 
-def _champion_scores(scored: pd.DataFrame, model: Path | None, digest: str | None) -> tuple[np.ndarray | None, str]:
-    """The champion's predictions for the same rows, or why there are none; no champion at all is no problem."""
-    if model is None and digest is None:
-        return None, ""
+def _beside_champion(
+    scored: pd.DataFrame, target: Target, classes: Classes, model: Path | None, digest: str | None
+) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray | None], str]:
+    """The target, the predictions and the champion's for the same rows; or, without those, why there are none.
+
+    No champion at all is no problem.
+    """
+    values, ours = scored[target.column], answers_in(scored, classes)
+    alone = numbers_of(values, classes), ours, None
     if model is None:
-        return None, f"champion {str(digest)[:12]} has no model file here"
+        return alone, f"champion {digest[:12]} has no model file here" if digest else ""
     try:
-        return predict(load(model), scored), ""
+        champion = load(model)
+        theirs = predict(champion, scored)
     except DataError as error:
-        return None, f"the champion can't score these rows: {error.what} {error.found}"
+        return alone, f"the champion can't score these rows: {error.what} {error.found}"
+    if bool(champion.classes) != bool(classes):
+        return alone, "the champion is of another task"
+    return together(values, ours, classes, theirs, champion.classes), ""
 
 
 def _limited(threads: int) -> Any:

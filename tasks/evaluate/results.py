@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tasks.foundation.config import Result
+from tasks.train.classes import Classes
 
 
 class Criterion(Result):
@@ -24,5 +25,6 @@ class Verdict(Result):
     criteria: tuple[Criterion, ...]
     metrics: dict[str, Any]  # {"overall": {...}, "by_month": {month: {...}}, "by_slice": {column: {value: {...}}}}
     champion: str | None  # digest of the release compared with
-    scores: Path  # Parquet of the hold-out: frame columns + prediction
+    classes: Classes = ()  # of a classification, in the order of its answers
+    scores: Path  # Parquet of the hold-out: frame columns + prediction, of three classes or more also score_CLASS
     digest: str  # over decision and repeatable criteria

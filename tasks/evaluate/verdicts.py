@@ -18,6 +18,7 @@ from tasks.foundation.config import digest_of
 from tasks.foundation.errors import DriftlineError
 from tasks.foundation.files import whole
 from tasks.foundation.tracking import Tracking, answering, client_of, log, status_of
+from tasks.train.classes import Classes
 from tasks.train.results import Candidate
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def keep(
     folder: Path,
     place: Tracking,
     notes: Mapping[str, str] | None = None,
+    classes: Classes = (),
 ) -> Verdict:
     """Decide, write the verdict with its scores, and log it with figures, notes (texts by file name) and criteria."""
     decision = decide(criteria)
@@ -73,6 +75,7 @@ def keep(
         criteria=tuple(criteria),
         metrics=dict(metrics),
         champion=champion,
+        classes=classes,
         scores=folder / "scores.parquet",
         digest=digest_of({"decision": decision, "criteria": repeatable}),
     )

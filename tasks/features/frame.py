@@ -110,12 +110,12 @@ def feature_columns(features: Features, tables: Tables, target: str, slices: tup
             allowed="each name once in examples and views",
             todo="Rename it in one query. A slice may name a view's feature: it need not stand in examples, too.",
         )
-    if examples.columns.get(target) != "number" or target in origins:
+    if examples.columns.get(target) not in ("number", "text") or target in origins:
         raise CaseError(
-            f"The target {target} is " + ("a feature, too." if target in origins else "not a number of the examples."),
+            f"The target {target} is " + ("a feature, too." if target in origins else "no value of the examples."),
             where="target.column",
             found=f"columns of examples: {', '.join(f'{n} ({k})' for n, k in examples.columns.items())}",
-            allowed="a number or boolean that is no feature",
+            allowed="a number, boolean or text that is no feature",
             todo="Give it in the SQL of examples (empty while unknown), and keep it out of request and views.",
         )
     missing = [name for name in slices if name not in examples.columns and name not in origins]

@@ -25,7 +25,7 @@ SETTLED = ("state", "status", "retries", *USED)
 class _Entry:
     row: dict[str, Any]
     opens: bool
-    classes: dict[str, int]  # of a table's answer
+    classes: dict[str, int | str]  # of a table's answer
     done: asyncio.Future[bool] | None  # False: the budget does not allow it
 
 

@@ -67,7 +67,7 @@ def kept_of(call: Call, answered: bytes) -> bytes:
     return said.encode()[:LOGGED]
 
 
-def classes_of(answered: bytes) -> dict[str, int]:
+def classes_of(answered: bytes) -> dict[str, int | str]:
     """The classes that a table's answer gives its rows, by example_id; none of numbers, nor of very many rows."""
     if len(answered) > LOGGED:
         return {}

@@ -68,9 +68,11 @@ def acceptance(of: Connection, *calls: ColumnElement[bool]) -> dict[tuple[str, s
     return found
 
 
-def _accepts(said: Mapping[str, Any], classes: Mapping[str, int]) -> bool | None:
+def _accepts(said: Mapping[str, Any], classes: Mapping[str, int | str]) -> bool | None:
     """Whether a label says that it was right, or else somebody liked it; None where the feedback says neither."""
     predicted = _class_of(classes, said.get("example_id", ""))
+    if "label" in said and isinstance(predicted, str):
+        return predicted == str(said["label"])
     if "label" in said and predicted is not None:
         try:
             return predicted == float(said["label"])
@@ -80,7 +82,7 @@ def _accepts(said: Mapping[str, Any], classes: Mapping[str, int]) -> bool | None
     return None if opinion is None else opinion == "up" or (opinion != "down" and float(opinion) >= LIKED)
 
 
-def _class_of(classes: Mapping[str, int], example_id: str) -> int | None:
+def _class_of(classes: Mapping[str, int | str], example_id: str) -> int | str | None:
     """The class that a row was given; the one row of a request need not be named."""
     return next(iter(classes.values())) if len(classes) == 1 and not example_id else classes.get(example_id)
 

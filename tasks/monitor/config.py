@@ -23,7 +23,7 @@ class Retrain(Section):
         default=None,
         gt=0,
         description="Largest |mean prediction - mean outcome|; for regression as a share of the hold-out's mean "
-        "|outcome|. Empty: not watched.",
+        "|outcome|, of three classes or more that of the class furthest off. Empty: not watched.",
     )
     needs: int = Field(1, ge=1, description="Parts of the window that must be as bad as the whole, the same way.")
     of: int = Field(1, ge=1, le=31, description="Parts of equal length that the window is cut into.")
@@ -109,7 +109,7 @@ class Monitor(Watch):
     """How the predictions of a table are watched."""
 
     alert: TableAlert = TableAlert()
-    recalibrate: Recalibrate | None = Field(None, description="For classification. Empty: never.")
+    recalibrate: Recalibrate | None = Field(None, description="For a classification of two classes. Empty: never.")
 
     @model_validator(mode="after")
     def _recalibrates_first(self) -> Monitor:

@@ -73,8 +73,10 @@ def _bias(signal: Signal, config: Watch, holds: bool) -> Finding:
     parts = [side * part.bias if part.bias is not None else None for part in signal.parts]
     of = "" if signal.task == "classification" else " of the mean |outcome|"
     then = "" if signal.bias_then is None else f" ({signal.bias_then:+.3f} on the hold-out)"
-    told = f"Predictions are {_number(abs(signal.bias))}{of} too {'high' if side > 0 else 'low'} on average{then}"
-    allowed, recalibrates = config.retrain.bias, _recalibrates(config)
+    what = "Predictions are" if signal.bias_class is None else f"The share of {signal.bias_class} is predicted"
+    told = f"{what} {_number(abs(signal.bias))}{of} too {'high' if side > 0 else 'low'} on average{then}"
+    allowed = config.retrain.bias
+    recalibrates = _recalibrates(config) if signal.bias_class is None else None  # one score alone can be calibrated
     if recalibrates is not None and holds and (allowed is None or abs(signal.bias) <= allowed):
         found = _breach(signal, config, "bias", abs(signal.bias), recalibrates, parts)
         effect: Effect = "recalibrate" if found.effect == "retrain" else found.effect

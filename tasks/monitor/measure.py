@@ -5,30 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.evaluate.config import ChampionGate
 from tasks.features.results import Column
 from tasks.foundation.files import file_digest
 from tasks.monitor.config import Monitor
 from tasks.monitor.drift import measure_drift
-from tasks.monitor.estimate import ESTIMATED, estimate, estimate_chance
+from tasks.monitor.estimate import estimate, estimate_chance
 from tasks.monitor.importance import harms_of, importance_chance, shares_of
 from tasks.monitor.outcomes import join_outcomes
 from tasks.monitor.performance import measure_parts, measure_performance
 from tasks.monitor.performance_chance import performance_chances
 from tasks.monitor.predecessor import compare_predecessor
 from tasks.monitor.results import Signal
+from tasks.monitor.sides import Side, side_of
 from tasks.monitor.signal import SEED, Window, fingerprint, keep, measured_before, some
 from tasks.predict.batch import read_predictions
 from tasks.release.results import Release
+from tasks.train.classes import answers_in
 from tasks.train.config import Target
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
+    from tasks.train.scoring import Model
+
 FILES = ("model.skops", "scores.parquet")
-VERSION = 2  # of what is measured here: raise it when the same inputs give another signal
+VERSION = 3  # of what is measured here: raise it when the same inputs give another signal
 
 
 def measure(
@@ -52,6 +57,8 @@ def measure(
     """
     import pandas as pd
 
+    from tasks.train.model_file import load
+
     said = read_predictions(predictions, window.case, window.release, window.start, window.end)
     now = join_outcomes(said, examples, target.column)
     inputs = window.inputs(
@@ -67,8 +74,10 @@ def measure(
     if (found := measured_before(folder, inputs)) is not None:
         return found
 
-    reference = pd.read_parquet(release / "scores.parquet")
+    model, reference = load(release / "model.skops"), pd.read_parquet(release / "scores.parquet")
+    reference = reference[reference[target.column].notna()]
     known, unknown = now[now["outcome"].notna()], now[now["outcome"].isna()]
+    sides = side_of(known, "outcome", model.classes), side_of(reference, target.column, model.classes)
     missing: list[str] = []
     metric, enough = config.retrain.metric, len(known) >= config.min_rows
     measured = {
@@ -77,17 +86,19 @@ def measure(
         "rows_with_outcome": len(known),
         "reference_rows": len(reference),
         "inputs": inputs,
-        **measure_performance(known, reference, target, missing),
-        "parts": measure_parts(known, reference, target, metric, window.parts(config.retrain.of)),
-        "predecessor": compare_predecessor(known, before[0], examples, before[1], missing)
+        **measure_performance(*sides, target, model.classes, missing),
+        "parts": measure_parts(
+            *sides, known["event_timestamp"], target, model.classes, metric, window.parts(config.retrain.of)
+        ),
+        "predecessor": compare_predecessor(known, model.classes, before[0], examples, before[1], missing)
         if before and enough
         else None,
-        **_drift(now, reference, columns, config, folder, missing),
+        **_drift(now, reference, columns, model, config, folder, missing),
     }
-    chances = performance_chances(known, reference, target, metric) if enough else {}
+    chances = performance_chances(*sides, model.classes, metric) if enough else {}
     chances["prediction"] = measured.pop("prediction_chance")
-    measured |= _importance(known, reference, release, target, config, chances, missing)
-    measured |= _estimated(unknown, reference, target, config, chances, missing)
+    measured |= _importance(known, reference, sides, model, config, chances, missing)
+    measured |= _estimated(answers_in(unknown, model.classes), sides[1], target, config, chances, missing)
     measured["not_computed"] = tuple(missing)
     return keep(window, folder, measured, known, chances, config)
 
@@ -96,11 +107,13 @@ def _drift(
     now: pd.DataFrame,
     reference: pd.DataFrame,
     columns: Sequence[Column],
+    model: Model,
     config: Monitor,
     folder: Path,
     missing: list[str],
 ) -> dict[str, Any]:
-    drift = measure_drift(some(reference, config.sample), some(now, config.sample), columns, folder)
+    kind: Literal["number", "text"] = "text" if len(model.classes) > 2 else "number"
+    drift = measure_drift(some(reference, config.sample), some(now, config.sample), columns, folder, kind)
     if drift.prediction is None:
         missing.append(f"Drift of the predictions was not computed: {len(now):,} rows now, {len(reference):,} then.")
     return {
@@ -111,8 +124,8 @@ def _drift(
 
 
 def _estimated(
-    unknown: pd.DataFrame,
-    reference: pd.DataFrame,
+    unknown: np.ndarray,
+    then: Side,
     target: Target,
     config: Monitor,
     chances: dict[str, float | None],
@@ -129,30 +142,27 @@ def _estimated(
             f"Performance was not estimated: {len(unknown):,} rows without an outcome, {config.min_rows:,} are needed."
         )
         return {}
-    if config.retrain.metric in ESTIMATED:
-        chances["estimated"] = estimate_chance(unknown, reference, target.column, config.retrain.metric)
-    return {"estimated": estimate(unknown, reference, target.column), "estimated_rows": len(unknown)}
+    estimated = estimate(unknown, then)
+    if config.retrain.metric in estimated:
+        chances["estimated"] = estimate_chance(unknown, then, config.retrain.metric)
+    return {"estimated": estimated, "estimated_rows": len(unknown)}
 
 
 def _importance(
     known: pd.DataFrame,
     reference: pd.DataFrame,
-    release: Path,
-    target: Target,
+    sides: tuple[Side, Side],
+    model: Model,
     config: Monitor,
     chances: dict[str, float | None],
     missing: list[str],
 ) -> dict[str, Any]:
-    from tasks.train.model_file import load
-
     if len(known) < config.min_rows:
         missing.append(
             f"Importance was not computed: {len(known):,} rows with an outcome, {config.min_rows:,} are needed."
         )
         return {}
-    model, held = load(release / "model.skops"), reference[reference[target.column].notna()]
-    then = harms_of(model, held, held[target.column].to_numpy(float), SEED)
-    now = harms_of(model, known, known["outcome"].to_numpy(float), SEED)
+    now, then = (harms_of(model, rows, y, SEED) for rows, (y, _) in zip((known, reference), sides, strict=True))
     chances["importance"] = importance_chance(then, now, SEED)
     names = [column.name for column in model.columns]
     shares = [dict(zip(names, map(float, shares_of(side.sum(axis=0))), strict=True)) for side in (now, then)]

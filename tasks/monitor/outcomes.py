@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def join_outcomes(predictions: pd.DataFrame, examples: Path, target: str) -> pd.DataFrame:
-    """Add the column `outcome` (float64, empty while unknown) from a Parquet file of examples as known by now.
+    """Add the column `outcome` (float64 or text, empty while unknown) from a Parquet file of examples as known by now.
 
     The rows and their order stay those of `predictions`; an example that is not in the file has no outcome yet.
     Raises: DataError when the file lacks example_id or the target, or tells two outcomes for one example.
@@ -40,4 +40,5 @@ def join_outcomes(predictions: pd.DataFrame, examples: Path, target: str) -> pd.
             todo="Correct the examples SQL of the case.",
         )
     outcome = predictions["example_id"].map(known.set_index("example_id")[target])
-    return predictions.assign(outcome=outcome.astype("float64"))
+    names = isinstance(next(iter(known[target]), None), str)
+    return predictions.assign(outcome=outcome if names else outcome.astype("float64"))

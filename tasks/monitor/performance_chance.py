@@ -7,38 +7,57 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from tasks.evaluate.metrics import HIGHER_IS_BETTER
 from tasks.monitor.chance import cells_of, chance, counts_of, means_of
-from tasks.train.config import Target
-from tasks.train.metrics import losses
+from tasks.monitor.classes_chance import chance_of_classes
+from tasks.monitor.sides import Side, errors_of, worst_of
+from tasks.train.classes import Classes, predicted_in
+from tasks.train.metrics import known_in, losses, with_others
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
 
+ONE_AGAINST_REST = ("auc", "average_precision", "calibration_error")  # of three classes or more, the mean of each
 SCORES = 30  # cells of predictions, or of errors
 GROUPS = 10  # of cells, that calibration is told by
 Statistic: TypeAlias = "Callable[[np.ndarray], np.ndarray]"  # of counts (deals, cells)
 
 
-def performance_chances(
-    known: pd.DataFrame, reference: pd.DataFrame, target: Target, metric: str
-) -> dict[str, float | None]:
+def performance_chances(now: Side, then: Side, classes: Classes, metric: str) -> dict[str, float | None]:
     """The p-values of the watched metric having become worse, and of the bias being other than 0."""
     import numpy as np
 
-    sides = [
-        (side[column].to_numpy(float), side["prediction"].to_numpy(float))
-        for side, column in ((reference, target.column), (known, "outcome"))
-    ]
-    sides = [(y[np.isfinite(y) & np.isfinite(p)], p[np.isfinite(y) & np.isfinite(p)]) for y, p in sides]
+    known = [known_in(y, p) for y, p in (then, now)]
+    sides = [(y[rows], p[rows]) for (y, p), rows in zip((then, now), known, strict=True)]
     if not all(len(y) for y, _ in sides):
         return {}
-    cells = _classes(sides) if target.task == "classification" else _errors(sides)
-    y, p = (np.concatenate(values) for values in zip(*sides, strict=True))
+    worst = worst_of(sides[1], classes)
+    bias = _bias_chance(*(errors_of(side, worst) for side in sides))
+    if bias is not None and len(classes) > 2:
+        bias = min(1.0, len(classes) * bias)  # of so many looks, the worst one counts
+    if classes:  # what a model does not know is wrong, on both sides the same way
+        y, p = with_others(*(np.concatenate(values) for values in zip(*sides, strict=True)))
+        first = len(sides[0][0])
+        sides = [(y[:first], p[:first]), (y[first:], p[first:])]
+    if len(classes) <= 2:
+        worse = _worse(sides, metric, classified=bool(classes))
+    elif metric in ONE_AGAINST_REST:
+        each = [_worse([(y == k, p[:, k]) for y, p in sides], metric, classified=True) for k in range(p.shape[1])]
+        found = [one for one in each if one is not None]
+        worse = min(1.0, len(found) * min(found)) if found else None
+    else:
+        worse = chance_of_classes(sides[0], sides[1], metric)
+    return {"performance": worse, "bias": bias}
+
+
+def _worse(sides: list[Side], metric: str, *, classified: bool) -> float | None:
+    """The p-value of numbers, or of one class against the rest."""
+    import numpy as np
+
+    cells = _classes(sides) if classified else _errors(sides)
+    y, p = (np.concatenate(values).astype(float) for values in zip(*sides, strict=True))
     many, of_all = 2 * SCORES, np.concatenate(cells)
-    worse = -1.0 if metric in HIGHER_IS_BETTER else 1.0
-    value = _statistic(metric, of_all, y, p, target.task)
-    worse_now = chance(counts_of(cells, many), lambda a, b: worse * (value(b) - value(a)))
-    return {"performance": worse_now, "bias": _bias_chance(*(p - y for y, p in sides))}
+    sign = -1.0 if metric in HIGHER_IS_BETTER else 1.0
+    value = _statistic(metric, of_all, y, p)
+    return chance(counts_of(cells, many), lambda a, b: sign * (value(b) - value(a)))
 
 
 def _bias_chance(then: np.ndarray, now: np.ndarray) -> float | None:
@@ -64,7 +83,7 @@ def _errors(sides: list[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
     return list(cells_of(*(p - y for y, p in sides), cells=2 * SCORES))
 
 
-def _statistic(metric: str, cells: np.ndarray, y: np.ndarray, p: np.ndarray, task: str) -> Statistic:
+def _statistic(metric: str, cells: np.ndarray, y: np.ndarray, p: np.ndarray) -> Statistic:
     """A metric computed from how many rows are in each cell, each of which stands for its mean."""
     import numpy as np
 
@@ -73,6 +92,15 @@ def _statistic(metric: str, cells: np.ndarray, y: np.ndarray, p: np.ndarray, tas
 
     if metric in ("brier", "log_loss"):
         return _mean(mean_by(losses(metric, y, p)))  # type: ignore[arg-type]
+    if metric in ("accuracy", "macro_f1"):
+        said = predicted_in(p)
+        right, both, yes, told = (_mean(mean_by(values)) for values in (said == y, said * y, y, said))
+        if metric == "accuracy":
+            return right
+        return lambda counts: (
+            both(counts) / (yes(counts) + told(counts))
+            + (right(counts) - both(counts)) / (2 - yes(counts) - told(counts))
+        )
     if metric == "mae":
         return _mean(mean_by(np.abs(y - p)))
     if metric == "rmse":

@@ -10,6 +10,7 @@ from tasks.evaluate.config import ChampionGate
 from tasks.foundation.errors import DataError
 from tasks.monitor.results import Predecessor
 from tasks.release.results import Release
+from tasks.train.classes import Classes, answers_in, together
 from tasks.train.metrics import losses
 from tasks.train.model_file import load, predict
 
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def compare_predecessor(
-    known: pd.DataFrame, before: Release, examples: Path, gate: ChampionGate, missing: list[str]
+    known: pd.DataFrame, classes: Classes, before: Release, examples: Path, gate: ChampionGate, missing: list[str]
 ) -> Predecessor | None:
     """Answer the rows with an outcome with the model before, and compare its losses with the champion's, row by row.
 
-    The features are those of `examples`, as of each row's own moment. None, with a sentence in `missing`, when they
-    lack what that model takes.
+    `classes` are the champion's. The features are those of `examples`, as of each row's own moment. None, with a
+    sentence in `missing`, when they lack what that model takes.
     """
     import pyarrow.parquet as pq
 
@@ -32,13 +33,13 @@ def compare_predecessor(
         there = pq.read_schema(examples).names
         rows = pq.read_table(examples, columns=["example_id", *(name for name in columns if name in there)]).to_pandas()
         same = rows.set_index("example_id").reindex(known["example_id"]).reset_index()
-        answers = predict(load(before.model), same, before.columns)
+        model = load(before.model)
+        answers = predict(model, same, before.columns)
     except DataError as error:
         missing.append(f"The champion before was not compared: {error.what} {error.found}.")
         return None
-    outcomes = known["outcome"].to_numpy(float)
-    theirs = losses(gate.loss, outcomes, answers)  # type: ignore[arg-type]
-    ours = losses(gate.loss, outcomes, known["prediction"].to_numpy(float))  # type: ignore[arg-type]
+    y, ours, theirs = together(known["outcome"], answers_in(known, classes), classes, answers, model.classes)
+    ours, theirs = (losses(gate.loss, y, p) for p in (ours, theirs))  # type: ignore[arg-type]
     found = compare(theirs, ours, gate.confidence, gate.resamples)
     return Predecessor(
         release=before.digest,

@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from tasks.features.results import Frame
+from tasks.train.classes import labels_of
 from tasks.train.config import Split, Target
 from tasks.train.model_file import load, save
 from tasks.train.split import split_frame
@@ -34,9 +35,11 @@ def recalibrate(model: Path, frame: Frame, start: datetime, target: Target, spli
         [("champion", FrozenEstimator(estimator))], LogisticRegression(C=1e6), cv="prefit", stack_method=score
     )
     values = learn[[column.name for column in made.columns]]
-    calibrated.fit(encoding.transform(values), learn[target.column].to_numpy(int))
+    calibrated.fit(encoding.transform(values), labels_of(learn[target.column]))
     calibrated.named_estimators_ = dict(calibrated.named_estimators_)  # a type that the list does not have
     pipeline = Pipeline([("columns", encoding), ("model", calibrated)])
     pipeline.columns_ = made.pipeline.columns_
+    if hasattr(made.pipeline, "positive_"):
+        pipeline.positive_ = made.pipeline.positive_
     save(pipeline, path)
     return path

@@ -65,6 +65,7 @@ class Signal(Result):
     reference_rows: int
     bias: float | None  # mean prediction - mean outcome; regression: as a share of the hold-out's mean |outcome|
     bias_then: float | None = None  # and on the hold-out
+    bias_class: str | int | None = None  # of three classes or more, the one whose predicted share is furthest off
     expected: dict[str, float] = Field({})  # of rows with an outcome, by their scores: what harmless drift explains
     parts: tuple[Part, ...] = Field(())  # of the window, of equal length
     estimated: dict[str, float] = Field({})  # expected of rows without an outcome, if scores mean what they meant

@@ -44,7 +44,8 @@ def predict(
 ) -> Predictions:
     """Predict the examples of `frame` that this release has not predicted yet; what it once said stays.
 
-    The files' columns: example_id, event_timestamp (UTC), the features, prediction, release_digest and as_of. The
+    The files' columns: example_id, event_timestamp (UTC), the features, prediction, release_digest and as_of. Of two
+    classes the prediction is the probability of the second, of more it is the class, and score_CLASS each one's. The
     digest is not called `release`, as a reader adds the folder's key of that name and some then refuse the file.
     Raises: DataError for an example later than `as_of`, a repeated example_id or a missing feature.
     """
@@ -217,6 +218,7 @@ class _Part:
         import pyarrow.parquet as pq
 
         from tasks.train import model_file
+        from tasks.train.classes import columns_of
 
         new = f"FROM frame ANTI JOIN known USING (example_id) WHERE partition_month = '{month}'"
         rows, ids = db.execute(f"SELECT count(*), bit_xor(hash(example_id)) {new}").fetchall()[0]
@@ -229,7 +231,8 @@ class _Part:
         with whole(part) as temporary, pq.ParquetWriter(temporary, self._schema()) as writer:
             for batch in batches:
                 piece = batch.to_pandas()
-                piece["prediction"] = model_file.predict(self.fitted, piece, self.columns)
+                answers = model_file.predict(self.fitted, piece, self.columns)
+                piece = piece.assign(**columns_of(answers, self.fitted.classes))
                 piece["release_digest"], piece["as_of"] = self.release_digest, self.as_of
                 writer.write_table(pa.Table.from_pandas(piece, self._schema(), preserve_index=False))
         return rows
@@ -241,14 +244,20 @@ class _Part:
     def _schema(self) -> pa.Schema:
         import pyarrow as pa
 
+        from tasks.train.classes import score_columns
+
         kinds = {"number": pa.float64(), "text": pa.string()}
         time = pa.timestamp("us", "UTC")
+        classes = self.fitted.classes
+        predicted = [("prediction", pa.float64())]
+        if len(classes) > 2:
+            predicted = [("prediction", pa.string()), *((name, pa.float64()) for name in score_columns(classes))]
         return pa.schema(
             [
                 ("example_id", pa.string()),
                 ("event_timestamp", time),
                 *((column.name, kinds[column.kind]) for column in self.columns),
-                ("prediction", pa.float64()),
+                *predicted,
                 ("release_digest", pa.string()),
                 ("as_of", time),
             ]

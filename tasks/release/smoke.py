@@ -15,11 +15,11 @@ from tasks.foundation.files import tail
 from tasks.release.package import bento_folder
 from tasks.release.process import served
 from tasks.release.seal import EMBEDDER, GOLDEN, read_manifest
+from tasks.train.classes import answers_as
 
 if TYPE_CHECKING:
     import httpx
 
-CLOSE = 1e-12
 CLOSE_VECTORS = 1e-4  # sums in another order, by other threads
 NEAR_TIES = 4  # one answer in so many may be another where not the engine that gave it serves, but one on a GPU
 
@@ -157,13 +157,11 @@ def _compare(address: str, digest: str, golden: list[dict[str, Any]], answer: di
     if len(predictions) != len(golden):
         raise _failed(address, "The number of answers is wrong.", str(len(predictions)), str(len(golden)))
     for example, given in zip(golden, predictions, strict=True):
-        predicted = given.get("score", given["prediction"])
-        same = abs(predicted - example["prediction"]) <= CLOSE * max(1.0, abs(example["prediction"]))
-        if given["example_id"] != example["example_id"] or not same:
+        if given["example_id"] != example["example_id"] or not answers_as(given, example["prediction"]):
             raise _failed(
                 address,
                 "An answer differs from the offline prediction.",
-                f"{given['example_id']}: {predicted}",
+                json.dumps(given),
                 f"{example['example_id']}: {example['prediction']}",
             )
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.evaluate.results import Verdict
 from tasks.foundation.errors import DriftlineError
 from tasks.foundation.files import file_digest
 from tasks.release.seal import Parts, differs
+from tasks.train.classes import PLAIN, answers_in
 from tasks.train.config import Target
 from tasks.train.results import Candidate
 
@@ -28,11 +28,17 @@ def table_parts(candidate: Candidate, verdict: Verdict, target: Target) -> Parts
     if (found := file_digest(path)) != candidate.weights_digest:
         raise differs(path, found, candidate.weights_digest)
     return Parts(
-        sealed={"target": target.model_dump(mode="json"), **_columns(candidate)},
-        golden=_golden(candidate, verdict.scores),
+        sealed={"target": _target(target, verdict), **_columns(candidate)},
+        golden=_golden(candidate, verdict),
         files={MODEL: path},
         packages=PACKAGES,
     )
+
+
+def _target(target: Target, verdict: Verdict) -> dict[str, Any]:
+    """The declared target, and its classes where they say more than 0 and 1."""
+    named = {"classes": list(verdict.classes)} if verdict.classes not in ((), PLAIN) else {}
+    return {**target.model_dump(mode="json", exclude_none=True), **named}
 
 
 def _columns(candidate: Candidate) -> dict[str, Any]:
@@ -62,22 +68,25 @@ def _kind(of: pa.DataType) -> str:
     return "integer" if pa.types.is_integer(of) else "number" if pa.types.is_floating(of) else "text"
 
 
-def _golden(candidate: Candidate, scores: Path, count: int = 24) -> list[dict[str, Any]]:
+def _golden(candidate: Candidate, verdict: Verdict, count: int = 24) -> list[dict[str, Any]]:
     """Some scored examples of the hold-out, spread over it, that whoever serves this release must answer alike."""
     import pyarrow.parquet as pq
 
-    table = pq.read_table(scores)
+    table = pq.read_table(verdict.scores)
     if table.num_rows == 0:
-        raise DriftlineError("The hold-out has no scored example.", where=str(scores), todo="Run the training again.")
+        raise DriftlineError(
+            "The hold-out has no scored example.", where=str(verdict.scores), todo="Run the training again."
+        )
     picked = sorted({round(i * (table.num_rows - 1) / max(1, count - 1)) for i in range(count)})
-    rows = table.take(picked).to_pylist()
+    some = table.take(picked)
+    answers = answers_in(some.to_pandas(), verdict.classes).tolist()
     return [
         {
             "example_id": str(row["example_id"]),
             "features": {column.name: _plain(row[column.name], column.kind) for column in candidate.columns},
-            "prediction": float(row["prediction"]),
+            "prediction": answer,
         }
-        for row in rows
+        for row, answer in zip(some.to_pylist(), answers, strict=True)
     ]
 
 

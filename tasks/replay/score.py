@@ -12,8 +12,10 @@ from tasks.evaluate.criteria import CLUSTERS
 from tasks.foundation.errors import DataError
 from tasks.foundation.files import whole
 from tasks.monitor.outcomes import join_outcomes
+from tasks.monitor.sides import side_of
 from tasks.predict.batch import read_predictions
 from tasks.replay.results import Scored
+from tasks.train.classes import Classes
 from tasks.train.config import Target
 from tasks.train.metrics import Loss, losses, measure
 
@@ -30,6 +32,7 @@ def score(
     case: str,
     release: str,
     target: Target,
+    classes: Classes,
     examples: Path,
     start: datetime,
     end: datetime,
@@ -49,7 +52,7 @@ def score(
             found=f"{len(said):,} examples without an outcome",
             todo="End the replay earlier, or replay a case whose outcomes arrive within the month.",
         )
-    y, p = known["outcome"].to_numpy(float), known["prediction"].to_numpy(float)
+    y, p = side_of(known, "outcome", classes)
     path = folder / f"{start:%Y-%m}-{release[:12]}.parquet"
     kept = known[["example_id"]].assign(
         day=known["event_timestamp"].dt.strftime("%Y-%m-%d"), loss=losses(LOSS[target.task], y, p)

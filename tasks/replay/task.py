@@ -21,8 +21,11 @@ def score_month(
 ) -> Scored:
     """Hold what the release predicted for a month against the outcomes known at its end."""
     from tasks.replay.score import score
+    from tasks.train.model_file import load
 
-    return score(release.case, release.digest, target, frame.path, start, end, predictions, folder)
+    return score(
+        release.case, release.digest, target, load(release.model).classes, frame.path, start, end, predictions, folder
+    )
 
 
 @stage("report", lambda replayed: replayed.page.name, cache=False)

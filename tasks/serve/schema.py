@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-CERTAIN = 0.5  # the score from which on a class is 1
+from tasks.train.classes import CERTAIN, PLAIN, Classes, scores_of
+
 MOST_ROWS = 10_000  # a request; more is work for the batch flow
 
 # strict: "12" is no number and 12 no text; an integer is taken where a number is asked for
@@ -39,7 +40,7 @@ class Schema:
     attributes: Mapping[str, str]  # column or join key -> attribute
     columns: tuple[str, ...]  # in the model's order
     views: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]  # name -> (join keys, features)
-    classifies: bool
+    classes: Classes
 
 
 def make_schema(manifest: Mapping[str, Any], golden: Sequence[Mapping[str, Any]]) -> Schema:
@@ -77,16 +78,28 @@ def make_schema(manifest: Mapping[str, Any], golden: Sequence[Mapping[str, Any]]
         attributes=attributes,
         columns=tuple(column["name"] for column in sealed["columns"]),
         views=_views(sealed["columns"]),
-        classifies=sealed["target"]["task"] == "classification",
+        classes=classes_of(sealed["target"]),
     )
+
+
+def classes_of(target: Mapping[str, Any]) -> Classes:
+    """The classes of a sealed target, in the order of the model's answers."""
+    return tuple(target.get("classes", PLAIN)) if target["task"] == "classification" else ()
 
 
 def _answer(target: Mapping[str, Any], golden: Mapping[str, Any], digest: str) -> type[BaseModel]:
     column = target["column"]
     given = Field(description="The row's example_id, as given.")
-    shown = answer_of(golden["example_id"], golden["prediction"], target["task"] == "classification")
+    classes = classes_of(target)
+    shown = answer_of(golden["example_id"], golden["prediction"], classes)
     fields: dict[str, Any] = {"example_id": (str | None, given)}
-    if "score" in shown:
+    if "scores" in shown:
+        about = f"Predicted {column}" + (f": {classes[1]} from a probability of {CERTAIN} on." * (len(classes) == 2))
+        fields["prediction"] = (Literal[classes], Field(description=about, examples=[shown["prediction"]]))
+        fields["score"] = (float, Field(description="Its probability.", examples=[shown["score"]]))
+        about = "The probability of each class."
+        fields["scores"] = (dict[str, float], Field(description=about, examples=[shown["scores"]]))
+    elif "score" in shown:
         about = f"1 where the score is {CERTAIN} or more, else 0."
         fields["prediction"] = (int, Field(description=about, examples=[shown["prediction"]]))
         about = f"Probability that {column} is 1."
@@ -101,11 +114,16 @@ def _answer(target: Mapping[str, Any], golden: Mapping[str, Any], digest: str) -
     )
 
 
-def answer_of(example_id: str | None, predicted: float, classifies: bool) -> dict[str, Any]:
-    """What is said of a row: a classification's class and its score, or the predicted number."""
-    if classifies:
+def answer_of(example_id: str | None, predicted: Any, classes: Classes) -> dict[str, Any]:
+    """What is said of a row: the predicted number; 0 or 1 and the score of 1; or a class, its score, and all scores."""
+    if not classes:
+        return {"example_id": example_id, "prediction": predicted}
+    if classes == PLAIN:
         return {"example_id": example_id, "prediction": int(predicted >= CERTAIN), "score": predicted}
-    return {"example_id": example_id, "prediction": predicted}
+    scores = scores_of(predicted, classes)
+    told = list(scores.values())
+    chosen = told.index(max(told)) if len(told) > 2 else int(predicted >= CERTAIN)
+    return {"example_id": example_id, "prediction": classes[chosen], "score": told[chosen], "scores": scores}
 
 
 def _views(columns: Sequence[Mapping[str, Any]]) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from tasks.foundation.errors import DriftlineError, InputError, Unavailable
 from tasks.serve.schema import ReleaseAnswer, Schema, answer_of, make_schema
+from tasks.train.classes import answers_as
 
 if TYPE_CHECKING:
     from bentoml import Service
@@ -100,12 +101,11 @@ def check_golden(model: Any, schema: Schema, golden: Sequence[Mapping[str, Any]]
     """
     rows = schema.request.model_validate({"rows": [example["features"] for example in golden]}).rows  # type: ignore[attr-defined]
     for answer, example in zip(answer_rows(model, schema, rows), golden, strict=True):
-        predicted = answer.get("score", answer["prediction"])
-        if abs(predicted - example["prediction"]) > 1e-12 * max(1.0, abs(example["prediction"])):
+        if not answers_as(answer, example["prediction"]):
             raise DriftlineError(
                 "The model does not answer as when it was sealed.",
                 where=f"example {example['example_id']}",
-                found=str(predicted),
+                found=json.dumps(answer),
                 allowed=str(example["prediction"]),
                 todo="Serve it with the locked versions of its libraries, or release it again.",
             )
@@ -133,7 +133,7 @@ def answer_rows(model: Any, schema: Schema, rows: Sequence[Any], look_up: LookUp
     predictions = predict(model, values).tolist()
     identity = names["example_id"]
     return [
-        answer_of(getattr(row, identity), predicted, schema.classifies)
+        answer_of(getattr(row, identity), predicted, schema.classes)
         for row, predicted in zip(rows, predictions, strict=True)
     ]
 

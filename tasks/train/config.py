@@ -22,7 +22,20 @@ Parameters = Annotated[dict[str, Any], BeforeValidator(_name_nan)]
 
 class Target(Section):
     column: str = Field(description="Column of examples to predict.")
-    task: Literal["classification", "regression"] = Field(description="classification: two classes, 0 and 1.")
+    task: Literal["classification", "regression"] = Field(description="classification: two classes or more.")
+    positive: bool | int | str | None = Field(
+        None, description="Of two classes, the one whose probability is told; empty: the last in sorted order."
+    )
+
+    @property
+    def digest(self) -> str:
+        return digest_of(self.model_dump(mode="json", exclude_none=True))
+
+    @model_validator(mode="after")
+    def _has_classes(self) -> Target:
+        if self.task == "regression" and self.positive is not None:
+            raise ValueError("positive names a class, and a regression has none: leave it out")
+        return self
 
 
 class Encoder(Section):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from tasks.train.classes import Class
 from tasks.train.metrics import Loss, calibration_bins, losses
 from tasks.train.scoring import Model, predict
 
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
 
 ROWS = 2000
 POINTS = 400  # of a curve: more than a screen shows
+LINES = 10  # that an eye can tell apart
+
+Lines: TypeAlias = "dict[str, tuple[np.ndarray, np.ndarray]]"  # by class: whether it is the one, and its probability
 
 
 def importance(
@@ -39,15 +44,20 @@ def importance(
     return {name: value / total if total else 0.0 for name, value in harm.items()}
 
 
-def draw(folder: Path, task: str, target: np.ndarray, prediction: np.ndarray, shares: dict[str, float]) -> None:
-    """Write the plots as PNG files into `folder`."""
+def draw(
+    folder: Path, classes: Sequence[Class], target: np.ndarray, prediction: np.ndarray, shares: dict[str, float]
+) -> None:
+    """Write the plots as PNG files into `folder`; of three classes or more with a line for each of the first ones."""
     import logging
 
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it announces that it builds a font cache
     folder.mkdir(parents=True, exist_ok=True)
-    if task == "classification":
-        _draw_curves(folder / "roc_pr.png", target, prediction)
-        _draw_calibration(folder / "calibration.png", target, prediction)
+    if classes:
+        lines = {"": (target == 1, prediction)}
+        if len(classes) > 2:
+            lines = {str(name): (target == k, prediction[:, k]) for k, name in enumerate(classes[:LINES])}
+        _draw_curves(folder / "roc_pr.png", lines)
+        _draw_calibration(folder / "calibration.png", lines)
     else:
         _draw_residuals(folder / "residuals.png", target, prediction)
     _draw_importance(folder / "importance.png", shares)
@@ -64,32 +74,41 @@ def _figure(width: float, height: float, panels: int = 1, left: float = 0.7) -> 
     return figure, [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
 
 
-def _draw_curves(path: Path, target: np.ndarray, prediction: np.ndarray) -> None:
+def _draw_curves(path: Path, lines: Lines) -> None:
     import numpy as np
 
-    order = np.argsort(-prediction, kind="stable")
-    hits = np.cumsum(np.asarray(target, float)[order])
-    counts = np.arange(1, len(order) + 1)
-    some = np.unique(np.linspace(0, len(order) - 1, POINTS).astype(int))
-    recall, precision = hits / max(hits[-1], 1), hits / counts
-    alarm = (counts - hits) / max(counts[-1] - hits[-1], 1)
     figure, (roc, pr) = _figure(9, 4, 2)
-    roc.plot(np.append(0, alarm[some]), np.append(0, recall[some]))
+    for name, (target, prediction) in lines.items():
+        order = np.argsort(-prediction, kind="stable")
+        hits = np.cumsum(np.asarray(target, float)[order])
+        counts = np.arange(1, len(order) + 1)
+        some = np.unique(np.linspace(0, len(order) - 1, POINTS).astype(int))
+        recall, precision = hits / max(hits[-1], 1), hits / counts
+        alarm = (counts - hits) / max(counts[-1] - hits[-1], 1)
+        roc.plot(np.append(0, alarm[some]), np.append(0, recall[some]), label=name)
+        pr.plot(recall[some], precision[some])
+        pr.axhline(hits[-1] / len(order), linestyle=":", color="grey")
     roc.plot([0, 1], [0, 1], linestyle=":", color="grey")
     roc.set(title="ROC on the hold-out", xlabel="false positive rate", ylabel="true positive rate")
-    pr.plot(recall[some], precision[some])
-    pr.axhline(hits[-1] / len(order), linestyle=":", color="grey")
     pr.set(title="Precision and recall on the hold-out", xlabel="recall", ylabel="precision", ylim=(0, 1.02))
+    _name_lines(roc, lines)
     figure.savefig(path)
 
 
-def _draw_calibration(path: Path, target: np.ndarray, prediction: np.ndarray) -> None:
-    bins = calibration_bins(target, prediction)
+def _draw_calibration(path: Path, lines: Lines) -> None:
     figure, (axes,) = _figure(5, 4)
-    axes.plot([b[0] for b in bins], [b[1] for b in bins], marker="o")
+    for name, (target, prediction) in lines.items():
+        bins = calibration_bins(target, prediction)
+        axes.plot([b[0] for b in bins], [b[1] for b in bins], marker="o", label=name)
     axes.axline((0, 0), slope=1, linestyle=":", color="grey")
     axes.set(title="Calibration on the hold-out", xlabel="mean prediction", ylabel="observed share")
+    _name_lines(axes, lines)
     figure.savefig(path)
+
+
+def _name_lines(axes: Any, lines: Lines) -> None:
+    if len(lines) > 1:
+        axes.legend(fontsize="small")
 
 
 def _draw_residuals(path: Path, target: np.ndarray, prediction: np.ndarray) -> None:

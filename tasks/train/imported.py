@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.features.results import Column, Frame
 from tasks.foundation.errors import DataError
 from tasks.foundation.files import scratch
+from tasks.train.classes import Classes, classes_in, name_of
 from tasks.train.config import Target, Train
 from tasks.train.model_file import Model, load, predict, read, save
 from tasks.train.results import Candidate, Origin
@@ -36,17 +37,22 @@ def import_model(
     `trusted` are digests of pickles that may be run. Raises: DataError when the file is refused, can't be kept as
     skops, or holds a model that does not take the case's columns.
     """
+    import pandas as pd
+
     content = _content(path)
     digest = hashlib.sha256(content).hexdigest()
     job = Job(origin, frame, target, config, imported=digest)
     if (found := job.made_before()) is not None:
         return found
     made = read(path) if path.suffix == SKOPS else _unpickled(path, content, digest, trusted)
-    held = job.sides()[1]
-    names = _columns_of(made, frame.columns, target, path)
-    expected = _asked(made, held, [column for name in names for column in frame.columns if column.name == name], path)
+    learn, held = job.sides()
+    values = pd.concat([learn[target.column], held[target.column]])
+    classes = classes_in(values, target) if target.task == "classification" else ()
+    names = _columns_of(made, frame.columns, classes, path)
+    asked = [column for name in names for column in frame.columns if column.name == name]
+    expected = _asked(made, held, asked, classes, path)
     with scratch(origin.state / "candidates") as work:
-        model = _as_file(_in_our_form(made, names, frame.columns), Path(work) / "model.skops", path)
+        model = _as_file(_in_our_form(made, names, frame.columns, classes), Path(work) / "model.skops", path)
         answers = predict(model, held)
     _check_same(answers, expected, path)
     told = {"imported": digest, "file": path.name, "type": type(made).__name__}
@@ -82,17 +88,17 @@ def _unpickled(path: Path, content: bytes, digest: str, trusted: Collection[str]
         raise refused("The trusted pickle can't be read.", path, found, "a model of this scikit-learn") from error
 
 
-def _columns_of(made: Any, columns: Sequence[Column], target: Target, path: Path) -> list[str]:
+def _columns_of(made: Any, columns: Sequence[Column], classes: Classes, path: Path) -> list[str]:
     """The columns that a model takes, in its order.
 
     Raises: DataError when it is no fitted model for this task, or takes what the case does not have.
     """
-    classes = getattr(made, "classes_", None)
-    fits = hasattr(made, "predict_proba") and classes is not None and list(classes) == [0, 1]
-    if not (fits if target.task == "classification" else hasattr(made, "predict") and classes is None):
-        found = type(made).__name__ + ("" if classes is None else f" of the classes {list(classes)[:5]}")
-        allowed = {"classification": "a classifier with predict_proba and classes 0 and 1", "regression": "a regressor"}
-        raise refused(f"The model does not fit the task {target.task}.", path, found, allowed[target.task])
+    theirs = getattr(made, "classes_", None)
+    if not (_has_classes(made, theirs, classes) if classes else hasattr(made, "predict") and theirs is None):
+        found = type(made).__name__ + ("" if theirs is None else f" of the classes {list(theirs)[:10]}")
+        allowed = f"a classifier with predict_proba and the classes {', '.join(map(str, classes))}"
+        task = "classification" if classes else "regression"
+        raise refused(f"The model does not fit the task {task}.", path, found, allowed if classes else "a regressor")
     names = [str(name) for name in getattr(made, "feature_names_in_", ())]
     known = {column.name: column.kind for column in columns}
     if lacking := [name for name in names if name not in known]:
@@ -105,15 +111,24 @@ def _columns_of(made: Any, columns: Sequence[Column], target: Target, path: Path
     return names
 
 
-def _asked(made: Any, held: pd.DataFrame, columns: Sequence[Column], path: Path) -> np.ndarray:
+def _has_classes(made: Any, theirs: Any, classes: Classes) -> bool:
+    """Whether a classifier knows just the case's classes."""
+    try:
+        return hasattr(made, "predict_proba") and sorted(map(name_of, theirs)) == sorted(classes)
+    except (TypeError, ValueError):  # none, or of another kind
+        return False
+
+
+def _asked(made: Any, held: pd.DataFrame, columns: Sequence[Column], classes: Classes, path: Path) -> np.ndarray:
     """What the model itself answers for the hold-out."""
     import numpy as np
     import pandas as pd
 
     values = pd.DataFrame({column.name: block_of(held, [column], len(held))[:, 0] for column in columns})
     try:
-        if hasattr(made, "predict_proba"):
-            return np.asarray(made.predict_proba(values), np.float64)[:, 1]
+        if classes:
+            told = np.asarray(made.predict_proba(values), np.float64)
+            return told if len(classes) > 2 else told[:, [name_of(label) for label in made.classes_].index(classes[-1])]
         return np.asarray(made.predict(values), np.float64).reshape(-1)
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         found = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
@@ -121,7 +136,7 @@ def _asked(made: Any, held: pd.DataFrame, columns: Sequence[Column], path: Path)
         raise refused("The model does not take the case's columns.", path, found, taken) from error
 
 
-def _in_our_form(made: Any, names: list[str], columns: Sequence[Column]) -> Any:
+def _in_our_form(made: Any, names: list[str], columns: Sequence[Column], classes: Classes) -> Any:
     """An encoding of named columns and one estimator, which is how rows are answered fast."""
     import pandas as pd
     from sklearn.compose import ColumnTransformer
@@ -143,6 +158,8 @@ def _in_our_form(made: Any, names: list[str], columns: Sequence[Column]) -> Any:
         last.set_params(n_jobs=None)  # as in fitting here: one row is faster without, and sums keep their order
     pipeline = Pipeline([("columns", encoding), ("model", estimator)])
     pipeline.columns_ = [column.model_dump(mode="json") for column in columns]
+    if list(classes) != sorted(classes):
+        pipeline.positive_ = classes[-1]
     return pipeline
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
+from tasks.train.classes import predicted_in
+
 if TYPE_CHECKING:
     import numpy as np
 
-CLASSIFICATION = ("auc", "average_precision", "brier", "log_loss", "calibration_error")
+CLASSIFICATION = ("auc", "average_precision", "brier", "log_loss", "calibration_error", "accuracy", "macro_f1")
 REGRESSION = ("mae", "rmse", "r2")
-HIGHER_IS_BETTER = frozenset({"auc", "average_precision", "r2"})
+HIGHER_IS_BETTER = frozenset({"auc", "average_precision", "accuracy", "macro_f1", "r2"})
 BINS = 10
 Loss = Literal["brier", "log_loss", "absolute_error", "squared_error"]
 
@@ -28,13 +30,14 @@ def measure(
 ) -> dict[str, float]:
     """Give each metric that fits the task; one that can't be computed (no rows, one class) is left out.
 
-    Rows without a target or a prediction don't count.
+    Rows without a target or a prediction don't count. Of a classification the target is the number of a class, and the
+    prediction the probability of the second of two, or of shape (rows, classes).
     """
     import numpy as np
 
     y = np.asarray(target, float)
     p = np.asarray(prediction, float)
-    known = np.isfinite(y) & np.isfinite(p)
+    known = known_in(y, p)
     if not known.all():
         y, p = y[known], p[known]
     if not len(y):
@@ -43,12 +46,38 @@ def measure(
     return {name: float(value) for name, value in found.items() if np.isfinite(value)}
 
 
+def known_in(y: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Which rows have a target and a prediction."""
+    import numpy as np
+
+    return np.isfinite(y) & (np.isfinite(p) if p.ndim == 1 else np.isfinite(p).all(axis=1))
+
+
+def with_others(y: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A row of a class that the model does not know (OTHER) is one of a class that it gave no chance: it is wrong."""
+    import numpy as np
+
+    other = y < 0
+    if not other.any():
+        return y, p
+    if p.ndim == 1:
+        return np.where(other, 1.0, y), np.where(other, 0.0, p)
+    return np.where(other, p.shape[1], y), np.column_stack([p, np.zeros(len(p))])
+
+
 def losses(loss: Loss, target: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """The loss of each example."""
     import numpy as np
 
     y = np.asarray(target, float)
     p = np.asarray(prediction, float)
+    if loss in ("brier", "log_loss"):
+        y, p = with_others(y, p)
+    if p.ndim == 2:
+        classes = np.arange(p.shape[1])
+        if loss == "brier":
+            return ((p - (y[:, None] == classes)) ** 2).sum(axis=1)
+        y, p = np.ones(len(y)), p[np.arange(len(y)), y.astype(int)]
     if loss in ("brier", "squared_error"):
         return (y - p) ** 2
     if loss == "absolute_error":
@@ -71,15 +100,24 @@ def calibration_bins(target: np.ndarray, prediction: np.ndarray, bins: int = BIN
 
 
 def _classification(y: np.ndarray, p: np.ndarray) -> dict[str, float]:
+    """Of three classes or more, what is told of one class is the mean over all, each against the rest."""
     import numpy as np
 
-    binned = calibration_bins(y, p)
-    found = {
-        "brier": float(np.mean((y - p) ** 2)),
-        "log_loss": float(losses("log_loss", y, p).mean()),
-        # expected calibration error over 10 bins of equal count: equal-width bins leave most rows in two or three
-        "calibration_error": sum(abs(a - b) * rows for a, b, rows in binned) / len(y),
-    }
+    y, p = with_others(y, p)
+    sides = [(y, p)] if p.ndim == 1 else [((y == k).astype(float), p[:, k]) for k in range(p.shape[1])]
+    each = [_of_one_class(*side) for side in sides]
+    found = {name: float(losses(name, y, p).mean()) for name in ("brier", "log_loss")}  # type: ignore[arg-type]
+    for name in ("calibration_error", "auc", "average_precision"):
+        if values := [one[name] for one in each if name in one]:
+            found[name] = float(np.mean(values))
+    return found | _of_predicted(y.astype(int), predicted_in(p))
+
+
+def _of_one_class(y: np.ndarray, p: np.ndarray) -> dict[str, float]:
+    import numpy as np
+
+    # expected calibration error over 10 bins of equal count: equal-width bins leave most rows in two or three
+    found = {"calibration_error": sum(abs(a - b) * rows for a, b, rows in calibration_bins(y, p)) / len(y)}
     positives = float(y.sum())
     if 0 < positives < len(y):
         # how many of each class score at least as high as each distinct score, from the highest down
@@ -91,6 +129,15 @@ def _classification(y: np.ndarray, p: np.ndarray) -> dict[str, float]:
         found["auc"] = float(np.trapezoid(hit_rate, np.append(0, alarms / (len(y) - positives))))
         found["average_precision"] = float(np.sum(np.diff(hit_rate) * hits / (hits + alarms)))
     return found
+
+
+def _of_predicted(y: np.ndarray, said: np.ndarray) -> dict[str, float]:
+    """Of classes alone; F1 is the mean over those that occur or are predicted."""
+    import numpy as np
+
+    seen, told, hits = (np.bincount(of, minlength=max(y.max(), said.max()) + 1) for of in (y, said, y[y == said]))
+    some = seen + told > 0
+    return {"accuracy": hits.sum() / len(y), "macro_f1": float(np.mean(2 * hits[some] / (seen + told)[some]))}
 
 
 def _regression(y: np.ndarray, p: np.ndarray) -> dict[str, float]:

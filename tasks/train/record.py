@@ -49,7 +49,7 @@ def _write_description(
     from mlflow.types import ColSpec, Schema, TensorSpec
 
     inputs = Schema([ColSpec(_type(c.kind), c.name, required=False) for c in model.columns])
-    shape = (-1, 2) if model.classifies else (-1,)
+    shape = (-1, len(model.classes)) if model.classifies else (-1,)
     described = Description(
         artifact_path=location,
         run_id=run_id,

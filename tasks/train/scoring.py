@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tasks.features.results import Column
 from tasks.foundation.errors import DataError
+from tasks.train.classes import Classes, name_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,12 +37,14 @@ class Model:
     blocks: tuple[tuple[tuple[Column, ...], tuple[Any, ...]], ...] = field(repr=False)  # columns, their encoders
     estimator: Any = field(repr=False)
     columns: tuple[Column, ...]
+    classes: Classes  # in the order of answers; of two, the positive one last
+    place: Any  # in what the estimator says of a row: one column, or of three classes or more all of them
     manner: str  # how rows are given to the estimator: together, sparse, or alone
     threads: ThreadpoolController = field(repr=False)
 
     @property
     def classifies(self) -> bool:
-        return hasattr(self.estimator, "predict_proba")
+        return bool(self.classes)
 
 
 def prepare(pipeline: Pipeline) -> Model:
@@ -58,11 +61,24 @@ def prepare(pipeline: Pipeline) -> Model:
             blocks.append((tuple(by_name[name] for name in names), tuple(map(_quick, steps))))
     manner = _manner(estimator, [step for _, step, _ in encoding.transformers_])
     threads = ThreadpoolController().select(user_api="openmp")
-    return Model(pipeline, tuple(blocks), estimator, columns, manner, threads)
+    classes, place = _classes_of(pipeline, estimator)
+    return Model(pipeline, tuple(blocks), estimator, columns, classes, place, manner, threads)
+
+
+def _classes_of(pipeline: Pipeline, estimator: Any) -> tuple[Classes, Any]:
+    if not hasattr(estimator, "predict_proba"):
+        return (), 0
+    known = tuple(map(name_of, estimator.classes_))
+    if len(known) > 2:
+        return known, slice(None)
+    positive = getattr(pipeline, "positive_", known[-1])
+    return tuple(sorted(known, key=lambda name: name == positive)), known.index(positive)
 
 
 def predict(model: Model, values: Values, columns: Sequence[Column] | None = None) -> np.ndarray:
-    """Score rows: the probability of class 1, or the regression's value, as float64 of shape (rows,).
+    """Score rows as float64: the probability of the second of two classes, or the regression's value, (rows,).
+
+    Of three classes or more it is each one's probability, of shape (rows, classes).
 
     `values` is a DataFrame, or a mapping from each column's name to its values (lists or arrays), which is faster
     for one row. None, NaN and NA are missing values. A row's answer is the same, to the last digit, in any company.
@@ -81,7 +97,7 @@ def predict(model: Model, values: Values, columns: Sequence[Column] | None = Non
     _check_names(model, values)
     rows = len(values[model.columns[0].name])
     if rows == 0:
-        return np.zeros(0)
+        return np.zeros((0, len(model.classes)) if len(model.classes) > 2 else 0)
     try:
         # setting the limit costs 0.02 ms; waking a second thread for every tree costs more, and far more on busy cores
         with model.threads.limit(limits=1) if rows <= FEW else nullcontext():
@@ -117,13 +133,13 @@ def _score(model: Model, values: Values, rows: int) -> np.ndarray:
     else:
         matrix = parts[0] if len(parts) == 1 else np.hstack(parts)
     if rows <= HANDFUL and type(model.estimator).__module__ == "sklearn.ensemble._forest":
-        return _ask_trees(model.estimator, matrix, int(model.classifies))
+        return _ask_trees(model.estimator, matrix, model.place)
     if model.classifies:
-        return model.estimator.predict_proba(matrix)[:, 1].astype(np.float64)
+        return model.estimator.predict_proba(matrix)[:, model.place].astype(np.float64)
     return np.asarray(model.estimator.predict(matrix), np.float64).reshape(-1)
 
 
-def _ask_trees(forest: Any, matrix: Any, column: int) -> np.ndarray:
+def _ask_trees(forest: Any, matrix: Any, place: Any) -> np.ndarray:
     """A forest's answer to a few rows: the same sum in the same order, without a parallel call for each tree."""
     import numpy as np
 
@@ -131,9 +147,9 @@ def _ask_trees(forest: Any, matrix: Any, column: int) -> np.ndarray:
     values = np.ascontiguousarray(dense, dtype=np.float32)
     if np.isinf(values).any():
         raise ValueError("Input X contains infinity or a value too large for dtype('float32').")
-    total = np.zeros(len(values))
+    total: Any = 0.0
     for tree in forest.estimators_:
-        total += tree.tree_.predict(values)[:, column]
+        total += tree.tree_.predict(values)[:, place]
     return total / len(forest.estimators_)
 
 

@@ -39,8 +39,8 @@ def split_frame(frame: pd.DataFrame, split: Split, target: Target | None = None)
                     f"The {name} side of the split holds one class only.",
                     where=f"target {target.column}, split by {split.by}, {len(side):,} examples {_span(side)}",
                     found=f"only {classes.tolist()}",
-                    allowed="both 0 and 1",
-                    todo="Change train.split so that both classes are on both sides, or check the target's SQL.",
+                    allowed="two classes at least",
+                    todo="Change train.split so that the classes are on both sides, or check the target's SQL.",
                 )
     return sides["training"], sides["holdout"]
 

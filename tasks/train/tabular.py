@@ -17,6 +17,7 @@ from tasks.foundation.errors import CaseError, DataError
 from tasks.foundation.files import file_digest
 from tasks.foundation.tracking import log
 from tasks.train.candidates import Making
+from tasks.train.classes import FEWEST, classes_in, labels_of, numbers_of, score_columns
 from tasks.train.config import Target, Train
 from tasks.train.importance import draw, importance
 from tasks.train.metrics import measure
@@ -96,6 +97,7 @@ def keep(
         weights = save(make(), work / "model.skops")
         model = _read_back(work / "model.skops", job.config)
         answers = _describe(client, run_id, model, learn, held, job.target, job.config, work)
+        parameters = {**parameters, **({"classes": ", ".join(map(str, model.classes))} if model.classes else {})}
         log(client, run_id, params=parameters, tags={"driftline.weights_digest": weights}, metrics=answers)
         log_frame(making, run_id, job.frame)
         log_model(making, run_id, model, work / "model.skops", held.head(3), work / "mlflow")
@@ -106,7 +108,7 @@ def keep(
 def read_examples(frame: Frame, target: Target) -> pd.DataFrame:
     """The frame's ids, times, features and known targets.
 
-    Raises: DataError when no target is known, or a classification's target is not 0 or 1.
+    Raises: DataError when a classification's target holds no classes, or a regression's no numbers; CaseError.
     """
     import pandas as pd
 
@@ -114,14 +116,24 @@ def read_examples(frame: Frame, target: Target) -> pd.DataFrame:
     examples = pd.read_parquet(frame.path, columns=list(dict.fromkeys(names)))
     known = examples[target.column].notna()
     examples = examples if known.all() else examples[known]
-    values = pd.unique(examples[target.column])
-    if target.task == "classification" and not set(values.tolist()) <= {0, 1}:
+    values = examples[target.column]
+    if target.task == "classification":
+        classes = classes_in(values, target)
+        if taken := [name for name in names if len(classes) > 2 and name in score_columns(classes)]:
+            raise CaseError(
+                f"Features have the name of a class's score: {', '.join(taken)}.",
+                where="features",
+                found=f"classes {', '.join(map(str, classes))}",
+                allowed="any name but score_CLASS",
+                todo="Rename the feature in its SQL.",
+            )
+    elif not pd.api.types.is_numeric_dtype(values):
         raise DataError(
-            "The target of a classification must be 0 or 1.",
+            "The target of a regression must be a number.",
             where=f"column {target.column} of the frame",
-            found=", ".join(map(str, values[:5])),
-            allowed="0, 1, empty while unknown",
-            todo="Correct the SQL of features.examples, or set target.task: regression.",
+            found=", ".join(map(str, values.unique()[:5])),
+            allowed="a number; empty while unknown",
+            todo="Correct the SQL of features.examples, or set target.task: classification.",
         )
     return examples
 
@@ -129,7 +141,8 @@ def read_examples(frame: Frame, target: Target) -> pd.DataFrame:
 def fit(pipeline: Any, examples: pd.DataFrame, target: Target, config: Train, columns: Sequence[Column]) -> Model:
     """Fit a pipeline on examples.
 
-    Raises: CaseError when the estimator can't take what the encoders leave, such as missing values.
+    Raises: CaseError when the estimator can't take what the encoders leave, such as missing values; DataError when a
+    class has too few examples.
     """
     import pandas as pd
     from sklearn.utils import get_tags
@@ -137,7 +150,9 @@ def fit(pipeline: Any, examples: pd.DataFrame, target: Target, config: Train, co
 
     encoding, estimator = pipeline[0], pipeline[-1]
     values = pd.DataFrame({column.name: block_of(examples, [column], len(examples))[:, 0] for column in columns})
-    y = examples[target.column].to_numpy("int64" if target.task == "classification" else "float64")
+    known = examples[target.column]
+    classes = classes_in(known, target, FEWEST) if target.task == "classification" else ()
+    y: np.ndarray = labels_of(known) if classes else known.to_numpy("float64")
     try:
         with threadpool_limits(config.threads):
             matrix = encoding.fit_transform(values, y)
@@ -155,6 +170,8 @@ def fit(pipeline: Any, examples: pd.DataFrame, target: Target, config: Train, co
         # threads add up their trees' votes in the order they finish, and one row is faster without them
         estimator.set_params(n_jobs=None)
     pipeline.columns_ = [column.model_dump(mode="json") for column in columns]
+    if list(classes) != sorted(classes):
+        pipeline.positive_ = classes[-1]
     return prepare(pipeline)
 
 
@@ -206,18 +223,20 @@ def _describe(
     """Write importance.json, log the pictures, and give quick metrics of both sides."""
     from threadpoolctl import threadpool_limits
 
-    y: np.ndarray = held[target.column].to_numpy("float64")
+    y = numbers_of(held[target.column], model.classes)
     with threadpool_limits(config.threads):
         answers = predict(model, held)
         shares = importance(model, held, y, config.seed)
         some = learn.sample(min(len(learn), 20_000), random_state=config.seed)  # to see over-fitting, that is enough
         fitted = (
-            measure(some[target.column].to_numpy("float64"), predict(model, some), target.task) if len(some) else {}
+            measure(numbers_of(some[target.column], model.classes), predict(model, some), target.task)
+            if len(some)
+            else {}
         )
     text = json.dumps(shares, indent=2)
     (work / "importance.json").write_text(text, encoding="utf-8")
     pictures = work / "mlflow" / "run"
-    draw(pictures / "plots", target.task, y, answers, shares)
+    draw(pictures / "plots", model.classes, y, answers, shares)
     (pictures / "importance.json").write_text(text, encoding="utf-8")
     client.log_artifacts(run_id, str(pictures))
     quick = {f"holdout_{name}": value for name, value in measure(y, answers, target.task).items()}

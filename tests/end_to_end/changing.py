@@ -11,7 +11,7 @@ A_DAY = 40
 CASE = """
 kind: tabular
 description: Will a visit end in a purchase?
-target: {column: bought, task: classification}
+target: {column: bought, task: classification, positive: "Yes"}
 data:
   sources:
     visits:
@@ -22,7 +22,9 @@ data:
       expectations:
         - {expect: column_values_to_not_be_null, column: pages}
 features:
-  examples: SELECT visit AS example_id, visited_at AS event_timestamp, pages, minutes, bought FROM visits
+  examples: >-
+    SELECT visit AS example_id, visited_at AS event_timestamp, pages, minutes, if(bought, 'Yes', 'No') AS bought
+    FROM visits
   request: [pages, minutes]
 train:
   family: sklearn.linear_model.LogisticRegression
@@ -57,7 +59,7 @@ def make_case(cases: Path) -> None:
             "known": at + pd.Timedelta(hours=12),
             "pages": pages,
             "minutes": minutes,
-            "bought": (random.random(len(at)) < 1 / (1 + np.exp(-odds))).astype(int),
+            "bought": np.where(random.random(len(at)) < 1 / (1 + np.exp(-odds)), "Yes", "No"),  # DuckDB reads booleans
         }
     )
     table.to_csv(folder / "visits.csv", index=False)

@@ -74,11 +74,12 @@ def test_an_accepted_answer_has_its_price(mine) -> None:
         [{"corrected": "no"}, {"label": True}],
         [],
     ]
+    named = [[{"label": "Yes"}], [{"label": "No"}], [{"label": True}]]
 
     async def calls() -> None:
         books = Ledger(store, "w")
-        for said in words:
-            call = Call("predict", LOCAL, share, engine_seconds=1.0, classes={"a": 1})
+        for given, said in [*((1, said) for said in words), *(("Yes", said) for said in named)]:
+            call = Call("predict", LOCAL, share, engine_seconds=1.0, classes={"a": given})
             await books.open(call)
             call.ended(DONE, 200)
             await books.settle(call)
@@ -89,5 +90,5 @@ def test_an_accepted_answer_has_its_price(mine) -> None:
     asyncio.run(calls())
     for by in ("case", "release", "day", "team"):
         (row,) = costs(store, by)
-        assert (row["calls"], row["judged"], row["accepted"]) == (7, 5, 3)
-        assert row["per_accepted"] == pytest.approx(5 * 0.001 / 3)
+        assert (row["calls"], row["judged"], row["accepted"]) == (10, 8, 4)
+        assert row["per_accepted"] == pytest.approx(8 * 0.001 / 4)

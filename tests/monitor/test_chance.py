@@ -7,11 +7,14 @@ import pandas as pd
 import pytest
 from scipy.stats import binom
 
-from benchmarks.alarms import TARGET, lowest, world
+from benchmarks.alarms import lowest, world
 from tasks.monitor.chance import chance_of_mean, chance_of_numbers, chance_of_ratio, chance_of_share, chance_of_texts
 from tasks.monitor.performance_chance import performance_chances
-from tasks.train.config import Target
+from tasks.monitor.sides import side_of
+from tasks.train.classes import PLAIN, Classes, columns_of
+from tasks.train.metrics import CLASSIFICATION
 
+THREE = ("a", "b", "c")
 RATE = 0.2  # higher than a case would state: so that a few dozen windows tell something
 
 
@@ -41,7 +44,12 @@ def test_p_values_are_even_when_nothing_has_changed():
         assert (of_one_test <= 0.5).sum() <= binom.ppf(0.999, 60, 0.5)
 
 
-@pytest.mark.parametrize("metric", ["auc", "average_precision", "brier", "log_loss", "calibration_error"])
+def chances_of(now: pd.DataFrame, then: pd.DataFrame, classes: Classes, metric: str) -> dict[str, float | None]:
+    now_and_then = [side_of(rows, "outcome", classes) for rows in (now, then)]
+    return performance_chances(*now_and_then, classes, metric)
+
+
+@pytest.mark.parametrize("metric", CLASSIFICATION)
 def test_each_metric_of_classes_sees_scores_that_mean_less(metric):
     """Half of the outcomes shuffled: every metric is worse, no chance; the other way round it is not."""
     random = np.random.default_rng(2)
@@ -49,20 +57,49 @@ def test_each_metric_of_classes_sees_scores_that_mean_less(metric):
     mixed = now["outcome"].to_numpy().copy()
     mixed[:1500] = random.permutation(mixed[:1500])
     blurred = now.assign(outcome=mixed)
-    assert performance_chances(blurred, then, TARGET, metric)["performance"] < 0.001
-    assert performance_chances(then, blurred, TARGET, metric)["performance"] > 0.9
+    assert chances_of(blurred, then, PLAIN, metric)["performance"] < 0.01
+    assert chances_of(then, blurred, PLAIN, metric)["performance"] > 0.9
+
+
+@pytest.mark.parametrize("metric", ["auc", "log_loss", "accuracy", "macro_f1"])  # one of each way of telling
+def test_each_metric_of_three_classes_sees_scores_that_mean_less(metric):
+    """As of two; and where nothing has changed, none sees a change."""
+    random = np.random.default_rng(3)
+    then, now, alike = (three(rows, random) for rows in (1500, 1500, 1500))
+    mixed = now["outcome"].to_numpy().copy()
+    mixed[:750] = random.permutation(mixed[:750])
+    blurred = now.assign(outcome=mixed)
+    assert chances_of(blurred, then, THREE, metric)["performance"] <= 0.001
+    assert chances_of(then, blurred, THREE, metric)["performance"] > 0.9
+    assert chances_of(alike, then, THREE, metric)["performance"] > 0.01
+
+
+def test_a_bias_of_one_class_of_three_is_no_chance():
+    """A class that became more frequent than is predicted; where nothing has changed there is none."""
+    random = np.random.default_rng(4)
+    then, now = three(1500, random), three(1500, random)
+    more = now.assign(outcome=np.where(random.random(1500) < 0.2, "a", now["outcome"]))
+    assert chances_of(more, then, THREE, "log_loss")["bias"] < 0.001
+    assert chances_of(now, then, THREE, "log_loss")["bias"] > 0.01
+
+
+def three(rows: int, random: np.random.Generator) -> pd.DataFrame:
+    """Rows of three classes whose probabilities are right."""
+    p = random.dirichlet([1, 1, 1], rows)
+    number = (random.random(rows)[:, None] > p.cumsum(axis=1)).sum(axis=1)
+    return pd.DataFrame(columns_of(p, THREE)).assign(outcome=np.array(THREE)[number])
 
 
 @pytest.mark.parametrize("metric", ["mae", "rmse", "r2"])
 def test_each_metric_of_numbers_sees_larger_errors(metric):
     """Errors half as large again are no chance; errors as ever are."""
-    random, target = np.random.default_rng(3), Target(column="outcome", task="regression")
+    random = np.random.default_rng(3)
 
     def side(spread: float) -> pd.DataFrame:
         outcome = random.normal(size=2000)
         return pd.DataFrame({"outcome": outcome, "prediction": outcome + spread * random.normal(size=2000)})
 
     then = side(0.5)
-    assert performance_chances(side(0.75), then, target, metric)["performance"] < 0.001
-    assert performance_chances(side(0.5), then, target, metric)["performance"] > 0.01
-    assert performance_chances(side(0.5).eval("prediction = prediction + 0.1"), then, target, metric)["bias"] < 0.001
+    assert chances_of(side(0.75), then, (), metric)["performance"] < 0.001
+    assert chances_of(side(0.5), then, (), metric)["performance"] > 0.01
+    assert chances_of(side(0.5).eval("prediction = prediction + 0.1"), then, (), metric)["bias"] < 0.001

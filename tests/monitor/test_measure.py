@@ -91,7 +91,7 @@ def test_too_few_of_everything_is_ignored_and_said(release, tmp_path):
     assert decision.reasons[0].startswith("Insufficient evidence")
     assert signal.metrics == {}
     assert (signal.bias, signal.drifted_share, signal.prediction_drift, signal.importance_shift) == (None,) * 4
-    assert len(signal.not_computed) == 5 + 1 + 7 + 2 + 1 + 1
+    assert len(signal.not_computed) == 7 + 1 + 7 + 2 + 1 + 1
     assert (signal.folder / "report.html").is_file()
 
 

@@ -49,6 +49,13 @@ def diabetes() -> pd.DataFrame:
     return load_diabetes(as_frame=True).frame
 
 
+def wines(names: tuple[object, ...] = ("barolo", "grignolino", "barbera")) -> pd.DataFrame:
+    from sklearn.datasets import load_wine
+
+    table = load_wine(as_frame=True).frame
+    return table.assign(target=np.array(names)[table["target"]])
+
+
 def frame_of(table: pd.DataFrame, folder: Path, digest: str = "d" * 32) -> Frame:
     """Write a table as the features room would: ids and times added, 90 days of them."""
     table = table.rename(columns=lambda name: name.replace(" ", "_")).reset_index(drop=True)

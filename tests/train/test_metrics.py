@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
+from tasks.train.classes import OTHER
 from tasks.train.metrics import calibration_bins, losses, measure
 
 
@@ -23,6 +24,49 @@ def test_classification_agrees_with_scikit_learn(scored: tuple[np.ndarray, np.nd
     assert found["average_precision"] == pytest.approx(reference.average_precision_score(y, p), abs=1e-12)
     assert found["brier"] == pytest.approx(reference.brier_score_loss(y, p), abs=1e-12)
     assert found["log_loss"] == pytest.approx(reference.log_loss(y, p), abs=1e-9)
+    assert found["accuracy"] == reference.accuracy_score(y, p >= 0.5)
+    assert found["macro_f1"] == pytest.approx(reference.f1_score(y, p >= 0.5, average="macro"))
+
+
+@pytest.fixture
+def three() -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(1)
+    p = random.dirichlet([2, 1, 0.5], 2000)
+    return (random.random(2000)[:, None] > p.cumsum(axis=1)).sum(axis=1).astype(float), p
+
+
+def test_three_classes_agree_with_scikit_learn(three: tuple[np.ndarray, np.ndarray]) -> None:
+    """Each metric is what scikit-learn says, one class against the rest where it is told of one."""
+    y, p = three
+    found = measure(y, p, "classification")
+    truth = np.eye(3)[y.astype(int)]
+    assert found["auc"] == pytest.approx(reference.roc_auc_score(y, p, multi_class="ovr"), abs=1e-12)
+    assert found["average_precision"] == pytest.approx(reference.average_precision_score(truth, p), abs=1e-12)
+    assert found["brier"] == pytest.approx(reference.brier_score_loss(y, p), abs=1e-12)
+    assert found["log_loss"] == pytest.approx(reference.log_loss(y, p), abs=1e-9)
+    assert found["accuracy"] == reference.accuracy_score(y, p.argmax(axis=1))
+    assert found["macro_f1"] == pytest.approx(reference.f1_score(y, p.argmax(axis=1), average="macro"))
+    assert (
+        found["calibration_error"]
+        < 0.03
+        < measure(y, p**3 / (p**3).sum(1, keepdims=True), "classification")["calibration_error"]
+    )
+    for loss in ("brier", "log_loss"):
+        assert losses(loss, y, p).mean() == pytest.approx(found[loss])
+
+
+def test_a_class_that_the_model_does_not_know_is_wrong(three: tuple[np.ndarray, np.ndarray]) -> None:
+    """Of two classes and of three: one that got no chance, at the price of a sure and wrong answer."""
+    y, p = three
+    y, wide = np.append(y, OTHER), np.vstack([p, [0.2, 0.3, 0.5]])
+    assert losses("log_loss", y, wide)[-1] > 36
+    assert losses("brier", y, wide)[-1] == pytest.approx(1 + 0.04 + 0.09 + 0.25)
+    assert losses("brier", np.array([OTHER]), np.array([0.3])) == 1
+    found, before = measure(y, wide, "classification"), measure(y[:-1], p, "classification")
+    assert found["accuracy"] == pytest.approx(before["accuracy"] * 2000 / 2001)
+    assert found["macro_f1"] == pytest.approx(before["macro_f1"] * 3 / 4, abs=0.001)
+    two = measure(np.array([1, 0, OTHER]), np.array([0.9, 0.1, 0.9]), "classification")
+    assert two["accuracy"] == pytest.approx(2 / 3)
 
 
 def test_regression_agrees_with_scikit_learn() -> None:

@@ -187,7 +187,7 @@ def test_what_the_data_does_not_allow_is_said_and_leaves_nothing(frame: Frame, s
     assert [run.info.status for run in client.search_runs([experiment.experiment_id])] == ["FAILED"]
     assert not list((state / "candidates" / "gaps").iterdir())
     odd = frame_of(clients().assign(target=pd.Series(range(3000))), tmp_path, "f" * 32)
-    with pytest.raises(DataError, match="must be 0 or 1"):
+    with pytest.raises(DataError, match="must hold classes"):
         made(odd, state)
 
 

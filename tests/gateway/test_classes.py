@@ -1,0 +1,66 @@
+"""Releases of named classes behind the real gateway: the class, its score and every score; labels by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tasks.evaluate.config import Evaluate
+from tasks.evaluate.gates import judge
+from tasks.foundation.settings import ROOT, Settings
+from tasks.ledger.costs import costs
+from tasks.ledger.store import Store
+from tasks.release.package import package
+from tasks.release.seal import seal
+from tasks.release.smoke import smoke
+from tasks.release.table import table_parts
+from tasks.serve import stack
+from tasks.train.config import Target
+from tasks.train.tabular import train
+from tests.gateway.small import asking, serve
+from tests.release.small import LINEAGE
+from tests.train.frames import BY_HASH, CLASSES, boosting, frame_of, origin_of, wines
+
+pytestmark = pytest.mark.xdist_group("gateway")
+
+GATES = {"bounds": [{"metric": "accuracy", "at_least": 0.8}], "champion_gate": {"loss": "log_loss"}}
+REST = Target(column="target", task="classification", positive="barolo")
+
+
+@pytest.mark.parametrize(
+    ("case", "names", "target"),
+    [("wine", ("barolo", "grignolino", "barbera"), CLASSES), ("barolo", ("barolo", "rest", "rest"), REST)],
+)
+def test_an_answer_names_its_class_and_scores_all(
+    case: str, names: tuple[str, ...], target: Target, settings: Settings, state: Path, store: Store, tmp_path: Path
+) -> None:
+    """As the model said offline, which the smoke test holds over HTTP; the schema lists the classes."""
+    candidate = train(origin_of(case, state), frame_of(wines(names), tmp_path), target, boosting((), BY_HASH))
+    verdict = judge(candidate, target, BY_HASH, Evaluate.model_validate(GATES), state)
+    folder = seal(candidate, verdict, table_parts(candidate, verdict, target), "tabular", LINEAGE, state)
+    package(folder, state / "bentoml", ROOT / "requirements.lock")
+    address = stack.address_of(settings, serve(settings, folder))
+    assert address
+    assert smoke(folder, address)["examples"] == 24
+    document = httpx.get(f"{address}/docs.json", trust_env=False).json()
+    told = document["components"]["schemas"]["Prediction"]["properties"]
+    assert told["prediction"]["enum"] == list(verdict.classes)
+    assert "scores" in told
+
+    golden = json.loads((folder / "golden.json").read_text())
+    rows = [{"example_id": one["example_id"], **one["features"]} for one in golden]
+    with asking(settings) as http:
+        said = http.post(f"/v1/predict/{case}", json={"rows": rows}).json()
+        for answer, one in zip(said["predictions"], golden, strict=True):
+            every = one["prediction"] if len(verdict.classes) > 2 else [1 - one["prediction"], one["prediction"]]
+            assert answer["scores"] == dict(zip(verdict.classes, every, strict=True))
+            assert answer["score"] == max(every) == answer["scores"][answer["prediction"]]
+        first, second, *_ = said["predictions"]
+        for answer, label in ((first, first["prediction"]), (second, "vinegar")):
+            word = {"label": label, "example_id": answer["example_id"]}
+            assert http.post(f"/v1/feedback/{said['request_id']}", json=word).status_code == 201
+    (row,) = [row for row in costs(store, "case") if row["case"] == case]
+    assert (row["judged"], row["accepted"]) == (2, 1)
