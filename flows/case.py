@@ -76,6 +76,11 @@ class Case(Section):
             return datetime(value.year, value.month, value.day, tzinfo=UTC)
         return value
 
+    @field_validator("as_of")
+    @classmethod
+    def _is_utc_unless_it_says(cls, value: datetime | None) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+
     @cached_property
     def folder(self) -> Path:
         from tasks.foundation.settings import settings

@@ -11,6 +11,7 @@ from typing import Any
 from flows.commands.new import flow
 from tasks.data.facts import FEW, Fact, facts_of, quoted
 from tasks.foundation.errors import DataError, InputError
+from tasks.train.classes import MOST
 
 HELD_OUT = 0.2  # of the rows, to judge by
 NAMES = re.compile(r"(^|[_ ])(id|key|uuid|number)$", re.IGNORECASE)  # how columns are called that name a row
@@ -34,6 +35,15 @@ def written(file: Path, source: str, target: str, key: Sequence[str], time: str 
     if rows * HELD_OUT < 30:
         raise DataError(
             "These are too few rows to learn from and to judge by.", where=str(file), found=f"{rows:,} rows"
+        )
+    if columns[target].kind in ("time", "other") or (
+        columns[target].kind == "text" and columns[target].distinct > MOST
+    ):
+        raise InputError(
+            f"{target} can't be predicted.",
+            where="--target",
+            found=f"{columns[target].kind} with {columns[target].distinct:,} different values",
+            allowed=f"numbers, or at most {MOST} classes",
         )
     unique = [f.name for f in facts if f.distinct == rows and not f.empty and f.name != target and _can_name(f)]
     keys = [*key] or [name for name in unique if name == facts[0].name or NAMES.search(name)][:1]

@@ -25,9 +25,7 @@ class Call:
     entity: str = ""
     asked: bytes = b""
     answered: bytes = b""  # as much as is logged
-    classes: dict[str, int | str] = field(
-        default_factory=dict
-    )  # of a table's rows, by example_id, to hold labels against
+    classes: dict[str, int | str] = field(default_factory=dict)  # of a table's rows by example_id, to hold labels to
     id: str = field(default_factory=lambda: f"req-{secrets.token_hex(12)}")
     at: float = field(default_factory=now)
     began: float = field(default_factory=time.perf_counter)

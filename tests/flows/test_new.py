@@ -88,6 +88,8 @@ def test_a_row_without_a_name_is_known_by_its_number(cases, tmp_path):
         ({"target": "spent", "time": "group"}, "no moment"),
         ({"target": "spent", "name": "Shop!"}, "can't be a case's name"),
         ({"target": None}, "Which column"),
+        ({"target": "comment"}, "can't be predicted"),
+        ({"target": "day"}, "can't be predicted"),
     ],
 )
 def test_what_does_not_fit_is_said(cases, tmp_path, options, says):
