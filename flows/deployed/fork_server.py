@@ -6,6 +6,7 @@ ones are forks. Our own code is not: a run may be of another commit.
 
 from __future__ import annotations
 
+import atexit
 import os
 import runpy
 import sys
@@ -30,7 +31,16 @@ def run(arguments: Sequence[str], _: Sequence[int] = ()) -> None:
     np.random.seed()  # else every fork draws the same
     refresh_global_settings_context()
     sys.argv = [*arguments]
-    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    sys.modules.pop(arguments[0], None)
+    code: object = 0
+    try:
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))  # taking 3,000 modules down takes half a second
 
 
 if __name__ == "__main__":

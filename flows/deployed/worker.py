@@ -16,7 +16,7 @@ from tasks.release.process import ending_with_starter
 from tasks.serve.programs import FORKING
 
 if TYPE_CHECKING:
-    from prefect.workers.process import ProcessWorker
+    from prefect.workers.process import ProcessJobConfiguration
 
 EVERY = 10.0  # seconds between two looks for what died
 POLL = 2  # seconds between two looks for what is due
@@ -24,12 +24,16 @@ POLL = 2  # seconds between two looks for what is due
 
 async def work() -> None:
     """Work until told to end."""
+    from prefect.workers.process import ProcessWorker
+
     from flows.deployed.deploy import POOL
 
     await asyncio.to_thread(_make_ready)
     with tempfile.TemporaryDirectory(prefix="driftline-worker-") as folder:
         place = os.path.join(folder, "forks.sock")
-        worker = _worker_class(place)(work_pool_name=POOL, name=socket.gethostname())
+        worker = ProcessWorker(work_pool_name=POOL, name=socket.gethostname())
+        if FORKING:
+            worker.job_configuration = _forked(place)
         working = asyncio.create_task(worker.start(with_healthcheck=True))
         others = [asyncio.create_task(_tend()), asyncio.create_task(_fork(place))]
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -52,21 +56,18 @@ async def _fork(place: str) -> None:
         await asyncio.sleep(1)
 
 
-def _worker_class(place: str) -> type[ProcessWorker]:
-    """Prefect's own, whose runs are forks of a process that has imported already what takes seconds."""
-    from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
+def _forked(place: str) -> type[ProcessJobConfiguration]:
+    """Have a run be a fork of a process that has imported already what takes seconds."""
+    from prefect.workers.process import ProcessJobConfiguration
 
-    forked = [sys.executable, "-I", "-S", str(ROOT / "tasks" / "serve" / "forks.py"), place, "-m", "prefect.engine"]
+    command = [sys.executable, "-I", "-S", str(ROOT / "tasks" / "serve" / "forks.py"), place, "-m", "prefect.engine"]
 
     class Job(ProcessJobConfiguration):
         def prepare_for_flow_run(self, *given: Any, **more: Any) -> None:
-            self.command = self.command or shlex.join(forked)
+            self.command = self.command or shlex.join(command)
             super().prepare_for_flow_run(*given, **more)
 
-    class Worker(ProcessWorker):
-        job_configuration = Job
-
-    return Worker if FORKING else ProcessWorker
+    return Job
 
 
 async def _tend() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -114,8 +114,9 @@ class Home:
         """kill -9 of the processes of a deployment's runs."""
         ids = {run["id"] for run in self.runs(flow, case)}
         for process in self.processes():
-            if process.environ().get("PREFECT__FLOW_RUN_ID") in ids:
-                process.kill()
+            with suppress(psutil.NoSuchProcess):  # a fork, which ends with who stands for it
+                if process.environ().get("PREFECT__FLOW_RUN_ID") in ids:
+                    process.kill()
 
     def kill_program(self, name: str) -> None:
         """kill -9 of a program of the stack, with whatever its starter started."""
@@ -126,7 +127,8 @@ class Home:
     def kill_all(self) -> None:
         """kill -9 of everything that belongs to this world: supervisor, servers, worker, runs, releases."""
         for process in self.processes():
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     @contextmanager
     def store(self) -> Iterator[Store]:
