@@ -85,10 +85,10 @@ def last_longer(folder: Path) -> None:
 @contextmanager
 def half_promoted(home: Home, case: str, before: str) -> Iterator[None]:
     """Hold a run where its release has the traffic and the registry doesn't know it; Prefect's server may be gone."""
-    state = home.world.state
-    programs = (state / "supervisor" / "programs").glob
-    assert wait_for(lambda: len([*programs(f"release-{case}-*.json")]) == 2, 240), home.runs("retrain", case)
-    with closing(sqlite3.connect(state / "mlflow.db", timeout=30, isolation_level=None)) as registry:
+    challenger = "SELECT 1 FROM registered_model_aliases WHERE name = ? AND alias = 'challenger'"
+    with closing(sqlite3.connect(home.world.state / "mlflow.db", timeout=30, isolation_level=None)) as registry:
+        # to be named so is the last that is written before the promotion
+        assert wait_for(lambda: registry.execute(challenger, [case]).fetchone(), 240), home.runs("retrain", case)
         registry.execute("BEGIN IMMEDIATE")  # whoever would write waits; until the promotion nobody would
         assert wait_for(lambda: champion_at_gateway(case, home.settings) != before, 60), home.runs("retrain", case)
         yield
