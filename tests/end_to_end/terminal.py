@@ -19,6 +19,7 @@ from tasks.release.registry import champion
 from tasks.release.seal import verify
 from tests.conftest import ROOT
 
+LANGUAGE = ("transformers.models.auto.modeling_auto", "peft", "trl.trainer.sft_trainer")
 STEP = re.compile(r"^ +(cached|failed|[\d.]+ s)  +(\S.*?)(?:  +(.*))?$", re.MULTILINE)
 
 
@@ -127,6 +128,7 @@ class Terminal:
             "commands": [command.split() for command in commands],
             "environment": world.environment,
             "output": str(output),
+            "imports": LANGUAGE if any("kind: llm" in p.read_text() for p in world.cases.glob("*/case.yaml")) else [],
         }
         if not self._ready:
             self._ready = self._tell() == "ready"

@@ -1,8 +1,8 @@
 """A process that has imported everything and forks itself for each command.
 
-Each command is a real process that can be killed, but it doesn't pay 30 s of imports; a few tests start cold.
-One JSON line in: commands, environment, output (a file); one line out: the process's id. When it has ended, OUTPUT.end
-holds its exit code, or minus the signal that ended it.
+Each command is a real process that can be killed, but it doesn't pay 20 s of imports; a few tests start cold.
+One JSON line in: commands, environment, output (a file), modules to import before; one line out: the process's id. When
+it has ended, OUTPUT.end holds its exit code, or minus the signal that ended it.
 """
 
 from __future__ import annotations
@@ -14,21 +14,23 @@ import signal
 import sys
 from pathlib import Path
 
-IMPORTS = (
-    "flows.release flows.retrain flows.predict flows.monitor flows.replay flows.terminal duckdb pandas pyarrow.parquet "
-    "sklearn.ensemble sklearn.linear_model mlflow.sklearn skops.io great_expectations dvc.repo httpx evidently "
-    "transformers.models.auto.modeling_auto peft trl.trainer.sft_trainer"
-)
+from flows.deployed.fork_server import RUNNING
+from tasks.serve.fork_server import import_all
+
+IMPORTS = "flows.release flows.retrain flows.predict flows.monitor flows.replay flows.terminal"
 
 
 def main() -> None:
     """Import, say so, then fork for each line; ends with its input."""
+    import_all(RUNNING)
     for module in IMPORTS.split():
         __import__(module)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the watchers
     print("ready", flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
+        for module in asked["imports"]:
+            __import__(module)
         receive, send = os.pipe()
         if os.fork() == 0:
             os.close(receive)
