@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import signal
 import sys
@@ -37,6 +38,7 @@ def main() -> None:
     code = answer()
     sys.stdout.flush()
     sys.stderr.flush()
+    logging.shutdown()  # while Prefect's server, which ends with us, still takes its logs: else they wait 5 s for it
     atexit._run_exitfuncs()
     # not by sys.exit: after an error, which keeps its frames alive, DuckDB would follow our message with forty lines
     # about leaked references; and taking 2,000 modules down takes half a second

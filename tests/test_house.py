@@ -109,7 +109,10 @@ def test_installed_versions_are_the_locked_ones():
         assert version(name).split("+")[0] == pins[name]
 
 
-YAMLS = [p for p in ROOT.rglob("*.y*ml") if not {".venv", ".driftline", ".git", "node_modules"} & set(p.parts)]
+FOLDERS = [path for path in ROOT.iterdir() if path.name not in (".venv", ".driftline", ".git", "node_modules")]
+YAMLS = sorted(
+    p for each in FOLDERS for p in ([each] if each.is_file() else each.rglob("*")) if p.suffix in (".yaml", ".yml")
+)
 
 
 @pytest.mark.parametrize("path", YAMLS, ids=lambda p: str(p.relative_to(ROOT)))

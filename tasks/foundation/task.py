@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
-from prefect.context import FlowRunContext, TaskRunContext
+from prefect.context import FlowRunContext, TagsContext, TaskRunContext
 from prefect.events import emit_event
 from pydantic_core import to_jsonable_python
 
@@ -50,7 +50,8 @@ def stage(
                 if FlowRunContext.get() is None:
                     result = function(*args, **kwargs)
                 else:
-                    state = made(*args, return_state=True, **kwargs)
+                    with TagsContext(current_tags=set()):  # for the run's tags each task asks the server for a slot
+                        state = made(*args, return_state=True, **kwargs)
                     result = state.result()
                     told.cached = state.name == "Cached"
                 told.figure = figure(result)

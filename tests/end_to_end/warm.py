@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import logging
 import os
 import signal
 import sys
@@ -72,6 +73,7 @@ def _leave(code: int) -> None:
     """As driftline's own main does."""
     sys.stdout.flush()
     sys.stderr.flush()
+    logging.shutdown()
     atexit._run_exitfuncs()
     os._exit(code)
 

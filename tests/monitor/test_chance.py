@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binom
 
 from benchmarks.alarms import lowest, world
 from tasks.monitor.chance import chance_of_mean, chance_of_numbers, chance_of_ratio, chance_of_share, chance_of_texts
@@ -21,12 +20,16 @@ RATE = 0.2  # higher than a case would state: so that a few dozen windows tell s
 @pytest.mark.parametrize(("rows", "windows"), [(1000, 40), (1_000_000, 8)])
 def test_windows_without_drift_raise_no_more_alarms_than_stated(rows, windows):
     """Columns of numbers and texts, gaps, predictions, metric and bias together, replayed on windows without drift."""
+    from scipy.stats import binom
+
     alarms = sum(value <= RATE for value in lowest(rows, windows, sample=1000, seed=1))
     assert alarms <= binom.ppf(0.999, windows, RATE)
 
 
 def test_p_values_are_even_when_nothing_has_changed():
     """Each test by itself calls a twentieth of nothing a change, at few rows, heavy tails and rare texts, too."""
+    from scipy.stats import binom
+
     random, found = np.random.default_rng(0), []
     for _ in range(60):
         heavy, rare = (
