@@ -16,7 +16,7 @@ from pathlib import Path
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.supervisors.multiprocess import Multiprocess
+from uvicorn.supervisors import multiprocess
 
 from tasks.foundation.settings import Settings, settings
 
@@ -44,7 +44,8 @@ def main(here: Settings, port: int, workers: int) -> None:
         timeout_graceful_shutdown=DRAIN,
         timeout_worker_healthcheck=START,
     )
-    Multiprocess(config, [listening(here.host, port)]).run()
+    multiprocess.Process = Answering  # type: ignore[misc]
+    multiprocess.Multiprocess(config, [listening(here.host, port)]).run()
 
 
 def worker() -> Starlette:
@@ -57,6 +58,14 @@ def worker() -> Starlette:
     forget_dead(_counts(here))
     sys.setswitchinterval(0.001)  # the ledger's thread waits less for the loop's
     return make_app(here)
+
+
+class Answering(multiprocess.Process):
+    """One that is killed is missed at once: with our copy of its pipe open, uvicorn waits for its pong for `START`."""
+
+    def start(self) -> None:
+        super().start()
+        self.child_conn.close()
 
 
 class Parting(HttpToolsProtocol):
