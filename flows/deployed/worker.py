@@ -45,6 +45,8 @@ async def work() -> None:
         finally:
             for other in others:
                 other.cancel()
+    # the server may be gone, or go with us: what else would tell it something asks again for up to half a minute
+    os._exit(0)
 
 
 async def _fork(place: str) -> None:
