@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup upgrade demo demo-llm test test-all check lint types format lock clean
 BIN := .venv/bin
-PYTEST := $(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder --durations=15
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder --durations=15
 PYTHON ?= python3
 export OMP_NUM_THREADS ?= 2
 export GOMP_SPINCOUNT ?= 2000

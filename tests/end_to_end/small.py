@@ -31,6 +31,7 @@ train:
   family: sklearn.linear_model.Ridge
   parameters: {alpha: 0.1}
   split: {by: hash, share: 0.3}
+  threads: 1
 evaluate:
   slices: [group_of]
   bounds:
@@ -64,6 +65,7 @@ train:
   family: sklearn.linear_model.Ridge
   parameters: {alpha: 0.1}
   split: {by: time, holdout: 7d}
+  threads: 1
 evaluate:
   bounds:
     - {metric: rmse, at_most: 20}

@@ -74,7 +74,7 @@ pairs:
   validation: 8
   evaluation: 8
   held_out_days: 10d
-train: {{threads: 2, max_tokens: 128, stages: {{sft: {{steps: 2, batch: 4}}}}}}
+train: {{threads: 1, max_tokens: 128, stages: {{sft: {{steps: 2, batch: 4}}}}}}
 serve: {{answer_tokens: 160, slots: 4, embedder: "{EMBEDDER}"}}
 evaluate:
   bounds: [{{metric: exact_match, at_least: 0}}]
