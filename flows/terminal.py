@@ -20,6 +20,7 @@ from tasks.foundation.errors import Unavailable
 from tasks.foundation.progress import Step, listening
 from tasks.foundation.settings import settings
 
+TAG = "driftline"  # of each of our runs
 PATIENCE = 20.0  # seconds that a busy server may take to say that it is there
 console = Console(highlight=False, soft_wrap=True)
 if not console.is_terminal:
@@ -57,7 +58,7 @@ def play(flow: str, request: dict[str, Any], steps: Steps | None = None) -> Any:
         from prefect import tags
 
         made = getattr(importlib.import_module(f"flows.{flow}"), flow)
-        with tags(case, *([profile] if profile else [])):
+        with tags(TAG, case, *([profile] if profile else [])):
             result = made(request)
     console.print(_ending(result))
     return result

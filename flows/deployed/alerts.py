@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from flows.terminal import TAG
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import CaseError
 from tasks.foundation.settings import Settings
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 NAME = "driftline: "
-OURS = {"prefect.resource.id": "prefect.tag.driftline", "prefect.resource.role": "tag"}
 TOLD = "{{ event.payload.body }}"
 RUN = "{{ flow_run|ui_url }}"
 
@@ -77,9 +77,11 @@ def _automations(channels: list[Any], every: timedelta) -> list[AutomationCore]:
     from prefect.states import StateType
 
     runs = ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"})
+    ours = ResourceSpecification({"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"})
+    deployed = ResourceSpecification({"prefect.resource.role": "deployment"})
 
     def of_deployed(**more: Any) -> EventTrigger:
-        return EventTrigger(match=runs, match_related=ResourceSpecification(OURS), **more)
+        return EventTrigger(match=runs, match_related=[ours, deployed], **more)
 
     def telling(name: str, trigger: EventTrigger, subject: str, body: str) -> AutomationCore:
         send = [SendNotification(block_document_id=each, subject=subject, body=body) for each in channels]
@@ -88,9 +90,10 @@ def _automations(channels: list[Any], every: timedelta) -> list[AutomationCore]:
     names = ("Completed", "Failed", "TimedOut", "Cancelled", "Crashed", "Paused", "Suspended")
     ends = {f"prefect.flow-run.{name}" for name in names}
     beat = get_current_settings().flows.heartbeat_frequency or 30
-    beats = EventTrigger(  # of runs from a terminal, too
+    beats = EventTrigger(  # of runs from a terminal, too, and of those killed before their first beat
         match=runs,
-        after={"prefect.flow-run.heartbeat"},
+        match_related=ours,
+        after={"prefect.flow-run.Running", "prefect.flow-run.heartbeat"},
         expect={"prefect.flow-run.heartbeat", *ends},
         for_each={"prefect.resource.id"},
         posture=Posture.Proactive,

@@ -12,12 +12,13 @@ import yaml
 
 from flows.case import LanguageCase, TabularCase, load, names
 from flows.deployed.alerts import set_up
+from flows.terminal import TAG, console, reach_prefect
 from tasks.foundation.errors import Unavailable
 from tasks.foundation.files import write_text
 from tasks.foundation.push import DEPLOYMENT
 from tasks.foundation.settings import ROOT, settings
 
-POOL = TAG = "driftline"
+POOL = TAG
 FILE = ROOT / "deployments" / "prefect.yaml"
 ONE, IN_TURN = "CANCEL_NEW", "ENQUEUE"  # a second run at the same time: is there anything left for it to do?
 FLOWS = {  # what a case's flows do, and what becomes of a second run of one
@@ -115,8 +116,6 @@ def deploy() -> None:
 
     Raises: Unavailable when the server does not answer, or refuses.
     """
-    from flows.terminal import console, reach_prefect
-
     here = settings()
     declared = declaration(here.cases)
     file = FILE if here.cases == ROOT / "configs" else here.state / "prefect.yaml"

@@ -22,7 +22,8 @@ from prefect.client.schemas.filters import (
 )
 from prefect.states import Cancelled, Crashed, State, StateType
 
-from flows.deployed.deploy import POOL, TAG
+from flows.deployed.deploy import POOL
+from flows.terminal import TAG
 from tasks.foundation.settings import settings
 from tasks.ledger.approvals import listed
 from tasks.ledger.store import Store

@@ -97,8 +97,9 @@ def test_people_hear_of_a_rollback_that_the_gateway_makes_by_itself(home, told):
 
 
 def test_a_run_whose_heart_has_stopped_has_crashed(home, terminal):
-    """Killed at a terminal, where no worker looks; those that ended, wait for a person or beat on are left alone.
+    """Killed at a terminal, where no worker looks, before its first beat or later; all others are left alone.
 
+    Others are those that ended, wait for a person or beat on, and those of other people, which may have no beats.
     By the automation as deployed, but after 10 s in place of three beats. Prefect has no beats under 30 s apart, so of
     the two that go on they come from here.
     """
@@ -106,13 +107,14 @@ def test_a_run_whose_heart_has_stopped_has_crashed(home, terminal):
     as_deployed = {name: made[name] for name in ("name", "description", "enabled", "tags", "trigger", "actions")}
     flow = home.http.get("/flows/name/prepare").json()["id"]
 
-    def begin_run(name: str) -> str:
-        begun = {"flow_id": flow, "name": name, "state": {"type": "RUNNING"}}
+    def begin_run(name: str, *tags: str) -> str:
+        begun = {"flow_id": flow, "name": name, "state": {"type": "RUNNING"}, "tags": tags}
         return home.ask("POST", "/flow_runs/", begun)["id"]
 
     def beat(run: str) -> None:
         resource = {"prefect.resource.id": f"prefect.flow-run.{run}"}
-        home.tell({"event": "prefect.flow-run.heartbeat", "resource": resource, "payload": {}})
+        related = [{"prefect.resource.id": "prefect.tag.driftline", "prefect.resource.role": "tag"}]
+        home.tell({"event": "prefect.flow-run.heartbeat", "resource": resource, "related": related, "payload": {}})
 
     def states() -> dict[str, str]:
         found = home.http.post("/flow_runs/filter", json={"flows": {"name": {"any_": ["prepare"]}}}).json()
@@ -121,12 +123,14 @@ def test_a_run_whose_heart_has_stopped_has_crashed(home, terminal):
     def crashed() -> bool:
         time.sleep(1)
         beat(living)
-        return "Crashed" in states().values()
+        return list(states().values()).count("Crashed") == 2
 
     sooner = {**as_deployed, "trigger": {**made["trigger"], "within": 10}}
     home.ask("PUT", f"/automations/{made['id']}", sooner)
     try:
-        living, waiting = begin_run("living"), begin_run("waiting")
+        living, waiting = begin_run("living", "driftline"), begin_run("waiting", "driftline")
+        begin_run("killed before its first beat", "driftline")
+        begin_run("of other people")
         beat(waiting)
         time.sleep(1)  # of two events at once Prefect may take up the later one first
         said = {"state": {"type": "PAUSED", "name": "Suspended"}}
@@ -141,6 +145,8 @@ def test_a_run_whose_heart_has_stopped_has_crashed(home, terminal):
     assert states() == {
         "prepare meters": "Completed",
         "prepare meters as of 2020-02-20 00:00": "Crashed",
+        "killed before its first beat": "Crashed",
+        "of other people": "Running",
         "living": "Running",
         "waiting": "Suspended",
     }
