@@ -1,4 +1,4 @@
-"""A `bentoml serve` process that lives no longer than the block, or the process, that asked for it."""
+"""A process that serves a Bento, and lives no longer than the block, or the process, that asked for it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tasks.foundation.files import tail
 # The system ends the command when its starter is gone, even by kill -9: no server is ever left behind. One line, since
 # a supervisor's configuration takes no more.
 WITH_STARTER = (
-    "import ctypes,os,signal,sys;p=os.getppid();ctypes.CDLL(None).prctl(1,signal.SIGTERM);"
-    "os.getppid()==p or sys.exit(1);os.execv(sys.argv[1],sys.argv[1:])"
+    "import ctypes,os,signal,sys;p=int(sys.argv[1])or os.getppid();ctypes.CDLL(None).prctl(1,signal.SIGTERM);"
+    "os.getppid()==p or sys.exit(1);os.execv(sys.argv[2],sys.argv[2:])"
 )
 
 
@@ -31,9 +31,13 @@ def free_port(host: str = "127.0.0.1") -> int:
         return probe.getsockname()[1]
 
 
-def ending_with_starter(command: list[str]) -> list[str]:
-    """The command, such that it ends with the process that starts it (on Linux; elsewhere as it is)."""
-    return [sys.executable, "-c", WITH_STARTER, *command] if sys.platform == "linux" else command
+def ending_with_starter(command: list[str], starter: int | None = None) -> list[str]:
+    """The command, such that it ends with the process that starts it (on Linux; elsewhere as it is).
+
+    starter: id of that process, which may be gone before the command begins; None: this one; 0: whoever it then is.
+    """
+    by = str(os.getpid() if starter is None else starter)
+    return [sys.executable, "-c", WITH_STARTER, by, *command] if sys.platform == "linux" else command
 
 
 def serve_command(bento: Path, host: str, port: int) -> list[str]:
@@ -47,14 +51,22 @@ def served(
 ) -> Iterator[str]:
     """Serve a Bento on a free port and give its address once it is ready; stop it after the block.
 
+    By BentoML's worker alone: `bentoml serve` has a second process, which may miss that it is told to end as it starts.
+
     Raises: Unavailable with the end of the log when it ends or is not ready in time.
     """
-    port = free_port(host)
-    address = f"http://{host}:{port}"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="driftline-serve-") as home, log.open("wb") as output:
+    with (
+        tempfile.TemporaryDirectory(prefix="driftline-serve-") as home,
+        log.open("wb") as output,
+        socket.socket() as held,
+    ):
+        held.bind((host, 0))
+        address = f"http://{host}:{held.getsockname()[1]}"
+        worker = [sys.executable, "-m", "_bentoml_impl.worker.service", str(bento), "--fd", str(held.fileno())]
         process = subprocess.Popen(
-            ending_with_starter(serve_command(bento, host, port)),
+            ending_with_starter([*worker, "--worker-id", "1"]),
+            pass_fds=[held.fileno()],
             cwd=home,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -62,6 +74,7 @@ def served(
             env={**os.environ, **environment, "BENTOML_HOME": home},  # a starting server empties its home's metrics
             start_new_session=True,
         )
+        held.close()
         try:
             wait_until_ready(f"{address}/readyz", f"Bento {bento.name}", log, patience, lambda: process.poll() is None)
             yield address

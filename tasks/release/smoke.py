@@ -52,7 +52,7 @@ def smoke(folder: Path, address: str, log: Path | None = None) -> dict[str, floa
 def smoke_bento(
     folder: Path, tag: str, environment: Mapping[str, str], log: Path, patience: float = 90
 ) -> dict[str, float]:
-    """Serve a Bento with `bentoml serve`, smoke-test it, and stop it whatever happens; `ready_s` is its start.
+    """Serve a Bento in a process of its own, smoke-test it, and stop it whatever happens; `ready_s` is its start.
 
     `environment` names BENTOML_HOME, where the Bento is.
     """

@@ -148,7 +148,7 @@ class Supervisor:
         """Write a program's configuration; it counts once `run` or the next start reads it."""
         environment = ",".join(f'{name}="{value}"' for name, value in sorted(program.environment.items()))
         values = {
-            "command": " ".join(shlex.quote(part) for part in ending_with_starter(program.command)),
+            "command": " ".join(shlex.quote(part) for part in ending_with_starter(program.command, 0)),
             "directory": str(ROOT),
             "environment": environment,
             "autostart": str(program.starts_with_supervisor).lower(),
