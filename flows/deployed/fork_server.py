@@ -10,16 +10,27 @@ import atexit
 import os
 import runpy
 import sys
+import warnings
 from collections.abc import Sequence
-from functools import partial
+from importlib import import_module
 
 from tasks.serve.fork_server import import_all, serve
 
 IDLE = 600.0  # seconds without a run until the 500 MB are given back
 RUNNING = """
     dvc.repo evidently great_expectations great_expectations.expectations httpx matplotlib.figure mlflow.sklearn
-    prefect.deployments.steps.core prefect.flow_engine prefect.task_engine psutil sklearn.ensemble sklearn.linear_model
+    mlflow.store.model_registry.sqlalchemy_workspace_store mlflow.store.tracking.sqlalchemy_workspace_store
+    prefect.deployments.steps.core prefect.flow_engine prefect.task_engine prefect.utilities.visualization psutil
+    sklearn.ensemble sklearn.linear_model supervisor.xmlrpc
 """
+
+
+def import_for_runs() -> None:
+    """Import what a run needs, and have SQLAlchemy settle all tables, as it else would at a first query."""
+    import_all(RUNNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import_module("sqlalchemy.orm").configure_mappers()
 
 
 def run(arguments: Sequence[str], _: Sequence[int] = ()) -> None:
@@ -44,4 +55,4 @@ def run(arguments: Sequence[str], _: Sequence[int] = ()) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], partial(import_all, RUNNING), run, IDLE)
+    serve(sys.argv[1], import_for_runs, run, IDLE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 
 from tasks.foundation.settings import Settings
@@ -11,7 +12,7 @@ from tasks.release.seal import MANIFEST, read_manifest, release_folder
 from tasks.rollout.config import Plan
 from tasks.rollout.history import champions, is_running, named
 from tasks.rollout.plan import begin
-from tasks.rollout.shares import champion_of, follow_stack, know, promote, rollback
+from tasks.rollout.shares import SEEN, champion_of, follow_stack, know, promote, rollback
 from tasks.serve import stack
 
 
@@ -75,7 +76,7 @@ def running(store: Store, case: str, reference: str, settings: Settings) -> str:
 
 
 def go_back(case: str, to: str | None, why: str, settings: Settings) -> Release:
-    """Make an earlier release the champion again, for the traffic first, then in the registry.
+    """Make an earlier release the champion again, for the traffic first, then in the registry; by then it has it.
 
     Without `to` it is the champion before. Where no stack runs there is no process to answer as it, and none is asked
     for. Raises: InputError when there is none; Unavailable when it can't be served.
@@ -91,6 +92,8 @@ def go_back(case: str, to: str | None, why: str, settings: Settings) -> Release:
             promote(store, case, digest, why, "rollback")
         else:
             digest = rollback(store, case, running(store, case, wanted, settings) if wanted else None, why)
+    seen = time.monotonic() + SEEN
     release = find(settings.tracking, settings.state, case, digest)
     move_alias(settings.tracking, release)
+    time.sleep(max(0.0, seen - time.monotonic()))
     return release

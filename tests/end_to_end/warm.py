@@ -15,15 +15,14 @@ import signal
 import sys
 from pathlib import Path
 
-from flows.deployed.fork_server import RUNNING
-from tasks.serve.fork_server import import_all
+from flows.deployed.fork_server import import_for_runs
 
 IMPORTS = "flows.release flows.retrain flows.predict flows.monitor flows.replay flows.terminal"
 
 
 def main() -> None:
     """Import, say so, then fork for each line; ends with its input."""
-    import_all(RUNNING)
+    import_for_runs()
     for module in IMPORTS.split():
         __import__(module)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the watchers
