@@ -77,8 +77,9 @@ class Train(Section):
 
 
 class Lora(Section):
-    """Low-rank adapters on every linear layer of the base."""
+    """Low-rank adapters on the matrices of the base's layers."""
 
+    layers: int | None = Field(None, ge=1, description="Only so many of the upper layers learn; empty: all of them.")
     rank: int = Field(16, ge=1, le=512)
     alpha: float = Field(32, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)

@@ -10,6 +10,7 @@ from tasks.data.results import Base
 from tasks.foundation.errors import CaseError, DataError
 from tasks.train.config import Lora
 from tasks.train.language.model import (
+    ADAPTER,
     add_adapter,
     arithmetic,
     encode,
@@ -115,6 +116,23 @@ def test_an_adapter_is_written_the_same_each_time_and_merges(tmp_path: Path, bas
     with torch.no_grad():
         assert torch.allclose(merged(ids).logits, model.eval()(ids).logits, atol=1e-4)
         assert not torch.allclose(merged(ids).logits, load_base(base, "fp32", "sdpa")(ids).logits, atol=1e-2)
+
+
+def test_only_the_upper_layers_learn_when_the_case_says_so(tmp_path: Path, base: Base) -> None:
+    """Of two layers the upper one: the file holds its matrices alone, and no gradient is wanted of the lower one."""
+    import torch
+    from safetensors.torch import load_file
+
+    model = add_adapter(load_base(base, "fp32", "sdpa"), Lora(rank=4, layers=1), seed=1)
+    save_adapter(model, tmp_path / "upper", base)
+    names = {name.partition(".layers.")[2].split(".")[0] for name in load_file(tmp_path / "upper" / ADAPTER)}
+    assert names == {"1"}
+    assert load_adapter(load_base(base, "fp32", "sdpa"), tmp_path / "upper").get_model_status().num_adapter_layers == 7
+    seen: dict[str, bool] = {}
+    for name, module in model.get_base_model().model.layers.named_children():
+        module.register_forward_hook(lambda *told, name=name: seen.update({name: told[2].requires_grad}))
+    model(torch.tensor([[1, 500, 900, 77]]))
+    assert seen == {"0": False, "1": True}
 
 
 def test_a_damaged_adapter_or_a_pickle_is_refused(tmp_path: Path, base: Base) -> None:

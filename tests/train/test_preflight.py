@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tasks.data.results import Base
-from tasks.foundation.errors import Unavailable
+from tasks.foundation.errors import CaseError, Unavailable
 from tasks.train.config import Tuning
 from tasks.train.language.demand import demand_of
 from tasks.train.language.model import Example
@@ -105,3 +105,13 @@ def test_more_to_do_takes_longer_and_more() -> None:
     assert needed(base, tuning(), "fp32", demand, 8) > needed(base, tuning(), "fp32", demand, 4)
     assert needed(base, tuning(attention="eager"), "fp32", demand, 8) > needed(base, tuning(), "fp32", demand, 8)
     assert needed(base, tuning(), "fp32", demand, 8) > needed(base, tuning(), "bf16", demand, 8)
+
+
+def test_where_only_upper_layers_learn_it_takes_less() -> None:
+    """Nothing is kept of the layers below, and nothing goes back through them; more than there are is told."""
+    base, demand, upper = smollm_base(), demand_of("sft", tuning(), PAIRS, 30), tuning(lora={"layers": 10})
+    assert needed(base, upper, "fp32", demand, 8) < needed(base, tuning(), "fp32", demand, 8)
+    assert needed(base, tuning(lora={"layers": 30}), "fp32", demand, 8) == needed(base, tuning(), "fp32", demand, 8)
+    with pytest.raises(CaseError, match="More layers are to learn") as caught:
+        fits(tuning(lora={"layers": 31}))
+    assert (caught.value.where, caught.value.allowed) == ("train.lora.layers", "1 to 30")

@@ -166,16 +166,21 @@ def _need(package: str, where: str) -> None:
 
 
 def add_adapter(model: Any, lora: Lora, seed: int) -> Any:
-    """The model with new adapters in fp32 on every linear layer but the output one."""
+    """The model with new adapters in fp32 on every matrix of its layers, or of the upper ones.
+
+    No gradient is wanted of what lies below the lowest adapter, so nothing is kept for it and nothing goes back there.
+    """
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
     set_seed(seed)
+    below = range(model.config.num_hidden_layers - lora.layers) if lora.layers else ()
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # fractions work
         lora_dropout=lora.dropout,
         target_modules="all-linear",
+        exclude_modules=rf"\D*\.({'|'.join(map(str, below))})\..*" if below else None,
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)

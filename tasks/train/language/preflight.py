@@ -11,10 +11,11 @@ from typing import Any
 
 from tasks.data.results import Base
 from tasks.foundation.config import Result
-from tasks.foundation.errors import Unavailable
+from tasks.foundation.errors import CaseError, Unavailable
 from tasks.train.config import Stage, Tuning
 from tasks.train.language.demand import Demand, demand_of
 from tasks.train.language.model import Example, Precision
+from tasks.train.language.scores import MOST
 from tasks.train.language.work import steps_of
 
 GB = 2**30
@@ -43,9 +44,19 @@ def check_fit(
 ) -> dict[str, Estimate]:
     """Estimate each stage; warn when a time budget will cut one short. Matrix products are timed, nothing is loaded.
 
-    preferring: pairs that come with a rejected answer. Raises: Unavailable when a stage would not fit into memory.
+    preferring: pairs that come with a rejected answer. Raises: Unavailable when a stage would not fit into memory;
+    CaseError when more layers are to learn than there are.
     """
-    speed, room = _speed(_shape(base), precision, tuning.threads), tuning.memory_gb or available()
+    shape = _shape(base)
+    if tuning.lora.layers and tuning.lora.layers > shape["layers"]:
+        raise CaseError(
+            "More layers are to learn than the base has.",
+            where="train.lora.layers",
+            found=str(tuning.lora.layers),
+            allowed=f"1 to {shape['layers']}",
+            todo="Lower it, or leave it out: then all of them learn.",
+        )
+    speed, room = _speed(shape, precision, tuning.threads), tuning.memory_gb or available()
     found = {}
     for name, stage in tuning.stages:
         if stage is None:
@@ -107,8 +118,9 @@ def needed(base: Base, tuning: Tuning, precision: Precision, demand: Demand, mic
     if tuning.attention == "eager":
         kept += 3 * shape["heads"] * demand.longest
     rows = micro * demand.sequences
-    activations = rows * demand.longest * shape["layers"] * kept * arithmetic
-    scores = rows * demand.answered * min(shape["vocabulary"], 32768) * 4 * 5
+    activations = rows * demand.longest * _learning(shape, tuning) * kept * arithmetic
+    answered, vocabulary = rows * demand.answered, shape["vocabulary"]
+    scores = max(min(answered * vocabulary, MOST), answered * min(vocabulary, 32768)) * 4 * 5  # trl's parts are 32768
     adapters = _adapter_size(shape, tuning) * 16  # weight, gradient and AdamW's two moments, fp32
     adapters += _adapter_size(shape, tuning) * 4 * min(1, demand.forwards)  # as it was before
     weights = base.parameters * WEIGHT["nf4" if tuning.quantize == "nf4" else precision]
@@ -168,15 +180,21 @@ def _linears(shape: dict[str, int]) -> list[tuple[int, int]]:
     return [*attention, (hidden, inner), (hidden, inner), (inner, hidden)]
 
 
+def _learning(shape: dict[str, int], tuning: Tuning) -> int:
+    """Layers that learn."""
+    return tuning.lora.layers or shape["layers"]
+
+
 def _adapter_size(shape: dict[str, int], tuning: Tuning) -> int:
-    return shape["layers"] * tuning.lora.rank * sum(a + b for a, b in _linears(shape))
+    return _learning(shape, tuning) * tuning.lora.rank * sum(a + b for a, b in _linears(shape))
 
 
 def _flops(shape: dict[str, int], tuning: Tuning, examples: Sequence[Example]) -> float:
     """Operations a token, forward and backward: the frozen base, its adapters, attention, and the answers' scores."""
     read, answered = sum(e.tokens for e in examples), sum(len(e.completion) for e in examples)
-    frozen = 4 * shape["layers"] * sum(a * b for a, b in _linears(shape))
-    attention = 12 * shape["layers"] * shape["attended"] * read / len(examples)
+    learning = _learning(shape, tuning)
+    frozen = 2 * (shape["layers"] + learning) * sum(a * b for a, b in _linears(shape))
+    attention = 4 * (shape["layers"] + 2 * learning) * shape["attended"] * read / len(examples)
     scores = 6 * shape["hidden"] * shape["vocabulary"] * answered / read
     return frozen + attention + scores + 6 * _adapter_size(shape, tuning)
 

@@ -15,6 +15,7 @@ from tasks.foundation.talk import MODEL, message_of, turn
 from tasks.train.config import Preference, Reward, Sft, Stage
 from tasks.train.language.model import Example
 from tasks.train.language.rewards import scorer_of, verifiable
+from tasks.train.language.scores import score_plainly
 from tasks.train.language.work import Work, arguments_of, order, steps_of
 
 TEMPERATURE = 1.0  # at which the model shows its wrong answers
@@ -22,12 +23,9 @@ TEMPERATURE = 1.0  # at which the model shows its wrong answers
 
 def make_trainer(name: str, stage: Stage, work: Work, model: Any, watch: Any) -> Any | None:
     """A stage's trainer, ready to train; None when there is nothing to learn from."""
-    import trl.trainer.utils
     from transformers import PrinterCallback
 
-    # trl scores only the positions that carry a label, and all of them where Triton is not: on a CPU the output layer,
-    # a fifth of a small model, would then run over each prompt too. Its formula is the same either way.
-    trl.trainer.utils._use_triton = lambda device: True
+    score_plainly()
     make: Any = {"sft": _sft, "preference": _preference, "reward": _reward}[name]
     trainer = make(stage, work, model, watch)
     if trainer is not None:

@@ -237,5 +237,5 @@ def weights_digest(folder: Path, base: Base) -> str:
 
 def _parameters(tuning: Tuning, precision: str, base: Base) -> dict[str, Any]:
     declared = tuning.model_dump(mode="json", exclude={"lora", "stages"}, exclude_none=True)
-    declared |= {f"lora.{name}": value for name, value in tuning.lora.model_dump().items()}
+    declared |= {f"lora.{name}": value for name, value in tuning.lora.model_dump(exclude_none=True).items()}
     return declared | {"precision": precision, "base": base.source, "base_digest": base.digest}

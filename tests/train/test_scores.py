@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tasks.train.language import scores
+
+
+def asked(outputs: tuple[str, ...], bias: bool, softcap: float | None, scale: float) -> tuple[Any, ...]:
+    """A position's states, the output layer, and the tokens that were said; the states want a gradient."""
+    import torch
+
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(7, 16, requires_grad=True), torch.randn(50, 16)
+    shift = torch.randn(50) if bias else None
+    targets = torch.randint(50, (7,))
+    targets[0] = torch.nn.functional.linear(hidden[0], weight, shift).argmax()
+    return hidden, weight, shift, targets, 0.7, 20, softcap, scale, outputs
+
+
+@pytest.mark.parametrize(("bias", "softcap", "scale"), [(False, None, 1.0), (True, 5.0, 0.5)])
+@pytest.mark.parametrize("outputs", [(), ("entropy", "log_sum_sq_probs", "mean_logits", "is_top1")])
+def test_plain_scores_are_those_of_trl(
+    outputs: tuple[str, ...], bias: bool, softcap: float | None, scale: float
+) -> None:
+    """Values and gradients equal those of trl's own function, whatever else is asked for."""
+    import torch
+    from trl.kernels import ChunkedLogProbFunction
+
+    gradients, found = [], []
+    for way in (scores.scores_of, ChunkedLogProbFunction.apply):
+        given = asked(outputs, bias, softcap, scale)
+        found.append(way(*given))
+        (found[-1][0].sum() + (found[-1][1].sum() if outputs else 0)).backward()
+        gradients.append(given[0].grad)
+    assert torch.allclose(*gradients, atol=1e-5)
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours is None) == (theirs is None)
+        assert ours is None or torch.allclose(ours.float(), theirs.float(), atol=1e-5)
+    assert not outputs or found[0][4][0]
+
+
+def test_more_scores_than_fit_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then trl's own function has them, whose parts are bounded."""
+    import torch
+    import trl.trainer.utils
+
+    scores.score_plainly()
+    given = asked(("entropy",), False, None, 1.0)
+    plain = trl.trainer.utils._ChunkedLogProbFunction.apply(*given)[0]
+    assert "ChunkedLogProb" not in type(plain.grad_fn).__name__
+    monkeypatch.setattr(scores, "MOST", 7 * 50 - 1)
+    parted = trl.trainer.utils._ChunkedLogProbFunction.apply(*given)[0]
+    assert "ChunkedLogProb" in type(parted.grad_fn).__name__
+    assert torch.allclose(plain, parted, atol=1e-5)
