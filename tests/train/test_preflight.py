@@ -34,14 +34,14 @@ def fits(given: Tuning, examples: list[Example] = PAIRS, base: Base | None = Non
 def test_what_can_not_fit_is_refused_with_what_would() -> None:
     """Before anything is loaded, and the advice given is followed by a fit."""
     with pytest.raises(Unavailable, match="would not fit") as caught:
-        fits(tuning(memory_gb=4.0), LONG)
+        fits(tuning(memory_gb=5.0), LONG)
     assert caught.value.todo.startswith("Set train.stages.sft.micro_batch: ")
     smaller = int(caught.value.todo.split("micro_batch: ")[1].split(":")[0])
     advised = {"sft": {"batch": 8, "micro_batch": smaller}}
-    assert fits(tuning(memory_gb=4.0, stages=advised), LONG)["sft"].memory_gb <= 4.0
+    assert fits(tuning(memory_gb=5.0, stages=advised), LONG)["sft"].memory_gb <= 5.0
     larger = {"sft": {"batch": 8, "micro_batch": smaller * 2}}
     with pytest.raises(Unavailable):
-        fits(tuning(memory_gb=4.0, stages=larger), LONG)
+        fits(tuning(memory_gb=5.0, stages=larger), LONG)
 
 
 @pytest.mark.parametrize(
@@ -51,9 +51,9 @@ def test_each_stage_is_held_against_the_memory(name: str, of: dict[str, Any]) ->
     """Not only the first one: what would end hours later for want of memory is refused now, with what would fit."""
     assert fits(staged(name, 64, **of), LONG)[name].memory_gb > fits(staged(name, 64, **of), LONG)["sft"].memory_gb
     with pytest.raises(Unavailable, match=f"The stage {name} of this tuning would not fit") as caught:
-        fits(staged(name, 6.0, **of), LONG)
+        fits(staged(name, 7.0, **of), LONG)
     smaller = int(caught.value.todo.split(f"Set train.stages.{name}.micro_batch: ")[1].split(":")[0])
-    assert fits(staged(name, 6.0, **of, micro_batch=smaller), LONG)[name].memory_gb <= 6.0
+    assert fits(staged(name, 7.0, **of, micro_batch=smaller), LONG)[name].memory_gb <= 7.0
 
 
 def test_a_preference_stage_reads_two_answers_and_a_reward_model_is_a_second_model() -> None:
