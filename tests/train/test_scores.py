@@ -41,6 +41,19 @@ def test_plain_scores_are_those_of_trl(
     assert not outputs or found[0][4][0]
 
 
+def test_an_output_layer_of_another_precision_is_read_in_the_states_own() -> None:
+    """As by trl's own function: a bf16 layer under fp32 states, outside autocast."""
+    import torch
+    from trl.kernels import ChunkedLogProbFunction
+
+    hidden, weight, *others = asked((), True, None, 1.0)
+    ours, theirs = (
+        way(hidden, weight.bfloat16(), *others)[0] for way in (scores.scores_of, ChunkedLogProbFunction.apply)
+    )
+    assert ours.dtype == theirs.dtype == torch.float32
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
 def test_more_scores_than_fit_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then trl's own function has them, whose parts are bounded."""
     import torch
