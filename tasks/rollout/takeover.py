@@ -76,7 +76,7 @@ def running(store: Store, case: str, reference: str, settings: Settings) -> str:
 
 
 def go_back(case: str, to: str | None, why: str, settings: Settings) -> Release:
-    """Make an earlier release the champion again, for the traffic first, then in the registry; by then it has it.
+    """Make an earlier release the champion again, for the traffic first, then in the registry, until all see it.
 
     Without `to` it is the champion before. Where no stack runs there is no process to answer as it, and none is asked
     for. Raises: InputError when there is none; Unavailable when it can't be served.
