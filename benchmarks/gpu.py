@@ -136,7 +136,8 @@ def tell_serving(report: Report, source: str, size: str, python: str, rounds: in
 @contextmanager
 def vllm(python: str, command: list[str], log: Path) -> Iterator[tuple[str, str]]:
     """Run a vLLM server of another environment, by the command that a release gives; its address and key."""
-    from tasks.release.process import ending_with_starter, free_port, wait_until_ready
+    from tasks.foundation.children import ending_with_starter
+    from tasks.release.process import free_port, wait_until_ready
 
     port, key = free_port(), secrets.token_hex(16)
     program = Path(python).absolute().with_name(command[0])  # not resolved: a link to Python leads out of its folder

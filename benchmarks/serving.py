@@ -27,8 +27,9 @@ from urllib.parse import urlsplit
 
 from benchmarks.generate import SUBJECTS, hear, together
 from benchmarks.table import Report, arguments, in_own_process
+from tasks.foundation.children import ending_with_starter
 from tasks.foundation.settings import ROOT, Settings, apply_environment, settings
-from tasks.release.process import ending_with_starter, free_port, wait_until_ready
+from tasks.release.process import free_port, wait_until_ready
 from tasks.release.results import Release
 
 CASE, CHAT = "flights", "assistant"

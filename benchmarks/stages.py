@@ -2,10 +2,11 @@
 
     python -m benchmarks.stages [--quick] [--json FILE] [--pairs FOLDER]
 
-FOLDER holds the pairs that `driftline prepare assistant` made; without it, the newest under the state folder. A seed
-has a process of its own, which tunes as `tune` does and has the model answer every frozen evaluation pair, greedily and
-unrounded. A stage's difference is from the sft stage of the same seed on the same pairs; its interval resamples
-wordings. With a GPU the seeds run at once, and sft is also run on a base in four bits.
+FOLDER holds the pairs that `driftline prepare assistant` made; without it, the newest under the state folder. Each
+stage of a seed has a process of its own, which tunes as `tune` does and has the model answer every frozen evaluation
+pair, greedily and unrounded. A stage's difference is from the sft stage of the same seed on the same pairs; its
+interval resamples wordings. Beside seconds and memory stands what was foreseen of them before anything was loaded. With
+a GPU the seeds run at once, and sft is also run on a base in four bits.
 """
 
 from __future__ import annotations
@@ -14,18 +15,25 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.table import Report, arguments, in_own_process, median
+from benchmarks.table import Report, arguments, in_own_process, median, peak_memory
 
 CASE = "assistant"
 SEEDS = (0, 1, 2)
 SHOWN = ("exact_match", "schema_validity", "hallucination_rate", "abstention_recall", "wrong_abstention_rate")
 AT_ONCE = 120  # answers
+WAYS: dict[str, dict[str, str]] = {  # the stage, and what is changed of it
+    "sft": {"stage": "sft"},
+    "preference_dpo": {"stage": "preference"},
+    "reward_grpo": {"stage": "reward"},
+    "reward_rloo": {"stage": "reward", "method": "rloo"},
+    "reward_grpo_model": {"stage": "reward", "reward": "model"},
+}
+FOUR_BITS = {"sft_nf4": {"stage": "sft", "quantize": "nf4"}}
 
 
 def main() -> None:
@@ -36,87 +44,98 @@ def main() -> None:
     import torch
 
     from tasks.foundation.settings import settings
+    from tasks.train.language.model import arithmetic
 
     seeds = SEEDS[:1] if options.quick else SEEDS
     pairs = options.pairs or max((settings().state / "pairs" / CASE).iterdir(), key=lambda each: each.stat().st_mtime)
     on_gpu = torch.cuda.is_available()
+    ways = WAYS | (FOUR_BITS if on_gpu else {})
     asked: dict[str, Any] = {"pairs": str(pairs), "state": str(settings().state), "quick": options.quick}
-    with ThreadPoolExecutor(len(seeds) if on_gpu else 1) as pool:
-        found = list(pool.map(lambda seed: in_own_process("benchmarks.stages", seed=seed, **asked), seeds))
     report = Report(
-        f"{CASE}: stages over seeds, {found[0]['n']} frozen pairs, {found[0]['precision']}",
-        ["seed", "stage", *SHOWN, "exact match above sft (95 %)", "seconds"],
+        f"{CASE}: stages over seeds, {arithmetic('bf16')}",
+        ["seed", "stage", *SHOWN, "exact match above sft (95 %)", "seconds (foreseen)", "GB (foreseen)"],
     )
-    for seed, of in zip(seeds, found, strict=True):
-        for name, one in of["stages"].items():
-            if problem := one.get("problem"):
-                report.row(seed, name, *["" for _ in SHOWN], problem, "")
-                continue
-            above = "{:+.3f} ({:+.3f} to {:+.3f})".format(*one["above"]) if "above" in one else ""
-            report.row(seed, name, *(one["metrics"].get(each, float("nan")) for each in SHOWN), above, one["seconds"])
-    for name in found[0]["stages"]:
-        told = [of["stages"][name] for of in found if "metrics" in of["stages"][name]]
+
+    def all_stages(seed: int) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        with tempfile.TemporaryDirectory(prefix="stages-") as folder:
+            for title, way in ways.items():
+                one = in_own_process("benchmarks.stages", seed=seed, folder=folder, title=title, **way, **asked)
+                if problem := one.get("problem"):
+                    report.row(seed, title, *["" for _ in SHOWN], problem, "", "")
+                    continue
+                found[title] = one
+                metrics = [one["metrics"].get(each, float("nan")) for each in SHOWN]
+                report.row(seed, title, *metrics, above(one, found["sft"]), *beside_foreseen(one))
+        return found
+
+    with ThreadPoolExecutor(len(seeds) if on_gpu else 1) as pool:
+        found = list(pool.map(all_stages, seeds))
+    for title in ways:
+        told = [of[title] for of in found if title in of]
         if told:
-            report.figure(f"{name}_exact_match", median([one["metrics"]["exact_match"] for one in told]))
-            report.figure(f"{name}_seconds", median([one["seconds"] for one in told]))
+            report.figure(f"{title}_exact_match", median([one["metrics"]["exact_match"] for one in told]))
+            report.figure(f"{title}_seconds", median([one["seconds"] for one in told]))
+            report.figure(f"{title}_memory_gb", median([one["memory_gb"] for one in told]))
         for figure in told[0]["gpu"] if told else ():
-            report.figure(f"{name}_{figure}", median([one["gpu"].get(figure, 0.0) for one in told]))
+            report.figure(f"{title}_{figure}", median([one["gpu"].get(figure, 0.0) for one in told]))
     report.finish(["torch", "transformers", "peft", "trl"], options.json)
 
 
-def measure(seed: int, pairs: str, state: str, quick: bool) -> dict[str, Any]:
-    """Tune with one seed, stage by stage, and score the answers after each."""
+def above(one: dict[str, Any], sft: dict[str, Any]) -> str:
+    """How much more often a stage's answers are right than those of sft."""
+    import numpy as np
+
+    from tasks.evaluate.compare import compare
+
+    if one is sft:
+        return ""
+    exact, before = np.array(one["exact"], float), np.array(sft["exact"], float)
+    seen = compare(exact, before, confidence=0.975, clusters=one["clusters"])
+    return f"{seen.difference:+.3f} ({seen.low:+.3f} to {seen.high:+.3f})"
+
+
+def beside_foreseen(one: dict[str, Any]) -> tuple[str, str]:
+    """Seconds and memory of a stage, each with what was foreseen."""
+    seconds, memory = one["seconds"], one["gpu"].get("gpu_memory_gb", one["memory_gb"])
+    foreseen = one["foreseen"]
+    return f"{seconds:.0f} ({60 * foreseen['minutes']:.0f})", f"{memory:.1f} ({foreseen['memory_gb']:.1f})"
+
+
+def measure(
+    seed: int, stage: str, title: str, folder: str, pairs: str, state: str, quick: bool, **changed: str
+) -> dict[str, Any]:
+    """Tune one stage with one seed, on top of the seed's sft stage, and score the answers; or say what failed."""
     from tasks.foundation.settings import apply_environment, settings
 
     apply_environment(settings())
-    import numpy as np
     import torch
 
     from flows.case import load
-    from tasks.evaluate.compare import compare
     from tasks.train.language.model import read_pairs
+    from tasks.train.language.preflight import check_fit
 
     torch.set_num_threads(len(os.sched_getaffinity(0)) if not torch.cuda.is_available() else 4)
-    case: Any
-    preferring: Any
-    rewarding: Any
-    case, preferring, rewarding = (load(CASE, settings().cases, each) for each in (None, "preference", "reward"))
-    few: dict[str, Any] = {"steps": 4} if quick else {}
-    sft = case.train.stages.sft.model_copy(update=few)
-    preference = preferring.train.stages.preference.model_copy(update=few | ({"pairs": 8} if quick else {}))
-    reward = rewarding.train.stages.reward.model_copy(update=few)
-    folder = Path(tempfile.mkdtemp(prefix="stages-"))
-    work = work_of(case, seed, Path(pairs), Path(state), folder, quick)
+    case: Any = load(CASE, settings().cases, None if stage == "sft" else stage)
+    few: dict[str, Any] = {"steps": 4} | ({"pairs": 8} if stage == "preference" else {}) if quick else {}
+    of_tuning = {key: value for key, value in changed.items() if key == "quantize"}
+    of_stage = {key: value for key, value in changed.items() if key != "quantize"}
+    declared = getattr(case.train.stages, stage).model_copy(update=few | of_stage)
+    work = work_of(case, seed, Path(pairs), Path(state), Path(folder) / title, quick)
+    stages = case.train.stages.model_copy(update={stage: declared})
+    work = replace(work, tuning=work.tuning.model_copy(update=of_tuning | {"stages": stages}))
     rows = read_pairs(Path(pairs) / "evaluation.parquet")[: 24 if quick else None]
+    try:
+        examples, answer_tokens = work.examples(work.train), work.serving.answer_tokens
+        foreseen = check_fit(work.base, work.tuning, work.precision, examples, answer_tokens)[stage]
+        one = staged(stage, declared, work, None if stage == "sft" else Path(folder) / "sft" / "adapter", rows)
+    except (RuntimeError, ValueError) as error:
+        return {"problem": f"failed: {str(error).strip().splitlines()[-1][:160]}"}
+    if one is None:
+        return {"problem": "nothing to learn from: too few wrong answers"}
+    one["exact"] = [bool(each.exact) for each in one.pop("scores")]
     clusters = [row["template"] or row["pair_id"] for row in rows]
-    ways: dict[str, tuple[str, Any, Mapping[str, Any]]] = {
-        "sft": ("sft", sft, {}),
-        "preference (DPO)": ("preference", preference, {}),
-        "reward (GRPO, scorers)": ("reward", reward, {}),
-        "reward (RLOO, scorers)": ("reward", reward.model_copy(update={"method": "rloo"}), {}),
-        "reward (GRPO, a reward model)": ("reward", reward.model_copy(update={"reward": "model"}), {}),
-    }
-    if torch.cuda.is_available():
-        ways["sft, nf4"] = ("sft", sft, {"quantize": "nf4"})
-    found: dict[str, Any] = {}
-    first: Any = None
-    for number, (title, (name, stage, changes)) in enumerate(ways.items()):
-        mine = replace(work, folder=folder / str(number), tuning=work.tuning.model_copy(update=changes))
-        try:
-            one = staged(name, stage, mine, None if name == "sft" else folder / "0" / "adapter", rows)
-        except (RuntimeError, ValueError) as error:
-            found[title] = {"problem": f"failed: {str(error).strip().splitlines()[-1][:160]}"}
-            continue
-        if one is None:
-            found[title] = {"problem": "nothing to learn from: too few wrong answers"}
-            continue
-        exact = np.array([each.exact for each in one.pop("scores")], float)
-        first = exact if first is None else first
-        if title != "sft":
-            seen = compare(exact, first, confidence=0.975, clusters=clusters)
-            one["above"] = [seen.difference, seen.low, seen.high]
-        found[title] = one
-    return {"stages": found, "n": len(first), "precision": work.precision}
+    return one | {"clusters": clusters, "foreseen": foreseen.model_dump()}
 
 
 def work_of(case: Any, seed: int, pairs: Path, state: Path, folder: Path, quick: bool) -> Any:
@@ -161,7 +180,7 @@ def staged(name: str, stage: Any, work: Any, start: Path | None, rows: list[dict
     if trainer is None:
         return None
     trainer.train()
-    seconds = time.perf_counter() - begun
+    seconds, memory = time.perf_counter() - begun, peak_memory() / 1024
     save_adapter(trainer.model, work.folder / "adapter", work.base)
     asked = [render(work.tokenizer, work.talk.prompt.system, row["messages"]) for row in rows]
     said = generate(
@@ -177,6 +196,7 @@ def staged(name: str, stage: Any, work: Any, start: Path | None, rows: list[dict
         "metrics": summarise(scores),
         "scores": scores,
         "seconds": seconds,
+        "memory_gb": memory,
         "gpu": {
             "gpu_energy_wh": gpu[-1]["gpu_energy_wh"],
             "gpu_utilization": median([each["gpu_utilization"] for each in gpu]),

@@ -65,7 +65,8 @@ def own_world(tmp_path_factory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def prefect_server(own_world) -> Iterator[str]:
     """A real Prefect server of this test process, on the port that DRIFTLINE_PREFECT_PORT names; gives its API."""
-    from tasks.release.process import ending_with_starter, wait_until_ready
+    from tasks.foundation.children import ending_with_starter
+    from tasks.release.process import wait_until_ready
     from tasks.serve.prefect_database import seed
 
     port = os.environ["DRIFTLINE_PREFECT_PORT"]

@@ -11,8 +11,8 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
 
+from tasks.foundation.children import ending_with_starter
 from tasks.foundation.settings import ROOT
-from tasks.release.process import ending_with_starter
 from tasks.serve.programs import FORKING
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from tasks.foundation.children import ending_with_starter
 from tasks.foundation.errors import DriftlineError
 from tasks.foundation.files import lock, scratch, write_text
 from tasks.foundation.settings import ROOT
-from tasks.release.process import ending_with_starter
 from tasks.release.seal import EMBEDDER, GOLDEN, MANIFEST, verify
 
 # by kind: the module that makes the service, the model file, and what it needs installed

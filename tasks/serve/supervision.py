@@ -17,11 +17,11 @@ from xmlrpc.client import Fault, ServerProxy
 
 from pydantic import Field
 
+from tasks.foundation.children import ending_with_starter
 from tasks.foundation.config import Result
 from tasks.foundation.errors import Unavailable
 from tasks.foundation.files import tail, write_text
 from tasks.foundation.settings import ROOT
-from tasks.release.process import ending_with_starter
 
 LONGEST_SOCKET = 90  # bytes; the system's limit for a Unix socket's path is 108, and supervisord adds a suffix
 

@@ -92,7 +92,7 @@ class Stage(Section):
     epochs: float = Field(1.0, gt=0, le=100)
     steps: int | None = Field(None, ge=1, description="Optimizer steps; empty: as many as the epochs have.")
     batch: int = Field(8, ge=1, description="Examples of one optimizer step.")
-    micro_batch: int | None = Field(None, ge=1, description="Examples in memory at once; empty: the whole batch.")
+    micro_batch: int | None = Field(None, ge=1, description="Examples in memory at once; empty: all of a process.")
     warmup: int = Field(5, ge=0, description="Steps until the learning rate is reached; it then falls by a cosine.")
     clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
     checkpoint_every: int = Field(50, ge=1, description="Steps between checkpoints: what a killed run may lose.")
@@ -173,7 +173,10 @@ class Tuning(Section):
     )
     memory_gb: float | None = Field(None, gt=0, description="Memory that may be used; empty: what is free.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
-    threads: int = Field(2, ge=1, le=256)
+    threads: int = Field(2, ge=1, le=256, description="Of each process.")
+    processes: int = Field(
+        1, ge=1, le=64, description="That learn at once, each its share of every batch; with GPUs, each has one."
+    )
 
     def up_to(self, stage: str) -> Tuning:
         """The same without the stages after this one."""

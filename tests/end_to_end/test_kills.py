@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from flows.deployed.deploy import POOL
-from tasks.release.process import ending_with_starter
+from tasks.foundation.children import ending_with_starter
 from tasks.serve.supervision import Supervisor
 from tests.conftest import ROOT
 from tests.end_to_end.home import Home, deployed

@@ -17,12 +17,13 @@ import httpx
 import psutil
 
 from tasks.data.base.embedder import find_embedder
+from tasks.foundation.children import ending_with_starter
 from tasks.foundation.config import digest_of
 from tasks.foundation.files import file_digest, write_text
 from tasks.foundation.settings import ROOT, Settings
 from tasks.ledger.store import Store, endpoints, releases, shares
 from tasks.release.package import package
-from tasks.release.process import ending_with_starter, free_port
+from tasks.release.process import free_port
 from tasks.release.registry import release_in
 from tasks.release.results import Release
 from tasks.release.seal import read_manifest, release_folder

@@ -17,13 +17,14 @@ import httpx
 import pytest
 from sqlalchemy import select
 
+from tasks.foundation.children import ending_with_starter
 from tasks.foundation.settings import Settings
 from tasks.gateway.entries import Ledger
 from tasks.ledger.costs import costs
 from tasks.ledger.keys import create, limit_team, revoke
 from tasks.ledger.store import Store, ledger, purses
 from tasks.release.config import NANO
-from tasks.release.process import ending_with_starter, free_port
+from tasks.release.process import free_port
 from tasks.release.results import Release
 from tasks.rollout import history, shares
 from tasks.rollout.config import Plan

@@ -16,8 +16,9 @@ import httpx
 import pytest
 
 from flows.terminal import person
+from tasks.foundation.children import ending_with_starter
 from tasks.foundation.tracking import Tracking, client_of
-from tasks.release.process import ending_with_starter, free_port
+from tasks.release.process import free_port
 from tasks.release.registry import champion
 from tasks.release.seal import verify
 from tasks.serve.prefect_database import seed

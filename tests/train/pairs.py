@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 from tasks.data.config import Answer, Prompt, Talk
 from tasks.data.results import Base
 from tasks.foundation.files import file_digest, whole
+from tasks.foundation.settings import ROOT
 from tasks.train.config import Serving, Tuning
 from tasks.train.results import Candidate
 from tests.language import smollm_base, tiny_checkpoint
@@ -28,6 +32,24 @@ SCHEMA = {
     "required": ["function"],
     "additionalProperties": False,
 }
+# dies by kill -9 in the step named, between two checkpoints; tells the processes that it had started
+KILLED = """
+import os, signal, sys, json
+from pathlib import Path
+import psutil
+from tasks.data.results import Base
+from tasks.train.language.watch import Watch
+from tests.train.pairs import tuned
+state, base, pairs, at = Path(sys.argv[1]), Base.model_validate_json(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+seen = Watch.on_step_end
+def die(self, args, state, control, **more):
+    if state.global_step == at:
+        print(json.dumps([child.pid for child in psutil.Process().children()]), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    seen(self, args, state, control, **more)
+Watch.on_step_end = die
+tuned(state, base, pairs, json.loads(sys.argv[5]), **json.loads(sys.argv[6]))
+"""
 AS_OF = datetime(2013, 4, 1, tzinfo=UTC)
 WORDINGS = {
     "find": ["Is there a flight from {a} to {b}?", "I need to get from {a} to {b}.", "Book me {a} to {b} please"],
@@ -107,3 +129,17 @@ def tuned(state: Path, base: Base, pairs: Path, stages: dict[str, Any], **change
         tuning=Tuning.model_validate({"stages": stages, "threads": 1, **changes}),
         serving=SERVING,
     )
+
+
+def killed_at(step: int, state: Path, base: Base, pairs: Path, stages: dict[str, Any], **changes: Any) -> list[int]:
+    """Tune in a process that is killed in this step; the ids of the processes that it had started."""
+    given = [str(state), base.model_dump_json(), str(pairs), str(step), json.dumps(stages), json.dumps(changes)]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, *given],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == -9, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])

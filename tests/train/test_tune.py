@@ -2,10 +2,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +10,12 @@ import pytest
 
 from tasks.data.results import Base
 from tasks.foundation.errors import CaseError, DataError, DriftlineError
-from tasks.foundation.settings import ROOT
 from tasks.foundation.tracking import Tracking, client_of
 from tasks.train.config import Budget
 from tasks.train.language.budget import Clock
 from tasks.train.results import Candidate
-from tests.train.pairs import stages, tiny_base, tuned, write_pairs
+from tests.train.pairs import killed_at, stages, tiny_base, tuned, write_pairs
 
-# dies by kill -9 in the step named, between two checkpoints
-KILLED = """
-import os, signal, sys, json
-from pathlib import Path
-from tasks.data.results import Base
-from tasks.train.language.watch import Watch
-from tests.train.pairs import tuned
-state, base, pairs, at = Path(sys.argv[1]), Base.model_validate_json(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-seen = Watch.on_step_end
-def die(self, args, state, control, **more):
-    if state.global_step == at:
-        os.kill(os.getpid(), signal.SIGKILL)
-    seen(self, args, state, control, **more)
-Watch.on_step_end = die
-tuned(state, base, pairs, json.loads(sys.argv[5]))
-"""
 STAGES = stages()
 PREFERENCE = {"preference": {"steps": 2, "batch": 4, "pairs": 8, "warmup": 0, "learning_rate": 1e-3}}
 
@@ -67,14 +47,7 @@ def preferred(tmp_path_factory: pytest.TempPathFactory, base: Base, pairs: Path,
 def killed(tmp_path_factory: pytest.TempPathFactory, base: Base, pairs: Path) -> Path:
     """A state folder in which a tuning was killed in its fifth step."""
     state = tmp_path_factory.mktemp("killed")
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(state), base.model_dump_json(), str(pairs), "5", json.dumps(STAGES)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONHASHSEED": "7"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == -9, done.stderr[-2000:]
+    killed_at(5, state, base, pairs, STAGES)
     return state
 
 

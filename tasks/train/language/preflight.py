@@ -16,7 +16,7 @@ from tasks.train.config import Stage, Tuning
 from tasks.train.language.demand import Demand, demand_of
 from tasks.train.language.model import Example, Precision
 from tasks.train.language.scores import MOST
-from tasks.train.language.work import steps_of
+from tasks.train.language.work import micro_batch, steps_of
 
 GB = 2**30
 PROGRAM = 1.9 * GB  # Python with torch, transformers, trl and MLflow, and 1 GB that torch keeps of batches by and by
@@ -45,7 +45,7 @@ def check_fit(
     """Estimate each stage; warn when a time budget will cut one short. Matrix products are timed, nothing is loaded.
 
     preferring: pairs that come with a rejected answer. Raises: Unavailable when a stage would not fit into memory;
-    CaseError when more layers are to learn than there are.
+    CaseError when more layers are to learn than there are, or more processes than GPUs.
     """
     shape = _shape(base)
     if tuning.lora.layers and tuning.lora.layers > shape["layers"]:
@@ -56,6 +56,7 @@ def check_fit(
             allowed=f"1 to {shape['layers']}",
             todo="Lower it, or leave it out: then all of them learn.",
         )
+    _check_processes(tuning.processes)
     speed, room = _speed(shape, precision, tuning.threads), tuning.memory_gb or available()
     found = {}
     for name, stage in tuning.stages:
@@ -77,6 +78,19 @@ def check_fit(
     if tuning.budget and together > 1.5 * tuning.budget.seconds / 60:
         _tell("the tuning", together, tuning.budget.seconds / 60)
     return found
+
+
+def _check_processes(processes: int) -> None:
+    import torch
+
+    if torch.cuda.is_available() and processes > torch.cuda.device_count():
+        raise CaseError(
+            "More processes are to learn than there are GPUs.",
+            where="train.processes",
+            found=str(processes),
+            allowed=f"1 to {torch.cuda.device_count()}",
+            todo="Lower it: each process needs a GPU.",
+        )
 
 
 def _tell(what: str, minutes: float, budget: float) -> None:
@@ -103,15 +117,20 @@ def estimate(
     read, written = seen * demand.sequences * usual, seen * demand.written + demand.before
     work = read * learning + seen * demand.forwards * usual * passing + written * passing / WRITING
     return Estimate(
-        memory_gb=round(needed(base, tuning, precision, demand, stage.micro_batch or stage.batch) / GB, 2),
+        memory_gb=round(needed(base, tuning, precision, demand, micro_batch(stage, tuning.processes)) / GB, 2),
         available_gb=round(room, 2),
         tokens=round(read + written),
-        minutes=round(work / (speed * EFFICIENCY) / 60, 1),
+        minutes=round(work / (speed * EFFICIENCY * tuning.processes) / 60, 1),
     )
 
 
 def needed(base: Base, tuning: Tuning, precision: Precision, demand: Demand, micro: int) -> float:
-    """Bytes at the peak: while the longest examples are learnt from, or while base and adapter are merged in fp32."""
+    """Bytes at the peak: while the longest examples are learnt from, or while base and adapter are merged in fp32.
+
+    Of a GPU: of one of them, for each has a process of its own. Of a machine without: of all processes.
+    """
+    import torch
+
     shape = _shape(base)
     arithmetic = 4.0 if precision == "fp32" else 2.6  # bytes of a kept value; norms and the residual stay fp32
     kept = 14 * shape["hidden"] + 5 * shape["inner"] + 3 * shape["attended"]  # values a token and layer keeps
@@ -126,7 +145,8 @@ def needed(base: Base, tuning: Tuning, precision: Precision, demand: Demand, mic
     weights = base.parameters * WEIGHT["nf4" if tuning.quantize == "nf4" else precision]
     weights += demand.models * base.parameters * WEIGHT[precision]
     merging = base.parameters * 4 * 1.5
-    return PROGRAM + max(weights + adapters + activations + scores, merging)
+    sharing = 1 if torch.cuda.is_available() else tuning.processes
+    return max(sharing * (PROGRAM + weights + adapters + activations + scores), PROGRAM + merging)
 
 
 def available() -> float:
@@ -147,8 +167,8 @@ def _what_would(
     base: Base, tuning: Tuning, precision: Precision, name: str, stage: Stage, demand: Demand, room: float
 ) -> str:
     """The mildest change with which it fits."""
-    micro = stage.micro_batch or stage.batch
-    smaller = [n for n in range(micro - 1, 0, -1) if stage.batch % n == 0]
+    micro = micro_batch(stage, tuning.processes)
+    smaller = [n for n in range(micro - 1, 0, -1) if stage.batch % (n * tuning.processes) == 0]
     tries: list[tuple[str, Tuning, int]] = [(f"train.stages.{name}.micro_batch: {n}", tuning, n) for n in smaller]
     if tuning.quantize == "none":
         tries.append(("train.quantize: nf4 and micro_batch: 1", tuning.model_copy(update={"quantize": "nf4"}), 1))

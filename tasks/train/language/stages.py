@@ -14,6 +14,7 @@ from tasks.foundation.progress import step
 from tasks.foundation.talk import MODEL, message_of, turn
 from tasks.train.config import Preference, Reward, Sft, Stage
 from tasks.train.language.model import Example
+from tasks.train.language.ranks import first_alone, rank
 from tasks.train.language.rewards import scorer_of, verifiable
 from tasks.train.language.scores import score_plainly
 from tasks.train.language.work import Work, arguments_of, order, steps_of
@@ -67,7 +68,8 @@ def _sft(stage: Sft, work: Work, model: Any, watch: Any) -> Any:
 def _preference(stage: Preference, work: Work, model: Any, watch: Any) -> Any | None:
     from trl import DPOConfig, DPOTrainer
 
-    pairs = preference_pairs(stage.pairs, stage.batch, work, model, work.folder / "preference")
+    with first_alone():
+        pairs = preference_pairs(stage.pairs, stage.batch, work, model, work.folder / "preference")
     if len(pairs) < stage.batch:
         return None
     arguments = DPOConfig(
@@ -167,10 +169,11 @@ def _reward_model(stage: Reward, work: Work, model: Any) -> Any | None:
     from transformers import AutoModelForSequenceClassification, PrinterCallback
     from trl import RewardConfig, RewardTrainer
 
-    from tasks.train.language.watch import Watch, newest_sound
+    from tasks.train.language.watch import Along, Watch, newest_sound
 
     preferring = work.tuning.stages.preference or Preference()
-    pairs = preference_pairs(preferring.pairs, stage.batch, work, model, work.folder / "reward_model")
+    with first_alone():
+        pairs = preference_pairs(preferring.pairs, stage.batch, work, model, work.folder / "reward_model")
     if len(pairs) < stage.batch:
         return None
     lora, seed = work.tuning.lora, work.tuning.seed
@@ -181,7 +184,11 @@ def _reward_model(stage: Reward, work: Work, model: Any) -> Any | None:
     )
     judge.config.pad_token_id = work.tokenizer.pad_token_id
     arguments = {**arguments_of("reward_model", stage, work), "eval_strategy": "no", "learning_rate": 1e-4}
-    watch = Watch("reward_model", stage, lambda *_: None, lambda *_: {}, lambda _: None, work.clock.over)
+    watch = (
+        Watch("reward_model", stage, lambda *_: None, lambda *_: {}, lambda _: None, work.clock.over)
+        if rank() == 0
+        else Along()
+    )
     trainer: Any = RewardTrainer(
         judge,
         args=RewardConfig(**arguments, max_length=None),
@@ -196,6 +203,7 @@ def _reward_model(stage: Reward, work: Work, model: Any) -> Any | None:
         callbacks=[watch],
     )
     trainer.remove_callback(PrinterCallback)
-    checkpoint = newest_sound(work.folder / "reward_model")
+    with first_alone():
+        checkpoint = newest_sound(work.folder / "reward_model")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return trainer.model.eval()

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import shutil
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,24 +14,20 @@ from tasks.data.config import Talk
 from tasks.data.results import Base
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import DriftlineError
-from tasks.foundation.files import file_digest, lock, scratch, whole
+from tasks.foundation.files import file_digest, lock, scratch
 from tasks.foundation.progress import step
 from tasks.foundation.tracking import log, run
 from tasks.train.candidates import DEVICE, Making
 from tasks.train.config import Serving, Stage, Tuning
 from tasks.train.language.budget import Clock
+from tasks.train.language.learn import learn, quiet
 from tasks.train.language.model import (
     ADAPTER,
-    add_adapter,
     arithmetic,
-    load_adapter,
-    load_base,
     merge,
     read_pairs,
-    save_adapter,
 )
 from tasks.train.language.preflight import Estimate, check_fit
-from tasks.train.language.stages import make_trainer
 from tasks.train.language.telling import Teller, log_adapter
 from tasks.train.language.work import Work, check_lengths
 from tasks.train.results import Candidate, Origin
@@ -145,10 +137,10 @@ def _run_stage(
     device: Mapping[str, str],
 ) -> Path | None:
     """Train a stage from the adapter in `start`, or go on with it; give the folder of the adapter that it leaves."""
-    from tasks.train.language.watch import Watch, newest_sound
+    from tasks.train.language.watch import newest_sound
 
     folder = work.folder / name
-    done, best = folder / "adapter", folder / "best"
+    done = folder / "adapter"
     if (done / ADAPTER).is_file():
         with step(f"tune, {name}") as telling:
             telling.figure = "learned before"
@@ -160,62 +152,16 @@ def _run_stage(
         if start is not None and work.clock.over() and newest_sound(folder) is None:
             log(client, run_id, tags={"driftline.skipped": SPENT})
             return start
-        model = load_base(work.base, work.precision, work.tuning.attention, work.tuning.quantize)
-        if start is None:
-            model = add_adapter(model, work.tuning.lora, work.tuning.seed)
-        else:
-            model = load_adapter(model, start, trainable=True)
         teller = Teller(client, run_id, work)
-
-        def keep_best(model: Any) -> None:
-            shutil.rmtree(best, ignore_errors=True)
-            save_adapter(model, best, work.base)
-
-        watch = Watch(name, stage, teller.tell, teller.show, keep_best, work.clock.over)
-        trainer = make_trainer(name, stage, work, model, watch)
-        if trainer is None:
+        try:
+            learned = learn(name, stage, work, start, teller)
+        finally:
+            teller.flush()
+        if not learned:
             why = SPENT if work.clock.over() else "the model gave too few wrong answers to learn from"
             log(client, run_id, tags={"driftline.skipped": why})
             return start
-        checkpoint = newest_sound(folder)
-        try:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        finally:
-            teller.flush()
-        with whole(done) as temporary:
-            if stage.patience is not None and (best / ADAPTER).is_file():
-                shutil.copytree(best, temporary)
-            else:
-                save_adapter(trainer.model, temporary, work.base)
-        del model, trainer
-        gc.collect()
     return done
-
-
-@contextmanager
-def quiet(threads: int) -> Iterator[None]:
-    """Use so many threads, ask no hub, send nothing and draw no bars, as long as it lasts."""
-    import datasets
-    import torch
-    from transformers.utils import logging
-
-    for name in ("HF_HUB_DISABLE_TELEMETRY", "HF_HUB_OFFLINE"):
-        os.environ.setdefault(name, "1")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    before, level = torch.get_num_threads(), logging.get_verbosity()
-    torch.set_num_threads(threads)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of trl and peft about names that they still use
-            yield
-    finally:
-        torch.set_num_threads(before)
-        logging.set_verbosity(level)
-        logging.enable_progress_bar()
-        datasets.enable_progress_bars()
 
 
 def _foreseen(estimates: Mapping[str, Estimate]) -> dict[str, float]:

@@ -18,6 +18,7 @@ from tasks.foundation.files import file_digest, write_text
 from tasks.foundation.progress import step
 from tasks.train.candidates import ENERGY
 from tasks.train.config import Stage
+from tasks.train.language.ranks import agreed, wait_for_all
 
 MARK = "sound.json"  # in a checkpoint: digests of its files, written last
 LINES = 8  # told on the terminal in one stage
@@ -62,8 +63,7 @@ class Watch(TrainerCallback):
         took = time.monotonic() - self._step
         self._busy += took
         own = self._stage.minutes and self._seconds() + took > self._stage.minutes * 60
-        if self._over(took) or own:
-            control.should_training_stop = True  # what is learned by now is kept
+        control.should_training_stop |= agreed(bool(self._over(took) or own))  # what is learned by now is kept
 
     def on_log(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         logs = more["logs"]
@@ -79,14 +79,16 @@ class Watch(TrainerCallback):
         model = more["model"]
         self._tell(self._show(model, state.global_step), state.global_step)
         losses = [each["eval_loss"] for each in state.log_history if "eval_loss" in each]
-        if self._stage.patience is None or not losses:
-            return
-        since = len(losses) - 1 - losses.index(min(losses))
-        if since == 0:
-            self._best(model)
-        control.should_training_stop |= since >= self._stage.patience
+        stop = False
+        if self._stage.patience is not None and losses:
+            since = len(losses) - 1 - losses.index(min(losses))
+            if since == 0:
+                self._best(model)
+            stop = since >= self._stage.patience
+        control.should_training_stop |= agreed(stop)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        wait_for_all()  # each process writes a part
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MARK)
         digests = {str(path.relative_to(folder)): file_digest(path) for path in files}
@@ -145,6 +147,19 @@ class Watch(TrainerCallback):
     def _resumed(self, state: Any) -> int:
         """The step at which this process began."""
         return max((e["step"] for e in state.log_history if e.get("seconds", 0.0) <= self._before), default=0)
+
+
+class Along(TrainerCallback):
+    """In a process that learns along: it stops when the first one says so."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_training_stop |= agreed(False)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_training_stop |= agreed(False)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        wait_for_all()
 
 
 def newest_sound(folder: Path) -> Path | None:

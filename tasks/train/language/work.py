@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -93,13 +92,18 @@ def steps_of(stage: Stage, examples: int) -> int:
     return stage.steps or max(1, math.ceil(stage.epochs * examples / stage.batch))
 
 
+def micro_batch(stage: Stage, processes: int) -> int:
+    """Examples that a process has in memory at once."""
+    return stage.micro_batch or max(1, stage.batch // processes)
+
+
 def arguments_of(name: str, stage: Stage, work: Work) -> dict[str, Any]:
     """The arguments of every trainer."""
     import torch
 
     on_gpu = torch.cuda.is_available()
-    processes = int(os.environ.get("WORLD_SIZE", "1"))  # as accelerate starts them
-    micro = stage.micro_batch or max(1, stage.batch // processes)
+    processes = work.tuning.processes
+    micro = micro_batch(stage, processes)
     if stage.batch % (micro * processes):
         raise CaseError(
             "The batch does not divide into its parts.",
@@ -123,6 +127,7 @@ def arguments_of(name: str, stage: Stage, work: Work) -> dict[str, Any]:
         "weight_decay": 0.0,
         "optim": "adamw_torch",
         "bf16": work.precision == "bf16",
+        "ddp_find_unused_parameters": False,
         "gradient_checkpointing": False,  # trl's default computes every layer twice
         "use_cpu": not on_gpu,
         "dataloader_pin_memory": on_gpu,

@@ -1,0 +1,22 @@
+"""Processes that live no longer than the one that started them."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# The system ends the command when its starter is gone, even by kill -9: no server is ever left behind. One line, since
+# a supervisor's configuration takes no more.
+WITH_STARTER = (
+    "import ctypes,os,signal,sys;p=int(sys.argv[1])or os.getppid();ctypes.CDLL(None).prctl(1,signal.SIGTERM);"
+    "os.getppid()==p or sys.exit(1);os.execv(sys.argv[2],sys.argv[2:])"
+)
+
+
+def ending_with_starter(command: list[str], starter: int | None = None) -> list[str]:
+    """The command, such that it ends with the process that starts it (on Linux; elsewhere as it is).
+
+    starter: id of that process, which may be gone before the command begins; None: this one; 0: whoever it then is.
+    """
+    by = str(os.getpid() if starter is None else starter)
+    return [sys.executable, "-c", WITH_STARTER, by, *command] if sys.platform == "linux" else command
