@@ -1,8 +1,9 @@
-"""A release served by vLLM elsewhere. vLLM itself is not run: llama.cpp stands there, with vLLM's way to tokenize."""
+"""A release served by vLLM elsewhere: by vLLM where VLLM_PYTHON has it, else by llama.cpp with its way to tokenize."""
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import httpx
 import pytest
 
 from benchmarks.generate import make_release
+from benchmarks.gpu import vllm
 from tasks.foundation.engine import Engine, engine
 from tasks.foundation.errors import DriftlineError, InputError, Unavailable
 from tasks.foundation.settings import ROOT
@@ -26,6 +28,7 @@ from tasks.release.smoke import smoke
 from tasks.serve.chat import Release, check_golden, require_server
 from tasks.serve.elsewhere import KEY, URL, elsewhere
 from tasks.train.config import Serving
+from tests.language import smollm_base
 from tests.train.pairs import tiny_base
 
 SERVING = Serving(engine="vllm", weights="f16", slots=2, answer_tokens=12)
@@ -94,6 +97,22 @@ def test_the_service_asks_the_server_elsewhere(folder, running, tmp_path):
             assert refused.status_code == 404
             assert "has no embedder" in refused.json()["error"]["message"]
             assert all(answer.text.rstrip().endswith("data: [DONE]") for answer in answers)
+
+
+@pytest.mark.skipif("VLLM_PYTHON" not in os.environ, reason="VLLM_PYTHON names no Python whose environment has vLLM")
+def test_vllm_serves_it_by_the_command_of_the_release(tmp_path, monkeypatch):
+    """vLLM takes flags, adapter and template; golden prompts become the same ids, and answers keep the schema."""
+    folder, _ = make_release(tmp_path / "state", smollm_base(), SERVING)
+    tag = package(folder, tmp_path / "bentoml", ROOT / "requirements.lock")
+    command = vllm_command([folder])
+    command[3:3] = ["--gpu-memory-utilization", "0.3"]  # there may be other work here; on a CPU it is of its memory
+    with vllm(os.environ["VLLM_PYTHON"], command, tmp_path / "vllm.log") as (address, key):
+        there = {URL: address, KEY: key}
+        for name, value in there.items():
+            monkeypatch.setenv(name, value)
+        require_server(folder)
+        with served(bento_folder(tmp_path / "bentoml", tag), there, tmp_path / "log") as service:
+            assert smoke(folder, service, tmp_path / "log")["examples"] == 2
 
 
 def test_it_does_not_serve_without_the_server(folder, running, monkeypatch):
