@@ -94,12 +94,12 @@ def vllm_command(folders: Sequence[Path]) -> list[str]:
     base = folders[0] / BASE
     ranks = [json.loads((folder / ADAPTER[1]).read_text(encoding="utf-8"))["r"] for folder in folders]
     flags: dict[str, object] = {
-        "served-model-name": BASE,
+        "served-model-name": f"{BASE}-{sealed[0]['base']['digest'][:12]}",
         "chat-template": base / "chat_template.jinja",
         "max-model-len": max(each["context"] for each in sealed),
         "max-num-seqs": sum(each["serving"]["slots"] for each in sealed),
         "generation-config": "vllm",  # else the base's own sampling habits come in
-        "max-loras": len(folders),
+        "max-loras": len(folders) + 1,  # and a challenger's
         "max-lora-rank": next((rank for rank in RANKS if rank >= max(ranks)), max(ranks)),
     }
     told = [text for name, value in flags.items() for text in (f"--{name}", str(value))]

@@ -79,6 +79,7 @@ class Release:
         self.case: str = sealed["case"]
         self.as_of: str = sealed["as_of"]
         self.tag = f"{self.case}:{self.digest[:12]}"
+        self.base = f"base-{sealed['base']['digest'][:12]}"  # as a server elsewhere calls it
         self.model = folder / "model.gguf"
         self.context: int = sealed["context"]
         self.slots: int = sealed["serving"]["slots"]
@@ -231,12 +232,12 @@ def make_service(folder: Path) -> Service[Any]:
 
 
 def require_server(folder: Path) -> None:
-    """Look for the server of a release that is served elsewhere, before anything is started.
+    """Look for the server of a release that is served elsewhere, before anything is started; it may take the adapter.
 
     Raises: Unavailable with the command that prints how to start it.
     """
     if (release := Release(folder)).elsewhere:
-        with release.start():
+        with elsewhere(release.tag, as_of=release.as_of, base=release.base, adapter=folder.absolute() / "adapter"):
             pass
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.foundation.errors import Unavailable
@@ -19,11 +20,12 @@ URL, KEY = "DRIFTLINE_VLLM_URL", "VLLM_API_KEY"  # the key's name is vLLM's own
 class Elsewhere:
     """A model of the server: like an engine of our own, it is reached and renders conversations."""
 
-    def __init__(self, client: httpx.Client, address: str, key: str, model: str) -> None:
+    def __init__(self, client: httpx.Client, address: str, key: str, model: str, as_of: str) -> None:
         self.address = address  # of the OpenAI-compatible API, without /v1
         self.key = key  # its bearer token
         self._client = client
         self._model = model
+        self._as_of = as_of
 
     def tokens(self, messages: Messages) -> list[int]:
         """The prompt's token ids, as the model computes on them."""
@@ -33,6 +35,14 @@ class Elsewhere:
         """What the server answers for."""
         return [each["id"] for each in self.ask("GET", "/v1/models")["data"]]
 
+    def load(self, adapter: Path) -> None:
+        """Ask it to take one more adapter of its base; it may not do that, or not see the folder."""
+        import httpx
+
+        with suppress(httpx.HTTPError):
+            body = {"lora_name": self._model, "lora_path": str(adapter)}
+            self._client.post("/v1/load_lora_adapter", json=body, timeout=120)
+
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Raises: Unavailable."""
         import httpx
@@ -41,32 +51,39 @@ class Elsewhere:
             response = self._client.request(method, path, json=body)
             return response.raise_for_status().json()
         except (httpx.HTTPError, ValueError) as error:
-            raise _lacking(self._model, f"{self.address}{path}", f"{type(error).__name__}: {error}") from error
+            found = f"{type(error).__name__}: {error}"
+            raise _lacking(self._model, f"{self.address}{path}", found, self._as_of) from error
 
 
 @contextmanager
-def elsewhere(model: str) -> Iterator[Elsewhere]:
+def elsewhere(model: str, *, as_of: str = "", base: str = "", adapter: Path | None = None) -> Iterator[Elsewhere]:
     """Reach the server that the environment names, and require that it holds the model.
 
-    Raises: Unavailable with the command that starts it.
+    adapter: to be loaded where the server lacks the model but holds its base.
+    Raises: Unavailable with the command that starts it, and the moment as of which the release is made again.
     """
     import httpx
 
     address, key = os.environ.get(URL, "").rstrip("/"), os.environ.get(KEY, "")
     if not address:
-        raise _lacking(model, URL, "no URL is set")
+        raise _lacking(model, URL, "no URL is set", as_of)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     with httpx.Client(base_url=address, headers=headers, timeout=30, trust_env=False) as client:
-        reached = Elsewhere(client, address, key, model)
-        if model not in (known := reached.models()):
-            raise _lacking(model, address, ", ".join(known) or "no model")
+        reached = Elsewhere(client, address, key, model, as_of)
+        known = reached.models()
+        if adapter and model not in known and base in known:
+            reached.load(adapter)
+            known = reached.models()
+        if model not in known:
+            raise _lacking(model, address, ", ".join(known) or "no model", as_of)
         yield reached
 
 
-def _lacking(model: str, where: str, found: str) -> Unavailable:
+def _lacking(model: str, where: str, found: str, as_of: str) -> Unavailable:
+    again = f" with --as-of {as_of}" if as_of else ""  # of another moment it would be another release
     return Unavailable(
         f"No vLLM server answers for {model}.",
         where=where,
         found=found,
-        todo=f"Start one with what `driftline vllm {model}` prints, name it in {URL}, and start this again.",
+        todo=f"Start one with what `driftline vllm {model}` prints, name it in {URL}, and start this again{again}.",
     )

@@ -104,6 +104,7 @@ def test_vllm_serves_it_by_the_command_of_the_release(tmp_path, monkeypatch):
     """vLLM takes flags, adapter and template; golden prompts become the same ids, and answers keep the schema."""
     folder, _ = make_release(tmp_path / "state", smollm_base(), SERVING)
     tag = package(folder, tmp_path / "bentoml", ROOT / "requirements.lock")
+    monkeypatch.setenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "True")
     command = vllm_command([folder])
     command[3:3] = ["--gpu-memory-utilization", "0.3"]  # there may be other work here; on a CPU it is of its memory
     with vllm(os.environ["VLLM_PYTHON"], command, tmp_path / "vllm.log") as (address, key):
@@ -111,6 +112,10 @@ def test_vllm_serves_it_by_the_command_of_the_release(tmp_path, monkeypatch):
         for name, value in there.items():
             monkeypatch.setenv(name, value)
         require_server(folder)
+        second = make_release(tmp_path / "second", smollm_base(), SERVING.model_copy(update={"slots": 3}))[0]
+        require_server(second)  # the server takes a further adapter while it runs
+        with elsewhere(Release(second).tag) as reached:
+            check_golden(reached, Release(second).golden)
         with served(bento_folder(tmp_path / "bentoml", tag), there, tmp_path / "log") as service:
             assert smoke(folder, service, tmp_path / "log")["examples"] == 2
 
@@ -124,8 +129,9 @@ def test_it_does_not_serve_without_the_server(folder, running, monkeypatch):
         with pytest.raises(Unavailable, match="No vLLM server") as caught, release.start():
             pass
         assert f"driftline vllm {release.tag}" in caught.value.todo
-        with pytest.raises(Unavailable, match="No vLLM server"):
+        with pytest.raises(Unavailable, match="No vLLM server") as caught:
             require_server(folder)
+        assert f"--as-of {release.as_of}" in caught.value.todo
     monkeypatch.setenv(URL, running.address)
     require_server(folder)
     with pytest.raises(Unavailable) as caught, elsewhere("other:0123"):
