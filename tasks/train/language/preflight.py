@@ -21,7 +21,7 @@ from tasks.train.language.work import micro_batch, steps_of
 GB = 2**30
 PROGRAM = 1.9 * GB  # Python with torch, transformers, trl and MLflow, and 1 GB that torch keeps of batches by and by
 WEIGHT = {"fp32": 4.0, "bf16": 2.0, "nf4": 0.6}  # bytes a parameter of the base
-EFFICIENCY = 0.5  # of the speed of a bare matrix product
+EFFICIENCY = 0.4  # of the speed of a bare matrix product: .5 on one machine, .3 on another
 WRITING = 0.1  # of that, when a batch of answers is written: 100 tokens/s were .07 of it in bf16, and .2 in fp32
 
 
