@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tasks.data.results import Base
 from tasks.train.language.model import Example, load_adapter, load_base
+from tasks.train.language.quiet import quiet
 
 BATCH = 8
 PRECISE = 1_000_000_000  # parameters; a smaller model runs in float32, so that any difference is the other stack's
@@ -30,9 +31,7 @@ def likelihoods(base: Base, adapter: Path | None, examples: Sequence[Example], t
     """
     import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with quiet(threads):
         model = load_base(base, "fp32" if base.parameters < PRECISE else "bf16", "sdpa")
         if adapter is not None:
             model = load_adapter(model, adapter)
@@ -61,9 +60,7 @@ def likelihoods(base: Base, adapter: Path | None, examples: Sequence[Example], t
                     said = there.gather(-1, ids[row, first : first + count, None])[:, 0]
                     both = zip(said.tolist(), there.amax(-1).tolist(), strict=True)
                     found[order[start + row]] = [Likelihood(*each) for each in both]
-        return found
-    finally:
-        torch.set_num_threads(before)
+    return found
 
 
 def perplexity(found: Sequence[Sequence[Likelihood]]) -> float:

@@ -18,7 +18,8 @@ from tasks.train.candidates import Making
 from tasks.train.config import Serving
 from tasks.train.imported import refused
 from tasks.train.language.model import ADAPTER, read_pairs
-from tasks.train.language.tune import definitions_of, keep, quiet, weights_digest
+from tasks.train.language.quiet import quiet
+from tasks.train.language.tune import definitions_of, keep, weights_digest
 from tasks.train.results import Candidate, Origin
 
 CONFIG = "adapter_config.json"

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import gc
-import os
 import shutil
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tasks.foundation.files import whole
 from tasks.train.config import Stage
 from tasks.train.language.model import ADAPTER, add_adapter, load_adapter, load_base, save_adapter
+from tasks.train.language.quiet import quiet
 from tasks.train.language.ranks import first_alone, together
 from tasks.train.language.stages import make_trainer
 from tasks.train.language.telling import Teller
@@ -66,29 +63,3 @@ def _learn(name: str, stage: Stage, work: Work, start: Path | None, teller: Tell
     del model, trainer
     gc.collect()
     return True
-
-
-@contextmanager
-def quiet(threads: int) -> Iterator[None]:
-    """Use so many threads, ask no hub, send nothing and draw no bars, as long as it lasts."""
-    import datasets
-    import torch
-    from transformers.utils import logging
-
-    for name in ("HF_HUB_DISABLE_TELEMETRY", "HF_HUB_OFFLINE"):
-        os.environ.setdefault(name, "1")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    before, level = torch.get_num_threads(), logging.get_verbosity()
-    torch.set_num_threads(threads)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of trl and peft about names that they still use
-            yield
-    finally:
-        torch.set_num_threads(before)
-        logging.set_verbosity(level)
-        logging.enable_progress_bar()
-        datasets.enable_progress_bars()

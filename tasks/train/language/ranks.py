@@ -153,10 +153,10 @@ def _failed(log: Path) -> DriftlineError:
 
 def main() -> None:
     """Learn along, as standard input says."""
+    out, sys.stdout = sys.stdout.buffer, sys.stderr  # what libraries print goes into the log
     rank, processes, meeting, learn, given = pickle.load(sys.stdin.buffer)  # from the process that started this one
-    sys.stdout.buffer.write(READY)
-    sys.stdout.buffer.flush()
-    sys.stdout = sys.stderr
+    out.write(READY)
+    out.flush()
     with _joined(rank, processes, meeting):
         learn(*given)
 

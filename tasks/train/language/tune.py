@@ -20,7 +20,7 @@ from tasks.foundation.tracking import log, run
 from tasks.train.candidates import DEVICE, Making
 from tasks.train.config import Serving, Stage, Tuning
 from tasks.train.language.budget import Clock
-from tasks.train.language.learn import learn, quiet
+from tasks.train.language.learn import learn
 from tasks.train.language.model import (
     ADAPTER,
     arithmetic,
@@ -28,6 +28,7 @@ from tasks.train.language.model import (
     read_pairs,
 )
 from tasks.train.language.preflight import Estimate, check_fit
+from tasks.train.language.quiet import quiet
 from tasks.train.language.telling import Teller, log_adapter
 from tasks.train.language.work import Work, check_lengths
 from tasks.train.results import Candidate, Origin
