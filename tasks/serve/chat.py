@@ -79,12 +79,12 @@ class Release:
         self.case: str = sealed["case"]
         self.as_of: str = sealed["as_of"]
         self.tag = f"{self.case}:{self.digest[:12]}"
-        self.base = f"base-{sealed['base']['digest'][:12]}"  # as a server elsewhere calls it
         self.model = folder / "model.gguf"
         self.context: int = sealed["context"]
         self.slots: int = sealed["serving"]["slots"]
         self.embedder = folder / "embedder" if sealed["serving"].get("embedder") else None
         self.elsewhere: bool = sealed["serving"].get("engine") == "vllm"
+        self.base = f"base-{sealed['base']['digest'][:12]}" if self.elsewhere else ""  # as that server calls it
         self.answer_tokens: int = sealed["serving"]["answer_tokens"]
         self.system = (folder / "system.txt").read_text(encoding="utf-8")
         self.schema = json.loads((folder / "schema.json").read_text(encoding="utf-8"))
