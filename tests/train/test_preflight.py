@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tasks.data.results import Base
 from tasks.foundation.errors import CaseError, Unavailable
@@ -66,6 +67,17 @@ def test_a_preference_stage_reads_two_answers_and_a_reward_model_is_a_second_mod
         for by, models in (("scorers", 0), ("model", 1))
     ]
     assert paid[1] == pytest.approx(paid[0], abs=0.05)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with GPUs each process has one of its own")
+def test_each_process_holds_the_base() -> None:
+    """Without GPUs all processes share the memory: two need a program and a base more, though each has half a batch."""
+    base, (one, two) = smollm_base(), (fits(tuning(processes=n))["sft"].memory_gb for n in (1, 2))
+    assert two > one + 1.9 + base.parameters * 4 / 2**30 - 0.02
+    smallest = fits(tuning(processes=2, memory_gb=64, stages={"sft": {"batch": 8, "micro_batch": 1}}), LONG)["sft"]
+    with pytest.raises(Unavailable, match="would not fit") as caught:
+        fits(tuning(processes=2, memory_gb=smallest.memory_gb + 0.1), LONG)
+    assert caught.value.todo.startswith("Set train.stages.sft.micro_batch: 1")
 
 
 def test_answers_that_are_written_take_time() -> None:
