@@ -109,6 +109,14 @@ def test_a_budget_that_will_cut_the_stage_short_is_told() -> None:
         fits(tuning(budget={"minutes": 10_000}))
 
 
+def test_trying_a_layer_leaves_no_trace() -> None:
+    """Random numbers and threads are after it as before, or equal inputs would not give equal weights."""
+    random, threads = torch.random.get_rng_state(), torch.get_num_threads()
+    fits(tuning(threads=2))
+    assert torch.equal(torch.random.get_rng_state(), random)
+    assert torch.get_num_threads() == threads
+
+
 def test_more_to_do_takes_longer_and_more() -> None:
     """Twice the steps take twice the tokens; a larger micro-batch and eager attention take more memory."""
     one, two = (fits(tuning(stages={"sft": {"batch": 8, "steps": steps}}))["sft"] for steps in (10, 20))

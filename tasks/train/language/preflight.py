@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,14 +14,14 @@ from tasks.foundation.errors import CaseError, Unavailable
 from tasks.train.config import Stage, Tuning
 from tasks.train.language.demand import Demand, demand_of
 from tasks.train.language.model import Example, Precision
+from tasks.train.language.pace import VOCABULARY, seconds_of_layer
 from tasks.train.language.scores import MOST
 from tasks.train.language.work import micro_batch, steps_of
 
 GB = 2**30
 PROGRAM = 1.9 * GB  # Python with torch, transformers, trl and MLflow, and 1 GB that torch keeps of batches by and by
 WEIGHT = {"fp32": 4.0, "bf16": 2.0, "nf4": 0.6}  # bytes a parameter of the base
-EFFICIENCY = 0.4  # of the speed of a bare matrix product: .5 on one machine, .3 on another
-WRITING = 0.1  # of that, when a batch of answers is written: 100 tokens/s were .07 of it in bf16, and .2 in fp32
+WRITING = 0.1  # of the speed of learning, when a batch of answers is written: .07 measured in bf16, .2 in fp32
 
 
 class Estimate(Result):
@@ -42,7 +41,7 @@ def check_fit(
     answer_tokens: int,
     preferring: int = 0,
 ) -> dict[str, Estimate]:
-    """Estimate each stage; warn when a time budget will cut one short. Matrix products are timed, nothing is loaded.
+    """Estimate each stage; warn when a time budget will cut one short. One layer is tried, nothing is loaded.
 
     preferring: pairs that come with a rejected answer. Raises: Unavailable when a stage would not fit into memory;
     CaseError when more layers are to learn than there are, or more processes than GPUs.
@@ -57,21 +56,22 @@ def check_fit(
             todo="Lower it, or leave it out: then all of them learn.",
         )
     _check_processes(tuning.processes)
-    speed, room = _speed(shape, precision, tuning.threads), tuning.memory_gb or available()
-    found = {}
-    for name, stage in tuning.stages:
-        if stage is None:
-            continue
-        demand = demand_of(name, tuning, examples, answer_tokens, preferring)
-        found[name] = estimate(base, tuning, precision, examples, stage, demand, speed, room)
-        if found[name].memory_gb > found[name].available_gb:
+    room = tuning.memory_gb or available()
+    stages = {name: stage for name, stage in tuning.stages if stage is not None}
+    demands = {name: demand_of(name, tuning, examples, answer_tokens, preferring) for name in stages}
+    for name, stage in stages.items():
+        memory = needed(base, tuning, precision, demands[name], micro_batch(stage, tuning.processes)) / GB
+        if memory > room:
             raise Unavailable(
                 f"The stage {name} of this tuning would not fit into memory; nothing was loaded.",
                 where="train.memory_gb" if tuning.memory_gb else "free memory",
-                found=f"{found[name].memory_gb:.1f} GB needed",
-                allowed=f"{found[name].available_gb:.1f} GB",
-                todo=_what_would(base, tuning, precision, name, stage, demand, room),
+                found=f"{memory:.1f} GB needed",
+                allowed=f"{room:.1f} GB",
+                todo=_what_would(base, tuning, precision, name, stage, demands[name], room),
             )
+    speed, found = _speed(base, tuning, precision, examples), {}
+    for name, stage in stages.items():
+        found[name] = estimate(base, tuning, precision, examples, stage, demands[name], speed, room)
         if stage.minutes and found[name].minutes > 1.5 * stage.minutes:
             _tell(name, found[name].minutes, stage.minutes)
     together = sum(each.minutes for each in found.values())
@@ -120,7 +120,7 @@ def estimate(
         memory_gb=round(needed(base, tuning, precision, demand, micro_batch(stage, tuning.processes)) / GB, 2),
         available_gb=round(room, 2),
         tokens=round(read + written),
-        minutes=round(work / (speed * EFFICIENCY * tuning.processes) / 60, 1),
+        minutes=round(work / (speed * tuning.processes) / 60, 1),
     )
 
 
@@ -219,25 +219,10 @@ def _flops(shape: dict[str, int], tuning: Tuning, examples: Sequence[Example]) -
     return frozen + attention + scores + 6 * _adapter_size(shape, tuning)
 
 
-def _speed(shape: dict[str, int], precision: Precision, threads: int) -> float:
-    """Operations a second of a matrix product as the model has them, the faster of two."""
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    rows = 512
-    left = torch.ones(rows, shape["hidden"], dtype=dtype, device=device)
-    right = torch.ones(shape["hidden"], shape["inner"], dtype=dtype, device=device)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        seconds = []
-        for _ in range(3):
-            start = time.perf_counter()
-            for _ in range(10):
-                result = left @ right
-            result[0, 0].item()
-            seconds.append(time.perf_counter() - start)
-    finally:
-        torch.set_num_threads(before)
-    return 10 * 2 * rows * shape["hidden"] * shape["inner"] / min(seconds)
+def _speed(base: Base, tuning: Tuning, precision: Precision, examples: Sequence[Example]) -> float:
+    """Operations a second of a layer that learns from a batch."""
+    rows = micro_batch(tuning.stages.sft, tuning.processes)
+    tokens = round(sum(each.tokens for each in examples) / len(examples))
+    layer = _shape(base) | {"layers": 1, "vocabulary": VOCABULARY}
+    learning = _flops(layer, tuning.model_copy(update={"lora": tuning.lora.model_copy(update={"layers": 1})}), examples)
+    return rows * tokens * learning / seconds_of_layer(base, tuning, precision, rows, tokens)
