@@ -6,6 +6,7 @@ import importlib
 import os
 import pwd
 import threading
+import time
 import urllib.error
 import urllib.request
 from datetime import datetime
@@ -98,7 +99,7 @@ class Steps:
         self._deepest = deepest  # what lies deeper is said while it runs, and leaves no line
         self._spinner = Status("", console=console)
         self._patience = patience
-        self._running = ""
+        self._running, self._since = "", 0.0
         self._over = threading.Event()
 
     def __enter__(self) -> Steps:
@@ -124,18 +125,18 @@ class Steps:
         console.print(f"  {mark:>7}  {'  ' * step.depth + step.title:<34} [dim]{step.figure}[/]")
 
     def say(self, text: str) -> None:
-        self._running = text
+        self._running, self._since = text, self._since if text == self._running else time.monotonic()
         self._spinner.update(f"{text} ...")
 
     def _tick(self) -> None:
-        """Say what runs, ever more rarely as long as it is the same."""
+        """Say what runs and for how long, ever more rarely as long as it is the same."""
         said, due, wait = "", 0.0, self._patience
         while not self._over.wait(self._patience):
             due = due - self._patience if self._running == said else 0.0
             if self._running and due <= 0:
                 wait = min(2 * wait, 60.0) if self._running == said else self._patience
                 said, due = self._running, wait
-                console.print(f"           {said} ...")
+                console.print(f"           {said} ... {time.monotonic() - self._since:.0f} s")
 
 
 def _ending(result: Any) -> str:
