@@ -59,19 +59,22 @@ def check_fit(
     room = tuning.memory_gb or available()
     stages = {name: stage for name, stage in tuning.stages if stage is not None}
     demands = {name: demand_of(name, tuning, examples, answer_tokens, preferring) for name in stages}
+    memory = {
+        name: needed(base, tuning, precision, demands[name], micro_batch(stage, tuning.processes)) / GB
+        for name, stage in stages.items()
+    }
     for name, stage in stages.items():
-        memory = needed(base, tuning, precision, demands[name], micro_batch(stage, tuning.processes)) / GB
-        if memory > room:
+        if memory[name] > room:
             raise Unavailable(
                 f"The stage {name} of this tuning would not fit into memory; nothing was loaded.",
                 where="train.memory_gb" if tuning.memory_gb else "free memory",
-                found=f"{memory:.1f} GB needed",
+                found=f"{memory[name]:.1f} GB needed",
                 allowed=f"{room:.1f} GB",
                 todo=_what_would(base, tuning, precision, name, stage, demands[name], room),
             )
     speed, found = _speed(base, tuning, precision, examples), {}
     for name, stage in stages.items():
-        found[name] = estimate(base, tuning, precision, examples, stage, demands[name], speed, room)
+        found[name] = estimate(base, tuning, examples, stage, demands[name], speed, memory[name], room)
         if stage.minutes and found[name].minutes > 1.5 * stage.minutes:
             _tell(name, found[name].minutes, stage.minutes)
     together = sum(each.minutes for each in found.values())
@@ -102,14 +105,14 @@ def _tell(what: str, minutes: float, budget: float) -> None:
 def estimate(
     base: Base,
     tuning: Tuning,
-    precision: Precision,
     examples: Sequence[Example],
     stage: Stage,
     demand: Demand,
     speed: float,
+    memory: float,
     room: float,
 ) -> Estimate:
-    """Memory and time of a stage, given the machine's operations a second and the GB that may be taken."""
+    """Memory and time of a stage, given the machine's operations a second, and the GB that it takes and may take."""
     shape = _shape(base)
     usual = sum(each.tokens for each in examples) / len(examples)
     learning, passing = _flops(shape, tuning, examples), 2 * shape["layers"] * sum(a * b for a, b in _linears(shape))
@@ -117,7 +120,7 @@ def estimate(
     read, written = seen * demand.sequences * usual, seen * demand.written + demand.before
     work = read * learning + seen * demand.forwards * usual * passing + written * passing / WRITING
     return Estimate(
-        memory_gb=round(needed(base, tuning, precision, demand, micro_batch(stage, tuning.processes)) / GB, 2),
+        memory_gb=round(memory, 2),
         available_gb=round(room, 2),
         tokens=round(read + written),
         minutes=round(work / (speed * tuning.processes) / 60, 1),
