@@ -18,7 +18,7 @@ from tasks.rollout.history import told as moved
 from tasks.rollout.plan import begin
 from tasks.serve.supervision import Supervisor
 from tests.end_to_end.home import Home, deployed
-from tests.end_to_end.killing import VICTIMS, outlives
+from tests.end_to_end.killing import HALF_PROMOTED, VICTIMS, outlives
 from tests.end_to_end.small import CHANGED, change_case
 from tests.end_to_end.terminal import Terminal
 from tests.end_to_end.told import Told, listening
@@ -178,8 +178,8 @@ def test_what_should_have_run_and_did_not_is_told(home, told):
 
 
 def test_one_retrain_outlives_four_kills(home, terminal):
-    """The flow, the worker, the server and then everything; test_kills.py has each of them in each stage."""
-    outlives(home, terminal, "killed", zip(VICTIMS, ("monitor", "train", "evaluate", "serve"), strict=True))
+    """The flow, the worker, the server, then everything, in stages of seconds; test_kills.py has each in each stage."""
+    outlives(home, terminal, "killed", zip(VICTIMS, ("features", "train", "evaluate", HALF_PROMOTED), strict=True))
 
 
 def test_a_release_waits_for_a_person(home):
