@@ -50,7 +50,8 @@ def test_what_can_not_fit_is_refused_with_what_would() -> None:
 )
 def test_each_stage_is_held_against_the_memory(name: str, of: dict[str, Any]) -> None:
     """Not only the first one: what would end hours later for want of memory is refused now, with what would fit."""
-    assert fits(staged(name, 64, **of), LONG)[name].memory_gb > fits(staged(name, 64, **of), LONG)["sft"].memory_gb
+    roomy = fits(staged(name, 64, **of), LONG)
+    assert roomy[name].memory_gb > roomy["sft"].memory_gb
     with pytest.raises(Unavailable, match=f"The stage {name} of this tuning would not fit") as caught:
         fits(staged(name, 7.0, **of), LONG)
     smaller = int(caught.value.todo.split(f"Set train.stages.{name}.micro_batch: ")[1].split(":")[0])
