@@ -32,7 +32,7 @@ MADE_AGAIN = re.compile(
     r"|state/supervisor/(?!programs/release-[^/]+\.json$)"
     r"|data/(?!raw/|predictions/)"  # the rest is in git
     r"|state/commits/|(.*/)?\.env$"  # trees of git's commits, each with its .env
-    r"|(.*/)?(\.scratch-|\.restoring/)"
+    r"|(.*/)?(\.scratch-|\.restoring/|__pycache__/)"
     r"|.*(\.tmp|\.lock|-wal|-shm|-journal)$"
 )
 # Written by us about files, by their paths. Nothing else is touched: what is sealed or somebody's data stays as it is.

@@ -56,7 +56,8 @@ def stack(tmp_path_factory, terminal: Terminal, prefect_server) -> World:
     """A world whose stack has a champion, a decision, and a key with a budget."""
     folder = tmp_path_factory.mktemp("first")
     ports = {f"DRIFTLINE_{name}_PORT": str(free_port()) for name in ("MLFLOW", "GATEWAY", "WORKER")}
-    world = World(folder, folder / "cases", {"DRIFTLINE_PREFECT_URL": prefect_server, **ports})
+    keeps = {"PYTHONDONTWRITEBYTECODE": ""}  # as at most people's: bytecode lies beside the code, and names its place
+    world = World(folder, folder / "cases", {"DRIFTLINE_PREFECT_URL": prefect_server, **ports, **keeps})
     make_dated_case(world.cases)
     done = terminal.run(world, "up", f"run {CASE}", f"monitor {CASE} --as-of 2004-02-10")
     try:
