@@ -23,7 +23,7 @@ ELSEWHERE = (
     "GATEWAY_LIMITS",
     "ALERTS",
 )
-LONGEST = ("end_to_end", "by_itself", "train", "gateway", "evaluate", "git", "monitor", "language", "bento")
+LONGEST = ("end_to_end", "by_itself", "train", "gateway", "evaluate", "git", "monitor", "bento")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

@@ -11,10 +11,17 @@ from tests.end_to_end.terminal import Terminal, World, cold
 
 
 @pytest.fixture(scope="session")
-def terminal(tmp_path_factory, prefect_server) -> Iterator[Terminal]:
+def warm(tmp_path_factory) -> Iterator[Terminal]:
+    """For worlds with a Prefect server of their own."""
     made = Terminal(tmp_path_factory.mktemp("terminal"))
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def terminal(warm, prefect_server) -> Terminal:
+    """For worlds that have none: the one of this test process is found at its port."""
+    return warm
 
 
 @pytest.fixture(scope="session")

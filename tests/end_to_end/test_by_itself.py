@@ -30,6 +30,11 @@ CASES = ("meters", "killed", "asking")
 
 
 @pytest.fixture(scope="module")
+def terminal(warm: Terminal) -> Terminal:
+    return warm
+
+
+@pytest.fixture(scope="module")
 def told() -> Iterator[tuple[Told, str]]:
     with listening() as (told, channels):
         yield told, channels

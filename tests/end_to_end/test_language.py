@@ -23,8 +23,6 @@ from tests.end_to_end.terminal import World
 from tests.end_to_end.test_bad_input import half_written, refused
 from tests.language import EMBEDDER, tiny_checkpoint
 
-pytestmark = pytest.mark.xdist_group("language")
-
 METRICS = {
     "json_validity", "schema_validity", "exact_match", "field_f1", "hallucination_rate", "abstention_recall",
     "wrong_abstention_rate", "refusal_rate", "over_refusal_rate", "repetition_rate", "perplexity", "latency_p50_ms",

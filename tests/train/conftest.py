@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tasks.train.language import pace
+
 
 @pytest.fixture(scope="session")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -11,3 +13,9 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.getbasetemp() / "judged-state"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer is tried twice in place of a second: no test here asks how many minutes a tuning takes exactly."""
+    monkeypatch.setattr(pace, "SECONDS", 0.0)
