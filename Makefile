@@ -1,6 +1,6 @@
 # The two commands: `make demo` and `make test`. Both set up what they need; the second time nothing is set up.
 .DEFAULT_GOAL := help
-.PHONY: help setup upgrade demo demo-llm test test-all check lint types format lock clean
+.PHONY: help setup upgrade demo demo-llm test test-all smoke check lint types format lock clean
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder --durations=15
 PYTHON ?= python3
@@ -30,6 +30,9 @@ test: setup  ## All tests but the long ones, offline
 
 test-all: setup  ## The long ones, too: kill -9 of everything in every stage
 	@$(PYTEST) -m ""
+
+smoke: setup  ## The real small language model through its whole chain, in two minutes
+	@$(BIN)/pytest -m "" tests/end_to_end/test_assistant.py
 
 check: lint types  ## Lint and types
 

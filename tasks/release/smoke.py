@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,9 @@ if TYPE_CHECKING:
     import httpx
 
 CLOSE_VECTORS = 1e-4  # sums in another order, by other threads
-NEAR_TIES = 4  # one answer in so many may be another where not the engine that gave it serves, but one on a GPU
+NEAR_TIES = (
+    4  # one answer of a language model in so many may be another: what is asked beside it, or a GPU, rounds otherwise
+)
 
 
 def smoke(folder: Path, address: str, log: Path | None = None) -> dict[str, float]:
@@ -35,8 +36,6 @@ def smoke(folder: Path, address: str, log: Path | None = None) -> dict[str, floa
     manifest = read_manifest(folder)
     digest, converse = manifest["digest"], _chat if manifest["sealed"]["kind"] == "llm" else _converse
     golden = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))
-    if manifest["sealed"].get("serving", {}).get("engine") == "vllm":
-        converse = partial(_chat, other=len(golden) // NEAR_TIES)
     try:
         with httpx.Client(base_url=address, timeout=60, trust_env=False) as client:
             figures = converse(client, digest, golden)
@@ -83,12 +82,9 @@ def _converse(client: httpx.Client, digest: str, golden: list[dict[str, Any]]) -
     return {"examples": len(golden), "ms_per_request": 1000 * sorted(taken)[len(taken) // 2]}
 
 
-def _chat(client: httpx.Client, digest: str, golden: list[dict[str, Any]], other: int = 0) -> dict[str, float]:
-    """Ask a language model freely, which must answer as it did offline, streamed too; then by its schema.
-
-    So many answers may be `other` than those offline.
-    """
-    address, taken, first = str(client.base_url), [], ""
+def _chat(client: httpx.Client, digest: str, golden: list[dict[str, Any]]) -> dict[str, float]:
+    """Ask a language model freely, which must answer as it did offline, streamed too; then by its schema."""
+    address, taken, first, other = str(client.base_url), [], "", len(golden) // NEAR_TIES
     for example in golden:
         body = {"messages": example["messages"], "response_format": {"type": "text"}}
         start = time.perf_counter()

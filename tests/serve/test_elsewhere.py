@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +24,7 @@ from tasks.foundation.settings import ROOT
 from tasks.release.language import vllm_command
 from tasks.release.package import bento_folder, package
 from tasks.release.process import served
-from tasks.release.seal import verify
+from tasks.release.seal import GOLDEN, MANIFEST, verify
 from tasks.release.smoke import smoke
 from tasks.serve.chat import Release, check_golden, require_server
 from tasks.serve.elsewhere import KEY, URL, elsewhere
@@ -90,6 +91,15 @@ def test_the_service_asks_the_server_elsewhere(folder, running, tmp_path):
         there = {URL: address, KEY: running.key}
         with served(bento, there, tmp_path / "log") as service, httpx.Client(base_url=service, timeout=60) as client:
             assert smoke(folder, service, tmp_path / "log")["examples"] == 2
+            golden = [each for _ in range(2) for each in json.loads((folder / GOLDEN).read_text())]
+            told = tmp_path / "told"
+            told.mkdir()
+            shutil.copy(folder / MANIFEST, told)
+            for other in (1, 2):  # of four: a near tie, or another model
+                golden[-other]["answer"] = "another"
+                (told / GOLDEN).write_text(json.dumps(golden))
+                with pytest.raises(DriftlineError, match="differs from the offline") if other == 2 else nullcontext():
+                    smoke(told, service)
             body = {"messages": [{"role": "user", "content": "Hello"}], "stream": True, "max_tokens": 4}
             answers = [client.post("/v1/chat/completions", json=body) for _ in range(6)]
             assert {answer.status_code for answer in answers} == {200}
