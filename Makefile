@@ -31,7 +31,7 @@ test: setup  ## All tests but the long ones, offline
 test-all: setup  ## The long ones, too: kill -9 of everything in every stage
 	@$(PYTEST) -m ""
 
-smoke: setup  ## The real small language model through its whole chain, in two minutes
+smoke: setup  ## The real small language model through its whole chain: three minutes
 	@$(BIN)/pytest -m "" tests/end_to_end/test_assistant.py
 
 check: lint types  ## Lint and types

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 
@@ -16,8 +15,7 @@ pytestmark = [pytest.mark.long, pytest.mark.xdist_group("assistant")]
 
 def test_the_real_small_model_from_templates_to_a_champion(tmp_path, terminal: Terminal):
     """Pairs from real flights, LoRA, answers beside the base, parity, a Bento that answers; all metrics are told."""
-    world = World(tmp_path, tmp_path / "cases")
-    shutil.copytree(ROOT / "configs" / "assistant", world.cases / "assistant")
+    world = World(tmp_path, ROOT / "configs")
     done = terminal.start(world, "run assistant --profile smoke").wait(1800)
     assert done.code == 0, done.output
     shown = json.loads(terminal.run(world, "show assistant --json").output)
