@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     import httpx
 
 CLOSE_VECTORS = 1e-4  # sums in another order, by other threads
-NEAR_TIES = (
-    4  # one answer of a language model in so many may be another: what is asked beside it, or a GPU, rounds otherwise
-)
+NEAR_TIES = 4  # one answer of a language model in so many may be another: batches, and a GPU, round otherwise
 
 
 def smoke(folder: Path, address: str, log: Path | None = None) -> dict[str, float]:
