@@ -18,10 +18,10 @@ from tasks.serve.fork_server import import_all, serve
 
 IDLE = 600.0  # seconds without a run until the 500 MB are given back
 RUNNING = """
-    dvc.repo evidently great_expectations great_expectations.expectations httpx matplotlib.figure mlflow.sklearn
+    duckdb dvc.repo evidently great_expectations great_expectations.expectations httpx matplotlib.figure mlflow.sklearn
     mlflow.store.model_registry.sqlalchemy_workspace_store mlflow.store.tracking.sqlalchemy_workspace_store
     prefect.deployments.steps.core prefect.flow_engine prefect.task_engine prefect.utilities.visualization psutil
-    sklearn.ensemble sklearn.linear_model supervisor.xmlrpc
+    networkx scmrepo.git sklearn.ensemble sklearn.linear_model supervisor.xmlrpc
 """
 
 

@@ -172,6 +172,7 @@ def engine(
             headers={"Authorization": f"Bearer {key}"},
             timeout=httpx.Timeout(PATIENCE, connect=10),
             trust_env=False,
+            verify=False,  # reading certificates takes 40 ms, and there are none
         )
         yield Engine(stack.enter_context(client), address, key, slots, log)
 

@@ -77,7 +77,7 @@ def wait_until_ready(
     import httpx
 
     start = time.monotonic()
-    with httpx.Client(timeout=5, trust_env=False) as client:
+    with httpx.Client(timeout=5, trust_env=False, verify=False) as client:
         while time.monotonic() - start < patience:
             try:
                 if client.get(url).is_success:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.end_to_end.small import make_case
+from tasks.release.process import free_port
+from tests.end_to_end.small import make_case, make_dated_case
 from tests.end_to_end.terminal import Terminal, World, cold
 
 
@@ -34,3 +35,19 @@ def world(tmp_path_factory, terminal) -> World:
     assert done.code == 0, done.output
     (folder / "first.txt").write_text(done.output)
     return made
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory, terminal, prefect_server) -> Iterator[World]:
+    """A world whose stack runs, with a small case; Prefect's server is the tests' own."""
+    folder = tmp_path_factory.mktemp("stack")
+    ports = {f"DRIFTLINE_{name}_PORT": str(free_port()) for name in ("MLFLOW", "GATEWAY", "WORKER")}
+    keeps = {"PYTHONDONTWRITEBYTECODE": ""}  # as at most people's: bytecode lies beside the code, and names its place
+    made = World(folder, folder / "cases", {"DRIFTLINE_PREFECT_URL": prefect_server, **ports, **keeps})
+    make_dated_case(made.cases)
+    done = terminal.run(made, "up")
+    try:
+        assert done.code == 0, done.output
+        yield made
+    finally:
+        terminal.run(made, "down")

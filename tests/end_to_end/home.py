@@ -31,7 +31,7 @@ class Home:
     def __init__(self, world: World) -> None:
         self.world = world
         api = f"http://127.0.0.1:{world.variables['DRIFTLINE_PREFECT_PORT']}/api"
-        self.http = httpx.Client(base_url=api, timeout=30, trust_env=False)
+        self.http = httpx.Client(base_url=api, timeout=30, trust_env=False, verify=False)
         self.gateway = f"http://127.0.0.1:{world.variables['DRIFTLINE_GATEWAY_PORT']}"
         self.settings = Settings(state=world.state)
 
@@ -141,7 +141,7 @@ class Home:
 
     def at_gateway(self, case: str) -> str:
         """The digest of the release that answers for a case."""
-        said = httpx.get(f"{self.gateway}/readyz", trust_env=False, timeout=30)
+        said = httpx.get(f"{self.gateway}/readyz", trust_env=False, verify=False, timeout=30)
         return str(said.raise_for_status().json()["champions"][case])
 
     def processes(self) -> list[psutil.Process]:

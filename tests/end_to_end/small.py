@@ -44,6 +44,11 @@ monitor:
   retrain: {metric: rmse, worse_by: 10}
 """
 
+DATED_EXAMPLES = (
+    "SELECT patient::VARCHAR AS example_id, seen AS event_timestamp, * EXCLUDE (patient, seen), "
+    "CASE WHEN sex > 0 THEN 'one' ELSE 'other' END AS group_of FROM patients"
+)
+
 MOVING = """
 kind: tabular
 description: What will a meter read? The world changes on 1 February 2020, and the outcome is known a day later.
@@ -125,3 +130,22 @@ def change_case(folder: Path, **changes: Any) -> None:
             place = place[parent]
         place[last] = value
     (folder / "case.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+def make_dated_case(cases: Path) -> None:
+    """The small case with one patient a day, so that some come after the release."""
+
+    def dated(frame):
+        import pandas as pd
+
+        return frame.assign(seen=pd.Timestamp("2003-01-01", tz="UTC") + pd.to_timedelta(frame["patient"], "D"))
+
+    folder = make_case(cases)
+    write_source(folder, dated)
+    change_case(
+        folder,
+        data__sources__patients__time="seen",
+        data__sources__patients__known_at="seen",
+        features__examples=DATED_EXAMPLES,
+        monitor__min_rows=30,
+    )

@@ -18,53 +18,20 @@ import pytest
 
 from tasks.foundation.errors import DataError, InputError
 from tasks.foundation.settings import Settings
-from tasks.release.process import free_port
 from tasks.serve.backup import restore
 from tests.conftest import ROOT
-from tests.end_to_end.small import change_case, make_case, write_source
 from tests.end_to_end.terminal import Terminal, World
 from tests.waiting import wait_for
 
 CASE = "diabetes"
-EXAMPLES = (
-    "SELECT patient::VARCHAR AS example_id, seen AS event_timestamp, * EXCLUDE (patient, seen), "
-    "CASE WHEN sex > 0 THEN 'one' ELSE 'other' END AS group_of FROM patients"
-)
-
-
-def make_dated_case(cases: Path) -> None:
-    """The small case with one patient a day, so that some come after the release."""
-
-    def dated(frame):
-        import pandas as pd
-
-        return frame.assign(seen=pd.Timestamp("2003-01-01", tz="UTC") + pd.to_timedelta(frame["patient"], "D"))
-
-    folder = make_case(cases)
-    write_source(folder, dated)
-    change_case(
-        folder,
-        data__sources__patients__time="seen",
-        data__sources__patients__known_at="seen",
-        features__examples=EXAMPLES,
-        monitor__min_rows=30,
-    )
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory, terminal: Terminal, prefect_server) -> World:
-    """A world whose stack has a champion, a decision, and a key with a budget."""
-    folder = tmp_path_factory.mktemp("first")
-    ports = {f"DRIFTLINE_{name}_PORT": str(free_port()) for name in ("MLFLOW", "GATEWAY", "WORKER")}
-    keeps = {"PYTHONDONTWRITEBYTECODE": ""}  # as at most people's: bytecode lies beside the code, and names its place
-    world = World(folder, folder / "cases", {"DRIFTLINE_PREFECT_URL": prefect_server, **ports, **keeps})
-    make_dated_case(world.cases)
-    done = terminal.run(world, "up", f"run {CASE}", f"monitor {CASE} --as-of 2004-02-10")
-    try:
-        assert done.code == 0, done.output
-        yield world
-    finally:
-        terminal.run(world, "down")
+def world(stack: World, terminal: Terminal) -> World:
+    """The stack with a champion and a decision; beside test_stack.py with all that happened there."""
+    done = terminal.run(stack, f"run {CASE}", f"monitor {CASE} --as-of 2004-02-10")
+    assert done.code == 0, done.output
+    return stack
 
 
 @dataclass
@@ -75,19 +42,19 @@ class Saved:
 
 
 @pytest.fixture(scope="module")
-def saved(stack, terminal, tmp_path_factory) -> Saved:
+def saved(world, terminal, tmp_path_factory) -> Saved:
     """A backup under calls."""
-    made = terminal.run(stack, "keys create --team home --role predict --budget 100").output
+    made = terminal.run(world, "keys create --team home --role predict --budget 100").output
     secret = next(word for word in made.split() if word.startswith("dl-"))
-    assert wait_for(lambda: ask(stack, secret).is_success)  # the gateway knows the key
+    assert wait_for(lambda: ask(world, secret).is_success)  # the gateway knows the key
     answered: list[str] = []
     ends = threading.Event()
 
     def go_on() -> None:
         while not ends.is_set():
-            answered.append(predict(stack, secret)["request_id"])
+            answered.append(predict(world, secret)["request_id"])
 
-    secret_of_a_tree = stack.state / "commits" / "abc" / ".env"
+    secret_of_a_tree = world.state / "commits" / "abc" / ".env"
     secret_of_a_tree.parent.mkdir(parents=True)
     secret_of_a_tree.write_text("PASSWORD=hunter2")
     clients = [threading.Thread(target=go_on) for _ in range(2)]
@@ -96,7 +63,7 @@ def saved(stack, terminal, tmp_path_factory) -> Saved:
     assert wait_for(lambda: len(answered) >= 30)
     before = set(answered)
     archive = tmp_path_factory.mktemp("saved") / "backup.tar.gz"
-    done = terminal.run(stack, f"backup {archive}")
+    done = terminal.run(world, f"backup {archive}")
     ends.set()
     for client in clients:
         client.join()
@@ -106,12 +73,12 @@ def saved(stack, terminal, tmp_path_factory) -> Saved:
 
 
 def ask(world: World, secret: str) -> httpx.Response:
-    """Ask the gateway about the first golden example."""
-    (manifest,) = (world.state / "releases" / CASE).glob("*/golden.json")
+    """Ask the gateway about a golden example."""
+    manifest = min((world.state / "releases" / CASE).glob("*/golden.json"))
     url = f"http://127.0.0.1:{world.variables['DRIFTLINE_GATEWAY_PORT']}/v1/predict/{CASE}"
     row = json.loads(manifest.read_text())[0]["features"]
     headers = {"authorization": f"Bearer {secret}"}
-    return httpx.post(url, json={"rows": [row]}, headers=headers, trust_env=False, timeout=30)
+    return httpx.post(url, json={"rows": [row]}, headers=headers, trust_env=False, verify=False, timeout=30)
 
 
 def predict(world: World, secret: str) -> dict:
@@ -128,38 +95,38 @@ def decisions(world: World) -> dict[str, str]:
     return {path.parent.name: json.loads(path.read_text())["digest"] for path in found}
 
 
-def test_a_backup_taken_under_calls_is_the_same_stack_elsewhere(stack, saved, terminal, tmp_path):
+def test_a_backup_taken_under_calls_is_the_same_stack_elsewhere(world, saved, terminal, tmp_path):
     """Champion, answer, ledger and purse are those of the backup; what monitoring decides next is the same."""
-    said = predict(stack, saved.secret)
-    done = terminal.run(stack, f"monitor {CASE} --as-of 2004-03-15", "down")
+    said = predict(world, saved.secret)
+    done = terminal.run(world, f"monitor {CASE} --as-of 2004-03-15", "down")
     assert done.code == 0, done.output
     (tmp_path / "a blank, é").mkdir()
-    other = World(tmp_path / "a blank, é", stack.cases, stack.variables)
+    other = World(tmp_path / "a blank, é", world.cases, world.variables)
     done = terminal.run(other, f"restore {saved.archive}")
     assert done.code == 0, done.output
 
     ledger = "SELECT id, price FROM ledger WHERE state = 'done'"
-    then, now = dict(rows(stack, ledger)), dict(rows(other, ledger))
+    then, now = dict(rows(world, ledger)), dict(rows(other, ledger))
     assert saved.before <= set(now) < set(then)
     assert now == {call: then[call] for call in now}
-    ((spent, reserved),) = rows(other, "SELECT spent, reserved FROM purses WHERE owner LIKE 'key:%'")
+    ((spent, reserved),) = rows(other, "SELECT spent, reserved FROM purses WHERE owner LIKE 'key:%' AND spent > 0")
     assert (spent,) == rows(other, "SELECT sum(price) FROM ledger WHERE team = 'home' AND state = 'done'")[0]
     assert [(reserved,)] == rows(other, "SELECT coalesce(sum(reserved), 0) FROM ledger WHERE state = 'open'")
 
     assert terminal.run(other, "up").code == 0
     try:
-        assert other.champion(CASE) == stack.champion(CASE)
+        assert other.champion(CASE) == world.champion(CASE)
         again = predict(other, saved.secret)
         assert again["predictions"] == said["predictions"]
         assert again["release"] == said["release"] == other.champion(CASE)
         assert set(decisions(other)) == {"2004-02-10T000000Z"}
         done = terminal.run(other, f"monitor {CASE} --as-of 2004-03-15")
         assert done.code == 0, done.output
-        assert decisions(other) == decisions(stack)
+        assert decisions(other) == decisions(world)
         assert len(decisions(other)) == 2
     finally:
         assert terminal.run(other, "down").code == 0
-    assert not names_of(stack, other), "files that name the place where it was"
+    assert not names_of(world, other), "files that name the place where it was"
 
 
 def names_of(old: World, new: World) -> list[Path]:
@@ -211,17 +178,17 @@ def contents(settings: Settings) -> dict[str, int]:
     }
 
 
-def test_what_is_there_is_never_overwritten(saved, stack, terminal, tmp_path):
+def test_what_is_there_is_never_overwritten(saved, world, terminal, tmp_path):
     """A state folder with a database, or data that was landed; a backup that is there, or within what it holds."""
     for place, file in (("state", "mlflow.db"), ("data", "raw/rows.csv")):
         path = tmp_path / place / place / file
         path.parent.mkdir(parents=True)
         path.write_text("mine")
-        done = terminal.run(World(tmp_path / place, stack.cases), f"restore {saved.archive}")
+        done = terminal.run(World(tmp_path / place, world.cases), f"restore {saved.archive}")
         assert (done.code, path.read_text()) == (2, "mine"), done.output
         assert f"The {place} folder is not empty" in done.output
-    for target in (saved.archive, stack.state / "backup.tar.gz"):
-        done = terminal.run(stack, f"backup {target}")
+    for target in (saved.archive, world.state / "backup.tar.gz"):
+        done = terminal.run(world, f"backup {target}")
         assert done.code == 2, done.output
 
 
