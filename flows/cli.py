@@ -17,6 +17,7 @@ from flows.commands import stack, traffic
 from flows.commands.keys import app as keys
 from flows.commands.options import AsJson, CaseName
 from flows.commands.replay import replay
+from tasks.foundation.children import look_for_garbage_seldom
 from tasks.foundation.errors import DriftlineError, InputError
 
 app = typer.Typer(
@@ -35,6 +36,7 @@ Profile = Annotated[str | None, typer.Option(help="A profile of the case, such a
 
 def main() -> None:
     """Run the command line, and leave with its exit code."""
+    look_for_garbage_seldom()
     code = answer()
     sys.stdout.flush()
     sys.stderr.flush()

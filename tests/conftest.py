@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tasks.foundation.children import look_for_garbage_seldom
+
+look_for_garbage_seldom()
 ROOT = Path(__file__).resolve().parents[1]
 ELSEWHERE = (
     "PREFECT_URL",
@@ -74,7 +77,7 @@ def prefect_server(own_world) -> Iterator[str]:
     home.mkdir()
     seed(home)
     silent = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
+    command = [sys.executable, "-m", "tasks.serve.prefect_server", "127.0.0.1", port]
     with log.open("wb") as output:
         process = subprocess.Popen(
             ending_with_starter(command),

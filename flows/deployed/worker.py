@@ -11,7 +11,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-from tasks.foundation.children import ending_with_starter
+from tasks.foundation.children import ending_with_starter, look_for_garbage_seldom
 from tasks.foundation.settings import ROOT
 from tasks.serve.programs import FORKING
 
@@ -102,6 +102,7 @@ def _make_ready() -> None:
 
 
 def main(port: int) -> None:
+    look_for_garbage_seldom()
     from tasks.foundation.settings import apply_environment, settings
 
     here = settings()

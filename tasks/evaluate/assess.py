@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.data.config import Answer
 from tasks.evaluate.answering import message_in
+from tasks.foundation.children import look_for_garbage_seldom
 from tasks.foundation.config import digest_of
 from tasks.foundation.progress import step
 from tasks.foundation.tracking import Tracking, answering, client_of, log
@@ -149,6 +150,7 @@ def evaluate(run_id: str, rows: Sequence[Mapping[str, Any]], answer: Answer) -> 
 
 
 def _main() -> None:
+    look_for_garbage_seldom()
     asked = json.loads(sys.stdin.read())
     evaluate(asked["run_id"], asked["rows"], Answer.model_validate(asked["answer"]))
 

@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import multiprocess
 
+from tasks.foundation.children import look_for_garbage_seldom
 from tasks.foundation.settings import Settings, settings
 
 DRAIN = 10  # seconds that calls under way have when a process is told to end
@@ -52,6 +53,7 @@ def worker() -> Starlette:
     """The application, in the process that answers; it ends when the one that holds the socket is gone."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    look_for_garbage_seldom()
     from tasks.gateway.app import make_app
 
     here = settings()

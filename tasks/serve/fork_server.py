@@ -106,8 +106,10 @@ def import_all(names: str) -> None:
     import gc
 
     from tasks.features.light import import_feast
+    from tasks.foundation.children import look_for_garbage_seldom
     from tasks.train.model_file import import_skops
 
+    look_for_garbage_seldom()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Feast would have all deprecations told, whoever's
         import_skops()

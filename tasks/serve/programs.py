@@ -30,10 +30,9 @@ def servers(settings: Settings) -> Sequence[tuple[Program, str]]:
     servers = []
     if not settings.prefect_url:
         root = f"http://{settings.host}:{settings.prefect_port}"
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", settings.host]
         program = Program(
             name="prefect",
-            command=[*command, "--port", str(settings.prefect_port)],
+            command=[sys.executable, "-m", "tasks.serve.prefect_server", settings.host, str(settings.prefect_port)],
             host=settings.host,
             port=settings.prefect_port,
             health="/api/health",

@@ -29,8 +29,10 @@ def main(host: str, port: int, uri: str, artifacts: str) -> None:
 
 
 if __name__ == "__main__":
+    from tasks.foundation.children import look_for_garbage_seldom
     from tasks.foundation.settings import apply_environment, settings
 
+    look_for_garbage_seldom()
     here = settings()  # not from the command line, where everybody could read a password in the URI
     apply_environment(here)
     main(here.host, int(sys.argv[1]), here.mlflow_uri, here.mlflow_artifacts)

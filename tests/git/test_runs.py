@@ -89,8 +89,7 @@ class Stack:
     def server(self) -> Iterator[subprocess.Popen[bytes]]:
         home = self.state / "prefect"
         quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PREFECT_HOME": str(home)}
-        command = ("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port))
-        with self.running("server", *command, **quiet) as process:
+        with self.running("server", "tasks.serve.prefect_server", "127.0.0.1", str(self.port), **quiet) as process:
             assert wait_for(lambda: self.http.get("/health").is_success, 120), self.log("server")
             yield process
 

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
-from tasks.foundation.children import ending_with_starter
+from tasks.foundation.children import ending_with_starter, look_for_garbage_seldom
 from tasks.foundation.errors import DriftlineError
 from tasks.foundation.files import tail
 
@@ -153,6 +153,7 @@ def _failed(log: Path) -> DriftlineError:
 
 def main() -> None:
     """Learn along, as standard input says."""
+    look_for_garbage_seldom()
     out, sys.stdout = sys.stdout.buffer, sys.stderr  # what libraries print goes into the log
     rank, processes, meeting, learn, given = pickle.load(sys.stdin.buffer)  # from the process that started this one
     out.write(READY)
