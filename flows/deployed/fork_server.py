@@ -18,7 +18,7 @@ from tasks.serve.fork_server import import_all, serve
 
 IDLE = 600.0  # seconds without a run until the 500 MB are given back
 RUNNING = """
-    duckdb dvc.repo evidently great_expectations great_expectations.expectations httpx matplotlib.figure mlflow.sklearn
+    dvc.repo evidently great_expectations great_expectations.expectations httpx matplotlib.figure mlflow.sklearn
     mlflow.store.model_registry.sqlalchemy_workspace_store mlflow.store.tracking.sqlalchemy_workspace_store
     prefect.deployments.steps.core prefect.flow_engine prefect.task_engine prefect.utilities.visualization psutil
     networkx scmrepo.git sklearn.ensemble sklearn.linear_model supervisor.xmlrpc
