@@ -116,21 +116,24 @@ def _same(client: httpx.Client, example: dict[str, Any], said: str, problem: str
         return
     response = client.post("/v1/chat/completions", json={**_free(example), "logprobs": True, "top_logprobs": 5})
     tokens = (response.json()["choices"][0].get("logprobs") or {}).get("content") or [] if response.is_success else []
-    if not near_tie(tokens, wanted):
+    if not near_tie(tokens, said, wanted):
         raise _failed(str(client.base_url), problem, f"{name}: {said}", f"{name}: {wanted}")
 
 
-def near_tie(tokens: list[dict[str, Any]], wanted: str) -> bool:
-    """Do these tokens, in OpenAI's form with `top_logprobs`, leave a text only where its own next one is as likely?
+def near_tie(tokens: list[dict[str, Any]], said: str, wanted: str) -> bool:
+    """Do two texts part where these tokens, in OpenAI's form with `top_logprobs`, go one way and nearly the other?
 
-    So it is, too, where they don't leave it. Past that place nothing is compared: all that follows depends on it.
+    Past that place nothing is compared: all that follows depends on it.
     """
     for token in tokens:
-        if not _goes_on(wanted, token["token"]):
-            others = [each["logprob"] for each in token["top_logprobs"] if _goes_on(wanted, each["token"])]
-            return any(token["logprob"] - other < NEAR_TIE for other in others)
-        wanted = wanted[len(token["token"]) :]
-    return not wanted
+        here = [_goes_on(way, token["token"]) for way in (said, wanted)]
+        if all(here):
+            said, wanted = (way[len(token["token"]) :] for way in (said, wanted))
+            continue
+        other = wanted if here[0] else said
+        others = [each["logprob"] for each in token["top_logprobs"] if _goes_on(other, each["token"])]
+        return any(here) and any(token["logprob"] - each < NEAR_TIE for each in others)
+    return False
 
 
 def _goes_on(wanted: str, token: str) -> bool:

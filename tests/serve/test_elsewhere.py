@@ -25,7 +25,7 @@ from tasks.release.language import vllm_command
 from tasks.release.package import bento_folder, package
 from tasks.release.process import served
 from tasks.release.seal import GOLDEN, MANIFEST, verify
-from tasks.release.smoke import smoke
+from tasks.release.smoke import near_tie, smoke
 from tasks.serve.chat import Release, check_golden, require_server
 from tasks.serve.elsewhere import KEY, URL, elsewhere
 from tasks.train.config import Serving
@@ -135,6 +135,10 @@ def test_an_answer_may_differ_at_a_near_tie_alone(folder, running, service, tmp_
         (tmp_path / GOLDEN).write_text(json.dumps([{**golden[0], "answer": answer}, *golden[1:]]))
         with nullcontext() if near else pytest.raises(DriftlineError, match="differs from the offline"):
             smoke(tmp_path, service)
+    monkeypatch.setattr("tasks.release.smoke.NEAR_TIE", lead * 1.01)
+    assert near_tie(said, begun + second["token"] + " and so on", golden[0]["answer"])
+    for broken in (begun, "", begun + "\N{SNOWMAN}"):  # such as a stream that loses something
+        assert not near_tie(said, broken, golden[0]["answer"])
 
 
 @pytest.mark.skipif("VLLM_PYTHON" not in os.environ, reason="VLLM_PYTHON names no Python whose environment has vLLM")
