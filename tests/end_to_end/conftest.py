@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tasks.release.process import free_port
+from tests.end_to_end.home import standing
 from tests.end_to_end.small import make_case, make_dated_case
 from tests.end_to_end.terminal import Terminal, World, cold
 
@@ -45,9 +46,5 @@ def stack(tmp_path_factory, terminal, prefect_server) -> Iterator[World]:
     keeps = {"PYTHONDONTWRITEBYTECODE": ""}  # as at most people's: bytecode lies beside the code, and names its place
     made = World(folder, folder / "cases", {"DRIFTLINE_PREFECT_URL": prefect_server, **ports, **keeps})
     make_dated_case(made.cases)
-    done = terminal.run(made, "up")
-    try:
-        assert done.code == 0, done.output
+    with standing(terminal, made):
         yield made
-    finally:
-        terminal.run(made, "down")

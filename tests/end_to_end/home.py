@@ -1,4 +1,4 @@
-"""A whole stack of a test's own, looked at through Prefect's API."""
+"""A whole stack of a test's own, guarded by an auth string, looked at through Prefect's API."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from tasks.release.process import free_port
 from tasks.serve.supervision import Supervisor
 from tests.end_to_end.small import make_moving_case
 from tests.end_to_end.terminal import Terminal, World
-from tests.waiting import wait_for
+from tests.waiting import ask, wait_for
 
+AUTH = "admin:hunter2"
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
@@ -30,8 +31,11 @@ class Home:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        api = f"http://127.0.0.1:{world.variables['DRIFTLINE_PREFECT_PORT']}/api"
-        self.http = httpx.Client(base_url=api, timeout=30, trust_env=False, verify=False)
+        self.ui = f"http://127.0.0.1:{world.variables['DRIFTLINE_PREFECT_PORT']}"
+        owner, secret = AUTH.split(":")
+        self.http = httpx.Client(
+            base_url=f"{self.ui}/api", auth=(owner, secret), timeout=30, trust_env=False, verify=False
+        )
         self.gateway = f"http://127.0.0.1:{world.variables['DRIFTLINE_GATEWAY_PORT']}"
         self.settings = Settings(state=world.state)
 
@@ -66,16 +70,7 @@ class Home:
         return self.run(id_)
 
     def ask(self, method: str, path: str, body: Any) -> Any:
-        """Ask Prefect's server, again while it is busy, as Prefect's own clients do: on SQLite it answers 503 then."""
-        said: list[httpx.Response] = []
-
-        def answered() -> bool:
-            said.append(self.http.request(method, path, json=body))
-            return said[-1].status_code != 503
-
-        assert wait_for(answered, 60), said[-1].text
-        answer = said[-1].raise_for_status()
-        return answer.json() if answer.content else None
+        return ask(self.http, method, path, body)
 
     def tell(self, event: dict[str, Any]) -> None:
         """Tell Prefect's server of an event that happens just now."""
@@ -156,17 +151,28 @@ class Home:
 
 
 @contextmanager
+def standing(terminal: Terminal, world: World, *then: str) -> Iterator[World]:
+    """The world with its stack up, after some more commands."""
+    done = terminal.run(world, "up", *then)
+    try:
+        assert done.code == 0, done.output
+        yield world
+    finally:
+        down = terminal.run(world, "down")
+    assert down.code == 0, down.output
+
+
+@contextmanager
 def deployed(folder: Path, terminal: Terminal, cases: Sequence[str], channels: str = "") -> Iterator[Home]:
     """A deployed stack, and moving cases that have no champion yet."""
     ports = {f"DRIFTLINE_{name}_PORT": str(free_port()) for name in ("PREFECT", "MLFLOW", "GATEWAY", "WORKER")}
-    world = World(folder, folder / "cases", {"DRIFTLINE_PREFECT_URL": "", "DRIFTLINE_ALERTS": channels, **ports})
+    told = {"DRIFTLINE_PREFECT_URL": "", "DRIFTLINE_ALERTS": channels, "PREFECT_SERVER_API_AUTH_STRING": AUTH}
+    world = World(folder, folder / "cases", {**told, **ports})
     for case in cases:
         make_moving_case(world.cases, case)
-    done = terminal.run(world, "up", "deploy")
-    assert done.code == 0, done.output
     home = Home(world)
     try:
-        yield home
+        with standing(terminal, world, "deploy"):
+            yield home
     finally:
-        terminal.run(world, "down")
         home.kill_all()

@@ -89,7 +89,8 @@ def half_promoted(home: Home, case: str, before: str) -> Iterator[None]:
     challenger = "SELECT 1 FROM registered_model_aliases WHERE name = ? AND alias = 'challenger'"
     with closing(sqlite3.connect(home.world.state / "mlflow.db", timeout=30, isolation_level=None)) as registry:
         # to be named so is the last that is written before the promotion
-        assert wait_for(lambda: registry.execute(challenger, [case]).fetchone(), 240), home.runs("retrain", case)
+        named = wait_for(lambda: registry.execute(challenger, [case]).fetchone(), 240, pause=0.02)
+        assert named, home.runs("retrain", case)
         registry.execute("BEGIN IMMEDIATE")  # whoever would write waits; until the promotion nobody would
         assert wait_for(lambda: champion_at_gateway(case, home.settings) != before, 60), home.runs("retrain", case)
         yield

@@ -1,4 +1,7 @@
-"""The stack left alone: drift retrains once, people hear of it and are asked, and whatever is killed goes on."""
+"""The stack left alone: drift retrains once, people hear of it and are asked, and whatever is killed goes on.
+
+Its Prefect server is guarded by an auth string: all of this goes through it, whoever starts it.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tasks.foundation.events import event_of
@@ -17,10 +22,10 @@ from tasks.rollout.history import champions
 from tasks.rollout.history import told as moved
 from tasks.rollout.plan import begin
 from tasks.serve.supervision import Supervisor
-from tests.end_to_end.home import Home, deployed
+from tests.end_to_end.home import AUTH, Home, deployed
 from tests.end_to_end.killing import HALF_PROMOTED, VICTIMS, outlives
 from tests.end_to_end.small import CHANGED, change_case
-from tests.end_to_end.terminal import Terminal
+from tests.end_to_end.terminal import Terminal, World
 from tests.end_to_end.told import Told, listening
 from tests.waiting import wait_for
 
@@ -172,13 +177,13 @@ def test_nothing_to_do_yet_is_no_failure(home):
 
 
 def test_what_should_have_run_and_did_not_is_told(home, told):
-    """With the worker gone, people hear that runs are late; once it is back they run."""
-    with Supervisor(home.world.state).calling() as supervisor:
-        supervisor.stopProcess("worker")
-        run = home.start("prepare", "meters")
-        assert wait_for(lambda: home.run(run)["state_name"] == "Late", 60)
-        assert wait_for(lambda: any("Runs are late" in body.get("subject", "") for _, body in told[0].posts), 60)
-        supervisor.startProcess("worker")
+    """With the worker hanging, people hear that runs are late; once it goes on they run."""
+    worker = psutil.Process(Supervisor(home.world.state).processes()["worker"]["pid"])
+    worker.suspend()
+    run = home.start("prepare", "meters")
+    assert wait_for(lambda: home.run(run)["state_name"] == "Late", 60)
+    assert wait_for(lambda: any("Runs are late" in body.get("subject", "") for _, body in told[0].posts), 60)
+    worker.resume()
     assert home.ended(run)["state_type"] == "COMPLETED"
 
 
@@ -208,19 +213,21 @@ def test_a_person_starts_and_approves_a_release_in_the_ui(home):
     browsers = pytest.importorskip("playwright.sync_api", reason="needs: pip install playwright")
     if chromium is None:
         pytest.skip("needs a browser: apt-get install chromium")
-    ui = f"http://127.0.0.1:{home.world.variables['DRIFTLINE_PREFECT_PORT']}"
     before, earlier = home.world.champion("asking"), len(home.runs("release", "asking"))
     with browsers.sync_playwright() as tools:
         browser = tools.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
         page.set_default_timeout(60_000)
-        page.goto(f"{ui}/deployments/deployment/{home.deployment('release', 'asking')}")
+        page.goto(home.ui)
+        page.get_by_placeholder("admin:pass").fill(AUTH)
+        page.get_by_role("button", name="Login").click()
+        page.goto(f"{home.ui}/deployments/deployment/{home.deployment('release', 'asking')}")
         page.get_by_role("button", name="Run", exact=True).first.click()
         page.get_by_text("Custom run").click()
         page.locator("textarea:visible").nth(1).fill("bo")
         page.get_by_role("button", name="Submit").click()
         assert wait_for(lambda: len(home.runs("release", "asking")) > earlier, 30)
-        page.goto(f"{ui}/runs/flow-run/{home.runs('release', 'asking')[-1]['id']}")
+        page.goto(f"{home.ui}/runs/flow-run/{home.runs('release', 'asking')[-1]['id']}")
 
         wait_for(lambda: home.runs("release", "asking")[-1]["state_name"] in ("Suspended", "Failed"), 120)
         assert home.runs("release", "asking")[-1]["state_name"] == "Suspended", home.runs("release", "asking")[-1]
@@ -241,6 +248,30 @@ def test_a_person_starts_and_approves_a_release_in_the_ui(home):
     assert home.world.champion("asking") != before
     said = home.approvals("asking")[0]
     assert (said.state, said.who, said.via, said.asked_by) == ("approved", "ada", "prefect", "bo")
+
+
+def test_a_guarded_server_lets_nobody_else_in(home, terminal):
+    """Without its auth string nobody reaches the server, and is told why; no file and no command line has it."""
+    for auth in (None, ("admin", "other")):
+        assert httpx.get(f"{home.ui}/api/flows/", auth=auth, trust_env=False, verify=False).status_code == 401
+    status = json.loads(terminal.run(home.world, "status --json").output)
+    assert not status["unknown"]
+    for secret, found in (("admin:other", "another auth string"), ("", "no auth string")):
+        variables = {**home.world.variables, "PREFECT_SERVER_API_AUTH_STRING": secret}
+        stranger = World(home.world.folder, home.world.cases, variables)
+        done = terminal.run(stranger, "prepare meters")
+        assert done.code == 5, done.output
+        assert found in done.output
+        told = terminal.run(stranger, "status")
+        assert told.code == 0
+        assert "demands another auth string" in told.output
+    secret = AUTH.partition(":")[2].encode()
+    services = [each["pid"] for each in status["services"]]
+    commands = b"".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in services if pid)
+    assert b"prefect" in commands
+    assert secret not in commands
+    written = [path for path in home.world.folder.rglob("*") if path.is_file()]
+    assert not [path for path in written if secret in path.read_bytes()]
 
 
 def test_what_has_no_case_any_more_is_no_deployment(home, terminal):

@@ -25,7 +25,7 @@ from tasks.serve.prefect_database import seed
 from tests.conftest import ROOT
 from tests.end_to_end.small import change_case, make_case
 from tests.git.listener import commit, git
-from tests.waiting import wait_for
+from tests.waiting import ask, wait_for
 
 
 class Stack:
@@ -177,6 +177,6 @@ def test_pushes_start_the_runs_that_they_ask_for_at_their_commit(stack: Stack):
         assert not waiting.exists()
         push = stack.http.get("/deployments/name/push/push").json()["id"]
         again = {"parameters": runs["push/push"][0]["parameters"], "idempotency_key": "by hand"}
-        stack.http.post(f"/deployments/{push}/create_flow_run", json=again).raise_for_status()
+        ask(stack.http, "POST", f"/deployments/{push}/create_flow_run", again)
         assert wait_for(lambda: stack.counts().get("push/push") == 4, 60), stack.counts()
         assert stack.counts() == expected | {"push/push": 4}

@@ -12,7 +12,7 @@ from tasks.foundation.errors import CaseError, Unavailable
 from tasks.train.config import Tuning
 from tasks.train.language.demand import demand_of
 from tasks.train.language.model import Example
-from tasks.train.language.preflight import Estimate, check_fit, needed
+from tasks.train.language.preflight import Estimate, check_fit, estimate, needed
 from tests.language import smollm_base
 
 PAIRS = [Example([1] * 100, [1] * 30)] * 40
@@ -85,7 +85,13 @@ def test_answers_that_are_written_take_time() -> None:
     """Reward tuning writes each answer that it learns from; preference does where no rejected ones are given."""
     short = [Example([1] * 100, [1] * 4)] * 40
     assert fits(staged("reward", 64, answers=4))["reward"].tokens > 40 * 130
-    wrote, given = (fits(staged("preference", 64, pairs=40), preferring=n)["preference"] for n in (0, 40))
+    asked, base, speed = staged("preference", 64, pairs=40), smollm_base(), 1e10  # a measured one is another each time
+    wrote, given = (
+        estimate(
+            base, asked, PAIRS, asked.stages.preference, demand_of("preference", asked, PAIRS, 30, n), speed, 1, 64
+        )
+        for n in (0, 40)
+    )
     assert wrote.tokens == given.tokens + 2 * 40 * 30
     assert wrote.minutes > given.minutes
     assert fits(staged("preference", 64, pairs=40), short)["preference"].tokens < wrote.tokens
