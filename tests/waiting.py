@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,11 @@ def wait_for(is_so: Callable[[], Any], patience: float = 20, pause: float = 0.25
         time.sleep(min(growing, pause))
         growing *= 1.3
     return False
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def ask(http: httpx.Client, method: str, path: str, body: Any) -> Any:

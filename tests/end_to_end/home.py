@@ -20,7 +20,7 @@ from tasks.release.process import free_port
 from tasks.serve.supervision import Supervisor
 from tests.end_to_end.small import make_moving_case
 from tests.end_to_end.terminal import Terminal, World
-from tests.waiting import ask, wait_for
+from tests.waiting import ask, listens, wait_for
 
 AUTH = "admin:hunter2"
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
@@ -160,6 +160,7 @@ def standing(terminal: Terminal, world: World, *then: str) -> Iterator[World]:
     finally:
         down = terminal.run(world, "down")
     assert down.code == 0, down.output
+    assert not [name for name, value in world.variables.items() if name.endswith("_PORT") and listens(int(value))]
 
 
 @contextmanager

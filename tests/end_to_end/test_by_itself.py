@@ -60,6 +60,25 @@ def decision(home: Home, evidence: str) -> None:
     home.tell(event_of("decision.retrain", "meters", payload, evidence=evidence))
 
 
+def test_each_server_answers_and_is_found_by_a_second_up(home, terminal):
+    """Up tells of each server, and leaves those that run as they are; Prefect's and MLflow's pages are there."""
+
+    def pids() -> dict[str, int]:
+        return {name: told["pid"] for name, told in Supervisor(home.world.state).processes().items()}
+
+    before = pids()
+    again = terminal.run(home.world, "up")
+    assert again.code == 0, again.output
+    assert {"gateway", "mlflow", "prefect", "worker"} <= {line.split()[1] for line in again.output.splitlines()}
+    assert pids() == before
+    mlflow = f"http://127.0.0.1:{home.world.variables['DRIFTLINE_MLFLOW_PORT']}"
+    for page in (home.ui, mlflow):
+        assert "<html" in httpx.get(f"{page}/", trust_env=False, verify=False).raise_for_status().text
+    query = {"filter": "name = 'meters'", "max_results": 1}
+    found = httpx.post(f"{mlflow}/api/2.0/mlflow/experiments/search", json=query, trust_env=False, verify=False)
+    assert found.json()["experiments"][0]["name"] == "meters"
+
+
 def test_a_drift_retrains_once_and_people_hear_of_it(home, told):
     """monitor -> event -> retrain -> champion; the same evidence twenty times more starts nothing; one alert each."""
     before = home.world.champion("meters")

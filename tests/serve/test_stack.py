@@ -22,7 +22,7 @@ from tasks.release.smoke import smoke
 from tasks.serve import stack
 from tasks.serve.programs import FORKS, program_name, servers
 from tasks.serve.supervision import Program, Supervisor
-from tests.waiting import wait_for
+from tests.waiting import listens, wait_for
 
 pytestmark = pytest.mark.xdist_group("bento")
 
@@ -106,17 +106,18 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
 def test_programs_start_with_the_supervisor_and_end_with_it_even_killed(supervisor: Supervisor) -> None:
     """kill -9 of the supervisor leaves no server on its port, so that the next start finds it free."""
     supervisor.start({})
-    address = supervisor.programs()["files"].address
+    program = supervisor.programs()["files"]
+    address, port = program.address, program.port
     assert wait_for(lambda: httpx.get(f"{address}/pyproject.toml").is_success)
     os.kill(supervisor.processes()["files"]["pid"], signal.SIGKILL)
     assert wait_for(lambda: httpx.get(f"{address}/pyproject.toml").is_success), "a program that dies is started again"
     os.kill(supervisor.pid() or 0, signal.SIGKILL)
-    assert wait_for(lambda: not _listens(address))
+    assert wait_for(lambda: not listens(port))
     assert supervisor.pid() is None
     supervisor.start({})
     assert wait_for(lambda: httpx.get(f"{address}/pyproject.toml").is_success)
     assert supervisor.stop()
-    assert not _listens(address)
+    assert not listens(port)
 
 
 def test_a_long_or_odd_path_to_the_state_works(tmp_path: Path) -> None:
@@ -148,29 +149,6 @@ def test_no_secret_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert "hunter2" not in path.read_text()
 
 
-def test_all_servers(tmp_path: Path) -> None:
-    """up tells of each server once it answers, finds it the second time, and down leaves nothing."""
-    ports = {f"{name}_port": free_port() for name in ("prefect", "mlflow", "gateway", "worker")}
-    settings = Settings(state=tmp_path, threads=1, **ports)
-    told: list[str] = []
-    try:
-        services = stack.up(settings, lambda service: told.append(service.name))
-        assert sorted(told) == ["gateway", "mlflow", "prefect", "worker"]
-        assert [service.state for service in stack.up(settings)] == ["ready"] * 4
-        assert [s.pid for s in stack.state(settings)] == [s.pid for s in services]
-        flows = httpx.post(f"http://127.0.0.1:{settings.prefect_port}/api/flows/filter", json={})
-        assert flows.json() == []
-        assert httpx.get(f"http://127.0.0.1:{settings.prefect_port}/").is_success
-        query = {"max_results": 1}
-        url = f"http://127.0.0.1:{settings.mlflow_port}/api/2.0/mlflow/experiments/search"
-        assert httpx.post(url, json=query).json()["experiments"][0]["name"] == "Default"
-        assert httpx.get(f"http://127.0.0.1:{settings.mlflow_port}/").is_success
-    finally:
-        assert stack.down(settings)
-    assert not _listens(f"http://127.0.0.1:{settings.prefect_port}")
-    assert not _listens(f"http://127.0.0.1:{settings.mlflow_port}")
-
-
 def test_a_copied_prefect_database_is_the_migrated_one(tmp_path: Path) -> None:
     """The server finds nothing left to migrate, and a database that is there is never replaced."""
     from tasks.serve.prefect_database import seed
@@ -191,9 +169,3 @@ def _service(settings: Settings, digest: str) -> stack.Service:
 
 def _answers(address: str) -> str:
     return httpx.get(f"{address}/release").json()["release"]
-
-
-def _listens(address: str) -> bool:
-    host, port = address.removeprefix("http://").split(":")
-    with socket.socket() as probe:
-        return probe.connect_ex((host, int(port))) == 0
