@@ -25,7 +25,7 @@ from tasks.release.task import (
     seal_table_release,
 )
 from tasks.rollout.task import retire_others, send_traffic
-from tasks.serve.task import serve_and_smoke
+from tasks.serve.task import is_up, serve_and_smoke
 
 
 @flow(name="release", flow_run_name=run_name)
@@ -38,8 +38,9 @@ def release(request: Request) -> Release:
 def release_steps(run: Opened, trained: Trained) -> Release:
     """Raises: GateFailed when the verdict is not to promote; the champion stays."""
     case, here = run.case, run.settings
-    # a run started again after the champion alias moved has nothing to release, only to serve
+    # a run started again after the champion alias moved has nothing to release, only to serve where a stack is up
     release = same_champion(trained.candidate, run.lineage, here.tracking, here.state)
+    is_new = release is None
     if release is None:
         require_promotion(case.name, trained.verdict)
         require_approval(run, trained)
@@ -49,7 +50,8 @@ def release_steps(run: Opened, trained: Trained) -> Release:
     online = None
     if isinstance(case, TabularCase):
         online = fill_online_store(case.features, trained.snapshot, here.state, here.online_store)
-    serve_and_smoke(release, online, run.as_of if run.replays else None, here)
+    if is_new or is_up(here):
+        serve_and_smoke(release, online, run.as_of if run.replays else None, here)
     if send_traffic(release, case.rollout, here):
         promote_release(release, here.tracking)
     retire_others(release, here)

@@ -12,6 +12,13 @@ from tasks.release.results import Release
 from tasks.serve.results import Served
 
 
+def is_up(settings: Settings) -> bool:
+    """Does the local stack run, so that a release stays there and answers?"""
+    from tasks.serve import stack
+
+    return stack.runs(settings)
+
+
 @stage("serve and smoke-test", lambda s: f"{s.figures['ms_per_request']:.1f} ms a request {s.address}", cache=False)
 def serve_and_smoke(release: Release, online: Path | None, moment: datetime | None, settings: Settings) -> Served:
     """Serve the Bento and require that it answers over HTTP as it did offline; the old champion goes on serving.
@@ -25,7 +32,7 @@ def serve_and_smoke(release: Release, online: Path | None, moment: datetime | No
 
     if release.kind == "llm":
         require_server(release.folder)
-    if not stack.runs(settings):
+    if not is_up(settings):
         log = settings.state / "logs" / f"smoke-{release.case}.log"
         return Served(address="", figures=smoke_bento(release.folder, release.bento, environment(settings), log))
     address = stack.serve_release(settings, release, online, moment)
