@@ -86,7 +86,7 @@ class Home:
             live = [run["id"] for run in self.runs(flow, case) if run["state_type"] == "RUNNING"]
             return any(each["state_type"] == "RUNNING" for each in self._steps(live, step))
 
-        return wait_for(is_there, patience)
+        return wait_for(is_there, patience, pause=0.05)
 
     def was_at(self, flow: str, case: str, step: str, at: datetime) -> bool:
         """Did a run of the deployment begin the step before that moment, and end it later or never?"""

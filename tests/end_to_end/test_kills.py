@@ -15,7 +15,7 @@ from flows.deployed.deploy import POOL
 from tasks.foundation.children import ending_with_starter
 from tasks.serve.supervision import Supervisor
 from tests.conftest import ROOT
-from tests.end_to_end.home import Home, deployed
+from tests.end_to_end.home import AUTH, Home, deployed
 from tests.end_to_end.killing import STAGES, VICTIMS, Kill, outlives
 from tests.end_to_end.terminal import Terminal
 from tests.waiting import wait_for
@@ -57,12 +57,12 @@ def test_a_retrain_outlives_them(home, terminal, case):
 def another_worker(home: Home) -> Iterator[subprocess.Popen[bytes]]:
     """Prefect's own, of the same pool, as it would be on another machine."""
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--name", "elsewhere"]
-    api = {"PREFECT_API_URL": str(home.http.base_url), "PREFECT_WORKER_QUERY_SECONDS": "2"}
+    api = {"PREFECT_API_URL": str(home.http.base_url), "PREFECT_API_AUTH_STRING": AUTH}
     with (home.world.folder / "elsewhere.log").open("wb") as output:
         process = subprocess.Popen(
             ending_with_starter(command),
             cwd=ROOT,
-            env={**os.environ, **home.world.environment, **api},
+            env={**os.environ, **home.world.environment, **api, "PREFECT_WORKER_QUERY_SECONDS": "2"},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
