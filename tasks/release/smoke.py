@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import httpx
 
 CLOSE_VECTORS = 1e-4  # sums in another order, by other threads
+NEAR_TIE = 0.25  # nats between two tokens of which either may come first: other batches, and a GPU, round otherwise
 
 
 def smoke(folder: Path, address: str, log: Path | None = None) -> dict[str, float]:
@@ -31,15 +32,12 @@ def smoke(folder: Path, address: str, log: Path | None = None) -> dict[str, floa
     import httpx
 
     manifest = read_manifest(folder)
-    digest, sealed = manifest["digest"], manifest["sealed"]
+    digest, converse = manifest["digest"], _chat if manifest["sealed"]["kind"] == "llm" else _converse
     golden = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))
     try:
         with httpx.Client(base_url=address, timeout=60, trust_env=False, verify=False) as client:
-            if sealed["kind"] == "llm":
-                figures = _chat(client, digest, golden, _near(sealed["verdict"]))
-            else:
-                figures = _converse(client, digest, golden)
-            if sealed.get("serving", {}).get("embedder"):
+            figures = converse(client, digest, golden)
+            if manifest["sealed"].get("serving", {}).get("embedder"):
                 _embed(client, folder / EMBEDDER, [example["messages"][-1]["content"] for example in golden])
             return figures
     except (httpx.TransportError, ValueError) as error:
@@ -82,16 +80,7 @@ def _converse(client: httpx.Client, digest: str, golden: list[dict[str, Any]]) -
     return {"examples": len(golden), "ms_per_request": 1000 * sorted(taken)[len(taken) // 2]}
 
 
-def _near(verdict: dict[str, Any]) -> float:
-    """Nats between two tokens of which either may come first: what the gate lets training and serving stack differ by.
-
-    Other batches, a cached beginning and a GPU round otherwise; how much, depends on how sure the model is.
-    """
-    gates = {each["name"]: each["required"] for each in verdict["criteria"]}
-    return float(gates.get("parity_logprob_difference", "<= 0.25").removeprefix("<= "))
-
-
-def _chat(client: httpx.Client, digest: str, golden: list[dict[str, Any]], near: float) -> dict[str, float]:
+def _chat(client: httpx.Client, digest: str, golden: list[dict[str, Any]]) -> dict[str, float]:
     """Ask a language model freely, which must answer as it did offline, streamed too; then by its schema."""
     address, taken = str(client.base_url), []
     for example in golden:
@@ -105,10 +94,9 @@ def _chat(client: httpx.Client, digest: str, golden: list[dict[str, Any]], near:
         answer = response.json()
         if answer.get("release") != digest:
             raise _failed(address, "Another release answers.", str(answer.get("release")), digest)
-        said = answer["choices"][0]["message"]["content"]
-        _same(client, example, said, near, "An answer differs from the offline one.")
+        _same(client, example, answer["choices"][0]["message"]["content"], "An answer differs from the offline one.")
     said = _streamed(client, {**_free(golden[0]), "stream": True})
-    _same(client, golden[0], said, near, "A streamed answer differs from the offline one.")
+    _same(client, golden[0], said, "A streamed answer differs from the offline one.")
     answer = client.post("/v1/chat/completions", json={"messages": golden[0]["messages"]}).json()
     json.loads(answer["choices"][0]["message"]["content"])  # by the release's schema: JSON, whatever it was asked
     refused = client.post("/v1/chat/completions", json={"messages": [], "no such field": 1})
@@ -121,18 +109,18 @@ def _free(example: dict[str, Any]) -> dict[str, Any]:
     return {"messages": example["messages"], "response_format": {"type": "text"}}
 
 
-def _same(client: httpx.Client, example: dict[str, Any], said: str, near: float, problem: str) -> None:
+def _same(client: httpx.Client, example: dict[str, Any], said: str, problem: str) -> None:
     """Is this the golden answer, or does it leave it at a near tie? The service is asked how likely its tokens are."""
     name, wanted = example["example_id"], example["answer"]
     if said == wanted:
         return
     response = client.post("/v1/chat/completions", json={**_free(example), "logprobs": True, "top_logprobs": 5})
     tokens = (response.json()["choices"][0].get("logprobs") or {}).get("content") or [] if response.is_success else []
-    if not near_tie(tokens, said, wanted, near):
+    if not near_tie(tokens, said, wanted):
         raise _failed(str(client.base_url), problem, f"{name}: {said}", f"{name}: {wanted}")
 
 
-def near_tie(tokens: list[dict[str, Any]], said: str, wanted: str, near: float) -> bool:
+def near_tie(tokens: list[dict[str, Any]], said: str, wanted: str) -> bool:
     """Do two texts part where these tokens, in OpenAI's form with `top_logprobs`, go one way and nearly the other?
 
     Past that place nothing is compared: all that follows depends on it.
@@ -144,7 +132,7 @@ def near_tie(tokens: list[dict[str, Any]], said: str, wanted: str, near: float) 
             continue
         other = wanted if here[0] else said
         others = [each["logprob"] for each in token["top_logprobs"] if _goes_on(other, each["token"])]
-        return any(here) and any(token["logprob"] - each < near for each in others)
+        return any(here) and any(token["logprob"] - each < NEAR_TIE for each in others)
     return False
 
 
