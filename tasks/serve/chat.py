@@ -56,6 +56,9 @@ class Chat(BaseModel):
     logprobs: bool = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
     ignore_eos: bool = Field(False, description="Go on until max_tokens: for load tests. Both engines know it.")
+    cache_prompt: bool = Field(
+        True, description="False: read the prompt anew. For llama.cpp; a vLLM server is not told."
+    )
     user: str | None = None
     n: Literal[1] = 1
 
@@ -93,6 +96,8 @@ class Release:
     def request(self, chat: Chat) -> dict[str, Any]:
         """What the engine is asked: the release's system prompt, schema and length, unless the request has its own."""
         body = chat.model_dump(exclude_none=True, exclude={"model", "max_completion_tokens", "user", "n"})
+        if self.elsewhere or chat.cache_prompt:
+            del body["cache_prompt"]
         if chat.messages[0].role != SYSTEM:
             body["messages"].insert(0, turn(SYSTEM, self.system))
         body["max_tokens"] = chat.max_completion_tokens or chat.max_tokens or self.answer_tokens

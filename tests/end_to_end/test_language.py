@@ -148,6 +148,10 @@ def test_the_release_answers_in_openais_form(library, shown):
         assert answer.headers["x-driftline-release"] == answer.json()["release"] == shown["release"]["digest"]
         said = answer.json()["choices"][0]["message"]["content"]
         assert json.loads(said)["call"] in ("renew", "none")
+        asked = [{**body, "cache_prompt": kept} for kept in (True, False)]
+        again = [client.post("/v1/chat/completions", json=each).json() for each in asked]
+        cached, anew = (each["usage"]["prompt_tokens_details"]["cached_tokens"] for each in again)
+        assert cached > anew == 0
         with client.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as stream:
             lines = [line for line in stream.iter_lines() if line]
         assert lines[-1] == "data: [DONE]"
