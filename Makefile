@@ -1,16 +1,33 @@
 # The two commands: `make demo` and `make test`. Both set up what they need; the second time nothing is set up.
 .DEFAULT_GOAL := help
-.PHONY: help setup upgrade demo demo-llm test test-all smoke check lint types format lock clean
+.PHONY: help setup setup-dev supported upgrade demo demo-llm test test-all smoke check lint types format lock clean
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder --durations=15
 PYTHON ?= python3
+WHOLE := test -x $(BIN)/python && test -x $(BIN)/pip
+INSTALL := $(BIN)/uv pip install -q --python $(BIN)/python
+COMPILE = .venv.lock/bin/uv pip compile -q --universal --python-version 3.11.2 --generate-hashes --no-annotate \
+	--custom-compile-command 'make lock' $(UPGRADE:%=--upgrade-package %)
+# uv by itself ignores the system's certificates, and a network may have one of its own; pip trusts what the system trusts
+export UV_SYSTEM_CERTS = 1
+export UV_PYTHON_DOWNLOADS = never
 export OMP_NUM_THREADS ?= 2
 export GOMP_SPINCOUNT ?= 2000
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 
-setup: .venv/ready  ## The virtual environment, from requirements.lock
+setup: .venv/ready  ## The virtual environment, from requirements.lock; with another Python: PYTHON=python3.13
+
+setup-dev: .venv/ready-dev  ## What tests and checks need besides, from requirements-dev.lock
+
+# A Python that is named must be that of the environment; else the environment's own serves, or python3 for a new one.
+supported:
+	@if $(WHOLE) && test "$(origin PYTHON)" = file; then exit 0; fi; \
+	command -v $(PYTHON) > /dev/null || \
+		{ echo "There is no $(PYTHON); name one that is installed: make setup PYTHON=/path/to/python3"; exit 1; }; \
+	if $(WHOLE); then $(PYTHON) deployments/install/supported.py $(BIN)/python; \
+	else $(PYTHON) deployments/install/supported.py; fi
 
 upgrade: setup  ## A backup, what is new from git, and everything started anew while the gateway goes on answering
 	@$(BIN)/driftline backup
@@ -25,45 +42,52 @@ demo: setup  ## The whole chain on real flights: data to monitored, retrained re
 demo-llm: setup  ## The same for a language model: pairs, LoRA, gates, a release that chats
 	@$(BIN)/driftline demo assistant
 
-test: setup  ## All tests but the long ones, offline
+test: setup-dev  ## All tests but the long ones, offline
 	@$(PYTEST)
 
-test-all: setup  ## The long ones, too: kill -9 of everything in every stage
+test-all: setup-dev  ## The long ones, too: kill -9 of everything in every stage
 	@$(PYTEST) -m ""
 
-smoke: setup  ## The real small language model through its whole chain: three minutes
+smoke: setup-dev  ## The real small language model through its whole chain: three minutes
 	@$(BIN)/pytest -m "" tests/end_to_end/test_assistant.py
 
 check: lint types  ## Lint and types
 
-lint: setup  ## ruff: lint and format
+lint: setup-dev  ## ruff: lint and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-types: setup  ## mypy
+types: setup-dev  ## mypy
 	@$(BIN)/mypy
 
-format: setup  ## Put the code in form
+format: setup-dev  ## Put the code in form
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-lock:  ## Resolve pyproject.toml anew into requirements.lock
-	rm -rf .venv.lock && $(PYTHON) -m venv .venv.lock && .venv.lock/bin/pip install -q torch==2.13.0 uv
-	.venv.lock/bin/uv pip install -q --python .venv.lock/bin/python -e .[dev]
-	.venv.lock/bin/uv pip install -q --python .venv.lock/bin/python --no-deps --group models
-	{ echo '# Made by `make lock`. torch comes first, by pip: see pyproject.toml.'; \
-	  .venv.lock/bin/uv pip freeze --python .venv.lock/bin/python --exclude-editable | sed 's/+cpu$$//'; } > requirements.lock
+lock:  ## Resolve pyproject.toml into the locks; versions stay, but for those named: make lock UPGRADE="fastapi redis"
+	rm -rf .venv.lock && $(PYTHON) -m venv .venv.lock
+	.venv.lock/bin/pip install -q $$(grep -oE '^(packaging|uv)==[^ ;]*' requirements.lock)
+	$(COMPILE) pyproject.toml --group models -o requirements.lock
+	$(COMPILE) --group dev -c requirements.lock -o requirements-dev.lock
+	.venv.lock/bin/python -m deployments.install.locked
 	rm -rf .venv.lock
 
 clean:  ## Remove the virtual environment; state and data stay
 	rm -rf .venv
 
 # pip first, for torch: it takes the CPU wheel where one is offered, uv would take the CUDA build of several GB.
-# Without dependencies: the lock names all that is needed, and the package of the small model asks for more than its file.
+# Its hash is therefore not checked: the lock has those of the builds that every index has, uv finds torch there already.
+# Without dependencies: the lock names all that is needed, and the packages of the models ask for more than their files.
 # Byte-compiled at install, as PYTHONDONTWRITEBYTECODE may be set: without, every start takes 10 s longer.
-.venv/ready: requirements.lock pyproject.toml
-	@echo "Setting up .venv from requirements.lock (3.2 GB, once) ..."
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/pip install -q --disable-pip-version-check uv "$$(grep '^torch==' requirements.lock)"
-	@$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode --no-deps -r requirements.lock
-	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+.venv/ready: requirements.lock pyproject.toml | supported
+	@echo "Setting up .venv from requirements.lock (3 GB, once) ..."
+	@$(WHOLE) || $(PYTHON) -m venv --clear .venv
+	@$(BIN)/pip install -q --disable-pip-version-check $$(grep -oE '^(uv|torch)==[^ ;]*' requirements.lock)
+	@$(INSTALL) --compile-bytecode --no-deps -r requirements.lock
+	@$(INSTALL) --no-deps --no-build-isolation -e .
+	@$(BIN)/python deployments/install/imports.py
 	@$(BIN)/python -m tasks.serve.prefect_database > /dev/null
+	@touch $@
+
+.venv/ready-dev: .venv/ready requirements-dev.lock
+	@echo "Adding what tests and checks need from requirements-dev.lock ..."
+	@$(INSTALL) --compile-bytecode --no-deps -r requirements-dev.lock
 	@touch $@

@@ -6,13 +6,13 @@ import os
 import shutil
 import subprocess
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from tasks.foundation.errors import InputError, Unavailable
 from tasks.foundation.files import lock, whole
 from tasks.foundation.lineage import read_lineage
+from tasks.foundation.pins import differences
 from tasks.foundation.settings import ROOT, Settings
 
 COMMIT = "DRIFTLINE_COMMIT"  # variable of a run that belongs to a commit
@@ -151,17 +151,7 @@ def _git_failed(repository: Path, arguments: tuple[str, ...], found: str) -> Una
 
 
 def _check_packages(commit: str) -> None:
-    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    differing = []
-    for name, sign, wanted in (line.partition("==") for line in lines):
-        if not sign:
-            continue
-        try:
-            there = version(name).split("+")[0]
-        except PackageNotFoundError:
-            there = "none"
-        if there != wanted.split("+")[0]:
-            differing.append(f"{name} {there}")
+    differing = differences(ROOT / "requirements.lock")
     if differing:
         raise InputError(
             f"Commit {commit[:12]} locks other packages than are installed.",

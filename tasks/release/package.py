@@ -14,6 +14,7 @@ from pathlib import Path
 from tasks.foundation.children import ending_with_starter
 from tasks.foundation.errors import DriftlineError
 from tasks.foundation.files import lock, scratch, write_text
+from tasks.foundation.pins import read_pins
 from tasks.foundation.settings import ROOT
 from tasks.release.seal import EMBEDDER, GOLDEN, MANIFEST, verify
 
@@ -147,16 +148,10 @@ def requirements(direct: Iterable[str], requirements_lock: Path) -> list[str]:
     """
     from importlib.metadata import PackageNotFoundError, requires
 
-    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
-    pins: dict[str, str] = {}
-    for line in requirements_lock.read_text(encoding="utf-8").splitlines():
-        try:
-            pin = Requirement(line.split("#")[0].strip())
-        except InvalidRequirement:
-            continue  # a comment, an option or an empty line
-        pins[canonicalize_name(pin.name)] = str(pin)
+    pins = read_pins(requirements_lock)
     wanted = [canonicalize_name(name) for name in direct]
     if lacking := [name for name in wanted if name not in pins]:
         raise DriftlineError(
@@ -177,7 +172,7 @@ def requirements(direct: Iterable[str], requirements_lock: Path) -> list[str]:
             continue
         parsed = [Requirement(text) for text in needs]
         wanted.extend(canonicalize_name(r.name) for r in parsed if r.marker is None or r.marker.evaluate({"extra": ""}))
-    return [pins[name] for name in sorted(chosen - {"bentoml"})]  # BentoML adds its own pin
+    return [str(pins[name]) for name in sorted(chosen - {"bentoml"})]  # BentoML adds its own pin
 
 
 def _copy(source: Path, target: Path) -> None:
