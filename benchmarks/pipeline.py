@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import secrets
 import shutil
 import subprocess
 import sys
@@ -219,12 +220,14 @@ def make_tenfold(cases: Path, out: Path) -> Path:
 @contextmanager
 def prefect_server(home: Path) -> Iterator[None]:
     """A Prefect server on a free port, with an empty database; this process and its children are pointed at it."""
+    from tasks.foundation.settings import USER
     from tasks.release.process import free_port, wait_until_ready
     from tasks.serve.prefect_database import seed
 
     port, log = free_port(), home / "prefect.log"
     seed(home / "prefect")
-    os.environ.update(DRIFTLINE_PREFECT_PORT=str(port), DRIFTLINE_PREFECT_URL="")
+    login = f"{USER}:{secrets.token_urlsafe(32)}"
+    os.environ.update(DRIFTLINE_PREFECT_PORT=str(port), DRIFTLINE_PREFECT_URL="", PREFECT_SERVER_API_AUTH_STRING=login)
     own = {"PREFECT_HOME": str(home / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as out, subprocess.Popen(command, env={**os.environ, **own}, stdout=out, stderr=out) as server:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import pwd
+import secrets
 import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from rich.status import Status
 from flows.case import load
 from tasks.foundation.errors import Unavailable
 from tasks.foundation.progress import Step, listening
-from tasks.foundation.settings import settings
+from tasks.foundation.settings import AUTH_STRINGS, USER, settings
 
 TAG = "driftline"  # of each of our runs
 PATIENCE = 20.0  # seconds that a busy server may take to say that it is there
@@ -52,14 +55,14 @@ def play(flow: str, request: dict[str, Any], steps: Steps | None = None) -> Any:
     """
     case, profile = request["case"], request["profile"]
     load(case, settings().cases, profile)
-    reach_prefect()
+    server = contextlib.nullcontext() if reach_prefect() else guarding_own_server()
     told = steps or Steps()
     with told, listening(told):
         told.say("starting")
         from prefect import tags
 
         made = getattr(importlib.import_module(f"flows.{flow}"), flow)
-        with tags(TAG, case, *([profile] if profile else [])):
+        with server, tags(TAG, case, *([profile] if profile else [])):
             result = made(request)
     console.print(_ending(result))
     return result
@@ -88,7 +91,26 @@ def reach_prefect() -> bool:
     except OSError:
         return False
     os.environ["PREFECT_API_URL"] = here.prefect_api
+    if here.prefect_auth:  # it may be newer than this process
+        os.environ["PREFECT_API_AUTH_STRING"] = here.prefect_auth
     return True
+
+
+@contextlib.contextmanager
+def guarding_own_server() -> Iterator[None]:
+    """Have the server that Prefect starts for this run ask for a login, which nobody else knows."""
+    from prefect.context import refresh_global_settings_context
+
+    before = {name: os.environ[name] for name in AUTH_STRINGS if name in os.environ}
+    login = settings().prefect_auth or f"{USER}:{secrets.token_urlsafe(32)}"
+    os.environ.update(dict.fromkeys(AUTH_STRINGS, login))
+    refresh_global_settings_context()
+    try:
+        yield
+    finally:
+        for name in AUTH_STRINGS:
+            os.environ.pop(name)
+        os.environ.update(before)
 
 
 class Steps:

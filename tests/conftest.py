@@ -55,6 +55,7 @@ def own_world(tmp_path_factory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("world")
     values = {f"DRIFTLINE_{name}": "" for name in ELSEWHERE}  # set, so that .env does not set them
     values |= {"DRIFTLINE_STATE": str(folder / "state"), "DRIFTLINE_DATA": str(folder / "data")}
+    values |= {"PREFECT_SERVER_API_AUTH_STRING": "tests:a-password"}  # of the server that all test states share
     values |= {"DRIFTLINE_THREADS": "1"}  # the test processes share the cores
     values |= {f"DRIFTLINE_{name}_PORT": str(free_port()) for name in ("PREFECT", "MLFLOW", "GATEWAY", "WORKER")}
     with pytest.MonkeyPatch.context() as patch:

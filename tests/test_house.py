@@ -42,8 +42,9 @@ def imports(path: Path) -> set[str]:
 
 
 def test_prefect_stays_in_flows_and_task_files():
-    """Stage code knows no orchestrator."""
-    allowed = {p for p in SOURCES if p.is_relative_to(ROOT / "flows") or p.name == "task.py" or "benchmarks" in p.parts}
+    """Stage code knows no orchestrator; the program of its server is that server."""
+    allowed = {p for p in SOURCES if p.is_relative_to(ROOT / "flows") or "benchmarks" in p.parts}
+    allowed |= {p for p in SOURCES if p.name in ("task.py", "prefect_server.py")}
     offenders = [p for p in SOURCES if p not in allowed and any(m.split(".")[0] == "prefect" for m in imports(p))]
     assert not offenders
     assert any("prefect" in imports(p) for p in SOURCES)

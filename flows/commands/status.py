@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -17,7 +18,8 @@ from flows.case import names
 from flows.terminal import console
 from tasks.foundation.errors import DriftlineError, Unavailable
 from tasks.foundation.files import disk_use
-from tasks.foundation.settings import Settings, settings
+from tasks.foundation.local_secrets import read_secret, secret_file
+from tasks.foundation.settings import AUTH_STRINGS, SECRET, USER, Settings, settings
 from tasks.serve import stack
 from tasks.serve.programs import program_name
 
@@ -62,6 +64,7 @@ def gather(here: Settings) -> dict[str, Any]:
             for case in sorted({*names(here.cases), *shares, *today})
         ],
         "open_decisions": waiting,
+        "login": _login(here),
         "runs": asked("runs", lambda: _runs(here), None),
         "disk": _disk(here),
         "unknown": unknown,
@@ -158,6 +161,15 @@ def _runs(here: Settings) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+def _login(here: Settings) -> str:
+    """What shows the user and password of the local servers; empty before the first `up`."""
+    if not here.login:
+        return ""
+    if here.login.partition(":")[2] != read_secret(here.state, SECRET):
+        return f"see {AUTH_STRINGS[0]} in .env or your environment"
+    return f'echo "{USER}:$(cat {shlex.quote(str(secret_file(here.state, SECRET)))})"'
+
+
 def _disk(here: Settings) -> dict[str, Any]:
     state, data = disk_use(here.state), disk_use(here.data)
     near = next(path for path in (here.state, *here.state.parents) if path.is_dir())
@@ -192,6 +204,7 @@ def _show(told: dict[str, Any]) -> None:
         for each in services:
             if each["state"] in ("failed", "starting"):
                 console.print(f"{each['name']} is {each['state']}: see {each['log']}")
+        console.print(f"log in to Prefect's and MLflow's pages as: {escape(told['login'])}")
     else:
         console.print("Nothing runs. Start it: driftline up")
     console.print()

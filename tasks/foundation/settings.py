@@ -15,10 +15,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from tasks.foundation.config import Span
 from tasks.foundation.errors import CaseError
+from tasks.foundation.local_secrets import local_secret, read_secret
 from tasks.foundation.tracking import Tracking
 
 ROOT = Path(__file__).resolve().parents[2]
 ASYNCPG = "postgresql+asyncpg://"
+SECRET, USER = "prefect", "driftline"  # of the login at the local servers
+AUTH_STRINGS = ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING")  # of the server, and of its clients
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Settings(BaseSettings):
@@ -31,6 +35,9 @@ class Settings(BaseSettings):
     cases: Path = Field(Path("configs"), description="Folder with one folder a case.")
     threads: int = Field(2, ge=1, le=256, description="Threads of one training or scoring process.")
     host: str = Field("127.0.0.1", description="Address that local servers bind to.")
+    allowed_hosts: str = Field(
+        "", description="Further host names by which the local servers may be reached, with blanks between."
+    )
     prefect_port: int = Field(4200, ge=1, le=65535, description="Port of the local Prefect server.")
     prefect_url: str = Field("", description="URL of a Prefect server elsewhere; empty: the local one.")
     worker: bool = Field(True, description="Whether the local stack runs deployed flows; false: it only serves.")
@@ -90,10 +97,32 @@ class Settings(BaseSettings):
         return self.prefect_url or f"http://{self.host}:{self.prefect_port}/api"
 
     @property
+    def login(self) -> str:
+        """`user:password` of the local Prefect and MLflow servers; empty before the first `up`.
+
+        The user's own auth string, or else the secret of this state folder.
+        """
+        own = _auth_string(*AUTH_STRINGS[: 1 if self.prefect_url else 2])
+        if own:
+            return own
+        secret = read_secret(self.state, SECRET)
+        return f"{USER}:{secret}" if secret else ""
+
+    @property
+    def prefect_auth(self) -> str:
+        """The auth string for Prefect's server. Our own login never goes to a server elsewhere; empty: none."""
+        return _auth_string(*AUTH_STRINGS) if self.prefect_url else self.login
+
+    @property
     def prefect_headers(self) -> dict[str, str]:
-        """What to send with each request to Prefect's server: the auth string, if it demands one."""
-        secret = environment(self).get("PREFECT_API_AUTH_STRING") or os.environ.get("PREFECT_API_AUTH_STRING", "")
-        return {"authorization": f"Basic {b64encode(secret.encode()).decode()}"} if secret else {}
+        """What to send with each request to Prefect's server: the auth string, if there is one."""
+        auth = self.prefect_auth
+        return {"authorization": f"Basic {b64encode(auth.encode()).decode()}"} if auth else {}
+
+    @property
+    def host_names(self) -> frozenset[str]:
+        """The names and addresses by which the local servers may be reached."""
+        return frozenset((*LOOPBACK, self.host, *self.allowed_hosts.split()))
 
     @property
     def gateway(self) -> str:
@@ -142,8 +171,9 @@ def environment(of: Settings) -> dict[str, str]:
     secrets = {
         # Prefect's server speaks to Postgres by asyncpg alone
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": re.sub(r"^postgres\w*(\+\w+)?://", ASYNCPG, of.prefect_database),
-        # what the server demands is what its clients send
-        "PREFECT_API_AUTH_STRING": os.environ.get("PREFECT_SERVER_API_AUTH_STRING", ""),
+        # what our server demands is what its clients send
+        AUTH_STRINGS[0]: "" if of.prefect_url else of.login,
+        AUTH_STRINGS[1]: of.prefect_auth,
     }
     return {
         **{name: value for name, value in secrets.items() if value},
@@ -155,6 +185,7 @@ def environment(of: Settings) -> dict[str, str]:
         "MKL_NUM_THREADS": threads,
         "PREFECT_HOME": str(of.state / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": of.prefect_api.removesuffix("/api"),  # by default all may read it
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # seconds; what stops beating is found out
@@ -172,8 +203,23 @@ def environment(of: Settings) -> dict[str, str]:
     }
 
 
+def _auth_string(*names: str) -> str:
+    """The first of these variables that is set."""
+    return next(filter(None, map(os.environ.get, names)), "")
+
+
+def create_login(of: Settings) -> str:
+    """The login of the local servers; its secret is created at the first call."""
+    if not of.login:
+        local_secret(of.state, SECRET)
+    return of.login
+
+
 def apply_environment(of: Settings) -> None:
     """Set those variables in this process; what the user set already stays. Entry points call it, before imports."""
     (of.state / "prefect").mkdir(parents=True, exist_ok=True)  # without its folder, Prefect's server dies silently
+    for name in AUTH_STRINGS:
+        if not os.environ.get(name):
+            os.environ.pop(name, None)  # an empty one is as if not set, and not a server without a password
     for name, value in environment(of).items():
         os.environ.setdefault(name, value)

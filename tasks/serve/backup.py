@@ -27,7 +27,7 @@ from tasks.serve.supervision import Supervisor
 # Lines of the request log are read before its Parquet, as what is packed in between would stand nowhere.
 FIRST = ("state/gateway/gateway.db", "state/mlflow.db", "state/prefect/prefect.db", "state/gateway/requests/*.jsonl")
 MADE_AGAIN = re.compile(
-    r"state/(logs|locks|models|frames|tuning|replay|prefect/storage|gateway/counts|bentoml/building|store/\.dvc/(tmp|site))/"
+    r"state/(secrets|logs|locks|models|frames|tuning|replay|prefect/storage|gateway/counts|bentoml/building|store/\.dvc/(tmp|site))/"
     r"|state/features/[^/]+/(?!online-)"  # tables that the next run builds; what a service looks up stays
     r"|state/supervisor/(?!programs/release-[^/]+\.json$)"
     r"|data/(?!raw/|predictions/)"  # the rest is in git

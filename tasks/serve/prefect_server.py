@@ -1,19 +1,41 @@
-"""Prefect's server: python -m tasks.serve.prefect_server HOST PORT, as `prefect server start`, and sooner ready."""
+"""Prefect's server: python -m tasks.serve.prefect_server HOST PORT
+
+It is the application that `prefect server start` runs, behind a guard.
+"""
 
 from __future__ import annotations
 
-import runpy
+import os
 import sys
 
 from tasks.foundation.children import look_for_garbage_seldom
+from tasks.foundation.settings import AUTH_STRINGS, apply_environment, create_login, settings
 
 
-def main(host: str, port: str) -> None:
-    """Serve until told to end; all else it reads from Prefect's own variables."""
+def main(host: str, port: int) -> None:
+    """Serve until a signal ends it; all else comes from Prefect's own variables."""
     look_for_garbage_seldom()
-    sys.argv = ["prefect", "server", "start", "--host", host, "--port", port]
-    runpy.run_module("prefect", run_name="__main__", alter_sys=True)
+    here = settings()
+    os.environ[AUTH_STRINGS[0]] = create_login(here)  # Prefect asks for it itself: a WebSocket in its first message
+    apply_environment(here)
+    import uvicorn
+    from prefect.server.api.server import create_app
+    from prefect.settings import get_current_settings
+
+    from tasks.serve.server_guard import ServerGuard
+
+    options = get_current_settings().server
+    uvicorn.run(
+        ServerGuard(create_app(final=True), here.host_names),
+        host=host,
+        port=port,
+        timeout_keep_alive=options.api.keepalive_timeout,
+        ws_ping_interval=options.api.websocket_ping_interval,
+        ws_ping_timeout=options.api.websocket_ping_timeout,
+        log_level=options.logging_level.lower(),
+        server_header=False,
+    )
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1], int(sys.argv[2]))

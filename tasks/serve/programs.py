@@ -36,7 +36,8 @@ def servers(settings: Settings) -> Sequence[tuple[Program, str]]:
             host=settings.host,
             port=settings.prefect_port,
             health="/api/health",
-            environment={"PREFECT_UI_API_URL": f"{root}/api", "PREFECT_API_URL": f"{root}/api"},
+            # its pages ask whichever name they were opened by
+            environment={"PREFECT_UI_API_URL": "/api", "PREFECT_API_URL": f"{root}/api"},
             starts_with_supervisor=False,
         )
         servers.append((program, "DRIFTLINE_PREFECT_PORT"))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tasks.foundation.errors import Unavailable
 from tasks.foundation.files import lock, tail
-from tasks.foundation.settings import Settings, environment
+from tasks.foundation.settings import Settings, create_login, environment
 from tasks.release.process import free_port, wait_until_ready
 from tasks.release.results import Release
 from tasks.serve.prefect_database import seed
@@ -39,6 +39,7 @@ def start(settings: Settings) -> None:
     Raises: Unavailable when a port is taken by somebody else.
     """
     supervisor = Supervisor(settings.state)
+    create_login(settings)
     with _changing(settings):
         running = supervisor.processes()
         ours = servers(settings)
@@ -193,6 +194,7 @@ def _environment(settings: Settings) -> dict[str, str]:
         "DRIFTLINE_STATE": str(settings.state),
         "DRIFTLINE_DATA": str(settings.data),
         "DRIFTLINE_HOST": settings.host,
+        "DRIFTLINE_ALLOWED_HOSTS": settings.allowed_hosts,
         "DRIFTLINE_PREFECT_URL": settings.prefect_url,
         "DRIFTLINE_PREFECT_PORT": str(settings.prefect_port),  # where the worker finds it
         "DRIFTLINE_TRACKING_URL": settings.tracking_url,

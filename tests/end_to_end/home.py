@@ -1,4 +1,4 @@
-"""A whole stack of a test's own, guarded by an auth string, looked at through Prefect's API."""
+"""A whole stack of a test's own, with the login that its first `up` created, looked at through Prefect's API."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 
-from tasks.foundation.settings import Settings
+from tasks.foundation.local_secrets import read_secret
+from tasks.foundation.settings import SECRET, USER, Settings
 from tasks.ledger.approvals import Approval, listed
 from tasks.ledger.store import Store
 from tasks.release.process import free_port
@@ -22,7 +24,6 @@ from tests.end_to_end.small import make_moving_case
 from tests.end_to_end.terminal import Terminal, World
 from tests.waiting import ask, listens, wait_for
 
-AUTH = "admin:hunter2"
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
@@ -32,12 +33,18 @@ class Home:
     def __init__(self, world: World) -> None:
         self.world = world
         self.ui = f"http://127.0.0.1:{world.variables['DRIFTLINE_PREFECT_PORT']}"
-        owner, secret = AUTH.split(":")
-        self.http = httpx.Client(
-            base_url=f"{self.ui}/api", auth=(owner, secret), timeout=30, trust_env=False, verify=False
-        )
         self.gateway = f"http://127.0.0.1:{world.variables['DRIFTLINE_GATEWAY_PORT']}"
         self.settings = Settings(state=world.state)
+
+    @cached_property
+    def login(self) -> tuple[str, str]:
+        """User and password of both servers."""
+        return USER, read_secret(self.world.state, SECRET) or ""
+
+    @cached_property
+    def http(self) -> httpx.Client:
+        """A client of Prefect's server, with the login."""
+        return httpx.Client(base_url=f"{self.ui}/api", auth=self.login, timeout=30, trust_env=False, verify=False)
 
     def start(self, flow: str, case: str, **request: Any) -> str:
         """Start a deployment as a schedule or a button would; gives the run's id."""
@@ -167,7 +174,7 @@ def standing(terminal: Terminal, world: World, *then: str) -> Iterator[World]:
 def deployed(folder: Path, terminal: Terminal, cases: Sequence[str], channels: str = "") -> Iterator[Home]:
     """A deployed stack, and moving cases that have no champion yet."""
     ports = {f"DRIFTLINE_{name}_PORT": str(free_port()) for name in ("PREFECT", "MLFLOW", "GATEWAY", "WORKER")}
-    told = {"DRIFTLINE_PREFECT_URL": "", "DRIFTLINE_ALERTS": channels, "PREFECT_SERVER_API_AUTH_STRING": AUTH}
+    told = {"DRIFTLINE_PREFECT_URL": "", "DRIFTLINE_ALERTS": channels, "PREFECT_SERVER_API_AUTH_STRING": ""}
     world = World(folder, folder / "cases", {**told, **ports})
     for case in cases:
         make_moving_case(world.cases, case)

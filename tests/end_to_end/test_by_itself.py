@@ -1,12 +1,13 @@
 """The stack left alone: drift retrains once, people hear of it and are asked, and whatever is killed goes on.
 
-Its Prefect server is guarded by an auth string: all of this goes through it, whoever starts it.
+Its servers ask for the login that its first `up` created: all of this goes through it, whoever starts it.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +17,15 @@ import psutil
 import pytest
 
 from tasks.foundation.events import event_of
+from tasks.foundation.local_secrets import secret_file
+from tasks.foundation.settings import SECRET
 from tasks.ledger.approvals import decide
 from tasks.rollout.config import Plan
 from tasks.rollout.history import champions
 from tasks.rollout.history import told as moved
 from tasks.rollout.plan import begin
 from tasks.serve.supervision import Supervisor
-from tests.end_to_end.home import AUTH, Home, deployed
+from tests.end_to_end.home import Home, deployed
 from tests.end_to_end.killing import HALF_PROMOTED, VICTIMS, outlives
 from tests.end_to_end.small import CHANGED, change_case
 from tests.end_to_end.terminal import Terminal, World
@@ -72,10 +75,11 @@ def test_each_server_answers_and_is_found_by_a_second_up(home, terminal):
     assert {"gateway", "mlflow", "prefect", "worker"} <= {line.split()[1] for line in again.output.splitlines()}
     assert pids() == before
     mlflow = f"http://127.0.0.1:{home.world.variables['DRIFTLINE_MLFLOW_PORT']}"
-    for page in (home.ui, mlflow):
-        assert "<html" in httpx.get(f"{page}/", trust_env=False, verify=False).raise_for_status().text
     query = {"filter": "name = 'meters'", "max_results": 1}
-    found = httpx.post(f"{mlflow}/api/2.0/mlflow/experiments/search", json=query, trust_env=False, verify=False)
+    with httpx.Client(auth=home.login, follow_redirects=True, trust_env=False, verify=False) as http:
+        for page in (home.ui, mlflow):
+            assert "<html" in http.get(f"{page}/").raise_for_status().text
+        found = http.post(f"{mlflow}/api/2.0/mlflow/experiments/search", json=query)
     assert found.json()["experiments"][0]["name"] == "meters"
 
 
@@ -238,7 +242,7 @@ def test_a_person_starts_and_approves_a_release_in_the_ui(home):
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
         page.set_default_timeout(60_000)
         page.goto(home.ui)
-        page.get_by_placeholder("admin:pass").fill(AUTH)
+        page.get_by_placeholder("admin:pass").fill(":".join(home.login))
         page.get_by_role("button", name="Login").click()
         page.goto(f"{home.ui}/deployments/deployment/{home.deployment('release', 'asking')}")
         page.get_by_role("button", name="Run", exact=True).first.click()
@@ -269,28 +273,34 @@ def test_a_person_starts_and_approves_a_release_in_the_ui(home):
     assert (said.state, said.who, said.via, said.asked_by) == ("approved", "ada", "prefect", "bo")
 
 
-def test_a_guarded_server_lets_nobody_else_in(home, terminal):
-    """Without its auth string nobody reaches the server, and is told why; no file and no command line has it."""
+def test_a_guarded_server_lets_nobody_else_in(home, terminal, tmp_path):
+    """Without its login nobody reaches the server, and is told why; one file alone has it, and no command line.
+
+    `status` shows its owner a command that shows it.
+    """
     for auth in (None, ("admin", "other")):
         assert httpx.get(f"{home.ui}/api/flows/", auth=auth, trust_env=False, verify=False).status_code == 401
     status = json.loads(terminal.run(home.world, "status --json").output)
     assert not status["unknown"]
+    shown = subprocess.run(status["login"], shell=True, capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == ":".join(home.login)
+    assert status["login"] in terminal.run(home.world, "status").output
     for secret, found in (("admin:other", "another auth string"), ("", "no auth string")):
         variables = {**home.world.variables, "PREFECT_SERVER_API_AUTH_STRING": secret}
-        stranger = World(home.world.folder, home.world.cases, variables)
+        stranger = World(tmp_path, home.world.cases, variables)
         done = terminal.run(stranger, "prepare meters")
         assert done.code == 5, done.output
         assert found in done.output
         told = terminal.run(stranger, "status")
         assert told.code == 0
         assert "demands another auth string" in told.output
-    secret = AUTH.partition(":")[2].encode()
+    secret = home.login[1].encode()
     services = [each["pid"] for each in status["services"]]
     commands = b"".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in services if pid)
     assert b"prefect" in commands
     assert secret not in commands
     written = [path for path in home.world.folder.rglob("*") if path.is_file()]
-    assert not [path for path in written if secret in path.read_bytes()]
+    assert [path for path in written if secret in path.read_bytes()] == [secret_file(home.world.state, SECRET)]
 
 
 def test_what_has_no_case_any_more_is_no_deployment(home, terminal):

@@ -15,7 +15,7 @@ from flows.deployed.deploy import POOL
 from tasks.foundation.children import ending_with_starter
 from tasks.serve.supervision import Supervisor
 from tests.conftest import ROOT
-from tests.end_to_end.home import AUTH, Home, deployed
+from tests.end_to_end.home import Home, deployed
 from tests.end_to_end.killing import STAGES, VICTIMS, Kill, outlives
 from tests.end_to_end.terminal import Terminal
 from tests.waiting import wait_for
@@ -57,7 +57,7 @@ def test_a_retrain_outlives_them(home, terminal, case):
 def another_worker(home: Home) -> Iterator[subprocess.Popen[bytes]]:
     """Prefect's own, of the same pool, as it would be on another machine."""
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--name", "elsewhere"]
-    api = {"PREFECT_API_URL": str(home.http.base_url), "PREFECT_API_AUTH_STRING": AUTH}
+    api = {"PREFECT_API_URL": str(home.http.base_url), "PREFECT_API_AUTH_STRING": ":".join(home.login)}
     with (home.world.folder / "elsewhere.log").open("wb") as output:
         process = subprocess.Popen(
             ending_with_starter(command),

@@ -85,7 +85,7 @@ def entry(number: int, day: int, state: str) -> dict:
 
 def flow_run(server: str, run_name: str, **state: str) -> None:
     """A run that Prefect's server has in a state."""
-    with httpx.Client(base_url=server, trust_env=False, timeout=30) as http:
+    with httpx.Client(base_url=server, headers=Settings().prefect_headers, trust_env=False, timeout=30) as http:
         flow = http.post("/flows/", json={"name": "status"}).raise_for_status().json()["id"]
         run = http.post("/flow_runs/", json={"flow_id": flow, "name": run_name}).raise_for_status().json()["id"]
         asked = {"state": state, "force": True}

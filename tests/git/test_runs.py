@@ -17,6 +17,8 @@ import pytest
 
 from flows.terminal import person
 from tasks.foundation.children import ending_with_starter
+from tasks.foundation.local_secrets import local_secret, secret_file
+from tasks.foundation.settings import SECRET, USER
 from tasks.foundation.tracking import Tracking, client_of
 from tasks.release.process import free_port
 from tasks.release.registry import champion
@@ -37,10 +39,12 @@ class Stack:
         self.state, self.ours, self.clone = folder / "state", folder / "ours", folder / "clone"
         self.bare = folder / "bare.git"
         self._make_repositories()
-        self.http = httpx.Client(base_url=self.api, timeout=30, trust_env=False)
+        login = f"{USER}:{local_secret(self.state, SECRET)}"
+        self.http = httpx.Client(base_url=self.api, auth=tuple(login.split(":")), timeout=30, trust_env=False)
         own = {"STATE": self.state, "DATA": folder / "data", "PREFECT_PORT": self.port, "WORKER_PORT": free_port()}
         self.variables = {f"DRIFTLINE_{name}": str(value) for name, value in own.items()} | {
-            "PYTHONPATH": str(self.ours)
+            "PYTHONPATH": str(self.ours),
+            "PREFECT_SERVER_API_AUTH_STRING": "",
         }
 
     def _make_repositories(self) -> None:
@@ -63,6 +67,7 @@ class Stack:
             git(self.folder, "clone", "--quiet", str(self.bare), str(clone))
         shutil.copy(ROOT / "deployments" / "git" / "post-receive", self.bare / "hooks")
         git(self.bare, "config", "driftline.url", self.api)
+        git(self.bare, "config", "driftline.auth", str(secret_file(self.state, SECRET)))
 
     @contextmanager
     def running(self, name: str, *command: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
@@ -114,9 +119,9 @@ class Stack:
 
     def runs(self) -> dict[str, list[dict]]:
         """All runs that there are, the oldest first, by flow and case."""
-        names = {each["id"]: each["name"] for each in self.http.post("/deployments/filter", json={}).json()}
+        names = {each["id"]: each["name"] for each in ask(self.http, "POST", "/deployments/filter", {})}
         found: dict[str, list[dict]] = {}
-        for run in self.http.post("/flow_runs/filter", json={"sort": "EXPECTED_START_TIME_ASC"}).json():
+        for run in ask(self.http, "POST", "/flow_runs/filter", {"sort": "EXPECTED_START_TIME_ASC"}):
             entry = run["name"].partition(" ")[0] if run["state_type"] == "COMPLETED" else run["state_name"]
             found.setdefault(f"{entry}/{names[run['deployment_id']]}", []).append(run)
         return found
