@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ from urllib.parse import urlsplit
 from benchmarks.table import Report, arguments, median
 from tasks.data.config import Answer, Model, Prompt, Talk
 from tasks.data.results import Base
+from tasks.foundation.sockets import socket_in
 from tasks.train.config import Lora, Serving
 
 REQUIRED = {"generate_over_engine_1": ">= 0.95", "generate_over_engine_8": ">= 0.95"}
@@ -178,6 +180,17 @@ def scores(gguf: Path, serving: Serving, path: Path) -> Path:
     return path
 
 
+def connect(address: str) -> HTTPConnection:
+    """A connection to a server at http://host:port, or unix:///path.sock."""
+    path = socket_in(address)
+    connection = HTTPConnection("localhost" if path else urlsplit(address).netloc, timeout=300)
+    if path:
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(300)
+        connection.sock.connect(path)
+    return connection
+
+
 def together(
     address: str, key: str, told: Sequence[str], length: int, model: str | None = None, system: str = SYSTEM
 ) -> list[Heard]:
@@ -196,7 +209,7 @@ def hear(address: str, key: str, text: str, length: int, model: str | None = Non
     body |= {"response_format": {"type": "text"}, "ignore_eos": True, "stream_options": {"include_usage": True}}
     body |= {"model": model} if model else {}
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-    connection = HTTPConnection(urlsplit(address).netloc, timeout=300)
+    connection = connect(address)
     start = time.perf_counter()
     try:
         connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from tasks.foundation.errors import InputError
-from tasks.foundation.files import write_text
+from tasks.foundation.permissions import write_shared
 from tasks.foundation.settings import settings
 
 
@@ -46,7 +46,7 @@ def new(name: str, file: Path, target: str | None, key: Sequence[str], time: str
     else:
         lines, said = new_table.written(file, source, target, key, time)
     head = f"# Begun by `driftline new` from {file.name}: a start, and every line yours to change."
-    write_text(path, "\n".join([head, *lines, ""]))
+    write_shared(path, "\n".join([head, *lines, ""]))
     return f"{path}: {said}\n{check(name)}"
 
 

@@ -15,6 +15,7 @@ from tasks.data.results import Snapshot
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import DataError, Unavailable
 from tasks.foundation.files import file_digest, lock, whole, write_text
+from tasks.foundation.permissions import write_shared
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -106,7 +107,7 @@ def pin(case: str, text: str, data: Path) -> Path:
     if not {"md5", "size", "nfiles"} <= set(out):
         raise DataError("The release carries no snapshot pointer.", where=f"case {case}", found=text[:80])
     pinned = {"outs": [{**out, "path": case}]}
-    return write_text(data / "snapshots" / f"{case}.dvc", yaml.safe_dump(pinned, sort_keys=False))
+    return write_shared(data / "snapshots" / f"{case}.dvc", yaml.safe_dump(pinned, sort_keys=False))
 
 
 def _digest(pointer_file: Path) -> str:

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from tasks.foundation.config import Span
 from tasks.foundation.errors import CaseError
 from tasks.foundation.local_secrets import local_secret, read_secret
+from tasks.foundation.permissions import make_private, require_private, use_private_umask
 from tasks.foundation.tracking import Tracking
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,6 +126,18 @@ class Settings(BaseSettings):
         return frozenset((*LOOPBACK, self.host, *self.allowed_hosts.split()))
 
     @property
+    def private_folders(self) -> list[Path]:
+        """The folders that nobody else may enter; what lies beside them in the data folder is in git."""
+        data = [self.data / name for name in ("raw", "predictions")]
+        return [self.state, *(folder for folder in data if folder.is_dir())]
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The variables from which a child process reads the same settings; an empty one hides that of the parent."""
+        values = self.model_dump(mode="json")
+        return {f"DRIFTLINE_{name.upper()}": str(values[name]) for name in type(self).model_fields}
+
+    @property
     def gateway(self) -> str:
         return f"http://{self.host}:{self.gateway_port}"
 
@@ -154,12 +167,15 @@ def settings() -> Settings:
 
 
 def read_dotenv(path: Path) -> None:
-    """Put the lines NAME=value of a .env file into the environment, unless they are set there already."""
+    """Put what a .env file sets into the environment, unless it is set there already.
+
+    `${NAME}` within a value stays as it is: a password may hold one. Raises: CaseError when others can read the file.
+    """
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            name, sign, value = line.partition("=")
-            if sign and not name.lstrip().startswith("#"):
-                os.environ.setdefault(name.strip(), value.strip().strip("\"'"))
+        from dotenv import load_dotenv
+
+        require_private(path)
+        load_dotenv(path, override=False, interpolate=False, encoding="utf-8")
 
 
 def environment(of: Settings) -> dict[str, str]:
@@ -216,7 +232,13 @@ def create_login(of: Settings) -> str:
 
 
 def apply_environment(of: Settings) -> None:
-    """Set those variables in this process; what the user set already stays. Entry points call it, before imports."""
+    """Set those variables in this process; what the user set already stays. Entry points call it, before imports.
+
+    From then on, the process writes for its owner alone.
+    """
+    use_private_umask()
+    for folder in of.private_folders:
+        make_private(folder)
     (of.state / "prefect").mkdir(parents=True, exist_ok=True)  # without its folder, Prefect's server dies silently
     for name in AUTH_STRINGS:
         if not os.environ.get(name):

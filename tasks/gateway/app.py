@@ -29,6 +29,7 @@ from tasks.gateway.memory import Memory
 from tasks.gateway.openapi import document
 from tasks.gateway.policy import Policy
 from tasks.gateway.rates import Rates
+from tasks.gateway.release_metrics import release_metrics
 from tasks.gateway.telling import Telling
 from tasks.ledger.approvals import Word, decide, listed
 from tasks.ledger.feedback import Feedback, give
@@ -57,7 +58,7 @@ class Gateway:
         await asyncio.to_thread(self.memory.look)
         ledger, policy = Ledger(self.store, self.worker), Policy(settings.gateway_log)
         log = RequestLog(settings.state / "gateway" / "requests", self.worker, policy.logged, figures.unlogged.inc)
-        forward = Forward(lambda: self.memory.routes, figures)
+        self.forward = forward = Forward(lambda: self.memory.routes, figures)
         accounts = Accounts(Rates(settings.gateway_limits), ledger, figures, log)
         self.answering = Answering(accounts, forward, policy, figures)
         telling = Telling(self.store, settings)
@@ -139,6 +140,10 @@ class Gateway:
     async def metrics(self, _: Request) -> Response:
         return Response(await asyncio.to_thread(self.figures.text), media_type="text/plain; version=0.0.4")
 
+    async def metrics_of_releases(self, _: Request) -> Response:
+        text = await release_metrics(self.forward.sessions, self.memory.routes)
+        return Response(text, media_type="text/plain; version=0.0.4")
+
     async def openapi(self, _: Request) -> Response:
         return JSONResponse(document())
 
@@ -174,6 +179,7 @@ def make_app(settings: Settings) -> Starlette:
         Route("/healthz", gateway.healthy, methods=["GET"]),
         Route("/readyz", gateway.ready, methods=["GET"]),
         Route("/metrics", gateway.metrics, methods=["GET"]),
+        Route("/metrics/releases", gateway.metrics_of_releases, methods=["GET"]),
         Route("/openapi.json", gateway.openapi, methods=["GET"]),
     ]
     handlers: Any = {Refusal: refused, HTTPException: not_there, ClientDisconnect: left, Exception: broken}

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
-# not httpx, as elsewhere: it needs 1.7 ms of processor time a request, aiohttp 0.3, and this is on every call's way
 import aiohttp
 
 from tasks.gateway.call import Call
 from tasks.gateway.figures import Figures
+from tasks.gateway.sessions import Sessions
 from tasks.ledger.refusal import Refusal
 from tasks.rollout.routing import Routes
 
@@ -21,7 +21,6 @@ WIDTH, QUEUE = 64, 256  # calls at a release at once, and waiting for it
 RETRIES = 2  # of a call over which processes die
 RESTART = 30.0  # seconds that calls wait for a process that was killed to be there again
 PATIENCE = {"predict": 60.0, "chat": 300.0, "embeddings": 120.0}  # seconds of silence
-IDLE = 3.0  # seconds that we keep a connection; a server closes its end after 5, and must not while we send
 
 T = TypeVar("T")
 
@@ -71,16 +70,13 @@ class Forward:
     """A pool of connections to all releases. Use within a running loop, and close."""
 
     def __init__(self, routes: Callable[[], Routes], figures: Figures) -> None:
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE, use_dns_cache=True)
-        self._http = aiohttp.ClientSession(
-            connector=connector, headers={"content-type": "application/json"}, auto_decompress=False, trust_env=False
-        )
+        self.sessions = Sessions()
         self._routes, self._figures = routes, figures
         self._lanes: dict[str, Lane] = {}
         self._turn = 0
 
     async def close(self) -> None:
-        await self._http.close()
+        await self.sessions.close()
 
     def lane(self, digest: str) -> Lane:
         return self._lanes.setdefault(digest, Lane())
@@ -107,7 +103,8 @@ class Forward:
         """
 
         async def attempt(address: str) -> Reply:
-            async with self._http.post(address + path, data=body, timeout=_patience(call)) as response:
+            http, base = self.sessions.to(address)
+            async with http.post(base + path, data=body, timeout=_patience(call)) as response:
                 return Reply(response.status, await response.read())
 
         async with self._place(call):
@@ -121,7 +118,8 @@ class Forward:
         """
 
         async def attempt(address: str) -> tuple[bytes, aiohttp.ClientResponse] | Reply:
-            response = await self._http.post(address + path, data=body, timeout=_patience(call))
+            http, base = self.sessions.to(address)
+            response = await http.post(base + path, data=body, timeout=_patience(call))
             try:
                 if response.status != 200:
                     return Reply(response.status, await response.read())

@@ -118,6 +118,7 @@ def document() -> dict[str, Any]:
             "/healthz": _get("Does the process live?"),
             "/readyz": _get("Can it answer? Who may ask?"),
             "/metrics": _get("Prometheus's figures", kind="text/plain"),
+            "/metrics/releases": _get("Prometheus's figures of the releases", kind="text/plain"),
         },
         "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}, "schemas": shared},
     }

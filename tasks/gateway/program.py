@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import multiprocess
 
 from tasks.foundation.children import look_for_garbage_seldom
+from tasks.foundation.permissions import use_private_umask
 from tasks.foundation.settings import Settings, settings
 
 DRAIN = 10  # seconds that calls under way have when a process is told to end
@@ -29,6 +30,7 @@ BACKLOG = 2048
 
 def main(here: Settings, port: int, workers: int) -> None:
     """Serve until told to end."""
+    use_private_umask()
     counts = _counts(here)
     counts.mkdir(parents=True, exist_ok=True)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(counts)  # of all processes together; read when imported

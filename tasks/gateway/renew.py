@@ -12,6 +12,7 @@ from tasks.foundation.errors import Unavailable
 from tasks.foundation.settings import Settings
 from tasks.gateway.entries import LIVES
 from tasks.ledger.store import Store, now, workers
+from tasks.rollout.shares import follow_stack
 from tasks.serve import stack
 from tasks.serve.programs import GATEWAY
 from tasks.serve.supervision import Supervisor
@@ -30,9 +31,11 @@ def renew(settings: Settings, tell: Callable[[str], None] = lambda name: None, p
         tell(name)
     _renew_gateway(settings, patience)
     tell(GATEWAY)
-    for name in releases:
-        stack.restart(settings, name, patience)
-        tell(name)
+    with closing(Store(settings)) as store:
+        for name in releases:
+            stack.restart(settings, name, patience)
+            follow_stack(store, settings)  # one of an earlier version listened elsewhere
+            tell(name)
 
 
 def _renew_gateway(settings: Settings, patience: float) -> None:

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from pathlib import Path
 from tasks.foundation.children import ending_with_starter
 from tasks.foundation.errors import Unavailable
 from tasks.foundation.files import tail
+from tasks.foundation.settings import ROOT
+from tasks.foundation.sockets import UNIX, http_client, private_folder, split_url
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -25,33 +26,23 @@ def free_port(host: str = "127.0.0.1") -> int:
         return probe.getsockname()[1]
 
 
-def serve_command(bento: Path, host: str, port: int) -> list[str]:
-    """Serve a Bento's folder: a tag would first be tried as the name of a Python module."""
-    return [sys.executable, "-m", "bentoml", "serve", str(bento), "--host", host, "--port", str(port)]
+def serve_command(bento: Path, path: Path) -> list[str]:
+    """The command that serves a Bento's folder on a Unix socket."""
+    return [sys.executable, "-I", "-S", str(ROOT / "tasks" / "serve" / "forks.py"), str(bento), str(path), "alone"]
 
 
 @contextmanager
-def served(
-    bento: Path, environment: Mapping[str, str], log: Path, *, host: str = "127.0.0.1", patience: float = 90
-) -> Iterator[str]:
-    """Serve a Bento on a free port and give its address once it is ready; stop it after the block.
-
-    By BentoML's worker alone: `bentoml serve` has a second process, which may miss that it is told to end as it starts.
+def served(bento: Path, environment: Mapping[str, str], log: Path, *, patience: float = 90) -> Iterator[str]:
+    """Serve a Bento on a Unix socket and give its address once it is ready; stop it after the block.
 
     Raises: Unavailable with the end of the log when it ends or is not ready in time.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix="driftline-serve-") as home,
-        log.open("wb") as output,
-        socket.socket() as held,
-    ):
-        held.bind((host, 0))
-        address = f"http://{host}:{held.getsockname()[1]}"
-        worker = [sys.executable, "-m", "_bentoml_impl.worker.service", str(bento), "--fd", str(held.fileno())]
+    with private_folder() as home, log.open("wb") as output:
+        path = Path(home) / "release.sock"
+        address = f"{UNIX}{path}"
         process = subprocess.Popen(
-            ending_with_starter([*worker, "--worker-id", "1"]),
-            pass_fds=[held.fileno()],
+            ending_with_starter(serve_command(bento, path)),
             cwd=home,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -59,7 +50,6 @@ def served(
             env={**os.environ, **environment, "BENTOML_HOME": home},  # a starting server empties its home's metrics
             start_new_session=True,
         )
-        held.close()
         try:
             wait_until_ready(f"{address}/readyz", f"Bento {bento.name}", log, patience, lambda: process.poll() is None)
             yield address
@@ -77,10 +67,11 @@ def wait_until_ready(
     import httpx
 
     start = time.monotonic()
-    with httpx.Client(timeout=5, trust_env=False, verify=False) as client:
+    address, path = split_url(url)
+    with http_client(address, timeout=5) as client:
         while time.monotonic() - start < patience:
             try:
-                if client.get(url).is_success:
+                if client.get(path).is_success:
                     return time.monotonic() - start
             except httpx.TransportError:
                 pass

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.foundation.embedder import Embedder
 from tasks.foundation.errors import DriftlineError, Unavailable
 from tasks.foundation.files import tail
+from tasks.foundation.sockets import http_client
 from tasks.release.package import bento_folder
 from tasks.release.process import served
 from tasks.release.seal import EMBEDDER, GOLDEN, read_manifest
@@ -35,15 +36,16 @@ def smoke(folder: Path, address: str, log: Path | None = None) -> dict[str, floa
     digest, converse = manifest["digest"], _chat if manifest["sealed"]["kind"] == "llm" else _converse
     golden = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))
     try:
-        with httpx.Client(base_url=address, timeout=60, trust_env=False, verify=False) as client:
+        with http_client(address, timeout=60) as client:
             figures = converse(client, digest, golden)
             if manifest["sealed"].get("serving", {}).get("embedder"):
                 _embed(client, folder / EMBEDDER, [example["messages"][-1]["content"] for example in golden])
             return figures
     except (httpx.TransportError, ValueError) as error:
-        raise _with_log(Unavailable("The service does not answer.", where=address, found=str(error)), log) from error
+        silent = Unavailable("The service does not answer.", found=f"{type(error).__name__}: {error}")
+        raise _with_log(silent, address, log) from error
     except DriftlineError as error:
-        raise _with_log(error, log) from error
+        raise _with_log(error, address, log) from error
 
 
 def smoke_bento(
@@ -199,9 +201,6 @@ def _failed(address: str, what: str, found: str, allowed: str) -> DriftlineError
     )
 
 
-def _with_log(error: DriftlineError, log: Path | None) -> DriftlineError:
-    if log is None:
-        return error
-    found = f"{error.found}\n{tail(log)}"
-    where = f"{error.where}, log {log}"
+def _with_log(error: DriftlineError, address: str, log: Path | None) -> DriftlineError:
+    where, found = (f"{address}, log {log}", f"{error.found}\n{tail(log)}") if log else (address, error.found)
     return type(error)(error.what, where=where, found=found, allowed=error.allowed, todo=error.todo)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, or_, select, update
 
 from tasks.foundation.errors import InputError
 from tasks.foundation.settings import Settings
+from tasks.foundation.sockets import UNIX
 from tasks.ledger.store import Store, endpoints, moves, now, plans, releases, shares
 from tasks.release.config import Price
 from tasks.rollout.history import champions
 from tasks.rollout.routing import ARM, CANARY, CHAMPION, SHADOW
-from tasks.serve.programs import program_name
+from tasks.serve.programs import program_name, release_socket
 from tasks.serve.supervision import Supervisor
 
 SEEN = 1.0  # seconds after which every gateway goes by a change
@@ -36,10 +37,15 @@ def know(store: Store, manifest: Mapping[str, Any]) -> None:
 
 
 def follow_stack(store: Store, settings: Settings) -> None:
-    """Have the local stack's processes, wherever they listen now, answer for their releases; no others on this host."""
+    """Have the local stack's processes, wherever they listen now, answer for their releases; no others of this stack.
+
+    Where several stacks share the database, the sockets of the others stay; ports are those of an earlier version.
+    """
     programs = Supervisor(settings.state).programs()
+    sockets = f"{UNIX}{release_socket(settings.state, '').parent}/" if settings.gateway_store else UNIX
     with store.changing() as to:
-        to.execute(delete(endpoints).where(endpoints.c.address.startswith(f"http://{settings.host}:")))
+        ours = [endpoints.c.address.startswith(form, autoescape=True) for form in (sockets, f"http://{settings.host}:")]
+        to.execute(delete(endpoints).where(or_(*ours)))
         for digest, case in to.execute(select(releases.c.digest, releases.c.case)).all():
             if program := programs.get(program_name(case, digest)):
                 to.execute(insert(endpoints).values(digest=digest, address=program.address))

@@ -20,6 +20,7 @@ from tasks.foundation.archive import is_database, pack, read_facts, unpack
 from tasks.foundation.errors import InputError
 from tasks.foundation.files import telling_full_disk, write_text
 from tasks.foundation.lineage import read_lineage
+from tasks.foundation.permissions import use_private_umask
 from tasks.foundation.settings import ROOT, Settings
 from tasks.serve.supervision import Supervisor
 
@@ -73,6 +74,7 @@ def restore(settings: Settings, archive: Path) -> dict[str, Any]:
     Killed anywhere, it goes on when it is started again. Raises: InputError when there is something already, or
     newer versions made it; DataError when it is damaged; Unavailable when the disk is full.
     """
+    use_private_umask()
     facts, places = read_facts(archive), _places(settings)
     _require_versions(facts)
     ready = places["state"] / READY

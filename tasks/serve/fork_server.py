@@ -20,13 +20,14 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 
-from tasks.serve.forks import CHUNK, place_of_releases
+from tasks.serve.forks import CHUNK, listen, place_of_releases
+from tasks.serve.release_server import serve as serve_release
 
 SERVING = """
-    _bentoml_impl.loader _bentoml_impl.server.app _bentoml_impl.worker.service
+    _bentoml_impl.loader _bentoml_impl.server.app
     bentoml._internal.server.http.instruments bentoml._internal.server.http.traffic bentoml._internal.service.loader
     httpx opentelemetry.instrumentation.asgi opentelemetry.sdk.trace sklearn.ensemble uvicorn.lifespan.on
-    uvicorn.loops.uvloop uvicorn.protocols.http.httptools_impl uvicorn.protocols.websockets.auto
+    uvicorn.loops.uvloop uvicorn.protocols.http.httptools_impl
 """
 # Prometheus's client counts in files where there is such a folder when it is imported; a fork has files of its own.
 COUNTS = ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR")
@@ -40,11 +41,7 @@ def serve(place: str, preload: Callable[[], None], become: Become, idle: float |
     if ready:
         preload()
     signal.signal(signal.SIGCHLD, lambda *_: _tell_how_they_ended(forks))
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(place)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
-        listening.bind(place)
-        listening.listen()
+    with listen(place, socket.SOCK_SEQPACKET) as listening:
         while True:
             listening.settimeout(idle if ready else None)
             try:
@@ -130,11 +127,10 @@ def _import_for_releases() -> None:
 
 
 def _serve_bento(arguments: Sequence[str], held: Sequence[int]) -> None:
-    from _bentoml_impl.worker.service import main
     from bentoml.serving import ensure_prometheus_dir
 
     os.environ.update(dict.fromkeys(COUNTS, ensure_prometheus_dir()))
-    main([*arguments, "--fd", str(held[0]), "--worker-id", "1"])
+    serve_release(arguments[0], socket.socket(fileno=held[0]))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What is supervised as a release, or awaited as a run, while a fork of a fork server does the work.
 
-    python -I -S tasks/serve/forks.py BENTO HOST PORT                 a release: holds the port, where a fork answers
+    python -I -S tasks/serve/forks.py BENTO SOCKET                     a release: holds the socket, where a fork answers
+    python -I -S tasks/serve/forks.py BENTO SOCKET alone               the same, where nothing forks
     python -I -S tasks/serve/forks.py SOCKET -m MODULE [ARGUMENT ...]  a run: once, and ends as it ends
 
 It imports little, and so starts at once. The fork ends with it.
@@ -42,9 +43,29 @@ def fork(place: str, arguments: Sequence[str], directory: str, *held: int) -> It
         yield asking
 
 
-def stand_for(place: str, bento: str, host: str, port: int) -> None:
-    """Hold the port, and have a fork answer there, always; told to end, give it its time for what is under way."""
-    listening = socket.create_server((host, port), backlog=BACKLOG)
+def listen(path: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+    """Listen on a Unix socket that only this user can connect to; the stale one of a killed process is replaced."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    listening = socket.socket(socket.AF_UNIX, kind)
+    before = os.umask(0o077)
+    listening.bind(path)
+    os.umask(before)
+    listening.listen(BACKLOG)
+    return listening
+
+
+def serve_alone(bento: str, path: str) -> None:
+    """Become the release's server, from nothing."""
+    listening = listen(path)
+    os.set_inheritable(listening.fileno(), True)
+    server = os.path.join(os.path.dirname(os.path.abspath(__file__)), "release_server.py")
+    os.execv(sys.executable, [sys.executable, "-P", server, bento, str(listening.fileno())])
+
+
+def stand_for(place: str, bento: str, path: str) -> None:
+    """Hold the socket, and have a fork answer there, always; told to end, give it its time for what is under way."""
+    listening = listen(path)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     begun = None
     while True:
@@ -54,6 +75,8 @@ def stand_for(place: str, bento: str, host: str, port: int) -> None:
                 answering.recv(CHUNK)
             except SystemExit:
                 listening.close()
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
                 answering.shutdown(socket.SHUT_WR)
                 answering.recv(CHUNK)
                 raise
@@ -81,5 +104,7 @@ if __name__ == "__main__":
     if sys.argv[2] == "-m":
         run(sys.argv[1], sys.argv[3:])
     else:
-        bento_folder, host_address, its_port = sys.argv[1:]
-        stand_for(place_of_releases(), bento_folder, host_address, int(its_port))
+        bento_folder, socket_path, *alone = sys.argv[1:]
+        if alone:
+            serve_alone(bento_folder, socket_path)
+        stand_for(place_of_releases(), bento_folder, socket_path)

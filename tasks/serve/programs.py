@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tasks.foundation.files import write_text
 from tasks.foundation.settings import Settings
+from tasks.foundation.sockets import socket_path
 from tasks.release.package import bento_folder
 from tasks.release.process import serve_command
 from tasks.release.results import Release
@@ -60,8 +61,9 @@ def _own(name: str, module: str, host: str, port: int, health: str) -> Program:
 
 
 def release_program(
-    settings: Settings, release: Release, port: int, online: Path | str | None, moment: datetime | None
+    settings: Settings, release: Release, online: Path | str | None, moment: datetime | None
 ) -> Program:
+    """A release's process; features that requests leave out are looked up in `online` as of `moment`, or now."""
     name = program_name(release.case, release.digest)
     home = settings.state / "supervisor" / "homes" / name
     home.mkdir(parents=True, exist_ok=True)
@@ -78,25 +80,37 @@ def release_program(
     if looked_up.is_file():
         variables |= json.loads(looked_up.read_bytes())
     bento = bento_folder(settings.state / "bentoml", release.bento)
-    command = serve_command(bento, settings.host, port)
-    if FORKING:  # a path within the repository, which restored programs may find elsewhere
-        command = [sys.executable, "-I", "-S", "tasks/serve/forks.py", str(bento), settings.host, str(port)]
+    path = release_socket(settings.state, name)
     return Program(
         name=name,
-        command=command,
+        command=_serving(bento, path),
         host=settings.host,
-        port=port,
+        socket=str(path),
         health="/readyz",
         environment=variables,
     )
+
+
+def release_socket(state: Path, name: str) -> Path:
+    """Where the release of a program's name listens: by its digest alone, since the path of a socket is short."""
+    return socket_path(state / "sockets", f"{name.rpartition('-')[2]}.sock")
+
+
+def on_socket(program: Program, settings: Settings) -> Program:
+    """A release's program as it is now, from one of an earlier version, which listened on a port."""
+    case, _, digest = program.name.removeprefix("release-").rpartition("-")
+    path = release_socket(settings.state, program.name)
+    command = _serving(bento_folder(settings.state / "bentoml", f"{case}:{digest}"), path)
+    return program.model_copy(update={"port": 0, "socket": str(path), "command": command})
+
+
+def _serving(bento: Path, path: Path) -> list[str]:
+    if FORKING:  # a path within the repository, which restored programs may find elsewhere
+        return [sys.executable, "-I", "-S", "tasks/serve/forks.py", str(bento), str(path)]
+    return serve_command(bento, path)
 
 
 def fork_server(settings: Settings) -> Program:
     """What the processes of releases are forks of; it has no port, since it answers programs beside it alone."""
     command = [sys.executable, "-m", "tasks.serve.fork_server"]
     return Program(name=FORKS, command=command, host=settings.host, environment={"OMP_NUM_THREADS": "1"})
-
-
-def on_port(program: Program, port: int) -> Program:
-    command = [*program.command[:-1], str(port)]
-    return program.model_copy(update={"port": port, "command": command})

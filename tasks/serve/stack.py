@@ -12,13 +12,23 @@ from pathlib import Path
 
 from tasks.foundation.errors import Unavailable
 from tasks.foundation.files import lock, tail
+from tasks.foundation.permissions import make_all_private
 from tasks.foundation.settings import Settings, create_login, environment
-from tasks.release.process import free_port, wait_until_ready
+from tasks.foundation.sockets import http_client, make_socket_folder
+from tasks.release.process import wait_until_ready
 from tasks.release.results import Release
 from tasks.serve.prefect_database import seed
-from tasks.serve.programs import FORKING, FORKS, fork_server, on_port, program_name, release_program, servers
+from tasks.serve.programs import (
+    FORKING,
+    FORKS,
+    fork_server,
+    on_socket,
+    program_name,
+    release_program,
+    release_socket,
+    servers,
+)
 from tasks.serve.results import Service
-from tasks.serve.service import ONLINE_STORE
 from tasks.serve.supervision import Program, Supervisor
 
 Tell = Callable[[Service], None]
@@ -47,12 +57,15 @@ def start(settings: Settings) -> None:
         for program, setting in ours:
             if program.port not in held and _taken(program.host, program.port):
                 raise _port_taken(program, setting)
-        if not running:
-            for program in supervisor.programs().values():
-                if program.name.startswith("release-") and _taken(program.host, program.port):
-                    supervisor.put(on_port(program, free_port(program.host)))
+        for program in [p for p in supervisor.programs().values() if p.name.startswith("release-")]:
+            make_socket_folder(release_socket(settings.state, program.name))
+            if not running and not program.socket:
+                supervisor.put(on_socket(program, settings))
         if not settings.prefect_database and any(program.name == "prefect" for program, _ in ours):
             seed(settings.state / "prefect")
+        if not running:
+            for folder in settings.private_folders:
+                make_all_private(folder)
         supervisor.start(_environment(settings))
         if any(name.startswith("release-") for name in supervisor.programs()):
             _run_fork_server(supervisor, settings)
@@ -123,12 +136,10 @@ def serve_release(
     name = program_name(release.case, release.digest)
     log = supervisor.log(name)
     with _changing(settings):
-        known = supervisor.programs().get(name)
-        keeps = known is not None and (_runs(supervisor.processes(), name) or not _taken(known.host, known.port))
-        port = known.port if known and keeps else free_port(settings.host)
-        program = release_program(settings, release, port, online_repository, online_moment)
+        program = release_program(settings, release, online_repository, online_moment)
         since = log.stat().st_size if log.is_file() else 0
-        if program != known:
+        make_socket_folder(Path(program.socket))
+        if program != supervisor.programs().get(name):
             supervisor.put(program)
         supervisor.start(_environment(settings))
         _run_fork_server(supervisor, settings)
@@ -142,15 +153,20 @@ def serve_release(
 
 
 def restart(settings: Settings, name: str, patience: float = 120) -> None:
-    """Start a program anew, and wait until it is ready.
+    """Start a program anew, and wait until it is ready; a release of an earlier version leaves its port for a socket.
 
     Raises: Unavailable with the end of its log when it does not get ready.
     """
     supervisor = Supervisor(settings.state)
     log = supervisor.log(name)
     since = log.stat().st_size if log.is_file() else 0
+    program = supervisor.programs()[name]
     with _changing(settings):
-        supervisor.restart(name)
+        if name.startswith("release-") and not program.socket:
+            supervisor.put(on_socket(program, settings))
+            supervisor.run(name)
+        else:
+            supervisor.restart(name)
     _wait_for(supervisor, supervisor.programs()[name], patience, since)
 
 
@@ -190,28 +206,14 @@ def _run_fork_server(supervisor: Supervisor, settings: Settings) -> None:
 
 def _environment(settings: Settings) -> dict[str, str]:
     """What supervisord and so all programs get; secrets are among it, and only in here."""
-    ours = {
-        "DRIFTLINE_STATE": str(settings.state),
-        "DRIFTLINE_DATA": str(settings.data),
-        "DRIFTLINE_HOST": settings.host,
-        "DRIFTLINE_ALLOWED_HOSTS": settings.allowed_hosts,
-        "DRIFTLINE_PREFECT_URL": settings.prefect_url,
-        "DRIFTLINE_PREFECT_PORT": str(settings.prefect_port),  # where the worker finds it
-        "DRIFTLINE_TRACKING_URL": settings.tracking_url,
-        "DRIFTLINE_ARTIFACTS_URL": settings.artifacts_url,
-        ONLINE_STORE: settings.online_store,
-        "DRIFTLINE_GATEWAY_STORE": settings.gateway_store,
-        "DRIFTLINE_GATEWAY_LIMITS": settings.gateway_limits,
-        "DRIFTLINE_GATEWAY_LOG": settings.gateway_log,
-    }
-    return {**environment(settings), **ours}
+    return {**environment(settings), **settings.variables}
 
 
 def _service(supervisor: Supervisor, program: Program, process: dict | None) -> Service:
     said = process["statename"] if process else "STOPPED"
     told = {"STARTING": "starting", "BACKOFF": "starting", "RUNNING": "starting", "FATAL": "failed", "EXITED": "failed"}
     now = told.get(said, "stopped")
-    answers = _answers(f"{program.address}{program.health}") if program.port else said == "RUNNING"
+    answers = _answers(program) if program.address else said == "RUNNING"
     if said in ("STARTING", "RUNNING") and answers:
         now = "ready"
     lives = process is not None and process["pid"] > 0
@@ -226,7 +228,7 @@ def _service(supervisor: Supervisor, program: Program, process: dict | None) -> 
 
 
 def _wait_for(supervisor: Supervisor, program: Program, patience: float, since: int) -> None:
-    if not program.port:
+    if not program.address:
         return  # who needs it waits for it
     wait_until_ready(
         f"{program.address}{program.health}",
@@ -238,12 +240,12 @@ def _wait_for(supervisor: Supervisor, program: Program, patience: float, since: 
     )
 
 
-def _answers(url: str) -> bool:
+def _answers(program: Program) -> bool:
     import httpx
 
     try:
-        # http: reading the certificates that it does not need would take longer than the answer
-        return httpx.get(url, timeout=2, trust_env=False, verify=False).is_success
+        with http_client(program.address, timeout=2) as client:
+            return client.get(program.health).is_success
     except httpx.HTTPError:
         return False
 

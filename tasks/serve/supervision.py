@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shlex
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,23 +20,25 @@ from tasks.foundation.config import Result
 from tasks.foundation.errors import Unavailable
 from tasks.foundation.files import tail, write_text
 from tasks.foundation.settings import ROOT
-
-LONGEST_SOCKET = 90  # bytes; the system's limit for a Unix socket's path is 108, and supervisord adds a suffix
+from tasks.foundation.sockets import UNIX, make_socket_folder, socket_path
 
 
 class Program(Result):
-    """One supervised process; with a port it listens there, and answers 2xx under `health` when it is ready."""
+    """One supervised process; with a port or a socket it listens there, and answers 2xx at `health` when ready."""
 
     name: str
     command: list[str]
     host: str
     port: int = 0
+    socket: str = ""  # path of a Unix socket
     health: str = ""
     environment: dict[str, str] = Field(default_factory=dict)  # secrets come with supervisord's own
     starts_with_supervisor: bool = True
 
     @property
     def address(self) -> str:
+        if self.socket:
+            return f"{UNIX}{self.socket}"
         return f"http://{self.host}:{self.port}" if self.port else ""
 
 
@@ -52,11 +52,7 @@ class Supervisor:
     @property
     def socket(self) -> Path:
         """In the folder, or, where that name is too long for a socket, in a short one that only this user can enter."""
-        path = self.folder / "supervisor.sock"
-        if len(os.fsencode(path)) <= LONGEST_SOCKET:
-            return path
-        digest = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:12]
-        return Path(tempfile.gettempdir()) / f"driftline-{os.getuid()}-{digest}" / "s"
+        return socket_path(self.folder, "supervisor.sock")
 
     def log(self, name: str) -> Path:
         return self.logs / f"{name}.log"
@@ -97,7 +93,7 @@ class Supervisor:
         (self.folder / "programs").mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         self.logs.mkdir(parents=True, exist_ok=True)
-        self._own_socket_folder()
+        make_socket_folder(self.socket)
         template = (ROOT / "deployments" / "local" / "supervisord.conf").read_text(encoding="utf-8")
         places = {"directory": self.folder, "logs": self.logs, "socket": self.socket}
         values = {name: str(path).replace("%", "%%") for name, path in places.items()}
@@ -213,16 +209,6 @@ class Supervisor:
 
     def _file(self, name: str, kind: str = "conf") -> Path:
         return self.folder / "programs" / f"{name}.{kind}"
-
-    def _own_socket_folder(self) -> None:
-        folder = self.socket.parent
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.stat().st_uid != os.getuid():
-            raise Unavailable(
-                "The folder for the supervisor's socket belongs to another user.",
-                where=str(folder),
-                todo="Set DRIFTLINE_STATE to a folder with a shorter path.",
-            )
 
 
 def _remove(supervisor: Any, name: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 from tasks.data.base.pack import write_gguf
 from tasks.foundation.files import file_digest
 from tasks.foundation.settings import environment, settings
+from tasks.foundation.sockets import http_client
 from tasks.foundation.tracking import Tracking, client_of
 from tasks.gateway.log import NUMBERS, SECONDS, pack
 from tasks.predict.batch import read_predictions
@@ -135,13 +136,11 @@ def test_a_second_run_changes_nothing(library, terminal, shown):
 
 def test_the_release_answers_in_openais_form(library, shown):
     """The Bento answers a chat, streaming and not, by its schema; embeds; says who it is; refuses what is no chat."""
-    import httpx
-
     release = champion(Tracking.under(library.state), library.state, "library")
     bento = bento_folder(library.state / "bentoml", release.bento)
     with (
         served(bento, environment(settings()), library.folder / "served.log") as address,
-        httpx.Client(base_url=address, timeout=60, trust_env=False, verify=False) as client,
+        http_client(address, timeout=60) as client,
     ):
         body = {"messages": [{"role": "user", "content": "Please renew A1."}]}
         answer = client.post("/v1/chat/completions", json=body)

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from tasks.foundation.settings import Settings
+from tasks.foundation.sockets import http_client
 from tasks.foundation.tracking import Tracking
 from tasks.ledger.store import Store
 from tasks.release.registry import champion
@@ -29,7 +30,8 @@ def answer(world: World, address: str) -> dict:
     release = champion(Tracking.under(world.state), world.state, "diabetes")
     golden = json.loads((release.folder / "golden.json").read_text())[0]
     row = {"example_id": golden["example_id"], **golden["features"]}
-    response = httpx.post(f"{address}/predict", json={"rows": [row]}, trust_env=False, verify=False, timeout=30)
+    with http_client(address, timeout=30) as client:
+        response = client.post("/predict", json={"rows": [row]})
     said = response.raise_for_status().json()
     assert said["predictions"][0]["prediction"] == pytest.approx(golden["prediction"], rel=1e-12)
     return said

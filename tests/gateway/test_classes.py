@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tasks.evaluate.config import Evaluate
 from tasks.evaluate.gates import judge
 from tasks.foundation.settings import ROOT, Settings
+from tasks.foundation.sockets import http_client
 from tasks.ledger.costs import costs
 from tasks.ledger.store import Store
 from tasks.release.package import package
@@ -45,7 +45,8 @@ def test_an_answer_names_its_class_and_scores_all(
     address = stack.address_of(settings, serve(settings, folder))
     assert address
     assert smoke(folder, address)["examples"] == 24
-    document = httpx.get(f"{address}/docs.json", trust_env=False).json()
+    with http_client(address) as release:
+        document = release.get("/docs.json").json()
     told = document["components"]["schemas"]["Prediction"]["properties"]
     assert told["prediction"]["enum"] == list(verdict.classes)
     assert "scores" in told

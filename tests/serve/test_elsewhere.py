@@ -21,6 +21,7 @@ from benchmarks.gpu import vllm
 from tasks.foundation.engine import Engine, engine
 from tasks.foundation.errors import DriftlineError, InputError, Unavailable
 from tasks.foundation.settings import ROOT
+from tasks.foundation.sockets import http_client
 from tasks.release.language import vllm_command
 from tasks.release.package import bento_folder, package
 from tasks.release.process import served
@@ -102,7 +103,7 @@ def test_the_service_asks_the_server_elsewhere(folder, bento, service):
     """The Bento holds no weights, and answers as the release did when it was judged, stream after stream."""
     assert not list(bento.rglob("*.gguf")) + list(bento.rglob("*.safetensors"))
     assert smoke(folder, service)["examples"] == 2
-    with httpx.Client(base_url=service, timeout=60) as client:
+    with http_client(service, timeout=60) as client:
         body = {"messages": [{"role": "user", "content": "Hello"}], "stream": True, "max_tokens": 4}
         answers = [client.post("/v1/chat/completions", json=body) for _ in range(6)]
         assert {answer.status_code for answer in answers} == {200}

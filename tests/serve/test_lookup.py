@@ -15,6 +15,7 @@ import pytest
 from tasks.data.results import Snapshot
 from tasks.features.config import Features, View
 from tasks.features.online import materialise
+from tasks.foundation.sockets import http_client
 from tasks.release.package import bento_folder
 from tasks.release.process import served
 
@@ -67,7 +68,7 @@ def client(
     variables = {"DRIFTLINE_ONLINE_REPO": str(repository), "DRIFTLINE_ONLINE_MOMENT": MOMENT.isoformat()}
     with (
         served(bento_folder(state / "bentoml", bento), {**environment, **variables}, folder / "log") as address,
-        httpx.Client(base_url=address, trust_env=False) as client,
+        http_client(address) as client,
     ):
         yield client
 

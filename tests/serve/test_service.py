@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tasks.foundation.settings import ROOT
+from tasks.foundation.sockets import http_client
 from tasks.release.package import bento_folder
 from tasks.release.process import served
 from tasks.release.seal import read_manifest
@@ -25,7 +26,7 @@ def client(
     log = tmp_path_factory.mktemp("service") / "serve.log"
     with (
         served(bento_folder(state / "bentoml", bento), environment, log) as address,
-        httpx.Client(base_url=address, trust_env=False) as client,
+        http_client(address) as client,
     ):
         yield client
         assert "input_value" not in log.read_text(), "what clients send is not logged"
