@@ -12,7 +12,7 @@ import sys
 OLDEST, NEWEST = (3, 11, 2), (3, 14)  # as in pyproject.toml and the locks
 GLIBC, MACOS = (2, 28), (14, 0)  # torch's wheels need these
 MACHINES = {"linux": ("x86_64", "aarch64"), "darwin": ("arm64",)}
-OTHER = "Use another one: make setup PYTHON=python{}.{}".format(*NEWEST)
+OTHER = "Use another one: make setup PYTHON=python3.13"
 
 
 def refusal():
@@ -26,9 +26,7 @@ def _python():
         return "{} is {} {}; Driftline runs on CPython {} to {}. {}".format(
             sys.executable, implementation, platform.python_version(), _text(OLDEST), _text(NEWEST), OTHER
         )
-    import sysconfig
-
-    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+    if "t" in getattr(sys, "abiflags", ""):
         return "{} is a free-threaded build, which Driftline's packages don't support. {}".format(sys.executable, OTHER)
     if struct.calcsize("P") != 8:
         return "{} is a 32-bit build, and torch needs a 64-bit one. {}".format(sys.executable, OTHER)
