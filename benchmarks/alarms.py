@@ -1,6 +1,7 @@
 """How often monitoring calls something a change when nothing has changed, at any number of rows.
 
-Run: python -m benchmarks.alarms [--windows N] [--rows 1000 1000000] [--sample 5000]
+    python -m benchmarks.alarms [--quick] [--json FILE] [--windows N] [--rows 1000,1000000] [--sample 5000]
+
 Each window is a new reference and new rows of one world, judged as `monitor` judges them: every column, the
 predictions, the watched metric and the bias. Evidently's distances are left out: a change must also be large enough to
 matter, so that the alarms of a case are fewer than what is counted here.
@@ -8,10 +9,10 @@ matter, so that the alarms of a case are fewer than what is counted here.
 
 from __future__ import annotations
 
-import argparse
 import time
 from typing import TYPE_CHECKING
 
+from benchmarks.table import Report, arguments
 from tasks.features.results import Column
 from tasks.monitor.chance import adjusted
 from tasks.monitor.drift import compare_column, prepare
@@ -28,18 +29,25 @@ COLUMNS = {"steady": "number", "heavy": "number", "gaps": "number", "town": "tex
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--windows", type=int, default=200)
-    parser.add_argument("--rows", type=int, nargs="+", default=[1000, 1_000_000])
-    parser.add_argument("--sample", type=int, default=5000)
-    asked = parser.parse_args()
-    print(f"{'rows':>10} {'windows':>8} {'with an alarm at .05':>21} {'at .2':>6} {'s a window':>11}")
-    for rows in asked.rows:
-        begun = time.monotonic()
-        least = lowest(rows, asked.windows, asked.sample)
-        took = (time.monotonic() - begun) / asked.windows
-        at = [sum(value <= rate for value in least) / len(least) for rate in (0.05, 0.2)]
-        print(f"{rows:>10,} {asked.windows:>8} {at[0]:>21.3f} {at[1]:>6.3f} {took:>11.2f}")
+    options = arguments(
+        "How often monitoring calls something a change when nothing has changed.",
+        windows="how many of each size; default: 200, quick: 10",
+        rows="of a window, sizes separated by commas; default: 1000,1000000, quick: 1000",
+        sample="rows on which columns are compared; default: 5000",
+    )
+    windows = int(options.windows or (10 if options.quick else 200))
+    sizes = [int(size) for size in (options.rows or ("1000" if options.quick else "1000,1000000")).split(",")]
+    report = Report(
+        "Windows in which nothing has changed", ["rows", "windows", "with an alarm at .05", "at .2", "seconds a window"]
+    )
+    for rows in sizes:
+        start = time.perf_counter()
+        least = lowest(rows, windows, int(options.sample or 5000))
+        seconds = (time.perf_counter() - start) / windows
+        shares = {rate: sum(value <= rate for value in least) / windows for rate in (0.05, 0.2)}
+        report.row(rows, windows, *shares.values(), seconds)
+        report.figure(f"alarms_at_05_{rows}", shares[0.05])
+    report.finish(["evidently", "scipy"], options.json)
 
 
 def lowest(rows: int, windows: int, sample: int, seed: int = 0) -> list[float]:

@@ -164,8 +164,11 @@ def flow_run(folder: Path, as_of: datetime) -> dict[str, Any]:
 def check_equal(plain: dict[str, Any], flow: dict[str, Any]) -> float:
     """By how much the metrics differ at most: the last digits of averages can turn a tree's split.
 
-    Raises: RuntimeError when the two did not work on the same rows, or a metric differs by more than that explains.
+    Raises: RuntimeError when the two did not work on the same rows, the plain script lacks a metric, or one differs by
+    more than that explains.
     """
+    if lacking := sorted(flow["metrics"].keys() - plain["metrics"].keys()):
+        raise RuntimeError(f"benchmarks/plain_flights.py does not compute {', '.join(lacking)}: add it to measure().")
     apart = {name: abs(plain["metrics"][name] - value) for name, value in flow["metrics"].items()}
     rows = [name for name in ("train_rows", "holdout_rows", "quarantined") if plain[name] != flow[name]]
     if rows or max(apart.values()) > 0.005:

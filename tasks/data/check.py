@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -12,9 +13,10 @@ from tasks.data.config import Source
 from tasks.data.results import Checked, Validation
 from tasks.data.sources import Landing, cut
 from tasks.data.validate import validate
-from tasks.foundation.config import digest_of
+from tasks.foundation.code_digest import cache_key
 from tasks.foundation.errors import DataError
 from tasks.foundation.files import file_digest, scratch, whole, write_text
+from tasks.foundation.progress import mark_cached
 
 
 def check(
@@ -22,17 +24,25 @@ def check(
 ) -> Checked:
     """Give the validated batches of a source as known at `as_of`.
 
-    A batch is validated once for its content and expectations; the newest always, since freshness depends on the as-of.
+    A batch is validated once for its content and expectations; the newest once for each as-of, since freshness depends
+    on it.
     Raises: DataError when nothing was known yet, or when a batch fails; the report and the quarantine are kept.
     """
     source = sources[name]
     if landings[name].empty:
         return _nothing(name, landings[name])
     home = state / "batches" / case / name
-    batches = _cut_all(name, source, landings[name], as_of, home)
     tables = {expectation.values_of.split(".")[0] for expectation in source.expectations if expectation.values_of}
     expected = [source.digest, {table: landings[table].key for table in sorted(tables)}]
-    kept = {batch: home / f"{digest_of([file_digest(path), expected])[:20]}.parquet" for batch, path in batches.items()}
+    record = home / f"{cache_key(__name__, [landings[name].key, expected, as_of.isoformat()])[:20]}.checked.json"
+    if (checked := _read_record(record)) is not None:
+        mark_cached()
+        return checked
+    batches = _cut_all(name, source, landings[name], as_of, home)
+    kept = {
+        batch: home / f"{cache_key(__name__, [file_digest(path), expected])[:20]}.parquet"
+        for batch, path in batches.items()
+    }
     newest = max(batches)
     new = {b: path for b, path in batches.items() if b == newest or not _told(kept[b]).is_file()}
     moment = f"{as_of:%Y-%m-%dT%H%M%S}"
@@ -54,13 +64,25 @@ def check(
         for batch in new:
             _keep(work / "clean" / f"{batch}.parquet", kept[batch], validation.quarantined.get(batch, 0))
     counts = {batch: json.loads(_told(path).read_text(encoding="utf-8")) for batch, path in kept.items()}
-    return Checked(
+    checked = Checked(
         source=name,
         files=kept,
         rows=sum(count["rows"] for count in counts.values()),
         quarantined=sum(count["quarantined"] for count in counts.values()),
         validation=validation,
     )
+    write_text(record, checked.model_dump_json(indent=1))
+    return checked
+
+
+def _read_record(path: Path) -> Checked | None:
+    """What an earlier run came to, as long as all the files that it names are there."""
+    with contextlib.suppress(OSError, ValueError):
+        checked = Checked.model_validate_json(path.read_text(encoding="utf-8"))
+        docs, quarantine = checked.validation.docs, checked.validation.quarantine
+        if all(file.exists() for file in (*checked.files.values(), docs, quarantine) if file is not None):
+            return checked
+    return None
 
 
 def _nothing(name: str, landing: Landing) -> Checked:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.data.config import Source
-from tasks.foundation.config import Result, digest_of
+from tasks.foundation.code_digest import cache_key
+from tasks.foundation.config import Result
 from tasks.foundation.errors import DataError
 from tasks.foundation.files import file_digest, scratch, whole, write_text
+from tasks.foundation.progress import mark_cached
 
 if TYPE_CHECKING:
     import duckdb
@@ -81,11 +83,12 @@ def land(name: str, source: Source, folder: Path, raw: Path, log: Path | None = 
     Raises: DataError when the file can't be read, a column is missing or no row is there.
     """
     origin = log or locate(source.uri, folder)
-    key = digest_of([file_digest(origin), source.sql, source.time, source.known_at, source.late, source.key])
+    key = cache_key(__name__, [file_digest(origin), source.sql, source.time, source.known_at, source.late, source.key])
     marker = raw / name / "landing.json"
     with contextlib.suppress(OSError, ValueError):
         landing = Landing.model_validate_json(marker.read_text(encoding="utf-8"))
         if landing.key == key and all(batch.path.is_file() for batch in landing.batches):
+            mark_cached()
             return landing
     with scratch(raw / name) as work, connect() as db:
         _load(db, name, source, origin, Path(work))

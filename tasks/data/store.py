@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.data.results import Snapshot
+from tasks.foundation.code_digest import cache_key
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import DataError, Unavailable
 from tasks.foundation.files import file_digest, lock, whole, write_text
 from tasks.foundation.permissions import write_shared
+from tasks.foundation.progress import mark_cached
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -35,11 +37,22 @@ def store_snapshot(
 ) -> Snapshot:
     """Gather validated batches (by source, by batch name) in one folder, add it to DVC and push it.
 
-    The folder is named by what is in it, so an equal snapshot is stored once. Raises: Unavailable when the remote
-    does not take it.
+    The folder is named by what is in it, so an equal snapshot is stored once; a file beside it says where it was
+    pushed. Raises: Unavailable when the remote does not take it.
     """
     key = digest_of({source: {name: file_digest(p) for name, p in files.items()} for source, files in batches.items()})
     folder = store / "snapshots" / case / key[:16]
+    pointer_file, pushed, done = folder.with_suffix(".dvc"), folder.with_suffix(".pushed"), cache_key(__name__, remote)
+    if all(path.exists() for path in (folder, pointer_file, pushed)) and pushed.read_text(encoding="utf-8") == done:
+        mark_cached()
+    else:
+        _add_and_push(folder, batches, store, remote)
+        write_text(pushed, done)
+    digest = _digest(pointer_file)
+    return Snapshot(case=case, as_of=as_of, digest=digest, path=folder, rows=rows, quarantined=quarantined, docs=docs)
+
+
+def _add_and_push(folder: Path, batches: dict[str, dict[str, Path]], store: Path, remote: str) -> None:
     with (
         lock(store.parent / "locks" / "dvc", "The snapshot store", wait=True),  # DVC breaks under concurrent writers
         _repository(store, remote) as repo,
@@ -51,7 +64,6 @@ def store_snapshot(
                     for name, path in files.items():
                         os.link(path, temporary / source / f"{name}.parquet")
             repo.add(str(folder))
-        digest = _digest(folder.with_suffix(".dvc"))
         try:
             repo.push([str(folder)])
         except Exception as error:
@@ -61,7 +73,6 @@ def store_snapshot(
                 found=f"{type(error).__name__}: {error}",
                 todo="Check the remote (DRIFTLINE_DVC_REMOTE) and its credentials, and start again.",
             ) from error
-    return Snapshot(case=case, as_of=as_of, digest=digest, path=folder, rows=rows, quarantined=quarantined, docs=docs)
 
 
 def bring(files: Sequence[str], tree: Path, repository: Path) -> None:

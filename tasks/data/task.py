@@ -11,7 +11,7 @@ from tasks.data.sources import Landing
 from tasks.foundation.task import show_link, show_table, stage
 
 
-@stage("land {name}", lambda landing: f"{len(landing.batches)} batches", cache=False)
+@stage("land {name}", lambda landing: f"{len(landing.batches)} batches")
 def land_source(name: str, source: Source, folder: Path, raw: Path, log: Path | None) -> Landing:
     """Write a source month by month under data/raw; an unchanged source is not read again."""
     from tasks.data.sources import land
@@ -39,7 +39,7 @@ def check_source(
     return checked
 
 
-@stage("open the base model", lambda base: f"{base.parameters / 1e6:.0f}M parameters, {base.digest[:12]}", cache=False)
+@stage("open the base model", lambda base: f"{base.parameters / 1e6:.0f}M parameters, {base.digest[:12]}")
 def open_model(model: Model, folder: Path, state: Path) -> Base:
     """Check the base model against its pin, and keep it as a plain checkpoint."""
     from tasks.data.base.checkpoint import open_base
@@ -47,7 +47,7 @@ def open_model(model: Model, folder: Path, state: Path) -> Base:
     return open_base(model, folder, state)
 
 
-@stage("curate pairs", _told, cache=False)
+@stage("curate pairs", _told)
 def curate_pairs(
     case: str,
     pairs: Pairs,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.data.config import Answer
 from tasks.evaluate.answering import message_in
 from tasks.foundation.children import look_for_garbage_seldom
-from tasks.foundation.config import digest_of
+from tasks.foundation.code_digest import cache_key
 from tasks.foundation.progress import step
 from tasks.foundation.tracking import Tracking, answering, client_of, log
 
@@ -35,7 +35,7 @@ def show_answers(
     verdict. The same answers are shown once.
     """
     rows = _rows(scored, opinions)
-    key = digest_of([rows, answer.digest])
+    key = cache_key(__name__, [rows, answer.digest])
     with step("show the answers in MLflow") as told, answering(place.uri):
         client = client_of(place)
         before = client.get_run(run_id)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.data.config import Talk
 from tasks.data.results import Base
-from tasks.evaluate.answering import Shown, ask, converse, examples_of, score, spread
+from tasks.evaluate.answering import Shown, converse, examples_of, score, spread
 from tasks.evaluate.reference import likelihoods, perplexity
-from tasks.foundation.config import digest_of
+from tasks.evaluate.replies import ask
+from tasks.foundation.code_digest import cache_key
 from tasks.foundation.files import file_digest, write_text
 from tasks.foundation.progress import step
 from tasks.train.config import Serving
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 UNSAFE = 25  # unsafe prompts among some of the questions
 LIKELY = 100  # pairs whose right answers perplexity is taken of
+REFERENCE = "tasks.evaluate.reference"  # computes it
 
 
 @dataclass(frozen=True)
@@ -115,12 +117,13 @@ class Bench:
     def _perplexity(self, adapter: Path | None, examples: Sequence[Example]) -> float:
         """Kept as replies are: the untuned base's need not be computed for each candidate."""
         weights = adapter / ADAPTER if adapter else None
-        key = digest_of(
+        key = cache_key(
+            REFERENCE,
             {
                 "base": [self.base.digest, self.base.template_digest],
                 "adapter": file_digest(weights) if weights and weights.is_file() else str(weights),
                 "examples": [[example.prompt, example.completion] for example in examples],
-            }
+            },
         )
         kept = self.state / "answers" / f"{key[:16]}.perplexity"
         if not kept.is_file():

@@ -20,9 +20,10 @@ from tasks.evaluate.metrics import by_month, by_value, measure, metrics_of
 from tasks.evaluate.report import explain
 from tasks.evaluate.results import Verdict
 from tasks.evaluate.verdicts import judged_before, keep, require_run
-from tasks.foundation.config import digest_of
+from tasks.foundation.code_digest import cache_key
 from tasks.foundation.errors import CaseError, DataError
 from tasks.foundation.files import file_digest
+from tasks.foundation.progress import mark_cached
 from tasks.foundation.tracking import Tracking
 from tasks.train.classes import Classes, answers_in, columns_of, numbers_of, together
 from tasks.train.config import Split, Target
@@ -107,7 +108,8 @@ def judge(
     Raises: DataError when the candidate's own model or hold-out can't be read; DriftlineError when its run is gone.
     """
     champion_weights = file_digest(champion_model) if champion_model and champion_model.is_file() else None
-    key = digest_of(
+    key = cache_key(
+        __name__,
         {
             "candidate": [candidate.run_id, candidate.weights_digest, candidate.data_digest],
             "definitions": candidate.definitions_digest,
@@ -115,13 +117,13 @@ def judge(
             "target": target.digest,
             "split": split.digest,
             "gates": config.digest,
-            "code": [file_digest(path) for path in sorted(Path(__file__).parent.glob("*.py"))],
             "champion": [champion_digest, champion_weights, champion_model is not None],
-        }
+        },
     )
     folder = state / "verdicts" / candidate.case / key[:16]
     stored = judged_before(folder)
     if stored is not None:
+        mark_cached()
         return stored
 
     place = tracking or Tracking.under(state)

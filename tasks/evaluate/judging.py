@@ -23,10 +23,10 @@ from tasks.evaluate.parity import Parity, check_parity, parity_criteria
 from tasks.evaluate.results import Criterion, Verdict
 from tasks.evaluate.rubric import Opinions, opinions_of
 from tasks.evaluate.verdicts import judged_before, keep, require_run
-from tasks.foundation.config import digest_of
+from tasks.foundation.code_digest import cache_key
 from tasks.foundation.errors import DataError, Unavailable
 from tasks.foundation.files import file_digest
-from tasks.foundation.progress import step
+from tasks.foundation.progress import mark_cached, step
 from tasks.foundation.tracking import Tracking
 from tasks.train.config import Serving
 from tasks.train.results import Candidate
@@ -64,23 +64,20 @@ def judge_answers(
     Raises: DataError when the candidate's own model or pairs can't be read; DriftlineError when its run is gone.
     """
     rival = champion / SERVED if champion and champion.is_dir() else champion
-    here = Path(__file__).parent
-    key = digest_of(
+    key = cache_key(
+        __name__,
         {
             "candidate": [candidate.run_id, candidate.weights_digest, candidate.data_digest],
             "base": [base.digest, base.template_digest],
             "asked": [talk.digest, serving.digest],
             "gates": config.digest,
-            "code": [
-                file_digest(path)
-                for path in (*sorted(here.glob("*.py")), here.parent / "train" / "language" / "answers.py")
-            ],
             "champion": [champion_digest, file_digest(rival) if rival and rival.is_file() else None, rival is not None],
-        }
+        },
     )
     folder = state / "verdicts" / candidate.case / key[:16]
     if (stored := judged_before(folder)) is not None:
         if not any(each.name == JUDGED and each.observed is None for each in stored.criteria):
+            mark_cached()
             return stored
         rmtree(folder)  # the judge may answer now; all other answers are kept
     require_run(candidate, tracking)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.evaluate.answering import message_in, spread
 from tasks.evaluate.config import Judge
-from tasks.foundation.config import digest_of
+from tasks.foundation.code_digest import cache_key
 from tasks.foundation.errors import DataError, Unavailable
-from tasks.foundation.files import file_digest, write_text
+from tasks.foundation.files import write_text
 from tasks.foundation.progress import step
 from tasks.foundation.talk import SYSTEM, USER, turn
 
@@ -44,7 +44,7 @@ def opinions_of(judge: Judge, scored: pd.DataFrame, state: Path) -> Opinions:
     sample = spread(scored[~scored["unsafe"]], judge.examples).to_dict("records")
     asked = [[message_in(row["messages"]), row["answer"], row["text"]] for row in sample]
     url = _address(judge)
-    key = digest_of([judge.digest, url, asked, file_digest(Path(__file__))])
+    key = cache_key(__name__, [judge.digest, url, asked])
     kept = state / "answers" / f"{key[:16]}.opinions"
     with step("ask the judge") as told:
         if kept.is_file():

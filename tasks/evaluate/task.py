@@ -46,8 +46,7 @@ def judge_candidate(
     return verdict
 
 
-# it finds its own verdicts again: one for which a judge did not answer is no answer to keep
-@stage("judge the answers", lambda verdict: f"{verdict.decision}: {_figures(verdict)}", cache=False)
+@stage("judge the answers", lambda verdict: f"{verdict.decision}: {_figures(verdict)}")
 def judge_tuned(
     candidate: Candidate,
     base: Base,

@@ -11,12 +11,13 @@ from tasks.data.results import Snapshot
 from tasks.features.config import Features
 from tasks.features.definitions import make_repository
 from tasks.features.results import Column, Frame
-from tasks.features.schema import FORMAT, Tables, describe_tables
+from tasks.features.schema import Tables, describe_tables
 from tasks.features.sql import connect, literal, quoted, written
 from tasks.features.tables import build_tables
-from tasks.foundation.config import digest_of
+from tasks.foundation.code_digest import cache_key
 from tasks.foundation.errors import CaseError, NothingYet
 from tasks.foundation.files import lock, write_text
+from tasks.foundation.progress import mark_cached
 
 if TYPE_CHECKING:
     from tasks.features.schema import Table
@@ -41,10 +42,11 @@ def build_frame(
     ids repeat.
     """
     window = [moment.isoformat() if moment else None for moment in (start, end)]
-    key = digest_of([FORMAT, features.digest, snapshot.digest, snapshot.case, target, slices, *window, known_only])
+    key = cache_key(__name__, [features.digest, snapshot.digest, snapshot.case, target, slices, *window, known_only])
     path = state / "frames" / f"{key}.parquet"
     with lock(state / "features" / snapshot.case / ".lock", "The case's features", wait=True):
         if frame := _made_before(path):
+            mark_cached()
             return frame
         tables = describe_tables(features, snapshot, state)
         columns = feature_columns(features, tables, target, slices)

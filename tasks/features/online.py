@@ -17,9 +17,11 @@ from tasks.features.light import import_feast
 from tasks.features.schema import Table, describe_tables
 from tasks.features.sql import connect, literal, quoted
 from tasks.features.tables import build_tables
+from tasks.foundation.code_digest import code_digest
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import CaseError, InputError, Unavailable
 from tasks.foundation.files import write_text
+from tasks.foundation.progress import mark_cached
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,8 +48,9 @@ def materialise(features: Features, snapshot: Snapshot, state: Path, online_stor
     key = digest_of([features.digest, [table.columns for table in tables.views]])[:12]
     folder = state / "features" / snapshot.case / f"online-{key}"
     done = folder / "materialised.json"
-    written = json.dumps({"data": snapshot.digest, "as_of": snapshot.as_of.isoformat()})
+    written = json.dumps({"data": snapshot.digest, "as_of": snapshot.as_of.isoformat(), "code": code_digest(__name__)})
     if not online_store and (folder / "online.db").exists() and done.exists() and done.read_text() == written:
+        mark_cached()
         return folder
     if not online_store and not (folder / "online.db").exists():
         (folder / "registry.db").unlink(missing_ok=True)  # defining the views again makes the store's tables, too

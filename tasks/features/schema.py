@@ -11,13 +11,14 @@ from tasks.data.results import Snapshot
 from tasks.features.config import Features
 from tasks.features.sql import open_snapshot, sql_errors
 from tasks.features.threads import repeatable
-from tasks.foundation.config import Result, digest_of
+from tasks.foundation.code_digest import cache_key
+from tasks.foundation.config import Result
 from tasks.foundation.errors import CaseError
 
 if TYPE_CHECKING:
     import duckdb
 
-FORMAT = 1  # of the files; counts into their keys, so that a change here makes them anew
+BUILDER = "tasks.features.tables"  # writes the files
 
 Kind = Literal["number", "text", "time", "other"]
 
@@ -60,7 +61,7 @@ def describe_tables(features: Features, snapshot: Snapshot, state: Path) -> Tabl
 
     Raises: CaseError for SQL that DuckDB refuses, for a missing column, and for one of a kind that can't be used.
     """
-    key = digest_of([FORMAT, features.digest, snapshot.digest])
+    key = cache_key(BUILDER, [features.digest, snapshot.digest])
     with open_snapshot(snapshot, empty=True) as connection:
         examples = _describe(connection, "examples", "features.examples", features.examples)
         views = []

@@ -24,7 +24,7 @@ class Step:
 
 Listener = Callable[[Step], None]
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
-_depth: ContextVar[int] = ContextVar("depth", default=0)
+_running: ContextVar[Step | None] = ContextVar("running", default=None)
 
 
 @contextmanager
@@ -41,15 +41,22 @@ def listening(listener: Listener) -> Iterator[None]:
 def step(title: str) -> Iterator[Step]:
     """Time a block of work and tell the listener."""
     tell = _listener.get() or (lambda _: None)
-    current = Step(title, depth=_depth.get())
+    around = _running.get()
+    current = Step(title, depth=around.depth + 1 if around else 0)
     tell(current)
-    token = _depth.set(current.depth + 1)
+    token = _running.set(current)
     try:
         yield current
     except BaseException:
         current.failed = True
         raise
     finally:
-        _depth.reset(token)
+        _running.reset(token)
         current.seconds = time.monotonic() - current.started
         tell(current)
+
+
+def mark_cached() -> None:
+    """Say of the step that runs that its output was in a cache."""
+    if current := _running.get():
+        current.cached = True

@@ -9,7 +9,7 @@ from tasks.foundation.settings import Settings
 from tasks.foundation.task import stage
 
 
-@stage("collect the log of {case}", cache=False)
+@stage("collect the log of {case}")
 def collect_log(case: str, as_of: datetime, out: Path, settings: Settings) -> Path:
     """Write what the gateway had answered for a case, and what people had said of it, as a file that can be landed."""
     from tasks.gateway.collect import collect
@@ -17,7 +17,7 @@ def collect_log(case: str, as_of: datetime, out: Path, settings: Settings) -> Pa
     return collect(case, as_of, out, settings)
 
 
-@stage("trace a sample of the calls", lambda count: f"{count} new", cache=False)
+@stage("trace a sample of the calls", lambda count: f"{count} new")
 def trace_calls(case: str, as_of: datetime, settings: Settings) -> int:
     """Show a share of the case's calls in its MLflow experiment."""
     from tasks.gateway.traces import trace

@@ -11,7 +11,7 @@ from tasks.ledger.config import Approval
 from tasks.train.results import Candidate
 
 
-@stage("ask for a person's word", lambda asked: asked.told, cache=False)
+@stage("ask for a person's word", lambda asked: asked.told)
 def ask_approval(
     candidate: Candidate, verdict: Verdict, rule: Approval, by: str, run: str, settings: Settings
 ) -> approvals.Approval:

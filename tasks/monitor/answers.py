@@ -16,7 +16,7 @@ from tasks.foundation.embedder import Embedder
 from tasks.foundation.files import file_digest
 from tasks.monitor.apart import told_apart
 from tasks.monitor.config import AnswerMonitor, Retrain
-from tasks.monitor.descriptors import COLUMNS, describe, versions
+from tasks.monitor.descriptors import COLUMNS, describe
 from tasks.monitor.drift import measure_drift
 from tasks.monitor.proxies import chance_of_metric, proxies_of, proxy_chances, ratios
 from tasks.monitor.results import Part, Signal
@@ -28,8 +28,6 @@ from tasks.train.language.answers import Score, Scorer, summarise
 
 if TYPE_CHECKING:
     import pandas as pd
-
-VERSION = 3  # of what is measured here: raise it when the same inputs give another signal
 
 
 def measure_answers(
@@ -52,9 +50,7 @@ def measure_answers(
     said = read_predictions(predictions, window.case, window.release, window.start, window.end)
     known = pd.read_parquet(asked.path, columns=["example_id", "answer"])
     now = said.merge(known, on="example_id")  # others were replayed with other wordings
-    inputs = window.inputs(
-        [config.digest, fingerprint(now), file_digest(release / SCORES), embedder.digest, VERSION, *versions()]
-    )
+    inputs = window.inputs(__name__, [config.digest, fingerprint(now), file_digest(release / SCORES), embedder.digest])
     folder = window.folder(state)
     if (before := measured_before(folder, inputs)) is not None:
         return before

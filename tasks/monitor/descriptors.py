@@ -63,10 +63,3 @@ def _without(value: Any, stated: tuple[str, ...]) -> Any:
     if isinstance(value, Mapping):
         return {key: "..." if key in stated else _without(inner, stated) for key, inner in value.items()}
     return [_without(inner, stated) for inner in value] if isinstance(value, list) else value
-
-
-def versions() -> list[str]:
-    """Of what describes: another one may describe otherwise."""
-    from importlib.metadata import version
-
-    return [version(name) for name in ("evidently", "py3langid")]

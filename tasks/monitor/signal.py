@@ -11,8 +11,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.foundation.code_digest import cache_key
 from tasks.foundation.config import digest_of
 from tasks.foundation.files import write_text
+from tasks.foundation.progress import mark_cached
 from tasks.monitor.chance import adjusted
 from tasks.monitor.config import Watch
 from tasks.monitor.drift import judge_column
@@ -42,10 +44,10 @@ class Window:
     def folder(self, state: Path) -> Path:
         return signal_folder(state, self.case, self.release, self.as_of)
 
-    def inputs(self, of: Sequence[Any]) -> str:
-        """Digest over the window and all else that a signal is measured from."""
+    def inputs(self, module: str, of: Sequence[Any]) -> str:
+        """Digest over the window, all else that a signal is measured from, and the code of the module that does it."""
         moments = [moment.astimezone(UTC).isoformat() for moment in (self.as_of, self.start, self.end)]
-        return digest_of([self.release, moments, list(of)])
+        return cache_key(module, [self.release, moments, list(of)])
 
 
 def keep(
@@ -105,6 +107,7 @@ def measured_before(folder: Path, inputs: str) -> Signal | None:
     if all((folder / name).is_file() for name in ("signal.json", "report.html", "report.json")):
         told = json.loads((folder / "signal.json").read_text(encoding="utf-8"))
         if told.get("inputs") == inputs:  # looked at first: an earlier version wrote other fields
+            mark_cached()
             return Signal(**told, folder=folder)
     for name in ("signal.json", "decision.json"):
         (folder / name).unlink(missing_ok=True)

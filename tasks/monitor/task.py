@@ -17,7 +17,7 @@ from tasks.release.results import Release
 from tasks.train.config import Split, Target
 
 
-@stage("measure {start:%Y-%m-%d} to {as_of:%Y-%m-%d}", lambda signal: _figures(signal), cache=False)
+@stage("measure {start:%Y-%m-%d} to {as_of:%Y-%m-%d}", lambda signal: _figures(signal))
 def measure_window(
     release: Release,
     target: Target,
@@ -42,7 +42,7 @@ def measure_window(
     return signal
 
 
-@stage("measure answers {start:%Y-%m-%d} to {as_of:%Y-%m-%d}", lambda signal: _figures(signal), cache=False)
+@stage("measure answers {start:%Y-%m-%d} to {as_of:%Y-%m-%d}", lambda signal: _figures(signal))
 def measure_messages(
     release: Release,
     config: AnswerMonitor,
@@ -90,7 +90,7 @@ def announce_decision(decision: Decision) -> None:
         alert(decision.case, decision.action, f"{decision.case}: {decision.action}", f"{body}\n{link}")
 
 
-@stage("calibrate the champion anew", lambda path: path.name, cache=False)
+@stage("calibrate the champion anew", lambda path: path.name)
 def calibrate_anew(decision: Decision, frame: Frame, target: Target, split: Split, state: Path) -> Path:
     """Fit a calibrator behind the champion's scores, on outcomes before the hold-out; a model to be judged."""
     from tasks.monitor.recalibrate import recalibrate

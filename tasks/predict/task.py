@@ -12,7 +12,7 @@ from tasks.predict.results import Predictions
 from tasks.release.results import Release
 
 
-@stage("predict", lambda p: f"{p.rows:,} rows, {p.written:,} of them new", cache=False)
+@stage("predict", lambda p: f"{p.rows:,} rows, {p.written:,} of them new")
 def predict_window(release: Release, case: str, frame: Frame, as_of: datetime, out: Path) -> Predictions:
     """Score the frame with the release; what it answered before stays."""
     from tasks.predict.batch import predict
@@ -20,7 +20,7 @@ def predict_window(release: Release, case: str, frame: Frame, as_of: datetime, o
     return predict(release.digest, case, release.model, release.columns, frame, as_of, out)
 
 
-@stage("answer", lambda p: f"{p.rows:,} messages, {p.written:,} of them new", cache=False)
+@stage("answer", lambda p: f"{p.rows:,} messages, {p.written:,} of them new")
 def answer_window(release: Release, asked: Asked, as_of: datetime, out: Path, threads: int) -> Predictions:
     """Answer the messages with the release; what it said before stays."""
     from tasks.predict.answers import answer

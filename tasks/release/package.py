@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tasks.foundation.children import ending_with_starter
+from tasks.foundation.code_digest import SourceTree
 from tasks.foundation.errors import DriftlineError
 from tasks.foundation.files import lock, scratch, write_text
 from tasks.foundation.pins import read_pins
@@ -76,8 +76,10 @@ def _build(work: Path, folder: Path, case: str, version: str, requirements_lock:
     for name in (MANIFEST, *(() if elsewhere else (MODEL[kind],)), GOLDEN, *LANGUAGE, *embedder):
         if (folder / name).is_file():
             _copy(folder / name, context / name)
-    for source in modules_of(ENTRY[kind], *ONLINE) if looks_up else modules_of(ENTRY[kind], without=ONLINE):
-        _copy(source, context / source.relative_to(ROOT))
+    tree = SourceTree(ROOT)
+    modules = tree.closure(ENTRY[kind], *ONLINE) if looks_up else tree.closure(ENTRY[kind], without=ONLINE)
+    for module in modules:
+        _copy(module.path, context / module.path.relative_to(ROOT))
     write_text(context / "service.py", SERVICE.format(entry=ENTRY[kind]))
     direct = (*DIRECT[kind], *(LOOKUP if looks_up else ()), *(EMBEDDING if embedder else ()))
     arguments = {
@@ -118,27 +120,6 @@ def _build(work: Path, folder: Path, case: str, version: str, requirements_lock:
             todo="Correct what it names, and run the release again; nothing was left behind.",
         )
     return built
-
-
-def modules_of(*entries: str, without: Iterable[str] = ()) -> list[Path]:
-    """The files of our own modules that the entries import, in functions too, directly or not, and their packages."""
-    found: dict[str, Path] = {}
-    left = [*entries]
-    while left:
-        name = left.pop()
-        path = ROOT.joinpath(*name.split("."))
-        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        if name in found or name in without or not path.is_file():
-            continue
-        found[name] = path
-        left.extend(name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1))
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tasks"):
-                left.append(node.module or "")
-                left.extend(f"{node.module}.{alias.name}" for alias in node.names)
-            elif isinstance(node, ast.Import):
-                left.extend(alias.name for alias in node.names if alias.name.startswith("tasks"))
-    return sorted(found.values())
 
 
 def requirements(direct: Iterable[str], requirements_lock: Path) -> list[str]:

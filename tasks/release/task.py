@@ -107,7 +107,7 @@ def seal_language_release(
     return seal(candidate, verdict, parts, "llm", lineage, state, price=price, snapshot_pointer=pointer(snapshot.path))
 
 
-@stage("package the Bento", str, cache=False)
+@stage("package the Bento", str)
 def package_release(folder: Path, state: Path) -> str:
     """Build the Bento, unless it is there."""
     from tasks.release.package import package
@@ -115,7 +115,7 @@ def package_release(folder: Path, state: Path) -> str:
     return package(folder, state / "bentoml", ROOT / "requirements.lock")
 
 
-@stage("register", lambda release: f"version {release.version}, challenger", cache=False)
+@stage("register", lambda release: f"version {release.version}, challenger")
 def register_release(folder: Path, tracking: Tracking) -> Release:
     """Make the release a version of the case's model in MLflow's registry."""
     from tasks.release.registry import register
@@ -123,7 +123,7 @@ def register_release(folder: Path, tracking: Tracking) -> Release:
     return register(tracking, folder)
 
 
-@stage("promote to champion", lambda version: f"version {version}", cache=False)
+@stage("promote to champion", lambda version: f"version {version}")
 def promote_release(release: Release, tracking: Tracking) -> str:
     """Move the champion alias, last of all."""
     from tasks.release.registry import promote

@@ -28,7 +28,7 @@ def score_month(
     )
 
 
-@stage("report", lambda replayed: replayed.page.name, cache=False)
+@stage("report", lambda replayed: replayed.page.name)
 def write_report(
     case: str,
     profile: str | None,

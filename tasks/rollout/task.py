@@ -10,7 +10,7 @@ from tasks.release.results import Release
 from tasks.rollout.config import Plan
 
 
-@stage("send it the traffic", lambda all_of_it: "all of it" if all_of_it else "by its plan", cache=False)
+@stage("send it the traffic", lambda all_of_it: "all of it" if all_of_it else "by its plan")
 def send_traffic(release: Release, plan: Plan | None, settings: Settings) -> bool:
     """Give the release all of its case's traffic, and say so, or begin its plan beside the champion."""
     from tasks.rollout.takeover import take_over
@@ -18,7 +18,7 @@ def send_traffic(release: Release, plan: Plan | None, settings: Settings) -> boo
     return take_over(release, plan, settings)
 
 
-@stage("roll back to {to:.12}", lambda release: f"version {release.version}", cache=False)
+@stage("roll back to {to:.12}", lambda release: f"version {release.version}")
 def roll_back(case: str, to: str, why: str, settings: Settings) -> Release:
     """Make an earlier release the champion again, at the gateway and in the registry."""
     from tasks.rollout.takeover import go_back
@@ -26,7 +26,7 @@ def roll_back(case: str, to: str, why: str, settings: Settings) -> Release:
     return go_back(case, to, why, settings)
 
 
-@stage("retire what nobody needs", lambda names: ", ".join(names) or "nothing", cache=False)
+@stage("retire what nobody needs", lambda names: ", ".join(names) or "nothing")
 def retire_others(release: Release, settings: Settings) -> list[str]:
     """Stop the case's releases that have no share of the traffic and are not kept to roll back to."""
     from tasks.ledger.store import Store

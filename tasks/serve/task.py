@@ -19,7 +19,7 @@ def is_up(settings: Settings) -> bool:
     return stack.runs(settings)
 
 
-@stage("serve and smoke-test", lambda s: f"{s.figures['ms_per_request']:.1f} ms a request {s.address}", cache=False)
+@stage("serve and smoke-test", lambda s: f"{s.figures['ms_per_request']:.1f} ms a request {s.address}")
 def serve_and_smoke(release: Release, online: Path | None, moment: datetime | None, settings: Settings) -> Served:
     """Serve the Bento and require that it answers over HTTP as it did offline; the old champion goes on serving.
 

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from tasks.features.results import Column
 from tasks.foundation.files import whole
+from tasks.foundation.progress import mark_cached
 from tasks.foundation.tracking import client_of, experiment, run, status_of
 from tasks.train.results import Candidate, Origin
 
@@ -83,6 +84,7 @@ class Making:
             if status == "RUNNING":
                 self.client.set_terminated(candidate.run_id, "FINISHED")
             if status in ("RUNNING", "FINISHED"):
+                mark_cached()
                 again = {"as_of": self.origin.as_of, "folder": self.folder, "frame": self.examples}
                 return candidate.model_copy(update=again)
         shutil.rmtree(self.folder)

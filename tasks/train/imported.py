@@ -41,7 +41,7 @@ def import_model(
 
     content = _content(path)
     digest = hashlib.sha256(content).hexdigest()
-    job = Job(origin, frame, target, config, imported=digest)
+    job = Job(origin, frame, target, config, imported=digest, module=__name__)
     if (found := job.made_before()) is not None:
         return found
     made = read(path) if path.suffix == SKOPS else _unpickled(path, content, digest, trusted)

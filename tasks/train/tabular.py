@@ -7,12 +7,11 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.features.results import Column, Frame
-from tasks.foundation.config import digest_of
+from tasks.foundation.code_digest import cache_key
 from tasks.foundation.errors import CaseError, DataError
 from tasks.foundation.files import file_digest
 from tasks.foundation.tracking import log
@@ -57,11 +56,13 @@ class Job:
     target: Target
     config: Train
     imported: str | None = None  # SHA-256 of the file that the model comes from; None: it is fitted here
+    module: str = __name__  # whose code makes it
 
     @cached_property
     def making(self) -> Making:
         frame = self.frame
-        key = digest_of(
+        key = cache_key(
+            self.module,
             {
                 "case": self.origin.case,
                 "imported": self.imported,
@@ -69,9 +70,7 @@ class Job:
                 "columns": [(column.name, column.kind) for column in frame.columns],
                 "target": self.target.digest,
                 "config": self.config.digest,
-                "packages": [version("scikit-learn"), version("skops"), version("numpy")],
-                "code": [file_digest(path) for path in sorted(Path(__file__).parent.glob("*.py"))],  # uncommitted, too
-            }
+            },
         )
         return Making(self.origin, key, frame.path, frame.data_digest, frame.definitions_digest, self.imported)
 

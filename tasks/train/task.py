@@ -20,7 +20,7 @@ def train_candidate(origin: Origin, frame: Frame, target: Target, config: Train)
     return train(origin, frame, target, config)
 
 
-@stage("import a candidate", lambda c: f"weights {c.weights_digest[:12]}", cache=False)
+@stage("import a candidate", lambda c: f"weights {c.weights_digest[:12]}")
 def import_table_model(
     origin: Origin, path: Path, frame: Frame, target: Target, config: Train, trusted: tuple[str, ...]
 ) -> Candidate:
@@ -30,7 +30,7 @@ def import_table_model(
     return import_model(origin, path, frame, target, config, trusted)
 
 
-@stage("import a candidate", lambda c: f"weights {c.weights_digest[:12]}", cache=False)
+@stage("import a candidate", lambda c: f"weights {c.weights_digest[:12]}")
 def import_language_adapter(
     origin: Origin, path: Path, snapshot: Snapshot, base: Base, talk: Talk, serving: Serving, threads: int
 ) -> Candidate:

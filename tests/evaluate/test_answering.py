@@ -10,9 +10,8 @@ import pytest
 
 from tasks.data.base.checkpoint import GGUF
 from tasks.data.config import Answer, Prompt
-from tasks.evaluate import answering
+from tasks.evaluate import replies as asking
 from tasks.evaluate.answering import (
-    ask,
     baseline_prompt,
     converse,
     examples_of,
@@ -22,6 +21,7 @@ from tasks.evaluate.answering import (
     spread,
     wrong_answers,
 )
+from tasks.evaluate.replies import ask
 from tasks.foundation.errors import DataError
 from tasks.train.config import Serving
 from tasks.train.language.answers import Scorer, summarise
@@ -38,7 +38,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_model_is_asked_once(tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each message gets its own reply, alone or among many; asked the same again, no engine starts."""
-    monkeypatch.setattr(answering, "ALONE", 2)
+    monkeypatch.setattr(asking, "ALONE", 2)
     table = pd.read_parquet(pairs / "evaluation.parquet").head(6)
     asked = [converse(each, SYSTEM) for each in table["messages"]]
     model = smollm_base().folder / GGUF
@@ -46,12 +46,16 @@ def test_a_model_is_asked_once(tmp_path: Path, pairs: Path, monkeypatch: pytest.
     assert len(replies) == len(asked)
     assert replies["tokens_out"].between(1, 12).all()
     assert min(timing["latency_p50_ms"], timing["seconds_per_answer"]) > 0
-    monkeypatch.setattr(answering, "engine", None)
+    monkeypatch.setattr(asking, "engine", None)
     again, told = ask(model, asked, SERVING, 256, 1, tmp_path)
     pd.testing.assert_frame_equal(replies, again)
     assert told == timing
     with pytest.raises(TypeError):  # other questions are asked
         ask(model, asked[:1], SERVING, 256, 1, tmp_path)
+    with monkeypatch.context() as changed:
+        changed.setattr("tasks.foundation.code_digest.code_digest", lambda module: f"other code of {module}")
+        with pytest.raises(TypeError):  # the same questions, when the code that asks has changed
+            ask(model, asked, SERVING, 256, 1, tmp_path)
     (next((tmp_path / "answers").iterdir()) / "timing.json").unlink()
     with pytest.raises(TypeError):  # half of what was kept is not taken for all
         ask(model, asked, SERVING, 256, 1, tmp_path)

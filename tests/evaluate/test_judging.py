@@ -178,10 +178,10 @@ def test_a_judge_that_is_silent_fails_its_own_bound_only(
 
 def test_gates_that_are_passed_promote(untuned: Candidate, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rejection was the gates' doing; and replies kept from another judgement are not asked for again."""
-    from tasks.evaluate import answering
+    from tasks.evaluate import replies
 
     judged(untuned, state, STRICT)
-    monkeypatch.setattr(answering, "engine", None)
+    monkeypatch.setattr(replies, "engine", None)
     verdict = judged(untuned, state, LENIENT)
     assert verdict.decision == "promote", explain(verdict)
 

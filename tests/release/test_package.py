@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tasks.foundation.code_digest import SourceTree
 from tasks.foundation.errors import DriftlineError, Unavailable
 from tasks.foundation.files import write_text
 from tasks.foundation.settings import ROOT
-from tasks.release.package import bento_folder, modules_of, package, requirements
+from tasks.release.package import bento_folder, package, requirements
 from tasks.release.process import free_port, served
 from tasks.release.smoke import smoke, smoke_bento
 
@@ -78,7 +79,7 @@ def test_requirements_are_pins_of_the_lock(tmp_path: Path) -> None:
 
 
 def test_modules_are_followed_into_functions() -> None:
-    names = {str(path.relative_to(ROOT)) for path in modules_of("tasks.serve.service")}
+    names = {str(path.relative_to(ROOT)) for path in (m.path for m in SourceTree(ROOT).closure("tasks.serve.service"))}
     assert {"tasks/__init__.py", "tasks/train/model_file.py", "tasks/train/scoring.py"} <= names
 
 

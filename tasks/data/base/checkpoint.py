@@ -15,6 +15,7 @@ from tasks.data.base.unpack import Gguf, unpack
 from tasks.data.config import Model
 from tasks.data.results import Base
 from tasks.data.sources import locate, place_of
+from tasks.foundation.code_digest import code_digest
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import CaseError, DataError, Unavailable
 from tasks.foundation.files import file_digest, lock, whole, write_text
@@ -22,7 +23,6 @@ from tasks.foundation.talk import ROLES, USER, turn
 
 _TEMPLATE = "tokenizer.chat_template"  # field of a GGUF
 CONTENTS = "contents.json"  # digests of the folder's other files
-FORMAT = 2  # raised when what is made here changes, so that folders of older versions are made again
 GGUF = "base.gguf"  # as tuned models are served, beside the checkpoint, where the CPU engine can serve it
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
@@ -185,7 +185,7 @@ def _complete(work: Path, template: str) -> None:
     if fits(work):
         write_gguf(work, work / GGUF, "q8_0")
     files = {path.name: file_digest(path) for path in sorted(work.iterdir())}
-    write_text(work / CONTENTS, json.dumps({"format": FORMAT, "files": files}, indent=1))
+    write_text(work / CONTENTS, json.dumps({"code": code_digest(__name__), "files": files}, indent=1))
 
 
 def _try_template(folder: Path) -> None:
@@ -208,11 +208,13 @@ def _try_template(folder: Path) -> None:
 
 
 def _sound(folder: Path) -> bool:
-    """Whether the folder holds, byte by byte, what was put there."""
+    """Whether the folder holds, byte by byte, what this code put there."""
     try:
         contents = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
         files = contents["files"].items()
-        return contents["format"] == FORMAT and all(file_digest(folder / name) == digest for name, digest in files)
+        return contents["code"] == code_digest(__name__) and all(
+            file_digest(folder / name) == digest for name, digest in files
+        )
     except (OSError, ValueError, KeyError):
         return False
 

@@ -18,9 +18,10 @@ from tasks.data.pairs.templates import check_templates
 from tasks.data.results import Base, Checked, Validation
 from tasks.data.tables import tables
 from tasks.data.validate import validate
-from tasks.foundation.config import digest_of
+from tasks.foundation.code_digest import cache_key
 from tasks.foundation.errors import CaseError, DataError
 from tasks.foundation.files import file_digest, scratch, whole
+from tasks.foundation.progress import mark_cached
 
 NAME = "pairs"  # as a source is called
 MARKS = 8  # tokens that a chat template puts around a message, at most
@@ -70,10 +71,11 @@ def curate(
     tokenizer = base.folder / "tokenizer.json"
     first_held_out = (as_of - pairs.held_out_days).date().isoformat()  # all that depends on the as-of itself
     asked = [pairs.digest, answer.digest, system, file_digest(tokenizer), context, first_held_out]
-    home = state / NAME / case / digest_of([inputs, *asked])[:20]
+    home = state / NAME / case / cache_key(__name__, [inputs, *asked])[:20]
     with contextlib.suppress(OSError, ValueError):
         kept = Checked.model_validate_json((home / "checked.json").read_text(encoding="utf-8"))
         if all(path.is_file() for path in kept.files.values()):
+            mark_cached()
             return kept
     with tables({source.source: list(source.files.values()) for source in checked}) as db:
         splits, notes = make_splits(db, pairs, answer, as_of)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tasks.data.config import Talk
 from tasks.data.results import Base
+from tasks.foundation.code_digest import cache_key
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import DataError
 from tasks.foundation.files import file_digest, scratch
@@ -42,9 +42,7 @@ def import_adapter(
     settings = _settings(path, base)
     digest = digest_of([file_digest(path / ADAPTER), file_digest(path / CONFIG)])
     definitions = definitions_of(talk, base)
-    packages = [version(name) for name in ("torch", "transformers", "peft")]
-    code = [file_digest(each) for each in sorted(Path(__file__).parent.glob("*.py"))]
-    key = digest_of([origin.case, data_digest, base.digest, definitions, serving.weights, digest, packages, code])
+    key = cache_key(__name__, [origin.case, data_digest, base.digest, definitions, serving.weights, digest])
     making = Making(origin, key, pairs, data_digest, definitions, imported=digest)
     if (found := making.made_before(lambda made: weights_digest(made, base))) is not None:
         return found

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tasks.data.base.pack import write_gguf
 from tasks.data.config import Talk
 from tasks.data.results import Base
+from tasks.foundation.code_digest import cache_key
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import DriftlineError
 from tasks.foundation.files import file_digest, lock, scratch
@@ -34,7 +34,7 @@ from tasks.train.language.work import Work, check_lengths
 from tasks.train.results import Candidate, Origin
 
 SPENT = "the budget of the tuning was spent"
-PACKAGES = ("torch", "transformers", "peft", "trl", "safetensors")
+LEARNING = "tasks.train.language.learn"  # what an adapter depends on; how it is merged and packed does not count
 
 
 def tune(
@@ -56,10 +56,8 @@ def tune(
         "definitions": definitions,
         "lengths": [talk.context, serving.answer_tokens],
         "arithmetic": [precision, torch.cuda.is_available()],
-        "packages": [version(name) for name in PACKAGES],
-        "code": [file_digest(path) for path in sorted(Path(__file__).parent.glob("*.py"))],
     }
-    key = digest_of([inputs, tuning.digest, serving.digest])
+    key = cache_key(__name__, [inputs, tuning.digest, serving.digest])
     making = Making(origin, key, pairs, data_digest, definitions)
     if (found := making.made_before(lambda made: weights_digest(made, base))) is not None:
         return found
@@ -91,7 +89,7 @@ def tune(
         adapter: Path | None = None
         for name, stage in tuning.stages:
             if stage is not None:
-                so_far = digest_of([inputs, tuning.up_to(name).digest])  # other tunings that begin alike share it
+                so_far = cache_key(LEARNING, [inputs, tuning.up_to(name).digest])  # tunings that begin alike share it
                 mine = replace(work, folder=place / so_far[:16])
                 adapter = _run_stage(name, stage, mine, adapter, making, run_id, so_far, device)
         spent = work.clock.seconds
