@@ -20,6 +20,7 @@ from tasks.foundation.config import Section
 from tasks.foundation.errors import InputError, NothingYet
 from tasks.foundation.files import lock, telling_full_disk
 from tasks.foundation.lineage import read_lineage
+from tasks.foundation.push import COMMIT
 from tasks.foundation.settings import ROOT, Settings, settings
 from tasks.train.results import Origin
 
@@ -36,6 +37,11 @@ class Request(Section):
     )
     profile: str | None = Field(None, description="A profile of the case, such as smoke.")
     by: str = Field("", description="Who or what asks for the run: a name, a push, a decision.")
+    commit: str = Field(
+        "",
+        pattern=f"{COMMIT}|^$",
+        description="Of a deployed run: the commit whose code and cases it works with; empty: the code as it is.",
+    )
     model: Path | None = Field(None, description="A model made elsewhere, in place of training; empty: one is trained.")
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from prefect import flow
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 
 from flows.deployed.changes import flows_to_start, read_cases
-from flows.deployed.place import cases_in, changed_files, fetch, job_in, tree_of
+from flows.deployed.place import cases_in, changed_files, fetch, is_published, tree_of
 from tasks.data.store import bring
 from tasks.foundation.config import Result
 from tasks.foundation.errors import InputError
@@ -38,15 +36,14 @@ def push(request: Push) -> Pushed:
     """Start the flows of the cases whose files changed, each to run the code and configuration of that commit."""
     here = settings()
     commit = fetch(ROOT, here.state, request.new) if request.counts(here.git_branch) else None
-    if commit is None:
+    if commit is None or not is_published(commit, ROOT, here.git_branch):
         return Pushed(commit=None, started=())
     tree = tree_of(commit, ROOT, here.state)
     changed = [] if request.tag else changed_files(ROOT, request.old, commit)
     cases = read_cases(cases_in(tree, here), tree)
     asked = flows_to_start(request.tag, changed, cases)
     bring([source for _, case in asked for source in cases[case].sources], tree, ROOT)
-    job = job_in(tree, commit, here)
-    missing = [f"{name}/{case}" for name, case in asked if not start(name, case, request, commit, job)]
+    missing = [f"{name}/{case}" for name, case in asked if not start(name, case, request, commit)]
     show_table("push", [{"flow": name, "case": case} for name, case in asked], f"Started at {commit[:12]}")
     if missing:
         raise InputError(
@@ -58,16 +55,15 @@ def push(request: Push) -> Pushed:
     return Pushed(commit=commit, started=tuple(f"{name}/{case}" for name, case in asked))
 
 
-def start(name: str, case: str, pushed: Push, commit: str, job: dict[str, Any]) -> bool:
+def start(name: str, case: str, pushed: Push, commit: str) -> bool:
     """Create a deployment's run, unless that push did already; False when there is no such deployment."""
     try:
         run_deployment(
             f"{name}/{case}",
-            parameters={"request": {"case": case, "by": pushed.who or f"push {commit[:12]}"}},
+            parameters={"request": {"case": case, "by": pushed.who or f"push {commit[:12]}", "commit": commit}},
             timeout=0,
             idempotency_key=f"push {pushed.id} {name}/{case}",
             tags=[case, "push", commit[:12]],
-            job_variables=job,
             as_subflow=False,  # it goes on by itself, whatever becomes of this run
         )
     except ObjectNotFound:

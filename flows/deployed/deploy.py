@@ -19,6 +19,11 @@ from tasks.foundation.push import DEPLOYMENT
 from tasks.foundation.settings import ROOT, settings
 
 POOL = TAG
+# A run has no command, environment or folder of its caller's: the worker knows them, from its parameters
+TEMPLATE = {
+    "job_configuration": {"stream_output": True},  # Prefect wants something there
+    "variables": {"type": "object", "properties": {}, "additionalProperties": False},
+}
 FILE = ROOT / "deployments" / "prefect.yaml"
 ONE, IN_TURN = "CANCEL_NEW", "ENQUEUE"  # a second run at the same time: is there anything left for it to do?
 FLOWS = {  # what a case's flows do, and what becomes of a second run of one
@@ -146,12 +151,14 @@ def deploy() -> None:
 
 
 def make_pool(client: Any) -> None:
-    """Make the pool of work, unless it is there."""
-    from prefect.client.schemas.actions import WorkPoolCreate
+    """Make the pool of work, or change the one that is there to our template."""
+    from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
     from prefect.exceptions import ObjectAlreadyExists
 
     with contextlib.suppress(ObjectAlreadyExists):
-        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=TEMPLATE))
+    if client.read_work_pool(POOL).base_job_template != TEMPLATE:
+        client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=TEMPLATE))
 
 
 def _remove_gone(client: Any, declared: set[tuple[str, str]]) -> list[str]:

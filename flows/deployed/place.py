@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,9 @@ from tasks.foundation.errors import InputError, Unavailable
 from tasks.foundation.files import lock, whole
 from tasks.foundation.lineage import read_lineage
 from tasks.foundation.pins import differences
+from tasks.foundation.push import COMMIT
 from tasks.foundation.settings import ROOT, Settings
 
-COMMIT = "DRIFTLINE_COMMIT"  # variable of a run that belongs to a commit
 KEEP = 30 * 86_400  # seconds that a tree is kept after its last run began: longer than a run may wait for a person
 
 
@@ -25,7 +27,22 @@ def code_directory() -> dict[str, str]:
     Raises: Unavailable, InputError when the run belongs to a commit and this is not its code, or its packages are
     not installed; nothing else runs in its place.
     """
-    commit = os.environ.get(COMMIT)
+    from prefect.runtime import flow_run
+
+    return {"directory": str(directory_of(commit_of(flow_run.parameters)))}
+
+
+def commit_of(parameters: Mapping[str, Any]) -> str:
+    """The commit that a run's parameters name; empty: none."""
+    request = parameters.get("request")
+    return str(request.get("commit") or "") if isinstance(request, dict) else ""
+
+
+def directory_of(commit: str) -> Path:
+    """This repository's folder, which has to be that commit's tree if there is a commit.
+
+    Raises: as `code_directory`.
+    """
     if commit:
         lineage = read_lineage(ROOT)
         if lineage.commit != commit or lineage.dirty:
@@ -37,7 +54,7 @@ def code_directory() -> dict[str, str]:
             )
         _check_packages(commit)
         os.utime(ROOT)
-    return {"directory": str(ROOT)}
+    return ROOT
 
 
 def tree_of(commit: str, repository: Path, state: Path) -> Path:
@@ -66,16 +83,37 @@ def cases_in(tree: Path, here: Settings) -> Path:
     return tree / here.cases.relative_to(ROOT) if here.cases.is_relative_to(ROOT) else here.cases
 
 
-def job_in(tree: Path, commit: str, here: Settings) -> dict[str, Any]:
-    """What has a worker run the code and the cases of that tree, on our state and data."""
-    variables = {
-        COMMIT: commit,
+def require_published(commit: str, repository: Path, branch: str) -> None:
+    """See that a commit is part of the branch or of a tag, here or at the repository's origin.
+
+    Raises: InputError, so that who may start runs has us check out nothing but what was released or reviewed.
+    """
+    if not (re.fullmatch(COMMIT, commit) and is_published(commit, repository, branch)):
+        raise InputError(
+            "The run names a commit that is not published.",
+            where="commit",
+            found=commit[:64],
+            allowed=f"40 or 64 hexadecimal digits of a commit of branch {branch} or of a tag",
+            todo="Push it, or leave it empty for the code as it is.",
+        )
+
+
+def is_published(commit: str, repository: Path, branch: str) -> bool:
+    """Whether a commit, which is known here, is part of the branch or of a tag."""
+    if known(repository, commit) != commit:
+        return False
+    refs = [f"refs/{owner}{kind}" for owner in ("", "driftline/") for kind in (f"heads/{branch}", "tags")]
+    return bool(git(repository, "for-each-ref", "--count=1", "--format=%(refname)", f"--contains={commit}", *refs))
+
+
+def variables_in(tree: Path, here: Settings) -> dict[str, str]:
+    """The variables of a process that runs the code and the cases of that tree, on our state and data."""
+    return {
         "PYTHONPATH": os.pathsep.join(filter(None, [str(tree), os.environ.get("PYTHONPATH")])),
         "DRIFTLINE_STATE": str(here.state),
         "DRIFTLINE_DATA": str(here.data),
         "DRIFTLINE_CASES": str(cases_in(tree, here)),
     }
-    return {"env": variables, "working_dir": str(tree)}
 
 
 def fetch(repository: Path, state: Path, commit: str) -> str | None:

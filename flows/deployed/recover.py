@@ -94,6 +94,8 @@ def _again(client: SyncPrefectClient, run: FlowRun) -> str:
     if run.id in _seen or run.deployment_id is None:
         return ""
     _seen.add(run.id)
+    if run.job_variables:
+        return f"{run.name}: it names a command or an environment, so it is not started again"
     tries = next((int(tag.removeprefix("try ")) for tag in run.tags if tag.startswith("try ")), 1)
     if tries >= TRIES:
         return f"{run.name}: crashed {tries} times, it is not started again"
@@ -102,7 +104,6 @@ def _again(client: SyncPrefectClient, run: FlowRun) -> str:
         run.deployment_id,
         parameters=run.parameters,
         tags=[*tags, f"try {tries + 1}"],
-        job_variables=run.job_variables,
         idempotency_key=f"after {run.id}",
     )
     started = made.state is not None and made.state.is_scheduled()  # else it was, by the worker before this one

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shlex
 import signal
 import socket
 import sys
 import tempfile
-from typing import TYPE_CHECKING, Any
 
 from tasks.foundation.children import ending_with_starter, look_for_garbage_seldom
 from tasks.foundation.settings import ROOT
 from tasks.serve.programs import FORKING
-
-if TYPE_CHECKING:
-    from prefect.workers.process import ProcessJobConfiguration
 
 EVERY = 10.0  # seconds between two looks for what died
 POLL = 2  # seconds between two looks for what is due
@@ -27,13 +22,13 @@ async def work() -> None:
     from prefect.workers.process import ProcessWorker
 
     from flows.deployed.deploy import POOL
+    from flows.deployed.job import job_by
 
     await asyncio.to_thread(_make_ready)
     with tempfile.TemporaryDirectory(prefix="driftline-worker-") as folder:
         place = os.path.join(folder, "forks.sock")
         worker = ProcessWorker(work_pool_name=POOL, name=socket.gethostname())
-        if FORKING:
-            worker.job_configuration = _forked(place)
+        worker.job_configuration = job_by(place if FORKING else None)
         working = asyncio.create_task(worker.start(with_healthcheck=True))
         others = [asyncio.create_task(_tend()), asyncio.create_task(_fork(place))]
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -56,20 +51,6 @@ async def _fork(place: str) -> None:
         server = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
         await server.wait()
         await asyncio.sleep(1)
-
-
-def _forked(place: str) -> type[ProcessJobConfiguration]:
-    """Have a run be a fork of a process that has imported already what takes seconds."""
-    from prefect.workers.process import ProcessJobConfiguration
-
-    command = [sys.executable, "-I", "-S", str(ROOT / "tasks" / "serve" / "forks.py"), place, "-m", "prefect.engine"]
-
-    class Job(ProcessJobConfiguration):
-        def prepare_for_flow_run(self, *given: Any, **more: Any) -> None:
-            self.command = self.command or shlex.join(command)
-            super().prepare_for_flow_run(*given, **more)
-
-    return Job
 
 
 async def _tend() -> None:

@@ -15,7 +15,7 @@ import httpx
 import psutil
 
 from tasks.foundation.local_secrets import read_secret
-from tasks.foundation.settings import SECRET, USER, Settings
+from tasks.foundation.settings import AUTH_STRINGS, SECRET, USER, Settings
 from tasks.ledger.approvals import Approval, listed
 from tasks.ledger.store import Store
 from tasks.release.process import free_port
@@ -174,7 +174,7 @@ def standing(terminal: Terminal, world: World, *then: str) -> Iterator[World]:
 def deployed(folder: Path, terminal: Terminal, cases: Sequence[str], channels: str = "") -> Iterator[Home]:
     """A deployed stack, and moving cases that have no champion yet."""
     ports = {f"DRIFTLINE_{name}_PORT": str(free_port()) for name in ("PREFECT", "MLFLOW", "GATEWAY", "WORKER")}
-    told = {"DRIFTLINE_PREFECT_URL": "", "DRIFTLINE_ALERTS": channels, "PREFECT_SERVER_API_AUTH_STRING": ""}
+    told = {"DRIFTLINE_PREFECT_URL": "", "DRIFTLINE_ALERTS": channels, **dict.fromkeys(AUTH_STRINGS, "")}
     world = World(folder, folder / "cases", {**told, **ports})
     for case in cases:
         make_moving_case(world.cases, case)

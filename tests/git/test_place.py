@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from flows.deployed import place
-from flows.deployed.place import KEEP, changed_files, code_directory, fetch, tree_of
+from flows.deployed.place import (
+    KEEP,
+    changed_files,
+    code_directory,
+    directory_of,
+    fetch,
+    require_published,
+    tree_of,
+)
 from tasks.data.store import bring
 from tasks.foundation.errors import DriftlineError, InputError, Unavailable
 from tasks.foundation.lineage import read_lineage
@@ -132,25 +140,57 @@ def test_data_behind_a_pointer_comes_into_the_tree(ours):
 def test_a_run_gets_its_commits_code_or_none(ours, monkeypatch: pytest.MonkeyPatch):
     """Without a commit: this repository. With one: its own tree, unchanged, its packages installed; else an error."""
     repository, clone, state = ours
-    monkeypatch.delenv(place.COMMIT, raising=False)
-    assert code_directory() == {"directory": str(place.ROOT)}
+    assert code_directory() == {"directory": str(place.ROOT)}, "this process belongs to no run"
+    assert directory_of("") == place.ROOT
     first = commit(clone, requirements_lock="prefect==0.0.1\n# no pin")
     git(clone, "push", "--quiet", "origin", "main")
     second = commit(clone, requirements_lock="pytest>=1")
     git(clone, "push", "--quiet", "origin", "main")
     assert fetch(repository, state, second)
-    monkeypatch.setenv(place.COMMIT, second)
     monkeypatch.setattr(place, "ROOT", tree_of(second, repository, state))
     os.utime(place.ROOT, (0, 0))
-    assert code_directory() == {"directory": str(place.ROOT)}
+    assert directory_of(second) == place.ROOT
     assert place.ROOT.stat().st_mtime > 0, "it was not marked as used"
     (place.ROOT / "README.md").write_text("other")
     with pytest.raises(DriftlineError, match="not here any more"):
-        code_directory()
+        directory_of(second)
     monkeypatch.setattr(place, "ROOT", repository)
     with pytest.raises(DriftlineError, match="not here any more"):
-        code_directory()
-    monkeypatch.setenv(place.COMMIT, first)
+        directory_of(second)
     monkeypatch.setattr(place, "ROOT", tree_of(first, repository, state))
     with pytest.raises(InputError, match=r"(?s)locks other packages.*prefect 3\."):
-        code_directory()
+        directory_of(first)
+
+
+def test_only_what_is_published_is_checked_out(ours):
+    """A commit of the branch or of a tag; no other object, name or expression, whether it is here or not."""
+    repository, clone, state = ours
+    first = git(clone, "rev-parse", "HEAD")
+    published = commit(clone, a_md="x")
+    git(clone, "push", "--quiet", "origin", "main")
+    git(clone, "checkout", "--quiet", "-b", "mine")
+    tagged = commit(clone, b_md="x")
+    git(clone, "tag", "--annotate", "--message", "x", "v1")
+    git(clone, "push", "--quiet", "origin", "v1")
+    unmerged = commit(clone, c_md="x")
+    git(clone, "push", "--quiet", "origin", "mine")
+    fetch(repository, state, unmerged)
+    for allowed in (first, published, tagged):
+        require_published(allowed, repository, "main")
+    tree, blob = git(clone, "rev-parse", f"{first}^{{tree}}", f"{first}:README.md").split()
+    tag = git(clone, "rev-parse", "v1")
+    others = (unmerged, tree, blob, tag, "1" * 40, published[:12], published.upper(), f"{published}~1", f" {published}")
+    names = ("main", "HEAD", "v1", "refs/heads/main", "--all", "-h", "--upload-pack=x", "../../x", "", f"{published}\n")
+    for refused in (*others, *names):
+        with pytest.raises(InputError, match="not published"):
+            require_published(refused, repository, "main")
+    git(clone, "checkout", "--quiet", "main")
+    later = commit(clone, d_md="x")
+    git(clone, "push", "--quiet", "origin", "main")
+    fetch(repository, state, later)
+    require_published(later, repository, "main")
+    git(clone, "reset", "--quiet", "--hard", published)
+    git(clone, "push", "--quiet", "--force", "origin", "main")
+    fetch(repository, state, published)
+    with pytest.raises(InputError, match="not published"):  # any more
+        require_published(later, repository, "main")

@@ -165,7 +165,7 @@ def test_pushes_start_the_runs_that_they_ask_for_at_their_commit(stack: Stack):
         assert {run["parameters"]["request"]["new"] for run in runs["push/push"]} == {configured, documented, tag}
         (train,) = runs["train/diabetes"]
         assert configured[:12] in train["tags"]
-        assert train["parameters"]["request"] == {"case": "diabetes", "by": person()}
+        assert train["parameters"]["request"] == {"case": "diabetes", "by": person(), "commit": configured}
 
         found = champion(Tracking.under(stack.state), stack.state, "diabetes")
         sealed = verify(found.folder)["sealed"]

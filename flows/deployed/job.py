@@ -1,0 +1,79 @@
+"""What a deployed run's process is: its command, variables and folder follow from the run's parameters alone."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from prefect.workers.process import ProcessJobConfiguration
+
+from flows.deployed.place import commit_of, require_published, tree_of, variables_in
+from tasks.foundation.errors import InputError
+from tasks.foundation.settings import ROOT, settings
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+
+ENGINE = ("-m", "prefect.engine")
+
+
+class Job(ProcessJobConfiguration):
+    """A run's process. Nothing of it comes from the work pool, the deployment or who creates the run."""
+
+    run_command: ClassVar[str] = shlex.join([sys.executable, *ENGINE])
+
+    @classmethod
+    async def from_template_and_values(
+        cls, base_job_template: dict[str, Any], values: dict[str, Any], client: Any = None
+    ) -> Job:
+        """Take no value.
+
+        Raises: InputError when there are some: a run that leaves them out would not be the one that was meant.
+        """
+        if values:
+            raise InputError(
+                "A run can't have job variables.",
+                where="job_variables",
+                found=", ".join(sorted(values)),
+                allowed="parameters alone",
+                todo="Leave them out. The parameter commit says whose code and cases a run works with.",
+            )
+        return cls()
+
+    @classmethod
+    async def resolve_for_flow_run(cls, flow_run: FlowRun, **more: Any) -> Job:
+        """Build a run's process.
+
+        Raises: InputError for a commit that is not published; Unavailable when git fails.
+        """
+        job = await super().resolve_for_flow_run(flow_run, **more)
+        if commit := commit_of(flow_run.parameters):
+            job.env, job.working_dir = await asyncio.to_thread(_place_of, commit, job.env)
+        return job
+
+    def prepare_for_flow_run(self, *arguments: Any, **more: Any) -> None:
+        self.command = self.run_command
+        super().prepare_for_flow_run(*arguments, **more)
+
+
+def job_by(fork_server: str | None) -> type[Job]:
+    """The processes of runs: forks of the server at this socket, or, where there are no forks, started from nothing."""
+    if fork_server is None:
+        return Job
+    command = [sys.executable, "-I", "-S", str(ROOT / "tasks" / "serve" / "forks.py"), fork_server, *ENGINE]
+
+    class ForkedJob(Job):
+        run_command: ClassVar[str] = shlex.join(command)
+
+    return ForkedJob
+
+
+def _place_of(commit: str, variables: dict[str, str | None]) -> tuple[dict[str, str | None], Path]:
+    """The variables and the folder of a run that belongs to a commit."""
+    here = settings()
+    require_published(commit, ROOT, here.git_branch)
+    tree = tree_of(commit, ROOT, here.state)
+    return {**variables, **variables_in(tree, here)}, tree
