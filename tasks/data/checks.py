@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from tasks.data.config import Expectation, Source
 from tasks.data.expectations import STRUCTURE, UNIQUE, build, columns_of, is_row_level
 from tasks.data.judge import Check
-from tasks.data.quarantine import count_name, lookup_name, quote, scan
+from tasks.data.quarantine import count_name, lookup_name
+from tasks.foundation.duck import quote_identifier, scan
 from tasks.foundation.errors import DataError
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _looked_up(at: int, source: str, expectation: Expectation) -> Check:
 
 
 def _values(db: duckdb.DuckDBPyConnection, expectation: Expectation, path: Path) -> list:
-    column = quote(str(expectation.values_of).partition(".")[2])
+    column = quote_identifier(str(expectation.values_of).partition(".")[2])
     found = db.execute(f"SELECT DISTINCT {column} FROM {scan(path)} WHERE {column} IS NOT NULL ORDER BY ALL")
     return [value for (value,) in found.fetchall()]
 

@@ -6,11 +6,13 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks.data.sources import connect, read_raw
+from tasks.data.sources import read_raw
 from tasks.foundation.config import Result
+from tasks.foundation.duck import connect, quote_identifier
 from tasks.foundation.errors import DataError
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ def _fact(db: duckdb.DuckDBPyConnection, name: str, type_: str) -> Fact:
     kind = next((kind for kind, pattern in KINDS.items() if re.fullmatch(pattern, type_)), "other")
     if kind == "other":
         return Fact(name=name, kind=kind, whole=False, empty=0, distinct=0, least=None, most=None, values=())
-    column = quoted(name)
+    column = quote_identifier(name)
     query = f"SELECT count(*) - count({column}), count(DISTINCT {column}), min({column}), max({column}) FROM raw"
     empty, distinct, least, most = db.execute(query).fetchall()[0]
     several = f"SELECT DISTINCT {column} FROM raw WHERE {column} IS NOT NULL ORDER BY 1 LIMIT {FEW}"
@@ -95,9 +97,12 @@ def _fact(db: duckdb.DuckDBPyConnection, name: str, type_: str) -> Fact:
 
 def quoted(name: str) -> str:
     """A column's or table's name as SQL has it: in quotes where it must be."""
-    import duckdb
+    plain = re.fullmatch(r"[a-z_][a-z0-9_]*", name) and name not in _reserved()
+    return name if plain else quote_identifier(name)
 
-    reserved = "SELECT count(*) FROM duckdb_keywords() WHERE keyword_name = ? AND keyword_category = 'reserved'"
-    if re.fullmatch(r"[a-z_][a-z0-9_]*", name) and not duckdb.execute(reserved, [name]).fetchall()[0][0]:
-        return name
-    return '"' + name.replace('"', '""') + '"'
+
+@cache
+def _reserved() -> frozenset[str]:
+    with connect() as db:
+        query = "SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category = 'reserved'"
+        return frozenset(name for (name,) in db.execute(query).fetchall())

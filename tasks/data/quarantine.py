@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.data.judge import Check
+from tasks.foundation.duck import quote_identifier, quote_literal, scan
 from tasks.foundation.files import whole
 
 if TYPE_CHECKING:
@@ -18,25 +19,8 @@ if TYPE_CHECKING:
 ROW = "_row"  # number of a row: its batch's place in the upper bits, its place in the batch in the lower 40
 
 
-def quote(name: str) -> str:
-    """An identifier for SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def text(value: object) -> str:
-    """A text literal for SQL."""
-    return "'" + str(value).replace("'", "''") + "'"
-
-
-def scan(*paths: Path) -> str:
-    """SQL that reads Parquet files, or all in a folder."""
-    files = ", ".join(text(path / "*.parquet" if path.is_dir() else path) for path in paths)
-    return f"read_parquet([{files}], hive_partitioning = false)"
-
-
 def make_views(db: duckdb.DuckDBPyConnection, batches: Mapping[str, Path]) -> None:
     """Make the views `plain` (all batches) and `numbered` (with row numbers), and the table `names` of the batches."""
-    db.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
     db.execute("SET parquet_metadata_cache = true")  # some fifty queries read the same files
     db.execute("CREATE TABLE names AS SELECT unnest(range(len(?))) AS place, unnest(?) AS batch", [list(batches)] * 2)
     files = scan(*batches.values())
@@ -58,19 +42,19 @@ def make_judged_view(
     """
     found, joins = ["n.*"], []
     for place, ((column, reference), path) in enumerate(references.items()):
-        here, there = quote(column), quote(reference.partition(".")[2])
+        here, there = quote_identifier(column), quote_identifier(reference.partition(".")[2])
         db.execute(
             f"CREATE TABLE unmatched_{place} AS SELECT DISTINCT {here} AS value FROM numbered n "
             f"WHERE {here} IS NOT NULL AND NOT EXISTS (FROM {scan(path)} r WHERE r.{there} = n.{here})"
         )
         value = f"CASE WHEN n.{here} IN (SELECT value FROM unmatched_{place}) THEN NULL ELSE n.{here} END"
-        found.append(f"{value} AS {quote(lookup_name(column, reference))}")
+        found.append(f"{value} AS {quote_identifier(lookup_name(column, reference))}")
     for place, columns in enumerate(unique):
         some = _find_copies(db, f"copies_{place}", columns)
         count = f"coalesce(copies_{place}.copies, 1)" if some else "1"
-        found.append(f"{count} AS {quote(count_name(columns))}")
+        found.append(f"{count} AS {quote_identifier(count_name(columns))}")
         joins += [f"LEFT JOIN copies_{place} ON copies_{place}.number = n.{ROW}"] * some
-    db.execute(f"CREATE VIEW {quote(view)} AS SELECT {', '.join(found)} FROM numbered n {' '.join(joins)}")
+    db.execute(f"CREATE VIEW {quote_identifier(view)} AS SELECT {', '.join(found)} FROM numbered n {' '.join(joins)}")
 
 
 def lookup_name(column: str, reference: str) -> str:
@@ -85,8 +69,8 @@ def count_name(columns: Iterable[str]) -> str:
 
 def _find_copies(db: duckdb.DuckDBPyConnection, table: str, names: Sequence[str]) -> bool:
     """Make a table of rows that share values, none empty; of rows equal throughout, the first is left out."""
-    columns = ", ".join(map(quote, names))
-    complete = " AND ".join(f"{quote(name)} IS NOT NULL" for name in names)
+    columns = ", ".join(map(quote_identifier, names))
+    complete = " AND ".join(f"{quote_identifier(name)} IS NOT NULL" for name in names)
     db.execute(
         f"CREATE TABLE {table}_values AS SELECT {columns} FROM numbered WHERE {complete} "
         f"GROUP BY {columns} HAVING count(*) > 1"
@@ -94,7 +78,7 @@ def _find_copies(db: duckdb.DuckDBPyConnection, table: str, names: Sequence[str]
     if not db.execute(f"SELECT count(*) FROM {table}_values").fetchall()[0][0]:
         return False
     db.execute(f"CREATE TABLE {table}_rows AS FROM numbered SEMI JOIN {table}_values USING ({columns})")
-    everything = ", ".join(quote(name) for (name, *_) in db.execute("DESCRIBE plain").fetchall())
+    everything = ", ".join(quote_identifier(name) for (name, *_) in db.execute("DESCRIBE plain").fetchall())
     db.execute(
         f"CREATE TABLE {table} AS SELECT {ROW} AS number, copies FROM {table}_rows JOIN ("
         f"SELECT {columns}, count(*) AS copies, min({ROW}) AS first, count(DISTINCT row({everything})) AS versions "
@@ -125,9 +109,10 @@ def write_quarantine(db: duckdb.DuckDBPyConnection, view: str, checks: Sequence[
     batch, reasons = (name + "_" * (name in columns) for name in ("batch", "reasons"))
     cases = " ".join(f"WHEN {check.at} THEN {_reason(check)}" for check in checks)
     # one pass over the files; what follows is small
-    db.execute(f"CREATE TABLE aside AS FROM {quote(view)} WHERE {ROW} IN (SELECT number FROM bad)")
+    db.execute(f"CREATE TABLE aside AS FROM {quote_identifier(view)} WHERE {ROW} IN (SELECT number FROM bad)")
+    of_row = ", ".join(f"a.{quote_identifier(column)}" for column in columns)
     select = (
-        f"SELECT {', '.join('a.' + quote(column) for column in columns)}, batch AS {batch}, told.reasons AS {reasons} "
+        f"SELECT {of_row}, batch AS {batch}, told.reasons AS {reasons} "
         f"FROM aside a JOIN names ON a.{ROW} >> 40 = place JOIN ("
         f"SELECT number, list(CASE fails {cases} END ORDER BY fails) AS reasons FROM bad JOIN aside ON number = {ROW} "
         f"GROUP BY number) told ON told.number = a.{ROW} ORDER BY a.{ROW}"
@@ -159,14 +144,16 @@ def _link(path: Path, to: Path) -> None:
 
 def _reason(check: Check) -> str:
     """SQL for the sentence that a quarantined row carries."""
-    values = [f"coalesce({quote(column)}::VARCHAR, 'nothing')" for column in check.columns]
+    values = [f"coalesce({quote_identifier(column)}::VARCHAR, 'nothing')" for column in check.columns]
     if len(values) > 1:
-        values = [f"{text(column + ' ')} || {value}" for column, value in zip(check.columns, values, strict=True)]
-    parts = [text(f"{check.label}: found "), " || ', ' || ".join(values)]
+        values = [
+            f"{quote_literal(column + ' ')} || {value}" for column, value in zip(check.columns, values, strict=True)
+        ]
+    parts = [quote_literal(f"{check.label}: found "), " || ', ' || ".join(values)]
     if check.counted:
-        parts += ["' in '", f"{quote(check.counted)}::VARCHAR", "' rows'"]
+        parts += ["' in '", f"{quote_identifier(check.counted)}::VARCHAR", "' rows'"]
     if check.allowed:
-        parts.append(text(f"; {check.allowed}"))
+        parts.append(quote_literal(f"; {check.allowed}"))
     return " || ".join(parts)
 
 
@@ -174,7 +161,7 @@ def _copy(db: duckdb.DuckDBPyConnection, select: str, path: Path) -> None:
     import duckdb
 
     try:
-        db.execute(f"COPY ({select}) TO {text(path)} (FORMAT parquet)")
+        db.execute(f"COPY ({select}) TO {quote_literal(path)} (FORMAT parquet)")
     except duckdb.IOException as error:
         if "No space left" in str(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error  # as whole() knows it

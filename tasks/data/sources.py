@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tasks.data.config import Source
 from tasks.foundation.code_digest import cache_key
 from tasks.foundation.config import Result
+from tasks.foundation.duck import connect, quote_identifier, quote_literal, quote_path, scan
 from tasks.foundation.errors import DataError
 from tasks.foundation.files import file_digest, scratch, whole, write_text
 from tasks.foundation.progress import mark_cached
@@ -109,17 +110,14 @@ def cut(batch: Batch, source: Source, as_of: datetime, out: Path) -> Path | None
         return batch.path
     if batch.first_known > as_of:
         return None
-    known = f'"{source.known_at or source.time}"'
-    masks = ", ".join(
-        f'CASE WHEN "{moment}" <= $as_of THEN "{column}" END AS "{column}"'
-        for moment, columns in source.late.items()
-        for column in columns
-    )
+    known = quote_identifier(str(source.known_at or source.time))
+    late = [(quote_identifier(at), quote_identifier(name)) for at, names in source.late.items() for name in names]
+    masks = ", ".join(f"CASE WHEN {moment} <= $as_of THEN {column} END AS {column}" for moment, column in late)
     columns = f"* REPLACE ({masks})" if masks else "*"
     with whole(out) as temporary, connect() as db:
         db.execute(
-            f"CREATE TABLE known AS SELECT {columns} FROM read_parquet($path) WHERE {known} <= $as_of",
-            {"as_of": as_of, "path": str(batch.path)},
+            f"CREATE TABLE known AS SELECT {columns} FROM {scan(batch.path)} WHERE {known} <= $as_of",
+            {"as_of": as_of},
         )
         _copy(db, f"SELECT * FROM known ORDER BY {_order(source)}", temporary)
     return out
@@ -135,10 +133,10 @@ def read_raw(db: duckdb.DuckDBPyConnection, name: str, origin: Path, work: Path)
             origin = Path(archive.extract(archive.namelist()[0], work))
     read = {
         # all rows decide on the types; as a view, they would be looked at anew on each use
-        ".csv": "CREATE TABLE raw AS FROM read_csv($path, nullstr = ['NA', ''], sample_size = -1)",
-        ".parquet": "CREATE VIEW raw AS FROM read_parquet($path)",
-        ".jsonl": "CREATE VIEW raw AS FROM read_json($path)",
-        ".json": "CREATE VIEW raw AS FROM read_json($path)",
+        ".csv": "CREATE TABLE raw AS FROM read_csv($path, nullstr = ['NA', ''], sample_size = -1, $plain)",
+        ".parquet": f"CREATE VIEW raw AS FROM {scan(origin)}",
+        ".jsonl": "CREATE VIEW raw AS FROM read_json($path, $plain)",
+        ".json": "CREATE VIEW raw AS FROM read_json($path, $plain)",
     }.get(origin.suffix)
     if read is None:
         raise DataError(
@@ -146,8 +144,8 @@ def read_raw(db: duckdb.DuckDBPyConnection, name: str, origin: Path, work: Path)
             where=str(origin),
             allowed=".csv, .parquet, .json, .jsonl, or one of them in a .zip",
         )
-    path = str(origin).replace("'", "''")
-    db.execute(read.replace("$path", f"'{path}'"))
+    # a folder year=2024 above it makes no column
+    db.execute(read.replace("$path", quote_path(origin)).replace("$plain", "hive_partitioning = false"))
 
 
 def _load(db: duckdb.DuckDBPyConnection, name: str, source: Source, origin: Path, work: Path) -> None:
@@ -183,7 +181,8 @@ def _write_batches(db: duckdb.DuckDBPyConnection, name: str, source: Source, out
         path = _copy_whole(db, f"SELECT * FROM landed ORDER BY {_order(source)}", out / f"{STATIC}.parquet")
         yield Batch(name=STATIC, path=path, digest=file_digest(path), first_known=None, last_known=None)
         return
-    timeless = db.execute(f'SELECT count(*) FROM landed WHERE "{source.time}" IS NULL').fetchall()[0][0]
+    time = quote_identifier(source.time)
+    timeless = db.execute(f"SELECT count(*) FROM landed WHERE {time} IS NULL").fetchall()[0][0]
     if timeless:
         raise DataError(
             f"Source {name} has rows without a time.",
@@ -191,18 +190,18 @@ def _write_batches(db: duckdb.DuckDBPyConnection, name: str, source: Source, out
             found=f"{timeless:,} rows",
             todo="Give every row its time, or leave such rows out in the source's SQL.",
         )
-    known = source.known_at or source.time
+    known = quote_identifier(source.known_at or source.time)
     # a value that never comes (the departure of a cancelled flight) keeps no batch open: greatest() skips nulls
-    latest = ", ".join(f'"{moment}"' for moment in (known, *source.late))
+    latest = ", ".join([known, *map(quote_identifier, source.late)])
     months = db.execute(
-        f'SELECT strftime("{source.time}", \'%Y-%m\') AS month, min("{known}"), max(greatest({latest})) '
+        f"SELECT strftime({time}, '%Y-%m') AS month, min({known}), max(greatest({latest})) "
         "FROM landed GROUP BY month ORDER BY month"
     ).fetchall()
     for month, first, last in months:
         year, number = map(int, month.split("-"))
         after = f"{year + number // 12:04}-{number % 12 + 1:02}-01"
         # a range, unlike the name of the month, skips the blocks of rows that hold none of it
-        within = f"\"{source.time}\" >= '{month}-01' AND \"{source.time}\" < '{after}'"
+        within = f"{time} >= '{month}-01' AND {time} < '{after}'"
         select = f"SELECT * FROM landed WHERE {within} ORDER BY {_order(source)}"
         path = _copy_whole(db, select, out / f"{month}.parquet")
         yield Batch(name=month, path=path, digest=file_digest(path), first_known=first, last_known=last)
@@ -213,7 +212,7 @@ def _is_empty(db: duckdb.DuckDBPyConnection) -> bool:
 
 
 def _order(source: Source) -> str:
-    return ", ".join(f'"{column}"' for column in ([source.time] if source.time else []) + list(source.key))
+    return ", ".join(map(quote_identifier, ([source.time] if source.time else []) + list(source.key)))
 
 
 def _copy_whole(db: duckdb.DuckDBPyConnection, select: str, path: Path) -> Path:
@@ -223,7 +222,7 @@ def _copy_whole(db: duckdb.DuckDBPyConnection, select: str, path: Path) -> Path:
 
 
 def _copy(db: duckdb.DuckDBPyConnection, select: str, path: Path) -> None:
-    db.execute(f"COPY ({select}) TO '{str(path).replace(chr(39), chr(39) * 2)}' (FORMAT parquet)")
+    db.execute(f"COPY ({select}) TO {quote_literal(path)} (FORMAT parquet)")
 
 
 def _columns(db: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
@@ -237,12 +236,3 @@ def _has(db: duckdb.DuckDBPyConnection) -> str:
         return "columns of raw: " + ", ".join(row[0] for row in db.execute("DESCRIBE raw").fetchall())
     except duckdb.Error:
         return ""
-
-
-@contextlib.contextmanager
-def connect() -> Iterator[duckdb.DuckDBPyConnection]:
-    import duckdb
-
-    with duckdb.connect() as db:
-        db.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
-        yield db

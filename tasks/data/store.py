@@ -16,7 +16,7 @@ from tasks.foundation.code_digest import cache_key
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import DataError, Unavailable
 from tasks.foundation.files import file_digest, lock, whole, write_text
-from tasks.foundation.permissions import write_shared
+from tasks.foundation.permissions import make_all_private, write_shared
 from tasks.foundation.progress import mark_cached
 
 if TYPE_CHECKING:
@@ -146,3 +146,4 @@ def _repository(store: Path, remote: str) -> Iterator[Repo]:
     with Repo(str(store)) as repo, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # DVC's own, of a library that it uses
         yield repo
+    make_all_private(store / ".dvc" / "site")  # which DVC opens to everybody

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.data.quarantine import quote, scan, text
+from tasks.foundation.duck import connect, quote_identifier, quote_literal, scan
 
 if TYPE_CHECKING:
     import duckdb
@@ -16,13 +16,10 @@ if TYPE_CHECKING:
 @contextmanager
 def tables(files: Mapping[str, Sequence[Path]]) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB in which each source is a view over its Parquet files, and which reads nothing else."""
-    import duckdb
-
-    with duckdb.connect() as db:
-        db.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+    with connect() as db:
         for source, paths in files.items():
-            db.execute(f"CREATE VIEW {quote(source)} AS FROM {scan(*sorted(paths))}")
-        allowed = ", ".join(text(path) for paths in files.values() for path in paths)
+            db.execute(f"CREATE VIEW {quote_identifier(source)} AS FROM {scan(*sorted(paths))}")
+        allowed = ", ".join(quote_literal(path) for paths in files.values() for path in paths)
         db.execute(f"SET allowed_paths = [{allowed}]")
         db.execute("SET enable_external_access = false")
         yield db

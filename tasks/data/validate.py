@@ -12,6 +12,7 @@ from tasks.data.checks import Checks, make_checks, reference_of
 from tasks.data.config import Source
 from tasks.data.judge import Check, Judge, Outcome
 from tasks.data.results import Validation
+from tasks.foundation.duck import connect, quote_identifier, scan
 from tasks.foundation.errors import DataError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def validate(
     report.failed += differences
     if not filled or differences:
         return report.told()
-    with duckdb.connect() as db:
+    with connect() as db:
         try:
             rows_of.make_views(db, filled)
             checks = make_checks(db, source, config, references)
@@ -148,8 +149,8 @@ def _describe_batches(
     for name, count in counts.items():
         first = last = None
         if config.time and name in batches:
-            column = f"{rows_of.quote(config.time)}::TIMESTAMPTZ"
-            seen = db.execute(f"SELECT min({column}), max({column}) FROM {rows_of.scan(batches[name])}")
+            column = f"{quote_identifier(config.time)}::TIMESTAMPTZ"
+            seen = db.execute(f"SELECT min({column}), max({column}) FROM {scan(batches[name])}")
             first, last = seen.fetchall()[0]
         hours = (as_of - last).total_seconds() / 3600 if last else None
         db.execute("INSERT INTO batches VALUES (?, ?, ?, ?, ?)", [name, count, first, last, hours])

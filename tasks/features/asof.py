@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.features.sql import micros, quoted, scan
+from tasks.features.sql import micros
+from tasks.foundation.duck import quote_identifier, scan
 
 if TYPE_CHECKING:
     import duckdb
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 class Lookup:
     """One view to look in, and what to bring from it."""
 
-    paths: tuple[str, ...]  # Parquet files or globs
+    paths: tuple[Path | str, ...]  # Parquet files; patterns, where a str
     keys: Mapping[str, str]  # column of the rows -> column of the view
     features: Mapping[str, str]  # name in the result -> column of the view
     event: str  # column: when the values were true
@@ -43,7 +45,7 @@ def look_up(
         _number_keys(connection, rows, lookup)
         _load(connection, lookup, known_only, first, last)
         picked = _match(connection, rows, moment, lookup, count)
-        selected = ", ".join(quoted(feature) for feature in lookup.features)
+        selected = ", ".join(quote_identifier(feature) for feature in lookup.features)
         values = connection.sql(f"SELECT {selected} FROM asof_view").to_arrow_table().combine_chunks()
         taken = values.take(picked)
         columns.update({feature: taken[feature] for feature in lookup.features})
@@ -56,8 +58,8 @@ def _number_keys(connection: duckdb.DuckDBPyConnection, rows: str, lookup: Looku
     ASOF JOIN sorts by all that must be equal: numbers sort several times faster than text, and what the view holds of
     other keys drops out before it is sorted.
     """
-    keys = ", ".join(map(quoted, lookup.keys)) or "0 AS everything"
-    known = " AND ".join(f"{quoted(key)} IS NOT NULL" for key in lookup.keys) or "true"
+    keys = ", ".join(map(quote_identifier, lookup.keys)) or "0 AS everything"
+    known = " AND ".join(f"{quote_identifier(key)} IS NOT NULL" for key in lookup.keys) or "true"
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE asof_keys AS SELECT *, row_number() OVER ()::INTEGER AS asof_k "
         f"FROM (SELECT DISTINCT {keys} FROM {rows} WHERE {known})"
@@ -73,14 +75,15 @@ def _load(
     asof_steps: from which moment (since) on which of them is the newest that was known.
     """
     ttl = _micros_of(lookup.ttl)
-    event, created = micros(quoted(lookup.event)), micros(quoted(lookup.created)) if lookup.created else "NULL::BIGINT"
-    equal = " AND ".join(f"s.{quoted(theirs)} = q.{quoted(ours)}" for ours, theirs in lookup.keys.items()) or "true"
-    features = ", ".join(f"s.{quoted(column)} AS {quoted(feature)}" for feature, column in lookup.features.items())
+    quote = quote_identifier
+    event, created = micros(quote(lookup.event)), micros(quote(lookup.created)) if lookup.created else "NULL::BIGINT"
+    equal = " AND ".join(f"s.{quote(theirs)} = q.{quote(ours)}" for ours, theirs in lookup.keys.items()) or "true"
+    features = ", ".join(f"s.{quote(column)} AS {quote(feature)}" for feature, column in lookup.features.items())
     oldest = f"AND {event} >= {first - ttl}" if ttl and first is not None else ""
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE asof_view AS "
         f"SELECT q.asof_k, s.asof_event, s.asof_created, {features} "
-        f"FROM (SELECT *, {event} AS asof_event, {created} AS asof_created FROM {scan(lookup.paths)} "
+        f"FROM (SELECT *, {event} AS asof_event, {created} AS asof_created FROM {scan(*lookup.paths, by_name=True)} "
         f"WHERE {event} <= {last if last is not None else 'NULL'} {oldest}) s JOIN asof_keys q ON {equal} "
         f"ORDER BY asof_event, asof_created NULLS FIRST"
     )
@@ -108,11 +111,11 @@ def _match(connection: duckdb.DuckDBPyConnection, rows: str, moment: str, lookup
     import numpy as np
     import pyarrow as pa
 
-    equal = " AND ".join(f"e.{quoted(key)} = q.{quoted(key)}" for key in lookup.keys) or "true"
-    ttl = _micros_of(lookup.ttl)
+    equal = " AND ".join(f"e.{quote_identifier(key)} = q.{quote_identifier(key)}" for key in lookup.keys) or "true"
+    ttl, at = _micros_of(lookup.ttl), micros(f"e.{quote_identifier(moment)}")
     fresh = f"WHERE s.event + {ttl} >= e.t" if ttl else ""
     found = connection.sql(
-        f"SELECT e.r, s.i FROM (SELECT e.rowid AS r, q.asof_k AS k, {micros(f'e.{quoted(moment)}')} AS t FROM {rows} e "
+        f"SELECT e.r, s.i FROM (SELECT e.rowid AS r, q.asof_k AS k, {at} AS t FROM {rows} e "
         f"JOIN asof_keys q ON {equal}) e ASOF JOIN asof_steps s ON e.k = s.k AND e.t >= s.since {fresh}"
     ).fetchnumpy()
     picked = np.full(count, -1, dtype=np.int64)

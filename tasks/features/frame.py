@@ -12,9 +12,10 @@ from tasks.features.config import Features
 from tasks.features.definitions import make_repository
 from tasks.features.results import Column, Frame
 from tasks.features.schema import Tables, describe_tables
-from tasks.features.sql import connect, literal, quoted, written
+from tasks.features.sql import written
 from tasks.features.tables import build_tables
 from tasks.foundation.code_digest import cache_key
+from tasks.foundation.duck import connect, quote_identifier, quote_literal, scan
 from tasks.foundation.errors import CaseError, NothingYet
 from tasks.foundation.files import lock, write_text
 from tasks.foundation.progress import mark_cached
@@ -56,10 +57,10 @@ def build_frame(
             _join(features, snapshot, tables, rows, path)
         else:
             with connect() as connection, written(path) as temporary:
-                connection.execute(f"COPY ({rows}) TO {literal(str(temporary))} (FORMAT parquet)")
+                connection.execute(f"COPY ({rows}) TO {quote_literal(temporary)} (FORMAT parquet)")
         with connect() as connection:
             count, first, last = connection.execute(
-                f"SELECT count(*), min(event_timestamp), max(event_timestamp) FROM read_parquet({literal(str(path))})"
+                f"SELECT count(*), min(event_timestamp), max(event_timestamp) FROM {scan(path)}"
             ).fetchall()[0]
         if not count:
             path.unlink()
@@ -147,16 +148,16 @@ def _example_rows(
 ) -> str:
     """The query for the examples, in the order of their file: by event_timestamp and example_id."""
     names = dict.fromkeys(["example_id", "event_timestamp", *tables.join_keys, *slices, *features.request, target])
-    selected = ", ".join(quoted(name) for name in names if name in tables.examples.columns)
+    selected = ", ".join(quote_identifier(name) for name in names if name in tables.examples.columns)
     bounds = [
-        f"event_timestamp {sign} {literal(at.isoformat())}::TIMESTAMPTZ"
+        f"event_timestamp {sign} {quote_literal(at.isoformat())}::TIMESTAMPTZ"
         for sign, at in ((">=", start), ("<", end))
         if at
     ]
     if known_only:
-        bounds.append(f"{quoted(target)} IS NOT NULL")
-    path = literal(str(tables.path(tables.examples)))
-    return f"SELECT {selected} FROM read_parquet({path}) WHERE {' AND '.join(bounds) or 'true'}"
+        bounds.append(f"{quote_identifier(target)} IS NOT NULL")
+    examples = scan(tables.path(tables.examples))
+    return f"SELECT {selected} FROM {examples} WHERE {' AND '.join(bounds) or 'true'}"
 
 
 def _join(features: Features, snapshot: Snapshot, tables: Tables, rows: str, path: Path) -> None:

@@ -7,8 +7,10 @@ that neither its time nor its memory depend on the TTL. The values are the same.
 
 from __future__ import annotations
 
+import glob
 import os
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from feast.data_format import ParquetFormat
@@ -18,7 +20,8 @@ from feast.repo_config import FeastConfigBaseModel, RepoConfig
 
 from tasks.features.asof import Lookup
 from tasks.features.retrieval import HistoryJob, QueryJob
-from tasks.features.sql import micros, quoted, scan
+from tasks.features.sql import micros
+from tasks.foundation.duck import quote_identifier, scan
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,10 +82,10 @@ class AsofOfflineStore(OfflineStore):
         """The newest row of each key from start_date to end_date, both included."""
         columns, created = [*join_key_columns, *feature_name_columns], created_timestamp_column
         rows = _rows_between(config, data_source, columns, timestamp_field, created, start_date, end_date)
-        order = f"{micros(quoted(timestamp_field))} DESC NULLS LAST"
+        order = f"{micros(quote_identifier(timestamp_field))} DESC NULLS LAST"
         if created:
-            order += f", {micros(quoted(created))} DESC NULLS LAST"
-        keys = ", ".join(map(quoted, join_key_columns)) or "true"
+            order += f", {micros(quote_identifier(created))} DESC NULLS LAST"
+        keys = ", ".join(map(quote_identifier, join_key_columns)) or "true"
         return QueryJob(config, f"{rows} QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {order}) = 1")
 
     @staticmethod
@@ -127,9 +130,11 @@ def _parquet(source: DataSource | None) -> FileSource:
     raise ValueError(f"This store reads FileSources of Parquet, not {what}.")
 
 
-def _paths(config: RepoConfig, source: FileSource) -> tuple[str, ...]:
-    path = FileSource.get_uri_for_file_path(repo_path=config.repo_path, uri=source.path)
-    return (f"{path}/**/*.parquet" if os.path.isdir(path) else path.removeprefix("file://"),)
+def _paths(config: RepoConfig, source: FileSource) -> tuple[Path | str, ...]:
+    path = FileSource.get_uri_for_file_path(repo_path=config.repo_path, uri=source.path).removeprefix("file://")
+    if os.path.isdir(path):
+        return (f"{glob.escape(path)}/**/*.parquet",)
+    return (Path(path) if os.path.exists(path) else path,)
 
 
 def _rows_between(
@@ -141,9 +146,11 @@ def _rows_between(
     start: datetime | None,
     end: datetime | None,
 ) -> str:
-    selected = ", ".join(map(quoted, [*columns, event, *([created] if created else [])]))
-    bounds = [f"{micros(quoted(event))} {sign} {_epoch(at)}" for sign, at in ((">=", start), ("<=", end)) if at]
-    return f"SELECT {selected} FROM {scan(_paths(config, _parquet(source)))} WHERE {' AND '.join(bounds) or 'true'}"
+    selected = ", ".join(map(quote_identifier, [*columns, event, *([created] if created else [])]))
+    moment = micros(quote_identifier(event))
+    bounds = [f"{moment} {sign} {_epoch(at)}" for sign, at in ((">=", start), ("<=", end)) if at]
+    rows = scan(*_paths(config, _parquet(source)), by_name=True)
+    return f"SELECT {selected} FROM {rows} WHERE {' AND '.join(bounds) or 'true'}"
 
 
 def _epoch(at: datetime) -> int:

@@ -15,10 +15,10 @@ from tasks.features.config import Features
 from tasks.features.definitions import SQLITE, make_repository, open_repository
 from tasks.features.light import import_feast
 from tasks.features.schema import Table, describe_tables
-from tasks.features.sql import connect, literal, quoted
 from tasks.features.tables import build_tables
 from tasks.foundation.code_digest import code_digest
 from tasks.foundation.config import digest_of
+from tasks.foundation.duck import connect, quote_identifier, quote_literal, scan
 from tasks.foundation.errors import CaseError, InputError, Unavailable
 from tasks.foundation.files import write_text
 from tasks.foundation.progress import mark_cached
@@ -126,12 +126,12 @@ def _micros(at: datetime) -> int:
 def _latest(path: Path, table: Table, as_of: datetime) -> pd.DataFrame:
     """Each key's newest row that had happened and was known at the moment."""
     times = [column for column in ("event_timestamp", "created_timestamp") if column in table.columns]
-    known = " AND ".join(f"{column} <= {literal(as_of.isoformat())}::TIMESTAMPTZ" for column in times)
+    known = " AND ".join(f"{column} <= {quote_literal(as_of.isoformat())}::TIMESTAMPTZ" for column in times)
+    keys = ", ".join(map(quote_identifier, table.keys))
     newest = ", ".join(f"{column} DESC NULLS LAST" for column in times)
     with connect() as connection:
         return connection.sql(
-            f"FROM read_parquet({literal(str(path))}) WHERE {known} "
-            f"QUALIFY row_number() OVER (PARTITION BY {', '.join(map(quoted, table.keys))} ORDER BY {newest}) = 1"
+            f"FROM {scan(path)} WHERE {known} QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {newest}) = 1"
         ).df()
 
 

@@ -18,6 +18,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feast.utils import to_naive_utc
 
 from tasks.features.definitions import SQLITE
+from tasks.foundation.duck import quote_identifier
 
 if TYPE_CHECKING:
     import sqlite3
@@ -139,4 +140,4 @@ def _key(config: RepoConfig, key: EntityKey) -> bytes:
 
 def _table(config: RepoConfig, table: FeatureView) -> str:
     name = compute_table_id(config.project, table, config.registry.enable_online_feature_view_versioning)
-    return '"' + name.replace('"', '""') + '"'
+    return quote_identifier(name)  # SQLite's quoting, too

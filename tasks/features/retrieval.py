@@ -13,7 +13,7 @@ from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_
 from feast.repo_config import RepoConfig
 
 from tasks.features.asof import Lookup, look_up
-from tasks.features.sql import connect, quoted
+from tasks.foundation.duck import connect, quote_identifier
 from tasks.foundation.files import whole
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class QueryJob(RetrievalJob):
         return self._sql
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
-        with connect(_threads(self._config)) as connection:
+        with connect(threads=_threads(self._config)) as connection:
             return connection.sql(self._sql).to_arrow_table().combine_chunks()
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
@@ -83,10 +83,11 @@ class HistoryJob(RetrievalJob):
 
     @property
     def metadata(self) -> RetrievalMetadata:
-        with connect(_threads(self._config)) as connection:
+        with connect(threads=_threads(self._config)) as connection:
             columns, moment = self._load_entities(connection)
+            column = quote_identifier(moment)
             first, last = connection.sql(
-                f"SELECT min({quoted(moment)}::TIMESTAMPTZ), max({quoted(moment)}::TIMESTAMPTZ) FROM asof_rows"
+                f"SELECT min({column}::TIMESTAMPTZ), max({column}::TIMESTAMPTZ) FROM asof_rows"
             ).fetchall()[0]
         return RetrievalMetadata(self._feature_refs, [c for c in columns if c != moment], first, last)
 
@@ -103,7 +104,7 @@ class HistoryJob(RetrievalJob):
             return self._to_arrow_internal(timeout).to_pandas(split_blocks=True, self_destruct=True)
         import pandas as pd
 
-        with connect(_threads(self._config)) as connection:
+        with connect(threads=_threads(self._config)) as connection:
             columns, moment = self._load_entities(connection)
             features = self._look_up(connection, columns, moment).to_pandas(split_blocks=True, self_destruct=True)
         frame = _with_times(self._entities, moment)
@@ -113,7 +114,7 @@ class HistoryJob(RetrievalJob):
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
         import pyarrow as pa
 
-        with connect(_threads(self._config)) as connection:
+        with connect(threads=_threads(self._config)) as connection:
             columns, moment = self._load_entities(connection)
             features = self._look_up(connection, columns, moment)
             if isinstance(self._entities, str):

@@ -1,14 +1,14 @@
-"""What SQL in this room stands on: a DuckDB of its own, quoting, a snapshot's tables, and errors that say enough."""
+"""What SQL in this room stands on: a snapshot's tables, and errors that say enough."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tasks.foundation.duck import connect, quote_identifier, quote_literal, scan
 from tasks.foundation.errors import CaseError
 from tasks.foundation.files import whole
 
@@ -16,33 +16,6 @@ if TYPE_CHECKING:
     import duckdb
 
     from tasks.data.results import Snapshot
-
-
-def connect(threads: int | None = None) -> duckdb.DuckDBPyConnection:
-    """A DuckDB of its own, in memory, in which naive timestamps are UTC."""
-    import duckdb
-
-    settings: dict[str, Any] = {"threads": threads} if threads else {}
-    # Left alone, what does not fit into memory goes to a .tmp folder in the current directory.
-    settings["temp_directory"] = f"{tempfile.gettempdir()}/driftline-duckdb"
-    connection = duckdb.connect(config=settings)
-    connection.execute("SET TimeZone = 'UTC'")
-    return connection
-
-
-def quoted(identifier: str) -> str:
-    """An identifier as SQL quotes it."""
-    return '"' + identifier.replace('"', '""') + '"'
-
-
-def literal(value: str) -> str:
-    """A string as SQL quotes it."""
-    return "'" + value.replace("'", "''") + "'"
-
-
-def scan(paths: Iterable[str]) -> str:
-    """The SQL that reads Parquet files; a column that some of them lack is null there."""
-    return f"read_parquet([{', '.join(map(literal, paths))}], union_by_name = true)"
 
 
 def micros(column: str) -> str:
@@ -59,12 +32,12 @@ def open_snapshot(
     With `empty`, sources are tables without rows, enough to see what a query would give.
     """
     sources = sorted(folder for folder in snapshot.path.iterdir() if any(folder.glob("*.parquet")))
-    with connect(threads) as connection:
+    with connect(threads=threads) as connection:
         for source in sources:
-            rows = f"FROM {scan([f'{source}/*.parquet'])}"
+            rows = f"FROM {scan(source, by_name=True)}"
             kind, limit = ("TABLE", "LIMIT 0") if empty else ("VIEW", "")
-            connection.execute(f"CREATE {kind} {quoted(source.name)} AS {rows} {limit}")
-        folders = ", ".join(literal(str(folder)) for folder in (snapshot.path, writable) if folder)
+            connection.execute(f"CREATE {kind} {quote_identifier(source.name)} AS {rows} {limit}")
+        folders = ", ".join(quote_literal(folder) for folder in (snapshot.path, writable) if folder)
         connection.execute(f"SET allowed_directories = [{folders}]")
         connection.execute("SET enable_external_access = false")
         yield connection

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from tasks.data.results import Snapshot
 from tasks.features.schema import Table, Tables
-from tasks.features.sql import literal, open_snapshot, quoted, sql_errors, written
+from tasks.features.sql import open_snapshot, sql_errors, written
+from tasks.foundation.duck import quote_identifier, quote_literal, scan
 from tasks.foundation.errors import DataError
 from tasks.foundation.files import lock
 
@@ -33,8 +34,8 @@ def build_tables(tables: Tables, snapshot: Snapshot) -> Tables:
 def _build(table: Table, tables: Tables, snapshot: Snapshot) -> None:
     path = tables.path(table)
     keys = table.keys or tables.join_keys  # examples hold those of all views
-    columns = ", ".join(f"{_cast(table, column, keys)} AS {quoted(column)}" for column in table.columns)
-    kept = " AND ".join(f"{quoted(column)} IS NOT NULL" for column in (*table.keys, "event_timestamp"))
+    columns = ", ".join(f"{_cast(table, column, keys)} AS {quote_identifier(column)}" for column in table.columns)
+    kept = " AND ".join(f"{quote_identifier(column)} IS NOT NULL" for column in (*table.keys, "event_timestamp"))
     rest = "ORDER BY event_timestamp, example_id" if not table.keys else f"WHERE {kept}"
     query = f"SELECT {columns} FROM (\n{table.sql}\n) {rest}"
     with (
@@ -42,22 +43,22 @@ def _build(table: Table, tables: Tables, snapshot: Snapshot) -> None:
         written(path) as temporary,
         open_snapshot(snapshot, path.parent, threads=None if table.repeatable else 1) as connection,
     ):
-        connection.execute(f"COPY ({query}) TO {literal(str(temporary))} (FORMAT parquet)")
+        connection.execute(f"COPY ({query}) TO {quote_literal(temporary)} (FORMAT parquet)")
         _check_rows(connection, table, temporary)
 
 
 def _cast(table: Table, column: str, keys: tuple[str, ...]) -> str:
     """Numbers become doubles, whatever a month's nulls and sizes made of them; keys stay exact; naive times are UTC."""
     if column == "example_id":
-        return f"{quoted(column)}::VARCHAR"
+        return f"{quote_identifier(column)}::VARCHAR"
     kind = table.columns[column]
     number = "BIGINT" if column in keys else "DOUBLE"
     types = {"number": f"::{number}", "text": "::VARCHAR", "time": "::TIMESTAMPTZ"}
-    return quoted(column) + types.get(kind, "")
+    return quote_identifier(column) + types.get(kind, "")
 
 
 def _check_rows(connection: duckdb.DuckDBPyConnection, table: Table, path: Path) -> None:
-    rows = f"read_parquet({literal(str(path))})"
+    rows = scan(path)
     unique = [c for c in (*table.keys, "event_timestamp", "created_timestamp") if c in table.columns]
     unique = unique if table.keys else ["example_id"]
     needed = [] if table.keys else ["example_id", "event_timestamp"]
@@ -78,7 +79,7 @@ def _check_rows(connection: duckdb.DuckDBPyConnection, table: Table, path: Path)
             allowed="both are there in each row",
             todo="Leave such rows out in the query, or let the data's expectations put them aside.",
         )
-    names = ", ".join(map(quoted, unique))
+    names = ", ".join(map(quote_identifier, unique))
     twice = connection.execute(
         f"SELECT {names}, count(*) FROM {rows} GROUP BY {names} HAVING count(*) > 1 ORDER BY ALL LIMIT 1"
     ).fetchone()

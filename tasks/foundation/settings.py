@@ -199,6 +199,7 @@ def environment(of: Settings) -> dict[str, str]:
         "GOMP_SPINCOUNT": "2000",
         "OPENBLAS_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
+        "DRIFTLINE_SPILL": str(of.state / "scratch"),  # of DuckDB, for what does not fit into memory
         "PREFECT_HOME": str(of.state / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": of.prefect_api.removesuffix("/api"),  # by default all may read it

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from tasks.data.quarantine import text
+from tasks.foundation.duck import quote_literal
 from tasks.foundation.errors import CaseError, InputError
 from tasks.foundation.files import whole
 from tasks.foundation.settings import Settings
@@ -46,7 +46,7 @@ def collect(case: str, as_of: datetime, out: Path, settings: Settings) -> Path:
 
     with reading(settings.state / "gateway" / "requests") as db, whole(out) as temporary:
         db.register("said", pa.Table.from_pylist(words, pa.schema([(name, pa.string()) for name in WORDS])))
-        copy = f"COPY ({ANSWERED}) TO {text(temporary)} (FORMAT parquet)"
+        copy = f"COPY ({ANSWERED}) TO {quote_literal(temporary)} (FORMAT parquet)"
         db.execute(copy, {"case": case, "as_of": as_of.timestamp()})
     return out
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.data.quarantine import scan
+from tasks.foundation.duck import connect, scan
 from tasks.foundation.files import whole
 from tasks.gateway.call import Call
 
@@ -120,13 +120,11 @@ def pack(lines: Iterable[str], folder: Path) -> None:
 @contextlib.contextmanager
 def reading(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB in which the view `logged` has every call of the log; one that is just being packed may stand twice."""
-    import duckdb
     import pyarrow as pa
 
     fresh = pa.Table.from_pylist(list(_rows_of(_lines_in(folder))), _schema())
     packed = sorted(folder.glob("day=*/*.parquet"))  # after the lines: else what is packed in between stands nowhere
-    with duckdb.connect() as db:
-        db.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+    with connect() as db:
         db.register("fresh", fresh)
         db.execute(f"CREATE TEMP VIEW logged AS FROM fresh {f'UNION ALL FROM {scan(*packed)}' if packed else ''}")
         yield db

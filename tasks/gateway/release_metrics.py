@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from tasks.gateway.sessions import Sessions
 from tasks.rollout.routing import Route, Routes
 
-SECONDS = 2.0  # that a release's process may take; one that takes longer is missing this time
+SECONDS = 5.0  # that a release's process may take; one that takes longer is missing this time
 
 
 async def release_metrics(sessions: Sessions, routes: Routes) -> bytes:

@@ -6,9 +6,8 @@ whole, so a run started again after a kill finds the finished months and makes t
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -18,9 +17,12 @@ from typing import TYPE_CHECKING
 from tasks.data.results import Asked
 from tasks.features.results import Column, Frame
 from tasks.foundation.config import digest_of
+from tasks.foundation.duck import connect, quote_identifier, scan
 from tasks.foundation.errors import DataError, NothingYet
 from tasks.foundation.files import lock, whole
 from tasks.predict.results import Predictions
+
+PARTS = "month=*/part-*.parquet"  # of a release's folder
 
 if TYPE_CHECKING:
     import duckdb
@@ -49,8 +51,8 @@ def predict(
     digest is not called `release`, as a reader adds the folder's key of that name and some then refuse the file.
     Raises: DataError for an example later than `as_of`, a repeated example_id or a missing feature.
     """
-    with writing(out, case, release_digest) as (folder, work):
-        with closing(_connect(work.with_suffix(".spill"))) as db:
+    with writing(out, case, release_digest) as (folder, _):
+        with connect(memory="2GB") as db:  # and sorts the rest on disk
             _check(db, frame, columns, as_of)
             _read_known(db, folder)
             part = _Part(release_digest, model, columns, frame, as_of, chunk)
@@ -105,18 +107,14 @@ def read_predictions(
 
     Raises: NothingYet when there is nothing in that window.
     """
-    import duckdb
-
     folder = release_folder(out, case, release_digest)
     rows = None
-    if any(folder.glob("month=*/part-*.parquet")):
-        with closing(duckdb.connect()) as db:
-            db.execute("SET TimeZone = 'UTC'")
+    if files := sorted(folder.glob(PARTS)):
+        with connect() as db:
             rows = db.execute(
-                "SELECT * FROM read_parquet($files, hive_partitioning = false) WHERE event_timestamp >= $start "
-                "AND event_timestamp < $end ORDER BY event_timestamp, example_id",
+                f"SELECT * FROM {scan(*files)} WHERE event_timestamp >= $start AND event_timestamp < $end "
+                "ORDER BY event_timestamp, example_id",
                 {
-                    "files": f"{folder}/month=*/part-*.parquet",
                     "start": start or datetime(1, 1, 1, tzinfo=UTC),
                     "end": end or datetime(9999, 1, 1, tzinfo=UTC),
                 },
@@ -136,18 +134,8 @@ def release_folder(out: Path, case: str, release_digest: str) -> Path:
     return out / case / f"release={release_digest[:12]}"
 
 
-def _connect(spill: Path) -> duckdb.DuckDBPyConnection:
-    """Open a database in memory that keeps to 2 GB and sorts the rest on disk."""
-    import duckdb
-
-    shutil.rmtree(spill, ignore_errors=True)  # of a killed run
-    db = duckdb.connect(config={"memory_limit": "2GB", "temp_directory": str(spill)})
-    db.execute("SET TimeZone = 'UTC'")  # months are those of UTC, wherever this runs
-    return db
-
-
 def _check(db: duckdb.DuckDBPyConnection, frame: Frame, columns: Sequence[Column], as_of: datetime) -> None:
-    db.read_parquet(str(frame.path)).create_view("source")
+    db.execute(f"CREATE VIEW source AS FROM {scan(frame.path)}")
     there = set(db.table("source").columns)
     missing = [column.name for column in columns if column.name not in there]
     if missing:
@@ -158,7 +146,8 @@ def _check(db: duckdb.DuckDBPyConnection, frame: Frame, columns: Sequence[Column
             todo="Build the frame with the feature definitions that the release was sealed with.",
         )
     kinds = {"number": "DOUBLE", "text": "VARCHAR"}
-    features = ", ".join(f'"{column.name}"::{kinds[column.kind]} AS "{column.name}"' for column in columns)
+    named = [(quote_identifier(column.name), kinds[column.kind]) for column in columns]
+    features = ", ".join(f"{name}::{kind} AS {name}" for name, kind in named)
     db.execute(
         "CREATE VIEW frame AS SELECT example_id::VARCHAR AS example_id, event_timestamp::TIMESTAMPTZ AS "
         f"event_timestamp, {features}, strftime(event_timestamp::TIMESTAMPTZ, '%Y-%m') AS partition_month FROM source"
@@ -187,12 +176,8 @@ def _check(db: duckdb.DuckDBPyConnection, frame: Frame, columns: Sequence[Column
 def _read_known(db: duckdb.DuckDBPyConnection, folder: Path) -> None:
     """Make the table `known`: the ids of what the release has predicted."""
     db.execute("CREATE TABLE known (example_id VARCHAR)")
-    if any(folder.glob("month=*/part-*.parquet")):
-        db.execute(
-            "INSERT INTO known SELECT example_id FROM read_parquet($files, hive_partitioning = false) "
-            "SEMI JOIN frame USING (example_id)",
-            {"files": f"{folder}/month=*/part-*.parquet"},
-        )
+    if files := sorted(folder.glob(PARTS)):
+        db.execute(f"INSERT INTO known SELECT example_id FROM {scan(*files)} SEMI JOIN frame USING (example_id)")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from tasks.foundation.children import ending_with_starter
 from tasks.foundation.code_digest import SourceTree
 from tasks.foundation.errors import DriftlineError
 from tasks.foundation.files import lock, scratch, write_text
+from tasks.foundation.permissions import make_all_private
 from tasks.foundation.pins import read_pins
 from tasks.foundation.settings import ROOT
 from tasks.release.seal import EMBEDDER, GOLDEN, MANIFEST, verify
@@ -119,6 +120,7 @@ def _build(work: Path, folder: Path, case: str, version: str, requirements_lock:
             found="\n".join((done.stderr or done.stdout).strip().splitlines()[-12:]),
             todo="Correct what it names, and run the release again; nothing was left behind.",
         )
+    make_all_private(built)  # BentoML opens its scripts to everybody
     return built
 
 

@@ -1,45 +1,36 @@
-"""What can't be made again, in one file, taken while the stack runs; and back, also to another place."""
+"""What can't be made again, in one file, taken while the stack runs; and back to where it was."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import sqlite3
-import sys
 from collections.abc import Mapping
-from contextlib import closing
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from tasks.foundation.archive import is_database, pack, read_facts, unpack
+from tasks.foundation.archive import pack, read_facts, unpack
 from tasks.foundation.errors import InputError
 from tasks.foundation.files import telling_full_disk, write_text
 from tasks.foundation.lineage import read_lineage
-from tasks.foundation.permissions import use_private_umask
+from tasks.foundation.permissions import make_private, use_private_umask
 from tasks.foundation.settings import ROOT, Settings
+from tasks.serve.programs import on_socket
 from tasks.serve.supervision import Supervisor
 
 # Who names comes before who is named: the gateway names releases of the registry, both name files that never change.
 # Lines of the request log are read before its Parquet, as what is packed in between would stand nowhere.
 FIRST = ("state/gateway/gateway.db", "state/mlflow.db", "state/prefect/prefect.db", "state/gateway/requests/*.jsonl")
 MADE_AGAIN = re.compile(
-    r"state/(secrets|logs|locks|models|frames|tuning|replay|prefect/storage|gateway/counts|bentoml/building|store/\.dvc/(tmp|site))/"
+    r"state/(secrets|logs|locks|scratch|models|frames|tuning|replay|prefect/storage|gateway/counts|bentoml/building|store/\.dvc/(tmp|site))/"
     r"|state/features/[^/]+/(?!online-)"  # tables that the next run builds; what a service looks up stays
     r"|state/supervisor/(?!programs/release-[^/]+\.json$)"
     r"|data/(?!raw/|predictions/)"  # the rest is in git
     r"|state/commits/|(.*/)?\.env$"  # trees of git's commits, each with its .env
     r"|(.*/)?(\.scratch-|\.restoring/|__pycache__/)"
     r"|.*(\.tmp|\.lock|-wal|-shm|-journal)$"
-)
-# Written by us about files, by their paths. Nothing else is touched: what is sealed or somebody's data stays as it is.
-ABOUT = re.compile(
-    r"state/(batches|candidates|verdicts|answers|pairs|mlflow|supervisor|monitor)/.*(\.json|\.ya?ml|/MLmodel)$"
-    r"|state/store/\.dvc/config$|data/raw/.*/landing\.json$"
 )
 STAGE, READY = ".restoring", ".restoring.json"  # while files arrive; once all are whole
 PACKAGES = ("prefect", "mlflow", "scikit-learn", "bentoml", "feast", "dvc")
@@ -69,19 +60,20 @@ def backup(settings: Settings, archive: Path) -> int:
 
 
 def restore(settings: Settings, archive: Path) -> dict[str, Any]:
-    """Bring a backup into empty state and data folders, wherever they lie now; gives what it says of itself.
+    """Bring a backup into empty state and data folders, at the paths that they had; gives what it says of itself.
 
-    Killed anywhere, it goes on when it is started again. Raises: InputError when there is something already, or
-    newer versions made it; DataError when it is damaged; Unavailable when the disk is full.
+    Killed anywhere, it goes on when it is started again. Raises: InputError when there is something already, when
+    newer versions made it, or at another path; DataError when it is damaged; Unavailable when the disk is full.
     """
     use_private_umask()
     facts, places = read_facts(archive), _places(settings)
     _require_versions(facts)
+    _require_same_places(facts, places)
     ready = places["state"] / READY
     if not ready.exists():
         _require_empty(places)
         with telling_full_disk(places["state"]):
-            _stage(archive, facts, places)
+            _stage(archive, places)
             write_text(ready, json.dumps(facts))
     elif json.loads(ready.read_text(encoding="utf-8")) != facts:
         raise InputError(
@@ -91,20 +83,19 @@ def restore(settings: Settings, archive: Path) -> dict[str, Any]:
         )
     for place in places.values():
         _move_in(place / STAGE, place)
-    _adopt_programs(Supervisor(places["state"]))
+    _adopt_programs(settings)
     ready.unlink()
     return facts
 
 
-def _stage(archive: Path, facts: Mapping[str, Any], places: Mapping[str, Path]) -> None:
+def _stage(archive: Path, places: Mapping[str, Path]) -> None:
     """All files beside where they belong, held against their digests; none when that fails."""
     stages = {name: place / STAGE for name, place in places.items()}
     try:
         for stage in stages.values():
             shutil.rmtree(stage, ignore_errors=True)  # a killed one's
-            stage.mkdir(parents=True)
+            make_private(stage)
         unpack(archive, stages)
-        _rename_places(stages, {Path(facts["places"][name]): place for name, place in places.items()})
     except BaseException:
         for stage in stages.values():
             shutil.rmtree(stage, ignore_errors=True)
@@ -142,6 +133,21 @@ def _require_versions(facts: Mapping[str, Any]) -> None:
         )
 
 
+def _require_same_places(facts: Mapping[str, Any], places: Mapping[str, Path]) -> None:
+    """Prefect's and MLflow's databases, and our own records, name files by their absolute paths."""
+    wanted = {name: Path(facts["places"][name]) for name in places}
+    if wrong := [name for name in places if places[name] != wanted[name]]:
+        raise InputError(
+            "The backup is of folders at other paths, which its databases name.",
+            where=", ".join(f"DRIFTLINE_{name.upper()}" for name in wrong),
+            found=", ".join(str(places[name]) for name in wrong),
+            allowed=", ".join(str(wanted[name]) for name in wrong),
+            todo="Make these folders yours, and set "
+            + " and ".join(f"DRIFTLINE_{name.upper()}={wanted[name]}" for name in wrong)
+            + " in .env, for good. A bind mount at that path does it, too; a symbolic link does not.",
+        )
+
+
 def _require_empty(places: Mapping[str, Path]) -> None:
     """Empty folders don't count, nor locks and logs: every command makes some."""
     for name, place in places.items():
@@ -153,43 +159,6 @@ def _require_empty(places: Mapping[str, Path]) -> None:
                     allowed=f"a {name} folder without files of a run",
                     todo=f"Move it away after `driftline down`, or set DRIFTLINE_{name.upper()} to another folder.",
                 )
-
-
-def _rename_places(stages: Mapping[str, Path], moved: Mapping[Path, Path]) -> None:
-    """Have our own notes and the databases name files where they lie from now on."""
-    pairs = {old: new for old, new in moved.items() if old != new}
-    if not pairs:
-        return
-    # as written, as in an address, as in JSON; the longest first, as one folder may lie in the other
-    forms = {
-        form(str(old)): form(str(new))
-        for old, new in sorted(pairs.items(), key=lambda pair: -len(str(pair[0])))
-        for form in (str, quote, lambda text: json.dumps(text)[1:-1])
-    }
-    whole = re.compile("|".join(f"{re.escape(old)}(?![^/\"'\\s])" for old in forms))
-    for name, stage in stages.items():
-        for path in [path for path in stage.rglob("*") if path.is_file()]:
-            if is_database(path):
-                _rename_in_database(path, forms)
-            elif ABOUT.match(f"{name}/{path.relative_to(stage)}"):
-                text = path.read_text(encoding="utf-8")
-                if (renamed := whole.sub(lambda found: forms[found[0]], text)) != text:
-                    of = path.stat()
-                    write_text(path, renamed)
-                    os.utime(path, (of.st_atime, of.st_mtime))  # it tells when something was judged
-
-
-def _rename_in_database(path: Path, forms: Mapping[str, str]) -> None:
-    with closing(sqlite3.connect(path)) as db, db:
-        tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        for table in [name for name in tables if not name.startswith("sqlite_")]:
-            for _, column, *_ in db.execute(f'PRAGMA table_info("{table}")').fetchall():
-                for old, new in forms.items():
-                    db.execute(
-                        f'UPDATE "{table}" SET "{column}" = replace("{column}", ?1, ?2) '
-                        f'WHERE typeof("{column}") = \'text\' AND instr("{column}", ?1)',
-                        (f"{old}/", f"{new}/"),
-                    )
 
 
 def _move_in(stage: Path, place: Path) -> None:
@@ -206,8 +175,9 @@ def _move_in(stage: Path, place: Path) -> None:
     shutil.rmtree(stage, ignore_errors=True)
 
 
-def _adopt_programs(supervisor: Supervisor) -> None:
-    """Have the next start serve the releases that were served, by the Python that is here."""
+def _adopt_programs(settings: Settings) -> None:
+    """Have the next start serve the releases that were served, by this Python and the way of this version."""
+    supervisor = Supervisor(settings.state)
     for program in supervisor.programs().values():
-        supervisor.put(program.model_copy(update={"command": [sys.executable, *program.command[1:]]}))
+        supervisor.put(on_socket(program, settings))
         Path(program.environment["BENTOML_HOME"]).mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ def serve(bento: str, listening: socket.socket) -> None:
     import bentoml
     import uvicorn
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING, force=True)
     for name in ("bentoml", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.INFO)
     # standalone: the process is the service's own, which may change its folder

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
+import pandas as pd
 import pytest
 
 from tasks.data.config import Source
@@ -70,6 +71,30 @@ def test_a_static_table_is_one_batch(folder):
     (batch,) = land("events", SOURCE.model_copy(update={"time": None, "late": {}}), folder, folder / "raw").batches
     assert batch.name == "all"
     assert cut(batch, SOURCE, datetime(1999, 1, 1, tzinfo=UTC), folder / "x") == batch.path
+
+
+@pytest.mark.parametrize("odd", ['a"b', "it's", "two words", "select", "line\nbreak", "%", "é"])
+def test_columns_and_files_of_any_name_land(tmp_path, odd):
+    """A name is quoted wherever it stands in SQL; a folder year=2024 above the file adds no column."""
+    folder = tmp_path / "year=2024" / f"{odd} [1]"
+    folder.mkdir(parents=True)
+    names = {old: f"{odd} {old}" for old in ("id", "happened", "told", "outcome")}
+    frame = duckdb.sql(f"FROM read_csv('{_csv(tmp_path)}', nullstr = ['NA'])").df().rename(columns=names)
+    frame.to_parquet(folder / f"{odd}.parquet")
+    late = {names["told"]: (names["outcome"],)}
+    source = Source(uri=f"file://{odd}.parquet", key=(names["id"],), time=names["happened"], late=late)
+    landing = land("events", source, folder, folder / "raw")
+    assert landing.columns == (names["id"], names["happened"], names["told"], "value", names["outcome"])
+    assert [batch.name for batch in landing.batches] == ["2020-01", "2020-02"]
+    known = cut(landing.batches[0], source, datetime(2020, 2, 1, tzinfo=UTC), folder / "cut.parquet")
+    assert pd.read_parquet(known)[names["outcome"]].tolist()[0] == 10
+    assert pd.isna(pd.read_parquet(known)[names["outcome"]].tolist()[1])
+
+
+def _csv(folder: Path) -> Path:
+    path = folder / "plain.csv"
+    path.write_text(CSV)
+    return path
 
 
 @pytest.mark.parametrize(

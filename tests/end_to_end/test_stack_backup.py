@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import sqlite3
+import stat
 import subprocess
 import sys
 import tarfile
 import threading
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,46 +98,78 @@ def decisions(world: World) -> dict[str, str]:
     return {path.parent.name: json.loads(path.read_text())["digest"] for path in found}
 
 
-def test_a_backup_taken_under_calls_is_the_same_stack_elsewhere(world, saved, terminal, tmp_path):
+@contextmanager
+def lost(world: World) -> Iterator[World]:
+    """State and data are gone, and come back afterwards; the world with what was lost is given."""
+    aside = world.folder.with_name(f"{world.folder.name}-aside")
+    aside.mkdir(mode=0o700)
+    places = [world.state, world.data]
+    for place in places:
+        place.rename(aside / place.name)
+    try:
+        yield World(aside, world.cases, world.variables)
+    finally:
+        for place in places:
+            shutil.rmtree(place, ignore_errors=True)
+            (aside / place.name).rename(place)
+        aside.rmdir()
+
+
+def test_a_backup_taken_under_calls_is_the_same_stack_again(world, saved, terminal):
     """Champion, answer, ledger and purse are those of the backup; what monitoring decides next is the same."""
     said = predict(world, saved.secret)
     done = terminal.run(world, f"monitor {CASE} --as-of 2004-03-15", "down")
     assert done.code == 0, done.output
-    (tmp_path / "a blank, é").mkdir()
-    other = World(tmp_path / "a blank, é", world.cases, world.variables)
-    done = terminal.run(other, f"restore {saved.archive}")
-    assert done.code == 0, done.output
-
-    ledger = "SELECT id, price FROM ledger WHERE state = 'done'"
-    then, now = dict(rows(world, ledger)), dict(rows(other, ledger))
-    assert saved.before <= set(now) < set(then)
-    assert now == {call: then[call] for call in now}
-    ((spent, reserved),) = rows(other, "SELECT spent, reserved FROM purses WHERE owner LIKE 'key:%' AND spent > 0")
-    assert (spent,) == rows(other, "SELECT sum(price) FROM ledger WHERE team = 'home' AND state = 'done'")[0]
-    assert [(reserved,)] == rows(other, "SELECT coalesce(sum(reserved), 0) FROM ledger WHERE state = 'open'")
-
-    assert terminal.run(other, "up").code == 0
-    try:
-        assert other.champion(CASE) == world.champion(CASE)
-        again = predict(other, saved.secret)
-        assert again["predictions"] == said["predictions"]
-        assert again["release"] == said["release"] == other.champion(CASE)
-        assert set(decisions(other)) == {"2004-02-10T000000Z"}
-        done = terminal.run(other, f"monitor {CASE} --as-of 2004-03-15")
+    champion = world.champion(CASE)
+    with lost(world) as before:
+        done = terminal.run(world, f"restore {saved.archive}")
         assert done.code == 0, done.output
-        assert decisions(other) == decisions(world)
-        assert len(decisions(other)) == 2
-    finally:
-        assert terminal.run(other, "down").code == 0
-    assert not names_of(world, other), "files that name the place where it was"
+
+        ledger = "SELECT id, price FROM ledger WHERE state = 'done'"
+        then, now = dict(rows(before, ledger)), dict(rows(world, ledger))
+        assert saved.before <= set(now) < set(then)
+        assert now == {call: then[call] for call in now}
+        ((spent, reserved),) = rows(world, "SELECT spent, reserved FROM purses WHERE owner LIKE 'key:%' AND spent > 0")
+        assert (spent,) == rows(world, "SELECT sum(price) FROM ledger WHERE team = 'home' AND state = 'done'")[0]
+        assert [(reserved,)] == rows(world, "SELECT coalesce(sum(reserved), 0) FROM ledger WHERE state = 'open'")
+
+        assert terminal.run(world, "up").code == 0
+        try:
+            assert world.champion(CASE) == champion
+            again = predict(world, saved.secret)
+            assert again["predictions"] == said["predictions"]
+            assert again["release"] == said["release"] == champion
+            assert set(decisions(world)) == {"2004-02-10T000000Z"}
+            done = terminal.run(world, f"monitor {CASE} --as-of 2004-03-15")
+            assert done.code == 0, done.output
+            assert decisions(world) == decisions(before)
+            assert len(decisions(world)) == 2
+        finally:
+            assert terminal.run(world, "down").code == 0
 
 
-def names_of(old: World, new: World) -> list[Path]:
-    """Files of the restored world that hold a path of the old one."""
-    here = str(old.folder).encode() + b"/"
-    cases = str(old.cases).encode()  # stays where it was, and is named by what was landed from it
-    files = [path for place in (new.state, new.data) for path in place.rglob("*") if path.is_file()]
-    return [path for path in files if here in path.read_bytes().replace(cases, b"")]
+def test_another_path_is_refused_with_what_to_do(world, saved, terminal, tmp_path):
+    """The databases name absolute paths, and nobody's text is searched for them: nothing is written."""
+    other = World(tmp_path / "other", world.cases, world.variables)
+    done = terminal.run(other, f"restore {saved.archive}")
+    assert done.code == 2, done.output
+    said = "".join(done.output.split())
+    for place, path in (("STATE", world.state), ("DATA", world.data)):
+        assert f"DRIFTLINE_{place}={path}" in said
+    assert not (other.state / "mlflow.db").exists()
+    assert not other.data.exists()
+
+
+def test_what_is_restored_is_private_and_has_its_modes(world, saved):
+    """Files have the modes that they had, and folders, which an archive does not hold, are their owner's alone."""
+    with lost(world) as before:
+        restore(Settings(state=world.state, data=world.data), saved.archive)
+        for place, was in ((world.state, before.state), (world.data / "raw", before.data / "raw")):
+            for path in (place, *place.rglob("*")):
+                mode, old = stat.S_IMODE(path.lstat().st_mode), was / path.relative_to(place)
+                assert not (path.is_dir() and mode & 0o077), path
+                if path.is_file() and old.is_file() and "supervisor" not in path.parts:
+                    assert mode == stat.S_IMODE(old.stat().st_mode), path
 
 
 def test_no_secret_of_the_environment_is_in_it(saved):
@@ -146,10 +181,21 @@ def test_no_secret_of_the_environment_is_in_it(saved):
     assert saved.archive.stat().st_mode & 0o077 == 0
 
 
-def test_a_restore_that_is_killed_goes_on(saved, tmp_path):
+def test_a_restore_that_is_killed_goes_on(saved, world):
     """Ended at each of its renames, and started again: everything is there, once."""
-    whole, killed = (Settings(state=tmp_path / name / "state", data=tmp_path / name / "data") for name in "ab")
-    restore(whole, saved.archive)
+    here = Settings(state=world.state, data=world.data)
+    with lost(world):
+        restore(here, saved.archive)
+        whole = contents(here)
+    with lost(world):
+        ends = killed_again_and_again(here, saved.archive)
+        assert ends[-1] == 0
+        assert ends.count(9) >= 2
+        assert contents(here) == whole
+
+
+def killed_again_and_again(here: Settings, archive: Path) -> list[int]:
+    """Restore, ended at ever later renames; gives how each ended."""
     stop = (
         "import os,sys;from pathlib import Path;from tasks.foundation.settings import Settings;"
         "from tasks.serve.backup import restore;left,real=[int(sys.argv[4])],Path.rename\n"
@@ -159,13 +205,11 @@ def test_a_restore_that_is_killed_goes_on(saved, tmp_path):
     )
     ends = []
     for renames in range(1, 30, 4):
-        arguments = [str(killed.state), str(killed.data), str(saved.archive), str(renames)]
+        arguments = [str(here.state), str(here.data), str(archive), str(renames)]
         ends.append(subprocess.run([sys.executable, "-c", stop, *arguments], cwd=ROOT, check=False).returncode)
         if ends[-1] == 0:
             break
-    assert ends[-1] == 0
-    assert ends.count(9) >= 2
-    assert contents(killed) == contents(whole)
+    return ends
 
 
 def contents(settings: Settings) -> dict[str, int]:
@@ -178,33 +222,35 @@ def contents(settings: Settings) -> dict[str, int]:
     }
 
 
-def test_what_is_there_is_never_overwritten(saved, world, terminal, tmp_path):
+def test_what_is_there_is_never_overwritten(saved, world, terminal):
     """A state folder with a database, or data that was landed; a backup that is there, or within what it holds."""
     for place, file in (("state", "mlflow.db"), ("data", "raw/rows.csv")):
-        path = tmp_path / place / place / file
-        path.parent.mkdir(parents=True)
-        path.write_text("mine")
-        done = terminal.run(World(tmp_path / place, world.cases), f"restore {saved.archive}")
-        assert (done.code, path.read_text()) == (2, "mine"), done.output
-        assert f"The {place} folder is not empty" in done.output
+        with lost(world):
+            path = world.folder / place / file
+            path.parent.mkdir(parents=True)
+            path.write_text("mine")
+            done = terminal.run(world, f"restore {saved.archive}")
+            assert (done.code, path.read_text()) == (2, "mine"), done.output
+            assert f"The {place} folder is not empty" in done.output
     for target in (saved.archive, world.state / "backup.tar.gz"):
         done = terminal.run(world, f"backup {target}")
         assert done.code == 2, done.output
 
 
-def test_a_damaged_archive_leaves_nothing(saved, tmp_path):
+def test_a_damaged_archive_leaves_nothing(saved, world, tmp_path):
     """A file that differs from its digest: it is told, and the folders are as they were, for the next try."""
     harmed = tmp_path / "harmed.tar.gz"
     content = bytearray(gzip.decompress(saved.archive.read_bytes()))
     place = content.index(b"SQLite format 3")
     content[place + 5000] ^= 1
     harmed.write_bytes(gzip.compress(content, 1))
-    here = Settings(state=tmp_path / "state", data=tmp_path / "data")
-    with pytest.raises(DataError, match="not as they were packed"):
-        restore(here, harmed)
-    assert not any(path.is_file() for place in (here.state, here.data) for path in place.rglob("*"))
-    restore(here, saved.archive)
-    assert (here.state / "mlflow.db").is_file()
+    here = Settings(state=world.state, data=world.data)
+    with lost(world):
+        with pytest.raises(DataError, match="not as they were packed"):
+            restore(here, harmed)
+        assert not any(path.is_file() for place in (here.state, here.data) for path in place.rglob("*"))
+        restore(here, saved.archive)
+        assert (here.state / "mlflow.db").is_file()
 
 
 def test_newer_databases_are_refused(saved, tmp_path, monkeypatch):

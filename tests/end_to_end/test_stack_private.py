@@ -39,7 +39,7 @@ print(json.dumps(reached))
 @pytest.fixture(scope="module")
 def world(stack: World, terminal: Terminal) -> World:
     """The stack with a champion that answers, predictions and a decision."""
-    done = terminal.run(stack, "run diabetes", "monitor diabetes --as-of 2004-02-10")
+    done = terminal.run(stack, "up", "run diabetes", "monitor diabetes --as-of 2004-02-10")
     assert done.code == 0, done.output
     return stack
 

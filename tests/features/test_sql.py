@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from tasks.features.sql import connect, written
+from tasks.features.sql import written
+from tasks.foundation.duck import connect
 from tasks.foundation.errors import Unavailable
 
 LIGHT = """

@@ -35,7 +35,14 @@ pytestmark = pytest.mark.xdist_group("bento")
 
 @pytest.fixture
 def settings(state: Path) -> Iterator[Settings]:
-    settings = Settings(state=state, threads=1, prefect_url="http://127.0.0.1:9", worker=False)
+    settings = Settings(
+        state=state,
+        threads=1,
+        prefect_url="http://127.0.0.1:9",
+        tracking_url="http://127.0.0.1:9",
+        worker=False,
+        gateway_port=free_port(),
+    )
     yield settings
     stack.down(settings)
     for name in Supervisor(state).programs():
@@ -88,12 +95,15 @@ def test_a_release_of_an_earlier_version_moves_to_a_socket(settings: Settings, r
     old = Program(name=name, command=command, host="127.0.0.1", port=port, health="/readyz", environment=home)
 
     supervisor.put(old)
+    stack.down(settings)
     supervisor.start({})
     assert wait_for(lambda: httpx.get(f"{old.address}/readyz").is_success, 60)
     with closing(Store(settings)) as store:
         know(store, read_manifest(release.folder))
         with store.changing() as to:
             to.execute(insert(endpoints).values(digest=release.digest, address=old.address))
+        stack.start(settings)
+        assert supervisor.programs()[name] == old, "it answers until its turn comes"
         stack.restart(settings, name)
         follow_stack(store, settings)
         with store.reading() as of:

@@ -15,9 +15,9 @@ from tasks.data.pairs.likeness import Likeness, plain
 from tasks.data.pairs.pair import Form, Pair, read_pairs, settle
 from tasks.data.pairs.privacy import mask
 from tasks.data.pairs.templates import ORIGIN, make, read_facts
-from tasks.data.quarantine import quote
 from tasks.data.tables import read_rows
 from tasks.foundation.config import digest_of
+from tasks.foundation.duck import quote_identifier
 from tasks.foundation.errors import DataError
 from tasks.foundation.talk import USER, turn
 
@@ -67,7 +67,7 @@ def make_splits(
         "validation": learned.pairs[:watched],
         "evaluation": evaluation.pairs,
     }
-    logged = [(name, read_rows(db, f"FROM {quote(name)}")) for name in pairs.sources]
+    logged = [(name, read_rows(db, f"FROM {quote_identifier(name)}")) for name in pairs.sources]
     given = [pair for name, rows in logged for pair in _read(name, rows, form, pairs.liked, notes)]
     given = _masked(given, pairs.mask, form, notes)
     given = _drop_duplicates(given, [*learned.pairs, *evaluation.pairs], pairs, notes)
@@ -210,7 +210,7 @@ def _tell(side: Sequence[tuple[str, Pair]], of: Callable[[Pair], Any], value: An
 
 def _unsafe(db: duckdb.DuckDBPyConnection, pairs: Pairs, refused: str) -> list[Pair]:
     name = str(pairs.safety)
-    rows = read_rows(db, f"FROM {quote(name)}")
+    rows = read_rows(db, f"FROM {quote_identifier(name)}")
     if rows and "prompt" not in rows[0]:
         raise DataError(
             f"Source {name} has no unsafe prompts.",

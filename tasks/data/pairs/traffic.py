@@ -13,10 +13,10 @@ from tasks.data.config import Answer, Pairs, Source, Templates, Traffic
 from tasks.data.pairs.feedback import is_log, right_answer
 from tasks.data.pairs.pair import Form, conversation, write_if_json
 from tasks.data.pairs.templates import Fact, Maker, day_of, read_facts
-from tasks.data.quarantine import quote
 from tasks.data.results import Asked
 from tasks.data.tables import read_rows, tables
 from tasks.foundation.config import digest_of
+from tasks.foundation.duck import quote_identifier
 from tasks.foundation.errors import CaseError, DataError
 from tasks.foundation.files import file_digest, whole
 
@@ -154,9 +154,9 @@ def _read(
     end: datetime,
 ) -> list[dict[str, Any]]:
     """The rows of a source as messages, with the right answers that it knows; of a log, with those that were given."""
-    moment = quote(str(source.time))
+    moment, table = quote_identifier(str(source.time)), quote_identifier(name)
     found = read_rows(
-        db, f"SELECT *, {moment}::TIMESTAMPTZ AS event_timestamp FROM {quote(name)} WHERE event_timestamp >= $1 AND "
+        db, f"SELECT *, {moment}::TIMESTAMPTZ AS event_timestamp FROM {table} WHERE event_timestamp >= $1 AND "
         "event_timestamp < $2", [start, end]
     )  # fmt: skip
     column = "messages" if found and "messages" in found[0] else "prompt"
