@@ -44,10 +44,12 @@ def show() -> None:
 
     with _store() as store:
         rows = listed(store)
-    table = Table("key", "team", "roles", "rpm", "tpm", "budget", "spent", "made", "", box=None, pad_edge=False)
+    table = Table(
+        "key", "team", "roles", "rpm", "tpm", "budget", "spent", "reserved", "made", "", box=None, pad_edge=False
+    )
     for row in rows:
         made = f"{datetime.fromtimestamp(row['created_at'], UTC):%Y-%m-%d %H:%M}"
-        money = ["" if row[name] is None else f"{row[name]:.6g}" for name in ("budget", "spent")]
+        money = ["" if row[name] is None else f"{row[name]:.6g}" for name in ("budget", "spent", "reserved")]
         limits = ["" if row[name] is None else str(row[name]) for name in ("rpm", "tpm")]
         state = "revoked" if row["revoked_at"] else ""
         table.add_row(row["id"], row["team"], ", ".join(row["roles"]), *limits, *money, made, state)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
 import socket
 import sys
 import tempfile
+from contextlib import closing
 
 from tasks.foundation.children import ending_with_starter, look_for_garbage_seldom
-from tasks.foundation.settings import ROOT
+from tasks.foundation.errors import DriftlineError
+from tasks.foundation.loops import Loop, TaskLoop, loops
+from tasks.foundation.settings import ROOT, settings
+from tasks.ledger.alerts import alert_about
+from tasks.ledger.store import Store
 from tasks.serve.programs import FORKING
 
 EVERY = 10.0  # seconds between two looks for what died
@@ -30,7 +36,7 @@ async def work() -> None:
         worker = ProcessWorker(work_pool_name=POOL, name=socket.gethostname())
         worker.job_configuration = job_by(place if FORKING else None)
         working = asyncio.create_task(worker.start(with_healthcheck=True))
-        others = [asyncio.create_task(_tend()), asyncio.create_task(_fork(place))]
+        others = [loop.start() for loop in background(place)]
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, working.cancel)
         try:
@@ -39,32 +45,49 @@ async def work() -> None:
             pass
         finally:
             for other in others:
-                other.cancel()
+                other.task.cancel()
     # the server may be gone, or go with us: what else would tell it something asks again for up to half a minute
     os._exit(0)
 
 
+def background(place: str) -> list[TaskLoop]:
+    """What runs beside Prefect's worker, not yet started; `place` is the socket of the fork server."""
+    beside = [TaskLoop("recovery of runs", Recovery().step, every=EVERY), TaskLoop("alerts", _alert, every=EVERY)]
+    if FORKING:
+        beside.append(TaskLoop("fork server", functools.partial(_fork, place), every=1.0))
+    return beside
+
+
 async def _fork(place: str) -> None:
-    """Keep the fork server of runs going; it ends with us, and when it had nothing to do for long."""
-    while FORKING:
-        command = ending_with_starter([sys.executable, "-m", "flows.deployed.fork_server", place])
-        server = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
-        await server.wait()
-        await asyncio.sleep(1)
+    """Run the fork server of runs; it ends with us, and when it had nothing to do for long."""
+    command = ending_with_starter([sys.executable, "-m", "flows.deployed.fork_server", place])
+    server = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
+    if code := await server.wait():
+        raise DriftlineError(f"The fork server of runs ended with {code}.")
 
 
-async def _tend() -> None:
-    from flows.deployed.recover import recover
+async def _alert() -> None:
+    """Have people know which loops of this process keep failing."""
+    await asyncio.to_thread(loops.alert, _add_alert)
 
-    first = True
-    while True:
-        try:
-            for line in await asyncio.to_thread(recover, first):
-                print(line, flush=True)
-            first = False
-        except Exception as error:  # noqa: BLE001 (the server may be gone for a while; the worker goes on)
-            print(f"could not look for what died: {error!r}", flush=True)
-        await asyncio.sleep(EVERY)
+
+def _add_alert(loop: Loop) -> None:
+    with closing(Store(settings())) as store:
+        alert_about(store, "worker", loop)
+
+
+class Recovery:
+    """Looks for runs that died; the server may be gone for a while, and the worker goes on."""
+
+    def __init__(self) -> None:
+        self._first = True
+
+    async def step(self) -> None:
+        from flows.deployed.recover import recover
+
+        for line in await asyncio.to_thread(recover, self._first):
+            print(line, flush=True)
+        self._first = False
 
 
 def _make_ready() -> None:
@@ -84,7 +107,7 @@ def _make_ready() -> None:
 
 def main(port: int) -> None:
     look_for_garbage_seldom()
-    from tasks.foundation.settings import apply_environment, settings
+    from tasks.foundation.settings import apply_environment
 
     here = settings()
     apply_environment(here)

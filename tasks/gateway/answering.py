@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -14,9 +15,10 @@ from starlette.responses import Response
 from tasks.gateway.accounts import Accounts, ending_of, tokens_about
 from tasks.gateway.cache import Cache, Kept
 from tasks.gateway.call import LOGGED, Call
-from tasks.gateway.events import DONE_EVENT, classes_of, counted, error_event, kept_of, whole_events
+from tasks.gateway.events import DONE_EVENT, classes_of, counted, error_event, kept_of, usage_of, whole_events
 from tasks.gateway.figures import Figures
 from tasks.gateway.forward import Forward, Reply
+from tasks.gateway.meter import BudgetExhausted
 from tasks.gateway.policy import Policy
 from tasks.gateway.shadow import Shadows
 from tasks.gateway.streamed import Streamed
@@ -25,6 +27,7 @@ from tasks.ledger.refusal import Refusal, refusal_of_release
 from tasks.ledger.store import ABORTED, CACHED, DONE, FAILED, REFUSED
 from tasks.rollout.routing import Rollout
 
+DEEPEST = 250  # levels of a request's JSON; orjson writes 254
 PATHS = {"predict": "/predict", "chat": "/v1/chat/completions", "embeddings": "/v1/embeddings"}
 
 
@@ -57,13 +60,18 @@ class Answering:
         """
         if not isinstance(asked.get("stream"), bool | None):  # a release may take "yes" for true
             raise Refusal(400, "stream is true or false.", param="stream")
-        entity = str(asked.get("user") or entity)
+        user = asked.get("user")
+        entity = str(user) if user and isinstance(user, str | int | float) else entity
         share = rollout.assign(entity or key.id)
-        call = Call(interface, key, share, entity, orjson.dumps(asked)[:LOGGED])
+        call = Call(interface, key, share, entity)
         sent, streams = {**asked, "model": share.route.tag}, interface == "chat" and asked.get("stream") is True
         if streams:
             sent["stream_options"] = {"include_usage": True}  # for the ledger, whether or not the client wants it
-        body = await self._begin(call, orjson.dumps(sent), asked)
+        try:
+            call.asked, body = orjson.dumps(asked)[:LOGGED], orjson.dumps(sent)
+        except orjson.JSONEncodeError:
+            raise await self._too_deep(call) from None
+        body = await self._begin(call, body, asked)
         name = self._cache.key(call, asked)
         if name and (kept := self._look_up(call, name)):
             return await self._from_cache(call, kept)
@@ -72,6 +80,14 @@ class Answering:
         events = self._events(call, rollout, body, asked, name)
         first = await anext(events)  # what fails before the first byte gets a status of its own
         return first if isinstance(first, Response) else Streamed(first, events, headers_of(call))
+
+    async def refuse_too_deep(self, interface: str, key: Key, rollout: Rollout) -> Refusal:
+        """Enter a request whose JSON is nested too deep to be read, and give what its client is told."""
+        return await self._too_deep(Call(interface, key, rollout.champion))
+
+    async def _too_deep(self, call: Call) -> Refusal:
+        await self._accounts.refuse(call, 400)
+        return too_deep()
 
     async def _begin(self, call: Call, body: bytes, asked: Mapping[str, Any]) -> bytes:
         """Enter a call, and give what the policy lets through of it.
@@ -87,14 +103,14 @@ class Answering:
 
     async def _whole(self, call: Call, rollout: Rollout, body: bytes, name: str | None) -> Response:
         try:
-            reply = await self._forward.ask(call, PATHS[call.interface], body)
+            reply = await self._ask(call, body)
             if reply.status >= 500:
                 raise broken(call, reply)
             said = reply.body
             if reply.status >= 400:
                 said = refusal_of_release(call.share.route.tag, reply.status, said)
             elif call.is_language:
-                call.used(orjson.loads(said).get("usage") or {})
+                call.used(usage_of(said))
             answered = await self._policy.after(call, said)
             if not call.is_language:
                 call.classes = classes_of(answered)
@@ -107,45 +123,63 @@ class Answering:
             self._after(call, rollout, body, answered, name)
         return Response(answered, reply.status, headers_of(call), "application/json")
 
+    async def _ask(self, call: Call, body: bytes) -> Reply:
+        """The release's answer; a call that a budget pays is stopped when this has no more. Raises: Refusal."""
+        if not call.key.purses:
+            return await self._forward.ask(call, PATHS[call.interface], body)
+        with self._accounts.meter.watch(call, tokens_about(len(body))) as watched:
+            try:
+                async with asyncio.timeout(None) as watched.limit:
+                    return await self._forward.ask(call, PATHS[call.interface], body)
+            except TimeoutError:
+                raise BudgetExhausted() from None
+
     async def _events(
         self, call: Call, rollout: Rollout, body: bytes, asked: Mapping[str, Any], name: str | None
     ) -> AsyncGenerator[Any]:
         """A stream's events; or, first and only, the response that came instead."""
         options = asked.get("stream_options")
         wants_usage = isinstance(options, dict) and options.get("include_usage") is True
-        said, state, status = bytearray(), ABORTED, 499
+        said, sent, state, status = bytearray(), False, ABORTED, 499
         last: bytes | Response = error_event(Refusal(502, "The model ended within its answer.").body)
         try:
-            async with self._forward.stream(call, PATHS["chat"], body) as opened:
-                if isinstance(opened, Reply):
-                    if opened.status >= 500:
-                        raise broken(call, opened)
-                    state, status = REFUSED, opened.status
-                    told = refusal_of_release(call.share.route.tag, opened.status, opened.body)
-                    last = Response(told, opened.status, headers_of(call), "application/json")
-                else:
-                    self._figures.began(call, time.perf_counter() - call.began)
-                    async with aclosing(whole_events(*opened)) as source:
-                        async for events in self._policy.during(call, source):
-                            said += (shown := counted(call, events, wants_usage))
-                            if DONE_EVENT in shown:
-                                state, status, last = DONE, 200, shown
-                                break
-                            yield shown
-                        else:
-                            state, status = FAILED, 502
+            with self._accounts.meter.watch(call, tokens_about(len(body))) as watched:
+                async with self._forward.stream(call, PATHS["chat"], body) as opened:
+                    if isinstance(opened, Reply):
+                        last, state, status = refused(call, opened), REFUSED, opened.status
+                    else:
+                        self._figures.began(call, time.perf_counter() - call.began)
+                        async with aclosing(whole_events(*opened)) as source:
+                            async for events in self._policy.during(call, source):
+                                if watched.stopped:
+                                    raise BudgetExhausted
+                                said += (shown := counted(call, events, wants_usage))
+                                if DONE_EVENT in shown:
+                                    state, status, last = DONE, 200, shown
+                                    break
+                                sent = True
+                                yield shown
+                            else:
+                                state, status = FAILED, 502
         except (Refusal, aiohttp.ClientError, TimeoutError, ValueError) as error:
             refusal = error if isinstance(error, Refusal) else Refusal(502, "The model ended within its answer.")
             state, status = ending_of(refusal)
-            if not said:
+            if not sent:
                 raise refusal from error
             last = error_event(refusal.body)
+        except Exception:
+            state, status = FAILED, 500
+            raise
         finally:
             if said and not call.tokens_in:  # it had no time to say
                 call.tokens_in = tokens_about(len(body))
             call.answered = kept_of(call, bytes(said))
-            await self._accounts.end(call, state, status)
-        if state == DONE:
+            unsettled = await self._accounts.try_to_end(call, state, status)
+        if unsettled and not sent:
+            raise unsettled
+        if unsettled:
+            last = error_event(unsettled.body)
+        elif state == DONE:
             self._after(call, rollout, body, bytes(said), name)
         yield last  # settled first: who has read the end finds it in the ledger
 
@@ -168,6 +202,10 @@ class Answering:
         return Response(kept.body, 200, headers_of(call) | said, kind)
 
 
+def too_deep() -> Refusal:
+    return Refusal(400, f"The JSON is nested too deep: at most {DEEPEST} levels are allowed.", code="too_deep")
+
+
 def entity_of(body: bytes, entities: tuple[str, ...]) -> str:
     """Whom a table's request is about: the first row's join keys, else its example_id, else the request itself."""
     try:
@@ -181,6 +219,14 @@ def entity_of(body: bytes, entities: tuple[str, ...]) -> str:
 def headers_of(call: Call) -> dict[str, str]:
     arm = {"x-driftline-arm": call.share.arm} if call.share.arm else {}
     return {"x-request-id": call.id, "x-driftline-release": call.share.route.digest, **arm}
+
+
+def refused(call: Call, reply: Reply) -> Response:
+    """The response for a release's whole answer that came instead of a stream. Raises: Refusal when it failed."""
+    if reply.status >= 500:
+        raise broken(call, reply)
+    body = refusal_of_release(call.share.route.tag, reply.status, reply.body)
+    return Response(body, reply.status, headers_of(call), "application/json")
 
 
 def broken(call: Call, reply: Reply) -> Refusal:

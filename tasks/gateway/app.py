@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import re
 import secrets
 from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
 from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -17,9 +20,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tasks.foundation.errors import InputError
+from tasks.foundation.loops import loops
 from tasks.foundation.settings import Settings
 from tasks.gateway.accounts import Accounts
-from tasks.gateway.answering import Answering
+from tasks.gateway.answering import Answering, too_deep
+from tasks.gateway.background import Background
 from tasks.gateway.entries import Ledger
 from tasks.gateway.figures import Figures
 from tasks.gateway.forward import Forward
@@ -29,6 +34,7 @@ from tasks.gateway.memory import Memory
 from tasks.gateway.openapi import document
 from tasks.gateway.policy import Policy
 from tasks.gateway.rates import Rates
+from tasks.gateway.readiness import Readiness
 from tasks.gateway.release_metrics import release_metrics
 from tasks.gateway.telling import Telling
 from tasks.ledger.approvals import Word, decide, listed
@@ -39,6 +45,8 @@ from tasks.ledger.store import Store
 from tasks.rollout.routing import LANGUAGE, TABLE
 
 MOST_BYTES = 16 * 1024 * 1024  # of a request
+MOST_FEEDBACK = 128 * 1024  # bytes; the longest correction has that many when every letter is escaped
+MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,200})"')
 BODY_SECONDS = 20.0  # that a client may take to send it
 
 
@@ -54,25 +62,29 @@ class Gateway:
         """From the first connection of the store to the last line of the log."""
         settings, figures = self._settings, Figures()
         self.figures, self.store = figures, Store(settings)
-        self.memory = Memory(self.store, self.worker)
-        await asyncio.to_thread(self.memory.look)
+        self.memory = Memory(self.store)
+        telling = Telling(self.store, settings)
+        background = Background(self.store, self.memory, telling, self.worker)
+        loops.on_failure.append(figures.loop_failed)
+        await asyncio.to_thread(background.start)
         ledger, policy = Ledger(self.store, self.worker), Policy(settings.gateway_log)
         log = RequestLog(settings.state / "gateway" / "requests", self.worker, policy.logged, figures.unlogged.inc)
         self.forward = forward = Forward(lambda: self.memory.routes, figures)
-        accounts = Accounts(Rates(settings.gateway_limits), ledger, figures, log)
-        self.answering = Answering(accounts, forward, policy, figures)
-        telling = Telling(self.store, settings)
+        self.accounts = Accounts(Rates(settings.gateway_limits), ledger, figures, log)
+        self.answering = Answering(self.accounts, forward, policy, figures)
         self.hooks = Hooks(self.store, settings, telling)
-        background = [asyncio.create_task(work) for work in (self.memory.watch(), telling.tell())]
+        self.readiness = Readiness(self.memory, ledger, log, background)
+        tasks = [background.delivery.start(), self.accounts.meter.loop.start()]
         try:
             yield
         finally:
-            for work in background:
-                work.cancel()
+            for task in tasks:
+                await task.stop()
             await forward.close()
             await asyncio.to_thread(log.close)
             await asyncio.to_thread(ledger.close)
-            await asyncio.to_thread(self.memory.say_gone)
+            await asyncio.to_thread(background.stop)
+            loops.on_failure.remove(figures.loop_failed)
             self.store.close()
 
     async def predict(self, http: Request) -> Response:
@@ -97,8 +109,9 @@ class Gateway:
 
     async def feedback(self, http: Request) -> Response:
         key = self._who(http, "feedback")
+        await self.accounts.limit_feedback(key)
         try:
-            said = Feedback.model_validate_json(await whole_body(http))
+            said = Feedback.model_validate_json(await whole_body(http, MOST_FEEDBACK))
         except ValidationError as error:
             raise _invalid(error) from error
         about = await asyncio.to_thread(give, self.store, key, http.path_params["request_id"], said)
@@ -133,9 +146,10 @@ class Gateway:
 
     async def ready(self, _: Request) -> Response:
         asked_by = "API key" if self.memory.keyring.guarded else "this machine only: no API key was made yet"
-        told = {"status": "ready" if self.memory.fresh else "the store does not answer", "asked_by": asked_by}
+        problem = self.readiness.problem
+        told = {"status": problem or "ready", "asked_by": asked_by}
         cases = {case: rollout.champion.route.digest for case, rollout in self.memory.routes.rollouts.items()}
-        return JSONResponse({**told, "champions": cases}, 200 if self.memory.fresh else 503)
+        return JSONResponse({**told, "champions": cases, **self.readiness.details}, 503 if problem else 200)
 
     async def metrics(self, _: Request) -> Response:
         return Response(await asyncio.to_thread(self.figures.text), media_type="text/plain; version=0.0.4")
@@ -154,14 +168,26 @@ class Gateway:
 
     async def _complete(self, http: Request, interface: str, needs: str) -> Response:
         key = self._who(http, "predict")
+        body = await whole_body(http)
         try:
-            asked: Any = orjson.loads(await whole_body(http))
+            asked: Any = orjson.loads(body)
         except orjson.JSONDecodeError as error:
+            if "depth" in str(error):
+                raise await self._too_deep(interface, key, body) from error
             raise Refusal(400, f"The body is not JSON: {error}.") from error
         if not isinstance(asked, dict) or not isinstance(asked.get("model"), str) or needs not in asked:
             raise Refusal(400, f"The body is an object with a model's name and {needs}.")
         rollout = self.memory.routes.named(asked["model"], LANGUAGE)
         return await self.answering.complete(interface, key, rollout, asked, http.headers.get("x-entity", ""))
+
+    async def _too_deep(self, interface: str, key: Key, body: bytes) -> Refusal:
+        """What the client is told of a request that is nested too deep to be read; entered if it names a model."""
+        named = MODEL.search(body)
+        try:
+            rollout = self.memory.routes.named(named[1].decode(errors="replace") if named else "", LANGUAGE)
+        except Refusal:
+            return too_deep()
+        return await self.answering.refuse_too_deep(interface, key, rollout)
 
 
 def make_app(settings: Settings) -> Starlette:
@@ -182,21 +208,27 @@ def make_app(settings: Settings) -> Starlette:
         Route("/metrics/releases", gateway.metrics_of_releases, methods=["GET"]),
         Route("/openapi.json", gateway.openapi, methods=["GET"]),
     ]
-    handlers: Any = {Refusal: refused, HTTPException: not_there, ClientDisconnect: left, Exception: broken}
+    handlers: Any = {
+        Refusal: refused,
+        HTTPException: not_there,
+        ClientDisconnect: left,
+        SQLAlchemyError: no_store,
+        Exception: broken,
+    }
     return Starlette(routes=routes, exception_handlers=handlers, lifespan=gateway.life)
 
 
-async def whole_body(http: Request) -> bytes:
+async def whole_body(http: Request, most: int = MOST_BYTES) -> bytes:
     """Raises: Refusal when it is too large, or takes too long."""
-    if int(http.headers.get("content-length") or 0) > MOST_BYTES:
-        raise _too_large()
+    if int(http.headers.get("content-length") or 0) > most:
+        raise _too_large(most)
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for piece in http.stream():
                 body += piece
-                if len(body) > MOST_BYTES:
-                    raise _too_large()
+                if len(body) > most:
+                    raise _too_large(most)
     except TimeoutError as error:
         raise Refusal(408, f"The request did not arrive in {BODY_SECONDS:.0f} s.") from error
     return bytes(body)
@@ -214,6 +246,12 @@ async def left(_: Request, __: ClientDisconnect) -> Response:
     return Response(status_code=499)
 
 
+async def no_store(_: Request, error: Exception) -> Response:
+    logging.getLogger("driftline").error("The store failed: %s", error)
+    refusal = Refusal(503, "The gateway's store does not answer, or can't be written.", code="no_store", wait=5)
+    return JSONResponse(refusal.body, refusal.status, refusal.headers)
+
+
 async def broken(_: Request, error: Exception) -> Response:
     return JSONResponse(Refusal(500, "The gateway failed. Its log says why.").body, 500)
 
@@ -224,5 +262,6 @@ def _invalid(error: ValidationError) -> Refusal:
     return Refusal(400, f"{where}: {why}" if where else why, param=where or None)
 
 
-def _too_large() -> Refusal:
-    return Refusal(413, f"A request may have {MOST_BYTES // 1024 // 1024} MB.", code="too_large")
+def _too_large(most: int) -> Refusal:
+    size = f"{most // 1024 // 1024} MB" if most >= 1024 * 1024 else f"{most // 1024} kB"
+    return Refusal(413, f"This request may have {size}.", code="too_large")

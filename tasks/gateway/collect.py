@@ -77,10 +77,12 @@ def _said(of: Connection, case: str, as_of: datetime) -> list[dict[str, Any]]:
     known = known.where(ledger.c.case == case, feedback.c.at <= as_of.timestamp()).order_by(feedback.c.number)
     words: dict[str, dict[str, Any]] = {}
     for id_, said in of.execute(known):
+        if not isinstance(said, dict):
+            continue  # of a store that somebody wrote by hand
         label = said.get("label")
         told = {
             "feedback": opinion_of(said),
-            "correction": said.get("corrected"),
+            "correction": said["corrected"] if isinstance(said.get("corrected"), str) else None,
             "completion": label if isinstance(label, str) else None,
         }
         words.setdefault(id_, {"id": id_}).update({name: value for name, value in told.items() if value is not None})

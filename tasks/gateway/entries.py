@@ -3,144 +3,184 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import queue
-import threading
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import select, update
+from sqlalchemy.exc import DBAPIError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from tasks.foundation.loops import ThreadLoop
+from tasks.gateway.budgets import ALLOWED, RESERVED, pay
 from tasks.gateway.call import Call
+from tasks.gateway.writing import OPENS, SETTLED, SETTLES, TOPS_UP, Entry, Memo, enter, plain, unpaid
 from tasks.ledger.refusal import Refusal
-from tasks.ledger.store import DAY, LOST, OPEN, USED, Store, ledger, now, predictions, purses, workers
+from tasks.ledger.store import DAY, LOST, OPEN, Store, ledger, now, version, workers
 
 MOST_AT_ONCE = 500  # entries of one transaction
+MOST_LATE = 50_000  # entries that wait in memory for a store that can't be written
+RETRY = 1.0  # seconds between tries to write them
 LIVES = 60.0  # seconds after which a worker that says nothing is taken for dead
-SETTLED = ("state", "status", "retries", *USED)
 
-
-@dataclass
-class _Entry:
-    row: dict[str, Any]
-    opens: bool
-    classes: dict[str, int | str]  # of a table's answer
-    done: asyncio.Future[bool] | None  # False: the budget does not allow it
+Outcome = str | Exception
 
 
 class Ledger:
     """A thread writes what all calls of this process enter, as much at once as has come in meanwhile."""
 
     def __init__(self, store: Store, worker: str) -> None:
-        self._store, self._worker = store, worker
-        self._entries: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._write, name="ledger", daemon=True)
-        self._thread.start()
+        self.problem = ""  # why the store can't be written, while it can't
+        self.dropped = 0  # entries that found no room to wait for it
+        self._store, self._worker, self._memo = store, worker, Memo()
+        self._entries: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
+        self._late: deque[Entry] = deque()
+        self._retry_at = 0.0
+        self._loop = ThreadLoop("ledger", self._write, longest_pause=RETRY)
+        self._loop.start()
 
     async def open(self, call: Call) -> None:
         """Enter a call, and reserve what it may cost from the budgets of its key.
 
         Without a budget nobody need wait for it: it is written within milliseconds, and before any answer goes out.
-        Raises: Refusal when the budget is spent, or the ledger can't be written.
+        Raises: Refusal when the budget does not allow it, or the ledger can't be written.
         """
-        done = asyncio.get_running_loop().create_future() if call.key.purses else None
-        self._entries.put(_Entry(_row(call, self._worker), True, {}, done))
-        if done and not await _written(done):
-            raise Refusal(429, "The budget of this key or its team is spent.", code="insufficient_quota", wait=3600)
+        done = asyncio.get_running_loop().create_future() if call.key.purses or self.problem else None
+        self._entries.put(Entry(_row(call, self._worker), OPENS, {}, done))
+        if done is None:
+            return
+        outcome = await _written(done)
+        if outcome == RESERVED:
+            message = "What is left of the budget is reserved by calls under way. Try again when some have ended."
+            raise Refusal(429, message, code="budget_reserved", wait=1)
+        if outcome != ALLOWED:
+            message = "The budget of this key or its team is spent: what is left does not pay for this call."
+            raise Refusal(429, message, code="insufficient_quota")
 
-    async def settle(self, call: Call) -> None:
-        """Enter how a call ended; it is on disk when this returns.
+    async def top_up(self, call: Call, amount: int) -> bool:
+        """Reserve more for a call under way, in billionths; return whether its budgets allow it.
 
         Raises: Refusal when the ledger can't be written.
         """
         done = asyncio.get_running_loop().create_future()
-        self._entries.put(_Entry(_row(call, self._worker), False, call.classes, done))
+        self._entries.put(Entry(_row(call, self._worker), TOPS_UP, {}, done, amount))
+        return await _written(done) == ALLOWED
+
+    async def settle(self, call: Call) -> None:
+        """Enter how a call ended; it is on disk when this returns.
+
+        Raises: Refusal when the ledger can't be written, which costs nobody anything.
+        """
+        done = asyncio.get_running_loop().create_future()
+        self._entries.put(Entry(_row(call, self._worker), SETTLES, call.classes, done))
         await asyncio.shield(_written(done))
 
     def close(self) -> None:
         """Write what is left."""
         self._entries.put(None)
-        self._thread.join()
+        self._loop.thread.join()
 
     def _write(self) -> None:
-        while True:
-            entries = [self._entries.get()]
-            while len(entries) < MOST_AT_ONCE and entries[-1] is not None:
-                try:
-                    entries.append(self._entries.get_nowait())
-                except queue.Empty:
-                    break
-            batch = [entry for entry in entries if entry is not None]
-            if batch:
-                self._write_batch(batch)
-            if entries[-1] is None:
-                return
-
-    def _write_batch(self, batch: Sequence[_Entry]) -> None:
-        outcomes: list[bool | SQLAlchemyError]
+        """Write what has come in; while the store can't be written, look now and then whether it can."""
+        uneasy = self.problem or self._late or self._loop.is_failing
         try:
-            with self._store.writing() as to:
-                outcomes = [*_enter(to, batch)]
-        except SQLAlchemyError as error:
-            outcomes = [error] * len(batch)
-        waiting = [(e.done, outcome) for e, outcome in zip(batch, outcomes, strict=True) if e.done is not None]
-        if waiting:
-            waiting[0][0].get_loop().call_soon_threadsafe(_tell, waiting)
+            entries = [self._entries.get(timeout=RETRY if uneasy else None)]
+        except queue.Empty:
+            entries = []
+        while entries and len(entries) < MOST_AT_ONCE and entries[-1] is not None:
+            try:
+                entries.append(self._entries.get_nowait())
+            except queue.Empty:
+                break
+        if batch := [entry for entry in entries if entry is not None]:
+            self._write_batch(batch)
+        while (self.problem or self._late) and time.monotonic() >= self._retry_at:
+            self._write_late()
+        if entries and entries[-1] is None:
+            while self._late and self._write_late():
+                pass
+            self._loop.stopping.set()
 
+    def _write_batch(self, batch: Sequence[Entry]) -> None:
+        """Write a batch, or where one entry spoils it, its halves: that entry fails alone."""
+        outcomes: list[Outcome]
+        try:
+            outcomes = [*self._commit(batch)]
+        except Exception as error:  # noqa: BLE001 (calls wait for an outcome, whatever it is)
+            if self._is_down(error):
+                outcomes = [error] * len(batch)
+                self._keep(batch, error)
+            elif len(batch) > 1:
+                self._write_batch(batch[: len(batch) // 2])
+                self._write_batch(batch[len(batch) // 2 :])
+                return
+            else:
+                outcomes = [self._write_plain(batch[0], error)]
+        _resolve(batch, outcomes)
 
-def _enter(to: Connection, batch: Sequence[_Entry]) -> list[bool]:
-    """Opened and settled in one batch, an entry is inserted once, as it ended."""
-    inserted: dict[str, dict[str, Any]] = {}
-    settled: list[dict[str, Any]] = []
-    outcomes = []
-    for entry in batch:
-        row, allowed = entry.row, True
-        if entry.opens:
-            allowed = _reserve(to, row)
-            if allowed:
-                inserted[row["id"]] = row
-        elif row["id"] in inserted:
-            inserted[row["id"]] = row
-            _pay(to, row["purses"], row["reserved"], row["price"])
-        else:
-            settled.append(row)
-            counted = row["reserved"] if row["purses"] and _was_lost(to, row["id"]) else 0
-            _pay(to, row["purses"], row["reserved"] - counted, row["price"] - counted)
-        outcomes.append(allowed)
-    if answered := [{"request_id": entry.row["id"], "classes": entry.classes} for entry in batch if entry.classes]:
-        to.execute(insert(predictions), answered)
-    if inserted:
-        to.execute(insert(ledger), list(inserted.values()))
-    if settled:
-        values = [{"b_id": row["id"], **{name: row[name] for name in SETTLED}} for row in settled]
-        changed: dict[str, Any] = {name: bindparam(name) for name in SETTLED}
-        to.execute(update(ledger).where(ledger.c.id == bindparam("b_id")).values(changed), values)
-    return outcomes
+    def _write_plain(self, entry: Entry, error: Exception) -> Outcome:
+        """Enter what can be entered of a call whose entry the store does not take."""
+        logging.getLogger("driftline").error("The ledger does not take %s: %r", entry.row["id"], error)
+        try:
+            return self._commit([plain(entry)])[0]
+        except Exception as again:  # noqa: BLE001
+            if entry.kind == OPENS:
+                self._memo.unopened.add(entry.row["id"])
+            self.dropped += 1
+            return again
 
+    def _commit(self, batch: Sequence[Entry]) -> list[str]:
+        memo = self._memo.copy()
+        with self._store.writing() as to:
+            outcomes = enter(to, batch, memo)
+            if not batch:  # a try whether the store can be written
+                to.execute(update(version).values(number=version.c.number))
+        self._memo = memo
+        if self.problem:
+            logging.getLogger("driftline").warning("The ledger can be written again.")
+            self.problem = ""
+        return outcomes
 
-def _reserve(to: Connection, row: dict[str, Any]) -> bool:
-    """Take the reserve from every purse, or from none."""
-    paid: list[str] = []
-    for owner in row["purses"]:
-        left = purses.c.budget - purses.c.spent - purses.c.reserved
-        take = update(purses).where(purses.c.owner == owner, left >= row["reserved"], left > 0)
-        if not to.execute(take.values(reserved=purses.c.reserved + row["reserved"])).rowcount:
-            _pay(to, paid, row["reserved"], 0)
-            return False
-        paid.append(owner)
-    return True
+    def _is_down(self, error: Exception) -> bool:
+        """Whether the store takes nothing now: a full or broken disk, a server that is gone."""
+        invalid = isinstance(error, DBAPIError) and error.connection_invalidated
+        return invalid or isinstance(error, OperationalError | InternalError | PoolTimeout | OSError)
 
+    def _keep(self, batch: Sequence[Entry], error: Exception) -> None:
+        """Remember what could not be written; the calls themselves fail."""
+        if not self.problem:
+            logging.getLogger("driftline").error("The ledger can't be written: %s", error)
+        reason = str(getattr(error, "orig", None) or error)
+        self.problem, self._retry_at = " ".join(reason.split())[:200], time.monotonic() + RETRY
+        for entry in batch:
+            if entry.kind == OPENS:
+                self._memo.unopened.add(entry.row["id"])
+            elif entry.kind == SETTLES and len(self._late) < MOST_LATE:
+                self._late.append(unpaid(entry))
+            elif entry.kind == SETTLES:
+                self.dropped += 1
+                self._memo.unopened.discard(entry.row["id"])
 
-def _was_lost(to: Connection, id_: str) -> bool:
-    """Its gateway was taken for dead, though it only slept: the reserve counts as spent already."""
-    return to.execute(select(ledger.c.state).where(ledger.c.id == id_)).scalar() == LOST
-
-
-def _pay(to: Connection, owners: Sequence[str], reserved: int, price: int) -> None:
-    for owner in owners:
-        values = {"reserved": purses.c.reserved - reserved, "spent": purses.c.spent + price}
-        to.execute(update(purses).where(purses.c.owner == owner).values(values))
+    def _write_late(self) -> bool:
+        """Try to write some of what waits, or else anything; whether that worked."""
+        some = [self._late.popleft() for _ in range(min(len(self._late), MOST_AT_ONCE))]
+        try:
+            if some:
+                self._commit(some)
+            else:
+                self._commit([])
+        except Exception as error:  # noqa: BLE001 (they wait on, or fail one by one)
+            self._retry_at = time.monotonic() + RETRY
+            if self._is_down(error):
+                self._late.extendleft(reversed(some))
+                return False
+            for entry in some:
+                self._write_plain(entry, error)
+        return True
 
 
 def close_lost(store: Store) -> int:
@@ -150,7 +190,7 @@ def close_lost(store: Store) -> int:
         lost = ledger.c.state == OPEN, ledger.c.worker.not_in(living)
         rows = to.execute(select(ledger.c.id, ledger.c.purses, ledger.c.reserved).where(*lost)).all()
         for id_, owners, reserved in rows:
-            _pay(to, owners, reserved, reserved)
+            pay(to, owners or (), reserved, reserved)
             to.execute(update(ledger).where(ledger.c.id == id_).values(state=LOST, price=reserved))
     return len(rows)
 
@@ -173,14 +213,21 @@ def _row(call: Call, worker: str) -> dict[str, Any]:
     }
 
 
-async def _written(done: asyncio.Future[bool]) -> bool:
+async def _written(done: asyncio.Future[str]) -> str:
     try:
         return await done
-    except SQLAlchemyError as error:
+    except Exception as error:
         raise Refusal(503, "The ledger can't be written, so nothing is answered.", wait=5) from error
 
 
-def _tell(waiting: Sequence[tuple[asyncio.Future[bool], bool | SQLAlchemyError]]) -> None:
+def _resolve(batch: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
+    waiting = [(e.done, outcome) for e, outcome in zip(batch, outcomes, strict=True) if e.done is not None]
+    if waiting:
+        with contextlib.suppress(RuntimeError):  # their event loop has ended, and they with it
+            waiting[0][0].get_loop().call_soon_threadsafe(_tell, waiting)
+
+
+def _tell(waiting: Sequence[tuple[asyncio.Future[str], Outcome]]) -> None:
     for future, outcome in waiting:
         if future.done():
             continue

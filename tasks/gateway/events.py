@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from tasks.gateway.call import LOGGED, Call
+from tasks.ledger.refusal import Refusal
 
 END = b"\n\n"
 DATA = b"data: "
@@ -60,11 +61,22 @@ def kept_of(call: Call, answered: bytes) -> bytes:
     """What the log keeps of an answer: of a chat, streamed or whole, what was said; as far as there is room."""
     if call.interface != "chat":
         return answered[:LOGGED]
-    if answered.startswith(DATA):
-        said = "".join(_said(_read(event), "delta") for event in answered.split(END))
-    else:
-        said = _said(_object(answered), "message")
+    try:
+        if answered.startswith(DATA):
+            said = "".join(_said(_read(event), "delta") for event in answered.split(END))
+        else:
+            said = _said(_object(answered), "message")
+    except (AttributeError, TypeError):  # of another form than OpenAI's: the call must be settled all the same
+        return answered[:LOGGED]
     return said.encode()[:LOGGED]
+
+
+def usage_of(answered: bytes) -> Any:
+    """What a whole answer says of the tokens it used. Raises: Refusal when it is no JSON object."""
+    answer = _object(answered)
+    if not answer:
+        raise Refusal(502, "The model's answer is no JSON object.", code="model_failed")
+    return answer.get("usage")
 
 
 def classes_of(answered: bytes) -> dict[str, int | str]:

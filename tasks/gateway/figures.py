@@ -7,6 +7,7 @@ import os
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from tasks.foundation.loops import Loop
 from tasks.gateway.call import Call
 
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
@@ -29,7 +30,13 @@ class Figures:
         self.retries = Counter("driftline_retries", "Calls asked again.", ["case"], registry=own)
         self.waiting = Gauge("driftline_waiting", "In a queue.", ["case"], multiprocess_mode="livesum", registry=own)
         self.working = Gauge("driftline_working", "At a release.", ["case"], multiprocess_mode="livesum", registry=own)
-        self.unlogged = Counter("driftline_unlogged", "Calls that the log had no room for.", registry=own)
+        self.unlogged = Counter("driftline_unlogged", "Calls that the log lacks, or their texts.", registry=own)
+        self.loop_failures = Counter(
+            "driftline_loop_failures", "Failed steps of background loops.", ["loop"], registry=own
+        )
+
+    def loop_failed(self, loop: Loop) -> None:
+        self.loop_failures.labels(loop.name).inc()
 
     def began(self, call: Call, seconds: float) -> None:
         """A stream has its first byte."""

@@ -89,11 +89,11 @@ class Forward:
         """
         case, lane = call.share.route.case, self.lane(call.share.route.digest)
         await lane.enter(case, self._figures)
-        begun = time.perf_counter()
+        call.placed_at = time.perf_counter()
         try:
             yield
         finally:
-            call.engine_seconds = time.perf_counter() - begun
+            call.engine_seconds = time.perf_counter() - call.placed_at
             lane.leave(case, self._figures)
 
     async def ask(self, call: Call, path: str, body: bytes) -> Reply:

@@ -6,9 +6,10 @@ from functools import cache
 from typing import Any
 
 from tasks.foundation.talk import USER, turn
+from tasks.gateway.rates import FEEDBACK
 from tasks.gateway.streamed import EVENTS
 from tasks.ledger.approvals import Word
-from tasks.ledger.feedback import Feedback
+from tasks.ledger.feedback import MOST_RECORDS, Feedback
 from tasks.serve.chat import Chat
 
 TEXT = {"type": "string"}
@@ -62,10 +63,10 @@ REFUSED = {
     401: "No key, or an unknown one.",
     403: "The key may not.",
     404: "There is no such model.",
-    409: "It can't be decided so; it says why.",
+    409: "It can't be done so, or there is too much of it already; it says why.",
     408: "The request did not arrive in time.",
     413: "Too large.",
-    429: "A limit is reached, or a budget spent; Retry-After says when to come again.",
+    429: "A limit is reached, or a budget reserved or spent; Retry-After says when to come again, if that helps.",
     502: "The model failed.",
     503: "The model can't be reached, or too many wait for it; Retry-After says when to come again.",
     504: "The model did not answer in time.",
@@ -98,7 +99,7 @@ def document() -> dict[str, Any]:
             "/v1/embeddings": _post("Embeddings, as OpenAI's", EMBEDDINGS, words, VECTORS, [entity]),
             "/v1/models": _get("Language models", guarded=True),
             "/v1/feedback/{request_id}": _post(
-                "Tell an outcome or a judgement",
+                f"Tell an outcome or a judgement: {FEEDBACK} a minute, {MOST_RECORDS} about one request, 128 kB each",
                 Feedback.model_json_schema(),
                 {"label": 1},
                 {"type": "object"},

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage, RedisStorage, Storage
@@ -11,6 +14,19 @@ from limits.errors import StorageError
 
 from tasks.ledger.keys import Key
 from tasks.ledger.refusal import Refusal
+
+FEEDBACK = 600  # records a minute that one key may give
+PATIENCE = 2.0  # seconds that Redis may take
+
+
+@asynccontextmanager
+async def _answering() -> AsyncIterator[None]:
+    """Raises: Refusal when the store of the limits fails or hangs."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            yield
+    except (StorageError, TimeoutError, OSError) as error:
+        raise Refusal(503, "The store of the rate limits does not answer.", wait=5) from error
 
 
 class Rates:
@@ -28,14 +44,22 @@ class Rates:
 
         Raises: Refusal.
         """
-        try:
+        if not key.limits:
+            return
+        async with _answering():
             for limit in key.limits:
                 if limit.rpm:
                     await self._hit(RateLimitItemPerMinute(limit.rpm), limit.owner, "requests", 1)
                 if limit.tpm and tokens:
                     await self._hit(RateLimitItemPerMinute(limit.tpm), limit.owner, "tokens", tokens)
-        except StorageError as error:
-            raise Refusal(503, "The store of the rate limits does not answer.", wait=5) from error
+
+    async def admit_feedback(self, key: Key) -> None:
+        """Count a feedback record, apart from the calls.
+
+        Raises: Refusal.
+        """
+        async with _answering():
+            await self._hit(RateLimitItemPerMinute(FEEDBACK), f"key:{key.id}", "feedback records", 1)
 
     async def _hit(self, item: RateLimitItem, owner: str, what: str, cost: int) -> None:
         if await self._window.hit(item, owner, what, cost=cost):

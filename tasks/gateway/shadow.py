@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import orjson
 
 from tasks.gateway.accounts import Accounts
 from tasks.gateway.call import Call
-from tasks.gateway.events import kept_of
+from tasks.gateway.events import kept_of, usage_of
 from tasks.gateway.forward import Forward
 from tasks.ledger.refusal import Refusal
 from tasks.ledger.store import DONE, FAILED
@@ -32,6 +33,15 @@ class Shadows:
                 task.add_done_callback(self._asking.discard)
 
     async def _ask(self, original: Call, share: Share, path: str, body: bytes) -> None:
+        """Ask one shadow, and enter it; whatever goes wrong concerns nobody but it."""
+        try:
+            await self._copy(original, share, path, body)
+        except Refusal:
+            pass  # it is entered as failed
+        except Exception:
+            logging.getLogger("driftline").exception("A copy for %s failed.", share.route.tag)
+
+    async def _copy(self, original: Call, share: Share, path: str, body: bytes) -> None:
         call = Call(original.interface, original.key, share, original.entity, original.asked)
         if call.is_language:
             sent = orjson.loads(body) | {"model": share.route.tag, "stream": False}
@@ -41,8 +51,9 @@ class Shadows:
         try:
             reply = await self._forward.ask(call, path, body)
             if call.is_language and reply.status < 400:
-                call.used(orjson.loads(reply.body).get("usage") or {})
+                call.used(usage_of(reply.body))
             call.answered = kept_of(call, reply.body)
-            await self._accounts.end(call, DONE if reply.status < 400 else FAILED, reply.status)
-        except (Refusal, asyncio.CancelledError) as error:
+        except BaseException as error:
             await self._accounts.end_badly(call, error)
+            raise
+        await self._accounts.end(call, DONE if reply.status < 400 else FAILED, reply.status)

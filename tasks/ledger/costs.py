@@ -73,7 +73,7 @@ def _accepted(connection: Connection, of: Label[Any]) -> tuple[Counter[Any], Cou
     """Answers judged and accepted, and what the calls cost that they came with, by what is summed by."""
     about = select(ledger.c.id, of, ledger.c.price).where(ledger.c.id.in_(select(feedback.c.request_id)))
     calls = {id_: (group, price) for id_, group, price in connection.execute(about)}
-    opinions = acceptance(connection)
+    opinions = {of_row: liked for of_row, liked in acceptance(connection).items() if of_row[0] in calls}
     judged = Counter(calls[id_][0] for id_, _ in opinions)
     accepted = Counter(calls[id_][0] for (id_, _), liked in opinions.items() if liked)
     paid: Counter[Any] = Counter()

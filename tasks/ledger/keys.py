@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import RowMapping, insert, select, update
 
 from tasks.foundation.errors import InputError
 from tasks.ledger.refusal import Refusal
@@ -127,7 +128,7 @@ def listed(store: Store) -> list[dict[str, Any]]:
     told = []
     for row in rows:
         purse = held.get(f"key:{row['id']}")
-        money = {name: purse[name] / NANO if purse else None for name in ("budget", "spent")}
+        money = {name: purse[name] / NANO if purse else None for name in ("budget", "spent", "reserved")}
         told.append({name: value for name, value in row.items() if name != "hash"} | money)
     return told
 
@@ -141,17 +142,24 @@ def read_keyring(store: Store) -> Keyring:
     for row in rows:
         if row["revoked_at"] is not None:
             continue
-        limits = [Limit(f"key:{row['id']}", row["rpm"], row["tpm"])]
-        if team := together.get(row["team"]):
-            limits.append(Limit(f"team:{row['team']}", team["rpm"], team["tpm"]))
-        found[row["hash"]] = Key(
-            id=row["id"],
-            team=row["team"],
-            roles=frozenset(row["roles"]),
-            limits=tuple(limit for limit in limits if limit.rpm or limit.tpm),
-            purses=tuple(owner for owner in (f"key:{row['id']}", f"team:{row['team']}") if owner in owners),
-        )
+        try:
+            found[row["hash"]] = _key_of(row, together.get(row["team"]), owners)
+        except Exception:  # one unusable key must not keep the others from being revoked
+            logging.getLogger("driftline").exception("The key %s can't be read, so it opens nothing.", row["id"])
     return Keyring(found, guarded=bool(rows))
+
+
+def _key_of(row: RowMapping, team: RowMapping | None, owners: Set[str]) -> Key:
+    limits = [Limit(f"key:{row['id']}", row["rpm"], row["tpm"])]
+    if team:
+        limits.append(Limit(f"team:{row['team']}", team["rpm"], team["tpm"]))
+    return Key(
+        id=row["id"],
+        team=row["team"],
+        roles=frozenset(row["roles"]),
+        limits=tuple(limit for limit in limits if limit.rpm or limit.tpm),
+        purses=tuple(owner for owner in (f"key:{row['id']}", f"team:{row['team']}") if owner in owners),
+    )
 
 
 def _is_this_machine(client: str | None) -> bool:

@@ -22,7 +22,6 @@ from sqlalchemy import (
     Table,
     Text,
     create_engine,
-    event,
     insert,
     inspect,
     make_url,
@@ -35,6 +34,7 @@ from sqlalchemy.schema import CreateColumn
 from tasks.foundation.errors import Unavailable
 from tasks.foundation.files import lock
 from tasks.foundation.settings import Settings
+from tasks.ledger.embedded import prepare_sqlite, read_json
 
 # how a call can end; lost: its gateway was killed
 OPEN, DONE, CACHED, REFUSED, FAILED, ABORTED, LOST = "open", "done", "cached", "refused", "failed", "aborted", "lost"
@@ -213,11 +213,11 @@ class Store:
     def __init__(self, settings: Settings) -> None:
         url = make_url(settings.gateway_store or f"sqlite:///{settings.state / 'gateway' / 'gateway.db'}")
         embedded = url.get_backend_name() == "sqlite"
-        self.engine = create_engine(url, connect_args={"timeout": 30} if embedded else {}, pool_pre_ping=not embedded)
+        waits: dict[str, Any] = {"connect_args": {"timeout": 30}} if embedded else {"pool_pre_ping": True}
+        self.engine = create_engine(url, json_deserializer=read_json, **waits)
         if embedded:
             Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
-            event.listen(self.engine, "connect", _make_fast)
-            event.listen(self.engine, "begin", _lock_at_once)
+            prepare_sqlite(self.engine)
         with telling(url.render_as_string()), lock(settings.state / "gateway" / "making.lock", "The tables", wait=True):
             try:
                 _make_tables(self.engine)
@@ -287,14 +287,3 @@ def _make_tables(engine: Engine) -> None:
             declared = CreateColumn(column).compile(engine)
             with engine.begin() as to:
                 to.exec_driver_sql(f'ALTER TABLE "{table.name}" ADD {declared}')
-
-
-def _make_fast(connection: Any, _: object) -> None:
-    connection.isolation_level = None  # we begin by ourselves, below
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")  # kill -9 loses nothing; a power cut, perhaps the last
-
-
-def _lock_at_once(connection: Connection) -> None:
-    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-        connection.exec_driver_sql("BEGIN IMMEDIATE")  # a reader that turns writer would fail, not wait

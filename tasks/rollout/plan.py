@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, case, func, insert, select, update
 
 from tasks.foundation.events import alert_of
+from tasks.ledger.alerts import add_alert
 from tasks.ledger.feedback import acceptance
-from tasks.ledger.store import DONE, FAILED, LOST, Store, alerts, ledger, now, plans
+from tasks.ledger.store import DONE, FAILED, LOST, Store, ledger, now, plans
 from tasks.rollout.config import Plan
 from tasks.rollout.routing import CANARY, SHADOW
 from tasks.rollout.sequential import Count
@@ -44,15 +45,26 @@ def begin(store: Store, name: str, digest: str, plan: Plan) -> None:
         to.execute(insert(plans).values(case=name, digest=digest, plan=plan.model_dump(mode="json"), **at))
 
 
-def advance(store: Store) -> None:
-    """Decide on every plan's step; of several gateways, the first to write decides."""
+def advance(store: Store) -> dict[str, str]:
+    """Decide on every plan's step; of several gateways, the first to write decides.
+
+    Returns the error by case of the plans that could not be decided; each fails alone.
+    Raises: SQLAlchemyError when the store does not answer at all.
+    """
+    errors: dict[str, str] = {}
     with store.reading() as of:
         running = of.execute(select(plans)).mappings().all()
-        decided = [(row, _judge(of, row)) for row in running]
-    for row, judged in decided:
-        if judged.what != "wait":
-            with store.changing() as to:
-                _decide(to, row, judged)
+    for row in running:
+        try:
+            with store.reading() as of:
+                judged = _judge(of, row)
+            if judged.what != "wait":
+                with store.changing() as to:
+                    _decide(to, row, judged)
+        except Exception as error:  # whatever it is, the other cases' plans go on
+            logging.getLogger("driftline").warning("The rollout of %s can't be decided.", row["case"], exc_info=True)
+            errors[row["case"]] = f"{type(error).__name__}: {error}"[:300]
+    return errors
 
 
 def judge(plan: Plan, step: int, calls: int, canary: Mapping[str, Count], champion: Mapping[str, Count]) -> Judged:
@@ -120,8 +132,7 @@ def _decide(to: Connection, row: RowMapping, judged: Judged) -> None:
 def _alert(to: Connection, name: str, digest: str, why: str) -> None:
     subject = f"{name}: release {digest:.12} was rolled back"
     body = f"{why}. The champion answers everybody again.\nWhat happened: driftline rollout {name}"
-    event = alert_of(name, f"rollback {digest:.12}", subject, body)
-    to.execute(insert(alerts).values(id=str(uuid.uuid4()), at=now(), event=event))
+    add_alert(to, alert_of(name, f"rollback {digest:.12}", subject, body))
 
 
 def _give(to: Connection, name: str, digest: str, plan: Plan, step: int, why: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sqlalchemy import RowMapping
@@ -72,6 +73,7 @@ class Routes:
 
     rollouts: Mapping[str, Rollout] = field(default_factory=dict)
     by_digest: Mapping[str, Route] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()  # rows that were left out, each with the reason
 
     def rollout(self, case: str, kind: str) -> Rollout:
         """Raises: Refusal when no release of that case and kind is there."""
@@ -101,32 +103,64 @@ class Routes:
 
 
 def routes_of(releases: Sequence[RowMapping], endpoints: Sequence[RowMapping], shares: Sequence[RowMapping]) -> Routes:
-    """Put the store's rows together."""
+    """Put the store's rows together; a row that can't be used is left out, with a problem that says so."""
+    problems: list[str] = []
     addresses: dict[str, list[str]] = {}
     for row in endpoints:
         addresses.setdefault(row["digest"], []).append(row["address"])
-    routes = {
-        row["digest"]: Route(
-            digest=row["digest"],
-            case=row["case"],
-            addresses=tuple(sorted(addresses.get(row["digest"], ()))),
-            price=Price.model_validate(row["facts"].get("price", {})),
-            kind=row["facts"]["kind"],
-            entities=tuple(row["facts"].get("entities", ())),
-            context=row["facts"].get("context", 0),
-            answer_tokens=row["facts"].get("answer_tokens", 0),
-        )
-        for row in releases
-    }
-    held: dict[str, list[Share]] = {}
+    routes: dict[str, Route] = {}
+    for row in releases:
+        with _reporting(problems, f"release {row['digest']:.12} of {row['case']}"):
+            routes[row["digest"]] = _route(row, tuple(sorted(addresses.get(row["digest"], ()))))
+    by_case: dict[str, list[Share]] = {}
     for row in shares:
-        share = Share(routes[row["digest"]], row["role"], row["percent"], row["arm"])
-        held.setdefault(row["case"], []).append(share)
-    return Routes({case: _rollout(case, of) for case, of in held.items()}, routes)
+        with _reporting(problems, f"the share of release {row['digest']:.12} of {row['case']}"):
+            by_case.setdefault(row["case"], []).append(_share(row, routes))
+    rollouts: dict[str, Rollout] = {}
+    for case, its_shares in by_case.items():
+        with _reporting(problems, f"the rollout of {case}"):
+            rollouts[case] = _rollout(case, its_shares)
+    return Routes(rollouts, routes, tuple(problems))
+
+
+@contextmanager
+def _reporting(problems: list[str], what: str) -> Iterator[None]:
+    """Note what is wrong with one row, whatever it is: the others go on to be served."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 (rows come from older versions, and from hands)
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        problems.append(f"{what} can't be used: {reason}")
+
+
+def _route(row: RowMapping, addresses: tuple[str, ...]) -> Route:
+    facts = row["facts"]
+    if facts["kind"] not in (TABLE, LANGUAGE):
+        raise ValueError(f"kind is {TABLE} or {LANGUAGE}, not {facts['kind']!r}")
+    return Route(
+        digest=row["digest"],
+        case=row["case"],
+        addresses=addresses,
+        price=Price.model_validate(facts.get("price", {})),
+        kind=facts["kind"],
+        entities=tuple(facts.get("entities", ())),
+        context=int(facts.get("context", 0)),
+        answer_tokens=int(facts.get("answer_tokens", 0)),
+    )
+
+
+def _share(row: RowMapping, routes: Mapping[str, Route]) -> Share:
+    if not 0 <= row["percent"] <= 100:
+        raise ValueError(f"percent is 0 to 100, not {row['percent']!r}")
+    if row["digest"] not in routes:
+        raise ValueError("its release is unknown")
+    return Share(routes[row["digest"]], row["role"], row["percent"], row["arm"])
 
 
 def _rollout(case: str, of: Sequence[Share]) -> Rollout:
-    champion = next(share for share in of if share.role == CHAMPION)
+    champion = next((share for share in of if share.role == CHAMPION), None)
+    if champion is None:
+        raise ValueError("it has no champion")
     # canaries first: an arm beside them must not move their users when they grow
     ordered = sorted(
         (s for s in of if s.role in (CANARY, ARM)), key=lambda s: (s.role != CANARY, s.arm, s.route.digest)

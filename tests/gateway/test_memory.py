@@ -23,7 +23,7 @@ def test_a_change_within_a_look_is_seen_whole_or_not_at_all(tmp_path: Path) -> N
         know(store, {"digest": digest, "sealed": {"case": "shop", "kind": "tabular"}})
     listen(store, A)
     promote(store, "shop", A, "a test")
-    memory, changed = Memory(store, "worker"), []
+    memory, changed = Memory(store), []
 
     def change(_: Any, __: Any, statement: str, *rest: Any) -> None:
         if "FROM endpoints" in statement and not changed:

@@ -1,0 +1,58 @@
+"""A gateway process within the test's own, without releases: everything but the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+from starlette.applications import Starlette
+
+from tasks.foundation.loops import Loop, loops
+from tasks.foundation.settings import Settings
+from tasks.gateway.app import make_app
+from tasks.gateway.call import Call
+from tasks.ledger.keys import LOCAL, Key
+from tasks.release.config import Price
+from tasks.rollout.routing import Route, Share
+
+NOWHERE = "http://127.0.0.1:9"
+ROUTE = Route("d" * 64, "shop", "tabular", (), Price(machine_hour=3.6))
+
+
+def settings_of(state: Path, **more: Any) -> Settings:
+    return Settings(state=state, prefect_url=NOWHERE, tracking_url=NOWHERE, **more)
+
+
+@contextlib.asynccontextmanager
+async def gateway_alone(settings: Settings) -> AsyncIterator[tuple[Any, httpx.AsyncClient]]:
+    """The running gateway, and a client of it on this machine."""
+    app: Starlette = make_app(settings)
+    gateway = app.router.routes[0].endpoint.__self__  # type: ignore[attr-defined]
+    transport = httpx.ASGITransport(app, client=("127.0.0.1", 1234))
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=60) as client,
+    ):
+        yield gateway, client
+
+
+def loop_named(name: str) -> Loop:
+    return next(loop for loop in loops if loop.name == name)
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Raises: TimeoutError."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError
+        await asyncio.sleep(0.02)
+
+
+def call_of(key: Key = LOCAL, route: Route = ROUTE, interface: str = "predict") -> Call:
+    return Call(interface, key, Share(route, "champion"), asked=b'{"rows": []}', answered=b'{"predictions": []}')

@@ -1,0 +1,259 @@
+"""Promise: nothing that a person or a client writes ends a background loop, nor keeps the others from their work."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, select, text, update
+
+from tasks.foundation.loops import ThreadLoop, loops
+from tasks.foundation.settings import ROOT
+from tasks.ledger.keys import create, revoke
+from tasks.ledger.store import DONE, Store, alerts, ledger, plans, predictions
+from tasks.rollout.plan import advance, begin
+from tasks.rollout.shares import know, promote
+from tests.gateway.alone import call_of, gateway_alone, loop_named, settings_of, until
+from tests.rollout.plans import PLAN
+
+NAMES = {
+    "keys",
+    "routes",
+    "heartbeat",
+    "lost calls",
+    "rollouts",
+    "alerts",
+    "ledger",
+    "log",
+    "budgets",
+    "delivery to Prefect",
+}
+GOOD, BAD = "a" * 64, "b" * 64
+
+
+class Absurd(Exception):
+    """What nobody has thought of."""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with closing(Store(settings_of(tmp_path))) as store:
+        yield store
+
+
+def test_each_loop_survives_and_the_others_work(tmp_path: Path, store: Store):
+    """An exception in any loop is counted, reported and alerted; a key is revoked meanwhile, and it goes on."""
+    asyncio.run(break_each(tmp_path, store))
+
+
+async def break_each(state: Path, store: Store) -> None:
+    async with gateway_alone(settings_of(state)) as (gateway, client):
+        assert {loop.name for loop in loops} == NAMES
+        for loop in loops:
+            loop.every, loop.longest_pause = 0.02, 0.1  # a test can't wait as long as operators can
+        for name in sorted(NAMES):
+            loop, before = loop_named(name), loop_named(name).failures
+            good = loop.step
+            loop.step = raise_absurd if isinstance(loop, ThreadLoop) else raise_absurd_later
+            await use(gateway)
+            gateway.hooks._telling.at_once()  # wakes it
+            await until(lambda loop=loop, before=before: loop.failures > before + 2, 60)
+            ready = (await client.get("/readyz")).json()
+            assert name in {each["name"] for each in ready["failing_loops"]}
+            if name != "keys":
+                id_, secret = create(store, "team", ["predict"], None, None, None)
+                headers = {"authorization": f"Bearer {secret}"}
+                await until(lambda: gateway.memory.keyring.guarded)
+                await wait_status(client, headers, 200)
+                revoke(store, id_)
+                await wait_status(client, headers, 401)
+            loop.step = good
+            gateway.hooks._telling.at_once()
+            await until(lambda loop=loop: not loop.is_failing, 60)
+            assert f'driftline_loop_failures_total{{loop="{name}"}}' in gateway.figures.text().decode()
+        await use(gateway)
+        await until(lambda: settled(store))
+        subjects = [row["event"]["payload"]["subject"] for row in rows(store, alerts)]
+        for name in NAMES - {"alerts"}:
+            assert sum(repr(name) in subject for subject in subjects) == 1, name
+        assert (await client.get("/readyz")).status_code == 200
+
+
+def raise_absurd() -> None:
+    raise Absurd("nobody has thought of this")
+
+
+async def raise_absurd_later() -> None:
+    raise_absurd()
+
+
+async def use(gateway: Any) -> None:
+    """Give the ledger and the log something to do, without waiting for it."""
+    call = call_of()
+    await gateway.accounts.begin(call, 10, {})
+    task = asyncio.create_task(gateway.accounts.end(call, DONE, 200))
+    await asyncio.sleep(0.1)
+    gateway.waiting_for = [*getattr(gateway, "waiting_for", []), task]
+
+
+def settled(store: Store) -> bool:
+    states = {row["state"] for row in rows(store, ledger)}
+    return states == {DONE}
+
+
+async def wait_status(client: Any, headers: dict[str, str], status: int) -> None:
+    for _ in range(300):
+        if (await client.get("/v1/models", headers=headers)).status_code == status:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"no {status}")
+
+
+def test_no_thread_or_task_of_ours_is_unsupervised(tmp_path: Path):
+    """In a running gateway every thread and task whose code is ours is a loop of the registry."""
+    asyncio.run(list_all(tmp_path))
+
+
+async def list_all(state: Path) -> None:
+    before = set(threading.enumerate())
+    async with gateway_alone(settings_of(state)):
+        supervised = {loop.thread for loop in loops if isinstance(loop, ThreadLoop)}
+        ours = {thread for thread in set(threading.enumerate()) - before if is_ours(code_of(thread))}
+        assert ours == supervised
+        running = {loop.task for loop in loops if not isinstance(loop, ThreadLoop)}
+        assert {task for task in asyncio.all_tasks() if is_ours(task.get_coro().cr_code.co_filename)} == running
+
+
+def code_of(thread: threading.Thread) -> str:
+    target = getattr(thread, "_target", None)
+    return target.__code__.co_filename if hasattr(target, "__code__") else ""
+
+
+def is_ours(path: str) -> bool:
+    return path.startswith((str(ROOT / "tasks"), str(ROOT / "flows")))
+
+
+def test_nobody_starts_threads_or_tasks_by_hand():
+    """Whatever starts one stands in this list, with the reason why it is no loop."""
+    allowed = {
+        "tasks/foundation/loops.py",  # what all others use
+        "tasks/gateway/shadow.py",  # one copy of one call; its errors are caught and logged
+        "tasks/gateway/streamed.py",  # within one request, which waits for them
+        "tasks/serve/fork_server.py",  # waits for one process to end, and ends with it
+        "flows/terminal.py",  # draws a line while a command runs
+        "flows/deployed/worker.py",  # Prefect's own worker, which this program is about: it ends with it
+    }
+    starts = {"Thread", "Timer", "create_task", "ensure_future"}
+    found = set()
+    for path in [*(ROOT / "tasks").rglob("*.py"), *(ROOT / "flows").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in starts:
+                found.add(str(path.relative_to(ROOT)))
+    assert found <= allowed
+
+
+ABSURD: list[Any] = [10**400, -(10**350), "1e999", "nan", "inf", None, [1], {}, True, "x" * 1000, 1e308]
+
+
+@pytest.mark.parametrize("label", ABSURD, ids=lambda value: str(value)[:20])
+def test_an_absurd_label_in_the_store_stops_no_plan(store: Store, label: Any):
+    """A store of an earlier version may hold it: the plan is judged without it."""
+    begin_plan(store, "shop")
+    answer(store, "req-1", "shop", {"label": label}, {"": 1})
+    assert advance(store) == {}
+
+
+def test_a_plan_that_fails_stops_no_other(store: Store):
+    for name in ("broken", "shop"):
+        begin_plan(store, name)
+        for number in range(40):
+            answer(store, f"{name}-{number}", name, {"label": 2}, {"": 1})
+    with store.writing() as to:
+        to.execute(update(plans).where(plans.c.case == "broken").values(plan={}))
+    assert list(advance(store)) == ["broken"]
+    assert {row["case"] for row in rows(store, plans)} == {"broken"}  # the other went back
+
+
+POISON = [
+    "INSERT INTO shares VALUES ('ghost', 'nowhere', 'champion', 100, '')",
+    "INSERT INTO shares VALUES ('headless', '{bad}', 'canary', 10, '')",
+    "INSERT INTO shares VALUES ('endless', '{bad}', 'champion', 9e999, '')",
+    "INSERT INTO releases VALUES ('c', 'shop2', '{{not json')",
+    'INSERT INTO releases VALUES (\'e\', \'shop3\', \'{{"kind": "tabular", "price": {{"tokens_in": -1}}}}\')',
+    "INSERT INTO releases VALUES ('f', 'shop4', '[]')",
+    "INSERT INTO endpoints VALUES ('{bad}', 'no address')",
+    "INSERT INTO keys VALUES ('k1', 'h1', 'team', 'null', NULL, NULL, 0, NULL)",
+    "INSERT INTO keys VALUES ('k2', 'h2', 'team', '7', NULL, NULL, 0, 1)",
+    "INSERT INTO plans VALUES ('shop', '{bad}', '{{\"steps\": []}}', 0, 0, 0)",
+    "INSERT INTO plans VALUES ('other', '{bad}', 'null', -7, 9e999, 0)",
+    "INSERT INTO feedback (request_id, at, team, key, said) VALUES ('r', 0, 't', 'k', '[[[')",
+    "INSERT INTO predictions VALUES ('r', '7')",
+    "INSERT INTO pushes VALUES ('d', 'b', 0, '{{}}', NULL)",
+    "INSERT INTO alerts VALUES ('x', 9e999, '{{}}')",
+    "INSERT INTO alerts VALUES ('y', 0, 'no json')",
+]
+
+
+def test_it_starts_and_serves_beside_rows_that_nobody_can_use(tmp_path: Path, store: Store):
+    """Each is left out and reported; the good case, and the good key, are served."""
+    for digest in (GOOD, BAD):
+        know(store, {"digest": digest, "sealed": {"case": "shop", "kind": "tabular"}})
+    promote(store, "shop", GOOD, "a test")
+    _, secret = create(store, "team", ["predict"], None, None, None)
+    with store.changing() as to:
+        for statement in POISON:
+            to.execute(text(statement.format(bad=BAD).replace(":", "\\:")))
+    ready = asyncio.run(readiness(tmp_path, secret))
+    assert ready["status"] == "ready"
+    assert ready["champions"]["shop"] == GOOD
+    assert {"ghost", "headless", "endless"} & set(ready["champions"]) == set()
+    left_out = "\n".join(ready["left_out"])
+    for what in ("ghost", "headless", "endless", "shop2", "shop3", "shop4"):
+        assert what in left_out
+    assert {loop["name"] for loop in ready["failing_loops"]} == {"rollouts"}
+
+
+async def readiness(state: Path, secret: str) -> dict[str, Any]:
+    async with gateway_alone(settings_of(state)) as (_, client):
+        await until(lambda: loop_named("rollouts").failures > 1)
+        headers = {"authorization": f"Bearer {secret}"}
+        assert (await client.get("/v1/models", headers=headers)).status_code == 200
+        answer = await client.get("/readyz")
+        assert answer.status_code == 200
+        return dict(answer.json())
+
+
+def begin_plan(store: Store, name: str) -> None:
+    champion, canary = (name[0] + letter + "0" * 62 for letter in "xy")
+    for digest in (champion, canary):
+        know(store, {"digest": digest, "sealed": {"case": name, "kind": "tabular"}})
+    promote(store, name, champion, "a test")
+    begin(store, name, canary, PLAN)
+
+
+def answer(store: Store, id_: str, name: str, said: Any, classes: Any) -> None:
+    """A call that the canary has answered, and feedback on it, past all checks."""
+    call = call_of()
+    row = {name: getattr(call, name) for name in ("interface", "status", "retries", "tokens_in", "tokens_cached")}
+    row |= {"tokens_out": 0, "engine_seconds": 0.0, "seconds": 0.0, "price": 0, "saved": 0, "reserved": 0}
+    row |= {"at": time.time(), "day": 0, "worker": "w", "team": "t", "key": "k", "role": "canary", "purses": []}
+    with store.writing() as to:
+        to.execute(insert(ledger).values(id=id_, case=name, digest=name[0] + "y" + "0" * 62, state=DONE, **row))
+        to.execute(insert(predictions).values(request_id=id_, classes=classes))
+        to.execute(
+            text("INSERT INTO feedback (request_id, at, team, key, said) VALUES (:id, 0, 't', 'k', :said)"),
+            {"id": id_, "said": json.dumps(said)},
+        )
+
+
+def rows(store: Store, table: Any) -> list[Any]:
+    with store.reading() as of:
+        return list(of.execute(select(table)).mappings().all())

@@ -1,0 +1,248 @@
+"""Promise: a budget is never overspent, and refuses nobody for what calls only might cost."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from tasks.foundation.settings import ROOT
+from tasks.gateway.accounts import Accounts
+from tasks.gateway.call import Call
+from tasks.gateway.entries import Ledger
+from tasks.gateway.figures import Figures
+from tasks.gateway.meter import BudgetExhausted
+from tasks.gateway.rates import Rates
+from tasks.ledger.keys import Key, create, listed, read_keyring
+from tasks.ledger.refusal import Refusal
+from tasks.ledger.store import ABORTED, DONE, FAILED, Store, ledger, purses
+from tasks.release.config import NANO, Price
+from tasks.rollout.routing import Route
+from tests.gateway.alone import call_of, settings_of, until
+
+TABLE = Route("d" * 64, "shop", "tabular", ("http://a",), Price())  # .10 an hour of the machine
+CHAT = Route("e" * 64, "talker", "llm", ("http://a",), Price(tokens_in=1, tokens_out=4, machine_hour=0), (), 4096, 512)
+SIZE = 200  # bytes of a request
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with closing(Store(settings_of(tmp_path))) as store:
+        yield store
+
+
+class Process:
+    """What a gateway process pays its calls with."""
+
+    def __init__(self, store: Store, worker: str = "w") -> None:
+        self.ledger = Ledger(store, worker)
+        log: Any = SimpleNamespace(put=lambda call: None)
+        self.accounts = Accounts(Rates(), self.ledger, Figures(), log)
+
+    async def answer(self, key: Key, route: Route, seconds: float, tokens_out: int = 0, work: float = 0.05) -> str:
+        """The state of a call that needs so many seconds of the machine, or the code of its refusal."""
+        call = call_of(key, route, "chat" if route.kind == "llm" else "predict")
+        try:
+            await self.accounts.begin(call, SIZE, {"messages": []} if route.kind == "llm" else {})
+        except Refusal as refusal:
+            return str(refusal.code)
+        await asyncio.sleep(work)
+        call.engine_seconds, call.tokens_in, call.tokens_out = seconds, 40 if route.kind == "llm" else 0, tokens_out
+        await self.accounts.end(call, DONE, 200)
+        return call.state
+
+
+def key_with(store: Store, budget: float) -> Key:
+    id_, _ = create(store, "team", ["predict"], None, None, budget)
+    return next(key for key in read_keyring(store).by_hash.values() if key.id == id_)
+
+
+def spent(store: Store) -> tuple[int, int, int]:
+    """What the budget and the ledger say was spent, and what is reserved."""
+    with store.reading() as of:
+        purse = of.execute(select(purses)).mappings().one()
+        return purse["spent"], of.execute(select(func.sum(ledger.c.price))).scalar() or 0, purse["reserved"]
+
+
+@pytest.mark.parametrize(("route", "seconds", "tokens"), [(TABLE, 0.0001, 0), (CHAT, 0.5, 10)])
+def test_the_first_hundred_cheap_calls_are_all_answered(store: Store, route: Route, seconds: float, tokens: int):
+    """A budget that pays for all of them a hundred times over refuses none, though nobody knows yet what they cost."""
+    key = key_with(store, 0.05)
+
+    async def run() -> list[str]:
+        process = Process(store)
+        states = await asyncio.gather(*(process.answer(key, route, seconds, tokens) for _ in range(100)))
+        process.ledger.close()
+        return list(states)
+
+    assert set(asyncio.run(run())) == {DONE}
+    paid, entered, reserved = spent(store)
+    assert (paid, reserved) == (entered, 0)
+
+
+def test_later_calls_reserve_what_such_calls_cost(store: Store):
+    """Once it is known that a call costs .000003, a budget of .0005 lets 100 begin at once."""
+    key, rich = key_with(store, 0.0005), key_with(store, 1.0)
+
+    async def run() -> list[str]:
+        process = Process(store)
+        for _ in range(20):
+            await process.answer(rich, TABLE, 0.1, work=0)
+        states = await asyncio.gather(*(process.answer(key, TABLE, 0.1) for _ in range(100)))
+        process.ledger.close()
+        return list(states)
+
+    assert set(asyncio.run(run())) == {DONE}
+
+
+def test_reserved_and_spent_are_told_apart(store: Store):
+    key = key_with(store, 0.00001)  # of which the first call reserves most
+
+    async def run() -> list[Refusal]:
+        process, refusals = Process(store), []
+        under_way = call_of(key, TABLE)
+        await process.accounts.begin(under_way, SIZE, {})
+        assert listed(store)[0]["reserved"] == under_way.reserved / NANO > 0
+        for spend in (False, True):
+            if spend:
+                under_way.engine_seconds = 0.3
+                await process.accounts.end(under_way, DONE, 200)
+            with pytest.raises(Refusal) as refused:
+                await process.accounts.begin(call_of(key, TABLE), SIZE, {})
+            refusals.append(refused.value)
+        process.ledger.close()
+        return refusals
+
+    by_reserve, by_spent = asyncio.run(run())
+    assert (by_reserve.status, by_reserve.code, by_reserve.headers) == (429, "budget_reserved", {"retry-after": "1"})
+    assert (by_spent.status, by_spent.code, by_spent.headers) == (429, "insufficient_quota", {})
+    assert by_reserve.message != by_spent.message
+
+
+@pytest.mark.parametrize("seconds", [0.2, 5.0, 60.0, 3600.0])
+def test_a_hundred_calls_of_any_length_never_overspend(store: Store, seconds: float):
+    """Also when all of them cost far more than anybody expected."""
+    budget = 0.0001
+    key = key_with(store, budget)
+
+    async def run() -> list[str]:
+        process = Process(store)
+        states = await asyncio.gather(*(process.answer(key, TABLE, seconds) for _ in range(100)))
+        states += await asyncio.gather(*(process.answer(key, TABLE, seconds) for _ in range(100)))
+        process.ledger.close()
+        return list(states)
+
+    states = asyncio.run(run())
+    assert {DONE} < set(states) <= {DONE, "budget_reserved", "insufficient_quota"}
+    paid, entered, reserved = spent(store)
+    assert paid == entered <= budget * NANO
+    assert reserved == 0
+
+
+def test_a_call_that_outgrows_its_reserve_gets_more(store: Store):
+    key = key_with(store, 1.0)
+
+    async def run() -> int:
+        process = Process(store)
+        process.accounts.meter.loop.start()
+        call = call_of(key, TABLE)
+        await process.accounts.begin(call, SIZE, {})
+        first = call.reserved
+        with process.accounts.meter.watch(call, 0) as watched:
+            call.placed_at = call.began - 30  # seconds ago
+            await until(lambda: watched.reserved > 4 * first)
+            assert not watched.stopped
+            call.engine_seconds = 30.0
+        await process.accounts.end(call, DONE, 200)
+        await process.accounts.meter.loop.stop()
+        process.ledger.close()
+        return call.price
+
+    price = asyncio.run(run())
+    assert price == spent(store)[0] == round(30 / 36_000 * NANO)
+    assert spent(store)[2] == 0
+
+
+def test_a_call_is_stopped_when_its_budget_has_no_more(store: Store):
+    """It ends with an error that says so, what it used is paid, and no more than there is."""
+    budget = 0.0001
+    key = key_with(store, budget)
+
+    async def run() -> tuple[Call, Refusal]:
+        process = Process(store)
+        process.accounts.meter.loop.start()
+        call = call_of(key, TABLE)
+        await process.accounts.begin(call, SIZE, {})
+        with process.accounts.meter.watch(call, 0) as watched:
+            call.placed_at = call.began - 300
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(None) as watched.limit:
+                    await asyncio.sleep(30)
+        assert watched.stopped
+        stopped = BudgetExhausted()
+        call.engine_seconds = 300.0
+        await process.accounts.end_badly(call, stopped)
+        await process.accounts.meter.loop.stop()
+        process.ledger.close()
+        return call, stopped
+
+    call, refusal = asyncio.run(run())
+    assert (call.state, refusal.status, refusal.code) == (ABORTED, 429, "insufficient_quota")
+    paid, entered, reserved = spent(store)
+    assert 0 < paid == entered <= budget * NANO
+    assert reserved == 0
+
+
+def test_what_fails_by_our_fault_costs_nobody(store: Store):
+    key = key_with(store, 1.0)
+
+    async def run() -> None:
+        process = Process(store)
+        call = call_of(key, TABLE)
+        await process.accounts.begin(call, SIZE, {})
+        call.engine_seconds = 60.0
+        await process.accounts.end_badly(call, Refusal(504, "It hangs."))
+        assert call.state == FAILED
+        process.ledger.close()
+
+    asyncio.run(run())
+    assert spent(store) == (0, 0, 0)
+
+
+PROCESS = """
+import asyncio, sys
+from pathlib import Path
+from tasks.ledger.keys import read_keyring
+from tasks.ledger.store import Store
+from tests.gateway.alone import settings_of
+from tests.gateway.test_budgets import TABLE, Process
+
+async def main():
+    store = Store(settings_of(Path(sys.argv[1])))
+    key = next(iter(read_keyring(store).by_hash.values()))
+    process = Process(store, sys.argv[2])
+    print(await asyncio.gather(*(process.answer(key, TABLE, 2.0) for _ in range(100))))
+    process.ledger.close()
+asyncio.run(main())
+"""
+
+
+def test_several_gateways_on_one_store_never_overspend(store: Store, tmp_path: Path):
+    budget = 0.0004
+    key_with(store, budget)
+    command = [sys.executable, "-c", PROCESS, str(tmp_path)]
+    processes = [subprocess.Popen([*command, name], cwd=ROOT, stdout=subprocess.PIPE) for name in ("one", "two")]
+    states = [process.communicate(timeout=120)[0].decode() for process in processes]
+    assert all(process.returncode == 0 for process in processes)
+    assert any(DONE in each for each in states)
+    paid, entered, reserved = spent(store)
+    assert 0 < paid == entered <= budget * NANO
+    assert reserved == 0

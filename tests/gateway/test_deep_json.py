@@ -1,0 +1,54 @@
+"""Promise: JSON that nests too deep is a client's error, said so and entered, wherever it is sent."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import func, select
+
+from tasks.ledger.store import REFUSED, ledger
+from tests.gateway.small import asking
+
+pytestmark = pytest.mark.xdist_group("gateway")
+
+DEPTHS = [254, 255, 300, 700, 1023, 1025, 5_000, 100_000]
+
+
+def nested(levels: int, kind: str) -> str:
+    opens, closes = {"list": ("[", "]"), "object": ('{"a":', "}")}[kind]
+    return opens * levels + "1" + closes * levels
+
+
+def refused(store) -> int:
+    with store.reading() as of:
+        return of.execute(select(func.count()).where(ledger.c.state == REFUSED)).scalar_one()
+
+
+@pytest.mark.parametrize("kind", ["list", "object"])
+@pytest.mark.parametrize("levels", DEPTHS)
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("chat/completions", '{"model": "talker", "messages": %s}'),
+        ("chat/completions", '{"messages": [{"role": "user", "content": "Hi"}], "user": %s, "model": "talker"}'),
+        ("chat/completions", '{"model": "talker", "stream": true, "messages": [], "response_format": %s}'),
+        ("embeddings", '{"model": "talker", "input": %s}'),
+        ("predict/small", '{"rows": %s}'),
+        ("predict/small", '{"rows": [{"a": %s}]}'),
+    ],
+)
+def test_too_deep_is_refused_and_entered(settings, store, table, talker, levels, kind, path, body):
+    before = refused(store)
+    with asking(settings) as http:
+        response = http.post(f"/v1/{path}", content=body % nested(levels, kind))
+    assert response.status_code == 400, response.text[:300]
+    assert response.json()["error"]["type"] == "invalid_request_error"
+    assert refused(store) == before + 1
+
+
+@pytest.mark.parametrize("levels", DEPTHS)
+def test_nobody_else_waits_for_it(settings, table, talker, levels):
+    """The release goes on to answer."""
+    with asking(settings) as http:
+        http.post("/v1/predict/small", content='{"rows": ' + nested(levels, "list") + "}")
+        http.post("/v1/feedback/req-none", content='{"label": ' + nested(levels, "list") + "}")
+        assert http.get("/readyz").json()["status"] == "ready"

@@ -1,0 +1,219 @@
+"""Promise: on a full disk the gateway answers whole or with 503, says why, and goes on when there is space."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event, select
+
+from tasks.foundation.settings import ROOT
+from tasks.gateway.call import Call
+from tasks.gateway.entries import Ledger
+from tasks.ledger.keys import create, read_keyring
+from tasks.ledger.refusal import Refusal
+from tasks.ledger.store import DONE, FAILED, Store, ledger, purses
+from tests.gateway.alone import call_of, settings_of, until
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with closing(Store(settings_of(tmp_path))) as store:
+        yield store
+
+
+class Disk:
+    """Lets SQLite find no page more, as on a full disk, until there is space again."""
+
+    def __init__(self, store: Store) -> None:
+        self.full = False
+        event.listen(store.engine, "begin", self._limit)
+
+    def _limit(self, connection: Any) -> None:
+        cursor = connection.connection.cursor()
+        pages = cursor.execute("PRAGMA page_count").fetchone()[0]
+        cursor.execute(f"PRAGMA max_page_count = {pages if self.full else 1_000_000}")
+
+
+def test_an_open_call_costs_nothing_and_is_entered_later(store: Store):
+    """It can't be settled: its client gets 503, its reserve is released when there is space, and so is its entry."""
+    id_, _ = create(store, "team", ["predict"], None, None, 1.0)
+    disk = Disk(store)
+
+    async def run() -> list[Call]:
+        key = next(iter(read_keyring(store).by_hash.values()))
+        books, calls = Ledger(store, "w"), [call_of(key) for _ in range(300)]
+        for call in calls:
+            call.reserved = 1000
+            await books.open(call)
+            call.classes = {"row": "x" * 500}
+            call.engine_seconds = 1.0
+        disk.full = True
+        outcomes = await asyncio.gather(*(settle(books, call) for call in calls))
+        assert set(outcomes) == {503}
+        assert "full" in books.problem
+        disk.full = False
+        await until(lambda: not books.problem and not books._late)
+        assert books.dropped == 0
+        books.close()
+        return calls
+
+    calls = asyncio.run(run())
+    with store.reading() as of:
+        entries = {row["id"]: row for row in of.execute(select(ledger)).mappings()}
+        purse = of.execute(select(purses)).mappings().one()
+    assert {call.id for call in calls} <= set(entries)
+    assert {(entries[call.id]["state"], entries[call.id]["price"]) for call in calls} == {(FAILED, 0)}
+    assert (purse["owner"], purse["spent"], purse["reserved"]) == (f"key:{id_}", 0, 0)
+
+
+def test_a_call_that_could_not_be_opened_is_entered_when_it_ends(store: Store):
+    disk = Disk(store)
+
+    async def run() -> Call:
+        books = Ledger(store, "w")
+        disk.full = True
+        call = await first_unopened(books)
+        disk.full = False
+        assert await settle(books, call) == 200
+        books.close()
+        return call
+
+    call = asyncio.run(run())
+    with store.reading() as of:
+        assert of.execute(select(ledger.c.state).where(ledger.c.id == call.id)).scalar() == DONE
+
+
+async def first_unopened(books: Ledger) -> Call:
+    """Fill the last pages with calls until one can't be opened."""
+    while True:
+        call = call_of()
+        try:
+            await books.open(call)
+        except Refusal:
+            return call
+        await settle(books, call)
+
+
+async def settle(books: Ledger, call: Call) -> int:
+    call.ended(DONE, 200)
+    try:
+        await books.settle(call)
+    except Refusal as refusal:
+        return refusal.status
+    return 200
+
+
+ODD = [("tokens_out", 10**30), ("status", 2**70), ("retries", "x" * 10), ("classes", {"a": "\ud800"}), ("price", 2**80)]
+
+
+@pytest.mark.parametrize(("name", "value"), ODD, ids=lambda value: str(value)[:20])
+def test_a_bad_entry_fails_alone(store: Store, name: str, value: Any):
+    """Whatever a call holds that the store does not take, the calls of its batch are entered."""
+
+    async def run() -> list[int]:
+        books, calls = Ledger(store, "w"), [call_of() for _ in range(30)]
+        for call in calls:
+            await books.open(call)
+            call.ended(DONE, 200)
+        setattr(calls[7], name, value)
+        await asyncio.gather(*(books.settle(call) for call in calls))
+        after = call_of()
+        await books.open(after)
+        assert await settle(books, after) == 200
+        books.close()
+        return [len(calls) + 1]
+
+    (count,) = asyncio.run(run())
+    with store.reading() as of:
+        states = of.execute(select(ledger.c.state)).scalars().all()
+    assert states == [DONE] * count
+
+
+SCRIPT = """
+import asyncio, json, sys, os
+from pathlib import Path
+from tasks.gateway.accounts import Accounts
+from tasks.ledger.refusal import Refusal
+from tasks.ledger.store import DONE, Store, ledger
+from tests.gateway.alone import call_of, gateway_alone, settings_of, until
+
+async def use(gateway):
+    call = call_of()
+    try:
+        await gateway.accounts.begin(call, 10, {})
+        await gateway.accounts.end(call, DONE, 200)
+        return 200
+    except Refusal as refusal:
+        return refusal.status
+
+async def status(client, wanted):
+    for _ in range(1500):
+        answer = await client.get("/readyz")
+        if answer.status_code == wanted:
+            return answer.json()
+        await asyncio.sleep(.02)
+    return answer.json()
+
+async def main(state):
+    async with gateway_alone(settings_of(state)) as (gateway, client):
+        seen = {"before": (await status(client, 200))["status"], "used_before": [await use(gateway) for _ in range(20)]}
+        filler = (state / "filler").open("wb", buffering=0)
+        try:
+            while True:
+                filler.write(b"x" * 65536)
+        except OSError:
+            pass
+        try:
+            while True:
+                filler.write(b"x" * 512)
+        except OSError:
+            pass
+        seen["used_full"] = [await use(gateway) for _ in range(400)]
+        seen["full"] = (await status(client, 503))["status"]
+        seen["feedback_full"] = (await client.post("/v1/feedback/req-none", json={"label": 1})).status_code
+        os.unlink(state / "filler"); filler.close()
+        seen["again"] = (await status(client, 200))["status"]
+        seen["used_again"] = [await use(gateway) for _ in range(20)]
+        await until(lambda: gateway.readiness.details["failing_loops"] == [])
+        details = (await client.get("/readyz")).json()
+        seen["lost"] = [details["unlogged"], details["unentered"]]
+    store = Store(settings_of(state))
+    with store.reading() as of:
+        seen["entries"] = len(of.execute(ledger.select()).all())
+    from tasks.gateway.log import reading
+    with reading(state / "gateway" / "requests") as db:
+        seen["logged"] = db.execute("SELECT count(DISTINCT id) FROM logged").fetchone()[0]
+    print(json.dumps(seen))
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+def test_a_gateway_lives_through_a_full_disk(tmp_path: Path):
+    """On a real file system of 3 MB that fills up under it."""
+    mount = f'mount -t tmpfs -o size=3m tmpfs "{tmp_path}" && exec "$0" "$@"'
+    unshare = shutil.which("unshare")
+    if not unshare or subprocess.run([unshare, "-rm", "sh", "-c", mount, "true"], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount a small file system")
+    command = [unshare, "-rm", "sh", "-c", mount, sys.executable, "-c", SCRIPT, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout.splitlines()[-1])
+    print(seen)
+    assert set(seen["used_before"]) == set(seen["used_again"]) == {200}
+    assert 503 in seen["used_full"]
+    assert set(seen["used_full"]) <= {200, 503}
+    assert (seen["before"], seen["again"]) == ("ready", "ready")
+    assert "can't be written" in seen["full"]
+    assert seen["feedback_full"] in (404, 503)
+    assert seen["lost"] == [0, 0]
+    assert seen["entries"] == seen["logged"] == 440

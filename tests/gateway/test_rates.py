@@ -1,0 +1,33 @@
+"""Promise: a Redis that fails or hangs is said so in seconds; who has no limits never waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from tasks.gateway.rates import PATIENCE, Rates
+from tasks.ledger.keys import LOCAL, Key, Limit
+from tasks.ledger.refusal import Refusal
+from tasks.release.process import free_port
+
+LIMITED = Key("k", "t", frozenset({"predict"}), (Limit("key:k", 100, None),))
+
+
+@pytest.mark.parametrize("hangs", [True, False])
+def test_a_redis_that_is_gone_or_hangs(hangs: bool):
+    asyncio.run(ask(hangs))
+
+
+async def ask(hangs: bool) -> None:
+    port = free_port()
+    server = await asyncio.start_server(lambda *_: asyncio.sleep(60), "127.0.0.1", port) if hangs else None
+    rates, began = Rates(f"redis://127.0.0.1:{port}"), time.monotonic()
+    await rates.admit(LOCAL)
+    with pytest.raises(Refusal) as refused:
+        await rates.admit(LIMITED)
+    assert (refused.value.status, refused.value.wait) == (503, 5)
+    assert time.monotonic() - began < PATIENCE + 2
+    if server:
+        server.close()
