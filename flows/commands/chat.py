@@ -16,6 +16,7 @@ from flows.commands.show import find_release
 from flows.terminal import console
 from tasks.foundation.engine import PATIENCE, Engine, engine
 from tasks.foundation.errors import CaseError, Unavailable
+from tasks.foundation.local_secrets import OPERATOR, read_secret
 from tasks.foundation.settings import settings
 from tasks.foundation.talk import SYSTEM, USER, turn
 
@@ -58,10 +59,18 @@ def chat(name: str, reference: str | None, compare: bool) -> None:
 def at_gateway(name: str) -> bool:
     """Does the gateway run, and know a champion of this case?"""
     try:
-        ready = httpx.get(f"{settings().gateway}/readyz", timeout=2, trust_env=False)
+        ready = httpx.get(f"{settings().gateway}/readyz", headers=authorization(), timeout=2, trust_env=False)
         return name in ready.raise_for_status().json()["champions"]
     except (httpx.HTTPError, ValueError, KeyError):
         return False
+
+
+def authorization() -> dict[str, str]:
+    """The key of DRIFTLINE_KEY, else the operator's, which goes to nobody but the gateway of a stack of ours."""
+    from tasks.serve.stack import runs
+
+    key = os.environ.get("DRIFTLINE_KEY") or (read_secret(settings().state, OPERATOR) if runs(settings()) else None)
+    return {"authorization": f"Bearer {key}"} if key else {}
 
 
 def through_gateway(name: str, line: str) -> Iterator[str]:
@@ -70,9 +79,8 @@ def through_gateway(name: str, line: str) -> Iterator[str]:
     Raises: Unavailable with what the gateway says.
     """
     body = {"model": name, "messages": [turn(USER, line)], "stream": True}
-    key = os.environ.get("DRIFTLINE_KEY", "")
-    url, headers = f"{settings().gateway}/v1/chat/completions", {"authorization": f"Bearer {key}"} if key else {}
-    with httpx.stream("POST", url, json=body, headers=headers, timeout=PATIENCE, trust_env=False) as answer:
+    url = f"{settings().gateway}/v1/chat/completions"
+    with httpx.stream("POST", url, json=body, headers=authorization(), timeout=PATIENCE, trust_env=False) as answer:
         for event in answer.iter_lines():
             said = json.loads(event.removeprefix("data: ")) if event.startswith(("data: {", "{")) else {}
             if error := said.get("error"):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(
-    no_args_is_help=True, help="API keys of the gateway. As long as none was made, only this machine may ask."
+    no_args_is_help=True, help="API keys of the gateway. As long as none was made, only you may ask, from this machine."
 )
 
 Team = Annotated[str, typer.Option(help="Whose calls these are, in limits and costs.")]
@@ -24,19 +24,26 @@ def create(
     rpm: Rpm = None,
     tpm: Tpm = None,
     budget: Budget = None,
+    owner: Annotated[str | None, typer.Option(help="Whose key it is: approvals count as theirs. Default: you.")] = None,
 ) -> None:
     """Make a key, and show it this once."""
     from flows.terminal import console
+    from tasks.ledger.keys import MAX_OWNER, check_name, set_owner
     from tasks.ledger.keys import create as make
 
+    if owner is not None:
+        check_name(owner, "--owner", MAX_OWNER)
     with _store() as store:
         id_, secret = make(store, team, role or ["predict", "feedback"], rpm, tpm, budget)
-    console.print(f"key {id_} of {team}, shown only now:\n{secret}")
+        if owner is not None:
+            set_owner(store, id_, owner)
+    console.print(f"key {id_} of {team}, shown only now:\n{secret}", markup=False)
 
 
 @app.command(name="list")
 def show() -> None:
     """All keys, without their secrets."""
+    from rich.markup import escape
     from rich.table import Table
 
     from flows.terminal import console
@@ -44,16 +51,16 @@ def show() -> None:
 
     with _store() as store:
         rows = listed(store)
-    table = Table(
-        "key", "team", "roles", "rpm", "tpm", "budget", "spent", "reserved", "made", "", box=None, pad_edge=False
-    )
+    columns = ("key", "team", "owner", "roles", "rpm", "tpm", "budget", "spent", "reserved", "made", "made by", "")
+    table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         made = f"{datetime.fromtimestamp(row['created_at'], UTC):%Y-%m-%d %H:%M}"
         money = ["" if row[name] is None else f"{row[name]:.6g}" for name in ("budget", "spent", "reserved")]
         limits = ["" if row[name] is None else str(row[name]) for name in ("rpm", "tpm")]
         state = "revoked" if row["revoked_at"] else ""
-        table.add_row(row["id"], row["team"], ", ".join(row["roles"]), *limits, *money, made, state)
-    console.print(table if rows else "No key was made yet: whoever is on this machine may ask, and nobody else.")
+        names, maker = (row["id"], row["team"], row["owner"], ", ".join(row["roles"])), row["created_by"]
+        table.add_row(*map(escape, names), *limits, *money, made, escape(maker), state)
+    console.print(table if rows else "No key was made yet: only you may ask, from this machine.")
 
 
 @app.command()
@@ -64,7 +71,21 @@ def revoke(key: Annotated[str, typer.Argument(help="Its id, as listed.")]) -> No
 
     with _store() as store:
         end(store, key)
-    console.print(f"revoked {key}")
+    console.print(f"revoked {key}", markup=False)
+
+
+@app.command()
+def owner(
+    key: Annotated[str, typer.Argument(help="Its id, as listed.")],
+    name: Annotated[str, typer.Argument(help="The person as whose word its approvals count.")],
+) -> None:
+    """Say whose key it is; one of nobody known can't approve."""
+    from flows.terminal import console
+    from tasks.ledger.keys import set_owner
+
+    with _store() as store:
+        set_owner(store, key, name)
+    console.print(f"{key} is a key of {name}", markup=False)
 
 
 @app.command()
@@ -77,7 +98,7 @@ def team(
 
     with _store() as store:
         limit_team(store, name, rpm, tpm, budget)
-    console.print(f"set for {name}")
+    console.print(f"set for {name}", markup=False)
 
 
 def _store():

@@ -27,10 +27,13 @@ def require_approval(run: Opened, trained: Trained) -> None:
         return
     from prefect.runtime import deployment, flow_run
 
+    from flows.terminal import person
     from tasks.ledger.task import ask_approval
 
     waiting = str(flow_run.id) if deployment.id else ""
-    asked = ask_approval(trained.candidate, trained.verdict, rule, run.by, waiting, run.settings)
+    # only the schedule and this installation's owner can start a run without naming themselves
+    by = run.by or ("schedule" if "auto-scheduled" in (flow_run.tags or []) else person())
+    asked = ask_approval(trained.candidate, trained.verdict, rule, by, waiting, run.settings)
     if asked.state == "waiting" and deployment.id:
         asked = _ask_in_form(run, asked)
     if asked.state == "waiting":
@@ -88,7 +91,7 @@ def tell(case: str, approves: bool, evidence: str | None, why: str) -> None:
         waiting = next((each for each in approvals.listed(store, case) if each.state == "waiting"), None)
     if waiting:
         console.print(waiting.shown)
-        console.print(f"asked by {waiting.asked_by or 'a schedule or the UI'}, evidence {waiting.evidence[:12]}")
+        console.print(f"asked by {waiting.asked_by or 'nobody known'}, evidence {waiting.evidence[:12]}")
         if evidence is None and not sys.stdin.isatty():
             raise InputError(
                 "Nobody sits at this terminal to be asked.",

@@ -7,6 +7,7 @@ import secrets
 from pathlib import Path
 
 FOLDER = "secrets"  # within the state folder
+OPERATOR = "operator"  # the gateway's key of whoever owns the installation
 
 
 def local_secret(state: Path, name: str) -> str:

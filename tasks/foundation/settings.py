@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from tasks.foundation.config import Span
 from tasks.foundation.errors import CaseError
+from tasks.foundation.hosts import listed_names
 from tasks.foundation.local_secrets import local_secret, read_secret
 from tasks.foundation.permissions import make_private, require_private, use_private_umask
 from tasks.foundation.tracking import Tracking
@@ -37,7 +38,7 @@ class Settings(BaseSettings):
     threads: int = Field(2, ge=1, le=256, description="Threads of one training or scoring process.")
     host: str = Field("127.0.0.1", description="Address that local servers bind to.")
     allowed_hosts: str = Field(
-        "", description="Further host names by which the local servers may be reached, with blanks between."
+        "", description="Host names by which gateway, Prefect and MLflow may be reached besides this machine's own."
     )
     prefect_port: int = Field(4200, ge=1, le=65535, description="Port of the local Prefect server.")
     prefect_url: str = Field("", description="URL of a Prefect server elsewhere; empty: the local one.")
@@ -123,7 +124,7 @@ class Settings(BaseSettings):
     @property
     def host_names(self) -> frozenset[str]:
         """The names and addresses by which the local servers may be reached."""
-        return frozenset((*LOOPBACK, self.host, *self.allowed_hosts.split()))
+        return frozenset((*LOOPBACK, self.host)) | listed_names(self.allowed_hosts)
 
     @property
     def private_folders(self) -> list[Path]:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -22,13 +23,16 @@ from starlette.routing import Route
 from tasks.foundation.errors import InputError
 from tasks.foundation.loops import loops
 from tasks.foundation.settings import Settings
+from tasks.gateway.access import Access
 from tasks.gateway.accounts import Accounts
 from tasks.gateway.answering import Answering, too_deep
 from tasks.gateway.background import Background
+from tasks.gateway.body import whole_body
 from tasks.gateway.entries import Ledger
 from tasks.gateway.figures import Figures
 from tasks.gateway.forward import Forward
-from tasks.gateway.hooks import Hooks
+from tasks.gateway.hooks import MAX_PUSH, Hooks
+from tasks.gateway.hosts import HostCheck
 from tasks.gateway.log import RequestLog
 from tasks.gateway.memory import Memory
 from tasks.gateway.openapi import document
@@ -39,15 +43,13 @@ from tasks.gateway.release_metrics import release_metrics
 from tasks.gateway.telling import Telling
 from tasks.ledger.approvals import Word, decide, listed
 from tasks.ledger.feedback import Feedback, give
-from tasks.ledger.keys import LOCAL, Key
+from tasks.ledger.keys import Key
 from tasks.ledger.refusal import Refusal
 from tasks.ledger.store import Store
 from tasks.rollout.routing import LANGUAGE, TABLE
 
-MOST_BYTES = 16 * 1024 * 1024  # of a request
-MOST_FEEDBACK = 128 * 1024  # bytes; the longest correction has that many when every letter is escaped
+MAX_FEEDBACK = 128 * 1024  # bytes; the longest correction has that many when every letter is escaped
 MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,200})"')
-BODY_SECONDS = 20.0  # that a client may take to send it
 
 
 class Gateway:
@@ -55,6 +57,7 @@ class Gateway:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.access = Access(settings)
         self.worker = f"{secrets.token_hex(6)}"
 
     @contextlib.asynccontextmanager
@@ -100,7 +103,7 @@ class Gateway:
         return await self._complete(http, "embeddings", "input")
 
     async def models(self, http: Request) -> Response:
-        self._who(http, "predict")
+        self._who(http, "predict", "operate")
         routes = self.memory.routes
         tags = [route.tag for route in routes.by_digest.values() if route.kind == LANGUAGE and route.addresses]
         listed = [*sorted(routes.cases(LANGUAGE)), *sorted(tags)]
@@ -111,14 +114,15 @@ class Gateway:
         key = self._who(http, "feedback")
         await self.accounts.limit_feedback(key)
         try:
-            said = Feedback.model_validate_json(await whole_body(http, MOST_FEEDBACK))
+            said = Feedback.model_validate_json(await whole_body(http, MAX_FEEDBACK))
         except ValidationError as error:
             raise _invalid(error) from error
         about = await asyncio.to_thread(give, self.store, key, http.path_params["request_id"], said)
         return JSONResponse(about, 201)
 
     async def git(self, http: Request) -> Response:
-        return JSONResponse({"status": await self.hooks.take(http.headers, await whole_body(http))}, 202)
+        self.hooks.check_headers(http.headers)
+        return JSONResponse({"status": await self.hooks.take(http.headers, await whole_body(http, MAX_PUSH))}, 202)
 
     async def waiting(self, http: Request) -> Response:
         self._who(http, "approve")
@@ -127,15 +131,13 @@ class Gateway:
 
     async def decide(self, http: Request) -> Response:
         key = self._who(http, "approve")
-        if key is LOCAL:
-            raise Refusal(403, "Who decides is not said: an API key is needed that may approve.", code="forbidden")
         try:
             said = Word.model_validate_json(await whole_body(http))
         except ValidationError as error:
             raise _invalid(error) from error
-        case, who = http.path_params["case"], f"key {key.id} of {key.team}"
+        case, via = http.path_params["case"], f"api, key {key.id}"
         try:
-            given = (case, said.evidence, said.decision == "approve", who, "api", said.why)
+            given = (case, said.evidence, said.decision == "approve", key.owner, via, said.why)
             decided = await asyncio.to_thread(decide, self.store, *given)
         except InputError as error:
             raise Refusal(409, " ".join(str(error).split()), code="not_decided") from error
@@ -144,27 +146,33 @@ class Gateway:
     async def healthy(self, _: Request) -> Response:
         return JSONResponse({"status": "alive"})
 
-    async def ready(self, _: Request) -> Response:
-        asked_by = "API key" if self.memory.keyring.guarded else "this machine only: no API key was made yet"
+    async def ready(self, http: Request) -> Response:
+        """Whether it can answer, to everybody; of which cases, for whom and what is wrong, to who may inspect."""
         problem = self.readiness.problem
-        told = {"status": problem or "ready", "asked_by": asked_by}
-        cases = {case: rollout.champion.route.digest for case, rollout in self.memory.routes.rollouts.items()}
-        return JSONResponse({**told, "champions": cases, **self.readiness.details}, 503 if problem else 200)
+        body: dict[str, Any] = {"status": problem or "ready"}
+        if self.access.may_inspect(http, self.memory.keyring):
+            guarded = self.memory.keyring.guarded
+            body["asked_by"] = "API key" if guarded else "this machine only: no API key was made yet"
+            rollouts = self.memory.routes.rollouts.items()
+            body["champions"] = {case: rollout.champion.route.digest for case, rollout in rollouts}
+            body |= self.readiness.details
+        return JSONResponse(body, 503 if problem else 200)
 
-    async def metrics(self, _: Request) -> Response:
+    async def metrics(self, http: Request) -> Response:
+        self.access.require_inspect(http, self.memory.keyring)
         return Response(await asyncio.to_thread(self.figures.text), media_type="text/plain; version=0.0.4")
 
-    async def metrics_of_releases(self, _: Request) -> Response:
+    async def metrics_of_releases(self, http: Request) -> Response:
+        self.access.require_inspect(http, self.memory.keyring)
         text = await release_metrics(self.forward.sessions, self.memory.routes)
         return Response(text, media_type="text/plain; version=0.0.4")
 
-    async def openapi(self, _: Request) -> Response:
+    async def openapi(self, http: Request) -> Response:
+        self.access.require_inspect(http, self.memory.keyring)
         return JSONResponse(document())
 
-    def _who(self, http: Request, role: str) -> Key:
-        key = self.memory.keyring.find(http.headers, http.client.host if http.client else None)
-        key.require(role)
-        return key
+    def _who(self, http: Request, *roles: str) -> Key:
+        return self.access.key(http, self.memory.keyring, *roles)
 
     async def _complete(self, http: Request, interface: str, needs: str) -> Response:
         key = self._who(http, "predict")
@@ -215,23 +223,8 @@ def make_app(settings: Settings) -> Starlette:
         SQLAlchemyError: no_store,
         Exception: broken,
     }
-    return Starlette(routes=routes, exception_handlers=handlers, lifespan=gateway.life)
-
-
-async def whole_body(http: Request, most: int = MOST_BYTES) -> bytes:
-    """Raises: Refusal when it is too large, or takes too long."""
-    if int(http.headers.get("content-length") or 0) > most:
-        raise _too_large(most)
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for piece in http.stream():
-                body += piece
-                if len(body) > most:
-                    raise _too_large(most)
-    except TimeoutError as error:
-        raise Refusal(408, f"The request did not arrive in {BODY_SECONDS:.0f} s.") from error
-    return bytes(body)
+    hosts = [Middleware(HostCheck, settings)]
+    return Starlette(routes=routes, middleware=hosts, exception_handlers=handlers, lifespan=gateway.life)
 
 
 async def refused(_: Request, refusal: Refusal) -> Response:
@@ -260,8 +253,3 @@ def _invalid(error: ValidationError) -> Refusal:
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where, why = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
     return Refusal(400, f"{where}: {why}" if where else why, param=where or None)
-
-
-def _too_large(most: int) -> Refusal:
-    size = f"{most // 1024 // 1024} MB" if most >= 1024 * 1024 else f"{most // 1024} kB"
-    return Refusal(413, f"This request may have {size}.", code="too_large")

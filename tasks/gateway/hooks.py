@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,8 @@ from tasks.gateway.telling import Telling
 from tasks.ledger.refusal import Refusal
 from tasks.ledger.store import Store, now, pushes
 
+MAX_PUSH = 1024 * 1024  # bytes of a push; GitHub's have some kB
+SIGNATURE = re.compile("sha256=[0-9a-f]{64}")
 SECRET = "DRIFTLINE_HOOK_SECRET"  # no setting: those are shown, and may stand in a file that git keeps
 
 
@@ -35,6 +38,7 @@ class Hooks:
 
         Raises: Refusal when it is not signed with our secret, is no push, or came before.
         """
+        self.check_headers(headers)
         self._check_signature(headers, body)
         kind, delivery = headers.get("x-github-event", ""), headers.get("x-github-delivery", "")
         if kind != "push":
@@ -50,9 +54,17 @@ class Hooks:
         self._telling.at_once()
         return "accepted"
 
-    def _check_signature(self, headers: Mapping[str, str], body: bytes) -> None:
+    def check_headers(self, headers: Mapping[str, str]) -> None:
+        """Refuse what can't be a signed push, before its body is read.
+
+        Raises: Refusal.
+        """
         if not self._secret:
             raise Refusal(403, f"No pushes are taken here: {SECRET} is not set.", code="no_secret")
+        if not SIGNATURE.fullmatch(headers.get("x-hub-signature-256", "")):
+            raise Refusal(401, "X-Hub-Signature-256 is missing, or is no signature.", code="bad_signature")
+
+    def _check_signature(self, headers: Mapping[str, str], body: bytes) -> None:
         signed = headers.get("x-hub-signature-256", "")
         ours = "sha256=" + hmac.new(self._secret, body, "sha256").hexdigest()
         if not hmac.compare_digest(signed.encode(), ours.encode()):

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import multiprocess
 
 from tasks.foundation.children import look_for_garbage_seldom
 from tasks.foundation.permissions import use_private_umask
 from tasks.foundation.settings import Settings, settings
+from tasks.gateway.connections import LimitedConnection, allow_connections
 
 DRAIN = 10  # seconds that calls under way have when a process is told to end
 LINGER = 2.0  # of these, seconds that a connection without one has, since its next may be on the way
@@ -38,6 +38,7 @@ def main(here: Settings, port: int, workers: int) -> None:
         "tasks.gateway.program:worker",
         factory=True,
         http=Parting,
+        ws="none",
         workers=workers,
         log_level="warning",
         access_log=False,
@@ -56,6 +57,7 @@ def worker() -> Starlette:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
     look_for_garbage_seldom()
+    allow_connections()
     from tasks.gateway.app import make_app
 
     here = settings()
@@ -72,7 +74,7 @@ class Answering(multiprocess.Process):
         self.child_conn.close()
 
 
-class Parting(HttpToolsProtocol):
+class Parting(LimitedConnection):
     """A connection whose process ends: its next answer says that it is the last; no call meets a closed door."""
 
     leaving = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -11,6 +12,9 @@ from sqlalchemy import insert, select, update
 from tasks.foundation.config import Result, Section
 from tasks.foundation.errors import InputError
 from tasks.ledger.store import Store, approvals, now
+
+MAX_WHY = 2_000  # characters of a reason
+MAX_PERSON = 120  # of a name, as the store's columns have
 
 State = Literal["waiting", "approved", "rejected", "expired", "lapsed"]
 
@@ -48,8 +52,8 @@ class Word(Section):
     """What a person says over HTTP."""
 
     decision: Literal["approve", "reject"]
-    evidence: str = Field(min_length=4, description="Digest of what was looked at, or its beginning.")
-    why: str = ""
+    evidence: str = Field(min_length=4, max_length=64, description="Digest of what was looked at, or its beginning.")
+    why: str = Field("", max_length=MAX_WHY)
 
 
 def ask(
@@ -59,7 +63,13 @@ def ask(
     begun, this = now(), approvals.c.case == case
     same, others = this & (approvals.c.evidence == evidence), this & (approvals.c.evidence != evidence)
     waits = {"asked_at": begun, "expires_at": begun + within.total_seconds(), "state": "waiting"}
-    asked = {"case": case, "evidence": evidence, "as_of": as_of.isoformat(), "asked_by": by, "shown": shown}
+    asked = {
+        "case": case,
+        "evidence": evidence,
+        "as_of": as_of.isoformat(),
+        "asked_by": by[:MAX_PERSON],
+        "shown": shown,
+    }
     with store.writing() as to:
         to.execute(update(approvals).where(others, approvals.c.state == "waiting").values(state="lapsed"))
         known = to.execute(select(approvals.c.state).where(same)).scalar()
@@ -95,8 +105,16 @@ def decide(store: Store, case: str, evidence: str, approves: bool, who: str, via
             todo="Look at what is asked now, and decide on that.",
         )
     if not who.strip():
-        raise InputError("Who decides is not said.", where=case, allowed="a person's name")
-    if who.strip().casefold() == waiting.asked_by.casefold():
+        raise InputError(
+            "Nobody knows who decides.",
+            where=case,
+            allowed="a person: the system's user at a terminal, the owner of an API key over HTTP",
+            todo="driftline keys owner KEY NAME",
+        )
+    if len(who) > MAX_PERSON or len(why) > MAX_WHY:
+        allowed = f"a name of {MAX_PERSON} characters, a reason of {MAX_WHY:,}"
+        raise InputError("This is too long.", where=case, found=f"{len(who)}, {len(why):,}", allowed=allowed)
+    if same_person(who, waiting.asked_by):
         raise InputError(
             "Nobody decides on their own run.",
             where=case,
@@ -115,6 +133,12 @@ def decide(store: Store, case: str, evidence: str, approves: bool, who: str, via
     if not done.rowcount:
         raise InputError("Somebody else has just decided.", where=case, todo="driftline status")
     return next(each for each in listed(store, case) if each.evidence == waiting.evidence)
+
+
+def same_person(one: str, other: str) -> bool:
+    """Whether two names are one person's: however they are written in upper and lower case, blanks and forms."""
+    first, second = (" ".join(unicodedata.normalize("NFKC", name).casefold().split()) for name in (one, other))
+    return first == second
 
 
 def of_run(store: Store, run: str) -> Approval | None:

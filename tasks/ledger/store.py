@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from sqlalchemy import (
     Column,
     Connection,
     Double,
-    Engine,
     Index,
     Integer,
     MetaData,
@@ -22,19 +21,16 @@ from sqlalchemy import (
     Table,
     Text,
     create_engine,
-    insert,
-    inspect,
     make_url,
     select,
     update,
 )
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.schema import CreateColumn
+from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.foundation.errors import Unavailable
-from tasks.foundation.files import lock
 from tasks.foundation.settings import Settings
 from tasks.ledger.embedded import prepare_sqlite, read_json
+from tasks.ledger.migrate import migrate
 
 # how a call can end; lost: its gateway was killed
 OPEN, DONE, CACHED, REFUSED, FAILED, ABORTED, LOST = "open", "done", "cached", "refused", "failed", "aborted", "lost"
@@ -96,6 +92,8 @@ keys = Table(
     Column("tpm", Integer),
     Column("created_at", Double, nullable=False),
     Column("revoked_at", Double),
+    Column("owner", String(120), nullable=False, server_default=""),  # the person whose word it carries; empty: nobody
+    Column("created_by", String(120), nullable=False, server_default=""),
 )
 teams = Table(
     "teams",
@@ -205,9 +203,9 @@ Index("ledger_by_state", ledger.c.state)
 
 
 class Store:
-    """A connection pool to the tables, which it makes if they are not there.
+    """A connection pool to the tables, which are created or upgraded where need be.
 
-    Raises: Unavailable when the database can't be reached.
+    Raises: Unavailable when the database can't be reached, or a newer version wrote it.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -218,13 +216,8 @@ class Store:
         if embedded:
             Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
             prepare_sqlite(self.engine)
-        with telling(url.render_as_string()), lock(settings.state / "gateway" / "making.lock", "The tables", wait=True):
-            try:
-                _make_tables(self.engine)
-            except SQLAlchemyError:
-                _make_tables(self.engine)  # a gateway on another machine made them meanwhile
-            with suppress(IntegrityError), self.writing() as to:  # of tables that were made earlier
-                to.execute(insert(version).values(only=1, number=0))
+        with telling(url.render_as_string()):
+            migrate(self.engine)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -272,18 +265,3 @@ def telling(where: str) -> Iterator[None]:
 def now() -> float:
     """Seconds since 1970, as all tables count."""
     return time.time()
-
-
-def _make_tables(engine: Engine) -> None:
-    """Make what is not there: tables, and columns that came with a later version, empty in the rows there are.
-
-    So a column that is added here may be null or has a server_default; and an earlier version works beside a later one.
-    """
-    tables.create_all(engine)
-    there = inspect(engine)
-    for table in tables.sorted_tables:
-        known = {column["name"] for column in there.get_columns(table.name)}
-        for column in [column for column in table.columns if column.name not in known]:
-            declared = CreateColumn(column).compile(engine)
-            with engine.begin() as to:
-                to.exec_driver_sql(f'ALTER TABLE "{table.name}" ADD {declared}')

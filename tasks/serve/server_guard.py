@@ -13,6 +13,8 @@ from base64 import b64decode
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
+from tasks.foundation.hosts import host_name
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -20,7 +22,6 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 HEALTH = "/health"  # needs no login, since a supervisor asks for it
-AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\s:@/?#\[\]\\]+))(?::\d+)?")  # of a Host header
 SET_ALWAYS = {
     b"x-frame-options": b"SAMEORIGIN",  # no other page shows ours in a frame, to have it clicked on
     b"x-content-type-options": b"nosniff",
@@ -43,7 +44,7 @@ class ServerGuard:
         paths: re.Pattern[str] | None = None,
     ) -> None:
         self.app = app
-        self._hosts = {host.lower().strip("[]") for host in hosts}
+        self._hosts = frozenset(hosts)
         self._login = None if login is None else login.encode()
         self._paths = paths
 
@@ -79,8 +80,7 @@ class ServerGuard:
         return None
 
     def _is_known(self, host: str) -> bool:
-        parts = AUTHORITY.fullmatch(host)
-        return parts is not None and (parts[1] or parts[2]) in self._hosts
+        return host_name(host) in self._hosts
 
     def _is_logged_in(self, scope: Scope, authorization: list[str]) -> bool:
         if self._login is None or (scope["path"] == HEALTH and scope.get("method") == "GET"):

@@ -109,6 +109,7 @@ def asking(settings: Settings, key: str = "") -> Iterator[httpx.Client]:
 def gateway(settings: Settings, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """One more process of the gateway, on a port of its own."""
     own = {"STATE": settings.state, "GATEWAY_STORE": settings.gateway_store, "GATEWAY_LIMITS": settings.gateway_limits}
+    own["ALLOWED_HOSTS"] = settings.allowed_hosts
     variables = {f"DRIFTLINE_{name}": str(value) for name, value in own.items()}
     with log.open("ab") as output:
         process = subprocess.Popen(

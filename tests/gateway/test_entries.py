@@ -175,7 +175,10 @@ def test_an_earlier_version_s_tables_get_the_later_columns(tmp_path):
     with closing(sqlite3.connect(tmp_path / "gateway" / "gateway.db")) as db, db:
         db.execute("INSERT INTO keys (id, hash, team, roles, created_at) VALUES ('old', 'h', 'team', '[]', 0)")
         db.execute("ALTER TABLE keys DROP COLUMN rpm")
+        db.execute("ALTER TABLE keys DROP COLUMN owner")
+        db.execute("ALTER TABLE keys DROP COLUMN created_by")
         db.execute("DROP TABLE feedback")
+        db.execute("DROP TABLE driftline_version")
     with closing(Store(here)) as store, store.writing() as to:
         to.execute(insert(keys).values(id="new", hash="i", team="team", roles=[], created_at=1, rpm=5))
         assert to.execute(select(keys.c.id, keys.c.rpm).order_by(keys.c.id)).all() == [("new", 5), ("old", None)]

@@ -10,12 +10,14 @@ import pytest
 from sqlalchemy import update
 
 from tasks.foundation.errors import InputError
+from tasks.foundation.local_secrets import OPERATOR, read_secret
 from tasks.foundation.settings import Settings
 from tasks.ledger.approvals import Approval, ask, decide, listed
-from tasks.ledger.keys import create
-from tasks.ledger.store import Store, approvals, now
+from tasks.ledger.keys import create, os_user
+from tasks.ledger.store import Store, approvals, keys, now
 from tasks.release.process import free_port
 from tests.gateway.small import asking, gateway
+from tests.waiting import wait_for
 
 DAY = datetime(2020, 1, 1, tzinfo=UTC)
 ONE, OTHER = "1" * 64, "2" * 64
@@ -51,7 +53,7 @@ def test_nobody_decides_on_their_own_run(book):
 def test_a_word_without_a_name_is_none(book):
     """What a machine decides can't become a person's word by leaving the name out."""
     asked(book, by="decision 1234")
-    with pytest.raises(InputError, match="Who decides"):
+    with pytest.raises(InputError, match="Nobody knows who decides"):
         decide(book, "mine", ONE, True, " ", "terminal", "")
 
 
@@ -83,27 +85,70 @@ def test_the_first_word_counts(book):
     assert asked(book).state == "rejected"
 
 
-def test_over_http_a_key_that_may_approve_decides(tmp_path):
-    """The key's id and team are who decided; other roles, and nobody with a name, are refused."""
-    settings = Settings(state=tmp_path, gateway_port=free_port())
-    book = Store(settings)
-    asked(book)
-    word = {"decision": "approve", "evidence": ONE[:12]}
-    with gateway(settings, settings.gateway_port, tmp_path / "log"):
-        with asking(settings) as http:
-            assert http.post("/v1/approvals/mine", json=word).status_code == 403, "without keys nobody has a name"
-        id_, secret = create(book, "risk", ["approve"], None, None, None)
-        _, other = create(book, "risk", ["predict"], None, None, None)
-        import time
+@pytest.mark.parametrize("name", ["ANNA", "  anna\t", "\uff21nna", "an\u006ea", "\u2003anna\u2003"])
+def test_one_person_is_one_however_they_are_written(book, name):
+    asked(book, by="anna")
+    with pytest.raises(InputError, match="own run"):
+        decide(book, "mine", ONE, True, name, "api", "")
 
-        time.sleep(1.2)
-        with asking(settings, other) as http:
-            assert http.post("/v1/approvals/mine", json=word).status_code == 403
-        with asking(settings, secret) as http:
-            (waiting,) = http.get("/v1/approvals").json()["approvals"]
-            assert waiting["shown"] == "all is well"
-            assert http.post("/v1/approvals/mine", json={**word, "evidence": "abcdef"}).status_code == 409
-            done = http.post("/v1/approvals/mine", json=word)
-            assert (done.status_code, done.json()["who"]) == (201, f"key {id_} of risk")
-            assert http.get("/v1/approvals").json()["approvals"] == []
-    book.close()
+
+def test_sizes_are_bounded(book):
+    asked(book)
+    for who, why in (("a" * 121, ""), ("anna", "a" * 2_001)):
+        with pytest.raises(InputError, match="too long"):
+            decide(book, "mine", ONE, True, who, "api", why)
+    assert asked(book).state == "waiting"
+
+
+@pytest.fixture
+def front(tmp_path: Path, book: Store) -> Iterator[Settings]:
+    settings = Settings(state=tmp_path, gateway_port=free_port())
+    with gateway(settings, settings.gateway_port, tmp_path / "log"):
+        yield settings
+
+
+def key_of(book: Store, settings: Settings, owner: str | None, role: str = "approve") -> tuple[str, str]:
+    """The id and secret of a key that the gateway knows already; None: whoever runs this test is its owner."""
+    id_, secret = create(book, "risk", [role], None, None, None)
+    if owner is not None:
+        with book.changing() as to:
+            to.execute(update(keys).where(keys.c.id == id_).values(owner=owner))
+    with asking(settings, secret) as http:
+        opens = 200 if role == "approve" else 403
+        assert wait_for(lambda: http.get("/v1/approvals").status_code == opens, 5)
+    return id_, secret
+
+
+WORD = {"decision": "approve", "evidence": ONE[:12]}
+
+
+def test_over_http_the_owner_of_a_key_decides(front, book):
+    """Kept with the key that it came by; other roles, other evidence, and who has no key are refused."""
+    asked(book)
+    id_, secret = key_of(book, front, "Anna")
+    _, other = key_of(book, front, "Anna", role="predict")
+    for wrong, status in (("", 401), (other, 403)):
+        with asking(front, wrong) as http:
+            assert http.post("/v1/approvals/mine", json=WORD).status_code == status
+    with asking(front, secret) as http:
+        (waiting,) = http.get("/v1/approvals").json()["approvals"]
+        assert waiting["shown"] == "all is well"
+        assert http.post("/v1/approvals/mine", json={**WORD, "evidence": "abcdef"}).status_code == 409
+        assert http.post("/v1/approvals/mine", json={**WORD, "why": "a" * 2_001}).status_code == 400
+        done = http.post("/v1/approvals/mine", json=WORD)
+        assert (done.status_code, done.json()["who"], done.json()["via"]) == (201, "Anna", f"api, key {id_}")
+        assert http.get("/v1/approvals").json()["approvals"] == []
+
+
+def test_a_key_that_one_makes_oneself_is_no_other_person(front, book):
+    """As at the terminal: the same user asks for the run and holds the key, the operator's key too; nor is nobody."""
+    asked(book, by=os_user())
+    _, own = key_of(book, front, None)
+    _, nobodys = key_of(book, front, "")
+    for secret in (own, nobodys, str(read_secret(front.state, OPERATOR))):
+        with asking(front, secret) as http:
+            answer = http.post("/v1/approvals/mine", json=WORD)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (409, "not_decided")
+    with pytest.raises(InputError, match="own run"):
+        decide(book, "mine", ONE, True, os_user(), "terminal", "")
+    assert listed(book)[0].state == "waiting"
