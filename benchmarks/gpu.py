@@ -107,7 +107,7 @@ def tell_serving(report: Report, source: str, size: str, python: str, rounds: in
     from tasks.data.base.checkpoint import open_base
     from tasks.foundation.errors import DriftlineError
     from tasks.release.language import vllm_command
-    from tasks.serve.chat import Release
+    from tasks.serve.chat_release import Release
     from tasks.train.config import Serving
 
     length = 128

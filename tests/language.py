@@ -42,7 +42,7 @@ def tiny_checkpoint(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def tiny_opened(folder: Path) -> Base:
+def tiny_opened(folder: Path, context: int = 512) -> Base:
     """It as the base of a case: what it says is noise, in a tenth of the real one's time."""
-    source = f"file://{tiny_checkpoint(folder / 'tiny')}"
-    return checkpoint.open_base(Model(source=source, context=512), folder, folder)
+    source = f"file://{tiny_checkpoint(folder / 'tiny', max_position_embeddings=context)}"
+    return checkpoint.open_base(Model(source=source, context=context), folder, folder)

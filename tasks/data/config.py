@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from tasks.foundation.config import READ_STRUCTURE, Section, Span, Sql, Text
+from tasks.foundation.json_schema import check_schema
 
 
 class Expectation(Section):
@@ -116,6 +117,12 @@ class Answer(Section):
     stated: tuple[str, ...] = Field(
         (), description="Keys whose values must stand in the message as they are; elsewhere they are hallucinated."
     )
+
+    @field_validator("json_schema")
+    @classmethod
+    def _can_be_enforced(cls, schema: dict[str, Any]) -> dict[str, Any]:
+        check_schema(schema)
+        return schema
 
 
 class Prompt(Section):

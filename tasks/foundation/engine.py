@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.foundation import engine_server
 from tasks.foundation.errors import DataError, Unavailable
 from tasks.foundation.files import tail
 from tasks.foundation.talk import Messages
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     import httpx
 
 PATIENCE = 300.0  # seconds for loading, and for one answer
+PROBE = 4.0  # seconds in which a probe of the engine is answered
+BETWEEN = 2.5  # seconds between two probes: asked more often, it would not look whether its clients are still there
+SILENT = 6.0  # seconds without an HTTP answer after which the process counts as hung: a stopped one gives none
+STUCK = 20.0  # seconds without an answer of its main loop: the grammar of one call may block all the others for good
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,42 @@ class Reply:
 class Engine:
     """A running engine: renders, counts and answers conversations."""
 
-    def __init__(self, client: httpx.Client, address: str, key: str, slots: int, log: Path) -> None:
+    def __init__(
+        self, client: httpx.Client, address: str, key: str, slots: int, log: Path, process: subprocess.Popen[bytes]
+    ) -> None:
         self.address = address  # of the OpenAI-compatible API, without /v1
         self.key = key  # its bearer token
         self.slots = slots
         self._client = client
         self._log = log
+        self._process = process
+        self._answered = dict.fromkeys(("/health", "/slots"), time.monotonic())
+        self._probed = 0.0
+
+    def fault(self) -> str:
+        """Why it can't answer any more: its process ended or hangs; empty while it works, or may only be slow.
+
+        Takes up to twice PROBE seconds.
+        """
+        import httpx
+
+        if (code := self._process.poll()) is not None:
+            return f"its process ended with {code}"
+        if time.monotonic() - self._probed < BETWEEN:
+            return ""
+        self._probed = time.monotonic()
+        for path, patience in (("/health", SILENT), ("/slots", STUCK)):
+            try:
+                self._client.get(path, timeout=PROBE).raise_for_status()
+                self._answered[path] = time.monotonic()
+            except httpx.HTTPError as error:
+                if (silent := time.monotonic() - self._answered[path]) > patience:
+                    return f"{path} did not answer in {silent:.0f} s ({type(error).__name__})"
+        return ""
+
+    def kill(self) -> None:
+        """End its process at once, also one that hangs or is stopped."""
+        self._process.kill()
 
     def render(self, messages: Messages) -> str:
         """The prompt as the model's chat template makes it."""
@@ -174,7 +209,7 @@ def engine(
             trust_env=False,
             verify=False,  # reading certificates takes 40 ms, and there are none
         )
-        yield Engine(stack.enter_context(client), address, key, slots, log)
+        yield Engine(stack.enter_context(client), address, key, slots, log, process)
 
 
 def _start(log: Path) -> subprocess.Popen[bytes]:
@@ -185,7 +220,7 @@ def _start(log: Path) -> subprocess.Popen[bytes]:
     environment = {"GOMP_SPINCOUNT": "2000", **os.environ, "PYTHONPATH": path}
     with log.open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "tasks.foundation.engine"],
+            [sys.executable, "-m", engine_server.__name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=output,
@@ -239,37 +274,3 @@ def _message(response: httpx.Response) -> str:
         return str(response.json()["error"]["message"])[:500]
     except (ValueError, KeyError, TypeError):
         return response.text[:500]
-
-
-def _serve() -> None:
-    """Serve until the input ends: that the starter is gone, even by kill -9, closes it too."""
-    settings = json.loads(sys.stdin.readline())
-    to_starter = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # all else that is written goes to the log
-
-    import xllamacpp
-
-    params = xllamacpp.CommonParams()
-    params.model.path = settings["gguf"]
-    params.model_alias = {settings["name"]}  # what answers name as their model: else the path
-    params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, [settings["key"]]
-    params.n_parallel = settings["slots"]
-    params.n_ctx = settings["context"] * settings["slots"]
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["threads"]
-    params.cont_batching = params.cache_prompt = True
-    params.cache_ram_mib = 0  # else it keeps up to 8 GB of old prompts besides the slots' own
-    params.fit_params = False  # else it may quietly serve a shorter context
-    params.reasoning_format = xllamacpp.common_reasoning_format.COMMON_REASONING_FORMAT_NONE
-    params.ui = params.endpoint_slots = False
-    params.offline = True
-    server = xllamacpp.Server(params)
-    print(server.listening_address, file=to_starter, flush=True)
-    sys.stdin.read()
-    os._exit(0)  # at once, whatever is being answered
-
-
-if __name__ == "__main__":
-    try:
-        _serve()
-    except (RuntimeError, ValueError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")

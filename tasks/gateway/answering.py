@@ -233,4 +233,6 @@ def broken(call: Call, reply: Reply) -> Refusal:
     tag = call.share.route.tag
     if reply.status == 503:
         return Refusal(503, f"{tag} can't answer now.", code="model_unavailable", wait=2)
+    if reply.status == 504:
+        return Refusal(504, f"{tag} did not answer in time.", code="timeout")
     return Refusal(502, f"{tag} failed with {reply.status}.", code="model_failed")

@@ -39,6 +39,7 @@ from tasks.gateway.openapi import document
 from tasks.gateway.policy import Policy
 from tasks.gateway.rates import Rates
 from tasks.gateway.readiness import Readiness
+from tasks.gateway.release_health import ReleaseHealth
 from tasks.gateway.release_metrics import release_metrics
 from tasks.gateway.telling import Telling
 from tasks.ledger.approvals import Word, decide, listed
@@ -47,6 +48,7 @@ from tasks.ledger.keys import Key
 from tasks.ledger.refusal import Refusal
 from tasks.ledger.store import Store
 from tasks.rollout.routing import LANGUAGE, TABLE
+from tasks.serve.disconnect import while_connected
 
 MAX_FEEDBACK = 128 * 1024  # bytes; the longest correction has that many when every letter is escaped
 MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,200})"')
@@ -75,9 +77,10 @@ class Gateway:
         self.forward = forward = Forward(lambda: self.memory.routes, figures)
         self.accounts = Accounts(Rates(settings.gateway_limits), ledger, figures, log)
         self.answering = Answering(self.accounts, forward, policy, figures)
+        self.release_health = ReleaseHealth(lambda: self.memory.routes, forward.is_ready)
         self.hooks = Hooks(self.store, settings, telling)
         self.readiness = Readiness(self.memory, ledger, log, background)
-        tasks = [background.delivery.start(), self.accounts.meter.loop.start()]
+        tasks = [background.delivery.start(), self.accounts.meter.loop.start(), self.release_health.loop.start()]
         try:
             yield
         finally:
@@ -148,15 +151,17 @@ class Gateway:
 
     async def ready(self, http: Request) -> Response:
         """Whether it can answer, to everybody; of which cases, for whom and what is wrong, to who may inspect."""
-        problem = self.readiness.problem
+        problem, unready = self.readiness.problem, self.release_health.unready
+        if unready and not problem:
+            problem = "the engines of some releases do not answer"
         body: dict[str, Any] = {"status": problem or "ready"}
         if self.access.may_inspect(http, self.memory.keyring):
             guarded = self.memory.keyring.guarded
             body["asked_by"] = "API key" if guarded else "this machine only: no API key was made yet"
             rollouts = self.memory.routes.rollouts.items()
             body["champions"] = {case: rollout.champion.route.digest for case, rollout in rollouts}
-            body |= self.readiness.details
-        return JSONResponse(body, 503 if problem else 200)
+            body |= {"unready": unready, **self.readiness.details}
+        return JSONResponse(body, 503 if self.readiness.problem or self.release_health.all_unready else 200)
 
     async def metrics(self, http: Request) -> Response:
         self.access.require_inspect(http, self.memory.keyring)
@@ -186,7 +191,8 @@ class Gateway:
         if not isinstance(asked, dict) or not isinstance(asked.get("model"), str) or needs not in asked:
             raise Refusal(400, f"The body is an object with a model's name and {needs}.")
         rollout = self.memory.routes.named(asked["model"], LANGUAGE)
-        return await self.answering.complete(interface, key, rollout, asked, http.headers.get("x-entity", ""))
+        entity = http.headers.get("x-entity", "")
+        return await while_connected(http, self.answering.complete(interface, key, rollout, asked, entity))
 
     async def _too_deep(self, interface: str, key: Key, body: bytes) -> Refusal:
         """What the client is told of a request that is nested too deep to be read; entered if it names a model."""

@@ -41,6 +41,7 @@ class Call:
     tokens_out: int = 0
     placed_at: float = 0.0  # when it came to the release, as time.perf_counter() tells; 0: not yet
     engine_seconds: float = 0.0
+    lost_seconds: float = 0.0  # at the release, on processes that died or hung
     seconds: float = 0.0
     price: int = 0
     saved: int = 0

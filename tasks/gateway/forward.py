@@ -20,7 +20,9 @@ from tasks.rollout.routing import Routes
 WIDTH, QUEUE = 64, 256  # calls at a release at once, and waiting for it
 RETRIES = 2  # of a call over which processes die
 RESTART = 30.0  # seconds that calls wait for a process that was killed to be there again
-PATIENCE = {"predict": 60.0, "chat": 300.0, "embeddings": 120.0}  # seconds of silence
+PATIENCE = {"predict": 60.0, "chat": 300.0, "embeddings": 120.0}  # seconds for a whole call
+PROBE = 5.0  # seconds in which a process says whether it is ready
+LOST = "x-driftline-lost-seconds"  # of a call, spent on an engine that then died: nobody pays for them
 
 T = TypeVar("T")
 
@@ -93,7 +95,7 @@ class Forward:
         try:
             yield
         finally:
-            call.engine_seconds = time.perf_counter() - call.placed_at
+            call.engine_seconds = max(0.0, time.perf_counter() - call.placed_at - call.lost_seconds)
             lane.leave(case, self._figures)
 
     async def ask(self, call: Call, path: str, body: bytes) -> Reply:
@@ -105,6 +107,7 @@ class Forward:
         async def attempt(address: str) -> Reply:
             http, base = self.sessions.to(address)
             async with http.post(base + path, data=body, timeout=_patience(call)) as response:
+                call.lost_seconds += float(response.headers.get(LOST, 0))
                 return Reply(response.status, await response.read())
 
         async with self._place(call):
@@ -120,6 +123,7 @@ class Forward:
         async def attempt(address: str) -> tuple[bytes, aiohttp.ClientResponse] | Reply:
             http, base = self.sessions.to(address)
             response = await http.post(base + path, data=body, timeout=_patience(call))
+            call.lost_seconds += float(response.headers.get(LOST, 0))
             try:
                 if response.status != 200:
                     return Reply(response.status, await response.read())
@@ -141,17 +145,27 @@ class Forward:
             finally:
                 response.close()  # ends the engine's work, where the client was the one who left
 
+    async def is_ready(self, address: str) -> bool:
+        """Whether a release's process says that it can answer."""
+        try:
+            http, base = self.sessions.to(address)
+            async with http.get(base + "/readyz", timeout=aiohttp.ClientTimeout(total=PROBE)) as response:
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
     async def _trying(self, call: Call, attempt: Callable[[str], Awaitable[T]]) -> T:
         """A process that can't be reached has done nothing: another one, or itself once it is back, may be asked.
         One that dies over a call may have done something: the call is tried twice more. Twice, since a process that is
         told to end may still take a second connection, and let it go unread.
         """
-        deadline, deaths = time.monotonic() + RESTART, 0
+        begun, deaths = time.perf_counter(), 0
         while True:
             route = self._routes().by_digest.get(call.share.route.digest, call.share.route)
             self._turn += 1
             for turn in range(len(route.addresses)):
                 address = route.addresses[(self._turn + turn) % len(route.addresses)]
+                call.lost_seconds = time.perf_counter() - begun  # before this attempt
                 try:
                     return await attempt(address)
                 except TimeoutError as error:
@@ -165,10 +179,10 @@ class Forward:
                             502, f"{route.tag} ended over this call, {deaths} times.", code="model_died"
                         ) from error
                     call.retries += 1
-            if not route.addresses or time.monotonic() > deadline:
+            if not route.addresses or time.perf_counter() > begun + RESTART:
                 raise Refusal(503, f"No process of {route.tag} can be reached.", code="model_unavailable", wait=2)
             await asyncio.sleep(0.1)
 
 
 def _patience(call: Call) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=PATIENCE[call.interface])
+    return aiohttp.ClientTimeout(total=PATIENCE[call.interface], sock_connect=5)

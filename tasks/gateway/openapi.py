@@ -10,7 +10,7 @@ from tasks.gateway.rates import FEEDBACK
 from tasks.gateway.streamed import EVENTS
 from tasks.ledger.approvals import Word
 from tasks.ledger.feedback import MOST_RECORDS, Feedback
-from tasks.serve.chat import Chat
+from tasks.serve.chat_request import Chat
 
 TEXT = {"type": "string"}
 EMBEDDINGS = {

@@ -21,7 +21,7 @@ from tasks.foundation.progress import step
 from tasks.foundation.talk import SYSTEM, turn
 from tasks.predict.batch import predicted, writing
 from tasks.predict.results import Predictions
-from tasks.serve.chat import Release
+from tasks.serve.chat_release import Release
 
 PART = 64  # answers that a killed run may lose
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.foundation.engine import PROBE, SILENT
 from tasks.foundation.errors import Unavailable
 from tasks.foundation.talk import Messages
 
@@ -26,6 +28,22 @@ class Elsewhere:
         self._client = client
         self._model = model
         self._as_of = as_of
+        self._answered = time.monotonic()
+
+    def fault(self) -> str:
+        """Why it can't answer; empty while it does, or was silent for less than SILENT seconds."""
+        import httpx
+
+        try:
+            self._client.get("/health", timeout=PROBE).raise_for_status()
+            self._answered = time.monotonic()
+        except httpx.HTTPError as error:
+            if (silent := time.monotonic() - self._answered) > SILENT:
+                return f"{self.address} did not answer in {silent:.0f} s ({type(error).__name__})"
+        return ""
+
+    def kill(self) -> None:
+        """Nothing: the server is not ours, and is reached again when it answers again."""
 
     def tokens(self, messages: Messages) -> list[int]:
         """The prompt's token ids, as the model computes on them."""

@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from tasks.foundation.embedder import TOKENS, Embedder
+from tasks.serve.chat_request import OpenAIRequest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,10 +31,8 @@ def _texts(given: Any) -> list[str]:
     return texts
 
 
-class Wanted(BaseModel):
-    """A request in OpenAI's form. What is not named here is refused, not ignored."""
-
-    model_config = ConfigDict(extra="forbid")
+class Wanted(OpenAIRequest):
+    """A request in OpenAI's form."""
 
     input: Annotated[list[str], BeforeValidator(_texts)]
     model: str | None = None

@@ -28,7 +28,7 @@ def serve_and_smoke(release: Release, online: Path | None, moment: datetime | No
     """
     from tasks.release.smoke import smoke, smoke_bento
     from tasks.serve import stack
-    from tasks.serve.chat import require_server
+    from tasks.serve.chat_release import require_server
 
     if release.kind == "llm":
         require_server(release.folder)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -15,7 +16,7 @@ import pytest
 
 from tasks.data.base.checkpoint import GGUF
 from tasks.data.base.pack import write_gguf
-from tasks.foundation.engine import Engine, engine
+from tasks.foundation.engine import PROBE, Engine, engine
 from tasks.foundation.errors import DataError, Unavailable
 from tests.language import smollm_base
 
@@ -186,6 +187,18 @@ def test_a_crash_of_the_engine_is_an_error_of_the_call_only(tmp_path):
             with pytest.raises(Unavailable, match="does not answer"):
                 running.chat(ask("a"), max_tokens=1)
         assert set(psutil.Process().children()) == before
+
+
+def test_an_engine_with_many_calls_is_not_taken_for_hung(f16):
+    """Calls that wait for a slot hold no thread that its watch needs."""
+    with ThreadPoolExecutor(20) as pool:
+        calls = [pool.submit(f16.chat, ask(f"Story {i}"), max_tokens=8) for i in range(20)]
+        time.sleep(0.3)
+        begun = time.monotonic()
+        assert f16.fault() == ""
+        assert time.monotonic() - begun < PROBE
+        assert not all(call.done() for call in calls)
+        assert all(call.result().text for call in calls)
 
 
 def test_a_killed_starter_leaves_no_engine(tmp_path):

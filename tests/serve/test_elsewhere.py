@@ -27,7 +27,7 @@ from tasks.release.package import bento_folder, package
 from tasks.release.process import served
 from tasks.release.seal import GOLDEN, MANIFEST, verify
 from tasks.release.smoke import near_tie, smoke
-from tasks.serve.chat import Release, check_golden, require_server
+from tasks.serve.chat_release import Release, check_golden, require_server
 from tasks.serve.elsewhere import KEY, URL, elsewhere
 from tasks.train.config import Serving
 from tests.language import smollm_base

@@ -1,0 +1,46 @@
+"""A streamed answer of an engine, passed on as it comes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack
+
+import aiohttp
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events; one that the engine breaks off ends with an error in OpenAI's form.
+
+    first: the bytes read already; place: closed at the end, as is the engine's response, however it comes.
+    """
+
+    def __init__(
+        self, first: bytes, source: aiohttp.ClientResponse, place: ExitStack, headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(self._events(), media_type="text/event-stream", headers=headers)
+        self._first, self._source, self._place = first, source, place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._source.close()  # of a client that hangs up, too: this ends the engine's work
+            self._place.close()
+
+    async def _events(self) -> AsyncIterator[bytes]:
+        try:
+            yield self._first
+            async for piece in self._source.content.iter_any():
+                yield piece
+        except TimeoutError:
+            yield _error("The answer was not complete in time.", "timeout")
+        except aiohttp.ClientError:
+            yield _error("The engine ended within its answer.", "model_died")
+
+
+def _error(message: str, code: str) -> bytes:
+    body = {"error": {"message": message, "type": "server_error", "param": None, "code": code}}
+    return b"data: " + json.dumps(body).encode() + b"\n\n"

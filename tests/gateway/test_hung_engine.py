@@ -1,0 +1,57 @@
+"""Promise: what a hang of an engine costs is charged to nobody, and the gateway's readiness tells of it."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from sqlalchemy import select
+
+from tasks.ledger.store import ledger
+from tasks.serve.supervision import Supervisor
+from tests.gateway.small import asking
+from tests.serve.small_chat import body, engine_process
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.xdist_group("gateway")
+
+
+def test_a_hang_is_told_and_charged_to_nobody(settings, store, talker):
+    """The call that met it is answered, and pays for the seconds of its answer alone; /readyz names the release."""
+    process = engine_process(Supervisor(settings.state).pid())
+    with asking(settings) as http:
+        assert wait_for(lambda: not http.get("/readyz").json()["unready"], 30)
+        process.send_signal(signal.SIGSTOP)
+        response = http.post("/v1/chat/completions", json=body("Say hello.", model="talker", max_tokens=4))
+        assert response.status_code == 200
+    with store.reading() as of:
+        wanted = ledger.c.id == response.headers["x-request-id"]
+        seconds, engine_seconds = of.execute(select(ledger.c.seconds, ledger.c.engine_seconds).where(wanted)).one()
+    assert seconds > 4
+    assert engine_seconds < seconds / 2
+
+
+def test_readiness_names_a_release_without_engine(settings, talker):
+    """While its engine hangs, and until another one is up."""
+    process = engine_process(Supervisor(settings.state).pid())
+    with asking(settings) as http:
+        process.send_signal(signal.SIGSTOP)
+        assert wait_for(lambda: "talker" in http.get("/readyz").json()["unready"], 30, 0.1)
+        assert wait_for(lambda: not http.get("/readyz").json()["unready"], 60)
+
+
+def test_a_client_that_hangs_up_before_its_whole_answer_ends_it(settings, store, talker):
+    """The call is entered as aborted when its client leaves, not when its answer would have been complete."""
+    import httpx
+
+    long = body("Tell a story.", model="talker", max_tokens=450, response_format={"type": "text"}, ignore_eos=True)
+    with asking(settings) as http, pytest.raises(httpx.TimeoutException):
+        http.post("/v1/chat/completions", json=long, timeout=1)
+    latest = select(ledger.c.state, ledger.c.seconds).where(ledger.c.case == "talker").order_by(ledger.c.at.desc())
+
+    def last() -> tuple[str, float]:
+        with store.reading() as of:
+            return of.execute(latest).first()
+
+    assert wait_for(lambda: last()[0] == "aborted", 10)
+    assert last()[1] < 3

@@ -1,0 +1,104 @@
+"""Promise: a schema that is taken is enforced, quickly for everybody; another one is a 400 that names the keyword."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import httpx
+import jsonschema
+import pytest
+
+from tests.foundation.test_json_schema import ENFORCED, PATTERNS_TAKEN, REFUSED, closed
+from tests.serve.small_chat import ask, body, chat_release, chat_service
+
+DEAREST = {
+    "enum": {"enum": [f"value {i}" for i in range(600)]},
+    "optional": {"type": "object", "properties": {f"a{i}": {"type": "null"} for i in range(190)}},
+    "branches": {"anyOf": [{"type": "string", "maxLength": i + 1} for i in range(100)]},
+    "arrays": {
+        "type": "array",
+        "maxItems": 16,
+        "items": {"type": "array", "maxItems": 16, "items": {"type": "string"}},
+    },
+    "integers": closed({f"a{i}": {"type": "integer", "minimum": -(10**15), "maximum": 10**15} for i in range(90)}),
+    "lengths": closed({f"a{i}": {"type": "string", "minLength": 2000, "maxLength": 2000} for i in range(90)}),
+    "pattern": {
+        "type": "string",
+        "pattern": "^" + "".join(f"[{c}-z]{{0,20}}" for c in "abcdefghijklmnopqrstuvwx") + "$",
+    },
+    "groups": {"type": "string", "pattern": "^((a|b)(c|d)){128}$"},
+    "ambiguous": {"type": "string", "pattern": "^(a|aa|aaa)*(a|aa)*(a|aa)*(a+a+)*$"},
+}
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory) -> Iterator[httpx.Client]:
+    with chat_service(chat_release(tmp_path_factory.mktemp("schema"), slots=2)) as (_, client):
+        ask(client, body())
+        yield client
+
+
+def with_schema(schema: object, **more: object) -> dict:
+    form = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+    return body(response_format=form, temperature=1.0, **more)
+
+
+PATTERNS = {pattern: {"type": "string", "pattern": pattern} for pattern in PATTERNS_TAKEN}
+
+
+@pytest.mark.parametrize("name", [*ENFORCED, *PATTERNS])
+def test_a_model_of_noise_keeps_to_the_schema(client, name):
+    """Whatever it would say itself, a complete answer fits the schema."""
+    schema, complete = (ENFORCED | PATTERNS)[name], 0
+    for seed in range(8):
+        response = ask(client, with_schema(schema, seed=seed, max_tokens=80))
+        assert response.status_code == 200, response.text
+        choice = response.json()["choices"][0]
+        if choice["finish_reason"] == "stop":
+            jsonschema.validate(json.loads(choice["message"]["content"]), schema)
+            complete += 1
+        if complete == 2:
+            return
+    assert complete or name in ("any", "map")
+
+
+@pytest.mark.parametrize("name", DEAREST)
+def test_the_dearest_schemas_keep_nobody_waiting(client, name):
+    """At the bounds, a call costs the others less than 2 s."""
+    begun = time.monotonic()
+    assert ask(client, with_schema(DEAREST[name], max_tokens=20)).status_code == 200
+    assert time.monotonic() - begun < 10  # alone it is below 2 s; a loaded machine is several times slower
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_another_schema_is_refused_before_the_engine_sees_it(client, name):
+    """400 with the keyword's path, for response_format."""
+    schema, path = REFUSED[name]
+    begun = time.monotonic()
+    response = ask(client, with_schema(schema))
+    assert time.monotonic() - begun < 2
+    assert response.status_code == 400
+    error = response.json()["error"]
+    if name != "deepest":  # no JSON that is read
+        assert error["param"] == "response_format"
+        assert error["message"].startswith(f"response_format: {path}")
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"type": "grammar", "grammar": 'root ::= "a"'},
+        {"type": "text", "grammar": 'root ::= "a"'},
+        {"type": "json_object", "schema": {"type": "string", "minLength": 100_000}},
+        {"type": "json_schema", "schema": {"type": "null"}},
+        {"type": "json_schema", "json_schema": {"schema": {"type": "null"}, "grammar": "x"}},
+        {"type": "json_schema"},
+        {},
+    ],
+    ids=lambda form: json.dumps(form)[:50],
+)
+def test_other_ways_to_a_grammar_are_closed(client, form):
+    response = ask(client, body(response_format=form))
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "response_format")
