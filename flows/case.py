@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from tasks.data.config import Answer, Data, Model, Pairs, Prompt, Talk, Traffic
@@ -17,6 +16,7 @@ from tasks.evaluate.config import Evaluate, Judging
 from tasks.features.config import Features
 from tasks.foundation.config import Section
 from tasks.foundation.errors import CaseError
+from tasks.foundation.yaml_file import load_yaml
 from tasks.ledger.config import Approval
 from tasks.monitor.config import AnswerMonitor, Monitor
 from tasks.release.config import Price
@@ -144,14 +144,14 @@ def load(name: str, cases: Path, profile: str | None = None) -> TabularCase | La
             todo=f"Did you mean {near[0]}?" if near else f"Make {path}, or name one of those.",
         )
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        values = load_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise CaseError(
-            "The case file is not YAML.", where=str(path), found=str(error), todo="Mend the line."
+            "The case file is not YAML that can be read.", where=str(path), found=str(error), todo="Mend the line."
         ) from error
     if not isinstance(values, dict):
         raise CaseError("The case file is empty.", where=str(path), allowed=", ".join(TabularCase.model_fields))
-    if values.get("kind") not in KINDS:
+    if not isinstance(values.get("kind"), str) or values["kind"] not in KINDS:
         raise CaseError(
             f"Case {name} is of no kind there is.",
             where=f"{path}, kind",
@@ -161,11 +161,11 @@ def load(name: str, cases: Path, profile: str | None = None) -> TabularCase | La
     kind = KINDS[values["kind"]]
     profiles = values.pop("profiles", None) or {}
     if profile:
-        if profile not in profiles:
+        if not isinstance(profiles, dict) or profile not in profiles:
             raise CaseError(
                 f"Case {name} has no profile {profile!r}.",
                 where=str(path),
-                allowed=", ".join(profiles) or "none declared",
+                allowed=", ".join(map(str, profiles)) or "none declared",
             )
         values = _merge(values, profiles[profile])
     try:

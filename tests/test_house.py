@@ -14,6 +14,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = [
     "foundation",
+    "guard",
     "data",
     "features",
     "train",

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tasks.foundation.config import Result
+from tasks.foundation.yaml_file import load_yaml
 
 CODE = ("flows/", "tasks/", "requirements.lock", "pyproject.toml", "configs/platform.yaml")
 
@@ -61,8 +60,8 @@ def read_cases(cases: Path, tree: Path) -> dict[str, CaseFiles]:
     for path in sorted(cases.glob("*/case.yaml")):
         folder = (path.parent.relative_to(tree) if cases.is_relative_to(tree) else path.parent).as_posix()
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError):
+            values = load_yaml(path.read_text(encoding="utf-8"))
+        except ValueError:
             values = None
         named = list(_files(values, folder, within_sources=False))
         found[path.parent.name] = CaseFiles(

@@ -185,8 +185,9 @@ class Pairs(Section):
     unsafe: int = Field(100, ge=0, description="Unsafe prompts at most.")
     held_out_days: Span = Field(timedelta(days=14), description="The last days, whose facts only the evaluation uses.")
     near_duplicate: float = Field(0.9, gt=0.5, le=1, description="Likeness of two messages above which one is dropped.")
-    mask: tuple[Literal["email", "phone", "card", "iban"], ...] = Field(
-        ("email", "phone", "card", "iban"), description="Personal data replaced by a placeholder."
+    mask: tuple[Literal["email", "phone", "card", "iban", "secret"], ...] = Field(
+        ("email", "phone", "card", "iban", "secret"),
+        description="Personal data, and secrets such as API keys, replaced by a placeholder.",
     )
     seed: int = Field(0, ge=0)
     tolerance: float = Field(0.01, ge=0, le=1, description="Share of bad pairs above which the pairs fail.")

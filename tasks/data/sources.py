@@ -17,10 +17,12 @@ from tasks.foundation.duck import connect, quote_identifier, quote_literal, quot
 from tasks.foundation.errors import DataError
 from tasks.foundation.files import file_digest, scratch, whole, write_text
 from tasks.foundation.progress import mark_cached
+from tasks.foundation.untrusted import MB, check_room, check_zip, reading
 
 if TYPE_CHECKING:
     import duckdb
 
+MOST_UNPACKED = 64 * 1024 * MB
 STATIC = "all"  # the one batch of a source without time, or without rows
 
 
@@ -129,8 +131,12 @@ def read_raw(db: duckdb.DuckDBPyConnection, name: str, origin: Path, work: Path)
     Raises: DataError when it is of a kind that can't be read, duckdb.Error when it can't be.
     """
     if origin.suffix == ".zip":
-        with zipfile.ZipFile(origin) as archive:
-            origin = Path(archive.extract(archive.namelist()[0], work))
+        allowed = f"a .zip of one file, without a password, that unpacks to {MOST_UNPACKED // MB:,} MB at most"
+        with reading(f"Source {name} can't be unpacked.", origin, allowed=allowed), zipfile.ZipFile(origin) as archive:
+            check_zip(archive, origin.stat().st_size, MOST_UNPACKED)
+            first = archive.infolist()[0]
+            check_room(work, first.file_size)
+            origin = Path(archive.extract(first, work))
     read = {
         # all rows decide on the types; as a view, they would be looked at anew on each use
         ".csv": "CREATE TABLE raw AS FROM read_csv($path, nullstr = ['NA', ''], sample_size = -1, $plain)",

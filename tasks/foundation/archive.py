@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -19,6 +20,7 @@ from typing import Any
 
 from tasks.foundation.errors import DataError, InputError
 from tasks.foundation.files import scratch, whole
+from tasks.foundation.untrusted import MOST_JSON, Bounded, check_room
 
 FORMAT = 1
 FACTS, DIGESTS = "backup.json", "digests.json"  # the first member, and the last: an archive without it was cut short
@@ -59,9 +61,11 @@ def read_facts(archive: Path) -> dict[str, Any]:
     """
     with _reading(archive) as tar:
         member = tar.next()
-        facts = json.loads(_content(tar, member).read()) if member and member.name == FACTS else {}
+        facts = _json(tar, member) if member and member.name == FACTS else {}
     if "format" not in facts:
         raise _damaged(archive, f"its first file is not {FACTS}")
+    if not isinstance(facts["format"], int):
+        raise _damaged(archive, "its format is no number")
     if facts["format"] > FORMAT:
         raise InputError(
             "The archive was made by a newer version.",
@@ -83,7 +87,7 @@ def unpack(archive: Path, places: Mapping[str, Path]) -> None:
     with _reading(archive) as tar:
         for member in tar:
             if member.name == DIGESTS:
-                stated = json.loads(_content(tar, member).read())
+                stated = _json(tar, member)
             elif member.name != FACTS:
                 digests[member.name] = _extract(tar, member, places, digests, archive)
     if stated is None:
@@ -152,6 +156,9 @@ def _extract(
         raise _damaged(archive, f"{member.name} has no place here")
     target = places[place].joinpath(*parts)
     target.parent.mkdir(parents=True, exist_ok=True)
+    if member.issparse():
+        raise _damaged(archive, f"{member.name} is sparse")
+    check_room(target.parent, member.size)
     if member.islnk():
         place, *parts = PurePosixPath(member.linkname).parts
         if member.linkname not in known:
@@ -180,6 +187,15 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
     return found
 
 
+def _json(tar: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any]:
+    if member.size > MOST_JSON:
+        raise ValueError(f"{member.name} of {member.size:,} bytes")
+    value = json.loads(_content(tar, member).read())
+    if not isinstance(value, dict):
+        raise ValueError(f"{member.name} holds no JSON object")
+    return value
+
+
 def _add_text(tar: tarfile.TarFile, name: str, value: object) -> None:
     text = json.dumps(value, indent=1).encode()
     member = tarfile.TarInfo(name)
@@ -198,7 +214,7 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
 def _reading(archive: Path) -> Iterator[tarfile.TarFile]:
     """Raises: InputError when there is no such file; DataError for whatever says that it is damaged."""
     try:
-        with tarfile.open(archive, "r:gz") as tar:
+        with gzip.open(archive) as stream, _tar(stream) as tar:
             yield tar
     except FileNotFoundError as error:
         if error.filename is None or Path(error.filename) != archive:
@@ -206,12 +222,17 @@ def _reading(archive: Path) -> Iterator[tarfile.TarFile]:
         raise InputError(
             "There is no such archive.", where=str(archive), todo="Name a file of `driftline backup`."
         ) from error
-    except (tarfile.TarError, zlib.error, EOFError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, ValueError, RecursionError, MemoryError, TypeError) as error:
         raise _damaged(archive, str(error)) from error
     except OSError as error:
         if error.errno is not None:  # the disk's; gzip's own have no number
             raise
         raise _damaged(archive, str(error)) from error
+
+
+def _tar(stream: Any) -> tarfile.TarFile:
+    """Headers of a tar say how long they are themselves, and are read at once."""
+    return tarfile.open(fileobj=Bounded(stream, MOST_JSON), mode="r:")  # type: ignore[call-overload]
 
 
 def _damaged(archive: Path, found: str) -> DataError:

@@ -10,8 +10,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+
+from tasks.foundation.yaml_file import load_yaml
 
 
 class Section(BaseModel):
@@ -54,7 +55,7 @@ def _read_file(*suffixes: str, parse: Callable[[str], Any] = str) -> Callable[[A
             raise ValueError(f"no file {value} in the case folder; there are: {', '.join(near) or 'none'}")
         try:
             return parse(path.read_text(encoding="utf-8"))
-        except (ValueError, yaml.YAMLError) as error:
+        except ValueError as error:
             raise ValueError(f"{value} can't be read: {error}") from error
 
     return read
@@ -75,5 +76,5 @@ Text = Annotated[
     BeforeValidator(_read_file(".txt", ".md", ".jinja")),
     Field(description="Text, or the name of a .txt, .md or .jinja file in the case."),
 ]
-READ_STRUCTURE = BeforeValidator(_read_file(".yaml", ".json", parse=yaml.safe_load))  # JSON is YAML
+READ_STRUCTURE = BeforeValidator(_read_file(".yaml", ".json", parse=load_yaml))  # JSON is YAML
 Span = Annotated[timedelta, BeforeValidator(_read_span), Field(description="A length of time: 90m, 6h, 35d.")]

@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     gateway_store: str = Field("", description="Database URL of routes, keys and ledger; empty: SQLite.")
     gateway_limits: str = Field("", description="redis://host:port for rate limits; empty: each process counts alone.")
     gateway_log: Literal["full", "masked", "none"] = Field(
-        "masked", description="What the request log keeps of texts; masked: without personal data."
+        "masked", description="What log and feedback keep of texts; masked: without personal data and secrets."
     )
     gateway_traces: float = Field(
         0.01, ge=0, le=1, description="Share of the calls that monitoring shows in MLflow as traces."

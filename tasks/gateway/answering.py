@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from tasks.gateway.accounts import Accounts, ending_of, tokens_about
 from tasks.gateway.cache import Cache, Kept
-from tasks.gateway.call import LOGGED, Call
+from tasks.gateway.call import READ, Call
 from tasks.gateway.events import DONE_EVENT, classes_of, counted, error_event, kept_of, usage_of, whole_events
 from tasks.gateway.figures import Figures
 from tasks.gateway.forward import Forward, Reply
@@ -42,7 +42,7 @@ class Answering:
         """Rows to predictions; the release checks the rows, and says what is wrong with them."""
         if not entity and rollout.others:
             entity = entity_of(body, rollout.champion.route.entities)
-        call = Call("predict", key, rollout.assign(entity), entity, body[:LOGGED])
+        call = Call("predict", key, rollout.assign(entity), entity, body[:READ])
         body = await self._begin(call, body, {})
         response = await self._whole(call, rollout, body, None)
         told = bytes(response.body)
@@ -68,7 +68,7 @@ class Answering:
         if streams:
             sent["stream_options"] = {"include_usage": True}  # for the ledger, whether or not the client wants it
         try:
-            call.asked, body = orjson.dumps(asked)[:LOGGED], orjson.dumps(sent)
+            call.asked, body = orjson.dumps(asked)[:READ], orjson.dumps(sent)
         except orjson.JSONEncodeError:
             raise await self._too_deep(call) from None
         body = await self._begin(call, body, asked)
@@ -213,7 +213,7 @@ def entity_of(body: bytes, entities: tuple[str, ...]) -> str:
         values = [row[name] for name in entities if name in row] or [row["example_id"]]
         return orjson.dumps(values).decode()
     except (orjson.JSONDecodeError, TypeError, LookupError):
-        return body[:LOGGED].decode(errors="replace")
+        return body[:READ].decode(errors="replace")
 
 
 def headers_of(call: Call) -> dict[str, str]:

@@ -76,6 +76,7 @@ class Gateway:
         log = RequestLog(settings.state / "gateway" / "requests", self.worker, policy.logged, figures.unlogged.inc)
         self.forward = forward = Forward(lambda: self.memory.routes, figures)
         self.accounts = Accounts(Rates(settings.gateway_limits), ledger, figures, log)
+        self.policy = policy
         self.answering = Answering(self.accounts, forward, policy, figures)
         self.release_health = ReleaseHealth(lambda: self.memory.routes, forward.is_ready)
         self.hooks = Hooks(self.store, settings, telling)
@@ -120,7 +121,7 @@ class Gateway:
             said = Feedback.model_validate_json(await whole_body(http, MAX_FEEDBACK))
         except ValidationError as error:
             raise _invalid(error) from error
-        about = await asyncio.to_thread(give, self.store, key, http.path_params["request_id"], said)
+        about = await asyncio.to_thread(give, self.store, key, http.path_params["request_id"], self.policy.stored(said))
         return JSONResponse(about, 201)
 
     async def git(self, http: Request) -> Response:

@@ -13,6 +13,7 @@ from tasks.ledger.store import CACHED, FAILED, OPEN, REFUSED, now
 from tasks.rollout.routing import Share
 
 LOGGED = 20_000  # bytes of a request or an answer that the log keeps
+READ = LOGGED + 2_000  # bytes of it that are read: a number or a key that reaches over the end is seen whole
 MOST_TOKENS = 1_000_000_000  # of one call; more does not fit into the ledger
 
 
@@ -25,7 +26,7 @@ class Call:
     share: Share
     entity: str = ""
     asked: bytes = b""
-    answered: bytes = b""  # as much as is logged
+    answered: bytes = b""  # as much as is read for the log
     classes: dict[str, int | str] = field(default_factory=dict)  # of a table's rows by example_id, to hold labels to
     id: str = field(default_factory=lambda: f"req-{secrets.token_hex(12)}")
     at: float = field(default_factory=now)

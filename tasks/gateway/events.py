@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import orjson
 
-from tasks.gateway.call import LOGGED, Call
+from tasks.gateway.call import LOGGED, READ, Call
 from tasks.ledger.refusal import Refusal
 
 END = b"\n\n"
@@ -58,17 +58,20 @@ def error_event(body: dict[str, Any]) -> bytes:
 
 
 def kept_of(call: Call, answered: bytes) -> bytes:
-    """What the log keeps of an answer: of a chat, streamed or whole, what was said; as far as there is room."""
+    """What is read for the log of an answer: of a chat, streamed or whole, what was said, each choice by itself."""
     if call.interface != "chat":
-        return answered[:LOGGED]
+        return answered[:READ]
+    is_stream = answered.startswith(DATA)
+    parts = [_read(event) for event in answered.split(END)] if is_stream else [_object(answered)]
+    choices: dict[Any, list[str]] = {}
     try:
-        if answered.startswith(DATA):
-            said = "".join(_said(_read(event), "delta") for event in answered.split(END))
-        else:
-            said = _said(_object(answered), "message")
+        for part in parts:
+            for choice in part.get("choices") or ():
+                content = (choice.get("delta" if is_stream else "message") or {}).get("content") or ""
+                choices.setdefault(choice.get("index"), []).append(content)
+        return "\n".join("".join(texts) for texts in choices.values()).encode()[:READ]
     except (AttributeError, TypeError):  # of another form than OpenAI's: the call must be settled all the same
-        return answered[:LOGGED]
-    return said.encode()[:LOGGED]
+        return answered[:READ]
 
 
 def usage_of(answered: bytes) -> Any:
@@ -85,10 +88,6 @@ def classes_of(answered: bytes) -> dict[str, int | str]:
         return {}
     rows = [row for row in _object(answered).get("predictions") or () if "score" in row]
     return {row["example_id"] or "": row["prediction"] for row in rows if row["example_id"] or len(rows) == 1}
-
-
-def _said(answer: Mapping[str, Any], where: str) -> str:
-    return "".join((choice.get(where) or {}).get("content") or "" for choice in answer.get("choices") or ())
 
 
 def _read(event: bytes) -> dict[str, Any]:

@@ -122,6 +122,8 @@ def _base64(digits: str) -> str:
 
 def _read(text: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError:
+        value = json.loads(text)
+        json.dumps(value)
+    except (ValueError, RecursionError):  # no JSON, or too deep for a trace
         return text
+    return value

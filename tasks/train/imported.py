@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from tasks.features.results import Column, Frame
 from tasks.foundation.errors import DataError
 from tasks.foundation.files import scratch
+from tasks.foundation.untrusted import MB, reading
+from tasks.train.archive import MOST
 from tasks.train.classes import Classes, classes_in, name_of
 from tasks.train.config import Target, Train
 from tasks.train.model_file import Model, load, predict, read, save
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 SKOPS = ".skops"
 CLOSE = 1e-6
+FORM = "an estimator on numbers, or a pipeline of a ColumnTransformer (columns by name) and what follows it"
+TODO = "Bring a model that fits; the champion stays as it is."
 
 
 def import_model(
@@ -52,8 +56,11 @@ def import_model(
     asked = [column for name in names for column in frame.columns if column.name == name]
     expected = _asked(made, held, asked, classes, path)
     with scratch(origin.state / "candidates") as work:
-        model = _as_file(_in_our_form(made, names, frame.columns, classes), Path(work) / "model.skops", path)
-        answers = predict(model, held)
+        with reading("The model can't be put into the form that is served.", path, allowed=FORM, todo=TODO):
+            pipeline = _in_our_form(made, names, frame.columns, classes)
+        model = _as_file(pipeline, Path(work) / "model.skops", path)
+        with reading("The model does not answer in the form that is served.", path, allowed=FORM, todo=TODO):
+            answers = predict(model, held)
     _check_same(answers, expected, path)
     told = {"imported": digest, "file": path.name, "type": type(made).__name__}
     return keep(job, held.head(0), held, lambda: model, told)
@@ -61,12 +68,13 @@ def import_model(
 
 def _content(path: Path) -> bytes:
     """The file, read once: what is opened is what was hashed."""
-    try:
+    allowed = f"a {SKOPS} file of a scikit-learn model, of at most {MOST // MB:,} MB"
+    with reading("The model can't be read.", path, allowed=allowed, todo=TODO):
+        if path.exists() and not path.is_file():  # a device or a pipe has no end
+            raise ValueError("no file")
+        if (size := path.stat().st_size) > MOST:
+            raise ValueError(f"{size:,} bytes")
         return path.read_bytes()
-    except OSError as error:
-        raise refused(
-            "The model can't be read.", path, str(error), f"a {SKOPS} file of a scikit-learn model"
-        ) from error
 
 
 def _unpickled(path: Path, content: bytes, digest: str, trusted: Collection[str]) -> Any:
@@ -130,8 +138,8 @@ def _asked(made: Any, held: pd.DataFrame, columns: Sequence[Column], classes: Cl
             told = np.asarray(made.predict_proba(values), np.float64)
             return told if len(classes) > 2 else told[:, [name_of(label) for label in made.classes_].index(classes[-1])]
         return np.asarray(made.predict(values), np.float64).reshape(-1)
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-        found = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+    except Exception as error:  # a stranger's model may raise whatever it comes to
+        found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         taken = ", ".join(f"{column.name} ({column.kind})" for column in columns)
         raise refused("The model does not take the case's columns.", path, found, taken) from error
 
@@ -168,7 +176,7 @@ def _as_file(pipeline: Any, file: Path, path: Path) -> Model:
     try:
         save(pipeline, file)
         return load(file)
-    except (DataError, TypeError, ValueError, AttributeError, KeyError) as error:
+    except Exception as error:  # so may its parts
         found = error.found if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
         raise refused(
             "The model can't be kept as skops.", path, found, "types that tasks/train/model_file.py lists"
@@ -184,10 +192,9 @@ def _check_same(answers: np.ndarray, expected: np.ndarray, path: Path) -> None:
             "In the form in which models are served here, the model would answer otherwise.",
             path,
             f"answers differ by up to {apart:.3g}",
-            "an estimator on numbers, or a pipeline of a ColumnTransformer (columns by name) and what follows it",
+            FORM,
         )
 
 
 def refused(what: str, where: Path, found: str, allowed: str) -> DataError:
-    todo = "Bring a model that fits; the champion stays as it is."
-    return DataError(what, where=str(where), found=found, allowed=allowed, todo=todo)
+    return DataError(what, where=str(where), found=found, allowed=allowed, todo=TODO)

@@ -11,10 +11,12 @@ from functools import partial
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile, ZipFile, ZipInfo
+from zipfile import ZipFile, ZipInfo
 
 from tasks.foundation.errors import DataError
 from tasks.foundation.files import file_digest, whole
+from tasks.foundation.untrusted import reading
+from tasks.train.archive import check_archive
 from tasks.train.scoring import Model, predict, prepare
 
 if TYPE_CHECKING:
@@ -41,6 +43,10 @@ ALLOWED = (
     "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
     "sklearn.tree._tree.Tree",  # its node numbers are followed unchecked, so load() checks them
 )
+
+UNREADABLE = "The model file can't be read."
+READABLE = "a file written by this version of scikit-learn and skops, of types on our list; never a pickle"
+TODO = "Train the candidate again; a model of your own, write with skops.io.dump."
 
 
 def save(model: Model | Pipeline, path: Path) -> str:
@@ -73,26 +79,18 @@ def read(path: Path) -> Any:
 
     if not path.is_file():
         raise _unreadable(path, "no such file")
-    try:
-        made = skops_io.load(path, trusted=list(ALLOWED))
+    with reading(UNREADABLE, path, allowed=READABLE, todo=TODO):
+        check_archive(path)
+        try:
+            made = skops_io.load(path, trusted=list(ALLOWED))
+        except UntrustedTypesFoundException as error:
+            raise _unreadable(path, str(error).split("\n")[0]) from error
         _check_trees(made)
-    except BadZipFile as error:
-        raise _unreadable(path, "not a skops archive") from error
-    except UntrustedTypesFoundException as error:
-        raise _unreadable(path, str(error).split("\n")[0]) from error
-    except (KeyError, ValueError, TypeError, AttributeError, ImportError, OSError) as error:
-        raise _unreadable(path, f"{type(error).__name__}: {error}") from error
     return made
 
 
 def _unreadable(path: Path, found: str) -> DataError:
-    return DataError(
-        "The model file can't be read.",
-        where=str(path),
-        found=found,
-        allowed="a file written by this version of scikit-learn and skops, of types on our list; never a pickle",
-        todo="Train the candidate again; a model of your own, write with skops.io.dump.",
-    )
+    return DataError(UNREADABLE, where=str(path), found=found, allowed=READABLE, todo=TODO)
 
 
 def _check_trees(made: Any) -> None:

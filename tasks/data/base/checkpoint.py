@@ -6,11 +6,10 @@ import hashlib
 import json
 import math
 import shutil
-import struct
 from pathlib import Path
-from typing import Any
 
 from tasks.data.base.pack import fits, write_gguf
+from tasks.data.base.tensors import read_shapes
 from tasks.data.base.unpack import Gguf, unpack
 from tasks.data.config import Model
 from tasks.data.results import Base
@@ -20,10 +19,12 @@ from tasks.foundation.config import digest_of
 from tasks.foundation.errors import CaseError, DataError, Unavailable
 from tasks.foundation.files import file_digest, lock, whole, write_text
 from tasks.foundation.talk import ROLES, USER, turn
+from tasks.foundation.untrusted import read_json_object, reading
 
 _TEMPLATE = "tokenizer.chat_template"  # field of a GGUF
 CONTENTS = "contents.json"  # digests of the folder's other files
 GGUF = "base.gguf"  # as tuned models are served, beside the checkpoint, where the CPU engine can serve it
+ALLOWED = "a whole model of transformers: config.json, tokenizer.json and weights that fit them"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
@@ -59,12 +60,14 @@ def open_base(model: Model, case_folder: Path, state: Path) -> Base:
             shutil.rmtree(folder, ignore_errors=True)
             with whole(folder) as work:
                 work.mkdir(parents=True)
-                if packed:
-                    unpack(packed, work)
-                else:
-                    _copy(origin, weights, work)
-                _complete(work, template)
-    made_for = int(read_json(folder / "config.json").get("max_position_embeddings") or model.context)
+                with reading("The base model can't be read.", origin, allowed=ALLOWED):
+                    if packed:
+                        unpack(packed, work)
+                    else:
+                        _copy(origin, weights, work)
+                    _complete(work, template)
+    with reading("The base model can't be read.", folder / "config.json", allowed=ALLOWED):
+        made_for = int(read_json_object(folder / "config.json").get("max_position_embeddings") or model.context)
     if model.context > made_for:
         raise CaseError(
             "The case asks for a longer context than the base model was made for.",
@@ -133,7 +136,7 @@ def weights_in(folder: Path, source: str) -> list[Path]:
     Raises: DataError when a file is missing, or the weights are pickles, which run code when they are read.
     """
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
-    names = sorted(set(read_json(index)["weight_map"].values())) if index.is_file() else [single.name]
+    names = _names_in(index) if index.is_file() else [single.name]
     weights = [folder / name for name in names]
     if not weights[0].is_file() and (pickles := [path.name for kind in PICKLES for path in folder.glob(kind)]):
         raise DataError(
@@ -157,6 +160,15 @@ def weights_in(folder: Path, source: str) -> list[Path]:
     return weights
 
 
+def _names_in(index: Path) -> list[str]:
+    """The files that an index names, all beside it. Raises: DataError."""
+    with reading("The index of the model's weights can't be read.", index, allowed="weight_map: names of files"):
+        names = sorted(set(read_json_object(index)["weight_map"].values()))
+        if not names or any(Path(name).name != name for name in names):
+            raise ValueError("a weight_map without files, or with files of other folders")
+    return names
+
+
 def _digest(weights: list[Path]) -> str:
     """SHA-256 of the one file, or over the digests of several."""
     digests = [file_digest(path) for path in weights]
@@ -167,9 +179,15 @@ def _own_template(folder: Path) -> str:
     beside = folder / "chat_template.jinja"
     if beside.is_file():
         return beside.read_text(encoding="utf-8")
-    template = read_json(folder / "tokenizer_config.json").get("chat_template")
-    if isinstance(template, list):  # several by name
-        template = {each["name"]: each["template"] for each in template}.get("default")
+    settings = folder / "tokenizer_config.json"
+    with reading(
+        "The tokenizer's settings can't be read.", settings, allowed="chat_template: a text, or texts by name"
+    ):
+        template = read_json_object(settings).get("chat_template")
+        if isinstance(template, list):  # several by name
+            template = {each["name"]: each["template"] for each in template}.get("default")
+        if not isinstance(template, str | None):
+            raise ValueError("a chat_template that is no text")
     return template or ""
 
 
@@ -220,33 +238,5 @@ def _sound(folder: Path) -> bool:
 
 
 def _count_parameters(path: Path) -> int:
-    """From the header: a safetensors file begins with the length of a JSON that tells its tensors.
-
-    Raises: DataError when the file is shorter or longer than its header says.
-    """
-    try:
-        with path.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(length)) if length < path.stat().st_size else {}
-        tensors = [each for name, each in header.items() if name != "__metadata__"]
-        fits_header = 8 + length + max(each["data_offsets"][1] for each in tensors) == path.stat().st_size
-    except (struct.error, ValueError, KeyError):
-        fits_header = False
-    if not fits_header:
-        raise DataError(
-            "The model's weights are damaged.",
-            where=str(path),
-            found=f"{path.stat().st_size:,} bytes, which is not what its header says",
-            todo="Get the file again.",
-        )
-    return sum(math.prod(each["shape"]) for each in tensors)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError("A file of the model can't be read.", where=str(path), found=str(error)) from error
-    if not isinstance(content, dict):
-        raise DataError("A file of the model can't be read.", where=str(path), found="no JSON object")
-    return content
+    """Raises: DataError when the file is not what its header says."""
+    return sum(math.prod(shape) for shape in read_shapes(path).values())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.data.base.checkpoint import read_json, weights_in
+from tasks.data.base.checkpoint import weights_in
 from tasks.data.results import EmbedderFiles
 from tasks.data.sources import place_of
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import DataError
 from tasks.foundation.files import file_digest
+from tasks.foundation.untrusted import read_json_object
 
 POOLING = Path("1_Pooling") / "config.json"  # how sentence-transformers tells what is made of the tokens' vectors
 
@@ -22,7 +23,11 @@ def find_embedder(source: str, case_folder: Path) -> EmbedderFiles:
     folder = place_of(source, case_folder)
     weights = weights_in(folder, source)
     if (folder / POOLING).is_file():
-        modes = [name for name, set_ in read_json(folder / POOLING).items() if name.startswith("pooling_mode") and set_]
+        modes = [
+            name
+            for name, set_ in read_json_object(folder / POOLING).items()
+            if name.startswith("pooling_mode") and set_
+        ]
         if modes != [(mean := "pooling_mode_mean_tokens")]:
             raise DataError(
                 "The embedder was trained to make another vector of a text than the mean of its tokens'.",

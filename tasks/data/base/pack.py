@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.foundation.errors import DataError
 from tasks.foundation.files import whole
+from tasks.foundation.untrusted import read_json_object
 
 if TYPE_CHECKING:
     import gguf
@@ -48,7 +49,7 @@ def write_gguf(checkpoint: Path, out: Path, weights: Weights) -> Path:
     """
     import gguf
 
-    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    config = read_json_object(checkpoint / "config.json")
     _check_architecture(checkpoint, config)
     with whole(out) as temporary:
         writer = gguf.GGUFWriter(temporary, "llama")
@@ -70,7 +71,7 @@ def write_gguf(checkpoint: Path, out: Path, weights: Weights) -> Path:
 def fits(checkpoint: Path) -> bool:
     """Whether `write_gguf` can write this checkpoint."""
     try:
-        config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+        config = read_json_object(checkpoint / "config.json")
         _check_architecture(checkpoint, config)
         _read_tokenizer(checkpoint)
     except DataError:
@@ -178,7 +179,7 @@ def _describe_tokenizer(writer: gguf.GGUFWriter, checkpoint: Path, config: dict[
     writer.add_token_types([kind for _, kind in filled])
     writer.add_token_merges([each if isinstance(each, str) else " ".join(each) for each in model["merges"]])
 
-    settings = json.loads((checkpoint / "tokenizer_config.json").read_text(encoding="utf-8"))
+    settings = read_json_object(checkpoint / "tokenizer_config.json")
     index_of = {token: index for index, (token, _) in tokens.items()}
     for role, name in ROLES.items():
         token = settings.get(f"{role}_token")
@@ -192,7 +193,7 @@ def _describe_tokenizer(writer: gguf.GGUFWriter, checkpoint: Path, config: dict[
 
 def _read_tokenizer(checkpoint: Path) -> tuple[dict[str, Any], str]:
     """What tokenizer.json says, and llama.cpp's name for how it cuts text."""
-    tokenizer = json.loads((checkpoint / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer = read_json_object(checkpoint / "tokenizer.json")
     kind, cut = tokenizer["model"].get("type"), tokenizer.get("pre_tokenizer")
     pre = next((name for name, each in PRE_TOKENIZERS.items() if each == cut), None)
     special = [name for name in ("ignore_merges", "byte_fallback") if tokenizer["model"].get(name)]

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import struct
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.data.base.pack import BYTE_LEVEL, PRE_TOKENIZERS, ROLES, heads_of, name_in_checkpoint, unpermute
 from tasks.foundation.errors import DataError
+from tasks.foundation.untrusted import reading
 
 if TYPE_CHECKING:
     import numpy as np
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
+_LEAST = {kind: struct.calcsize(form) for kind, form in _SCALARS.items()} | {_STRING: 8, _ARRAY: 12}  # bytes of a value
+MOST_VALUES = 4_000_000  # in all arrays together; a tokenizer of 256,000 tokens has under a million
+MOST_DIMENSIONS = 4
+MOST_ALIGNMENT = 1 << 16
 _CONTROL, _USER_DEFINED = 3, 4  # types of tokens
 
 
@@ -29,18 +36,11 @@ class Gguf:
         self.path = path
         self.fields: dict[str, Any] = {}
         self._infos: dict[str, tuple[tuple[int, ...], int, int]] = {}  # shape, type, offset
-        try:
+        self._values = 0  # in arrays
+        with reading("The model is no GGUF that can be read.", path, allowed="a whole GGUF, version 2 or 3"):
             with path.open("rb") as stream:
                 self._bytes = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
             self._read_header()
-        except (struct.error, ValueError, KeyError, IndexError, OverflowError, MemoryError) as error:
-            raise DataError(
-                "The model is no GGUF that can be read.",
-                where=str(path),
-                found=f"{type(error).__name__}: {error}",
-                allowed="a whole GGUF, version 2 or 3",
-                todo="Get the file again.",
-            ) from error
 
     def names(self) -> list[str]:
         return list(self._infos)
@@ -57,8 +57,6 @@ class Gguf:
         return gguf.dequantize(data.reshape(*shape[:-1], -1), gguf.GGMLQuantizationType(kind)).reshape(shape)
 
     def _read_header(self) -> None:
-        import gguf
-
         self._at = 0
         if self._bytes[:4] != b"GGUF" or self._take("<4xI") not in (2, 3):
             raise ValueError("it does not begin as one")
@@ -68,18 +66,34 @@ class Gguf:
             self.fields[name] = self._value(self._take("<I"))
         for _ in range(tensors):
             name, dimensions = self._text(), self._take("<I")
+            if name in self._infos or not 0 < dimensions <= MOST_DIMENSIONS:
+                raise ValueError(f"tensor {name[:80]!r} of {dimensions:,} dimensions, or twice")
             shape = tuple(self._take("<Q") for _ in range(dimensions))[::-1]
             self._infos[name] = (shape, self._take("<I"), self._take("<Q"))
+        self._place_tensors()
+
+    def _place_tensors(self) -> None:
+        """Count offsets from the beginning of the file, and see that tensors lie in it and apart from each other."""
+        import gguf
+
         alignment = self.fields.get("general.alignment", 32)
+        if type(alignment) is not int or not 0 < alignment <= MOST_ALIGNMENT:
+            raise ValueError(f"an alignment of {alignment!r}"[:80])
         start = -(-self._at // alignment) * alignment
+        spans = []
         for name, (shape, kind, offset) in self._infos.items():
             size, bytes_each = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind)]
-            count = 1
-            for length in shape:
-                count *= length
-            if start + offset + count // size * bytes_each > len(self._bytes):
-                raise ValueError(f"it ends before the end of {name}")
+            count = math.prod(shape)
+            end = start + offset + count // size * bytes_each
+            if shape[-1] % size or not count:
+                raise ValueError(f"tensor {name[:80]!r} has a shape that does not fit its type")
+            if end > len(self._bytes):
+                raise ValueError(f"it ends before the end of {name[:80]}")
             self._infos[name] = (shape, kind, start + offset)
+            spans.append((start + offset, end))
+        spans.sort()
+        if any(end > begin for (_, end), (begin, _) in pairwise(spans)):
+            raise ValueError("its tensors overlap")
 
     def _take(self, form: str) -> Any:
         (value,) = struct.unpack_from(form, self._bytes, self._at)
@@ -88,15 +102,25 @@ class Gguf:
 
     def _text(self) -> str:
         length = self._take("<Q")
+        self._check_left(length, 1)
         text = self._bytes[self._at : self._at + length].decode("utf-8")
         self._at += length
         return text
+
+    def _check_left(self, count: int, least: int) -> None:
+        """Raises: ValueError when the file has no room for so many values of at least so many bytes."""
+        if count * least > len(self._bytes) - self._at:
+            raise ValueError(f"{count:,} values announced with {len(self._bytes) - self._at:,} bytes left")
 
     def _value(self, kind: int) -> Any:
         if kind == _STRING:
             return self._text()
         if kind == _ARRAY:
             inner, length = self._take("<I"), self._take("<Q")
+            self._check_left(length, _LEAST[inner])
+            self._values += length
+            if self._values > MOST_VALUES or inner == _ARRAY:
+                raise ValueError(f"arrays of arrays, or of more than {MOST_VALUES:,} values")
             return [self._value(inner) for _ in range(length)]
         return self._take(f"<{_SCALARS[kind]}")
 

@@ -13,13 +13,13 @@ from tasks.data.config import Answer, Pairs
 from tasks.data.pairs.feedback import is_log, read_log
 from tasks.data.pairs.likeness import Likeness, plain
 from tasks.data.pairs.pair import Form, Pair, read_pairs, settle
-from tasks.data.pairs.privacy import mask
 from tasks.data.pairs.templates import ORIGIN, make, read_facts
 from tasks.data.tables import read_rows
 from tasks.foundation.config import digest_of
 from tasks.foundation.duck import quote_identifier
 from tasks.foundation.errors import DataError
 from tasks.foundation.talk import USER, turn
+from tasks.guard.redaction import redact
 
 if TYPE_CHECKING:
     import duckdb
@@ -98,8 +98,8 @@ def _read(name: str, rows: list[dict[str, Any]], form: Form, liked: float, notes
 def _masked(given: Sequence[Pair], kinds: Sequence[str], form: Form | None, notes: Notes) -> list[Pair]:
     masked = []
     for pair in given:
-        covered = [mask(said, kinds) for said in (*(m["content"] for m in pair.messages), pair.answer)]
-        rejected, in_rejected = mask(pair.rejected or "", kinds)
+        covered = [redact(said, kinds) for said in (*(m["content"] for m in pair.messages), pair.answer)]
+        rejected, in_rejected = redact(pair.rejected or "", kinds)
         found = sum((of for _, of in covered), in_rejected)
         if found:
             *said, answer = (text for text, _ in covered)
@@ -108,7 +108,7 @@ def _masked(given: Sequence[Pair], kinds: Sequence[str], form: Form | None, note
                 messages=tuple({**m, "content": text} for m, text in zip(pair.messages, said, strict=True)),
                 answer=answer,
                 rejected=None if pair.rejected is None else rejected,
-                problem=pair.problem and mask(pair.problem, kinds)[0],
+                problem=pair.problem and redact(pair.problem, kinds)[0],
             )
             notes.masked += found
         masked.append(settle(pair, form) if found and form else pair)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from tasks.data.config import Answer, Intent, Pairs, Templates
 from tasks.data.pairs.likeness import Likeness, plain
 from tasks.data.pairs.pair import Form, Pair, branches_of, tell_error
-from tasks.data.pairs.privacy import mask
 from tasks.data.tables import read_rows
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import CaseError, DataError
 from tasks.foundation.talk import USER, turn
+from tasks.guard.redaction import redact
 
 if TYPE_CHECKING:
     import duckdb
@@ -245,7 +245,7 @@ def _mask(fact: Fact, kinds: Sequence[str]) -> tuple[Fact, Counter[str]]:
     masked = dict(fact)
     for column, value in fact.items():
         if isinstance(value, str):
-            masked[column], of_value = mask(value, kinds)
+            masked[column], of_value = redact(value, kinds)
             found += of_value
     return masked, found
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from tasks.data.base.tensors import read_shapes
 from tasks.data.config import Talk
 from tasks.data.results import Base
 from tasks.foundation.code_digest import cache_key
@@ -14,6 +15,7 @@ from tasks.foundation.config import digest_of
 from tasks.foundation.errors import DataError
 from tasks.foundation.files import file_digest, scratch
 from tasks.foundation.tracking import log
+from tasks.foundation.untrusted import read_json_object
 from tasks.train.candidates import Making
 from tasks.train.config import Serving
 from tasks.train.imported import refused
@@ -68,10 +70,8 @@ def _settings(path: Path, base: Base) -> dict[str, Any]:
     if ADAPTER not in files or CONFIG not in files:
         pickled = " A .bin is a pickle: reading it could run code." if any(n.endswith(".bin") for n in files) else ""
         raise refused(f"There is no adapter that could be read.{pickled}", path, ", ".join(files), wanted)
-    try:
-        settings = dict(json.loads((path / CONFIG).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise refused("The adapter's configuration can't be read.", path / CONFIG, str(error), wanted) from error
+    settings = read_json_object(path / CONFIG)
+    read_shapes(path / ADAPTER)
     named = str(settings.get("base_model_name_or_path"))
     if named not in (base.source, base.source.partition("://")[2]):
         raise DataError(

@@ -1,0 +1,124 @@
+"""Text as a reader understands it: decoded, in ASCII digits and signs, with the way back to the original."""
+
+from __future__ import annotations
+
+import functools
+import html
+import re
+import unicodedata
+from bisect import bisect_right
+
+PASSES = 4  # encodings of encodings, such as %2540
+# Each alternative consumes what it begins, so that no character is read more often than a constant number of times.
+_ENCODED = re.compile(
+    r"""
+      \\++(?:u[dD][89abAB][0-9a-fA-F]{2}\\++u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|[bfnrtv"'/])?
+    | %(?:[0-7][0-9a-fA-F]|[c-fC-F][0-9a-fA-F](?:%[89abAB][0-9a-fA-F]){1,3}|u[0-9a-fA-F]{4})
+    | &(?:\#[0-9]{1,7};?|\#[xX][0-9a-fA-F]{1,6};?|[A-Za-z][A-Za-z0-9]{1,30};)
+    | [^\w\x00-\x7f]
+    | [\u2460-\u24ff\u3000-\u303f\ufe50-\ufe6b\uff01-\uff5e\U0001d400-\U0001d7ff]
+    | (?![0-9])\d
+    | [\x00-\x08\x0e-\x1f\x7f]
+    """,
+    re.VERBOSE,
+)
+_PERHAPS = re.compile(r"[^\t-\r -$'-\[\]-~]")  # not a character that stands for itself
+_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+_LOOKALIKES = {**dict.fromkeys("•‧・∙⋅", "·"), "\u2215": "/", "\u2044": "/", "。": ".", "\u2212": "-"}
+_DROPPED = {"Cf", "Cc", "Mn", "Me"}  # zero-width, control, combining
+_KINDS = {"Zs": " ", "Zl": "\n", "Zp": "\n", "Pd": "-"}
+
+Mark = tuple[int, int, int, int]  # of a replaced piece: start and end in the new text, start and end in the old one
+
+
+class Normalized:
+    """A normalized text, and where each of its characters stood in the original."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._passes: list[tuple[list[int], list[Mark]]] = []
+        for _ in range(PASSES):
+            if not _PERHAPS.search(self.text):
+                break
+            marks, pieces = _replacements(self.text)
+            if not marks:
+                break
+            self.text = "".join(pieces)
+            self._passes.append(([mark[0] for mark in marks], marks))
+
+    def original(self, start: int, end: int) -> tuple[int, int]:
+        """The span of the original text which a span of `text` came from; `end` is exclusive."""
+        for starts, marks in reversed(self._passes):
+            first, _ = _before(start, starts, marks)
+            _, last = _before(end - 1, starts, marks)
+            start, end = first, last
+        return start, end
+
+
+def _replacements(text: str) -> tuple[list[Mark], list[str]]:
+    marks: list[Mark] = []
+    pieces: list[str] = []
+    at = length = 0
+    for match in _ENCODED.finditer(text):
+        plain = _decode(match[0])
+        if plain == match[0]:
+            continue
+        start, end = match.span()
+        pieces += (text[at:start], plain)
+        length += start - at
+        marks.append((length, length + len(plain), start, end))
+        length += len(plain)
+        at = end
+    pieces.append(text[at:])
+    return marks, pieces
+
+
+def _before(at: int, starts: list[int], marks: list[Mark]) -> tuple[int, int]:
+    """Start and end, before a pass, of the character at `at` after it."""
+    index = bisect_right(starts, at) - 1
+    if index < 0:
+        return at, at + 1
+    _, new_end, old_start, old_end = marks[index]
+    if at < new_end:
+        return old_start, old_end
+    moved = old_end + at - new_end
+    return moved, moved + 1
+
+
+@functools.lru_cache(4096)
+def _decode(piece: str) -> str:
+    """What an encoded piece stands for; itself where it is none."""
+    first = piece[0]
+    if first == "\\":
+        return _unescape(piece)
+    if first == "%":
+        if piece[1] == "u":
+            return chr(int(piece[2:], 16))
+        return bytes.fromhex(piece.replace("%", "")).decode(errors="ignore") or piece
+    if first == "&" and len(piece) > 1:
+        return html.unescape(piece)
+    return "".join(map(_plain, unicodedata.normalize("NFKC", piece)))
+
+
+def _unescape(piece: str) -> str:
+    """Undo a JSON escape, escaped however often."""
+    escape = piece.lstrip("\\")
+    if not escape:
+        return piece
+    if escape[0] in "ux":
+        codes = [int(part, 16) for part in re.findall(r"[ux]([0-9a-fA-F]+)", escape)]
+        if len(codes) == 2:  # a pair of surrogates
+            return chr(0x10000 + ((codes[0] - 0xD800) << 10) + (codes[1] - 0xDC00))
+        return chr(codes[0])
+    return _ESCAPES.get(escape, escape)
+
+
+def _plain(character: str) -> str:
+    if (digit := unicodedata.decimal(character, None)) is not None:
+        return str(digit)
+    if character in _LOOKALIKES:
+        return _LOOKALIKES[character]
+    category = unicodedata.category(character)
+    if category in _DROPPED:
+        return character if character.isspace() else ""
+    return _KINDS.get(category, character)

@@ -1,0 +1,199 @@
+"""Numbers of cards and bank accounts: by form, issuer or country, and check digits."""
+
+from __future__ import annotations
+
+import functools
+import re
+import string
+from collections.abc import Callable, Iterator
+from itertools import accumulate, pairwise
+
+Group = tuple[int, int]  # start and end of digits without a separator
+
+SEPARATOR = r"[\s.\-_/·:,;|\\*~+]"
+GAP = 6  # separators between two groups at most
+_GROUP = re.compile(r"[0-9]+")
+_UUID = re.compile(r"(?<![0-9a-fA-F])[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}(?![0-9a-fA-F])")
+_HEX = re.compile(r"[0-9a-fA-F]+")
+_ALNUM = string.ascii_letters + string.digits
+_LAYOUTS = {(4, 6, 5), (4, 6, 4), (4, 4, 5), (6, 13), (6, 10), (4, 4, 8), (8, 4, 4)}
+# First digits and lengths by issuer (ISO/IEC 7812; Wikipedia, Payment card number).
+_ISSUERS = (
+    (r"4", (13, 16, 19)),
+    (r"5[1-5]|222[1-9]|22[3-9]|2[3-6]|27[01]|2720", (16,)),
+    (r"3[47]", (15,)),
+    (r"30[0-5]|309|36|3[89]", tuple(range(14, 20))),
+    (r"6011|64[4-9]|65|62|8[12]|60", tuple(range(16, 20))),
+    (r"35(?:2[89]|[3-8])|220[0-4]", tuple(range(16, 20))),
+    (r"50|5[6-9]|6", tuple(range(12, 20))),
+    (r"1", (15,)),
+    (r"[2-9]", (16,)),  # any other issuer's
+)
+# The national part by country: n digits, a letters, c both (ISO 13616, SWIFT's IBAN registry). After the blank line,
+# countries that use the form without standing in the registry.
+_COUNTRIES = """
+AD8n12c AE19n AL8n16c AT16n AZ4a20c BA16n BE12n BG4a6n8c BH4a14c BI23n BR23n1a1c BY4c4n16c CH5n12c CR18n CY8n16c CZ20n
+DE18n DJ23n DK14n DO4c20n EE16n EG25n ES20n FI14n FK2a12n FO14n FR10n11c2n GB4a14n GE2a16n GI4a15c GL14n GR7n16c
+GT24c HN4a20n HR17n HU24n IE4a14n IL19n IQ4a15n IS22n IT1a10n12c JO4a4n18c KW4a22c KZ3n13c LB4n20c LC4a24c LI5n12c
+LT16n LU3n13c LV4a13c LY21n MC10n11c2n MD20c ME18n MK3n10c2n MN16n MR23n MT4a5n18c MU4a19n3a NI4a20n NL4a10n NO11n
+OM3n16c PK4a16c PL24n PS4a21c PT21n QA4a21c RO4a16c RS18n RU14n15c SA2n18c SC4a20n3a SD14n SE20n SI15n SK20n
+SM1a10n12c SO19n ST21n SV4a20n TL19n TN20n TR6n16c UA6n19c VA18n VG4a16n XK16n YE4a4n18c
+
+AO21n BF24c BJ24c CF23n CG23n CI24c CM23n CV21n DZ22n GA23n GF23c GP23c GQ23n GW21c IR22n KM23n MA24n MG23n ML24c
+MQ23c MZ21n NC23c NE24c PF23c PM23c RE23c SN24c TD23n TF23c TG24c WF23c YT23c
+"""
+_NATIONAL = {part[:2]: part[2:] for part in _COUNTRIES.split()}
+_CLASSES = {"n": "[0-9]", "a": "[A-Za-z]", "c": "[A-Za-z0-9]"}
+_IBAN_START = re.compile(rf"([A-Za-z])(?={SEPARATOR}{{0,{GAP}}}+([A-Za-z]){SEPARATOR}{{0,{GAP}}}+[0-9])")
+
+
+def find_ibans(text: str) -> list[tuple[int, int]]:
+    """Spans of account numbers, whatever stands before or behind: a country's numbers have one length."""
+    spans, at = [], 0
+    while start := _IBAN_START.search(text, at):
+        country = (start[1] + start[2]).upper()
+        match = _iban(country).match(text, start.start()) if country in _NATIONAL else None
+        at = start.start() + 1
+        if match and _is_iban(match[0]) and not (match[0].isalnum() and is_hex(text, *match.span())):
+            spans.append(match.span())
+            at = match.end()
+    return spans
+
+
+@functools.cache
+def _iban(country: str) -> re.Pattern[str]:
+    parts = re.findall(r"(\d+)([nac])", "2n" + _NATIONAL[country])
+    classes = [_CLASSES[kind] for count, kind in parts for _ in range(int(count))]
+    return re.compile("".join(f"{SEPARATOR}{{0,{GAP}}}+{each}" for each in ("[A-Za-z]", "[A-Za-z]", *classes)))
+
+
+def _is_iban(written: str) -> bool:
+    """ISO 13616: with the first four characters moved to the end and letters as numbers, it is 1 modulo 97."""
+    characters = "".join(filter(str.isalnum, written))
+    return int("".join(str(int(c, 36)) for c in characters[4:] + characters[:4])) % 97 == 1
+
+
+def digit_runs(text: str, gap: re.Pattern[str]) -> Iterator[list[Group]]:
+    """Groups of digits, in runs whose gaps are separators."""
+    run: list[Group] = []
+    for match in _GROUP.finditer(text):
+        start, end = match.span()
+        if run and not (start - run[-1][1] <= GAP and gap.fullmatch(text, run[-1][1], start)):
+            yield run
+            run = []
+        run.append((start, end))
+    if run:
+        yield run
+
+
+_CARD_GAP = re.compile(rf"{SEPARATOR}+")
+
+
+def find_cards(text: str) -> list[tuple[int, int]]:
+    """Spans of card numbers: groups of 12 to 19 digits that an issuer uses, with a right check digit."""
+    apart = {start for match in _UUID.finditer(text) for start in range(*match.span())}
+    spans: list[tuple[int, int]] = []
+    for run in digit_runs(text, _CARD_GAP):
+        if sum(end - start for start, end in run) >= 12 and run[0][0] not in apart:
+            spans += _Run(text, run).cards()
+    return spans
+
+
+class _Run:
+    """A run of groups of digits, in which any neighbouring groups may be a card."""
+
+    def __init__(self, text: str, run: list[Group]) -> None:
+        self._text, self._run = text, run
+        self._digits = "".join(text[start:end] for start, end in run)
+        self._offsets = [0, *accumulate(end - start for start, end in run)]
+        plain = [int(digit) for digit in self._digits]
+        doubled = [2 * digit - 9 * (digit > 4) for digit in plain]
+        sums = []
+        for parity in (0, 1):
+            mixed = [(doubled if at % 2 == parity else plain)[at] for at in range(len(plain))]
+            sums.append([0, *accumulate(mixed)])
+        self._sums = sums  # so that a check digit costs the same for any length
+
+    def cards(self) -> list[tuple[int, int]]:
+        """Surely written groups first, odd ones among what is left; numbers that overlap are one span."""
+        taken: set[int] = set()
+        for rule in (self._is_even, self._is_regular, self._is_at_an_end):
+            free = frozenset(taken)
+            for first in range(len(self._run)):
+                last = self._longest(first, rule)
+                if last is not None and free.isdisjoint(range(first, last + 1)):
+                    taken.update(range(first, last + 1))
+        return self._spans(sorted(taken))
+
+    def _spans(self, taken: list[int]) -> list[tuple[int, int]]:
+        """Neighbouring groups as one span."""
+        spans: list[tuple[int, int]] = []
+        for place, index in enumerate(taken):
+            start, end = self._run[index]
+            if place and taken[place - 1] == index - 1:
+                start = spans.pop()[0]
+            spans.append((start, end))
+        return spans
+
+    def _longest(self, first: int, holds: Callable[[int, int], bool]) -> int | None:
+        begin, longest = self._offsets[first], None
+        lengths = _lengths(self._digits[begin : begin + 4])
+        for last in range(first, len(self._run)):
+            length = self._offsets[last + 1] - begin
+            if length > 19:
+                break
+            if length in lengths and self._checks(begin, begin + length) and holds(first, last):
+                longest = last
+        return longest
+
+    def _checks(self, begin: int, end: int) -> bool:
+        """The check digit of ISO/IEC 7812 (Luhn)."""
+        sums = self._sums[end % 2]
+        return (sums[end] - sums[begin]) % 10 == 0
+
+    def _is_even(self, first: int, last: int) -> bool:
+        """Whether one separator stands between all groups, which are grouped like a card's."""
+        return len(self._gaps(first, last)) <= 1 and self._is_regular(first, last)
+
+    def _is_regular(self, first: int, last: int) -> bool:
+        """Whether these groups are grouped like a card's, and are no part of a fraction or of a digest."""
+        sizes = [end - start for start, end in self._run[first : last + 1]]
+        if len(sizes) == 1:
+            return not self._is_fraction(first) and not is_hex(self._text, *self._run[first])
+        if sizes[0] < 3 and len(sizes) < len(self._run):  # so are telephone numbers beside each other
+            return False
+        return tuple(sizes) in _LAYOUTS or (len(set(sizes[:-1])) == 1 and sizes[-1] <= sizes[0])
+
+    def _is_at_an_end(self, first: int, last: int) -> bool:
+        """Whether groups of any sizes begin or end the run, held together by one separator, or by blanks and dashes."""
+        gaps = self._gaps(first, last)
+        is_edge = first < last and (first == 0 or last == len(self._run) - 1)
+        return is_edge and (len(gaps) == 1 or gaps <= {" ", "-"})
+
+    def _gaps(self, first: int, last: int) -> set[str]:
+        return {self._text[one[1] : other[0]] for one, other in pairwise(self._run[first : last + 1])}
+
+    def _is_fraction(self, index: int) -> bool:
+        """Whether it stands behind a decimal point."""
+        if index == 0:
+            return False
+        start, end = self._run[index - 1]
+        before = self._text[max(start - 1, 0) : start]
+        return self._text[end : self._run[index][0]] == "." and before not in (".", "/", "-")
+
+
+@functools.lru_cache(20_000)
+def _lengths(first: str) -> frozenset[int]:
+    """The lengths of cards that begin with these digits."""
+    return frozenset(n for prefix, lengths in _ISSUERS if re.match(prefix, first) for n in lengths)
+
+
+def is_hex(text: str, start: int, end: int) -> bool:
+    """Whether digits are part of a digest or another hexadecimal id."""
+    before, behind = text[max(start - 128, 0) : start], text[end : end + 128]
+    left, right = before[len(before.rstrip(_ALNUM)) :], behind[: len(behind) - len(behind.lstrip(_ALNUM))]
+    around = left + text[start:end] + right
+    if len(around) == end - start or not _HEX.fullmatch(around):
+        return False
+    changes = sum(one.isdigit() != other.isdigit() for one, other in pairwise(around))
+    return len(around) >= 16 and changes >= 3

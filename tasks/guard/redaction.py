@@ -1,0 +1,123 @@
+"""Personal data and secrets in texts: found whatever stands around them, and replaced by a placeholder."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
+
+from tasks.guard.credentials import STRONG_NAME, find_secrets, is_secret
+from tasks.guard.normalize import Normalized
+from tasks.guard.payment import find_cards, find_ibans
+from tasks.guard.phones import FEWEST, find_phones
+
+_EMAIL = re.compile(
+    r"(?<![\w.+-])(?<![\w.+-]')[\w.+-]++(?:'[\w.+-]++)*+@"
+    r"(?:[\w-]+(?:\.[\w-]+)+(?<![.-])|\[[0-9a-fA-F.:]{3,45}\])"
+)
+_NOTHING = "\0"  # in place of what was found already: neither part of a word nor a separator
+
+
+class Span(NamedTuple):
+    """A piece of a text: `end` is the first character behind it."""
+
+    kind: str
+    start: int
+    end: int
+
+
+def _find_emails(text: str) -> list[tuple[int, int]]:
+    return [match.span() for match in _EMAIL.finditer(text)] if "@" in text else []
+
+
+# In this order: an address may stand within a secret, and the digits of a card look like a telephone number.
+_FINDERS: dict[str, Callable[[str], Sequence[tuple[int, int]]]] = {
+    "secret": find_secrets,
+    "email": _find_emails,
+    "iban": find_ibans,
+    "card": find_cards,
+    "phone": find_phones,
+}
+KINDS = tuple(_FINDERS)
+_LONG_NUMBER = re.compile(r"[0-9][^0-9]{0,6}[0-9][^0-9]{0,6}[0-9][^0-9]{0,6}[0-9][^0-9]{0,6}[0-9][^0-9]{0,6}[0-9]")
+_SHORT = re.compile(r"(?a:[\w .:,-]{0,12})\Z")  # too short for any kind, unless it is nearly all digits
+_SMALL = 10**11  # no card has fewer digits, and a whole number in JSON begins with neither a plus nor a zero
+
+
+def find(text: str) -> list[Span]:
+    """Every piece of personal data and every secret, in order; time grows with the length of the text, not faster.
+
+    Percent, HTML and JSON encodings are seen through, in each other too, and so are other scripts' digits, dashes,
+    spaces and invisible characters. Base64 is not.
+    """
+    if _SHORT.match(text) and sum(map(str.isdigit, text)) < FEWEST:
+        return []
+    normalized = Normalized(text)
+    plain = normalized.text
+    spans: list[Span] = []
+    has_number = _LONG_NUMBER.search(plain) is not None
+    for kind, finder in _FINDERS.items():
+        if finder in (find_ibans, find_cards, find_phones) and not has_number:
+            continue
+        pieces: list[str] = []
+        at = 0
+        for start, end in finder(plain):
+            spans.append(Span(kind, *normalized.original(start, end)))
+            pieces += (plain[at:start], _NOTHING * (end - start))
+            at = end
+        if at:
+            plain = "".join((*pieces, plain[at:]))
+    return sorted(spans, key=lambda span: span.start)
+
+
+def redact(text: str, kinds: Collection[str] = KINDS) -> tuple[str, Counter[str]]:
+    """The text with a placeholder such as `[EMAIL]` for everything of these kinds, and how many of each there were."""
+    counts: Counter[str] = Counter()
+    pieces: list[str] = []
+    at = 0
+    for kind, start, end in find(text):
+        if kind in kinds:
+            counts[kind] += 1
+            pieces += (text[at : max(start, at)], f"[{kind.upper()}]")
+            at = max(end, at)
+    return ("".join((*pieces, text[at:])), counts) if counts else (text, counts)
+
+
+def redact_json(value: Any) -> Any:
+    """A JSON value with its texts, keys and whole numbers redacted, however deep; its own form stays.
+
+    A text behind a key such as `password` is a secret when it looks like one.
+    """
+    root = [value]
+    containers: list[Any] = [root]
+    while containers:
+        container = containers.pop()
+        pairs = list(enumerate(container) if isinstance(container, list) else container.items())
+        if isinstance(container, dict):
+            container.clear()
+        for key, each in pairs:
+            each = each.copy() if isinstance(each, dict | list) else _redact_scalar(key, each)
+            if isinstance(container, dict):
+                key = _unused(redact(key)[0], container)
+            container[key] = each
+            if isinstance(each, dict | list):
+                containers.append(each)
+    return root[0]
+
+
+def _unused(key: str, container: dict[str, Any]) -> str:
+    """Two keys may have become one placeholder."""
+    return key if key not in container else f"{key} ({len(container)})"
+
+
+def _redact_scalar(key: Any, value: Any) -> Any:
+    if isinstance(value, str):
+        if isinstance(key, str) and STRONG_NAME.search(key) and " " not in value and is_secret(value, is_strong=True):
+            return "[SECRET]"
+        return redact(value)[0]
+    if isinstance(value, int | float) and abs(value) >= _SMALL and math.isfinite(value) and value == int(value):
+        written, counts = redact(str(int(value)))
+        return written if counts else value
+    return value
