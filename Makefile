@@ -78,7 +78,7 @@ clean:  ## Remove the virtual environment; state and data stay
 # Without dependencies: the lock names all that is needed, and the packages of the models ask for more than their files.
 # Byte-compiled at install, as PYTHONDONTWRITEBYTECODE may be set: without, every start takes 10 s longer.
 .venv/ready: requirements.lock pyproject.toml | supported
-	@echo "Setting up .venv from requirements.lock (3 GB, once; 6.5 GB where torch comes with CUDA) ..."
+	@echo "Setting up .venv from requirements.lock (3 GB, once; 7 GB where torch comes with CUDA) ..."
 	@$(WHOLE) || $(PYTHON) -m venv --clear .venv
 	@$(BIN)/pip install -q --disable-pip-version-check $$(grep -oE '^(uv|torch)==[^ ;]*' requirements.lock)
 	@$(INSTALL) --compile-bytecode --no-deps -r requirements.lock
