@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from flows.case import names
 from flows.terminal import console
+from tasks.foundation.errors import DriftlineError
 from tasks.foundation.settings import Settings, settings
 
 if TYPE_CHECKING:
+    from tasks.ledger.store import Store
     from tasks.release.results import Release
 
 
@@ -22,11 +25,28 @@ def start() -> None:
     here = settings()
     with console.status("starting ..."):
         stack.up(here, lambda service: console.print(f"  ready  {service.name:<34} {service.address}"))
-    follow_stack(Store(here), here)  # a release may have got another port
-    for release in _releases(here):
-        introduce(release, here)
-        if not stack.address_of(here, release):
-            console.print(f"  the champion of {release.case} is not served: driftline run {release.case}")
+        with closing(Store(here)) as store:
+            follow_stack(store, here)  # a release may have got another port
+            for release in _releases(here):
+                introduce(release, here)
+                _serve_champion(store, release.case, here)
+
+
+def _serve_champion(store: Store, case: str, here: Settings) -> None:
+    """Serve the release that has the case's traffic, unless it is; one that can't be served stops no other."""
+    from tasks.rollout.history import is_running
+    from tasks.rollout.takeover import champion_at_gateway, running
+    from tasks.serve.programs import program_name
+
+    digest = champion_at_gateway(case, here)
+    if digest is None or is_running(store, digest):
+        return
+    try:
+        running(store, case, digest, here)
+        console.print(f"  ready  {program_name(case, digest)}")
+    except DriftlineError as error:
+        console.print(f"  the champion of {case} is not served: {error.what}", markup=False)
+        console.print(f"  look at its log, or make another one: driftline run {case}", markup=False)
 
 
 def restart() -> None:

@@ -1,4 +1,4 @@
-"""`driftline deploy`: every flow of every case as a deployment, declared in deployments/prefect.yaml."""
+"""`driftline deploy`: every flow of every case as a deployment, declared in STATE/prefect.yaml."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ TEMPLATE = {
     "job_configuration": {"stream_output": True},  # Prefect wants something there
     "variables": {"type": "object", "properties": {}, "additionalProperties": False},
 }
-FILE = ROOT / "deployments" / "prefect.yaml"
 ONE, IN_TURN = "CANCEL_NEW", "ENQUEUE"  # a second run at the same time: is there anything left for it to do?
 FLOWS = {  # what a case's flows do, and what becomes of a second run of one
     "prepare": ("Sources to a validated snapshot.", IN_TURN),  # of two pushes, each has its own sources
@@ -39,7 +38,7 @@ OF_TABLES = ("replay",)
 HEAD = """\
 # Every flow of every case, for Prefect: made by `driftline deploy` from the case folders. Change those, not this.
 # Needs:    driftline up
-# Run:      driftline deploy, or: prefect --no-prompt deploy --all --prefect-file deployments/prefect.yaml
+# Run:      driftline deploy
 # Override: the section `schedule` of a case says when
 """
 
@@ -117,14 +116,13 @@ def _by_decision(case: str) -> dict[str, Any]:
 
 
 def deploy() -> None:
-    """Write prefect.yaml, make its deployments at the Prefect server, and remove those whose case is gone.
+    """Write prefect.yaml into the state folder, make its deployments at the server, remove those whose case is gone.
 
     Raises: Unavailable when the server does not answer, or refuses.
     """
     here = settings()
     declared = declaration(here.cases)
-    file = FILE if here.cases == ROOT / "configs" else here.state / "prefect.yaml"
-    write_text(file, declared)
+    file = write_text(here.state / "prefect.yaml", declared)  # not into the repository, whose files are its user's
     if not reach_prefect():
         raise Unavailable("Prefect's server does not answer.", where=here.prefect_api, todo="driftline up")
     with console.status("deploying ..."):

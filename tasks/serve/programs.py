@@ -73,10 +73,7 @@ def release_program(
         "OMP_NUM_THREADS": str(settings.threads if release.kind == "llm" else 1),
         "PYTHONSAFEPATH": "1",  # the Bento's code answers, not that of the folder it is started in
     }
-    looked_up = home / "online.json"  # stays, for when the release is served again to be rolled back to
-    if online:
-        given = {ONLINE_REPOSITORY: str(online)} | ({ONLINE_MOMENT: moment.isoformat()} if moment else {})
-        write_text(looked_up, json.dumps(given))
+    looked_up = note_lookup(settings, release, online, moment)
     if looked_up.is_file():
         variables |= json.loads(looked_up.read_bytes())
     bento = bento_folder(settings.state / "bentoml", release.bento)
@@ -89,6 +86,16 @@ def release_program(
         health="/readyz",
         environment=variables,
     )
+
+
+def note_lookup(settings: Settings, release: Release, online: Path | str | None, moment: datetime | None) -> Path:
+    """Write down where a release looks up features, and as of when; it holds whenever the release is served again."""
+    path = settings.state / "supervisor" / "homes" / program_name(release.case, release.digest) / "online.json"
+    if online:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        place = {ONLINE_REPOSITORY: str(online)} | ({ONLINE_MOMENT: moment.isoformat()} if moment else {})
+        write_text(path, json.dumps(place))
+    return path
 
 
 def release_socket(state: Path, name: str) -> Path:

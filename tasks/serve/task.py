@@ -29,10 +29,12 @@ def serve_and_smoke(release: Release, online: Path | None, moment: datetime | No
     from tasks.release.smoke import smoke, smoke_bento
     from tasks.serve import stack
     from tasks.serve.chat_release import require_server
+    from tasks.serve.programs import note_lookup
 
     if release.kind == "llm":
         require_server(release.folder)
     if not is_up(settings):
+        note_lookup(settings, release, online, moment)  # for the next `up`
         log = settings.state / "logs" / f"smoke-{release.case}.log"
         return Served(address="", figures=smoke_bento(release.folder, release.bento, environment(settings), log))
     address = stack.serve_release(settings, release, online, moment)

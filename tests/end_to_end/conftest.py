@@ -40,11 +40,13 @@ def world(tmp_path_factory, terminal) -> World:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory, terminal, prefect_server) -> Iterator[World]:
-    """A world whose stack runs, with a small case; Prefect's server is the tests' own."""
+    """A world whose stack runs, and a small case that had a champion before; Prefect's server is the tests' own."""
     folder = tmp_path_factory.mktemp("stack")
     ports = {f"DRIFTLINE_{name}_PORT": str(free_port()) for name in ("MLFLOW", "GATEWAY", "WORKER")}
     keeps = {"PYTHONDONTWRITEBYTECODE": ""}  # as at most people's: bytecode lies beside the code, and names its place
     made = World(folder, folder / "cases", {"DRIFTLINE_PREFECT_URL": prefect_server, **ports, **keeps})
     make_dated_case(made.cases)
+    done = terminal.run(made, "run diabetes")
+    assert done.code == 0, done.output
     with standing(terminal, made):
         yield made

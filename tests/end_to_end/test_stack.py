@@ -7,16 +7,18 @@ from contextlib import closing
 
 import httpx
 import pytest
+from sqlalchemy import delete
 
 from tasks.foundation.settings import Settings
 from tasks.foundation.sockets import http_client
 from tasks.foundation.tracking import Tracking
-from tasks.ledger.store import Store
+from tasks.ledger.store import Store, endpoints
 from tasks.release.registry import champion
 from tasks.rollout.shares import follow_stack
 from tasks.serve.stack import retire
 from tests.end_to_end.small import change_case
 from tests.end_to_end.terminal import Terminal, World
+from tests.waiting import wait_for
 
 
 def served(terminal: Terminal, world: World) -> dict[str, str]:
@@ -37,6 +39,13 @@ def answer(world: World, address: str) -> dict:
     return said
 
 
+def is_answered(world: World) -> bool:
+    try:
+        return bool(at_gateway(world))
+    except httpx.HTTPStatusError:
+        return False
+
+
 def at_gateway(world: World) -> str:
     """The digest of the release that answers at the gateway."""
     release = champion(Tracking.under(world.state), world.state, "diabetes")
@@ -44,6 +53,20 @@ def at_gateway(world: World) -> str:
     url = f"http://127.0.0.1:{world.variables['DRIFTLINE_GATEWAY_PORT']}/v1/predict/diabetes"
     answer = httpx.post(url, json={"rows": [row]}, trust_env=False, verify=False, timeout=30).raise_for_status()
     return answer.json()["release"]
+
+
+def test_up_serves_the_champion_that_a_run_made_before(stack, terminal):
+    """No further run is needed, nor is one after `down` and another `up`."""
+    digest = stack.champion("diabetes")
+    for _ in range(2):
+        assert wait_for(lambda: is_answered(stack), 10), "the gateway sees within a second what has changed"
+        assert at_gateway(stack) == digest
+        assert list(served(terminal, stack)) == [f"release-diabetes-{digest[:12]}"]
+        with closing(Store(Settings(state=stack.state))) as store, store.changing() as to:
+            to.execute(delete(endpoints))
+        assert retire(Settings(state=stack.state), "diabetes", [])
+        done = terminal.run(stack, "up")
+        assert done.code == 0, done.output
 
 
 def test_the_champion_serves_until_another_one_has_taken_over(stack, terminal):

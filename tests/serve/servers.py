@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tasks.foundation.children import ending_with_starter
 from tasks.foundation.local_secrets import local_secret
@@ -19,6 +20,25 @@ from tasks.foundation.settings import AUTH_STRINGS
 from tasks.release.process import free_port, wait_until_ready
 from tasks.serve.prefect_database import seed
 from tests.conftest import ROOT
+
+SEARCH = "/api/2.0/mlflow/experiments/search?max_results=1"
+OTHER_ORIGINS = (
+    "http://evil.example",
+    "https://evil.example:{port}",
+    "http://127.0.0.1:1",
+    "http://localhost:{port}",
+    "http://127.0.0.1",
+    "http://127.0.0.1:{port}.evil.example",
+    "http://127.0.0.1:{port}@evil.example",
+    "http://user@127.0.0.1:{port}",
+    "ftp://127.0.0.1:{port}",
+    "chrome-extension://abcdef",
+    "null",
+    "file://",
+    "*",
+    "",
+)
+SERVERS = pytest.mark.parametrize("server", ["prefect", "mlflow"])
 
 
 @dataclass(frozen=True)

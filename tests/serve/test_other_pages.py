@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.serve.servers import Servers, running
+from tests.serve.servers import Servers
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("servers")
@@ -109,19 +109,16 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def servers(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    with running(tmp_path_factory.mktemp("servers")) as servers:
-        yield servers
-
-
-@pytest.fixture(scope="module")
-def prey(servers: Servers) -> dict[str, str]:
+def prey(browser: Any, servers: Servers) -> dict[str, str]:
     """A deployment and a run of it, which others would like to have."""
     with servers.client(servers.prefect) as http:
         flow = http.post("/api/flows/", json={"name": "a-flow"}).raise_for_status().json()["id"]
         body = {"name": "a-deployment", "flow_id": flow}
         deployment = http.post("/api/deployments/", json=body).raise_for_status().json()["id"]
-        made = http.post(f"/api/deployments/{deployment}/create_flow_run", json={}).raise_for_status().json()
+        later = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2100-01-01T00:00:00Z"}}  # it is never late
+        made = (
+            http.post(f"/api/deployments/{deployment}/create_flow_run", json={"state": later}).raise_for_status().json()
+        )
     with servers.client(servers.mlflow) as http:
         http.post("/api/2.0/mlflow/experiments/create", json={"name": "an-experiment"}).raise_for_status()
     return {"deployment": deployment, "run": made["id"]}

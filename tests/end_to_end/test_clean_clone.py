@@ -1,0 +1,143 @@
+"""Promise: no command changes a file that git tracks, whatever cases its user adds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+from flows.cli import app
+from tasks.foundation.settings import AUTH_STRINGS
+from tasks.release.process import free_port
+from tests.conftest import ROOT
+from tests.end_to_end.shop import write_shop
+from tests.git.listener import commit, git
+
+CASE = "mine"
+QUICK = (  # with Prefect's server alone
+    "new {case} {file} --target spent",
+    "validate {case}",
+    "deploy",
+    "status",
+    "backup {folder}/quick.tar.gz",
+)
+LONG = (
+    "up",
+    "prepare {case}",
+    "train {case}",
+    "run {case}",
+    "deploy",
+    "release {case}",
+    "import {case} {file}",
+    "predict {case}",
+    "monitor {case}",
+    "retrain {case}",
+    "replay {case} --start 2020-01-01 --end 2020-02-01",
+    "show {case}",
+    "pin {case}",
+    "rollout {case}",
+    "promote {case}",
+    "rollback {case}",
+    "approve {case} --evidence x",
+    "reject {case} --evidence x",
+    "chat {case}",
+    "vllm {case}",
+    "costs",
+    "keys create --team t --role predict",
+    "keys list",
+    "keys team t --budget 1",
+    "keys revoke x",
+    "demo {case} --months 1",
+    "backup {folder}/long.tar.gz",
+    "restart",
+    "status",
+    "down",
+    "restore {folder}/long.tar.gz",
+)
+
+
+class Clone:
+    """The code as it stands, in a repository of its own, whose work tree is clean."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.repository = folder, folder / "clone"
+        for name in git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0"):
+            if (ROOT / name).is_file() and not name.startswith(("tests/", "docs/")):
+                (self.repository / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, self.repository / name)
+        git(folder, "init", "--quiet", "--initial-branch=main", str(self.repository))
+        self.head = commit(self.repository)
+        self.file = write_shop(folder / "order.csv")
+        of_tests = ("DRIFTLINE_STATE", "DRIFTLINE_DATA", "DRIFTLINE_CASES", "PYTHONPATH")
+        self.variables = {name: value for name, value in os.environ.items() if name not in of_tests}
+
+    def run(self, command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        words = command.format(case=CASE, file=self.file, folder=self.folder).split()
+        return subprocess.run(
+            [sys.executable, "-m", "flows.cli", *words],
+            cwd=self.repository,
+            env={**self.variables, **variables},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def check(self, command: str) -> None:
+        """See that nothing tracked has changed, staged or not, nor been committed."""
+        changed = git(self.repository, "status", "--porcelain", "--untracked-files=no")
+        assert not changed, f"driftline {command} changed:\n{changed}"
+        assert git(self.repository, "rev-parse", "HEAD") == self.head
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Clone:
+    return Clone(tmp_path)
+
+
+def verbs() -> Iterator[str]:
+    """All that `driftline` has."""
+    group = typer.main.get_command(app)
+    for name, command in group.commands.items():
+        yield from (f"{name} {each}" for each in command.commands) if hasattr(command, "commands") else [name]
+
+
+def test_every_verb_is_tried():
+    commands = [*QUICK, *LONG]
+    assert not [verb for verb in verbs() if not any(f"{each} ".startswith(f"{verb} ") for each in commands)]
+
+
+def test_quick_verbs_change_no_tracked_file(clone: Clone, prefect_server: str):
+    """With a case of its own, which `deploy` declares too."""
+    for command in QUICK:
+        done = clone.run(command)
+        assert "Traceback" not in done.stderr, done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr
+        clone.check(command)
+    declared = (clone.repository / ".driftline" / "prefect.yaml").read_text()
+    assert f"name: {CASE}\n" in declared
+
+
+@pytest.mark.long
+def test_all_verbs_change_no_tracked_file(clone: Clone):
+    """From `up` to `down`, with a champion; releases are sealed as of a clean tree."""
+    ports = {f"DRIFTLINE_{name}_PORT": str(free_port()) for name in ("PREFECT", "MLFLOW", "GATEWAY", "WORKER")}
+    own = {**ports, **dict.fromkeys(AUTH_STRINGS, "")}
+    assert clone.run(QUICK[0], **own).returncode == 0
+    try:
+        for command in LONG:
+            done = clone.run(command, **own)
+            assert "Traceback" not in done.stderr, done.stderr
+            if command.split()[0] in ("up", "run", "deploy", "show", "pin", "restart", "down"):
+                assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+            clone.check(command)
+    finally:
+        clone.run("down", **own)
+    sealed = next((clone.repository / ".driftline" / "releases" / CASE).glob("*/manifest.json")).read_text()
+    assert '"dirty": "false"' in sealed or '"dirty": false' in sealed or '"dirty":false' in sealed
