@@ -89,7 +89,8 @@ def test_a_file_that_can_not_be_packed_waits(tmp_path: Path, monkeypatch: pytest
 
 
 def deep(levels: int) -> bytes:
-    return b'{"messages": ' + b"[" * levels + b"]" * levels + b"}"
+    """With something that is masked, so that it is written anew."""
+    return b'{"messages": ' + b"[" * levels + b'"ann@example.org"' + b"]" * levels + b"}"
 
 
 @pytest.mark.parametrize("levels", [10, 252, 254, 255, 300, 900, 1023, 1100, 9_000])
