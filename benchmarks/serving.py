@@ -39,6 +39,7 @@ REQUIRED = {
     "rps_over_fastapi_16": ">= 1.5",
     "p99_over_mlflow_16": "< 1",
     "p99_over_fastapi_16": "< 1",
+    "p90_over_p50_64": "<= 3",
     "chat_tokens_over_engine_1": ">= 0.95",
     "chat_tokens_over_engine_8": ">= 0.95",
     "chat_added_ttft_ms": "<= 10",
@@ -73,7 +74,7 @@ def main() -> None:
         print(json.dumps(asyncio.run(load(**json.loads(options.one)))))
         return
     apply_environment(settings())
-    report = Report("Serving", ["what", "server", "connections", "per second", "p50 ms", "p99 ms"], REQUIRED)
+    report = Report("Serving", ["what", "server", "connections", "per second", "p50 ms", "p90 ms", "p99 ms"], REQUIRED)
     seconds = 4 if options.quick else 15
     with tempfile.TemporaryDirectory() as folder:
         table(report, Path(folder), seconds)
@@ -106,12 +107,14 @@ def table(report: Report, folder: Path, seconds: float) -> None:
                 asked = {"url": address + path, "body": body, "connections": connections, "seconds": seconds}
                 in_own_process("benchmarks.serving", **asked | {"seconds": 1})
                 found[name, connections] = one = in_own_process("benchmarks.serving", **asked)
-                report.row("one row", name, connections, one["rps"], one["p50"], one["p99"])
+                report.row("one row", name, connections, one["rps"], one["p50"], one["p90"], one["p99"])
     for peer in ("mlflow", "fastapi"):
         for connections in CONNECTIONS:
             ours, theirs = found["gateway", connections], found[peer, connections]
             report.figure(f"rps_over_{peer}_{connections}", ours["rps"] / theirs["rps"])
             report.figure(f"p99_over_{peer}_{connections}", ours["p99"] / theirs["p99"])
+    most = found["gateway", max(CONNECTIONS)]
+    report.figure(f"p90_over_p50_{max(CONNECTIONS)}", most["p90"] / most["p50"])
     report.figure("predictions_that_differ", different)
 
 
@@ -148,7 +151,7 @@ def chat(report: Report, folder: Path, rounds: int) -> None:
         which: {name: statistics.median(one[name] for one in rows) for name in rows[0]} for which, rows in found.items()
     }
     for (name, concurrent), one in middle.items():
-        report.row("chat, tokens", name, concurrent, one["tokens"], one["ttft"], one["slowest"])
+        report.row("chat, tokens", name, concurrent, one["tokens"], one["ttft"], "", one["slowest"])
     for concurrent in (1, 8):
         ratio = middle["gateway", concurrent]["tokens"] / middle["engine", concurrent]["tokens"]
         report.figure(f"chat_tokens_over_engine_{concurrent}", ratio)
@@ -157,7 +160,7 @@ def chat(report: Report, folder: Path, rounds: int) -> None:
 
 
 async def load(url: str, body: Any, connections: int, seconds: float) -> dict[str, float]:
-    """Requests a second, and milliseconds at the median and the 99th percentile, over kept connections."""
+    """Requests a second, and milliseconds at the median and other percentiles, over kept connections."""
     host, _, rest = url.removeprefix("http://").partition("/")
     content = json.dumps(body).encode()
     head = (
@@ -181,8 +184,8 @@ async def load(url: str, body: Any, connections: int, seconds: float) -> dict[st
     begun = time.perf_counter()
     await asyncio.gather(*(one() for _ in range(connections)))
     taken.sort()
-    p50, p99 = (1000 * taken[int(len(taken) * q)] for q in (0.5, 0.99))
-    return {"rps": len(taken) / (time.perf_counter() - begun), "p50": p50, "p99": p99}
+    p50, p90, p99 = (1000 * taken[int(len(taken) * q)] for q in (0.5, 0.9, 0.99))
+    return {"rps": len(taken) / (time.perf_counter() - begun), "p50": p50, "p90": p90, "p99": p99}
 
 
 def streams(address: str, key: str, model: str | None, system: str, concurrent: int, number: int) -> dict[str, float]:

@@ -36,6 +36,7 @@ from tasks.gateway.hosts import HostCheck
 from tasks.gateway.log import RequestLog
 from tasks.gateway.memory import Memory
 from tasks.gateway.openapi import document
+from tasks.gateway.parameters import check_tokens
 from tasks.gateway.policy import Policy
 from tasks.gateway.rates import Rates
 from tasks.gateway.readiness import Readiness
@@ -111,8 +112,13 @@ class Gateway:
         routes = self.memory.routes
         tags = [route.tag for route in routes.by_digest.values() if route.kind == LANGUAGE and route.addresses]
         listed = [*sorted(routes.cases(LANGUAGE)), *sorted(tags)]
-        data = [{"id": name, "object": "model", "created": 0, "owned_by": "driftline"} for name in listed]
-        return JSONResponse({"object": "list", "data": data})
+        return JSONResponse({"object": "list", "data": [model_object(name) for name in listed]})
+
+    async def model(self, http: Request) -> Response:
+        self._who(http, "predict", "operate")
+        name = http.path_params["model"]
+        self.memory.routes.named(name, LANGUAGE)
+        return JSONResponse(model_object(name))
 
     async def feedback(self, http: Request) -> Response:
         key = self._who(http, "feedback")
@@ -191,6 +197,7 @@ class Gateway:
             raise Refusal(400, f"The body is not JSON: {error}.") from error
         if not isinstance(asked, dict) or not isinstance(asked.get("model"), str) or needs not in asked:
             raise Refusal(400, f"The body is an object with a model's name and {needs}.")
+        check_tokens(asked)
         rollout = self.memory.routes.named(asked["model"], LANGUAGE)
         entity = http.headers.get("x-entity", "")
         return await while_connected(http, self.answering.complete(interface, key, rollout, asked, entity))
@@ -213,6 +220,7 @@ def make_app(settings: Settings) -> Starlette:
         Route("/v1/chat/completions", gateway.chat, methods=["POST"]),
         Route("/v1/embeddings", gateway.embeddings, methods=["POST"]),
         Route("/v1/models", gateway.models, methods=["GET"]),
+        Route("/v1/models/{model}", gateway.model, methods=["GET"]),
         Route("/v1/feedback/{request_id}", gateway.feedback, methods=["POST"]),
         Route("/hooks/git", gateway.git, methods=["POST"]),
         Route("/v1/approvals", gateway.waiting, methods=["GET"]),
@@ -232,6 +240,11 @@ def make_app(settings: Settings) -> Starlette:
     }
     hosts = [Middleware(HostCheck, settings)]
     return Starlette(routes=routes, middleware=hosts, exception_handlers=handlers, lifespan=gateway.life)
+
+
+def model_object(name: str) -> dict[str, Any]:
+    """A model in OpenAI's form."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": "driftline"}
 
 
 async def refused(_: Request, refusal: Refusal) -> Response:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tasks.foundation.config import digest_of
 from tasks.gateway.call import Call
+from tasks.gateway.parameters import is_repeatable
 
 MOST_BYTES = 64 * 1024 * 1024
 KEEP = 3600.0  # seconds
@@ -39,7 +40,7 @@ class Cache:
 
     def key(self, call: Call, body: Mapping[str, Any]) -> str | None:
         """Of team, release and every parameter, streaming included; None where the answer may differ next time."""
-        if call.interface != "embeddings" and body.get("temperature") != 0 and body.get("seed") is None:
+        if call.interface != "embeddings" and not is_repeatable(body):
             return None
         return digest_of([call.key.team, call.share.route.digest, call.interface, body])
 

@@ -15,9 +15,12 @@ from tasks.gateway.call import Call
 from tasks.gateway.figures import Figures
 from tasks.gateway.sessions import Sessions
 from tasks.ledger.refusal import Refusal
-from tasks.rollout.routing import Routes
+from tasks.rollout.routing import TABLE, Route, Routes
 
 WIDTH, QUEUE = 64, 256  # calls at a release at once, and waiting for it
+# calls at one process of a table's release at once: it computes them one after the other, and takes in but one new
+# connection meanwhile, so that of 64 at once half would wait until the others had all their answers
+TABLE_WIDTH = 8
 RETRIES = 2  # of a call over which processes die
 RESTART = 30.0  # seconds that calls wait for a process that was killed to be there again
 PATIENCE = {"predict": 60.0, "chat": 300.0, "embeddings": 120.0}  # seconds for a whole call
@@ -39,18 +42,19 @@ Opened: TypeAlias = tuple[bytes, AsyncIterator[bytes]]  # a stream's first bytes
 
 
 class Lane:
-    """So many calls at once to one release; then some wait, and the others are told to come again."""
+    """So many calls at once to one release; then some wait their turn, and the others are told to come again."""
 
-    def __init__(self) -> None:
-        self._places, self._waiting = asyncio.Semaphore(WIDTH), 0
+    def __init__(self, width: int) -> None:
+        self._places, self._width, self._waiting = asyncio.Semaphore(width), width, 0
 
     @property
     def busy(self) -> bool:
-        return self._places.locked()
+        """Whether there is no room for calls that nobody waits for."""
+        return self._places.locked() and self._width + self._waiting >= WIDTH
 
     async def enter(self, case: str, figures: Figures) -> None:
         if self._places.locked():
-            if self._waiting >= QUEUE:
+            if self._waiting >= WIDTH + QUEUE - self._width:
                 raise Refusal(503, "Too many calls wait for this model already.", code="overloaded", wait=1)
             self._waiting += 1
             figures.waiting.labels(case).inc()
@@ -80,8 +84,11 @@ class Forward:
     async def close(self) -> None:
         await self.sessions.close()
 
-    def lane(self, digest: str) -> Lane:
-        return self._lanes.setdefault(digest, Lane())
+    def lane(self, route: Route) -> Lane:
+        if route.digest not in self._lanes:
+            width = min(WIDTH, TABLE_WIDTH * max(1, len(route.addresses))) if route.kind == TABLE else WIDTH
+            self._lanes[route.digest] = Lane(width)
+        return self._lanes[route.digest]
 
     @contextlib.asynccontextmanager
     async def _place(self, call: Call) -> AsyncIterator[None]:
@@ -89,7 +96,7 @@ class Forward:
 
         Raises: Refusal when too many wait already.
         """
-        case, lane = call.share.route.case, self.lane(call.share.route.digest)
+        case, lane = call.share.route.case, self.lane(call.share.route)
         await lane.enter(case, self._figures)
         call.placed_at = time.perf_counter()
         try:

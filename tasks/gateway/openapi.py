@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 from tasks.foundation.talk import USER, turn
+from tasks.gateway.parameters import MAX_TOKENS
 from tasks.gateway.rates import FEEDBACK
 from tasks.gateway.streamed import EVENTS
 from tasks.ledger.approvals import Word
@@ -66,6 +68,7 @@ REFUSED = {
     409: "It can't be done so, or there is too much of it already; it says why.",
     408: "The request did not arrive in time.",
     413: "Too large.",
+    421: "The gateway does not answer to this Host.",
     429: "A limit is reached, or a budget reserved or spent; Retry-After says when to come again, if that helps.",
     502: "The model failed.",
     503: "The model can't be reached, or too many wait for it; Retry-After says when to come again.",
@@ -83,6 +86,7 @@ def document() -> dict[str, Any]:
         "schema": TEXT,
         "description": "Whom it is about: sticky in a rollout.",
     }
+    model = {"name": "model", "in": "path", "required": True, "schema": TEXT}
     request = {"name": "request_id", "in": "path", "required": True, "schema": TEXT}
     rows = {"rows": [{"example_id": "one", "carrier": "UA"}]}
     hello = {"model": "CASE", "messages": [turn(USER, "Hello")]}
@@ -98,6 +102,7 @@ def document() -> dict[str, Any]:
             "/v1/chat/completions": chat,
             "/v1/embeddings": _post("Embeddings, as OpenAI's", EMBEDDINGS, words, VECTORS, [entity]),
             "/v1/models": _get("Language models", guarded=True),
+            "/v1/models/{model}": _get("A language model", guarded=True, parameters=[model]),
             "/v1/feedback/{request_id}": _post(
                 f"Tell an outcome or a judgement: {FEEDBACK} a minute, {MOST_RECORDS} about one request, 128 kB each",
                 Feedback.model_json_schema(),
@@ -117,9 +122,9 @@ def document() -> dict[str, Any]:
                 201,
             ),
             "/healthz": _get("Does the process live?"),
-            "/readyz": _get("Can it answer? Who may ask?"),
-            "/metrics": _get("Prometheus's figures", kind="text/plain"),
-            "/metrics/releases": _get("Prometheus's figures of the releases", kind="text/plain"),
+            "/readyz": _get("Can it answer? For operators: which cases?"),
+            "/metrics": _get("Prometheus's figures", guarded=True, kind="text/plain"),
+            "/metrics/releases": _get("Prometheus's figures of the releases", guarded=True, kind="text/plain"),
         },
         "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}, "schemas": shared},
     }
@@ -131,6 +136,10 @@ def _chat() -> tuple[dict[str, Any], dict[str, Any]]:
     shared = asked.pop("$defs")
     asked["required"] = ["model", "messages"]
     asked["properties"]["model"] = {**TEXT, "description": "A case, or CASE:DIGEST for one release of it."}
+    for name in ("max_tokens", "max_completion_tokens"):
+        asked["properties"][name] = {
+            "anyOf": [{"type": "integer", "minimum": 1, "maximum": MAX_TOKENS}, {"type": "null"}]
+        }
     asked["properties"]["user"]["description"] = "Whoever has the same one gets the same release of a rollout."
     return asked, shared
 
@@ -161,12 +170,15 @@ def _hook() -> dict[str, Any]:
     return hook
 
 
-def _get(title: str, *, guarded: bool = False, kind: str = "application/json") -> dict[str, Any]:
-    refused = {str(code): _error(REFUSED[code]) for code in (401, 403)} if guarded else {"503": _error("Not ready.")}
+def _get(
+    title: str, *, guarded: bool = False, kind: str = "application/json", parameters: Sequence[Any] = ()
+) -> dict[str, Any]:
+    codes = (401, 403, 421) if guarded else (421, 503)
+    refused = {str(code): _error(REFUSED[code]) for code in (*codes, *([404] if parameters else []))}
     answered = {"200": {"description": "Answered.", "content": {kind: {"schema": {}}}}}
-    return {
-        "get": {"summary": title, "security": [{"key": []}, {}] if guarded else [], "responses": answered | refused}
-    }
+    security: list[Any] = [{"key": []}, {}] if guarded else []
+    operation = {"summary": title, "security": security, "responses": answered | refused}
+    return {"get": operation | ({"parameters": list(parameters)} if parameters else {})}
 
 
 def _error(text: str) -> dict[str, Any]:

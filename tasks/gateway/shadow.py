@@ -27,7 +27,7 @@ class Shadows:
 
     def copy(self, call: Call, rollout: Rollout, path: str, body: bytes) -> None:
         for share in rollout.shadows:
-            if len(self._asking) < MOST and not self._forward.lane(share.route.digest).busy:
+            if len(self._asking) < MOST and not self._forward.lane(share.route).busy:
                 task = asyncio.create_task(self._ask(call, share, path, body))
                 self._asking.add(task)
                 task.add_done_callback(self._asking.discard)

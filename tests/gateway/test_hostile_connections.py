@@ -60,7 +60,6 @@ def test_honest_calls_beside_every_attack(front, table):
     calls, growth = hostile.beside_attacks(port, "/v1/predict/small", {"rows": [row]}, 20.0, pid)
     assert len(calls.seconds) == 20 * hostile.RATE
     assert not calls.lost
-    print(calls.quantile(0.5), calls.quantile(0.99), growth)
     assert growth < 50
 
 
