@@ -13,7 +13,7 @@ from dataclasses import dataclass
 MAX_LENGTH = 500  # characters of a pattern
 MAX_REPEAT = 256  # of {m,n}
 MAX_POSITIONS = 512  # characters of the longest text, * and + counted once
-MAX_OPTIONAL = 24  # ?, * and {m,n} in one pattern
+MAX_OPTIONAL = 64  # characters or groups that may be left out: n - m of each {m,n}, one of each ?, * and +
 ESCAPED = set("^$.[](){}|*+?-")  # what a backslash may stand before
 SPECIAL = set("^$.[](){}|*+?\\")
 UNSAFE = set('"\\')  # they would end or break the JSON string
@@ -52,7 +52,7 @@ class Pattern:
         if part.longest > MAX_POSITIONS:
             raise ValueError(f"is about texts of {part.longest:,} characters; at most {MAX_POSITIONS} are taken")
         if self._optional > MAX_OPTIONAL:
-            raise ValueError(f"has {self._optional} parts that may be left out or repeated; {MAX_OPTIONAL} are taken")
+            raise ValueError(f"has {self._optional:,} parts that may be left out; at most {MAX_OPTIONAL} are taken")
 
     def _sequence(self) -> Part:
         parts = [Part(0, 0, False)]
@@ -139,8 +139,7 @@ class Pattern:
             raise ValueError("repeats what may be empty")
         if sign == "{" and grouped and part.varies:
             raise ValueError("repeats, by {...}, a group of varying length: the engine may take minutes for it")
-        if low != high:
-            self._optional += 1
+        self._optional += high - low
         return Part(low * part.shortest, max(high, 1) * part.longest, part.varies or low != high)
 
     def _counts(self, sign: str) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from tasks.foundation.json_pattern import check_pattern
 
 MAX_BYTES = 32_768
 MAX_DEPTH = 20
-MAX_COST = 600  # values of enums, twice the properties, four times the branches; references counted each time
+MAX_COST = 300  # values of enums, twice the properties, four times the branches; references counted each time
 MAX_LENGTH = 2000  # of a string
 MAX_ITEMS = 256  # of an array; of arrays within each other, multiplied
 MAX_INTEGER = 10**15
