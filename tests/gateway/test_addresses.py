@@ -1,0 +1,85 @@
+"""Promise: the gateway reaches a release at any of its addresses: Unix sockets here, TCP for one elsewhere."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import pytest
+from sqlalchemy import delete, insert, select
+
+from tasks.foundation.sockets import UNIX, socket_in
+from tasks.ledger.store import endpoints
+from tasks.rollout.shares import SEEN, follow_stack
+from tasks.serve import stack
+from tasks.serve.forks import listen
+from tests.gateway.small import asking
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.xdist_group("gateway")
+
+
+@contextmanager
+def on_a_port(path: str) -> Iterator[str]:
+    """The server of a Unix socket, on a TCP port: as one on another machine would be."""
+
+    def pipe(source: socket.socket, target: socket.socket) -> None:
+        with closing(target):
+            while data := source.recv(65536):
+                target.sendall(data)
+
+    def accept() -> None:
+        while True:
+            try:
+                client, _ = listening.accept()
+            except OSError:
+                return
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(path)
+            for pair in ((client, server), (server, client)):
+                threading.Thread(target=pipe, args=pair, daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def statuses(settings, table, calls: int) -> set[int]:
+    body = {"rows": [json.loads((table.folder / "golden.json").read_text())[0]["features"]]}
+    with asking(settings) as http:
+        return {http.post("/v1/predict/small", json=body).status_code for _ in range(calls)}
+
+
+def test_a_dead_address_among_several_costs_no_call(settings, store, table, tmp_path):
+    """A socket whose process was killed, and one that is gone: the calls go to the process that lives."""
+    stale = tmp_path / "stale.sock"
+    listen(str(stale)).close()
+    try:
+        with store.changing() as to:
+            for path in (stale, tmp_path / "gone.sock"):
+                to.execute(insert(endpoints).values(digest=table.digest, address=f"{UNIX}{path}"))
+        assert not wait_for(lambda: statuses(settings, table, 1) != {200}, 2 * SEEN)
+        assert statuses(settings, table, 20) == {200}
+    finally:
+        follow_stack(store, settings)
+    with store.reading() as of:
+        left = set(of.execute(select(endpoints.c.address).where(endpoints.c.digest == table.digest)).scalars())
+    assert left == {stack.address_of(settings, table)}
+
+
+def test_a_release_on_a_port_is_reached(settings, store, table):
+    """As one of an earlier version, or on another machine, which the store names by host and port."""
+    path = socket_in(str(stack.address_of(settings, table)))
+    with on_a_port(path) as address:
+        try:
+            with store.changing() as to:
+                to.execute(delete(endpoints).where(endpoints.c.digest == table.digest))
+                to.execute(insert(endpoints).values(digest=table.digest, address=address))
+            assert not wait_for(lambda: statuses(settings, table, 1) != {200}, 2 * SEEN)
+            assert statuses(settings, table, 5) == {200}
+        finally:
+            follow_stack(store, settings)
+            assert not wait_for(lambda: statuses(settings, table, 1) != {200}, 2 * SEEN)
