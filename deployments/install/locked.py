@@ -83,8 +83,10 @@ def describe() -> dict[str, dict[str, object]]:
         with tempfile.TemporaryDirectory() as folder:
             _uv("--target", folder, "--python-version", wanted[0]["python_full_version"], f"{pin.name}{pin.specifier}")
             (package,) = distributions(path=[folder])
-            requires = {"requires_python": package.metadata["Requires-Python"], "requires_dist": package.requires or []}
-            found[f"{pin.name}{pin.specifier}"] = requires
+            found[f"{pin.name}{pin.specifier}"] = {
+                "requires_python": package.metadata.get("Requires-Python"),
+                "requires_dist": package.requires or [],
+            }
     return found
 
 
