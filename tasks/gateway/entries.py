@@ -169,10 +169,7 @@ class Ledger:
         """Try to write some of what waits, or else anything; whether that worked."""
         some = [self._late.popleft() for _ in range(min(len(self._late), MOST_AT_ONCE))]
         try:
-            if some:
-                self._commit(some)
-            else:
-                self._commit([])
+            self._commit(some)
         except Exception as error:  # noqa: BLE001 (they wait on, or fail one by one)
             self._retry_at = time.monotonic() + RETRY
             if self._is_down(error):

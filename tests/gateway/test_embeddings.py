@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from tasks.data.base.embedder import find_embedder
 from tasks.foundation.embedder import Embedder
-from tasks.ledger.store import ledger
+from tasks.ledger.store import ledger, now
 from tests.gateway.small import asking
 from tests.language import EMBEDDER
 
@@ -32,7 +32,7 @@ def test_vectors_are_the_embedders_own(ai, talker, tmp_path, store):
     """One text and several, as base64 (the client's own wish) and as numbers: unit vectors, as monitoring has them."""
     texts = [ONE, STRANGER, ALIKE]
     opened = Embedder(find_embedder(EMBEDDER, tmp_path).folder)
-    own = opened.vectors(texts)
+    own, began = opened.vectors(texts), now()
     answers = [ai.embeddings.create(model="talker", input=texts, **more) for more in ({}, {"encoding_format": "float"})]
     for answer in answers:
         vectors = np.array([each.embedding for each in answer.data])
@@ -47,7 +47,8 @@ def test_vectors_are_the_embedders_own(ai, talker, tmp_path, store):
     alike, strange = own[0] @ own[2], own[0] @ own[1]
     assert alike > strange + 0.3
     with store.reading() as of:
-        entered = of.execute(select(ledger).where(ledger.c.interface == "embeddings")).mappings().first()
+        calls = ledger.c.interface == "embeddings", ledger.c.at >= began
+        entered = of.execute(select(ledger).where(*calls).order_by(ledger.c.at)).mappings().first()
     assert (entered["state"], entered["tokens_out"]) == ("done", 0)
     assert entered["tokens_in"] == answers[0].usage.prompt_tokens
     assert entered["price"] == 1000 * entered["tokens_in"]

@@ -127,6 +127,22 @@ def test_a_hundred_calls_at_once_stay_within_the_budget(guarded, own):
     assert 0 < purse["spent"] == sum(entry["price"] for entry in entries) <= 0.0015 * NANO
 
 
+def test_streams_are_paid_from_the_budget(guarded, own):
+    """Ten at once, streamed: each is answered, and budget and ledger agree."""
+    id_, secret = create(own, "streaming", ["predict"], None, None, budget=0.01)
+    body = HELLO | {"max_tokens": 10, "stream": True, "response_format": {"type": "text"}}
+    with asking(guarded, secret) as http:
+        assert wait_for(lambda: http.get("/v1/models").is_success, 3)
+        with ThreadPoolExecutor(10) as pool:
+            answers = list(pool.map(lambda _: http.post("/v1/chat/completions", json=body), range(10)))
+    assert all(answer.text.rstrip().endswith("data: [DONE]") for answer in answers)
+    with own.reading() as of:
+        purse = of.execute(select(purses).where(purses.c.owner == f"key:{id_}")).mappings().one()
+        entries = of.execute(select(ledger).where(ledger.c.key == id_)).mappings().all()
+    assert [entry["state"] for entry in entries] == ["done"] * 10
+    assert (purse["spent"], purse["reserved"]) == (sum(entry["price"] for entry in entries), 0)
+
+
 def test_teams_never_share_cached_answers(guarded, own):
     """The same question by another team is asked anew; by the same team it is not."""
     body = HELLO | {"temperature": 0, "max_tokens": 5}
