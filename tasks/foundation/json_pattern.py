@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TypeAlias
 
 MAX_LENGTH = 500  # characters of a pattern
 MAX_REPEAT = 256  # of {m,n}
 MAX_POSITIONS = 512  # characters of the longest text, * and + counted once
-MAX_OPTIONAL = 64  # characters or groups that may be left out: n - m of each {m,n}, one of each ?, * and +
+MAX_AMBIGUOUS = 8  # see Pattern: each is a further place that a text may have reached, tried with every token
 ESCAPED = set("^$.[](){}|*+?-")  # what a backslash may stand before
 SPECIAL = set("^$.[](){}|*+?\\")
 UNSAFE = set('"\\')  # they would end or break the JSON string
 COUNT = re.compile(r"\{(\d{1,4})(,(\d{1,4})?)?\}")
+
+
+Letters: TypeAlias = tuple[tuple[str, str], ...]  # ranges, from and to
 
 
 @dataclass(frozen=True)
@@ -27,13 +31,20 @@ class Part:
     shortest: int  # characters
     longest: int  # characters, unbounded repetitions counted once
     varies: bool  # it matches texts of different lengths
+    first: Letters = ()  # that it may begin with
+    repeats: bool = False  # it contains a group that is repeated
+    open: int = 0  # repetitions after which it is not known whether another one follows
 
 
 class Pattern:
-    """A parser that reads a pattern and looks for what can't be enforced."""
+    """A parser that reads a pattern and looks for what can't be enforced.
+
+    Ambiguous is where the next letter does not tell which part it belongs to: n - m of each {m,n}, and one of each ?, *
+    and +, where what may follow can begin with the same letter; and each alternative that begins as another one does.
+    """
 
     def __init__(self, text: str) -> None:
-        self._text, self._at, self._optional = text, 0, 0
+        self._text, self._at, self._ambiguous = text, 0, 0
 
     def check(self) -> None:
         """Raises: ValueError that says what can't be enforced."""
@@ -51,16 +62,25 @@ class Pattern:
             raise ValueError(f"has {what} at character {self._at + 1}")
         if part.longest > MAX_POSITIONS:
             raise ValueError(f"is about texts of {part.longest:,} characters; at most {MAX_POSITIONS} are taken")
-        if self._optional > MAX_OPTIONAL:
-            raise ValueError(f"has {self._optional:,} parts that may be left out; at most {MAX_OPTIONAL} are taken")
+        if self._ambiguous > MAX_AMBIGUOUS:
+            text = f"is ambiguous in {self._ambiguous:,} places; at most {MAX_AMBIGUOUS} are taken: "
+            raise ValueError(text + "have what follows a repetition begin with another letter")
 
-    def _sequence(self) -> Part:
-        parts = [Part(0, 0, False)]
+    def _sequence(self, grouped: bool = False) -> Part:
+        """Parts one after the other; grouped: what follows them is not known."""
+        parts: list[Part] = []
         while self._at < len(self._text) and self._text[self._at] not in "|)":
-            grouped = self._text[self._at] == "("
-            parts.append(self._repeated(self._atom(), grouped))
-        varies = any(part.varies for part in parts)
-        return Part(sum(part.shortest for part in parts), sum(part.longest for part in parts), varies)
+            of_group = self._text[self._at] == "("
+            parts.append(self._repeated(self._atom(), of_group))
+        first: Letters = ()
+        follows: Letters | None = None if grouped else ()
+        for part in reversed(parts):
+            if part.open and (follows is None or _overlap(part.first, follows)):
+                self._ambiguous += part.open
+            first = part.first if part.shortest else (*part.first, *first)
+            follows = part.first if part.shortest else None if follows is None else (*part.first, *follows)
+        lengths = sum(part.shortest for part in parts), sum(part.longest for part in parts)
+        return Part(*lengths, any(part.varies for part in parts), first, any(part.repeats for part in parts))
 
     def _atom(self) -> Part:
         letter = self._text[self._at]
@@ -69,11 +89,11 @@ class Pattern:
         if letter == "[":
             return self._class()
         if letter == "\\":
-            self._escape()
+            letter = self._escape()
         elif letter in SPECIAL or letter in UNSAFE or not letter.isprintable():
             raise ValueError(f"has {letter!r} at character {self._at + 1}, which can't be enforced there")
         self._at += 1
-        return Part(1, 1, False)
+        return Part(1, 1, False, ((letter, letter),))
 
     def _escape(self) -> str:
         """Step on to the escaped character and give it."""
@@ -88,24 +108,33 @@ class Pattern:
         self._at += 3 if self._text.startswith("(?:", self._at) else 1
         if self._text.startswith("?", self._at):
             raise ValueError(f"has {self._text[begun : begun + 4]!r}: lookarounds, names and flags can't be enforced")
-        parts = [self._sequence()]
+        parts = [self._sequence(grouped=True)]
         while self._text.startswith("|", self._at):
             self._at += 1
-            parts.append(self._sequence())
+            parts.append(self._sequence(grouped=True))
         if not self._text.startswith(")", self._at):
             raise ValueError("has a group without its end")
         self._at += 1
         if any(not part.longest for part in parts):
             raise ValueError("has an empty group or alternative; put ? behind the group")
+        for i, part in enumerate(parts):
+            self._ambiguous += any(_overlap(part.first, other.first) for other in parts[:i])
+        first = tuple(letters for part in parts for letters in part.first)
         shortest, longest = min(part.shortest for part in parts), max(part.longest for part in parts)
-        return Part(shortest, longest, shortest != longest or any(part.varies for part in parts))
+        return Part(
+            shortest,
+            longest,
+            shortest != longest or any(part.varies for part in parts),
+            first,
+            any(part.repeats for part in parts),
+        )
 
     def _class(self) -> Part:
         self._at += 1
         if self._text.startswith("^", self._at):
             raise ValueError("has a [^...], which lets quotes through; list what is allowed")
-        first, count = self._at, 0
-        while self._at < len(self._text) and (self._text[self._at] != "]" or self._at == first):
+        begun, letters = self._at, []
+        while self._at < len(self._text) and (self._text[self._at] != "]" or self._at == begun):
             low = high = self._class_letter()
             follows = self._text[self._at : self._at + 2]
             if len(follows) == 2 and follows[0] == "-" and follows[1] != "]":
@@ -113,11 +142,11 @@ class Pattern:
                 high = self._class_letter()
             if low > high or any(low <= letter <= high for letter in UNSAFE) or not low.isprintable():
                 raise ValueError(f"has the range {low}-{high}, which is empty or contains a quote or a backslash")
-            count += 1
-        if self._at >= len(self._text) or not count:
+            letters.append((low, high))
+        if self._at >= len(self._text) or not letters:
             raise ValueError("has a [ without its ]")
         self._at += 1
-        return Part(1, 1, False)
+        return Part(1, 1, False, tuple(letters))
 
     def _class_letter(self) -> str:
         letter = self._text[self._at]
@@ -139,8 +168,11 @@ class Pattern:
             raise ValueError("repeats what may be empty")
         if sign == "{" and grouped and part.varies:
             raise ValueError("repeats, by {...}, a group of varying length: the engine may take minutes for it")
-        self._optional += high - low
-        return Part(low * part.shortest, max(high, 1) * part.longest, part.varies or low != high)
+        if sign != "?" and part.repeats:
+            raise ValueError("repeats a group that contains a repeated group: the engine may take minutes for it")
+        repeats = part.repeats or (grouped and sign != "?")
+        varies = part.varies or low != high
+        return Part(low * part.shortest, max(high, 1) * part.longest, varies, part.first, repeats, high - low)
 
     def _counts(self, sign: str) -> tuple[int, int]:
         """The least and the most repetitions; unbounded ones count as one more than the least."""
@@ -156,6 +188,10 @@ class Pattern:
         if not low <= high <= MAX_REPEAT or not high:
             raise ValueError(f"has the repetition {found[0]}; {{m,n}} needs m <= n, and n from 1 to {MAX_REPEAT}")
         return low, high
+
+
+def _overlap(some: Letters, others: Letters) -> bool:
+    return any(low <= other_high and other_low <= high for low, high in some for other_low, other_high in others)
 
 
 def check_pattern(text: str) -> None:

@@ -139,17 +139,22 @@ class _Checker:
         for i, first in enumerate(branches):
             for j, second in enumerate(branches[:i]):
                 if not self._disjoint(first, second):
-                    text = f"has branches that an answer may fit both, {j} and {i}: use anyOf, or give each a required"
-                    raise SchemaError(path, f"{text} property with a const of its own")
+                    text = f"has branches that an answer may fit both, {j} and {i}: use anyOf, or give one a required"
+                    raise SchemaError(path, f"{text} property with a const that the other lacks")
         return cost
 
     def _disjoint(self, *branches: dict[str, Any]) -> bool:
         first, second = (self._followed(branch) for branch in branches)
         if (one := _constants(first)) and (two := _constants(second)):
             return one.isdisjoint(two)
-        shared = set(first.get("required", ())) & set(second.get("required", ()))
-        for name in shared:
-            one, two = (_constants(self._followed(each["properties"][name])) for each in (first, second))
+        for name in {*first.get("required", ()), *second.get("required", ())}:  # every answer to both has it
+            values = [each.get("properties", {}).get(name) for each in (first, second)]
+            if any(
+                value is None and each.get("additionalProperties") is False
+                for value, each in zip(values, (first, second), strict=True)
+            ):
+                return True
+            one, two = (_constants(self._followed(value or {})) for value in values)
             if one and two and one.isdisjoint(two):
                 return True
         types = [set(self._types(each, list(each), ())) for each in (first, second)]

@@ -65,6 +65,12 @@ ENFORCED: dict[str, dict[str, Any]] = {
     "pattern": {"type": "string", "pattern": "^[A-Z]{2}(-[0-9]{1,3})?$"},
     "reference": {"$ref": "#/$defs/a", "$defs": {"a": {"enum": ["x", "y"]}}},
     "branches": {"anyOf": [{"type": "string", "maxLength": 3}, {"type": "null"}]},
+    "one tagged": {
+        "oneOf": [
+            closed({"do": {"const": "a"}}),
+            {"type": "object", "properties": {"do": {"const": "b"}}, "additionalProperties": False},
+        ]
+    },
     "tagged": {"oneOf": [closed({"do": {"const": "a"}}), closed({"do": {"const": "b"}, "n": {"type": "null"}})]},
 }
 REFUSED: dict[str, tuple[Any, str]] = {
@@ -108,6 +114,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "branch and": ({"anyOf": [{"type": "null"}], "type": "null"}, "type"),
     "overlap": ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "oneOf"),
+    "untagged": ({"oneOf": [closed({"a": {}}), {"type": "object", "properties": {"a": {}}}]}, "oneOf"),
     "remote": ({"$ref": "https://example.org/schema"}, "$ref"),
     "nowhere": ({"$ref": "#/$defs/a"}, "$ref"),
     "self": ({"$ref": "#"}, "$ref"),
@@ -173,8 +180,13 @@ PATTERNS_REFUSED = [
     r"^(([a-z]{1,5}-){1,5}){1,5}$",
     r"^(a{50}){50}$",
     r"^a$b$",
-    r"^a{0,60}b{0,60}$",
-    r"^[a-z]{0,250}$",
+    r"^[a-z]{0,32}[a-z]{0,32}$",
+    r"^[a-z]{1,30}@?[a-z]{1,30}$",
+    r"^a?a?a?a?a?a?a?a?a?a?a?a?$",
+    r"^([a-c]d|[b-e]d|[c-f]d|ad|bd|cd|dd|ed|fd|[a-z]d|[d-z]d)*$",
+    r"^([a-z]{1,12})+$",
+    r"^((a+b?)+c?)+$",
+    r"^((ab){2}c){2}$",
 ]
 PATTERNS_TAKEN = [
     r"^$",
@@ -191,6 +203,9 @@ PATTERNS_TAKEN = [
     r"^[a-z]{1,30}@[a-z]{1,30}\.[a-z]{2,3}$",
     r"^[A-Z0-9]{2}_?[0-9]{1,4}$",
     r"^a{2,}$",
+    r"^[a-z]{0,250}$",
+    r"^(\+[0-9]{1,3} )?[0-9]{3,12}(-[0-9]{1,4})?$",
+    r"^(north|south|east|west)(_(low|high))?$",
 ]
 
 

@@ -29,6 +29,7 @@ SCHEMA = {
     "required": ["city"],
     "additionalProperties": False,
 }
+ENGINE = "tasks.foundation.engine_server"
 FREE = {"type": "text"}
 MANY = httpx.Limits(max_connections=400)
 
@@ -83,7 +84,7 @@ def ask(client: httpx.Client, request: Any) -> httpx.Response:
 def engine_process(parent: int | None = None) -> psutil.Process:
     """The newest engine that this process, or another, has started."""
     children = psutil.Process(parent).children(recursive=True)
-    engines = [child for child in children if "tasks.foundation.engine_server" in child.cmdline()]
+    engines = [child for child in children if child.status() != psutil.STATUS_ZOMBIE and ENGINE in child.cmdline()]
     return max(engines, key=lambda child: child.create_time())
 
 

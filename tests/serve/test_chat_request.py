@@ -10,45 +10,12 @@ import httpx
 import openai
 import pytest
 
+from tasks.serve.chat_request import Chat
 from tests.serve.small_chat import FREE, ask, body, chat_release, chat_service
 
 TEXT_PARTS = [{"type": "text", "text": "Whe"}, {"type": "text", "text": "re?"}]
 IMAGE = [{"type": "image_url", "image_url": {"url": "data:,"}}]
-OPTIONAL = [
-    "model",
-    "max_tokens",
-    "max_completion_tokens",
-    "temperature",
-    "top_p",
-    "seed",
-    "stop",
-    "stream",
-    "stream_options",
-    "response_format",
-    "logprobs",
-    "top_logprobs",
-    "user",
-    "n",
-    "frequency_penalty",
-    "presence_penalty",
-    "logit_bias",
-    "tools",
-    "tool_choice",
-    "functions",
-    "function_call",
-    "parallel_tool_calls",
-    "store",
-    "metadata",
-    "service_tier",
-    "modalities",
-    "reasoning_effort",
-    "verbosity",
-    "safety_identifier",
-    "prompt_cache_key",
-    "audio",
-    "prediction",
-    "web_search_options",
-]
+OPTIONAL = sorted(set(Chat.model_fields) - {"messages", "ignore_eos", "cache_prompt"})
 NEUTRAL: dict[str, list[Any]] = {
     "frequency_penalty": [0, 0.0],
     "presence_penalty": [0, 0.0],

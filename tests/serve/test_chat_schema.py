@@ -25,12 +25,13 @@ DEAREST = {
     "arrays": array(array({"type": "string"}, 16), 16),
     "integers": closed({f"a{i}": {"type": "integer", "minimum": -(10**15), "maximum": 10**15} for i in range(95)}),
     "lengths": closed({f"a{i}": {"type": "string", "minLength": 2000, "maxLength": 2000} for i in range(95)}),
-    "repetitions": pattern("".join(f"[{letter}-z]{{0,2}}" for letter in "abcdefghijklmnopqrstuvwx")),
-    "repetition": pattern("[a-z]{0,32}[a-z]{0,32}"),
-    "options": pattern("a?" * 60),
+    "repetitions": pattern("[a-z]{0,8}[a-z]{0,256}"),
+    "options": pattern("[a-z]?" * 8),
+    "digits": pattern("[a-z]{1,100}" + "_[a-z]{1,100}" * 4),
     "groups": pattern("((a|b)(c|d)){128}"),
-    "ambiguous": pattern("(a|aa|aaa)*(a|aa)*(a|aa)*(a+a+)*"),
-    "nested": pattern("((((a+b?)+c?)+d?)+e?)+"),
+    "alternatives": pattern("(" + "|".join(["[a-z][a-z]"] * 9) + ")*"),
+    "ambiguous": pattern("([a-z]|[a-z][a-z])*([a-z]|[a-z][a-z])*([a-z][a-z]+)*"),
+    "nested": pattern("([a-z]+[a-z]?[a-z]?[a-z]?)+([a-z]+[a-z]?)*"),
     "classes": pattern("[" + "".join(chr(letter) for letter in range(0x100, 0x250)) + "]{256}"),
 }
 
