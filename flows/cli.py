@@ -19,6 +19,7 @@ from flows.commands.options import AsJson, CaseName
 from flows.commands.replay import replay
 from tasks.foundation.children import look_for_garbage_seldom
 from tasks.foundation.errors import DriftlineError, InputError
+from tasks.foundation.shown import visible
 
 app = typer.Typer(
     name="driftline",
@@ -57,7 +58,7 @@ def answer() -> int:
             apply_environment(settings())
         app(standalone_mode=True)
     except DriftlineError as error:
-        typer.secho(f"\n{error}", fg="red", err=True)
+        typer.secho(f"\n{visible(str(error))}", fg="red", err=True)
         for note in getattr(error, "__notes__", []):
             typer.echo(note, err=True)
         return error.exit_code

@@ -10,6 +10,7 @@ from tasks.foundation.config import canonical_json
 from tasks.foundation.errors import DriftlineError
 from tasks.foundation.files import write_text
 from tasks.foundation.settings import apply_environment, settings
+from tasks.foundation.shown import visible
 
 
 def main(stage: str, case: str, out: Path) -> None:
@@ -42,5 +43,5 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
     except DriftlineError as error:
-        print(error, file=sys.stderr)
+        print(visible(str(error)), file=sys.stderr)
         raise SystemExit(error.exit_code) from None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from prefect import flow
 
 from flows.case import LanguageCase
 from flows.entry import Opened, Request, opened, run_name
 from tasks.data.results import Snapshot
+from tasks.data.store import is_sound
 from tasks.data.task import check_source, curate_pairs, land_source, open_model, take_snapshot
 from tasks.gateway.task import collect_log
 
@@ -31,4 +34,7 @@ def prepare_steps(run: Opened) -> Snapshot:
     if isinstance(case, LanguageCase):
         base = open_model(case.model, case.folder, here.state)
         checked.append(curate_pairs(case.name, case.pairs, case.talk, base, sources, checked, run.as_of, here.state))
-    return take_snapshot(case.name, run.as_of, checked, here.state, here.remote)
+    snapshot = take_snapshot(case.name, run.as_of, checked, here.state, here.remote)
+    if is_sound(snapshot):
+        return snapshot
+    return take_snapshot(case.name, run.as_of, checked, here.state, here.remote, datetime.now(UTC).isoformat())

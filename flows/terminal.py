@@ -16,17 +16,46 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.status import Status
+from rich.table import Table
+from rich.text import Text
 
 from flows.case import load
 from tasks.foundation.errors import Unavailable
 from tasks.foundation.progress import Step, listening
 from tasks.foundation.settings import AUTH_STRINGS, USER, settings
+from tasks.foundation.shown import one_line, visible
 
 TAG = "driftline"  # of each of our runs
 PATIENCE = 20.0  # seconds that a busy server may take to say that it is there
-console = Console(highlight=False, soft_wrap=True)
+
+
+class Terminal(Console):
+    """A console to which every string is a text and never markup: styles come as rich's Text, see `styled`."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(visible(text), **{**options, "markup": False, "emoji": False})
+
+    def status(self, status: RenderableType, **options: Any) -> Status:
+        return super().status(Text(one_line(status)) if isinstance(status, str) else status, **options)
+
+
+class Lines(Table):
+    """A table without lines around it, whose cells have one line each."""
+
+    def __init__(self, *columns: str, **options: Any) -> None:
+        super().__init__(*columns, **{"box": None, "pad_edge": False, "header_style": "dim", **options})
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        super().add_row(*(one_line(cell) if isinstance(cell, str) else cell for cell in cells), **options)
+
+
+def styled(text: str, style: str) -> Text:
+    return Text(visible(text), style)
+
+
+console = Terminal(highlight=False, soft_wrap=True, markup=False, emoji=False)
 if not console.is_terminal:
     console.width = 160  # in a file or a pipe nothing need be cut
 
@@ -143,12 +172,14 @@ class Steps:
         self._running = ""
         if step.depth > self._deepest and not step.failed:
             return
-        mark = "[red]failed[/]" if step.failed else "[dim]cached[/]" if step.cached else f"{step.seconds:5.1f} s"
-        console.print(f"  {mark:>7}  {'  ' * step.depth + step.title:<34} [dim]{step.figure}[/]")
+        seconds = f"{step.seconds:5.1f} s"
+        mark = styled("failed", "red") if step.failed else styled("cached", "dim") if step.cached else Text(seconds)
+        title = f"  {'  ' * step.depth + one_line(step.title):<34} "
+        console.print(Text.assemble("  ", " " * (7 - len(mark)), mark, title, styled(one_line(step.figure), "dim")))
 
     def say(self, text: str) -> None:
         self._running, self._since = text, self._since if text == self._running else time.monotonic()
-        self._spinner.update(f"{text} ...")
+        self._spinner.update(Text(f"{one_line(text)} ..."))
 
     def _tick(self) -> None:
         """Say what runs and for how long, ever more rarely as long as it is the same."""

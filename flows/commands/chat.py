@@ -13,7 +13,7 @@ import httpx
 
 from flows.case import LanguageCase, load
 from flows.commands.show import find_release
-from flows.terminal import console
+from flows.terminal import console, styled
 from tasks.foundation.engine import PATIENCE, Engine, engine
 from tasks.foundation.errors import CaseError, Unavailable
 from tasks.foundation.local_secrets import OPERATOR, read_secret
@@ -93,7 +93,7 @@ def through_gateway(name: str, line: str) -> Iterator[str]:
 def _read() -> str | None:
     """The next line that says something; None at the end."""
     try:
-        while not (line := console.input("[bold]> [/]" if sys.stdin.isatty() else "").strip()):
+        while not (line := console.input(styled("> ", "bold") if sys.stdin.isatty() else "").strip()):
             pass
     except EOFError:
         return None
@@ -102,10 +102,10 @@ def _read() -> str | None:
 
 def _answer(title: str, said: Iterable[str]) -> None:
     if title:
-        console.print(f"[dim]{title}:[/] ", end="")
+        console.print(styled(f"{title}: ", "dim"), end="")
     begun, pieces = time.monotonic(), 0
     for piece in said:
-        console.print(piece, end="", markup=False, highlight=False, soft_wrap=True)
+        console.print(piece, end="", soft_wrap=True)
         pieces += bool(piece)
     seconds = time.monotonic() - begun
-    console.print(f"  [dim]{pieces} tokens, {seconds:.1f} s[/]")
+    console.print(styled(f"  {pieces} tokens, {seconds:.1f} s", "dim"))

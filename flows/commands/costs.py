@@ -6,9 +6,7 @@ import json
 from contextlib import closing
 from typing import Any
 
-from rich.table import Table
-
-from flows.terminal import console
+from flows.terminal import Lines, console
 from tasks.foundation.settings import settings
 from tasks.ledger.costs import costs
 from tasks.ledger.store import Store
@@ -24,7 +22,7 @@ def tell(by: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=1))
         return
-    table = Table(by, *(name.replace("_", " ") for name in COLUMNS), box=None, pad_edge=False, header_style="dim")
+    table = Lines(by, *(name.replace("_", " ") for name in COLUMNS))
     for row in rows:
         table.add_row(str(row[by])[:40], *(_shown(row[name]) for name in COLUMNS))
     console.print(table if rows else "Nothing was asked yet.")

@@ -6,13 +6,11 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
-from rich.table import Table
-
 from flows.case import LanguageCase, TabularCase, load
 from flows.commands.local import addresses, start
 from flows.commands.show import show_release
 from flows.entry import moment
-from flows.terminal import Steps, console, run_told
+from flows.terminal import Lines, Steps, console, run_told, styled
 from tasks.foundation.errors import GateFailed
 from tasks.foundation.progress import Step
 from tasks.foundation.settings import settings
@@ -30,7 +28,7 @@ def demo(case: str, months: int) -> None:
     told: list[tuple[str, list[Step], str]] = []
 
     def play(title: str, flow: str, as_of: datetime) -> object:
-        console.print(f"\n[bold]{title}[/]")
+        console.print(styled(f"\n{title}", "bold"))
         steps = Steps()
         try:
             result = run_told(flow, case, as_of, None, steps)
@@ -41,7 +39,7 @@ def demo(case: str, months: int) -> None:
         told.append((title, steps.done, _outcome(result)))
         return result
 
-    console.print("[bold]local stack[/]")
+    console.print(styled("local stack", "bold"))
     start()
     declared = load(case, settings().cases)
     as_of = moment(declared.as_of)
@@ -66,10 +64,11 @@ def _outcome(result: object) -> str:
 
 
 def _summary(case: str, told: list[tuple[str, list[Step], str]], seconds: float) -> None:
-    table = Table("step", "seconds", "what came of it", title="What happened", box=None, pad_edge=False)
+    table = Lines("step", "seconds", "what came of it", title="What happened")
     for title, steps, outcome in told:
         whole = [step for step in steps if not step.depth]
-        table.add_row(f"[bold]{title}[/]", f"{sum(step.seconds or 0 for step in whole):.1f}", f"[bold]{outcome}[/]")
+        seconds_of_all = f"{sum(step.seconds or 0 for step in whole):.1f}"
+        table.add_row(styled(title, "bold"), seconds_of_all, styled(outcome, "bold"))
         for step in [step for step in whole if not step.cached]:
             table.add_row(f"  {step.title}", f"{step.seconds or 0:.1f}", step.figure)
     console.print()

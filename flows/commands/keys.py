@@ -28,6 +28,7 @@ def create(
 ) -> None:
     """Make a key, and show it this once."""
     from flows.terminal import console
+    from tasks.foundation.shown import one_line
     from tasks.ledger.keys import MAX_OWNER, check_name, set_owner
     from tasks.ledger.keys import create as make
 
@@ -37,29 +38,26 @@ def create(
         id_, secret = make(store, team, role or ["predict", "feedback"], rpm, tpm, budget)
         if owner is not None:
             set_owner(store, id_, owner)
-    console.print(f"key {id_} of {team}, shown only now:\n{secret}", markup=False)
+    console.print(f"key {id_} of {one_line(team)}, shown only now:\n{secret}")
 
 
 @app.command(name="list")
 def show() -> None:
     """All keys, without their secrets."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    from flows.terminal import console
+    from flows.terminal import Lines, console
     from tasks.ledger.keys import listed
 
     with _store() as store:
         rows = listed(store)
     columns = ("key", "team", "owner", "roles", "rpm", "tpm", "budget", "spent", "reserved", "made", "made by", "")
-    table = Table(*columns, box=None, pad_edge=False)
+    table = Lines(*columns)
     for row in rows:
         made = f"{datetime.fromtimestamp(row['created_at'], UTC):%Y-%m-%d %H:%M}"
         money = ["" if row[name] is None else f"{row[name]:.6g}" for name in ("budget", "spent", "reserved")]
         limits = ["" if row[name] is None else str(row[name]) for name in ("rpm", "tpm")]
         state = "revoked" if row["revoked_at"] else ""
         names, maker = (row["id"], row["team"], row["owner"], ", ".join(row["roles"])), row["created_by"]
-        table.add_row(*map(escape, names), *limits, *money, made, escape(maker), state)
+        table.add_row(*names, *limits, *money, made, maker, state)
     console.print(table if rows else "No key was made yet: only you may ask, from this machine.")
 
 
@@ -67,11 +65,12 @@ def show() -> None:
 def revoke(key: Annotated[str, typer.Argument(help="Its id, as listed.")]) -> None:
     """Let a key open nothing from now on."""
     from flows.terminal import console
+    from tasks.foundation.shown import one_line
     from tasks.ledger.keys import revoke as end
 
     with _store() as store:
         end(store, key)
-    console.print(f"revoked {key}", markup=False)
+    console.print(f"revoked {one_line(key)}")
 
 
 @app.command()
@@ -81,11 +80,12 @@ def owner(
 ) -> None:
     """Say whose key it is; one of nobody known can't approve."""
     from flows.terminal import console
+    from tasks.foundation.shown import one_line
     from tasks.ledger.keys import set_owner
 
     with _store() as store:
         set_owner(store, key, name)
-    console.print(f"{key} is a key of {name}", markup=False)
+    console.print(f"{one_line(key)} is a key of {one_line(name)}")
 
 
 @app.command()
@@ -94,11 +94,12 @@ def team(
 ) -> None:
     """Set what all keys of a team may together; what is not given has no limit."""
     from flows.terminal import console
+    from tasks.foundation.shown import one_line
     from tasks.ledger.keys import limit_team
 
     with _store() as store:
         limit_team(store, name, rpm, tpm, budget)
-    console.print(f"set for {name}", markup=False)
+    console.print(f"set for {one_line(name)}")
 
 
 def _store():

@@ -5,9 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from datetime import UTC, datetime
 
-from rich.table import Table
-
-from flows.terminal import console
+from flows.terminal import Lines, console
 from tasks.foundation.errors import InputError
 from tasks.foundation.settings import Settings, settings
 from tasks.ledger.store import Store
@@ -23,13 +21,13 @@ def show(case: str) -> None:
     if not held:
         console.print(f"{case} has no rollout yet: driftline up, then driftline run {case}")
         return
-    shares = Table("role", "release", "share", "arm", box=None, pad_edge=False, header_style="dim")
+    shares = Lines("role", "release", "share", "arm")
     others = sum(share["percent"] for share in held if share["role"] in (CANARY, ARM))
     for share in held:
         percent = 100 - others if share["role"] == "champion" else share["percent"]
         shares.add_row(share["role"], share["digest"][:12], f"{percent:g} %", share["arm"])
     console.print(shares)
-    moves = Table("when", "what", "release", "champion", "why", box=None, pad_edge=False, header_style="dim")
+    moves = Lines("when", "what", "release", "champion", "why")
     for move in moved:
         when = f"{datetime.fromtimestamp(move['at'], UTC):%Y-%m-%d %H:%M:%S}"
         moves.add_row(when, move["what"], move["digest"][:12], move["champion"][:12], move["why"])

@@ -6,11 +6,12 @@ import json
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
+from rich.text import Text
 
 from flows.case import load
-from flows.terminal import console
+from flows.terminal import Lines, console, styled
 from tasks.foundation.settings import settings
+from tasks.foundation.shown import visible
 
 if TYPE_CHECKING:
     from tasks.release.results import Release
@@ -36,10 +37,11 @@ def show_release(case: str, reference: str | None, as_json: bool) -> None:
         },
     }
     if as_json:
-        print(json.dumps(told, indent=2, ensure_ascii=False))
+        print(visible(json.dumps(told, indent=2, ensure_ascii=False)))
         return
-    console.print(f"[bold]{case} {manifest['digest'][:12]}[/], as of {sealed['as_of']}, made {recorded['created_at']}")
-    facts = Table("sealed", "", box=None, pad_edge=False, header_style="dim")
+    made = f", as of {sealed['as_of']}, made {recorded['created_at']}"
+    console.print(Text.assemble(styled(f"{case} {manifest['digest'][:12]}", "bold"), made))
+    facts = Lines("sealed", "")
     names = ("commit", "lock", "config", "data", "definitions", "weights", "imported")
     for name in [name for name in names if sealed.get(name)]:
         facts.add_row(
@@ -52,15 +54,17 @@ def show_release(case: str, reference: str | None, as_json: bool) -> None:
         console.print(compared(recorded["metrics"]))
     else:
         console.print("metrics: " + ", ".join(f"{name} {value:.4g}" for name, value in told["metrics"].items()))
-    criteria = Table("criterion", "observed", "required", "", box=None, pad_edge=False, header_style="dim")
+    criteria = Lines("criterion", "observed", "required", "")
     for line in told["verdict"]["criteria"]:
         observed = "-" if line["observed"] is None else f"{line['observed']:.4g}"
-        criteria.add_row(line["name"], observed, line["required"], "passed" if line["passed"] else "[red]failed[/]")
+        criteria.add_row(
+            line["name"], observed, line["required"], "passed" if line["passed"] else styled("failed", "red")
+        )
     console.print(f"verdict: {told['verdict']['decision']}")
     console.print(criteria)
 
 
-def compared(metrics: dict[str, Any]) -> Table:
+def compared(metrics: dict[str, Any]) -> Lines:
     """The tuned model's metrics in a table, beside the untuned base's and its own in other forms."""
     sides = {
         "base, zero-shot": metrics["baselines"]["zero_shot"],
@@ -69,7 +73,7 @@ def compared(metrics: dict[str, Any]) -> Table:
         "tuned, as served": metrics["overall"],
         "by the schema": metrics["constrained"],
     }
-    table = Table("metric", *sides, box=None, pad_edge=False, header_style="dim")
+    table = Lines("metric", *sides)
     for name in metrics["overall"]:
         table.add_row(name, *("-" if name not in side else f"{side[name]:.4g}" for side in sides.values()))
     return table

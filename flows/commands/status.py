@@ -11,20 +11,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from flows.case import names
-from flows.terminal import console
-from tasks.foundation.errors import DriftlineError, Unavailable
+from flows.terminal import Lines, console, styled
+from tasks.foundation.errors import DriftlineError, Unavailable, Waits
 from tasks.foundation.files import disk_use
 from tasks.foundation.local_secrets import read_secret, secret_file
 from tasks.foundation.settings import AUTH_STRINGS, SECRET, USER, Settings, settings
+from tasks.foundation.shown import one_line
 from tasks.serve import stack
 from tasks.serve.programs import program_name
 
 LIVE = ("RUNNING", "PENDING", "PAUSED", "CANCELLING")
 BROKEN = ("FAILED", "CRASHED")
+WAITS = f"{Waits.__name__}:"  # in the message of a run in a terminal that asked for a person's word, and ended
 NUMBERS = ("share", "calls today", "failed", "spent")  # columns
 
 
@@ -158,6 +159,8 @@ def _runs(here: Settings) -> dict[str, list[dict[str, Any]]]:
                 ]
     except httpx.HTTPError as error:
         raise Unavailable("Prefect's server does not answer.", where=here.prefect_api) from error
+    found["waiting"] = [run for run in found["broken"] if WAITS in run["why"]]
+    found["broken"] = [run for run in found["broken"] if run not in found["waiting"]]
     return found
 
 
@@ -204,7 +207,7 @@ def _show(told: dict[str, Any]) -> None:
         for each in services:
             if each["state"] in ("failed", "starting"):
                 console.print(f"{each['name']} is {each['state']}: see {each['log']}")
-        console.print(f"log in to Prefect's and MLflow's pages as: {escape(told['login'])}")
+        console.print(f"log in to Prefect's and MLflow's pages as: {told['login']}")
     else:
         console.print("Nothing runs. Start it: driftline up")
     console.print()
@@ -223,9 +226,7 @@ def _show(told: dict[str, Any]) -> None:
         if verdict or decision:
             judged = (verdict["decision"], _ago(verdict["at"])) if verdict else ("", "")
             decided = (
-                (decision["action"], decision["as_of"][:10], escape(decision["why"]))
-                if decision
-                else ("none yet", "", "")
+                (decision["action"], decision["as_of"][:10], decision["why"]) if decision else ("none yet", "", "")
             )
             table.add_row(each["case"], *judged, *decided)
     if table.row_count:
@@ -234,18 +235,17 @@ def _show(told: dict[str, Any]) -> None:
     for each in told["open_decisions"]:
         by = f", asked by {each['asked_by']}" if each["asked_by"] else ""
         until = f"until {each['expires_at'][:16].replace('T', ' ')} UTC"
-        console.print(
-            f"[yellow]waits for a person:[/] driftline approve {each['case']}, or reject, {until}{escape(by)}"
-        )
+        told_how = f" driftline approve {each['case']}, or reject, {until}{one_line(by)}"
+        console.print(Text.assemble(styled("waits for a person:", "yellow"), told_how))
     console.print()
     if runs is not None:
-        counts = ", ".join(f"{len(runs[part])} {part}" for part in ("running", "late"))
+        counts = ", ".join(f"{len(runs[part])} {part}" for part in ("running", "late", "waiting"))
         console.print(f"runs: {counts}, {len(runs['broken'])} failed or crashed in the last day")
         table = _table("state", "run", "when", "why", cut="why")
-        for part in ("running", "late", "broken"):
+        for part in ("running", "late", "broken"):  # who waits stands above
             for run in runs[part][:4]:
                 table.add_row(
-                    f"  {_mark(run['state'])}", escape(run["run"]), _ago(run["at"]), escape(run["why"].split("\n")[0])
+                    Text.assemble("  ", _mark(run["state"])), run["run"], _ago(run["at"]), run["why"].split("\n")[0]
                 )
         if table.row_count:
             table.show_header = False
@@ -258,20 +258,20 @@ def _show(told: dict[str, Any]) -> None:
     )
 
 
-def _table(*columns: str, cut: str = "") -> Table:
+def _table(*columns: str, cut: str = "") -> Lines:
     """`cut` has the room that the others leave, whatever its length."""
-    table = Table(box=None, pad_edge=False, header_style="dim", expand=bool(cut))
+    table = Lines(expand=bool(cut))
     for column in columns:
         justify: Literal["left", "right"] = "right" if column in NUMBERS else "left"
         table.add_column(column, no_wrap=True, overflow="ellipsis", justify=justify, ratio=int(column == cut) or None)
     return table
 
 
-def _mark(state: str) -> str:
+def _mark(state: str) -> Text:
     color = {"ready": "green", "starting": "yellow", "late": "yellow", "failed": "red", "crashed": "red"}.get(
         state.lower()
     )
-    return f"[{color}]{state}[/]" if color else state
+    return styled(state, color or "")
 
 
 def _ago(moment: str) -> str:

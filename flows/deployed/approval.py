@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from tasks.foundation.errors import GateFailed, InputError, Waits
+from tasks.foundation.shown import one_line
 
 if TYPE_CHECKING:
     from flows.entry import Opened
@@ -91,7 +92,8 @@ def tell(case: str, approves: bool, evidence: str | None, why: str) -> None:
         waiting = next((each for each in approvals.listed(store, case) if each.state == "waiting"), None)
     if waiting:
         console.print(waiting.shown)
-        console.print(f"asked by {waiting.asked_by or 'nobody known'}, evidence {waiting.evidence[:12]}")
+        requester = one_line(waiting.asked_by or "") or "nobody known"
+        console.print(f"asked by {requester}, evidence {waiting.evidence[:12]}")
         if evidence is None and not sys.stdin.isatty():
             raise InputError(
                 "Nobody sits at this terminal to be asked.",
@@ -103,4 +105,4 @@ def tell(case: str, approves: bool, evidence: str | None, why: str) -> None:
             return
     said = decide(case, evidence or (waiting.evidence if waiting else ""), approves, person(), "terminal", why)
     goes_on = "the run that waits goes on" if said.run else f"driftline run {case} --as-of {said.as_of.isoformat()}"
-    console.print(f"{said.told}. Next: {goes_on if approves else 'the champion stays'}")
+    console.print(f"{one_line(said.told)}. Next: {goes_on if approves else 'the champion stays'}")

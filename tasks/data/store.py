@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -57,7 +60,8 @@ def _add_and_push(folder: Path, batches: dict[str, dict[str, Path]], store: Path
         lock(store.parent / "locks" / "dvc", "The snapshot store", wait=True),  # DVC breaks under concurrent writers
         _repository(store, remote) as repo,
     ):
-        if not folder.with_suffix(".dvc").is_file() or not folder.is_dir():
+        if not _is_as_stored(folder):
+            _forget(folder, repo)
             with whole(folder) as temporary:
                 for source, files in batches.items():
                     (temporary / source).mkdir(parents=True)
@@ -73,6 +77,54 @@ def _add_and_push(folder: Path, batches: dict[str, dict[str, Path]], store: Path
                 found=f"{type(error).__name__}: {error}",
                 todo="Check the remote (DRIFTLINE_DVC_REMOTE) and its credentials, and start again.",
             ) from error
+
+
+def check_snapshot(snapshot: Snapshot) -> None:
+    """Hold every byte of a snapshot against its digest, before anything is made of it.
+
+    Raises: DataError when a file was damaged, lost or added since.
+    """
+    if is_sound(snapshot):
+        return
+    raise DataError(
+        "The snapshot is not as it was stored: a file was damaged, lost or added.",
+        where=str(snapshot.path),
+        found=content_digest(snapshot.path) if snapshot.path.is_dir() else "no such folder",
+        allowed=snapshot.digest,
+        todo=f"driftline prepare {snapshot.case} --as-of {snapshot.as_of.isoformat()}: it stores the snapshot anew.",
+    )
+
+
+def is_sound(snapshot: Snapshot) -> bool:
+    """Whether every byte is as it was stored."""
+    return snapshot.path.is_dir() and content_digest(snapshot.path) == snapshot.digest
+
+
+def content_digest(folder: Path) -> str:
+    """DVC's hash of a folder, from its files alone: MD5 over the list of their paths and MD5s."""
+    files = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file())
+    listed = [{"md5": _md5(path), "relpath": name} for name, path in files]
+    return hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _is_as_stored(folder: Path) -> bool:
+    pointer_file = folder.with_suffix(".dvc")
+    return pointer_file.is_file() and folder.is_dir() and content_digest(folder) == _digest(pointer_file)
+
+
+def _forget(folder: Path, repo: Repo) -> None:
+    """Remove what is left of a snapshot that is incomplete or damaged, and whatever is damaged in DVC's cache."""
+    if folder.with_suffix(".dvc").is_file():
+        for kept in Path(repo.cache.local.path).glob("files/md5/??/*"):
+            if _md5(kept) != (kept.parent.name + kept.name).removesuffix(".dir"):
+                kept.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.with_suffix(".dvc").unlink(missing_ok=True)
 
 
 def bring(files: Sequence[str], tree: Path, repository: Path) -> None:

@@ -67,8 +67,10 @@ def curate_pairs(
 
 
 @stage("snapshot", lambda snapshot: f"{sum(snapshot.rows.values()):,} rows, {snapshot.digest[:12]}")
-def take_snapshot(case: str, as_of: datetime, checked: list[Checked], state: Path, remote: str) -> Snapshot:
-    """Gather the validated batches, add them to DVC, and push."""
+def take_snapshot(
+    case: str, as_of: datetime, checked: list[Checked], state: Path, remote: str, repaired: str = ""
+) -> Snapshot:
+    """Gather the validated batches, add them to DVC, and push; again at the moment `repaired`, when it was damaged."""
     from tasks.data.store import store_snapshot
 
     rows = [

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from tasks.data.config import Answer, Prompt
+from tasks.foundation.shown import markdown
 from tasks.foundation.talk import MODEL, SYSTEM, USER, message_of, turn
 from tasks.train.language.answers import Score, Scorer
 
@@ -89,5 +90,5 @@ def answer_table(scores: pd.DataFrame, most: int = 500) -> str:
 
 
 def _cell(text: str) -> str:
-    flat = " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
-    return flat if len(flat) <= 160 else flat[:157] + "..."
+    flat = " ".join(text.split())
+    return markdown(flat if len(flat) <= 160 else flat[:157] + "...")

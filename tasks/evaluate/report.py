@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from tasks.evaluate.results import Criterion, Verdict
+from tasks.foundation.shown import markdown, one_line
 
 
 def explain(verdict: Verdict) -> str:
     """The criteria as a Markdown table, which also reads well as plain text; the decision stands above it."""
     head = ("", "criterion", "observed", "required", "note")
-    table = [head, *((_mark(c), c.name, observed(c), c.required, c.note) for c in verdict.criteria)]
+    table = [
+        head,
+        *((_mark(c), markdown(c.name), observed(c), markdown(c.required), markdown(c.note)) for c in verdict.criteria),
+    ]
     widths = [max(len(row[i]) for row in table) for i in range(len(head))]
     lines = [
         "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |" for row in table
@@ -20,11 +24,9 @@ def explain(verdict: Verdict) -> str:
 
 def lines(verdict: Verdict) -> str:
     """The decision and one line a criterion."""
-    width = max(len(c.name) for c in verdict.criteria)
-    told = [
-        f"  {_mark(c):<4} {c.name:<{width}}  {observed(c):>9}  {c.required}{f'  ({c.note})' if c.note else ''}"
-        for c in verdict.criteria
-    ]
+    named = [(one_line(c.name), f"  ({one_line(c.note)})" if c.note else "", c) for c in verdict.criteria]
+    width = max(len(name) for name, _, _ in named)
+    told = [f"  {_mark(c):<4} {name:<{width}}  {observed(c):>9}  {c.required}{note}" for name, note, c in named]
     return "\n".join([f"verdict: {verdict.decision}", *told])
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tasks.foundation.shown import unlinked
+
 
 def event_of(name: str, case: str, payload: dict[str, Any], **labels: str) -> dict[str, Any]:
     """What happened to a case; automations match the labels."""
@@ -13,5 +15,5 @@ def event_of(name: str, case: str, payload: dict[str, Any], **labels: str) -> di
 
 
 def alert_of(case: str, cause: str, subject: str, body: str) -> dict[str, Any]:
-    """What people are told, at most once in a while for the same cause."""
-    return event_of("alert", case, {"subject": subject, "body": body}, cause=f"{case} {cause}")
+    """What people are told, at most once in a while for the same cause; nothing in it is a link or a mention."""
+    return event_of("alert", case, {"subject": unlinked(subject), "body": unlinked(body)}, cause=f"{case} {cause}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from tasks.data.results import Asked
 from tasks.evaluate.config import ChampionGate
 from tasks.features.results import Frame
+from tasks.foundation.shown import markdown
 from tasks.foundation.task import alert, announce, show_link, show_text, stage
 from tasks.monitor.config import AnswerMonitor, Monitor, Watch
 from tasks.monitor.results import Attempt, Decision, Signal
@@ -74,7 +75,7 @@ def decide_on(signal: Signal, config: Watch, history: Sequence[Attempt] | None =
     if history is None:
         history = attempts(signal.folder.parents[3], signal.case)
     decision = decide(signal, config, history)
-    reasons = "\n".join(f"- {reason}" for reason in decision.reasons)
+    reasons = "\n".join(f"- {markdown(reason)}" for reason in decision.reasons)
     show_text(f"{signal.case}-decision", f"**{decision.action}**\n\n{reasons}", "What is done about it, and why")
     return decision
 

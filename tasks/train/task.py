@@ -35,8 +35,10 @@ def import_language_adapter(
     origin: Origin, path: Path, snapshot: Snapshot, base: Base, talk: Talk, serving: Serving, threads: int
 ) -> Candidate:
     """Check an adapter made elsewhere, merge, save and log it."""
+    from tasks.data.store import check_snapshot
     from tasks.train.language.imported import import_adapter
 
+    check_snapshot(snapshot)
     return import_adapter(origin, path, snapshot.path / "pairs", snapshot.digest, base, talk, serving, threads)
 
 
@@ -45,6 +47,8 @@ def tune_candidate(
     origin: Origin, snapshot: Snapshot, base: Base, talk: Talk, tuning: Tuning, serving: Serving
 ) -> Candidate:
     """Tune an adapter in the case's stages, merge, save and log it."""
+    from tasks.data.store import check_snapshot
     from tasks.train.language.tune import tune
 
+    check_snapshot(snapshot)
     return tune(origin, snapshot.path / "pairs", snapshot.digest, base, talk, tuning, serving)

@@ -297,6 +297,6 @@ def test_the_card_tells_what_is_in_the_pairs(shop):
     assert "| unsafe | 0 | 0 | 0 | 20 |" in card
     assert "| tokens p95 |" in card
     assert file_digest(shop.folder / "sales.parquet") in card
-    assert '`{"do":"buy","item":"item-' in card
+    assert '{"do":"buy","item":"item-' in card
     assert checked.validation.docs
     assert checked.validation.docs.is_file()

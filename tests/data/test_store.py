@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.data.store import pin, pointer, store_snapshot
+from tasks.data.store import check_snapshot, content_digest, pin, pointer, store_snapshot
 from tasks.foundation.errors import DataError, Unavailable
 
 AS_OF = datetime(2020, 1, 1, tzinfo=UTC)
@@ -69,3 +69,51 @@ def test_a_pin_needs_a_pointer(tmp_path):
     with pytest.raises(DataError, match="no snapshot pointer"):
         pin("toy", "{}", tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "longer", "lost", "added"])
+def test_a_damaged_snapshot_is_noticed_and_stored_anew(damage, tmp_path):
+    """Before anything is made of it, wherever the damage is; what was delivered brings it back under its digest."""
+    snapshot = store(tmp_path, b"many rows of data")
+    check_snapshot(snapshot)
+    assert content_digest(snapshot.path) == snapshot.digest
+    path = snapshot.path / "events" / "2020-01.parquet"
+    content = path.read_bytes()
+    changed = {
+        "flipped": content[:3] + bytes([content[3] ^ 1]) + content[4:],
+        "cut": content[:-1],
+        "longer": content + b"x",
+    }
+    for each in (path, *(tmp_path / "store" / ".dvc" / "cache").rglob("*")):  # a file and its cached twin
+        if each.is_file() and each.read_bytes() == content:
+            each.unlink()
+            if damage in changed:
+                each.write_bytes(changed[damage])
+            elif damage == "added":
+                each.write_bytes(content)
+    if damage == "added":
+        path.with_name("2020-02.parquet").write_bytes(b"more")
+    with pytest.raises(DataError, match="not as it was stored"):
+        check_snapshot(snapshot)
+    (tmp_path / "batch-17").unlink(missing_ok=True)
+    again = store(tmp_path, b"many rows of data")
+    assert again == snapshot
+    check_snapshot(again)
+
+
+def test_every_candidate_is_made_of_a_checked_snapshot(tmp_path):
+    """Each task that reads a snapshot to make a frame, an online store or a candidate looks first."""
+    from tasks.features import task as features
+    from tasks.train import task as train
+
+    snapshot = store(tmp_path)
+    (snapshot.path / "events" / "2020-01.parquet").unlink()
+    for made in (
+        lambda: features.training_frame(None, "y", (), snapshot, tmp_path),
+        lambda: features.window_frame(None, "y", (), snapshot, tmp_path, AS_OF, AS_OF),
+        lambda: features.fill_online_store(None, snapshot, tmp_path, ""),
+        lambda: train.tune_candidate(None, snapshot, None, None, None, None),
+        lambda: train.import_language_adapter(None, tmp_path, snapshot, None, None, None, 1),
+    ):
+        with pytest.raises(DataError, match="not as it was stored"):
+            made()

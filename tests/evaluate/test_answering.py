@@ -122,5 +122,5 @@ def test_scores_come_back_from_the_kept_table(tmp_path: Path, pairs: Path) -> No
     assert scores_of(pd.read_parquet(tmp_path / "scores.parquet")) == direct
     told = wrong_answers(scored).splitlines()
     assert len(told) == 2 + 2
-    assert "no \\| &lt;b>JSON&lt;/b>" in told[2]
+    assert "no \\| \\<b>JSON\\</b>" in told[2]
     assert json.loads(table["messages"].iat[2])[0]["content"] in told[2]

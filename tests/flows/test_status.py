@@ -12,10 +12,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from rich.console import Console
 from sqlalchemy import insert
 
 from flows.commands import status
+from flows.terminal import Terminal
 from tasks.foundation.settings import ROOT, Settings
 from tasks.ledger.store import Store, ledger, now
 from tasks.release.config import NANO
@@ -39,7 +39,7 @@ def nobody(folder: Path, **more: str) -> Settings:
 
 def shown(told: dict, monkeypatch: pytest.MonkeyPatch, width: int = 100) -> list[str]:
     """The lines of a terminal of that width."""
-    console = Console(width=width, highlight=False, soft_wrap=True, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console = Terminal(width=width, highlight=False, soft_wrap=True, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     monkeypatch.setattr(status, "console", console)
     status._show(told)
     return console.export_text().splitlines()
@@ -131,11 +131,14 @@ def test_it_tells_runs_that_run_are_late_or_broke(busy, prefect_server, monkeypa
     flow_run(prefect_server, "monitor blue", type="SCHEDULED", name="Late")
     flow_run(prefect_server, "predict blue", type="CRASHED", name="Crashed", message="killed by the [/system]\nmore")
     flow_run(prefect_server, "prepare blue", type="COMPLETED", name="Completed")
+    asks = "Flow run encountered an exception: Waits: The release of blue waits for a person's word."
+    flow_run(prefect_server, "release blue", type="FAILED", name="Failed", message=asks)
     told = status.gather(busy)
     names = {part: {run["run"] for run in runs} for part, runs in told["runs"].items()}
     assert "train blue" in names["running"]
     assert "monitor blue" in names["late"]
     assert "predict blue" in names["broken"]
+    assert "release blue" in names["waiting"] - names["broken"], "who waits for a person has not failed"
     assert "prepare blue" not in set.union(*names.values())
     text = "\n".join(shown(told, monkeypatch))
     for part in ("train blue", "monitor blue", "predict blue", "killed by the [/system]"):

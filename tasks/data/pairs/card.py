@@ -9,6 +9,7 @@ from typing import Any
 
 from tasks.data.pairs.pair import Pair
 from tasks.data.results import Validation
+from tasks.foundation.shown import markdown
 
 EXAMPLES = 2  # of each intent and split
 
@@ -54,7 +55,7 @@ def write_card(
         "## Examples\n",
         *_table(
             ["split", "intent", "message", "answer"],
-            [[n, p.intent, p.text, f"`{p.answer}`"] for n, rows in splits.items() for p in _first_of_each(rows)],
+            [[n, p.intent, p.text, p.answer] for n, rows in splits.items() for p in _first_of_each(rows)],
         ),
     ]
     path.write_text("\n".join(parts), encoding="utf-8")
@@ -66,7 +67,7 @@ def _table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str
 
 
 def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return markdown(" ".join(str(value).split()))
 
 
 def _days(rows: Sequence[Pair]) -> str:
