@@ -140,4 +140,4 @@ def _processes(text: str) -> list[str]:
     import psutil
 
     lines = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
-    return [line for line in lines if text in line and "_bentoml_impl" in line]
+    return [line for line in lines if text in line and ("forks.py" in line or "release_server.py" in line)]
