@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.foundation.config import digest_of
-from tasks.foundation.settings import ROOT
 
+ROOT = Path(__file__).resolve().parents[2]  # a Bento has this module, and no settings
 PACKAGE = "tasks"
 # import names that are not the names of what is installed
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "PyYAML", "_bentoml_impl": "bentoml"}

@@ -14,7 +14,7 @@ from tasks.foundation.code_digest import SourceTree
 from tasks.foundation.errors import DriftlineError, Unavailable
 from tasks.foundation.files import write_text
 from tasks.foundation.settings import ROOT
-from tasks.release.package import bento_folder, package, requirements
+from tasks.release.package import ENTRY, ONLINE, bento_folder, package, requirements
 from tasks.release.process import free_port, served
 from tasks.release.smoke import smoke, smoke_bento
 
@@ -81,6 +81,14 @@ def test_requirements_are_pins_of_the_lock(tmp_path: Path) -> None:
 def test_modules_are_followed_into_functions() -> None:
     names = {str(path.relative_to(ROOT)) for path in (m.path for m in SourceTree(ROOT).closure("tasks.serve.service"))}
     assert {"tasks/__init__.py", "tasks/train/model_file.py", "tasks/train/scoring.py"} <= names
+
+
+@pytest.mark.parametrize("kind", ENTRY)
+def test_no_service_needs_the_settings(kind: str) -> None:
+    """They read this machine's files and need a package that a Bento does not have; with lookup and without."""
+    modules = SourceTree(ROOT).closure(ENTRY[kind], *ONLINE)
+    assert not [module.path for module in modules if module.path.stem == "settings"]
+    assert "pydantic_settings" not in set().union(*(module.packages for module in modules))
 
 
 def test_smoke(state: Path, bento: str, folder: Path, environment: dict[str, str], tmp_path: Path) -> None:
