@@ -31,7 +31,22 @@ from tasks.foundation.errors import DriftlineError
 
 MOST_MEMORY = 700 << 20  # bytes more than before the first file
 NUMBERS = (0, 1, 2, 7, 255, 65_535, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
-VALUES = (None, -1, 0, 2**31, 2**63, 1e308, "", "x" * 99, [], {}, [[[[]]]], True, "numpy.ndarray", "builtins.eval")
+VALUES: tuple[Any, ...] = (
+    None,
+    -1,
+    0,
+    2**31,
+    2**63,
+    1e308,
+    "",
+    "x" * 99,
+    [],
+    {},
+    [[[[]]]],
+    True,
+    "numpy.ndarray",
+    "builtins.eval",
+)
 STEP = st.tuples(st.integers(0, 5), st.floats(0, 1, exclude_max=True), st.integers(0, 2**16))
 
 
