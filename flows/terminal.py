@@ -7,6 +7,8 @@ import importlib
 import os
 import pwd
 import secrets
+import socket
+import sys
 import threading
 import time
 import urllib.error
@@ -23,6 +25,7 @@ from rich.text import Text
 
 from flows.case import load
 from tasks.foundation.errors import Unavailable
+from tasks.foundation.peer import socket_user
 from tasks.foundation.progress import Step, listening
 from tasks.foundation.settings import AUTH_STRINGS, USER, settings
 from tasks.foundation.shown import one_line, visible
@@ -105,6 +108,8 @@ def reach_prefect() -> bool:
     Raises: Unavailable when the server demands another auth string than ours.
     """
     here = settings()
+    if not here.prefect_url and here.prefect_auth:
+        require_own_server(here.host, here.prefect_port)
     asked = urllib.request.Request(f"{here.prefect_api}/admin/version", headers=here.prefect_headers)
     try:
         urllib.request.urlopen(asked, timeout=PATIENCE).close()
@@ -123,6 +128,25 @@ def reach_prefect() -> bool:
     if here.prefect_auth:  # it may be newer than this process
         os.environ["PREFECT_API_AUTH_STRING"] = here.prefect_auth
     return True
+
+
+def require_own_server(host: str, port: int) -> None:
+    """Look who listens there before our login is sent: while the stack is down, another user may take its port.
+
+    Raises: Unavailable when it is not a program of this user's. Systems other than Linux don't tell.
+    """
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=PATIENCE) as probe:
+        probe.sendall(f"GET /api/health HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+        probe.recv(1)  # from here on, the connection has an owner
+        user = socket_user(probe.getpeername()[:2], probe.getsockname()[:2])
+        if sys.platform == "linux" and user != os.getuid():
+            raise Unavailable(
+                "Another user's program listens at the port of our Prefect server.",
+                where=f"{host}:{port}",
+                found="a program of nobody known" if user is None else f"a program of user {user}",
+                allowed=f"one of user {os.getuid()}, which `driftline up` starts",
+                todo="End that program, or set DRIFTLINE_PREFECT_PORT to another port.",
+            )
 
 
 @contextlib.contextmanager

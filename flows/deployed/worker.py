@@ -8,11 +8,11 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 from contextlib import closing
 
 from tasks.foundation.children import ending_with_starter, look_for_garbage_seldom
 from tasks.foundation.errors import DriftlineError
+from tasks.foundation.files import temporary_folder
 from tasks.foundation.loops import Loop, TaskLoop, loops
 from tasks.foundation.settings import ROOT, settings
 from tasks.ledger.alerts import alert_about
@@ -31,7 +31,7 @@ async def work() -> None:
     from flows.deployed.job import job_by
 
     await asyncio.to_thread(_make_ready)
-    with tempfile.TemporaryDirectory(prefix="driftline-worker-") as folder:
+    with temporary_folder("worker") as folder:
         place = os.path.join(folder, "forks.sock")
         worker = ProcessWorker(work_pool_name=POOL, name=socket.gethostname())
         worker.job_configuration = job_by(place if FORKING else None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -14,6 +13,7 @@ from tasks.data.sources import read_raw
 from tasks.foundation.config import Result
 from tasks.foundation.duck import connect, quote_identifier
 from tasks.foundation.errors import DataError
+from tasks.foundation.files import temporary_folder
 
 if TYPE_CHECKING:
     import duckdb
@@ -66,7 +66,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 def _raw(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     import duckdb
 
-    with tempfile.TemporaryDirectory() as work, connect() as db:
+    with temporary_folder("facts") as work, connect() as db:
         try:
             read_raw(db, path.stem, path, Path(work))
         except duckdb.Error as error:

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.foundation.files import is_alive, temporary_folder
 from tasks.foundation.permissions import make_private
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _spill_folder() -> Path:
 
 @cache
 def _temporary() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="driftline-duckdb-")  # goes with the process
+    return temporary_folder("duckdb")  # goes with the process
 
 
 @cache
@@ -87,15 +88,5 @@ def _remove_stale(base: Path) -> None:
     """Remove what killed processes left."""
     for folder in base.glob("duckdb-*-*"):
         with contextlib.suppress(ValueError):
-            if not _is_alive(int(folder.name.split("-")[1])):
+            if not is_alive(int(folder.name.split("-")[1])):
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -8,7 +8,6 @@ import secrets
 import select
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.foundation import engine_server
 from tasks.foundation.errors import DataError, Unavailable
-from tasks.foundation.files import tail
+from tasks.foundation.files import tail, temporary_folder
 from tasks.foundation.talk import Messages
 
 if TYPE_CHECKING:
@@ -197,7 +196,7 @@ def engine(
     settings = {"gguf": str(gguf), "threads": threads, "slots": slots, "context": context, "key": key, "name": name}
     with ExitStack() as stack:
         if log is None:
-            log = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="driftline-engine-"))) / "engine.log"
+            log = Path(stack.enter_context(temporary_folder("engine"))) / "engine.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         process = _start(log)
         stack.callback(_stop, process)

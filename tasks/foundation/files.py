@@ -97,6 +97,30 @@ def scratch(parent: Path) -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(dir=parent, prefix=".scratch-")
 
 
+def temporary_folder(purpose: str, parent: Path | None = None) -> tempfile.TemporaryDirectory[str]:
+    """A folder for this user alone in the system's temporary one, named driftline-pidPID-PURPOSE-...
+
+    Those that killed processes left behind are removed first.
+    """
+    place = parent or Path(tempfile.gettempdir())
+    for old in place.glob("driftline-pid*-*"):
+        with contextlib.suppress(OSError, ValueError):
+            if old.lstat().st_uid == os.getuid() and not is_alive(int(old.name.split("-")[1].removeprefix("pid"))):
+                shutil.rmtree(old)
+    return tempfile.TemporaryDirectory(prefix=f"driftline-pid{os.getpid()}-{purpose}-", dir=parent)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this id runs, whoever owns it."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def disk_use(folder: Path) -> dict[str, int]:
     """Bytes that each entry of a folder takes, the largest first; a file with several names counts once."""
     seen: set[tuple[int, int]] = set()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.foundation.errors import Unavailable
+from tasks.foundation.files import temporary_folder
 
 if TYPE_CHECKING:
     import httpx
@@ -49,7 +50,7 @@ def make_socket_folder(path: Path) -> None:
 def private_folder() -> tempfile.TemporaryDirectory[str]:
     """A temporary folder for this user alone, with a path that is short enough for sockets."""
     long = len(os.fsencode(tempfile.gettempdir())) > LONGEST_SOCKET - 40
-    return tempfile.TemporaryDirectory(prefix="driftline-", dir="/tmp" if long else None)
+    return temporary_folder("serve", Path("/tmp") if long else None)
 
 
 def socket_in(address: str) -> str:

@@ -14,8 +14,8 @@ import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from tasks.foundation.peer import is_own_loopback
 from tasks.gateway.connection_table import MAX_CONNECTIONS, OWN_FILES, ConnectionTable
-from tasks.gateway.peer import is_own_loopback
 from tasks.ledger.refusal import Refusal
 
 MAX_LINE = 16 * 1024  # bytes of a request line's target

@@ -18,7 +18,7 @@ from pydantic import Field
 from tasks.foundation.children import ending_with_starter
 from tasks.foundation.config import Result
 from tasks.foundation.errors import Unavailable
-from tasks.foundation.files import tail, write_text
+from tasks.foundation.files import is_alive, tail, write_text
 from tasks.foundation.settings import ROOT
 from tasks.foundation.sockets import UNIX, make_socket_folder, socket_path
 
@@ -130,7 +130,7 @@ class Supervisor:
             supervisor.shutdown()
         deadline = time.monotonic() + patience
         pidfile = self.folder / "supervisord.pid"  # a container without an init keeps ended processes as zombies
-        while pidfile.exists() and _alive(pid):
+        while pidfile.exists() and is_alive(pid):
             if time.monotonic() > deadline:
                 raise Unavailable(
                     f"The local stack did not end in {patience:.0f} s.",
@@ -228,11 +228,3 @@ def _passing(*names: str) -> Any:
     except Fault as fault:
         if fault.faultCode not in {getattr(Faults, name) for name in names}:
             raise
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

@@ -14,7 +14,7 @@ import pytest
 
 from tasks.foundation.config import digest_of
 from tasks.foundation.errors import Busy, DataError, DriftlineError, GateFailed, Unavailable
-from tasks.foundation.files import lock, whole, write_text
+from tasks.foundation.files import lock, temporary_folder, whole, write_text
 from tasks.foundation.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,3 +103,29 @@ def test_settings_come_from_the_environment(monkeypatch, tmp_path):
     assert settings.state == tmp_path
     assert settings.prefect_api == "http://127.0.0.1:4999/api"
     assert str(tmp_path) in settings.mlflow_uri
+
+
+HOLD = """
+import sys, time
+from tasks.foundation.files import temporary_folder
+with temporary_folder("test") as folder:
+    print(folder, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path, monkeypatch):
+    """A temporary folder goes with its block; one of a process that was killed goes when the next one is created."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    holder = subprocess.Popen([sys.executable, "-c", HOLD], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    left = Path(holder.stdout.readline().strip())
+    with temporary_folder("test") as own:
+        assert left.is_dir()  # its process lives
+        assert Path(own).stat().st_mode & 0o777 == 0o700
+    assert not Path(own).exists()
+    holder.kill()
+    holder.communicate()
+    assert left.is_dir()
+    with temporary_folder("test"):
+        assert not left.exists()

@@ -9,7 +9,6 @@ import os
 import pickle
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from tasks.foundation.children import ending_with_starter, look_for_garbage_seldom
 from tasks.foundation.errors import DriftlineError
-from tasks.foundation.files import tail
+from tasks.foundation.files import tail, temporary_folder
 
 READY = b"ready\n"
 PATIENCE = timedelta(hours=2)  # the first one may look for wrong answers, or show samples, while the others wait
@@ -32,7 +31,7 @@ def together(processes: int, learn: Callable[..., object], *given: object) -> It
     if processes == 1:
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="driftline-learn-") as name, ExitStack() as stack:
+    with temporary_folder("learn") as name, ExitStack() as stack:
         meeting = (Path(name) / "meeting").as_uri()
         others = {log: _start(log, stack) for log in (Path(name) / f"{rank}.log" for rank in range(1, processes))}
         for rank, other in enumerate(others.values(), 1):
