@@ -86,6 +86,7 @@ def check_snapshot(snapshot: Snapshot) -> None:
     """
     if is_sound(snapshot):
         return
+    snapshot.path.with_suffix(".pushed").unlink(missing_ok=True)  # so that it is stored anew
     raise DataError(
         "The snapshot is not as it was stored: a file was damaged, lost or added.",
         where=str(snapshot.path),

@@ -17,7 +17,7 @@ from tasks.foundation.config import digest_of
 ROOT = Path(__file__).resolve().parents[2]  # a Bento has this module, and no settings
 PACKAGE = "tasks"
 # import names that are not the names of what is installed
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "PyYAML", "_bentoml_impl": "bentoml"}
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "PyYAML", "_bentoml_impl": "bentoml", "dotenv": "python-dotenv"}
 # By patterns: to parse fifty files takes 0.1 s. A test holds that they find what Python's own parser finds.
 FROM = re.compile(r"^[ \t]*from ([\w.]+) import (\([^)]*\)|[^\n(]+)", re.MULTILINE)
 IMPORT = re.compile(r"^[ \t]*import ([\w., ]+?)(?:[ \t]*#.*)?$", re.MULTILINE)

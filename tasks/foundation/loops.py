@@ -86,6 +86,7 @@ class TaskLoop(Loop):
         """Cancel the task and wait for its end."""
         self.task.cancel()
         await asyncio.wait([self.task])
+        loops.remove(self)  # one that had not begun yet could not do so itself
 
     async def _repeat(self) -> None:
         task = asyncio.current_task()

@@ -10,8 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 from tasks.foundation.json_schema import check_schema
 from tasks.foundation.talk import MODEL, ROLES, SYSTEM
 
-MAX_TOKENS = 1_000_000
-MAX_SEED = 2**32 - 1  # the engine's seed has 32 bits
+MAX_TOKENS = 2**31 - 1  # engines count in 32 bits
+MAX_SEED = 2**32 - 1  # the engine's seed has 32 bits, and -1 is a random one
 MAX_STOPS = 16
 DEVELOPER = "developer"  # OpenAI's newer word for system
 # what clients send without meaning anything by it: fields, and which of their values change no answer
@@ -115,7 +115,7 @@ class Chat(OpenAIRequest):
     max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
     temperature: float = Field(0.0, ge=0, le=2)
     top_p: float = Field(1.0, gt=0, le=1)
-    seed: int = Field(0, ge=0, le=MAX_SEED)
+    seed: int = Field(0, ge=-1, le=MAX_SEED)
     stop: Annotated[list[str] | None, BeforeValidator(_stops)] = Field(
         None, max_length=MAX_STOPS, description="A text or several, none empty."
     )

@@ -53,6 +53,7 @@ LONG = (
     "keys create --team t --role predict",
     "keys list",
     "keys team t --budget 1",
+    "keys owner x me",
     "keys revoke x",
     "demo {case} --months 1",
     "backup {folder}/long.tar.gz",

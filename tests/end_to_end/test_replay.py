@@ -70,7 +70,8 @@ def test_it_ends_with_a_table_and_a_page(world, told):
 
 def test_nothing_of_it_reaches_the_real_world(world, told):
     """No champion, registry, ledger, prediction or snapshot outside the replay's own folder."""
-    assert {path.name for path in world.state.iterdir()} <= {"prefect", "replay"}
+    assert {path.name for path in world.state.iterdir()} <= {"prefect", "replay", "scratch"}
+    assert not list(world.state.glob("scratch/*"))
     assert not world.data.exists()
 
 

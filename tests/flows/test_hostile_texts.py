@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +14,7 @@ import pytest
 import typer
 import yaml
 from rich.text import Text
+from sqlalchemy import insert
 from typer.testing import CliRunner
 
 from flows import terminal
@@ -23,12 +24,13 @@ from tasks.data.pairs.pair import Pair
 from tasks.data.results import Validation
 from tasks.evaluate.report import explain, lines
 from tasks.evaluate.results import Criterion, Verdict
+from tasks.foundation.errors import InputError
 from tasks.foundation.events import alert_of
 from tasks.foundation.settings import Settings, settings
 from tasks.foundation.shown import markdown, one_line, visible
 from tasks.ledger.approvals import ask
-from tasks.ledger.keys import create
-from tasks.ledger.store import Store
+from tasks.ledger.keys import MAX_TEAM
+from tasks.ledger.store import Store, keys, now
 
 HOSTILE = {
     "closing tag": "we [/foo] agreed",
@@ -86,15 +88,27 @@ def flat(output: str) -> str:
 
 
 def test_a_key_is_shown_once_whatever_its_team_is_called(here: Settings, text: str):
-    """Making it, listing it, costs and limits of the team."""
-    out = shown("keys", "create", "--team", text)
-    first, secret, *rest = out.splitlines()
-    assert re.fullmatch(r"dl-[\w-]{43}", secret)
-    assert not rest
-    assert one_line(text) in first
+    """Making it, listing it, costs and limits of the team; an earlier version took names of any letters."""
+    if text.isprintable() and len(text) <= MAX_TEAM:
+        out = shown("keys", "create", "--team", text)
+        first, secret, *rest = out.splitlines()
+        assert re.fullmatch(r"dl-[\w-]{43}", secret)
+        assert not rest
+        assert one_line(text) in first
+        assert one_line(text) in shown("keys", "team", text, "--rpm", "5")
+    else:
+        for verb in (("create", "--team", text), ("team", text, "--rpm", "5")):
+            assert isinstance(CliRunner().invoke(app, ("keys", *verb)).exception, InputError)
+        add_keys(here, [text])
     assert len(shown("keys", "list").splitlines()) >= 2
     assert flat(one_line(text))[:20] in flat(shown("keys", "list"))
-    assert one_line(text) in shown("keys", "team", text, "--rpm", "5")
+
+
+def add_keys(settings: Settings, teams: Iterable[str]) -> None:
+    """As the store of an earlier version holds them."""
+    with closing(Store(settings)) as store, store.changing() as to:
+        rows = [{"id": f"k{n}", "hash": f"h{n}", "team": team} for n, team in enumerate(teams)]
+        to.execute(insert(keys), [{**row, "roles": ["predict"], "created_at": now()} for row in rows])
 
 
 def test_reasons_and_people_are_shown_as_they_wrote(here: Settings, text: str):
@@ -169,9 +183,7 @@ def test_errors_are_shown_as_text(here: Settings, text: str, monkeypatch, capsys
 
 def test_every_verb_that_shows_something_runs_over_hostile_texts(here: Settings):
     """All verbs of the app without required arguments, over a store that is full of them."""
-    with closing(Store(here)) as store:
-        for text in HOSTILE.values():
-            create(store, text, ["predict"], None, None, None)
+    add_keys(here, HOSTILE.values())
     group = typer.main.get_command(app)
     printing = {"status", "costs", "keys list"}
     verbs = {name for name, command in group.commands.items() if not hasattr(command, "commands")}

@@ -93,6 +93,7 @@ def test_what_serves_changes_no_key(path, tmp_path, before):
         ("tasks/foundation/task.py", ""),
         ("tasks/train/task.py", ""),
     ],
+    ids=lambda value: value if value.endswith(".py") else "",
 )
 def test_a_change_empties_the_caches_of_its_importers(path, emptied, tmp_path, before):
     """A mended GGUF writer writes weights anew and learns nothing anew; other sampling asks anew; no more than that."""

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -33,7 +34,13 @@ async def gateway_alone(settings: Settings) -> AsyncIterator[tuple[Any, httpx.As
     """The running gateway, and a client of it on this machine."""
     app: Starlette = make_app(settings)
     gateway = app.router.routes[0].endpoint.__self__  # type: ignore[attr-defined]
-    transport = httpx.ASGITransport(app, client=("127.0.0.1", 1234))
+
+    async def as_owner(scope: Any, receive: Any, send: Any) -> None:
+        """What the server says of a connection of the gateway's own user."""
+        scope["state"] = {"connection": SimpleNamespace(is_owners=True)}
+        await app(scope, receive, send)
+
+    transport = httpx.ASGITransport(as_owner, client=("127.0.0.1", 1234))
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=60) as client,

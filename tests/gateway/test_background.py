@@ -35,6 +35,7 @@ NAMES = {
     "log",
     "budgets",
     "delivery to Prefect",
+    "release health",
 }
 GOOD, BAD = "a" * 64, "b" * 64
 
@@ -148,6 +149,7 @@ def test_nobody_starts_threads_or_tasks_by_hand():
         "tasks/gateway/shadow.py",  # one copy of one call; its errors are caught and logged
         "tasks/gateway/streamed.py",  # within one request, which waits for them
         "tasks/serve/fork_server.py",  # waits for one process to end, and ends with it
+        "tasks/serve/disconnect.py",  # a call and its client, which both end with the call
         "flows/terminal.py",  # draws a line while a command runs
         "flows/deployed/worker.py",  # Prefect's own worker, which this program is about: it ends with it
     }
@@ -182,6 +184,7 @@ def test_a_plan_that_fails_stops_no_other(store: Store):
     assert {row["case"] for row in rows(store, plans)} == {"broken"}  # the other went back
 
 
+KEY = "id, hash, team, roles, rpm, tpm, created_at, revoked_at"
 POISON = [
     "INSERT INTO shares VALUES ('ghost', 'nowhere', 'champion', 100, '')",
     "INSERT INTO shares VALUES ('headless', '{bad}', 'canary', 10, '')",
@@ -190,8 +193,8 @@ POISON = [
     'INSERT INTO releases VALUES (\'e\', \'shop3\', \'{{"kind": "tabular", "price": {{"tokens_in": -1}}}}\')',
     "INSERT INTO releases VALUES ('f', 'shop4', '[]')",
     "INSERT INTO endpoints VALUES ('{bad}', 'no address')",
-    "INSERT INTO keys VALUES ('k1', 'h1', 'team', 'null', NULL, NULL, 0, NULL)",
-    "INSERT INTO keys VALUES ('k2', 'h2', 'team', '7', NULL, NULL, 0, 1)",
+    f"INSERT INTO keys ({KEY}) VALUES ('k1', 'h1', 'team', 'null', NULL, NULL, 0, NULL)",
+    f"INSERT INTO keys ({KEY}) VALUES ('k2', 'h2', 'team', '7', NULL, NULL, 0, 1)",
     "INSERT INTO plans VALUES ('shop', '{bad}', '{{\"steps\": []}}', 0, 0, 0)",
     "INSERT INTO plans VALUES ('other', '{bad}', 'null', -7, 9e999, 0)",
     "INSERT INTO feedback (request_id, at, team, key, said) VALUES ('r', 0, 't', 'k', '[[[')",

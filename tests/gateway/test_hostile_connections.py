@@ -138,7 +138,9 @@ def test_too_many_pipelined_requests_end_their_connection(front):
 
 
 @pytest.mark.parametrize(
-    "header", [b"", b"X-Hub-Signature-256: sha256=" + b"0" * 64 + b"\r\n", b"Expect: 100-continue\r\n"]
+    "header",
+    [b"", b"X-Hub-Signature-256: sha256=" + b"0" * 64 + b"\r\n", b"Expect: 100-continue\r\n"],
+    ids=["unsigned", "signed", "expecting"],
 )
 def test_a_webhook_without_a_secret_is_refused_before_its_body(front, header):
     """Not a byte of it is waited for, and a body that goes on ends with its connection."""

@@ -49,4 +49,4 @@ def test_whatever_is_sent_gets_a_documented_answer(settings: Settings, table: Re
     at = ["--url", f"http://127.0.0.1:{settings.gateway_port}"]
     done = subprocess.run([*command, *at], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "12 selected / 12 total" in done.stdout
+    assert "13 selected / 13 total" in done.stdout

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tasks.foundation.errors import DriftlineError, Unavailable
 from tasks.foundation.settings import ROOT
+from tasks.foundation.sockets import http_client
 from tasks.release.package import bento_folder, package
 from tasks.release.process import served
 from tasks.serve.engine_watch import EngineWatch
@@ -147,7 +147,7 @@ def test_the_bento_is_not_ready_without_its_engine(release, tmp_path):
     tag = package(release, tmp_path / "bentoml", ROOT / "requirements.lock")
     with (
         served(bento_folder(tmp_path / "bentoml", tag), {}, tmp_path / "log") as address,
-        httpx.Client(base_url=address, timeout=60, trust_env=False) as client,
+        http_client(address, timeout=60) as client,
     ):
         assert client.get("/readyz").status_code == 200
         process = engine_process()
