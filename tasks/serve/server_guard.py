@@ -44,7 +44,7 @@ class ServerGuard:
         paths: re.Pattern[str] | None = None,
     ) -> None:
         self.app = app
-        self._hosts = frozenset(map(host_name, hosts))
+        self._hosts = frozenset(host.lower().strip("[]") for host in hosts)
         self._login = None if login is None else login.encode()
         self._paths = paths
 

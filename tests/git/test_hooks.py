@@ -61,7 +61,8 @@ class Hooked:
 def no_login_of_other_tests() -> Iterator[None]:
     """Prefect's place is taken by a listener of each test, with a login of its own or none."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("PREFECT_SERVER_API_AUTH_STRING", raising=False)
+        for name in AUTH_STRINGS:
+            patch.delenv(name, raising=False)
         yield
 
 
