@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from tasks.foundation.push import Push
-from tasks.foundation.settings import ROOT, Settings
+from tasks.foundation.settings import AUTH_STRINGS, ROOT, Settings
 from tasks.gateway.hooks import SECRET
 from tasks.release.process import free_port
 from tests.gateway.small import asking, gateway
