@@ -31,22 +31,8 @@ from tasks.foundation.errors import DriftlineError
 
 MOST_MEMORY = 700 << 20  # bytes more than before the first file
 NUMBERS = (0, 1, 2, 7, 255, 65_535, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
-VALUES: tuple[Any, ...] = (
-    None,
-    -1,
-    0,
-    2**31,
-    2**63,
-    1e308,
-    "",
-    "x" * 99,
-    [],
-    {},
-    [[[[]]]],
-    True,
-    "numpy.ndarray",
-    "builtins.eval",
-)
+NUMERIC: tuple[Any, ...] = (-1, 0, 2**31, 2**63, 1e308)
+VALUES = (*NUMERIC, None, True, "", "x" * 99, "numpy.ndarray", "builtins.eval", [], {}, [[[[]]]])
 STEP = st.tuples(st.integers(0, 5), st.floats(0, 1, exclude_max=True), st.integers(0, 2**16))
 
 
@@ -288,8 +274,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    ends, grown = fuzz(asked.seconds, asked.seed)
+    options = parser.parse_args()
+    ends, grown = fuzz(options.seconds, options.seed)
     for (kind, end), count in sorted(ends.items()):
         print(f"{kind:12} {end:8} {count:8,}")
     print(f"memory: {grown / 2**20:,.0f} MB more; allowed {MOST_MEMORY / 2**20:,.0f}")
