@@ -146,7 +146,18 @@ def test_a_call_that_fits_no_column_spoils_no_other(tmp_path: Path, spoil: Calla
 
 
 @pytest.mark.parametrize(
-    "line", ["", "null", "[]", "7", "{", '{"id": 1}', '{"at": 1}', "[" * 100_000, '{"id": "x", "at": "y"}']
+    "line",
+    [
+        "",
+        "null",
+        "[]",
+        "7",
+        "{",
+        '{"id": 1}',
+        '{"at": 1}',
+        pytest.param("[" * 100_000, id="deep"),
+        '{"id": "x", "at": "y"}',
+    ],
 )
 def test_bad_lines_are_passed_over(tmp_path: Path, line: str):
     good = {"id": "req-1", "at": time.time()}

@@ -71,7 +71,7 @@ REFUSED: list[tuple[str, Any]] = [
     ("stop", ["a"] * 100),
     ("max_tokens", 0),
     ("max_tokens", -1),
-    ("max_tokens", 10**9),
+    ("max_tokens", 2**31),
     ("max_tokens", 10**30),
     ("max_tokens", "5"),
     ("max_tokens", True),
