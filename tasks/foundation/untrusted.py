@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ MOST_MEMBERS = 20_000  # of a zip archive; a forest of 500 trees has 2,000
 RATIO, SMALL = 200, 64 * MB  # an archive may declare so many times its own size, or so little in all
 SPARE = 64 * MB  # bytes of a disk that no archive may take
 _ENCRYPTED = 0x1
+_OF_THE_SYSTEM = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE}
 TODO = "Get the file again, or take another."
 
 
@@ -25,14 +27,14 @@ TODO = "Get the file again, or take another."
 def reading(what: str, path: Path, *, allowed: str, todo: str = TODO) -> Iterator[None]:
     """Make one DataError of whatever goes wrong while a stranger's file is read.
 
-    A full disk stays an OSError: it is not the file's fault.
+    A full or broken disk and missing permissions stay an OSError: they are not the file's fault.
     """
     try:
         yield
     except DriftlineError:
         raise
     except Exception as error:  # parsers raise what they come to, MemoryError and RecursionError included
-        if isinstance(error, OSError) and error.errno and not isinstance(error, FileNotFoundError | IsADirectoryError):
+        if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
             raise
         text = " ".join(str(error).split())[:300]
         found = text if type(error) is ValueError else f"{type(error).__name__}: {text}".rstrip(": ")
@@ -48,6 +50,8 @@ def check_zip(archive: ZipFile, size: int, most: int) -> None:
     if len(members) > MOST_MEMBERS:
         raise ValueError(f"{len(members):,} files in the archive; at most {MOST_MEMBERS:,}")
     for member in members:
+        if not 0 <= member.header_offset < size:
+            raise ValueError(f"{member.filename[:80]!r} lies outside of the archive")
         if member.flag_bits & _ENCRYPTED:
             raise ValueError(f"{member.filename[:80]!r} is encrypted")
         if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):

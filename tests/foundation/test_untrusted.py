@@ -18,7 +18,7 @@ from flows.case import load
 from tasks.data.sources import connect, read_raw
 from tasks.foundation.archive import read_facts, unpack
 from tasks.foundation.errors import CaseError, DataError
-from tasks.foundation.untrusted import read_json_object
+from tasks.foundation.untrusted import check_zip, read_json_object, reading
 from tasks.foundation.yaml_file import DEEPEST, load_yaml
 
 MB = 1 << 20
@@ -181,3 +181,23 @@ def test_the_list_of_a_backup_is_an_object(tmp_path: Path):
     path = tarred(tmp_path / "b.tar.gz", FACTS, (tarfile.TarInfo("digests.json"), json.dumps([1]).encode()))
     with pytest.raises(DataError):
         unpack(path, {"state": tmp_path})
+
+
+def test_a_zip_whose_end_lies_is_one_error(tmp_path: Path):
+    """Where its directory lies, how long it is and how many files it has: any byte of it may be wrong."""
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
+        archive.writestr("a.csv", "x,y\n1,2\n")
+    content, refused = whole.getvalue(), 0
+    for position in range(len(content) - 22, len(content)):
+        for value in (0, 1, 127, 255):
+            path = tmp_path / "a.zip"
+            path.write_bytes(content[:position] + bytes([value]) + content[position + 1 :])
+            try:
+                with reading("A zip can't be read.", path, allowed="a zip"), zipfile.ZipFile(path) as archive:
+                    check_zip(archive, path.stat().st_size, 1000)
+                    for member in archive.infolist():
+                        archive.extract(member, tmp_path)
+            except DataError:
+                refused += 1
+    assert refused > 40
