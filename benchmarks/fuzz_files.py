@@ -1,6 +1,6 @@
 """Damage files of every kind that a stranger may bring, and see that each ends in one error of ours.
 
-python -m benchmarks.fuzz_files --seconds 600
+    python -m benchmarks.fuzz_files [--quick] [--seconds N] [--seed N] [--json FILE]
 
 Neither another exception nor more memory than MOST_MEMORY is allowed. The files begin whole; what is done to them is
 drawn by Hypothesis: bytes flipped, cut, doubled, and numbers of headers replaced by those that break parsers.
@@ -8,7 +8,6 @@ drawn by Hypothesis: bytes flipped, cut, doubled, and numbers of headers replace
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import io
 import json
@@ -27,9 +26,11 @@ from typing import Any
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
+from benchmarks.table import Report, arguments
 from tasks.foundation.errors import DriftlineError
 
 MOST_MEMORY = 700 << 20  # bytes more than before the first file
+REQUIRED = {"memory_growth_mb": f"<= {MOST_MEMORY >> 20}"}
 NUMBERS = (0, 1, 2, 7, 255, 65_535, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
 NUMERIC: tuple[Any, ...] = (-1, 0, 2**31, 2**63, 1e308)
 VALUES = (*NUMERIC, None, True, "", "x" * 99, "numpy.ndarray", "builtins.eval", [], {}, [[[[]]]])
@@ -271,16 +272,14 @@ def _memory() -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=600)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    ends, grown = fuzz(options.seconds, options.seed)
-    for (kind, end), count in sorted(ends.items()):
-        print(f"{kind:12} {end:8} {count:8,}")
-    print(f"memory: {grown / 2**20:,.0f} MB more; allowed {MOST_MEMORY / 2**20:,.0f}")
-    if grown > MOST_MEMORY:
-        raise SystemExit("A file took more memory than allowed.")
+    options = arguments("Damaged files.", seconds="How long; default: 600, quick: 20.", seed="Default: 0.")
+    seconds = float(options.seconds or (20 if options.quick else 600))
+    ends, grown = fuzz(seconds, int(options.seed or 0))
+    report = Report("Damaged files", ["kind", "read", "refused"], REQUIRED)
+    for kind in sorted({kind for kind, _ in ends}):
+        report.row(kind, ends[kind, "read"], ends[kind, "refused"])
+    report.figure("memory_growth_mb", grown / 2**20)
+    report.finish(("hypothesis", "skops", "safetensors", "PyYAML"), options.json)
 
 
 if __name__ == "__main__":
