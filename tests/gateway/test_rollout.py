@@ -97,9 +97,9 @@ def test_a_shadow_gets_copies_and_answers_nobody(settings, store, table, other, 
 
 
 @contextmanager
-def load(settings: Settings, body: dict, clients: int) -> Iterator[tuple[list[tuple[float, str]], list[str]]]:
-    """Clients that ask all the while: when each call began and who answered it, and what failed."""
-    answers: list[tuple[float, str]] = []
+def load(settings: Settings, body: dict, clients: int) -> Iterator[tuple[list[tuple[float, str, float]], list[str]]]:
+    """Clients that ask all the while: when each call began, who answered it, when it ended; and what failed."""
+    answers: list[tuple[float, str, float]] = []
     failures: list[str] = []
     over = threading.Event()
 
@@ -108,7 +108,7 @@ def load(settings: Settings, body: dict, clients: int) -> Iterator[tuple[list[tu
             while not over.is_set():
                 begun = time.monotonic()
                 try:
-                    answers.append((begun, answered_by(http, body)))
+                    answers.append((begun, answered_by(http, body), time.monotonic()))
                 except (AssertionError, httpx.HTTPError) as error:
                     failures.append(repr(error))
 
@@ -126,17 +126,19 @@ def load(settings: Settings, body: dict, clients: int) -> Iterator[tuple[list[tu
 def test_rolling_back_under_load_fails_no_request(settings, store, table, other, body):
     """5,000 requests over 16 connections while the champion changes back and forth; each change holds within 2 s."""
     shares.promote(store, "small", other.digest, "a test")
-    changed = []
+    changes: list[tuple[float, str, float]] = []  # when each began, the champion after it, when it was over
     with load(settings, body, 16) as (answers, failures):
         while len(answers) < 5000 and not failures:
             time.sleep(3)
-            back = shares.rollback(store, "small", None, "a test")
-            changed.append((time.monotonic(), back))
+            started = time.monotonic()
+            champion = shares.rollback(store, "small", None, "a test")
+            changes.append((started, champion, time.monotonic()))
         time.sleep(2.5)
     assert not failures
     assert len(answers) >= 5000
-    for (at, champion), (until, _) in zip(changed, [*changed[1:], (time.monotonic(), "")], strict=True):
-        assert {release for begun, release in answers if at + 2 < begun < until} <= {champion}
+    ends = [*(started for started, _, _ in changes[1:]), time.monotonic()]
+    for (_, champion, since), until in zip(changes, ends, strict=True):
+        assert {release for begun, release, ended in answers if since + 2 < begun and ended < until} <= {champion}
 
 
 def test_rolling_back_to_a_release_that_runs_no_more(settings, store, table, other, body):
