@@ -8,6 +8,7 @@ drawn by Hypothesis: bytes flipped, cut, doubled, and numbers of headers replace
 
 from __future__ import annotations
 
+import copy
 import gzip
 import io
 import json
@@ -67,7 +68,7 @@ def damage_json(text: bytes, steps: list[tuple[int, float, int]]) -> bytes:
             left += [each[key] for key in keys]
         if places:
             holder, key = places[int(where * len(places))]
-            holder[key] = VALUES[number % len(VALUES)]
+            holder[key] = copy.deepcopy(VALUES[number % len(VALUES)])  # else a list may come to hold itself
     return json.dumps(value).encode()
 
 

@@ -24,7 +24,6 @@ from tasks.foundation.yaml_file import DEEPEST, load_yaml
 MB = 1 << 20
 
 
-@pytest.mark.long  # one longer run did not end: until its cause is known, it holds up `make test-all` alone
 def test_damaged_files_end_in_one_error_of_ours():
     """Ten seconds of what `python -m benchmarks.fuzz_files` does for ten minutes."""
     ends, grown = fuzz(10)
