@@ -84,7 +84,7 @@ clean:  ## Remove the virtual environment; state and data stay
 	@$(INSTALL) --compile-bytecode --no-deps -r requirements.lock
 	@$(INSTALL) --no-deps --no-build-isolation -e .
 	@$(BIN)/python deployments/install/imports.py
-	@$(BIN)/python -m tasks.serve.prefect_database > /dev/null
+	@$(BIN)/python -m services.runtime.prefect_database > /dev/null
 	@touch $@
 
 .venv/ready-dev: .venv/ready requirements-dev.lock

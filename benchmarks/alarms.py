@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from benchmarks.table import Report, arguments
 from tasks.features.results import Column
-from tasks.monitor.chance import adjusted
 from tasks.monitor.drift import compare_column, prepare
-from tasks.monitor.performance_chance import performance_chances
-from tasks.monitor.sides import side_of
+from tasks.monitor.permutation import adjusted
+from tasks.monitor.tabular.labels_and_predictions import side_of
+from tasks.monitor.tabular.metric_permutation import performance_chances
 from tasks.train.classes import PLAIN
 
 if TYPE_CHECKING:

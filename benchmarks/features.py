@@ -104,7 +104,7 @@ def measure(what: str, folder: str, size: int, ttls: str, runs: int) -> dict[str
 
 def through_feast(kind: str, folder: Path, ttls: str) -> Any:
     """get_historical_features of a FeatureStore with this offline store."""
-    from tasks.features.light import import_feast
+    from tasks.features.feast_import import import_feast
 
     import_feast()
     from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig

@@ -72,7 +72,7 @@ def main() -> None:
 
 def measure(way: str, steps: int, threads: int, at: str) -> dict[str, Any]:
     """Tokens read a second by one way, from its second step on."""
-    from tasks.foundation.settings import apply_environment, settings
+    from tasks.core.settings import apply_environment, settings
 
     apply_environment(settings())
     import torch
@@ -96,12 +96,12 @@ def work_of(
     steps: int, threads: int, state: Path, source: str = MODEL, batch: int = BATCH, **changes: Any
 ) -> tuple[Any, Any]:
     """The tuning that all ways follow; `changes` go to it."""
-    from tasks.data.base.checkpoint import open_base
     from tasks.data.config import Answer, Prompt, Talk
+    from tasks.data.language.base_model import open_base
     from tasks.train.config import Lora, Serving, Sft, Stages, Tuning
-    from tasks.train.language.budget import Clock
     from tasks.train.language.model import arithmetic
-    from tasks.train.language.work import Work
+    from tasks.train.language.stage_context import Work
+    from tasks.train.language.time_budget import Clock
 
     stage = Sft(
         learning_rate=RATE,
@@ -158,7 +158,7 @@ def rows(count: int) -> list[dict[str, Any]]:
 
 def batches(work: Any, stage: Any) -> list[Any]:
     """The examples in the order in which all ways read them."""
-    from tasks.train.language.work import order, steps_of
+    from tasks.train.language.stage_context import order, steps_of
 
     examples = work.examples(work.train)
     chosen = order(len(examples), BATCH, steps_of(stage, len(examples)), work.tuning.seed)
@@ -169,7 +169,7 @@ def ours(way: str, work: Any, stage: Any, examples: list[Any]) -> tuple[Ends, li
     """Our stage, as `tune` runs it, with its watch; nothing is looked at or kept within the steps counted."""
     from tasks.train.language.model import add_adapter, load_base
     from tasks.train.language.stages import make_trainer
-    from tasks.train.language.watch import Watch
+    from tasks.train.language.trainer_callbacks import Watch
 
     figures: list[dict[str, float]] = []
     watch = Watch("sft", stage, lambda found, at: figures.append(dict(found)), lambda *_: {}, lambda _: None)

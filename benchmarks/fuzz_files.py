@@ -28,7 +28,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from benchmarks.table import Report, arguments
-from tasks.foundation.errors import DriftlineError
+from tasks.core.errors import DriftlineError
 
 MOST_MEMORY = 700 << 20  # bytes more than before the first file
 REQUIRED = {"memory_growth_mb": f"<= {MOST_MEMORY >> 20}"}
@@ -127,7 +127,7 @@ class Files:
         return damage(content[:2000], steps) + content[2000:]  # headers
 
     def _read_backup(self, path: Path) -> None:
-        from tasks.foundation.archive import read_facts, unpack
+        from services.runtime.archive import read_facts, unpack
 
         target = self.folder / "restored"
         shutil.rmtree(target, ignore_errors=True)
@@ -161,7 +161,7 @@ def _skops(folder: Path) -> bytes:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    from tasks.train.model_file import import_skops
+    from tasks.train.tabular.model_file import import_skops
 
     chance = np.random.default_rng(0)
     rows, labels = chance.normal(size=(60, 3)), np.arange(60) % 2
@@ -199,7 +199,7 @@ def _gguf(folder: Path) -> bytes:
 
 
 def _backup(folder: Path) -> bytes:
-    from tasks.foundation.archive import pack
+    from services.runtime.archive import pack
 
     state = folder / "state"
     (state / "runs").mkdir(parents=True, exist_ok=True)
@@ -217,20 +217,20 @@ def _zip() -> bytes:
 
 
 def _read_skops(path: Path) -> None:
-    from tasks.train.model_file import read
+    from tasks.train.tabular.model_file import read
 
     read(path)
 
 
 def _read_safetensors(path: Path) -> None:
-    from tasks.data.base.tensors import read_shapes
+    from tasks.language.safetensors_header import read_shapes
 
     read_shapes(path)
 
 
 def _read_gguf(path: Path) -> None:
-    from tasks.data.base.unpack import Gguf, unpack
-    from tasks.foundation.untrusted import reading
+    from tasks.core.untrusted import reading
+    from tasks.language.gguf_reader import Gguf, unpack
 
     model = Gguf(path)
     with reading("The base model can't be read.", path, allowed="a whole model"), tempfile.TemporaryDirectory() as out:
@@ -240,7 +240,7 @@ def _read_gguf(path: Path) -> None:
 
 
 def _json(path: Path) -> None:
-    from tasks.foundation.untrusted import read_json_object
+    from tasks.core.untrusted import read_json_object
 
     read_json_object(path)
 

@@ -26,9 +26,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from benchmarks.table import Report, arguments, median
+from tasks.core.sockets import socket_in
 from tasks.data.config import Answer, Model, Prompt, Talk
 from tasks.data.results import Base
-from tasks.foundation.sockets import socket_in
 from tasks.train.config import Lora, Serving
 
 REQUIRED = {"generate_over_engine_1": ">= 0.95", "generate_over_engine_8": ">= 0.95"}
@@ -52,10 +52,10 @@ def main() -> None:
     options = arguments("A served language model against its engine and against transformers.")
     rounds, length = (3, 32) if options.quick else (8, 64)
 
-    from tasks.foundation.engine import engine
-    from tasks.foundation.settings import ROOT, apply_environment, environment, settings
-    from tasks.release.package import bento_folder, package
-    from tasks.release.process import served
+    from services.serving.package import bento_folder, package
+    from services.serving.process import served
+    from tasks.core.settings import ROOT, apply_environment, environment, settings
+    from tasks.language.engine import engine
 
     apply_environment(settings())
     threads = len(os.sched_getaffinity(0))
@@ -113,17 +113,17 @@ def main() -> None:
 
 
 def open_small(state: Path) -> Base:
-    from tasks.data.base.checkpoint import open_base
+    from tasks.data.language.base_model import open_base
 
     return open_base(Model(source=MODEL), Path(), state)
 
 
 def make_release(state: Path, base: Base, serving: Serving) -> tuple[Path, Path]:
     """Seal a release whose adapter has learnt nothing, which is as fast as one that has; and its merged weights."""
-    from tasks.data.base.pack import write_gguf
+    from tasks.core.config import digest_of
+    from tasks.core.files import file_digest
     from tasks.evaluate.results import Verdict
-    from tasks.foundation.config import digest_of
-    from tasks.foundation.files import file_digest
+    from tasks.language.gguf_writer import write_gguf
     from tasks.release.language import ADAPTER, language_parts
     from tasks.release.seal import seal
     from tasks.train.language.model import add_adapter, load_base, merge, save_adapter
@@ -165,9 +165,9 @@ def scores(gguf: Path, serving: Serving, path: Path) -> Path:
     """What the model says to two messages, in the form in which answers are judged."""
     import pandas as pd
 
-    from tasks.foundation.engine import engine
-    from tasks.foundation.talk import SYSTEM as SYSTEM_ROLE
-    from tasks.foundation.talk import USER, turn
+    from tasks.language.engine import engine
+    from tasks.language.messages import SYSTEM as SYSTEM_ROLE
+    from tasks.language.messages import USER, turn
 
     asked = [turn(USER, f"What about {subject}?") for subject in SUBJECTS[:2]]
     with engine(gguf, threads=1, slots=1, context=1024) as running:

@@ -104,10 +104,10 @@ def measure(source: str, way: str, steps: int, state: str) -> dict[str, Any]:
 
 
 def tell_serving(report: Report, source: str, size: str, python: str, rounds: int, state: Path) -> None:
-    from tasks.data.base.checkpoint import open_base
-    from tasks.foundation.errors import DriftlineError
+    from tasks.core.errors import DriftlineError
+    from tasks.data.language.base_model import open_base
+    from tasks.language.released_model import Release
     from tasks.release.language import vllm_command
-    from tasks.serve.chat_release import Release
     from tasks.train.config import Serving
 
     length = 128
@@ -136,8 +136,8 @@ def tell_serving(report: Report, source: str, size: str, python: str, rounds: in
 @contextmanager
 def vllm(python: str, command: list[str], log: Path) -> Iterator[tuple[str, str]]:
     """Run a vLLM server of another environment, by the command that a release gives; its address and key."""
-    from tasks.foundation.children import ending_with_starter
-    from tasks.release.process import free_port, wait_until_ready
+    from services.serving.process import free_port, wait_until_ready
+    from tasks.core.processes import ending_with_starter
 
     port, key = free_port(), secrets.token_hex(16)
     program = Path(python).absolute().with_name(command[0])  # not resolved: a link to Python leads out of its folder

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.table import Report, arguments
-from tasks.foundation.children import ending_with_starter
-from tasks.foundation.settings import ROOT, apply_environment, settings
+from tasks.core.processes import ending_with_starter
+from tasks.core.settings import ROOT, apply_environment, settings
 
 CASE = "flights"
 RATE = 50  # honest calls a second
@@ -125,8 +125,8 @@ def gateway_process(state: Path) -> int:
     """The id of the process that answers, of the gateway of this state folder."""
     import psutil
 
-    from tasks.serve.programs import GATEWAY
-    from tasks.serve.supervision import Supervisor
+    from services.runtime.process_specs import GATEWAY
+    from services.runtime.supervision import Supervisor
 
     parent = psutil.Process(Supervisor(state).processes()[GATEWAY]["pid"])
     children = parent.children()

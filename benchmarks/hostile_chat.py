@@ -24,7 +24,7 @@ import aiohttp
 
 from benchmarks.generate import make_release, open_small
 from benchmarks.table import Report, arguments
-from tasks.foundation.sockets import socket_in
+from tasks.core.sockets import socket_in
 
 CALLS, QUICK = 5000, 300
 CLIENTS = 8
@@ -167,9 +167,9 @@ def main() -> None:
     options = arguments("Good chat calls beside hostile ones.")
     calls = QUICK if options.quick else CALLS
 
-    from tasks.foundation.settings import ROOT, apply_environment, environment, settings
-    from tasks.release.package import bento_folder, package
-    from tasks.release.process import served
+    from services.serving.package import bento_folder, package
+    from services.serving.process import served
+    from tasks.core.settings import ROOT, apply_environment, environment, settings
     from tasks.train.config import Serving
 
     apply_environment(settings())

@@ -88,7 +88,7 @@ def process(report: Report, home: Path, as_of: str) -> None:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         start = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-m", "flows.cli", "train", CASE, "--as-of", as_of], capture_output=True, text=True
+            [sys.executable, "-m", "cli.main", "train", CASE, "--as-of", as_of], capture_output=True, text=True
         )
         seconds = time.perf_counter() - start
         if done.returncode not in (0, REJECTED):
@@ -101,8 +101,8 @@ def compare(home: str, cases: str, as_of: str, runs: int) -> dict[str, Any]:
     """Let flow and plain script take turns in this process; the first turn only imports and is not counted."""
     os.environ.update(DRIFTLINE_STATE=f"{home}/first", DRIFTLINE_DATA=f"{home}/first/data")
     os.environ["PREFECT_HOME"] = f"{home}/prefect"  # read once, so it must outlast the states
-    from flows.terminal import reach_prefect
-    from tasks.foundation.settings import apply_environment, settings
+    from services.runtime.prefect_api import reach_prefect
+    from tasks.core.settings import apply_environment, settings
 
     apply_environment(settings())
     if not reach_prefect():
@@ -130,17 +130,17 @@ def compare(home: str, cases: str, as_of: str, runs: int) -> dict[str, Any]:
 
 def plain_run(folder: Path, as_of: datetime) -> dict[str, Any]:
     from benchmarks.plain_flights import work
-    from tasks.foundation.settings import settings
+    from tasks.core.settings import settings
 
     return work(settings().cases / CASE, as_of, folder / "plain")
 
 
 def flow_run(folder: Path, as_of: datetime) -> dict[str, Any]:
     """The flow from an empty state folder: told like the plain script's result, by its own steps."""
-    from flows.entry import Request
+    from flows.run_context import Request
     from flows.train import train
-    from tasks.foundation.progress import Step, listening
-    from tasks.foundation.settings import settings
+    from tasks.core.progress import Step, listening
+    from tasks.core.settings import settings
 
     os.environ.update(DRIFTLINE_STATE=str(folder), DRIFTLINE_DATA=str(folder / "data"))
     settings.cache_clear()
@@ -223,9 +223,9 @@ def make_tenfold(cases: Path, out: Path) -> Path:
 @contextmanager
 def prefect_server(home: Path) -> Iterator[None]:
     """A Prefect server on a free port, with an empty database; this process and its children are pointed at it."""
-    from tasks.foundation.settings import USER
-    from tasks.release.process import free_port, wait_until_ready
-    from tasks.serve.prefect_database import seed
+    from services.runtime.prefect_database import seed
+    from services.serving.process import free_port, wait_until_ready
+    from tasks.core.settings import USER
 
     port, log = free_port(), home / "prefect.log"
     seed(home / "prefect")

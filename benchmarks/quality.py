@@ -38,10 +38,10 @@ def main() -> None:
 def measure(months: Sequence[int], report: Report, json: Path | None) -> None:
     """Train as of each month's start, score the month after it, and print both policies beside the study."""
     from flows.case import TabularCase
-    from flows.entry import Request, opened
     from flows.prepare import prepare_steps
+    from flows.run_context import Request, opened
+    from tasks.core.settings import apply_environment, settings
     from tasks.features.task import window_frame
-    from tasks.foundation.settings import apply_environment, settings
 
     apply_environment(settings())
     with opened(Request(case=CASE, as_of=datetime(2014, 1, 2, tzinfo=UTC))) as end:
@@ -66,8 +66,8 @@ def measure(months: Sequence[int], report: Report, json: Path | None) -> None:
 
 def _trained(as_of: datetime) -> Candidate:
     from flows.case import TabularCase
-    from flows.entry import Request, opened
     from flows.prepare import prepare_steps
+    from flows.run_context import Request, opened
     from tasks.features.task import training_frame
     from tasks.train.task import train_candidate
 
@@ -83,7 +83,7 @@ def _auc(candidate: Candidate, frame: Frame, target: Target) -> float:
     import pandas as pd
 
     from tasks.train.metrics import measure as metrics
-    from tasks.train.model_file import load, predict
+    from tasks.train.tabular.model_file import load, predict
 
     rows = pd.read_parquet(frame.path)
     rows = rows[rows[target.column].notna()]

@@ -27,9 +27,9 @@ from urllib.parse import urlsplit
 
 from benchmarks.generate import SUBJECTS, hear, together
 from benchmarks.table import Report, arguments, in_own_process
-from tasks.foundation.children import ending_with_starter
-from tasks.foundation.settings import ROOT, Settings, apply_environment, settings
-from tasks.release.process import free_port, wait_until_ready
+from services.serving.process import free_port, wait_until_ready
+from tasks.core.processes import ending_with_starter
+from tasks.core.settings import ROOT, Settings, apply_environment, settings
 from tasks.release.results import Release
 
 CASE, CHAT = "flights", "assistant"
@@ -124,7 +124,7 @@ def chat(report: Report, folder: Path, rounds: int) -> None:
     if release is None:
         print(f"  no champion of {CHAT}: driftline run {CHAT}")
         return
-    from tasks.foundation.engine import engine
+    from tasks.language.engine import engine
     from tasks.release.seal import read_manifest
 
     sealed = read_manifest(release.folder)["sealed"]
@@ -224,10 +224,11 @@ def cached(address: str, times: int) -> list[float]:
 @contextlib.contextmanager
 def at_gateway(folder: Path, *releases: Release) -> Iterator[str]:
     """A stack of the gateway and these releases alone, in a state folder of its own, which is `folder`/state."""
-    from tasks.ledger.store import Store
+    from flows.deployed.servers import servers
+    from services.rollout.shares import follow_stack, know, promote
+    from services.runtime import stack
+    from services.store.database import Store
     from tasks.release.seal import read_manifest
-    from tasks.rollout.shares import follow_stack, know, promote
-    from tasks.serve import stack
 
     state, elsewhere = folder / "state", "http://127.0.0.1:9"
     state.mkdir()
@@ -235,7 +236,7 @@ def at_gateway(folder: Path, *releases: Release) -> Iterator[str]:
     given: dict[str, Any] = {"gateway_port": free_port(), "threads": settings().threads}
     own = Settings(state=state, prefect_url=elsewhere, tracking_url=elsewhere, gateway_store="", worker=False, **given)
     try:
-        stack.up(own)
+        stack.up(own, servers(own))
         store = Store(own)
         for release in releases:
             stack.serve_release(own, release)

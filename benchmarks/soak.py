@@ -24,10 +24,10 @@ import aiohttp
 
 from benchmarks.serving import CASE, CHAT, at_gateway, champion
 from benchmarks.table import Report, arguments
-from tasks.foundation.settings import apply_environment, settings
+from services.runtime.process_specs import FORKS
+from services.runtime.supervision import Supervisor
+from tasks.core.settings import apply_environment, settings
 from tasks.release.results import Release
-from tasks.serve.programs import FORKS
-from tasks.serve.supervision import Supervisor
 
 SECONDS, QUICK = 600, 60
 WARM = 0.2  # of that time, after which memory should no longer grow

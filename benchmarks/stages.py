@@ -44,7 +44,7 @@ def main() -> int:
         return 0
     import torch
 
-    from tasks.foundation.settings import settings
+    from tasks.core.settings import settings
     from tasks.train.language.model import arithmetic
 
     seeds = SEEDS[:1] if options.quick else SEEDS
@@ -116,7 +116,7 @@ def measure(
     seed: int, stage: str, title: str, folder: str, pairs: str, state: str, quick: bool, **changed: str
 ) -> dict[str, Any]:
     """Tune one stage with one seed, on top of the seed's sft stage, and score the answers; or say what failed."""
-    from tasks.foundation.settings import apply_environment, settings
+    from tasks.core.settings import apply_environment, settings
 
     apply_environment(settings())
     import torch
@@ -150,10 +150,10 @@ def measure(
 
 def work_of(case: Any, seed: int, pairs: Path, state: Path, folder: Path, quick: bool) -> Any:
     """What the case's stages are given."""
-    from tasks.data.base.checkpoint import open_base
-    from tasks.train.language.budget import Clock
+    from tasks.data.language.base_model import open_base
     from tasks.train.language.model import arithmetic, read_pairs
-    from tasks.train.language.work import Work
+    from tasks.train.language.stage_context import Work
+    from tasks.train.language.time_budget import Clock
 
     return Work(
         base=open_base(case.model, case.folder, state),
@@ -172,12 +172,12 @@ def staged(name: str, stage: Any, work: Any, start: Path | None, rows: list[dict
     """Train one stage from an adapter, as `tune` does; its scores on `rows`, seconds, and what the GPU did."""
     import torch
 
-    from tasks.foundation.talk import message_of
-    from tasks.train.language.answers import summarise
+    from tasks.language.answer_scoring import summarise
+    from tasks.language.messages import message_of
     from tasks.train.language.model import add_adapter, generate, load_adapter, load_base, render, save_adapter
     from tasks.train.language.rewards import scorer_of
     from tasks.train.language.stages import make_trainer
-    from tasks.train.language.watch import Watch
+    from tasks.train.language.trainer_callbacks import Watch
 
     figures: list[dict[str, float]] = []
     watch = Watch(name, stage, lambda seen, _: figures.append(dict(seen)), lambda *_: {}, lambda _: None)

@@ -16,8 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tasks.foundation.lineage import read_lineage
-from tasks.foundation.settings import ROOT
+from tasks.core.lineage import read_lineage
+from tasks.core.settings import ROOT
 
 MB = 1024  # kilobytes, as the system counts a process's memory
 

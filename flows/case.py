@@ -11,16 +11,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator
 
+from services.rollout.config import Plan
+from services.store.config import Approval
+from tasks.core.config import Section
+from tasks.core.errors import CaseError
+from tasks.core.yaml_file import load_yaml
 from tasks.data.config import Answer, Data, Model, Pairs, Prompt, Talk, Traffic
 from tasks.evaluate.config import Evaluate, Judging
 from tasks.features.config import Features
-from tasks.foundation.config import Section
-from tasks.foundation.errors import CaseError
-from tasks.foundation.yaml_file import load_yaml
-from tasks.ledger.config import Approval
 from tasks.monitor.config import AnswerMonitor, Monitor
 from tasks.release.config import Price
-from tasks.rollout.config import Plan
 from tasks.train.config import Serving, Target, Train, Tuning
 
 
@@ -83,7 +83,7 @@ class Case(Section):
 
     @cached_property
     def folder(self) -> Path:
-        from tasks.foundation.settings import settings
+        from tasks.core.settings import settings
 
         return settings().cases / self.name
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.case import LanguageCase
-from flows.entry import Opened, Request, opened, run_name, when_there_is_something
 from flows.predict import asked_since, champion_with_traffic, frame_since, predict_steps
 from flows.prepare import prepare_steps
+from flows.run_context import Opened, Request, opened, run_name, when_there_is_something
+from services.gateway.task import trace_calls
 from tasks.data.results import Snapshot
-from tasks.gateway.task import trace_calls
 from tasks.monitor.results import Attempt, Decision
 from tasks.monitor.task import announce_decision, decide_on, measure_messages, measure_window
 from tasks.release.results import Release

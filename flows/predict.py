@@ -7,8 +7,9 @@ from datetime import datetime
 from prefect import flow
 
 from flows.case import LanguageCase, TabularCase
-from flows.entry import Opened, Request, opened, run_name
 from flows.prepare import prepare_steps
+from flows.run_context import Opened, Request, opened, run_name
+from services.rollout.task import agree_on_champion
 from tasks.data.results import Asked, Snapshot
 from tasks.data.task import gather_messages
 from tasks.features.results import Frame
@@ -17,7 +18,6 @@ from tasks.predict.results import Predictions
 from tasks.predict.task import answer_window, predict_window
 from tasks.release.results import Release
 from tasks.release.task import require_champion
-from tasks.rollout.task import agree_on_champion
 
 
 @flow(name="predict", flow_run_name=run_name)

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from prefect import flow
 
 from flows.case import LanguageCase
-from flows.entry import Opened, Request, opened, run_name
+from flows.run_context import Opened, Request, opened, run_name
+from services.gateway.task import collect_log
 from tasks.data.results import Snapshot
-from tasks.data.store import is_sound
+from tasks.data.snapshots import is_sound
 from tasks.data.task import check_source, curate_pairs, land_source, open_model, take_snapshot
-from tasks.gateway.task import collect_log
 
 
 @flow(name="prepare", flow_run_name=run_name)

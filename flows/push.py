@@ -7,14 +7,14 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 
-from flows.deployed.changes import flows_to_start, read_cases
-from flows.deployed.place import cases_in, changed_files, fetch, is_published, tree_of
-from tasks.data.store import bring
-from tasks.foundation.config import Result
-from tasks.foundation.errors import InputError
-from tasks.foundation.push import Push
-from tasks.foundation.settings import ROOT, settings
-from tasks.foundation.task import show_table
+from flows.deployed.checkout import cases_in, changed_files, fetch, is_published, tree_of
+from flows.deployed.path_filters import flows_to_start, read_cases
+from tasks.core.config import Result
+from tasks.core.errors import InputError
+from tasks.core.git_push import Push
+from tasks.core.prefect import show_table
+from tasks.core.settings import ROOT, settings
+from tasks.data.snapshots import bring
 
 
 class Pushed(Result):

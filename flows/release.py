@@ -8,15 +8,16 @@ from prefect import flow
 
 from flows.case import TabularCase
 from flows.deployed.approval import require_approval
-from flows.entry import Opened, Request, opened, run_name
 from flows.prepare import prepare_steps
+from flows.run_context import Opened, Request, opened, run_name
 from flows.train import Trained, train_steps
-from tasks.data.base.embedder import find_embedder
+from services.rollout.task import retire_others, send_traffic
+from services.runtime.task import is_up, package_release, serve_and_smoke
+from tasks.data.language.embedder_files import find_embedder
 from tasks.data.task import open_model
 from tasks.features.task import fill_online_store
 from tasks.release.results import Release
 from tasks.release.task import (
-    package_release,
     promote_release,
     register_release,
     require_promotion,
@@ -24,8 +25,6 @@ from tasks.release.task import (
     seal_language_release,
     seal_table_release,
 )
-from tasks.rollout.task import retire_others, send_traffic
-from tasks.serve.task import is_up, serve_and_smoke
 
 
 @flow(name="release", flow_run_name=run_name)

@@ -7,19 +7,19 @@ from dataclasses import replace
 from prefect import flow
 
 from flows.case import TabularCase
-from flows.entry import Opened, Request, opened, run_name, when_there_is_something
 from flows.monitor import monitor_steps
 from flows.predict import champion_with_traffic, frame_since
 from flows.prepare import prepare_steps
 from flows.release import release_steps
+from flows.run_context import Opened, Request, opened, run_name, when_there_is_something
 from flows.train import train_steps
+from services.rollout.task import roll_back
+from tasks.core.config import Result
 from tasks.data.results import Snapshot
-from tasks.foundation.config import Result
 from tasks.monitor.attempts import attempt_to_finish, attempting
 from tasks.monitor.results import Decision
 from tasks.monitor.task import calibrate_anew
 from tasks.release.results import Release
-from tasks.rollout.task import roll_back
 
 
 class Retrained(Result):

@@ -5,20 +5,20 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.case import LanguageCase, TabularCase
-from flows.entry import Opened, Request, opened, run_name
 from flows.prepare import prepare_steps
-from tasks.data.base.embedder import find_embedder
+from flows.run_context import Opened, Request, opened, run_name
+from services.rollout.task import agree_on_champion
+from services.store.task import enter_cost
+from tasks.core.config import Result
+from tasks.data.language.embedder_files import find_embedder
 from tasks.data.results import Snapshot
 from tasks.data.task import open_model
-from tasks.evaluate.check import check_judging
+from tasks.evaluate.language.check import check_judging
 from tasks.evaluate.results import Verdict
 from tasks.evaluate.task import judge_candidate, judge_tuned
 from tasks.features.task import training_frame
-from tasks.foundation.config import Result
-from tasks.ledger.task import enter_cost
 from tasks.release.results import Release
 from tasks.release.task import find_champion
-from tasks.rollout.task import agree_on_champion
 from tasks.train.results import Candidate
 from tasks.train.task import import_language_adapter, import_table_model, train_candidate, tune_candidate
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.foundation.children import look_for_garbage_seldom
+from tasks.core.processes import look_for_garbage_seldom
 
 look_for_garbage_seldom()
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session", autouse=True)
 def own_world(tmp_path_factory) -> Iterator[Path]:
     """Keep every test away from the user's state, data, servers and remotes, whatever .env says."""
-    from tasks.release.process import free_port
+    from services.serving.process import free_port
 
     folder = tmp_path_factory.mktemp("world")
     values = {f"DRIFTLINE_{name}": "" for name in ELSEWHERE}  # set, so that .env does not set them
@@ -69,16 +69,16 @@ def own_world(tmp_path_factory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def prefect_server(own_world) -> Iterator[str]:
     """A real Prefect server of this test process, on the port that DRIFTLINE_PREFECT_PORT names; gives its API."""
-    from tasks.foundation.children import ending_with_starter
-    from tasks.release.process import wait_until_ready
-    from tasks.serve.prefect_database import seed
+    from services.runtime.prefect_database import seed
+    from services.serving.process import wait_until_ready
+    from tasks.core.processes import ending_with_starter
 
     port = os.environ["DRIFTLINE_PREFECT_PORT"]
     home, log = own_world / "prefect", own_world / "prefect.log"
     home.mkdir()
     seed(home)
     silent = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
-    command = [sys.executable, "-m", "tasks.serve.prefect_server", "127.0.0.1", port]
+    command = [sys.executable, "-m", "services.runtime.prefect_server", "127.0.0.1", port]
     with log.open("wb") as output:
         process = subprocess.Popen(
             ending_with_starter(command),

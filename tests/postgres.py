@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.release.process import free_port
+from services.serving.process import free_port
 from tests.waiting import wait_for
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.pipeline import check_equal
 from benchmarks.table import Report
-from tasks.foundation.lineage import read_lineage
+from tasks.core.lineage import read_lineage
 from tests.conftest import ROOT
 
 # Whatever takes the options that all benchmarks share is one.
@@ -53,7 +53,7 @@ def prepared() -> set[str]:
 def test_a_quick_run_comes_to_its_figures(name, tmp_path, prepared):
     """It ends well, and writes figures with the commit; what can't run on this machine says why and ends with 2."""
     if (needed := NEEDS.get(name)) and needed not in prepared:
-        run(["-m", "flows.cli", *needed.split()])
+        run(["-m", "cli.main", *needed.split()])
         prepared.add(needed)
     done = run(["-m", f"benchmarks.{name}", "--quick", "--json", str(tmp_path / "figures.json")], (0, NOT_HERE))
     if done.returncode == NOT_HERE:

@@ -186,7 +186,7 @@ def test_the_twelve_are_what_is_imported():
     twelve = "prefect dvc mlflow great_expectations feast torch transformers peft trl sklearn bentoml evidently"
     assert [name.partition(".")[0] for name in TWELVE] == twelve.split()
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert makefile.index("install/imports.py") < makefile.index("tasks.serve.prefect_database")
+    assert makefile.index("install/imports.py") < makefile.index("services.runtime.prefect_database")
 
 
 def test_uv_trusts_what_the_system_trusts():

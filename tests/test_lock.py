@@ -18,7 +18,7 @@ from packaging.version import Version
 
 from deployments.install.locked import LOCKS, METADATA, PYTHONS, SYSTEMS, applies, environments
 from deployments.install.supported import NEWEST, OLDEST
-from tasks.foundation.pins import differences, read_pins
+from tasks.core.pins import differences, read_pins
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

@@ -8,10 +8,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from flows.terminal import TAG
-from tasks.foundation.config import digest_of
-from tasks.foundation.errors import CaseError
-from tasks.foundation.settings import Settings
+from services.runtime.prefect_api import TAG
+from tasks.core.config import digest_of
+from tasks.core.errors import CaseError
+from tasks.core.settings import Settings
 
 if TYPE_CHECKING:
     from prefect.automations import AutomationCore

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from tasks.foundation.errors import GateFailed, InputError, Waits
-from tasks.foundation.shown import one_line
+from tasks.core.display import one_line
+from tasks.core.errors import GateFailed, InputError, Waits
 
 if TYPE_CHECKING:
-    from flows.entry import Opened
+    from flows.run_context import Opened
     from flows.train import Trained
-    from tasks.ledger.approvals import Approval
+    from services.store.approvals import Approval
 
 
 def require_approval(run: Opened, trained: Trained) -> None:
@@ -28,12 +28,12 @@ def require_approval(run: Opened, trained: Trained) -> None:
         return
     from prefect.runtime import deployment, flow_run
 
-    from flows.terminal import person
-    from tasks.ledger.task import ask_approval
+    from services.store.task import ask_approval
+    from tasks.core.processes import current_user
 
     waiting = str(flow_run.id) if deployment.id else ""
     # only the schedule and this installation's owner can start a run without naming themselves
-    by = run.by or ("schedule" if "auto-scheduled" in (flow_run.tags or []) else person())
+    by = run.by or ("schedule" if "auto-scheduled" in (flow_run.tags or []) else current_user())
     asked = ask_approval(trained.candidate, trained.verdict, rule, by, waiting, run.settings)
     if asked.state == "waiting" and deployment.id:
         asked = _ask_in_form(run, asked)
@@ -68,9 +68,9 @@ def decide(case: str, evidence: str, approves: bool, who: str, via: str, why: st
 
     Raises: InputError.
     """
-    from tasks.foundation.settings import settings
-    from tasks.ledger import approvals
-    from tasks.ledger.store import Store
+    from services.store import approvals
+    from services.store.database import Store
+    from tasks.core.settings import settings
 
     with closing(Store(settings())) as store:
         return approvals.decide(store, case, evidence, approves, who, via, why)
@@ -83,10 +83,11 @@ def tell(case: str, approves: bool, evidence: str | None, why: str) -> None:
     """
     import typer
 
-    from flows.terminal import console, person
-    from tasks.foundation.settings import settings
-    from tasks.ledger import approvals
-    from tasks.ledger.store import Store
+    from services.store import approvals
+    from services.store.database import Store
+    from tasks.core.console import console
+    from tasks.core.processes import current_user
+    from tasks.core.settings import settings
 
     with closing(Store(settings())) as store:
         waiting = next((each for each in approvals.listed(store, case) if each.state == "waiting"), None)
@@ -103,6 +104,6 @@ def tell(case: str, approves: bool, evidence: str | None, why: str) -> None:
             )
         if evidence is None and not typer.confirm("Approve?" if approves else "Reject?"):
             return
-    said = decide(case, evidence or (waiting.evidence if waiting else ""), approves, person(), "terminal", why)
+    said = decide(case, evidence or (waiting.evidence if waiting else ""), approves, current_user(), "terminal", why)
     goes_on = "the run that waits goes on" if said.run else f"driftline run {case} --as-of {said.as_of.isoformat()}"
     console.print(f"{one_line(said.told)}. Next: {goes_on if approves else 'the champion stays'}")

@@ -12,11 +12,12 @@ import yaml
 
 from flows.case import LanguageCase, TabularCase, load, names
 from flows.deployed.alerts import set_up
-from flows.terminal import TAG, console, reach_prefect
-from tasks.foundation.errors import Unavailable
-from tasks.foundation.files import write_text
-from tasks.foundation.push import DEPLOYMENT
-from tasks.foundation.settings import ROOT, settings
+from services.runtime.prefect_api import TAG, reach_prefect
+from tasks.core.console import console
+from tasks.core.errors import Unavailable
+from tasks.core.files import write_text
+from tasks.core.git_push import DEPLOYMENT
+from tasks.core.settings import ROOT, settings
 
 POOL = TAG
 # A run has no command, environment or folder of its caller's: the worker knows them, from its parameters
@@ -58,7 +59,7 @@ def declaration(cases: Path) -> str:
     told: dict[str, Any] = {
         "prefect-version": None,
         "name": "driftline",
-        "pull": [{"flows.deployed.place.code_directory": {}}],
+        "pull": [{"flows.deployed.checkout.code_directory": {}}],
         "deployments": [*deployments, _push()],
     }
     return HEAD + yaml.safe_dump(told, sort_keys=False, width=120)

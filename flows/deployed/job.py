@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from prefect.workers.process import ProcessJobConfiguration
 
-from flows.deployed.place import commit_of, require_published, tree_of, variables_in
-from tasks.foundation.errors import InputError
-from tasks.foundation.settings import ROOT, settings
+from flows.deployed.checkout import commit_of, require_published, tree_of, variables_in
+from tasks.core.errors import InputError
+from tasks.core.settings import ROOT, settings
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -57,18 +57,6 @@ class Job(ProcessJobConfiguration):
     def prepare_for_flow_run(self, *arguments: Any, **more: Any) -> None:
         self.command = self.run_command
         super().prepare_for_flow_run(*arguments, **more)
-
-
-def job_by(fork_server: str | None) -> type[Job]:
-    """The processes of runs: forks of the server at this socket, or, where there are no forks, started from nothing."""
-    if fork_server is None:
-        return Job
-    command = [sys.executable, "-I", "-S", str(ROOT / "tasks" / "serve" / "forks.py"), fork_server, *ENGINE]
-
-    class ForkedJob(Job):
-        run_command: ClassVar[str] = shlex.join(command)
-
-    return ForkedJob
 
 
 def _place_of(commit: str, variables: dict[str, str | None]) -> tuple[dict[str, str | None], Path]:

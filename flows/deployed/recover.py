@@ -23,10 +23,10 @@ from prefect.client.schemas.filters import (
 from prefect.states import Cancelled, Crashed, State, StateType
 
 from flows.deployed.deploy import POOL
-from flows.terminal import TAG
-from tasks.foundation.settings import settings
-from tasks.ledger.approvals import listed
-from tasks.ledger.store import Store
+from services.runtime.prefect_api import TAG
+from services.store.approvals import listed
+from services.store.database import Store
+from tasks.core.settings import settings
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import signal
 import socket
 import sys
 from contextlib import closing
 
-from tasks.foundation.children import ending_with_starter, look_for_garbage_seldom
-from tasks.foundation.errors import DriftlineError
-from tasks.foundation.files import temporary_folder
-from tasks.foundation.loops import Loop, TaskLoop, loops
-from tasks.foundation.settings import ROOT, settings
-from tasks.ledger.alerts import alert_about
-from tasks.ledger.store import Store
-from tasks.serve.programs import FORKING
+from services.store.alerts import alert_about
+from services.store.database import Store
+from tasks.core.loops import Loop, TaskLoop, loops
+from tasks.core.processes import look_for_garbage_seldom
+from tasks.core.settings import settings
 
 EVERY = 10.0  # seconds between two looks for what died
 POLL = 2  # seconds between two looks for what is due
@@ -28,42 +24,29 @@ async def work() -> None:
     from prefect.workers.process import ProcessWorker
 
     from flows.deployed.deploy import POOL
-    from flows.deployed.job import job_by
+    from flows.deployed.job import Job
 
     await asyncio.to_thread(_make_ready)
-    with temporary_folder("worker") as folder:
-        place = os.path.join(folder, "forks.sock")
-        worker = ProcessWorker(work_pool_name=POOL, name=socket.gethostname())
-        worker.job_configuration = job_by(place if FORKING else None)
-        working = asyncio.create_task(worker.start(with_healthcheck=True))
-        others = [loop.start() for loop in background(place)]
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, working.cancel)
-        try:
-            await working
-        except asyncio.CancelledError:
-            pass
-        finally:
-            for other in others:
-                other.task.cancel()
+    worker = ProcessWorker(work_pool_name=POOL, name=socket.gethostname())
+    worker.job_configuration = Job
+    working = asyncio.create_task(worker.start(with_healthcheck=True))
+    others = [loop.start() for loop in background()]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, working.cancel)
+    try:
+        await working
+    except asyncio.CancelledError:
+        pass
+    finally:
+        for other in others:
+            other.task.cancel()
     # the server may be gone, or go with us: what else would tell it something asks again for up to half a minute
     os._exit(0)
 
 
-def background(place: str) -> list[TaskLoop]:
-    """What runs beside Prefect's worker, not yet started; `place` is the socket of the fork server."""
-    beside = [TaskLoop("recovery of runs", Recovery().step, every=EVERY), TaskLoop("alerts", _alert, every=EVERY)]
-    if FORKING:
-        beside.append(TaskLoop("fork server", functools.partial(_fork, place), every=1.0))
-    return beside
-
-
-async def _fork(place: str) -> None:
-    """Run the fork server of runs; it ends with us, and when it had nothing to do for long."""
-    command = ending_with_starter([sys.executable, "-m", "flows.deployed.fork_server", place])
-    server = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
-    if code := await server.wait():
-        raise DriftlineError(f"The fork server of runs ended with {code}.")
+def background() -> list[TaskLoop]:
+    """What runs beside Prefect's worker, not yet started."""
+    return [TaskLoop("recovery of runs", Recovery().step, every=EVERY), TaskLoop("alerts", _alert, every=EVERY)]
 
 
 async def _alert() -> None:
@@ -97,7 +80,7 @@ def _make_ready() -> None:
     from prefect.client.orchestration import get_client
 
     from flows.deployed.deploy import make_pool
-    from flows.terminal import reach_prefect
+    from services.runtime.prefect_api import reach_prefect
 
     while not reach_prefect():
         time.sleep(0.5)
@@ -107,7 +90,7 @@ def _make_ready() -> None:
 
 def main(port: int) -> None:
     look_for_garbage_seldom()
-    from tasks.foundation.settings import apply_environment
+    from tasks.core.settings import apply_environment
 
     here = settings()
     apply_environment(here)

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from tasks.foundation.config import READ_STRUCTURE, Section, Span, Sql, Text
-from tasks.foundation.json_schema import check_schema
+from tasks.core.config import READ_STRUCTURE, Section, Span, Sql, Text
+from tasks.language.json_schema import check_schema
 
 
 class Expectation(Section):

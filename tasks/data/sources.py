@@ -10,14 +10,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.core.code_digest import cache_key
+from tasks.core.config import Result
+from tasks.core.duckdb import connect, quote_identifier, quote_literal, quote_path, scan
+from tasks.core.errors import DataError
+from tasks.core.files import file_digest, scratch, whole, write_text
+from tasks.core.progress import mark_cached
+from tasks.core.untrusted import MB, check_room, check_zip, reading
 from tasks.data.config import Source
-from tasks.foundation.code_digest import cache_key
-from tasks.foundation.config import Result
-from tasks.foundation.duck import connect, quote_identifier, quote_literal, quote_path, scan
-from tasks.foundation.errors import DataError
-from tasks.foundation.files import file_digest, scratch, whole, write_text
-from tasks.foundation.progress import mark_cached
-from tasks.foundation.untrusted import MB, check_room, check_zip, reading
 
 if TYPE_CHECKING:
     import duckdb

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+from tasks.core.prefect import show_link, show_table, stage
 from tasks.data.config import Answer, Model, Pairs, Source, Talk, Traffic
 from tasks.data.results import Asked, Base, Checked, Snapshot
 from tasks.data.sources import Landing
-from tasks.foundation.task import show_link, show_table, stage
 
 
 @stage("land {name}", lambda landing: f"{len(landing.batches)} batches")
@@ -31,7 +31,7 @@ def check_source(
     name: str, case: str, sources: dict[str, Source], landings: dict[str, Landing], as_of: datetime, state: Path
 ) -> Checked:
     """Cut a source to the as-of, validate what is new, and put bad rows aside."""
-    from tasks.data.check import check
+    from tasks.data.tabular.validation_run import check
 
     checked = check(case, name, sources, landings, as_of, state)
     if checked.validation.docs:
@@ -42,7 +42,7 @@ def check_source(
 @stage("open the base model", lambda base: f"{base.parameters / 1e6:.0f}M parameters, {base.digest[:12]}")
 def open_model(model: Model, folder: Path, state: Path) -> Base:
     """Check the base model against its pin, and keep it as a plain checkpoint."""
-    from tasks.data.base.checkpoint import open_base
+    from tasks.data.language.base_model import open_base
 
     return open_base(model, folder, state)
 
@@ -59,7 +59,7 @@ def curate_pairs(
     state: Path,
 ) -> Checked:
     """Make or read instruction pairs, free them of duplicates and personal data, split and validate them."""
-    from tasks.data.pairs.curate import curate
+    from tasks.data.language.curate import curate
 
     curated = curate(case, pairs, talk, base, sources, checked, as_of, state)
     show_link(f"{case}-pairs", curated.files["train"].parent / "card.md", "Data card of the pairs")
@@ -71,7 +71,7 @@ def take_snapshot(
     case: str, as_of: datetime, checked: list[Checked], state: Path, remote: str, repaired: str = ""
 ) -> Snapshot:
     """Gather the validated batches, add them to DVC, and push; again at the moment `repaired`, when it was damaged."""
-    from tasks.data.store import store_snapshot
+    from tasks.data.snapshots import store_snapshot
 
     rows = [
         {"source": c.source, "rows": c.rows, "quarantined": c.quarantined, "warnings": "; ".join(c.validation.warnings)}
@@ -103,6 +103,6 @@ def gather_messages(
     end: datetime,
 ) -> Asked:
     """What was asked in a window, with the right answers that are known."""
-    from tasks.data.pairs.traffic import gather
+    from tasks.data.language.traffic import gather
 
     return gather(case, traffic, pairs, answer, sources, snapshot.path, state, start, end)

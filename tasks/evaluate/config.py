@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from tasks.foundation.config import Section, Text
+from tasks.core.config import Section, Text
 
 TableMetric = Literal[
     "auc",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from tasks.train.language import answers
+from tasks.language import answer_scoring as answers
 from tasks.train.metrics import CLASSIFICATION, HIGHER_IS_BETTER, REGRESSION, losses, measure, metrics_of
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tasks.core.display import markdown, one_line
 from tasks.evaluate.results import Criterion, Verdict
-from tasks.foundation.shown import markdown, one_line
 
 
 def explain(verdict: Verdict) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from tasks.foundation.config import Result
+from tasks.core.config import Result
 from tasks.train.classes import Classes
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tasks.core.mlflow import Tracking
+from tasks.core.prefect import show_table, show_text, stage
 from tasks.data.config import Talk
 from tasks.data.results import Base
 from tasks.evaluate.config import Evaluate, Judging
 from tasks.evaluate.report import explain
 from tasks.evaluate.results import Verdict
-from tasks.foundation.task import show_table, show_text, stage
-from tasks.foundation.tracking import Tracking
 from tasks.train.config import Serving, Target, Train
 from tasks.train.results import Candidate
 
@@ -29,7 +29,7 @@ def judge_candidate(
     champion_digest: str | None,
 ) -> Verdict:
     """Hold the candidate's answers on its hold-out against every gate and the champion."""
-    from tasks.evaluate.gates import judge
+    from tasks.evaluate.tabular.gates import judge
 
     verdict = judge(
         candidate,
@@ -60,7 +60,7 @@ def judge_tuned(
     champion_digest: str | None,
 ) -> Verdict:
     """Hold the candidate's answers on the frozen evaluation pairs against every gate, the base and the champion."""
-    from tasks.evaluate.judging import judge_answers
+    from tasks.evaluate.language.gates import judge_answers
 
     verdict = judge_answers(candidate, base, talk, serving, config, threads, state, tracking, champion, champion_digest)
     _show(candidate.case, verdict)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from tasks.core.config import digest_of
+from tasks.core.errors import DriftlineError
+from tasks.core.files import whole
+from tasks.core.mlflow import Tracking, answering, client_of, log, status_of
 from tasks.evaluate.criteria import decide
 from tasks.evaluate.report import explain
 from tasks.evaluate.results import Criterion, Verdict
-from tasks.foundation.config import digest_of
-from tasks.foundation.errors import DriftlineError
-from tasks.foundation.files import whole
-from tasks.foundation.tracking import Tracking, answering, client_of, log, status_of
 from tasks.train.classes import Classes
 from tasks.train.results import Candidate
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from pydantic import Field
 
-from tasks.foundation.config import Section, Span, Sql
+from tasks.core.config import Section, Span, Sql
 
 
 class View(Section):

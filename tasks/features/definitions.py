@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tasks.features.light import import_feast
+from tasks.core.files import lock, whole, write_text
+from tasks.features.feast_import import import_feast
 from tasks.features.schema import Table, Tables
-from tasks.foundation.files import lock, whole, write_text
 
 if TYPE_CHECKING:
     from feast import Entity, FeatureService, FeatureStore, FeatureView

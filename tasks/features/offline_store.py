@@ -18,10 +18,10 @@ from feast.infra.offline_stores.file_source import FileSource
 from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 
-from tasks.features.asof import Lookup
+from tasks.core.duckdb import quote_identifier, scan
+from tasks.features.point_in_time import Lookup
 from tasks.features.retrieval import HistoryJob, QueryJob
 from tasks.features.sql import micros
-from tasks.foundation.duck import quote_identifier, scan
 
 if TYPE_CHECKING:
     import pandas as pd

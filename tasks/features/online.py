@@ -10,18 +10,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.core.code_digest import code_digest
+from tasks.core.config import digest_of
+from tasks.core.duckdb import connect, quote_identifier, quote_literal, scan
+from tasks.core.errors import CaseError, InputError, Unavailable
+from tasks.core.files import write_text
+from tasks.core.progress import mark_cached
 from tasks.data.results import Snapshot
 from tasks.features.config import Features
 from tasks.features.definitions import SQLITE, make_repository, open_repository
-from tasks.features.light import import_feast
+from tasks.features.feast_import import import_feast
 from tasks.features.schema import Table, describe_tables
 from tasks.features.tables import build_tables
-from tasks.foundation.code_digest import code_digest
-from tasks.foundation.config import digest_of
-from tasks.foundation.duck import connect, quote_identifier, quote_literal, scan
-from tasks.foundation.errors import CaseError, InputError, Unavailable
-from tasks.foundation.files import write_text
-from tasks.foundation.progress import mark_cached
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,8 +17,8 @@ from feast.infra.online_stores.sqlite import SqliteOnlineStore, SqliteOnlineStor
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.utils import to_naive_utc
 
+from tasks.core.duckdb import quote_identifier
 from tasks.features.definitions import SQLITE
-from tasks.foundation.duck import quote_identifier
 
 if TYPE_CHECKING:
     import sqlite3

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from tasks.foundation.config import Result
+from tasks.core.config import Result
 
 
 class Column(Result):

@@ -12,9 +12,9 @@ from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMeta
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
 from feast.repo_config import RepoConfig
 
-from tasks.features.asof import Lookup, look_up
-from tasks.foundation.duck import connect, quote_identifier
-from tasks.foundation.files import whole
+from tasks.core.duckdb import connect, quote_identifier
+from tasks.core.files import whole
+from tasks.features.point_in_time import Lookup, look_up
 
 if TYPE_CHECKING:
     import duckdb

@@ -7,13 +7,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from tasks.core.code_digest import cache_key
+from tasks.core.config import Result
+from tasks.core.errors import CaseError
 from tasks.data.results import Snapshot
 from tasks.features.config import Features
+from tasks.features.determinism import repeatable
 from tasks.features.sql import open_snapshot, sql_errors
-from tasks.features.threads import repeatable
-from tasks.foundation.code_digest import cache_key
-from tasks.foundation.config import Result
-from tasks.foundation.errors import CaseError
 
 if TYPE_CHECKING:
     import duckdb

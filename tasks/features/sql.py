@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.foundation.duck import connect, quote_identifier, quote_literal, scan
-from tasks.foundation.errors import CaseError
-from tasks.foundation.files import whole
+from tasks.core.duckdb import connect, quote_identifier, quote_literal, scan
+from tasks.core.errors import CaseError
+from tasks.core.files import whole
 
 if TYPE_CHECKING:
     import duckdb

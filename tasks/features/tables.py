@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.core.duckdb import quote_identifier, quote_literal, scan
+from tasks.core.errors import DataError
+from tasks.core.files import lock
 from tasks.data.results import Snapshot
 from tasks.features.schema import Table, Tables
 from tasks.features.sql import open_snapshot, sql_errors, written
-from tasks.foundation.duck import quote_identifier, quote_literal, scan
-from tasks.foundation.errors import DataError
-from tasks.foundation.files import lock
 
 if TYPE_CHECKING:
     import duckdb

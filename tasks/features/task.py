@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+from tasks.core.prefect import stage
 from tasks.data.results import Snapshot
 from tasks.features.config import Features
 from tasks.features.results import Frame
-from tasks.foundation.task import stage
 
 
 def _told(frame: Frame) -> str:
@@ -18,8 +18,8 @@ def _told(frame: Frame) -> str:
 @stage("build training features", _told)
 def training_frame(features: Features, target: str, slices: tuple[str, ...], snapshot: Snapshot, state: Path) -> Frame:
     """All examples of the snapshot whose outcome is known, each with its features as of its own moment."""
-    from tasks.data.store import check_snapshot
-    from tasks.features.frame import build_frame
+    from tasks.data.snapshots import check_snapshot
+    from tasks.features.training_frame import build_frame
 
     check_snapshot(snapshot)
     return build_frame(features, target, slices, snapshot, state)
@@ -36,8 +36,8 @@ def window_frame(
     end: datetime,
 ) -> Frame:
     """The examples of a window, with the outcomes that are known."""
-    from tasks.data.store import check_snapshot
-    from tasks.features.frame import build_frame
+    from tasks.data.snapshots import check_snapshot
+    from tasks.features.training_frame import build_frame
 
     check_snapshot(snapshot)
     return build_frame(features, target, slices, snapshot, state, start, end, known_only=False)
@@ -46,7 +46,7 @@ def window_frame(
 @stage("fill the online store", lambda path: "nothing to look up" if path is None else path.name)
 def fill_online_store(features: Features, snapshot: Snapshot, state: Path, online_store: str) -> Path | None:
     """Put the newest values of each view where a service looks them up; None for a case without views."""
-    from tasks.data.store import check_snapshot
+    from tasks.data.snapshots import check_snapshot
     from tasks.features.online import materialise
 
     check_snapshot(snapshot)

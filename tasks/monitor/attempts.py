@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from tasks.foundation.errors import Busy, GateFailed, Unavailable, Waits
-from tasks.foundation.files import write_text
+from tasks.core.errors import Busy, GateFailed, Unavailable, Waits
+from tasks.core.files import write_text
 from tasks.monitor.results import Attempt, Decision
 from tasks.release.results import Release
 

@@ -7,11 +7,11 @@ from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
+from tasks.core.config import Section, Span
+from tasks.core.errors import CaseError
 from tasks.data.config import Embedder
 from tasks.evaluate.config import AnswerMetric, Metric
 from tasks.evaluate.metrics import metrics_of
-from tasks.foundation.config import Section, Span
-from tasks.foundation.errors import CaseError
 
 
 class Retrain(Section):

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from tasks.foundation.config import digest_of
-from tasks.foundation.files import write_text
+from tasks.core.config import digest_of
+from tasks.core.files import write_text
 from tasks.monitor.config import Watch
 from tasks.monitor.findings import Finding, find
 from tasks.monitor.results import Action, Attempt, Decision, Signal

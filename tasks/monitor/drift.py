@@ -1,8 +1,8 @@
 """How far features and predictions have moved from the release's hold-out, with Evidently, and its report.
 
-A column has drifted when two things are true: the move is no chance (a p-value, tasks/monitor/chance.py), and it is
-far enough to matter (a distance). A test alone calls any change drift once there are rows enough (evidently issue 50);
-a distance alone calls chance drift when there are few.
+A column has drifted when two things are true: the move is no chance (a p-value, tasks/monitor/permutation.py), and it
+is far enough to matter (a distance). A test alone calls any change drift once there are rows enough (evidently issue
+50); a distance alone calls chance drift when there are few.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tasks.core.files import write_text
 from tasks.features.results import Column
-from tasks.foundation.files import write_text
-from tasks.monitor.chance import chance_of_numbers, chance_of_share, chance_of_texts
+from tasks.monitor.permutation import chance_of_numbers, chance_of_share, chance_of_texts
 from tasks.monitor.results import ColumnDrift
 
 if TYPE_CHECKING:

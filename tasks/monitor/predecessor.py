@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.core.errors import DataError
 from tasks.evaluate.compare import compare
 from tasks.evaluate.config import ChampionGate
-from tasks.foundation.errors import DataError
 from tasks.monitor.results import Predecessor
 from tasks.release.results import Release
 from tasks.train.classes import Classes, answers_in, together
 from tasks.train.metrics import losses
-from tasks.train.model_file import load, predict
+from tasks.train.tabular.model_file import load, predict
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field
 
-from tasks.foundation.config import Result
+from tasks.core.config import Result
 
 Action: TypeAlias = Literal["ignore", "alert", "recalibrate", "retrain", "rollback"]
 

@@ -11,13 +11,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.foundation.code_digest import cache_key
-from tasks.foundation.config import digest_of
-from tasks.foundation.files import write_text
-from tasks.foundation.progress import mark_cached
-from tasks.monitor.chance import adjusted
+from tasks.core.code_digest import cache_key
+from tasks.core.config import digest_of
+from tasks.core.files import write_text
+from tasks.core.progress import mark_cached
 from tasks.monitor.config import Watch
 from tasks.monitor.drift import judge_column
+from tasks.monitor.permutation import adjusted
 from tasks.monitor.results import Signal
 
 if TYPE_CHECKING:

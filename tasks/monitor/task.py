@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from tasks.core.display import markdown
+from tasks.core.prefect import alert, announce, show_link, show_text, stage
 from tasks.data.results import Asked
 from tasks.evaluate.config import ChampionGate
 from tasks.features.results import Frame
-from tasks.foundation.shown import markdown
-from tasks.foundation.task import alert, announce, show_link, show_text, stage
 from tasks.monitor.config import AnswerMonitor, Monitor, Watch
 from tasks.monitor.results import Attempt, Decision, Signal
 from tasks.predict.results import Predictions
@@ -33,8 +33,8 @@ def measure_window(
     gate: ChampionGate | None = None,
 ) -> Signal:
     """Join the predictions of a window with the outcomes known by now, and measure performance and drift."""
-    from tasks.monitor.measure import measure
     from tasks.monitor.signal import Window
+    from tasks.monitor.tabular.measure import measure
 
     window = Window(release.case, release.digest, as_of, start, as_of)
     before = (predecessor, gate) if predecessor and gate else None
@@ -56,8 +56,8 @@ def measure_messages(
     state: Path,
 ) -> Signal:
     """Hold the answers of a window against the right ones that are known, and look for drift."""
-    from tasks.data.base.embedder import find_embedder
-    from tasks.monitor.answers import measure_answers
+    from tasks.data.language.embedder_files import find_embedder
+    from tasks.monitor.language.measure import measure_answers
     from tasks.monitor.signal import Window
 
     window = Window(release.case, release.digest, as_of, start, as_of)
@@ -94,8 +94,8 @@ def announce_decision(decision: Decision) -> None:
 @stage("calibrate the champion anew", lambda path: path.name)
 def calibrate_anew(decision: Decision, frame: Frame, target: Target, split: Split, state: Path) -> Path:
     """Fit a calibrator behind the champion's scores, on outcomes before the hold-out; a model to be judged."""
-    from tasks.monitor.recalibrate import recalibrate
     from tasks.monitor.signal import read_signal
+    from tasks.monitor.tabular.recalibrate import recalibrate
     from tasks.release.seal import release_folder
 
     model = release_folder(state, decision.case, decision.release) / "model.skops"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from tasks.foundation.config import Result
+from tasks.core.config import Result
 
 
 class Predictions(Result):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+from tasks.core.prefect import stage
 from tasks.data.results import Asked
 from tasks.features.results import Frame
-from tasks.foundation.task import stage
 from tasks.predict.results import Predictions
 from tasks.release.results import Release
 
@@ -15,7 +15,7 @@ from tasks.release.results import Release
 @stage("predict", lambda p: f"{p.rows:,} rows, {p.written:,} of them new")
 def predict_window(release: Release, case: str, frame: Frame, as_of: datetime, out: Path) -> Predictions:
     """Score the frame with the release; what it answered before stays."""
-    from tasks.predict.batch import predict
+    from tasks.predict.tabular import predict
 
     return predict(release.digest, case, release.model, release.columns, frame, as_of, out)
 
@@ -23,6 +23,6 @@ def predict_window(release: Release, case: str, frame: Frame, as_of: datetime, o
 @stage("answer", lambda p: f"{p.rows:,} messages, {p.written:,} of them new")
 def answer_window(release: Release, asked: Asked, as_of: datetime, out: Path, threads: int) -> Predictions:
     """Answer the messages with the release; what it said before stays."""
-    from tasks.predict.answers import answer
+    from tasks.predict.language import answer
 
     return answer(release.digest, release.case, release.folder, asked, as_of, out, threads)

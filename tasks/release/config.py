@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from tasks.foundation.config import Section
+from tasks.core.config import Section
 
 NANO = 1_000_000_000  # money is counted in whole billionths: sums of floats would drift apart
 

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.data.base.checkpoint import CONTENTS, GGUF
+from tasks.core.config import digest_of
+from tasks.core.errors import DriftlineError, InputError
+from tasks.core.files import file_digest
 from tasks.data.config import Talk
+from tasks.data.language.base_model import CONTENTS, GGUF
 from tasks.data.results import Base, EmbedderFiles
 from tasks.evaluate.results import Verdict
-from tasks.foundation.config import digest_of
-from tasks.foundation.errors import DriftlineError, InputError
-from tasks.foundation.files import file_digest
-from tasks.foundation.talk import SYSTEM, turn
+from tasks.language.messages import SYSTEM, turn
 from tasks.release.seal import EMBEDDER, Parts, differs, verify
 from tasks.train.config import Serving
 from tasks.train.results import Candidate

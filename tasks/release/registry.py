@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.core.errors import DriftlineError, InputError
+from tasks.core.mlflow import Tracking, client_of
 from tasks.features.results import Column
-from tasks.foundation.errors import DriftlineError, InputError
-from tasks.foundation.tracking import Tracking, client_of
 from tasks.release.results import Release
 from tasks.release.seal import MANIFEST, read_manifest, release_folder
 from tasks.train.results import Candidate

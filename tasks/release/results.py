@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+from tasks.core.config import Result
 from tasks.features.results import Column
-from tasks.foundation.config import Result
 
 
 class Release(Result):

@@ -12,10 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tasks.core.config import digest_of
+from tasks.core.errors import DriftlineError, GateFailed
+from tasks.core.files import file_digest, whole, write_text
 from tasks.evaluate.results import Criterion, Verdict
-from tasks.foundation.config import digest_of
-from tasks.foundation.errors import DriftlineError, GateFailed
-from tasks.foundation.files import file_digest, whole, write_text
 from tasks.release.config import Price
 from tasks.train.results import Candidate
 

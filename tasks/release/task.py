@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tasks.core.errors import GateFailed, NothingYet
+from tasks.core.mlflow import Tracking
+from tasks.core.prefect import stage
 from tasks.data.config import Talk
 from tasks.data.results import Base, EmbedderFiles, Snapshot
 from tasks.evaluate.results import Verdict
-from tasks.foundation.errors import GateFailed, NothingYet
-from tasks.foundation.settings import ROOT
-from tasks.foundation.task import stage
-from tasks.foundation.tracking import Tracking
 from tasks.release.config import Price
 from tasks.release.results import Release
 from tasks.train.config import Serving, Target
@@ -56,7 +55,7 @@ def require_promotion(case: str, verdict: Verdict) -> None:
     """
     if verdict.decision == "promote":
         return
-    from tasks.evaluate.gates import explain
+    from tasks.evaluate.tabular.gates import explain
 
     raise GateFailed(
         f"The verdict on {case} is: {verdict.decision}. Nothing is promoted, the champion stays.\n{explain(verdict)}",
@@ -75,9 +74,9 @@ def seal_table_release(
     state: Path,
 ) -> Path:
     """Write the manifest with its digest, beside the weights."""
-    from tasks.data.store import pointer
+    from tasks.data.snapshots import pointer
     from tasks.release.seal import seal
-    from tasks.release.table import table_parts
+    from tasks.release.tabular import table_parts
 
     parts = table_parts(candidate, verdict, target)
     return seal(
@@ -99,20 +98,12 @@ def seal_language_release(
     state: Path,
 ) -> Path:
     """Write the manifest with its digest, beside weights, tokenizer, chat template, system prompt and schema."""
-    from tasks.data.store import pointer
+    from tasks.data.snapshots import pointer
     from tasks.release.language import language_parts
     from tasks.release.seal import seal
 
     parts = language_parts(candidate, verdict, base, talk, serving, embedder)
     return seal(candidate, verdict, parts, "llm", lineage, state, price=price, snapshot_pointer=pointer(snapshot.path))
-
-
-@stage("package the Bento", str)
-def package_release(folder: Path, state: Path) -> str:
-    """Build the Bento, unless it is there."""
-    from tasks.release.package import package
-
-    return package(folder, state / "bentoml", ROOT / "requirements.lock")
 
 
 @stage("register", lambda release: f"version {release.version}, challenger")

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from tasks.core.files import whole
+from tasks.core.mlflow import client_of, experiment, run, status_of
+from tasks.core.progress import mark_cached
 from tasks.features.results import Column
-from tasks.foundation.files import whole
-from tasks.foundation.progress import mark_cached
-from tasks.foundation.tracking import client_of, experiment, run, status_of
 from tasks.train.results import Candidate, Origin
 
 if TYPE_CHECKING:

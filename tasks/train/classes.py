@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tasks.foundation.errors import CaseError, DataError
+from tasks.core.errors import CaseError, DataError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from tasks.core.config import Section, Span, digest_of
 from tasks.data.config import Embedder
-from tasks.foundation.config import Section, Span, digest_of
 
 
 def _name_nan(value: Any) -> Any:

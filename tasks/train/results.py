@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+from tasks.core.config import Result
+from tasks.core.mlflow import Tracking
 from tasks.features.results import Column
-from tasks.foundation.config import Result
-from tasks.foundation.tracking import Tracking
 
 
 class Origin(Result):
@@ -28,7 +28,7 @@ class Candidate(Result):
     run_id: str
     folder: Path  # content-addressed; holds model.skops and importance.json, or model.gguf and adapter/
     weights_digest: str  # SHA-256 of model.skops, or over adapter and base; equal for equal inputs and seed
-    frame: Path  # what it was trained on: a frame, whose hold-out tasks.train.split tells; or a folder of pairs
+    frame: Path  # what it was trained on: a frame, whose hold-out tasks.train.tabular.split tells; or a folder of pairs
     data_digest: str
     definitions_digest: str
     columns: tuple[Column, ...]

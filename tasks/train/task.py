@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tasks.core.prefect import stage
 from tasks.data.config import Talk
 from tasks.data.results import Base, Snapshot
 from tasks.features.results import Frame
-from tasks.foundation.task import stage
 from tasks.train.config import Serving, Target, Train, Tuning
 from tasks.train.results import Candidate, Origin
 
@@ -15,7 +15,7 @@ from tasks.train.results import Candidate, Origin
 @stage("train a candidate", lambda c: f"{c.train_rows:,} rows, weights {c.weights_digest[:12]}")
 def train_candidate(origin: Origin, frame: Frame, target: Target, config: Train) -> Candidate:
     """Fit, save and log a candidate."""
-    from tasks.train.tabular import train
+    from tasks.train.tabular.fit import train
 
     return train(origin, frame, target, config)
 
@@ -25,7 +25,7 @@ def import_table_model(
     origin: Origin, path: Path, frame: Frame, target: Target, config: Train, trusted: tuple[str, ...]
 ) -> Candidate:
     """Check a scikit-learn model made elsewhere, save and log it."""
-    from tasks.train.imported import import_model
+    from tasks.train.tabular.imported import import_model
 
     return import_model(origin, path, frame, target, config, trusted)
 
@@ -35,7 +35,7 @@ def import_language_adapter(
     origin: Origin, path: Path, snapshot: Snapshot, base: Base, talk: Talk, serving: Serving, threads: int
 ) -> Candidate:
     """Check an adapter made elsewhere, merge, save and log it."""
-    from tasks.data.store import check_snapshot
+    from tasks.data.snapshots import check_snapshot
     from tasks.train.language.imported import import_adapter
 
     check_snapshot(snapshot)
@@ -47,7 +47,7 @@ def tune_candidate(
     origin: Origin, snapshot: Snapshot, base: Base, talk: Talk, tuning: Tuning, serving: Serving
 ) -> Candidate:
     """Tune an adapter in the case's stages, merge, save and log it."""
-    from tasks.data.store import check_snapshot
+    from tasks.data.snapshots import check_snapshot
     from tasks.train.language.tune import tune
 
     check_snapshot(snapshot)

@@ -11,13 +11,13 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
+from tasks.core.errors import CaseError, DataError
+from tasks.core.files import file_digest
 from tasks.data.config import Answer, Pairs, Prompt, Source, Talk
-from tasks.data.pairs.curate import curate
-from tasks.data.pairs.pair import Pair
-from tasks.data.pairs.splits import check_leaks
+from tasks.data.language.curate import curate
+from tasks.data.language.pairs import Pair
+from tasks.data.language.splits import check_leaks
 from tasks.data.results import Base, Checked, Validation
-from tasks.foundation.errors import CaseError, DataError
-from tasks.foundation.files import file_digest
 
 AS_OF = datetime(2020, 3, 31, tzinfo=UTC)
 ANSWER = Answer(

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 import duckdb
 import pytest
 
+from tasks.core.errors import CaseError
 from tasks.data.config import Expectation, Source
-from tasks.data.expectations import _schemas, build, check_expectations, columns_of
-from tasks.data.judge import Check, Judge
-from tasks.foundation.errors import CaseError
+from tasks.data.tabular.expectations import _schemas, build, check_expectations, columns_of
+from tasks.data.tabular.gx_runner import Check, Judge
 
 WORDS = "CASE WHEN i % 3 = 0 THEN NULL ELSE 'v' || (i % 5) END"
 ROWS = (
@@ -89,7 +89,8 @@ def test_all_wrong_expectations_are_told_at_once():
 def test_checking_a_case_does_not_wait_for_great_expectations():
     """Its import takes seconds; `driftline validate` needs only its schemas."""
     code = (
-        "import sys; from tasks.data.config import Source; from tasks.data.expectations import check_expectations; "
+        "import sys; from tasks.data.config import Source; "
+        "from tasks.data.tabular.expectations import check_expectations; "
         "check_expectations('t', Source(uri='file://x', key=('a',), "
         "expectations=[{'expect': 'column_to_exist', 'column': 'a'}])); "
         "sys.exit('great_expectations' in sys.modules)"

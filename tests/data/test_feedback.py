@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.data.pairs.feedback import is_log, read_log
-from tasks.data.pairs.pair import Pair
+from tasks.data.language.feedback import is_log, read_log
+from tasks.data.language.pairs import Pair
 from tests.data.test_curate import orders, rows, shop  # noqa: F401 (a fixture)
 from tests.data.test_pairs import ANSWER, FORM, WRITTEN, user
 

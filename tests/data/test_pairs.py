@@ -7,10 +7,10 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from tasks.core.errors import DataError
 from tasks.data.config import Answer
-from tasks.data.pairs.likeness import Likeness
-from tasks.data.pairs.pair import Form, read_pairs
-from tasks.foundation.errors import DataError
+from tasks.data.language.near_duplicates import Likeness
+from tasks.data.language.pairs import Form, read_pairs
 
 SCHEMA = {
     "oneOf": [
@@ -109,7 +109,7 @@ def test_likeness_finds_what_comparing_all_finds():
     """The quick way to near duplicates misses none and adds none."""
     import random
 
-    from tasks.data.pairs.likeness import _grams, _jaccard
+    from tasks.data.language.near_duplicates import _grams, _jaccard
 
     chance = random.Random(1)
     texts = []

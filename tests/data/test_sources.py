@@ -9,9 +9,9 @@ import duckdb
 import pandas as pd
 import pytest
 
+from tasks.core.errors import DataError
 from tasks.data.config import Source
 from tasks.data.sources import cut, land, locate
-from tasks.foundation.errors import DataError
 
 CSV = """id,happened,told,value,outcome
 a,2020-01-10T00:00:00Z,2020-01-11T12:00:00Z,1,10

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.data.store import check_snapshot, content_digest, pin, pointer, store_snapshot
-from tasks.foundation.errors import DataError, Unavailable
+from tasks.core.errors import DataError, Unavailable
+from tasks.data.snapshots import check_snapshot, content_digest, pin, pointer, store_snapshot
 
 AS_OF = datetime(2020, 1, 1, tzinfo=UTC)
 

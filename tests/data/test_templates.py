@@ -11,12 +11,12 @@ import duckdb
 import pytest
 
 from flows.case import load
+from tasks.core.errors import CaseError, DataError
 from tasks.data.config import Answer, Pairs, Source
-from tasks.data.pairs.curate import check_pairs
-from tasks.data.pairs.likeness import Likeness
-from tasks.data.pairs.pair import Form
-from tasks.data.pairs.templates import _mistype, make, read_facts
-from tasks.foundation.errors import CaseError, DataError
+from tasks.data.language.curate import check_pairs
+from tasks.data.language.near_duplicates import Likeness
+from tasks.data.language.pairs import Form
+from tasks.data.language.templates import _mistype, make, read_facts
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 AS_OF = datetime(2020, 3, 31, tzinfo=UTC)

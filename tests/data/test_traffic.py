@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tasks.core.errors import CaseError, DataError
 from tasks.data.config import Answer, Pairs, Source, Templates, Traffic
-from tasks.data.pairs.traffic import gather
+from tasks.data.language.traffic import gather
 from tasks.data.results import Asked
-from tasks.foundation.errors import CaseError, DataError
 
 ANSWER = Answer(json_schema={"type": "object"}, abstain={"call": "none"}, stated=("book",))
 FACTS = "SELECT book, day FROM loans"

@@ -10,13 +10,13 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tasks.data import validate as room
+from tasks.core.errors import CaseError, DataError, Unavailable
+from tasks.core.files import file_digest, whole
 from tasks.data.config import Source
-from tasks.data.quarantine import _copy
 from tasks.data.results import Validation
-from tasks.data.validate import validate
-from tasks.foundation.errors import CaseError, DataError, Unavailable
-from tasks.foundation.files import file_digest, whole
+from tasks.data.tabular import validate as room
+from tasks.data.tabular.quarantine import _copy
+from tasks.data.tabular.validate import validate
 
 AS_OF = datetime(2013, 2, 1, tzinfo=UTC)
 GOOD = "SELECT 'k' || i AS id, i AS n, i / 4.0 AS x, 'c' || (i % 4) AS code, " \

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks.release.process import free_port
+from services.serving.process import free_port
 from tests.end_to_end.home import standing
 from tests.end_to_end.small import make_case, make_dated_case
 from tests.end_to_end.terminal import Terminal, World, cold

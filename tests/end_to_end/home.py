@@ -14,12 +14,12 @@ from typing import Any
 import httpx
 import psutil
 
-from tasks.foundation.local_secrets import read_secret
-from tasks.foundation.settings import AUTH_STRINGS, SECRET, USER, Settings
-from tasks.ledger.approvals import Approval, listed
-from tasks.ledger.store import Store
-from tasks.release.process import free_port
-from tasks.serve.supervision import Supervisor
+from services.runtime.supervision import Supervisor
+from services.serving.process import free_port
+from services.store.approvals import Approval, listed
+from services.store.database import Store
+from tasks.core.local_secrets import read_secret
+from tasks.core.settings import AUTH_STRINGS, SECRET, USER, Settings
 from tests.end_to_end.small import make_moving_case
 from tests.end_to_end.terminal import Terminal, World
 from tests.waiting import ask, listens, wait_for

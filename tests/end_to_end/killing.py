@@ -10,10 +10,10 @@ from pathlib import Path
 
 import yaml
 
-from tasks.foundation.tracking import Tracking, client_of
+from services.rollout.champion_sync import champion_at_gateway
+from services.rollout.history import told
+from tasks.core.mlflow import Tracking, client_of
 from tasks.monitor.attempts import attempts
-from tasks.rollout.history import told
-from tasks.rollout.takeover import champion_at_gateway
 from tests.end_to_end.home import ENDED, Home
 from tests.end_to_end.small import CHANGED, change_case
 from tests.end_to_end.terminal import Terminal

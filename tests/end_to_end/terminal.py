@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-from tasks.foundation.settings import environment, settings
-from tasks.foundation.tracking import Tracking
+from tasks.core.mlflow import Tracking
+from tasks.core.settings import environment, settings
 from tasks.release.registry import champion
 from tasks.release.seal import verify
 from tests.conftest import ROOT
@@ -153,7 +153,7 @@ class Terminal:
 def cold(world: World, command: str, patience: float = 400) -> Done:
     """Run a command as a user does: a process from nothing."""
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", *command.split()],
+        [sys.executable, "-m", "cli.main", *command.split()],
         cwd=ROOT,
         env={**os.environ, **world.environment},
         stdin=subprocess.DEVNULL,

@@ -16,15 +16,15 @@ import httpx
 import psutil
 import pytest
 
-from tasks.foundation.events import event_of
-from tasks.foundation.local_secrets import secret_file
-from tasks.foundation.settings import SECRET
-from tasks.ledger.approvals import decide
-from tasks.rollout.config import Plan
-from tasks.rollout.history import champions
-from tasks.rollout.history import told as moved
-from tasks.rollout.plan import begin
-from tasks.serve.supervision import Supervisor
+from services.rollout.config import Plan
+from services.rollout.history import champions
+from services.rollout.history import told as moved
+from services.rollout.plan import begin
+from services.runtime.supervision import Supervisor
+from services.store.approvals import decide
+from tasks.core.events import event_of
+from tasks.core.local_secrets import secret_file
+from tasks.core.settings import SECRET
 from tests.end_to_end.home import Home, deployed
 from tests.end_to_end.killing import HALF_PROMOTED, VICTIMS, outlives
 from tests.end_to_end.small import CHANGED, change_case

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.foundation.files import file_digest
+from tasks.core.files import file_digest
 from tasks.release.seal import read_manifest, release_folder
 from tests.conftest import ROOT
 from tests.end_to_end.small import change_case, make_case

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import typer
 
-from flows.cli import app
-from tasks.foundation.settings import AUTH_STRINGS
-from tasks.release.process import free_port
+from cli.main import app
+from services.serving.process import free_port
+from tasks.core.settings import AUTH_STRINGS
 from tests.conftest import ROOT
 from tests.end_to_end.shop import write_shop
 from tests.git.listener import commit, git
@@ -82,7 +82,7 @@ class Clone:
     def run(self, command: str, **variables: str) -> subprocess.CompletedProcess[str]:
         words = command.format(case=CASE, file=self.file, folder=self.folder).split()
         return subprocess.run(
-            [sys.executable, "-m", "flows.cli", *words],
+            [sys.executable, "-m", "cli.main", *words],
             cwd=self.repository,
             env={**self.variables, **variables},
             stdin=subprocess.DEVNULL,

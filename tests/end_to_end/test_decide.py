@@ -131,9 +131,9 @@ def attempts(world: World) -> list[dict]:
 
 
 def champion_at_gateway(world: World) -> str:
-    from tasks.foundation.settings import settings
-    from tasks.ledger.store import Store
-    from tasks.rollout.shares import champion_of
+    from services.rollout.shares import champion_of
+    from services.store.database import Store
+    from tasks.core.settings import settings
 
     here = settings().model_copy(update={"state": world.state})
     with closing(Store(here)) as store, store.reading() as of:

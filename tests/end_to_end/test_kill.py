@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from tasks.foundation.tracking import Tracking, client_of
+from tasks.core.mlflow import Tracking, client_of
 from tests.end_to_end.small import make_case
 from tests.end_to_end.terminal import Terminal, World
 

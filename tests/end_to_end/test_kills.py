@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import pytest
 
 from flows.deployed.deploy import POOL
-from tasks.foundation.children import ending_with_starter
-from tasks.serve.supervision import Supervisor
+from services.runtime.supervision import Supervisor
+from tasks.core.processes import ending_with_starter
 from tests.conftest import ROOT
 from tests.end_to_end.home import Home, deployed
 from tests.end_to_end.killing import STAGES, VICTIMS, Kill, outlives

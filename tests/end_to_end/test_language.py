@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from tasks.data.base.pack import write_gguf
-from tasks.foundation.files import file_digest
-from tasks.foundation.settings import environment, settings
-from tasks.foundation.sockets import http_client
-from tasks.foundation.tracking import Tracking, client_of
-from tasks.gateway.log import NUMBERS, SECONDS, pack
-from tasks.predict.batch import read_predictions
-from tasks.release.package import bento_folder
-from tasks.release.process import served
+from services.gateway.request_log import NUMBERS, SECONDS, pack
+from services.serving.package import bento_folder
+from services.serving.process import served
+from tasks.core.files import file_digest
+from tasks.core.mlflow import Tracking, client_of
+from tasks.core.settings import environment, settings
+from tasks.core.sockets import http_client
+from tasks.language.gguf_writer import write_gguf
+from tasks.predict.tabular import read_predictions
 from tasks.release.registry import champion
 from tests.end_to_end.small import change_case
 from tests.end_to_end.terminal import World
 from tests.end_to_end.test_bad_input import half_written, refused
-from tests.language import EMBEDDER, tiny_checkpoint
+from tests.language_case import EMBEDDER, tiny_checkpoint
 
 METRICS = {
     "json_validity", "schema_validity", "exact_match", "field_f1", "hallucination_rate", "abstention_recall",

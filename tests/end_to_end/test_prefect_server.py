@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from tasks.release.process import free_port
+from services.serving.process import free_port
 from tests.end_to_end.home import standing
 from tests.end_to_end.small import make_case
 from tests.end_to_end.terminal import Terminal, World

@@ -9,13 +9,13 @@ import httpx
 import pytest
 from sqlalchemy import delete
 
-from tasks.foundation.settings import Settings
-from tasks.foundation.sockets import http_client
-from tasks.foundation.tracking import Tracking
-from tasks.ledger.store import Store, endpoints
+from services.rollout.shares import follow_stack
+from services.runtime.stack import retire
+from services.store.database import Store, endpoints
+from tasks.core.mlflow import Tracking
+from tasks.core.settings import Settings
+from tasks.core.sockets import http_client
 from tasks.release.registry import champion
-from tasks.rollout.shares import follow_stack
-from tasks.serve.stack import retire
 from tests.end_to_end.small import change_case
 from tests.end_to_end.terminal import Terminal, World
 from tests.waiting import wait_for

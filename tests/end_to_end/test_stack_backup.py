@@ -19,9 +19,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tasks.foundation.errors import DataError, InputError
-from tasks.foundation.settings import Settings
-from tasks.serve.backup import restore
+from services.runtime.backup import restore
+from tasks.core.errors import DataError, InputError
+from tasks.core.settings import Settings
 from tests.conftest import ROOT
 from tests.end_to_end.terminal import Terminal, World
 from tests.waiting import wait_for
@@ -197,8 +197,8 @@ def test_a_restore_that_is_killed_goes_on(saved, world):
 def killed_again_and_again(here: Settings, archive: Path) -> list[int]:
     """Restore, ended at ever later renames; gives how each ended."""
     stop = (
-        "import os,sys;from pathlib import Path;from tasks.foundation.settings import Settings;"
-        "from tasks.serve.backup import restore;left,real=[int(sys.argv[4])],Path.rename\n"
+        "import os,sys;from pathlib import Path;from tasks.core.settings import Settings;"
+        "from services.runtime.backup import restore;left,real=[int(sys.argv[4])],Path.rename\n"
         "def rename(self,to):\n left[0]-=1\n os._exit(9) if left[0]<0 else None\n return real(self,to)\n"
         "Path.rename=rename\n"
         "restore(Settings(state=sys.argv[1],data=sys.argv[2]),Path(sys.argv[3]))"
@@ -255,7 +255,7 @@ def test_a_damaged_archive_leaves_nothing(saved, world, tmp_path):
 
 def test_newer_databases_are_refused(saved, tmp_path, monkeypatch):
     """Packages older than those that wrote the databases can't read them: the commit that can is named."""
-    monkeypatch.setattr("tasks.serve.backup.version", lambda name: "1.0")
+    monkeypatch.setattr("services.runtime.backup.version", lambda name: "1.0")
     with pytest.raises(InputError, match=r"newer packages(.|\n)*prefect(.|\n)*git checkout"):
         restore(Settings(state=tmp_path / "state", data=tmp_path / "data"), saved.archive)
     assert not any(path.is_file() for path in tmp_path.rglob("*"))

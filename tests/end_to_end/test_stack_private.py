@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.foundation.permissions import DVC_OBJECT, OTHERS
-from tasks.foundation.sockets import socket_in
+from tasks.core.permissions import DVC_OBJECT, OTHERS
+from tasks.core.sockets import socket_in
 from tests.end_to_end.terminal import Terminal, World
 
 NOBODY, PYTHON = 65534, Path("/usr/bin/python3")  # that of the tests may lie where nobody else can enter

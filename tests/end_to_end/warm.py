@@ -8,23 +8,42 @@ it has ended, OUTPUT.end holds its exit code, or minus the signal that ended it.
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import logging
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 
-from flows.deployed.fork_server import import_for_runs
+from sqlalchemy.orm import configure_mappers
 
-IMPORTS = "flows.release flows.retrain flows.predict flows.monitor flows.replay flows.terminal"
+from tasks.core.processes import look_for_garbage_seldom
+from tasks.features.feast_import import import_feast
+from tasks.train.tabular.model_file import import_skops
+
+PACKAGES = """
+    dvc.repo evidently great_expectations great_expectations.expectations httpx matplotlib.figure mlflow.sklearn
+    mlflow.store.model_registry.sqlalchemy_workspace_store mlflow.store.tracking.sqlalchemy_workspace_store
+    prefect.deployments.steps.core prefect.flow_engine prefect.task_engine prefect.utilities.visualization psutil
+    networkx scmrepo.git sklearn.ensemble sklearn.linear_model supervisor.xmlrpc
+"""
+IMPORTS = "flows.release flows.retrain flows.predict flows.monitor flows.backtest cli.terminal"
 
 
 def main() -> None:
     """Import, say so, then fork for each line; ends with its input."""
-    import_for_runs()
-    for module in IMPORTS.split():
-        __import__(module)
+    look_for_garbage_seldom()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import_skops()
+        import_feast()
+        for module in (*PACKAGES.split(), *IMPORTS.split()):
+            __import__(module)
+        configure_mappers()
+    gc.collect()
+    gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the watchers
     print("ready", flush=True)
     for line in sys.stdin:
@@ -81,11 +100,11 @@ def _run(command: list[str]) -> int:
     """Do what a new process would: Prefect, imported already, has to read its variables again."""
     from prefect.context import refresh_global_settings_context
 
-    from flows.cli import answer
-    from flows.plain import main as plain
-    from flows.terminal import reach_prefect
-    from tasks.foundation.errors import DriftlineError
-    from tasks.foundation.settings import apply_environment, settings
+    from cli.main import answer
+    from flows.dvc_stages import main as plain
+    from services.runtime.prefect_api import reach_prefect
+    from tasks.core.errors import DriftlineError
+    from tasks.core.settings import apply_environment, settings
 
     try:
         apply_environment(settings())

@@ -8,10 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tasks.data.base.checkpoint import GGUF
+from tasks.core.errors import DataError
 from tasks.data.config import Answer, Prompt
-from tasks.evaluate import replies as asking
-from tasks.evaluate.answering import (
+from tasks.data.language.base_model import GGUF
+from tasks.evaluate.language import responses as asking
+from tasks.evaluate.language.inference import (
     baseline_prompt,
     converse,
     examples_of,
@@ -21,11 +22,10 @@ from tasks.evaluate.answering import (
     spread,
     wrong_answers,
 )
-from tasks.evaluate.replies import ask
-from tasks.foundation.errors import DataError
+from tasks.evaluate.language.responses import ask
+from tasks.language.answer_scoring import Scorer, summarise
 from tasks.train.config import Serving
-from tasks.train.language.answers import Scorer, summarise
-from tests.language import smollm_base
+from tests.language_case import smollm_base
 from tests.train.pairs import SCHEMA, SYSTEM, write_pairs
 
 SERVING = Serving(slots=2, answer_tokens=12)
@@ -53,7 +53,7 @@ def test_a_model_is_asked_once(tmp_path: Path, pairs: Path, monkeypatch: pytest.
     with pytest.raises(TypeError):  # other questions are asked
         ask(model, asked[:1], SERVING, 256, 1, tmp_path)
     with monkeypatch.context() as changed:
-        changed.setattr("tasks.foundation.code_digest.code_digest", lambda module: f"other code of {module}")
+        changed.setattr("tasks.core.code_digest.code_digest", lambda module: f"other code of {module}")
         with pytest.raises(TypeError):  # the same questions, when the code that asks has changed
             ask(model, asked, SERVING, 256, 1, tmp_path)
     (next((tmp_path / "answers").iterdir()) / "timing.json").unlink()

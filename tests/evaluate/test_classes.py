@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from tasks.evaluate.config import Evaluate
-from tasks.evaluate.gates import judge
 from tasks.evaluate.results import Verdict
+from tasks.evaluate.tabular.gates import judge
 from tasks.train.results import Candidate
-from tasks.train.tabular import train
+from tasks.train.tabular.fit import train
 from tests.train.frames import BY_HASH, CLASSES, boosting, frame_of, origin_of, wines
 
 GATES = Evaluate.model_validate(

@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tasks.core.errors import CaseError, DataError, DriftlineError
+from tasks.core.mlflow import Tracking, client_of
 from tasks.evaluate.config import Evaluate
-from tasks.evaluate.gates import check_gates, judge
 from tasks.evaluate.results import Criterion, Verdict
+from tasks.evaluate.tabular.gates import check_gates, judge
 from tasks.features.results import Frame
-from tasks.foundation.errors import CaseError, DataError, DriftlineError
-from tasks.foundation.tracking import Tracking, client_of
 from tasks.train.config import Split
 from tasks.train.results import Candidate
-from tasks.train.tabular import train
+from tasks.train.tabular.fit import train
 from tests.train.frames import BY_HASH, CLASSES, TEXTS, boosting, clients, frame_of, origin_of
 
 GATES: dict[str, Any] = {

@@ -13,27 +13,28 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.data.base.checkpoint import GGUF
-from tasks.data.base.pack import write_gguf
+from tasks.core.errors import CaseError, DataError, DriftlineError
+from tasks.core.mlflow import Tracking, client_of, experiment, run
 from tasks.data.config import Answer, Pairs, Prompt, Talk
+from tasks.data.language.base_model import GGUF
 from tasks.data.results import Base
-from tasks.evaluate import assess, judging
-from tasks.evaluate.check import check_judging
 from tasks.evaluate.config import AnswerMetric, ChampionGate, Judging
 from tasks.evaluate.criteria import losses_criterion, paired_criterion
-from tasks.evaluate.figures import clusters_of, intervals_of, measure, slices_of
-from tasks.evaluate.gates import check_gates
-from tasks.evaluate.judging import judge_answers
+from tasks.evaluate.language import gates as judging
+from tasks.evaluate.language import genai_report as assess
+from tasks.evaluate.language.check import check_judging
+from tasks.evaluate.language.gates import judge_answers
+from tasks.evaluate.language.metrics import clusters_of, intervals_of, measure, slices_of
 from tasks.evaluate.report import explain
 from tasks.evaluate.results import Criterion, Verdict
-from tasks.foundation.engine import engine
-from tasks.foundation.errors import CaseError, DataError, DriftlineError
-from tasks.foundation.tracking import Tracking, client_of, experiment, run
+from tasks.evaluate.tabular.gates import check_gates
+from tasks.language.answer_scoring import Score
+from tasks.language.engine import engine
+from tasks.language.gguf_writer import write_gguf
 from tasks.train.config import Lora, Serving
-from tasks.train.language.answers import Score
 from tasks.train.language.model import add_adapter, load_base, save_adapter
 from tasks.train.results import Candidate
-from tests.language import smollm_base, tiny_opened
+from tests.language_case import smollm_base, tiny_opened
 from tests.train.pairs import SYSTEM, write_pairs
 
 PROMPT = Prompt(system=SYSTEM, baseline="Answer by this schema: {schema}", few_shot=2)
@@ -178,7 +179,7 @@ def test_a_judge_that_is_silent_fails_its_own_bound_only(
 
 def test_gates_that_are_passed_promote(untuned: Candidate, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rejection was the gates' doing; and replies kept from another judgement are not asked for again."""
-    from tasks.evaluate import replies
+    from tasks.evaluate.language import responses as replies
 
     judged(untuned, state, STRICT)
     monkeypatch.setattr(replies, "engine", None)

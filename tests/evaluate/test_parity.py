@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tasks.data.base.checkpoint import GGUF
-from tasks.data.base.pack import write_gguf
+from tasks.core.errors import DataError
+from tasks.data.language.base_model import GGUF
 from tasks.data.results import Base
-from tasks.evaluate.parity import Parity, check_parity, parity_criteria
-from tasks.evaluate.reference import likelihoods, perplexity
-from tasks.foundation.errors import DataError
+from tasks.evaluate.language.logprobs import likelihoods, perplexity
+from tasks.evaluate.language.parity import Parity, check_parity, parity_criteria
+from tasks.language.gguf_writer import write_gguf
 from tasks.train.config import Lora, Serving
 from tasks.train.language.model import Example, add_adapter, load_base, merge, save_adapter
-from tests.language import smollm_base
+from tests.language_case import smollm_base
 
 SYSTEM = "Answer in one word."
 ASKED = [[{"role": "user", "content": text}] for text in ("Is UA 1545 late on 2013-01-05?", "Say hello")]

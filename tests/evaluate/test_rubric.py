@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from tasks.data.base.checkpoint import GGUF
-from tasks.evaluate import rubric
-from tasks.evaluate.answering import score
+from tasks.core.errors import DataError, Unavailable
+from tasks.data.language.base_model import GGUF
 from tasks.evaluate.config import Judge
-from tasks.evaluate.rubric import opinions_of
-from tasks.foundation.engine import Engine, engine
-from tasks.foundation.errors import DataError, Unavailable
-from tasks.train.language.answers import Scorer
-from tests.language import smollm_base
+from tasks.evaluate.language import llm_judge as rubric
+from tasks.evaluate.language.inference import score
+from tasks.evaluate.language.llm_judge import opinions_of
+from tasks.language.answer_scoring import Scorer
+from tasks.language.engine import Engine, engine
+from tests.language_case import smollm_base
 from tests.train.pairs import SCHEMA, write_pairs
 
 

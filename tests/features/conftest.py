@@ -13,7 +13,7 @@ import pytest
 
 from tasks.data.results import Snapshot
 from tasks.features.config import Features, View
-from tasks.features.light import import_feast
+from tasks.features.feast_import import import_feast
 from tests.features.small import AS_OF, CARRIER_DAY, EXAMPLES, WEATHER, snapshot
 
 

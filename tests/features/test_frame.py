@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 import pytest
 
+from tasks.core.errors import CaseError, DataError
+from tasks.core.files import file_digest
 from tasks.features.config import View
-from tasks.features.frame import build_frame
-from tasks.foundation.errors import CaseError, DataError
-from tasks.foundation.files import file_digest
+from tasks.features.training_frame import build_frame
 from tests.features.small import CARRIER_DAY, EXAMPLES, snapshot
 
 NAMES = ["carrier", "hour", "carrier_late", "carrier_words", "temp", "wind_gust"]

@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 import pytest
 
+from tasks.core.errors import CaseError, InputError, Unavailable
 from tasks.features.definitions import SQLITE, make_repository
-from tasks.features.frame import build_frame
 from tasks.features.online import OnlineFeatures, materialise
 from tasks.features.schema import describe_tables
-from tasks.foundation.errors import CaseError, InputError, Unavailable
+from tasks.features.training_frame import build_frame
 from tests.features.small import AS_OF, EXAMPLES, snapshot
 
 NAMES = ["carrier_late", "carrier_words", "temp", "wind_gust"]

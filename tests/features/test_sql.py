@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
+from tasks.core.duckdb import connect
+from tasks.core.errors import Unavailable
 from tasks.features.sql import written
-from tasks.foundation.duck import connect
-from tasks.foundation.errors import Unavailable
 
 LIGHT = """
 import sys
-from tasks.features.light import import_feast
+from tasks.features.feast_import import import_feast
 import_feast()
 import typeguard, feast.torch_wrapper
 from feast.infra.offline_stores.offline_store import RetrievalJob

@@ -5,7 +5,7 @@ from __future__ import annotations
 import duckdb
 import pytest
 
-from tasks.features.threads import repeatable
+from tasks.features.determinism import repeatable
 
 
 @pytest.mark.parametrize(

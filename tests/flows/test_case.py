@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from flows.case import load, names
-from tasks.foundation.errors import CaseError
+from tasks.core.errors import CaseError
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
@@ -103,8 +103,8 @@ def test_a_profile_changes_only_what_it_names():
 
 def test_the_case_of_the_docs_is_valid(tmp_path, monkeypatch):
     """What docs/llm.md tells a newcomer to write, with the sample beside it, passes `driftline validate`."""
-    from flows.commands.check import check
-    from tasks.foundation.settings import settings
+    from cli.check import check
+    from tasks.core.settings import settings
 
     text = (ROOT / "docs" / "llm.md").read_text(encoding="utf-8")
     folder = tmp_path / "tickets"

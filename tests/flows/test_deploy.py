@@ -8,8 +8,8 @@ import yaml
 from flows.case import load, names
 from flows.deployed.alerts import channel
 from flows.deployed.deploy import FLOWS, declaration
-from tasks.foundation.errors import CaseError
-from tasks.foundation.settings import ROOT
+from tasks.core.errors import CaseError
+from tasks.core.settings import ROOT
 from tests.end_to_end.small import change_case, make_case
 
 CASES = ROOT / "configs"

@@ -15,9 +15,9 @@ import pytest
 from prefect.client.orchestration import get_client
 
 from flows.deployed.deploy import POOL, TEMPLATE, make_pool
-from flows.deployed.job import Job, job_by
-from tasks.foundation.errors import InputError
-from tasks.foundation.settings import ROOT, Settings
+from flows.deployed.job import Job
+from tasks.core.errors import InputError
+from tasks.core.settings import Settings
 from tests.waiting import ask, wait_for
 
 pytestmark = pytest.mark.xdist_group("end_to_end")  # beside whoever has the Prefect server already
@@ -111,8 +111,7 @@ def test_a_run_with_job_variables_does_not_start(http, deployment, variables):
             job_of(run)
 
 
-@pytest.mark.parametrize("fork_server", [None, "/tmp/forks.sock"], ids=["from nothing", "forked"])
-def test_a_changed_pool_changes_no_command(http, deployment, fork_server):
+def test_a_changed_pool_changes_no_command(http, deployment):
     """Whatever its template says: the command is the worker's own, with the worker's variables and no folder."""
     properties = {"command": {"type": "string", "default": "touch /tmp/owned"}}
     template = {
@@ -121,9 +120,8 @@ def test_a_changed_pool_changes_no_command(http, deployment, fork_server):
     }
     assert http.patch(f"/work_pools/{POOL}", json={"base_job_template": template}).is_success
     run = ask(http, "POST", f"/deployments/{deployment}/create_flow_run", {})["id"]
-    job = job_of(run, job_by(fork_server))
-    forks = ["-I", "-S", str(ROOT / "tasks" / "serve" / "forks.py"), "/tmp/forks.sock"] if fork_server else []
-    assert shlex.split(job.command or "") == [sys.executable, *forks, "-m", "prefect.engine"]
+    job = job_of(run)
+    assert shlex.split(job.command or "") == [sys.executable, "-m", "prefect.engine"]
     assert job._command_configured, "else Prefect would choose a command"
     assert job.working_dir is None
     assert "LD_PRELOAD" not in job.env

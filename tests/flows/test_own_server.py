@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from flows.terminal import require_own_server
-from tasks.foundation.errors import Unavailable
-from tasks.release.process import free_port
+from services.runtime.prefect_api import require_own_server
+from services.serving.process import free_port
+from tasks.core.errors import Unavailable
 
 NOBODY = 65534
 SERVER = """

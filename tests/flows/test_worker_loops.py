@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import select
 
 from flows.deployed import worker
-from tasks.foundation.loops import loops
-from tasks.foundation.settings import Settings
-from tasks.ledger.store import Store, alerts
+from services.store.database import Store, alerts
+from tasks.core.loops import loops
+from tasks.core.settings import Settings
 
 
 class Absurd(Exception):
@@ -35,7 +35,7 @@ def test_each_loop_survives_and_is_alerted(tmp_path: Path, monkeypatch: pytest.M
 async def break_each() -> list[str]:
     """Each loop fails in turn, while the others' steps go on; then it works again."""
     done: dict[str, int] = {}
-    tasks = worker.background("nowhere")
+    tasks = worker.background()
     for loop in tasks:
         loop.every, loop.longest_pause = 0.01, 0.05
         if loop.name != "alerts":

@@ -13,13 +13,13 @@ from typing import Any
 import httpx
 from starlette.applications import Starlette
 
-from tasks.foundation.loops import Loop, loops
-from tasks.foundation.settings import Settings
-from tasks.gateway.app import make_app
-from tasks.gateway.call import Call
-from tasks.ledger.keys import LOCAL, Key
+from services.gateway.app import make_app
+from services.gateway.call import Call
+from services.rollout.routing import Route, Share
+from services.store.keys import LOCAL, Key
+from tasks.core.loops import Loop, loops
+from tasks.core.settings import Settings
 from tasks.release.config import Price
-from tasks.rollout.routing import Route, Share
 
 NOWHERE = "http://127.0.0.1:9"
 ROUTE = Route("d" * 64, "shop", "tabular", (), Price(machine_hour=3.6))

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.foundation.settings import Settings
-from tasks.ledger.store import Store
+from flows.deployed.servers import servers
+from services.runtime import stack
+from services.store.database import Store
+from tasks.core.settings import Settings
 from tasks.release.results import Release
-from tasks.serve import stack
 from tests.gateway.small import serve, small_settings, talking_release
 from tests.release.small import bento, candidate, folder, second, state, tracking  # noqa: F401 (fixtures)
 
@@ -18,7 +19,7 @@ def settings(state: Path, bento: str, tmp_path_factory: pytest.TempPathFactory) 
     """A stack with a gateway that no key guards."""
     settings = small_settings(tmp_path_factory.mktemp("gateway") / "state", state / "bentoml")
     try:
-        stack.up(settings)
+        stack.up(settings, servers(settings))
         yield settings
     finally:
         stack.down(settings)

@@ -16,20 +16,20 @@ from typing import Any
 import httpx
 import psutil
 
-from tasks.data.base.embedder import find_embedder
-from tasks.foundation.children import ending_with_starter
-from tasks.foundation.config import digest_of
-from tasks.foundation.files import file_digest, write_text
-from tasks.foundation.settings import ROOT, Settings
-from tasks.ledger.store import Store, endpoints, releases, shares
-from tasks.release.package import package
-from tasks.release.process import free_port
+from services.rollout.shares import follow_stack, know, promote
+from services.runtime import stack
+from services.serving.package import package
+from services.serving.process import free_port
+from services.store.database import Store, endpoints, releases, shares
+from tasks.core.config import digest_of
+from tasks.core.files import file_digest, write_text
+from tasks.core.processes import ending_with_starter
+from tasks.core.settings import ROOT, Settings
+from tasks.data.language.embedder_files import find_embedder
 from tasks.release.registry import release_in
 from tasks.release.results import Release
 from tasks.release.seal import read_manifest, release_folder
-from tasks.rollout.shares import follow_stack, know, promote
-from tasks.serve import stack
-from tests.language import EMBEDDER
+from tests.language_case import EMBEDDER
 from tests.waiting import wait_for
 
 NOWHERE = "http://127.0.0.1:9"  # Prefect and MLflow have no part in here
@@ -113,7 +113,7 @@ def gateway(settings: Settings, port: int, log: Path) -> Iterator[subprocess.Pop
     variables = {f"DRIFTLINE_{name}": str(value) for name, value in own.items()}
     with log.open("ab") as output:
         process = subprocess.Popen(
-            ending_with_starter([sys.executable, "-m", "tasks.gateway.program", str(port)]),
+            ending_with_starter([sys.executable, "-m", "services.gateway.server", str(port)]),
             env={**os.environ, **variables, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -11,13 +11,13 @@ from contextlib import closing, contextmanager
 import httpx
 import pytest
 
-from tasks.foundation.children import ending_with_starter
-from tasks.foundation.hosts import host_name
-from tasks.foundation.local_secrets import read_secret, secret_file
-from tasks.foundation.settings import Settings
-from tasks.ledger.keys import LOCAL, create
-from tasks.ledger.store import Store
-from tasks.release.process import free_port
+from services.serving.process import free_port
+from services.store.database import Store
+from services.store.keys import LOCAL, create
+from tasks.core.hosts import host_name
+from tasks.core.local_secrets import read_secret, secret_file
+from tasks.core.processes import ending_with_starter
+from tasks.core.settings import Settings
 from tests.gateway.small import asking, gateway
 from tests.waiting import listens, wait_for
 

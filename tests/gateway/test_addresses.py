@@ -11,11 +11,11 @@ from contextlib import closing, contextmanager
 import pytest
 from sqlalchemy import delete, insert, select
 
-from tasks.foundation.sockets import UNIX, socket_in
-from tasks.ledger.store import endpoints
-from tasks.rollout.shares import SEEN, follow_stack
-from tasks.serve import stack
-from tasks.serve.forks import listen
+from services.rollout.shares import SEEN, follow_stack
+from services.runtime import stack
+from services.serving.fork_client import listen
+from services.store.database import endpoints
+from tasks.core.sockets import UNIX, socket_in
 from tests.gateway.small import asking
 from tests.waiting import wait_for
 

@@ -9,10 +9,10 @@ import httpx
 import openai
 import pytest
 
-from flows.commands import chat
-from tasks.foundation.errors import Unavailable
-from tasks.foundation.settings import Settings
-from tasks.ledger.store import Store, ledger
+from cli import chat
+from services.store.database import Store, ledger
+from tasks.core.errors import Unavailable
+from tasks.core.settings import Settings
 from tasks.release.results import Release
 from tests.gateway.small import asking
 from tests.waiting import wait_for

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select, text, update
 
-from tasks.foundation.loops import ThreadLoop, loops
-from tasks.foundation.settings import ROOT
-from tasks.ledger.keys import create, revoke
-from tasks.ledger.store import DONE, Store, alerts, ledger, plans, predictions
-from tasks.rollout.plan import advance, begin
-from tasks.rollout.shares import know, promote
+from services.rollout.plan import advance, begin
+from services.rollout.shares import know, promote
+from services.store.database import DONE, Store, alerts, ledger, plans, predictions
+from services.store.keys import create, revoke
+from tasks.core.loops import ThreadLoop, loops
+from tasks.core.settings import ROOT
 from tests.gateway.alone import call_of, gateway_alone, loop_named, settings_of, until
 from tests.rollout.plans import PLAN
 
@@ -145,12 +145,12 @@ def is_ours(path: str) -> bool:
 def test_nobody_starts_threads_or_tasks_by_hand():
     """Whatever starts one stands in this list, with the reason why it is no loop."""
     allowed = {
-        "tasks/foundation/loops.py",  # what all others use
-        "tasks/gateway/shadow.py",  # one copy of one call; its errors are caught and logged
-        "tasks/gateway/streamed.py",  # within one request, which waits for them
-        "tasks/serve/fork_server.py",  # waits for one process to end, and ends with it
-        "tasks/serve/disconnect.py",  # a call and its client, which both end with the call
-        "flows/terminal.py",  # draws a line while a command runs
+        "tasks/core/loops.py",  # what all others use
+        "services/gateway/shadow.py",  # one copy of one call; its errors are caught and logged
+        "services/gateway/streaming.py",  # within one request, which waits for them
+        "services/serving/fork_server.py",  # waits for one process to end, and ends with it
+        "services/serving/disconnect.py",  # a call and its client, which both end with the call
+        "cli/terminal.py",  # draws a line while a command runs
         "flows/deployed/worker.py",  # Prefect's own worker, which this program is about: it ends with it
     }
     starts = {"Thread", "Timer", "create_task", "ensure_future"}

@@ -14,18 +14,18 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from tasks.foundation.settings import ROOT
-from tasks.gateway.accounts import Accounts
-from tasks.gateway.call import Call
-from tasks.gateway.entries import Ledger
-from tasks.gateway.figures import Figures
-from tasks.gateway.meter import BudgetExhausted
-from tasks.gateway.rates import Rates
-from tasks.ledger.keys import Key, create, listed, read_keyring
-from tasks.ledger.refusal import Refusal
-from tasks.ledger.store import ABORTED, DONE, FAILED, Store, ledger, purses
+from services.gateway.budget_meter import BudgetExhausted
+from services.gateway.call import Call
+from services.gateway.metering import Accounts
+from services.gateway.metrics import Figures
+from services.gateway.rate_limits import Rates
+from services.gateway.usage_writer import Ledger
+from services.rollout.routing import Route
+from services.store.api_error import Refusal
+from services.store.database import ABORTED, DONE, FAILED, Store, ledger, purses
+from services.store.keys import Key, create, listed, read_keyring
+from tasks.core.settings import ROOT
 from tasks.release.config import NANO, Price
-from tasks.rollout.routing import Route
 from tests.gateway.alone import call_of, settings_of, until
 
 TABLE = Route("d" * 64, "shop", "tabular", ("http://a",), Price())  # .10 an hour of the machine
@@ -220,8 +220,8 @@ def test_what_fails_by_our_fault_costs_nobody(store: Store):
 PROCESS = """
 import asyncio, sys
 from pathlib import Path
-from tasks.ledger.keys import read_keyring
-from tasks.ledger.store import Store
+from services.store.keys import read_keyring
+from services.store.database import Store
 from tests.gateway.alone import settings_of
 from tests.gateway.test_budgets import TABLE, Process
 

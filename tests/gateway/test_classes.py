@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from services.runtime import stack
+from services.serving.package import package
+from services.serving.smoke import smoke
+from services.store.costs import costs
+from services.store.database import Store
+from tasks.core.settings import ROOT, Settings
+from tasks.core.sockets import http_client
 from tasks.evaluate.config import Evaluate
-from tasks.evaluate.gates import judge
-from tasks.foundation.settings import ROOT, Settings
-from tasks.foundation.sockets import http_client
-from tasks.ledger.costs import costs
-from tasks.ledger.store import Store
-from tasks.release.package import package
+from tasks.evaluate.tabular.gates import judge
 from tasks.release.seal import seal
-from tasks.release.smoke import smoke
-from tasks.release.table import table_parts
-from tasks.serve import stack
+from tasks.release.tabular import table_parts
 from tasks.train.config import Target
-from tasks.train.tabular import train
+from tasks.train.tabular.fit import train
 from tests.gateway.small import asking, serve
 from tests.release.small import LINEAGE
 from tests.train.frames import BY_HASH, CLASSES, boosting, frame_of, origin_of, wines

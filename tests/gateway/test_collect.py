@@ -11,18 +11,18 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from services.gateway.log_export import collect
+from services.gateway.traces import trace
+from tasks.core.errors import CaseError, InputError
+from tasks.core.files import file_digest
+from tasks.core.mlflow import Tracking, client_of
+from tasks.core.settings import Settings
 from tasks.data.config import Answer, Pairs, Source, Traffic
-from tasks.data.pairs.feedback import is_log, read_log
-from tasks.data.pairs.pair import Form
-from tasks.data.pairs.traffic import gather
+from tasks.data.language.feedback import is_log, read_log
+from tasks.data.language.pairs import Form
+from tasks.data.language.traffic import gather
 from tasks.data.sources import land
-from tasks.foundation.errors import CaseError, InputError
-from tasks.foundation.files import file_digest
-from tasks.foundation.settings import Settings
-from tasks.foundation.tracking import Tracking, client_of
-from tasks.gateway.collect import collect
-from tasks.gateway.traces import trace
-from tasks.predict.answers import answer
+from tasks.predict.language import answer
 from tasks.release.results import Release
 from tests.gateway.small import asking
 from tests.waiting import wait_for

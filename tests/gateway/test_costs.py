@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from tasks.foundation.settings import Settings
-from tasks.foundation.tracking import Tracking, client_of
-from tasks.gateway.call import Call
-from tasks.gateway.entries import Ledger
-from tasks.ledger.costs import costs
-from tasks.ledger.feedback import Feedback, give
-from tasks.ledger.keys import LOCAL
-from tasks.ledger.store import DONE, Store
-from tasks.ledger.training import enter_training
+from services.gateway.call import Call
+from services.gateway.usage_writer import Ledger
+from services.rollout.routing import Route, Share
+from services.store.costs import costs
+from services.store.database import DONE, Store
+from services.store.feedback import Feedback, give
+from services.store.keys import LOCAL
+from services.store.training import enter_training
+from tasks.core.mlflow import Tracking, client_of
+from tasks.core.settings import Settings
 from tasks.release.config import Price
-from tasks.rollout.routing import Route, Share
 from tasks.train.candidates import ENERGY
 from tasks.train.results import Candidate
 

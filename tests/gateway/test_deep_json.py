@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import func, select
 
-from tasks.ledger.store import REFUSED, ledger
+from services.store.database import REFUSED, ledger
 from tests.gateway.small import asking
 
 pytestmark = pytest.mark.xdist_group("gateway")

@@ -12,10 +12,10 @@ import pytest
 from aiohttp import web
 from sqlalchemy import insert, select, text
 
-from tasks.foundation.loops import TaskLoop
-from tasks.foundation.push import Push
-from tasks.gateway.telling import Telling
-from tasks.ledger.store import Store, alerts, now, pushes
+from services.gateway.outbox import Telling
+from services.store.database import Store, alerts, now, pushes
+from tasks.core.git_push import Push
+from tasks.core.loops import TaskLoop
 from tests.gateway.alone import settings_of
 
 PUSH = Push(id="d-2", ref="refs/heads/main", old="a" * 40, new="b" * 40, repository="r", who="w")

@@ -7,11 +7,11 @@ import openai
 import pytest
 from sqlalchemy import select
 
-from tasks.data.base.embedder import find_embedder
-from tasks.foundation.embedder import Embedder
-from tasks.ledger.store import ledger, now
+from services.store.database import ledger, now
+from tasks.data.language.embedder_files import find_embedder
+from tasks.language.embedder import Embedder
 from tests.gateway.small import asking
-from tests.language import EMBEDDER
+from tests.language_case import EMBEDDER
 
 pytestmark = pytest.mark.xdist_group("gateway")
 

@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, insert, select, update
 
-from tasks.foundation.settings import ROOT, Settings
-from tasks.gateway.call import Call
-from tasks.gateway.entries import Ledger, close_lost
-from tasks.ledger.costs import costs
-from tasks.ledger.keys import create, read_keyring
-from tasks.ledger.refusal import Refusal
-from tasks.ledger.store import ABORTED, DONE, LOST, Store, feedback, keys, ledger, now, purses, workers
+from services.gateway.call import Call
+from services.gateway.usage_writer import Ledger, close_lost
+from services.rollout.routing import Route, Share
+from services.store.api_error import Refusal
+from services.store.costs import costs
+from services.store.database import ABORTED, DONE, LOST, Store, feedback, keys, ledger, now, purses, workers
+from services.store.keys import create, read_keyring
+from tasks.core.settings import ROOT, Settings
 from tasks.release.config import NANO, Price
-from tasks.rollout.routing import Route, Share
 
 ROUTE = Route("d" * 64, "talker", "llm", (), Price(tokens_in=1, tokens_cached=0.5, tokens_out=4, machine_hour=0))
 
@@ -79,9 +79,9 @@ def test_a_killed_gateways_calls_are_in_the_ledger(store: Store, tmp_path: Path)
     create(store, "a", ["predict"], None, None, budget=10)
     code = """
 import asyncio, os, sys
-from tasks.foundation.settings import settings
-from tasks.gateway.entries import Ledger
-from tasks.ledger.store import Store
+from tasks.core.settings import settings
+from services.gateway.usage_writer import Ledger
+from services.store.database import Store
 from tests.gateway.test_entries import call_of
 async def main():
     store = Store(settings())

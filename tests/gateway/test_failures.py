@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import select
 
-from tasks.gateway.log import take_up
-from tasks.ledger.store import ledger
-from tasks.release.process import free_port
-from tasks.serve.programs import program_name
-from tasks.serve.supervision import Supervisor
+from services.gateway.request_log import take_up
+from services.runtime.process_specs import program_name
+from services.runtime.supervision import Supervisor
+from services.serving.process import free_port
+from services.store.database import ledger
 from tests.gateway.small import answering_of, asking, gateway, kill_all
 from tests.waiting import wait_for
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from benchmarks.serving import load
-from tasks.serve import stack
-from tasks.serve.programs import program_name
+from services.runtime import stack
+from services.runtime.process_specs import program_name
 
 pytestmark = pytest.mark.xdist_group("gateway")
 

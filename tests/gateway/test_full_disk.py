@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from sqlalchemy import event, select
 
-from tasks.foundation.settings import ROOT
-from tasks.gateway.call import Call
-from tasks.gateway.entries import Ledger
-from tasks.ledger.keys import create, read_keyring
-from tasks.ledger.refusal import Refusal
-from tasks.ledger.store import DONE, FAILED, Store, ledger, purses
+from services.gateway.call import Call
+from services.gateway.usage_writer import Ledger
+from services.store.api_error import Refusal
+from services.store.database import DONE, FAILED, Store, ledger, purses
+from services.store.keys import create, read_keyring
+from tasks.core.settings import ROOT
 from tests.gateway.alone import call_of, settings_of, until
 
 
@@ -141,9 +141,9 @@ def test_a_bad_entry_fails_alone(store: Store, name: str, value: Any):
 SCRIPT = """
 import asyncio, json, sys, os
 from pathlib import Path
-from tasks.gateway.accounts import Accounts
-from tasks.ledger.refusal import Refusal
-from tasks.ledger.store import DONE, Store, ledger
+from services.gateway.metering import Accounts
+from services.store.api_error import Refusal
+from services.store.database import DONE, Store, ledger
 from tests.gateway.alone import call_of, gateway_alone, settings_of, until
 
 async def use(gateway):
@@ -189,7 +189,7 @@ async def main(state):
     store = Store(settings_of(state))
     with store.reading() as of:
         seen["entries"] = len(of.execute(ledger.select()).all())
-    from tasks.gateway.log import reading
+    from services.gateway.request_log import reading
     with reading(state / "gateway" / "requests") as db:
         seen["logged"] = db.execute("SELECT count(DISTINCT id) FROM logged").fetchone()[0]
     print(json.dumps(seen))

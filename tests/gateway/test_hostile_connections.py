@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import hostile
-from tasks.foundation.settings import Settings
-from tasks.release.process import free_port
+from services.serving.process import free_port
+from tasks.core.settings import Settings
 from tasks.release.results import Release
 from tests.gateway.small import answering_of, gateway, same_releases
 

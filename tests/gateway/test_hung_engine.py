@@ -9,10 +9,10 @@ import psutil
 import pytest
 from sqlalchemy import select
 
-from tasks.ledger.store import ledger
-from tasks.serve.supervision import Supervisor
+from services.runtime.supervision import Supervisor
+from services.store.database import ledger
 from tests.gateway.small import asking
-from tests.serve.small_chat import body, engine_process
+from tests.serving.small_chat import body, engine_process
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("gateway")

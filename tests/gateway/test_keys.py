@@ -11,11 +11,11 @@ import openai
 import pytest
 from sqlalchemy import select
 
-from tasks.foundation.settings import Settings
-from tasks.ledger.keys import create, limit_team, read_keyring, revoke
-from tasks.ledger.store import Store, ledger, purses
+from services.serving.process import free_port
+from services.store.database import Store, ledger, purses
+from services.store.keys import create, limit_team, read_keyring, revoke
+from tasks.core.settings import Settings
 from tasks.release.config import NANO
-from tasks.release.process import free_port
 from tasks.release.results import Release
 from tests.gateway.small import asking, gateway, same_releases
 from tests.waiting import wait_for

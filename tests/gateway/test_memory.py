@@ -7,10 +7,10 @@ from typing import Any
 
 from sqlalchemy import event, insert
 
-from tasks.foundation.settings import Settings
-from tasks.gateway.memory import Memory
-from tasks.ledger.store import Store, endpoints
-from tasks.rollout.shares import know, promote
+from services.gateway.config_cache import Memory
+from services.rollout.shares import know, promote
+from services.store.database import Store, endpoints
+from tasks.core.settings import Settings
 
 A, B = "a" * 64, "b" * 64
 

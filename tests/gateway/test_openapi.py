@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tasks.foundation.settings import Settings
+from tasks.core.settings import Settings
 from tasks.release.results import Release
 from tests.gateway.small import asking
 

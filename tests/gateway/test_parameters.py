@@ -5,7 +5,7 @@ from __future__ import annotations
 import openai
 import pytest
 
-from tasks.foundation.settings import Settings
+from tasks.core.settings import Settings
 from tasks.release.results import Release
 from tests.gateway.small import asking
 

@@ -10,16 +10,16 @@ from functools import cache
 
 import pytest
 
-from tasks.foundation.settings import Settings
-from tasks.ledger.store import Store
-from tasks.release.package import bento_folder
+from services.rollout import history, shares
+from services.rollout.confidence_sequence import Count
+from services.rollout.config import Plan
+from services.rollout.plan import begin, judge
+from services.runtime import stack
+from services.serving.package import bento_folder
+from services.store.database import Store
+from tasks.core.settings import Settings
 from tasks.release.results import Release
 from tasks.release.seal import read_manifest
-from tasks.rollout import history, shares
-from tasks.rollout.config import Plan
-from tasks.rollout.plan import begin, judge
-from tasks.rollout.sequential import Count
-from tasks.serve import stack
 from tests.gateway.small import asking
 from tests.waiting import wait_for
 

@@ -15,11 +15,11 @@ import httpx
 import openai
 import pytest
 
-from tasks.foundation.children import ending_with_starter
-from tasks.foundation.settings import ROOT, Settings
-from tasks.ledger.keys import create
-from tasks.ledger.store import Store, ledger
-from tasks.release.process import free_port
+from services.serving.process import free_port
+from services.store.database import Store, ledger
+from services.store.keys import create
+from tasks.core.processes import ending_with_starter
+from tasks.core.settings import ROOT, Settings
 from tests.gateway.small import gateway, same_releases
 from tests.waiting import wait_for
 

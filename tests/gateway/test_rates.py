@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from tasks.gateway.rates import PATIENCE, Rates
-from tasks.ledger.keys import LOCAL, Key, Limit
-from tasks.ledger.refusal import Refusal
-from tasks.release.process import free_port
+from services.gateway.rate_limits import PATIENCE, Rates
+from services.serving.process import free_port
+from services.store.api_error import Refusal
+from services.store.keys import LOCAL, Key, Limit
 
 LIMITED = Key("k", "t", frozenset({"predict"}), (Limit("key:k", 100, None),))
 

@@ -8,14 +8,14 @@ import orjson
 import pytest
 from sqlalchemy import select
 
-from tasks.foundation.settings import Settings
-from tasks.gateway.call import LOGGED, READ, Call
-from tasks.gateway.events import DONE_EVENT, END, error_event, kept_of
-from tasks.gateway.policy import Policy
-from tasks.ledger.feedback import Feedback
-from tasks.ledger.keys import LOCAL
-from tasks.ledger.store import Store, feedback
-from tasks.rollout.routing import LANGUAGE, Route, Share
+from services.gateway.call import LOGGED, READ, Call
+from services.gateway.guardrails import Policy
+from services.gateway.sse_events import DONE_EVENT, END, error_event, kept_of
+from services.rollout.routing import LANGUAGE, Route, Share
+from services.store.database import Store, feedback
+from services.store.feedback import Feedback
+from services.store.keys import LOCAL
+from tasks.core.settings import Settings
 from tests.gateway.small import asking
 
 CARD, EMAIL = "4111 1111 1111 1111", "ann@example.org"

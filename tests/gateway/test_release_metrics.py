@@ -6,7 +6,7 @@ import json
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tasks.gateway.release_metrics import merge
+from services.gateway.release_metrics import merge
 from tests.gateway.small import asking
 from tests.waiting import wait_for
 

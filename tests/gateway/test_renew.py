@@ -8,9 +8,10 @@ import threading
 import httpx
 import pytest
 
-from tasks.gateway.renew import renew
-from tasks.serve import stack
-from tasks.serve.programs import GATEWAY
+from flows.deployed.servers import servers
+from services.gateway.rolling_restart import renew
+from services.runtime import stack
+from services.runtime.process_specs import GATEWAY
 from tests.gateway.small import answering_of, asking
 from tests.waiting import wait_for
 
@@ -46,7 +47,7 @@ def test_no_call_fails_while_everything_is_restarted(settings, table, other):
     try:
         assert wait_for(lambda: len(said) > 50)
         told: list[str] = []
-        renew(settings, told.append)
+        renew(settings, servers(settings), told.append)
         during = len(said)
     finally:
         over.set()

@@ -12,9 +12,9 @@ from typing import Any
 import orjson
 import pytest
 
-from tasks.gateway.call import Call
-from tasks.gateway.log import RequestLog, pack, reading
-from tasks.gateway.policy import Policy
+from services.gateway.call import Call
+from services.gateway.guardrails import Policy
+from services.gateway.request_log import RequestLog, pack, reading
 from tests.gateway.alone import call_of
 from tests.waiting import wait_for
 
@@ -57,7 +57,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_what_finds_no_room_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tasks.gateway.log.WAITING", 100)
+    monkeypatch.setattr("services.gateway.request_log.WAITING", 100)
     (tmp_path / "worker.jsonl").symlink_to("/dev/full")
     counted = Counted(tmp_path)
     counted.log.put(call_of())
@@ -71,7 +71,7 @@ def test_what_finds_no_room_is_counted(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_file_that_can_not_be_packed_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The folder of the day can't be made: lines go on to be written, and are packed once it can."""
-    monkeypatch.setattr("tasks.gateway.log.BATCH", 1)
+    monkeypatch.setattr("services.gateway.request_log.BATCH", 1)
     call = call_of()
     day = time.strftime("%Y-%m-%d", time.gmtime(call.at))
     (tmp_path / f"day={day}").write_text("in the way")

@@ -14,16 +14,16 @@ import psutil
 import pytest
 from sqlalchemy import select
 
-from tasks.foundation.errors import InputError
-from tasks.foundation.settings import Settings
-from tasks.ledger.store import Store, ledger, now
-from tasks.release.process import free_port
+from services.rollout import history, shares
+from services.rollout.champion_sync import running
+from services.runtime import stack
+from services.runtime.process_specs import FORKS
+from services.runtime.supervision import Supervisor
+from services.serving.process import free_port
+from services.store.database import Store, ledger, now
+from tasks.core.errors import InputError
+from tasks.core.settings import Settings
 from tasks.release.results import Release
-from tasks.rollout import history, shares
-from tasks.rollout.takeover import running
-from tasks.serve import stack
-from tasks.serve.programs import FORKS
-from tasks.serve.supervision import Supervisor
 from tests.gateway.small import asking, gateway, kill_all
 from tests.waiting import wait_for
 

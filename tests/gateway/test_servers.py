@@ -17,18 +17,18 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from tasks.foundation.children import ending_with_starter
-from tasks.foundation.settings import Settings
-from tasks.gateway.entries import Ledger
-from tasks.ledger.costs import costs
-from tasks.ledger.keys import create, limit_team, revoke
-from tasks.ledger.store import Store, ledger, purses
+from services.gateway.usage_writer import Ledger
+from services.rollout import history, shares
+from services.rollout.config import Plan
+from services.rollout.plan import advance, begin
+from services.serving.process import free_port
+from services.store.costs import costs
+from services.store.database import Store, ledger, purses
+from services.store.keys import create, limit_team, revoke
+from tasks.core.processes import ending_with_starter
+from tasks.core.settings import Settings
 from tasks.release.config import NANO
-from tasks.release.process import free_port
 from tasks.release.results import Release
-from tasks.rollout import history, shares
-from tasks.rollout.config import Plan
-from tasks.rollout.plan import advance, begin
 from tests.gateway.small import asking, gateway, same_releases
 from tests.gateway.test_entries import call_of
 from tests.postgres import Postgres, running_postgres

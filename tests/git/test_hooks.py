@@ -16,10 +16,10 @@ import httpx
 import pytest
 import yaml
 
-from tasks.foundation.push import Push
-from tasks.foundation.settings import AUTH_STRINGS, ROOT, Settings
-from tasks.gateway.hooks import SECRET
-from tasks.release.process import free_port
+from services.gateway.webhooks import SECRET
+from services.serving.process import free_port
+from tasks.core.git_push import Push
+from tasks.core.settings import AUTH_STRINGS, ROOT, Settings
 from tests.gateway.small import asking, gateway
 from tests.git.listener import Listener, prefect_at
 from tests.waiting import wait_for

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.foundation.push import Push
-from tasks.foundation.settings import ROOT
-from tasks.release.process import free_port
+from services.serving.process import free_port
+from tasks.core.git_push import Push
+from tasks.core.settings import ROOT
 from tests.git.listener import commit, git, prefect_at, repositories
 from tests.waiting import wait_for
 

@@ -15,15 +15,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flows.terminal import person
-from tasks.foundation.children import ending_with_starter
-from tasks.foundation.local_secrets import local_secret, secret_file
-from tasks.foundation.settings import SECRET, USER
-from tasks.foundation.tracking import Tracking, client_of
-from tasks.release.process import free_port
+from services.runtime.prefect_database import seed
+from services.serving.process import free_port
+from tasks.core.local_secrets import local_secret, secret_file
+from tasks.core.mlflow import Tracking, client_of
+from tasks.core.processes import current_user, ending_with_starter
+from tasks.core.settings import SECRET, USER
 from tasks.release.registry import champion
 from tasks.release.seal import verify
-from tasks.serve.prefect_database import seed
 from tests.conftest import ROOT
 from tests.end_to_end.small import change_case, make_case
 from tests.git.listener import commit, git
@@ -94,7 +93,7 @@ class Stack:
     def server(self) -> Iterator[subprocess.Popen[bytes]]:
         home = self.state / "prefect"
         quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PREFECT_HOME": str(home)}
-        with self.running("server", "tasks.serve.prefect_server", "127.0.0.1", str(self.port), **quiet) as process:
+        with self.running("server", "services.runtime.prefect_server", "127.0.0.1", str(self.port), **quiet) as process:
             assert wait_for(lambda: self.http.get("/health").is_success, 120), self.log("server")
             yield process
 
@@ -103,7 +102,7 @@ class Stack:
 
     def driftline(self, *command: str) -> None:
         done = subprocess.run(
-            [sys.executable, "-m", "flows.cli", *command],
+            [sys.executable, "-m", "cli.main", *command],
             cwd=self.ours,
             env={**os.environ, **self.variables},
             capture_output=True,
@@ -165,7 +164,7 @@ def test_pushes_start_the_runs_that_they_ask_for_at_their_commit(stack: Stack):
         assert {run["parameters"]["request"]["new"] for run in runs["push/push"]} == {configured, documented, tag}
         (train,) = runs["train/diabetes"]
         assert configured[:12] in train["tags"]
-        assert train["parameters"]["request"] == {"case": "diabetes", "by": person(), "commit": configured}
+        assert train["parameters"]["request"] == {"case": "diabetes", "by": current_user(), "commit": configured}
 
         found = champion(Tracking.under(stack.state), stack.state, "diabetes")
         sealed = verify(found.folder)["sealed"]

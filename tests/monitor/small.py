@@ -12,10 +12,10 @@ import pandas as pd
 
 from tasks.features.results import Column, Frame
 from tasks.monitor.config import Monitor
-from tasks.monitor.measure import measure
 from tasks.monitor.results import Signal
 from tasks.monitor.signal import Window
-from tasks.predict.batch import predict
+from tasks.monitor.tabular.measure import measure
+from tasks.predict.tabular import predict
 from tasks.train.config import Target
 
 RELEASE = "ab" * 32
@@ -71,10 +71,10 @@ def make_release(folder: Path, target: Target, make: Callable[[int, int], pd.Dat
     """Train and score a hold-out, as the rooms before this one do."""
     from tasks.train.classes import columns_of
     from tasks.train.config import Encoder, Split, Train
-    from tasks.train.model_file import predict as score
-    from tasks.train.model_file import save
-    from tasks.train.pipeline import build_pipeline
-    from tasks.train.tabular import fit
+    from tasks.train.tabular.fit import fit
+    from tasks.train.tabular.model_file import predict as score
+    from tasks.train.tabular.model_file import save
+    from tasks.train.tabular.pipeline import build_pipeline
 
     families = {"classification": "LogisticRegression", "regression": "LinearRegression"}
     config = Train(

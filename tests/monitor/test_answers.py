@@ -10,18 +10,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tasks.data.base.embedder import find_embedder
+from tasks.core.errors import DataError
+from tasks.core.files import file_digest
+from tasks.data.language.embedder_files import find_embedder
 from tasks.data.results import Asked, EmbedderFiles
-from tasks.evaluate.answering import score
-from tasks.foundation.errors import DataError
-from tasks.foundation.files import file_digest
-from tasks.foundation.talk import USER, turn
-from tasks.monitor.answers import measure_answers
+from tasks.evaluate.language.inference import score
+from tasks.language.answer_scoring import Scorer
+from tasks.language.messages import USER, turn
 from tasks.monitor.config import AnswerMonitor
 from tasks.monitor.decide import decide
+from tasks.monitor.language.measure import measure_answers
 from tasks.monitor.results import Attempt, Decision, Signal
 from tasks.monitor.signal import Window
-from tasks.train.language.answers import Scorer
 
 RELEASE = "cd" * 32
 START, END = datetime(2024, 6, 1, tzinfo=UTC), datetime(2024, 7, 1, tzinfo=UTC)

@@ -7,9 +7,15 @@ import pandas as pd
 import pytest
 
 from benchmarks.alarms import lowest, world
-from tasks.monitor.chance import chance_of_mean, chance_of_numbers, chance_of_ratio, chance_of_share, chance_of_texts
-from tasks.monitor.performance_chance import performance_chances
-from tasks.monitor.sides import side_of
+from tasks.monitor.permutation import (
+    chance_of_mean,
+    chance_of_numbers,
+    chance_of_ratio,
+    chance_of_share,
+    chance_of_texts,
+)
+from tasks.monitor.tabular.labels_and_predictions import side_of
+from tasks.monitor.tabular.metric_permutation import performance_chances
 from tasks.train.classes import PLAIN, Classes, columns_of
 from tasks.train.metrics import CLASSIFICATION
 

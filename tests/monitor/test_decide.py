@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tasks.core.errors import GateFailed, Unavailable
 from tasks.evaluate.config import ChampionGate
-from tasks.foundation.errors import GateFailed, Unavailable
 from tasks.monitor.attempts import attempt_to_finish, attempting, attempts
 from tasks.monitor.config import Monitor
 from tasks.monitor.decide import decide

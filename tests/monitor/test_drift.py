@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from tasks.features.results import Column
-from tasks.monitor.chance import adjusted
 from tasks.monitor.drift import judge_column, measure_drift
+from tasks.monitor.permutation import adjusted
 from tasks.monitor.results import ColumnDrift
 
 TEXTS = ("town", "code", "blank", "gone_town")

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.foundation.errors import DataError
-from tasks.foundation.files import file_digest
+from tasks.core.errors import DataError
+from tasks.core.files import file_digest
 from tasks.monitor.decide import decide
 from tasks.monitor.signal import read_signal
 from tests.monitor.small import REGRESSION, WATCHED, WATCHED_REGRESSION, watch, world

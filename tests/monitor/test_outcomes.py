@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from tasks.foundation.errors import DataError
-from tasks.monitor.outcomes import join_outcomes
+from tasks.core.errors import DataError
+from tasks.monitor.tabular.outcomes import join_outcomes
 
 PREDICTIONS = pd.DataFrame({"example_id": ["c", "a", "b", "d"], "prediction": [0.1, 0.2, 0.3, 0.4]})
 

@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from tasks.core.errors import CaseError
+from tasks.core.files import file_digest
 from tasks.features.results import Frame
-from tasks.foundation.errors import CaseError
-from tasks.foundation.files import file_digest
 from tasks.monitor.config import Monitor, check_monitor
-from tasks.monitor.recalibrate import recalibrate
+from tasks.monitor.tabular.recalibrate import recalibrate
 from tasks.train.config import Split, Train
-from tasks.train.imported import import_model
 from tasks.train.metrics import measure
-from tasks.train.model_file import load, predict
+from tasks.train.tabular.imported import import_model
+from tasks.train.tabular.model_file import load, predict
 from tests.monitor.small import CLASSIFICATION, COLUMNS, START, world
 from tests.train.frames import origin_of
 

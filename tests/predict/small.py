@@ -47,9 +47,9 @@ def write_frame(rows: pd.DataFrame, path: Path) -> Frame:
 
 def train_model(path: Path) -> Path:
     from tasks.train.config import Encoder, Split, Target, Train
-    from tasks.train.model_file import save
-    from tasks.train.pipeline import build_pipeline
-    from tasks.train.tabular import fit
+    from tasks.train.tabular.fit import fit
+    from tasks.train.tabular.model_file import save
+    from tasks.train.tabular.pipeline import build_pipeline
 
     target = Target(column="bought", task="classification")
     config = Train(

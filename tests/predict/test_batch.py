@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.foundation.errors import Busy, DataError
-from tasks.foundation.files import file_digest, lock
-from tasks.predict.batch import predict, read_predictions
-from tasks.train import model_file
+from tasks.core.errors import Busy, DataError
+from tasks.core.files import file_digest, lock
+from tasks.predict.tabular import predict, read_predictions
+from tasks.train.tabular import model_file
 from tests.predict.small import COLUMNS, RELEASE, examples, write_frame
 
 
@@ -88,7 +88,7 @@ def test_an_overlapping_window_adds_only_what_is_new(tmp_path, model, as_of):
 KILLED = """
 from datetime import UTC, datetime
 from pathlib import Path
-from tasks.predict.batch import predict
+from tasks.predict.tabular import predict
 from tests.predict.small import COLUMNS, RELEASE, examples, write_frame
 folder = Path({folder!r})
 frame = write_frame(examples(1800), folder / "killed.parquet")

@@ -10,18 +10,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from services.serving.package import package
+from tasks.core.mlflow import Tracking
+from tasks.core.settings import ROOT
 from tasks.evaluate.results import Criterion, Verdict
 from tasks.features.results import Column, Frame
-from tasks.foundation.settings import ROOT
-from tasks.foundation.tracking import Tracking
-from tasks.release.package import package
 from tasks.release.seal import seal
-from tasks.release.table import table_parts
+from tasks.release.tabular import table_parts
 from tasks.train.config import Encoder, Split, Target, Train
-from tasks.train.model_file import load, predict
 from tasks.train.results import Candidate
-from tasks.train.split import split_frame
-from tasks.train.tabular import train
+from tasks.train.tabular.fit import train
+from tasks.train.tabular.model_file import load, predict
+from tasks.train.tabular.split import split_frame
 from tests.train.frames import origin_of
 
 AS_OF = datetime(2013, 4, 1, tzinfo=UTC)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.foundation.errors import DriftlineError, InputError
-from tasks.foundation.tracking import Tracking, client_of
+from tasks.core.errors import DriftlineError, InputError
+from tasks.core.mlflow import Tracking, client_of
 from tasks.release.registry import champion, find, is_champion, promote, register, releases
 from tasks.train.results import Candidate
 from tests.release.small import LINEAGE, make_candidate, make_verdict, seal_table

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.foundation.errors import DriftlineError, GateFailed
-from tasks.foundation.settings import ROOT
+from tasks.core.errors import DriftlineError, GateFailed
+from tasks.core.settings import ROOT
 from tasks.release.seal import read_manifest, verify
 from tasks.train.results import Candidate
 from tests.release.small import LINEAGE, make_verdict, seal_table

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tasks.rollout.config import Plan
+from services.rollout.config import Plan
 
 PLAN = Plan.model_validate({"steps": [{"percent": 10, "requests": 10}], "disliked": 0.3})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.rollout.routing import Rollout, Route, Share
+from services.rollout.routing import Rollout, Route, Share
 
 A, B, C = (Route(letter * 64, "x", "tabular", ()) for letter in "abc")
 PEOPLE = [f"person {i}" for i in range(20_000)]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.train.language import pace
+from tasks.train.language import throughput as pace
 
 
 @pytest.fixture(scope="session")

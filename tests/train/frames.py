@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from tasks.core.mlflow import Tracking
+from tasks.core.settings import ROOT
 from tasks.features.results import Column, Frame
-from tasks.foundation.settings import ROOT
-from tasks.foundation.tracking import Tracking
 from tasks.train.config import Encoder, Split, Target, Train
 from tasks.train.results import Origin
 

@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tasks.core.files import file_digest, whole
+from tasks.core.settings import ROOT
 from tasks.data.config import Answer, Prompt, Talk
 from tasks.data.results import Base
-from tasks.foundation.files import file_digest, whole
-from tasks.foundation.settings import ROOT
 from tasks.train.config import Serving, Tuning
 from tasks.train.results import Candidate
-from tests.language import smollm_base, tiny_checkpoint
+from tests.language_case import smollm_base, tiny_checkpoint
 from tests.train.frames import origin_of
 
 SYSTEM = "Turn the message into a JSON call of find_flight, flight_status or none."
@@ -38,7 +38,7 @@ import os, signal, sys, json
 from pathlib import Path
 import psutil
 from tasks.data.results import Base
-from tasks.train.language.watch import Watch
+from tasks.train.language.trainer_callbacks import Watch
 from tests.train.pairs import tuned
 state, base, pairs, at = Path(sys.argv[1]), Base.model_validate_json(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 seen = Watch.on_step_end

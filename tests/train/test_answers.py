@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from tasks.foundation.errors import CaseError
-from tasks.train.language.answers import Scorer, refuses, reward, summarise
+from tasks.core.errors import CaseError
+from tasks.language.answer_scoring import Scorer, refuses, reward, summarise
 
 SCHEMA = {
     "type": "object",

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from tasks.foundation.errors import DataError
-from tasks.train.imported import import_model
-from tasks.train.model_file import import_skops, read
+from tasks.core.errors import DataError
+from tasks.train.tabular.imported import import_model
+from tasks.train.tabular.model_file import import_skops, read
 from tests.train.frames import BY_HASH, VALUES, boosting, diabetes, frame_of, origin_of
 
 MB = 1 << 20

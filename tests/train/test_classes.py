@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from tasks.core.errors import CaseError, DataError
 from tasks.features.results import Column
-from tasks.foundation.errors import CaseError, DataError
 from tasks.train.classes import OTHER, answers_in, classes_in, columns_of, numbers_of, together
 from tasks.train.config import Target, Train
-from tasks.train.imported import import_model
-from tasks.train.model_file import Model, load, predict, save
-from tasks.train.pipeline import build_pipeline
-from tasks.train.tabular import fit, train
+from tasks.train.tabular.fit import fit, train
+from tasks.train.tabular.imported import import_model
+from tasks.train.tabular.model_file import Model, load, predict, save
+from tasks.train.tabular.pipeline import build_pipeline
 from tests.train.frames import BY_HASH, CLASSES, VALUES, boosting, frame_of, origin_of, wines
 
 FOREST, BOOSTING = "sklearn.ensemble.RandomForestClassifier", "sklearn.ensemble.HistGradientBoostingClassifier"

@@ -22,12 +22,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from tasks.foundation.errors import DataError
-from tasks.foundation.tracking import Tracking, client_of
-from tasks.train.imported import import_model
-from tasks.train.model_file import load, predict
+from tasks.core.errors import DataError
+from tasks.core.mlflow import Tracking, client_of
 from tasks.train.results import Candidate
-from tasks.train.split import split_frame
+from tasks.train.tabular.imported import import_model
+from tasks.train.tabular.model_file import load, predict
+from tasks.train.tabular.split import split_frame
 from tests.train.frames import BY_HASH, CLASSES, TEXTS, VALUES, boosting, clients, diabetes, frame_of, origin_of
 
 TABLE = clients(600)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from tasks.core.errors import DataError
+from tasks.core.mlflow import Tracking, client_of
 from tasks.data.results import Base
-from tasks.foundation.errors import DataError
-from tasks.foundation.tracking import Tracking, client_of
 from tasks.train.language.imported import import_adapter
 from tasks.train.results import Candidate
 from tests.train.frames import origin_of

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from tasks.core.errors import CaseError, DataError
 from tasks.data.results import Base
-from tasks.foundation.errors import CaseError, DataError
 from tasks.train.config import Lora
 from tasks.train.language.model import (
     ADAPTER,
@@ -23,7 +23,7 @@ from tasks.train.language.model import (
     render,
     save_adapter,
 )
-from tests.language import smollm_base
+from tests.language_case import smollm_base
 from tests.train.pairs import tiny_base
 
 SAID = [{"role": "user", "content": "Is UA123 on time?"}]

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tasks.core.errors import DataError
 from tasks.features.results import Column
-from tasks.foundation.errors import DataError
 from tasks.train.config import Encoder, Train
-from tasks.train.model_file import Model, load, predict, save
-from tasks.train.pipeline import build_pipeline
-from tasks.train.tabular import fit
+from tasks.train.tabular.fit import fit
+from tasks.train.tabular.model_file import Model, load, predict, save
+from tasks.train.tabular.pipeline import build_pipeline
 from tests.train.frames import BY_TIME, CLASSES, TEXTS, VALUES, boosting, clients, frame_of, logistic
 
 ORDINAL = "sklearn.preprocessing.OrdinalEncoder"

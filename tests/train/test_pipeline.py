@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from tasks.core.config import digest_of
+from tasks.core.errors import CaseError
 from tasks.features.results import Column
-from tasks.foundation.config import digest_of
-from tasks.foundation.errors import CaseError
 from tasks.train.config import Encoder, Train
-from tasks.train.pipeline import build_pipeline, check_training
+from tasks.train.tabular.pipeline import build_pipeline, check_training
 from tests.train.frames import BY_TIME
 
 COLUMNS = [

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
+from tasks.core.errors import CaseError, Unavailable
 from tasks.data.results import Base
-from tasks.foundation.errors import CaseError, Unavailable
 from tasks.train.config import Tuning
-from tasks.train.language.demand import demand_of
 from tasks.train.language.model import Example
 from tasks.train.language.preflight import Estimate, check_fit, estimate, needed
-from tests.language import smollm_base
+from tasks.train.language.resource_estimate import demand_of
+from tests.language_case import smollm_base
 
 PAIRS = [Example([1] * 100, [1] * 30)] * 40
 LONG = [Example([1] * 900, [1] * 100)] * 40

@@ -12,8 +12,8 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
-from tasks.foundation.errors import DriftlineError
-from tasks.train.language.ranks import agreed, rank, together, wait_for_all
+from tasks.core.errors import DriftlineError
+from tasks.train.language.distributed import agreed, rank, together, wait_for_all
 from tests.train.pairs import killed_at, stages, tiny_base, tuned, write_pairs
 
 

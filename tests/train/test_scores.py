@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tasks.train.language import scores
+from tasks.train.language import logprobs as scores
 
 
 def asked(outputs: tuple[str, ...], bias: bool, softcap: float | None, scale: float) -> tuple[Any, ...]:

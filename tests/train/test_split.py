@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tasks.foundation.errors import DataError
+from tasks.core.errors import DataError
 from tasks.train.config import Split
-from tasks.train.split import split_frame
+from tasks.train.tabular.split import split_frame
 from tests.train.frames import BY_HASH, BY_TIME, CLASSES, clients, frame_of
 
 
@@ -40,7 +40,7 @@ def test_by_hash_an_example_keeps_its_side(table: pd.DataFrame) -> None:
     _, fewer = split_frame(table.iloc[::-2], BY_HASH)
     assert set(fewer["example_id"]) == set(held["example_id"]) & set(table.iloc[::-2]["example_id"])
     assert 0.22 < len(held) / len(table) < 0.28
-    code = "from tasks.train.split import _place; print(_place('client-1'), _place('Ünï'))"
+    code = "from tasks.train.tabular.split import _place; print(_place('client-1'), _place('Ünï'))"
     root = Path(__file__).parents[2]
     told = [
         subprocess.run(

@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tasks.core.errors import CaseError, DataError
+from tasks.core.mlflow import KEY, Tracking, client_of
+from tasks.core.settings import ROOT
 from tasks.features.results import Frame
-from tasks.foundation.errors import CaseError, DataError
-from tasks.foundation.settings import ROOT
-from tasks.foundation.tracking import KEY, Tracking, client_of
 from tasks.train.config import Train
-from tasks.train.model_file import load, predict
 from tasks.train.results import Candidate
-from tasks.train.tabular import read_examples, train
+from tasks.train.tabular.fit import read_examples, train
+from tasks.train.tabular.model_file import load, predict
 from tests.train.frames import (
     AS_OF,
     BY_HASH,
@@ -37,7 +37,7 @@ ANOTHER_PROCESS = """
 import os, signal, sys
 from pathlib import Path
 from tasks.features.results import Frame
-from tasks.train import tabular
+from tasks.train.tabular.fit import fit as tabular
 from tests.train.frames import BY_HASH, CLASSES, TEXTS, boosting, origin_of
 where, case, at = sys.argv[2], sys.argv[3], sys.argv[4]
 def die(*_, **__):

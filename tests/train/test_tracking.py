@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.foundation.errors import CaseError, Unavailable
-from tasks.foundation.tracking import Tracking, answering, client_of, experiment, log, run, status_of
+from tasks.core.errors import CaseError, Unavailable
+from tasks.core.mlflow import Tracking, answering, client_of, experiment, log, run, status_of
 
 
 def test_two_first_uses_at_once_make_one_database(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from tasks.core.errors import CaseError, DataError, DriftlineError
+from tasks.core.mlflow import Tracking, client_of
 from tasks.data.results import Base
-from tasks.foundation.errors import CaseError, DataError, DriftlineError
-from tasks.foundation.tracking import Tracking, client_of
 from tasks.train.config import Budget
-from tasks.train.language.budget import Clock
+from tasks.train.language.time_budget import Clock
 from tasks.train.results import Candidate
 from tests.train.pairs import killed_at, stages, tiny_base, tuned, write_pairs
 

@@ -7,22 +7,22 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tasks.data.base.tensors import read_shapes
+from tasks.core.code_digest import cache_key
+from tasks.core.config import digest_of
+from tasks.core.errors import DataError
+from tasks.core.files import file_digest, scratch
+from tasks.core.mlflow import log
+from tasks.core.untrusted import read_json_object
 from tasks.data.config import Talk
 from tasks.data.results import Base
-from tasks.foundation.code_digest import cache_key
-from tasks.foundation.config import digest_of
-from tasks.foundation.errors import DataError
-from tasks.foundation.files import file_digest, scratch
-from tasks.foundation.tracking import log
-from tasks.foundation.untrusted import read_json_object
+from tasks.language.library_noise import quiet
+from tasks.language.safetensors_header import read_shapes
 from tasks.train.candidates import Making
 from tasks.train.config import Serving
-from tasks.train.imported import refused
 from tasks.train.language.model import ADAPTER, read_pairs
-from tasks.train.language.quiet import quiet
 from tasks.train.language.tune import definitions_of, keep, weights_digest
 from tasks.train.results import Candidate, Origin
+from tasks.train.tabular.imported import refused
 
 CONFIG = "adapter_config.json"
 # What may stand in a LoRA's configuration; the rest of peft's settings change the base, or load modules by name.

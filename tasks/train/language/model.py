@@ -10,9 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tasks.core.errors import CaseError, DataError
 from tasks.data.results import Base
-from tasks.foundation.errors import CaseError, DataError
-from tasks.foundation.talk import MODEL, SYSTEM, turn
+from tasks.language.messages import MODEL, SYSTEM, turn
 from tasks.train.config import Lora
 
 if TYPE_CHECKING:

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tasks.core.config import Result
+from tasks.core.errors import CaseError, Unavailable
 from tasks.data.results import Base
-from tasks.foundation.config import Result
-from tasks.foundation.errors import CaseError, Unavailable
 from tasks.train.config import Stage, Tuning
-from tasks.train.language.demand import Demand, demand_of
+from tasks.train.language.logprobs import MOST
 from tasks.train.language.model import Example, Precision
-from tasks.train.language.pace import VOCABULARY, seconds_of_layer
-from tasks.train.language.scores import MOST
-from tasks.train.language.work import micro_batch, steps_of
+from tasks.train.language.resource_estimate import Demand, demand_of
+from tasks.train.language.stage_context import micro_batch, steps_of
+from tasks.train.language.throughput import VOCABULARY, seconds_of_layer
 
 GB = 2**30
 PROGRAM = 1.9 * GB  # Python with torch, transformers, trl and MLflow, and 1 GB that torch keeps of batches by and by

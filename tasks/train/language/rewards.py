@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tasks.data.config import Answer
-from tasks.train.language.answers import Scorer, reward
+from tasks.language.answer_scoring import Scorer, reward
 
 
 def scorer_of(answer: Answer) -> Scorer:

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.foundation.errors import CaseError
-from tasks.foundation.files import write_text
-from tasks.foundation.progress import step
-from tasks.foundation.talk import MODEL, message_of, turn
+from tasks.core.errors import CaseError
+from tasks.core.files import write_text
+from tasks.core.progress import step
+from tasks.language.messages import MODEL, message_of, turn
 from tasks.train.config import Preference, Reward, Sft, Stage
+from tasks.train.language.distributed import first_alone, rank
+from tasks.train.language.logprobs import score_plainly
 from tasks.train.language.model import Example
-from tasks.train.language.ranks import first_alone, rank
 from tasks.train.language.rewards import scorer_of, verifiable
-from tasks.train.language.scores import score_plainly
-from tasks.train.language.work import Work, arguments_of, order, steps_of
+from tasks.train.language.stage_context import Work, arguments_of, order, steps_of
 
 TEMPERATURE = 1.0  # at which the model shows its wrong answers
 
@@ -169,7 +169,7 @@ def _reward_model(stage: Reward, work: Work, model: Any) -> Any | None:
     from transformers import AutoModelForSequenceClassification, PrinterCallback
     from trl import RewardConfig, RewardTrainer
 
-    from tasks.train.language.watch import Along, Watch, newest_sound
+    from tasks.train.language.trainer_callbacks import Along, Watch, newest_sound
 
     preferring = work.tuning.stages.preference or Preference()
     with first_alone():

@@ -8,19 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tasks.data.base.pack import write_gguf
+from tasks.core.code_digest import cache_key
+from tasks.core.config import digest_of
+from tasks.core.errors import DriftlineError
+from tasks.core.files import file_digest, lock, scratch
+from tasks.core.mlflow import log, run
+from tasks.core.progress import step
 from tasks.data.config import Talk
 from tasks.data.results import Base
-from tasks.foundation.code_digest import cache_key
-from tasks.foundation.config import digest_of
-from tasks.foundation.errors import DriftlineError
-from tasks.foundation.files import file_digest, lock, scratch
-from tasks.foundation.progress import step
-from tasks.foundation.tracking import log, run
+from tasks.language.gguf_writer import write_gguf
+from tasks.language.library_noise import quiet
 from tasks.train.candidates import DEVICE, Making
 from tasks.train.config import Serving, Stage, Tuning
-from tasks.train.language.budget import Clock
-from tasks.train.language.learn import learn
+from tasks.train.language.mlflow_callback import Teller, log_adapter
 from tasks.train.language.model import (
     ADAPTER,
     arithmetic,
@@ -28,13 +28,13 @@ from tasks.train.language.model import (
     read_pairs,
 )
 from tasks.train.language.preflight import Estimate, check_fit
-from tasks.train.language.quiet import quiet
-from tasks.train.language.telling import Teller, log_adapter
-from tasks.train.language.work import Work, check_lengths
+from tasks.train.language.run_stage import learn
+from tasks.train.language.stage_context import Work, check_lengths
+from tasks.train.language.time_budget import Clock
 from tasks.train.results import Candidate, Origin
 
 SPENT = "the budget of the tuning was spent"
-LEARNING = "tasks.train.language.learn"  # what an adapter depends on; how it is merged and packed does not count
+LEARNING = "tasks.train.language.run_stage"  # what an adapter depends on; how it is merged and packed does not count
 
 
 def tune(
@@ -136,7 +136,7 @@ def _run_stage(
     device: Mapping[str, str],
 ) -> Path | None:
     """Train a stage from the adapter in `start`, or go on with it; give the folder of the adapter that it leaves."""
-    from tasks.train.language.watch import newest_sound
+    from tasks.train.language.trainer_callbacks import newest_sound
 
     folder = work.folder / name
     done = folder / "adapter"

@@ -1,0 +1,63 @@
+"""`driftline validate`: all that can be said of a case without running it."""
+
+from __future__ import annotations
+
+from flows.case import LanguageCase, TabularCase, load
+from tasks.core.settings import settings
+
+
+def check(name: str, profile: str | None = None) -> str:
+    """Read a case and hold each section against the engine it is for; one paragraph when all is well.
+
+    Raises: CaseError or DataError naming what is wrong.
+    """
+    case = load(name, settings().cases, profile)
+    from services.gateway.log_export import check_log
+    from tasks.data.sources import locate
+    from tasks.data.tabular.expectations import check_expectations
+    from tasks.features.sql import check_sql
+
+    for source, config in case.data.sources.items():
+        if config.log:
+            check_log(config.log, load(config.log, settings().cases).kind, settings())
+        else:
+            locate(config.uri, case.folder)
+        check_sql(f"data.sources.{source}.sql", config.sql)
+        check_expectations(source, config)
+    expectations = sum(len(s.expectations) + len(s.batch_expectations) for s in case.data.sources.values())
+    held = _check_language(case) if isinstance(case, LanguageCase) else _check_table(case)
+    sources = f"{len(case.data.sources)} sources with {expectations} expectations"
+    return f"{name} is valid: {sources}, {held}. Next: driftline run {name}"
+
+
+def _check_table(case: TabularCase) -> str:
+    from tasks.evaluate.tabular.gates import check_gates
+    from tasks.features.sql import check_sql
+    from tasks.monitor.config import check_monitor
+    from tasks.train.tabular.pipeline import check_training
+
+    check_sql("features.examples", case.features.examples)
+    for name, view in case.features.views.items():
+        check_sql(f"features.views.{name}.sql", view.sql)
+    check_training(case.train, case.target.task)
+    check_gates(case.evaluate, case.target.task)
+    check_monitor(case.monitor, case.target.task)
+    family = case.train.family.rsplit(".", 1)[-1]
+    return f"{len(case.features.views)} feature views, {family}, {len(case.evaluate.bounds)} bounds"
+
+
+def _check_language(case: LanguageCase) -> str:
+    from tasks.data.language.curate import check_pairs
+    from tasks.data.language.embedder_files import find_embedder
+    from tasks.data.language.traffic import check_traffic
+    from tasks.evaluate.language.check import check_judging
+    from tasks.monitor.config import check_monitor
+
+    check_pairs(case.pairs, case.answer, case.data.sources)
+    check_judging(case.evaluate, case.talk, case.pairs)
+    check_traffic(case.traffic, case.data.sources)
+    check_monitor(case.monitor, "answers")
+    for embedder in filter(None, {case.monitor.embedder, case.serve.embedder}):
+        find_embedder(embedder, case.folder)
+    stages = ", ".join(name for name, stage in case.train.stages if stage)
+    return f"base {case.model.source}, stages {stages}, {len(case.evaluate.bounds)} bounds"

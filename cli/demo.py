@@ -1,0 +1,87 @@
+"""`driftline demo`: the whole chain on a case's real data, then month after month until the model has aged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+from cli.local import addresses, start
+from cli.show import show_release
+from cli.terminal import Steps, run_told
+from flows.case import LanguageCase, TabularCase, load
+from flows.run_context import moment
+from tasks.backtest.policies import next_month
+from tasks.core.console import Lines, console, styled
+from tasks.core.errors import GateFailed
+from tasks.core.progress import Step
+from tasks.core.settings import settings
+
+NEXT: dict[str, Callable[[str], dict[str, str]]] = {
+    "tabular": lambda case: {f"driftline monitor {case} --as-of DATE": "any other month"},
+    "llm": lambda case: {f"driftline chat {case} --compare base": "ask it, and the untuned base beside it"},
+}
+
+
+def demo(case: str, months: int) -> None:
+    """Start the local stack, release a champion, and monitor it at each month's end until it is retrained."""
+    begun = time.monotonic()
+    told: list[tuple[str, list[Step], str]] = []
+
+    def play(title: str, flow: str, as_of: datetime) -> object:
+        console.print(styled(f"\n{title}", "bold"))
+        steps = Steps()
+        try:
+            result = run_told(flow, case, as_of, None, steps)
+        except GateFailed as failed:
+            console.print(str(failed))
+            told.append((title, steps.done, "the challenger was rejected, the champion stays"))
+            return None
+        told.append((title, steps.done, _outcome(result)))
+        return result
+
+    console.print(styled("local stack", "bold"))
+    start()
+    declared = load(case, settings().cases)
+    as_of = moment(declared.as_of)
+    released = play(f"data to release, as of {as_of:%Y-%m-%d}", "release", as_of)
+    for _ in range(months if isinstance(declared, TabularCase) else 0):
+        as_of = next_month(as_of)
+        result = play(f"monitor, as of {as_of:%Y-%m-%d}", "retrain", as_of)
+        if result is None or getattr(result, "release", None):
+            break
+    _summary(case, told, time.monotonic() - begun)
+    if isinstance(declared, LanguageCase) and released:
+        show_release(case, None, False)
+
+
+def _outcome(result: object) -> str:
+    from flows.retrain import Retrained
+
+    if isinstance(result, Retrained):
+        action = f"decision: {result.decision.action}"
+        return f"{action}; promoted release {result.release.digest[:12]}" if result.release else action
+    return f"promoted release {result.digest[:12]}"  # type: ignore[attr-defined]
+
+
+def _summary(case: str, told: list[tuple[str, list[Step], str]], seconds: float) -> None:
+    table = Lines("step", "seconds", "what came of it", title="What happened")
+    for title, steps, outcome in told:
+        whole = [step for step in steps if not step.depth]
+        seconds_of_all = f"{sum(step.seconds or 0 for step in whole):.1f}"
+        table.add_row(styled(title, "bold"), seconds_of_all, styled(outcome, "bold"))
+        for step in [step for step in whole if not step.cached]:
+            table.add_row(f"  {step.title}", f"{step.seconds or 0:.1f}", step.figure)
+    console.print()
+    console.print(table)
+    console.print(f"\n{seconds:.0f} s in all. Running now:")
+    running = addresses()
+    wide = max((len(name) for name, _ in running), default=0)
+    for name, address in running:
+        console.print(f"  {name:<{wide}}  {address}")
+    following = {
+        f"driftline show {case}": "what the champion is made of, and its verdict",
+        **NEXT[load(case, settings().cases).kind](case),
+        "driftline down": "stop everything",
+    }
+    console.print("\nNext:\n" + "\n".join(f"  {command:<38} {why}" for command, why in following.items()))

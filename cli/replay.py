@@ -1,0 +1,36 @@
+"""`driftline replay`: months of the past under several policies."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+MONTH = ["%Y-%m-%d", "%Y-%m"]
+
+
+def replay(
+    case: Annotated[str, typer.Argument(metavar="CASE", help="A folder under configs/.")],
+    start: Annotated[datetime, typer.Option("--from", formats=MONTH, help="The first month, or a day of it.")],
+    end: Annotated[datetime, typer.Option("--to", formats=MONTH, help="The last month, or a day of it.")],
+    policies: Annotated[str, typer.Option(help="What to do at a month's end, with commas.")] = "never,monthly,decide",
+    profile: Annotated[str | None, typer.Option(help="A profile of the case, such as smoke.")] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures there.")] = None,
+) -> None:
+    """Play months of the past under several policies of retraining, in a world of its own, and compare them."""
+    from cli.terminal import Steps, play
+    from flows.case import load
+    from tasks.backtest.policies import check_replay
+    from tasks.core.settings import settings
+
+    named = tuple(name.strip() for name in policies.split(","))
+    first, last = start.replace(tzinfo=UTC), end.replace(tzinfo=UTC)
+    check_replay(load(case, settings().cases, profile).kind, named, first, last)
+    asked = {"case": case, "start": first, "end": last, "policies": named, "profile": profile}
+    report = play("replay", asked, Steps(deepest=1))
+    if json:
+        json.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(report.json_file, json)

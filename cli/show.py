@@ -1,0 +1,120 @@
+"""`driftline show`, `vllm` and `pin`: what a release is and how to serve it, from its manifest."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from flows.case import load
+from tasks.core.console import Lines, console, styled
+from tasks.core.display import visible
+from tasks.core.settings import settings
+
+if TYPE_CHECKING:
+    from tasks.release.results import Release
+
+BESIDE = ("baselines", "constrained", "unquantized", "intervals")  # of a language model: metrics to compare with
+
+
+def show_release(case: str, reference: str | None, as_json: bool) -> None:
+    """Print the manifest, metrics and verdict of a release; the champion when none is named."""
+    manifest = read(case, reference)
+    sealed, recorded = manifest["sealed"], manifest["recorded"]
+    told = {
+        "release": {"digest": manifest["digest"], **sealed, "recorded": recorded},
+        "metrics": recorded["metrics"]["overall"]
+        | {name: recorded["metrics"][name] for name in BESIDE if name in recorded["metrics"]},
+        "verdict": {
+            "decision": sealed["verdict"]["decision"],
+            "champion": sealed["verdict"]["champion"],
+            "criteria": [
+                {**criterion, "observed": recorded["observed"].get(criterion["name"], {}).get("value")}
+                for criterion in sealed["verdict"]["criteria"]
+            ],
+        },
+    }
+    if as_json:
+        print(visible(json.dumps(told, indent=2, ensure_ascii=False)))
+        return
+    made = f", as of {sealed['as_of']}, made {recorded['created_at']}"
+    console.print(Text.assemble(styled(f"{case} {manifest['digest'][:12]}", "bold"), made))
+    facts = Lines("sealed", "")
+    names = ("commit", "lock", "config", "data", "definitions", "weights", "imported")
+    for name in [name for name in names if sealed.get(name)]:
+        facts.add_row(
+            name, str(sealed[name])[:40] + (" (with changes)" if name == "commit" and sealed["dirty"] else "")
+        )
+    if classes := sealed.get("target", {}).get("classes"):
+        facts.add_row("classes", ", ".join(map(str, classes)))
+    console.print(facts)
+    if "baselines" in told["metrics"]:
+        console.print(compared(recorded["metrics"]))
+    else:
+        console.print("metrics: " + ", ".join(f"{name} {value:.4g}" for name, value in told["metrics"].items()))
+    criteria = Lines("criterion", "observed", "required", "")
+    for line in told["verdict"]["criteria"]:
+        observed = "-" if line["observed"] is None else f"{line['observed']:.4g}"
+        criteria.add_row(
+            line["name"], observed, line["required"], "passed" if line["passed"] else styled("failed", "red")
+        )
+    console.print(f"verdict: {told['verdict']['decision']}")
+    console.print(criteria)
+
+
+def compared(metrics: dict[str, Any]) -> Lines:
+    """The tuned model's metrics in a table, beside the untuned base's and its own in other forms."""
+    sides = {
+        "base, zero-shot": metrics["baselines"]["zero_shot"],
+        "base, few-shot": metrics["baselines"]["few_shot"],
+        "tuned": metrics["unquantized"],
+        "tuned, as served": metrics["overall"],
+        "by the schema": metrics["constrained"],
+    }
+    table = Lines("metric", *sides)
+    for name in metrics["overall"]:
+        table.add_row(name, *("-" if name not in side else f"{side[name]:.4g}" for side in sides.values()))
+    return table
+
+
+def show_vllm(tags: list[str]) -> None:
+    """Print the command that serves these releases from one vLLM server."""
+    from tasks.release.language import vllm_command
+
+    named = [tag.partition(":") for tag in tags]
+    print(shlex.join(vllm_command([find_release(case, digest or None).folder for case, _, digest in named])))
+
+
+def pin_snapshot(case: str) -> None:
+    """Write the champion's snapshot pointer under data/."""
+    from tasks.data.snapshots import pin
+
+    path = pin(case, read(case, None)["recorded"]["snapshot"], settings().data)
+    console.print(f"wrote {path}\ncommit it; elsewhere, `dvc pull {path.name}` in that folder brings the snapshot back")
+
+
+def read(case: str, reference: str | None) -> dict[str, Any]:
+    """A release's manifest.
+
+    Raises: CaseError, InputError when there is no such release.
+    """
+    from tasks.release.seal import verify
+
+    return verify(find_release(case, reference).folder)
+
+
+def find_release(case: str, reference: str | None) -> Release:
+    """The champion, or the release that a reference names.
+
+    Raises: CaseError, InputError when there is no such release.
+    """
+    from tasks.release.registry import find
+    from tasks.release.task import require_champion
+
+    load(case, settings().cases)
+    here = settings()
+    if reference is None:
+        return require_champion(case, here.tracking, here.state)
+    return find(here.tracking, here.state, case, reference)

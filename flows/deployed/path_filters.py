@@ -1,0 +1,94 @@
+"""Which flows of which cases a push starts: the table is `flow_for`."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks.core.config import Result
+from tasks.core.yaml_file import load_yaml
+
+CODE = ("flows/", "services/", "tasks/", "requirements.lock", "pyproject.toml", "configs/platform.yaml")
+
+
+class CaseFiles(Result):
+    """Where the files of a case lie in its repository; a folder stands for what is in it."""
+
+    name: str
+    folder: str
+    sources: tuple[str, ...] = ()  # what its data is read from
+    models: tuple[str, ...] = ()  # what else it names by a file:// URI
+
+
+def flows_to_start(tag: str, changed: Sequence[str], cases: Mapping[str, CaseFiles]) -> list[tuple[str, str]]:
+    """Flow and case of each run that a push of a tag, or else of changed files, asks for."""
+    if tag:
+        return [("release", name) for name in tagged(tag, cases)]
+    asked = {name: {flow_for(path, case) for path in changed} for name, case in cases.items()}
+    return [
+        ("train" if "train" in flows else "prepare", name)  # to train is to prepare first
+        for name, flows in sorted(asked.items())
+        if flows - {None}
+    ]
+
+
+def flow_for(path: str, case: CaseFiles) -> str | None:
+    """What a changed file means to a case; None: nothing."""
+    if any(_within(path, source) for source in (*case.sources, f"data/snapshots/{case.name}")):
+        return "prepare"
+    if any(_within(path, place) for place in (case.folder, *case.models, *CODE)):
+        return "train"
+    return None
+
+
+def tagged(tag: str, cases: Mapping[str, CaseFiles]) -> list[str]:
+    """The case that a tag is about, CASE/... or CASE-..., the longest name first; every case when it names none."""
+    for name in sorted(cases, key=len, reverse=True):
+        if tag == name or tag.startswith((f"{name}/", f"{name}-")):
+            return [name]
+    return sorted(cases)
+
+
+def read_cases(cases: Path, tree: Path) -> dict[str, CaseFiles]:
+    """The cases in a folder of a tree, whether they are valid or not: a run says what is wrong with one.
+
+    Of a folder outside the tree no file can be pushed: its cases are asked for by code alone.
+    """
+    found = {}
+    for path in sorted(cases.glob("*/case.yaml")):
+        folder = (path.parent.relative_to(tree) if cases.is_relative_to(tree) else path.parent).as_posix()
+        try:
+            values = load_yaml(path.read_text(encoding="utf-8"))
+        except ValueError:
+            values = None
+        named = list(_files(values, folder, within_sources=False))
+        found[path.parent.name] = CaseFiles(
+            name=path.parent.name,
+            folder=folder,
+            sources=tuple(place for place, is_source in named if is_source),
+            models=tuple(place for place, is_source in named if not is_source),
+        )
+    return found
+
+
+def _files(values: Any, folder: str, within_sources: bool) -> Iterator[tuple[str, bool]]:
+    """Each relative file:// URI anywhere in a case, as a path in the repository, and whether it is a source's."""
+    if isinstance(values, str) and values.startswith("file://"):
+        named = values.removeprefix("file://")
+        place = posixpath.normpath(posixpath.join(folder, named))
+        if not posixpath.isabs(named) and not place.startswith(".."):
+            yield place, within_sources
+    elif isinstance(values, dict):
+        for key, value in values.items():
+            yield from _files(value, folder, within_sources or key == "sources")
+    elif isinstance(values, list):
+        for value in values:
+            yield from _files(value, folder, within_sources)
+
+
+def _within(path: str, place: str) -> bool:
+    """Is it that file, DVC's pointer to it, or in that folder?"""
+    place = place.rstrip("/")
+    return path in (place, f"{place}.dvc") or path.startswith(f"{place}/")

@@ -1,0 +1,47 @@
+"""The same steps without Prefect, for `dvc repro`: python -m flows.dvc_stages prepare|train CASE OUT.json"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from flows.run_context import Opened, Request, opened
+from tasks.core.config import canonical_json
+from tasks.core.display import visible
+from tasks.core.errors import DriftlineError
+from tasks.core.files import write_text
+from tasks.core.settings import apply_environment, settings
+
+
+def main(stage: str, case: str, out: Path) -> None:
+    """Run a stage and write what it is known by: digests, numbers of rows, metrics."""
+    apply_environment(settings())
+    with opened(Request(case=case)) as run:
+        write_text(out, canonical_json({"prepare": _prepared, "train": _trained}[stage](run)) + "\n")
+
+
+def _prepared(run: Opened) -> dict[str, object]:
+    from flows.prepare import prepare_steps
+
+    snapshot = prepare_steps(run)
+    return {"digest": snapshot.digest, "rows": snapshot.rows, "quarantined": snapshot.quarantined}
+
+
+def _trained(run: Opened) -> dict[str, object]:
+    from flows.prepare import prepare_steps
+    from flows.train import train_steps
+
+    trained = train_steps(run, prepare_steps(run))
+    return {
+        "weights": trained.candidate.weights_digest,
+        "decision": trained.verdict.decision,
+        **trained.verdict.metrics["overall"],
+    }
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    except DriftlineError as error:
+        print(visible(str(error)), file=sys.stderr)
+        raise SystemExit(error.exit_code) from None

@@ -1,0 +1,275 @@
+"""The gateway's HTTP interface: who asks is found here, what is asked is read here, and errors get their form."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from services.gateway.access import Access
+from services.gateway.background import Background
+from services.gateway.body import whole_body
+from services.gateway.config_cache import Memory
+from services.gateway.guardrails import Policy
+from services.gateway.hosts import HostCheck
+from services.gateway.metering import Accounts
+from services.gateway.metrics import Figures
+from services.gateway.openapi import document
+from services.gateway.outbox import Telling
+from services.gateway.parameters import check_tokens
+from services.gateway.rate_limits import Rates
+from services.gateway.readiness import Readiness
+from services.gateway.release_health import ReleaseHealth
+from services.gateway.release_metrics import release_metrics
+from services.gateway.request_handler import Answering, too_deep
+from services.gateway.request_log import RequestLog
+from services.gateway.upstream import Forward
+from services.gateway.usage_writer import Ledger
+from services.gateway.webhooks import MAX_PUSH, Hooks
+from services.rollout.routing import LANGUAGE, TABLE
+from services.serving.disconnect import while_connected
+from services.store.api_error import Refusal
+from services.store.approvals import Word, decide, listed
+from services.store.database import Store
+from services.store.feedback import Feedback, give
+from services.store.keys import Key
+from tasks.core.errors import InputError
+from tasks.core.loops import loops
+from tasks.core.settings import Settings
+
+MAX_FEEDBACK = 128 * 1024  # bytes; the longest correction has that many when every letter is escaped
+MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,200})"')
+
+
+class Gateway:
+    """One process of the gateway."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.access = Access(settings)
+        self.worker = f"{secrets.token_hex(6)}"
+
+    @contextlib.asynccontextmanager
+    async def life(self, _: Starlette) -> AsyncIterator[None]:
+        """From the first connection of the store to the last line of the log."""
+        settings, figures = self._settings, Figures()
+        self.figures, self.store = figures, Store(settings)
+        self.memory = Memory(self.store)
+        telling = Telling(self.store, settings)
+        background = Background(self.store, self.memory, telling, self.worker)
+        loops.on_failure.append(figures.loop_failed)
+        await asyncio.to_thread(background.start)
+        ledger, policy = Ledger(self.store, self.worker), Policy(settings.gateway_log)
+        log = RequestLog(settings.state / "gateway" / "requests", self.worker, policy.logged, figures.unlogged.inc)
+        self.forward = forward = Forward(lambda: self.memory.routes, figures)
+        self.accounts = Accounts(Rates(settings.gateway_limits), ledger, figures, log)
+        self.policy = policy
+        self.answering = Answering(self.accounts, forward, policy, figures)
+        self.release_health = ReleaseHealth(lambda: self.memory.routes, forward.is_ready)
+        self.hooks = Hooks(self.store, settings, telling)
+        self.readiness = Readiness(self.memory, ledger, log, background)
+        tasks = [background.delivery.start(), self.accounts.meter.loop.start(), self.release_health.loop.start()]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                await task.stop()
+            await forward.close()
+            await asyncio.to_thread(log.close)
+            await asyncio.to_thread(ledger.close)
+            await asyncio.to_thread(background.stop)
+            loops.on_failure.remove(figures.loop_failed)
+            self.store.close()
+
+    async def predict(self, http: Request) -> Response:
+        key = self._who(http, "predict")
+        rollout = self.memory.routes.rollout(http.path_params["case"], TABLE)
+        body = await whole_body(http)
+        return await self.answering.predict(key, rollout, body, http.headers.get("x-entity", ""))
+
+    async def chat(self, http: Request) -> Response:
+        return await self._complete(http, "chat", "messages")
+
+    async def embeddings(self, http: Request) -> Response:
+        return await self._complete(http, "embeddings", "input")
+
+    async def models(self, http: Request) -> Response:
+        self._who(http, "predict", "operate")
+        routes = self.memory.routes
+        tags = [route.tag for route in routes.by_digest.values() if route.kind == LANGUAGE and route.addresses]
+        listed = [*sorted(routes.cases(LANGUAGE)), *sorted(tags)]
+        return JSONResponse({"object": "list", "data": [model_object(name) for name in listed]})
+
+    async def model(self, http: Request) -> Response:
+        self._who(http, "predict", "operate")
+        name = http.path_params["model"]
+        self.memory.routes.named(name, LANGUAGE)
+        return JSONResponse(model_object(name))
+
+    async def feedback(self, http: Request) -> Response:
+        key = self._who(http, "feedback")
+        await self.accounts.limit_feedback(key)
+        try:
+            said = Feedback.model_validate_json(await whole_body(http, MAX_FEEDBACK))
+        except ValidationError as error:
+            raise _invalid(error) from error
+        about = await asyncio.to_thread(give, self.store, key, http.path_params["request_id"], self.policy.stored(said))
+        return JSONResponse(about, 201)
+
+    async def git(self, http: Request) -> Response:
+        self.hooks.check_headers(http.headers)
+        return JSONResponse({"status": await self.hooks.take(http.headers, await whole_body(http, MAX_PUSH))}, 202)
+
+    async def waiting(self, http: Request) -> Response:
+        self._who(http, "approve")
+        asked = await asyncio.to_thread(listed, self.store)
+        return JSONResponse({"approvals": [each.model_dump(mode="json") for each in asked if each.state == "waiting"]})
+
+    async def decide(self, http: Request) -> Response:
+        key = self._who(http, "approve")
+        try:
+            said = Word.model_validate_json(await whole_body(http))
+        except ValidationError as error:
+            raise _invalid(error) from error
+        case, via = http.path_params["case"], f"api, key {key.id}"
+        try:
+            given = (case, said.evidence, said.decision == "approve", key.owner, via, said.why)
+            decided = await asyncio.to_thread(decide, self.store, *given)
+        except InputError as error:
+            raise Refusal(409, " ".join(str(error).split()), code="not_decided") from error
+        return JSONResponse(decided.model_dump(mode="json"), 201)
+
+    async def healthy(self, _: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def ready(self, http: Request) -> Response:
+        """Whether it can answer, to everybody; of which cases, for whom and what is wrong, to who may inspect."""
+        problem, unready = self.readiness.problem, self.release_health.unready
+        if unready and not problem:
+            problem = "the engines of some releases do not answer"
+        body: dict[str, Any] = {"status": problem or "ready"}
+        if self.access.may_inspect(http, self.memory.keyring):
+            guarded = self.memory.keyring.guarded
+            body["asked_by"] = "API key" if guarded else "this machine only: no API key was made yet"
+            rollouts = self.memory.routes.rollouts.items()
+            body["champions"] = {case: rollout.champion.route.digest for case, rollout in rollouts}
+            body |= {"unready": unready, **self.readiness.details}
+        return JSONResponse(body, 503 if self.readiness.problem or self.release_health.all_unready else 200)
+
+    async def metrics(self, http: Request) -> Response:
+        self.access.require_inspect(http, self.memory.keyring)
+        return Response(await asyncio.to_thread(self.figures.text), media_type="text/plain; version=0.0.4")
+
+    async def metrics_of_releases(self, http: Request) -> Response:
+        self.access.require_inspect(http, self.memory.keyring)
+        text = await release_metrics(self.forward.sessions, self.memory.routes)
+        return Response(text, media_type="text/plain; version=0.0.4")
+
+    async def openapi(self, http: Request) -> Response:
+        self.access.require_inspect(http, self.memory.keyring)
+        return JSONResponse(document())
+
+    def _who(self, http: Request, *roles: str) -> Key:
+        return self.access.key(http, self.memory.keyring, *roles)
+
+    async def _complete(self, http: Request, interface: str, needs: str) -> Response:
+        key = self._who(http, "predict")
+        body = await whole_body(http)
+        try:
+            asked: Any = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            if "depth" in str(error):
+                raise await self._too_deep(interface, key, body) from error
+            raise Refusal(400, f"The body is not JSON: {error}.") from error
+        if not isinstance(asked, dict) or not isinstance(asked.get("model"), str) or needs not in asked:
+            raise Refusal(400, f"The body is an object with a model's name and {needs}.")
+        check_tokens(asked)
+        rollout = self.memory.routes.named(asked["model"], LANGUAGE)
+        entity = http.headers.get("x-entity", "")
+        return await while_connected(http, self.answering.complete(interface, key, rollout, asked, entity))
+
+    async def _too_deep(self, interface: str, key: Key, body: bytes) -> Refusal:
+        """What the client is told of a request that is nested too deep to be read; entered if it names a model."""
+        named = MODEL.search(body)
+        try:
+            rollout = self.memory.routes.named(named[1].decode(errors="replace") if named else "", LANGUAGE)
+        except Refusal:
+            return too_deep()
+        return await self.answering.refuse_too_deep(interface, key, rollout)
+
+
+def make_app(settings: Settings) -> Starlette:
+    """The application of one process."""
+    gateway = Gateway(settings)
+    routes = [
+        Route("/v1/predict/{case}", gateway.predict, methods=["POST"]),
+        Route("/v1/chat/completions", gateway.chat, methods=["POST"]),
+        Route("/v1/embeddings", gateway.embeddings, methods=["POST"]),
+        Route("/v1/models", gateway.models, methods=["GET"]),
+        Route("/v1/models/{model}", gateway.model, methods=["GET"]),
+        Route("/v1/feedback/{request_id}", gateway.feedback, methods=["POST"]),
+        Route("/hooks/git", gateway.git, methods=["POST"]),
+        Route("/v1/approvals", gateway.waiting, methods=["GET"]),
+        Route("/v1/approvals/{case}", gateway.decide, methods=["POST"]),
+        Route("/healthz", gateway.healthy, methods=["GET"]),
+        Route("/readyz", gateway.ready, methods=["GET"]),
+        Route("/metrics", gateway.metrics, methods=["GET"]),
+        Route("/metrics/releases", gateway.metrics_of_releases, methods=["GET"]),
+        Route("/openapi.json", gateway.openapi, methods=["GET"]),
+    ]
+    handlers: Any = {
+        Refusal: refused,
+        HTTPException: not_there,
+        ClientDisconnect: left,
+        SQLAlchemyError: no_store,
+        Exception: broken,
+    }
+    hosts = [Middleware(HostCheck, settings)]
+    return Starlette(routes=routes, middleware=hosts, exception_handlers=handlers, lifespan=gateway.life)
+
+
+def model_object(name: str) -> dict[str, Any]:
+    """A model in OpenAI's form."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": "driftline"}
+
+
+async def refused(_: Request, refusal: Refusal) -> Response:
+    return JSONResponse(refusal.body, refusal.status, refusal.headers)
+
+
+async def not_there(_: Request, error: HTTPException) -> Response:
+    return JSONResponse(Refusal(error.status_code, error.detail).body, error.status_code, error.headers)
+
+
+async def left(_: Request, __: ClientDisconnect) -> Response:
+    return Response(status_code=499)
+
+
+async def no_store(_: Request, error: Exception) -> Response:
+    logging.getLogger("driftline").error("The store failed: %s", error)
+    refusal = Refusal(503, "The gateway's store does not answer, or can't be written.", code="no_store", wait=5)
+    return JSONResponse(refusal.body, refusal.status, refusal.headers)
+
+
+async def broken(_: Request, error: Exception) -> Response:
+    return JSONResponse(Refusal(500, "The gateway failed. Its log says why.").body, 500)
+
+
+def _invalid(error: ValidationError) -> Refusal:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where, why = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    return Refusal(400, f"{where}: {why}" if where else why, param=where or None)

@@ -1,0 +1,55 @@
+"""A request's body, read within limits of size, time, and memory for all bodies that are on their way."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import Request
+
+from services.store.api_error import Refusal
+
+MAX_BODY = 16 * 1024 * 1024  # bytes
+BODY_SECONDS = 20.0  # that a client may take to send it
+ARRIVING = 32 * 1024 * 1024  # bytes of all bodies of this process that have not come to their end
+
+
+class _Arriving:
+    """The bodies that are being received."""
+
+    readers = 0
+    held = 0  # bytes
+
+
+async def whole_body(http: Request, limit: int = MAX_BODY) -> bytes:
+    """The body of a request; `limit` is in bytes.
+
+    When all bodies together take too much, those with more than an equal share of it are refused.
+    Raises: Refusal when it is too large, or takes too long.
+    """
+    length = http.headers.get("content-length", "0")
+    if not (length.isascii() and length.isdigit()):
+        raise Refusal(400, "Content-Length is not a number of bytes.", code="invalid_request")
+    if int(length[:20]) > limit:
+        raise _too_large(limit)
+    body = bytearray()
+    _Arriving.readers += 1
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for piece in http.stream():
+                body += piece
+                _Arriving.held += len(piece)
+                if len(body) > limit:
+                    raise _too_large(limit)
+                if _Arriving.held > ARRIVING and len(body) > ARRIVING // _Arriving.readers:
+                    raise Refusal(503, "Too many large requests are on their way.", code="overloaded", wait=1)
+    except TimeoutError as error:
+        raise Refusal(408, f"The request did not arrive in {BODY_SECONDS:.0f} s.") from error
+    finally:
+        _Arriving.readers -= 1
+        _Arriving.held -= len(body)
+    return bytes(body)
+
+
+def _too_large(limit: int) -> Refusal:
+    size = f"{limit // 1024 // 1024} MB" if limit >= 1024 * 1024 else f"{limit // 1024} kB"
+    return Refusal(413, f"This request may have {size}.", code="too_large")

@@ -1,0 +1,52 @@
+"""The Host names that the gateway answers to: a page whose name was rebound to this machine sends its own name."""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import lru_cache
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from services.store.api_error import Refusal
+from tasks.core.hosts import host_name, is_loopback
+from tasks.core.settings import Settings
+
+
+class HostCheck:
+    """ASGI middleware that refuses every request whose Host is not on the list, before anything else is looked at."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._names = settings.host_names
+        self._is_allowed = lru_cache(1024)(self._look_up)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            hosts = [value for name, value in scope["headers"] if name == b"host"]
+            if len(hosts) != 1 or not self._is_allowed(hosts[0], (scope.get("server") or ("",))[0]):
+                refusal = _refusal(hosts)
+                await JSONResponse(refusal.body, refusal.status)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _look_up(self, host: bytes, local: str) -> bool:
+        """Loopback's names and addresses, the address that was connected to, and what the settings list."""
+        name = host_name(host.decode("latin-1"))
+        return name in self._names or is_loopback(name) or (name == local and _is_address(name))
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _refusal(hosts: list[bytes]) -> Refusal:
+    if len(hosts) != 1:
+        return Refusal(400, "A request has one Host header.", code="wrong_host")
+    found = hosts[0][:100].decode("latin-1")
+    message = f"The gateway does not answer to the Host {found!r}: to allow a name, add it to DRIFTLINE_ALLOWED_HOSTS."
+    return Refusal(421, message, code="wrong_host")

@@ -1,0 +1,52 @@
+"""What there is to know of a case's rollout: who has which share, who was champion when, who runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, RowMapping, func, select
+
+from services.store.database import Store, endpoints, moves, releases, shares
+
+
+def champions(to: Connection, case: str) -> list[str]:
+    """Every champion there was, each once, the newest first."""
+    found = to.execute(select(moves.c.champion).where(moves.c.case == case).order_by(moves.c.number.desc())).scalars()
+    return list(dict.fromkeys(found))
+
+
+def warm(store: Store, case: str, earlier: int) -> list[str]:
+    """The releases of a case that must keep running: all with a share, and so many earlier champions."""
+    with store.reading() as of:
+        sharing = of.execute(select(shares.c.digest).where(shares.c.case == case)).scalars().all()
+        return list(dict.fromkeys([*sharing, *champions(of, case)[: earlier + 1]]))
+
+
+def in_use(store: Store) -> Sequence[RowMapping]:
+    """All shares of all cases, the champion's first, each with the moment of the case's last move."""
+    last = select(moves.c.case, func.max(moves.c.at).label("since")).group_by(moves.c.case).subquery()
+    query = select(shares, last.c.since).join(last, last.c.case == shares.c.case, isouter=True)
+    with store.reading() as of:
+        return of.execute(query.order_by(shares.c.case, shares.c.role != "champion", shares.c.role)).mappings().all()
+
+
+def told(store: Store, case: str) -> tuple[Sequence[RowMapping], Sequence[RowMapping]]:
+    """The shares of a case, and its last moves, newest first."""
+    with store.reading() as of:
+        held = of.execute(select(shares).where(shares.c.case == case)).mappings().all()
+        newest = select(moves).where(moves.c.case == case).order_by(moves.c.number.desc()).limit(10)
+        return held, of.execute(newest).mappings().all()
+
+
+def named(store: Store, case: str, reference: str) -> str | None:
+    """The digest that the beginning of one means, among the releases that ever ran; None for none or several."""
+    with store.reading() as of:
+        found = of.execute(select(releases.c.digest).where(releases.c.case == case)).scalars().all()
+    matches = [digest for digest in found if len(reference) >= 4 and digest.startswith(reference)]
+    return matches[0] if len(matches) == 1 else None
+
+
+def is_running(store: Store, digest: str) -> bool:
+    """Does a process answer as this release?"""
+    with store.reading() as of:
+        return of.execute(select(endpoints.c.address).where(endpoints.c.digest == digest)).first() is not None

@@ -1,0 +1,140 @@
+"""Rollouts that advance by plan, or go back by themselves: each step decided by what the ledger and feedback show."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, case, func, insert, select, update
+
+from services.rollout.confidence_sequence import Count
+from services.rollout.config import Plan
+from services.rollout.routing import CANARY, SHADOW
+from services.rollout.shares import champion_of, drop_share, make_champion, put_share
+from services.store.alerts import add_alert
+from services.store.database import DONE, FAILED, LOST, Store, ledger, now, plans
+from services.store.feedback import acceptance
+from tasks.core.events import alert_of
+
+MEASURES = ("failed", "slow", "disliked")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is to be done about a step, and why: back, on or wait."""
+
+    what: str
+    why: str
+
+
+def begin(store: Store, name: str, digest: str, plan: Plan) -> None:
+    """Start a plan for a release that runs, in place of one that the case may be in.
+
+    Raises: InputError when the case has no champion yet, or this release is it.
+    """
+    with store.changing() as to:
+        running = to.execute(select(plans.c.digest).where(plans.c.case == name)).scalars().all()
+        if running == [digest]:
+            return  # a run that is started again
+        for old in running:
+            drop_share(to, name, old, f"{digest[:12]} comes instead", "stop")
+        _give(to, name, digest, plan, 0, "its plan begins")
+        at = {"step": 0, "began": now(), "since": now()}
+        to.execute(insert(plans).values(case=name, digest=digest, plan=plan.model_dump(mode="json"), **at))
+
+
+def advance(store: Store) -> dict[str, str]:
+    """Decide on every plan's step; of several gateways, the first to write decides.
+
+    Returns the error by case of the plans that could not be decided; each fails alone.
+    Raises: SQLAlchemyError when the store does not answer at all.
+    """
+    errors: dict[str, str] = {}
+    with store.reading() as of:
+        running = of.execute(select(plans)).mappings().all()
+    for row in running:
+        try:
+            with store.reading() as of:
+                judged = _judge(of, row)
+            if judged.what != "wait":
+                with store.changing() as to:
+                    _decide(to, row, judged)
+        except Exception as error:  # whatever it is, the other cases' plans go on
+            logging.getLogger("driftline").warning("The rollout of %s can't be decided.", row["case"], exc_info=True)
+            errors[row["case"]] = f"{type(error).__name__}: {error}"[:300]
+    return errors
+
+
+def judge(plan: Plan, step: int, calls: int, canary: Mapping[str, Count], champion: Mapping[str, Count]) -> Judged:
+    """Back when the canary is surely worse than the champion or than the case allows; on when surely allowed."""
+    alpha = plan.alpha / (2 * len(MEASURES))  # all intervals of a plan hold together
+    unsure = []
+    for measure in MEASURES:
+        low, high = canary[measure].interval(alpha)
+        _, beside = champion[measure].interval(alpha)
+        most, found = getattr(plan, measure), f"{canary[measure].hits} of {canary[measure].of} calls {measure}"
+        if low > most:
+            return Judged("back", f"{found}: more than the {most:.0%} allowed")
+        if champion[measure].of and low > beside:
+            return Judged("back", f"{found}, of the champion's {champion[measure].hits} of {champion[measure].of}")
+        if canary[measure].of and high > most and measure != "disliked":  # judgements may never come
+            unsure.append(measure)
+    if calls < plan.steps[step].requests or unsure:
+        return Judged("wait", f"{calls} calls; too few to be sure of: {', '.join(unsure) or 'nothing'}")
+    shown = ", ".join(f"{canary[m].hits} of {canary[m].of} {m}" for m in MEASURES)
+    return Judged("on", f"{calls} calls: {shown}")
+
+
+def _judge(of: Connection, row: RowMapping) -> Judged:
+    plan, name = Plan.model_validate(row["plan"]), row["case"]
+    champion = champion_of(of, name)
+    calls = select(func.count()).where(
+        ledger.c.case == name, ledger.c.digest == row["digest"], ledger.c.at >= row["since"], _counts()
+    )
+    measured = (_measured(of, name, digest, row["began"], plan.slow_s) for digest in (row["digest"], champion or ""))
+    return judge(plan, row["step"], of.execute(calls).scalar_one(), *measured)
+
+
+def _measured(of: Connection, name: str, digest: str, began: float, slow_s: float) -> dict[str, Count]:
+    asked = ledger.c.case == name, ledger.c.digest == digest, ledger.c.at >= began, _counts()
+    failed = func.sum(case((ledger.c.state != DONE, 1), else_=0))
+    slow = func.sum(case(((ledger.c.state == DONE) & (ledger.c.seconds > slow_s), 1), else_=0))
+    total, bad, late = of.execute(select(func.count(), failed, slow).where(*asked)).one()
+    accepted = acceptance(of, *asked).values()
+    return {
+        "failed": Count(int(bad or 0), total),
+        "slow": Count(int(late or 0), total - int(bad or 0)),
+        "disliked": Count(len(accepted) - sum(accepted), len(accepted)),
+    }
+
+
+def _counts() -> Any:
+    """Calls that say something of the release: not those refused, aborted, or answered by the cache."""
+    return ledger.c.state.in_((DONE, FAILED, LOST))
+
+
+def _decide(to: Connection, row: RowMapping, judged: Judged) -> None:
+    name, digest, step, plan = row["case"], row["digest"], row["step"], Plan.model_validate(row["plan"])
+    here = plans.c.case == name, plans.c.digest == digest, plans.c.step == step
+    if not to.execute(update(plans).where(*here).values(step=step + 1, since=now())).rowcount:
+        return  # another gateway was first
+    if judged.what == "back":
+        drop_share(to, name, digest, judged.why, "rolled back")
+        _alert(to, name, digest, judged.why)
+    elif step + 1 == len(plan.steps):
+        make_champion(to, name, digest, judged.why, "promote")
+    else:
+        _give(to, name, digest, plan, step + 1, judged.why)
+
+
+def _alert(to: Connection, name: str, digest: str, why: str) -> None:
+    subject = f"{name}: release {digest:.12} was rolled back"
+    body = f"{why}. The champion answers everybody again.\nWhat happened: driftline rollout {name}"
+    add_alert(to, alert_of(name, f"rollback {digest:.12}", subject, body))
+
+
+def _give(to: Connection, name: str, digest: str, plan: Plan, step: int, why: str) -> None:
+    percent = plan.steps[step].percent
+    put_share(to, name, digest, CANARY if percent else SHADOW, percent or 100.0, "", why)

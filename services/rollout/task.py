@@ -1,0 +1,52 @@
+"""Prefect tasks of the rollout room."""
+
+from __future__ import annotations
+
+import time
+
+from services.rollout.config import Plan
+from tasks.core.prefect import stage
+from tasks.core.settings import Settings
+from tasks.release.results import Release
+
+
+@stage("send it the traffic", lambda all_of_it: "all of it" if all_of_it else "by its plan")
+def send_traffic(release: Release, plan: Plan | None, settings: Settings) -> bool:
+    """Give the release all of its case's traffic, and say so, or begin its plan beside the champion."""
+    from services.rollout.champion_sync import take_over
+
+    return take_over(release, plan, settings)
+
+
+@stage("roll back to {to:.12}", lambda release: f"version {release.version}")
+def roll_back(case: str, to: str, why: str, settings: Settings) -> Release:
+    """Make an earlier release the champion again, at the gateway and in the registry."""
+    from services.rollout.champion_sync import go_back
+
+    return go_back(case, to, why, settings)
+
+
+@stage("retire what nobody needs", lambda names: ", ".join(names) or "nothing")
+def retire_others(release: Release, settings: Settings) -> list[str]:
+    """Stop the case's releases that have no share of the traffic and are not kept to roll back to."""
+    from services.rollout.history import warm
+    from services.rollout.shares import SEEN, follow_stack
+    from services.runtime import stack
+    from services.store.database import Store
+
+    if not stack.runs(settings):
+        return []
+    store = Store(settings)
+    keep = warm(store, release.case, settings.gateway_warm)
+    time.sleep(SEEN)  # by then no gateway sends anybody to the others
+    stopped = stack.retire(settings, release.case, keep)
+    follow_stack(store, settings)
+    store.close()
+    return stopped
+
+
+def agree_on_champion(case: str, settings: Settings) -> None:
+    """Have the registry know which release the traffic went to."""
+    from services.rollout.champion_sync import agree
+
+    agree(case, settings)

@@ -1,0 +1,256 @@
+"""Folders in one archive that is whole or not there, taken while others write, and brought back only as it was."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import shutil
+import sqlite3
+import tarfile
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tasks.core.errors import DataError, InputError
+from tasks.core.files import scratch, whole
+from tasks.core.untrusted import MOST_JSON, Bounded, check_room
+
+FORMAT = 1
+FACTS, DIGESTS = "backup.json", "digests.json"  # the first member, and the last: an archive without it was cut short
+SQLITE = b"SQLite format 3\0"
+
+
+def pack(
+    archive: Path,
+    places: Mapping[str, Path],
+    facts: Mapping[str, Any],
+    leave_out: Callable[[str], bool],
+    first: Sequence[str] = (),
+) -> int:
+    """Write the files of `places` under their names into a new archive; gives their number.
+
+    `first` are patterns of what must be older than the rest, in this order: what names files that are there already,
+    or may be emptied while it is read. SQLite's databases are copied by SQLite itself.
+    """
+    digests: dict[str, str] = {}
+    with (
+        whole(archive) as temporary,
+        scratch(archive.parent) as work,
+        _opened(temporary) as tar,
+    ):
+        _add_text(tar, FACTS, {"format": FORMAT, **facts})
+        for name, path in chain(_matching(places, first), _files(places)):  # the rest is listed when its turn comes
+            if name not in digests and not leave_out(name):
+                changes = any(PurePosixPath(name).match(pattern) for pattern in first)
+                _add(tar, name, path, digests, changes, Path(work) / str(len(digests)))
+        _add_text(tar, DIGESTS, digests)
+    return len(digests)
+
+
+def read_facts(archive: Path) -> dict[str, Any]:
+    """What an archive says of itself.
+
+    Raises: DataError when it is none; InputError when a newer Driftline made it.
+    """
+    with _reading(archive) as tar:
+        member = tar.next()
+        facts = _json(tar, member) if member and member.name == FACTS else {}
+    if "format" not in facts:
+        raise _damaged(archive, f"its first file is not {FACTS}")
+    if not isinstance(facts["format"], int):
+        raise _damaged(archive, "its format is no number")
+    if facts["format"] > FORMAT:
+        raise InputError(
+            "The archive was made by a newer version.",
+            where=str(archive),
+            found=f"format {facts['format']}, of commit {facts.get('commit', 'unknown')}",
+            allowed=f"up to format {FORMAT}",
+            todo="Restore with the version that made it.",
+        )
+    return facts
+
+
+def unpack(archive: Path, places: Mapping[str, Path]) -> None:
+    """Write all files of an archive under `places`, each held against its digest.
+
+    Raises: DataError when one is missing, damaged, of another kind or wants to lie elsewhere.
+    """
+    digests: dict[str, str] = {}
+    stated = None
+    with _reading(archive) as tar:
+        for member in tar:
+            if member.name == DIGESTS:
+                stated = _json(tar, member)
+            elif member.name != FACTS:
+                digests[member.name] = _extract(tar, member, places, digests, archive)
+    if stated is None:
+        raise _damaged(archive, "its end is missing")
+    if wrong := sorted(name for name in {*stated, *digests} if stated.get(name) != digests.get(name)):
+        raise _damaged(archive, f"{len(wrong)} files are not as they were packed: {', '.join(wrong[:3])}")
+
+
+def is_database(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(len(SQLITE)) == SQLITE
+
+
+def _matching(places: Mapping[str, Path], patterns: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    for pattern in patterns:
+        place, _, rest = pattern.partition("/")
+        for path in sorted(places[place].glob(rest)):
+            yield f"{place}/{path.relative_to(places[place])}", path
+
+
+def _files(places: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
+    """Listed only now, after what comes first was read."""
+    for place, root in places.items():
+        for path in sorted(root.rglob("*")):
+            if path.is_file():
+                yield f"{place}/{path.relative_to(root)}", path
+
+
+def _add(tar: tarfile.TarFile, name: str, path: Path, digests: dict[str, str], changes: bool, copy: Path) -> None:
+    try:
+        if is_database(path):
+            _copy_database(path, copy)
+        elif changes:
+            shutil.copy2(path, copy)
+        stream = (copy if copy.exists() else path).open("rb")
+    except FileNotFoundError:
+        return  # gone since it was listed: what is named by something packed before never goes
+    with stream:
+        member = tar.gettarinfo(arcname=name, fileobj=stream)
+        member.uid = member.gid = 0
+        member.uname = member.gname = ""
+        if member.islnk():
+            digests[name] = digests[member.linkname]
+            tar.addfile(member)
+        else:
+            reader = _Hashing(stream)
+            tar.addfile(member, reader)  # type: ignore[arg-type]
+            digests[name] = reader.digest.hexdigest()
+
+
+def _copy_database(path: Path, to: Path) -> None:
+    """As of one moment, while others read and write it."""
+    with (
+        closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=60)) as source,
+        closing(sqlite3.connect(to)) as target,
+    ):
+        source.backup(target)
+    shutil.copystat(path, to)
+
+
+def _extract(
+    tar: tarfile.TarFile, member: tarfile.TarInfo, places: Mapping[str, Path], known: Mapping[str, str], archive: Path
+) -> str:
+    place, *parts = PurePosixPath(member.name).parts
+    if place not in places or not parts or ".." in parts or not (member.isreg() or member.islnk()):
+        raise _damaged(archive, f"{member.name} has no place here")
+    target = places[place].joinpath(*parts)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if member.issparse():
+        raise _damaged(archive, f"{member.name} is sparse")
+    check_room(target.parent, member.size)
+    if member.islnk():
+        place, *parts = PurePosixPath(member.linkname).parts
+        if member.linkname not in known:
+            raise _damaged(archive, f"{member.name} is a link to nowhere")
+        _link(places[place].joinpath(*parts), target)
+        return known[member.linkname]
+    reader = _Hashing(_content(tar, member))
+    with target.open("wb") as stream:
+        shutil.copyfileobj(reader, stream, 1 << 20)
+    target.chmod(member.mode & 0o777)
+    os.utime(target, (member.mtime, member.mtime))
+    return reader.digest.hexdigest()
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError:  # the places lie on different disks
+        shutil.copy2(source, target)
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
+    found = tar.extractfile(member)
+    if found is None:
+        raise tarfile.ReadError(f"{member.name} is no file")
+    return found
+
+
+def _json(tar: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any]:
+    if member.size > MOST_JSON:
+        raise ValueError(f"{member.name} of {member.size:,} bytes")
+    value = json.loads(_content(tar, member).read())
+    if not isinstance(value, dict):
+        raise ValueError(f"{member.name} holds no JSON object")
+    return value
+
+
+def _add_text(tar: tarfile.TarFile, name: str, value: object) -> None:
+    text = json.dumps(value, indent=1).encode()
+    member = tarfile.TarInfo(name)
+    member.size, member.mtime, member.mode = len(text), int(time.time()), 0o600
+    tar.addfile(member, io.BytesIO(text))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tarfile.TarFile]:
+    path.touch(mode=0o600)  # for its owner alone, as the databases in it are
+    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
+        yield tar
+
+
+@contextmanager
+def _reading(archive: Path) -> Iterator[tarfile.TarFile]:
+    """Raises: InputError when there is no such file; DataError for whatever says that it is damaged."""
+    try:
+        with gzip.open(archive) as stream, _tar(stream) as tar:
+            yield tar
+    except FileNotFoundError as error:
+        if error.filename is None or Path(error.filename) != archive:
+            raise
+        raise InputError(
+            "There is no such archive.", where=str(archive), todo="Name a file of `driftline backup`."
+        ) from error
+    except (tarfile.TarError, zlib.error, EOFError, ValueError, RecursionError, MemoryError, TypeError) as error:
+        raise _damaged(archive, str(error)) from error
+    except OSError as error:
+        if error.errno is not None:  # the disk's; gzip's own have no number
+            raise
+        raise _damaged(archive, str(error)) from error
+
+
+def _tar(stream: Any) -> tarfile.TarFile:
+    """Headers of a tar say how long they are themselves, and are read at once."""
+    return tarfile.open(fileobj=Bounded(stream, MOST_JSON), mode="r:")  # type: ignore[call-overload]
+
+
+def _damaged(archive: Path, found: str) -> DataError:
+    return DataError(
+        "The archive is not a whole backup; nothing was restored.",
+        where=str(archive),
+        found=found,
+        todo="Use another copy of it, or an earlier one.",
+    )
+
+
+class _Hashing:
+    """A stream that is read once, and its digest then known."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self.digest = stream, hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        block = self._stream.read(size)
+        self.digest.update(block)
+        return block

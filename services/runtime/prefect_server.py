@@ -1,0 +1,41 @@
+"""Prefect's server: python -m services.runtime.prefect_server HOST PORT
+
+It is the application that `prefect server start` runs, behind a guard.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from tasks.core.processes import look_for_garbage_seldom
+from tasks.core.settings import AUTH_STRINGS, apply_environment, create_login, settings
+
+
+def main(host: str, port: int) -> None:
+    """Serve until a signal ends it; all else comes from Prefect's own variables."""
+    look_for_garbage_seldom()
+    here = settings()
+    os.environ[AUTH_STRINGS[0]] = create_login(here)  # Prefect asks for it itself: a WebSocket in its first message
+    apply_environment(here)
+    import uvicorn
+    from prefect.server.api.server import create_app
+    from prefect.settings import get_current_settings
+
+    from services.runtime.server_guard import ServerGuard
+
+    options = get_current_settings().server
+    uvicorn.run(
+        ServerGuard(create_app(final=True), here.host_names),
+        host=host,
+        port=port,
+        timeout_keep_alive=options.api.keepalive_timeout,
+        ws_ping_interval=options.api.websocket_ping_interval,
+        ws_ping_timeout=options.api.websocket_ping_timeout,
+        log_level=options.logging_level.lower(),
+        server_header=False,
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

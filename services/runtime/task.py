@@ -1,0 +1,53 @@
+"""Prefect tasks of the serve room. Nothing in the Bento imports this file."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from services.runtime.results import Served
+from tasks.core.errors import DriftlineError
+from tasks.core.prefect import stage
+from tasks.core.settings import ROOT, Settings, environment
+from tasks.release.results import Release
+
+
+def is_up(settings: Settings) -> bool:
+    """Does the local stack run, so that a release stays there and answers?"""
+    from services.runtime import stack
+
+    return stack.runs(settings)
+
+
+@stage("package the Bento", str)
+def package_release(folder: Path, state: Path) -> str:
+    """Build the Bento, unless it is there."""
+    from services.serving.package import package
+
+    return package(folder, state / "bentoml", ROOT / "requirements.lock")
+
+
+@stage("serve and smoke-test", lambda s: f"{s.figures['ms_per_request']:.1f} ms a request {s.address}")
+def serve_and_smoke(release: Release, online: Path | None, moment: datetime | None, settings: Settings) -> Served:
+    """Serve the Bento and require that it answers over HTTP as it did offline; the old champion goes on serving.
+
+    With the local stack up, the process stays, supervised; without, it is stopped after the test. Features that a
+    request leaves out are looked up in the repository `online` as of `moment`, or as of the request.
+    """
+    from services.runtime import stack
+    from services.runtime.process_specs import note_lookup
+    from services.serving.smoke import smoke, smoke_bento
+    from tasks.language.released_model import require_server
+
+    if release.kind == "llm":
+        require_server(release.folder)
+    if not is_up(settings):
+        note_lookup(settings, release, online, moment)  # for the next `up`
+        log = settings.state / "logs" / f"smoke-{release.case}.log"
+        return Served(address="", figures=smoke_bento(release.folder, release.bento, environment(settings), log))
+    address = stack.serve_release(settings, release, online, moment)
+    try:
+        return Served(address=address, figures=smoke(release.folder, address, stack.log_of(settings, release)))
+    except DriftlineError:
+        stack.stop_release(settings, release)
+        raise

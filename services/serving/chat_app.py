@@ -1,0 +1,222 @@
+"""The routes of a language model's service: what a request becomes at the engine, and what an answer becomes here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from pydantic import ValidationError
+
+from services.serving.disconnect import while_connected
+from services.serving.embeddings import Embeddings, Wanted
+from services.serving.engine_watch import EngineWatch
+from services.serving.full_response import BrokenStreamError, error_message, whole_answer
+from tasks.language.chat_request import Chat
+from tasks.language.engine_server import MOST_CALLS
+from tasks.language.released_model import Release, check_golden
+
+if TYPE_CHECKING:
+    import aiohttp
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from tasks.language.engine import Engine
+    from tasks.language.vllm import Elsewhere
+
+RELEASE_HEADER = "x-driftline-release"
+LOST_HEADER = "x-driftline-lost-seconds"  # spent on an engine that died or hung: the gateway charges nobody for them
+CHECKED = 2  # golden answers asked for before the service says that it is ready
+DEADLINE = 280.0  # seconds for a call; the gateway waits a little longer
+ABSENCE = 15.0  # seconds that a call waits for an engine that is started again
+RETRY_AFTER = 5  # seconds, in a response without an engine
+
+Form = TypeVar("Form", Chat, Wanted)
+Opened: TypeAlias = "dict[str, Any] | tuple[bytes, aiohttp.ClientResponse]"
+
+
+class Refused(Exception):
+    """A request that gets an error in OpenAI's form."""
+
+    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param, self.code = status, message, param, code
+
+
+class ChatApp:
+    """OpenAI's interface of one release. Call `watch.open()` before the first request, and close."""
+
+    def __init__(self, release: Release, deadline: float = DEADLINE) -> None:
+        self.release = release
+        self.about = {"release": release.digest, "case": release.case, "as_of": release.as_of}
+        self.watch: EngineWatch[Engine | Elsewhere] = EngineWatch(
+            release.start, lambda engine: check_golden(engine, release.golden[:CHECKED])
+        )
+        self._deadline = deadline
+        self._headers = {RELEASE_HEADER: release.digest}
+        self._embeddings = Embeddings(release.embedder) if release.embedder else None
+        self._session: aiohttp.ClientSession | None = None
+        self._calls = 0  # at the engine
+
+    def starlette(self) -> Starlette:
+        """The application to mount."""
+        from starlette.applications import Starlette
+        from starlette.requests import ClientDisconnect
+        from starlette.routing import Route
+
+        routes = [
+            Route("/v1/chat/completions", self.complete, methods=["POST"]),
+            Route("/v1/embeddings", self.embed, methods=["POST"]),
+            Route("/v1/models", self.models, methods=["GET"]),
+            Route("/release", self.which, methods=["GET"]),
+        ]
+        handlers: Any = {Refused: self.refused, ClientDisconnect: self.left}
+        return Starlette(routes=routes, exception_handlers=handlers)
+
+    async def close(self) -> None:
+        if self._session:
+            await self._session.close()
+        await asyncio.to_thread(self.watch.close)
+
+    async def complete(self, http: Request) -> Response:
+        """POST /v1/chat/completions."""
+        from services.serving.event_stream import EventStream
+
+        chat = await self._read(http, Chat)
+        with ExitStack() as place:
+            place.enter_context(self._place())
+            opened, lost = await while_connected(http, self._ask(chat))
+            headers = {LOST_HEADER: f"{lost:.3f}"} if lost > 0.1 else {}
+            if isinstance(opened, dict):
+                return self._json({**opened, "release": self.release.digest}, 200, headers)
+            return EventStream(*opened, place.pop_all(), self._headers | headers)
+
+    async def embed(self, http: Request) -> Response:
+        """POST /v1/embeddings."""
+        if self._embeddings is None:
+            raise Refused(404, f"{self.release.tag} has no embedder: it answers chat only.", param="model")
+        wanted = await self._read(http, Wanted)
+        try:
+            vectors = await self._embeddings.answer(wanted)
+        except ValueError as error:
+            raise Refused(400, str(error), param="input") from error
+        return self._json({**vectors, "model": self.release.tag, "release": self.release.digest})
+
+    async def models(self, _: Request) -> Response:
+        """GET /v1/models."""
+        model = {"id": self.release.tag, "object": "model", "owned_by": "driftline", "created": 0}
+        return self._json({"object": "list", "data": [model]})
+
+    async def which(self, _: Request) -> Response:
+        """GET /release."""
+        return self._json(self.about)
+
+    async def refused(self, _: Request, error: Refused) -> Response:
+        kind = "invalid_request_error" if error.status < 500 else "server_error"
+        body = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
+        wait = {"retry-after": str(RETRY_AFTER)} if error.status == 503 else {}
+        return self._json({"error": body}, error.status, wait)
+
+    async def left(self, _: Request, __: Exception) -> Response:
+        """For a client that hung up, and reads nothing any more."""
+        return self._json(None, 499)
+
+    def _json(self, value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+        from starlette.responses import JSONResponse
+
+        return JSONResponse(value, status_code=status, headers={**self._headers, **(headers or {})})
+
+    async def _read(self, http: Request, form: type[Form]) -> Form:
+        """Raises: Refused."""
+        try:
+            request = form.model_validate_json(await http.body() or b"{}")
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where, why = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+            raise Refused(400, f"{where}: {why}" if where else why, param=where or None) from error
+        if not self.release.answers_to(request.model):
+            raise Refused(404, f"This service answers as {self.release.tag}.", param="model")
+        return request
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Raises: Refused when as many calls as the engine takes wait for it already."""
+        if self._calls >= MOST_CALLS:
+            raise Refused(503, "Too many calls wait for this model already.", code="overloaded")
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
+
+    async def _ask(self, chat: Chat) -> tuple[Opened, float]:
+        """The answer of the engine, and the seconds lost on engines that died or hung.
+
+        An engine that ends before it has answered has lost nothing: the next one is asked, once.
+        Raises: Refused.
+        """
+        import aiohttp
+
+        begun = time.monotonic()
+        engine = await self.watch.engine(ABSENCE)
+        for last in (False, True):
+            if engine is None:
+                raise Refused(503, f"The engine is started again: {self.watch.fault}.", code="model_unavailable")
+            try:
+                lost = time.monotonic() - begun
+                return await self._attempt(engine, chat, self._deadline - lost), lost
+            except TimeoutError as error:
+                text = f"The answer was not complete within {self._deadline:.0f} s."
+                raise Refused(504, text, code="timeout") from error
+            except BrokenStreamError as error:
+                raise Refused(502, str(error)) from error
+            except aiohttp.ClientError as error:
+                if last:
+                    text = f"The engine does not answer: {type(error).__name__}."
+                    raise Refused(503, text, code="model_unavailable") from error
+                engine = await self.watch.replacement(engine, ABSENCE)
+        raise AssertionError("The second attempt returns or raises.")
+
+    async def _attempt(self, engine: Engine | Elsewhere, chat: Chat, seconds: float) -> Opened:
+        """The whole answer; of a stream its first bytes, and what follows.
+
+        Closing the connection, by the deadline or for a client that hangs up, frees the engine's slot. At once for
+        streams alone: llama.cpp looks whether the client of a whole answer is still there only when none of its calls
+        has got a token for a second. So whole answers are put together here.
+        """
+        import aiohttp
+
+        request = self.release.request(chat)
+        response = await self._connections().post(
+            f"{engine.address}/v1/chat/completions",
+            json=request,
+            headers={"Authorization": f"Bearer {engine.key}"} if engine.key else {},
+            timeout=aiohttp.ClientTimeout(total=max(seconds, 0.001), sock_connect=10),
+        )
+        try:
+            if chat.stream and response.ok:
+                if first := await response.content.readany():
+                    return first, response
+                raise aiohttp.ServerDisconnectedError("The stream ended before its first byte.")
+            answer = await response.read()
+        except BaseException:
+            response.close()
+            raise
+        if response.ok:
+            return whole_answer(answer) if request["stream"] else json.loads(answer)
+        # what else it says than 400 is of this answer, such as that no parser reads it; the engine is there
+        raise Refused(400 if response.status == 400 else 502, error_message(answer))
+
+    def _connections(self) -> aiohttp.ClientSession:
+        import aiohttp  # not httpx, whose work for each token the engine's threads would lack
+
+        if self._session is None:
+            # a connection of its own for each request: llama.cpp closes it after a stream, and who is quick to use it
+            # again would be told that the engine does not answer
+            fresh = aiohttp.TCPConnector(limit=0, force_close=True)
+            self._session = aiohttp.ClientSession(connector=fresh, trust_env=False)
+        return self._session

@@ -1,0 +1,77 @@
+"""Embeddings in OpenAI's form, from the embedder that a release holds."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from tasks.language.chat_request import OpenAIRequest
+from tasks.language.embedder import TOKENS, Embedder
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MOST = 256  # texts of one request: the longest take half a minute on one core
+
+
+def _texts(given: Any) -> list[str]:
+    """One text or several; OpenAI takes token ids too, but of its own tokenizers."""
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("a text or a list of texts is taken; token ids are not")
+    if not 1 <= len(texts) <= MOST:
+        raise ValueError(f"{len(texts):,} texts; 1 to {MOST} are taken")
+    if empty := [i for i, text in enumerate(texts) if not text.strip()]:
+        raise ValueError(f"text {empty[0]} is empty")
+    return texts
+
+
+class Wanted(OpenAIRequest):
+    """A request in OpenAI's form."""
+
+    input: Annotated[list[str], BeforeValidator(_texts)]
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(None, ge=1)
+    user: str | None = None
+
+
+class Embeddings:
+    """The embedder, opened when it is first asked: a service that only talks does not pay for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._opened: Embedder | None = None
+        self._thread = ThreadPoolExecutor(1)  # one request after the other: each is a batch, and has all cores
+
+    async def answer(self, wanted: Wanted) -> dict[str, Any]:
+        """OpenAI's answer, but for the model's name.
+
+        Raises: ValueError when a text is too long, or another size of vectors is asked for.
+        """
+        running = asyncio.get_running_loop()
+        vectors, tokens = await running.run_in_executor(self._thread, self._embed, wanted)
+        data = [
+            {"object": "embedding", "index": i, "embedding": _written(vector, wanted.encoding_format)}
+            for i, vector in enumerate(vectors)
+        ]
+        return {"object": "list", "data": data, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
+
+    def _embed(self, wanted: Wanted) -> tuple[np.ndarray, int]:
+        self._opened = opened = self._opened or Embedder(self._folder)
+        if wanted.dimensions not in (None, opened.size):
+            raise ValueError(f"dimensions: {opened.size} is what there is")
+        counts = opened.tokens(wanted.input)
+        if long := [(i, count) for i, count in enumerate(counts) if count > TOKENS]:
+            raise ValueError(f"text {long[0][0]} has {long[0][1]:,} tokens; up to {TOKENS} are read")
+        return opened.vectors(wanted.input), sum(counts)
+
+
+def _written(vector: np.ndarray, form: str) -> list[float] | str:
+    """As numbers, or as the base64 of little-endian float32, which OpenAI's client asks for."""
+    return vector.tolist() if form == "float" else base64.b64encode(vector.astype("<f4").tobytes()).decode()

@@ -1,0 +1,115 @@
+"""Keeps one engine up: watches that it lives and answers, and starts another in its place when it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from typing import Generic, Protocol, TypeVar
+
+from tasks.core.loops import ThreadLoop
+
+EVERY = 0.5  # seconds between two looks at the engine
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0  # seconds before a start, when one engine after the other ends
+STEADY = 30.0  # seconds of life after which the end of an engine counts as the first one again
+
+
+class Watched(Protocol):
+    """An engine that can be watched."""
+
+    def fault(self) -> str:
+        """Why it can't answer any more; empty while it can."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once."""
+        ...
+
+
+E = TypeVar("E", bound=Watched)
+
+
+class EngineWatch(Generic[E]):
+    """The engine of a service, whichever process it is right now.
+
+    start: opens an engine that lasts as long as the context; check: raises when it must not serve.
+    """
+
+    def __init__(self, start: Callable[[], AbstractContextManager[E]], check: Callable[[E], None]) -> None:
+        self.fault = "It was not started yet."  # why there is no engine; empty while there is one
+        self.restarts = 0
+        self._start, self._check = start, check
+        self._engine: E | None = None
+        self._opened = ExitStack()
+        self._started, self._deaths = 0.0, 0
+        self._closing = threading.Event()
+        self._loop = ThreadLoop("engine watch", self._look, every=EVERY, longest_pause=LONGEST_PAUSE)
+
+    @property
+    def ready(self) -> bool:
+        return self._engine is not None
+
+    def open(self) -> None:
+        """Start the first engine, and the watch.
+
+        Raises: DriftlineError when it can't be started, or fails the check.
+        """
+        self._begin()
+        self._loop.start()
+
+    def close(self) -> None:
+        """End the watch and the engine."""
+        self._closing.set()
+        engine, self._engine, self.fault = self._engine, None, "The service ends."
+        self._loop.stop(timeout=2.0)
+        if engine and self._loop.thread.is_alive():
+            engine.kill()  # the watch waits for it: so it hangs
+        self._opened.close()
+
+    async def engine(self, patience: float) -> E | None:
+        """The engine; none when there is none again within `patience` seconds."""
+        until = time.monotonic() + patience
+        while (engine := self._engine) is None and time.monotonic() < until:
+            await asyncio.sleep(0.05)
+        return engine
+
+    async def replacement(self, engine: E, patience: float) -> E | None:
+        """The engine after one that broke off an answer: another; or, where it lives, itself after `patience` seconds.
+
+        None when there is none.
+        """
+        until = time.monotonic() + patience
+        while self._engine in (None, engine) and time.monotonic() < until:
+            await asyncio.sleep(0.05)
+        return self._engine
+
+    def _look(self) -> None:
+        engine = self._engine
+        if engine and (fault := engine.fault()):
+            self._end(engine, fault)
+        if self._engine is None and not self._closing.wait(self._pause()):
+            self._begin()
+            self.restarts += 1
+            logging.getLogger("driftline").warning("Another engine is up, the %d. restart.", self.restarts)
+
+    def _end(self, engine: E, fault: str) -> None:
+        logging.getLogger("driftline").error("The engine is ended and started again: %s.", fault)
+        self._engine, self.fault = None, fault
+        engine.kill()
+
+    def _pause(self) -> float:
+        """Seconds before a start, doubled with each end in a row: what one request breaks, the next breaks again."""
+        self._deaths = 0 if time.monotonic() - self._started > STEADY else self._deaths + 1
+        return min(FIRST_PAUSE * 2.0**self._deaths, LONGEST_PAUSE) if self._deaths else 0.0
+
+    def _begin(self) -> None:
+        self._opened.close()
+        self._started = time.monotonic()
+        with ExitStack() as opened:
+            engine = opened.enter_context(self._start())
+            self._check(engine)
+            self._opened = opened.pop_all()
+        self._engine, self.fault = engine, ""

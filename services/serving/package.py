@@ -1,0 +1,163 @@
+"""The Bento of a release: what it takes to answer requests, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from tasks.core.code_digest import SourceTree
+from tasks.core.errors import DriftlineError
+from tasks.core.files import lock, scratch, write_text
+from tasks.core.permissions import make_all_private
+from tasks.core.pins import read_pins
+from tasks.core.processes import ending_with_starter
+from tasks.core.settings import ROOT
+from tasks.release.seal import EMBEDDER, GOLDEN, MANIFEST, verify
+
+# by kind: the module that makes the service, the model file, and what it needs installed
+ENTRY = {"tabular": "services.serving.tabular", "llm": "services.serving.language"}
+MODEL = {"tabular": "model.skops", "llm": "model.gguf"}
+ONLINE = ("tasks.features.online", "tasks.features.online_store", "tasks.features.offline_store")  # Feast names two
+DIRECT = {
+    "tabular": ("bentoml", "numpy", "pydantic", "scikit-learn", "scipy", "skops"),
+    "llm": ("aiohttp", "bentoml", "httpx", "pydantic", "xllamacpp"),
+}
+LANGUAGE = ("system.txt", "schema.json")
+EMBEDDING = ("numpy", "torch", "transformers")
+LOOKUP = ("duckdb", "feast", "pandas", "pyarrow", "PyYAML", "redis")
+
+# Run in a process of its own, since BentoML changes its folder, imports the service and keeps both for good.
+BUILD = "import bentoml, json, sys; bentoml.bentos.build(**json.loads(sys.argv[1]))"
+SERVICE = '''"""What BentoML serves: the release beside this file."""
+
+from pathlib import Path
+
+from {entry} import make_service
+
+Predictor = make_service(Path(__file__).parent)
+'''
+
+
+def package(folder: Path, bentoml_home: Path, requirements_lock: Path) -> str:
+    """Build the Bento of a sealed release into `<bentoml_home>/bentos/`, unless it is there, and give its tag.
+
+    It is built aside and renamed, so that a killed build leaves no half Bento; the leftovers go with the next build.
+    Raises: DriftlineError with what BentoML said.
+    """
+    manifest = verify(folder)
+    case, version = manifest["sealed"]["case"], manifest["digest"][:12]
+    store = bentoml_home / "bentos" / case
+    with lock(bentoml_home / "build.lock", "The building of Bentos", wait=True):
+        shutil.rmtree(bentoml_home / "building", ignore_errors=True)
+        if not (store / version).exists():
+            with scratch(bentoml_home / "building") as work:
+                built = _build(Path(work), folder, case, version, requirements_lock)
+                store.mkdir(parents=True, exist_ok=True)
+                built.rename(store / version)
+        write_text(store / "latest", version)
+    return f"{case}:{version}"
+
+
+def bento_folder(bentoml_home: Path, tag: str) -> Path:
+    return bentoml_home / "bentos" / Path(*tag.split(":"))
+
+
+def _build(work: Path, folder: Path, case: str, version: str, requirements_lock: Path) -> Path:
+    context, home = work / "context", work / "home"
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    kind = manifest["sealed"]["kind"]
+    looks_up = any(column["origin"] != "request" for column in manifest["sealed"].get("columns", ()))
+    elsewhere = manifest["sealed"].get("serving", {}).get("engine") == "vllm"  # where the weights are, too
+    embedder = [name for name in manifest["sealed"]["files"] if name.startswith(f"{EMBEDDER}/")]
+    for name in (MANIFEST, *(() if elsewhere else (MODEL[kind],)), GOLDEN, *LANGUAGE, *embedder):
+        if (folder / name).is_file():
+            _copy(folder / name, context / name)
+    tree = SourceTree(ROOT)
+    modules = tree.closure(ENTRY[kind], *ONLINE) if looks_up else tree.closure(ENTRY[kind], without=ONLINE)
+    for module in modules:
+        _copy(module.path, context / module.path.relative_to(ROOT))
+    write_text(context / "service.py", SERVICE.format(entry=ENTRY[kind]))
+    direct = (*DIRECT[kind], *(LOOKUP if looks_up else ()), *(EMBEDDING if embedder else ()))
+    arguments = {
+        "service": "service:Predictor",
+        "name": case,
+        "version": version,
+        "build_ctx": str(context),
+        "include": ["*"],
+        "labels": {"case": case, "release": manifest["digest"], "as_of": manifest["sealed"]["as_of"][:10]},
+        "description": f"# {case}\n\nRelease `{manifest['digest']}`, as of {manifest['sealed']['as_of']}.\n",
+        "python": {
+            "lock_packages": False,  # they are locked already
+            "packages": requirements(direct, requirements_lock),
+        },
+    }
+    environment = {
+        **os.environ,
+        "BENTOML_HOME": str(home),
+        "BENTOML_DO_NOT_TRACK": "True",
+        # BentoML looks for uv there, and would else install it from the network
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+    }
+    done = subprocess.run(
+        # an orphan of a killed run would go on writing where the next build has cleaned up
+        ending_with_starter([sys.executable, "-c", BUILD, json.dumps(arguments)]),
+        cwd=context,  # so that the service is imported from what the Bento holds
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    built = home / "bentos" / case / version
+    if done.returncode != 0 or not (built / "bento.yaml").is_file():
+        raise DriftlineError(
+            "BentoML could not build the Bento.",
+            where=f"{case}:{version}",
+            found="\n".join((done.stderr or done.stdout).strip().splitlines()[-12:]),
+            todo="Correct what it names, and run the release again; nothing was left behind.",
+        )
+    make_all_private(built)  # BentoML opens its scripts to everybody
+    return built
+
+
+def requirements(direct: Iterable[str], requirements_lock: Path) -> list[str]:
+    """The lock's pins of some distributions and of all that they need; no index and no file host.
+
+    Raises: DriftlineError when the lock lacks a direct one.
+    """
+    from importlib.metadata import PackageNotFoundError, requires
+
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    pins = read_pins(requirements_lock)
+    wanted = [canonicalize_name(name) for name in direct]
+    if lacking := [name for name in wanted if name not in pins]:
+        raise DriftlineError(
+            "The lock lacks what the service needs.",
+            where=str(requirements_lock),
+            found=f"no {', '.join(lacking)}",
+            todo="Run `make lock`.",
+        )
+    chosen: set[str] = set()
+    while wanted:
+        name = wanted.pop()
+        if name in chosen or name not in pins:
+            continue
+        chosen.add(name)
+        try:
+            needs = requires(name) or []
+        except PackageNotFoundError:
+            continue
+        parsed = [Requirement(text) for text in needs]
+        wanted.extend(canonicalize_name(r.name) for r in parsed if r.marker is None or r.marker.evaluate({"extra": ""}))
+    return [str(pins[name]) for name in sorted(chosen - {"bentoml"})]  # BentoML adds its own pin
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)

@@ -1,0 +1,106 @@
+"""A process that serves a Bento, and lives no longer than the block, or the process, that asked for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from tasks.core.errors import Unavailable
+from tasks.core.files import tail
+from tasks.core.processes import ending_with_starter
+from tasks.core.settings import ROOT
+from tasks.core.sockets import UNIX, http_client, private_folder, split_url
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return probe.getsockname()[1]
+
+
+def serve_command(bento: Path, path: Path) -> list[str]:
+    """The command that serves a Bento's folder on a Unix socket."""
+    client = ROOT / "services" / "serving" / "fork_client.py"
+    return [sys.executable, "-I", "-S", str(client), str(bento), str(path), "alone"]
+
+
+@contextmanager
+def served(bento: Path, environment: Mapping[str, str], log: Path, *, patience: float = 90) -> Iterator[str]:
+    """Serve a Bento on a Unix socket and give its address once it is ready; stop it after the block.
+
+    Raises: Unavailable with the end of the log when it ends or is not ready in time.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with private_folder() as home, log.open("wb") as output:
+        path = Path(home) / "release.sock"
+        address = f"{UNIX}{path}"
+        process = subprocess.Popen(
+            ending_with_starter(serve_command(bento, path)),
+            cwd=home,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment, "BENTOML_HOME": home},  # a starting server empties its home's metrics
+            start_new_session=True,
+        )
+        try:
+            wait_until_ready(f"{address}/readyz", f"Bento {bento.name}", log, patience, lambda: process.poll() is None)
+            yield address
+        finally:
+            _stop(process)
+
+
+def wait_until_ready(
+    url: str, what: str, log: Path, patience: float, alive: Callable[[], bool], since: int = 0
+) -> float:
+    """Ask until a server answers 2xx, and give the seconds that took; its log counts from byte `since` on.
+
+    Raises: Unavailable with the end of its log when it ends or is not ready in time.
+    """
+    import httpx
+
+    start = time.monotonic()
+    address, path = split_url(url)
+    with http_client(address, timeout=5) as client:
+        while time.monotonic() - start < patience:
+            try:
+                if client.get(path).is_success:
+                    return time.monotonic() - start
+            except httpx.TransportError:
+                pass
+            # BentoML would try again for ever
+            if not alive() or "Application startup failed" in tail(log, lines=1000, since=since):
+                raise _not_ready(what, "it could not start", url, log)
+            time.sleep(0.1)
+    raise _not_ready(what, f"no answer in {patience:.0f} s", url, log)
+
+
+def _not_ready(what: str, why: str, url: str, log: Path) -> Unavailable:
+    return Unavailable(
+        f"{what} did not get ready: {why}.",
+        where=f"{url}, log {log}",
+        found=tail(log) or "an empty log",
+        todo="Correct what the log names, and start again.",
+    )
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the process and all that it started."""
+    for end, patience in ((signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0)):
+        try:
+            os.killpg(process.pid, end)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()

@@ -1,0 +1,206 @@
+"""The smoke test: does the Bento, over real HTTP, answer what the model answered offline?"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from services.serving.package import bento_folder
+from services.serving.process import served
+from tasks.core.errors import DriftlineError, Unavailable
+from tasks.core.files import tail
+from tasks.core.sockets import http_client
+from tasks.language.embedder import Embedder
+from tasks.release.seal import EMBEDDER, GOLDEN, read_manifest
+from tasks.train.classes import answers_as
+
+if TYPE_CHECKING:
+    import httpx
+
+CLOSE_VECTORS = 1e-4  # sums in another order, by other threads
+NEAR_TIE = 0.25  # nats between two tokens of which either may come first: other batches, and a GPU, round otherwise
+
+
+def smoke(folder: Path, address: str, log: Path | None = None) -> dict[str, float]:
+    """Send a release's golden examples to a running service; give `examples`, and `ms_per_request` over HTTP.
+
+    Raises: DriftlineError naming the first answer that differs, or Unavailable when it does not answer, both with the
+    end of the server's log.
+    """
+    import httpx
+
+    manifest = read_manifest(folder)
+    digest, converse = manifest["digest"], _chat if manifest["sealed"]["kind"] == "llm" else _converse
+    golden = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))
+    try:
+        with http_client(address, timeout=60) as client:
+            figures = converse(client, digest, golden)
+            if manifest["sealed"].get("serving", {}).get("embedder"):
+                _embed(client, folder / EMBEDDER, [example["messages"][-1]["content"] for example in golden])
+            return figures
+    except (httpx.TransportError, ValueError) as error:
+        silent = Unavailable("The service does not answer.", found=f"{type(error).__name__}: {error}")
+        raise _with_log(silent, address, log) from error
+    except DriftlineError as error:
+        raise _with_log(error, address, log) from error
+
+
+def smoke_bento(
+    folder: Path, tag: str, environment: Mapping[str, str], log: Path, patience: float = 90
+) -> dict[str, float]:
+    """Serve a Bento in a process of its own, smoke-test it, and stop it whatever happens; `ready_s` is its start.
+
+    `environment` names BENTOML_HOME, where the Bento is.
+    """
+    start = time.monotonic()
+    bento = bento_folder(Path(environment["BENTOML_HOME"]), tag)
+    with served(bento, environment, log, patience=patience) as address:
+        ready = time.monotonic() - start
+        return {"ready_s": ready, **smoke(folder, address, log)}
+
+
+def _converse(client: httpx.Client, digest: str, golden: list[dict[str, Any]]) -> dict[str, float]:
+    address = str(client.base_url)
+    rows = [{"example_id": example["example_id"], **example["features"]} for example in golden]
+    answers = client.get("/release").json()
+    if answers.get("release") != digest:
+        raise _failed(address, "Another release answers.", str(answers.get("release")), digest)
+    _compare(address, digest, golden, _ask(client, rows))
+    taken = []
+    for example, row in zip(golden, rows, strict=True):
+        start = time.perf_counter()
+        answer = _ask(client, [row])
+        taken.append(time.perf_counter() - start)
+        _compare(address, digest, [example], answer)
+    refused = client.post("/predict", json={"rows": [{**rows[0], "no such field": 1}]})
+    if not 400 <= refused.status_code < 500 or "no such field" not in refused.text:
+        found = f"{refused.status_code} {refused.text[:200]}"
+        raise _failed(address, "A request with an unknown field is not refused.", found, "4xx, naming it")
+    return {"examples": len(golden), "ms_per_request": 1000 * sorted(taken)[len(taken) // 2]}
+
+
+def _chat(client: httpx.Client, digest: str, golden: list[dict[str, Any]]) -> dict[str, float]:
+    """Ask a language model freely, which must answer as it did offline, streamed too; then by its schema."""
+    address, taken = str(client.base_url), []
+    for example in golden:
+        body = _free(example)
+        start = time.perf_counter()
+        response = client.post("/v1/chat/completions", json=body)
+        taken.append(time.perf_counter() - start)
+        if not response.is_success:
+            found = f"{response.status_code} {response.text[:500]}"
+            raise _failed(address, "The service refuses a golden example.", found, "200")
+        answer = response.json()
+        if answer.get("release") != digest:
+            raise _failed(address, "Another release answers.", str(answer.get("release")), digest)
+        _same(client, example, answer["choices"][0]["message"]["content"], "An answer differs from the offline one.")
+    said = _streamed(client, {**_free(golden[0]), "stream": True})
+    _same(client, golden[0], said, "A streamed answer differs from the offline one.")
+    answer = client.post("/v1/chat/completions", json={"messages": golden[0]["messages"]}).json()
+    json.loads(answer["choices"][0]["message"]["content"])  # by the release's schema: JSON, whatever it was asked
+    refused = client.post("/v1/chat/completions", json={"messages": [], "no such field": 1})
+    if refused.status_code != 400:
+        raise _failed(address, "A request without messages is not refused.", str(refused.status_code), "400")
+    return {"examples": len(golden), "ms_per_request": 1000 * sorted(taken)[len(taken) // 2]}
+
+
+def _free(example: dict[str, Any]) -> dict[str, Any]:
+    """All of it computed anew: a cached beginning rounds otherwise, and moved an unsure model by a whole nat."""
+    return {"messages": example["messages"], "response_format": {"type": "text"}, "cache_prompt": False}
+
+
+def _same(client: httpx.Client, example: dict[str, Any], said: str, problem: str) -> None:
+    """Is this the golden answer, or does it leave it at a near tie? The service is asked how likely its tokens are."""
+    name, wanted = example["example_id"], example["answer"]
+    if said == wanted:
+        return
+    response = client.post("/v1/chat/completions", json={**_free(example), "logprobs": True, "top_logprobs": 5})
+    tokens = (response.json()["choices"][0].get("logprobs") or {}).get("content") or [] if response.is_success else []
+    if not near_tie(tokens, said, wanted):
+        raise _failed(str(client.base_url), problem, f"{name}: {said}", f"{name}: {wanted}")
+
+
+def near_tie(tokens: list[dict[str, Any]], said: str, wanted: str) -> bool:
+    """Do two texts part where these tokens, in OpenAI's form with `top_logprobs`, go one way and nearly the other?
+
+    Past that place nothing is compared: all that follows depends on it.
+    """
+    for token in tokens:
+        here = [_goes_on(way, token["token"]) for way in (said, wanted)]
+        if all(here):
+            said, wanted = (way[len(token["token"]) :] for way in (said, wanted))
+            continue
+        other = wanted if here[0] else said
+        others = [each["logprob"] for each in token["top_logprobs"] if _goes_on(other, each["token"])]
+        return any(here) and any(token["logprob"] - each < NEAR_TIE for each in others)
+    return False
+
+
+def _goes_on(wanted: str, token: str) -> bool:
+    return wanted.startswith(token) if token else not wanted  # llama.cpp's last token has no text
+
+
+def _embed(client: httpx.Client, embedder: Path, texts: list[str]) -> None:
+    """Ask for vectors, which must be the embedder's own."""
+    import numpy as np
+
+    response = client.post("/v1/embeddings", json={"input": texts}, timeout=180)  # it opens the embedder first
+    if not response.is_success:
+        found = f"{response.status_code} {response.text[:500]}"
+        raise _failed(str(client.base_url), "The service gives no embeddings.", found, "200")
+    vectors = np.array([each["embedding"] for each in response.json()["data"]])
+    apart = float(np.abs(vectors - Embedder(embedder).vectors(texts)).max())
+    if apart > CLOSE_VECTORS:
+        raise _failed(str(client.base_url), "An embedding differs.", f"by {apart:.2g}", f"at most {CLOSE_VECTORS}")
+
+
+def _streamed(client: httpx.Client, body: dict[str, Any]) -> str:
+    said = ""
+    with client.stream("POST", "/v1/chat/completions", json=body) as response:
+        for line in response.iter_lines():
+            if line.startswith("data: ") and line != "data: [DONE]":
+                for choice in json.loads(line[6:])["choices"]:
+                    said += choice["delta"].get("content") or ""
+    return said
+
+
+def _ask(client: httpx.Client, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    response = client.post("/predict", json={"rows": rows})
+    if not response.is_success:
+        found = f"{response.status_code} {response.text[:500]}"
+        raise _failed(str(client.base_url), "The service refuses a golden example.", found, "200")
+    return response.json()
+
+
+def _compare(address: str, digest: str, golden: list[dict[str, Any]], answer: dict[str, Any]) -> None:
+    if answer.get("release") != digest:
+        raise _failed(address, "Another release answers.", str(answer.get("release")), digest)
+    predictions = answer.get("predictions", [])
+    if len(predictions) != len(golden):
+        raise _failed(address, "The number of answers is wrong.", str(len(predictions)), str(len(golden)))
+    for example, given in zip(golden, predictions, strict=True):
+        if given["example_id"] != example["example_id"] or not answers_as(given, example["prediction"]):
+            raise _failed(
+                address,
+                "An answer differs from the offline prediction.",
+                json.dumps(given),
+                f"{example['example_id']}: {example['prediction']}",
+            )
+
+
+def _failed(address: str, what: str, found: str, allowed: str) -> DriftlineError:
+    return DriftlineError(
+        f"The smoke test failed. {what}",
+        where=address,
+        found=found,
+        allowed=allowed,
+        todo="The release is not promoted; the earlier champion keeps serving. See the service's log.",
+    )
+
+
+def _with_log(error: DriftlineError, address: str, log: Path | None) -> DriftlineError:
+    where, found = (f"{address}, log {log}", f"{error.found}\n{tail(log)}") if log else (address, error.found)
+    return type(error)(error.what, where=where, found=found, allowed=error.allowed, todo=error.todo)

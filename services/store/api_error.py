@@ -1,0 +1,52 @@
+"""What a client is told that gets no answer, in OpenAI's form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from tasks.core.errors import DriftlineError
+
+KINDS = {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    502: "server_error",
+    503: "server_error",
+    504: "server_error",
+}
+
+
+class Refusal(DriftlineError):
+    """A call that ends with an error, and the HTTP status that says so."""
+
+    def __init__(
+        self, status: int, message: str, *, code: str | None = None, param: str | None = None, wait: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.code, self.param = status, message, code, param
+        self.wait = wait  # seconds after which it may be tried again
+
+    @property
+    def body(self) -> dict[str, Any]:
+        kind = KINDS.get(self.status, "invalid_request_error")
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {} if self.wait is None else {"retry-after": str(max(1, round(self.wait)))}
+
+
+def refusal_of_release(tag: str, status: int, body: bytes) -> bytes:
+    """A release's refusal in OpenAI's form; what else it says stays, such as which rows are wrong."""
+    try:
+        said = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        said = None
+    if not isinstance(said, dict):
+        return orjson.dumps(Refusal(status, f"{tag} does not take that: {status}.").body)
+    if isinstance(said.get("error"), dict):
+        return body
+    return orjson.dumps(said | Refusal(status, str(said.get("error", status))).body)

@@ -1,0 +1,86 @@
+"""What calls and training have cost, summed over the ledger."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import date, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Label, case, func, select
+
+from services.store.database import ABORTED, CACHED, FAILED, LOST, Store, feedback, ledger, now
+from services.store.feedback import acceptance
+from services.store.training import TRAINING
+from tasks.release.config import NANO
+
+SUMS = ("tokens_in", "tokens_out", "engine_seconds", "price", "saved")
+
+
+def costs(store: Store, by: str) -> list[dict[str, Any]]:
+    """Sums by team, case, release or day (UTC); money in the budgets' currency.
+
+    `spent` is all, training included; `per_accepted` is what the calls cost whose answers were judged, for each answer
+    that was accepted, and None where none was. `energy_wh` is what GPUs have told of training, and None where none has.
+    """
+    of = ledger.c[{"release": "digest"}.get(by, by)].label("of")
+    trained = ledger.c.interface == TRAINING
+    query = select(
+        of,
+        _sum(~trained).label("calls"),
+        _sum(ledger.c.state.in_((FAILED, ABORTED, LOST))).label("failed"),
+        _sum(ledger.c.state == CACHED).label("cached"),
+        _sum(trained, ledger.c.price).label("training"),
+        *(func.sum(ledger.c[name]).label(name) for name in (*SUMS, "energy_wh")),
+    )
+    with store.reading() as connection:
+        rows = connection.execute(query.group_by(of).order_by(of)).mappings().all()
+        judged, accepted, paid = _accepted(connection, of)
+    return [
+        {
+            by: _day(row["of"]) if by == "day" else row["of"],
+            **{name: int(row[name]) for name in ("calls", "failed", "cached", "tokens_in", "tokens_out")},
+            "engine_seconds": float(row["engine_seconds"]),
+            "energy_wh": row["energy_wh"],
+            "spent": float(row["price"]) / NANO,
+            "training": float(row["training"]) / NANO,
+            "saved": float(row["saved"]) / NANO,
+            "judged": judged[row["of"]],
+            "accepted": accepted[row["of"]],
+            "per_accepted": paid[row["of"]] / NANO / accepted[row["of"]] if accepted[row["of"]] else None,
+        }
+        for row in rows
+    ]
+
+
+def today(store: Store) -> dict[str, dict[str, Any]]:
+    """Calls, failed ones and what was spent since midnight UTC, by case."""
+    failed = _sum(ledger.c.state.in_((FAILED, ABORTED, LOST)))
+    sums = _sum(ledger.c.interface != TRAINING), failed, func.sum(ledger.c.price)
+    query = select(ledger.c.case, *sums).where(ledger.c.day == int(now() // 86_400)).group_by(ledger.c.case)
+    with store.reading() as of:
+        rows = of.execute(query).all()
+    return {
+        name: {"calls": int(calls), "failed": int(bad), "spent": float(spent) / NANO}
+        for name, calls, bad, spent in rows
+    }
+
+
+def _sum(where: Any, of: Any = 1) -> Any:
+    return func.sum(case((where, of), else_=0))
+
+
+def _accepted(connection: Connection, of: Label[Any]) -> tuple[Counter[Any], Counter[Any], Counter[Any]]:
+    """Answers judged and accepted, and what the calls cost that they came with, by what is summed by."""
+    about = select(ledger.c.id, of, ledger.c.price).where(ledger.c.id.in_(select(feedback.c.request_id)))
+    calls = {id_: (group, price) for id_, group, price in connection.execute(about)}
+    opinions = {of_row: liked for of_row, liked in acceptance(connection).items() if of_row[0] in calls}
+    judged = Counter(calls[id_][0] for id_, _ in opinions)
+    accepted = Counter(calls[id_][0] for (id_, _), liked in opinions.items() if liked)
+    paid: Counter[Any] = Counter()
+    for group, price in (calls[id_] for id_ in {id_ for id_, _ in opinions}):
+        paid[group] += price
+    return judged, accepted, paid
+
+
+def _day(number: int) -> str:
+    return (date(1970, 1, 1) + timedelta(days=number)).isoformat()

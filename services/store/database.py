@@ -1,0 +1,267 @@
+"""The tables, in SQLite or any database by URL: who may ask, who answers, what was asked and what it cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Connection,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    make_url,
+    select,
+    update,
+)
+from sqlalchemy.exc import SQLAlchemyError
+
+from services.store.migrate import migrate
+from services.store.sqlite import prepare_sqlite, read_json
+from tasks.core.errors import Unavailable
+from tasks.core.settings import Settings
+
+# how a call can end; lost: its gateway was killed
+OPEN, DONE, CACHED, REFUSED, FAILED, ABORTED, LOST = "open", "done", "cached", "refused", "failed", "aborted", "lost"
+USED = ("tokens_in", "tokens_cached", "tokens_out", "engine_seconds", "seconds", "price", "saved")
+DAY = 86_400  # seconds
+
+tables = MetaData()
+releases = Table(  # what is known of each release that ever was reachable
+    "releases",
+    tables,
+    Column("digest", String(64), primary_key=True),
+    Column("case", String(64), nullable=False),
+    Column("facts", JSON, nullable=False),
+)
+endpoints = Table(  # the processes that answer as a release
+    "endpoints",
+    tables,
+    Column("digest", String(64), primary_key=True),
+    Column("address", String(200), primary_key=True),
+)
+shares = Table(  # the rollouts: which release gets what of a case's traffic
+    "shares",
+    tables,
+    Column("case", String(64), primary_key=True),
+    Column("digest", String(64), primary_key=True),
+    Column("role", String(10), nullable=False),  # champion, canary, arm or shadow
+    Column("percent", Double, nullable=False),  # of a champion: what the others leave
+    Column("arm", String(40), nullable=False),
+)
+plans = Table(  # a rollout that advances by itself
+    "plans",
+    tables,
+    Column("case", String(64), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("plan", JSON, nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("began", Double, nullable=False),
+    Column("since", Double, nullable=False),  # of the step
+)
+moves = Table(  # everything that ever happened to a case's rollout
+    "moves",
+    tables,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("case", String(64), nullable=False),
+    Column("at", Double, nullable=False),
+    Column("what", String(20), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("champion", String(64), nullable=False),  # after it
+    Column("why", Text, nullable=False),
+)
+keys = Table(
+    "keys",
+    tables,
+    Column("id", String(16), primary_key=True),
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("team", String(64), nullable=False),
+    Column("roles", JSON, nullable=False),
+    Column("rpm", Integer),
+    Column("tpm", Integer),
+    Column("created_at", Double, nullable=False),
+    Column("revoked_at", Double),
+    Column("owner", String(120), nullable=False, server_default=""),  # the person whose word it carries; empty: nobody
+    Column("created_by", String(120), nullable=False, server_default=""),
+)
+teams = Table(
+    "teams",
+    tables,
+    Column("team", String(64), primary_key=True),
+    Column("rpm", Integer),
+    Column("tpm", Integer),
+)
+purses = Table(  # what a key or a team may spend, has spent, and has promised to calls under way; in billionths
+    "purses",
+    tables,
+    Column("owner", String(80), primary_key=True),
+    Column("budget", BigInteger, nullable=False),
+    Column("spent", BigInteger, nullable=False),
+    Column("reserved", BigInteger, nullable=False),
+)
+ledger = Table(  # one row a call
+    "ledger",
+    tables,
+    Column("id", String(40), primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("day", Integer, nullable=False),  # of UTC, since 1970
+    Column("worker", String(40), nullable=False),
+    Column("interface", String(20), nullable=False),
+    Column("team", String(64), nullable=False),
+    Column("key", String(16), nullable=False),
+    Column("case", String(64), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("role", String(10), nullable=False),
+    Column("purses", JSON, nullable=False),
+    Column("reserved", BigInteger, nullable=False),
+    Column("state", String(10), nullable=False),  # open, done, cached, refused, failed, aborted, lost
+    Column("status", Integer, nullable=False),
+    Column("retries", Integer, nullable=False),
+    Column("tokens_in", Integer, nullable=False),
+    Column("tokens_cached", Integer, nullable=False),
+    Column("tokens_out", Integer, nullable=False),
+    Column("engine_seconds", Double, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("price", BigInteger, nullable=False),
+    Column("saved", BigInteger, nullable=False),
+    Column("energy_wh", Double),  # of a training, where it is known
+)
+predictions = Table(  # the classes that a table's rows were given, for the labels that will come
+    "predictions",
+    tables,
+    Column("request_id", String(40), primary_key=True),
+    Column("classes", JSON, nullable=False),  # by example_id, which is empty where one row had none
+)
+feedback = Table(
+    "feedback",
+    tables,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("request_id", String(40), nullable=False, index=True),
+    Column("at", Double, nullable=False),
+    Column("team", String(64), nullable=False),
+    Column("key", String(16), nullable=False),
+    Column("said", JSON, nullable=False),
+)
+pushes = Table(  # git pushes that a webhook told of; for ever, so that none comes twice
+    "pushes",
+    tables,
+    Column("delivery", String(80), primary_key=True),  # the sender's id of it, which is not signed
+    Column("body", String(64), nullable=False, unique=True),  # digest of what is signed
+    Column("at", Double, nullable=False),
+    Column("push", JSON, nullable=False),
+    Column("delivered_at", Double, index=True),  # when Prefect was told; empty: not yet
+)
+alerts = Table(  # events that Prefect's server has yet to hear of
+    "alerts",
+    tables,
+    Column("id", String(36), primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("event", JSON, nullable=False),
+)
+approvals = Table(  # what a person was asked before a release, and what they said
+    "approvals",
+    tables,
+    Column("case", String(64), primary_key=True),
+    Column("evidence", String(64), primary_key=True),
+    Column("as_of", String(40), nullable=False),
+    Column("asked_by", String(120), nullable=False),
+    Column("asked_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("run", String(40), nullable=False),
+    Column("shown", Text, nullable=False),
+    Column("state", String(10), nullable=False),  # waiting, approved, rejected or lapsed
+    Column("who", String(120), nullable=False),
+    Column("via", String(20), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("decided_at", Double),
+)
+workers = Table(  # the gateway's processes, each saying now and then that it lives
+    "workers",
+    tables,
+    Column("id", String(40), primary_key=True),
+    Column("seen", Double, nullable=False),
+)
+version = Table(  # one row; it grows with every change of what gateways keep in memory
+    "version",
+    tables,
+    Column("only", Integer, primary_key=True),
+    Column("number", Integer, nullable=False),
+)
+Index("ledger_by_case", ledger.c.case, ledger.c.digest, ledger.c.at)
+Index("ledger_by_state", ledger.c.state)
+
+
+class Store:
+    """A connection pool to the tables, which are created or upgraded where need be.
+
+    Raises: Unavailable when the database can't be reached, or a newer version wrote it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        url = make_url(settings.gateway_store or f"sqlite:///{settings.state / 'gateway' / 'gateway.db'}")
+        embedded = url.get_backend_name() == "sqlite"
+        waits: dict[str, Any] = {"connect_args": {"timeout": 30}} if embedded else {"pool_pre_ping": True}
+        self.engine = create_engine(url, json_deserializer=read_json, **waits)
+        if embedded:
+            Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+            prepare_sqlite(self.engine)
+        with telling(url.render_as_string()):
+            migrate(self.engine)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One transaction, all of it or nothing, one after the other: SQLite knows no other way, elsewhere a row's lock
+        keeps two gateways' entries for the same purses from waiting for each other.
+        """
+        with self.engine.begin() as connection:
+            connection.execute(select(version.c.only).with_for_update())
+            yield connection
+
+    @contextmanager
+    def changing(self) -> Iterator[Connection]:
+        """A transaction after which every gateway reads anew what it keeps in memory."""
+        with self.writing() as connection:
+            yield connection
+            connection.execute(update(version).values(number=version.c.number + 1))
+
+    def version(self) -> int:
+        with self.reading() as of:
+            return of.execute(select(version.c.number)).scalar_one()
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+@contextmanager
+def telling(where: str) -> Iterator[None]:
+    """Raises: Unavailable for whatever the database says."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise Unavailable(
+            "The gateway's database does not answer.",
+            where=where,
+            found=str(error).splitlines()[0][:300],
+            todo="Start it, or correct DRIFTLINE_GATEWAY_STORE.",
+        ) from error
+
+
+def now() -> float:
+    """Seconds since 1970, as all tables count."""
+    return time.time()

@@ -1,0 +1,154 @@
+"""What became of an answer, or what somebody thinks of it, joined to the call by its request id."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from sqlalchemy import ColumnElement, Connection, func, insert, select
+
+from services.store.api_error import Refusal
+from services.store.database import Store, feedback, ledger, now, predictions
+from services.store.keys import LOCAL, Key
+
+LIKED = 0.5  # the score from which on an answer is accepted
+LARGEST = 2**53  # of a label: up to here every whole number has a float of its own
+MOST_RECORDS = 1_000  # about one request, all its rows together
+TEXT = 20_000  # characters of a corrected answer, or of a label that is one
+
+Whole = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
+Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
+LabelText = Annotated[str, Field(max_length=TEXT)]
+
+SAYS = ("label", "score", "thumbs", "corrected", "preferred")
+
+
+class Feedback(BaseModel):
+    """At least one of them."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        allow_inf_nan=False,
+        json_schema_extra={
+            "examples": [{"label": 1}, {"thumbs": "up"}],
+            "anyOf": [{"required": [name]} for name in SAYS],
+        },
+    )
+
+    example_id: str | None = Field(None, max_length=200, description="Which row of a request is meant.")
+    label: bool | Whole | Number | LabelText | None = Field(None, description="What turned out to be true.")
+    score: float | None = Field(None, ge=0, le=1, strict=True, description="How good it was.")
+    thumbs: Literal["up", "down"] | None = None
+    corrected: str | None = Field(None, max_length=TEXT, description="The answer that it should have been.")
+    preferred: str | None = Field(None, max_length=40, description="Request id of the better one of two answers.")
+
+    @field_validator("label", mode="before")
+    @classmethod
+    def _bounded(cls, label: Any) -> Any:
+        if isinstance(label, int | float) and not -LARGEST <= label <= LARGEST:  # neither is NaN between them
+            raise ValueError(f"a number is at least -2^53 and at most 2^53 ({LARGEST})")
+        if isinstance(label, str) and len(label) > TEXT:
+            raise ValueError(f"a text has at most {TEXT:,} characters")
+        if label is not None and not isinstance(label, bool | int | float | str):
+            raise ValueError("it is true, false, a number or a text")
+        return label
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Feedback:
+        if all(getattr(self, name) is None for name in SAYS):
+            raise ValueError(f"say one of {', '.join(SAYS)}")
+        return self
+
+
+def opinion_of(said: Mapping[str, Any]) -> str | None:
+    """What somebody thought of an answer: up, down or a score; None where the feedback is no opinion."""
+    if "thumbs" in said:
+        return str(said["thumbs"])
+    if "score" in said:
+        return str(said["score"])
+    return "down" if "corrected" in said or "preferred" in said else None
+
+
+def acceptance(of: Connection, *calls: ColumnElement[bool]) -> dict[tuple[str, str], bool]:
+    """Which answers of these calls of the ledger were accepted, by request id and example_id: the last word on each."""
+    words = (
+        select(feedback.c.request_id, feedback.c.said, predictions.c.classes)
+        .join(ledger, ledger.c.id == feedback.c.request_id)
+        .outerjoin(predictions, predictions.c.request_id == feedback.c.request_id)
+        .where(*calls)
+        .order_by(feedback.c.number)
+    )
+    found = {}
+    for id_, said, classes in of.execute(words):
+        said, classes = (value if isinstance(value, Mapping) else {} for value in (said, classes))
+        if (accepted := _accepts(said, classes)) is not None:
+            found[id_, str(said.get("example_id", ""))] = accepted
+    return found
+
+
+def _accepts(said: Mapping[str, Any], classes: Mapping[str, int | str]) -> bool | None:
+    """Whether a label says that it was right, or else somebody liked it; None where the feedback says neither."""
+    predicted = _class_of(classes, str(said.get("example_id", "")))
+    if "label" in said and isinstance(predicted, str):
+        return predicted == str(said["label"])
+    if "label" in said and predicted is not None:
+        label = _number(said["label"])
+        return None if label is None else predicted == label
+    opinion = opinion_of(said)
+    if opinion in (None, "up", "down"):
+        return None if opinion is None else opinion == "up"
+    score = _number(opinion)
+    return None if score is None else score >= LIKED
+
+
+def _number(value: Any) -> float | None:
+    """The finite number that a value is; stores of earlier versions hold labels of any size and kind."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _class_of(classes: Mapping[str, int | str], example_id: str) -> int | str | None:
+    """The class that a row was given; the one row of a request need not be named."""
+    return next(iter(classes.values())) if len(classes) == 1 and not example_id else classes.get(example_id)
+
+
+def give(store: Store, key: Key, request_id: str, said: Feedback) -> dict[str, Any]:
+    """Write it down, and tell which release it is about.
+
+    Raises: Refusal when this key's team has asked nothing of that id, none of its rows is meant, or it has
+    MOST_RECORDS already.
+    """
+    asked = select(ledger.c.team, ledger.c.digest, ledger.c.case, predictions.c.classes).outerjoin(
+        predictions, predictions.c.request_id == ledger.c.id
+    )
+    for id_ in filter(None, (request_id, said.preferred)):
+        with store.reading() as of:
+            # else the database fails
+            call = of.execute(asked.where(ledger.c.id == id_)).first() if id_.isprintable() else None
+        if call is None or (call.team != key.team and key is not LOCAL):
+            raise Refusal(404, f"There is no request {id_!r} of this team.", code="request_not_found")
+        if id_ == request_id:
+            about = {"request_id": id_, "case": call.case, "release": call.digest}
+            of_a_row = said.example_id or said.label is not None
+            if (
+                isinstance(call.classes, dict)
+                and call.classes
+                and of_a_row
+                and _class_of(call.classes, said.example_id or "") is None
+            ):
+                raise Refusal(400, "example_id: it names none of the request's rows.", param="example_id")
+    values = said.model_dump(exclude_none=True)
+    with store.writing() as to:
+        records = select(func.count()).where(feedback.c.request_id == request_id)
+        if to.execute(records).scalar_one() >= MOST_RECORDS:
+            raise Refusal(
+                409, f"Request {request_id} has {MOST_RECORDS:,} feedback records, the most allowed.", code="too_many"
+            )
+        row = {"request_id": request_id, "at": now(), "team": key.team, "key": key.id, "said": values}
+        to.execute(insert(feedback).values(**row))
+    return about

@@ -1,0 +1,212 @@
+"""API keys: a secret of 256 random bits, shown once, kept as its SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import pwd
+import secrets
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import RowMapping, insert, select, update
+
+from services.store.api_error import Refusal
+from services.store.database import Store, keys, now, purses, teams
+from tasks.core.errors import InputError
+from tasks.release.config import NANO
+
+ROLES = ("predict", "feedback", "operate", "approve", "admin")
+PREFIX = "dl-"
+MAX_TEAM, MAX_OWNER = 64, 120  # characters, as the store's columns have
+MAX_BUDGET = 1e9  # which fits into 64 bits, counted in billionths
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Of a minute; None: none."""
+
+    owner: str  # key:ID or team:TEAM
+    rpm: int | None
+    tpm: int | None
+
+
+@dataclass(frozen=True)
+class Key:
+    """Who asks, and what they may."""
+
+    id: str
+    team: str
+    roles: frozenset[str]
+    limits: tuple[Limit, ...] = ()
+    purses: tuple[str, ...] = ()  # owners of the budgets that its calls are paid from
+    owner: str = ""  # the person whose key it is; empty: nobody known
+
+    def has(self, *roles: str) -> bool:
+        """Whether it has one of these roles; an admin has all."""
+        return bool(self.roles & {*roles, "admin"})
+
+    def require(self, *roles: str) -> None:
+        """Raises: Refusal when this key has none of these roles."""
+        if not self.has(*roles):
+            may = ", ".join(sorted(self.roles))
+            raise Refusal(403, f"This key may not {' or '.join(roles)}; it may {may}.", code="forbidden")
+
+
+LOCAL = Key("local", "local", frozenset({"predict", "feedback"}))  # whoever asks directly while there are no keys
+
+
+@dataclass(frozen=True)
+class Keyring:
+    """All keys that hold now; `guarded` once any was ever made."""
+
+    by_hash: Mapping[str, Key]
+    guarded: bool
+
+    def find(self, secret: str | None) -> Key:
+        """The key with this secret.
+
+        Raises: Refusal.
+        """
+        if not secret:
+            raise Refusal(401, "An API key is needed: Authorization: Bearer KEY", code="missing_api_key")
+        key = self.by_hash.get(digest(secret))
+        if key is None:
+            raise Refusal(401, "This API key is unknown, or was revoked.", code="invalid_api_key")
+        return key
+
+
+def secret_in(headers: Mapping[str, str]) -> str | None:
+    """The secret that a request carries as `Authorization: Bearer SECRET`."""
+    scheme, _, secret = headers.get("authorization", "").partition(" ")
+    return secret.strip() or None if scheme.lower() == "bearer" else None
+
+
+def os_user() -> str:
+    """The user of this process, as the system knows them: variables can say anything."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
+
+
+def digest(secret: str) -> str:
+    """A plain hash is enough: there is nothing to guess in 256 random bits."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def create(
+    store: Store, team: str, roles: Sequence[str], rpm: int | None, tpm: int | None, budget: float | None
+) -> tuple[str, str]:
+    """Create a key of this process's user; return its id, and the secret, which can't be seen again.
+
+    Raises: InputError for a role that there is not, a name or a budget that can't be.
+    """
+    check_name(team, "--team", MAX_TEAM)
+    check_budget(budget)
+    if wrong := sorted(set(roles) - set(ROLES)):
+        raise InputError("There is no such role.", where="--role", found=", ".join(wrong), allowed=", ".join(ROLES))
+    id_, secret = secrets.token_hex(4), PREFIX + secrets.token_urlsafe(32)
+    row = {"id": id_, "hash": digest(secret), "team": team, "roles": sorted(set(roles)), "rpm": rpm, "tpm": tpm}
+    person = os_user()
+    with store.changing() as to:
+        to.execute(insert(keys).values(**row, created_at=now(), owner=person, created_by=person))
+        if budget is not None:
+            to.execute(insert(purses).values(owner=f"key:{id_}", budget=round(budget * NANO), spent=0, reserved=0))
+    return id_, secret
+
+
+def set_owner(store: Store, id_: str, owner: str) -> None:
+    """Have a key belong to a person, as whose word its approvals count.
+
+    Raises: InputError when there is no such key, or the name can't be one.
+    """
+    check_name(owner, "--owner", MAX_OWNER)
+    with store.changing() as to:
+        if not to.execute(update(keys).where(keys.c.id == id_).values(owner=owner.strip())).rowcount:
+            raise InputError("There is no such key.", found=id_, todo="driftline keys list")
+
+
+def check_name(name: str, where: str, longest: int) -> None:
+    """Raises: InputError unless it is a line of printable characters that is not too long."""
+    if not name.strip() or len(name) > longest or not name.isprintable():
+        allowed = f"1 to {longest} printable characters"
+        raise InputError("This can't be a name.", where=where, found=repr(name[:80]), allowed=allowed)
+
+
+def check_budget(budget: float | None) -> None:
+    """Raises: InputError unless it is none, or an amount that can be counted in billionths."""
+    if budget is not None and not 0 <= budget <= MAX_BUDGET:
+        allowed = f"0 to {MAX_BUDGET:,.0f}"
+        raise InputError("This can't be a budget.", where="--budget", found=str(budget), allowed=allowed)
+
+
+def revoke(store: Store, id_: str) -> None:
+    """Raises: InputError when there is no such key."""
+    with store.changing() as to:
+        done = to.execute(update(keys).where(keys.c.id == id_, keys.c.revoked_at.is_(None)).values(revoked_at=now()))
+        if not done.rowcount:
+            raise InputError("There is no such key.", found=id_, todo="driftline keys list")
+
+
+def limit_team(store: Store, team: str, rpm: int | None, tpm: int | None, budget: float | None) -> None:
+    """Set what all keys of a team may together.
+
+    Raises: InputError for a name or a budget that can't be.
+    """
+    check_name(team, "TEAM", MAX_TEAM)
+    check_budget(budget)
+    with store.changing() as to:
+        if not to.execute(update(teams).where(teams.c.team == team).values(rpm=rpm, tpm=tpm)).rowcount:
+            to.execute(insert(teams).values(team=team, rpm=rpm, tpm=tpm))
+        if budget is None:
+            to.execute(purses.delete().where(purses.c.owner == f"team:{team}"))
+        elif not to.execute(
+            update(purses).where(purses.c.owner == f"team:{team}").values(budget=round(budget * NANO))
+        ).rowcount:
+            to.execute(insert(purses).values(owner=f"team:{team}", budget=round(budget * NANO), spent=0, reserved=0))
+
+
+def listed(store: Store) -> list[dict[str, Any]]:
+    """All keys, revoked ones too, with what they may spend and have spent; their secrets are nowhere."""
+    with store.reading() as of:
+        rows = of.execute(select(keys).order_by(keys.c.created_at)).mappings().all()
+        held = {row["owner"]: row for row in of.execute(select(purses)).mappings()}
+    told = []
+    for row in rows:
+        purse = held.get(f"key:{row['id']}")
+        money = {name: purse[name] / NANO if purse else None for name in ("budget", "spent", "reserved")}
+        told.append({name: value for name, value in row.items() if name != "hash"} | money)
+    return told
+
+
+def read_keyring(store: Store) -> Keyring:
+    with store.reading() as of:
+        rows = of.execute(select(keys)).mappings().all()
+        together = {row["team"]: row for row in of.execute(select(teams)).mappings()}
+        owners = set(of.execute(select(purses.c.owner)).scalars())
+    found = {}
+    for row in rows:
+        if row["revoked_at"] is not None:
+            continue
+        try:
+            found[row["hash"]] = _key_of(row, together.get(row["team"]), owners)
+        except Exception:  # one unusable key must not keep the others from being revoked
+            logging.getLogger("driftline").exception("The key %s can't be read, so it opens nothing.", row["id"])
+    return Keyring(found, guarded=bool(rows))
+
+
+def _key_of(row: RowMapping, team: RowMapping | None, owners: Set[str]) -> Key:
+    limits = [Limit(f"key:{row['id']}", row["rpm"], row["tpm"])]
+    if team:
+        limits.append(Limit(f"team:{row['team']}", team["rpm"], team["tpm"]))
+    return Key(
+        id=row["id"],
+        team=row["team"],
+        roles=frozenset(row["roles"]),
+        owner=row["owner"],
+        limits=tuple(limit for limit in limits if limit.rpm or limit.tpm),
+        purses=tuple(owner for owner in (f"key:{row['id']}", f"team:{row['team']}") if owner in owners),
+    )

@@ -1,0 +1,66 @@
+"""What training costs, in the ledger beside the calls: one entry a candidate, whenever its run is started again."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from sqlalchemy import insert
+from sqlalchemy.exc import IntegrityError
+
+from services.store.database import DAY, DONE, USED, Store, ledger
+from tasks.core.mlflow import answering, client_of
+from tasks.core.settings import Settings
+from tasks.release.config import NANO
+from tasks.train.candidates import DEVICE, ENERGY
+from tasks.train.results import Candidate
+from tasks.train.training_time import run_of, seconds_of
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+TRAINING = "training"  # its interface, and instead of a team and a release, which it has none of
+
+
+def enter_training(candidate: Candidate, machine_hour: float, settings: Settings) -> None:
+    """Enter a candidate's training as its MLflow run tells it, at the price of an hour of the machine.
+
+    Raises: Unavailable.
+    """
+    run = run_of(candidate, settings)
+    seconds = seconds_of(run)
+    at = run.info.start_time / 1000
+    row = {
+        **dict.fromkeys(("reserved", "retries", *USED), 0),
+        "id": f"{TRAINING}-{candidate.run_id}"[:40],
+        "at": at,
+        "day": int(at // DAY),
+        "worker": run.data.tags.get(DEVICE, "cpu")[:40],
+        **dict.fromkeys(("interface", "team", "digest"), TRAINING),
+        "key": "",
+        "case": candidate.case,
+        "role": "",
+        "purses": [],
+        "state": DONE,
+        "status": 200,
+        "engine_seconds": seconds,
+        "seconds": seconds,
+        "price": round(NANO * seconds * machine_hour / 3600),
+        "energy_wh": _energy(run, settings),
+    }
+    with closing(Store(settings)) as store:
+        try:
+            with store.writing() as to:
+                to.execute(insert(ledger).values(**row))
+        except IntegrityError:
+            pass  # it was entered before
+
+
+def _energy(run: Run, settings: Settings) -> float | None:
+    """Of all stages that were trained for it."""
+    with answering(settings.mlflow_uri):
+        stages = client_of(settings.tracking).search_runs(
+            [run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+        )
+    told = [stage.data.metrics[ENERGY] for stage in stages if ENERGY in stage.data.metrics]
+    return sum(told) if told else None

@@ -1,0 +1,156 @@
+"""A replay's figures for people: lines for a terminal, and a page that needs no other file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from tasks.backtest.chart import draw_gains, draw_lines
+from tasks.backtest.policies import BASELINE
+from tasks.backtest.results import Replayed
+from tasks.core.files import write_text
+from tasks.evaluate.metrics import HIGHER_IS_BETTER
+
+Figures = Mapping[str, Any]
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #e4e4e4; }
+th { font-weight: 600; border-bottom-color: #999; } th:first-child, td:first-child { text-align: left; }
+svg { width: 100%; height: auto; } details { margin: .35rem 0; } summary { cursor: pointer; }
+ul { margin: .2rem 0 .6rem; } code, .dim { color: #777; font-size: .85em; } .promoted { color: #24753a; }
+.rejected { color: #b3261e; }
+"""
+
+
+def write(figures: Figures, folder: Path) -> Replayed:
+    """Write both beside the replay's world, named by period and profile."""
+    profile = f"-{figures['profile']}" if figures["profile"] else ""
+    name = f"{figures['from']}-to-{figures['to']}{profile}"
+    text = json.dumps(figures, indent=1, ensure_ascii=False) + "\n"
+    return Replayed(
+        figures=dict(figures),
+        page=write_text(folder / f"{name}.html", page(figures)),
+        json_file=write_text(folder / f"{name}.json", text),
+    )
+
+
+def lines(figures: Figures) -> str:
+    """A line a policy."""
+    head, rows = _summary(figures)
+    table = [head, *rows]
+    widths = [max(len(row[i]) for row in table) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            text.ljust(width) if i == 0 else text.rjust(width)
+            for i, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in table
+    )
+
+
+def page(figures: Figures) -> str:
+    """The whole report as HTML."""
+    months, policies = list(figures["months"]), list(figures["policies"])
+    told = {policy: [figures["months"][month][policy] for month in months] for policy in policies}
+    marks = {p: [(i, month["outcome"]) for i, month in enumerate(told[p]) if month["outcome"] != "kept"] for p in told}
+    charts = [
+        draw_lines(_titled(name), months, {policy: [month[name] for month in told[policy]] for policy in told}, marks)
+        for name in figures["metrics"]
+    ]
+    others = {policy: [month["gain"] for month in told[policy]] for policy in told if policy != BASELINE}
+    if others and BASELINE in told:
+        title = f"gain over {BASELINE} ({figures['loss']}), with {figures['confidence']:.0%} interval"
+        charts.append(draw_gains(title, months, others))
+    head, rows = _summary(figures)
+    whose = f"{figures['case']}, {figures['from']} to {figures['to']}"
+    made = f"commit {figures['commit'][:12]}{' with changes' if figures['dirty'] else ''}"
+    made += f", profile {figures['profile']}" if figures["profile"] else ""
+    return "\n".join(
+        [
+            "<!doctype html>",
+            f'<html lang="en"><head><meta charset="utf-8"><title>Replay of {escape(whose)}</title>',
+            f"<style>{STYLE}</style></head><body>",
+            f'<h1>Replay of {escape(whose)}</h1><p class="dim">{escape(made)}</p>',
+            f"<p>{_how_to_read(figures)}</p>",
+            _table(head, rows),
+            *charts,
+            "<h2>Month by month</h2>",
+            _table(*_by_month(figures, told)),
+            "<h2>What each decision saw</h2>",
+            *(_decisions(policy, dict(zip(months, told[policy], strict=True))) for policy in told),
+            "</body></html>\n",
+        ]
+    )
+
+
+def _titled(metric: str) -> str:
+    return f"{metric} by month, {'higher' if metric in HIGHER_IS_BETTER else 'lower'} is better"
+
+
+def _how_to_read(figures: Figures) -> str:
+    return (
+        "Each month is scored with the release that stood in it, on the examples whose outcome was known at its end: "
+        f"the same ones for every policy. A gain is how much lower the mean {figures['loss']} is than without "
+        f"retraining, with the {figures['confidence']:.0%} interval of a paired bootstrap over days. The cost counts "
+        "the seconds of each retraining (features, training, judging) at the case's price of a machine hour."
+    )
+
+
+def _summary(figures: Figures) -> tuple[list[str], list[list[str]]]:
+    means = [f"{name}_mean" for name in figures["metrics"]]
+    head = ["policy", *(name.replace("_", " ") for name in means)]
+    head += ["retrains", "promoted", "rejected", "cost", f"gain over {BASELINE}", "from", "to"]
+    rows = []
+    for policy, found in figures["policies"].items():
+        gain = (found["gain"] or {}) if policy != BASELINE else {}
+        counts = [str(found[name]) for name in ("retrains", "promotions", "rejections")]
+        shown = [_signed(gain.get(name)) for name in ("mean", "low", "high")]
+        rows.append([policy, *(_number(found[name]) for name in means), *counts, f"{found['cost']:.4f}", *shown])
+    return head, rows
+
+
+def _by_month(figures: Figures, told: Mapping[str, list[Figures]]) -> tuple[list[str], list[list[str]]]:
+    head = ["month", "rows", *(f"{name} {policy}" for policy in told for name in figures["metrics"])]
+    rows = []
+    for i, month in enumerate(figures["months"]):
+        values = [_number(told[policy][i][name]) for policy in told for name in figures["metrics"]]
+        rows.append([month, f"{next(iter(told.values()))[i]['rows']:,}", *values])
+    return head, rows
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    cells = "".join(f"<th>{escape(text)}</th>" for text in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _decisions(policy: str, months: Mapping[str, Figures]) -> str:
+    """A policy's decisions, folded: the line says what came of it, and inside stands what was seen."""
+    parts = [f"<h3>{escape(policy)}</h3>"]
+    for month, told in months.items():
+        if not told["decision"]:
+            continue
+        outcome = told["outcome"]
+        became = f' &rarr; <span class="{outcome.split()[0]}">{escape(outcome)}</span>' if outcome != "kept" else ""
+        seen = [escape(reason) for reason in told["decision"]["reasons"]]
+        seen += [f'<span class="rejected">{escape(sentence)}</span>' for sentence in told["failed"]]
+        parts.append(
+            f"<details><summary>end of {month}: {escape(told['decision']['action'])}{became} "
+            f'<span class="dim">of the release of {told["released"]}, {told["release"][:12]}</span></summary>'
+            f"<ul>{''.join(f'<li>{text}</li>' for text in seen)}</ul>"
+            f"<code>evidence {told['decision']['evidence']}</code></details>"
+        )
+    return "\n".join(parts)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.4f}" if abs(value) < 1000 else f"{value:+,.1f}"

@@ -1,0 +1,41 @@
+"""The terminal: every string is text and never markup."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.status import Status
+from rich.table import Table
+from rich.text import Text
+
+from tasks.core.display import one_line, visible
+
+
+class Terminal(Console):
+    """A console to which every string is a text and never markup: styles come as rich's Text, see `styled`."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(visible(text), **{**options, "markup": False, "emoji": False})
+
+    def status(self, status: RenderableType, **options: Any) -> Status:
+        return super().status(Text(one_line(status)) if isinstance(status, str) else status, **options)
+
+
+class Lines(Table):
+    """A table without lines around it, whose cells have one line each."""
+
+    def __init__(self, *columns: str, **options: Any) -> None:
+        super().__init__(*columns, **{"box": None, "pad_edge": False, "header_style": "dim", **options})
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        super().add_row(*(one_line(cell) if isinstance(cell, str) else cell for cell in cells), **options)
+
+
+def styled(text: str, style: str) -> Text:
+    return Text(visible(text), style)
+
+
+console = Terminal(highlight=False, soft_wrap=True, markup=False, emoji=False)
+if not console.is_terminal:
+    console.width = 160  # in a file or a pipe nothing need be cut

@@ -1,0 +1,256 @@
+"""MLflow in one place: where it keeps things, runs that end however the process ends, and logging in few writes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from tasks.core.errors import Unavailable
+from tasks.core.files import lock, whole
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+KEY = "driftline.key"  # tag: what a run computes; a killed run is found again by it
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Where MLflow keeps its tables and its files."""
+
+    uri: str
+    artifacts: str
+
+    @classmethod
+    def under(cls, state: Path) -> Tracking:
+        """SQLite and a folder in the state folder."""
+        return cls(f"sqlite:///{state / 'mlflow.db'}", (state / "mlflow").absolute().as_uri())
+
+
+@cache
+def client_of(tracking: Tracking) -> MlflowClient:
+    """A client of its own for this address; nothing global is set.
+
+    Raises: Unavailable when the store does not answer.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow
+
+    for name in ("alembic", "mlflow.store.db.utils"):  # a new database announces each migration
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with answering(tracking.uri):
+        if tracking.uri.startswith(("http://", "https://")):
+            _knock(tracking.uri)
+        if tracking.uri.startswith("sqlite:///"):
+            _make_tables(Path(tracking.uri.removeprefix("sqlite:///")), tracking.artifacts)
+        client = mlflow.MlflowClient(tracking_uri=tracking.uri, registry_uri=tracking.uri)
+        client.search_experiments(max_results=1)
+    return client
+
+
+def _knock(uri: str) -> None:
+    """See that somebody listens: MLflow itself would try for minutes."""
+    from mlflow.exceptions import MlflowException
+
+    parts = urlsplit(uri)
+    try:
+        socket.create_connection((parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)), 5).close()
+    except OSError as error:
+        raise MlflowException(f"nobody listens there: {error.strerror or error}") from error
+
+
+def _make_tables(path: Path, artifacts: str) -> None:
+    """Make the database whole or not at all, one process at a time: half of its migrations would never be mended.
+
+    A write-ahead log lets a writer and readers (the server) work without waiting for each other.
+    """
+    with lock(path.with_name(f".{path.name}.lock"), "MLflow's database", wait=True):
+        if path.exists():
+            _upgrade(path)
+            return
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        with whole(path) as temporary:
+            if template := make_template():
+                shutil.copyfile(template, temporary)
+            SqlAlchemyStore(f"sqlite:///{temporary}", artifacts).engine.dispose()
+        connection = sqlite3.connect(path)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.close()
+
+
+def _upgrade(path: Path) -> None:
+    """Bring a database that an earlier MLflow made up to ours, and keep it as it was beside it.
+
+    MLflow's own migrations are not transactional. Raises: Unavailable when a newer MLflow made it.
+    """
+    template = make_template()
+    if template is None or (revision := _revision(path)) == _revision(template):
+        return
+    from alembic.util import CommandError
+    from mlflow.db import upgrade
+
+    with (
+        whole(path.with_name(f"mlflow-{revision}.db")) as kept,
+        closing(sqlite3.connect(path)) as source,
+        closing(sqlite3.connect(kept)) as target,
+    ):
+        source.backup(target)
+    try:
+        upgrade.main([f"sqlite:///{path}"], standalone_mode=False)
+    except CommandError as error:
+        raise Unavailable(
+            "MLflow's database was written by a newer MLflow.",
+            where=str(path),
+            found=f"revision {revision}",
+            allowed=f"up to that of MLflow {version('mlflow')}",
+            todo="Go back to the version of Driftline that wrote it, or restore a backup: docs/operations.md.",
+        ) from error
+
+
+def _revision(path: Path) -> str:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("SELECT version_num FROM alembic_version").fetchone()[0]
+
+
+def make_template(path: Path | None = None) -> Path | None:
+    """Make the migrated, empty database that others begin as, beside the installed packages, unless it is there.
+
+    MLflow's migrations would take 2 s for each new state folder. None where the folder can't be written.
+    """
+    path = path or Path(sys.prefix) / "share" / "driftline" / f"mlflow-{version('mlflow')}.db"
+    if path.is_file():
+        return path
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    try:
+        with lock(path.with_suffix(".lock"), "MLflow's template", wait=True):
+            if not path.is_file():
+                with whole(path) as temporary:
+                    SqlAlchemyStore(f"sqlite:///{temporary}", "unused").engine.dispose()
+                    connection = sqlite3.connect(temporary)
+                    with connection:  # its default experiment would keep its files in that place
+                        connection.execute("DELETE FROM experiments")
+                    connection.close()
+    except OSError:
+        return None
+    return path
+
+
+@contextmanager
+def answering(uri: str) -> Iterator[None]:
+    """Tell what MLflow can't do in our words.
+
+    Raises: Unavailable.
+    """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, sqlite3.Error) as error:
+        raise Unavailable(
+            "MLflow does not answer, or can't store what it is told.",
+            where=uri.split("@")[-1],  # an address may carry a password
+            found=str(error).split("\n")[0],
+            todo="See that its server runs and its disk has space, or correct DRIFTLINE_TRACKING_URL.",
+        ) from error
+
+
+def experiment(client: MlflowClient, tracking: Tracking, name: str) -> str:
+    """The id of an experiment, made when it isn't there."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return client.create_experiment(name, artifact_location=f"{tracking.artifacts}/{name}")
+        except MlflowException:  # another process was faster
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return found.experiment_id
+
+
+@contextmanager
+def run(client: MlflowClient, experiment_id: str, key: str, name: str, tags: Mapping[str, str]) -> Iterator[str]:
+    """Give the id of a new run; it ends FINISHED, or FAILED or KILLED when the block does not end well.
+
+    Runs with this key that a killed process left RUNNING are ended as KILLED first. Raises: Unavailable.
+    """
+    with answering(client.tracking_uri):
+        for orphan in running(client, experiment_id, key):
+            client.set_terminated(orphan, "KILLED")
+        created = client.create_run(experiment_id, run_name=name, tags={KEY: key, **tags})
+    run_id = created.info.run_id
+    try:
+        with answering(client.tracking_uri):
+            yield run_id
+    except BaseException as error:
+        with suppress(Unavailable), answering(client.tracking_uri):  # what went wrong first is what matters
+            client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
+    with answering(client.tracking_uri):
+        client.set_terminated(run_id, "FINISHED")
+
+
+def running(client: MlflowClient, experiment_id: str, key: str) -> list[str]:
+    """Ids of the runs with this key that never ended."""
+    found = client.search_runs([experiment_id], f"attributes.status = 'RUNNING' and tags.`{KEY}` = '{key}'")
+    return [each.info.run_id for each in found]
+
+
+def status_of(client: MlflowClient, run_id: str) -> str | None:
+    """A run's status, or None when there is no such run (any more).
+
+    Raises: Unavailable when MLflow can't tell.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with answering(client.tracking_uri):
+        try:
+            found = client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+    return None if found.info.lifecycle_stage == "deleted" else found.info.status
+
+
+def log(
+    client: MlflowClient,
+    run_id: str,
+    *,
+    metrics: Mapping[str, float] | None = None,
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+    at: int | None = None,
+) -> None:
+    """Log any number of values in as few transactions as MLflow allows.
+
+    The same metrics logged again with the same `at` (milliseconds) leave one point, not two.
+    """
+    from mlflow.entities import Metric, Param, RunTag
+
+    moment = int(time.time() * 1000) if at is None else at
+    all_metrics = [Metric(name, float(value), moment, 0) for name, value in (metrics or {}).items()]
+    all_params = [Param(name, str(value)[:6000]) for name, value in (params or {}).items()]
+    all_tags = [RunTag(name, str(value)[:5000]) for name, value in (tags or {}).items()]
+    while all_metrics or all_params or all_tags:
+        client.log_batch(run_id, metrics=all_metrics[:800], params=all_params[:100], tags=all_tags[:100])
+        all_metrics, all_params, all_tags = all_metrics[800:], all_params[100:], all_tags[100:]

@@ -1,0 +1,81 @@
+"""Unix sockets in folders that only this user can enter, and HTTP over them or over TCP by the form of an address."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.core.errors import Unavailable
+from tasks.core.files import temporary_folder
+
+if TYPE_CHECKING:
+    import httpx
+
+LONGEST_SOCKET = 90  # bytes; the system's limit for a Unix socket's path is 108 (macOS: 104), and supervisord adds some
+UNIX, SUFFIX = "unix://", ".sock"  # the address of a server on a Unix socket: unix:///path.sock
+
+
+def socket_path(folder: Path, name: str) -> Path:
+    """In the folder, or, where that path is too long for a socket, in a short folder that only this user can enter."""
+    path = folder / name
+    if len(os.fsencode(path)) <= LONGEST_SOCKET:
+        return path
+    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"driftline-{os.getuid()}-{digest}" / name
+
+
+def make_socket_folder(path: Path) -> None:
+    """Make the folder of a socket, for this user alone.
+
+    Raises: Unavailable when another user owns it, who could put a socket of his own in our socket's place.
+    """
+    folder = path.parent
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise Unavailable(
+            "The folder for a socket belongs to another user, or is no folder.",
+            where=str(folder),
+            found=f"owner {status.st_uid}",
+            allowed=f"a folder of user {os.getuid()}",
+            todo="Set DRIFTLINE_STATE to a folder of your own with a shorter path.",
+        )
+    folder.chmod(0o700)
+
+
+def private_folder() -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder for this user alone, with a path that is short enough for sockets."""
+    long = len(os.fsencode(tempfile.gettempdir())) > LONGEST_SOCKET - 40
+    return temporary_folder("serve", Path("/tmp") if long else None)
+
+
+def socket_in(address: str) -> str:
+    """The path of the Unix socket that an address names; empty for an address of another form."""
+    return address.removeprefix(UNIX) if address.startswith(UNIX) else ""
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """The address of a server, and the path of a request to it."""
+    if url.startswith(UNIX):
+        path, suffix, rest = url.partition(SUFFIX)
+        return f"{path}{suffix}", rest or "/"
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host}", f"{slash}{path}" or "/"
+
+
+def http_client(address: str, **options: Any) -> httpx.Client:
+    """A client for a server of ours, at unix:///path.sock or http://host:port; paths of requests begin with a slash.
+
+    It takes no proxy from the environment, and reads no certificates: it is for this machine's own servers.
+    """
+    import httpx
+
+    path = socket_in(address)
+    transport = httpx.HTTPTransport(uds=path) if path else None
+    base_url = "http://localhost" if path else address
+    return httpx.Client(base_url=base_url, transport=transport, trust_env=False, verify=False, **options)

@@ -1,0 +1,257 @@
+"""An instruction pair: its row, how a user's row becomes one, and what its answer must look like."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from tasks.core.config import digest_of
+from tasks.core.errors import CaseError, DataError
+from tasks.data.config import Answer
+from tasks.language.messages import USER, message_of, turn
+
+SHAPES = (("messages",), ("prompt", "chosen", "rejected"), ("prompt", "completion"))  # the columns that users may bring
+LOG = ("answer", "feedback")  # beside messages or prompt: those of a log of requests
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A message and its right answer."""
+
+    messages: tuple[dict[str, str], ...]  # role and content, all before the answer, without the system prompt
+    answer: str  # JSON
+    intent: str
+    origin: str  # "templates", or the source
+    template: str = ""  # the wording; empty for a user's row
+    day: date | None = None  # of the facts that fill the wording
+    rejected: str | None = None  # a worse answer
+    tokens: int = 0
+    problem: str | None = None  # why it can't be used
+
+    @property
+    def pair_id(self) -> str:
+        said = [self.messages, self.answer, *([self.rejected] if self.rejected is not None else [])]
+        return digest_of(said)[:16]
+
+    @property
+    def text(self) -> str:
+        """What the user says."""
+        return message_of(self.messages)
+
+    def row(self) -> dict[str, Any]:
+        """Its row in a Parquet file."""
+        return {
+            "pair_id": self.pair_id,
+            "intent": self.intent,
+            "template": self.template,
+            "day": self.day,
+            "messages": json.dumps(self.messages, ensure_ascii=False),
+            "answer": self.answer,
+            "rejected": self.rejected,
+            "origin": self.origin,
+            "tokens": self.tokens,
+        }
+
+
+class Form:
+    """The schema of a case's answers: says what is wrong with one, and writes it in one way."""
+
+    def __init__(self, answer: Answer) -> None:
+        """Raises: CaseError when the schema is none."""
+        from jsonschema import SchemaError
+        from jsonschema.validators import validator_for
+
+        self._schema, self._stated = answer.json_schema, answer.stated
+        kind = validator_for(self._schema)
+        try:
+            kind.check_schema(self._schema)
+        except SchemaError as error:
+            raise CaseError(
+                "The schema of the answers is no JSON schema.",
+                where="answer.json_schema" + "".join(f".{part}" for part in error.absolute_path),
+                found=error.message.splitlines()[0][:200],
+                todo="Correct the schema; see json-schema.org.",
+            ) from error
+        self._validator = kind(self._schema)
+
+    def errors(self, value: Any) -> Iterator[Any]:
+        """What jsonschema says of an answer."""
+        return self._validator.iter_errors(value)
+
+    def problem(self, value: Any, message: str | None = None) -> str | None:
+        """What is wrong with an answer (to a message, if given), in one sentence; None when nothing is."""
+        for error in self.errors(value):
+            return f"the answer breaks the schema: {tell_error(error)}"
+        for key, stated in _stated(value, self._stated) if message is not None else ():
+            if not re.search(rf"(?<!\w){re.escape(_spaced(stated))}(?!\w)", _spaced(message or "")):
+                return f"the message does not say the answer's {key}: {stated!r}"
+        return None
+
+    def write(self, value: Any) -> str:
+        """An answer as compact JSON, keys in the order of the schema."""
+        return json.dumps(self._ordered(value, self._schema), separators=(",", ":"), ensure_ascii=False)
+
+    def _ordered(self, value: Any, schema: Any) -> Any:
+        schema = self._resolve(schema)
+        for branch in schema.get("oneOf") or schema.get("anyOf") or ():
+            if self._validator.evolve(schema=self._resolve(branch)).is_valid(value):
+                return self._ordered(value, branch)
+        if isinstance(value, list):
+            return [self._ordered(each, schema.get("items")) for each in value]
+        if isinstance(value, dict):
+            known = schema.get("properties") or {}
+            keys = [*(key for key in known if key in value), *(key for key in value if key not in known)]
+            return {key: self._ordered(value[key], known.get(key)) for key in keys}
+        return value
+
+    def _resolve(self, schema: Any) -> dict[str, Any]:
+        """Follow references within the schema; anything else orders nothing."""
+        for _ in range(32):  # a chain of references, not a circle
+            reference = schema.get("$ref", "") if isinstance(schema, dict) else ""
+            if not reference.startswith("#/"):
+                break
+            schema = self._schema
+            for part in reference[2:].split("/"):
+                schema = schema.get(part, {})
+        return schema if isinstance(schema, dict) else {}
+
+
+def _stated(value: Any, keys: Sequence[str], key: str = "") -> Iterator[tuple[str, str]]:
+    """The values of an answer that a message must say, with their keys."""
+    if isinstance(value, dict | list):
+        inner = value.items() if isinstance(value, dict) else ((key, each) for each in value)
+        for name, each in inner:
+            yield from _stated(each, keys, name)
+    elif key in keys and isinstance(value, str | int | float) and not isinstance(value, bool):
+        yield key, str(value)
+
+
+def _spaced(text: str) -> str:
+    return " ".join(text.lower().split())
+
+
+def branches_of(error: Any) -> list[list[Any]]:
+    """The errors of each branch of a oneOf or anyOf that fits none."""
+    branches: dict[Any, list[Any]] = {}
+    for inner in error.context:
+        branches.setdefault(inner.relative_schema_path[0], []).append(inner)
+    return list(branches.values())
+
+
+def tell_error(error: Any) -> str:
+    """An error of jsonschema in a few words; of several branches, of the one that was meant."""
+    branches = branches_of(error)
+    if meant := [branch for branch in branches if not any(inner.validator == "const" for inner in branch)]:
+        return tell_error(min(meant, key=len)[0])
+    where = error
+    message = error.message
+    if named := [inner for branch in branches for inner in branch if inner.validator == "const"]:
+        where = named[0]
+        allowed = dict.fromkeys(repr(inner.validator_value) for inner in named if inner.path == where.path)
+        message = f"{where.instance!r} is none of {', '.join(allowed)}"
+    path = ".".join(str(part) for part in where.absolute_path)
+    return f"{path + ': ' if path else ''}{message[:160]}"
+
+
+def read_pairs(name: str, rows: Sequence[Mapping[str, Any]], form: Form) -> list[Pair]:
+    """Make pairs of a source's rows: chat messages; prompt and completion; or prompt, chosen and rejected.
+
+    A row that can't be one says so in its `problem`. Raises: DataError when the columns are of none of these shapes.
+    """
+    columns = list(rows[0]) if rows else []
+    shape = next((shape for shape in SHAPES if set(shape) <= set(columns)), None)
+    if shape is None:
+        raise DataError(
+            f"Source {name} holds no instruction pairs.",
+            where=f"pairs.sources, {name}",
+            found=f"columns {', '.join(columns)}" if columns else "no row",
+            allowed="; or ".join(", ".join(shape) for shape in (*SHAPES, ("messages or prompt", *LOG))),
+            todo="Name the columns so in the source's SQL.",
+        )
+    return [read_row(name, row, shape, form) for row in rows]
+
+
+def read_row(name: str, row: Mapping[str, Any], shape: tuple[str, ...], form: Form) -> Pair:
+    """One row of a shape as a pair; what is wrong with it stands in its `problem`."""
+    rejected = None
+    if shape == ("messages",):
+        *messages, last = conversation(row["messages"]) or [turn(USER, "")]
+        given, problem = last["content"], "the last message is not an answer" if last["role"] in ASKING else None
+    else:
+        messages, given, problem = conversation(row["prompt"]), content_of(row[shape[1]]), None
+        rejected = content_of(row["rejected"]) if "rejected" in shape and row["rejected"] is not None else None
+    messages = [message for message in messages if message["role"] != "system"]  # the case's own stands there
+    pair = Pair(tuple(messages), given, str(row.get("intent") or name), name, problem=problem)
+    if not pair.text.strip():
+        return replace(pair, problem=problem or "there is no message of the user")
+    pair = settle(pair, form)
+    if rejected is not None:
+        rejected = write_if_json(rejected, form)
+        if rejected == pair.answer:
+            return replace(pair, problem=pair.problem or "the rejected answer is the chosen one")
+    return replace(pair, rejected=rejected)
+
+
+ASKING = ("user", "system", "tool")  # roles that do not answer
+
+
+def settle(pair: Pair, form: Form) -> Pair:
+    """The pair with its answer written in one way, or with what is wrong with it."""
+    try:
+        value = parse(pair.answer)
+    except ValueError:
+        return replace(pair, problem=pair.problem or f"the answer is not JSON: {pair.answer[:80]!r}")
+    return replace(pair, answer=form.write(value), problem=pair.problem or form.problem(value, pair.text))
+
+
+def parse(text: str) -> Any:
+    """What a JSON text says; of JSON written as a JSON string, what is in the string."""
+    value = json.loads(text)
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def write_if_json(text: str, form: Form) -> str:
+    """An answer in one way of writing if it is JSON; a worse answer need not be."""
+    try:
+        return form.write(parse(text))
+    except ValueError:
+        return text
+
+
+def conversation(value: Any) -> list[dict[str, str]]:
+    """Messages of a cell: a text is one message of the user."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with contextlib.suppress(ValueError):
+            value = json.loads(value)
+    if not isinstance(value, list):
+        return [turn(USER, content_of(value))]
+    entries = [entry if isinstance(entry, dict) else {} for entry in value]
+    return [{"role": str(entry.get("role") or ""), "content": content_of(entry.get("content"))} for entry in entries]
+
+
+def content_of(value: Any) -> str:
+    """The text of a cell; of a list of messages, the last one's; an object is written as JSON."""
+    if isinstance(value, list) and value and isinstance(value[-1], dict) and "content" in value[-1]:
+        value = value[-1]["content"]
+    if value is None or isinstance(value, str):
+        return value or ""
+    filled = {key: each for key, each in value.items() if each is not None} if isinstance(value, dict) else value
+    return json.dumps(filled, ensure_ascii=False, default=str)  # DuckDB fills in keys that only other rows have
+
+
+def write_pairs(pairs: Sequence[Pair], path: Path, *, problems: bool = False) -> None:
+    """Write pairs as Parquet, equal ones as equal bytes; with `problems`, also the column that says what is wrong."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = {"day": pa.date32(), "tokens": pa.int64()}
+    names = [*Pair((), "", "", "").row(), *(["problem"] if problems else [])]
+    rows = [{**pair.row(), "problem": pair.problem} for pair in pairs]
+    columns = {name: pa.array([row[name] for row in rows], kinds.get(name, pa.string())) for name in names}
+    pq.write_table(pa.table(columns), path)

@@ -1,0 +1,32 @@
+"""The sources of a case as the SQL of its wordings sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.core.duckdb import connect, quote_identifier, quote_literal, scan
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+@contextmanager
+def tables(files: Mapping[str, Sequence[Path]]) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB in which each source is a view over its Parquet files, and which reads nothing else."""
+    with connect() as db:
+        for source, paths in files.items():
+            db.execute(f"CREATE VIEW {quote_identifier(source)} AS FROM {scan(*sorted(paths))}")
+        allowed = ", ".join(quote_literal(path) for paths in files.values() for path in paths)
+        db.execute(f"SET allowed_paths = [{allowed}]")
+        db.execute("SET enable_external_access = false")
+        yield db
+
+
+def read_rows(db: duckdb.DuckDBPyConnection, query: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
+    """What a query finds, a dictionary a row."""
+    cursor = db.execute(query, list(values))
+    columns = [column for column, *_ in cursor.description or ()]
+    return [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]

@@ -1,0 +1,202 @@
+"""Snapshots in DVC: a repository of its own in the state folder, so that a run never touches the git work tree."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.core.code_digest import cache_key
+from tasks.core.config import digest_of
+from tasks.core.errors import DataError, Unavailable
+from tasks.core.files import file_digest, lock, whole, write_text
+from tasks.core.permissions import make_all_private, write_shared
+from tasks.core.progress import mark_cached
+from tasks.data.results import Snapshot
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+REMOTE = "driftline"
+
+
+def store_snapshot(
+    case: str,
+    as_of: datetime,
+    batches: dict[str, dict[str, Path]],
+    rows: dict[str, int],
+    quarantined: dict[str, int],
+    docs: dict[str, Path],
+    store: Path,
+    remote: str,
+) -> Snapshot:
+    """Gather validated batches (by source, by batch name) in one folder, add it to DVC and push it.
+
+    The folder is named by what is in it, so an equal snapshot is stored once; a file beside it says where it was
+    pushed. Raises: Unavailable when the remote does not take it.
+    """
+    key = digest_of({source: {name: file_digest(p) for name, p in files.items()} for source, files in batches.items()})
+    folder = store / "snapshots" / case / key[:16]
+    pointer_file, pushed, done = folder.with_suffix(".dvc"), folder.with_suffix(".pushed"), cache_key(__name__, remote)
+    if all(path.exists() for path in (folder, pointer_file, pushed)) and pushed.read_text(encoding="utf-8") == done:
+        mark_cached()
+    else:
+        _add_and_push(folder, batches, store, remote)
+        write_text(pushed, done)
+    digest = _digest(pointer_file)
+    return Snapshot(case=case, as_of=as_of, digest=digest, path=folder, rows=rows, quarantined=quarantined, docs=docs)
+
+
+def _add_and_push(folder: Path, batches: dict[str, dict[str, Path]], store: Path, remote: str) -> None:
+    with (
+        lock(store.parent / "locks" / "dvc", "The snapshot store", wait=True),  # DVC breaks under concurrent writers
+        _repository(store, remote) as repo,
+    ):
+        if not _is_as_stored(folder):
+            _forget(folder, repo)
+            with whole(folder) as temporary:
+                for source, files in batches.items():
+                    (temporary / source).mkdir(parents=True)
+                    for name, path in files.items():
+                        os.link(path, temporary / source / f"{name}.parquet")
+            repo.add(str(folder))
+        try:
+            repo.push([str(folder)])
+        except Exception as error:
+            raise Unavailable(
+                "The snapshot could not be pushed; it is kept locally.",
+                where=f"DVC remote {remote}",
+                found=f"{type(error).__name__}: {error}",
+                todo="Check the remote (DRIFTLINE_DVC_REMOTE) and its credentials, and start again.",
+            ) from error
+
+
+def check_snapshot(snapshot: Snapshot) -> None:
+    """Hold every byte of a snapshot against its digest, before anything is made of it.
+
+    Raises: DataError when a file was damaged, lost or added since.
+    """
+    if is_sound(snapshot):
+        return
+    snapshot.path.with_suffix(".pushed").unlink(missing_ok=True)  # so that it is stored anew
+    raise DataError(
+        "The snapshot is not as it was stored: a file was damaged, lost or added.",
+        where=str(snapshot.path),
+        found=content_digest(snapshot.path) if snapshot.path.is_dir() else "no such folder",
+        allowed=snapshot.digest,
+        todo=f"driftline prepare {snapshot.case} --as-of {snapshot.as_of.isoformat()}: it stores the snapshot anew.",
+    )
+
+
+def is_sound(snapshot: Snapshot) -> bool:
+    """Whether every byte is as it was stored."""
+    return snapshot.path.is_dir() and content_digest(snapshot.path) == snapshot.digest
+
+
+def content_digest(folder: Path) -> str:
+    """DVC's hash of a folder, from its files alone: MD5 over the list of their paths and MD5s."""
+    files = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file())
+    listed = [{"md5": _md5(path), "relpath": name} for name, path in files]
+    return hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _is_as_stored(folder: Path) -> bool:
+    pointer_file = folder.with_suffix(".dvc")
+    return pointer_file.is_file() and folder.is_dir() and content_digest(folder) == _digest(pointer_file)
+
+
+def _forget(folder: Path, repo: Repo) -> None:
+    """Remove what is left of a snapshot that is incomplete or damaged, and whatever is damaged in DVC's cache."""
+    if folder.with_suffix(".dvc").is_file():
+        for kept in Path(repo.cache.local.path).glob("files/md5/??/*"):
+            if _md5(kept) != (kept.parent.name + kept.name).removesuffix(".dir"):
+                kept.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.with_suffix(".dvc").unlink(missing_ok=True)
+
+
+def bring(files: Sequence[str], tree: Path, repository: Path) -> None:
+    """Get what DVC's pointers to these files stand for into a tree of the repository, by its cache and its remote.
+
+    Raises: Unavailable when the remote does not have it.
+    """
+    pointers = [f"{name}.dvc" for name in files if (tree / f"{name}.dvc").is_file() and not (tree / name).exists()]
+    if not pointers:
+        return
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    logging.getLogger("dvc").setLevel(logging.WARNING)
+    try:
+        with Repo(str(repository)) as ours:
+            known = {name: ours.config[name] for name in ("core", "remote")}
+            config = {**known, "cache": {**ours.config["cache"], "dir": ours.cache.local.path}}
+        with Repo(str(tree), config=config) as theirs:
+            theirs.pull([str(tree / name) for name in pointers])
+    except DvcException as error:
+        raise Unavailable(
+            "The data that a commit's pointers stand for is not to be had.",
+            where=", ".join(pointers),
+            found=str(error).split("\n")[0],
+            todo="dvc push it from where it was added.",
+        ) from error
+
+
+def pointer(snapshot: Path) -> str:
+    """The text of a snapshot's .dvc file."""
+    return snapshot.with_suffix(".dvc").read_text(encoding="utf-8")
+
+
+def pin(case: str, text: str, data: Path) -> Path:
+    """Write a snapshot's pointer as `data`/snapshots/CASE.dvc, for git; `dvc pull` then brings the snapshot back.
+
+    Raises: DataError when the text is no DVC pointer.
+    """
+    import yaml
+
+    out = (yaml.safe_load(text) or {}).get("outs", [{}])[0]
+    if not {"md5", "size", "nfiles"} <= set(out):
+        raise DataError("The release carries no snapshot pointer.", where=f"case {case}", found=text[:80])
+    pinned = {"outs": [{**out, "path": case}]}
+    return write_shared(data / "snapshots" / f"{case}.dvc", yaml.safe_dump(pinned, sort_keys=False))
+
+
+def _digest(pointer_file: Path) -> str:
+    import yaml
+
+    return yaml.safe_load(pointer_file.read_text(encoding="utf-8"))["outs"][0]["md5"]
+
+
+@contextlib.contextmanager
+def _repository(store: Path, remote: str) -> Iterator[Repo]:
+    """The store's DVC repository, made when it is not there yet."""
+    from dvc.repo import Repo
+
+    logging.getLogger("dvc").setLevel(logging.WARNING)
+    if not (store / ".dvc" / "config").is_file():
+        store.mkdir(parents=True, exist_ok=True)
+        Repo.init(str(store), no_scm=True, force=True).close()
+    write_text(
+        store / ".dvc" / "config",
+        "[core]\n    no_scm = True\n    analytics = false\n    autostage = false\n"
+        f'    site_cache_dir = "{store / ".dvc" / "site"}"\n'  # else in /var/tmp, outside the state folder
+        f'    remote = {REMOTE}\n[\'remote "{REMOTE}"\']\n    url = "{remote}"\n'  # bare, a comma makes a list
+        '[cache]\n    type = "reflink,hardlink,copy"\n',
+    )
+    with Repo(str(store)) as repo, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # DVC's own, of a library that it uses
+        yield repo
+    make_all_private(store / ".dvc" / "site")  # which DVC opens to everybody

@@ -1,0 +1,206 @@
+"""Great Expectations at work on DuckDB's tables: runs a list of checks in one validation, and writes Data Docs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.core.errors import DataError
+from tasks.core.files import whole
+from tasks.data.config import Expectation
+from tasks.data.tabular.expectations import COLUMN_ARGUMENTS
+
+if TYPE_CHECKING:
+    import duckdb
+    from great_expectations.expectations.expectation import Expectation as GxExpectation
+
+SHOWN = 20  # unexpected values that a report shows
+
+
+@dataclass(frozen=True)
+class Check:
+    """An expectation as the case states it, and as it is put to Great Expectations."""
+
+    at: int  # its number in the list, by which its result is found again
+    stated: Expectation
+    asked: GxExpectation
+    columns: tuple[str, ...]
+    row_level: bool  # judges each row by itself
+    counted: str = ""  # the judged view's column that has the number of rows with the same values
+    looked_up: bool = False  # asked of the value as found in another table
+
+    @property
+    def critical(self) -> bool:
+        return self.stated.severity == "critical"
+
+    @property
+    def label(self) -> str:
+        return " ".join([self.stated.expect, ", ".join(self.columns)]).strip()
+
+    @property
+    def allowed(self) -> str:
+        """What it asks for, and why, as the end of a sentence."""
+        given = {name: value for name, value in self.stated.arguments.items() if name not in COLUMN_ARGUMENTS}
+        if self.stated.values_of:
+            given["one of"] = self.stated.values_of
+        asked = ", ".join(f"{name} {value}" for name, value in given.items())
+        return "; ".join(part for part in (asked, self.stated.why) if part)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What Great Expectations said of one check."""
+
+    passed: bool
+    result: dict[str, Any]
+    rows: list[Any]  # the index values of rows that do not meet it, where they were asked for
+
+    @property
+    def unexpected(self) -> int:
+        return int(self.result.get("unexpected_count") or 0)
+
+    def sentence(self, check: Check, of: str) -> str:
+        """What was found and what is allowed, for a check that is not met."""
+        if check.row_level and self.unexpected:
+            values = int(self.result.get("element_count") or 0) - int(self.result.get("missing_count") or 0)
+            shown = list(dict.fromkeys(map(_show, self.result.get("partial_unexpected_list") or [])))[:3]
+            such = f", such as {', '.join(shown)}" if any(shown) and not check.counted else ""
+            found = f"{self.unexpected:,} of {values:,} {'rows' if check.counted else 'values'}{such}"
+        else:
+            listed = self.result.get("partial_unexpected_list")
+            found = _show(self.result.get("observed_value") or (listed and listed[:SHOWN]))
+            mismatched = (self.result.get("details") or {}).get("mismatched") or []
+            parts = mismatched.items() if isinstance(mismatched, dict) else []
+            found += "".join(f"; {name}: {_show(values)}" for name, values in parts if values)
+        allowed = f" ({check.allowed})" if check.allowed else ""
+        return f"{of}: {check.label} is not met{allowed}: found {found}."
+
+
+class Judge:
+    """One ephemeral context over one open database; nothing is written before `write_docs`."""
+
+    def __init__(self, database: duckdb.DuckDBPyConnection, title: str, run: str) -> None:
+        os.environ.setdefault("GX_ANALYTICS_ENABLED", "False")  # read while importing
+        import great_expectations as gx
+        from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
+
+        from tasks.data.tabular.duckdb_dialect import URL, engine_arguments
+
+        config = DataContextConfig(
+            store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+            analytics_enabled=False,
+            progress_bars={"globally": False, "metric_calculations": False},  # type: ignore[arg-type]
+        )
+        self._title, self._run_id = title, gx.RunIdentifier(run_name=run)
+        self._context: Any = gx.get_context(mode="ephemeral", project_config=config)
+        sources: Any = self._context.data_sources
+        self._source: Any = sources.add_sql(
+            "duckdb", connection_string=URL, kwargs=engine_arguments(database), create_temp_table=False
+        )
+        self._views: dict[str, Any] = {}
+        self._runs = 0
+
+    def judge(self, view: str, checks: Sequence[Check], index: str = "", at_most: int = SHOWN) -> dict[int, Outcome]:
+        """Put all checks to one view in one validation; outcomes by the checks' numbers.
+
+        With `index`, outcomes list that column's values for up to `at_most` rows that do not meet a check.
+        Raises: DataError naming the check that could not be computed.
+        """
+        if not checks:
+            return {}
+        result_format: dict[str, Any] = {"result_format": "BASIC", "partial_unexpected_count": SHOWN}
+        if index:
+            result_format = {
+                "result_format": "COMPLETE",
+                "unexpected_index_column_names": [index],
+                "partial_unexpected_count": at_most,  # the SQL engines cut even complete lists off at this
+                "exclude_unexpected_values": True,
+                "return_unexpected_index_query": False,
+            }
+        with _silence():
+            validation = self._define(view, checks).run(result_format=result_format, run_id=self._run_id)
+        outcomes = {}
+        for result in validation.results:
+            at = result.expectation_config.meta["at"]
+            if message := _crash(result.exception_info or {}):
+                raise DataError(
+                    f"The expectation {next(check.label for check in checks if check.at == at)} could not be computed.",
+                    where=f"source {self._title}, its {view}",
+                    found=message,
+                    todo="Correct its arguments in case.yaml, or the column's type in the source.",
+                )
+            listed = result.result.get("unexpected_index_list") or []
+            rows = [row for entry in listed for row in entry[index]] if index else []
+            outcomes[at] = Outcome(bool(result.success), dict(result.result), rows)
+        return outcomes
+
+    def _define(self, view: str, checks: Sequence[Check]) -> Any:
+        import great_expectations as gx
+
+        if view not in self._views:
+            asset = self._source.add_table_asset(f"{self._title}_{view}", table_name=view)
+            self._views[view] = asset.add_batch_definition_whole_table("whole")
+        self._runs += 1
+        name = f"{self._title}_{view}" if self._runs <= len(self._views) else f"{self._title}_{view}_{self._runs}"
+        asked = [check.asked.copy(deep=True, update={"id": None, "meta": {"at": check.at}}) for check in checks]
+        suite = self._context.suites.add(gx.ExpectationSuite(name=name, expectations=asked))
+        definition = gx.ValidationDefinition(name=name, data=self._views[view], suite=suite)
+        return self._context.validation_definitions.add(definition)
+
+    def write_docs(self, folder: Path) -> Path:
+        """Write Data Docs of everything judged so far, as a static site; its index.html."""
+        if folder.is_dir():
+            shutil.rmtree(folder)  # a report of an earlier try
+        with whole(folder) as temporary, _silence():
+            page = {"view": {"module_name": "tasks.data.tabular.data_docs_views", "class_name": "PageView"}}
+            index = {"view": {"module_name": "tasks.data.tabular.data_docs_views", "class_name": "IndexView"}}
+            site = {
+                "class_name": "SiteBuilder",
+                "show_how_to_buttons": False,
+                "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(temporary)},
+                "site_index_builder": {"class_name": "DefaultSiteIndexBuilder", **index},
+                "site_section_builders": {"expectations": page, "validations": page, "profiling": "None"},
+            }
+            self._context.add_data_docs_site("local", site)
+            self._context.build_data_docs(site_names=["local"])
+            for path in (temporary / "static").rglob("*"):  # 4 MB of fonts and tutorials that no page shows
+                if path.is_file() and path.name != "favicon.ico":
+                    path.unlink()
+        return folder / "index.html"
+
+
+def _show(value: object) -> str:
+    if isinstance(value, tuple):
+        parts = [_show(part) for part in value if part is not None]  # a looked-up pair is a value and nothing
+        return parts[0] if len(parts) == 1 else f"({', '.join(parts)})"
+    if isinstance(value, list):
+        return ", ".join(map(_show, value))
+    if isinstance(value, dict):
+        return f"({', '.join(f'{name} {_show(part)}' for name, part in value.items())})"
+    return f"{value:.6g}" if isinstance(value, float) else "nothing" if value is None else str(value)
+
+
+def _crash(info: dict) -> str:
+    """The message of an exception inside an expectation, which reads `success: false` otherwise."""
+    for entry in [info] if "raised_exception" in info else info.values():
+        if entry.get("raised_exception"):
+            return str(entry.get("exception_message") or "unknown").strip().splitlines()[0]
+    return ""
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Great Expectations logs a traceback for what we raise as a clear error."""
+    logger = logging.getLogger("great_expectations")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

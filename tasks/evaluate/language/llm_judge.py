@@ -1,0 +1,131 @@
+"""The opinion of another language model, at any OpenAI-compatible endpoint, of some answers.
+
+MLflow's own judges need their key in one fixed variable, and try for minutes where nobody listens.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.core.code_digest import cache_key
+from tasks.core.errors import DataError, Unavailable
+from tasks.core.files import write_text
+from tasks.core.progress import step
+from tasks.evaluate.config import Judge
+from tasks.evaluate.language.inference import message_in, spread
+from tasks.language.messages import SYSTEM, USER, turn
+
+if TYPE_CHECKING:
+    import httpx
+    import pandas as pd
+
+READABLE = 0.9  # share of the judgements that must be readable for their mean to say anything
+TOKENS = 300  # of one judgement
+SCORES: dict[str, dict[str, Any]] = {
+    "1-5": {"type": "integer", "enum": [1, 2, 3, 4, 5]},
+    "pass": {"type": "boolean"},
+}
+Opinions = dict[str, tuple[float, str]]  # score and reason by pair
+
+
+def opinions_of(judge: Judge, scored: pd.DataFrame, state: Path) -> Opinions:
+    """What the judge says of a sample of the ordinary answers; the same judge asked the same again is not asked.
+
+    Raises: Unavailable when the endpoint does not answer or its address is not set; DataError when too many of its
+    judgements can't be read.
+    """
+    import httpx
+
+    sample = spread(scored[~scored["unsafe"]], judge.examples).to_dict("records")
+    asked = [[message_in(row["messages"]), row["answer"], row["text"]] for row in sample]
+    url = _address(judge)
+    key = cache_key(__name__, [judge.digest, url, asked])
+    kept = state / "answers" / f"{key[:16]}.opinions"
+    with step("ask the judge") as told:
+        if kept.is_file():
+            found: list[Any] = json.loads(kept.read_text(encoding="utf-8"))
+        else:
+            secret = os.environ.get(judge.key, "") if judge.key else ""
+            headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+            timeout = httpx.Timeout(judge.seconds, connect=10)
+            with (
+                httpx.Client(headers=headers, timeout=timeout, trust_env=False) as client,
+                ThreadPoolExecutor(judge.at_once) as pool,
+            ):
+                first = _ask(client, url, judge, asked[0])  # where nobody answers, one question finds it out
+                found = [first, *pool.map(lambda each: _ask(client, url, judge, each), asked[1:])]
+            write_text(kept, json.dumps(found))
+        told.figure = f"{sum(each is not None for each in found)} of {len(found)} answers judged"
+    read = {row["pair_id"]: (each[0], each[1]) for row, each in zip(sample, found, strict=True) if each is not None}
+    if len(read) < READABLE * len(sample):
+        raise DataError(
+            "The judge's opinions can't be read.",
+            where=f"evaluate.judge, {judge.model}",
+            found=f"{len(read)} of {len(sample)} by the JSON schema that it was given",
+            allowed=f"at least {READABLE:.0%}",
+            todo="Name a model or an engine that follows a JSON schema.",
+        )
+    return read
+
+
+def _address(judge: Judge) -> str:
+    url = os.environ.get(judge.url[1:], "") if judge.url.startswith("$") else judge.url
+    if not url.startswith(("http://", "https://")):
+        raise Unavailable(
+            "The judge has no address.",
+            where=f"evaluate.judge.url: {judge.url}",
+            found=f"{judge.url[1:]} is {'no address' if url else 'not set'}",
+            allowed="http://... or https://..., with /v1",
+            todo=f"Set {judge.url[1:]} in the environment or in .env.",
+        )
+    return url.rstrip("/")
+
+
+def _ask(client: httpx.Client, url: str, judge: Judge, asked: list[str]) -> tuple[float, str] | None:
+    """One opinion, or None when it can't be read. Raises: Unavailable when there is no answer."""
+    import httpx
+
+    message, right, given = asked
+    shown = json.dumps({"message": message, "right answer": right, "given answer": given}, ensure_ascii=False)
+    properties = {"reason": {"type": "string"}, "score": SCORES[judge.scale]}
+    schema = {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+    how = "the score, an integer from 1 to 5" if judge.scale == "1-5" else "as score whether it passes, true or false"
+    system = f"{judge.rubric}\nAnswer with one JSON object: the reason, in one short sentence, and {how}."
+    body = {
+        "model": judge.model,
+        "messages": [turn(SYSTEM, system), turn(USER, shown)],
+        "temperature": 0,
+        "max_tokens": TOKENS,
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "opinion", "strict": True, "schema": schema},
+        },
+    }
+    try:
+        response = client.post(f"{url}/chat/completions", json=body)
+        response.raise_for_status()
+        said = response.json()["choices"][0]["message"]["content"]
+    except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise Unavailable(
+            "The judge does not answer.",
+            where=f"evaluate.judge, {url}",
+            found=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+            todo="See that its endpoint runs, that evaluate.judge names its address and model, and that its key is set"
+            " in the environment.",
+        ) from error
+    return _read(said, judge)
+
+
+def _read(said: Any, judge: Judge) -> tuple[float, str] | None:
+    try:
+        opinion: Mapping[str, Any] = json.loads(said)
+        score, reason = opinion["score"], str(opinion["reason"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    fits = isinstance(score, bool) if judge.scale == "pass" else score in (1, 2, 3, 4, 5)
+    return (float(score), reason) if fits else None

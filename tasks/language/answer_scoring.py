@@ -1,0 +1,214 @@
+"""Score answers in strict JSON by computation alone: what judging measures, and what reward tuning pays for."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.core.errors import CaseError
+
+HIGHER_IS_BETTER = frozenset(
+    {
+        "json_validity",
+        "schema_validity",
+        "exact_match",
+        "field_precision",
+        "field_recall",
+        "field_f1",
+        "abstention_recall",
+        "refusal_rate",
+        "judge_score",
+    }
+)
+REFUSAL = re.compile(
+    r"\b((i am|i'?m) (sorry|unable|not able)|sorry, (but )?i|i apologi[sz]e|unfortunately,? i|as an ai"
+    r"|(i|we) (can'?t|cannot|can not|won'?t|will not|must decline|decline|refuse)|against my guidelines)\b"
+)
+LOOP = re.compile(r"(.{1,40}?)\1{9,}", re.DOTALL)  # ten times the same in a row
+GRAM = 4  # words looked at together
+GRAMS = 8  # a shorter text does not tell a loop
+REPEATED = 0.3  # share of word groups seen before, beyond which an answer repeats itself
+
+
+@dataclass(frozen=True)
+class Score:
+    """What computation says of one answer."""
+
+    json_valid: bool
+    schema_valid: bool
+    exact: bool
+    exact_anywhere: bool  # the right JSON stands somewhere in the text, perhaps amid prose: fair to an untuned model
+    fields_right: int  # key-value pairs both given and expected
+    fields_given: int
+    fields_expected: int
+    hallucinated: bool | None  # a stated value that the message doesn't contain; None: nothing was stated
+    abstained: bool
+    should_abstain: bool
+    repetition: float  # share of four-word groups that came before
+    repeated: bool
+
+
+class Scorer:
+    """Scores answers of one case; the schema is compiled once.
+
+    Raises: CaseError when the schema is none.
+    """
+
+    def __init__(self, schema: Mapping[str, Any], stated: Sequence[str] = (), abstain: Mapping[str, Any] | None = None):
+        from jsonschema.exceptions import SchemaError
+        from jsonschema.validators import Draft202012Validator, validator_for
+        from referencing import Registry
+
+        checker = validator_for(schema, default=Draft202012Validator)
+        try:
+            checker.check_schema(schema)
+        except SchemaError as error:
+            raise CaseError(
+                "The answer's schema is no JSON schema.",
+                where="answer.json_schema" + "".join(f".{part}" for part in error.absolute_path),
+                found=error.message,
+                todo="Correct it; json-schema.org tells the words.",
+            ) from error
+        # an empty registry: without it a $ref to an address would be fetched from the network
+        self._schema = checker(schema, registry=Registry())
+        self._stated = frozenset(stated)
+        self._abstain = None if abstain is None else _canonical(abstain)
+
+    def score(self, text: str, answer: str, message: str) -> Score:
+        """Score `text` as an answer to `message`, where `answer` (JSON, or prose that refuses) is right."""
+        valid, given = read_json(text)
+        expected_valid, expected = read_json(answer)
+        if expected_valid:
+            exact = valid and _canonical(given) == _canonical(expected)
+            anywhere = exact or any(_canonical(each) == _canonical(expected) for each in _objects(text))
+        else:
+            exact = anywhere = _plain(text) == _plain(answer)
+        got, wanted = (Counter(_leaves(each)) for each in (given if valid else {}, expected if expected_valid else {}))
+        share = repetition(text)
+        return Score(
+            json_valid=valid,
+            schema_valid=valid and self._schema.is_valid(given),
+            exact=exact,
+            exact_anywhere=anywhere,
+            fields_right=(got & wanted).total(),
+            fields_given=got.total(),
+            fields_expected=wanted.total(),
+            hallucinated=self._hallucinated(given, message) if valid else None,
+            abstained=self._abstains(valid, given, text),
+            should_abstain=self._abstains(expected_valid, expected, answer),
+            repetition=share,
+            repeated=share > REPEATED or LOOP.search(_plain(text)) is not None,
+        )
+
+    def _abstains(self, valid: bool, given: Any, text: str) -> bool:
+        return _canonical(given) == self._abstain if valid else refuses(text)
+
+    def _hallucinated(self, given: Any, message: str) -> bool | None:
+        plain = _plain(message)
+        values = [
+            value
+            for path, leaf in _leaves(given)
+            if path[-1:] and path[-1] in self._stated
+            if isinstance(value := json.loads(leaf), str | int | float) and not isinstance(value, bool)
+        ]
+        if not values:
+            return None
+        return any(not re.search(rf"(?<!\w){re.escape(_plain(str(value)))}(?!\w)", plain) for value in values)
+
+
+def reward(score: Score) -> float:
+    """How much an answer is worth to reward tuning, 0 to 1; only an exact one earns all."""
+    if not score.fields_expected:  # prose is right: to refuse, in whatever words
+        return float(score.exact or (score.should_abstain and score.abstained))
+    fields = 2 * score.fields_right / (score.fields_given + score.fields_expected)
+    return 0.1 * score.json_valid + 0.2 * score.schema_valid + 0.3 * fields + 0.4 * score.exact
+
+
+def parts(score: Score) -> dict[str, tuple[float, float]]:
+    """What an answer adds above and below the line of each metric, which is the sum above by the sum below."""
+    right, given, expected = score.fields_right, score.fields_given, score.fields_expected
+    return {
+        "json_validity": (score.json_valid, 1),
+        "schema_validity": (score.schema_valid, 1),
+        "exact_match": (score.exact, 1),
+        "exact_match_anywhere": (score.exact_anywhere, 1),
+        "field_precision": (right, given),
+        "field_recall": (right, expected),
+        "field_f1": (2 * right, given + expected),
+        "hallucination_rate": (score.hallucinated is True, score.hallucinated is not None),
+        "abstention_recall": (score.abstained and score.should_abstain, score.should_abstain),
+        "wrong_abstention_rate": (score.abstained and not score.should_abstain, not score.should_abstain),
+        "repetition_rate": (score.repeated, 1),
+    }
+
+
+def summarise(scores: Iterable[Score]) -> dict[str, float]:
+    """The metrics of these answers; one that can't be computed, for want of such answers, is left out."""
+    above: dict[str, float] = defaultdict(float)
+    below: dict[str, float] = defaultdict(float)
+    for score in scores:
+        for name, (over, under) in parts(score).items():
+            above[name] += over
+            below[name] += under
+    return {name: above[name] / count for name, count in below.items() if count}
+
+
+def read_json(text: str) -> tuple[bool, Any]:
+    """Whether the whole text is one JSON value, and that value."""
+    try:
+        return True, json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        return False, None
+
+
+def refuses(text: str) -> bool:
+    """Whether prose declines to help; told by its beginning, where a refusal says so."""
+    return REFUSAL.search(_plain(text)[:200].replace("\u2019", "'")) is not None
+
+
+def repetition(text: str) -> float:
+    """Share of four-word groups that came before in the text."""
+    words = re.findall(r"\w+", text.lower())
+    grams = [tuple(words[i : i + GRAM]) for i in range(len(words) - GRAM + 1)]
+    return 1 - len(set(grams)) / len(grams) if len(grams) >= GRAMS else 0.0
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _canonical(value: Any) -> str:
+    # compared as text, or Python would take 1 for true
+    return json.dumps(value, sort_keys=True)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split())
+
+
+def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Key-value pairs at any depth, the value as JSON; items of a list share their path, so their order is free."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, (*path, key))
+    elif isinstance(value, list) and value:
+        for inner in value:
+            yield from _leaves(inner, path)
+    elif path:
+        yield path, _canonical(value)
+
+
+def _objects(text: str) -> Iterator[Any]:
+    """JSON objects that stand in a text, one after the other."""
+    decoder, at = json.JSONDecoder(), text.find("{")
+    while at >= 0:
+        try:
+            value, end = decoder.raw_decode(text, at)
+            yield value
+        except (ValueError, RecursionError):
+            end = at + 1
+        at = text.find("{", end)

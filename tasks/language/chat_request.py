@@ -1,0 +1,187 @@
+"""The request for a chat completion, in OpenAI's form as clients send it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from tasks.language.json_schema import check_schema
+from tasks.language.messages import MODEL, ROLES, SYSTEM
+
+MAX_TOKENS = 2**31 - 1  # engines count in 32 bits
+MAX_SEED = 2**32 - 1  # the engine's seed has 32 bits, and -1 is a random one
+MAX_STOPS = 16
+DEVELOPER = "developer"  # OpenAI's newer word for system
+# what clients send without meaning anything by it: fields, and which of their values change no answer
+NEUTRAL: Mapping[str, Callable[[Any], bool]] = {
+    "frequency_penalty": lambda value: value == 0 and not isinstance(value, bool),
+    "presence_penalty": lambda value: value == 0 and not isinstance(value, bool),
+    "logit_bias": lambda value: value == {},
+    "tools": lambda value: value == [],
+    "functions": lambda value: value == [],
+    "tool_choice": lambda value: value in ("none", "auto"),
+    "function_call": lambda value: value in ("none", "auto"),
+    "parallel_tool_calls": lambda value: isinstance(value, bool),
+    "store": lambda value: value is False,
+    "metadata": lambda value: isinstance(value, dict),
+    "service_tier": lambda value: value in ("auto", "default"),
+    "modalities": lambda value: value == ["text"],
+    "reasoning_effort": lambda value: value == "none",
+    "verbosity": lambda value: value == "medium",
+    "safety_identifier": lambda value: isinstance(value, str),
+    "prompt_cache_key": lambda value: isinstance(value, str),
+    "audio": lambda _: False,
+    "prediction": lambda _: False,
+    "web_search_options": lambda _: False,
+}
+NEUTRAL_IN_MESSAGE: Mapping[str, Callable[[Any], bool]] = {
+    "name": lambda value: isinstance(value, str),
+    "tool_calls": lambda value: value == [],
+    "annotations": lambda value: value == [],
+    "function_call": lambda _: False,
+    "refusal": lambda _: False,
+    "audio": lambda _: False,
+}
+
+
+def _text(value: Any) -> Any:
+    """A text, or the texts of its parts joined."""
+    if not isinstance(value, list):
+        return value
+    for i, part in enumerate(value):
+        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+            kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+            raise ValueError(f'part {i} is {kind!r}; this model reads {{"type": "text", "text": ...}} alone')
+        if others := set(part) - {"type", "text"}:
+            raise ValueError(f"part {i} has {', '.join(sorted(others))}, which is not known")
+    return "".join(part["text"] for part in value)
+
+
+def _stops(value: Any) -> Any:
+    stops = [value] if isinstance(value, str) else value
+    if isinstance(stops, list) and any(stop == "" for stop in stops):
+        raise ValueError("an empty text would stop every answer at once; leave it out")
+    return stops
+
+
+class OpenAIRequest(BaseModel):
+    """A JSON object whose optional fields may be null. What is not named in it is refused, not ignored."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {name: value for name, value in data.items() if value is not None or name not in cls.model_fields}
+
+
+class Message(OpenAIRequest):
+    role: Literal[ROLES]  # type: ignore[valid-type]
+    content: Annotated[str, BeforeValidator(_text)] = ""
+    name: Any = Field(None, exclude=True, description="Taken, and not shown to the model.")
+    tool_calls: Any = Field(None, exclude=True)
+    annotations: Any = Field(None, exclude=True)
+    function_call: Any = Field(None, exclude=True)
+    refusal: Any = Field(None, exclude=True)
+    audio: Any = Field(None, exclude=True)
+
+    @field_validator("role", mode="before")
+    @classmethod
+    def _developer_is_system(cls, role: Any) -> Any:
+        return SYSTEM if role == DEVELOPER else role
+
+    @field_validator(*NEUTRAL_IN_MESSAGE)
+    @classmethod
+    def _changes_nothing(cls, value: Any, info: ValidationInfo) -> None:
+        _require_neutral(NEUTRAL_IN_MESSAGE, value, info)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Message:
+        if self.role != MODEL and "content" not in self.model_fields_set:
+            raise ValueError("content is missing")
+        return self
+
+
+class Chat(OpenAIRequest):
+    """A request in OpenAI's form. What would change an answer and is not known here is refused by its name."""
+
+    messages: list[Message] = Field(min_length=1)
+    model: str | None = None
+    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    temperature: float = Field(0.0, ge=0, le=2)
+    top_p: float = Field(1.0, gt=0, le=1)
+    seed: int = Field(0, ge=-1, le=MAX_SEED)
+    stop: Annotated[list[str] | None, BeforeValidator(_stops)] = Field(
+        None, max_length=MAX_STOPS, description="A text or several, none empty."
+    )
+    stream: bool = False
+    stream_options: dict[str, bool] | None = None
+    response_format: dict[str, Any] | None = Field(
+        None, description='Left out: JSON by the release\'s own schema; {"type": "text"}: free.'
+    )
+    logprobs: bool = False
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    ignore_eos: bool = Field(False, description="Go on until max_tokens: for load tests. Both engines know it.")
+    cache_prompt: bool = Field(
+        True, description="False: read the prompt anew. For llama.cpp; a vLLM server is not told."
+    )
+    user: str | None = None
+    n: Literal[1] = 1
+    frequency_penalty: Any = Field(None, description="0, or left out.")
+    presence_penalty: Any = Field(None, description="0, or left out.")
+    logit_bias: Any = Field(None, description="Empty, or left out.")
+    tools: Any = Field(None, description="Empty, or left out: this model calls none.")
+    functions: Any = Field(None, description="Empty, or left out.")
+    tool_choice: Any = Field(None, description="none or auto, or left out.")
+    function_call: Any = Field(None, description="none or auto, or left out.")
+    parallel_tool_calls: Any = Field(None, description="Changes nothing.")
+    store: Any = Field(None, description="false, or left out.")
+    metadata: Any = Field(None, description="Taken, and not kept.")
+    service_tier: Any = Field(None, description="auto or default, or left out.")
+    modalities: Any = Field(None, description='["text"], or left out.')
+    reasoning_effort: Any = Field(None, description="none, or left out.")
+    verbosity: Any = Field(None, description="medium, or left out.")
+    safety_identifier: Any = Field(None, description="Taken, and not kept.")
+    prompt_cache_key: Any = Field(None, description="Changes nothing.")
+    audio: Any = Field(None, description="null, or left out.")
+    prediction: Any = Field(None, description="null, or left out.")
+    web_search_options: Any = Field(None, description="null, or left out.")
+
+    @field_validator(*NEUTRAL)
+    @classmethod
+    def _changes_nothing(cls, value: Any, info: ValidationInfo) -> None:
+        _require_neutral(NEUTRAL, value, info)
+
+    @field_validator("response_format")
+    @classmethod
+    def _can_be_enforced(cls, form: dict[str, Any]) -> dict[str, Any]:
+        kind, wrapped = form.get("type"), form.get("json_schema")
+        if kind not in ("text", "json_object", "json_schema"):
+            raise ValueError('its type must be "text", "json_object" or "json_schema"')
+        if others := set(form) - ({"type", "json_schema"} if kind == "json_schema" else {"type"}):
+            raise ValueError(f"{', '.join(sorted(others))} is not known beside the type {kind}")
+        if kind != "json_schema":
+            return form
+        if not isinstance(wrapped, dict) or "schema" not in wrapped:
+            raise ValueError("json_schema must be an object with a schema")
+        if others := set(wrapped) - {"name", "description", "schema", "strict"}:
+            raise ValueError(f"json_schema.{', '.join(sorted(others))} is not known")
+        check_schema(wrapped["schema"])
+        return form
+
+    @model_validator(mode="after")
+    def _can_go_on(self) -> Chat:
+        if self.ignore_eos and (self.response_format or {}).get("type") != "text":
+            raise ValueError('ignore_eos needs the response_format {"type": "text"}: JSON by a schema has an end')
+        return self
+
+
+def _require_neutral(neutral: Mapping[str, Callable[[Any], bool]], value: Any, info: ValidationInfo) -> None:
+    """Raises: ValueError when a value of a field that is not known would change the answer."""
+    if not neutral[info.field_name or ""](value):
+        raise ValueError(f"{str(value)[:100]} can't be followed by this model; leave {info.field_name} out")

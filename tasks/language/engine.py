@@ -1,0 +1,275 @@
+"""llama.cpp's OpenAI-compatible server as a child process that ends with its starter, and a client for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.core.errors import DataError, Unavailable
+from tasks.core.files import tail, temporary_folder
+from tasks.language import engine_server
+from tasks.language.messages import Messages
+
+if TYPE_CHECKING:
+    import httpx
+
+PATIENCE = 300.0  # seconds for loading, and for one answer
+PROBE = 4.0  # seconds in which a probe of the engine is answered
+BETWEEN = 2.5  # seconds between two probes: asked more often, it would not look whether its clients are still there
+SILENT = 6.0  # seconds without an HTTP answer after which the process counts as hung: a stopped one gives none
+STUCK = 20.0  # seconds without an answer of its main loop: the grammar of one call may block all the others for good
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer of the engine."""
+
+    text: str
+    tokens_in: int
+    tokens_cached: int  # of tokens_in: those not computed anew
+    tokens_out: int
+    seconds: float
+    finish: str  # stop, or length
+    logprobs: list[tuple[int, float]] | None = None  # token id and log-probability, where asked for
+
+
+class Engine:
+    """A running engine: renders, counts and answers conversations."""
+
+    def __init__(
+        self, client: httpx.Client, address: str, key: str, slots: int, log: Path, process: subprocess.Popen[bytes]
+    ) -> None:
+        self.address = address  # of the OpenAI-compatible API, without /v1
+        self.key = key  # its bearer token
+        self.slots = slots
+        self._client = client
+        self._log = log
+        self._process = process
+        self._answered = dict.fromkeys(("/health", "/slots"), time.monotonic())
+        self._probed = 0.0
+
+    def fault(self) -> str:
+        """Why it can't answer any more: its process ended or hangs; empty while it works, or may only be slow.
+
+        Takes up to twice PROBE seconds.
+        """
+        import httpx
+
+        if (code := self._process.poll()) is not None:
+            return f"its process ended with {code}"
+        if time.monotonic() - self._probed < BETWEEN:
+            return ""
+        self._probed = time.monotonic()
+        for path, patience in (("/health", SILENT), ("/slots", STUCK)):
+            try:
+                self._client.get(path, timeout=PROBE).raise_for_status()
+                self._answered[path] = time.monotonic()
+            except httpx.HTTPError as error:
+                if (silent := time.monotonic() - self._answered[path]) > patience:
+                    return f"{path} did not answer in {silent:.0f} s ({type(error).__name__})"
+        return ""
+
+    def kill(self) -> None:
+        """End its process at once, also one that hangs or is stopped."""
+        self._process.kill()
+
+    def render(self, messages: Messages) -> str:
+        """The prompt as the model's chat template makes it."""
+        return self._post("/apply-template", {"messages": list(messages)})["prompt"]
+
+    def tokens(self, messages: Messages) -> list[int]:
+        """The prompt's token ids, as the engine computes on them."""
+        body = {"content": self.render(messages), "add_special": True, "parse_special": True}
+        return self._post("/tokenize", body)["tokens"]
+
+    def chat(
+        self,
+        messages: Messages,
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+        schema: dict[str, Any] | None = None,
+        logprobs: bool = False,
+    ) -> Reply:
+        """Answer a conversation; with `schema`, only such JSON can come out.
+
+        Raises: DataError when it does not fit the context, or the schema is none; Unavailable when the engine is gone.
+        """
+        body = _question(messages, max_tokens, schema) | {"temperature": temperature, "seed": seed}
+        if logprobs:
+            body |= {"logprobs": True, "top_logprobs": 1}
+        start = time.monotonic()
+        answer = self._post("/v1/chat/completions", body)
+        seconds = time.monotonic() - start
+        choice, usage = answer["choices"][0], answer["usage"]
+        said = (choice.get("logprobs") or {}).get("content") or []
+        return Reply(
+            text=choice["message"].get("content") or "",
+            tokens_in=usage["prompt_tokens"],
+            tokens_cached=(usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0),
+            tokens_out=usage["completion_tokens"],
+            seconds=seconds,
+            finish=choice["finish_reason"],
+            logprobs=[(each["id"], each["logprob"]) for each in said] if logprobs else None,
+        )
+
+    def stream(self, messages: Messages, *, max_tokens: int, schema: dict[str, Any] | None = None) -> Iterator[str]:
+        """Answer a conversation piece by piece, as `chat` would with no temperature."""
+        import httpx
+
+        body = _question(messages, max_tokens, schema) | {"temperature": 0.0, "stream": True}
+        try:
+            with self._client.stream("POST", "/v1/chat/completions", json=body) as response:
+                if not response.is_success:
+                    response.read()
+                    raise self._gone(f"HTTP {response.status_code}: {_message(response)}")
+                for line in response.iter_lines():
+                    if line.startswith("data: ") and line != "data: [DONE]":
+                        for choice in json.loads(line[6:])["choices"]:
+                            yield choice["delta"].get("content") or ""
+        except httpx.TransportError as error:
+            raise self._gone(f"{type(error).__name__}: {error}") from error
+
+    def chat_all(self, conversations: Iterable[Messages], **options: Any) -> list[Reply]:
+        """Answer many, as many at once as there are slots; replies come in the order of the conversations."""
+        with ThreadPoolExecutor(self.slots) as pool:
+            return list(pool.map(lambda messages: self.chat(messages, **options), conversations))
+
+    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        import httpx
+
+        try:
+            response = self._client.post(path, json=body)
+        except httpx.TransportError as error:
+            raise self._gone(f"{type(error).__name__}: {error}") from error
+        if response.status_code == 400:
+            raise DataError(
+                "The engine can't answer this.",
+                where=path,
+                found=_message(response),
+                todo="Shorten the messages, or correct the schema.",
+            )
+        if not response.is_success:
+            raise self._gone(f"HTTP {response.status_code}: {_message(response)}")
+        return response.json()
+
+    def _gone(self, why: str) -> Unavailable:
+        return Unavailable(
+            f"The engine does not answer: {why}.",
+            where=f"{self.address}, log {self._log}",
+            found=tail(self._log) or "an empty log",
+            todo="Look for the cause in the log, and start again.",
+        )
+
+
+@contextmanager
+def engine(
+    gguf: Path,
+    *,
+    threads: int,
+    slots: int,
+    context: int,
+    name: str = "model",
+    log: Path | None = None,
+) -> Iterator[Engine]:
+    """Serve a GGUF on a free port of the loopback and stop after the block; `context` tokens are for each slot.
+
+    Raises: DataError when there is no such file; Unavailable with the end of the log when it can't be served.
+    """
+    import httpx
+
+    if not gguf.is_file():
+        raise DataError("There is no model to serve.", where=str(gguf), todo="Run the step that makes it again.")
+    key = secrets.token_hex(16)  # every program on this machine, and every web page in it, can reach the loopback
+    settings = {"gguf": str(gguf), "threads": threads, "slots": slots, "context": context, "key": key, "name": name}
+    with ExitStack() as stack:
+        if log is None:
+            log = Path(stack.enter_context(temporary_folder("engine"))) / "engine.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        process = _start(log)
+        stack.callback(_stop, process)
+        address = _greet(process, settings, log)
+        client = httpx.Client(
+            base_url=address,
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=httpx.Timeout(PATIENCE, connect=10),
+            trust_env=False,
+            verify=False,  # reading certificates takes 40 ms, and there are none
+        )
+        yield Engine(stack.enter_context(client), address, key, slots, log, process)
+
+
+def _start(log: Path) -> subprocess.Popen[bytes]:
+    # a process of its own, since a crash in native code would take the whole run along
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    # threads that wait must soon sleep: where others need the cores too, spinning ones made two threads 15 times slower
+    environment = {"GOMP_SPINCOUNT": "2000", **os.environ, "PYTHONPATH": path}
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", engine_server.__name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for the starter, which then stops it
+        )
+
+
+def _greet(process: subprocess.Popen[bytes], settings: dict[str, Any], log: Path) -> str:
+    """Hand the settings over, and wait for the address."""
+    assert process.stdin
+    assert process.stdout
+    why = f"no answer in {PATIENCE:.0f} s"
+    try:
+        process.stdin.write(json.dumps(settings).encode() + b"\n")
+        process.stdin.flush()
+        if select.select([process.stdout], [], [], PATIENCE)[0]:
+            if address := process.stdout.readline().decode().strip():
+                return address
+            why = "it could not start"
+    except BrokenPipeError:
+        why = "it could not start"
+    raise Unavailable(
+        f"The engine did not get ready: {why}.",
+        where=f"{settings['gguf']}, log {log}",
+        found=tail(log) or "an empty log",
+        todo="Correct what the log names: a damaged model file is made again by the step that made it.",
+    )
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    with process:  # closes the pipes; the end of its input is its sign to end
+        assert process.stdin
+        process.stdin.close()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _question(messages: Messages, max_tokens: int, schema: dict[str, Any] | None) -> dict[str, Any]:
+    body: dict[str, Any] = {"messages": list(messages), "max_tokens": max_tokens}
+    if schema is not None:
+        wanted = {"name": "answer", "strict": True, "schema": schema}
+        body["response_format"] = {"type": "json_schema", "json_schema": wanted}
+    return body
+
+
+def _message(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["error"]["message"])[:500]
+    except (ValueError, KeyError, TypeError):
+        return response.text[:500]

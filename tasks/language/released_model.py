@@ -1,0 +1,91 @@
+"""The release of a language model, as the service in its Bento reads it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from tasks.core.errors import DriftlineError
+from tasks.language.chat_request import Chat
+from tasks.language.engine import Engine, engine
+from tasks.language.messages import SYSTEM, turn
+from tasks.language.vllm import Elsewhere, elsewhere
+
+
+class Release:
+    """What the service knows of the release in its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        sealed = manifest["sealed"]
+        self.digest: str = manifest["digest"]
+        self.case: str = sealed["case"]
+        self.as_of: str = sealed["as_of"]
+        self.tag = f"{self.case}:{self.digest[:12]}"
+        self.model = folder / "model.gguf"
+        self.context: int = sealed["context"]
+        self.slots: int = sealed["serving"]["slots"]
+        self.embedder = folder / "embedder" if sealed["serving"].get("embedder") else None
+        self.elsewhere: bool = sealed["serving"].get("engine") == "vllm"
+        self.base = f"base-{sealed['base']['digest'][:12]}" if self.elsewhere else ""  # as that server calls it
+        self.answer_tokens: int = sealed["serving"]["answer_tokens"]
+        self.system = (folder / "system.txt").read_text(encoding="utf-8")
+        self.schema = json.loads((folder / "schema.json").read_text(encoding="utf-8"))
+        self.golden = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
+
+    def request(self, chat: Chat) -> dict[str, Any]:
+        """What the engine is asked: the release's system prompt, schema and length, unless the request has its own."""
+        body = chat.model_dump(exclude_none=True, exclude={"model", "max_completion_tokens", "user", "n"})
+        if self.elsewhere or chat.cache_prompt:
+            del body["cache_prompt"]
+        if chat.messages[0].role != SYSTEM:
+            body["messages"].insert(0, turn(SYSTEM, self.system))
+        body["max_tokens"] = chat.max_completion_tokens or chat.max_tokens or self.answer_tokens
+        if chat.response_format is None:
+            schema = {"name": "answer", "strict": True, "schema": self.schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        if (
+            not chat.stream and not chat.logprobs
+        ):  # the service puts it together; llama.cpp's streams lack some logprobs
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        return {**body, "model": self.tag}  # the engine says it after us
+
+    def start(self) -> AbstractContextManager[Engine | Elsewhere]:
+        """What answers for this release, as long as the context lasts."""
+        if self.elsewhere:
+            return elsewhere(self.tag)
+        threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
+        return engine(self.model, threads=threads, slots=self.slots, context=self.context, name=self.tag)
+
+    def answers_to(self, name: str | None) -> bool:
+        return name in (None, self.case, self.tag, self.digest)
+
+
+def require_server(folder: Path) -> None:
+    """Look for the server of a release that is served elsewhere, before anything is started; it may take the adapter.
+
+    Raises: Unavailable with the command that prints how to start it.
+    """
+    if (release := Release(folder)).elsewhere:
+        with elsewhere(release.tag, as_of=release.as_of, base=release.base, adapter=folder.absolute() / "adapter"):
+            pass
+
+
+def check_golden(running: Engine | Elsewhere, golden: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse to serve when prompts are rendered to other tokens than when the release was sealed.
+
+    Raises: DriftlineError.
+    """
+    for example in golden:
+        if (found := running.tokens(example["messages"])) != example["tokens"]:
+            raise DriftlineError(
+                "The engine reads a golden prompt otherwise than when it was sealed.",
+                where=f"example {example['example_id']}",
+                found=f"{len(found)} tokens {found[:8]} ...",
+                allowed=f"{len(example['tokens'])} tokens {example['tokens'][:8]} ...",
+                todo="Serve it with the locked versions of its libraries, or release it again.",
+            )

@@ -1,0 +1,107 @@
+"""A vLLM server that answers for a release, on another machine or in an environment of its own."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.core.errors import Unavailable
+from tasks.language.engine import PROBE, SILENT
+from tasks.language.messages import Messages
+
+if TYPE_CHECKING:
+    import httpx
+
+URL, KEY = "DRIFTLINE_VLLM_URL", "VLLM_API_KEY"  # the key's name is vLLM's own
+
+
+class Elsewhere:
+    """A model of the server: like an engine of our own, it is reached and renders conversations."""
+
+    def __init__(self, client: httpx.Client, address: str, key: str, model: str, as_of: str) -> None:
+        self.address = address  # of the OpenAI-compatible API, without /v1
+        self.key = key  # its bearer token
+        self._client = client
+        self._model = model
+        self._as_of = as_of
+        self._answered = time.monotonic()
+
+    def fault(self) -> str:
+        """Why it can't answer; empty while it does, or was silent for less than SILENT seconds."""
+        import httpx
+
+        try:
+            self._client.get("/health", timeout=PROBE).raise_for_status()
+            self._answered = time.monotonic()
+        except httpx.HTTPError as error:
+            if (silent := time.monotonic() - self._answered) > SILENT:
+                return f"{self.address} did not answer in {silent:.0f} s ({type(error).__name__})"
+        return ""
+
+    def kill(self) -> None:
+        """Nothing: the server is not ours, and is reached again when it answers again."""
+
+    def tokens(self, messages: Messages) -> list[int]:
+        """The prompt's token ids, as the model computes on them."""
+        return self.ask("POST", "/tokenize", {"model": self._model, "messages": list(messages)})["tokens"]
+
+    def models(self) -> list[str]:
+        """What the server answers for."""
+        return [each["id"] for each in self.ask("GET", "/v1/models")["data"]]
+
+    def load(self, adapter: Path) -> None:
+        """Ask it to take one more adapter of its base; it may not do that, or not see the folder."""
+        import httpx
+
+        with suppress(httpx.HTTPError):
+            body = {"lora_name": self._model, "lora_path": str(adapter)}
+            self._client.post("/v1/load_lora_adapter", json=body, timeout=120)
+
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Raises: Unavailable."""
+        import httpx
+
+        try:
+            response = self._client.request(method, path, json=body)
+            return response.raise_for_status().json()
+        except (httpx.HTTPError, ValueError) as error:
+            found = f"{type(error).__name__}: {error}"
+            raise _lacking(self._model, f"{self.address}{path}", found, self._as_of) from error
+
+
+@contextmanager
+def elsewhere(model: str, *, as_of: str = "", base: str = "", adapter: Path | None = None) -> Iterator[Elsewhere]:
+    """Reach the server that the environment names, and require that it holds the model.
+
+    adapter: to be loaded where the server lacks the model but holds its base.
+    Raises: Unavailable with the command that starts it, and the moment as of which the release is made again.
+    """
+    import httpx
+
+    address, key = os.environ.get(URL, "").rstrip("/"), os.environ.get(KEY, "")
+    if not address:
+        raise _lacking(model, URL, "no URL is set", as_of)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    with httpx.Client(base_url=address, headers=headers, timeout=30, trust_env=False) as client:
+        reached = Elsewhere(client, address, key, model, as_of)
+        known = reached.models()
+        if adapter and model not in known and base in known:
+            reached.load(adapter)
+            known = reached.models()
+        if model not in known:
+            raise _lacking(model, address, ", ".join(known) or "no model", as_of)
+        yield reached
+
+
+def _lacking(model: str, where: str, found: str, as_of: str) -> Unavailable:
+    again = f" with --as-of {as_of}" if as_of else ""  # of another moment it would be another release
+    return Unavailable(
+        f"No vLLM server answers for {model}.",
+        where=where,
+        found=found,
+        todo=f"Start one with what `driftline vllm {model}` prints, name it in {URL}, and start this again{again}.",
+    )

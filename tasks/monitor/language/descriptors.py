@@ -1,0 +1,65 @@
+"""Messages and answers as columns that drift can be looked for in: Evidently's descriptors, language, kind of answer.
+
+All of them work offline: the language is told by py3langid.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tasks.data.config import Answer
+from tasks.evaluate.language.inference import message_in
+from tasks.features.results import Column
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NUMBERS = ("message length", "message words", "message sentences", "message symbols", "answer length")
+COLUMNS = (
+    *(Column(name=name, kind="number", origin="message") for name in NUMBERS),
+    Column(name="language", kind="text", origin="message"),
+)
+
+
+def describe(rows: pd.DataFrame, answer: Answer) -> pd.DataFrame:
+    """Descriptors of messages and answers: the columns that drift is looked for in."""
+    import pandas as pd
+    import py3langid
+    from evidently import DataDefinition, Dataset
+    from evidently.descriptors import NonLetterCharacterPercentage, SentenceCount, TextLength, WordCount
+
+    texts = pd.DataFrame(
+        {"message": [message_in(each) for each in rows["messages"]], "prediction": rows["prediction"].to_numpy()}
+    )
+    counts = {"message length": TextLength, "message words": WordCount, "message sentences": SentenceCount}
+    described = [kind("message", alias=name) for name, kind in counts.items()]
+    described.append(NonLetterCharacterPercentage("message", alias="message symbols"))
+    described.append(TextLength("prediction", alias="answer length"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pandas about what Evidently does inside
+        dataset = Dataset.from_pandas(
+            texts, data_definition=DataDefinition(text_columns=["message", "prediction"]), descriptors=described
+        )
+    frame = dataset.as_dataframe()[list(NUMBERS)]
+    return frame.assign(
+        language=[py3langid.classify(text)[0] for text in texts["message"]],
+        prediction=[_form(text, answer.stated) for text in texts["prediction"]],
+    )
+
+
+def _form(text: str, stated: tuple[str, ...]) -> str:
+    """An answer without what it took from the message: which kind of answer it is."""
+    try:
+        value: Any = json.loads(text)
+    except ValueError:
+        return "no JSON"
+    return json.dumps(_without(value, stated), sort_keys=True)
+
+
+def _without(value: Any, stated: tuple[str, ...]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: "..." if key in stated else _without(inner, stated) for key, inner in value.items()}
+    return [_without(inner, stated) for inner in value] if isinstance(value, list) else value

@@ -1,0 +1,221 @@
+"""From a case's declaration to an unfitted scikit-learn pipeline, refusing what can't work before any data is read."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tasks.core.errors import CaseError
+from tasks.features.results import Column
+from tasks.train.config import Train
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+OURS = {"random_state": "train.seed", "n_jobs": "train.threads"}  # parameters that the case sets elsewhere
+
+# Values unseen in training arrive in every service: these encoders would refuse them by default.
+LENIENT: dict[str, dict[str, Any]] = {
+    "OneHotEncoder": {"handle_unknown": "ignore"},
+    "OrdinalEncoder": {"handle_unknown": "use_encoded_value", "unknown_value": float("nan")},
+}
+
+
+def check_training(config: Train, task: str, columns: Sequence[Column] | None = None) -> None:
+    """Check that families exist and fit, that their parameters are valid, and, given the columns, that all are encoded.
+
+    Raises: CaseError naming what was found and what is allowed.
+    """
+    build_pipeline(config, task, columns)
+
+
+def build_pipeline(config: Train, task: str, columns: Sequence[Column] | None) -> Pipeline:
+    """Make the pipeline: encoded columns first, in the encoders' order, then the others as they are.
+
+    A column that several encoders name goes through them one after the other (an imputer, then a scaler).
+
+    Raises: CaseError.
+    """
+    from sklearn.compose import ColumnTransformer
+    from sklearn.pipeline import Pipeline, make_pipeline
+    from sklearn.utils import get_tags
+
+    encoders = [
+        _make(encoder.family, encoder.parameters, f"train.encoders[{i}]", config, "encoder")
+        for i, encoder in enumerate(config.encoders)
+    ]
+    groups = _groups(config, columns) if columns is not None else {}
+    parameters = dict(config.parameters)
+    categorical = parameters.get("categorical_features")
+    if columns is not None and isinstance(categorical, list | tuple) and any(isinstance(c, str) for c in categorical):
+        parameters["categorical_features"] = _positions(categorical, groups, encoders)
+    estimator = _make(config.family, parameters, "train", config, task)
+
+    transformers: list[tuple[str, Any, list[str]]] = []
+    for (chain, kind), names in groups.items():
+        steps = [encoders[i] for i in chain]
+        step = make_pipeline(*steps) if len(steps) > 1 else (steps[0] if steps else "passthrough")
+        label = "-".join(type(s).__name__.lower() for s in steps) or "rest"
+        transformers.append((f"{label}-{kind}-{len(transformers)}", step, names))
+    sparse = 0.3 if get_tags(estimator).input_tags.sparse else 0.0
+    encoding = ColumnTransformer(transformers, sparse_threshold=sparse, verbose_feature_names_out=False)
+    return Pipeline([("columns", encoding), ("model", estimator)])
+
+
+def _groups(config: Train, columns: Sequence[Column]) -> dict[tuple[tuple[int, ...], str], list[str]]:
+    """Columns by the encoders they go through and their kind; the unencoded ones come last."""
+    kinds = {column.name: column.kind for column in columns}
+    chains: dict[str, tuple[int, ...]] = {}
+    for i, encoder in enumerate(config.encoders):
+        for name in encoder.columns:
+            if name not in kinds:
+                raise CaseError(
+                    f"An encoder names a column that is no feature: {name}.",
+                    where=f"train.encoders[{i}].columns",
+                    found=name,
+                    allowed=", ".join(kinds) or "no features at all",
+                    todo=_nearest(name, kinds) or "Name a feature of the case, or add it under features.",
+                )
+            chains[name] = (*chains.get(name, ()), i)
+    bare = [name for name, kind in kinds.items() if kind == "text" and name not in chains]
+    if bare:
+        raise CaseError(
+            f"Text columns without an encoder: {', '.join(bare)}.",
+            where="train.encoders",
+            found=f"encoders for {', '.join(chains) or 'no column'}",
+            allowed="every text column goes through an encoder that makes numbers of it",
+            todo="Add an encoder for them, such as sklearn.preprocessing.OrdinalEncoder.",
+        )
+    groups: dict[tuple[tuple[int, ...], str], list[str]] = {}
+    for name in [*chains, *(name for name in kinds if name not in chains)]:
+        groups.setdefault((chains.get(name, ()), kinds[name]), []).append(name)
+    return groups
+
+
+def _positions(names: Sequence[Any], groups: dict[tuple[tuple[int, ...], str], list[str]], encoders: list) -> list[int]:
+    """Where named columns stand after encoding, for estimators that want positions."""
+    from sklearn.base import OneToOneFeatureMixin
+
+    at: dict[str, int] = {}
+    place = 0
+    for (chain, _), members in groups.items():
+        if not all(isinstance(encoders[i], OneToOneFeatureMixin) for i in chain):
+            break  # this encoder decides while fitting how many columns it makes: the rest have no fixed place
+        for name in members:
+            at[name] = place
+            place += 1
+    unknown = [str(name) for name in names if name not in at]
+    if unknown:
+        raise CaseError(
+            f"categorical_features names columns without a fixed place: {', '.join(unknown)}.",
+            where="train.parameters.categorical_features",
+            found=", ".join(map(str, names)),
+            allowed=", ".join(at) or "none",
+            todo="Name features that are encoded one to one (such as with OrdinalEncoder).",
+        )
+    return [at[name] for name in names]
+
+
+def _make(family: str, parameters: dict[str, Any], where: str, config: Train, role: str) -> Any:
+    """Build one estimator with the case's parameters, its seed and its threads."""
+    kind = _class_of(family, where)
+    _check_role(kind, family, where, role)
+    allowed = [name for name in inspect.signature(kind).parameters if name not in OURS]
+    for name in parameters:
+        if name in OURS:
+            raise CaseError(
+                f"{name} is not set here.", where=f"{where}.parameters", found=name, todo=f"Set {OURS[name]} instead."
+            )
+        if name not in allowed:
+            raise CaseError(
+                f"{kind.__name__} has no parameter {name}.",
+                where=f"{where}.parameters",
+                found=name,
+                allowed=", ".join(allowed) or "none",
+                todo=_nearest(name, allowed) or "Remove it, or take one of the allowed ones.",
+            )
+    values = {**LENIENT.get(kind.__name__, {}), **{k: _value(v) for k, v in parameters.items()}}
+    if values.get("handle_unknown") == "error":
+        values.pop("unknown_value", None)
+    ours = inspect.signature(kind).parameters
+    if "random_state" in ours:
+        values["random_state"] = config.seed
+    if "n_jobs" in ours and role != "encoder" and not family.startswith("sklearn.linear_model."):  # no effect there
+        values["n_jobs"] = config.threads
+    try:
+        made = kind(**values)
+        if hasattr(made, "_validate_params"):
+            made._validate_params()
+    except (TypeError, ValueError) as error:
+        raise CaseError(
+            f"{kind.__name__} can't be made with these parameters.",
+            where=f"{where}.parameters",
+            found=str(error).split("\n")[0],
+            allowed=", ".join(allowed) or "none",
+            todo="Correct the value; scikit-learn's page of the class lists what each parameter takes.",
+        ) from error
+    if role == "classification" and not hasattr(made, "predict_proba"):
+        raise CaseError(
+            f"{kind.__name__} gives no probabilities with these parameters.",
+            where=f"{where}.family",
+            found=family,
+            allowed="classifiers with predict_proba",
+            todo="Take another family, such as sklearn.ensemble.HistGradientBoostingClassifier.",
+        )
+    return made
+
+
+def _class_of(family: str, where: str) -> type:
+    module_name, _, name = family.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise CaseError(
+            f"There is no module {module_name}.",
+            where=f"{where}.family",
+            found=family,
+            allowed="a class of scikit-learn, such as sklearn.ensemble.HistGradientBoostingClassifier",
+            todo="Correct the path.",
+        ) from error
+    found = getattr(module, name, None)
+    if not inspect.isclass(found) or not hasattr(found, "fit"):
+        public = [n for n in getattr(module, "__all__", dir(module)) if hasattr(getattr(module, n, None), "fit")]
+        raise CaseError(
+            f"{module_name} has no estimator {name}.",
+            where=f"{where}.family",
+            found=family,
+            allowed=", ".join(sorted(public)) or "none in this module",
+            todo=_nearest(name, public) or "Take one of the allowed ones.",
+        )
+    return found
+
+
+def _check_role(kind: type, family: str, where: str, role: str) -> None:
+    from sklearn.base import ClassifierMixin, RegressorMixin
+
+    fits, what = {
+        "classification": (issubclass(kind, ClassifierMixin), "a classifier"),
+        "regression": (issubclass(kind, RegressorMixin), "a regressor"),
+        "encoder": (hasattr(kind, "transform"), "a transformer"),
+    }[role]
+    if not fits:
+        raise CaseError(
+            f"{kind.__name__} is not {what}.",
+            where=f"{where}.family",
+            found=family,
+            allowed=what + (f", since the case's task is {role}" if role != "encoder" else ""),
+            todo="Take another family, or correct target.task.",
+        )
+
+
+def _value(value: Any) -> Any:
+    """YAML's lists stay lists; the text 'nan' is the number, which configuration can't carry (no JSON has it)."""
+    return float("nan") if isinstance(value, str) and value == "nan" else value
+
+
+def _nearest(name: str, among: Any) -> str:
+    near = difflib.get_close_matches(str(name), [str(n) for n in among], n=1)
+    return f"Did you mean {near[0]}?" if near else ""

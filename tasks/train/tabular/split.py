@@ -1,0 +1,67 @@
+"""Which examples a candidate learns from, and which are held out to judge it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from tasks.core.errors import DataError
+from tasks.train.config import Split, Target
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+
+def split_frame(frame: pd.DataFrame, split: Split, target: Target | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Give (train, holdout), each in the frame's order; every example is in exactly one of them.
+
+    By time, the hold-out starts `holdout` before the last event_timestamp, and nothing from then on is trained on.
+    By hash, an example's side depends on its id alone: it stays there when others come or go.
+
+    Raises: DataError when a side is empty or, given a classification target, holds one class only.
+    """
+    held = _held_out(frame, split).astype(bool)
+    sides = {"training": frame.loc[~held], "holdout": frame.loc[held]}
+    for name, side in sides.items():
+        if side.empty:
+            raise DataError(
+                f"The {name} side of the split is empty.",
+                where=f"split by {split.by}, {len(frame):,} examples {_span(frame)}",
+                found=f"training {len(sides['training']):,}, holdout {len(sides['holdout']):,}",
+                allowed="at least one example on each side",
+                todo="Change train.split, or take more data (an earlier start or a later as-of).",
+            )
+        if target is not None and target.task == "classification":
+            classes = side[target.column].dropna().unique()
+            if len(classes) < 2:
+                raise DataError(
+                    f"The {name} side of the split holds one class only.",
+                    where=f"target {target.column}, split by {split.by}, {len(side):,} examples {_span(side)}",
+                    found=f"only {classes.tolist()}",
+                    allowed="two classes at least",
+                    todo="Change train.split so that the classes are on both sides, or check the target's SQL.",
+                )
+    return sides["training"], sides["holdout"]
+
+
+def _held_out(frame: pd.DataFrame, split: Split) -> np.ndarray | pd.Series:
+    import numpy as np
+
+    if frame.empty:
+        return np.zeros(0, bool)
+    if split.by == "time":
+        return frame["event_timestamp"] >= frame["event_timestamp"].max() - split.holdout
+    return np.fromiter(map(_place, frame["example_id"]), float, len(frame)) < split.share
+
+
+def _place(example_id: object) -> float:
+    """A number in [0, 1) that depends on the id alone, in every process and on every machine."""
+    return int.from_bytes(hashlib.sha256(str(example_id).encode()).digest()[:6], "big") / 2**48
+
+
+def _span(frame: pd.DataFrame) -> str:
+    if frame.empty or "event_timestamp" not in frame:
+        return ""
+    times = frame["event_timestamp"]
+    return f"from {times.min():%Y-%m-%d %H:%M} to {times.max():%Y-%m-%d %H:%M}"

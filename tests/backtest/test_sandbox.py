@@ -1,0 +1,81 @@
+"""A replay's own world, and what a retraining in it took."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tasks.backtest.sandbox import challenge_of, world_of
+from tasks.core.mlflow import client_of, experiment, run
+from tasks.core.settings import Settings
+from tasks.evaluate.results import Criterion, Verdict
+from tasks.train.results import Candidate
+from tasks.train.training_time import training_seconds
+
+
+@pytest.fixture
+def here(tmp_path) -> Settings:
+    """Real settings that name servers and remotes."""
+    named = {"tracking_url": "http://mlflow.example:1", "dvc_remote": "s3://bucket", "gateway_store": "postgresql://x"}
+    return Settings(state=tmp_path / "state", data=tmp_path / "data", **named)
+
+
+def test_no_server_or_remote_of_the_real_world_is_used(here):
+    """Registry, remote, gateway and predictions all lie in the replay's folder."""
+    world = world_of(here, "case")
+    home = str(here.state / "replay" / "case")
+    assert world.mlflow_uri.startswith(f"sqlite:///{home}")
+    assert world.remote.startswith(home)
+    assert str(world.data).startswith(home)
+    assert world.gateway_store == world.online_store == ""
+    assert world.cases == here.cases
+
+
+def test_a_world_is_found_again_until_it_is_deleted(here):
+    """A second replay goes on in the same folder; after it was deleted, in one of another name, which nothing knows."""
+    first = world_of(here, "case").state
+    assert world_of(here, "case").state == first
+    first.rmdir()
+    assert world_of(here, "case").state != first
+
+
+def test_a_retraining_takes_what_it_took_first(here):
+    """Training as the ledger counts it, and the rest as first told: found again, it costs the same."""
+    world = world_of(here, "case")
+    client = client_of(world.tracking)
+    with run(client, experiment(client, world.tracking, "case"), "key", "train", {}) as run_id:
+        pass
+    made = candidate(run_id, world.state)
+    training = training_seconds(made, world)
+    verdict = Verdict(
+        decision="reject",
+        criteria=(Criterion(name="auc", observed=0.6, required=">= 0.65", passed=False, note="few rows"),),
+        metrics={},
+        champion="a" * 64,
+        scores=world.state,
+        digest="d" * 64,
+    )
+    first = challenge_of(made, verdict, None, training + 5, 2, world)
+    again = challenge_of(made, verdict, None, 0.1, 0.1, world)
+    assert first.seconds == again.seconds == pytest.approx(training + 5 + 2, abs=0.01)
+    assert first.failed == ("auc is 0.6, required >= 0.65 (few rows)",)
+    other = challenge_of(made, verdict.model_copy(update={"champion": "b" * 64}), None, 0.1, 3, world)
+    assert other.seconds == pytest.approx(training + 5 + 3, abs=0.01)  # made once, judged against another champion
+
+
+def candidate(run_id: str, folder: Path) -> Candidate:
+    return Candidate(
+        case="case",
+        as_of=datetime(2013, 4, 1, tzinfo=UTC),
+        run_id=run_id,
+        folder=folder,
+        weights_digest="w" * 64,
+        frame=folder,
+        data_digest="d",
+        definitions_digest="f",
+        columns=(),
+        train_rows=1,
+        holdout_rows=1,
+    )

@@ -1,0 +1,116 @@
+"""A push starts just the flows of the cases whose files changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.deployed.path_filters import CaseFiles, flows_to_start, read_cases
+from tasks.core.git_push import Push
+from tests.end_to_end.small import change_case, make_case
+
+CASES = {
+    "a": CaseFiles(
+        name="a", folder="configs/a", sources=("data/shared.csv", "configs/a/rows.csv"), models=("models/a",)
+    ),
+    "b": CaseFiles(name="b", folder="configs/b", sources=("data/shared.csv", "data/b")),
+    "b-two": CaseFiles(name="b-two", folder="configs/b-two"),
+}
+EVERY = [("train", "a"), ("train", "b"), ("train", "b-two")]
+NONE: list[tuple[str, str]] = []
+
+
+@pytest.mark.parametrize(
+    ("changed", "asked"),
+    [
+        ("configs/a/case.yaml", [("train", "a")]),
+        ("configs/a/sql/deep/x.sql", [("train", "a")]),
+        ("configs/b-two/case.yaml", [("train", "b-two")]),
+        ("configs/gone/case.yaml", NONE),
+        ("configs/a.yaml", NONE),
+        ("configs/platform.yaml", EVERY),
+        ("configs/a/rows.csv", [("prepare", "a")]),
+        ("configs/a/rows.csv.dvc", [("prepare", "a")]),
+        ("configs/a/rows.csv configs/a/case.yaml", [("train", "a")]),
+        ("data/shared.csv", [("prepare", "a"), ("prepare", "b")]),
+        ("data/shared.csv.dvc configs/b/case.yaml", [("prepare", "a"), ("train", "b")]),
+        ("data/b/2013-01.parquet", [("prepare", "b")]),
+        ("data/b2/2013-01.parquet", NONE),
+        ("data/snapshots/b.dvc", [("prepare", "b")]),
+        ("data/snapshots/b-two.dvc", [("prepare", "b-two")]),
+        ("models/a/weights.gguf", [("train", "a")]),
+        ("flows/train.py", EVERY),
+        ("tasks/train/tabular/fit.py", EVERY),
+        ("requirements.lock", EVERY),
+        ("pyproject.toml", EVERY),
+        ("flows/train.py data/shared.csv", EVERY),
+        ("docs/llm.md README.md CHANGELOG.md", NONE),
+        ("tests/conftest.py benchmarks/table.py deployments/local/supervisord.conf Makefile .ci/run", NONE),
+        ("docs/flows/x.md my/tasks/x.py docs/configs/a/case.yaml", NONE),
+        ("data/samples/other.parquet", NONE),
+        ("", NONE),
+    ],
+)
+def test_changed_files_ask_for_flows(changed: str, asked: list[tuple[str, str]]):
+    """Sources and pointers prepare, configuration and code train, documents and tests start nothing."""
+    assert flows_to_start("", changed.split(), CASES) == asked
+
+
+@pytest.mark.parametrize(
+    ("tag", "names"),
+    [
+        ("a/v1", ["a"]),
+        ("a-v1", ["a"]),
+        ("a", ["a"]),
+        ("b-two-v1", ["b-two"]),
+        ("b-v1", ["b"]),
+        ("v1", ["a", "b", "b-two"]),
+        ("ab-v1", ["a", "b", "b-two"]),
+        ("gone/v1", ["a", "b", "b-two"]),
+    ],
+)
+def test_a_tag_releases_the_case_that_it_names_or_all(tag: str, names: list[str]):
+    """The longest name counts; what changed does not."""
+    assert flows_to_start(tag, ["docs/x.md"], CASES) == [("release", name) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("ref", "new", "counts"),
+    [
+        ("refs/heads/main", "1" * 40, True),
+        ("refs/heads/main", "0" * 40, False),
+        ("refs/heads/mine", "1" * 40, False),
+        ("refs/heads/x/main", "1" * 40, False),
+        ("refs/tags/main", "1" * 40, True),
+        ("refs/tags/v1", "0" * 64, False),
+        ("refs/notes/main", "1" * 40, False),
+    ],
+)
+def test_only_the_branch_and_tags_count(ref: str, new: str, counts: bool):
+    """Another branch, another kind of ref and whatever was deleted starts none."""
+    assert Push(id="1", ref=ref, old="0" * len(new), new=new).counts("main") is counts
+
+
+def test_a_case_says_which_files_are_its_own(tmp_path: Path):
+    """Sources in the case's folder and outside, in profiles too; a broken case is one, absolute paths are not ours."""
+    folder = make_case(tmp_path / "configs", "good")
+    change_case(folder, data__sources__far={"uri": "file://../../data/far.csv"}, target__x="file:///data/away.csv")
+    change_case(folder, profiles={"smoke": {"data": {"sources": {"patients": {"uri": "file://few.csv"}}}}})
+    change_case(folder, serve={"embedder": "file://../../models/embedder"})
+    broken = tmp_path / "configs" / "broken" / "case.yaml"
+    broken.parent.mkdir()
+    broken.write_text("a: [")
+    cases = read_cases(tmp_path / "configs", tmp_path)
+    assert cases == {
+        "broken": CaseFiles(name="broken", folder="configs/broken"),
+        "good": CaseFiles(
+            name="good",
+            folder="configs/good",
+            sources=("configs/good/patients.csv", "data/far.csv", "configs/good/few.csv"),
+            models=("models/embedder",),
+        ),
+    }
+    elsewhere = read_cases(tmp_path / "configs", tmp_path / "tree")
+    assert flows_to_start("", ["configs/good/case.yaml"], elsewhere) == NONE
+    assert flows_to_start("", ["flows/train.py"], elsewhere) == [("train", "broken"), ("train", "good")]
