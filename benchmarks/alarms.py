@@ -16,7 +16,7 @@ from benchmarks.table import Report, arguments
 from tasks.features.results import Column
 from tasks.monitor.drift import compare_column, prepare
 from tasks.monitor.permutation import adjusted
-from tasks.monitor.tabular.labels_and_predictions import side_of
+from tasks.monitor.tabular.labels_and_predictions import labels_and_predictions
 from tasks.monitor.tabular.metric_permutation import performance_chances
 from tasks.train.classes import PLAIN
 
@@ -58,7 +58,7 @@ def lowest(rows: int, windows: int, sample: int, seed: int = 0) -> list[float]:
     found = []
     for _ in range(windows):
         then, now = world(HELD, random), world(rows, random, columns_of=sample)
-        sides = [side_of(side, "outcome", PLAIN) for side in (now, then)]
+        sides = [labels_and_predictions(side, "outcome", PLAIN) for side in (now, then)]
         chances = dict(performance_chances(sides[0], sides[1], PLAIN, "auc"))
         kinds = {**COLUMNS, "prediction": "number"}
         for name, kind in kinds.items():

@@ -96,12 +96,12 @@ def work_of(
     steps: int, threads: int, state: Path, source: str = MODEL, batch: int = BATCH, **changes: Any
 ) -> tuple[Any, Any]:
     """The tuning that all ways follow; `changes` go to it."""
-    from tasks.data.config import Answer, Prompt, Talk
+    from tasks.data.config import Answer, ChatSpec, Prompt
     from tasks.data.language.base_model import open_base
     from tasks.train.config import Lora, Serving, Sft, Stages, Tuning
     from tasks.train.language.model import arithmetic
-    from tasks.train.language.stage_context import Work
-    from tasks.train.language.time_budget import Clock
+    from tasks.train.language.stage_context import StageContext
+    from tasks.train.language.time_budget import TrainingClock
 
     stage = Sft(
         learning_rate=RATE,
@@ -113,9 +113,9 @@ def work_of(
         evaluate_every=10_000,
     )
     folder = Path(tempfile.mkdtemp(prefix="finetune-"))
-    work = Work(
+    work = StageContext(
         base=open_base(model_of(source), Path(), state),
-        talk=Talk(
+        talk=ChatSpec(
             prompt=Prompt(system=SYSTEM, baseline="{schema}"),
             answer=Answer(json_schema={"type": "object"}),
             context=1024,
@@ -126,7 +126,7 @@ def work_of(
         train=rows(batch * steps),
         validation=rows(batch),
         folder=folder,
-        clock=Clock(folder / "seconds", None),
+        clock=TrainingClock(folder / "seconds", None),
     )
     return work, stage
 
@@ -169,10 +169,10 @@ def ours(way: str, work: Any, stage: Any, examples: list[Any]) -> tuple[Ends, li
     """Our stage, as `tune` runs it, with its watch; nothing is looked at or kept within the steps counted."""
     from tasks.train.language.model import add_adapter, load_base
     from tasks.train.language.stages import make_trainer
-    from tasks.train.language.trainer_callbacks import Watch
+    from tasks.train.language.trainer_callbacks import ProgressCallback
 
     figures: list[dict[str, float]] = []
-    watch = Watch("sft", stage, lambda found, at: figures.append(dict(found)), lambda *_: {}, lambda _: None)
+    watch = ProgressCallback("sft", stage, lambda found, at: figures.append(dict(found)), lambda *_: {}, lambda _: None)
     model = load_base(work.base, work.precision, work.tuning.attention, work.tuning.quantize)
     model = add_adapter(model, work.tuning.lora, work.tuning.seed)
     trainer = make_trainer("sft", stage, work, model, watch)
@@ -281,12 +281,12 @@ def times_of(trainer: Any) -> Ends:
 
     ends: Ends = []
 
-    class Clock(TrainerCallback):
+    class TrainingClock(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
             ends.append(now())
 
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Clock())
+    trainer.add_callback(TrainingClock())
     trainer.train()
     return ends
 

@@ -229,14 +229,17 @@ def _read_safetensors(path: Path) -> None:
 
 
 def _read_gguf(path: Path) -> None:
-    from tasks.core.untrusted import reading
-    from tasks.language.gguf_reader import Gguf, unpack
+    from tasks.core.untrusted import reading_untrusted
+    from tasks.language.gguf_reader import GgufFile, gguf_to_checkpoint
 
-    model = Gguf(path)
-    with reading("The base model can't be read.", path, allowed="a whole model"), tempfile.TemporaryDirectory() as out:
+    model = GgufFile(path)
+    with (
+        reading_untrusted("The base model can't be read.", path, allowed="a whole model"),
+        tempfile.TemporaryDirectory() as out,
+    ):
         for name in model.names():
             model.tensor(name)
-        unpack(model, Path(out))
+        gguf_to_checkpoint(model, Path(out))
 
 
 def _json(path: Path) -> None:

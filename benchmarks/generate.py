@@ -27,8 +27,8 @@ from urllib.parse import urlsplit
 
 from benchmarks.table import Report, arguments, median
 from tasks.core.sockets import socket_in
-from tasks.data.config import Answer, Model, Prompt, Talk
-from tasks.data.results import Base
+from tasks.data.config import Answer, ChatSpec, Model, Prompt
+from tasks.data.results import BaseModelFiles
 from tasks.train.config import Lora, Serving
 
 REQUIRED = {"generate_over_engine_1": ">= 0.95", "generate_over_engine_8": ">= 0.95"}
@@ -53,9 +53,9 @@ def main() -> None:
     rounds, length = (3, 32) if options.quick else (8, 64)
 
     from services.serving.package import bento_folder, package
-    from services.serving.process import served
+    from services.serving.process import serve_bento
     from tasks.core.settings import ROOT, apply_environment, environment, settings
-    from tasks.language.engine import engine
+    from tasks.language.engine import start_engine
 
     apply_environment(settings())
     threads = len(os.sched_getaffinity(0))
@@ -69,8 +69,10 @@ def main() -> None:
         folder, merged = make_release(state, open_small(state), Serving(slots=SLOTS, answer_tokens=length))
         tag = package(folder, state / "bentoml", ROOT / "requirements.lock")
         variables = {**environment(settings()), "OMP_NUM_THREADS": str(threads)}
-        address = stack.enter_context(served(bento_folder(state / "bentoml", tag), variables, state / "served.log"))
-        direct = stack.enter_context(engine(folder / "model.gguf", threads=threads, slots=SLOTS, context=1024))
+        address = stack.enter_context(
+            serve_bento(bento_folder(state / "bentoml", tag), variables, state / "served.log")
+        )
+        direct = stack.enter_context(start_engine(folder / "model.gguf", threads=threads, slots=SLOTS, context=1024))
         local = Local(merged, threads)
         sides: dict[tuple[str, int], Callable[[Sequence[str]], list[Heard]]] = {
             ("the release, served", 1): lambda told: [hear(address, "", text, length) for text in told],
@@ -112,13 +114,13 @@ def main() -> None:
     report.finish(["bentoml", "xllamacpp", "torch", "transformers"], options.json)
 
 
-def open_small(state: Path) -> Base:
+def open_small(state: Path) -> BaseModelFiles:
     from tasks.data.language.base_model import open_base
 
     return open_base(Model(source=MODEL), Path(), state)
 
 
-def make_release(state: Path, base: Base, serving: Serving) -> tuple[Path, Path]:
+def make_release(state: Path, base: BaseModelFiles, serving: Serving) -> tuple[Path, Path]:
     """Seal a release whose adapter has learnt nothing, which is as fast as one that has; and its merged weights."""
     from tasks.core.config import digest_of
     from tasks.core.files import file_digest
@@ -146,7 +148,7 @@ def make_release(state: Path, base: Base, serving: Serving) -> tuple[Path, Path]
         train_rows=0,
         holdout_rows=1,
     )
-    talk = Talk(prompt=Prompt(system=SYSTEM, baseline="{schema}"), answer=Answer(json_schema=SCHEMA), context=1024)
+    talk = ChatSpec(prompt=Prompt(system=SYSTEM, baseline="{schema}"), answer=Answer(json_schema=SCHEMA), context=1024)
     verdict = Verdict(
         decision="promote",
         criteria=(),
@@ -165,13 +167,15 @@ def scores(gguf: Path, serving: Serving, path: Path) -> Path:
     """What the model says to two messages, in the form in which answers are judged."""
     import pandas as pd
 
-    from tasks.language.engine import engine
+    from tasks.language.engine import start_engine
     from tasks.language.messages import SYSTEM as SYSTEM_ROLE
-    from tasks.language.messages import USER, turn
+    from tasks.language.messages import USER, chat_message
 
-    asked = [turn(USER, f"What about {subject}?") for subject in SUBJECTS[:2]]
-    with engine(gguf, threads=1, slots=1, context=1024) as running:
-        said = running.chat_all([[turn(SYSTEM_ROLE, SYSTEM), each] for each in asked], max_tokens=serving.answer_tokens)
+    asked = [chat_message(USER, f"What about {subject}?") for subject in SUBJECTS[:2]]
+    with start_engine(gguf, threads=1, slots=1, context=1024) as running:
+        said = running.chat_all(
+            [[chat_message(SYSTEM_ROLE, SYSTEM), each] for each in asked], max_tokens=serving.answer_tokens
+        )
     rows = [
         {"pair_id": str(i), "variant": "served", "exact": 1.0, "messages": json.dumps([each]), "text": reply.text}
         for i, (each, reply) in enumerate(zip(asked, said, strict=True))

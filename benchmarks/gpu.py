@@ -106,7 +106,7 @@ def measure(source: str, way: str, steps: int, state: str) -> dict[str, Any]:
 def tell_serving(report: Report, source: str, size: str, python: str, rounds: int, state: Path) -> None:
     from tasks.core.errors import DriftlineError
     from tasks.data.language.base_model import open_base
-    from tasks.language.released_model import Release
+    from tasks.language.released_model import ReleasedModel
     from tasks.release.language import vllm_command
     from tasks.train.config import Serving
 
@@ -122,7 +122,7 @@ def tell_serving(report: Report, source: str, size: str, python: str, rounds: in
                     for number in range(-1, rounds):  # the first only warms up
                         told = [f"{number}.{i}: a story about {SUBJECTS[i % len(SUBJECTS)]}." for i in range(count)]
                         start = time.perf_counter()
-                        heard = together(address, key, told, length, Release(folder).tag)
+                        heard = together(address, key, told, length, ReleasedModel(folder).tag)
                         if number >= 0:
                             speeds.append(count * length / (time.perf_counter() - start))
                             waits.append(1000 * median([each.first for each in heard]))
@@ -137,7 +137,7 @@ def tell_serving(report: Report, source: str, size: str, python: str, rounds: in
 def vllm(python: str, command: list[str], log: Path) -> Iterator[tuple[str, str]]:
     """Run a vLLM server of another environment, by the command that a release gives; its address and key."""
     from services.serving.process import free_port, wait_until_ready
-    from tasks.core.processes import ending_with_starter
+    from tasks.core.processes import with_parent_death_signal
 
     port, key = free_port(), secrets.token_hex(16)
     program = Path(python).absolute().with_name(command[0])  # not resolved: a link to Python leads out of its folder
@@ -148,7 +148,7 @@ def vllm(python: str, command: list[str], log: Path) -> Iterator[tuple[str, str]
     address = f"http://127.0.0.1:{port}"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            ending_with_starter(whole), stdout=output, stderr=output, env=kept | quiet, start_new_session=True
+            with_parent_death_signal(whole), stdout=output, stderr=output, env=kept | quiet, start_new_session=True
         )
         try:
             wait_until_ready(f"{address}/health", "vLLM", log, PATIENCE, lambda: process.poll() is None)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.table import Report, arguments
-from tasks.core.processes import ending_with_starter
+from tasks.core.processes import with_parent_death_signal
 from tasks.core.settings import ROOT, apply_environment, settings
 
 CASE = "flights"
@@ -72,7 +72,9 @@ def main() -> None:
 def beside_attacks(port: int, path: str, body: Any, seconds: float, pid: int) -> tuple[Honest, float]:
     """The honest calls beside all attacks, and by how many MB the process of that id grew at its most."""
     command = [sys.executable, "-m", "benchmarks.attacks", str(port), str(seconds + 2)]
-    attacker = subprocess.Popen(ending_with_starter(command), cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    attacker = subprocess.Popen(
+        with_parent_death_signal(command), cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
     try:
         time.sleep(1.5)  # it has begun
         return asyncio.run(_watched(port, path, body, seconds, pid))

@@ -168,7 +168,7 @@ def main() -> None:
     calls = QUICK if options.quick else CALLS
 
     from services.serving.package import bento_folder, package
-    from services.serving.process import served
+    from services.serving.process import serve_bento
     from tasks.core.settings import ROOT, apply_environment, environment, settings
     from tasks.train.config import Serving
 
@@ -183,7 +183,7 @@ def main() -> None:
         folder, _ = make_release(state, open_small(state), Serving(slots=SLOTS, answer_tokens=ANSWER))
         tag = package(folder, state / "bentoml", ROOT / "requirements.lock")
         variables = {**environment(settings()), "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
-        with served(bento_folder(state / "bentoml", tag), variables, state / "served.log") as address:
+        with serve_bento(bento_folder(state / "bentoml", tag), variables, state / "served.log") as address:
             asyncio.run(run(address, 50, attacked=False))  # warms the slots
             outcomes = {what: asyncio.run(run(address, calls, what == "with hostile ones")) for what in WHAT}
         restarts = (state / "served.log").read_text(encoding="utf-8").count("Another engine is up")

@@ -139,13 +139,13 @@ def flow_run(folder: Path, as_of: datetime) -> dict[str, Any]:
     """The flow from an empty state folder: told like the plain script's result, by its own steps."""
     from flows.run_context import Request
     from flows.train import train
-    from tasks.core.progress import Step, listening
+    from tasks.core.progress import Step, progress_listener
     from tasks.core.settings import settings
 
     os.environ.update(DRIFTLINE_STATE=str(folder), DRIFTLINE_DATA=str(folder / "data"))
     settings.cache_clear()
     steps: list[Step] = []
-    with listening(steps.append):
+    with progress_listener(steps.append):
         start = time.perf_counter()
         trained = train(Request(case=CASE, as_of=as_of))
         total = time.perf_counter() - start

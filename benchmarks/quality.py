@@ -39,12 +39,12 @@ def measure(months: Sequence[int], report: Report, json: Path | None) -> None:
     """Train as of each month's start, score the month after it, and print both policies beside the study."""
     from flows.case import TabularCase
     from flows.prepare import prepare_steps
-    from flows.run_context import Request, opened
+    from flows.run_context import Request, run_context
     from tasks.core.settings import apply_environment, settings
     from tasks.features.task import window_frame
 
     apply_environment(settings())
-    with opened(Request(case=CASE, as_of=datetime(2014, 1, 2, tzinfo=UTC))) as end:
+    with run_context(Request(case=CASE, as_of=datetime(2014, 1, 2, tzinfo=UTC))) as end:
         year = prepare_steps(end)
         assert isinstance(end.case, TabularCase)
         section, state = end.case, end.settings.state
@@ -67,11 +67,11 @@ def measure(months: Sequence[int], report: Report, json: Path | None) -> None:
 def _trained(as_of: datetime) -> Candidate:
     from flows.case import TabularCase
     from flows.prepare import prepare_steps
-    from flows.run_context import Request, opened
+    from flows.run_context import Request, run_context
     from tasks.features.task import training_frame
     from tasks.train.task import train_candidate
 
-    with opened(Request(case=CASE, as_of=as_of)) as run:
+    with run_context(Request(case=CASE, as_of=as_of)) as run:
         assert isinstance(run.case, TabularCase)
         case = run.case
         state = run.settings.state

@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 from benchmarks.generate import SUBJECTS, hear, together
 from benchmarks.table import Report, arguments, in_own_process
 from services.serving.process import free_port, wait_until_ready
-from tasks.core.processes import ending_with_starter
+from tasks.core.processes import with_parent_death_signal
 from tasks.core.settings import ROOT, Settings, apply_environment, settings
 from tasks.release.results import Release
 
@@ -124,7 +124,7 @@ def chat(report: Report, folder: Path, rounds: int) -> None:
     if release is None:
         print(f"  no champion of {CHAT}: driftline run {CHAT}")
         return
-    from tasks.language.engine import engine
+    from tasks.language.engine import start_engine
     from tasks.release.seal import read_manifest
 
     sealed = read_manifest(release.folder)["sealed"]
@@ -132,7 +132,7 @@ def chat(report: Report, folder: Path, rounds: int) -> None:
     slots, context = sealed["serving"]["slots"], sealed["context"]
     found: dict[tuple[str, int], list[dict[str, float]]] = {}
     with (
-        engine(release.model, threads=settings().threads, slots=slots, context=context) as bare,
+        start_engine(release.model, threads=settings().threads, slots=slots, context=context) as bare,
         at_gateway(folder, release) as gateway,
     ):
         servers: dict[str, tuple[str, str, str | None]] = {
@@ -225,7 +225,7 @@ def cached(address: str, times: int) -> list[float]:
 def at_gateway(folder: Path, *releases: Release) -> Iterator[str]:
     """A stack of the gateway and these releases alone, in a state folder of its own, which is `folder`/state."""
     from flows.deployed.servers import servers
-    from services.rollout.shares import follow_stack, know, promote
+    from services.rollout.shares import follow_stack, promote, upsert_release
     from services.runtime import stack
     from services.store.database import Store
     from tasks.release.seal import read_manifest
@@ -240,7 +240,7 @@ def at_gateway(folder: Path, *releases: Release) -> Iterator[str]:
         store = Store(own)
         for release in releases:
             stack.serve_release(own, release)
-            know(store, read_manifest(release.folder))
+            upsert_release(store, read_manifest(release.folder))
             follow_stack(store, own)
             promote(store, release.case, release.digest, "for the benchmark")
         time.sleep(1)
@@ -267,7 +267,7 @@ def running(command: list[str], port: int, folder: Path, more: Mapping[str, str]
     environment = {**os.environ, **ALONE, "PATH": path, "PYTHONPATH": str(ROOT), **(more or {})}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            ending_with_starter(command), env=environment, stdout=output, stderr=output, start_new_session=True
+            with_parent_death_signal(command), env=environment, stdout=output, stderr=output, start_new_session=True
         )
     try:
         address = f"http://127.0.0.1:{port}"

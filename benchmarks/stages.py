@@ -152,10 +152,10 @@ def work_of(case: Any, seed: int, pairs: Path, state: Path, folder: Path, quick:
     """What the case's stages are given."""
     from tasks.data.language.base_model import open_base
     from tasks.train.language.model import arithmetic, read_pairs
-    from tasks.train.language.stage_context import Work
-    from tasks.train.language.time_budget import Clock
+    from tasks.train.language.stage_context import StageContext
+    from tasks.train.language.time_budget import TrainingClock
 
-    return Work(
+    return StageContext(
         base=open_base(case.model, case.folder, state),
         talk=case.talk,
         tuning=case.train.model_copy(update={"seed": seed}),
@@ -164,7 +164,7 @@ def work_of(case: Any, seed: int, pairs: Path, state: Path, folder: Path, quick:
         train=read_pairs(pairs / "train.parquet")[: 64 if quick else None],
         validation=read_pairs(pairs / "validation.parquet"),
         folder=folder,
-        clock=Clock(folder / "seconds", None),
+        clock=TrainingClock(folder / "seconds", None),
     )
 
 
@@ -177,10 +177,10 @@ def staged(name: str, stage: Any, work: Any, start: Path | None, rows: list[dict
     from tasks.train.language.model import add_adapter, generate, load_adapter, load_base, render, save_adapter
     from tasks.train.language.rewards import scorer_of
     from tasks.train.language.stages import make_trainer
-    from tasks.train.language.trainer_callbacks import Watch
+    from tasks.train.language.trainer_callbacks import ProgressCallback
 
     figures: list[dict[str, float]] = []
-    watch = Watch(name, stage, lambda seen, _: figures.append(dict(seen)), lambda *_: {}, lambda _: None)
+    watch = ProgressCallback(name, stage, lambda seen, _: figures.append(dict(seen)), lambda *_: {}, lambda _: None)
     model = load_base(work.base, work.precision, work.tuning.attention, work.tuning.quantize)
     model = (
         load_adapter(model, start, trainable=True) if start else add_adapter(model, work.tuning.lora, work.tuning.seed)

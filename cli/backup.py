@@ -18,7 +18,7 @@ NewArchive = Annotated[
 def backup(archive: NewArchive = None) -> None:
     """Write all that can't be made again into one file, while the stack runs."""
     from services.runtime.backup import backup as write
-    from services.runtime.backup import elsewhere
+    from services.runtime.backup import external_parts
     from tasks.core.console import console
     from tasks.core.settings import settings
 
@@ -28,7 +28,7 @@ def backup(archive: NewArchive = None) -> None:
         count = write(here, to)
     console.print(f"wrote {to}: {count:,} files, {to.stat().st_size / 1e6:,.1f} MB")
     console.print("Not in it: .env, the cases and the code (they are in git), and what can be made again.")
-    _tell(elsewhere(here))
+    _tell(external_parts(here))
 
 
 def restore(archive: Archive) -> None:
@@ -45,8 +45,8 @@ def restore(archive: Archive) -> None:
     console.print("Start it: driftline up")
 
 
-def _tell(elsewhere: dict[str, str]) -> None:
+def _tell(external_parts: dict[str, str]) -> None:
     from tasks.core.console import console
 
-    for part, how in elsewhere.items():
+    for part, how in external_parts.items():
         console.print(f"Not in it, as it lives elsewhere: {part}. To save it: {how}.")

@@ -17,8 +17,8 @@ from tasks.core.console import console, styled
 from tasks.core.errors import CaseError, Unavailable
 from tasks.core.local_secrets import OPERATOR, read_secret
 from tasks.core.settings import settings
-from tasks.language.engine import PATIENCE, Engine, engine
-from tasks.language.messages import SYSTEM, USER, turn
+from tasks.language.engine import PATIENCE, Engine, start_engine
+from tasks.language.messages import SYSTEM, USER, chat_message
 
 
 def chat(name: str, reference: str | None, compare: bool) -> None:
@@ -42,7 +42,7 @@ def chat(name: str, reference: str | None, compare: bool) -> None:
     with ExitStack() as stack:
 
         def start(gguf: object) -> Engine:
-            made = engine(gguf, threads=settings().threads, slots=1, context=case.model.context)  # type: ignore[arg-type]
+            made = start_engine(gguf, threads=settings().threads, slots=1, context=case.model.context)  # type: ignore[arg-type]
             return stack.enter_context(made)
 
         asked = [(f"release {release.digest[:12]}", start(release.model), told)]
@@ -51,7 +51,7 @@ def chat(name: str, reference: str | None, compare: bool) -> None:
             asked.append(("base", start(base.folder / GGUF), baseline_prompt(case.prompt, case.answer)))
         while (line := _read()) is not None:
             for title, one, system in asked:
-                messages = [turn(SYSTEM, system), turn(USER, line)]
+                messages = [chat_message(SYSTEM, system), chat_message(USER, line)]
                 pieces = one.stream(messages, max_tokens=case.serve.answer_tokens, schema=case.answer.json_schema)
                 _answer(title if compare else "", pieces)
 
@@ -78,7 +78,7 @@ def through_gateway(name: str, line: str) -> Iterator[str]:
 
     Raises: Unavailable with what the gateway says.
     """
-    body = {"model": name, "messages": [turn(USER, line)], "stream": True}
+    body = {"model": name, "messages": [chat_message(USER, line)], "stream": True}
     url = f"{settings().gateway}/v1/chat/completions"
     with httpx.stream("POST", url, json=body, headers=authorization(), timeout=PATIENCE, trust_env=False) as answer:
         for event in answer.iter_lines():

@@ -50,11 +50,11 @@ def _check_language(case: LanguageCase) -> str:
     from tasks.data.language.curate import check_pairs
     from tasks.data.language.embedder_files import find_embedder
     from tasks.data.language.traffic import check_traffic
-    from tasks.evaluate.language.check import check_judging
+    from tasks.evaluate.language.check import check_language_evaluation
     from tasks.monitor.config import check_monitor
 
     check_pairs(case.pairs, case.answer, case.data.sources)
-    check_judging(case.evaluate, case.talk, case.pairs)
+    check_language_evaluation(case.evaluate, case.talk, case.pairs)
     check_traffic(case.traffic, case.data.sources)
     check_monitor(case.monitor, "answers")
     for embedder in filter(None, {case.monitor.embedder, case.serve.embedder}):

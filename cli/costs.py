@@ -8,21 +8,21 @@ from typing import Any
 
 from services.store.costs import costs
 from services.store.database import Store
-from tasks.core.console import Lines, console
+from tasks.core.console import PlainTable, console
 from tasks.core.settings import settings
 
 CALLS = ("calls", "failed", "cached", "tokens_in", "tokens_out", "engine_seconds")
 COLUMNS = (*CALLS, "spent", "training", "saved", "judged", "accepted", "per_accepted")
 
 
-def tell(by: str, as_json: bool) -> None:
+def print_costs(by: str, as_json: bool) -> None:
     """Print the ledger's sums by team, case, release or day."""
     with closing(Store(settings())) as store:
         rows = costs(store, by)
     if as_json:
         print(json.dumps(rows, indent=1))
         return
-    table = Lines(by, *(name.replace("_", " ") for name in COLUMNS))
+    table = PlainTable(by, *(name.replace("_", " ") for name in COLUMNS))
     for row in rows:
         table.add_row(str(row[by])[:40], *(_shown(row[name]) for name in COLUMNS))
     console.print(table if rows else "Nothing was asked yet.")

@@ -8,11 +8,11 @@ from datetime import datetime
 
 from cli.local import addresses, start
 from cli.show import show_release
-from cli.terminal import Steps, run_told
+from cli.terminal import ProgressPrinter, run_flow_with_progress
 from flows.case import LanguageCase, TabularCase, load
 from flows.run_context import moment
 from tasks.backtest.policies import next_month
-from tasks.core.console import Lines, console, styled
+from tasks.core.console import PlainTable, console, styled
 from tasks.core.errors import GateFailed
 from tasks.core.progress import Step
 from tasks.core.settings import settings
@@ -30,9 +30,9 @@ def demo(case: str, months: int) -> None:
 
     def play(title: str, flow: str, as_of: datetime) -> object:
         console.print(styled(f"\n{title}", "bold"))
-        steps = Steps()
+        steps = ProgressPrinter()
         try:
-            result = run_told(flow, case, as_of, None, steps)
+            result = run_flow_with_progress(flow, case, as_of, None, steps)
         except GateFailed as failed:
             console.print(str(failed))
             told.append((title, steps.done, "the challenger was rejected, the champion stays"))
@@ -65,7 +65,7 @@ def _outcome(result: object) -> str:
 
 
 def _summary(case: str, told: list[tuple[str, list[Step], str]], seconds: float) -> None:
-    table = Lines("step", "seconds", "what came of it", title="What happened")
+    table = PlainTable("step", "seconds", "what came of it", title="What happened")
     for title, steps, outcome in told:
         whole = [step for step in steps if not step.depth]
         seconds_of_all = f"{sum(step.seconds or 0 for step in whole):.1f}"

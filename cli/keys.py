@@ -28,7 +28,7 @@ def create(
 ) -> None:
     """Make a key, and show it this once."""
     from services.store.keys import MAX_OWNER, check_name, set_owner
-    from services.store.keys import create as make
+    from services.store.keys import create_key as make
     from tasks.core.console import console
     from tasks.core.display import one_line
 
@@ -44,13 +44,13 @@ def create(
 @app.command(name="list")
 def show() -> None:
     """All keys, without their secrets."""
-    from services.store.keys import listed
-    from tasks.core.console import Lines, console
+    from services.store.keys import list_keys
+    from tasks.core.console import PlainTable, console
 
     with _store() as store:
-        rows = listed(store)
+        rows = list_keys(store)
     columns = ("key", "team", "owner", "roles", "rpm", "tpm", "budget", "spent", "reserved", "made", "made by", "")
-    table = Lines(*columns)
+    table = PlainTable(*columns)
     for row in rows:
         made = f"{datetime.fromtimestamp(row['created_at'], UTC):%Y-%m-%d %H:%M}"
         money = ["" if row[name] is None else f"{row[name]:.6g}" for name in ("budget", "spent", "reserved")]
@@ -64,7 +64,7 @@ def show() -> None:
 @app.command()
 def revoke(key: Annotated[str, typer.Argument(help="Its id, as listed.")]) -> None:
     """Let a key open nothing from now on."""
-    from services.store.keys import revoke as end
+    from services.store.keys import revoke_key as end
     from tasks.core.console import console
     from tasks.core.display import one_line
 
@@ -93,12 +93,12 @@ def team(
     name: Annotated[str, typer.Argument(help="The team.")], rpm: Rpm = None, tpm: Tpm = None, budget: Budget = None
 ) -> None:
     """Set what all keys of a team may together; what is not given has no limit."""
-    from services.store.keys import limit_team
+    from services.store.keys import set_team_limits
     from tasks.core.console import console
     from tasks.core.display import one_line
 
     with _store() as store:
-        limit_team(store, name, rpm, tpm, budget)
+        set_team_limits(store, name, rpm, tpm, budget)
     console.print(f"set for {one_line(name)}")
 
 

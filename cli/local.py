@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def start() -> None:
     """Start the servers and serve each case's champion; say each address once it is ready."""
     from flows.deployed.servers import servers
-    from services.rollout.champion_sync import introduce
+    from services.rollout.champion_sync import register_champion
     from services.rollout.shares import follow_stack
     from services.runtime import stack
     from services.store.database import Store
@@ -29,13 +29,13 @@ def start() -> None:
         with closing(Store(here)) as store:
             follow_stack(store, here)  # a release may have got another port
             for release in _releases(here):
-                introduce(release, here)
+                register_champion(release, here)
                 _serve_champion(store, release.case, here)
 
 
 def _serve_champion(store: Store, case: str, here: Settings) -> None:
     """Serve the release that has the case's traffic, unless it is; one that can't be served stops no other."""
-    from services.rollout.champion_sync import champion_at_gateway, running
+    from services.rollout.champion_sync import champion_at_gateway, ensure_running
     from services.rollout.history import is_running
     from services.runtime.process_specs import program_name
 
@@ -43,7 +43,7 @@ def _serve_champion(store: Store, case: str, here: Settings) -> None:
     if digest is None or is_running(store, digest):
         return
     try:
-        running(store, case, digest, here)
+        ensure_running(store, case, digest, here)
         console.print(f"  ready  {program_name(case, digest)}")
     except DriftlineError as error:
         console.print(f"  the champion of {case} is not served: {error.what}", markup=False)
@@ -53,13 +53,13 @@ def _serve_champion(store: Store, case: str, here: Settings) -> None:
 def restart() -> None:
     """Start everything anew, one after the other; what is not up is started."""
     from flows.deployed.servers import servers
-    from services.gateway.rolling_restart import renew
+    from services.gateway.rolling_restart import rolling_restart
     from services.runtime import stack
 
     here = settings()
     if stack.runs(here):
         with console.status("restarting ..."):
-            renew(here, servers(here), lambda name: console.print(f"  anew   {name}"))
+            rolling_restart(here, servers(here), lambda name: console.print(f"  anew   {name}"))
     else:
         start()
 

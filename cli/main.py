@@ -17,9 +17,9 @@ from cli import stack, traffic
 from cli.keys import app as keys
 from cli.options import AsJson, CaseName
 from cli.replay import replay
-from tasks.core.display import visible
+from tasks.core.display import escape_terminal
 from tasks.core.errors import DriftlineError, InputError
-from tasks.core.processes import look_for_garbage_seldom
+from tasks.core.processes import tune_gc
 
 app = typer.Typer(
     name="driftline",
@@ -37,7 +37,7 @@ Profile = Annotated[str | None, typer.Option(help="A profile of the case, such a
 
 def main() -> None:
     """Run the command line, and leave with its exit code."""
-    look_for_garbage_seldom()
+    tune_gc()
     code = answer()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -58,7 +58,7 @@ def answer() -> int:
             apply_environment(settings())
         app(standalone_mode=True)
     except DriftlineError as error:
-        typer.secho(f"\n{visible(str(error))}", fg="red", err=True)
+        typer.secho(f"\n{escape_terminal(str(error))}", fg="red", err=True)
         for note in getattr(error, "__notes__", []):
             typer.echo(note, err=True)
         return error.exit_code
@@ -220,9 +220,9 @@ def demo(
 
 
 def _run(flow: str, case: str, as_of: str | None, profile: str | None, model: Path | None = None) -> Any:
-    from cli.terminal import run_told
+    from cli.terminal import run_flow_with_progress
 
-    return run_told(flow, case, _moment(as_of), profile, model=model)
+    return run_flow_with_progress(flow, case, _moment(as_of), profile, model=model)
 
 
 def _moment(text: str | None) -> datetime | None:

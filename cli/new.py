@@ -42,9 +42,9 @@ def new(name: str, file: Path, target: str | None, key: Sequence[str], time: str
     near = there.is_relative_to(own.parents[1])  # of one repository, which may be cloned elsewhere
     source = f"file://{os.path.relpath(there, own) if near else there}"
     if target is None:
-        lines, said = new_language.written(file, source)
+        lines, said = new_language.write_language_case(file, source)
     else:
-        lines, said = new_table.written(file, source, target, key, time)
+        lines, said = new_table.write_tabular_case(file, source, target, key, time)
     head = f"# Begun by `driftline new` from {file.name}: a start, and every line yours to change."
     write_shared(path, "\n".join([head, *lines, ""]))
     return f"{path}: {said}\n{check(name)}"

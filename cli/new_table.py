@@ -10,19 +10,21 @@ from typing import Any
 
 from cli.new import flow
 from tasks.core.errors import DataError, InputError
-from tasks.data.tabular.profile import FEW, Fact, facts_of, quoted
+from tasks.data.tabular.profile import FEW, ColumnProfile, profile_file, quote_yaml
 from tasks.train.classes import MOST
 
 HELD_OUT = 0.2  # of the rows, to judge by
 NAMES = re.compile(r"(^|[_ ])(id|key|uuid|number)$", re.IGNORECASE)  # how columns are called that name a row
 
 
-def written(file: Path, source: str, target: str, key: Sequence[str], time: str | None) -> tuple[list[str], str]:
+def write_tabular_case(
+    file: Path, source: str, target: str, key: Sequence[str], time: str | None
+) -> tuple[list[str], str]:
     """The lines of the file, and what was made of the columns.
 
     Raises: InputError, DataError.
     """
-    rows, facts = facts_of(file)
+    rows, facts = profile_file(file)
     columns = {fact.name: fact for fact in facts}
     for option, named in (("--target", [target]), ("--key", key), ("--time", [time] if time else [])):
         if missing := [column for column in named if column not in columns]:
@@ -56,11 +58,11 @@ def written(file: Path, source: str, target: str, key: Sequence[str], time: str 
     return lines, "\n".join([*said, *(f"  left out: {column}, {why}" for column, why in left_out.items())])
 
 
-def _can_name(fact: Fact) -> bool:
+def _can_name(fact: ColumnProfile) -> bool:
     return fact.kind == "text" or fact.whole
 
 
-def _is_feature(fact: Fact, rows: int, left_out: dict[str, str]) -> bool:
+def _is_feature(fact: ColumnProfile, rows: int, left_out: dict[str, str]) -> bool:
     if fact.kind in ("time", "other"):
         left_out[fact.name] = "neither number nor text: make numbers of it in features.examples"
     elif fact.distinct < 2:
@@ -74,10 +76,10 @@ def _lines(
     file: Path,
     source: str,
     rows: int,
-    target: Fact,
+    target: ColumnProfile,
     keys: Sequence[str],
-    time: Fact | None,
-    features: Sequence[Fact],
+    time: ColumnProfile | None,
+    features: Sequence[ColumnProfile],
     left_out: dict[str, str],
 ) -> list[str]:
     table = re.sub(r"\W+", "_", file.name.split(".")[0].lower()).strip("_") or "rows"
@@ -107,16 +109,18 @@ def _lines(
     if expected := [each for fact in features for each in _expectations(fact)]:
         lines += ["      expectations:  # Great Expectations: what the file holds now; severity warning only reports"]
         lines += [f"        - {flow(each)}" for each in expected]
-    identity = f"{quoted(keys[0])}::VARCHAR" if len(keys) == 1 else f"concat_ws('/', {', '.join(map(quoted, keys))})"
-    moment = f"{quoted(time.name)}::TIMESTAMPTZ" if time else f"TIMESTAMPTZ '{datetime.now(UTC):%Y-%m-%d}'"
+    identity = (
+        f"{quote_yaml(keys[0])}::VARCHAR" if len(keys) == 1 else f"concat_ws('/', {', '.join(map(quote_yaml, keys))})"
+    )
+    moment = f"{quote_yaml(time.name)}::TIMESTAMPTZ" if time else f"TIMESTAMPTZ '{datetime.now(UTC):%Y-%m-%d}'"
     lines += [
         "",
         "features:",
         "  examples: |  # of each row its id, the moment of prediction, what is known by then, and the target",
         f"    SELECT {identity} AS example_id, {moment} AS event_timestamp,",
-        *(f"           {quoted(name)}," for name in names),
-        f"           {quoted(target.name)}",
-        f"    FROM {quoted(table)}",
+        *(f"           {quote_yaml(name)}," for name in names),
+        f"           {quote_yaml(target.name)}",
+        f"    FROM {quote_yaml(table)}",
         f"  request: {flow(names)}",
         "",
         "train:",
@@ -150,7 +154,7 @@ def _lines(
     return lines
 
 
-def _expectations(fact: Fact) -> list[dict[str, Any]]:
+def _expectations(fact: ColumnProfile) -> list[dict[str, Any]]:
     made: list[dict[str, Any]] = []
     if not fact.empty:
         made.append({"expect": "column_values_to_not_be_null", "column": fact.name})

@@ -21,16 +21,16 @@ def replay(
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures there.")] = None,
 ) -> None:
     """Play months of the past under several policies of retraining, in a world of its own, and compare them."""
-    from cli.terminal import Steps, play
+    from cli.terminal import ProgressPrinter, run_flow
     from flows.case import load
-    from tasks.backtest.policies import check_replay
+    from tasks.backtest.policies import check_backtest
     from tasks.core.settings import settings
 
     named = tuple(name.strip() for name in policies.split(","))
     first, last = start.replace(tzinfo=UTC), end.replace(tzinfo=UTC)
-    check_replay(load(case, settings().cases, profile).kind, named, first, last)
+    check_backtest(load(case, settings().cases, profile).kind, named, first, last)
     asked = {"case": case, "start": first, "end": last, "policies": named, "profile": profile}
-    report = play("replay", asked, Steps(deepest=1))
+    report = run_flow("replay", asked, ProgressPrinter(deepest=1))
     if json:
         json.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(report.json_file, json)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from flows.case import load
-from tasks.core.console import Lines, console, styled
-from tasks.core.display import visible
+from tasks.core.console import PlainTable, console, styled
+from tasks.core.display import escape_terminal
 from tasks.core.settings import settings
 
 if TYPE_CHECKING:
@@ -37,11 +37,11 @@ def show_release(case: str, reference: str | None, as_json: bool) -> None:
         },
     }
     if as_json:
-        print(visible(json.dumps(told, indent=2, ensure_ascii=False)))
+        print(escape_terminal(json.dumps(told, indent=2, ensure_ascii=False)))
         return
     made = f", as of {sealed['as_of']}, made {recorded['created_at']}"
     console.print(Text.assemble(styled(f"{case} {manifest['digest'][:12]}", "bold"), made))
-    facts = Lines("sealed", "")
+    facts = PlainTable("sealed", "")
     names = ("commit", "lock", "config", "data", "definitions", "weights", "imported")
     for name in [name for name in names if sealed.get(name)]:
         facts.add_row(
@@ -54,7 +54,7 @@ def show_release(case: str, reference: str | None, as_json: bool) -> None:
         console.print(compared(recorded["metrics"]))
     else:
         console.print("metrics: " + ", ".join(f"{name} {value:.4g}" for name, value in told["metrics"].items()))
-    criteria = Lines("criterion", "observed", "required", "")
+    criteria = PlainTable("criterion", "observed", "required", "")
     for line in told["verdict"]["criteria"]:
         observed = "-" if line["observed"] is None else f"{line['observed']:.4g}"
         criteria.add_row(
@@ -64,7 +64,7 @@ def show_release(case: str, reference: str | None, as_json: bool) -> None:
     console.print(criteria)
 
 
-def compared(metrics: dict[str, Any]) -> Lines:
+def compared(metrics: dict[str, Any]) -> PlainTable:
     """The tuned model's metrics in a table, beside the untuned base's and its own in other forms."""
     sides = {
         "base, zero-shot": metrics["baselines"]["zero_shot"],
@@ -73,7 +73,7 @@ def compared(metrics: dict[str, Any]) -> Lines:
         "tuned, as served": metrics["overall"],
         "by the schema": metrics["constrained"],
     }
-    table = Lines("metric", *sides)
+    table = PlainTable("metric", *sides)
     for name in metrics["overall"]:
         table.add_row(name, *("-" if name not in side else f"{side[name]:.4g}" for side in sides.values()))
     return table

@@ -38,9 +38,9 @@ def restart() -> None:
 @app.command(rich_help_panel=PANEL)
 def status(json: AsJson = False) -> None:
     """What runs, who answers, what was decided, what it costs today, on one screen."""
-    from cli.status import tell
+    from cli.status import print_status
 
-    tell(json)
+    print_status(json)
 
 
 @app.command(rich_help_panel=PANEL)

@@ -16,20 +16,22 @@ from rich.text import Text
 from flows.case import names
 from services.runtime import stack
 from services.runtime.process_specs import program_name
-from tasks.core.console import Lines, console, styled
+from tasks.core.console import PlainTable, console, styled
 from tasks.core.display import one_line
-from tasks.core.errors import DriftlineError, Unavailable, Waits
+from tasks.core.errors import DriftlineError, Unavailable, WaitsForApproval
 from tasks.core.files import disk_use
 from tasks.core.local_secrets import read_secret, secret_file
 from tasks.core.settings import AUTH_STRINGS, SECRET, USER, Settings, settings
 
 LIVE = ("RUNNING", "PENDING", "PAUSED", "CANCELLING")
 BROKEN = ("FAILED", "CRASHED")
-WAITS = f"{Waits.__name__}:"  # in the message of a run in a terminal that asked for a person's word, and ended
+WAITS = (
+    f"{WaitsForApproval.__name__}:"  # in the message of a run in a terminal that asked for a person's word, and ended
+)
 NUMBERS = ("share", "calls today", "failed", "spent")  # columns
 
 
-def tell(as_json: bool) -> None:
+def print_status(as_json: bool) -> None:
     """Print it all; what does not answer is said, and the rest is told."""
     told = gather(settings())
     if as_json:
@@ -79,16 +81,16 @@ def _gateway(here: Settings) -> tuple[dict[str, list[dict[str, Any]]], dict[str,
     """
     if not here.gateway_store and not (here.state / "gateway" / "gateway.db").exists():
         return {}, {}, []
-    from services.rollout.history import in_use
-    from services.store.approvals import listed
+    from services.rollout.history import active_shares
+    from services.store.approvals import list_approvals
     from services.store.costs import today
-    from services.store.database import Store, telling
+    from services.store.database import Store, database_errors
 
     shares: dict[str, list[dict[str, Any]]] = {}
-    with closing(Store(here)) as store, telling("the gateway's database"):
-        for row in in_use(store):
+    with closing(Store(here)) as store, database_errors("the gateway's database"):
+        for row in active_shares(store):
             shares.setdefault(row["case"], []).append(dict(row))
-        waiting = [each.model_dump(mode="json") for each in listed(store) if each.state == "waiting"]
+        waiting = [each.model_dump(mode="json") for each in list_approvals(store) if each.state == "waiting"]
         return shares, today(store), waiting
 
 
@@ -258,9 +260,9 @@ def _show(told: dict[str, Any]) -> None:
     )
 
 
-def _table(*columns: str, cut: str = "") -> Lines:
+def _table(*columns: str, cut: str = "") -> PlainTable:
     """`cut` has the room that the others leave, whatever its length."""
-    table = Lines(expand=bool(cut))
+    table = PlainTable(expand=bool(cut))
     for column in columns:
         justify: Literal["left", "right"] = "right" if column in NUMBERS else "left"
         table.add_column(column, no_wrap=True, overflow="ellipsis", justify=justify, ratio=int(column == cut) or None)

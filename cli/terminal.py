@@ -18,23 +18,25 @@ from services.runtime.prefect_api import TAG, guarding_own_server, reach_prefect
 from tasks.core.console import console, styled
 from tasks.core.display import one_line
 from tasks.core.processes import current_user
-from tasks.core.progress import Step, listening
+from tasks.core.progress import Step, progress_listener
 from tasks.core.settings import settings
 
 
-def run_told(
+def run_flow_with_progress(
     flow: str,
     case: str,
     as_of: datetime | None,
     profile: str | None,
-    steps: Steps | None = None,
+    steps: ProgressPrinter | None = None,
     model: Path | None = None,
 ) -> Any:
     """Run flows.FLOW as of a moment, as `play` does."""
-    return play(flow, {"case": case, "as_of": as_of, "profile": profile, "by": current_user(), "model": model}, steps)
+    return run_flow(
+        flow, {"case": case, "as_of": as_of, "profile": profile, "by": current_user(), "model": model}, steps
+    )
 
 
-def play(flow: str, request: dict[str, Any], steps: Steps | None = None) -> Any:
+def run_flow(flow: str, request: dict[str, Any], steps: ProgressPrinter | None = None) -> Any:
     """Run flows.FLOW in this process and give its result; on our Prefect server when it is up, else on one of its own.
 
     Raises: whatever the flow raises; a wrong case before anything is imported.
@@ -42,8 +44,8 @@ def play(flow: str, request: dict[str, Any], steps: Steps | None = None) -> Any:
     case, profile = request["case"], request["profile"]
     load(case, settings().cases, profile)
     server = contextlib.nullcontext() if reach_prefect() else guarding_own_server()
-    told = steps or Steps()
-    with told, listening(told):
+    told = steps or ProgressPrinter()
+    with told, progress_listener(told):
         told.say("starting")
         from prefect import tags
 
@@ -54,7 +56,7 @@ def play(flow: str, request: dict[str, Any], steps: Steps | None = None) -> Any:
     return result
 
 
-class Steps:
+class ProgressPrinter:
     """Prints each step as it ends; says what runs meanwhile: a spinner on a terminal, a line now and then elsewhere."""
 
     def __init__(self, patience: float = 5.0, deepest: int = 9) -> None:
@@ -65,7 +67,7 @@ class Steps:
         self._running, self._since = "", 0.0
         self._over = threading.Event()
 
-    def __enter__(self) -> Steps:
+    def __enter__(self) -> ProgressPrinter:
         if console.is_terminal:
             self._spinner.start()
         else:
@@ -106,11 +108,11 @@ class Steps:
 
 def _ending(result: Any) -> str:
     """A result in a line or a small table."""
-    from tasks.backtest.results import Replayed
+    from tasks.backtest.results import BacktestResult
     from tasks.monitor.results import Decision
 
     given = result
-    if isinstance(given, Replayed):
+    if isinstance(given, BacktestResult):
         from tasks.backtest.report import lines as table
 
         return f"{table(given.figures)}\nreport: {given.page}"

@@ -60,17 +60,17 @@ def rollback(
 @app.command(rich_help_panel=PANEL)
 def approve(case: CaseName, evidence: Evidence = None, why: Why = "") -> None:
     """Let a release that waits for a person take over. Not your own run's."""
-    from flows.deployed.approval import tell
+    from flows.deployed.approval import decide_at_terminal
 
-    tell(case, True, evidence, why)
+    decide_at_terminal(case, True, evidence, why)
 
 
 @app.command(rich_help_panel=PANEL)
 def reject(case: CaseName, evidence: Evidence = None, why: Why = "") -> None:
     """Keep a release that waits for a person from taking over."""
-    from flows.deployed.approval import tell
+    from flows.deployed.approval import decide_at_terminal
 
-    tell(case, False, evidence, why)
+    decide_at_terminal(case, False, evidence, why)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -79,6 +79,6 @@ def costs(
     json: AsJson = False,
 ) -> None:
     """What calls and training have cost, and each answer that was accepted."""
-    from cli.costs import tell
+    from cli.costs import print_costs
 
-    tell(by, json)
+    print_costs(by, json)

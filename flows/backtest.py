@@ -16,15 +16,15 @@ from flows.monitor import monitor_steps
 from flows.predict import frame_since
 from flows.prepare import prepare_steps
 from flows.release import seal_steps
-from flows.retrain import challenging
-from flows.run_context import Opened, Request, opened
+from flows.retrain import with_challenger
+from flows.run_context import Request, RunContext, run_context
 from flows.train import Trained, candidate_steps, judge_steps
-from tasks.backtest.policies import POLICIES, acts, borders, check_replay
-from tasks.backtest.results import Played, Replayed
-from tasks.backtest.sandbox import challenge_of, world_of
-from tasks.backtest.task import score_month, told_of, write_report
+from tasks.backtest.policies import POLICIES, check_backtest, month_ends, policy_acts
+from tasks.backtest.results import BacktestResult, MonthResult
+from tasks.backtest.sandbox import challenge_of, sandbox_settings
+from tasks.backtest.task import challenge_summary, score_month, write_report
 from tasks.core.config import Section
-from tasks.core.progress import step
+from tasks.core.progress import progress_step
 from tasks.core.settings import settings
 from tasks.data.results import Snapshot
 from tasks.monitor.results import Attempt, Decision
@@ -34,7 +34,7 @@ from tasks.release.results import Release
 from tasks.release.task import require_promotion
 
 
-class Period(Section):
+class BacktestRequest(Section):
     """What a replay is asked."""
 
     case: str = Field(description="Name of a folder under configs/.")
@@ -49,22 +49,22 @@ class Period(Section):
 def run_name() -> str:
     """What the Prefect UI calls a replay."""
     request = flow_run.parameters.get("request")
-    asked = request if isinstance(request, Period) else Period.model_validate(request)
+    asked = request if isinstance(request, BacktestRequest) else BacktestRequest.model_validate(request)
     return f"replay {asked.case} {asked.start:%Y-%m} to {asked.end:%Y-%m}"
 
 
 @flow(name="replay", flow_run_name=run_name)
-def replay(request: Period) -> Replayed:
+def backtest(request: BacktestRequest) -> BacktestResult:
     """Play each month under each policy: monitor, decide, retrain, judge, promote; report what each was worth."""
-    here, months = settings(), borders(request.start, request.end)
-    check_replay(load(request.case, here.cases, request.profile).kind, request.policies, request.start, request.end)
+    here, months = settings(), month_ends(request.start, request.end)
+    check_backtest(load(request.case, here.cases, request.profile).kind, request.policies, request.start, request.end)
     asked = Request(case=request.case, as_of=months[-1], profile=request.profile)
-    with opened(asked, world_of(here, request.case)) as run:
-        return replay_steps(run, cast(TabularCase, run.case), request, months)
+    with run_context(asked, sandbox_settings(here, request.case)) as run:
+        return backtest_steps(run, cast(TabularCase, run.case), request, months)
 
 
 @dataclass(frozen=True)
-class Standing:
+class PolicyState:
     """Where a policy stands: its champion, the one before, and what was attempted."""
 
     champion: Release
@@ -72,29 +72,33 @@ class Standing:
     history: tuple[Attempt, ...] = ()
 
 
-def replay_steps(run: Opened, case: TabularCase, request: Period, months: list[datetime]) -> Replayed:
-    standing = dict.fromkeys(request.policies, Standing(first_release(replace(run, as_of=months[0]))))
+def backtest_steps(
+    run: RunContext, case: TabularCase, request: BacktestRequest, months: list[datetime]
+) -> BacktestResult:
+    standing = dict.fromkeys(request.policies, PolicyState(first_release(replace(run, as_of=months[0]))))
     played = []
     for month, following in pairwise(months):
         at, goes_on = replace(run, as_of=following), following < months[-1]
-        with step(f"{month:%B %Y}"):
-            with step("prepare"):
+        with progress_step(f"{month:%B %Y}"):
+            with progress_step("prepare"):
                 snapshot = prepare_steps(at)
             for policy in request.policies:
-                with step(policy) as told:
-                    done, standing[policy] = play_month(at, case, snapshot, month, policy, standing[policy], goes_on)
-                    told.figure = told_of(done)
+                with progress_step(policy) as told:
+                    done, standing[policy] = simulate_month(
+                        at, case, snapshot, month, policy, standing[policy], goes_on
+                    )
+                    told.figure = challenge_summary(done)
                 played.append(done)
     price = case.price.machine_hour
     return write_report(case.name, request.profile, case.target.task, price, played, run.lineage, run.settings)
 
 
-def first_release(run: Opened) -> Release:
+def first_release(run: RunContext) -> Release:
     """What every policy begins with.
 
     Raises: GateFailed when the case's gates stop it.
     """
-    with step("first release"):
+    with progress_step("first release"):
         snapshot = prepare_steps(run)
         candidate = candidate_steps(run, snapshot)
         trained = Trained(snapshot=snapshot, candidate=candidate, verdict=judge_steps(run, candidate, None))
@@ -102,9 +106,15 @@ def first_release(run: Opened) -> Release:
         return release_in(seal_steps(run, trained), "")
 
 
-def play_month(
-    at: Opened, case: TabularCase, snapshot: Snapshot, month: datetime, policy: str, standing: Standing, goes_on: bool
-) -> tuple[Played, Standing]:
+def simulate_month(
+    at: RunContext,
+    case: TabularCase,
+    snapshot: Snapshot,
+    month: datetime,
+    policy: str,
+    standing: PolicyState,
+    goes_on: bool,
+) -> tuple[MonthResult, PolicyState]:
     """A month under a policy, and where it stands after it; with the last one the replay ends: nothing is decided."""
     champion, out = standing.champion, at.settings.data / "predictions"
     frame = frame_since(at, case, snapshot, month)
@@ -112,7 +122,7 @@ def play_month(
     scored = score_month(champion, case.target, frame, month, at.as_of, out, at.settings.state / "scores")
     decision = monitor_steps(at, snapshot, champion, (standing.before, [*standing.history])) if goes_on else None
     action = POLICIES[policy](decision) if decision else "ignore"
-    done = Played(
+    done = MonthResult(
         month=month,
         policy=policy,
         since=champion.as_of,
@@ -121,22 +131,22 @@ def play_month(
         action=action,
         challenge=None,
     )
-    if decision is None or not acts(action):
+    if decision is None or not policy_acts(action):
         return done, standing
     return act(at, snapshot, done, decision.model_copy(update={"action": action}), standing)
 
 
 def act(
-    at: Opened, snapshot: Snapshot, done: Played, decision: Decision, standing: Standing
-) -> tuple[Played, Standing]:
+    at: RunContext, snapshot: Snapshot, done: MonthResult, decision: Decision, standing: PolicyState
+) -> tuple[MonthResult, PolicyState]:
     """Go back, or make a challenger and let the gates say who stands from now on."""
     champion, history = standing.champion, standing.history
     if decision.action == "rollback" and standing.before:
         back = Attempt(decision=decision, outcome="released", release=standing.before.digest)
-        return done, Standing(standing.before, None, (*history, back))
-    with step("make a challenger") as making:
-        candidate = candidate_steps(challenging(at, snapshot, decision), snapshot)
-    with step("judge it") as judging:
+        return done, PolicyState(standing.before, None, (*history, back))
+    with progress_step("make a challenger") as making:
+        candidate = candidate_steps(with_challenger(at, snapshot, decision), snapshot)
+    with progress_step("judge it") as judging:
         trained = Trained(snapshot=snapshot, candidate=candidate, verdict=judge_steps(at, candidate, champion))
     promoted = trained.verdict.decision == "promote"
     release = release_in(seal_steps(at, trained), "") if promoted else None
@@ -145,4 +155,4 @@ def act(
     if release is None:
         return done, replace(standing, history=(*history, Attempt(decision=decision, outcome="rejected")))
     attempt = Attempt(decision=decision, outcome="released", release=release.digest)
-    return done, Standing(release, champion, (*history, attempt))
+    return done, PolicyState(release, champion, (*history, attempt))

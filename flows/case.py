@@ -16,8 +16,8 @@ from services.store.config import Approval
 from tasks.core.config import Section
 from tasks.core.errors import CaseError
 from tasks.core.yaml_file import load_yaml
-from tasks.data.config import Answer, Data, Model, Pairs, Prompt, Talk, Traffic
-from tasks.evaluate.config import Evaluate, Judging
+from tasks.data.config import Answer, ChatSpec, Data, Model, Pairs, Prompt, Traffic
+from tasks.evaluate.config import Evaluate, LanguageEvaluation
 from tasks.features.config import Features
 from tasks.monitor.config import AnswerMonitor, Monitor
 from tasks.release.config import Price
@@ -112,13 +112,13 @@ class LanguageCase(Case):
     pairs: Pairs
     train: Tuning
     serve: Serving = Serving()
-    evaluate: Judging
+    evaluate: LanguageEvaluation
     traffic: Traffic = Traffic()
     monitor: AnswerMonitor = AnswerMonitor()
 
     @property
-    def talk(self) -> Talk:
-        return Talk(prompt=self.prompt, answer=self.answer, context=self.model.context)
+    def talk(self) -> ChatSpec:
+        return ChatSpec(prompt=self.prompt, answer=self.answer, context=self.model.context)
 
 
 KINDS: dict[str, type[TabularCase] | type[LanguageCase]] = {"tabular": TabularCase, "llm": LanguageCase}

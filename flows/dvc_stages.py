@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from flows.run_context import Opened, Request, opened
+from flows.run_context import Request, RunContext, run_context
 from tasks.core.config import canonical_json
-from tasks.core.display import visible
+from tasks.core.display import escape_terminal
 from tasks.core.errors import DriftlineError
 from tasks.core.files import write_text
 from tasks.core.settings import apply_environment, settings
@@ -16,18 +16,18 @@ from tasks.core.settings import apply_environment, settings
 def main(stage: str, case: str, out: Path) -> None:
     """Run a stage and write what it is known by: digests, numbers of rows, metrics."""
     apply_environment(settings())
-    with opened(Request(case=case)) as run:
+    with run_context(Request(case=case)) as run:
         write_text(out, canonical_json({"prepare": _prepared, "train": _trained}[stage](run)) + "\n")
 
 
-def _prepared(run: Opened) -> dict[str, object]:
+def _prepared(run: RunContext) -> dict[str, object]:
     from flows.prepare import prepare_steps
 
     snapshot = prepare_steps(run)
     return {"digest": snapshot.digest, "rows": snapshot.rows, "quarantined": snapshot.quarantined}
 
 
-def _trained(run: Opened) -> dict[str, object]:
+def _trained(run: RunContext) -> dict[str, object]:
     from flows.prepare import prepare_steps
     from flows.train import train_steps
 
@@ -43,5 +43,5 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
     except DriftlineError as error:
-        print(visible(str(error)), file=sys.stderr)
+        print(escape_terminal(str(error)), file=sys.stderr)
         raise SystemExit(error.exit_code) from None

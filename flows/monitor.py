@@ -5,9 +5,9 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.case import LanguageCase
-from flows.predict import asked_since, champion_with_traffic, frame_since, predict_steps
+from flows.predict import champion_with_traffic, frame_since, messages_since, predict_steps
 from flows.prepare import prepare_steps
-from flows.run_context import Opened, Request, opened, run_name, when_there_is_something
+from flows.run_context import Request, RunContext, complete_if_nothing_to_do, run_context, run_name
 from services.gateway.task import trace_calls
 from tasks.data.results import Snapshot
 from tasks.monitor.results import Attempt, Decision
@@ -19,18 +19,18 @@ from tasks.release.task import find_predecessor
 @flow(name="monitor", flow_run_name=run_name)
 def monitor(request: Request) -> Decision:
     """Predict what is missing, join the outcomes that have arrived, measure, and decide what is done about it."""
-    with opened(request) as run:
-        return when_there_is_something(lambda: told_decision(run))
+    with run_context(request) as run:
+        return complete_if_nothing_to_do(lambda: monitor_and_announce(run))
 
 
-def told_decision(run: Opened) -> Decision:
+def monitor_and_announce(run: RunContext) -> Decision:
     decision = monitor_steps(run, prepare_steps(run), champion_with_traffic(run))
     announce_decision(decision)
     return decision
 
 
 def monitor_steps(
-    run: Opened, snapshot: Snapshot, champion: Release, past: tuple[Release | None, list[Attempt]] | None = None
+    run: RunContext, snapshot: Snapshot, champion: Release, past: tuple[Release | None, list[Attempt]] | None = None
 ) -> Decision:
     """Measure and decide. `past` is the champion before and what was attempted; unless given, the case's own."""
     case, here, out = run.case, run.settings, run.settings.data / "predictions"
@@ -38,7 +38,7 @@ def monitor_steps(
     predictions = predict_steps(run, snapshot, champion, start)
     trace_calls(case.name, run.as_of, here)
     if isinstance(case, LanguageCase):
-        asked = asked_since(run, case, snapshot, start)
+        asked = messages_since(run, case, snapshot, start)
         signal = measure_messages(
             champion, case.monitor, case.folder, predictions, asked, start, run.as_of, out, here.state
         )

@@ -7,14 +7,14 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 
-from flows.deployed.checkout import cases_in, changed_files, fetch, is_published, tree_of
+from flows.deployed.checkout import cases_in, changed_files, checkout_of, fetch, is_published
 from flows.deployed.path_filters import flows_to_start, read_cases
 from tasks.core.config import Result
 from tasks.core.errors import InputError
-from tasks.core.git_push import Push
+from tasks.core.git_push import GitPush
 from tasks.core.prefect import show_table
 from tasks.core.settings import ROOT, settings
-from tasks.data.snapshots import bring
+from tasks.data.snapshots import fetch_data
 
 
 class Pushed(Result):
@@ -27,22 +27,22 @@ class Pushed(Result):
 def run_name() -> str:
     """What the Prefect UI calls it: what was pushed, and by whom."""
     pushed = flow_run.parameters.get("request")
-    pushed = pushed if isinstance(pushed, Push) else Push.model_validate(pushed)
+    pushed = pushed if isinstance(pushed, GitPush) else GitPush.model_validate(pushed)
     return f"push {pushed.ref} {pushed.new[:12]}" + (f" by {pushed.who}" if pushed.who else "")
 
 
 @flow(name="push", flow_run_name=run_name, retries=3, retry_delay_seconds=30)
-def push(request: Push) -> Pushed:
+def push(request: GitPush) -> Pushed:
     """Start the flows of the cases whose files changed, each to run the code and configuration of that commit."""
     here = settings()
     commit = fetch(ROOT, here.state, request.new) if request.counts(here.git_branch) else None
     if commit is None or not is_published(commit, ROOT, here.git_branch):
         return Pushed(commit=None, started=())
-    tree = tree_of(commit, ROOT, here.state)
+    tree = checkout_of(commit, ROOT, here.state)
     changed = [] if request.tag else changed_files(ROOT, request.old, commit)
     cases = read_cases(cases_in(tree, here), tree)
     asked = flows_to_start(request.tag, changed, cases)
-    bring([source for _, case in asked for source in cases[case].sources], tree, ROOT)
+    fetch_data([source for _, case in asked for source in cases[case].sources], tree, ROOT)
     missing = [f"{name}/{case}" for name, case in asked if not start(name, case, request, commit)]
     show_table("push", [{"flow": name, "case": case} for name, case in asked], f"Started at {commit[:12]}")
     if missing:
@@ -55,7 +55,7 @@ def push(request: Push) -> Pushed:
     return Pushed(commit=commit, started=tuple(f"{name}/{case}" for name, case in asked))
 
 
-def start(name: str, case: str, pushed: Push, commit: str) -> bool:
+def start(name: str, case: str, pushed: GitPush, commit: str) -> bool:
     """Create a deployment's run, unless that push did already; False when there is no such deployment."""
     try:
         run_deployment(

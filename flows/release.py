@@ -9,7 +9,7 @@ from prefect import flow
 from flows.case import TabularCase
 from flows.deployed.approval import require_approval
 from flows.prepare import prepare_steps
-from flows.run_context import Opened, Request, opened, run_name
+from flows.run_context import Request, RunContext, run_context, run_name
 from flows.train import Trained, train_steps
 from services.rollout.task import retire_others, send_traffic
 from services.runtime.task import is_up, package_release, serve_and_smoke
@@ -18,10 +18,10 @@ from tasks.data.task import open_model
 from tasks.features.task import fill_online_store
 from tasks.release.results import Release
 from tasks.release.task import (
+    find_champion_of_candidate,
     promote_release,
     register_release,
     require_promotion,
-    same_champion,
     seal_language_release,
     seal_table_release,
 )
@@ -30,15 +30,15 @@ from tasks.release.task import (
 @flow(name="release", flow_run_name=run_name)
 def release(request: Request) -> Release:
     """Prepare, train, judge; then seal, package, serve, smoke-test, and only then move the champion alias."""
-    with opened(request) as run:
+    with run_context(request) as run:
         return release_steps(run, train_steps(run, prepare_steps(run)))
 
 
-def release_steps(run: Opened, trained: Trained) -> Release:
+def release_steps(run: RunContext, trained: Trained) -> Release:
     """Raises: GateFailed when the verdict is not to promote; the champion stays."""
     case, here = run.case, run.settings
     # a run started again after the champion alias moved has nothing to release, only to serve where a stack is up
-    release = same_champion(trained.candidate, run.lineage, here.tracking, here.state)
+    release = find_champion_of_candidate(trained.candidate, run.lineage, here.tracking, here.state)
     is_new = release is None
     if release is None:
         require_promotion(case.name, trained.verdict)
@@ -57,7 +57,7 @@ def release_steps(run: Opened, trained: Trained) -> Release:
     return release
 
 
-def seal_steps(run: Opened, trained: Trained) -> Path:
+def seal_steps(run: RunContext, trained: Trained) -> Path:
     case, state = run.case, run.settings.state
     candidate, verdict, snapshot = trained.candidate, trained.verdict, trained.snapshot
     if isinstance(case, TabularCase):

@@ -11,14 +11,14 @@ from flows.monitor import monitor_steps
 from flows.predict import champion_with_traffic, frame_since
 from flows.prepare import prepare_steps
 from flows.release import release_steps
-from flows.run_context import Opened, Request, opened, run_name, when_there_is_something
+from flows.run_context import Request, RunContext, complete_if_nothing_to_do, run_context, run_name
 from flows.train import train_steps
 from services.rollout.task import roll_back
 from tasks.core.config import Result
 from tasks.data.results import Snapshot
-from tasks.monitor.attempts import attempt_to_finish, attempting
+from tasks.monitor.attempts import attempt_to_finish, record_attempt
 from tasks.monitor.results import Decision
-from tasks.monitor.task import calibrate_anew
+from tasks.monitor.task import recalibrate_champion
 from tasks.release.results import Release
 
 
@@ -32,11 +32,11 @@ class Retrained(Result):
 @flow(name="retrain", flow_run_name=run_name)
 def retrain(request: Request) -> Retrained:
     """Monitor, then do what was decided: go from data to release again, calibrate the champion anew, or roll back."""
-    with opened(request) as run:
-        return when_there_is_something(lambda: retrain_steps(run))
+    with run_context(request) as run:
+        return complete_if_nothing_to_do(lambda: retrain_steps(run))
 
 
-def retrain_steps(run: Opened) -> Retrained:
+def retrain_steps(run: RunContext) -> Retrained:
     """Raises: GateFailed when the challenger does not pass; the champion stays."""
     champion = champion_with_traffic(run)
     begun = attempt_to_finish(run.case.name, run.as_of, champion, run.settings.state)
@@ -44,26 +44,26 @@ def retrain_steps(run: Opened) -> Retrained:
     decision = begun.decision if begun else monitor_steps(run, prepare_steps(run), champion)
     if decision.action in ("ignore", "alert") or (begun and begun.outcome == "released"):
         return Retrained(decision=decision, release=None)
-    with attempting(decision) as released:
-        release = act(replace(run, as_of=decision.as_of), decision)
+    with record_attempt(decision) as released:
+        release = execute_decision(replace(run, as_of=decision.as_of), decision)
         released(release.digest)
     return Retrained(decision=decision, release=release)
 
 
-def act(run: Opened, decision: Decision) -> Release:
+def execute_decision(run: RunContext, decision: Decision) -> Release:
     """Do what was decided: go back, or make a challenger and have it judged and released as any other."""
     if decision.action == "rollback":
         return roll_back(run.case.name, decision.to, "answered the window better", run.settings)
     snapshot = prepare_steps(run)
-    run = challenging(run, snapshot, decision)
+    run = with_challenger(run, snapshot, decision)
     return release_steps(run, train_steps(run, snapshot))
 
 
-def challenging(run: Opened, snapshot: Snapshot, decision: Decision) -> Opened:
+def with_challenger(run: RunContext, snapshot: Snapshot, decision: Decision) -> RunContext:
     """The run that makes the challenger: by training, or with the champion calibrated anew in its place."""
     if decision.action != "recalibrate" or not isinstance(run.case, TabularCase):
         return run
     frame = frame_since(run, run.case, snapshot, run.as_of - run.case.monitor.window)
     return replace(
-        run, model=calibrate_anew(decision, frame, run.case.target, run.case.train.split, run.settings.state)
+        run, model=recalibrate_champion(decision, frame, run.case.target, run.case.train.split, run.settings.state)
     )

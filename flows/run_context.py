@@ -17,8 +17,8 @@ from pydantic import AwareDatetime, Field
 
 from flows.case import LanguageCase, TabularCase, load
 from tasks.core.config import Section
-from tasks.core.errors import InputError, NothingYet
-from tasks.core.files import lock, telling_full_disk
+from tasks.core.errors import InputError, NotReady
+from tasks.core.files import disk_full_as_unavailable, lock
 from tasks.core.git_push import COMMIT
 from tasks.core.lineage import read_lineage
 from tasks.core.settings import ROOT, Settings, settings
@@ -46,7 +46,7 @@ class Request(Section):
 
 
 @dataclass(frozen=True)
-class Opened:
+class RunContext:
     """A request made concrete."""
 
     case: TabularCase | LanguageCase
@@ -67,7 +67,7 @@ class Opened:
 
 
 @contextlib.contextmanager
-def opened(request: Request, world: Settings | None = None) -> Iterator[Opened]:
+def run_context(request: Request, world: Settings | None = None) -> Iterator[RunContext]:
     """Read and hold the case for one run, in the world that the settings say unless another is given.
 
     Raises: CaseError, InputError for a future as-of, Busy when another run holds the case,
@@ -85,14 +85,14 @@ def opened(request: Request, world: Settings | None = None) -> Iterator[Opened]:
         "case_digest": case.digest,
     }
     if _held.get() == case.name:  # a flow within a flow
-        yield Opened(case, as_of, request.model, request.by, replays, lineage, here)
+        yield RunContext(case, as_of, request.model, request.by, replays, lineage, here)
         return
     patient = deployment.id is not None  # nobody sits before a deployed run
     held = lock(here.state / "locks" / case.name, f"Case {case.name}", wait=patient)
-    with telling_full_disk(here.state), held:
+    with disk_full_as_unavailable(here.state), held:
         token = _held.set(case.name)
         try:
-            yield Opened(case, as_of, request.model, request.by, replays, lineage, here)
+            yield RunContext(case, as_of, request.model, request.by, replays, lineage, here)
         finally:
             _held.reset(token)
 
@@ -101,11 +101,11 @@ def _when_it_asked(case: TabularCase | LanguageCase, here: Settings) -> datetime
     """The as-of of a run that has waited for a person's word: what it goes on with is what that person saw."""
     if case.approval is None or deployment.id is None:
         return None
-    from services.store.approvals import of_run
+    from services.store.approvals import find_by_run
     from services.store.database import Store
 
     with closing(Store(here)) as store:
-        approval = of_run(store, flow_run.id)
+        approval = find_by_run(store, flow_run.id)
     return approval.as_of if approval else None
 
 
@@ -127,14 +127,14 @@ def moment(as_of: datetime | None) -> datetime:
     return as_of.astimezone(UTC)
 
 
-def when_there_is_something(steps: Callable[[], R]) -> R:
+def complete_if_nothing_to_do(steps: Callable[[], R]) -> R:
     """Do the steps; a deployed run that finds nothing to do yet has done its duty, and ends well.
 
     Raises: NothingYet at a terminal, where somebody would wonder.
     """
     try:
         return steps()
-    except NothingYet as nothing:
+    except NotReady as nothing:
         if deployment.id is None:
             raise
         return cast(R, Completed(message=str(nothing)))  # a flow that gives a state ends in it

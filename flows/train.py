@@ -6,16 +6,16 @@ from prefect import flow
 
 from flows.case import LanguageCase, TabularCase
 from flows.prepare import prepare_steps
-from flows.run_context import Opened, Request, opened, run_name
+from flows.run_context import Request, RunContext, run_context, run_name
 from services.rollout.task import agree_on_champion
-from services.store.task import enter_cost
+from services.store.task import record_training_cost
 from tasks.core.config import Result
 from tasks.data.language.embedder_files import find_embedder
 from tasks.data.results import Snapshot
 from tasks.data.task import open_model
-from tasks.evaluate.language.check import check_judging
+from tasks.evaluate.language.check import check_language_evaluation
 from tasks.evaluate.results import Verdict
-from tasks.evaluate.task import judge_candidate, judge_tuned
+from tasks.evaluate.task import evaluate_candidate, evaluate_language_candidate
 from tasks.features.task import training_frame
 from tasks.release.results import Release
 from tasks.release.task import find_champion
@@ -34,35 +34,35 @@ class Trained(Result):
 @flow(name="train", flow_run_name=run_name)
 def train(request: Request) -> Trained:
     """Prepare, build features, train a candidate and judge it against the gates and the champion."""
-    with opened(request) as run:
+    with run_context(request) as run:
         return train_steps(run, prepare_steps(run))
 
 
-def train_steps(run: Opened, snapshot: Snapshot) -> Trained:
+def train_steps(run: RunContext, snapshot: Snapshot) -> Trained:
     agree_on_champion(run.case.name, run.settings)
     champion = find_champion(run.case.name, run.settings.tracking, run.settings.state)
     candidate = candidate_steps(run, snapshot)
     return Trained(snapshot=snapshot, candidate=candidate, verdict=judge_steps(run, candidate, champion))
 
 
-def candidate_steps(run: Opened, snapshot: Snapshot) -> Candidate:
+def candidate_steps(run: RunContext, snapshot: Snapshot) -> Candidate:
     """Train, tune or import, and enter what it cost."""
     if isinstance(run.case, LanguageCase):
         return tune(run, run.case, snapshot)
     return fit(run, run.case, snapshot)
 
 
-def fit(run: Opened, case: TabularCase, snapshot: Snapshot) -> Candidate:
+def fit(run: RunContext, case: TabularCase, snapshot: Snapshot) -> Candidate:
     frame = training_frame(case.features, case.target.column, case.evaluate.slices, snapshot, run.settings.state)
     if run.model:
         return import_table_model(run.origin, run.model, frame, case.target, case.train, case.trusted)
     candidate = train_candidate(run.origin, frame, case.target, case.train)
-    enter_cost(candidate, case.price.machine_hour, run.settings)
+    record_training_cost(candidate, case.price.machine_hour, run.settings)
     return candidate
 
 
-def tune(run: Opened, case: LanguageCase, snapshot: Snapshot) -> Candidate:
-    check_judging(case.evaluate, case.talk, case.pairs)  # now: a training later, it would be a waste
+def tune(run: RunContext, case: LanguageCase, snapshot: Snapshot) -> Candidate:
+    check_language_evaluation(case.evaluate, case.talk, case.pairs)  # now: a training later, it would be a waste
     if case.serve.embedder:
         find_embedder(case.serve.embedder, case.folder)
     base = open_model(case.model, case.folder, run.settings.state)
@@ -70,18 +70,18 @@ def tune(run: Opened, case: LanguageCase, snapshot: Snapshot) -> Candidate:
         return import_language_adapter(run.origin, run.model, snapshot, base, case.talk, case.serve, case.train.threads)
     candidate = tune_candidate(run.origin, snapshot, base, case.talk, case.train, case.serve)
     budget = case.train.budget
-    enter_cost(candidate, budget.price_per_hour if budget else case.price.machine_hour, run.settings)
+    record_training_cost(candidate, budget.price_per_hour if budget else case.price.machine_hour, run.settings)
     return candidate
 
 
-def judge_steps(run: Opened, candidate: Candidate, champion: Release | None) -> Verdict:
+def judge_steps(run: RunContext, candidate: Candidate, champion: Release | None) -> Verdict:
     """Hold a candidate against the case's gates and a champion."""
     case, state, tracking = run.case, run.settings.state, run.settings.tracking
     model, digest = (champion.model, champion.digest) if champion else (None, None)
     if isinstance(case, LanguageCase):
         base = open_model(case.model, case.folder, state)
         threads = case.train.threads
-        return judge_tuned(
+        return evaluate_language_candidate(
             candidate, base, case.talk, case.serve, case.evaluate, threads, state, tracking, model, digest
         )
-    return judge_candidate(candidate, case.target, case.train, case.evaluate, state, tracking, model, digest)
+    return evaluate_candidate(candidate, case.target, case.train, case.evaluate, state, tracking, model, digest)

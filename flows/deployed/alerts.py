@@ -23,7 +23,7 @@ TOLD = "{{ event.payload.body }}"
 RUN = "{{ flow_run|ui_url }}"
 
 
-def set_up(client: SyncPrefectClient, settings: Settings) -> int:
+def set_up_alerts(client: SyncPrefectClient, settings: Settings) -> int:
     """Make channels and automations what the settings say, and give the number of channels.
 
     Raises: CaseError for a channel that is no URL of a kind that there is.

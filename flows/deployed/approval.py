@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from tasks.core.display import one_line
-from tasks.core.errors import GateFailed, InputError, Waits
+from tasks.core.errors import GateFailed, InputError, WaitsForApproval
 
 if TYPE_CHECKING:
-    from flows.run_context import Opened
+    from flows.run_context import RunContext
     from flows.train import Trained
     from services.store.approvals import Approval
 
 
-def require_approval(run: Opened, trained: Trained) -> None:
+def require_approval(run: RunContext, trained: Trained) -> None:
     """Go on only with a person's word on this very evidence, where the case wants one.
 
     A deployed run is suspended meanwhile: it needs no process, and shows a form in Prefect's UI.
@@ -28,17 +28,17 @@ def require_approval(run: Opened, trained: Trained) -> None:
         return
     from prefect.runtime import deployment, flow_run
 
-    from services.store.task import ask_approval
+    from services.store.task import request_approval
     from tasks.core.processes import current_user
 
     waiting = str(flow_run.id) if deployment.id else ""
     # only the schedule and this installation's owner can start a run without naming themselves
     by = run.by or ("schedule" if "auto-scheduled" in (flow_run.tags or []) else current_user())
-    asked = ask_approval(trained.candidate, trained.verdict, rule, by, waiting, run.settings)
+    asked = request_approval(trained.candidate, trained.verdict, rule, by, waiting, run.settings)
     if asked.state == "waiting" and deployment.id:
         asked = _ask_in_form(run, asked)
     if asked.state == "waiting":
-        raise Waits(
+        raise WaitsForApproval(
             f"The release of {asked.case} waits for a person's word.\n{asked.shown}",
             allowed=f"anybody but {asked.asked_by}, until {asked.expires_at:%Y-%m-%d %H:%M} UTC",
             todo=f"driftline approve {asked.case}, then: driftline run {asked.case} --as-of {asked.as_of.isoformat()}",
@@ -47,7 +47,7 @@ def require_approval(run: Opened, trained: Trained) -> None:
         raise GateFailed(f"The release of {asked.case} was not approved: {asked.told}. The champion stays.")
 
 
-def _ask_in_form(run: Opened, asked: Approval) -> Approval:
+def _ask_in_form(run: RunContext, asked: Approval) -> Approval:
     """Suspend this run until somebody has filled in the form, here or by `driftline approve`."""
     from prefect.flow_runs import suspend_flow_run
     from prefect.input import RunInput
@@ -76,7 +76,7 @@ def decide(case: str, evidence: str, approves: bool, who: str, via: str, why: st
         return approvals.decide(store, case, evidence, approves, who, via, why)
 
 
-def tell(case: str, approves: bool, evidence: str | None, why: str) -> None:
+def decide_at_terminal(case: str, approves: bool, evidence: str | None, why: str) -> None:
     """Show what waits, and write down what the person at this terminal says of it.
 
     Raises: InputError when nothing waits, or nobody sits here to be asked and no evidence is named.
@@ -90,7 +90,7 @@ def tell(case: str, approves: bool, evidence: str | None, why: str) -> None:
     from tasks.core.settings import settings
 
     with closing(Store(settings())) as store:
-        waiting = next((each for each in approvals.listed(store, case) if each.state == "waiting"), None)
+        waiting = next((each for each in approvals.list_approvals(store, case) if each.state == "waiting"), None)
     if waiting:
         console.print(waiting.shown)
         requester = one_line(waiting.asked_by or "") or "nobody known"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import InputError, Unavailable
-from tasks.core.files import lock, whole
+from tasks.core.files import atomic_path, lock
 from tasks.core.git_push import COMMIT
 from tasks.core.lineage import read_lineage
 from tasks.core.pins import differences
@@ -57,7 +57,7 @@ def directory_of(commit: str) -> Path:
     return ROOT
 
 
-def tree_of(commit: str, repository: Path, state: Path) -> Path:
+def checkout_of(commit: str, repository: Path, state: Path) -> Path:
     """A folder with the whole of a commit, made unless it is there; those that nobody used for long are removed.
 
     A clone that shares the repository's objects: unlike a work tree of git's own it can be made under a temporary
@@ -70,7 +70,7 @@ def tree_of(commit: str, repository: Path, state: Path) -> Path:
             if old.is_dir() and old != path and old.stat().st_mtime < time.time() - KEEP:
                 shutil.rmtree(old)
         if not path.exists():
-            with whole(path) as temporary:
+            with atomic_path(path) as temporary:
                 git(repository, "clone", "--quiet", "--shared", "--no-checkout", str(repository), str(temporary))
                 git(temporary, "-c", "core.hooksPath=/dev/null", "checkout", "--quiet", "--detach", commit)
                 (temporary / ".env").symlink_to(repository / ".env")
@@ -100,7 +100,7 @@ def require_published(commit: str, repository: Path, branch: str) -> None:
 
 def is_published(commit: str, repository: Path, branch: str) -> bool:
     """Whether a commit, which is known here, is part of the branch or of a tag."""
-    if known(repository, commit) != commit:
+    if resolve_commit(repository, commit) != commit:
         return False
     refs = [f"refs/{owner}{kind}" for owner in ("", "driftline/") for kind in (f"heads/{branch}", "tags")]
     return bool(git(repository, "for-each-ref", "--count=1", "--format=%(refname)", f"--contains={commit}", *refs))
@@ -134,10 +134,10 @@ def fetch(repository: Path, state: Path, commit: str) -> str | None:
             "origin",
             *ours,
         )
-    return known(repository, commit)
+    return resolve_commit(repository, commit)
 
 
-def known(repository: Path, commit: str) -> str | None:
+def resolve_commit(repository: Path, commit: str) -> str | None:
     """The commit that this names, itself or as an annotated tag; None when it is not in the repository."""
     try:
         return git(repository, "rev-parse", "--quiet", "--verify", f"{commit}^{{commit}}").strip()
@@ -150,7 +150,7 @@ def changed_files(repository: Path, old: str, new: str) -> list[str]:
 
     Of a history rewritten from a known commit too it is what differs between what was there and what is.
     """
-    if known(repository, old):
+    if resolve_commit(repository, old):
         names = git(repository, "diff", "--name-only", "--no-renames", "-z", old, new)
     else:
         names = git(repository, "ls-tree", "-r", "--name-only", "-z", new)

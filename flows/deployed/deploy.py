@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from flows.case import LanguageCase, TabularCase, load, names
-from flows.deployed.alerts import set_up
+from flows.deployed.alerts import set_up_alerts
 from services.runtime.prefect_api import TAG, reach_prefect
 from tasks.core.console import console
 from tasks.core.errors import Unavailable
@@ -142,7 +142,7 @@ def deploy() -> None:
                 )
             made = yaml.safe_load(declared)["deployments"]
             gone = _remove_gone(client, {(each["entrypoint"], each["name"]) for each in made})
-            channels = set_up(client, here)
+            channels = set_up_alerts(client, here)
     console.print(f"  {len(made)} deployments of {len(names(here.cases))} cases")
     console.print(f"  alerts go to {channels} channels" if channels else "  alerts go nowhere: set DRIFTLINE_ALERTS")
     for name in gone:

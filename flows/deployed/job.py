@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from prefect.workers.process import ProcessJobConfiguration
 
-from flows.deployed.checkout import commit_of, require_published, tree_of, variables_in
+from flows.deployed.checkout import checkout_of, commit_of, require_published, variables_in
 from tasks.core.errors import InputError
 from tasks.core.settings import ROOT, settings
 
@@ -63,5 +63,5 @@ def _place_of(commit: str, variables: dict[str, str | None]) -> tuple[dict[str, 
     """The variables and the folder of a run that belongs to a commit."""
     here = settings()
     require_published(commit, ROOT, here.git_branch)
-    tree = tree_of(commit, ROOT, here.state)
+    tree = checkout_of(commit, ROOT, here.state)
     return {**variables, **variables_in(tree, here)}, tree

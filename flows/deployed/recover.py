@@ -24,7 +24,7 @@ from prefect.states import Cancelled, Crashed, State, StateType
 
 from flows.deployed.deploy import POOL
 from services.runtime.prefect_api import TAG
-from services.store.approvals import listed
+from services.store.approvals import list_approvals
 from services.store.database import Store
 from tasks.core.settings import settings
 
@@ -74,7 +74,7 @@ def _resume_decided(client: SyncPrefectClient) -> list[str]:
     if not waiting:
         return []
     with closing(Store(settings())) as store:
-        decided = {each.run: each for each in listed(store) if each.state in ("approved", "rejected")}
+        decided = {each.run: each for each in list_approvals(store) if each.state in ("approved", "rejected")}
     lines = []
     for run in waiting:
         if (said := decided.get(str(run.id))) is not None:

@@ -12,7 +12,7 @@ from contextlib import closing
 from services.store.alerts import alert_about
 from services.store.database import Store
 from tasks.core.loops import Loop, TaskLoop, loops
-from tasks.core.processes import look_for_garbage_seldom
+from tasks.core.processes import tune_gc
 from tasks.core.settings import settings
 
 EVERY = 10.0  # seconds between two looks for what died
@@ -89,7 +89,7 @@ def _make_ready() -> None:
 
 
 def main(port: int) -> None:
-    look_for_garbage_seldom()
+    tune_gc()
     from tasks.core.settings import apply_environment
 
     here = settings()

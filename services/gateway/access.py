@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
-from services.store.api_error import Refusal
+from services.store.api_error import ApiError
 from services.store.keys import LOCAL, Key, Keyring, digest, os_user, secret_in
 from tasks.core.local_secrets import OPERATOR, local_secret, secret_file
 from tasks.core.settings import Settings
@@ -47,7 +47,7 @@ class Access:
             keyring.find(secret)  # raises
         if is_direct(http):
             return LOCAL
-        raise Refusal(
+        raise ApiError(
             401,
             "An API key is needed: without one only this machine's owner may ask, directly. Send the operator's key, "
             f"which lies in {self._secret_file.relative_to(self._secret_file.parents[1])} of the state folder, or "

@@ -22,30 +22,30 @@ from starlette.routing import Route
 
 from services.gateway.access import Access
 from services.gateway.background import Background
-from services.gateway.body import whole_body
-from services.gateway.config_cache import Memory
-from services.gateway.guardrails import Policy
+from services.gateway.body import read_body
+from services.gateway.config_cache import ConfigCache
+from services.gateway.guardrails import Guardrails
 from services.gateway.hosts import HostCheck
-from services.gateway.metering import Accounts
-from services.gateway.metrics import Figures
+from services.gateway.metering import Metering
+from services.gateway.metrics import GatewayMetrics
 from services.gateway.openapi import document
-from services.gateway.outbox import Telling
+from services.gateway.outbox import Outbox
 from services.gateway.parameters import check_tokens
-from services.gateway.rate_limits import Rates
+from services.gateway.rate_limits import RateLimits
 from services.gateway.readiness import Readiness
 from services.gateway.release_health import ReleaseHealth
 from services.gateway.release_metrics import release_metrics
-from services.gateway.request_handler import Answering, too_deep
+from services.gateway.request_handler import RequestHandler, too_deep
 from services.gateway.request_log import RequestLog
-from services.gateway.upstream import Forward
-from services.gateway.usage_writer import Ledger
-from services.gateway.webhooks import MAX_PUSH, Hooks
+from services.gateway.upstream import UpstreamPool
+from services.gateway.usage_writer import UsageWriter
+from services.gateway.webhooks import MAX_PUSH, WebhookReceiver
 from services.rollout.routing import LANGUAGE, TABLE
 from services.serving.disconnect import while_connected
-from services.store.api_error import Refusal
-from services.store.approvals import Word, decide, listed
+from services.store.api_error import ApiError
+from services.store.approvals import ApprovalDecision, decide, list_approvals
 from services.store.database import Store
-from services.store.feedback import Feedback, give
+from services.store.feedback import Feedback, store_feedback
 from services.store.keys import Key
 from tasks.core.errors import InputError
 from tasks.core.loops import loops
@@ -66,21 +66,21 @@ class Gateway:
     @contextlib.asynccontextmanager
     async def life(self, _: Starlette) -> AsyncIterator[None]:
         """From the first connection of the store to the last line of the log."""
-        settings, figures = self._settings, Figures()
+        settings, figures = self._settings, GatewayMetrics()
         self.figures, self.store = figures, Store(settings)
-        self.memory = Memory(self.store)
-        telling = Telling(self.store, settings)
+        self.memory = ConfigCache(self.store)
+        telling = Outbox(self.store, settings)
         background = Background(self.store, self.memory, telling, self.worker)
         loops.on_failure.append(figures.loop_failed)
         await asyncio.to_thread(background.start)
-        ledger, policy = Ledger(self.store, self.worker), Policy(settings.gateway_log)
+        ledger, policy = UsageWriter(self.store, self.worker), Guardrails(settings.gateway_log)
         log = RequestLog(settings.state / "gateway" / "requests", self.worker, policy.logged, figures.unlogged.inc)
-        self.forward = forward = Forward(lambda: self.memory.routes, figures)
-        self.accounts = Accounts(Rates(settings.gateway_limits), ledger, figures, log)
+        self.forward = forward = UpstreamPool(lambda: self.memory.routes, figures)
+        self.accounts = Metering(RateLimits(settings.gateway_limits), ledger, figures, log)
         self.policy = policy
-        self.answering = Answering(self.accounts, forward, policy, figures)
+        self.answering = RequestHandler(self.accounts, forward, policy, figures)
         self.release_health = ReleaseHealth(lambda: self.memory.routes, forward.is_ready)
-        self.hooks = Hooks(self.store, settings, telling)
+        self.hooks = WebhookReceiver(self.store, settings, telling)
         self.readiness = Readiness(self.memory, ledger, log, background)
         tasks = [background.delivery.start(), self.accounts.meter.loop.start(), self.release_health.loop.start()]
         try:
@@ -98,7 +98,7 @@ class Gateway:
     async def predict(self, http: Request) -> Response:
         key = self._who(http, "predict")
         rollout = self.memory.routes.rollout(http.path_params["case"], TABLE)
-        body = await whole_body(http)
+        body = await read_body(http)
         return await self.answering.predict(key, rollout, body, http.headers.get("x-entity", ""))
 
     async def chat(self, http: Request) -> Response:
@@ -111,8 +111,8 @@ class Gateway:
         self._who(http, "predict", "operate")
         routes = self.memory.routes
         tags = [route.tag for route in routes.by_digest.values() if route.kind == LANGUAGE and route.addresses]
-        listed = [*sorted(routes.cases(LANGUAGE)), *sorted(tags)]
-        return JSONResponse({"object": "list", "data": [model_object(name) for name in listed]})
+        list_approvals = [*sorted(routes.cases(LANGUAGE)), *sorted(tags)]
+        return JSONResponse({"object": "list", "data": [model_object(name) for name in list_approvals]})
 
     async def model(self, http: Request) -> Response:
         self._who(http, "predict", "operate")
@@ -124,25 +124,27 @@ class Gateway:
         key = self._who(http, "feedback")
         await self.accounts.limit_feedback(key)
         try:
-            said = Feedback.model_validate_json(await whole_body(http, MAX_FEEDBACK))
+            said = Feedback.model_validate_json(await read_body(http, MAX_FEEDBACK))
         except ValidationError as error:
             raise _invalid(error) from error
-        about = await asyncio.to_thread(give, self.store, key, http.path_params["request_id"], self.policy.stored(said))
+        about = await asyncio.to_thread(
+            store_feedback, self.store, key, http.path_params["request_id"], self.policy.stored(said)
+        )
         return JSONResponse(about, 201)
 
     async def git(self, http: Request) -> Response:
         self.hooks.check_headers(http.headers)
-        return JSONResponse({"status": await self.hooks.take(http.headers, await whole_body(http, MAX_PUSH))}, 202)
+        return JSONResponse({"status": await self.hooks.take(http.headers, await read_body(http, MAX_PUSH))}, 202)
 
     async def waiting(self, http: Request) -> Response:
         self._who(http, "approve")
-        asked = await asyncio.to_thread(listed, self.store)
+        asked = await asyncio.to_thread(list_approvals, self.store)
         return JSONResponse({"approvals": [each.model_dump(mode="json") for each in asked if each.state == "waiting"]})
 
     async def decide(self, http: Request) -> Response:
         key = self._who(http, "approve")
         try:
-            said = Word.model_validate_json(await whole_body(http))
+            said = ApprovalDecision.model_validate_json(await read_body(http))
         except ValidationError as error:
             raise _invalid(error) from error
         case, via = http.path_params["case"], f"api, key {key.id}"
@@ -150,7 +152,7 @@ class Gateway:
             given = (case, said.evidence, said.decision == "approve", key.owner, via, said.why)
             decided = await asyncio.to_thread(decide, self.store, *given)
         except InputError as error:
-            raise Refusal(409, " ".join(str(error).split()), code="not_decided") from error
+            raise ApiError(409, " ".join(str(error).split()), code="not_decided") from error
         return JSONResponse(decided.model_dump(mode="json"), 201)
 
     async def healthy(self, _: Request) -> Response:
@@ -188,26 +190,26 @@ class Gateway:
 
     async def _complete(self, http: Request, interface: str, needs: str) -> Response:
         key = self._who(http, "predict")
-        body = await whole_body(http)
+        body = await read_body(http)
         try:
             asked: Any = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             if "depth" in str(error):
                 raise await self._too_deep(interface, key, body) from error
-            raise Refusal(400, f"The body is not JSON: {error}.") from error
+            raise ApiError(400, f"The body is not JSON: {error}.") from error
         if not isinstance(asked, dict) or not isinstance(asked.get("model"), str) or needs not in asked:
-            raise Refusal(400, f"The body is an object with a model's name and {needs}.")
+            raise ApiError(400, f"The body is an object with a model's name and {needs}.")
         check_tokens(asked)
         rollout = self.memory.routes.named(asked["model"], LANGUAGE)
         entity = http.headers.get("x-entity", "")
         return await while_connected(http, self.answering.complete(interface, key, rollout, asked, entity))
 
-    async def _too_deep(self, interface: str, key: Key, body: bytes) -> Refusal:
+    async def _too_deep(self, interface: str, key: Key, body: bytes) -> ApiError:
         """What the client is told of a request that is nested too deep to be read; entered if it names a model."""
         named = MODEL.search(body)
         try:
             rollout = self.memory.routes.named(named[1].decode(errors="replace") if named else "", LANGUAGE)
-        except Refusal:
+        except ApiError:
             return too_deep()
         return await self.answering.refuse_too_deep(interface, key, rollout)
 
@@ -232,11 +234,11 @@ def make_app(settings: Settings) -> Starlette:
         Route("/openapi.json", gateway.openapi, methods=["GET"]),
     ]
     handlers: Any = {
-        Refusal: refused,
-        HTTPException: not_there,
-        ClientDisconnect: left,
-        SQLAlchemyError: no_store,
-        Exception: broken,
+        ApiError: handle_refusal,
+        HTTPException: handle_http_exception,
+        ClientDisconnect: handle_client_disconnect,
+        SQLAlchemyError: handle_unavailable_store,
+        Exception: handle_unexpected,
     }
     hosts = [Middleware(HostCheck, settings)]
     return Starlette(routes=routes, middleware=hosts, exception_handlers=handlers, lifespan=gateway.life)
@@ -247,29 +249,29 @@ def model_object(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "driftline"}
 
 
-async def refused(_: Request, refusal: Refusal) -> Response:
+async def handle_refusal(_: Request, refusal: ApiError) -> Response:
     return JSONResponse(refusal.body, refusal.status, refusal.headers)
 
 
-async def not_there(_: Request, error: HTTPException) -> Response:
-    return JSONResponse(Refusal(error.status_code, error.detail).body, error.status_code, error.headers)
+async def handle_http_exception(_: Request, error: HTTPException) -> Response:
+    return JSONResponse(ApiError(error.status_code, error.detail).body, error.status_code, error.headers)
 
 
-async def left(_: Request, __: ClientDisconnect) -> Response:
+async def handle_client_disconnect(_: Request, __: ClientDisconnect) -> Response:
     return Response(status_code=499)
 
 
-async def no_store(_: Request, error: Exception) -> Response:
+async def handle_unavailable_store(_: Request, error: Exception) -> Response:
     logging.getLogger("driftline").error("The store failed: %s", error)
-    refusal = Refusal(503, "The gateway's store does not answer, or can't be written.", code="no_store", wait=5)
+    refusal = ApiError(503, "The gateway's store does not answer, or can't be written.", code="no_store", wait=5)
     return JSONResponse(refusal.body, refusal.status, refusal.headers)
 
 
-async def broken(_: Request, error: Exception) -> Response:
-    return JSONResponse(Refusal(500, "The gateway failed. Its log says why.").body, 500)
+async def handle_unexpected(_: Request, error: Exception) -> Response:
+    return JSONResponse(ApiError(500, "The gateway failed. Its log says why.").body, 500)
 
 
-def _invalid(error: ValidationError) -> Refusal:
+def _invalid(error: ValidationError) -> ApiError:
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where, why = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-    return Refusal(400, f"{where}: {why}" if where else why, param=where or None)
+    return ApiError(400, f"{where}: {why}" if where else why, param=where or None)

@@ -8,9 +8,9 @@ from functools import partial
 
 from sqlalchemy import insert, update
 
-from services.gateway.config_cache import EVERY, Memory
-from services.gateway.outbox import Telling
-from services.gateway.usage_writer import LIVES, close_lost
+from services.gateway.config_cache import EVERY, ConfigCache
+from services.gateway.outbox import Outbox
+from services.gateway.usage_writer import LIVES, close_lost_calls
 from services.rollout.plan import advance
 from services.store.alerts import PLATFORM, add_alert, alert_about
 from services.store.database import Store, now, workers
@@ -28,14 +28,14 @@ class Background:
     `delivery` needs the event loop, and whoever runs that starts and stops it.
     """
 
-    def __init__(self, store: Store, memory: Memory, telling: Telling, worker: str) -> None:
+    def __init__(self, store: Store, memory: ConfigCache, telling: Outbox, worker: str) -> None:
         self._store, self._memory, self._worker = store, memory, worker
         self.heartbeat = ThreadLoop("heartbeat", self.say_alive, every=HEARTBEAT, longest_pause=PROMPT)
         self._threads = [
             ThreadLoop("keys", memory.look_at_keys, every=EVERY, longest_pause=PROMPT),
             ThreadLoop("routes", memory.look_at_routes, every=EVERY, longest_pause=PROMPT),
             self.heartbeat,
-            ThreadLoop("lost calls", self.close_lost, every=DECIDE, longest_pause=PROMPT),
+            ThreadLoop("lost calls", self.close_lost_calls, every=DECIDE, longest_pause=PROMPT),
             ThreadLoop("rollouts", self.advance, every=DECIDE, longest_pause=PROMPT),
             ThreadLoop("alerts", self.alert, every=DECIDE, longest_pause=PROMPT),
         ]
@@ -71,8 +71,8 @@ class Background:
                 to.execute(insert(workers).values(id=self._worker, seen=now()))
             to.execute(workers.delete().where(workers.c.seen < now() - 100 * LIVES))
 
-    def close_lost(self) -> None:
-        close_lost(self._store)
+    def close_lost_calls(self) -> None:
+        close_lost_calls(self._store)
 
     def advance(self) -> None:
         """Raises: DriftlineError for plans that can't be decided, after all others were."""

@@ -6,7 +6,7 @@ import asyncio
 
 from starlette.requests import Request
 
-from services.store.api_error import Refusal
+from services.store.api_error import ApiError
 
 MAX_BODY = 16 * 1024 * 1024  # bytes
 BODY_SECONDS = 20.0  # that a client may take to send it
@@ -20,7 +20,7 @@ class _Arriving:
     held = 0  # bytes
 
 
-async def whole_body(http: Request, limit: int = MAX_BODY) -> bytes:
+async def read_body(http: Request, limit: int = MAX_BODY) -> bytes:
     """The body of a request; `limit` is in bytes.
 
     When all bodies together take too much, those with more than an equal share of it are refused.
@@ -28,7 +28,7 @@ async def whole_body(http: Request, limit: int = MAX_BODY) -> bytes:
     """
     length = http.headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit()):
-        raise Refusal(400, "Content-Length is not a number of bytes.", code="invalid_request")
+        raise ApiError(400, "Content-Length is not a number of bytes.", code="invalid_request")
     if int(length[:20]) > limit:
         raise _too_large(limit)
     body = bytearray()
@@ -41,15 +41,15 @@ async def whole_body(http: Request, limit: int = MAX_BODY) -> bytes:
                 if len(body) > limit:
                     raise _too_large(limit)
                 if _Arriving.held > ARRIVING and len(body) > ARRIVING // _Arriving.readers:
-                    raise Refusal(503, "Too many large requests are on their way.", code="overloaded", wait=1)
+                    raise ApiError(503, "Too many large requests are on their way.", code="overloaded", wait=1)
     except TimeoutError as error:
-        raise Refusal(408, f"The request did not arrive in {BODY_SECONDS:.0f} s.") from error
+        raise ApiError(408, f"The request did not arrive in {BODY_SECONDS:.0f} s.") from error
     finally:
         _Arriving.readers -= 1
         _Arriving.held -= len(body)
     return bytes(body)
 
 
-def _too_large(limit: int) -> Refusal:
+def _too_large(limit: int) -> ApiError:
     size = f"{limit // 1024 // 1024} MB" if limit >= 1024 * 1024 else f"{limit // 1024} kB"
-    return Refusal(413, f"This request may have {size}.", code="too_large")
+    return ApiError(413, f"This request may have {size}.", code="too_large")

@@ -8,15 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from services.gateway.call import Call
-from services.gateway.usage_writer import Ledger
-from services.store.api_error import Refusal
+from services.gateway.usage_writer import UsageWriter
+from services.store.api_error import ApiError
 from tasks.core.loops import TaskLoop
 
 TICK = 0.25  # seconds between looks at the calls under way
 EARLY = 0.6  # share of its reserve at which a call gets more
 
 
-class BudgetExhausted(Refusal):
+class BudgetExhausted(ApiError):
     """A call is stopped since its budgets have no more; what it used is paid."""
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class BudgetExhausted(Refusal):
 
 
 @dataclass
-class Watched:
+class MeteredCall:
     """A call under way that a budget pays; money in billionths."""
 
     call: Call
@@ -44,19 +44,19 @@ class Watched:
             self.limit.reschedule(asyncio.get_running_loop().time())
 
 
-class Meter:
+class BudgetMeter:
     """Looks after the calls under way whose keys have budgets."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: UsageWriter) -> None:
         self._ledger = ledger
-        self._running: dict[str, Watched] = {}
+        self._running: dict[str, MeteredCall] = {}
         self.loop = TaskLoop("budgets", self.check, every=TICK, longest_pause=2.0)
 
     @contextmanager
-    def watch(self, call: Call, tokens_in: int) -> Iterator[Watched]:
+    def watch(self, call: Call, tokens_in: int) -> Iterator[MeteredCall]:
         """Have a call's reserve grow with it; `stopped` says that there is no more."""
         prompt = call.share.route.price.of(tokens_in, 0, 0, 0) if call.is_language else 0
-        watched = Watched(call, call.reserved, prompt)
+        watched = MeteredCall(call, call.reserved, prompt)
         if call.key.purses:
             self._running[call.id] = watched
         try:
@@ -70,7 +70,7 @@ class Meter:
         growing = [each for each in running if each.likely_cost > EARLY * each.reserved]
         await asyncio.gather(*(self._grow(each) for each in growing))
 
-    async def _grow(self, watched: Watched) -> None:
+    async def _grow(self, watched: MeteredCall) -> None:
         """Double the reserve, or else add what is needed now; stop a call that has surely used up all of its own."""
         missing = round(1.25 * watched.likely_cost) - watched.reserved
         for amount in dict.fromkeys((max(watched.reserved, missing), missing)):

@@ -17,7 +17,7 @@ KEEP = 3600.0  # seconds
 
 
 @dataclass(frozen=True)
-class Kept:
+class CachedResponse:
     """An answer as it was sent, its tokens, and what it had cost."""
 
     body: bytes
@@ -35,7 +35,7 @@ class Cache:
     """The newest answers up to so many bytes; in this process only, since losing it costs nothing but time."""
 
     def __init__(self, most: int = MOST_BYTES, keep: float = KEEP) -> None:
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._kept: OrderedDict[str, CachedResponse] = OrderedDict()
         self._most, self._keep, self._bytes = most, keep, 0
 
     def key(self, call: Call, body: Mapping[str, Any]) -> str | None:
@@ -44,7 +44,7 @@ class Cache:
             return None
         return digest_of([call.key.team, call.share.route.digest, call.interface, body])
 
-    def find(self, key: str) -> Kept | None:
+    def find(self, key: str) -> CachedResponse | None:
         kept = self._kept.get(key)
         if kept is None:
             return None
@@ -60,7 +60,7 @@ class Cache:
             return
         if key in self._kept:
             self._drop(key)
-        self._kept[key] = Kept(body, call.tokens_in, call.tokens_out, call.cost())
+        self._kept[key] = CachedResponse(body, call.tokens_in, call.tokens_out, call.cost())
         self._bytes += len(body)
         while self._bytes > self._most:
             self._drop(next(iter(self._kept)))

@@ -11,7 +11,7 @@ KEEP_ALIVE = 3.0  # seconds that we keep a connection; a server closes its end a
 LOCALHOST = "http://localhost"  # whom a request over a Unix socket names as its host
 
 
-class Sessions:
+class ClientSessions:
     """One session for all TCP addresses, and one for each Unix socket. Use within a running loop, and close."""
 
     def __init__(self) -> None:

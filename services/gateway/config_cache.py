@@ -19,7 +19,7 @@ STALE = 5.0  # seconds without one after which a gateway says that it is not rea
 T = TypeVar("T")
 
 
-class Memory:
+class ConfigCache:
     """Routes and keys, each of one version of the store, read apart so that neither waits for the other.
 
     Until the first look nobody may ask, and nothing can be asked. While the store does not answer, what is known goes

@@ -15,7 +15,7 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from services.gateway.connection_table import MAX_CONNECTIONS, OWN_FILES, ConnectionTable
-from services.store.api_error import Refusal
+from services.store.api_error import ApiError
 from tasks.core.peer import is_own_loopback
 
 MAX_LINE = 16 * 1024  # bytes of a request line's target
@@ -41,13 +41,13 @@ class LimitedConnection(HttpToolsProtocol):
         super().connection_made(transport)  # type: ignore[arg-type]
         self.in_head, self.is_lingering = True, False
         self.body_bytes = self.other_bytes = 0  # of the message that is being read; other: whatever is no body
-        self.refusal: Refusal | None = None
+        self.refusal: ApiError | None = None
         self.running: RequestResponseCycle | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
         self._linger_timer: asyncio.TimerHandle | None = None
         if not self.table.add(self, self.client[0] if self.client else ""):
-            self._refuse(Refusal(503, "Too many connections are open.", code="overloaded", wait=1))
+            self._refuse(ApiError(503, "Too many connections are open.", code="overloaded", wait=1))
             self.transport.close()
             return
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
@@ -77,7 +77,7 @@ class LimitedConnection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:  # it is answered as if it had not asked for another protocol
             self.is_lingering, self.cycle.keep_alive = True, False
         except httptools.HttpParserError:
-            self._refuse(self.refusal or Refusal(400, "The request is not HTTP/1.1.", code="invalid_request"))
+            self._refuse(self.refusal or ApiError(400, "The request is not HTTP/1.1.", code="invalid_request"))
         if self.other_bytes and self.in_head and self._head_timer is None and not (self.is_lingering or self._is_busy):
             self.table.waits(self)
             self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
@@ -88,19 +88,21 @@ class LimitedConnection(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         if len(self.url) + len(url) > MAX_LINE:
-            self._stop(Refusal(414, f"A request line may have {MAX_LINE:,} bytes.", code="too_long"))
+            self._stop(ApiError(414, f"A request line may have {MAX_LINE:,} bytes.", code="too_long"))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if len(self.headers) >= MAX_COUNT:
-            self._stop(Refusal(431, f"A request may have {MAX_COUNT} headers.", code="too_many_headers"))
+            self._stop(ApiError(431, f"A request may have {MAX_COUNT} headers.", code="too_many_headers"))
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         if sum(len(name) + len(value) for name, value in self.headers) > MAX_HEADERS:
             self._stop(_headers_too_long())
         if len(self.pipeline) >= MAX_PIPELINED:
-            self._stop(Refusal(400, f"{MAX_PIPELINED} requests may wait for an earlier one.", code="too_many_requests"))
+            self._stop(
+                ApiError(400, f"{MAX_PIPELINED} requests may wait for an earlier one.", code="too_many_requests")
+            )
         self.in_head = False
         if self._head_timer is not None:
             self._head_timer.cancel()
@@ -186,12 +188,12 @@ class LimitedConnection(HttpToolsProtocol):
             if self._linger_timer is not None and self.body_bytes > MAX_UNREAD:
                 self._abort()
 
-    def _stop(self, refusal: Refusal) -> None:
+    def _stop(self, refusal: ApiError) -> None:
         """End the parsing, within a callback of the parser."""
         self.refusal = refusal
         raise ValueError(refusal.message)
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: ApiError) -> None:
         """Answer, unless another answer is under way, and close once the client has had time to read it."""
         if self.transport.is_closing() or self.is_lingering:
             return
@@ -213,7 +215,7 @@ class LimitedConnection(HttpToolsProtocol):
     def _head_is_late(self) -> None:
         self._head_timer = None
         if self.other_bytes:
-            self._refuse(Refusal(408, f"The headers did not arrive in {HEAD_SECONDS:.0f} s.", code="too_slow"))
+            self._refuse(ApiError(408, f"The headers did not arrive in {HEAD_SECONDS:.0f} s.", code="too_slow"))
         else:
             _report("silent", self.client)
             self._abort()
@@ -262,5 +264,5 @@ def _report(reason: str, client: Any) -> None:
         _Reports.last = time.monotonic()
 
 
-def _headers_too_long() -> Refusal:
-    return Refusal(431, f"The headers of a request may have {MAX_HEADERS:,} bytes.", code="headers_too_long")
+def _headers_too_long() -> ApiError:
+    return ApiError(431, f"The headers of a request may have {MAX_HEADERS:,} bytes.", code="headers_too_long")

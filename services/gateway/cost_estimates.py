@@ -15,7 +15,7 @@ MOST_KINDS = 1_000  # releases and interfaces remembered
 REFRESH = 25  # calls after which what is known is summed up anew
 
 
-class Kind:
+class CallKind:
     """The latest calls of one release by one interface."""
 
     def __init__(self) -> None:
@@ -34,17 +34,17 @@ class Kind:
             self.seconds, self.tokens_out, self.answered_share, self.tokens_a_byte = high
 
 
-class Experience:
+class CostEstimates:
     """The latest calls of each release and interface, in the memory of this process."""
 
     def __init__(self) -> None:
-        self._kinds: OrderedDict[tuple[str, str], Kind] = OrderedDict()
+        self._kinds: OrderedDict[tuple[str, str], CallKind] = OrderedDict()
 
     def learn(self, call: Call) -> None:
         """Take note of what a call used that was answered."""
         name = (call.share.route.digest, call.interface)
         if name not in self._kinds:
-            self._kinds[name] = Kind()
+            self._kinds[name] = CallKind()
             if len(self._kinds) > MOST_KINDS:
                 self._kinds.popitem(last=False)
         self._kinds[name].learn(call)

@@ -8,10 +8,10 @@ import orjson
 
 from services.gateway.call import LOGGED, Call
 from services.store.feedback import Feedback
-from tasks.guard.redaction import find, redact, redact_json
+from tasks.guard.redaction import find_spans, redact, redact_json
 
 
-class Policy:
+class Guardrails:
     """Lets everything pass. Guardrails extend it; each may change what goes through it, or raise a Refusal."""
 
     def __init__(self, logged: str = "masked") -> None:
@@ -70,7 +70,7 @@ def _cut(text: bytes) -> str:
     written, end = text.decode(errors="replace"), len(text[:LOGGED].decode(errors="ignore"))
     pieces: list[str] = []
     at = 0
-    for kind, start, stop in find(written):
+    for kind, start, stop in find_spans(written):
         if start < end:
             pieces += (written[at:start], f"[{kind.upper()}]")
             at = stop

@@ -8,7 +8,7 @@ from functools import lru_cache
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.store.api_error import Refusal
+from services.store.api_error import ApiError
 from tasks.core.hosts import host_name, is_loopback
 from tasks.core.settings import Settings
 
@@ -44,9 +44,9 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _refusal(hosts: list[bytes]) -> Refusal:
+def _refusal(hosts: list[bytes]) -> ApiError:
     if len(hosts) != 1:
-        return Refusal(400, "A request has one Host header.", code="wrong_host")
+        return ApiError(400, "A request has one Host header.", code="wrong_host")
     found = hosts[0][:100].decode("latin-1")
     message = f"The gateway does not answer to the Host {found!r}: to allow a name, add it to DRIFTLINE_ALLOWED_HOSTS."
-    return Refusal(421, message, code="wrong_host")
+    return ApiError(421, message, code="wrong_host")

@@ -9,13 +9,13 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from services.gateway.request_log import reading
+from services.gateway.request_log import reading_log
 from services.rollout.routing import LANGUAGE, SHADOW
 from services.store.database import CACHED, DONE, Store, feedback, ledger, releases
 from services.store.feedback import opinion_of
 from tasks.core.duckdb import quote_literal
 from tasks.core.errors import CaseError, InputError
-from tasks.core.files import whole
+from tasks.core.files import atomic_path
 from tasks.core.settings import Settings
 
 WORDS = ("id", "feedback", "correction", "completion")
@@ -30,7 +30,7 @@ ORDER BY asked_at, request_id
 """
 
 
-def collect(case: str, as_of: datetime, out: Path, settings: Settings) -> Path:
+def export_log(case: str, as_of: datetime, out: Path, settings: Settings) -> Path:
     """Write all that had been answered by `as_of`, with all that had been said of it by then; equal logs, equal files.
 
     One row a chat, the oldest first: request_id, asked_at (UTC), messages (JSON), answer; feedback (up, down or a
@@ -44,7 +44,7 @@ def collect(case: str, as_of: datetime, out: Path, settings: Settings) -> Path:
         words = _said(of, case, as_of)
     import pyarrow as pa
 
-    with reading(settings.state / "gateway" / "requests") as db, whole(out) as temporary:
+    with reading_log(settings.state / "gateway" / "requests") as db, atomic_path(out) as temporary:
         db.register("said", pa.Table.from_pylist(words, pa.schema([(name, pa.string()) for name in WORDS])))
         copy = f"COPY ({ANSWERED}) TO {quote_literal(temporary)} (FORMAT parquet)"
         db.execute(copy, {"case": case, "as_of": as_of.timestamp()})

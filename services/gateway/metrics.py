@@ -14,7 +14,7 @@ SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 OF_CALL = ("case", "release", "role")
 
 
-class Figures:
+class GatewayMetrics:
     """Counts over all gateway processes, where PROMETHEUS_MULTIPROC_DIR names a folder that they share."""
 
     def __init__(self) -> None:

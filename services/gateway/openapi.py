@@ -9,10 +9,10 @@ from typing import Any
 from services.gateway.parameters import MAX_TOKENS
 from services.gateway.rate_limits import FEEDBACK
 from services.gateway.streaming import EVENTS
-from services.store.approvals import Word
+from services.store.approvals import ApprovalDecision
 from services.store.feedback import MOST_RECORDS, Feedback
-from tasks.language.chat_request import Chat
-from tasks.language.messages import USER, turn
+from tasks.language.chat_request import ChatCompletionRequest
+from tasks.language.messages import USER, chat_message
 
 TEXT = {"type": "string"}
 EMBEDDINGS = {
@@ -89,7 +89,7 @@ def document() -> dict[str, Any]:
     model = {"name": "model", "in": "path", "required": True, "schema": TEXT}
     request = {"name": "request_id", "in": "path", "required": True, "schema": TEXT}
     rows = {"rows": [{"example_id": "one", "carrier": "UA"}]}
-    hello = {"model": "CASE", "messages": [turn(USER, "Hello")]}
+    hello = {"model": "CASE", "messages": [chat_message(USER, "Hello")]}
     words = {"model": "CASE", "input": ["Where is my parcel?", "It has not arrived."]}
     asked, shared = _chat()
     chat = _post("Chat, as OpenAI's", asked, hello, {"type": "object"}, [entity])
@@ -115,7 +115,7 @@ def document() -> dict[str, Any]:
             "/v1/approvals": _get("What waits for a person's word", guarded=True),
             "/v1/approvals/{case}": _post(
                 "Approve or reject a release",
-                Word.model_json_schema(),
+                ApprovalDecision.model_json_schema(),
                 {"decision": "approve", "evidence": "0123456789ab"},
                 {"type": "object"},
                 [case],
@@ -132,7 +132,7 @@ def document() -> dict[str, Any]:
 
 def _chat() -> tuple[dict[str, Any], dict[str, Any]]:
     """What a release takes, and what it refers to; the gateway needs the model's name, and reads the user."""
-    asked = Chat.model_json_schema(ref_template="#/components/schemas/{model}")
+    asked = ChatCompletionRequest.model_json_schema(ref_template="#/components/schemas/{model}")
     shared = asked.pop("$defs")
     asked["required"] = ["model", "messages"]
     asked["properties"]["model"] = {**TEXT, "description": "A case, or CASE:DIGEST for one release of it."}

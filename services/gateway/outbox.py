@@ -14,7 +14,7 @@ import aiohttp
 from sqlalchemy import Delete, RowMapping, Select, Update, delete, select, update
 
 from services.store.database import Store, alerts, now, pushes
-from tasks.core.git_push import DEPLOYMENT, Push
+from tasks.core.git_push import DEPLOYMENT, GitPush
 from tasks.core.settings import Settings
 
 ALERTS = select(alerts).order_by(alerts.c.at)
@@ -24,7 +24,7 @@ NEVER = (400, 409, 413, 422)  # Prefect will not take it, however often it is as
 AT_ONCE = 500  # rows of one look
 
 
-class Telling:
+class Outbox:
     """Tells in the background. What two gateways tell, or one tells twice, is one run, and one alert of its cause."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
@@ -81,7 +81,7 @@ class Telling:
     async def _send_push(self, http: aiohttp.ClientSession, row: RowMapping) -> None:
         """Have the run created, or found, if an earlier try did it and we never heard."""
         try:
-            body = json.dumps(Push.model_validate(row["push"]).run)
+            body = json.dumps(GitPush.model_validate(row["push"]).run)
         except Exception:
             logging.getLogger("driftline").exception("The push %s can't be read, and is dropped.", row["delivery"])
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from services.store.api_error import Refusal
+from services.store.api_error import ApiError
 
 MAX_TOKENS = 2**31 - 1  # engines count in 32 bits: what is beyond wraps around, to one token at worst
 RANDOM_SEED = 2**32 - 1  # of engines that count seeds in 32 bits; -1 is the same
@@ -19,7 +19,7 @@ def check_tokens(body: Mapping[str, Any]) -> None:
             continue
         is_whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
         if not is_whole or not 1 <= value <= MAX_TOKENS:
-            raise Refusal(400, f"{name} is a whole number from 1 to {MAX_TOKENS:,}.", param=name)
+            raise ApiError(400, f"{name} is a whole number from 1 to {MAX_TOKENS:,}.", param=name)
 
 
 def is_repeatable(body: Mapping[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from limits.aio.storage import MemoryStorage, RedisStorage, Storage
 from limits.aio.strategies import MovingWindowRateLimiter
 from limits.errors import StorageError
 
-from services.store.api_error import Refusal
+from services.store.api_error import ApiError
 from services.store.keys import Key
 
 FEEDBACK = 600  # records a minute that one key may give
@@ -26,10 +26,10 @@ async def _answering() -> AsyncIterator[None]:
         async with asyncio.timeout(PATIENCE):
             yield
     except (StorageError, TimeoutError, OSError) as error:
-        raise Refusal(503, "The store of the rate limits does not answer.", wait=5) from error
+        raise ApiError(503, "The store of the rate limits does not answer.", wait=5) from error
 
 
-class Rates:
+class RateLimits:
     """Counts over the last 60 seconds, whenever they are asked."""
 
     def __init__(self, redis: str = "") -> None:
@@ -66,7 +66,7 @@ class Rates:
             return
         resets = (await self._window.get_window_stats(item, owner, what)).reset_time
         kind = owner.partition(":")[0]
-        raise Refusal(
+        raise ApiError(
             429,
             f"This {kind} may use {item.amount} {what} a minute.",
             code="rate_limit_exceeded",

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from services.gateway.background import Background
-from services.gateway.config_cache import Memory
+from services.gateway.config_cache import ConfigCache
 from services.gateway.request_log import RequestLog
-from services.gateway.usage_writer import Ledger
+from services.gateway.usage_writer import UsageWriter
 from tasks.core.loops import loops
 
 
 class Readiness:
     """Looks at what the process is made of; costs nothing but reading a few attributes."""
 
-    def __init__(self, memory: Memory, ledger: Ledger, log: RequestLog, background: Background) -> None:
+    def __init__(self, memory: ConfigCache, ledger: UsageWriter, log: RequestLog, background: Background) -> None:
         self._memory, self._ledger, self._log, self._background = memory, ledger, log, background
 
     @property

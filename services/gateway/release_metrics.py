@@ -10,13 +10,13 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from services.gateway.client_sessions import Sessions
+from services.gateway.client_sessions import ClientSessions
 from services.rollout.routing import Route, Routes
 
 SECONDS = 5.0  # that a release's process may take; one that takes longer is missing this time
 
 
-async def release_metrics(sessions: Sessions, routes: Routes) -> bytes:
+async def release_metrics(sessions: ClientSessions, routes: Routes) -> bytes:
     """In Prometheus's text format; each sample has the labels `case`, `release` and `process` (0 is the first)."""
     processes = [
         (route, number, address)
@@ -44,7 +44,7 @@ def _labels(route: Route, number: int) -> dict[str, str]:
     return {"case": route.case, "release": route.digest[:12], "process": str(number)}
 
 
-async def _fetch(sessions: Sessions, address: str) -> str:
+async def _fetch(sessions: ClientSessions, address: str) -> str:
     http, base = sessions.to(address)
     try:
         async with http.get(f"{base}/metrics", timeout=aiohttp.ClientTimeout(total=SECONDS)) as response:

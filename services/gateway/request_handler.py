@@ -13,17 +13,25 @@ import orjson
 from starlette.responses import Response
 
 from services.gateway.budget_meter import BudgetExhausted
-from services.gateway.cache import Cache, Kept
+from services.gateway.cache import Cache, CachedResponse
 from services.gateway.call import READ, Call
-from services.gateway.guardrails import Policy
-from services.gateway.metering import Accounts, ending_of, tokens_about
-from services.gateway.metrics import Figures
-from services.gateway.shadow import Shadows
-from services.gateway.sse_events import DONE_EVENT, classes_of, counted, error_event, kept_of, usage_of, whole_events
-from services.gateway.streaming import Streamed
-from services.gateway.upstream import Forward, Reply
+from services.gateway.guardrails import Guardrails
+from services.gateway.metering import Metering, estimate_tokens, outcome_of
+from services.gateway.metrics import GatewayMetrics
+from services.gateway.shadow import ShadowTraffic
+from services.gateway.sse_events import (
+    DONE_EVENT,
+    classes_of,
+    count_usage,
+    error_event,
+    loggable_body,
+    split_events,
+    usage_of,
+)
+from services.gateway.streaming import EventStreamResponse
+from services.gateway.upstream import UpstreamPool, UpstreamResponse
 from services.rollout.routing import Rollout
-from services.store.api_error import Refusal, refusal_of_release
+from services.store.api_error import ApiError, error_of_release
 from services.store.database import ABORTED, CACHED, DONE, FAILED, REFUSED
 from services.store.keys import Key
 
@@ -31,12 +39,12 @@ DEEPEST = 250  # levels of a request's JSON; orjson writes 254
 PATHS = {"predict": "/predict", "chat": "/v1/chat/completions", "embeddings": "/v1/embeddings"}
 
 
-class Answering:
+class RequestHandler:
     """Everything that the calls of one gateway process share."""
 
-    def __init__(self, accounts: Accounts, forward: Forward, policy: Policy, figures: Figures) -> None:
+    def __init__(self, accounts: Metering, forward: UpstreamPool, policy: Guardrails, figures: GatewayMetrics) -> None:
         self._accounts, self._forward, self._policy, self._figures = accounts, forward, policy, figures
-        self._cache, self._shadows = Cache(), Shadows(accounts, forward)
+        self._cache, self._shadows = Cache(), ShadowTraffic(accounts, forward)
 
     async def predict(self, key: Key, rollout: Rollout, body: bytes, entity: str) -> Response:
         """Rows to predictions; the release checks the rows, and says what is wrong with them."""
@@ -59,7 +67,7 @@ class Answering:
         Raises: Refusal.
         """
         if not isinstance(asked.get("stream"), bool | None):  # a release may take "yes" for true
-            raise Refusal(400, "stream is true or false.", param="stream")
+            raise ApiError(400, "stream is true or false.", param="stream")
         user = asked.get("user")
         entity = str(user) if user and isinstance(user, str | int | float) else entity
         share = rollout.assign(entity or key.id)
@@ -79,13 +87,13 @@ class Answering:
             return await self._whole(call, rollout, body, name)
         events = self._events(call, rollout, body, asked, name)
         first = await anext(events)  # what fails before the first byte gets a status of its own
-        return first if isinstance(first, Response) else Streamed(first, events, headers_of(call))
+        return first if isinstance(first, Response) else EventStreamResponse(first, events, headers_of(call))
 
-    async def refuse_too_deep(self, interface: str, key: Key, rollout: Rollout) -> Refusal:
+    async def refuse_too_deep(self, interface: str, key: Key, rollout: Rollout) -> ApiError:
         """Enter a request whose JSON is nested too deep to be read, and give what its client is told."""
         return await self._too_deep(Call(interface, key, rollout.champion))
 
-    async def _too_deep(self, call: Call) -> Refusal:
+    async def _too_deep(self, call: Call) -> ApiError:
         await self._accounts.refuse(call, 400)
         return too_deep()
 
@@ -108,7 +116,7 @@ class Answering:
                 raise broken(call, reply)
             said = reply.body
             if reply.status >= 400:
-                said = refusal_of_release(call.share.route.tag, reply.status, said)
+                said = error_of_release(call.share.route.tag, reply.status, said)
             elif call.is_language:
                 call.used(usage_of(said))
             answered = await self._policy.after(call, said)
@@ -117,17 +125,17 @@ class Answering:
         except BaseException as error:
             await self._accounts.end_badly(call, error)
             raise
-        call.answered = kept_of(call, answered)
+        call.answered = loggable_body(call, answered)
         await self._accounts.end(call, DONE if reply.status < 400 else REFUSED, reply.status)
         if reply.status < 400:
             self._after(call, rollout, body, answered, name)
         return Response(answered, reply.status, headers_of(call), "application/json")
 
-    async def _ask(self, call: Call, body: bytes) -> Reply:
+    async def _ask(self, call: Call, body: bytes) -> UpstreamResponse:
         """The release's answer; a call that a budget pays is stopped when this has no more. Raises: Refusal."""
         if not call.key.purses:
             return await self._forward.ask(call, PATHS[call.interface], body)
-        with self._accounts.meter.watch(call, tokens_about(len(body))) as watched:
+        with self._accounts.meter.watch(call, estimate_tokens(len(body))) as watched:
             try:
                 async with asyncio.timeout(None) as watched.limit:
                     return await self._forward.ask(call, PATHS[call.interface], body)
@@ -141,19 +149,19 @@ class Answering:
         options = asked.get("stream_options")
         wants_usage = isinstance(options, dict) and options.get("include_usage") is True
         said, sent, state, status = bytearray(), False, ABORTED, 499
-        last: bytes | Response = error_event(Refusal(502, "The model ended within its answer.").body)
+        last: bytes | Response = error_event(ApiError(502, "The model ended within its answer.").body)
         try:
-            with self._accounts.meter.watch(call, tokens_about(len(body))) as watched:
+            with self._accounts.meter.watch(call, estimate_tokens(len(body))) as watched:
                 async with self._forward.stream(call, PATHS["chat"], body) as opened:
-                    if isinstance(opened, Reply):
+                    if isinstance(opened, UpstreamResponse):
                         last, state, status = refused(call, opened), REFUSED, opened.status
                     else:
                         self._figures.began(call, time.perf_counter() - call.began)
-                        async with aclosing(whole_events(*opened)) as source:
+                        async with aclosing(split_events(*opened)) as source:
                             async for events in self._policy.during(call, source):
                                 if watched.stopped:
                                     raise BudgetExhausted
-                                said += (shown := counted(call, events, wants_usage))
+                                said += (shown := count_usage(call, events, wants_usage))
                                 if DONE_EVENT in shown:
                                     state, status, last = DONE, 200, shown
                                     break
@@ -161,9 +169,9 @@ class Answering:
                                 yield shown
                             else:
                                 state, status = FAILED, 502
-        except (Refusal, aiohttp.ClientError, TimeoutError, ValueError) as error:
-            refusal = error if isinstance(error, Refusal) else Refusal(502, "The model ended within its answer.")
-            state, status = ending_of(refusal)
+        except (ApiError, aiohttp.ClientError, TimeoutError, ValueError) as error:
+            refusal = error if isinstance(error, ApiError) else ApiError(502, "The model ended within its answer.")
+            state, status = outcome_of(refusal)
             if not sent:
                 raise refusal from error
             last = error_event(refusal.body)
@@ -172,8 +180,8 @@ class Answering:
             raise
         finally:
             if said and not call.tokens_in:  # it had no time to say
-                call.tokens_in = tokens_about(len(body))
-            call.answered = kept_of(call, bytes(said))
+                call.tokens_in = estimate_tokens(len(body))
+            call.answered = loggable_body(call, bytes(said))
             unsettled = await self._accounts.try_to_end(call, state, status)
         if unsettled and not sent:
             raise unsettled
@@ -188,22 +196,22 @@ class Answering:
             self._cache.keep(name, answered, call)
         self._shadows.copy(call, rollout, PATHS[call.interface], body)
 
-    def _look_up(self, call: Call, name: str) -> Kept | None:
+    def _look_up(self, call: Call, name: str) -> CachedResponse | None:
         kept = self._cache.find(name)
         self._figures.cache.labels(call.share.route.case, "hit" if kept else "miss").inc()
         return kept
 
-    async def _from_cache(self, call: Call, kept: Kept) -> Response:
+    async def _from_cache(self, call: Call, kept: CachedResponse) -> Response:
         call.tokens_in, call.tokens_cached, call.tokens_out = kept.tokens_in, kept.tokens_in, kept.tokens_out
-        call.saved, call.answered = kept.price, kept_of(call, kept.body)
+        call.saved, call.answered = kept.price, loggable_body(call, kept.body)
         await self._accounts.end(call, CACHED, 200)
         said = {"x-driftline-cache": "hit", "age": str(kept.age), "x-driftline-saved": f"{kept.price / 1e9:.9f}"}
-        kind = Streamed.media_type if kept.body.startswith(b"data: ") else "application/json"
+        kind = EventStreamResponse.media_type if kept.body.startswith(b"data: ") else "application/json"
         return Response(kept.body, 200, headers_of(call) | said, kind)
 
 
-def too_deep() -> Refusal:
-    return Refusal(400, f"The JSON is nested too deep: at most {DEEPEST} levels are allowed.", code="too_deep")
+def too_deep() -> ApiError:
+    return ApiError(400, f"The JSON is nested too deep: at most {DEEPEST} levels are allowed.", code="too_deep")
 
 
 def entity_of(body: bytes, entities: tuple[str, ...]) -> str:
@@ -221,18 +229,18 @@ def headers_of(call: Call) -> dict[str, str]:
     return {"x-request-id": call.id, "x-driftline-release": call.share.route.digest, **arm}
 
 
-def refused(call: Call, reply: Reply) -> Response:
+def refused(call: Call, reply: UpstreamResponse) -> Response:
     """The response for a release's whole answer that came instead of a stream. Raises: Refusal when it failed."""
     if reply.status >= 500:
         raise broken(call, reply)
-    body = refusal_of_release(call.share.route.tag, reply.status, reply.body)
+    body = error_of_release(call.share.route.tag, reply.status, reply.body)
     return Response(body, reply.status, headers_of(call), "application/json")
 
 
-def broken(call: Call, reply: Reply) -> Refusal:
+def broken(call: Call, reply: UpstreamResponse) -> ApiError:
     tag = call.share.route.tag
     if reply.status == 503:
-        return Refusal(503, f"{tag} can't answer now.", code="model_unavailable", wait=2)
+        return ApiError(503, f"{tag} can't answer now.", code="model_unavailable", wait=2)
     if reply.status == 504:
-        return Refusal(504, f"{tag} did not answer in time.", code="timeout")
-    return Refusal(502, f"{tag} failed with {reply.status}.", code="model_failed")
+        return ApiError(504, f"{tag} did not answer in time.", code="timeout")
+    return ApiError(502, f"{tag} failed with {reply.status}.", code="model_failed")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from services.gateway.call import Call
 from services.gateway.lines_file import LinesFile
 from tasks.core.duckdb import connect, scan
-from tasks.core.files import whole
+from tasks.core.files import atomic_path
 from tasks.core.loops import ThreadLoop
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class RequestLog:
         self._drain()
         if time.monotonic() >= self._take_up_at:
             self._take_up_at = time.monotonic() + LONGEST
-            self._lose(take_up(self._folder))
+            self._lose(recover_log(self._folder))
         if self._count >= BATCH or (self._count and time.monotonic() - self._since > LONGEST):
             self._pack()
 
@@ -140,7 +140,7 @@ def pack(lines: Iterable[str], folder: Path) -> int:
                 table = _table(its, schema)
                 unusable += len(its) - table.num_rows
                 if day not in writers:
-                    temporary = files.enter_context(whole(folder / f"day={day}" / f"{its[0]['id']}.parquet"))
+                    temporary = files.enter_context(atomic_path(folder / f"day={day}" / f"{its[0]['id']}.parquet"))
                     writers[day] = files.enter_context(pq.ParquetWriter(temporary, schema))
                 writers[day].write_table(table)
     pa.default_memory_pool().release_unused()
@@ -162,7 +162,7 @@ def _table(rows: list[dict[str, Any]], schema: Any) -> Any:
 
 
 @contextlib.contextmanager
-def reading(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def reading_log(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB in which the view `logged` has every call of the log; one that is just being packed may stand twice."""
 
     fresh = _table(list(_rows_of(_lines_in(folder))), _schema())
@@ -190,7 +190,7 @@ def _rows_of(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
                 yield row
 
 
-def take_up(folder: Path) -> int:
+def recover_log(folder: Path) -> int:
     """Pack the lines that killed gateways have left; return how many no row could be made of.
 
     A file that can't be packed now stays for the next time.

@@ -18,7 +18,7 @@ from tasks.core.errors import Unavailable
 from tasks.core.settings import Settings
 
 
-def renew(
+def rolling_restart(
     settings: Settings, servers: stack.Servers, tell: Callable[[str], None] = lambda name: None, patience: float = 120
 ) -> None:
     """Restart servers, then the gateway's processes, each once another answers, then releases, whose calls wait.

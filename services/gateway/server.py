@@ -19,7 +19,7 @@ from uvicorn.supervisors import multiprocess
 
 from services.gateway.connections import LimitedConnection, allow_connections
 from tasks.core.permissions import use_private_umask
-from tasks.core.processes import look_for_garbage_seldom
+from tasks.core.processes import tune_gc
 from tasks.core.settings import Settings, settings
 
 DRAIN = 10  # seconds that calls under way have when a process is told to end
@@ -37,7 +37,7 @@ def main(here: Settings, port: int, workers: int) -> None:
     config = uvicorn.Config(
         "services.gateway.server:worker",
         factory=True,
-        http=Parting,
+        http=DrainingConnection,
         ws="none",
         workers=workers,
         log_level="warning",
@@ -48,25 +48,25 @@ def main(here: Settings, port: int, workers: int) -> None:
         timeout_graceful_shutdown=DRAIN,
         timeout_worker_healthcheck=START,
     )
-    multiprocess.Process = Answering  # type: ignore[misc]
-    multiprocess.Multiprocess(config, [listening(here.host, port)]).run()
+    multiprocess.Process = GatewayWorker  # type: ignore[misc]
+    multiprocess.Multiprocess(config, [bind_socket(here.host, port)]).run()
 
 
 def worker() -> Starlette:
     """The application, in the process that answers; it ends when the one that holds the socket is gone."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-    look_for_garbage_seldom()
+    tune_gc()
     allow_connections()
     from services.gateway.app import make_app
 
     here = settings()
-    forget_dead(_counts(here))
+    prune_metrics(_counts(here))
     sys.setswitchinterval(0.001)  # the ledger's thread waits less for the loop's
     return make_app(here)
 
 
-class Answering(multiprocess.Process):
+class GatewayWorker(multiprocess.Process):
     """One that is killed is missed at once: with our copy of its pipe open, uvicorn waits for its pong for `START`."""
 
     def start(self) -> None:
@@ -74,13 +74,13 @@ class Answering(multiprocess.Process):
         self.child_conn.close()
 
 
-class Parting(LimitedConnection):
+class DrainingConnection(LimitedConnection):
     """A connection whose process ends: its next answer says that it is the last; no call meets a closed door."""
 
     leaving = False
 
     def shutdown(self) -> None:
-        Parting.leaving = True
+        DrainingConnection.leaving = True
         if self.cycle is None or self.cycle.response_complete:
             self.loop.call_later(LINGER, super().shutdown)
         else:
@@ -92,7 +92,7 @@ class Parting(LimitedConnection):
             self.cycle.keep_alive = False
 
 
-def listening(host: str, port: int) -> socket.socket:
+def bind_socket(host: str, port: int) -> socket.socket:
     """The socket; of a program that was killed, processes may still hold the one before, which they are closing."""
     made = socket.socket()
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -102,7 +102,7 @@ def listening(host: str, port: int) -> socket.socket:
     return made
 
 
-def forget_dead(counts: Path) -> None:
+def prune_metrics(counts: Path) -> None:
     """What killed processes said that they were doing just then counts no longer."""
     from prometheus_client.multiprocess import mark_process_dead
 

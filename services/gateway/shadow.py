@@ -8,20 +8,20 @@ import logging
 import orjson
 
 from services.gateway.call import Call
-from services.gateway.metering import Accounts
-from services.gateway.sse_events import kept_of, usage_of
-from services.gateway.upstream import Forward
+from services.gateway.metering import Metering
+from services.gateway.sse_events import loggable_body, usage_of
+from services.gateway.upstream import UpstreamPool
 from services.rollout.routing import Rollout, Share
-from services.store.api_error import Refusal
+from services.store.api_error import ApiError
 from services.store.database import DONE, FAILED
 
 MOST = 32  # copies under way at once; more are not sent
 
 
-class Shadows:
+class ShadowTraffic:
     """Never in anybody's way: what there is no room for is left out."""
 
-    def __init__(self, accounts: Accounts, forward: Forward) -> None:
+    def __init__(self, accounts: Metering, forward: UpstreamPool) -> None:
         self._accounts, self._forward = accounts, forward
         self._asking: set[asyncio.Task[None]] = set()
 
@@ -36,7 +36,7 @@ class Shadows:
         """Ask one shadow, and enter it; whatever goes wrong concerns nobody but it."""
         try:
             await self._copy(original, share, path, body)
-        except Refusal:
+        except ApiError:
             pass  # it is entered as failed
         except Exception:
             logging.getLogger("driftline").exception("A copy for %s failed.", share.route.tag)
@@ -52,7 +52,7 @@ class Shadows:
             reply = await self._forward.ask(call, path, body)
             if call.is_language and reply.status < 400:
                 call.used(usage_of(reply.body))
-            call.answered = kept_of(call, reply.body)
+            call.answered = loggable_body(call, reply.body)
         except BaseException as error:
             await self._accounts.end_badly(call, error)
             raise

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from services.gateway.call import LOGGED, READ, Call
-from services.store.api_error import Refusal
+from services.store.api_error import ApiError
 
 END = b"\n\n"
 DATA = b"data: "
@@ -16,7 +16,7 @@ DONE_EVENT = DATA + b"[DONE]"
 LONGEST = 1_000_000  # bytes of one event; more is no chat
 
 
-async def whole_events(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+async def split_events(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
     """Events with their ends, as many together as have arrived.
 
     Raises: ValueError for an event that does not end.
@@ -36,7 +36,7 @@ async def whole_events(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncGener
         yield left
 
 
-def counted(call: Call, events: bytes, wants_usage: bool) -> bytes:
+def count_usage(call: Call, events: bytes, wants_usage: bool) -> bytes:
     """Take over what the events say of tokens; an event that tells nothing else goes only to who asked for it."""
     if b'"usage":' not in events:
         call.tokens_out += events.count(b'"content":')
@@ -57,7 +57,7 @@ def error_event(body: dict[str, Any]) -> bytes:
     return DATA + orjson.dumps(body) + END
 
 
-def kept_of(call: Call, answered: bytes) -> bytes:
+def loggable_body(call: Call, answered: bytes) -> bytes:
     """What is read for the log of an answer: of a chat, streamed or whole, what was said, each choice by itself."""
     if call.interface != "chat":
         return answered[:READ]
@@ -78,7 +78,7 @@ def usage_of(answered: bytes) -> Any:
     """What a whole answer says of the tokens it used. Raises: Refusal when it is no JSON object."""
     answer = _object(answered)
     if not answer:
-        raise Refusal(502, "The model's answer is no JSON object.", code="model_failed")
+        raise ApiError(502, "The model's answer is no JSON object.", code="model_failed")
     return answer.get("usage")
 
 

@@ -13,7 +13,7 @@ EVENTS = "text/event-stream"
 SLOW = 30.0  # seconds that a client may take to take a piece
 
 
-class Streamed(Response):
+class EventStreamResponse(Response):
     """Server-sent events."""
 
     media_type = EVENTS

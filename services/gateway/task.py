@@ -12,9 +12,9 @@ from tasks.core.settings import Settings
 @stage("collect the log of {case}")
 def collect_log(case: str, as_of: datetime, out: Path, settings: Settings) -> Path:
     """Write what the gateway had answered for a case, and what people had said of it, as a file that can be landed."""
-    from services.gateway.log_export import collect
+    from services.gateway.log_export import export_log
 
-    return collect(case, as_of, out, settings)
+    return export_log(case, as_of, out, settings)
 
 
 @stage("trace a sample of the calls", lambda count: f"{count} new")

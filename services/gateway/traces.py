@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from services.gateway.request_log import reading
+from services.gateway.request_log import reading_log
 from services.store.database import CACHED, DONE, REFUSED
-from tasks.core.mlflow import answering, client_of, experiment
+from tasks.core.mlflow import client_of, experiment, mlflow_errors
 from tasks.core.settings import Settings
 from tasks.data.language.source_tables import read_rows
 
@@ -37,11 +37,11 @@ def trace(case: str, as_of: datetime, settings: Settings) -> int:
     if not settings.gateway_traces or not folder.is_dir():
         return 0
     last = f"{round(settings.gateway_traces * (2**32 - 1)):08x}"
-    with reading(folder) as db:
+    with reading_log(folder) as db:
         found = read_rows(db, SAMPLE, [case, as_of.timestamp(), last])
     if not found:
         return 0
-    with answering(settings.mlflow_uri):
+    with mlflow_errors(settings.mlflow_uri):
         client = client_of(settings.tracking)
         from mlflow.tracing.client import TracingClient
 

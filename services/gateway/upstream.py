@@ -12,10 +12,10 @@ from typing import TypeAlias, TypeVar
 import aiohttp
 
 from services.gateway.call import Call
-from services.gateway.client_sessions import Sessions
-from services.gateway.metrics import Figures
+from services.gateway.client_sessions import ClientSessions
+from services.gateway.metrics import GatewayMetrics
 from services.rollout.routing import TABLE, Route, Routes
-from services.store.api_error import Refusal
+from services.store.api_error import ApiError
 
 WIDTH, QUEUE = 64, 256  # calls at a release at once, and waiting for it
 # calls at one process of a table's release at once: it computes them one after the other, and takes in but one new
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Reply:
+class UpstreamResponse:
     """A whole answer of a release."""
 
     status: int
@@ -41,7 +41,7 @@ class Reply:
 Opened: TypeAlias = tuple[bytes, AsyncIterator[bytes]]  # a stream's first bytes, and what follows
 
 
-class Lane:
+class ConcurrencyLimiter:
     """So many calls at once to one release; then some wait their turn, and the others are told to come again."""
 
     def __init__(self, width: int) -> None:
@@ -52,10 +52,10 @@ class Lane:
         """Whether there is no room for calls that nobody waits for."""
         return self._places.locked() and self._width + self._waiting >= WIDTH
 
-    async def enter(self, case: str, figures: Figures) -> None:
+    async def enter(self, case: str, figures: GatewayMetrics) -> None:
         if self._places.locked():
             if self._waiting >= WIDTH + QUEUE - self._width:
-                raise Refusal(503, "Too many calls wait for this model already.", code="overloaded", wait=1)
+                raise ApiError(503, "Too many calls wait for this model already.", code="overloaded", wait=1)
             self._waiting += 1
             figures.waiting.labels(case).inc()
             try:
@@ -67,27 +67,27 @@ class Lane:
             await self._places.acquire()
         figures.working.labels(case).inc()
 
-    def leave(self, case: str, figures: Figures) -> None:
+    def leave(self, case: str, figures: GatewayMetrics) -> None:
         self._places.release()
         figures.working.labels(case).dec()
 
 
-class Forward:
+class UpstreamPool:
     """A pool of connections to all releases. Use within a running loop, and close."""
 
-    def __init__(self, routes: Callable[[], Routes], figures: Figures) -> None:
-        self.sessions = Sessions()
+    def __init__(self, routes: Callable[[], Routes], figures: GatewayMetrics) -> None:
+        self.sessions = ClientSessions()
         self._routes, self._figures = routes, figures
-        self._lanes: dict[str, Lane] = {}
+        self._lanes: dict[str, ConcurrencyLimiter] = {}
         self._turn = 0
 
     async def close(self) -> None:
         await self.sessions.close()
 
-    def lane(self, route: Route) -> Lane:
+    def lane(self, route: Route) -> ConcurrencyLimiter:
         if route.digest not in self._lanes:
             width = min(WIDTH, TABLE_WIDTH * max(1, len(route.addresses))) if route.kind == TABLE else WIDTH
-            self._lanes[route.digest] = Lane(width)
+            self._lanes[route.digest] = ConcurrencyLimiter(width)
         return self._lanes[route.digest]
 
     @contextlib.asynccontextmanager
@@ -105,35 +105,35 @@ class Forward:
             call.engine_seconds = max(0.0, time.perf_counter() - call.placed_at - call.lost_seconds)
             lane.leave(case, self._figures)
 
-    async def ask(self, call: Call, path: str, body: bytes) -> Reply:
+    async def ask(self, call: Call, path: str, body: bytes) -> UpstreamResponse:
         """A whole answer.
 
         Raises: Refusal.
         """
 
-        async def attempt(address: str) -> Reply:
+        async def attempt(address: str) -> UpstreamResponse:
             http, base = self.sessions.to(address)
             async with http.post(base + path, data=body, timeout=_patience(call)) as response:
                 call.lost_seconds += float(response.headers.get(LOST, 0))
-                return Reply(response.status, await response.read())
+                return UpstreamResponse(response.status, await response.read())
 
         async with self._place(call):
             return await self._trying(call, attempt)
 
     @contextlib.asynccontextmanager
-    async def stream(self, call: Call, path: str, body: bytes) -> AsyncIterator[Opened | Reply]:
+    async def stream(self, call: Call, path: str, body: bytes) -> AsyncIterator[Opened | UpstreamResponse]:
         """A stream's first bytes and what follows; or the whole answer that came instead.
 
         Raises: Refusal.
         """
 
-        async def attempt(address: str) -> tuple[bytes, aiohttp.ClientResponse] | Reply:
+        async def attempt(address: str) -> tuple[bytes, aiohttp.ClientResponse] | UpstreamResponse:
             http, base = self.sessions.to(address)
             response = await http.post(base + path, data=body, timeout=_patience(call))
             call.lost_seconds += float(response.headers.get(LOST, 0))
             try:
                 if response.status != 200:
-                    return Reply(response.status, await response.read())
+                    return UpstreamResponse(response.status, await response.read())
                 if first := await response.content.readany():
                     return first, response
                 raise aiohttp.ServerDisconnectedError("It ended before its first byte.")
@@ -143,7 +143,7 @@ class Forward:
 
         async with self._place(call):
             opened = await self._trying(call, attempt)
-            if isinstance(opened, Reply):
+            if isinstance(opened, UpstreamResponse):
                 yield opened
                 return
             first, response = opened
@@ -176,18 +176,18 @@ class Forward:
                 try:
                     return await attempt(address)
                 except TimeoutError as error:
-                    raise Refusal(504, f"{route.tag} did not answer in time.", code="timeout") from error
+                    raise ApiError(504, f"{route.tag} did not answer in time.", code="timeout") from error
                 except aiohttp.ClientConnectorError:
                     continue
                 except aiohttp.ClientError as error:
                     deaths += 1
                     if deaths > RETRIES:
-                        raise Refusal(
+                        raise ApiError(
                             502, f"{route.tag} ended over this call, {deaths} times.", code="model_died"
                         ) from error
                     call.retries += 1
             if not route.addresses or time.perf_counter() > begun + RESTART:
-                raise Refusal(503, f"No process of {route.tag} can be reached.", code="model_unavailable", wait=2)
+                raise ApiError(503, f"No process of {route.tag} can be reached.", code="model_unavailable", wait=2)
             await asyncio.sleep(0.1)
 
 

@@ -18,7 +18,7 @@ LARGEST = 2**31 - 1  # of the whole numbers in the ledger's Integer columns
 
 
 @dataclass
-class Entry:
+class UsageRecord:
     """One step of a call. `amount` is what a top-up adds, in billionths."""
 
     row: dict[str, Any]
@@ -29,17 +29,17 @@ class Entry:
 
 
 @dataclass
-class Memo:
+class BudgetDays:
     """What the writing thread remembers of calls under way, by their id."""
 
     topped: dict[str, int] = field(default_factory=dict)  # reserved beyond what their rows say
     unopened: set[str] = field(default_factory=set)  # their opening could not be written
 
-    def copy(self) -> Memo:
-        return Memo(dict(self.topped), set(self.unopened))
+    def copy(self) -> BudgetDays:
+        return BudgetDays(dict(self.topped), set(self.unopened))
 
 
-def enter(to: Connection, batch: Sequence[Entry], memo: Memo) -> list[str]:
+def write_records(to: Connection, batch: Sequence[UsageRecord], memo: BudgetDays) -> list[str]:
     """Write a batch; return what the budgets said to each entry. The entries stay as they are, for another try.
 
     Opened and settled in one batch, an entry is inserted once, as it ended.
@@ -70,7 +70,7 @@ def enter(to: Connection, batch: Sequence[Entry], memo: Memo) -> list[str]:
     return outcomes
 
 
-def _top_up(to: Connection, entry: Entry, inserted: dict[str, dict[str, Any]], memo: Memo) -> str:
+def _top_up(to: Connection, entry: UsageRecord, inserted: dict[str, dict[str, Any]], memo: BudgetDays) -> str:
     """Reserve more for a call under way, in its row too: its price, should this process die under it."""
     outcome, id_ = reserve(to, entry.row["purses"], entry.amount), entry.row["id"]
     if outcome == ALLOWED:
@@ -84,7 +84,7 @@ def _top_up(to: Connection, entry: Entry, inserted: dict[str, dict[str, Any]], m
 
 
 def _write_rows(
-    to: Connection, batch: Sequence[Entry], inserted: list[dict[str, Any]], settled: list[dict[str, Any]]
+    to: Connection, batch: Sequence[UsageRecord], inserted: list[dict[str, Any]], settled: list[dict[str, Any]]
 ) -> None:
     if answered := [{"request_id": entry.row["id"], "classes": entry.classes} for entry in batch if entry.classes]:
         to.execute(insert(predictions), answered)
@@ -96,7 +96,7 @@ def _write_rows(
         to.execute(update(ledger).where(ledger.c.id == bindparam("b_id")).values(changed), values)
 
 
-def plain(entry: Entry) -> Entry:
+def encodable(entry: UsageRecord) -> UsageRecord:
     """An entry whose texts and numbers fit and whose classes are left out, for a store that refuses it as it is."""
     row: dict[str, Any] = {
         name: _encodable(value) if isinstance(value, str) else value for name, value in entry.row.items()
@@ -104,7 +104,7 @@ def plain(entry: Entry) -> Entry:
     for name in SETTLED[1:]:
         value: Any = entry.row[name]
         row[name] = value if isinstance(value, int | float) and 0 <= value <= LARGEST else 0  # NaN is not
-    return Entry(row, entry.kind, {}, entry.done, entry.amount)
+    return UsageRecord(row, entry.kind, {}, entry.done, entry.amount)
 
 
 def _encodable(value: Any) -> Any:
@@ -112,10 +112,10 @@ def _encodable(value: Any) -> Any:
     return value.encode(errors="replace").decode().replace("\0", "") if isinstance(value, str) else value
 
 
-def unpaid(entry: Entry) -> Entry:
+def without_budgets(entry: UsageRecord) -> UsageRecord:
     """The entry of a call that we could not settle, so that its client got an error: it costs nobody anything."""
     row = dict(entry.row)
     if row["state"] != REFUSED:
         row.update(state=FAILED, status=503)
     row.update(price=0, saved=0)
-    return Entry(row, entry.kind, entry.classes)
+    return UsageRecord(row, entry.kind, entry.classes)

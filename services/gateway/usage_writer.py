@@ -17,8 +17,18 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from services.gateway.budgets import ALLOWED, RESERVED, pay
 from services.gateway.call import Call
-from services.gateway.usage_transaction import OPENS, SETTLED, SETTLES, TOPS_UP, Entry, Memo, enter, plain, unpaid
-from services.store.api_error import Refusal
+from services.gateway.usage_transaction import (
+    OPENS,
+    SETTLED,
+    SETTLES,
+    TOPS_UP,
+    BudgetDays,
+    UsageRecord,
+    encodable,
+    without_budgets,
+    write_records,
+)
+from services.store.api_error import ApiError
 from services.store.database import DAY, LOST, OPEN, Store, ledger, now, version, workers
 from tasks.core.loops import ThreadLoop
 
@@ -30,15 +40,15 @@ LIVES = 60.0  # seconds after which a worker that says nothing is taken for dead
 Outcome = str | Exception
 
 
-class Ledger:
+class UsageWriter:
     """A thread writes what all calls of this process enter, as much at once as has come in meanwhile."""
 
     def __init__(self, store: Store, worker: str) -> None:
         self.problem = ""  # why the store can't be written, while it can't
         self.dropped = 0  # entries that found no room to wait for it
-        self._store, self._worker, self._memo = store, worker, Memo()
-        self._entries: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
-        self._late: deque[Entry] = deque()
+        self._store, self._worker, self._memo = store, worker, BudgetDays()
+        self._entries: queue.SimpleQueue[UsageRecord | None] = queue.SimpleQueue()
+        self._late: deque[UsageRecord] = deque()
         self._retry_at = 0.0
         self._loop = ThreadLoop("ledger", self._write, longest_pause=RETRY)
         self._loop.start()
@@ -50,16 +60,16 @@ class Ledger:
         Raises: Refusal when the budget does not allow it, or the ledger can't be written.
         """
         done = asyncio.get_running_loop().create_future() if call.key.purses or self.problem else None
-        self._entries.put(Entry(_row(call, self._worker), OPENS, {}, done))
+        self._entries.put(UsageRecord(_row(call, self._worker), OPENS, {}, done))
         if done is None:
             return
         outcome = await _written(done)
         if outcome == RESERVED:
             message = "What is left of the budget is reserved by calls under way. Try again when some have ended."
-            raise Refusal(429, message, code="budget_reserved", wait=1)
+            raise ApiError(429, message, code="budget_reserved", wait=1)
         if outcome != ALLOWED:
             message = "The budget of this key or its team is spent: what is left does not pay for this call."
-            raise Refusal(429, message, code="insufficient_quota")
+            raise ApiError(429, message, code="insufficient_quota")
 
     async def top_up(self, call: Call, amount: int) -> bool:
         """Reserve more for a call under way, in billionths; return whether its budgets allow it.
@@ -67,7 +77,7 @@ class Ledger:
         Raises: Refusal when the ledger can't be written.
         """
         done = asyncio.get_running_loop().create_future()
-        self._entries.put(Entry(_row(call, self._worker), TOPS_UP, {}, done, amount))
+        self._entries.put(UsageRecord(_row(call, self._worker), TOPS_UP, {}, done, amount))
         return await _written(done) == ALLOWED
 
     async def settle(self, call: Call) -> None:
@@ -76,7 +86,7 @@ class Ledger:
         Raises: Refusal when the ledger can't be written, which costs nobody anything.
         """
         done = asyncio.get_running_loop().create_future()
-        self._entries.put(Entry(_row(call, self._worker), SETTLES, call.classes, done))
+        self._entries.put(UsageRecord(_row(call, self._worker), SETTLES, call.classes, done))
         await asyncio.shield(_written(done))
 
     def close(self) -> None:
@@ -105,7 +115,7 @@ class Ledger:
                 pass
             self._loop.stopping.set()
 
-    def _write_batch(self, batch: Sequence[Entry]) -> None:
+    def _write_batch(self, batch: Sequence[UsageRecord]) -> None:
         """Write a batch, or where one entry spoils it, its halves: that entry fails alone."""
         outcomes: list[Outcome]
         try:
@@ -122,21 +132,21 @@ class Ledger:
                 outcomes = [self._write_plain(batch[0], error)]
         _resolve(batch, outcomes)
 
-    def _write_plain(self, entry: Entry, error: Exception) -> Outcome:
+    def _write_plain(self, entry: UsageRecord, error: Exception) -> Outcome:
         """Enter what can be entered of a call whose entry the store does not take."""
         logging.getLogger("driftline").error("The ledger does not take %s: %r", entry.row["id"], error)
         try:
-            return self._commit([plain(entry)])[0]
+            return self._commit([encodable(entry)])[0]
         except Exception as again:  # noqa: BLE001
             if entry.kind == OPENS:
                 self._memo.unopened.add(entry.row["id"])
             self.dropped += 1
             return again
 
-    def _commit(self, batch: Sequence[Entry]) -> list[str]:
+    def _commit(self, batch: Sequence[UsageRecord]) -> list[str]:
         memo = self._memo.copy()
         with self._store.writing() as to:
-            outcomes = enter(to, batch, memo)
+            outcomes = write_records(to, batch, memo)
             if not batch:  # a try whether the store can be written
                 to.execute(update(version).values(number=version.c.number))
         self._memo = memo
@@ -150,7 +160,7 @@ class Ledger:
         invalid = isinstance(error, DBAPIError) and error.connection_invalidated
         return invalid or isinstance(error, OperationalError | InternalError | PoolTimeout | OSError)
 
-    def _keep(self, batch: Sequence[Entry], error: Exception) -> None:
+    def _keep(self, batch: Sequence[UsageRecord], error: Exception) -> None:
         """Remember what could not be written; the calls themselves fail."""
         if not self.problem:
             logging.getLogger("driftline").error("The ledger can't be written: %s", error)
@@ -160,7 +170,7 @@ class Ledger:
             if entry.kind == OPENS:
                 self._memo.unopened.add(entry.row["id"])
             elif entry.kind == SETTLES and len(self._late) < MOST_LATE:
-                self._late.append(unpaid(entry))
+                self._late.append(without_budgets(entry))
             elif entry.kind == SETTLES:
                 self.dropped += 1
                 self._memo.unopened.discard(entry.row["id"])
@@ -180,7 +190,7 @@ class Ledger:
         return True
 
 
-def close_lost(store: Store) -> int:
+def close_lost_calls(store: Store) -> int:
     """Settle the calls of workers that died under them: what was reserved counts as spent. Gives how many."""
     with store.writing() as to:
         living = select(workers.c.id).where(workers.c.seen > now() - LIVES)
@@ -214,10 +224,10 @@ async def _written(done: asyncio.Future[str]) -> str:
     try:
         return await done
     except Exception as error:
-        raise Refusal(503, "The ledger can't be written, so nothing is answered.", wait=5) from error
+        raise ApiError(503, "The ledger can't be written, so nothing is answered.", wait=5) from error
 
 
-def _resolve(batch: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
+def _resolve(batch: Sequence[UsageRecord], outcomes: Sequence[Outcome]) -> None:
     waiting = [(e.done, outcome) for e, outcome in zip(batch, outcomes, strict=True) if e.done is not None]
     if waiting:
         with contextlib.suppress(RuntimeError):  # their event loop has ended, and they with it

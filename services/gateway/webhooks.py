@@ -15,10 +15,10 @@ from pydantic import ValidationError
 from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
 
-from services.gateway.outbox import Telling
-from services.store.api_error import Refusal
+from services.gateway.outbox import Outbox
+from services.store.api_error import ApiError
 from services.store.database import Store, now, pushes
-from tasks.core.git_push import Push
+from tasks.core.git_push import GitPush
 from tasks.core.settings import Settings
 
 MAX_PUSH = 1024 * 1024  # bytes of a push; GitHub's have some kB
@@ -26,10 +26,10 @@ SIGNATURE = re.compile("sha256=[0-9a-f]{64}")
 SECRET = "DRIFTLINE_HOOK_SECRET"  # no setting: those are shown, and may stand in a file that git keeps
 
 
-class Hooks:
+class WebhookReceiver:
     """Takes pushes, for Prefect to be told of."""
 
-    def __init__(self, store: Store, settings: Settings, telling: Telling) -> None:
+    def __init__(self, store: Store, settings: Settings, telling: Outbox) -> None:
         self._store, self._branch, self._telling = store, settings.git_branch, telling
         self._secret = os.environ.get(SECRET, "").encode()
 
@@ -50,7 +50,7 @@ class Hooks:
         try:
             await asyncio.to_thread(self._insert, row)
         except IntegrityError as error:
-            raise Refusal(409, "This delivery came before.", code="replayed") from error
+            raise ApiError(409, "This delivery came before.", code="replayed") from error
         self._telling.at_once()
         return "accepted"
 
@@ -60,26 +60,26 @@ class Hooks:
         Raises: Refusal.
         """
         if not self._secret:
-            raise Refusal(403, f"No pushes are taken here: {SECRET} is not set.", code="no_secret")
+            raise ApiError(403, f"No pushes are taken here: {SECRET} is not set.", code="no_secret")
         if not SIGNATURE.fullmatch(headers.get("x-hub-signature-256", "")):
-            raise Refusal(401, "X-Hub-Signature-256 is missing, or is no signature.", code="bad_signature")
+            raise ApiError(401, "X-Hub-Signature-256 is missing, or is no signature.", code="bad_signature")
 
     def _check_signature(self, headers: Mapping[str, str], body: bytes) -> None:
         signed = headers.get("x-hub-signature-256", "")
         ours = "sha256=" + hmac.new(self._secret, body, "sha256").hexdigest()
         if not hmac.compare_digest(signed.encode(), ours.encode()):
-            raise Refusal(401, "X-Hub-Signature-256 is not the body's HMAC under our secret.", code="bad_signature")
+            raise ApiError(401, "X-Hub-Signature-256 is not the body's HMAC under our secret.", code="bad_signature")
 
     def _insert(self, row: dict[str, Any]) -> None:
         with self._store.writing() as to:
             to.execute(insert(pushes).values(**row))
 
 
-def read_push(delivery: str, body: bytes) -> Push:
+def read_push(delivery: str, body: bytes) -> GitPush:
     """Raises: Refusal when the body is no push in GitHub's form."""
     try:
         said = orjson.loads(body)
-        return Push(
+        return GitPush(
             id=delivery,
             ref=said["ref"],
             old=said["before"],
@@ -89,6 +89,6 @@ def read_push(delivery: str, body: bytes) -> Push:
         )
     except ValidationError as error:
         told = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())
-        raise Refusal(400, f"This is no push: {told}") from error
+        raise ApiError(400, f"This is no push: {told}") from error
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise Refusal(400, f"This is no push in GitHub's form, as application/json: {error!r}") from error
+        raise ApiError(400, f"This is no push in GitHub's form, as application/json: {error!r}") from error

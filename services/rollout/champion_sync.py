@@ -6,9 +6,9 @@ import time
 from contextlib import closing
 
 from services.rollout.config import Plan
-from services.rollout.history import champions, is_running, named
+from services.rollout.history import champions, find_release, is_running
 from services.rollout.plan import begin
-from services.rollout.shares import SEEN, champion_of, follow_stack, know, promote, rollback
+from services.rollout.shares import SEEN, champion_of, follow_stack, promote, rollback, upsert_release
 from services.runtime import stack
 from services.store.database import Store
 from tasks.core.settings import Settings
@@ -19,7 +19,7 @@ from tasks.release.seal import MANIFEST, read_manifest, release_folder
 def take_over(release: Release, plan: Plan | None, settings: Settings) -> bool:
     """Give a release its case's traffic, and say so; or begin its plan, if there is one and processes to carry it."""
     with closing(Store(settings)) as store:
-        know(store, read_manifest(release.folder))
+        upsert_release(store, read_manifest(release.folder))
         follow_stack(store, settings)
         with store.reading() as of:
             before = champion_of(of, release.case)
@@ -30,7 +30,7 @@ def take_over(release: Release, plan: Plan | None, settings: Settings) -> bool:
         return True
 
 
-def introduce(release: Release, settings: Settings) -> None:
+def register_champion(release: Release, settings: Settings) -> None:
     """Tell the gateway of the registry's champion, where it knows of none."""
     if champion_at_gateway(release.case, settings) is None:
         take_over(release, None, settings)
@@ -42,7 +42,7 @@ def champion_at_gateway(case: str, settings: Settings) -> str | None:
         return champion_of(of, case)
 
 
-def agree(case: str, settings: Settings) -> None:
+def reconcile(case: str, settings: Settings) -> None:
     """Have the registry's champion be the one that the traffic went to: a plan may have ended, or gone back."""
     digest = champion_at_gateway(case, settings)
     if digest is None:
@@ -54,14 +54,14 @@ def agree(case: str, settings: Settings) -> None:
         promote(settings.tracking, find(settings.tracking, settings.state, case, digest))
 
 
-def running(store: Store, case: str, reference: str, settings: Settings) -> str:
+def ensure_running(store: Store, case: str, reference: str, settings: Settings) -> str:
     """The digest that a reference means; a release that no process answers as is served first.
 
     Raises: InputError when there is none; Unavailable when it can't be served.
     """
     from tasks.release.registry import find, release_in
 
-    known = named(store, case, reference)
+    known = find_release(store, case, reference)
     if known and is_running(store, known):
         return known
     folder = release_folder(settings.state, case, known or "?")
@@ -70,12 +70,12 @@ def running(store: Store, case: str, reference: str, settings: Settings) -> str:
     else:
         release = find(settings.tracking, settings.state, case, reference)
     stack.serve_release(settings, release)
-    know(store, read_manifest(release.folder))
+    upsert_release(store, read_manifest(release.folder))
     follow_stack(store, settings)
     return release.digest
 
 
-def go_back(case: str, to: str | None, why: str, settings: Settings) -> Release:
+def roll_back(case: str, to: str | None, why: str, settings: Settings) -> Release:
     """Make an earlier release the champion again, for the traffic first, then in the registry, until all see it.
 
     Without `to` it is the champion before. Where no stack runs there is no process to answer as it, and none is asked
@@ -91,7 +91,7 @@ def go_back(case: str, to: str | None, why: str, settings: Settings) -> Release:
             digest = find(settings.tracking, settings.state, case, wanted).digest
             promote(store, case, digest, why, "rollback")
         else:
-            digest = rollback(store, case, running(store, case, wanted, settings) if wanted else None, why)
+            digest = rollback(store, case, ensure_running(store, case, wanted, settings) if wanted else None, why)
     seen = time.monotonic() + SEEN
     release = find(settings.tracking, settings.state, case, digest)
     move_alias(settings.tracking, release)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Count:
+class BinomialSequence:
     """How many of so many."""
 
     hits: int = 0

@@ -15,14 +15,14 @@ def champions(to: Connection, case: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def warm(store: Store, case: str, earlier: int) -> list[str]:
+def releases_to_keep_warm(store: Store, case: str, earlier: int) -> list[str]:
     """The releases of a case that must keep running: all with a share, and so many earlier champions."""
     with store.reading() as of:
         sharing = of.execute(select(shares.c.digest).where(shares.c.case == case)).scalars().all()
         return list(dict.fromkeys([*sharing, *champions(of, case)[: earlier + 1]]))
 
 
-def in_use(store: Store) -> Sequence[RowMapping]:
+def active_shares(store: Store) -> Sequence[RowMapping]:
     """All shares of all cases, the champion's first, each with the moment of the case's last move."""
     last = select(moves.c.case, func.max(moves.c.at).label("since")).group_by(moves.c.case).subquery()
     query = select(shares, last.c.since).join(last, last.c.case == shares.c.case, isouter=True)
@@ -30,7 +30,7 @@ def in_use(store: Store) -> Sequence[RowMapping]:
         return of.execute(query.order_by(shares.c.case, shares.c.role != "champion", shares.c.role)).mappings().all()
 
 
-def told(store: Store, case: str) -> tuple[Sequence[RowMapping], Sequence[RowMapping]]:
+def history(store: Store, case: str) -> tuple[Sequence[RowMapping], Sequence[RowMapping]]:
     """The shares of a case, and its last moves, newest first."""
     with store.reading() as of:
         held = of.execute(select(shares).where(shares.c.case == case)).mappings().all()
@@ -38,7 +38,7 @@ def told(store: Store, case: str) -> tuple[Sequence[RowMapping], Sequence[RowMap
         return held, of.execute(newest).mappings().all()
 
 
-def named(store: Store, case: str, reference: str) -> str | None:
+def find_release(store: Store, case: str, reference: str) -> str | None:
     """The digest that the beginning of one means, among the releases that ever ran; None for none or several."""
     with store.reading() as of:
         found = of.execute(select(releases.c.digest).where(releases.c.case == case)).scalars().all()

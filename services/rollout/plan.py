@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, case, func, insert, select, update
 
-from services.rollout.confidence_sequence import Count
+from services.rollout.confidence_sequence import BinomialSequence
 from services.rollout.config import Plan
 from services.rollout.routing import CANARY, SHADOW
-from services.rollout.shares import champion_of, drop_share, make_champion, put_share
+from services.rollout.shares import champion_of, delete_share, make_champion, write_share
 from services.store.alerts import add_alert
 from services.store.database import DONE, FAILED, LOST, Store, ledger, now, plans
 from services.store.feedback import acceptance
@@ -22,7 +22,7 @@ MEASURES = ("failed", "slow", "disliked")
 
 
 @dataclass(frozen=True)
-class Judged:
+class Judgement:
     """What is to be done about a step, and why: back, on or wait."""
 
     what: str
@@ -39,7 +39,7 @@ def begin(store: Store, name: str, digest: str, plan: Plan) -> None:
         if running == [digest]:
             return  # a run that is started again
         for old in running:
-            drop_share(to, name, old, f"{digest[:12]} comes instead", "stop")
+            delete_share(to, name, old, f"{digest[:12]} comes instead", "stop")
         _give(to, name, digest, plan, 0, "its plan begins")
         at = {"step": 0, "began": now(), "since": now()}
         to.execute(insert(plans).values(case=name, digest=digest, plan=plan.model_dump(mode="json"), **at))
@@ -67,7 +67,9 @@ def advance(store: Store) -> dict[str, str]:
     return errors
 
 
-def judge(plan: Plan, step: int, calls: int, canary: Mapping[str, Count], champion: Mapping[str, Count]) -> Judged:
+def judge(
+    plan: Plan, step: int, calls: int, canary: Mapping[str, BinomialSequence], champion: Mapping[str, BinomialSequence]
+) -> Judgement:
     """Back when the canary is surely worse than the champion or than the case allows; on when surely allowed."""
     alpha = plan.alpha / (2 * len(MEASURES))  # all intervals of a plan hold together
     unsure = []
@@ -76,18 +78,18 @@ def judge(plan: Plan, step: int, calls: int, canary: Mapping[str, Count], champi
         _, beside = champion[measure].interval(alpha)
         most, found = getattr(plan, measure), f"{canary[measure].hits} of {canary[measure].of} calls {measure}"
         if low > most:
-            return Judged("back", f"{found}: more than the {most:.0%} allowed")
+            return Judgement("back", f"{found}: more than the {most:.0%} allowed")
         if champion[measure].of and low > beside:
-            return Judged("back", f"{found}, of the champion's {champion[measure].hits} of {champion[measure].of}")
+            return Judgement("back", f"{found}, of the champion's {champion[measure].hits} of {champion[measure].of}")
         if canary[measure].of and high > most and measure != "disliked":  # judgements may never come
             unsure.append(measure)
     if calls < plan.steps[step].requests or unsure:
-        return Judged("wait", f"{calls} calls; too few to be sure of: {', '.join(unsure) or 'nothing'}")
+        return Judgement("wait", f"{calls} calls; too few to be sure of: {', '.join(unsure) or 'nothing'}")
     shown = ", ".join(f"{canary[m].hits} of {canary[m].of} {m}" for m in MEASURES)
-    return Judged("on", f"{calls} calls: {shown}")
+    return Judgement("on", f"{calls} calls: {shown}")
 
 
-def _judge(of: Connection, row: RowMapping) -> Judged:
+def _judge(of: Connection, row: RowMapping) -> Judgement:
     plan, name = Plan.model_validate(row["plan"]), row["case"]
     champion = champion_of(of, name)
     calls = select(func.count()).where(
@@ -97,16 +99,16 @@ def _judge(of: Connection, row: RowMapping) -> Judged:
     return judge(plan, row["step"], of.execute(calls).scalar_one(), *measured)
 
 
-def _measured(of: Connection, name: str, digest: str, began: float, slow_s: float) -> dict[str, Count]:
+def _measured(of: Connection, name: str, digest: str, began: float, slow_s: float) -> dict[str, BinomialSequence]:
     asked = ledger.c.case == name, ledger.c.digest == digest, ledger.c.at >= began, _counts()
     failed = func.sum(case((ledger.c.state != DONE, 1), else_=0))
     slow = func.sum(case(((ledger.c.state == DONE) & (ledger.c.seconds > slow_s), 1), else_=0))
     total, bad, late = of.execute(select(func.count(), failed, slow).where(*asked)).one()
     accepted = acceptance(of, *asked).values()
     return {
-        "failed": Count(int(bad or 0), total),
-        "slow": Count(int(late or 0), total - int(bad or 0)),
-        "disliked": Count(len(accepted) - sum(accepted), len(accepted)),
+        "failed": BinomialSequence(int(bad or 0), total),
+        "slow": BinomialSequence(int(late or 0), total - int(bad or 0)),
+        "disliked": BinomialSequence(len(accepted) - sum(accepted), len(accepted)),
     }
 
 
@@ -115,13 +117,13 @@ def _counts() -> Any:
     return ledger.c.state.in_((DONE, FAILED, LOST))
 
 
-def _decide(to: Connection, row: RowMapping, judged: Judged) -> None:
+def _decide(to: Connection, row: RowMapping, judged: Judgement) -> None:
     name, digest, step, plan = row["case"], row["digest"], row["step"], Plan.model_validate(row["plan"])
     here = plans.c.case == name, plans.c.digest == digest, plans.c.step == step
     if not to.execute(update(plans).where(*here).values(step=step + 1, since=now())).rowcount:
         return  # another gateway was first
     if judged.what == "back":
-        drop_share(to, name, digest, judged.why, "rolled back")
+        delete_share(to, name, digest, judged.why, "rolled back")
         _alert(to, name, digest, judged.why)
     elif step + 1 == len(plan.steps):
         make_champion(to, name, digest, judged.why, "promote")
@@ -137,4 +139,4 @@ def _alert(to: Connection, name: str, digest: str, why: str) -> None:
 
 def _give(to: Connection, name: str, digest: str, plan: Plan, step: int, why: str) -> None:
     percent = plan.steps[step].percent
-    put_share(to, name, digest, CANARY if percent else SHADOW, percent or 100.0, "", why)
+    write_share(to, name, digest, CANARY if percent else SHADOW, percent or 100.0, "", why)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import RowMapping
 
-from services.store.api_error import Refusal
+from services.store.api_error import ApiError
 from tasks.release.config import Price
 
 CHAMPION, CANARY, ARM, SHADOW = "champion", "canary", "arm", "shadow"
@@ -80,7 +80,7 @@ class Routes:
         found = self.rollouts.get(case)
         if found is None or found.champion.route.kind != kind:
             there = ", ".join(sorted(self.cases(kind))) or "none"
-            raise Refusal(
+            raise ApiError(
                 404, f"There is no model {case!r}; there are: {there}.", code="model_not_found", param="model"
             )
         return found

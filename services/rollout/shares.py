@@ -20,7 +20,7 @@ from tasks.release.config import Price
 SEEN = 1.0  # seconds after which every gateway goes by a change
 
 
-def know(store: Store, manifest: Mapping[str, Any]) -> None:
+def upsert_release(store: Store, manifest: Mapping[str, Any]) -> None:
     """Take a release's facts over from its manifest."""
     sealed = manifest["sealed"]
     serving = sealed.get("serving", {})
@@ -79,25 +79,25 @@ def rollback(store: Store, case: str, to_digest: str | None, why: str) -> str:
     return target
 
 
-def give_share(store: Store, case: str, digest: str, role: str, percent: float, arm: str, why: str) -> None:
+def set_share(store: Store, case: str, digest: str, role: str, percent: float, arm: str, why: str) -> None:
     """Let a release have a share beside the champion.
 
     Raises: InputError when the case has no champion, or the shares come to more than all.
     """
     with store.changing() as to:
-        put_share(to, case, digest, role, percent, arm, why)
+        write_share(to, case, digest, role, percent, arm, why)
 
 
-def take_share(store: Store, case: str, digest: str, why: str) -> None:
+def remove_share(store: Store, case: str, digest: str, why: str) -> None:
     """End a release's share; the champion answers its users.
 
     Raises: InputError when it has none, or is the champion.
     """
     with store.changing() as to:
-        drop_share(to, case, digest, why, "stop")
+        delete_share(to, case, digest, why, "stop")
 
 
-def put_share(to: Connection, case: str, digest: str, role: str, percent: float, arm: str, why: str) -> None:
+def write_share(to: Connection, case: str, digest: str, role: str, percent: float, arm: str, why: str) -> None:
     champion = champion_of(to, case)
     if champion is None or champion == digest:
         raise InputError(
@@ -115,26 +115,26 @@ def put_share(to: Connection, case: str, digest: str, role: str, percent: float,
             "The shares come to more than all.", found=f"{percent:g} % beside {taken:g} %", allowed="100 %"
         )
     _put(to, case, digest, role, percent, arm)
-    note(to, case, role, digest, champion, why)
+    record_event(to, case, role, digest, champion, why)
 
 
-def drop_share(to: Connection, case: str, digest: str, why: str, what: str) -> None:
+def delete_share(to: Connection, case: str, digest: str, why: str, what: str) -> None:
     gone = delete(shares).where(shares.c.case == case, shares.c.digest == digest, shares.c.role != CHAMPION)
     if not to.execute(gone).rowcount:
         raise InputError("That release has no share beside the champion.", found=digest[:12])
     to.execute(delete(plans).where(plans.c.case == case, plans.c.digest == digest))
-    note(to, case, what, digest, champion_of(to, case) or "", why)
+    record_event(to, case, what, digest, champion_of(to, case) or "", why)
 
 
 def make_champion(to: Connection, case: str, digest: str, why: str, what: str) -> None:
     if champion_of(to, case) != digest:
         to.execute(delete(shares).where(shares.c.case == case, shares.c.role == CHAMPION))
         _put(to, case, digest, CHAMPION, 100.0, "")
-        note(to, case, what, digest, digest, why)
+        record_event(to, case, what, digest, digest, why)
     to.execute(delete(plans).where(plans.c.case == case))
 
 
-def note(to: Connection, case: str, what: str, digest: str, champion: str, why: str) -> None:
+def record_event(to: Connection, case: str, what: str, digest: str, champion: str, why: str) -> None:
     to.execute(insert(moves).values(case=case, at=now(), what=what, digest=digest, champion=champion, why=why))
 
 

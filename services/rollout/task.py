@@ -21,15 +21,15 @@ def send_traffic(release: Release, plan: Plan | None, settings: Settings) -> boo
 @stage("roll back to {to:.12}", lambda release: f"version {release.version}")
 def roll_back(case: str, to: str, why: str, settings: Settings) -> Release:
     """Make an earlier release the champion again, at the gateway and in the registry."""
-    from services.rollout.champion_sync import go_back
+    from services.rollout.champion_sync import roll_back
 
-    return go_back(case, to, why, settings)
+    return roll_back(case, to, why, settings)
 
 
 @stage("retire what nobody needs", lambda names: ", ".join(names) or "nothing")
 def retire_others(release: Release, settings: Settings) -> list[str]:
     """Stop the case's releases that have no share of the traffic and are not kept to roll back to."""
-    from services.rollout.history import warm
+    from services.rollout.history import releases_to_keep_warm
     from services.rollout.shares import SEEN, follow_stack
     from services.runtime import stack
     from services.store.database import Store
@@ -37,7 +37,7 @@ def retire_others(release: Release, settings: Settings) -> list[str]:
     if not stack.runs(settings):
         return []
     store = Store(settings)
-    keep = warm(store, release.case, settings.gateway_warm)
+    keep = releases_to_keep_warm(store, release.case, settings.gateway_warm)
     time.sleep(SEEN)  # by then no gateway sends anybody to the others
     stopped = stack.retire(settings, release.case, keep)
     follow_stack(store, settings)
@@ -47,6 +47,6 @@ def retire_others(release: Release, settings: Settings) -> list[str]:
 
 def agree_on_champion(case: str, settings: Settings) -> None:
     """Have the registry know which release the traffic went to."""
-    from services.rollout.champion_sync import agree
+    from services.rollout.champion_sync import reconcile
 
-    agree(case, settings)
+    reconcile(case, settings)

@@ -19,8 +19,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tasks.core.errors import DataError, InputError
-from tasks.core.files import scratch, whole
-from tasks.core.untrusted import MOST_JSON, Bounded, check_room
+from tasks.core.files import atomic_path, scratch_folder
+from tasks.core.untrusted import MOST_JSON, BoundedReader, require_disk_space
 
 FORMAT = 1
 FACTS, DIGESTS = "backup.json", "digests.json"  # the first member, and the last: an archive without it was cut short
@@ -41,8 +41,8 @@ def pack(
     """
     digests: dict[str, str] = {}
     with (
-        whole(archive) as temporary,
-        scratch(archive.parent) as work,
+        atomic_path(archive) as temporary,
+        scratch_folder(archive.parent) as work,
         _opened(temporary) as tar,
     ):
         _add_text(tar, FACTS, {"format": FORMAT, **facts})
@@ -158,7 +158,7 @@ def _extract(
     target.parent.mkdir(parents=True, exist_ok=True)
     if member.issparse():
         raise _damaged(archive, f"{member.name} is sparse")
-    check_room(target.parent, member.size)
+    require_disk_space(target.parent, member.size)
     if member.islnk():
         place, *parts = PurePosixPath(member.linkname).parts
         if member.linkname not in known:
@@ -232,7 +232,7 @@ def _reading(archive: Path) -> Iterator[tarfile.TarFile]:
 
 def _tar(stream: Any) -> tarfile.TarFile:
     """Headers of a tar say how long they are themselves, and are read at once."""
-    return tarfile.open(fileobj=Bounded(stream, MOST_JSON), mode="r:")  # type: ignore[call-overload]
+    return tarfile.open(fileobj=BoundedReader(stream, MOST_JSON), mode="r:")  # type: ignore[call-overload]
 
 
 def _damaged(archive: Path, found: str) -> DataError:

@@ -15,7 +15,7 @@ from services.runtime.archive import pack, read_facts, unpack
 from services.runtime.process_specs import current_form
 from services.runtime.supervision import Supervisor
 from tasks.core.errors import InputError
-from tasks.core.files import telling_full_disk, write_text
+from tasks.core.files import disk_full_as_unavailable, write_text
 from tasks.core.lineage import read_lineage
 from tasks.core.permissions import make_private, use_private_umask
 from tasks.core.settings import ROOT, Settings
@@ -53,9 +53,9 @@ def backup(settings: Settings, archive: Path) -> int:
         "dirty": lineage.dirty,
         "versions": {name: version(name) for name in PACKAGES},
         "places": {name: str(path) for name, path in _places(settings).items()},
-        "elsewhere": elsewhere(settings),
+        "elsewhere": external_parts(settings),
     }
-    with telling_full_disk(archive.parent):
+    with disk_full_as_unavailable(archive.parent):
         return pack(archive, _places(settings), facts, lambda name: bool(MADE_AGAIN.match(name)), FIRST)
 
 
@@ -72,7 +72,7 @@ def restore(settings: Settings, archive: Path) -> dict[str, Any]:
     ready = places["state"] / READY
     if not ready.exists():
         _require_empty(places)
-        with telling_full_disk(places["state"]):
+        with disk_full_as_unavailable(places["state"]):
             _stage(archive, places)
             write_text(ready, json.dumps(facts))
     elif json.loads(ready.read_text(encoding="utf-8")) != facts:
@@ -102,7 +102,7 @@ def _stage(archive: Path, places: Mapping[str, Path]) -> None:
         raise
 
 
-def elsewhere(settings: Settings) -> dict[str, str]:
+def external_parts(settings: Settings) -> dict[str, str]:
     """What is not in a backup, as it does not live here, and how to save it."""
     own = {
         "Prefect's runs": (settings.prefect_url or settings.prefect_database, "pg_dump of that server's database"),

@@ -51,9 +51,9 @@ def main(here: Settings, port: int) -> None:
 
 
 if __name__ == "__main__":
-    from tasks.core.processes import look_for_garbage_seldom
+    from tasks.core.processes import tune_gc
 
-    look_for_garbage_seldom()
+    tune_gc()
     place = settings()  # not from the command line, where everybody could read a password in the URI
     apply_environment(place)
     main(place, int(sys.argv[1]))

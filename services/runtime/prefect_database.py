@@ -9,7 +9,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from tasks.core.files import lock, scratch, whole
+from tasks.core.files import atomic_path, lock, scratch_folder
 
 NAME = "prefect.db"
 
@@ -27,7 +27,7 @@ def make_template(path: Path | None = None) -> Path | None:
     try:
         with lock(path.with_suffix(".lock"), "Prefect's database", wait=True):
             if not path.is_file():
-                with scratch(path.parent) as home, whole(path) as temporary:
+                with scratch_folder(path.parent) as home, atomic_path(path) as temporary:
                     _migrate(Path(home))
                     shutil.copyfile(Path(home) / NAME, temporary)
     except (OSError, subprocess.CalledProcessError):
@@ -42,7 +42,7 @@ def seed(prefect_home: Path, template: Path | None = None) -> bool:
     made = make_template(template)
     if made is None:
         return False
-    with whole(prefect_home / NAME) as temporary:
+    with atomic_path(prefect_home / NAME) as temporary:
         shutil.copyfile(made, temporary)
     return True
 

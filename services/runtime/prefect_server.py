@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import sys
 
-from tasks.core.processes import look_for_garbage_seldom
+from tasks.core.processes import tune_gc
 from tasks.core.settings import AUTH_STRINGS, apply_environment, create_login, settings
 
 
 def main(host: str, port: int) -> None:
     """Serve until a signal ends it; all else comes from Prefect's own variables."""
-    look_for_garbage_seldom()
+    tune_gc()
     here = settings()
     os.environ[AUTH_STRINGS[0]] = create_login(here)  # Prefect asks for it itself: a WebSocket in its first message
     apply_environment(here)

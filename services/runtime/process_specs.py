@@ -38,7 +38,7 @@ def release_program(
         "OMP_NUM_THREADS": str(settings.threads if release.kind == "llm" else 1),
         "PYTHONSAFEPATH": "1",  # the Bento's code answers, not that of the folder it is started in
     }
-    looked_up = note_lookup(settings, release, online, moment)
+    looked_up = store_lookup(settings, release, online, moment)
     if looked_up.is_file():
         variables |= json.loads(looked_up.read_bytes())
     bento = bento_folder(settings.state / "bentoml", release.bento)
@@ -53,7 +53,7 @@ def release_program(
     )
 
 
-def note_lookup(settings: Settings, release: Release, online: Path | str | None, moment: datetime | None) -> Path:
+def store_lookup(settings: Settings, release: Release, online: Path | str | None, moment: datetime | None) -> Path:
     """Write down where a release looks up features, and as of when; it holds whenever the release is served again."""
     path = settings.state / "supervisor" / "homes" / program_name(release.case, release.digest) / "online.json"
     if online:

@@ -18,7 +18,7 @@ from pydantic import Field
 from tasks.core.config import Result
 from tasks.core.errors import Unavailable
 from tasks.core.files import is_alive, tail, write_text
-from tasks.core.processes import ending_with_starter
+from tasks.core.processes import with_parent_death_signal
 from tasks.core.settings import ROOT
 from tasks.core.sockets import UNIX, make_socket_folder, socket_path
 
@@ -144,7 +144,7 @@ class Supervisor:
         """Write a program's configuration; it counts once `run` or the next start reads it."""
         environment = ",".join(f'{name}="{value}"' for name, value in sorted(program.environment.items()))
         values = {
-            "command": " ".join(shlex.quote(part) for part in ending_with_starter(program.command, 0)),
+            "command": " ".join(shlex.quote(part) for part in with_parent_death_signal(program.command, 0)),
             "directory": str(ROOT),
             "environment": environment,
             "autostart": str(program.starts_with_supervisor).lower(),

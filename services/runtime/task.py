@@ -35,14 +35,14 @@ def serve_and_smoke(release: Release, online: Path | None, moment: datetime | No
     request leaves out are looked up in the repository `online` as of `moment`, or as of the request.
     """
     from services.runtime import stack
-    from services.runtime.process_specs import note_lookup
+    from services.runtime.process_specs import store_lookup
     from services.serving.smoke import smoke, smoke_bento
     from tasks.language.released_model import require_server
 
     if release.kind == "llm":
         require_server(release.folder)
     if not is_up(settings):
-        note_lookup(settings, release, online, moment)  # for the next `up`
+        store_lookup(settings, release, online, moment)  # for the next `up`
         log = settings.state / "logs" / f"smoke-{release.case}.log"
         return Served(address="", figures=smoke_bento(release.folder, release.bento, environment(settings), log))
     address = stack.serve_release(settings, release, online, moment)

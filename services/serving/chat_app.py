@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from pydantic import ValidationError
 
 from services.serving.disconnect import while_connected
-from services.serving.embeddings import Embeddings, Wanted
+from services.serving.embeddings import Embeddings, EmbeddingsRequest
 from services.serving.engine_watch import EngineWatch
-from services.serving.full_response import BrokenStreamError, error_message, whole_answer
-from tasks.language.chat_request import Chat
+from services.serving.full_response import BrokenStreamError, error_message, full_response
+from tasks.language.chat_request import ChatCompletionRequest
 from tasks.language.engine_server import MOST_CALLS
-from tasks.language.released_model import Release, check_golden
+from tasks.language.released_model import ReleasedModel, check_golden
 
 if TYPE_CHECKING:
     import aiohttp
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from tasks.language.engine import Engine
-    from tasks.language.vllm import Elsewhere
+    from tasks.language.vllm import VllmServer
 
 RELEASE_HEADER = "x-driftline-release"
 LOST_HEADER = "x-driftline-lost-seconds"  # spent on an engine that died or hung: the gateway charges nobody for them
@@ -35,11 +35,11 @@ DEADLINE = 280.0  # seconds for a call; the gateway waits a little longer
 ABSENCE = 15.0  # seconds that a call waits for an engine that is started again
 RETRY_AFTER = 5  # seconds, in a response without an engine
 
-Form = TypeVar("Form", Chat, Wanted)
+Form = TypeVar("Form", ChatCompletionRequest, EmbeddingsRequest)
 Opened: TypeAlias = "dict[str, Any] | tuple[bytes, aiohttp.ClientResponse]"
 
 
-class Refused(Exception):
+class ChatError(Exception):
     """A request that gets an error in OpenAI's form."""
 
     def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
@@ -50,10 +50,10 @@ class Refused(Exception):
 class ChatApp:
     """OpenAI's interface of one release. Call `watch.open()` before the first request, and close."""
 
-    def __init__(self, release: Release, deadline: float = DEADLINE) -> None:
+    def __init__(self, release: ReleasedModel, deadline: float = DEADLINE) -> None:
         self.release = release
         self.about = {"release": release.digest, "case": release.case, "as_of": release.as_of}
-        self.watch: EngineWatch[Engine | Elsewhere] = EngineWatch(
+        self.watch: EngineWatch[Engine | VllmServer] = EngineWatch(
             release.start, lambda engine: check_golden(engine, release.golden[:CHECKED])
         )
         self._deadline = deadline
@@ -74,7 +74,7 @@ class ChatApp:
             Route("/v1/models", self.models, methods=["GET"]),
             Route("/release", self.which, methods=["GET"]),
         ]
-        handlers: Any = {Refused: self.refused, ClientDisconnect: self.left}
+        handlers: Any = {ChatError: self.refused, ClientDisconnect: self.left}
         return Starlette(routes=routes, exception_handlers=handlers)
 
     async def close(self) -> None:
@@ -86,7 +86,7 @@ class ChatApp:
         """POST /v1/chat/completions."""
         from services.serving.event_stream import EventStream
 
-        chat = await self._read(http, Chat)
+        chat = await self._read(http, ChatCompletionRequest)
         with ExitStack() as place:
             place.enter_context(self._place())
             opened, lost = await while_connected(http, self._ask(chat))
@@ -98,12 +98,12 @@ class ChatApp:
     async def embed(self, http: Request) -> Response:
         """POST /v1/embeddings."""
         if self._embeddings is None:
-            raise Refused(404, f"{self.release.tag} has no embedder: it answers chat only.", param="model")
-        wanted = await self._read(http, Wanted)
+            raise ChatError(404, f"{self.release.tag} has no embedder: it answers chat only.", param="model")
+        wanted = await self._read(http, EmbeddingsRequest)
         try:
             vectors = await self._embeddings.answer(wanted)
         except ValueError as error:
-            raise Refused(400, str(error), param="input") from error
+            raise ChatError(400, str(error), param="input") from error
         return self._json({**vectors, "model": self.release.tag, "release": self.release.digest})
 
     async def models(self, _: Request) -> Response:
@@ -115,7 +115,7 @@ class ChatApp:
         """GET /release."""
         return self._json(self.about)
 
-    async def refused(self, _: Request, error: Refused) -> Response:
+    async def refused(self, _: Request, error: ChatError) -> Response:
         kind = "invalid_request_error" if error.status < 500 else "server_error"
         body = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
         wait = {"retry-after": str(RETRY_AFTER)} if error.status == 503 else {}
@@ -137,23 +137,23 @@ class ChatApp:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where, why = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-            raise Refused(400, f"{where}: {why}" if where else why, param=where or None) from error
+            raise ChatError(400, f"{where}: {why}" if where else why, param=where or None) from error
         if not self.release.answers_to(request.model):
-            raise Refused(404, f"This service answers as {self.release.tag}.", param="model")
+            raise ChatError(404, f"This service answers as {self.release.tag}.", param="model")
         return request
 
     @contextmanager
     def _place(self) -> Iterator[None]:
         """Raises: Refused when as many calls as the engine takes wait for it already."""
         if self._calls >= MOST_CALLS:
-            raise Refused(503, "Too many calls wait for this model already.", code="overloaded")
+            raise ChatError(503, "Too many calls wait for this model already.", code="overloaded")
         self._calls += 1
         try:
             yield
         finally:
             self._calls -= 1
 
-    async def _ask(self, chat: Chat) -> tuple[Opened, float]:
+    async def _ask(self, chat: ChatCompletionRequest) -> tuple[Opened, float]:
         """The answer of the engine, and the seconds lost on engines that died or hung.
 
         An engine that ends before it has answered has lost nothing: the next one is asked, once.
@@ -165,23 +165,23 @@ class ChatApp:
         engine = await self.watch.engine(ABSENCE)
         for last in (False, True):
             if engine is None:
-                raise Refused(503, f"The engine is started again: {self.watch.fault}.", code="model_unavailable")
+                raise ChatError(503, f"The engine is started again: {self.watch.fault}.", code="model_unavailable")
             try:
                 lost = time.monotonic() - begun
                 return await self._attempt(engine, chat, self._deadline - lost), lost
             except TimeoutError as error:
                 text = f"The answer was not complete within {self._deadline:.0f} s."
-                raise Refused(504, text, code="timeout") from error
+                raise ChatError(504, text, code="timeout") from error
             except BrokenStreamError as error:
-                raise Refused(502, str(error)) from error
+                raise ChatError(502, str(error)) from error
             except aiohttp.ClientError as error:
                 if last:
                     text = f"The engine does not answer: {type(error).__name__}."
-                    raise Refused(503, text, code="model_unavailable") from error
+                    raise ChatError(503, text, code="model_unavailable") from error
                 engine = await self.watch.replacement(engine, ABSENCE)
         raise AssertionError("The second attempt returns or raises.")
 
-    async def _attempt(self, engine: Engine | Elsewhere, chat: Chat, seconds: float) -> Opened:
+    async def _attempt(self, engine: Engine | VllmServer, chat: ChatCompletionRequest, seconds: float) -> Opened:
         """The whole answer; of a stream its first bytes, and what follows.
 
         Closing the connection, by the deadline or for a client that hangs up, frees the engine's slot. At once for
@@ -207,9 +207,9 @@ class ChatApp:
             response.close()
             raise
         if response.ok:
-            return whole_answer(answer) if request["stream"] else json.loads(answer)
+            return full_response(answer) if request["stream"] else json.loads(answer)
         # what else it says than 400 is of this answer, such as that no parser reads it; the engine is there
-        raise Refused(400 if response.status == 400 else 502, error_message(answer))
+        raise ChatError(400 if response.status == 400 else 502, error_message(answer))
 
     def _connections(self) -> aiohttp.ClientSession:
         import aiohttp  # not httpx, whose work for each token the engine's threads would lack

@@ -31,7 +31,7 @@ def _texts(given: Any) -> list[str]:
     return texts
 
 
-class Wanted(OpenAIRequest):
+class EmbeddingsRequest(OpenAIRequest):
     """A request in OpenAI's form."""
 
     input: Annotated[list[str], BeforeValidator(_texts)]
@@ -49,7 +49,7 @@ class Embeddings:
         self._opened: Embedder | None = None
         self._thread = ThreadPoolExecutor(1)  # one request after the other: each is a batch, and has all cores
 
-    async def answer(self, wanted: Wanted) -> dict[str, Any]:
+    async def answer(self, wanted: EmbeddingsRequest) -> dict[str, Any]:
         """OpenAI's answer, but for the model's name.
 
         Raises: ValueError when a text is too long, or another size of vectors is asked for.
@@ -62,7 +62,7 @@ class Embeddings:
         ]
         return {"object": "list", "data": data, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
 
-    def _embed(self, wanted: Wanted) -> tuple[np.ndarray, int]:
+    def _embed(self, wanted: EmbeddingsRequest) -> tuple[np.ndarray, int]:
         self._opened = opened = self._opened or Embedder(self._folder)
         if wanted.dimensions not in (None, opened.size):
             raise ValueError(f"dimensions: {opened.size} is what there is")

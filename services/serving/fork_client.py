@@ -62,7 +62,7 @@ def serve_alone(bento: str, path: str) -> None:
     os.execv(sys.executable, [sys.executable, "-P", server, bento, str(listening.fileno())])
 
 
-def stand_for(place: str, bento: str, path: str) -> None:
+def supervise(place: str, bento: str, path: str) -> None:
     """Hold the socket, and have a fork answer there, always; told to end, give it its time for what is under way."""
     listening = listen(path)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
@@ -88,4 +88,4 @@ if __name__ == "__main__":
     bento_folder, socket_path, *alone = sys.argv[1:]
     if alone:
         serve_alone(bento_folder, socket_path)
-    stand_for(place_of_releases(), bento_folder, socket_path)
+    supervise(place_of_releases(), bento_folder, socket_path)

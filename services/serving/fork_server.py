@@ -88,11 +88,11 @@ def _import_for_releases() -> None:
     """Import packages, but leave nothing of our own: a release has its own version of that in its Bento."""
     import gc
 
-    from tasks.core.processes import look_for_garbage_seldom
+    from tasks.core.processes import tune_gc
     from tasks.features.feast_import import import_feast
     from tasks.train.tabular.model_file import import_skops
 
-    look_for_garbage_seldom()
+    tune_gc()
     with tempfile.TemporaryDirectory() as counts, warnings.catch_warnings():
         os.environ.update(dict.fromkeys(COUNTS, counts))
         warnings.simplefilter("ignore")  # Feast would have all deprecations told, whoever's

@@ -6,7 +6,7 @@ import json
 from contextlib import suppress
 from typing import Any
 
-from tasks.language.messages import MODEL, turn
+from tasks.language.messages import MODEL, chat_message
 
 END = b"data: [DONE]"
 
@@ -15,7 +15,7 @@ class BrokenStreamError(Exception):
     """An engine that ends a stream with an error, in its own words."""
 
 
-def whole_answer(events: bytes) -> dict[str, Any]:
+def full_response(events: bytes) -> dict[str, Any]:
     """The chat completion that the events of a stream with its usage are the parts of.
 
     Raises: BrokenStreamError when the stream says that it failed, or lacks its end.
@@ -37,7 +37,7 @@ def whole_answer(events: bytes) -> dict[str, Any]:
             finish = choice.get("finish_reason") or finish
     if not answer or END not in events[-32:]:
         raise BrokenStreamError("The engine ended within its answer.")
-    choice = {"index": 0, "finish_reason": finish, "message": turn(MODEL, "".join(texts))}
+    choice = {"index": 0, "finish_reason": finish, "message": chat_message(MODEL, "".join(texts))}
     if logprobs:
         choice["logprobs"] = {"content": logprobs}
     return {**answer, "object": "chat.completion", "choices": [choice]}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from services.serving.chat_app import ChatApp
 from tasks.language.engine import PATIENCE
-from tasks.language.released_model import Release
+from tasks.language.released_model import ReleasedModel
 
 if TYPE_CHECKING:
     from bentoml import Service
@@ -20,7 +20,7 @@ def make_service(folder: Path) -> Service[Any]:
     """Make the BentoML service of the release in `folder`, which holds its manifest, weights, prompt and schema."""
     import bentoml
 
-    release = Release(folder)
+    release = ReleasedModel(folder)
     app = ChatApp(release)
 
     class Predictor:

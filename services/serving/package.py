@@ -12,10 +12,10 @@ from pathlib import Path
 
 from tasks.core.code_digest import SourceTree
 from tasks.core.errors import DriftlineError
-from tasks.core.files import lock, scratch, write_text
+from tasks.core.files import lock, scratch_folder, write_text
 from tasks.core.permissions import make_all_private
 from tasks.core.pins import read_pins
-from tasks.core.processes import ending_with_starter
+from tasks.core.processes import with_parent_death_signal
 from tasks.core.settings import ROOT
 from tasks.release.seal import EMBEDDER, GOLDEN, MANIFEST, verify
 
@@ -55,7 +55,7 @@ def package(folder: Path, bentoml_home: Path, requirements_lock: Path) -> str:
     with lock(bentoml_home / "build.lock", "The building of Bentos", wait=True):
         shutil.rmtree(bentoml_home / "building", ignore_errors=True)
         if not (store / version).exists():
-            with scratch(bentoml_home / "building") as work:
+            with scratch_folder(bentoml_home / "building") as work:
                 built = _build(Path(work), folder, case, version, requirements_lock)
                 store.mkdir(parents=True, exist_ok=True)
                 built.rename(store / version)
@@ -105,7 +105,7 @@ def _build(work: Path, folder: Path, case: str, version: str, requirements_lock:
     }
     done = subprocess.run(
         # an orphan of a killed run would go on writing where the next build has cleaned up
-        ending_with_starter([sys.executable, "-c", BUILD, json.dumps(arguments)]),
+        with_parent_death_signal([sys.executable, "-c", BUILD, json.dumps(arguments)]),
         cwd=context,  # so that the service is imported from what the Bento holds
         env=environment,
         capture_output=True,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tasks.core.errors import Unavailable
 from tasks.core.files import tail
-from tasks.core.processes import ending_with_starter
+from tasks.core.processes import with_parent_death_signal
 from tasks.core.settings import ROOT
 from tasks.core.sockets import UNIX, http_client, private_folder, split_url
 
@@ -33,7 +33,7 @@ def serve_command(bento: Path, path: Path) -> list[str]:
 
 
 @contextmanager
-def served(bento: Path, environment: Mapping[str, str], log: Path, *, patience: float = 90) -> Iterator[str]:
+def serve_bento(bento: Path, environment: Mapping[str, str], log: Path, *, patience: float = 90) -> Iterator[str]:
     """Serve a Bento on a Unix socket and give its address once it is ready; stop it after the block.
 
     Raises: Unavailable with the end of the log when it ends or is not ready in time.
@@ -43,7 +43,7 @@ def served(bento: Path, environment: Mapping[str, str], log: Path, *, patience: 
         path = Path(home) / "release.sock"
         address = f"{UNIX}{path}"
         process = subprocess.Popen(
-            ending_with_starter(serve_command(bento, path)),
+            with_parent_death_signal(serve_command(bento, path)),
             cwd=home,
             stdin=subprocess.DEVNULL,
             stdout=output,

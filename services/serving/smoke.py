@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from services.serving.package import bento_folder
-from services.serving.process import served
+from services.serving.process import serve_bento
 from tasks.core.errors import DriftlineError, Unavailable
 from tasks.core.files import tail
 from tasks.core.sockets import http_client
 from tasks.language.embedder import Embedder
 from tasks.release.seal import EMBEDDER, GOLDEN, read_manifest
-from tasks.train.classes import answers_as
+from tasks.train.classes import matches_label
 
 if TYPE_CHECKING:
     import httpx
@@ -57,7 +57,7 @@ def smoke_bento(
     """
     start = time.monotonic()
     bento = bento_folder(Path(environment["BENTOML_HOME"]), tag)
-    with served(bento, environment, log, patience=patience) as address:
+    with serve_bento(bento, environment, log, patience=patience) as address:
         ready = time.monotonic() - start
         return {"ready_s": ready, **smoke(folder, address, log)}
 
@@ -119,11 +119,11 @@ def _same(client: httpx.Client, example: dict[str, Any], said: str, problem: str
         return
     response = client.post("/v1/chat/completions", json={**_free(example), "logprobs": True, "top_logprobs": 5})
     tokens = (response.json()["choices"][0].get("logprobs") or {}).get("content") or [] if response.is_success else []
-    if not near_tie(tokens, said, wanted):
+    if not is_near_tie(tokens, said, wanted):
         raise _failed(str(client.base_url), problem, f"{name}: {said}", f"{name}: {wanted}")
 
 
-def near_tie(tokens: list[dict[str, Any]], said: str, wanted: str) -> bool:
+def is_near_tie(tokens: list[dict[str, Any]], said: str, wanted: str) -> bool:
     """Do two texts part where these tokens, in OpenAI's form with `top_logprobs`, go one way and nearly the other?
 
     Past that place nothing is compared: all that follows depends on it.
@@ -182,7 +182,7 @@ def _compare(address: str, digest: str, golden: list[dict[str, Any]], answer: di
     if len(predictions) != len(golden):
         raise _failed(address, "The number of answers is wrong.", str(len(predictions)), str(len(golden)))
     for example, given in zip(golden, predictions, strict=True):
-        if given["example_id"] != example["example_id"] or not answers_as(given, example["prediction"]):
+        if given["example_id"] != example["example_id"] or not matches_label(given, example["prediction"]):
             raise _failed(
                 address,
                 "An answer differs from the offline prediction.",

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from services.serving.schema import ReleaseAnswer, Schema, answer_of, make_schema
 from tasks.core.errors import DriftlineError, InputError, Unavailable
-from tasks.train.classes import answers_as
+from tasks.train.classes import matches_label
 
 if TYPE_CHECKING:
     from bentoml import Service
@@ -101,7 +101,7 @@ def check_golden(model: Any, schema: Schema, golden: Sequence[Mapping[str, Any]]
     """
     rows = schema.request.model_validate({"rows": [example["features"] for example in golden]}).rows  # type: ignore[attr-defined]
     for answer, example in zip(answer_rows(model, schema, rows), golden, strict=True):
-        if not answers_as(answer, example["prediction"]):
+        if not matches_label(answer, example["prediction"]):
             raise DriftlineError(
                 "The model does not answer as when it was sealed.",
                 where=f"example {example['example_id']}",

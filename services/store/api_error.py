@@ -19,7 +19,7 @@ KINDS = {
 }
 
 
-class Refusal(DriftlineError):
+class ApiError(DriftlineError):
     """A call that ends with an error, and the HTTP status that says so."""
 
     def __init__(
@@ -39,14 +39,14 @@ class Refusal(DriftlineError):
         return {} if self.wait is None else {"retry-after": str(max(1, round(self.wait)))}
 
 
-def refusal_of_release(tag: str, status: int, body: bytes) -> bytes:
+def error_of_release(tag: str, status: int, body: bytes) -> bytes:
     """A release's refusal in OpenAI's form; what else it says stays, such as which rows are wrong."""
     try:
         said = orjson.loads(body)
     except orjson.JSONDecodeError:
         said = None
     if not isinstance(said, dict):
-        return orjson.dumps(Refusal(status, f"{tag} does not take that: {status}.").body)
+        return orjson.dumps(ApiError(status, f"{tag} does not take that: {status}.").body)
     if isinstance(said.get("error"), dict):
         return body
-    return orjson.dumps(said | Refusal(status, str(said.get("error", status))).body)
+    return orjson.dumps(said | ApiError(status, str(said.get("error", status))).body)

@@ -48,7 +48,7 @@ class Approval(Result):
         return f"{said}: {self.why}" if self.why else said
 
 
-class Word(Section):
+class ApprovalDecision(Section):
     """What a person says over HTTP."""
 
     decision: Literal["approve", "reject"]
@@ -56,7 +56,7 @@ class Word(Section):
     why: str = Field("", max_length=MAX_WHY)
 
 
-def ask(
+def request_approval(
     store: Store, case: str, evidence: str, as_of: datetime, by: str, run: str, shown: str, within: timedelta
 ) -> Approval:
     """Ask for a word on this evidence, once; what was asked about other evidence of the case lapses."""
@@ -77,10 +77,10 @@ def ask(
             to.execute(insert(approvals).values(**asked, **waits, run=run, who="", via="", why=""))
         else:
             to.execute(update(approvals).where(same).values(run=run, **(waits if known == "lapsed" else {})))
-    return next(each for each in listed(store, case) if each.evidence == evidence)
+    return next(each for each in list_approvals(store, case) if each.evidence == evidence)
 
 
-def listed(store: Store, case: str | None = None) -> list[Approval]:
+def list_approvals(store: Store, case: str | None = None) -> list[Approval]:
     """All that was ever asked, of a case or of all, latest first."""
     wanted = select(approvals).order_by(approvals.c.asked_at.desc())
     with store.reading() as of:
@@ -93,7 +93,7 @@ def decide(store: Store, case: str, evidence: str, approves: bool, who: str, via
 
     Raises: InputError when nothing waits, something else does, or they asked for the run themselves.
     """
-    waiting = next((each for each in listed(store, case) if each.state == "waiting"), None)
+    waiting = next((each for each in list_approvals(store, case) if each.state == "waiting"), None)
     if waiting is None:
         raise InputError(f"Nothing of {case} waits for a person's word.", todo="driftline status")
     if len(evidence) < 4 or not waiting.evidence.startswith(evidence):
@@ -132,7 +132,7 @@ def decide(store: Store, case: str, evidence: str, approves: bool, who: str, via
         )
     if not done.rowcount:
         raise InputError("Somebody else has just decided.", where=case, todo="driftline status")
-    return next(each for each in listed(store, case) if each.evidence == waiting.evidence)
+    return next(each for each in list_approvals(store, case) if each.evidence == waiting.evidence)
 
 
 def same_person(one: str, other: str) -> bool:
@@ -141,9 +141,9 @@ def same_person(one: str, other: str) -> bool:
     return first == second
 
 
-def of_run(store: Store, run: str) -> Approval | None:
+def find_by_run(store: Store, run: str) -> Approval | None:
     """What a flow run has asked last."""
-    return next((each for each in listed(store) if run and each.run == run), None)
+    return next((each for each in list_approvals(store) if run and each.run == run), None)
 
 
 def _approval(row: dict[str, Any]) -> Approval:

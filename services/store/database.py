@@ -216,7 +216,7 @@ class Store:
         if embedded:
             Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
             prepare_sqlite(self.engine)
-        with telling(url.render_as_string()):
+        with database_errors(url.render_as_string()):
             migrate(self.engine)
 
     @contextmanager
@@ -249,7 +249,7 @@ class Store:
 
 
 @contextmanager
-def telling(where: str) -> Iterator[None]:
+def database_errors(where: str) -> Iterator[None]:
     """Raises: Unavailable for whatever the database says."""
     try:
         yield

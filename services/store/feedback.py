@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from sqlalchemy import ColumnElement, Connection, func, insert, select
 
-from services.store.api_error import Refusal
+from services.store.api_error import ApiError
 from services.store.database import Store, feedback, ledger, now, predictions
 from services.store.keys import LOCAL, Key
 
@@ -117,7 +117,7 @@ def _class_of(classes: Mapping[str, int | str], example_id: str) -> int | str | 
     return next(iter(classes.values())) if len(classes) == 1 and not example_id else classes.get(example_id)
 
 
-def give(store: Store, key: Key, request_id: str, said: Feedback) -> dict[str, Any]:
+def store_feedback(store: Store, key: Key, request_id: str, said: Feedback) -> dict[str, Any]:
     """Write it down, and tell which release it is about.
 
     Raises: Refusal when this key's team has asked nothing of that id, none of its rows is meant, or it has
@@ -131,7 +131,7 @@ def give(store: Store, key: Key, request_id: str, said: Feedback) -> dict[str, A
             # else the database fails
             call = of.execute(asked.where(ledger.c.id == id_)).first() if id_.isprintable() else None
         if call is None or (call.team != key.team and key is not LOCAL):
-            raise Refusal(404, f"There is no request {id_!r} of this team.", code="request_not_found")
+            raise ApiError(404, f"There is no request {id_!r} of this team.", code="request_not_found")
         if id_ == request_id:
             about = {"request_id": id_, "case": call.case, "release": call.digest}
             of_a_row = said.example_id or said.label is not None
@@ -141,12 +141,12 @@ def give(store: Store, key: Key, request_id: str, said: Feedback) -> dict[str, A
                 and of_a_row
                 and _class_of(call.classes, said.example_id or "") is None
             ):
-                raise Refusal(400, "example_id: it names none of the request's rows.", param="example_id")
+                raise ApiError(400, "example_id: it names none of the request's rows.", param="example_id")
     values = said.model_dump(exclude_none=True)
     with store.writing() as to:
         records = select(func.count()).where(feedback.c.request_id == request_id)
         if to.execute(records).scalar_one() >= MOST_RECORDS:
-            raise Refusal(
+            raise ApiError(
                 409, f"Request {request_id} has {MOST_RECORDS:,} feedback records, the most allowed.", code="too_many"
             )
         row = {"request_id": request_id, "at": now(), "team": key.team, "key": key.id, "said": values}

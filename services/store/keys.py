@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping, insert, select, update
 
-from services.store.api_error import Refusal
+from services.store.api_error import ApiError
 from services.store.database import Store, keys, now, purses, teams
 from tasks.core.errors import InputError
 from tasks.release.config import NANO
@@ -52,7 +52,7 @@ class Key:
         """Raises: Refusal when this key has none of these roles."""
         if not self.has(*roles):
             may = ", ".join(sorted(self.roles))
-            raise Refusal(403, f"This key may not {' or '.join(roles)}; it may {may}.", code="forbidden")
+            raise ApiError(403, f"This key may not {' or '.join(roles)}; it may {may}.", code="forbidden")
 
 
 LOCAL = Key("local", "local", frozenset({"predict", "feedback"}))  # whoever asks directly while there are no keys
@@ -71,10 +71,10 @@ class Keyring:
         Raises: Refusal.
         """
         if not secret:
-            raise Refusal(401, "An API key is needed: Authorization: Bearer KEY", code="missing_api_key")
+            raise ApiError(401, "An API key is needed: Authorization: Bearer KEY", code="missing_api_key")
         key = self.by_hash.get(digest(secret))
         if key is None:
-            raise Refusal(401, "This API key is unknown, or was revoked.", code="invalid_api_key")
+            raise ApiError(401, "This API key is unknown, or was revoked.", code="invalid_api_key")
         return key
 
 
@@ -97,7 +97,7 @@ def digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def create(
+def create_key(
     store: Store, team: str, roles: Sequence[str], rpm: int | None, tpm: int | None, budget: float | None
 ) -> tuple[str, str]:
     """Create a key of this process's user; return its id, and the secret, which can't be seen again.
@@ -143,7 +143,7 @@ def check_budget(budget: float | None) -> None:
         raise InputError("This can't be a budget.", where="--budget", found=str(budget), allowed=allowed)
 
 
-def revoke(store: Store, id_: str) -> None:
+def revoke_key(store: Store, id_: str) -> None:
     """Raises: InputError when there is no such key."""
     with store.changing() as to:
         done = to.execute(update(keys).where(keys.c.id == id_, keys.c.revoked_at.is_(None)).values(revoked_at=now()))
@@ -151,7 +151,7 @@ def revoke(store: Store, id_: str) -> None:
             raise InputError("There is no such key.", found=id_, todo="driftline keys list")
 
 
-def limit_team(store: Store, team: str, rpm: int | None, tpm: int | None, budget: float | None) -> None:
+def set_team_limits(store: Store, team: str, rpm: int | None, tpm: int | None, budget: float | None) -> None:
     """Set what all keys of a team may together.
 
     Raises: InputError for a name or a budget that can't be.
@@ -169,7 +169,7 @@ def limit_team(store: Store, team: str, rpm: int | None, tpm: int | None, budget
             to.execute(insert(purses).values(owner=f"team:{team}", budget=round(budget * NANO), spent=0, reserved=0))
 
 
-def listed(store: Store) -> list[dict[str, Any]]:
+def list_keys(store: Store) -> list[dict[str, Any]]:
     """All keys, revoked ones too, with what they may spend and have spent; their secrets are nowhere."""
     with store.reading() as of:
         rows = of.execute(select(keys).order_by(keys.c.created_at)).mappings().all()

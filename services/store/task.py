@@ -12,13 +12,13 @@ from tasks.train.results import Candidate
 
 
 @stage("ask for a person's word", lambda asked: asked.told)
-def ask_approval(
+def request_approval(
     candidate: Candidate, verdict: Verdict, rule: Approval, by: str, run: str, settings: Settings
 ) -> approvals.Approval:
     """Show the evidence to whoever decides, and tell them of it, unless they have decided already."""
     from contextlib import closing
 
-    from services.store.approvals import ask
+    from services.store.approvals import request_approval
     from services.store.database import Store
     from tasks.evaluate.tabular.gates import explain
 
@@ -27,7 +27,7 @@ def ask_approval(
     beside = (verdict.champion or "no champion")[:12]
     shown = f"As of {candidate.as_of:%Y-%m-%d %H:%M} UTC, beside {beside}:\n{explain(verdict)}"
     with closing(Store(settings)) as store:
-        asked = ask(store, case, evidence, candidate.as_of, by, run, shown, rule.within)
+        asked = request_approval(store, case, evidence, candidate.as_of, by, run, shown, rule.within)
     if asked.state == "waiting":
         until = f"{asked.expires_at:%Y-%m-%d %H:%M} UTC"
         todo = f"driftline approve {case} --evidence {evidence[:12]}, or reject, until {until}"
@@ -36,8 +36,8 @@ def ask_approval(
     return asked
 
 
-def enter_cost(candidate: Candidate, machine_hour: float, settings: Settings) -> None:
+def record_training_cost(candidate: Candidate, machine_hour: float, settings: Settings) -> None:
     """Have the ledger know what a candidate's training took, once."""
-    from services.store.training import enter_training
+    from services.store.training import record_training
 
-    enter_training(candidate, machine_hour, settings)
+    record_training(candidate, machine_hour, settings)

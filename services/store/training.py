@@ -9,7 +9,7 @@ from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
 
 from services.store.database import DAY, DONE, USED, Store, ledger
-from tasks.core.mlflow import answering, client_of
+from tasks.core.mlflow import client_of, mlflow_errors
 from tasks.core.settings import Settings
 from tasks.release.config import NANO
 from tasks.train.candidates import DEVICE, ENERGY
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TRAINING = "training"  # its interface, and instead of a team and a release, which it has none of
 
 
-def enter_training(candidate: Candidate, machine_hour: float, settings: Settings) -> None:
+def record_training(candidate: Candidate, machine_hour: float, settings: Settings) -> None:
     """Enter a candidate's training as its MLflow run tells it, at the price of an hour of the machine.
 
     Raises: Unavailable.
@@ -58,7 +58,7 @@ def enter_training(candidate: Candidate, machine_hour: float, settings: Settings
 
 def _energy(run: Run, settings: Settings) -> float | None:
     """Of all stages that were trained for it."""
-    with answering(settings.mlflow_uri):
+    with mlflow_errors(settings.mlflow_uri):
         stages = client_of(settings.tracking).search_runs(
             [run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
         )

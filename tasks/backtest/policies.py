@@ -16,12 +16,12 @@ POLICIES: dict[str, Callable[[Decision], Action]] = {
 }
 
 
-def acts(action: Action) -> bool:
+def policy_acts(action: Action) -> bool:
     """Whether something is done, rather than said."""
     return action not in ("ignore", "alert")
 
 
-def check_replay(kind: str, policies: Sequence[str], start: datetime, end: datetime) -> None:
+def check_backtest(kind: str, policies: Sequence[str], start: datetime, end: datetime) -> None:
     """See that it can be played before anything is started.
 
     Raises: InputError.
@@ -52,7 +52,7 @@ def check_replay(kind: str, policies: Sequence[str], start: datetime, end: datet
         )
 
 
-def borders(start: datetime, end: datetime) -> list[datetime]:
+def month_ends(start: datetime, end: datetime) -> list[datetime]:
     """The first of each month from that of `start` to the one after that of `end`, UTC."""
     found = [datetime(start.year, start.month, 1, tzinfo=UTC)]
     while found[-1] <= end:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tasks.backtest.chart import draw_gains, draw_lines
 from tasks.backtest.policies import BASELINE
-from tasks.backtest.results import Replayed
+from tasks.backtest.results import BacktestResult
 from tasks.core.files import write_text
 from tasks.evaluate.metrics import HIGHER_IS_BETTER
 
@@ -27,12 +27,12 @@ ul { margin: .2rem 0 .6rem; } code, .dim { color: #777; font-size: .85em; } .pro
 """
 
 
-def write(figures: Figures, folder: Path) -> Replayed:
+def write(figures: Figures, folder: Path) -> BacktestResult:
     """Write both beside the replay's world, named by period and profile."""
     profile = f"-{figures['profile']}" if figures["profile"] else ""
     name = f"{figures['from']}-to-{figures['to']}{profile}"
     text = json.dumps(figures, indent=1, ensure_ascii=False) + "\n"
-    return Replayed(
+    return BacktestResult(
         figures=dict(figures),
         page=write_text(folder / f"{name}.html", page(figures)),
         json_file=write_text(folder / f"{name}.json", text),

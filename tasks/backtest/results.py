@@ -10,7 +10,7 @@ from tasks.core.config import Result
 from tasks.monitor.results import Action, Decision
 
 
-class Scored(Result):
+class MonthScore(Result):
     """How good a release was in a month, over the examples whose outcome was known at its end."""
 
     release: str  # digest, in full
@@ -29,19 +29,19 @@ class Challenge(Result):
     seconds: float  # training as the ledger counts it, features and judging when first done
 
 
-class Played(Result):
+class MonthResult(Result):
     """A month under a policy: who stood, how good it was, and what was done at the month's end."""
 
     month: datetime  # its first moment
     policy: str
     since: datetime  # as-of of the release that stood
-    scored: Scored
+    scored: MonthScore
     decision: Decision | None  # None: the replay ended with this month
     action: Action  # what the policy made of the decision
     challenge: Challenge | None  # None: no candidate was made
 
 
-class Replayed(Result):
+class BacktestResult(Result):
     """The report of a replay: as a page, and as JSON."""
 
     figures: dict[str, Any]

@@ -17,7 +17,7 @@ from tasks.train.training_time import training_seconds
 ELSEWHERE = ("tracking_url", "artifacts_url", "dvc_remote", "online_store", "gateway_store", "gateway_limits")
 
 
-def world_of(here: Settings, case: str) -> Settings:
+def sandbox_settings(here: Settings, case: str) -> Settings:
     """Settings under STATE/replay/CASE/world-ID, whatever servers and remotes the real ones name.
 
     The id is drawn when the folder is made: Prefect remembers finished steps by their paths, and what it remembers of a

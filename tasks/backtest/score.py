@@ -7,12 +7,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tasks.backtest.results import Scored
+from tasks.backtest.results import MonthScore
 from tasks.core.errors import DataError
-from tasks.core.files import whole
+from tasks.core.files import atomic_path
 from tasks.evaluate.compare import compare
 from tasks.evaluate.criteria import CLUSTERS
-from tasks.monitor.tabular.labels_and_predictions import side_of
+from tasks.monitor.tabular.labels_and_predictions import labels_and_predictions
 from tasks.monitor.tabular.outcomes import join_outcomes
 from tasks.predict.tabular import read_predictions
 from tasks.train.classes import Classes
@@ -38,7 +38,7 @@ def score(
     end: datetime,
     predictions: Path,
     folder: Path,
-) -> Scored:
+) -> MonthScore:
     """Hold what a release predicted for start <= event_timestamp < end against the outcomes in `examples`.
 
     The losses go to FOLDER/MONTH-RELEASE12.parquet. Raises: DataError when no outcome is known.
@@ -52,14 +52,14 @@ def score(
             found=f"{len(said):,} examples without an outcome",
             todo="End the replay earlier, or replay a case whose outcomes arrive within the month.",
         )
-    y, p = side_of(known, "outcome", classes)
+    y, p = labels_and_predictions(known, "outcome", classes)
     path = folder / f"{start:%Y-%m}-{release[:12]}.parquet"
     kept = known[["example_id"]].assign(
         day=known["event_timestamp"].dt.strftime("%Y-%m-%d"), loss=losses(LOSS[target.task], y, p)
     )
-    with whole(path) as temporary:
+    with atomic_path(path) as temporary:
         kept.to_parquet(temporary, index=False)
-    return Scored(release=release, rows=len(known), metrics=measure(y, p, target.task), losses=path)
+    return MonthScore(release=release, rows=len(known), metrics=measure(y, p, target.task), losses=path)
 
 
 def gain(of: Sequence[Path], over: Sequence[Path]) -> dict[str, float | int | None]:

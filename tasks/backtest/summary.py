@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.backtest.policies import BASELINE
-from tasks.backtest.results import Played
+from tasks.backtest.results import MonthResult
 from tasks.backtest.score import CONFIDENCE, LOSS, SHOWN, Task, gain
 
 OUTCOMES = {"promote": "promoted", "reject": "rejected"}  # of verdicts; the third stands for itself
@@ -18,11 +18,11 @@ def figures_of(
     profile: str | None,
     task: Task,
     machine_hour: float,
-    played: Sequence[Played],
+    played: Sequence[MonthResult],
     lineage: Mapping[str, str],
 ) -> dict[str, Any]:
     """Means are over months, each weighing the same; gains are over examples."""
-    by_policy: dict[str, list[Played]] = {}
+    by_policy: dict[str, list[MonthResult]] = {}
     for done in played:
         by_policy.setdefault(done.policy, []).append(done)
     months = list(dict.fromkeys(f"{done.month:%Y-%m}" for done in played))
@@ -52,7 +52,7 @@ def figures_of(
 
 
 def _policy(
-    played: Sequence[Played], baseline: Sequence[Played] | None, task: Task, machine_hour: float
+    played: Sequence[MonthResult], baseline: Sequence[MonthResult] | None, task: Task, machine_hour: float
 ) -> dict[str, Any]:
     challenges = [done.challenge for done in played if done.challenge]
     promotions = sum(challenge.verdict == "promote" for challenge in challenges)
@@ -78,14 +78,14 @@ def _policy(
     return found
 
 
-def _mean(played: Sequence[Played], name: str) -> float | None:
+def _mean(played: Sequence[MonthResult], name: str) -> float | None:
     """None when a month has no such number."""
     values = [done.scored.metrics.get(name) for done in played]
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if len(known) == len(values) else None
 
 
-def _month(done: Played, baseline: Played | None, task: Task) -> dict[str, Any]:
+def _month(done: MonthResult, baseline: MonthResult | None, task: Task) -> dict[str, Any]:
     decision, challenge = done.decision, done.challenge
     return {
         **{name: done.scored.metrics.get(name) for name in SHOWN[task]},
@@ -102,7 +102,7 @@ def _month(done: Played, baseline: Played | None, task: Task) -> dict[str, Any]:
     }
 
 
-def _outcome(done: Played) -> str:
+def _outcome(done: MonthResult) -> str:
     if done.challenge:
         return OUTCOMES.get(done.challenge.verdict, done.challenge.verdict)
     return "rolled back" if done.action == "rollback" else "kept"

@@ -6,8 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from tasks.backtest.policies import acts
-from tasks.backtest.results import Played, Replayed, Scored
+from tasks.backtest.policies import policy_acts
+from tasks.backtest.results import BacktestResult, MonthResult, MonthScore
 from tasks.core.prefect import show_link, stage
 from tasks.core.settings import Settings
 from tasks.features.results import Frame
@@ -18,7 +18,7 @@ from tasks.train.config import Target
 @stage("score", lambda scored: f"{scored.rows:,} rows with an outcome")
 def score_month(
     release: Release, target: Target, frame: Frame, start: datetime, end: datetime, predictions: Path, folder: Path
-) -> Scored:
+) -> MonthScore:
     """Hold what the release predicted for a month against the outcomes known at its end."""
     from tasks.backtest.score import score
     from tasks.train.tabular.model_file import load
@@ -34,10 +34,10 @@ def write_report(
     profile: str | None,
     task: Literal["classification", "regression"],
     machine_hour: float,
-    played: list[Played],
+    played: list[MonthResult],
     lineage: dict[str, str],
     world: Settings,
-) -> Replayed:
+) -> BacktestResult:
     """Write what each policy was worth, as JSON and as a page."""
     from tasks.backtest.report import write
     from tasks.backtest.summary import figures_of
@@ -48,9 +48,11 @@ def write_report(
     return replayed
 
 
-def told_of(done: Played) -> str:
+def challenge_summary(done: MonthResult) -> str:
     """A month under a policy in a few words."""
     told = [f"{name} {value:.4f}" for name, value in done.scored.metrics.items() if name in ("brier", "auc", "rmse")]
     told += [f"decision: {done.decision.action}"] if done.decision else []
-    told += [f"{done.action}: {done.challenge.verdict if done.challenge else 'done'}"] if acts(done.action) else []
+    told += (
+        [f"{done.action}: {done.challenge.verdict if done.challenge else 'done'}"] if policy_acts(done.action) else []
+    )
     return ", ".join(told)

@@ -9,20 +9,20 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from tasks.core.display import one_line, visible
+from tasks.core.display import escape_terminal, one_line
 
 
 class Terminal(Console):
     """A console to which every string is a text and never markup: styles come as rich's Text, see `styled`."""
 
     def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str(visible(text), **{**options, "markup": False, "emoji": False})
+        return super().render_str(escape_terminal(text), **{**options, "markup": False, "emoji": False})
 
     def status(self, status: RenderableType, **options: Any) -> Status:
         return super().status(Text(one_line(status)) if isinstance(status, str) else status, **options)
 
 
-class Lines(Table):
+class PlainTable(Table):
     """A table without lines around it, whose cells have one line each."""
 
     def __init__(self, *columns: str, **options: Any) -> None:
@@ -33,7 +33,7 @@ class Lines(Table):
 
 
 def styled(text: str, style: str) -> Text:
-    return Text(visible(text), style)
+    return Text(escape_terminal(text), style)
 
 
 console = Terminal(highlight=False, soft_wrap=True, markup=False, emoji=False)

@@ -13,22 +13,22 @@ _TAG = re.compile(r"<(?=[A-Za-z!@#/?])")
 _BRACKETS = re.compile(r"[\[\]]")
 
 
-def visible(text: str) -> str:
+def escape_terminal(text: str) -> str:
     """The text with what a terminal would obey written as an escape, `\\u001b`; its lines stay."""
     return _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def one_line(text: str) -> str:
     """The text on one line, with its line breaks written as escapes."""
-    return visible(text).replace("\n", "\\n").replace("\t", " ")
+    return escape_terminal(text).replace("\n", "\\n").replace("\t", " ")
 
 
-def markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """The text as Markdown that reads as it was written: no link, image, HTML or table cell comes of it."""
     escaped = _MARKDOWN.sub(r"\\\g<0>", one_line(text))
     return _BRACKETS.sub(r"\\\g<0>", escaped) if _LINK.search(escaped) else escaped
 
 
-def unlinked(text: str) -> str:
+def without_links(text: str) -> str:
     """The text for a channel that may make links or mentions of what stands in angle brackets, as Slack does."""
-    return _TAG.sub("\u2039", visible(text))
+    return _TAG.sub("\u2039", escape_terminal(text))

@@ -48,7 +48,7 @@ class DataError(InputError):
     pass
 
 
-class NothingYet(DataError):
+class NotReady(DataError):
     pass
 
 
@@ -64,5 +64,5 @@ class Unavailable(DriftlineError):
     exit_code = 5
 
 
-class Waits(DriftlineError):
+class WaitsForApproval(DriftlineError):
     exit_code = 6

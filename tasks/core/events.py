@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.core.display import unlinked
+from tasks.core.display import without_links
 
 
 def event_of(name: str, case: str, payload: dict[str, Any], **labels: str) -> dict[str, Any]:
@@ -16,4 +16,6 @@ def event_of(name: str, case: str, payload: dict[str, Any], **labels: str) -> di
 
 def alert_of(case: str, cause: str, subject: str, body: str) -> dict[str, Any]:
     """What people are told, at most once in a while for the same cause; nothing in it is a link or a mention."""
-    return event_of("alert", case, {"subject": unlinked(subject), "body": unlinked(body)}, cause=f"{case} {cause}")
+    return event_of(
+        "alert", case, {"subject": without_links(subject), "body": without_links(body)}, cause=f"{case} {cause}"
+    )

@@ -17,7 +17,7 @@ from tasks.core.errors import Busy, DriftlineError, Unavailable
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path` to write a file or folder under; rename it when the block ends well.
 
     Raises: Unavailable when the disk is full. An existing file is replaced; an existing folder is kept, since
@@ -39,7 +39,7 @@ def whole(path: Path) -> Iterator[Path]:
         _remove(temporary)
 
 
-class telling_full_disk:  # noqa: N801 (a context manager, used as one)
+class disk_full_as_unavailable:  # noqa: N801 (a context manager, used as one)
     """Raise Unavailable for whatever a package raises when the disk under `path` is full, and nothing else."""
 
     def __init__(self, path: Path) -> None:
@@ -55,7 +55,7 @@ class telling_full_disk:  # noqa: N801 (a context manager, used as one)
 
 def write_text(path: Path, text: str) -> Path:
     """Write a whole text file, or none."""
-    with whole(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
 
@@ -91,7 +91,7 @@ def lock(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
         yield
 
 
-def scratch(parent: Path) -> tempfile.TemporaryDirectory[str]:
+def scratch_folder(parent: Path) -> tempfile.TemporaryDirectory[str]:
     """A folder for work in progress, on the disk where its result will live."""
     parent.mkdir(parents=True, exist_ok=True)
     return tempfile.TemporaryDirectory(dir=parent, prefix=".scratch-")

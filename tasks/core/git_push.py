@@ -12,7 +12,7 @@ COMMIT = r"^([0-9a-f]{40}|[0-9a-f]{64})$"
 DEPLOYMENT = "push/push"  # that takes it
 
 
-class Push(Section):
+class GitPush(Section):
     """One ref of a repository went from one commit to another."""
 
     id: str = Field(pattern=r"^[\w.-]{1,80}$", description="The same for each delivery of the same push.")

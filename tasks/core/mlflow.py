@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tasks.core.errors import Unavailable
-from tasks.core.files import lock, whole
+from tasks.core.files import atomic_path, lock
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -51,7 +51,7 @@ def client_of(tracking: Tracking) -> MlflowClient:
 
     for name in ("alembic", "mlflow.store.db.utils"):  # a new database announces each migration
         logging.getLogger(name).setLevel(logging.WARNING)
-    with answering(tracking.uri):
+    with mlflow_errors(tracking.uri):
         if tracking.uri.startswith(("http://", "https://")):
             _knock(tracking.uri)
         if tracking.uri.startswith("sqlite:///"):
@@ -83,7 +83,7 @@ def _make_tables(path: Path, artifacts: str) -> None:
             return
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        with whole(path) as temporary:
+        with atomic_path(path) as temporary:
             if template := make_template():
                 shutil.copyfile(template, temporary)
             SqlAlchemyStore(f"sqlite:///{temporary}", artifacts).engine.dispose()
@@ -104,7 +104,7 @@ def _upgrade(path: Path) -> None:
     from mlflow.db import upgrade
 
     with (
-        whole(path.with_name(f"mlflow-{revision}.db")) as kept,
+        atomic_path(path.with_name(f"mlflow-{revision}.db")) as kept,
         closing(sqlite3.connect(path)) as source,
         closing(sqlite3.connect(kept)) as target,
     ):
@@ -139,7 +139,7 @@ def make_template(path: Path | None = None) -> Path | None:
     try:
         with lock(path.with_suffix(".lock"), "MLflow's template", wait=True):
             if not path.is_file():
-                with whole(path) as temporary:
+                with atomic_path(path) as temporary:
                     SqlAlchemyStore(f"sqlite:///{temporary}", "unused").engine.dispose()
                     connection = sqlite3.connect(temporary)
                     with connection:  # its default experiment would keep its files in that place
@@ -151,7 +151,7 @@ def make_template(path: Path | None = None) -> Path | None:
 
 
 @contextmanager
-def answering(uri: str) -> Iterator[None]:
+def mlflow_errors(uri: str) -> Iterator[None]:
     """Tell what MLflow can't do in our words.
 
     Raises: Unavailable.
@@ -193,19 +193,19 @@ def run(client: MlflowClient, experiment_id: str, key: str, name: str, tags: Map
 
     Runs with this key that a killed process left RUNNING are ended as KILLED first. Raises: Unavailable.
     """
-    with answering(client.tracking_uri):
+    with mlflow_errors(client.tracking_uri):
         for orphan in running(client, experiment_id, key):
             client.set_terminated(orphan, "KILLED")
         created = client.create_run(experiment_id, run_name=name, tags={KEY: key, **tags})
     run_id = created.info.run_id
     try:
-        with answering(client.tracking_uri):
+        with mlflow_errors(client.tracking_uri):
             yield run_id
     except BaseException as error:
-        with suppress(Unavailable), answering(client.tracking_uri):  # what went wrong first is what matters
+        with suppress(Unavailable), mlflow_errors(client.tracking_uri):  # what went wrong first is what matters
             client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
-    with answering(client.tracking_uri):
+    with mlflow_errors(client.tracking_uri):
         client.set_terminated(run_id, "FINISHED")
 
 
@@ -222,7 +222,7 @@ def status_of(client: MlflowClient, run_id: str) -> str | None:
     """
     from mlflow.exceptions import MlflowException
 
-    with answering(client.tracking_uri):
+    with mlflow_errors(client.tracking_uri):
         try:
             found = client.get_run(run_id)
         except MlflowException as error:

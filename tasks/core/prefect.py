@@ -15,7 +15,7 @@ from prefect.context import FlowRunContext, TagsContext
 from prefect.events import emit_event
 
 from tasks.core.events import alert_of, event_of
-from tasks.core.progress import step
+from tasks.core.progress import progress_step
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,7 +43,7 @@ def stage(title: str, figure: Callable[[Any], str] = lambda _: "") -> Callable[[
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
-            with step(title.format(**bound.arguments)) as current:
+            with progress_step(title.format(**bound.arguments)) as current:
                 if FlowRunContext.get() is None:
                     result = function(*args, **kwargs)
                 else:

@@ -15,7 +15,7 @@ WITH_STARTER = (
 )
 
 
-def look_for_garbage_seldom() -> None:
+def tune_gc() -> None:
     """For the begin of a process: what it imports are objects by the million, and they stay.
 
     To look through them as often as Python does by default took a fifth of every start.
@@ -23,7 +23,7 @@ def look_for_garbage_seldom() -> None:
     gc.set_threshold(20_000, 10, 10)
 
 
-def ending_with_starter(command: list[str], starter: int | None = None) -> list[str]:
+def with_parent_death_signal(command: list[str], starter: int | None = None) -> list[str]:
     """The command, such that it ends with the process that starts it (on Linux; elsewhere as it is).
 
     starter: id of that process, which may be gone before the command begins; None: this one; 0: whoever it then is.

@@ -28,7 +28,7 @@ _running: ContextVar[Step | None] = ContextVar("running", default=None)
 
 
 @contextmanager
-def listening(listener: Listener) -> Iterator[None]:
+def progress_listener(listener: Listener) -> Iterator[None]:
     """Have `listener` called at the start and at the end of each step."""
     token = _listener.set(listener)
     try:
@@ -38,7 +38,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 @contextmanager
-def step(title: str) -> Iterator[Step]:
+def progress_step(title: str) -> Iterator[Step]:
     """Time a block of work and tell the listener."""
     tell = _listener.get() or (lambda _: None)
     around = _running.get()

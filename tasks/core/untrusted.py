@@ -24,7 +24,7 @@ TODO = "Get the file again, or take another."
 
 
 @contextmanager
-def reading(what: str, path: Path, *, allowed: str, todo: str = TODO) -> Iterator[None]:
+def reading_untrusted(what: str, path: Path, *, allowed: str, todo: str = TODO) -> Iterator[None]:
     """Make one DataError of whatever goes wrong while a stranger's file is read.
 
     A full or broken disk and missing permissions stay an OSError: they are not the file's fault.
@@ -63,7 +63,7 @@ def check_zip(archive: ZipFile, size: int, most: int) -> None:
         raise ValueError(f"{declared:,} bytes when unpacked, of {size:,}; at most {limit:,}")
 
 
-def check_room(folder: Path, wanted: int) -> None:
+def require_disk_space(folder: Path, wanted: int) -> None:
     """Raises: ValueError when a file of `wanted` bytes would fill the disk."""
     free = shutil.disk_usage(folder).free
     if wanted > free - SPARE:
@@ -75,7 +75,9 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
     Raises: DataError when it is larger than MOST_JSON, too deep, or none.
     """
-    with reading("A JSON file can't be read.", path, allowed=f"a JSON object of at most {MOST_JSON // MB} MB"):
+    with reading_untrusted(
+        "A JSON file can't be read.", path, allowed=f"a JSON object of at most {MOST_JSON // MB} MB"
+    ):
         if (size := path.stat().st_size) > MOST_JSON:
             raise ValueError(f"{size:,} bytes")
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -84,7 +86,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return content
 
 
-class Bounded:
+class BoundedReader:
     """A stream that never reads more than `most` bytes at once, whatever a header asks for."""
 
     def __init__(self, stream: Any, most: int) -> None:

@@ -133,7 +133,7 @@ class Prompt(Section):
     few_shot: int = Field(5, ge=1, le=32, description="Examples from the training pairs that the base is also shown.")
 
 
-class Talk(Section):
+class ChatSpec(Section):
     """All that is said to a model before a message, and what it may answer."""
 
     prompt: Prompt

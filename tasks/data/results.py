@@ -33,7 +33,7 @@ class Snapshot(Result):
     docs: dict[str, Path]  # Data Docs by source
 
 
-class Checked(Result):
+class ValidatedBatches(Result):
     """The validated batches of one source."""
 
     source: str
@@ -43,7 +43,7 @@ class Checked(Result):
     validation: Validation  # of this run
 
 
-class Base(Result):
+class BaseModelFiles(Result):
     """A base model, checked against its pin, as a folder that transformers opens."""
 
     source: str
@@ -62,7 +62,7 @@ class EmbedderFiles(Result):
     files: tuple[str, ...]  # names of weights, configuration and tokenizer there
 
 
-class Asked(Result):
+class WindowMessages(Result):
     """The messages of a window, in one Parquet file sorted by time and id.
 
     Its columns: example_id, event_timestamp (UTC), messages (JSON), answer (the right one as JSON; empty while unknown)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from tasks.core.code_digest import cache_key
 from tasks.core.config import digest_of
 from tasks.core.errors import DataError, Unavailable
-from tasks.core.files import file_digest, lock, whole, write_text
+from tasks.core.files import atomic_path, file_digest, lock, write_text
 from tasks.core.permissions import make_all_private, write_shared
 from tasks.core.progress import mark_cached
 from tasks.data.results import Snapshot
@@ -62,7 +62,7 @@ def _add_and_push(folder: Path, batches: dict[str, dict[str, Path]], store: Path
     ):
         if not _is_as_stored(folder):
             _forget(folder, repo)
-            with whole(folder) as temporary:
+            with atomic_path(folder) as temporary:
                 for source, files in batches.items():
                     (temporary / source).mkdir(parents=True)
                     for name, path in files.items():
@@ -128,7 +128,7 @@ def _forget(folder: Path, repo: Repo) -> None:
     folder.with_suffix(".dvc").unlink(missing_ok=True)
 
 
-def bring(files: Sequence[str], tree: Path, repository: Path) -> None:
+def fetch_data(files: Sequence[str], tree: Path, repository: Path) -> None:
     """Get what DVC's pointers to these files stand for into a tree of the repository, by its cache and its remote.
 
     Raises: Unavailable when the remote does not have it.

@@ -14,9 +14,9 @@ from tasks.core.code_digest import cache_key
 from tasks.core.config import Result
 from tasks.core.duckdb import connect, quote_identifier, quote_literal, quote_path, scan
 from tasks.core.errors import DataError
-from tasks.core.files import file_digest, scratch, whole, write_text
+from tasks.core.files import atomic_path, file_digest, scratch_folder, write_text
 from tasks.core.progress import mark_cached
-from tasks.core.untrusted import MB, check_room, check_zip, reading
+from tasks.core.untrusted import MB, check_zip, reading_untrusted, require_disk_space
 from tasks.data.config import Source
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Batch(Result):
     last_known: datetime | None  # when its last value became known: from then on the batch is complete
 
 
-class Landing(Result):
+class Ingestion(Result):
     """What a source's folder under data/raw holds."""
 
     key: str
@@ -45,7 +45,7 @@ class Landing(Result):
     empty: bool = False  # of a log: nobody has asked yet
 
 
-def place_of(uri: str, folder: Path) -> Path:
+def path_of_uri(uri: str, folder: Path) -> Path:
     """Where a file or folder lies that a URI names; relative paths count from the case's folder.
 
     Raises: DataError when the package is not there.
@@ -66,7 +66,7 @@ def locate(uri: str, folder: Path) -> Path:
 
     Raises: DataError when the package or the file is not there.
     """
-    path = place_of(uri, folder)
+    path = path_of_uri(uri, folder)
     if not path.is_file():
         near = sorted(p.name for p in path.parent.glob("*") if p.is_file())[:12] if path.parent.is_dir() else []
         raise DataError(
@@ -79,7 +79,7 @@ def locate(uri: str, folder: Path) -> Path:
     return path
 
 
-def land(name: str, source: Source, folder: Path, raw: Path, log: Path | None = None) -> Landing:
+def ingest(name: str, source: Source, folder: Path, raw: Path, log: Path | None = None) -> Ingestion:
     """Write a source month by month as Parquet under `raw`/NAME; a source that did not change is not read again.
 
     Of log://CASE, `log` is the file that the log was collected into; it alone may be empty, as nobody may have asked.
@@ -89,21 +89,21 @@ def land(name: str, source: Source, folder: Path, raw: Path, log: Path | None = 
     key = cache_key(__name__, [file_digest(origin), source.sql, source.time, source.known_at, source.late, source.key])
     marker = raw / name / "landing.json"
     with contextlib.suppress(OSError, ValueError):
-        landing = Landing.model_validate_json(marker.read_text(encoding="utf-8"))
+        landing = Ingestion.model_validate_json(marker.read_text(encoding="utf-8"))
         if landing.key == key and all(batch.path.is_file() for batch in landing.batches):
             mark_cached()
             return landing
-    with scratch(raw / name) as work, connect() as db:
+    with scratch_folder(raw / name) as work, connect() as db:
         _load(db, name, source, origin, Path(work))
         batches = tuple(_write_batches(db, name, source, raw / name))
-        landing = Landing(key=key, columns=_columns(db), batches=batches, empty=_is_empty(db))
+        landing = Ingestion(key=key, columns=_columns(db), batches=batches, empty=_is_empty(db))
     for stray in set((raw / name).glob("*.parquet")) - {batch.path for batch in landing.batches}:
         stray.unlink()
     write_text(marker, landing.model_dump_json(indent=1))
     return landing
 
 
-def cut(batch: Batch, source: Source, as_of: datetime, out: Path) -> Path | None:
+def filter_as_of(batch: Batch, source: Source, as_of: datetime, out: Path) -> Path | None:
     """The batch as it was known at `as_of`; None when nothing of it was known yet.
 
     That is the delivered file once it is complete, else a file `out` without what came later.
@@ -116,7 +116,7 @@ def cut(batch: Batch, source: Source, as_of: datetime, out: Path) -> Path | None
     late = [(quote_identifier(at), quote_identifier(name)) for at, names in source.late.items() for name in names]
     masks = ", ".join(f"CASE WHEN {moment} <= $as_of THEN {column} END AS {column}" for moment, column in late)
     columns = f"* REPLACE ({masks})" if masks else "*"
-    with whole(out) as temporary, connect() as db:
+    with atomic_path(out) as temporary, connect() as db:
         db.execute(
             f"CREATE TABLE known AS SELECT {columns} FROM {scan(batch.path)} WHERE {known} <= $as_of",
             {"as_of": as_of},
@@ -132,10 +132,13 @@ def read_raw(db: duckdb.DuckDBPyConnection, name: str, origin: Path, work: Path)
     """
     if origin.suffix == ".zip":
         allowed = f"a .zip of one file, without a password, that unpacks to {MOST_UNPACKED // MB:,} MB at most"
-        with reading(f"Source {name} can't be unpacked.", origin, allowed=allowed), zipfile.ZipFile(origin) as archive:
+        with (
+            reading_untrusted(f"Source {name} can't be unpacked.", origin, allowed=allowed),
+            zipfile.ZipFile(origin) as archive,
+        ):
             check_zip(archive, origin.stat().st_size, MOST_UNPACKED)
             first = archive.infolist()[0]
-            check_room(work, first.file_size)
+            require_disk_space(work, first.file_size)
             origin = Path(archive.extract(first, work))
     read = {
         # all rows decide on the types; as a view, they would be looked at anew on each use
@@ -222,7 +225,7 @@ def _order(source: Source) -> str:
 
 
 def _copy_whole(db: duckdb.DuckDBPyConnection, select: str, path: Path) -> Path:
-    with whole(path) as temporary:
+    with atomic_path(path) as temporary:
         _copy(db, select, temporary)
     return path
 

@@ -6,20 +6,20 @@ from datetime import datetime
 from pathlib import Path
 
 from tasks.core.prefect import show_link, show_table, stage
-from tasks.data.config import Answer, Model, Pairs, Source, Talk, Traffic
-from tasks.data.results import Asked, Base, Checked, Snapshot
-from tasks.data.sources import Landing
+from tasks.data.config import Answer, ChatSpec, Model, Pairs, Source, Traffic
+from tasks.data.results import BaseModelFiles, Snapshot, ValidatedBatches, WindowMessages
+from tasks.data.sources import Ingestion
 
 
 @stage("land {name}", lambda landing: f"{len(landing.batches)} batches")
-def land_source(name: str, source: Source, folder: Path, raw: Path, log: Path | None) -> Landing:
+def ingest_source(name: str, source: Source, folder: Path, raw: Path, log: Path | None) -> Ingestion:
     """Write a source month by month under data/raw; an unchanged source is not read again."""
-    from tasks.data.sources import land
+    from tasks.data.sources import ingest
 
-    return land(name, source, folder, raw, log)
+    return ingest(name, source, folder, raw, log)
 
 
-def _told(checked: Checked) -> str:
+def _told(checked: ValidatedBatches) -> str:
     warnings = len(checked.validation.warnings)
     parts = [f"{checked.rows:,} rows", f"{checked.validation.expectations} expectations"]
     parts += [f"{checked.quarantined:,} quarantined"] if checked.quarantined else []
@@ -27,20 +27,20 @@ def _told(checked: Checked) -> str:
 
 
 @stage("validate {name}", _told)
-def check_source(
-    name: str, case: str, sources: dict[str, Source], landings: dict[str, Landing], as_of: datetime, state: Path
-) -> Checked:
+def validate_source(
+    name: str, case: str, sources: dict[str, Source], landings: dict[str, Ingestion], as_of: datetime, state: Path
+) -> ValidatedBatches:
     """Cut a source to the as-of, validate what is new, and put bad rows aside."""
-    from tasks.data.tabular.validation_run import check
+    from tasks.data.tabular.validation_run import validate_source
 
-    checked = check(case, name, sources, landings, as_of, state)
+    checked = validate_source(case, name, sources, landings, as_of, state)
     if checked.validation.docs:
         show_link(f"{case}-{name}", checked.validation.docs, f"Data Docs of {name}")
     return checked
 
 
 @stage("open the base model", lambda base: f"{base.parameters / 1e6:.0f}M parameters, {base.digest[:12]}")
-def open_model(model: Model, folder: Path, state: Path) -> Base:
+def open_model(model: Model, folder: Path, state: Path) -> BaseModelFiles:
     """Check the base model against its pin, and keep it as a plain checkpoint."""
     from tasks.data.language.base_model import open_base
 
@@ -51,13 +51,13 @@ def open_model(model: Model, folder: Path, state: Path) -> Base:
 def curate_pairs(
     case: str,
     pairs: Pairs,
-    talk: Talk,
-    base: Base,
+    talk: ChatSpec,
+    base: BaseModelFiles,
     sources: dict[str, Source],
-    checked: list[Checked],
+    checked: list[ValidatedBatches],
     as_of: datetime,
     state: Path,
-) -> Checked:
+) -> ValidatedBatches:
     """Make or read instruction pairs, free them of duplicates and personal data, split and validate them."""
     from tasks.data.language.curate import curate
 
@@ -68,7 +68,7 @@ def curate_pairs(
 
 @stage("snapshot", lambda snapshot: f"{sum(snapshot.rows.values()):,} rows, {snapshot.digest[:12]}")
 def take_snapshot(
-    case: str, as_of: datetime, checked: list[Checked], state: Path, remote: str, repaired: str = ""
+    case: str, as_of: datetime, checked: list[ValidatedBatches], state: Path, remote: str, repaired: str = ""
 ) -> Snapshot:
     """Gather the validated batches, add them to DVC, and push; again at the moment `repaired`, when it was damaged."""
     from tasks.data.snapshots import store_snapshot
@@ -101,8 +101,8 @@ def gather_messages(
     state: Path,
     start: datetime,
     end: datetime,
-) -> Asked:
+) -> WindowMessages:
     """What was asked in a window, with the right answers that are known."""
-    from tasks.data.language.traffic import gather
+    from tasks.data.language.traffic import gather_messages
 
-    return gather(case, traffic, pairs, answer, sources, snapshot.path, state, start, end)
+    return gather_messages(case, traffic, pairs, answer, sources, snapshot.path, state, start, end)

@@ -81,7 +81,7 @@ class Evaluate(Section):
     ms_per_row: float | None = Field(None, gt=0, description="Longest time to score one row, in milliseconds.")
 
 
-class Judge(Section):
+class LlmJudge(Section):
     """A language model at any OpenAI-compatible endpoint, asked for its opinion of some answers."""
 
     url: str = Field(
@@ -102,7 +102,7 @@ class Judge(Section):
     seconds: float = Field(60, gt=0, le=600, description="Longest wait for one judgement.")
 
 
-class Judging(Section):
+class LanguageEvaluation(Section):
     """When the answers of a tuned language model are good enough."""
 
     slices: tuple[str, ...] = Field(("intent",), description="Columns of the pairs whose values make slices.")
@@ -116,5 +116,7 @@ class Judging(Section):
     parity: float = Field(
         0.25, gt=0, description="Largest difference of a token's log-probability between training and serving stack."
     )
-    judge: Judge | None = Field(None, description="A judge's opinion, as the metric judge_score; empty: none is asked.")
+    judge: LlmJudge | None = Field(
+        None, description="A judge's opinion, as the metric judge_score; empty: none is asked."
+    )
     cpu_price_per_hour: float = Field(0.10, ge=0, description="Price of the machine, for the cost of answers.")

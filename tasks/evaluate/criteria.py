@@ -149,7 +149,7 @@ def speed_criterion(limit: float, observed: float) -> Criterion:
     )
 
 
-def alone_criterion(difference: float) -> Criterion:
+def batch_invariance_criterion(difference: float) -> Criterion:
     """A service that answers one row must say what the offline scores said."""
     return Criterion(
         name="alone_as_in_batch",

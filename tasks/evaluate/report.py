@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.core.display import markdown, one_line
+from tasks.core.display import escape_markdown, one_line
 from tasks.evaluate.results import Criterion, Verdict
 
 
@@ -11,7 +11,10 @@ def explain(verdict: Verdict) -> str:
     head = ("", "criterion", "observed", "required", "note")
     table = [
         head,
-        *((_mark(c), markdown(c.name), observed(c), markdown(c.required), markdown(c.note)) for c in verdict.criteria),
+        *(
+            (_mark(c), escape_markdown(c.name), observed(c), escape_markdown(c.required), escape_markdown(c.note))
+            for c in verdict.criteria
+        ),
     ]
     widths = [max(len(row[i]) for row in table) for i in range(len(head))]
     lines = [

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from tasks.core.mlflow import Tracking
 from tasks.core.prefect import show_table, show_text, stage
-from tasks.data.config import Talk
-from tasks.data.results import Base
-from tasks.evaluate.config import Evaluate, Judging
+from tasks.data.config import ChatSpec
+from tasks.data.results import BaseModelFiles
+from tasks.evaluate.config import Evaluate, LanguageEvaluation
 from tasks.evaluate.report import explain
 from tasks.evaluate.results import Verdict
 from tasks.train.config import Serving, Target, Train
@@ -18,7 +18,7 @@ FIGURES = ("auc", "brier", "rmse", "r2", "exact_match", "schema_validity", "hall
 
 
 @stage("judge the candidate", lambda verdict: f"{verdict.decision}: {_figures(verdict)}")
-def judge_candidate(
+def evaluate_candidate(
     candidate: Candidate,
     target: Target,
     train: Train,
@@ -29,9 +29,9 @@ def judge_candidate(
     champion_digest: str | None,
 ) -> Verdict:
     """Hold the candidate's answers on its hold-out against every gate and the champion."""
-    from tasks.evaluate.tabular.gates import judge
+    from tasks.evaluate.tabular.gates import evaluate_gates
 
-    verdict = judge(
+    verdict = evaluate_gates(
         candidate,
         target,
         train.split,
@@ -47,12 +47,12 @@ def judge_candidate(
 
 
 @stage("judge the answers", lambda verdict: f"{verdict.decision}: {_figures(verdict)}")
-def judge_tuned(
+def evaluate_language_candidate(
     candidate: Candidate,
-    base: Base,
-    talk: Talk,
+    base: BaseModelFiles,
+    talk: ChatSpec,
     serving: Serving,
-    config: Judging,
+    config: LanguageEvaluation,
     threads: int,
     state: Path,
     tracking: Tracking,
@@ -60,9 +60,11 @@ def judge_tuned(
     champion_digest: str | None,
 ) -> Verdict:
     """Hold the candidate's answers on the frozen evaluation pairs against every gate, the base and the champion."""
-    from tasks.evaluate.language.gates import judge_answers
+    from tasks.evaluate.language.gates import evaluate_language_gates
 
-    verdict = judge_answers(candidate, base, talk, serving, config, threads, state, tracking, champion, champion_digest)
+    verdict = evaluate_language_gates(
+        candidate, base, talk, serving, config, threads, state, tracking, champion, champion_digest
+    )
     _show(candidate.case, verdict)
     return verdict
 

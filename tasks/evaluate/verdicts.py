@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from tasks.core.config import digest_of
 from tasks.core.errors import DriftlineError
-from tasks.core.files import whole
-from tasks.core.mlflow import Tracking, answering, client_of, log, status_of
+from tasks.core.files import atomic_path
+from tasks.core.mlflow import Tracking, client_of, log, mlflow_errors, status_of
 from tasks.evaluate.criteria import decide
 from tasks.evaluate.report import explain
 from tasks.evaluate.results import Criterion, Verdict
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 TABLES = ("criteria.json", "answers.json")  # of a run's files: those that MLflow shows as tables
 
 
-def judged_before(folder: Path) -> Verdict | None:
+def find_verdict(folder: Path) -> Verdict | None:
     """The verdict in this folder; a folder that can't be read is cleared."""
     if not folder.exists():
         return None
@@ -55,7 +55,7 @@ def require_run(candidate: Candidate, place: Tracking) -> None:
         )
 
 
-def keep(
+def store_verdict(
     candidate: Candidate,
     criteria: Sequence[Criterion],
     metrics: Mapping[str, Any],
@@ -79,11 +79,11 @@ def keep(
         scores=folder / "scores.parquet",
         digest=digest_of({"decision": decision, "criteria": repeatable}),
     )
-    with whole(folder) as work:
+    with atomic_path(folder) as work:
         work.mkdir(parents=True)
         scores.to_parquet(work / "scores.parquet", index=False)
         (work / "verdict.json").write_text(verdict.model_dump_json(indent=2), encoding="utf-8")
-        with answering(place.uri):
+        with mlflow_errors(place.uri):
             _log(client_of(place), candidate, verdict, figures, work, notes or {})
     return verdict
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tasks.core.files import lock, whole, write_text
+from tasks.core.files import atomic_path, lock, write_text
 from tasks.features.feast_import import import_feast
 from tasks.features.schema import Table, Tables
 
@@ -52,7 +52,7 @@ def _write(folder: Path, project: str, case: str, tables: Tables, online: dict[s
     }
     write_text(folder / YAML, "# Written by Driftline.\n" + yaml.safe_dump(content, sort_keys=False))
     entities, views, service = define(case, tables)
-    with whole(folder / "registry.db") as temporary:
+    with atomic_path(folder / "registry.db") as temporary:
         _open(folder, temporary, online).apply([*entities, *views, service])
 
 

@@ -17,7 +17,7 @@ ANY_ORDER = {"count", "count_star", "min", "max", "bool_and", "bool_or", "bit_an
 EXACT = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "BOOLEAN"}
 
 
-def repeatable(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
+def is_order_independent(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
     """Judge by DuckDB's own plan, whose tables must be in memory; what is not known to be safe is not.
 
     Threads take rows as they come, and floats summed in another order differ in the last digit.

@@ -20,8 +20,8 @@ from feast.repo_config import FeastConfigBaseModel, RepoConfig
 
 from tasks.core.duckdb import quote_identifier, scan
 from tasks.features.point_in_time import Lookup
-from tasks.features.retrieval import HistoryJob, QueryJob
-from tasks.features.sql import micros
+from tasks.features.retrieval import PointInTimeJob, QueryJob
+from tasks.features.sql import microseconds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +64,7 @@ class AsofOfflineStore(OfflineStore):
             raise ValueError("This store needs entity_df: features of a time range without entities are not supported.")
         lookups = [_lookup(config, view, feature_refs, full_feature_names) for view in feature_views]
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
-        return HistoryJob(
+        return PointInTimeJob(
             config, entity_df, lookups, filter_by_created_timestamp, feature_refs, on_demand, full_feature_names
         )
 
@@ -82,9 +82,9 @@ class AsofOfflineStore(OfflineStore):
         """The newest row of each key from start_date to end_date, both included."""
         columns, created = [*join_key_columns, *feature_name_columns], created_timestamp_column
         rows = _rows_between(config, data_source, columns, timestamp_field, created, start_date, end_date)
-        order = f"{micros(quote_identifier(timestamp_field))} DESC NULLS LAST"
+        order = f"{microseconds(quote_identifier(timestamp_field))} DESC NULLS LAST"
         if created:
-            order += f", {micros(quote_identifier(created))} DESC NULLS LAST"
+            order += f", {microseconds(quote_identifier(created))} DESC NULLS LAST"
         keys = ", ".join(map(quote_identifier, join_key_columns)) or "true"
         return QueryJob(config, f"{rows} QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {order}) = 1")
 
@@ -147,7 +147,7 @@ def _rows_between(
     end: datetime | None,
 ) -> str:
     selected = ", ".join(map(quote_identifier, [*columns, event, *([created] if created else [])]))
-    moment = micros(quote_identifier(event))
+    moment = microseconds(quote_identifier(event))
     bounds = [f"{moment} {sign} {_epoch(at)}" for sign, at in ((">=", start), ("<=", end)) if at]
     rows = scan(*_paths(config, _parquet(source)), by_name=True)
     return f"SELECT {selected} FROM {rows} WHERE {' AND '.join(bounds) or 'true'}"

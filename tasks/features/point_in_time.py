@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.duckdb import quote_identifier, scan
-from tasks.features.sql import micros
+from tasks.features.sql import microseconds
 
 if TYPE_CHECKING:
     import duckdb
@@ -38,7 +38,8 @@ def look_up(
     """
     import pyarrow as pa
 
-    found = connection.sql(f"SELECT count(*), min({micros(moment)}), max({micros(moment)}) FROM {rows}").fetchall()
+    lowest, highest = f"min({microseconds(moment)})", f"max({microseconds(moment)})"
+    found = connection.sql(f"SELECT count(*), {lowest}, {highest} FROM {rows}").fetchall()
     count, first, last = found[0]
     columns: dict[str, Any] = {}
     for lookup in lookups:
@@ -76,7 +77,10 @@ def _load(
     """
     ttl = _micros_of(lookup.ttl)
     quote = quote_identifier
-    event, created = micros(quote(lookup.event)), micros(quote(lookup.created)) if lookup.created else "NULL::BIGINT"
+    event, created = (
+        microseconds(quote(lookup.event)),
+        microseconds(quote(lookup.created)) if lookup.created else "NULL::BIGINT",
+    )
     equal = " AND ".join(f"s.{quote(theirs)} = q.{quote(ours)}" for ours, theirs in lookup.keys.items()) or "true"
     features = ", ".join(f"s.{quote(column)} AS {quote(feature)}" for feature, column in lookup.features.items())
     oldest = f"AND {event} >= {first - ttl}" if ttl and first is not None else ""
@@ -112,7 +116,7 @@ def _match(connection: duckdb.DuckDBPyConnection, rows: str, moment: str, lookup
     import pyarrow as pa
 
     equal = " AND ".join(f"e.{quote_identifier(key)} = q.{quote_identifier(key)}" for key in lookup.keys) or "true"
-    ttl, at = _micros_of(lookup.ttl), micros(f"e.{quote_identifier(moment)}")
+    ttl, at = _micros_of(lookup.ttl), microseconds(f"e.{quote_identifier(moment)}")
     fresh = f"WHERE s.event + {ttl} >= e.t" if ttl else ""
     found = connection.sql(
         f"SELECT e.r, s.i FROM (SELECT e.rowid AS r, q.asof_k AS k, {at} AS t FROM {rows} e "

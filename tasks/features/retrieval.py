@@ -13,7 +13,7 @@ from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_
 from feast.repo_config import RepoConfig
 
 from tasks.core.duckdb import connect, quote_identifier
-from tasks.core.files import whole
+from tasks.core.files import atomic_path
 from tasks.features.point_in_time import Lookup, look_up
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class QueryJob(RetrievalJob):
         _write(self.to_arrow(timeout=timeout), _target(self._config, storage, allow_overwrite))
 
 
-class HistoryJob(RetrievalJob):
+class PointInTimeJob(RetrievalJob):
     """Entity rows with their features, in the rows' order."""
 
     def __init__(
@@ -194,5 +194,5 @@ def _target(config: RepoConfig, storage: SavedDatasetStorage, allow_overwrite: b
 def _write(table: pa.Table, target: Path) -> None:
     import pyarrow.parquet
 
-    with whole(target) as temporary:
+    with atomic_path(target) as temporary:
         pyarrow.parquet.write_table(table, temporary)

@@ -12,7 +12,7 @@ from tasks.core.config import Result
 from tasks.core.errors import CaseError
 from tasks.data.results import Snapshot
 from tasks.features.config import Features
-from tasks.features.determinism import repeatable
+from tasks.features.determinism import is_order_independent
 from tasks.features.sql import open_snapshot, sql_errors
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Table(Result):
     sql: str
     columns: dict[str, Kind]
     whole_numbers: tuple[str, ...]  # the number columns without fractions
-    repeatable: bool  # on several threads, too
+    is_order_independent: bool  # on several threads, too
     keys: tuple[str, ...] = ()  # join keys, of a view
     ttl: timedelta = timedelta(0)
 
@@ -78,14 +78,14 @@ def describe_tables(features: Features, snapshot: Snapshot, state: Path) -> Tabl
 def _describe(connection: duckdb.DuckDBPyConnection, name: str, where: str, sql: str) -> Table:
     with sql_errors(where):
         found = connection.execute(f"DESCRIBE FROM (\n{_query(sql)}\n)").fetchall()
-        stable = repeatable(connection, f"FROM (\n{_query(sql)}\n)")
+        stable = is_order_independent(connection, f"FROM (\n{_query(sql)}\n)")
     return Table(
         name=name,
         where=where,
         sql=_query(sql),
         columns={row[0]: _kind(row[1]) for row in found},
         whole_numbers=tuple(row[0] for row in found if re.fullmatch(r"\w*INT(EGER)?", row[1])),
-        repeatable=stable,
+        is_order_independent=stable,
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tasks.core.duckdb import connect, quote_identifier, quote_literal, scan
 from tasks.core.errors import CaseError
-from tasks.core.files import whole
+from tasks.core.files import atomic_path
 
 if TYPE_CHECKING:
     import duckdb
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tasks.data.results import Snapshot
 
 
-def micros(column: str) -> str:
+def microseconds(column: str) -> str:
     """SQL for a time as microseconds since 1970 in UTC: comparing and adding numbers is exact and quick."""
     return f"epoch_us({column}::TIMESTAMPTZ)"
 
@@ -44,11 +44,11 @@ def open_snapshot(
 
 
 @contextlib.contextmanager
-def written(path: Path) -> Iterator[Path]:
+def dump_yaml(path: Path) -> Iterator[Path]:
     """As `whole`, for files that DuckDB writes: its errors don't tell a full disk the way Python's do."""
     import duckdb
 
-    with whole(path) as temporary:
+    with atomic_path(path) as temporary:
         try:
             yield temporary
         except duckdb.IOException as error:

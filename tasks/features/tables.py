@@ -12,7 +12,7 @@ from tasks.core.errors import DataError
 from tasks.core.files import lock
 from tasks.data.results import Snapshot
 from tasks.features.schema import Table, Tables
-from tasks.features.sql import open_snapshot, sql_errors, written
+from tasks.features.sql import dump_yaml, open_snapshot, sql_errors
 
 if TYPE_CHECKING:
     import duckdb
@@ -40,8 +40,8 @@ def _build(table: Table, tables: Tables, snapshot: Snapshot) -> None:
     query = f"SELECT {columns} FROM (\n{table.sql}\n) {rest}"
     with (
         sql_errors(table.where),
-        written(path) as temporary,
-        open_snapshot(snapshot, path.parent, threads=None if table.repeatable else 1) as connection,
+        dump_yaml(path) as temporary,
+        open_snapshot(snapshot, path.parent, threads=None if table.is_order_independent else 1) as connection,
     ):
         connection.execute(f"COPY ({query}) TO {quote_literal(temporary)} (FORMAT parquet)")
         _check_rows(connection, table, temporary)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tasks.core.code_digest import cache_key
 from tasks.core.duckdb import connect, quote_identifier, quote_literal, scan
-from tasks.core.errors import CaseError, NothingYet
+from tasks.core.errors import CaseError, NotReady
 from tasks.core.files import lock, write_text
 from tasks.core.progress import mark_cached
 from tasks.data.results import Snapshot
@@ -17,7 +17,7 @@ from tasks.features.config import Features
 from tasks.features.definitions import make_repository
 from tasks.features.results import Column, Frame
 from tasks.features.schema import Tables, describe_tables
-from tasks.features.sql import written
+from tasks.features.sql import dump_yaml
 from tasks.features.tables import build_tables
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def build_frame(
         if tables.views:
             _join(features, snapshot, tables, rows, path)
         else:
-            with connect() as connection, written(path) as temporary:
+            with connect() as connection, dump_yaml(path) as temporary:
                 connection.execute(f"COPY ({rows}) TO {quote_literal(temporary)} (FORMAT parquet)")
         with connect() as connection:
             count, first, last = connection.execute(
@@ -64,7 +64,7 @@ def build_frame(
             ).fetchall()[0]
         if not count:
             path.unlink()
-            raise NothingYet(
+            raise NotReady(
                 "No example is left.",
                 where=f"{snapshot.case} as of {snapshot.as_of:%Y-%m-%d %H:%M}",
                 found=f"0 of them {_named(start, end)}{f' with a known {target}' if known_only else ''}",

@@ -46,7 +46,7 @@ _SHORT = re.compile(r"(?a:[\w .:,-]{0,12})\Z")  # too short for any kind, unless
 _SMALL = 10**11  # no card has fewer digits, and a whole number in JSON begins with neither a plus nor a zero
 
 
-def find(text: str) -> list[Span]:
+def find_spans(text: str) -> list[Span]:
     """Every piece of personal data and every secret, in order; time grows with the length of the text, not faster.
 
     Percent, HTML and JSON encodings are seen through, in each other too, and so are other scripts' digits, dashes,
@@ -77,7 +77,7 @@ def redact(text: str, kinds: Collection[str] = KINDS) -> tuple[str, Counter[str]
     counts: Counter[str] = Counter()
     pieces: list[str] = []
     at = 0
-    for kind, start, end in find(text):
+    for kind, start, end in find_spans(text):
         if kind in kinds:
             counts[kind] += 1
             pieces += (text[at : max(start, at)], f"[{kind.upper()}]")

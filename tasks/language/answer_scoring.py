@@ -128,7 +128,7 @@ def reward(score: Score) -> float:
     return 0.1 * score.json_valid + 0.2 * score.schema_valid + 0.3 * fields + 0.4 * score.exact
 
 
-def parts(score: Score) -> dict[str, tuple[float, float]]:
+def answer_fields(score: Score) -> dict[str, tuple[float, float]]:
     """What an answer adds above and below the line of each metric, which is the sum above by the sum below."""
     right, given, expected = score.fields_right, score.fields_given, score.fields_expected
     return {
@@ -151,7 +151,7 @@ def summarise(scores: Iterable[Score]) -> dict[str, float]:
     above: dict[str, float] = defaultdict(float)
     below: dict[str, float] = defaultdict(float)
     for score in scores:
-        for name, (over, under) in parts(score).items():
+        for name, (over, under) in answer_fields(score).items():
             above[name] += over
             below[name] += under
     return {name: above[name] / count for name, count in below.items() if count}

@@ -106,7 +106,7 @@ class Message(OpenAIRequest):
         return self
 
 
-class Chat(OpenAIRequest):
+class ChatCompletionRequest(OpenAIRequest):
     """A request in OpenAI's form. What would change an answer and is not known here is refused by its name."""
 
     messages: list[Message] = Field(min_length=1)
@@ -175,7 +175,7 @@ class Chat(OpenAIRequest):
         return form
 
     @model_validator(mode="after")
-    def _can_go_on(self) -> Chat:
+    def _can_go_on(self) -> ChatCompletionRequest:
         if self.ignore_eos and (self.response_format or {}).get("type") != "text":
             raise ValueError('ignore_eos needs the response_format {"type": "text"}: JSON by a schema has an end')
         return self

@@ -32,7 +32,7 @@ STUCK = 20.0  # seconds without an answer of its main loop: the grammar of one c
 
 
 @dataclass(frozen=True)
-class Reply:
+class Completion:
     """One answer of the engine."""
 
     text: str
@@ -102,7 +102,7 @@ class Engine:
         seed: int = 0,
         schema: dict[str, Any] | None = None,
         logprobs: bool = False,
-    ) -> Reply:
+    ) -> Completion:
         """Answer a conversation; with `schema`, only such JSON can come out.
 
         Raises: DataError when it does not fit the context, or the schema is none; Unavailable when the engine is gone.
@@ -115,7 +115,7 @@ class Engine:
         seconds = time.monotonic() - start
         choice, usage = answer["choices"][0], answer["usage"]
         said = (choice.get("logprobs") or {}).get("content") or []
-        return Reply(
+        return Completion(
             text=choice["message"].get("content") or "",
             tokens_in=usage["prompt_tokens"],
             tokens_cached=(usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0),
@@ -142,7 +142,7 @@ class Engine:
         except httpx.TransportError as error:
             raise self._gone(f"{type(error).__name__}: {error}") from error
 
-    def chat_all(self, conversations: Iterable[Messages], **options: Any) -> list[Reply]:
+    def chat_all(self, conversations: Iterable[Messages], **options: Any) -> list[Completion]:
         """Answer many, as many at once as there are slots; replies come in the order of the conversations."""
         with ThreadPoolExecutor(self.slots) as pool:
             return list(pool.map(lambda messages: self.chat(messages, **options), conversations))
@@ -175,7 +175,7 @@ class Engine:
 
 
 @contextmanager
-def engine(
+def start_engine(
     gguf: Path,
     *,
     threads: int,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import DataError
-from tasks.core.untrusted import reading
+from tasks.core.untrusted import reading_untrusted
 from tasks.language.gguf_writer import BYTE_LEVEL, PRE_TOKENIZERS, ROLES, heads_of, name_in_checkpoint, unpermute
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ MOST_ALIGNMENT = 1 << 16
 _CONTROL, _USER_DEFINED = 3, 4  # types of tokens
 
 
-class Gguf:
+class GgufFile:
     """The header of a GGUF, and its tensors on demand; the gguf package's own reader takes 6 s for 50,000 tokens.
 
     Raises: DataError when the file is none, is cut short or is damaged.
@@ -37,7 +37,7 @@ class Gguf:
         self.fields: dict[str, Any] = {}
         self._infos: dict[str, tuple[tuple[int, ...], int, int]] = {}  # shape, type, offset
         self._values = 0  # in arrays
-        with reading("The model is no GGUF that can be read.", path, allowed="a whole GGUF, version 2 or 3"):
+        with reading_untrusted("The model is no GGUF that can be read.", path, allowed="a whole GGUF, version 2 or 3"):
             with path.open("rb") as stream:
                 self._bytes = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
             self._read_header()
@@ -125,7 +125,7 @@ class Gguf:
         return self._take(f"<{_SCALARS[kind]}")
 
 
-def unpack(model: Gguf, folder: Path) -> None:
+def gguf_to_checkpoint(model: GgufFile, folder: Path) -> None:
     """Write config.json, model.safetensors (bfloat16), tokenizer.json, tokenizer_config.json into a folder.
 
     Raises: DataError when the model or its tokenizer is of a kind that is not known to come out right.
@@ -151,7 +151,7 @@ def unpack(model: Gguf, folder: Path) -> None:
         (folder / f"{name}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def _config(model: Gguf) -> dict[str, Any]:
+def _config(model: GgufFile) -> dict[str, Any]:
     fields = model.fields
     if fields.get("general.architecture") != "llama" or "llama.rope.scaling.type" in fields:
         raise _unknown(model, f"architecture {fields.get('general.architecture')} or scaled rope")
@@ -180,7 +180,7 @@ def _config(model: Gguf) -> dict[str, Any]:
     }
 
 
-def _tokenizer(model: Gguf) -> tuple[dict[str, Any], dict[str, Any]]:
+def _tokenizer(model: GgufFile) -> tuple[dict[str, Any], dict[str, Any]]:
     """What tokenizer.json and tokenizer_config.json say."""
     fields = model.fields
     kind, pre = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
@@ -230,7 +230,7 @@ def _shortest(value: float) -> float:
     return float(str(np.float32(value)))
 
 
-def _unknown(model: Gguf, found: str) -> DataError:
+def _unknown(model: GgufFile, found: str) -> DataError:
     return DataError(
         "This GGUF can't be turned into a checkpoint to train on.",
         where=str(model.path),

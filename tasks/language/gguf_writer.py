@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.core.errors import DataError
-from tasks.core.files import whole
+from tasks.core.files import atomic_path
 from tasks.core.untrusted import read_json_object
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def write_gguf(checkpoint: Path, out: Path, weights: Weights) -> Path:
 
     config = read_json_object(checkpoint / "config.json")
     _check_architecture(checkpoint, config)
-    with whole(out) as temporary:
+    with atomic_path(out) as temporary:
         writer = gguf.GGUFWriter(temporary, "llama")
         _describe_model(writer, config, weights)
         _describe_tokenizer(writer, checkpoint, config)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def quiet(threads: int) -> Iterator[None]:
+def silence_libraries(threads: int) -> Iterator[None]:
     """Use so many threads, ask no hub, send nothing and draw no bars, as long as it lasts."""
     import datasets
     import torch

@@ -13,6 +13,6 @@ def message_of(messages: Messages) -> str:
     return "\n".join(each["content"] for each in messages if each["role"] == USER)
 
 
-def turn(role: str, content: str) -> dict[str, str]:
+def chat_message(role: str, content: str) -> dict[str, str]:
     """What one of them says."""
     return {"role": role, "content": content}

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import DriftlineError
-from tasks.language.chat_request import Chat
-from tasks.language.engine import Engine, engine
-from tasks.language.messages import SYSTEM, turn
-from tasks.language.vllm import Elsewhere, elsewhere
+from tasks.language.chat_request import ChatCompletionRequest
+from tasks.language.engine import Engine, start_engine
+from tasks.language.messages import SYSTEM, chat_message
+from tasks.language.vllm import VllmServer, connect_vllm
 
 
-class Release:
+class ReleasedModel:
     """What the service knows of the release in its folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -37,13 +37,13 @@ class Release:
         self.schema = json.loads((folder / "schema.json").read_text(encoding="utf-8"))
         self.golden = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
 
-    def request(self, chat: Chat) -> dict[str, Any]:
+    def request(self, chat: ChatCompletionRequest) -> dict[str, Any]:
         """What the engine is asked: the release's system prompt, schema and length, unless the request has its own."""
         body = chat.model_dump(exclude_none=True, exclude={"model", "max_completion_tokens", "user", "n"})
         if self.elsewhere or chat.cache_prompt:
             del body["cache_prompt"]
         if chat.messages[0].role != SYSTEM:
-            body["messages"].insert(0, turn(SYSTEM, self.system))
+            body["messages"].insert(0, chat_message(SYSTEM, self.system))
         body["max_tokens"] = chat.max_completion_tokens or chat.max_tokens or self.answer_tokens
         if chat.response_format is None:
             schema = {"name": "answer", "strict": True, "schema": self.schema}
@@ -54,12 +54,12 @@ class Release:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return {**body, "model": self.tag}  # the engine says it after us
 
-    def start(self) -> AbstractContextManager[Engine | Elsewhere]:
+    def start(self) -> AbstractContextManager[Engine | VllmServer]:
         """What answers for this release, as long as the context lasts."""
         if self.elsewhere:
-            return elsewhere(self.tag)
+            return connect_vllm(self.tag)
         threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
-        return engine(self.model, threads=threads, slots=self.slots, context=self.context, name=self.tag)
+        return start_engine(self.model, threads=threads, slots=self.slots, context=self.context, name=self.tag)
 
     def answers_to(self, name: str | None) -> bool:
         return name in (None, self.case, self.tag, self.digest)
@@ -70,12 +70,12 @@ def require_server(folder: Path) -> None:
 
     Raises: Unavailable with the command that prints how to start it.
     """
-    if (release := Release(folder)).elsewhere:
-        with elsewhere(release.tag, as_of=release.as_of, base=release.base, adapter=folder.absolute() / "adapter"):
+    if (release := ReleasedModel(folder)).elsewhere:
+        with connect_vllm(release.tag, as_of=release.as_of, base=release.base, adapter=folder.absolute() / "adapter"):
             pass
 
 
-def check_golden(running: Engine | Elsewhere, golden: Sequence[Mapping[str, Any]]) -> None:
+def check_golden(running: Engine | VllmServer, golden: Sequence[Mapping[str, Any]]) -> None:
     """Refuse to serve when prompts are rendered to other tokens than when the release was sealed.
 
     Raises: DriftlineError.

@@ -7,7 +7,7 @@ import math
 import struct
 from pathlib import Path
 
-from tasks.core.untrusted import reading
+from tasks.core.untrusted import reading_untrusted
 
 MOST_HEADER = 100_000_000  # bytes, as the format's own readers allow
 _BITS = {
@@ -23,7 +23,7 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     Raises: DataError when the header is longer than the file, or the tensors don't fill the file without overlap.
     """
     what, allowed = "The model's weights are damaged.", "a whole safetensors file, as its header describes it"
-    with reading(what, path, allowed=allowed, todo="Get the file again."):
+    with reading_untrusted(what, path, allowed=allowed, todo="Get the file again."):
         size = path.stat().st_size
         with path.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 URL, KEY = "DRIFTLINE_VLLM_URL", "VLLM_API_KEY"  # the key's name is vLLM's own
 
 
-class Elsewhere:
+class VllmServer:
     """A model of the server: like an engine of our own, it is reached and renders conversations."""
 
     def __init__(self, client: httpx.Client, address: str, key: str, model: str, as_of: str) -> None:
@@ -74,7 +74,7 @@ class Elsewhere:
 
 
 @contextmanager
-def elsewhere(model: str, *, as_of: str = "", base: str = "", adapter: Path | None = None) -> Iterator[Elsewhere]:
+def connect_vllm(model: str, *, as_of: str = "", base: str = "", adapter: Path | None = None) -> Iterator[VllmServer]:
     """Reach the server that the environment names, and require that it holds the model.
 
     adapter: to be loaded where the server lacks the model but holds its base.
@@ -87,7 +87,7 @@ def elsewhere(model: str, *, as_of: str = "", base: str = "", adapter: Path | No
         raise _lacking(model, URL, "no URL is set", as_of)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     with httpx.Client(base_url=address, headers=headers, timeout=30, trust_env=False) as client:
-        reached = Elsewhere(client, address, key, model, as_of)
+        reached = VllmServer(client, address, key, model, as_of)
         known = reached.models()
         if adapter and model not in known and base in known:
             reached.load(adapter)

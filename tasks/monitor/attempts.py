@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from tasks.core.errors import Busy, GateFailed, Unavailable, Waits
+from tasks.core.errors import Busy, GateFailed, Unavailable, WaitsForApproval
 from tasks.core.files import write_text
 from tasks.monitor.results import Attempt, Decision
 from tasks.release.results import Release
@@ -42,7 +42,7 @@ def attempt_to_finish(case: str, as_of: datetime, champion: Release, state: Path
 
 
 @contextmanager
-def attempting(decision: Decision) -> Iterator[Callable[[str], None]]:
+def record_attempt(decision: Decision) -> Iterator[Callable[[str], None]]:
     """Record that a decision is acted on, and what comes of it; the block tells the digest of what it released.
 
     What ends the process, and what somebody has to wait for (a server, a disk, a person), leaves it begun.
@@ -51,7 +51,7 @@ def attempting(decision: Decision) -> Iterator[Callable[[str], None]]:
     _write(Attempt(decision=decision, outcome="begun"))
     try:
         yield released.append
-    except (Busy, Unavailable, Waits):
+    except (Busy, Unavailable, WaitsForApproval):
         raise
     except GateFailed:
         _write(Attempt(decision=decision, outcome="rejected"))

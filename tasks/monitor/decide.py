@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from tasks.core.config import digest_of
 from tasks.core.files import write_text
 from tasks.monitor.config import Watch
-from tasks.monitor.findings import Finding, find
+from tasks.monitor.findings import Finding, find_findings
 from tasks.monitor.results import Action, Attempt, Decision, Signal
 
 ORDER = ("retrain", "recalibrate", "alert", "unknown", "fine")
@@ -23,7 +23,7 @@ def decide(signal: Signal, config: Watch, history: Sequence[Attempt] = ()) -> De
 
     `history` are the attempts of the case; those later than the signal's as-of are not known at its moment.
     """
-    findings = find(signal, config)
+    findings = find_findings(signal, config)
     action, reasons = _action(signal, config, findings, history)
     reasons += [found.sentence for found in sorted(findings, key=lambda found: ORDER.index(found.effect))]
     to = signal.predecessor.release if signal.predecessor and action == "rollback" else ""

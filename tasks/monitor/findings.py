@@ -22,7 +22,7 @@ class Finding:
     sentence: str
 
 
-def find(signal: Signal, config: Watch) -> list[Finding]:
+def find_findings(signal: Signal, config: Watch) -> list[Finding]:
     """Everything that is watched, found fine or not."""
     found = [*_performance(signal, config), *_estimated(signal, config)]
     return [*found, *_proxies(signal, config), *_drift(signal, config)]

@@ -19,7 +19,7 @@ SEED = 0
 CELLS = 20  # of a number; few enough to be quick, and most of what a distance sees
 
 
-def chance(counts: Sequence[np.ndarray], change: Change) -> float | None:
+def permutation_p_value(counts: Sequence[np.ndarray], change: Change) -> float | None:
     """The p-value of a change: how often a deal changes as much as the window did, or more.
 
     `counts` are those of the reference and of the window by cell; `change` takes two arrays (deals, cells) of them and
@@ -89,7 +89,7 @@ def chance_of_numbers(then: np.ndarray, now: np.ndarray) -> float | None:
     def distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         return np.abs(np.cumsum(_shares(first) - _shares(second), axis=1)[:, :-1]) @ gaps
 
-    return chance([side[used] for side in counts_of((a, b), CELLS)], distance)
+    return permutation_p_value([side[used] for side in counts_of((a, b), CELLS)], distance)
 
 
 def chance_of_texts(then: np.ndarray, now: np.ndarray) -> float | None:
@@ -98,12 +98,14 @@ def chance_of_texts(then: np.ndarray, now: np.ndarray) -> float | None:
 
     names, places = np.unique(np.concatenate([then, now]).astype(str), return_inverse=True)
     sides = places[: len(then)], places[len(then) :]
-    return chance(counts_of(sides, len(names)), _divergence)
+    return permutation_p_value(counts_of(sides, len(names)), _divergence)
 
 
 def chance_of_share(then: np.ndarray, now: np.ndarray) -> float | None:
     """The p-value of the change of a share, whichever way; two arrays of truths."""
-    return chance(counts_of((then.astype(int), now.astype(int)), 2), lambda a, b: abs(_shares(a) - _shares(b))[:, 1])
+    return permutation_p_value(
+        counts_of((then.astype(int), now.astype(int)), 2), lambda a, b: abs(_shares(a) - _shares(b))[:, 1]
+    )
 
 
 def chance_of_ratio(then: np.ndarray, now: np.ndarray, sign: float = 1.0) -> float | None:
@@ -118,7 +120,7 @@ def chance_of_ratio(then: np.ndarray, now: np.ndarray, sign: float = 1.0) -> flo
         (was, was_below), (is_now, below) = ((side @ different).T for side in (a, b))
         return sign * (is_now / below - was / was_below)
 
-    return chance(counts_of(sides, len(different)), rise)
+    return permutation_p_value(counts_of(sides, len(different)), rise)
 
 
 def chance_of_mean(then: np.ndarray, now: np.ndarray) -> float | None:
@@ -127,7 +129,9 @@ def chance_of_mean(then: np.ndarray, now: np.ndarray) -> float | None:
 
     a, b = cells_of(then, now)
     values = means_of(np.concatenate([a, b]), np.concatenate([then, now]), CELLS)
-    return chance(counts_of((a, b), CELLS), lambda then, now: _shares(now) @ values - _shares(then) @ values)
+    return permutation_p_value(
+        counts_of((a, b), CELLS), lambda then, now: _shares(now) @ values - _shares(then) @ values
+    )
 
 
 def _shares(counts: np.ndarray) -> np.ndarray:

@@ -50,7 +50,7 @@ class Window:
         return cache_key(module, [self.release, moments, list(of)])
 
 
-def keep(
+def store_signal(
     window: Window,
     folder: Path,
     measured: Mapping[str, Any],
@@ -102,7 +102,7 @@ def read_signal(folder: Path) -> Signal:
     return Signal(**json.loads((folder / "signal.json").read_text(encoding="utf-8")), folder=folder)
 
 
-def measured_before(folder: Path, inputs: str) -> Signal | None:
+def find_signal(folder: Path, inputs: str) -> Signal | None:
     """The signal of the same inputs; that of other ones is removed, as it must not stand beside a newer report."""
     if all((folder / name).is_file() for name in ("signal.json", "report.html", "report.json")):
         told = json.loads((folder / "signal.json").read_text(encoding="utf-8"))
@@ -121,6 +121,6 @@ def fingerprint(rows: pd.DataFrame) -> str:
     return hashlib.sha256(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes()).hexdigest()
 
 
-def some(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+def sample(rows: pd.DataFrame, count: int) -> pd.DataFrame:
     """The same sample of the same rows each time, in their order."""
     return rows if len(rows) <= count else rows.sample(count, random_state=SEED).sort_index()

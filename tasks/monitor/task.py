@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from tasks.core.display import markdown
+from tasks.core.display import escape_markdown
 from tasks.core.prefect import alert, announce, show_link, show_text, stage
-from tasks.data.results import Asked
+from tasks.data.results import WindowMessages
 from tasks.evaluate.config import ChampionGate
 from tasks.features.results import Frame
 from tasks.monitor.config import AnswerMonitor, Monitor, Watch
@@ -49,7 +49,7 @@ def measure_messages(
     config: AnswerMonitor,
     folder: Path,
     predictions: Predictions,
-    asked: Asked,
+    asked: WindowMessages,
     start: datetime,
     as_of: datetime,
     out: Path,
@@ -75,7 +75,7 @@ def decide_on(signal: Signal, config: Watch, history: Sequence[Attempt] | None =
     if history is None:
         history = attempts(signal.folder.parents[3], signal.case)
     decision = decide(signal, config, history)
-    reasons = "\n".join(f"- {markdown(reason)}" for reason in decision.reasons)
+    reasons = "\n".join(f"- {escape_markdown(reason)}" for reason in decision.reasons)
     show_text(f"{signal.case}-decision", f"**{decision.action}**\n\n{reasons}", "What is done about it, and why")
     return decision
 
@@ -92,7 +92,7 @@ def announce_decision(decision: Decision) -> None:
 
 
 @stage("calibrate the champion anew", lambda path: path.name)
-def calibrate_anew(decision: Decision, frame: Frame, target: Target, split: Split, state: Path) -> Path:
+def recalibrate_champion(decision: Decision, frame: Frame, target: Target, split: Split, state: Path) -> Path:
     """Fit a calibrator behind the champion's scores, on outcomes before the hold-out; a model to be judged."""
     from tasks.monitor.signal import read_signal
     from tasks.monitor.tabular.recalibrate import recalibrate

@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.config import digest_of
-from tasks.core.files import whole
-from tasks.core.progress import step
-from tasks.data.results import Asked
-from tasks.language.engine import engine
-from tasks.language.messages import SYSTEM, turn
-from tasks.language.released_model import Release
+from tasks.core.files import atomic_path
+from tasks.core.progress import progress_step
+from tasks.data.results import WindowMessages
+from tasks.language.engine import start_engine
+from tasks.language.messages import SYSTEM, chat_message
+from tasks.language.released_model import ReleasedModel
 from tasks.predict.results import Predictions
-from tasks.predict.tabular import predicted, writing
+from tasks.predict.tabular import build_result, open_partitions
 
 PART = 64  # answers that a killed run may lose
 
 
 def answer(
-    release_digest: str, case: str, release: Path, asked: Asked, as_of: datetime, out: Path, threads: int
+    release_digest: str, case: str, release: Path, asked: WindowMessages, as_of: datetime, out: Path, threads: int
 ) -> Predictions:
     """Answer the messages of `asked` that this release has not answered yet; what it once said stays.
 
@@ -39,7 +39,7 @@ def answer(
     """
     import pyarrow.parquet as pq
 
-    with writing(out, case, release_digest) as (folder, _):
+    with open_partitions(out, case, release_digest) as (folder, _):
         known: set[str] = set()
         for path in folder.glob("month=*/part-*.parquet"):
             known.update(pq.read_table(path, columns=["example_id"])["example_id"].to_pylist())
@@ -48,8 +48,8 @@ def answer(
         given = [row for row in new if row.get("release") == release_digest]  # to whoever asked it at the gateway
         _keep(given, folder, as_of)
         if rest := [row for row in new if row.get("release") != release_digest]:
-            _answer(rest, Release(release), folder, as_of, threads)
-        return predicted(case, release_digest, as_of, asked, len(new), folder, {_month(row) for row in everything})
+            _answer(rest, ReleasedModel(release), folder, as_of, threads)
+        return build_result(case, release_digest, as_of, asked, len(new), folder, {_month(row) for row in everything})
 
 
 def _month(row: dict[str, Any]) -> str:
@@ -62,16 +62,16 @@ def _keep(given: list[dict[str, Any]], folder: Path, as_of: datetime) -> None:
         _write(said, as_of, folder, month)
 
 
-def _answer(new: list[dict[str, Any]], release: Release, folder: Path, as_of: datetime, threads: int) -> None:
+def _answer(new: list[dict[str, Any]], release: ReleasedModel, folder: Path, as_of: datetime, threads: int) -> None:
     done = 0
-    with engine(release.model, threads=threads, slots=release.slots, context=release.context) as running:
+    with start_engine(release.model, threads=threads, slots=release.slots, context=release.context) as running:
         for month, rows in groupby(new, key=_month):
             of_month = list(rows)
             for start in range(0, len(of_month), PART):
                 some = of_month[start : start + PART]
                 done += len(some)
-                with step(f"answer {done:,} of {len(new):,}") as told:
-                    asked = [[turn(SYSTEM, release.system), *json.loads(row["messages"])] for row in some]
+                with progress_step(f"answer {done:,} of {len(new):,}") as told:
+                    asked = [[chat_message(SYSTEM, release.system), *json.loads(row["messages"])] for row in some]
                     replies = running.chat_all(asked, max_tokens=release.answer_tokens, schema=release.schema)
                     said = [
                         {
@@ -108,5 +108,5 @@ def _write(said: Sequence[dict[str, Any]], as_of: datetime, folder: Path, month:
         ]
     )
     part = folder / f"month={month}" / f"part-{digest_of([row['example_id'] for row in said])[:16]}.parquet"
-    with whole(part) as temporary:
+    with atomic_path(part) as temporary:
         pq.write_table(pa.Table.from_pylist([{**row, "as_of": as_of} for row in said], schema), temporary)

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from tasks.core.config import digest_of
 from tasks.core.duckdb import connect, quote_identifier, scan
-from tasks.core.errors import DataError, NothingYet
-from tasks.core.files import lock, whole
-from tasks.data.results import Asked
+from tasks.core.errors import DataError, NotReady
+from tasks.core.files import atomic_path, lock
+from tasks.data.results import WindowMessages
 from tasks.features.results import Column, Frame
 from tasks.predict.results import Predictions
 
@@ -51,18 +51,18 @@ def predict(
     digest is not called `release`, as a reader adds the folder's key of that name and some then refuse the file.
     Raises: DataError for an example later than `as_of`, a repeated example_id or a missing feature.
     """
-    with writing(out, case, release_digest) as (folder, _):
+    with open_partitions(out, case, release_digest) as (folder, _):
         with connect(memory="2GB") as db:  # and sorts the rest on disk
             _check(db, frame, columns, as_of)
             _read_known(db, folder)
             part = _Part(release_digest, model, columns, frame, as_of, chunk)
             months = [month for (month,) in db.execute("SELECT DISTINCT partition_month FROM frame").fetchall()]
             written = sum(part.write(db, month, folder / f"month={month}") for month in sorted(months))
-        return predicted(case, release_digest, as_of, frame, written, folder, months)
+        return build_result(case, release_digest, as_of, frame, written, folder, months)
 
 
 @contextmanager
-def writing(out: Path, case: str, release_digest: str) -> Iterator[tuple[Path, Path]]:
+def open_partitions(out: Path, case: str, release_digest: str) -> Iterator[tuple[Path, Path]]:
     """Hold the folder of a release's predictions; give it, and where else this run may write.
 
     Raises: Busy when another run holds it.
@@ -75,11 +75,11 @@ def writing(out: Path, case: str, release_digest: str) -> Iterator[tuple[Path, P
         yield folder, work
 
 
-def predicted(
+def build_result(
     case: str,
     release_digest: str,
     as_of: datetime,
-    asked: Frame | Asked,
+    asked: Frame | WindowMessages,
     written: int,
     folder: Path,
     months: Iterable[str],
@@ -120,7 +120,7 @@ def read_predictions(
                 },
             ).df()
     if rows is None or rows.empty:
-        raise NothingYet(
+        raise NotReady(
             f"Release {release_digest[:12]} of {case} has no predictions in this window.",
             where=str(folder),
             found="nothing" if rows is None else f"no event_timestamp from {start or 'the first'} to {end or 'now'}",
@@ -213,7 +213,7 @@ class _Part:
             f"SELECT * EXCLUDE (partition_month) {new} ORDER BY event_timestamp, example_id"
         ).to_arrow_reader(self.chunk)
         part = folder / f"part-{self._name(rows, ids)}.parquet"
-        with whole(part) as temporary, pq.ParquetWriter(temporary, self._schema()) as writer:
+        with atomic_path(part) as temporary, pq.ParquetWriter(temporary, self._schema()) as writer:
             for batch in batches:
                 piece = batch.to_pandas()
                 answers = model_file.predict(self.fitted, piece, self.columns)
@@ -234,15 +234,15 @@ class _Part:
         kinds = {"number": pa.float64(), "text": pa.string()}
         time = pa.timestamp("us", "UTC")
         classes = self.fitted.classes
-        predicted = [("prediction", pa.float64())]
+        build_result = [("prediction", pa.float64())]
         if len(classes) > 2:
-            predicted = [("prediction", pa.string()), *((name, pa.float64()) for name in score_columns(classes))]
+            build_result = [("prediction", pa.string()), *((name, pa.float64()) for name in score_columns(classes))]
         return pa.schema(
             [
                 ("example_id", pa.string()),
                 ("event_timestamp", time),
                 *((column.name, kinds[column.kind]) for column in self.columns),
-                *predicted,
+                *build_result,
                 ("release_digest", pa.string()),
                 ("as_of", time),
             ]

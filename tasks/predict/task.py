@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from tasks.core.prefect import stage
-from tasks.data.results import Asked
+from tasks.data.results import WindowMessages
 from tasks.features.results import Frame
 from tasks.predict.results import Predictions
 from tasks.release.results import Release
@@ -21,7 +21,7 @@ def predict_window(release: Release, case: str, frame: Frame, as_of: datetime, o
 
 
 @stage("answer", lambda p: f"{p.rows:,} messages, {p.written:,} of them new")
-def answer_window(release: Release, asked: Asked, as_of: datetime, out: Path, threads: int) -> Predictions:
+def answer_window(release: Release, asked: WindowMessages, as_of: datetime, out: Path, threads: int) -> Predictions:
     """Answer the messages with the release; what it said before stays."""
     from tasks.predict.language import answer
 

@@ -10,12 +10,12 @@ from typing import Any
 from tasks.core.config import digest_of
 from tasks.core.errors import DriftlineError, InputError
 from tasks.core.files import file_digest
-from tasks.data.config import Talk
+from tasks.data.config import ChatSpec
 from tasks.data.language.base_model import CONTENTS, GGUF
-from tasks.data.results import Base, EmbedderFiles
+from tasks.data.results import BaseModelFiles, EmbedderFiles
 from tasks.evaluate.results import Verdict
-from tasks.language.messages import SYSTEM, turn
-from tasks.release.seal import EMBEDDER, Parts, differs, verify
+from tasks.language.messages import SYSTEM, chat_message
+from tasks.release.seal import EMBEDDER, Parts, digest_mismatch, verify
 from tasks.train.config import Serving
 from tasks.train.results import Candidate
 
@@ -31,8 +31,8 @@ GOLDEN = 8
 def language_parts(
     candidate: Candidate,
     verdict: Verdict,
-    base: Base,
-    talk: Talk,
+    base: BaseModelFiles,
+    talk: ChatSpec,
     serving: Serving,
     embedder: EmbedderFiles | None = None,
 ) -> Parts:
@@ -42,7 +42,7 @@ def language_parts(
     """
     path = candidate.folder / ADAPTER[0]
     if (found := digest_of([file_digest(path), base.digest])) != candidate.weights_digest:
-        raise differs(path, found, candidate.weights_digest)
+        raise digest_mismatch(path, found, candidate.weights_digest)
     return Parts(
         sealed={
             "base": {"source": base.source, "digest": base.digest, "template": base.template_digest},
@@ -63,7 +63,7 @@ def language_parts(
     )
 
 
-def _checkpoint(base: Base) -> dict[str, Path | str]:
+def _checkpoint(base: BaseModelFiles) -> dict[str, Path | str]:
     """The base as transformers and vLLM open it; the adapter is put on it there, so that several share one base."""
     files = [path for path in sorted(base.folder.iterdir()) if path.name not in (GGUF, CONTENTS)]
     return {f"{BASE}/{path.name}": path for path in files}
@@ -107,7 +107,7 @@ def vllm_command(folders: Sequence[Path]) -> list[str]:
     return ["vllm", "serve", str(base), *told, "--enable-lora", "--lora-modules", *modules]
 
 
-def _golden(verdict: Verdict, base: Base, system: str) -> list[dict[str, Any]]:
+def _golden(verdict: Verdict, base: BaseModelFiles, system: str) -> list[dict[str, Any]]:
     """Conversations with the token ids that they are rendered to, and what was answered; right answers first."""
     import pandas as pd
     from transformers import AutoTokenizer
@@ -119,7 +119,7 @@ def _golden(verdict: Verdict, base: Base, system: str) -> list[dict[str, Any]]:
     tokenizer: Any = AutoTokenizer.from_pretrained(str(base.folder))
     golden = []
     for row in served.head(GOLDEN).to_dict("records"):
-        messages = [turn(SYSTEM, system), *json.loads(row["messages"])]
+        messages = [chat_message(SYSTEM, system), *json.loads(row["messages"])]
         ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
         golden.append({"example_id": row["pair_id"], "messages": messages, "tokens": list(ids), "answer": row["text"]})
     return golden

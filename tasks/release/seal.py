@@ -14,7 +14,7 @@ from typing import Any
 
 from tasks.core.config import digest_of
 from tasks.core.errors import DriftlineError, GateFailed
-from tasks.core.files import file_digest, whole, write_text
+from tasks.core.files import atomic_path, file_digest, write_text
 from tasks.evaluate.results import Criterion, Verdict
 from tasks.release.config import Price
 from tasks.train.results import Candidate
@@ -105,7 +105,7 @@ def seal(
             "lineage": {name: value for name, value in sorted(lineage.items()) if name not in LINEAGE},
             "snapshot": snapshot_pointer,
         }
-        with whole(folder) as temporary:
+        with atomic_path(folder) as temporary:
             temporary.mkdir()
             for name, given in parts.files.items():
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
@@ -148,18 +148,18 @@ def verify(folder: Path) -> dict[str, Any]:
     manifest = read_manifest(folder)
     sealed = manifest["sealed"]
     if (found := digest_of(sealed)) != manifest["digest"] or not found.startswith(folder.name):
-        raise differs(folder / MANIFEST, found, manifest["digest"])
+        raise digest_mismatch(folder / MANIFEST, found, manifest["digest"])
     for name, expected in sealed["files"].items():
         path = folder / name
         if not path.is_file():
-            raise differs(path, "no such file", expected)
+            raise digest_mismatch(path, "no such file", expected)
         found = digest_of(json.loads(path.read_bytes())) if name == GOLDEN else file_digest(path)
         if found != expected:
-            raise differs(path, found, expected)
+            raise digest_mismatch(path, found, expected)
     return manifest
 
 
-def differs(path: Path, found: str, expected: str) -> DriftlineError:
+def digest_mismatch(path: Path, found: str, expected: str) -> DriftlineError:
     return DriftlineError(
         "The release is not what was sealed: a digest differs.",
         where=str(path),

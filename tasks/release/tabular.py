@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.core.errors import DriftlineError
 from tasks.core.files import file_digest
 from tasks.evaluate.results import Verdict
-from tasks.release.seal import Parts, differs
+from tasks.release.seal import Parts, digest_mismatch
 from tasks.train.classes import PLAIN, answers_in
 from tasks.train.config import Target
 from tasks.train.results import Candidate
@@ -26,7 +26,7 @@ def table_parts(candidate: Candidate, verdict: Verdict, target: Target) -> Parts
     """
     path = candidate.folder / MODEL
     if (found := file_digest(path)) != candidate.weights_digest:
-        raise differs(path, found, candidate.weights_digest)
+        raise digest_mismatch(path, found, candidate.weights_digest)
     return Parts(
         sealed={"target": _target(target, verdict), **_columns(candidate)},
         golden=_golden(candidate, verdict),

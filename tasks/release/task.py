@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.core.errors import GateFailed, NothingYet
+from tasks.core.errors import GateFailed, NotReady
 from tasks.core.mlflow import Tracking
 from tasks.core.prefect import stage
-from tasks.data.config import Talk
-from tasks.data.results import Base, EmbedderFiles, Snapshot
+from tasks.data.config import ChatSpec
+from tasks.data.results import BaseModelFiles, EmbedderFiles, Snapshot
 from tasks.evaluate.results import Verdict
 from tasks.release.config import Price
 from tasks.release.results import Release
@@ -30,7 +30,7 @@ def require_champion(case: str, tracking: Tracking, state: Path) -> Release:
     """
     found = find_champion(case, tracking, state)
     if found is None:
-        raise NothingYet(f"Case {case} has no champion yet.", where=tracking.uri, todo=f"driftline run {case}")
+        raise NotReady(f"Case {case} has no champion yet.", where=tracking.uri, todo=f"driftline run {case}")
     return found
 
 
@@ -41,7 +41,9 @@ def find_predecessor(release: Release, tracking: Tracking, state: Path) -> Relea
     return predecessor(tracking, state, release)
 
 
-def same_champion(candidate: Candidate, lineage: dict[str, str], tracking: Tracking, state: Path) -> Release | None:
+def find_champion_of_candidate(
+    candidate: Candidate, lineage: dict[str, str], tracking: Tracking, state: Path
+) -> Release | None:
     """The champion, if it was made of this very candidate."""
     from tasks.release.registry import is_champion
 
@@ -88,8 +90,8 @@ def seal_table_release(
 def seal_language_release(
     candidate: Candidate,
     verdict: Verdict,
-    base: Base,
-    talk: Talk,
+    base: BaseModelFiles,
+    talk: ChatSpec,
     serving: Serving,
     embedder: EmbedderFiles | None,
     price: Price,

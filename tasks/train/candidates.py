@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from tasks.core.files import whole
+from tasks.core.files import atomic_path
 from tasks.core.mlflow import client_of, experiment, run, status_of
 from tasks.core.progress import mark_cached
 from tasks.features.results import Column
@@ -30,7 +30,7 @@ DEVICE = "driftline.device"  # tag of a run: what it ran on, where that was no p
 
 
 @dataclass(frozen=True)
-class Making:
+class CandidateBuilder:
     """A candidate in the making, named by all that goes into it: so it is found when it was made before."""
 
     origin: Origin
@@ -97,7 +97,7 @@ class Making:
         name = f"{verb} {self.origin.case} {self.origin.as_of:%Y-%m-%d %H:%M}"
         with (
             run(self.client, self.experiment_id, self.key, name, {**self.tags, **tags}) as run_id,
-            whole(self.folder) as folder,
+            atomic_path(self.folder) as folder,
         ):
             yield run_id, folder
 

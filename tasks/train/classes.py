@@ -27,7 +27,7 @@ CLOSE = 1e-12  # what a service says may be off by so much
 FEWEST = 5  # examples of a class to learn from
 
 
-def name_of(label: Any) -> Class:
+def label_of(label: Any) -> Class:
     """A class as JSON has it: text, or a whole number; true is 1."""
     return str(label) if isinstance(label, str) else int(label)
 
@@ -48,7 +48,7 @@ def classes_in(values: pd.Series, target: Target, fewest: int = 1) -> Classes:
             allowed=f"text or whole numbers, at most {MOST} different ones; empty while unknown",
             todo="Set target.task: regression, or make classes of it in the SQL of features.examples.",
         )
-    found = {name_of(label): int(count) for label, count in counts.items()}
+    found = {label_of(label): int(count) for label, count in counts.items()}
     classes = tuple(sorted(found))
     few = [f"{name} ({found[name]})" for name in classes if found[name] < fewest]
     if few and classes != PLAIN:
@@ -113,7 +113,7 @@ def scores_of(answer: Any, classes: Sequence[Class]) -> dict[str, float]:
     return {str(name): float(score) for name, score in zip(classes, every, strict=True)}
 
 
-def answers_as(given: Mapping[str, Any], answer: Any) -> bool:
+def matches_label(given: Mapping[str, Any], answer: Any) -> bool:
     """Whether what a service said of a row is what the model answers."""
     import numpy as np
 
@@ -141,7 +141,7 @@ def answers_in(table: pd.DataFrame, classes: Sequence[Class]) -> np.ndarray:
     return table["prediction" if len(classes) <= 2 else score_columns(classes)].to_numpy("float64")
 
 
-def together(
+def align_classes(
     values: pd.Series, ours: np.ndarray, our_classes: Classes, theirs: np.ndarray, their_classes: Classes
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A target and two models' answers over the classes of both; what a model does not know has no probability."""

@@ -37,7 +37,7 @@ def measure(
 
     y = np.asarray(target, float)
     p = np.asarray(prediction, float)
-    known = known_in(y, p)
+    known = mask_known(y, p)
     if not known.all():
         y, p = y[known], p[known]
     if not len(y):
@@ -46,14 +46,14 @@ def measure(
     return {name: float(value) for name, value in found.items() if np.isfinite(value)}
 
 
-def known_in(y: np.ndarray, p: np.ndarray) -> np.ndarray:
+def mask_known(y: np.ndarray, p: np.ndarray) -> np.ndarray:
     """Which rows have a target and a prediction."""
     import numpy as np
 
     return np.isfinite(y) & (np.isfinite(p) if p.ndim == 1 else np.isfinite(p).all(axis=1))
 
 
-def with_others(y: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def add_other_class(y: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A row of a class that the model does not know (OTHER) is one of a class that it gave no chance: it is wrong."""
     import numpy as np
 
@@ -72,7 +72,7 @@ def losses(loss: Loss, target: np.ndarray, prediction: np.ndarray) -> np.ndarray
     y = np.asarray(target, float)
     p = np.asarray(prediction, float)
     if loss in ("brier", "log_loss"):
-        y, p = with_others(y, p)
+        y, p = add_other_class(y, p)
     if p.ndim == 2:
         classes = np.arange(p.shape[1])
         if loss == "brier":
@@ -103,7 +103,7 @@ def _classification(y: np.ndarray, p: np.ndarray) -> dict[str, float]:
     """Of three classes or more, what is told of one class is the mean over all, each against the rest."""
     import numpy as np
 
-    y, p = with_others(y, p)
+    y, p = add_other_class(y, p)
     sides = [(y, p)] if p.ndim == 1 else [((y == k).astype(float), p[:, k]) for k in range(p.shape[1])]
     each = [_of_one_class(*side) for side in sides]
     found = {name: float(losses(name, y, p).mean()) for name in ("brier", "log_loss")}  # type: ignore[arg-type]

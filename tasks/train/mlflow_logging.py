@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.features.results import Frame
-from tasks.train.candidates import Making
+from tasks.train.candidates import CandidateBuilder
 from tasks.train.tabular.model_file import ALLOWED, Model
 from tasks.train.tabular.scoring import block_of
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PACKAGES = ("mlflow", "scikit-learn", "skops", "numpy", "pandas", "scipy")
 
 
-def log_frame(making: Making, run_id: str, frame: Frame) -> None:
+def log_frame(making: CandidateBuilder, run_id: str, frame: Frame) -> None:
     """Name the frame that was trained on."""
     columns = [{"type": _type(c.kind), "name": c.name, "required": False} for c in frame.columns]
     schema = {"mlflow_colspec": columns} if len(columns) < 500 else None
@@ -28,7 +28,9 @@ def log_frame(making: Making, run_id: str, frame: Frame) -> None:
     making.log_dataset(run_id, profile, schema)
 
 
-def log_model(making: Making, run_id: str, model: Model, file: Path, example: pd.DataFrame, work: Path) -> None:
+def log_model(
+    making: CandidateBuilder, run_id: str, model: Model, file: Path, example: pd.DataFrame, work: Path
+) -> None:
     """Log the model file, as it is, as a model of MLflow's scikit-learn flavour.
 
     mlflow.sklearn.log_model would serialise it again, with other bytes, and infer its requirements for ten seconds.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tasks.core.prefect import stage
-from tasks.data.config import Talk
-from tasks.data.results import Base, Snapshot
+from tasks.data.config import ChatSpec
+from tasks.data.results import BaseModelFiles, Snapshot
 from tasks.features.results import Frame
 from tasks.train.config import Serving, Target, Train, Tuning
 from tasks.train.results import Candidate, Origin
@@ -32,7 +32,7 @@ def import_table_model(
 
 @stage("import a candidate", lambda c: f"weights {c.weights_digest[:12]}")
 def import_language_adapter(
-    origin: Origin, path: Path, snapshot: Snapshot, base: Base, talk: Talk, serving: Serving, threads: int
+    origin: Origin, path: Path, snapshot: Snapshot, base: BaseModelFiles, talk: ChatSpec, serving: Serving, threads: int
 ) -> Candidate:
     """Check an adapter made elsewhere, merge, save and log it."""
     from tasks.data.snapshots import check_snapshot
@@ -44,7 +44,7 @@ def import_language_adapter(
 
 @stage("tune a candidate", lambda c: f"{c.train_rows:,} pairs, weights {c.weights_digest[:12]}")
 def tune_candidate(
-    origin: Origin, snapshot: Snapshot, base: Base, talk: Talk, tuning: Tuning, serving: Serving
+    origin: Origin, snapshot: Snapshot, base: BaseModelFiles, talk: ChatSpec, tuning: Tuning, serving: Serving
 ) -> Candidate:
     """Tune an adapter in the case's stages, merge, save and log it."""
     from tasks.data.snapshots import check_snapshot

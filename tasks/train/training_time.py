@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.core.mlflow import answering, client_of
+from tasks.core.mlflow import client_of, mlflow_errors
 from tasks.core.settings import Settings
 from tasks.train.results import Candidate
 
@@ -23,7 +23,7 @@ def training_seconds(candidate: Candidate, settings: Settings) -> float:
 
 
 def run_of(candidate: Candidate, settings: Settings) -> Run:
-    with answering(settings.mlflow_uri):
+    with mlflow_errors(settings.mlflow_uri):
         return client_of(settings.tracking).get_run(candidate.run_id)
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tasks.backtest.policies import POLICIES, borders, check_replay
+from tasks.backtest.policies import POLICIES, check_backtest, month_ends
 from tasks.core.errors import InputError
 
 
@@ -16,10 +16,10 @@ def day(text: str) -> datetime:
 
 def test_months_are_whole_and_the_last_one_counts():
     """From the month of the first day to that of the last, over a year's end; each ends where the next begins."""
-    found = borders(day("2013-11-17"), day("2014-01-01"))
+    found = month_ends(day("2013-11-17"), day("2014-01-01"))
     assert [f"{border:%Y-%m-%d}" for border in found] == ["2013-11-01", "2013-12-01", "2014-01-01", "2014-02-01"]
-    assert len(borders(day("2013-04-01"), day("2013-12-31"))) == 9 + 1
-    assert len(borders(day("2013-04-01"), day("2013-04-01"))) == 2
+    assert len(month_ends(day("2013-04-01"), day("2013-12-31"))) == 9 + 1
+    assert len(month_ends(day("2013-04-01"), day("2013-04-01"))) == 2
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_months_are_whole_and_the_last_one_counts():
 def test_an_unknown_policy_is_told_which_there_are(policies, named):
     """The error lists the policies there are, and what was found."""
     with pytest.raises(InputError) as found:
-        check_replay("tabular", policies, day("2013-04-01"), day("2013-05-01"))
+        check_backtest("tabular", policies, day("2013-04-01"), day("2013-05-01"))
     assert named in str(found.value)
     assert all(name in found.value.allowed for name in POLICIES)
     assert found.value.exit_code == 2
@@ -38,6 +38,6 @@ def test_an_unknown_policy_is_told_which_there_are(policies, named):
 def test_a_language_case_and_a_period_backwards_are_refused():
     """What can't be played is said at once."""
     with pytest.raises(InputError, match="tuned anew for each month"):
-        check_replay("llm", ("never",), day("2013-04-01"), day("2013-05-01"))
+        check_backtest("llm", ("never",), day("2013-04-01"), day("2013-05-01"))
     with pytest.raises(InputError, match="ends before it begins"):
-        check_replay("tabular", ("never",), day("2013-04-01"), day("2013-03-31"))
+        check_backtest("tabular", ("never",), day("2013-04-01"), day("2013-03-31"))

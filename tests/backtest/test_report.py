@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from tasks.backtest.report import lines, write
-from tasks.backtest.results import Challenge, Played, Scored
+from tasks.backtest.results import Challenge, MonthResult, MonthScore
 from tasks.backtest.summary import figures_of
 from tasks.monitor.results import Decision
 
@@ -29,9 +29,9 @@ def played(folder: Path, policy: str, brier: list[float], verdicts: list[str | N
         days = [f"2013-{number:02}-{1 + k // 30:02}" for k in range(900)]
         ids = [f"{number}-{k:04}" for k in range(900)]
         pd.DataFrame({"example_id": ids, "day": days, "loss": brier[i] + noise - noise.mean()}).to_parquet(path)
-        scored = Scored(release=digest, rows=900, metrics={names[0]: brier[i], names[1]: 1 - brier[i]}, losses=path)
+        scored = MonthScore(release=digest, rows=900, metrics={names[0]: brier[i], names[1]: 1 - brier[i]}, losses=path)
         verdict = verdicts[i] if i < 2 else None
-        yield Played(
+        yield MonthResult(
             month=month,
             policy=policy,
             since=month,

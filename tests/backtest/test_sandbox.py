@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.backtest.sandbox import challenge_of, world_of
+from tasks.backtest.sandbox import challenge_of, sandbox_settings
 from tasks.core.mlflow import client_of, experiment, run
 from tasks.core.settings import Settings
 from tasks.evaluate.results import Criterion, Verdict
@@ -24,7 +24,7 @@ def here(tmp_path) -> Settings:
 
 def test_no_server_or_remote_of_the_real_world_is_used(here):
     """Registry, remote, gateway and predictions all lie in the replay's folder."""
-    world = world_of(here, "case")
+    world = sandbox_settings(here, "case")
     home = str(here.state / "replay" / "case")
     assert world.mlflow_uri.startswith(f"sqlite:///{home}")
     assert world.remote.startswith(home)
@@ -35,15 +35,15 @@ def test_no_server_or_remote_of_the_real_world_is_used(here):
 
 def test_a_world_is_found_again_until_it_is_deleted(here):
     """A second replay goes on in the same folder; after it was deleted, in one of another name, which nothing knows."""
-    first = world_of(here, "case").state
-    assert world_of(here, "case").state == first
+    first = sandbox_settings(here, "case").state
+    assert sandbox_settings(here, "case").state == first
     first.rmdir()
-    assert world_of(here, "case").state != first
+    assert sandbox_settings(here, "case").state != first
 
 
 def test_a_retraining_takes_what_it_took_first(here):
     """Training as the ledger counts it, and the rest as first told: found again, it costs the same."""
-    world = world_of(here, "case")
+    world = sandbox_settings(here, "case")
     client = client_of(world.tracking)
     with run(client, experiment(client, world.tracking, "case"), "key", "train", {}) as run_id:
         pass

@@ -18,11 +18,11 @@ from sqlalchemy import insert
 from typer.testing import CliRunner
 
 from cli.main import answer, app
-from services.store.approvals import ask
+from services.store.approvals import request_approval
 from services.store.database import Store, keys, now
 from services.store.keys import MAX_TEAM
 from tasks.core import console as terminal
-from tasks.core.display import markdown, one_line, visible
+from tasks.core.display import escape_markdown, escape_terminal, one_line
 from tasks.core.errors import InputError
 from tasks.core.events import alert_of
 from tasks.core.settings import Settings, settings
@@ -115,7 +115,9 @@ def test_reasons_and_people_are_shown_as_they_wrote(here: Settings, text: str):
     """A pending decision with its criteria, and what was said of it."""
     moment = datetime(2013, 4, 1, tzinfo=UTC)
     with closing(Store(here)) as store:
-        asked = ask(store, "shop", "e" * 64, moment, text, "", explain(verdict_of(text)), timedelta(days=1))
+        asked = request_approval(
+            store, "shop", "e" * 64, moment, text, "", explain(verdict_of(text)), timedelta(days=1)
+        )
     assert asked.shown
     out = shown("reject", "shop", "--evidence", "e" * 12, "--why", text)
     assert flat(one_line(text))[:20] in flat(out)
@@ -158,7 +160,7 @@ def test_alerts_hold_no_mention(text: str):
 def test_the_console_knows_no_markup(text: str):
     """Whatever is printed, in whichever way: strings are texts, and styles come as Text."""
     console = terminal.Terminal(file=io.StringIO(), width=400, markup=True, emoji=True, force_terminal=False)
-    table = terminal.Lines(text, title=text)
+    table = terminal.PlainTable(text, title=text)
     table.add_row(text)
     for each in (text, table, terminal.styled(text, "bold"), Text.assemble("a", terminal.styled(text, "red"))):
         console.print(each)
@@ -167,7 +169,7 @@ def test_the_console_knows_no_markup(text: str):
         pass
     out = console.file.getvalue()  # type: ignore[attr-defined]
     assert not OBEYED.search(out)
-    assert out.count(one_line(text)) + out.count(visible(text)) >= 4
+    assert out.count(one_line(text)) + out.count(escape_terminal(text)) >= 4
 
 
 def test_errors_are_shown_as_text(here: Settings, text: str, monkeypatch, capsys):
@@ -199,4 +201,4 @@ def test_every_verb_that_shows_something_runs_over_hostile_texts(here: Settings)
 )
 def test_ordinary_names_stay_readable_in_markdown(written: str, made: str):
     """Only what Markdown would obey is escaped."""
-    assert markdown(written) == made
+    assert escape_markdown(written) == made

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import insert
 
 from cli import status
-from services.rollout.shares import give_share, know, promote
+from services.rollout.shares import promote, set_share, upsert_release
 from services.serving.process import free_port
 from services.store.database import Store, ledger, now
 from tasks.core.console import Terminal
@@ -51,9 +51,9 @@ def busy(tmp_path, prefect_server) -> Settings:
     here = nobody(tmp_path, prefect_url=prefect_server)
     with closing(Store(here)) as store:
         for digest in (FIRST, SECOND):
-            know(store, {"digest": digest, "sealed": {"case": "blue", "kind": "tabular"}})
+            upsert_release(store, {"digest": digest, "sealed": {"case": "blue", "kind": "tabular"}})
         promote(store, "blue", FIRST, "a test")
-        give_share(store, "blue", SECOND, "canary", 12.5, "", "a test")
+        set_share(store, "blue", SECOND, "canary", 12.5, "", "a test")
         today = int(now() // 86_400)
         with store.writing() as to:
             for number, (day, state) in enumerate([(today, "done"), (today, "failed"), (today - 1, "done")]):

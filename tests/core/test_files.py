@@ -14,7 +14,7 @@ import pytest
 
 from tasks.core.config import digest_of
 from tasks.core.errors import Busy, DataError, DriftlineError, GateFailed, Unavailable
-from tasks.core.files import lock, temporary_folder, whole, write_text
+from tasks.core.files import atomic_path, lock, temporary_folder, write_text
 from tasks.core.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +25,7 @@ def test_an_error_in_the_middle_leaves_the_old_file(tmp_path):
     path = write_text(tmp_path / "kept.txt", "old")
 
     def fail():
-        with whole(path) as temporary:
+        with atomic_path(path) as temporary:
             temporary.write_text("half")
             raise ValueError
 
@@ -42,7 +42,7 @@ def test_a_full_disk_is_told(tmp_path):
         pytest.skip("no /dev/full on this system")
 
     def fill():
-        with whole(tmp_path / "x") as temporary:
+        with atomic_path(tmp_path / "x") as temporary:
             temporary.symlink_to(full)
             temporary.write_bytes(b"x" * 100_000)
 
@@ -52,7 +52,7 @@ def test_a_full_disk_is_told(tmp_path):
 
 
 def test_other_errors_of_the_system_are_not_called_a_full_disk(tmp_path):
-    with pytest.raises(OSError, match="denied"), whole(tmp_path / "x"):
+    with pytest.raises(OSError, match="denied"), atomic_path(tmp_path / "x"):
         raise PermissionError(errno.EACCES, "denied")
 
 

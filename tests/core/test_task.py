@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tasks.core.prefect import stage
-from tasks.core.progress import Step, listening, mark_cached, step
+from tasks.core.progress import Step, mark_cached, progress_listener, progress_step
 
 
 def logged(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,9 +36,9 @@ def read(name: str) -> str:
 
 def steps_of(call: Callable[[], Any]) -> list[Step]:
     steps: list[Step] = []
-    with listening(steps.append):
+    with progress_listener(steps.append):
         call()
-    return [step for step in steps[1::2] if step.seconds is not None]
+    return [progress_step for progress_step in steps[1::2] if progress_step.seconds is not None]
 
 
 @pytest.mark.parametrize(
@@ -60,10 +60,10 @@ def test_an_output_from_a_cache_is_shown_as_such():
     mark_cached()
 
     def work() -> None:
-        with step("around"):
+        with progress_step("around"):
             read("a")
 
     steps: list[Step] = []
-    with listening(steps.append):
+    with progress_listener(steps.append):
         work()
     assert {each.title: (each.cached, each.depth) for each in steps} == {"around": (False, 0), "read a": (True, 1)}

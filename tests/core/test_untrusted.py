@@ -17,7 +17,7 @@ from benchmarks.fuzz_files import MOST_MEMORY, fuzz
 from flows.case import load
 from services.runtime.archive import read_facts, unpack
 from tasks.core.errors import CaseError, DataError
-from tasks.core.untrusted import check_zip, read_json_object, reading
+from tasks.core.untrusted import check_zip, read_json_object, reading_untrusted
 from tasks.core.yaml_file import DEEPEST, load_yaml
 from tasks.data.sources import connect, read_raw
 
@@ -194,7 +194,7 @@ def test_a_zip_whose_end_lies_is_one_error(tmp_path: Path):
             path = tmp_path / "a.zip"
             path.write_bytes(content[:position] + bytes([value]) + content[position + 1 :])
             try:
-                with reading("A zip can't be read.", path, allowed="a zip"), zipfile.ZipFile(path) as archive:
+                with reading_untrusted("A zip can't be read.", path, allowed="a zip"), zipfile.ZipFile(path) as archive:
                     check_zip(archive, path.stat().st_size, 1000)
                     for member in archive.infolist():
                         archive.extract(member, tmp_path)

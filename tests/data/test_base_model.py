@@ -11,7 +11,7 @@ from tasks.core.files import file_digest
 from tasks.data.config import Model
 from tasks.data.language.base_model import open_base
 from tasks.data.sources import locate
-from tasks.language.gguf_reader import Gguf
+from tasks.language.gguf_reader import GgufFile
 from tasks.language.gguf_writer import name_in_gguf
 from tests.language_case import SMOLLM, smollm_base, tiny_checkpoint
 
@@ -38,7 +38,7 @@ def test_unpacked_weights_are_exactly_the_delivered_ones():
     from transformers import AutoModelForCausalLM
 
     base = smollm_base()
-    packed = Gguf(locate(SMOLLM.source, Path()))
+    packed = GgufFile(locate(SMOLLM.source, Path()))
     with safe_open(base.folder / "model.safetensors", framework="pt") as ours:
         assert len(list(ours.keys())) == len(packed.names())
         for name in ours.keys():  # noqa: SIM118 (no mapping)

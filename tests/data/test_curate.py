@@ -13,11 +13,11 @@ import pytest
 
 from tasks.core.errors import CaseError, DataError
 from tasks.core.files import file_digest
-from tasks.data.config import Answer, Pairs, Prompt, Source, Talk
+from tasks.data.config import Answer, ChatSpec, Pairs, Prompt, Source
 from tasks.data.language.curate import curate
 from tasks.data.language.pairs import Pair
 from tasks.data.language.splits import check_leaks
-from tasks.data.results import Base, Checked, Validation
+from tasks.data.results import BaseModelFiles, ValidatedBatches, Validation
 
 AS_OF = datetime(2020, 3, 31, tzinfo=UTC)
 ANSWER = Answer(
@@ -62,8 +62,8 @@ class Shop:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.sources: dict[str, Source] = {}
-        self.checked: list[Checked] = []
-        self.base = Base(
+        self.checked: list[ValidatedBatches] = []
+        self.base = BaseModelFiles(
             source="file://base", digest="0" * 64, folder=folder, template_digest="", parameters=1, context=4096
         )
         _write_tokenizer(folder / "tokenizer.json")
@@ -76,17 +76,17 @@ class Shop:
             source=name, rows=1, quarantined={}, failed=[], warnings=[], expectations=0, docs=None, quarantine=None
         )
         self.sources[name] = Source(uri=f"file://{name}.parquet", key=("key",))
-        self.checked.append(Checked(source=name, files={"all": path}, rows=1, quarantined=0, validation=said))
+        self.checked.append(ValidatedBatches(source=name, files={"all": path}, rows=1, quarantined=0, validation=said))
 
     def add_rows(self, name: str, rows: list[dict]) -> None:
         lines = self.folder / f"{name}.jsonl"
         lines.write_text("\n".join(json.dumps(row) for row in rows))
         self.add(name, f"SELECT * FROM read_json('{lines}')")
 
-    def curate(self, state: str = "state", context: int = 512, **pairs) -> Checked:
+    def curate(self, state: str = "state", context: int = 512, **pairs) -> ValidatedBatches:
         of = Pairs.model_validate({"train": 40, "validation": 10, "evaluation": 16, **pairs})
         prompt = Prompt(system="Answer in JSON.", baseline="{schema}")
-        talk = Talk(prompt=prompt, answer=ANSWER, context=context)
+        talk = ChatSpec(prompt=prompt, answer=ANSWER, context=context)
         place = self.folder / state
         return curate("shop", of, talk, self.base, self.sources, self.checked, AS_OF, place)
 
@@ -107,7 +107,7 @@ def shop(tmp_path) -> Shop:
     return shop
 
 
-def rows(checked: Checked, split: str) -> list[dict]:
+def rows(checked: ValidatedBatches, split: str) -> list[dict]:
     return pq.read_table(checked.files[split]).to_pylist()
 
 

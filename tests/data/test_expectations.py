@@ -12,7 +12,7 @@ import pytest
 from tasks.core.errors import CaseError
 from tasks.data.config import Expectation, Source
 from tasks.data.tabular.expectations import _schemas, build, check_expectations, columns_of
-from tasks.data.tabular.gx_runner import Check, Judge
+from tasks.data.tabular.gx_runner import Check, GxRunner
 
 WORDS = "CASE WHEN i % 3 = 0 THEN NULL ELSE 'v' || (i % 5) END"
 ROWS = (
@@ -105,7 +105,7 @@ def test_duckdb_and_pandas_say_the_same():
     checks = as_checks(BOTH)
     with duckdb.connect() as db:
         db.execute(f"CREATE TABLE trips AS {ROWS}")
-        ours = Judge(db, "trips", "now").judge("trips", checks)
+        ours = GxRunner(db, "trips", "now").judge("trips", checks)
         frame = db.execute("FROM trips").df()
     frame["at"] = frame["at"].astype("datetime64[ns]")  # the only ones it compares
     context = gx.get_context(mode="ephemeral")
@@ -163,7 +163,7 @@ def test_every_type_on_offer_can_be_computed():
     checks = as_checks(more)
     with duckdb.connect() as db:
         db.execute(f"CREATE TABLE trips AS {ROWS}")
-        ours = Judge(db, "trips", f"{datetime(2013, 1, 1, tzinfo=UTC):%Y}").judge("trips", checks)
+        ours = GxRunner(db, "trips", f"{datetime(2013, 1, 1, tzinfo=UTC):%Y}").judge("trips", checks)
     assert len(ours) == len(more)
     assert ours[len(more) - 1].result["observed_value"] == 2
     assert {check.stated.expect: ours[check.at].passed for check in checks}["column_values_to_be_of_type"]

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from tasks.core.errors import DataError
 from tasks.data.config import Answer
-from tasks.data.language.near_duplicates import Likeness
-from tasks.data.language.pairs import Form, read_pairs
+from tasks.data.language.near_duplicates import NearDuplicateIndex
+from tasks.data.language.pairs import PairFormat, read_pairs
 
 SCHEMA = {
     "oneOf": [
@@ -24,7 +24,7 @@ SCHEMA = {
     ],
     "$defs": {"item": {"type": "object", "properties": {"name": {"type": "string"}, "size": {"enum": ["S", "L"]}}}},
 }
-FORM = Form(Answer(json_schema=SCHEMA))
+FORM = PairFormat(Answer(json_schema=SCHEMA))
 ANSWER = '{"count": 2, "item": {"size": "L", "name": "hat"}, "do": "buy"}'
 WRITTEN = '{"do":"buy","item":{"name":"hat","size":"L"},"count":2}'
 
@@ -87,7 +87,7 @@ def test_a_row_that_can_not_be_used_says_why(row, says):
 )
 def test_a_stated_value_stands_in_the_message(message, fits):
     """A model that learns to state what nobody said would hallucinate: such a row is put aside."""
-    form = Form(Answer(json_schema=SCHEMA, stated=("name",)))
+    form = PairFormat(Answer(json_schema=SCHEMA, stated=("name",)))
     value = "HATs" if message == "Two HATs" else "hat"
     answer = json.dumps({"do": "buy", "item": {"name": value}})
     problem = read_pairs("mine", [{"prompt": message, "completion": answer}], form)[0].problem
@@ -121,7 +121,7 @@ def test_likeness_finds_what_comparing_all_finds():
         texts.append(" ".join(words))
     grams = [_grams(text) for text in texts]
     for at_least in (0.6, 0.9, 1.0):
-        likeness = Likeness(at_least)
+        likeness = NearDuplicateIndex(at_least)
         found = 0
         for at, text in enumerate(texts):
             alike = [i for i in range(at) if _jaccard(grams[at], grams[i]) >= at_least]
@@ -132,7 +132,7 @@ def test_likeness_finds_what_comparing_all_finds():
 
 
 def test_case_and_punctuation_make_no_other_message():
-    likeness = Likeness(1.0)
+    likeness = NearDuplicateIndex(1.0)
     likeness.add("Is UA1545 on time?")
     assert likeness.find("is ua1545 ON time") == 0
     assert likeness.find("is UA1546 on time") is None

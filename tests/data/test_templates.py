@@ -14,9 +14,9 @@ from flows.case import load
 from tasks.core.errors import CaseError, DataError
 from tasks.data.config import Answer, Pairs, Source
 from tasks.data.language.curate import check_pairs
-from tasks.data.language.near_duplicates import Likeness
-from tasks.data.language.pairs import Form
-from tasks.data.language.templates import _mistype, make, read_facts
+from tasks.data.language.near_duplicates import NearDuplicateIndex
+from tasks.data.language.pairs import PairFormat
+from tasks.data.language.templates import _mistype, generate_pairs, read_facts
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 AS_OF = datetime(2020, 3, 31, tzinfo=UTC)
@@ -43,7 +43,7 @@ TEMPLATES = {
     },
     "openers": {"train": [f"Hello {i}!" for i in range(9)], "held_out": [f"Evening {i}." for i in range(9)]},
 }
-FORM = Form(ANSWER)
+FORM = PairFormat(ANSWER)
 
 
 def pairs(**changes) -> Pairs:
@@ -63,7 +63,7 @@ def pairs(**changes) -> Pairs:
 
 def made(side: str, wanted: int, of: Pairs):
     with duckdb.connect() as db:
-        return make(side, wanted, of, FORM, read_facts(db, of.templates), AS_OF, Likeness(0.9))
+        return generate_pairs(side, wanted, of, FORM, read_facts(db, of.templates), AS_OF, NearDuplicateIndex(0.9))
 
 
 def test_messages_say_what_the_answer_states():

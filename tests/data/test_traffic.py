@@ -11,8 +11,8 @@ import pytest
 
 from tasks.core.errors import CaseError, DataError
 from tasks.data.config import Answer, Pairs, Source, Templates, Traffic
-from tasks.data.language.traffic import gather
-from tasks.data.results import Asked
+from tasks.data.language.traffic import gather_messages
+from tasks.data.results import WindowMessages
 
 ANSWER = Answer(json_schema={"type": "object"}, abstain={"call": "none"}, stated=("book",))
 FACTS = "SELECT book, day FROM loans"
@@ -59,13 +59,13 @@ def snapshot(tmp_path: Path) -> Path:
     return folder
 
 
-def window(snapshot: Path, traffic: Traffic, first: int = 3, last: int = 10) -> Asked:
+def window(snapshot: Path, traffic: Traffic, first: int = 3, last: int = 10) -> WindowMessages:
     pairs, state = Pairs(templates=WORDINGS), snapshot.parent / "state"
     start, end = (datetime(2024, 5, day, tzinfo=UTC) for day in (first, last))
-    return gather("library", traffic, pairs, ANSWER, SOURCES, snapshot, state, start, end)
+    return gather_messages("library", traffic, pairs, ANSWER, SOURCES, snapshot, state, start, end)
 
 
-def read(asked: Asked) -> list[dict]:
+def read(asked: WindowMessages) -> list[dict]:
     return pd.read_parquet(asked.path).to_dict("records")
 
 
@@ -128,7 +128,7 @@ def test_a_source_without_a_time_or_messages_is_told(snapshot: Path) -> None:
 def test_a_case_must_say_what_it_is_asked(snapshot: Path) -> None:
     """Without wordings and without a source there is nothing to answer."""
     with pytest.raises(CaseError, match="does not say what it is asked"):
-        gather(
+        gather_messages(
             "library", Traffic(), Pairs(sources=("requests",)), ANSWER, SOURCES, snapshot, snapshot,
             datetime(2024, 5, 3, tzinfo=UTC), datetime(2024, 5, 4, tzinfo=UTC),
         )  # fmt: skip

@@ -11,7 +11,7 @@ import duckdb
 import pytest
 
 from tasks.core.errors import CaseError, DataError, Unavailable
-from tasks.core.files import file_digest, whole
+from tasks.core.files import atomic_path, file_digest
 from tasks.data.config import Source
 from tasks.data.results import Validation
 from tasks.data.tabular import validate as room
@@ -313,7 +313,7 @@ def test_wrong_arguments_are_an_error_of_the_case(desk):
 
 def test_a_full_disk_leaves_no_half_written_file(tmp_path):
     def write() -> None:
-        with duckdb.connect() as db, whole(tmp_path / "x") as temporary:
+        with duckdb.connect() as db, atomic_path(tmp_path / "x") as temporary:
             temporary.symlink_to("/dev/full")
             _copy(db, "FROM range(1000000)", temporary)
 

@@ -16,7 +16,7 @@ import psutil
 
 from services.runtime.supervision import Supervisor
 from services.serving.process import free_port
-from services.store.approvals import Approval, listed
+from services.store.approvals import Approval, list_approvals
 from services.store.database import Store
 from tasks.core.local_secrets import read_secret
 from tasks.core.settings import AUTH_STRINGS, SECRET, USER, Settings
@@ -139,7 +139,7 @@ class Home:
 
     def approvals(self, case: str) -> list[Approval]:
         with self.store() as store:
-            return listed(store, case)
+            return list_approvals(store, case)
 
     def at_gateway(self, case: str) -> str:
         """The digest of the release that answers for a case."""

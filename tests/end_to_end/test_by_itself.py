@@ -18,7 +18,7 @@ import pytest
 
 from services.rollout.config import Plan
 from services.rollout.history import champions
-from services.rollout.history import told as moved
+from services.rollout.history import history as moved
 from services.rollout.plan import begin
 from services.runtime.supervision import Supervisor
 from services.store.approvals import decide

@@ -13,7 +13,7 @@ import pytest
 
 from flows.deployed.deploy import POOL
 from services.runtime.supervision import Supervisor
-from tasks.core.processes import ending_with_starter
+from tasks.core.processes import with_parent_death_signal
 from tests.conftest import ROOT
 from tests.end_to_end.home import Home, deployed
 from tests.end_to_end.killing import STAGES, VICTIMS, Kill, outlives
@@ -60,7 +60,7 @@ def another_worker(home: Home) -> Iterator[subprocess.Popen[bytes]]:
     api = {"PREFECT_API_URL": str(home.http.base_url), "PREFECT_API_AUTH_STRING": ":".join(home.login)}
     with (home.world.folder / "elsewhere.log").open("wb") as output:
         process = subprocess.Popen(
-            ending_with_starter(command),
+            with_parent_death_signal(command),
             cwd=ROOT,
             env={**os.environ, **home.world.environment, **api, "PREFECT_WORKER_QUERY_SECONDS": "2"},
             stdin=subprocess.DEVNULL,

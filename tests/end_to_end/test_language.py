@@ -11,7 +11,7 @@ import pytest
 
 from services.gateway.request_log import NUMBERS, SECONDS, pack
 from services.serving.package import bento_folder
-from services.serving.process import served
+from services.serving.process import serve_bento
 from tasks.core.files import file_digest
 from tasks.core.mlflow import Tracking, client_of
 from tasks.core.settings import environment, settings
@@ -139,7 +139,7 @@ def test_the_release_answers_in_openais_form(library, shown):
     release = champion(Tracking.under(library.state), library.state, "library")
     bento = bento_folder(library.state / "bentoml", release.bento)
     with (
-        served(bento, environment(settings()), library.folder / "served.log") as address,
+        serve_bento(bento, environment(settings()), library.folder / "served.log") as address,
         http_client(address, timeout=60) as client,
     ):
         body = {"messages": [{"role": "user", "content": "Please renew A1."}]}

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from sqlalchemy.orm import configure_mappers
 
-from tasks.core.processes import look_for_garbage_seldom
+from tasks.core.processes import tune_gc
 from tasks.features.feast_import import import_feast
 from tasks.train.tabular.model_file import import_skops
 
@@ -34,7 +34,7 @@ IMPORTS = "flows.release flows.retrain flows.predict flows.monitor flows.backtes
 
 def main() -> None:
     """Import, say so, then fork for each line; ends with its input."""
-    look_for_garbage_seldom()
+    tune_gc()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import_skops()

@@ -14,15 +14,15 @@ from tasks.data.language.base_model import GGUF
 from tasks.evaluate.language import responses as asking
 from tasks.evaluate.language.inference import (
     baseline_prompt,
-    converse,
+    build_conversation,
     examples_of,
     message_in,
     score,
     scores_of,
-    spread,
+    stratified_sample,
     wrong_answers,
 )
-from tasks.evaluate.language.responses import ask
+from tasks.evaluate.language.responses import generate_responses
 from tasks.language.answer_scoring import Scorer, summarise
 from tasks.train.config import Serving
 from tests.language_case import smollm_base
@@ -40,50 +40,50 @@ def test_a_model_is_asked_once(tmp_path: Path, pairs: Path, monkeypatch: pytest.
     """Each message gets its own reply, alone or among many; asked the same again, no engine starts."""
     monkeypatch.setattr(asking, "ALONE", 2)
     table = pd.read_parquet(pairs / "evaluation.parquet").head(6)
-    asked = [converse(each, SYSTEM) for each in table["messages"]]
+    asked = [build_conversation(each, SYSTEM) for each in table["messages"]]
     model = smollm_base().folder / GGUF
-    replies, timing = ask(model, asked, SERVING, 256, 1, tmp_path)
+    replies, timing = generate_responses(model, asked, SERVING, 256, 1, tmp_path)
     assert len(replies) == len(asked)
     assert replies["tokens_out"].between(1, 12).all()
     assert min(timing["latency_p50_ms"], timing["seconds_per_answer"]) > 0
     monkeypatch.setattr(asking, "engine", None)
-    again, told = ask(model, asked, SERVING, 256, 1, tmp_path)
+    again, told = generate_responses(model, asked, SERVING, 256, 1, tmp_path)
     pd.testing.assert_frame_equal(replies, again)
     assert told == timing
     with pytest.raises(TypeError):  # other questions are asked
-        ask(model, asked[:1], SERVING, 256, 1, tmp_path)
+        generate_responses(model, asked[:1], SERVING, 256, 1, tmp_path)
     with monkeypatch.context() as changed:
         changed.setattr("tasks.core.code_digest.code_digest", lambda module: f"other code of {module}")
         with pytest.raises(TypeError):  # the same questions, when the code that asks has changed
-            ask(model, asked, SERVING, 256, 1, tmp_path)
+            generate_responses(model, asked, SERVING, 256, 1, tmp_path)
     (next((tmp_path / "answers").iterdir()) / "timing.json").unlink()
     with pytest.raises(TypeError):  # half of what was kept is not taken for all
-        ask(model, asked, SERVING, 256, 1, tmp_path)
+        generate_responses(model, asked, SERVING, 256, 1, tmp_path)
 
 
 def test_what_can_not_be_asked_is_told(tmp_path: Path) -> None:
     """A model that isn't there, and a message beyond the context."""
     with pytest.raises(DataError, match="no model"):
-        ask(tmp_path / "none.gguf", [[{"role": "user", "content": "Hi"}]], SERVING, 256, 1, tmp_path)
+        generate_responses(tmp_path / "none.gguf", [[{"role": "user", "content": "Hi"}]], SERVING, 256, 1, tmp_path)
     model = smollm_base().folder / GGUF
     with pytest.raises(DataError, match="can't answer"):
-        ask(model, [[{"role": "user", "content": "long " * 600}]], SERVING, 256, 1, tmp_path)
+        generate_responses(model, [[{"role": "user", "content": "long " * 600}]], SERVING, 256, 1, tmp_path)
 
 
 def test_the_schema_constrains_even_an_untuned_model(tmp_path: Path, pairs: Path) -> None:
     """Under the schema's constraint every answer follows it, right or not."""
     table = pd.read_parquet(pairs / "evaluation.parquet").head(6)
     schema = {**SCHEMA, "properties": {"function": SCHEMA["properties"]["function"]}}
-    asked = [converse(each, SYSTEM) for each in table["messages"]]
+    asked = [build_conversation(each, SYSTEM) for each in table["messages"]]
     serving = Serving(slots=2, answer_tokens=64)  # enough that none is cut short
-    replies, _ = ask(smollm_base().folder / GGUF, asked, serving, 256, 1, tmp_path, schema)
+    replies, _ = generate_responses(smollm_base().folder / GGUF, asked, serving, 256, 1, tmp_path, schema)
     scored = score(table, replies, Scorer(schema), "constrained")
     assert summarise(scores_of(scored))["schema_validity"] == 1.0
 
 
 def test_conversations_take_system_and_examples() -> None:
     """System first, then examples as turns, then the pair's own messages."""
-    asked = converse('[{"role": "user", "content": "q"}]', "s", [("a", "b")])
+    asked = build_conversation('[{"role": "user", "content": "q"}]', "s", [("a", "b")])
     assert [each["role"] for each in asked] == ["system", "user", "assistant", "user"]
     assert [each["content"] for each in asked] == ["s", "a", "b", "q"]
     prompt = Prompt(system="s", baseline="Follow {schema}.")
@@ -103,9 +103,12 @@ def test_examples_show_each_intent_before_a_second_of_any(pairs: Path) -> None:
 def test_a_part_is_spread_over_intents_and_wordings(pairs: Path) -> None:
     """A third of each of three intents, and everything when more is asked for than there is."""
     table = pd.read_parquet(pairs / "evaluation.parquet")
-    assert spread(table, 9)["intent"].value_counts().tolist() == [3, 3, 3]
-    assert len(spread(table, 1000)) == len(table)
-    assert spread(table.sample(frac=1, random_state=1), 9)["pair_id"].tolist() == spread(table, 9)["pair_id"].tolist()
+    assert stratified_sample(table, 9)["intent"].value_counts().tolist() == [3, 3, 3]
+    assert len(stratified_sample(table, 1000)) == len(table)
+    assert (
+        stratified_sample(table.sample(frac=1, random_state=1), 9)["pair_id"].tolist()
+        == stratified_sample(table, 9)["pair_id"].tolist()
+    )
 
 
 def test_scores_come_back_from_the_kept_table(tmp_path: Path, pairs: Path) -> None:

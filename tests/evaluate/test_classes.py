@@ -11,7 +11,7 @@ import pytest
 
 from tasks.evaluate.config import Evaluate
 from tasks.evaluate.results import Verdict
-from tasks.evaluate.tabular.gates import judge
+from tasks.evaluate.tabular.gates import evaluate_gates
 from tasks.train.results import Candidate
 from tasks.train.tabular.fit import train
 from tests.train.frames import BY_HASH, CLASSES, boosting, frame_of, origin_of, wines
@@ -29,7 +29,7 @@ def trained(table: pd.DataFrame, state: Path, folder: Path) -> Candidate:
 
 
 def judged(candidate: Candidate, state: Path, config: Evaluate = GATES, **more: Any) -> Verdict:
-    return judge(candidate, CLASSES, BY_HASH, config, state, **more)
+    return evaluate_gates(candidate, CLASSES, BY_HASH, config, state, **more)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from tasks.core.errors import CaseError, DataError, DriftlineError
 from tasks.core.mlflow import Tracking, client_of
 from tasks.evaluate.config import Evaluate
 from tasks.evaluate.results import Criterion, Verdict
-from tasks.evaluate.tabular.gates import check_gates, judge
+from tasks.evaluate.tabular.gates import check_gates, evaluate_gates
 from tasks.features.results import Frame
 from tasks.train.config import Split
 from tasks.train.results import Candidate
@@ -54,7 +54,7 @@ def altered(frame: Frame, state: Path, folder: Path, change: Any) -> Candidate:
 
 
 def judged(candidate: Candidate, state: Path, config: Evaluate | None = None, **more: Any) -> Verdict:
-    return judge(candidate, CLASSES, BY_HASH, config or gates(), state, **more)
+    return evaluate_gates(candidate, CLASSES, BY_HASH, config or gates(), state, **more)
 
 
 def named(verdict: Verdict, name: str) -> Criterion:

@@ -15,21 +15,21 @@ import pytest
 
 from tasks.core.errors import CaseError, DataError, DriftlineError
 from tasks.core.mlflow import Tracking, client_of, experiment, run
-from tasks.data.config import Answer, Pairs, Prompt, Talk
+from tasks.data.config import Answer, ChatSpec, Pairs, Prompt
 from tasks.data.language.base_model import GGUF
-from tasks.data.results import Base
-from tasks.evaluate.config import AnswerMetric, ChampionGate, Judging
+from tasks.data.results import BaseModelFiles
+from tasks.evaluate.config import AnswerMetric, ChampionGate, LanguageEvaluation
 from tasks.evaluate.criteria import losses_criterion, paired_criterion
 from tasks.evaluate.language import gates as judging
 from tasks.evaluate.language import genai_report as assess
-from tasks.evaluate.language.check import check_judging
-from tasks.evaluate.language.gates import judge_answers
+from tasks.evaluate.language.check import check_language_evaluation
+from tasks.evaluate.language.gates import evaluate_language_gates
 from tasks.evaluate.language.metrics import clusters_of, intervals_of, measure, slices_of
 from tasks.evaluate.report import explain
 from tasks.evaluate.results import Criterion, Verdict
 from tasks.evaluate.tabular.gates import check_gates
 from tasks.language.answer_scoring import Score
-from tasks.language.engine import engine
+from tasks.language.engine import start_engine
 from tasks.language.gguf_writer import write_gguf
 from tasks.train.config import Lora, Serving
 from tasks.train.language.model import add_adapter, load_base, save_adapter
@@ -39,7 +39,7 @@ from tests.train.pairs import SYSTEM, write_pairs
 
 PROMPT = Prompt(system=SYSTEM, baseline="Answer by this schema: {schema}", few_shot=2)
 ANSWER = Answer(json_schema={"enum": ["find", "status"]}, abstain={"function": "none"}, stated=("origin", "flight"))
-TALK = Talk(prompt=PROMPT, answer=ANSWER, context=512)
+TALK = ChatSpec(prompt=PROMPT, answer=ANSWER, context=512)
 SERVING = Serving(slots=2, answer_tokens=20)
 STRICT: dict[str, Any] = {
     "bounds": [{"metric": "exact_match", "at_least": 0.5}, {"metric": "latency_p50_ms", "at_most": 60_000}],
@@ -52,7 +52,7 @@ LENIENT = STRICT | {"bounds": [{"metric": "exact_match", "at_least": 0}], "above
 
 
 @cache
-def base_in(state: Path) -> Base:
+def base_in(state: Path) -> BaseModelFiles:
     return tiny_opened(state / "base")
 
 
@@ -84,8 +84,8 @@ def untuned(tmp_path_factory: pytest.TempPathFactory, state: Path) -> Candidate:
 
 def judged(candidate: Candidate, state: Path, gates: dict[str, Any], **more: Any) -> Verdict:
     tracking = Tracking.under(state)
-    config = Judging.model_validate(gates)
-    return judge_answers(candidate, base_in(state), TALK, SERVING, config, 1, state, tracking, **more)
+    config = LanguageEvaluation.model_validate(gates)
+    return evaluate_language_gates(candidate, base_in(state), TALK, SERVING, config, 1, state, tracking, **more)
 
 
 def named(verdict: Verdict, name: str) -> Criterion:
@@ -148,7 +148,7 @@ def test_answers_that_mlflow_can_not_show_are_told(
     with run(client, experiment(client, tracking, "answers"), "unseen", "unseen", {}) as run_id:
         pass
     with pytest.warns(UserWarning, match="The verdict stands, but"):
-        assess.show_answers(run_id, served, ANSWER, {}, tracking)
+        assess.log_genai_evaluation(run_id, served, ANSWER, {}, tracking)
     told = client.get_run(run_id)
     assert told.data.tags[assess.TAG].startswith("failed: MLflow took more than")
     assert told.info.status == "FINISHED"
@@ -166,7 +166,7 @@ def test_a_judge_that_is_silent_fails_its_own_bound_only(
     assert verdict.decision == "insufficient evidence", explain(verdict)
     assert [each.name for each in verdict.criteria if not each.passed] == ["judge_score"]
     assert "OUR_JUDGE is not set" in named(verdict, "judge_score").note
-    with engine(model, threads=1, slots=1, context=1024, name="smol") as running:
+    with start_engine(model, threads=1, slots=1, context=1024, name="smol") as running:
         monkeypatch.setenv("OUR_JUDGE", running.address + "/v1")
         monkeypatch.setenv("OUR_JUDGE_KEY", running.key)
         verdict = judged(untuned, state, gates)
@@ -290,11 +290,11 @@ def test_figures_and_their_intervals() -> None:
 def test_gates_that_do_not_fit_answers_are_refused(changes: dict[str, Any], said: str) -> None:
     """Metrics of tables, unknown columns: said by validate, before anything is trained."""
     with pytest.raises(CaseError, match=said):
-        check_gates(Judging.model_validate(STRICT | changes), "answers", ["intent", "template"])
-    check_gates(Judging.model_validate(STRICT), "answers", ["intent", "template"])
+        check_gates(LanguageEvaluation.model_validate(STRICT | changes), "answers", ["intent", "template"])
+    check_gates(LanguageEvaluation.model_validate(STRICT), "answers", ["intent", "template"])
 
 
-BARE = Talk(prompt=Prompt(system="s", baseline="{schema}"), answer=Answer(json_schema={}), context=512)
+BARE = ChatSpec(prompt=Prompt(system="s", baseline="{schema}"), answer=Answer(json_schema={}), context=512)
 
 
 @pytest.mark.parametrize(
@@ -310,10 +310,12 @@ BARE = Talk(prompt=Prompt(system="s", baseline="{schema}"), answer=Answer(json_s
         ({}, TALK.model_copy(update={"prompt": Prompt(system="s", baseline="Answer.")}), r"lacks \{schema\}"),
     ],
 )
-def test_gates_that_could_never_be_computed_are_refused(changes: dict[str, Any], talk: Talk, said: str) -> None:
+def test_gates_that_could_never_be_computed_are_refused(changes: dict[str, Any], talk: ChatSpec, said: str) -> None:
     """What a metric is made of must be in the case: said by validate, and before anything is trained."""
     with pytest.raises(CaseError, match=said):
-        check_judging(Judging.model_validate(STRICT | changes), talk, Pairs(sources=("mine",)))
-    check_judging(
-        Judging.model_validate(STRICT), talk if said != r"lacks \{schema\}" else TALK, Pairs(sources=("mine",))
+        check_language_evaluation(LanguageEvaluation.model_validate(STRICT | changes), talk, Pairs(sources=("mine",)))
+    check_language_evaluation(
+        LanguageEvaluation.model_validate(STRICT),
+        talk if said != r"lacks \{schema\}" else TALK,
+        Pairs(sources=("mine",)),
     )

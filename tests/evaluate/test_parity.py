@@ -9,7 +9,7 @@ import pytest
 
 from tasks.core.errors import DataError
 from tasks.data.language.base_model import GGUF
-from tasks.data.results import Base
+from tasks.data.results import BaseModelFiles
 from tasks.evaluate.language.logprobs import likelihoods, perplexity
 from tasks.evaluate.language.parity import Parity, check_parity, parity_criteria
 from tasks.language.gguf_writer import write_gguf
@@ -42,7 +42,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "adapter", write_gguf(merged, folder / "model.gguf", "q8_0")
 
 
-def found(adapter: Path | None, gguf: Path, base: Base | None = None, served: str | None = None) -> Parity:
+def found(adapter: Path | None, gguf: Path, base: BaseModelFiles | None = None, served: str | None = None) -> Parity:
     serving = Serving(answer_tokens=16)
     return check_parity(base or smollm_base(), adapter, gguf, SYSTEM, ASKED, serving, 256, 1, BOUND, served)
 

@@ -11,19 +11,19 @@ from pydantic import ValidationError
 
 from tasks.core.errors import DataError, Unavailable
 from tasks.data.language.base_model import GGUF
-from tasks.evaluate.config import Judge
+from tasks.evaluate.config import LlmJudge
 from tasks.evaluate.language import llm_judge as rubric
 from tasks.evaluate.language.inference import score
-from tasks.evaluate.language.llm_judge import opinions_of
+from tasks.evaluate.language.llm_judge import judge_opinions
 from tasks.language.answer_scoring import Scorer
-from tasks.language.engine import Engine, engine
+from tasks.language.engine import Engine, start_engine
 from tests.language_case import smollm_base
 from tests.train.pairs import SCHEMA, write_pairs
 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[Engine]:
-    with engine(smollm_base().folder / GGUF, threads=1, slots=2, context=1024, name="smol") as running:
+    with start_engine(smollm_base().folder / GGUF, threads=1, slots=2, context=1024, name="smol") as running:
         yield running
 
 
@@ -49,17 +49,17 @@ def test_a_judge_gives_marks_with_reasons(
     """Each ordinary answer of the sample gets a mark on the scale and a reason; the same is not asked twice."""
     monkeypatch.setenv("OUR_JUDGE", endpoint.address + "/v1/")
     monkeypatch.setenv("OUR_JUDGE_KEY", endpoint.key)
-    judge = Judge.model_validate(
+    judge = LlmJudge.model_validate(
         {"url": "$OUR_JUDGE", "model": "smol", "key": "OUR_JUDGE_KEY", "scale": scale, "examples": 4, "at_once": 2}
     )
     monkeypatch.setattr(rubric, "READABLE", 0.0)  # so small a model may never come to the end of its reason
-    found = opinions_of(judge, answers, tmp_path)
+    found = judge_opinions(judge, answers, tmp_path)
     assert found
     assert set(found) <= set(answers.loc[~answers["unsafe"], "pair_id"])
     assert {mark for mark, _ in found.values()} <= allowed
     assert all(isinstance(reason, str) for _, reason in found.values())
     monkeypatch.setattr(rubric, "_ask", None)
-    assert opinions_of(judge, answers, tmp_path) == found
+    assert judge_opinions(judge, answers, tmp_path) == found
     assert endpoint.key not in "".join(p.read_text(errors="replace") for p in tmp_path.rglob("*") if p.is_file())
 
 
@@ -71,7 +71,7 @@ def test_a_silent_judge_is_told(endpoint: Engine, answers: pd.DataFrame, tmp_pat
         ("$NO_SUCH_JUDGE", "NO_SUCH_JUDGE is not set"),
     ):
         with pytest.raises(Unavailable) as caught:
-            opinions_of(Judge(url=url, model="smol"), answers, tmp_path)
+            judge_opinions(LlmJudge(url=url, model="smol"), answers, tmp_path)
         assert said in caught.value.found
     assert not list(tmp_path.rglob("*.opinions"))
 
@@ -82,13 +82,13 @@ def test_opinions_that_can_not_be_read_are_no_score(
     """A judge that is cut short in most of its answers says nothing: no mean is taken of the rest."""
     monkeypatch.setenv("OUR_JUDGE_KEY", endpoint.key)
     monkeypatch.setattr(rubric, "TOKENS", 3)
-    judge = Judge(url=endpoint.address + "/v1", model="smol", key="OUR_JUDGE_KEY", examples=2)
+    judge = LlmJudge(url=endpoint.address + "/v1", model="smol", key="OUR_JUDGE_KEY", examples=2)
     with pytest.raises(DataError, match="can't be read") as caught:
-        opinions_of(judge, answers, tmp_path)
+        judge_opinions(judge, answers, tmp_path)
     assert caught.value.found.startswith("0 of 2")
 
 
 def test_a_key_is_named_and_never_written_in_a_case() -> None:
     """The case holds the name of a variable; what looks like a key itself is refused."""
     with pytest.raises(ValidationError, match="key"):
-        Judge(url="https://judge/v1", model="m", key="sk-12ab")
+        LlmJudge(url="https://judge/v1", model="m", key="sk-12ab")

@@ -9,7 +9,7 @@ import pytest
 
 from tasks.core.duckdb import connect
 from tasks.core.errors import Unavailable
-from tasks.features.sql import written
+from tasks.features.sql import dump_yaml
 
 LIGHT = """
 import sys
@@ -31,6 +31,6 @@ def test_feast_is_imported_without_torch():
 
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
     """DuckDB's error becomes the one that says what to do; no file, whole or half, is left."""
-    with pytest.raises(Unavailable, match="disk is full"), written(tmp_path / "x.parquet"), connect() as connection:
+    with pytest.raises(Unavailable, match="disk is full"), dump_yaml(tmp_path / "x.parquet"), connect() as connection:
         connection.execute("COPY (FROM range(1000000)) TO '/dev/full' (FORMAT parquet)")
     assert not list(tmp_path.iterdir())

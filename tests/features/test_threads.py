@@ -5,7 +5,7 @@ from __future__ import annotations
 import duckdb
 import pytest
 
-from tasks.features.determinism import repeatable
+from tasks.features.determinism import is_order_independent
 
 
 @pytest.mark.parametrize(
@@ -30,4 +30,4 @@ def test_a_query_is_judged_by_its_plan(sql, expected):
     """Sums of floats and what depends on the order of rows stay on one thread; counts and whole numbers need not."""
     with duckdb.connect() as connection:
         connection.execute("CREATE TABLE t (k VARCHAR, n INTEGER, v DOUBLE)")
-        assert repeatable(connection, f"FROM ({sql})") is expected
+        assert is_order_independent(connection, f"FROM ({sql})") is expected

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flows.backtest import Standing, act
+from flows.backtest import PolicyState, act
 from tasks.backtest.policies import POLICIES
-from tasks.backtest.results import Played, Scored
+from tasks.backtest.results import MonthResult, MonthScore
 from tasks.monitor.results import Decision
 from tasks.release.results import Release
 
@@ -48,11 +48,11 @@ def decision(action: str) -> Decision:
 
 def test_a_policy_that_rolls_back_stands_where_it_stood():
     """The champion before stands again, nothing is trained, and the policy's own history tells it."""
-    scored = Scored(release="b" * 64, rows=1, metrics={}, losses=Path())
-    played = Played(
+    scored = MonthScore(release="b" * 64, rows=1, metrics={}, losses=Path())
+    played = MonthResult(
         month=NOW, policy="decide", since=NOW, scored=scored, decision=None, action="rollback", challenge=None
     )
-    done, standing = act(NOTHING, NOTHING, played, decision("rollback"), Standing(release("b"), release("a")))
+    done, standing = act(NOTHING, NOTHING, played, decision("rollback"), PolicyState(release("b"), release("a")))
     assert (standing.champion, standing.before, done.challenge) == (release("a"), None, None)
     assert [(past.outcome, past.release) for past in standing.history] == [("released", "a" * 64)]
 

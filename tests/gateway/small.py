@@ -16,14 +16,14 @@ from typing import Any
 import httpx
 import psutil
 
-from services.rollout.shares import follow_stack, know, promote
+from services.rollout.shares import follow_stack, promote, upsert_release
 from services.runtime import stack
 from services.serving.package import package
 from services.serving.process import free_port
 from services.store.database import Store, endpoints, releases, shares
 from tasks.core.config import digest_of
 from tasks.core.files import file_digest, write_text
-from tasks.core.processes import ending_with_starter
+from tasks.core.processes import with_parent_death_signal
 from tasks.core.settings import ROOT, Settings
 from tasks.data.language.embedder_files import find_embedder
 from tasks.release.registry import release_in
@@ -87,7 +87,7 @@ def serve(settings: Settings, folder: Path, champion: bool = True) -> Release:
     """Serve a release, tell the gateway of it, and perhaps make it the champion."""
     release, store = release_in(folder, "1"), Store(settings)
     stack.serve_release(settings, release)
-    know(store, read_manifest(folder))
+    upsert_release(store, read_manifest(folder))
     follow_stack(store, settings)
     if champion:
         promote(store, release.case, release.digest, "for a test")
@@ -113,7 +113,7 @@ def gateway(settings: Settings, port: int, log: Path) -> Iterator[subprocess.Pop
     variables = {f"DRIFTLINE_{name}": str(value) for name, value in own.items()}
     with log.open("ab") as output:
         process = subprocess.Popen(
-            ending_with_starter([sys.executable, "-m", "services.gateway.server", str(port)]),
+            with_parent_death_signal([sys.executable, "-m", "services.gateway.server", str(port)]),
             env={**os.environ, **variables, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -13,10 +13,10 @@ import pytest
 
 from services.serving.process import free_port
 from services.store.database import Store
-from services.store.keys import LOCAL, create
+from services.store.keys import LOCAL, create_key
 from tasks.core.hosts import host_name
 from tasks.core.local_secrets import read_secret, secret_file
-from tasks.core.processes import ending_with_starter
+from tasks.core.processes import with_parent_death_signal
 from tasks.core.settings import Settings
 from tests.gateway.small import asking, gateway
 from tests.waiting import listens, wait_for
@@ -60,7 +60,7 @@ def guarded_gateway(tmp_path_factory) -> Iterator[tuple[Settings, Store]]:
     folder = tmp_path_factory.mktemp("guarded")
     own = Settings(state=folder, gateway_port=free_port())
     with closing(Store(own)) as store:
-        create(store, "web", ["predict"], None, None, None)
+        create_key(store, "web", ["predict"], None, None, None)
         with gateway(own, own.gateway_port, folder / "log"):
             yield own, store
 
@@ -71,7 +71,7 @@ def relay_of_another_user(port: int) -> Iterator[int]:
     if os.geteuid():
         pytest.skip("only root can start a program as another user")
     own = free_port()
-    command = ending_with_starter([sys.executable, "-I", "-S", "-c", RELAY, str(own), str(port)])
+    command = with_parent_death_signal([sys.executable, "-I", "-S", "-c", RELAY, str(own), str(port)])
     process = subprocess.Popen(command)
     try:
         assert wait_for(lambda: listens(own))
@@ -215,7 +215,7 @@ def test_the_role_operate_opens_what_operators_look_at(guarded_gateway):
     own, store = guarded_gateway
     opened = {}
     for role in ("operate", "predict", "feedback", "approve"):
-        _, secret = create(store, role, [role], None, None, None)
+        _, secret = create_key(store, role, [role], None, None, None)
         with asking(own, secret) as http:
             assert wait_for(lambda: http.get("/v1/models").status_code != 401, 3)
             paths = [*INSIDE, "/v1/models", "/v1/approvals"]

@@ -16,9 +16,9 @@ import pytest
 from sqlalchemy import insert, select, text, update
 
 from services.rollout.plan import advance, begin
-from services.rollout.shares import know, promote
+from services.rollout.shares import promote, upsert_release
 from services.store.database import DONE, Store, alerts, ledger, plans, predictions
-from services.store.keys import create, revoke
+from services.store.keys import create_key, revoke_key
 from tasks.core.loops import ThreadLoop, loops
 from tasks.core.settings import ROOT
 from tests.gateway.alone import call_of, gateway_alone, loop_named, settings_of, until
@@ -70,11 +70,11 @@ async def break_each(state: Path, store: Store) -> None:
             ready = (await client.get("/readyz")).json()
             assert name in {each["name"] for each in ready["failing_loops"]}
             if name != "keys":
-                id_, secret = create(store, "team", ["predict"], None, None, None)
+                id_, secret = create_key(store, "team", ["predict"], None, None, None)
                 headers = {"authorization": f"Bearer {secret}"}
                 await until(lambda: gateway.memory.keyring.guarded)
                 await wait_status(client, headers, 200)
-                revoke(store, id_)
+                revoke_key(store, id_)
                 await wait_status(client, headers, 401)
             loop.step = good
             gateway.hooks._telling.at_once()
@@ -208,9 +208,9 @@ POISON = [
 def test_it_starts_and_serves_beside_rows_that_nobody_can_use(tmp_path: Path, store: Store):
     """Each is left out and reported; the good case, and the good key, are served."""
     for digest in (GOOD, BAD):
-        know(store, {"digest": digest, "sealed": {"case": "shop", "kind": "tabular"}})
+        upsert_release(store, {"digest": digest, "sealed": {"case": "shop", "kind": "tabular"}})
     promote(store, "shop", GOOD, "a test")
-    _, secret = create(store, "team", ["predict"], None, None, None)
+    _, secret = create_key(store, "team", ["predict"], None, None, None)
     with store.changing() as to:
         for statement in POISON:
             to.execute(text(statement.format(bad=BAD).replace(":", "\\:")))
@@ -237,7 +237,7 @@ async def readiness(state: Path, secret: str) -> dict[str, Any]:
 def begin_plan(store: Store, name: str) -> None:
     champion, canary = (name[0] + letter + "0" * 62 for letter in "xy")
     for digest in (champion, canary):
-        know(store, {"digest": digest, "sealed": {"case": name, "kind": "tabular"}})
+        upsert_release(store, {"digest": digest, "sealed": {"case": name, "kind": "tabular"}})
     promote(store, name, champion, "a test")
     begin(store, name, canary, PLAN)
 

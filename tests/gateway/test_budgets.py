@@ -16,14 +16,14 @@ from sqlalchemy import func, select
 
 from services.gateway.budget_meter import BudgetExhausted
 from services.gateway.call import Call
-from services.gateway.metering import Accounts
-from services.gateway.metrics import Figures
-from services.gateway.rate_limits import Rates
-from services.gateway.usage_writer import Ledger
+from services.gateway.metering import Metering
+from services.gateway.metrics import GatewayMetrics
+from services.gateway.rate_limits import RateLimits
+from services.gateway.usage_writer import UsageWriter
 from services.rollout.routing import Route
-from services.store.api_error import Refusal
+from services.store.api_error import ApiError
 from services.store.database import ABORTED, DONE, FAILED, Store, ledger, purses
-from services.store.keys import Key, create, listed, read_keyring
+from services.store.keys import Key, create_key, list_keys, read_keyring
 from tasks.core.settings import ROOT
 from tasks.release.config import NANO, Price
 from tests.gateway.alone import call_of, settings_of, until
@@ -43,16 +43,16 @@ class Process:
     """What a gateway process pays its calls with."""
 
     def __init__(self, store: Store, worker: str = "w") -> None:
-        self.ledger = Ledger(store, worker)
+        self.ledger = UsageWriter(store, worker)
         log: Any = SimpleNamespace(put=lambda call: None)
-        self.accounts = Accounts(Rates(), self.ledger, Figures(), log)
+        self.accounts = Metering(RateLimits(), self.ledger, GatewayMetrics(), log)
 
     async def answer(self, key: Key, route: Route, seconds: float, tokens_out: int = 0, work: float = 0.05) -> str:
         """The state of a call that needs so many seconds of the machine, or the code of its refusal."""
         call = call_of(key, route, "chat" if route.kind == "llm" else "predict")
         try:
             await self.accounts.begin(call, SIZE, {"messages": []} if route.kind == "llm" else {})
-        except Refusal as refusal:
+        except ApiError as refusal:
             return str(refusal.code)
         await asyncio.sleep(work)
         call.engine_seconds, call.tokens_in, call.tokens_out = seconds, 40 if route.kind == "llm" else 0, tokens_out
@@ -61,7 +61,7 @@ class Process:
 
 
 def key_with(store: Store, budget: float) -> Key:
-    id_, _ = create(store, "team", ["predict"], None, None, budget)
+    id_, _ = create_key(store, "team", ["predict"], None, None, budget)
     return next(key for key in read_keyring(store).by_hash.values() if key.id == id_)
 
 
@@ -106,16 +106,16 @@ def test_later_calls_reserve_what_such_calls_cost(store: Store):
 def test_reserved_and_spent_are_told_apart(store: Store):
     key = key_with(store, 0.00001)  # of which the first call reserves most
 
-    async def run() -> list[Refusal]:
+    async def run() -> list[ApiError]:
         process, refusals = Process(store), []
         under_way = call_of(key, TABLE)
         await process.accounts.begin(under_way, SIZE, {})
-        assert listed(store)[0]["reserved"] == under_way.reserved / NANO > 0
+        assert list_keys(store)[0]["reserved"] == under_way.reserved / NANO > 0
         for spend in (False, True):
             if spend:
                 under_way.engine_seconds = 0.3
                 await process.accounts.end(under_way, DONE, 200)
-            with pytest.raises(Refusal) as refused:
+            with pytest.raises(ApiError) as refused:
                 await process.accounts.begin(call_of(key, TABLE), SIZE, {})
             refusals.append(refused.value)
         process.ledger.close()
@@ -176,7 +176,7 @@ def test_a_call_is_stopped_when_its_budget_has_no_more(store: Store):
     budget = 0.0001
     key = key_with(store, budget)
 
-    async def run() -> tuple[Call, Refusal]:
+    async def run() -> tuple[Call, ApiError]:
         process = Process(store)
         process.accounts.meter.loop.start()
         call = call_of(key, TABLE)
@@ -209,7 +209,7 @@ def test_what_fails_by_our_fault_costs_nobody(store: Store):
         call = call_of(key, TABLE)
         await process.accounts.begin(call, SIZE, {})
         call.engine_seconds = 60.0
-        await process.accounts.end_badly(call, Refusal(504, "It hangs."))
+        await process.accounts.end_badly(call, ApiError(504, "It hangs."))
         assert call.state == FAILED
         process.ledger.close()
 

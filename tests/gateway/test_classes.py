@@ -15,7 +15,7 @@ from services.store.database import Store
 from tasks.core.settings import ROOT, Settings
 from tasks.core.sockets import http_client
 from tasks.evaluate.config import Evaluate
-from tasks.evaluate.tabular.gates import judge
+from tasks.evaluate.tabular.gates import evaluate_gates
 from tasks.release.seal import seal
 from tasks.release.tabular import table_parts
 from tasks.train.config import Target
@@ -39,7 +39,7 @@ def test_an_answer_names_its_class_and_scores_all(
 ) -> None:
     """As the model said offline, which the smoke test holds over HTTP; the schema lists the classes."""
     candidate = train(origin_of(case, state), frame_of(wines(names), tmp_path), target, boosting((), BY_HASH))
-    verdict = judge(candidate, target, BY_HASH, Evaluate.model_validate(GATES), state)
+    verdict = evaluate_gates(candidate, target, BY_HASH, Evaluate.model_validate(GATES), state)
     folder = seal(candidate, verdict, table_parts(candidate, verdict, target), "tabular", LINEAGE, state)
     package(folder, state / "bentoml", ROOT / "requirements.lock")
     address = stack.address_of(settings, serve(settings, folder))

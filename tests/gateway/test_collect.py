@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from services.gateway.log_export import collect
+from services.gateway.log_export import export_log
 from services.gateway.traces import trace
 from tasks.core.errors import CaseError, InputError
 from tasks.core.files import file_digest
@@ -19,9 +19,9 @@ from tasks.core.mlflow import Tracking, client_of
 from tasks.core.settings import Settings
 from tasks.data.config import Answer, Pairs, Source, Traffic
 from tasks.data.language.feedback import is_log, read_log
-from tasks.data.language.pairs import Form
-from tasks.data.language.traffic import gather
-from tasks.data.sources import land
+from tasks.data.language.pairs import PairFormat
+from tasks.data.language.traffic import gather_messages
+from tasks.data.sources import ingest
 from tasks.predict.language import answer
 from tasks.release.results import Release
 from tests.gateway.small import asking
@@ -41,7 +41,7 @@ class Log:
         self.settings, self.folder, self.ids = settings, folder, []
 
     def rows(self, as_of: datetime | None = None) -> list[dict]:
-        path = collect("talker", as_of or datetime.now(UTC), self.folder / "log.parquet", self.settings)
+        path = export_log("talker", as_of or datetime.now(UTC), self.folder / "log.parquet", self.settings)
         return [row for row in pq.read_table(path).to_pylist() if row["request_id"] in self.ids]
 
 
@@ -104,7 +104,7 @@ def test_pairs_learn_from_the_log(log: Log) -> None:
     """What was liked or corrected teaches; the rest is counted, as of any log with feedback."""
     rows, left = log.rows(), Counter()
     assert is_log(rows)
-    pairs = read_log("log", rows, Form(SCHEMA), 0.5, left)
+    pairs = read_log("log", rows, PairFormat(SCHEMA), 0.5, left)
     assert [(pair.text[-8:], pair.answer, pair.rejected) for pair in pairs] == [
         ("0 times.", rows[0]["answer"], None),
         ("1 times.", GOOD, rows[1]["answer"]),
@@ -115,13 +115,13 @@ def test_pairs_learn_from_the_log(log: Log) -> None:
 def test_traffic_is_what_was_asked_and_answers_are_those_that_were_given(log: Log, talker: Release) -> None:
     """Landed like any file; right answers where they have arrived; the release's own answers are not asked again."""
     log.rows()
-    landed = land("log", SOURCE, log.folder, log.folder / "raw", log.folder / "log.parquet")
+    landed = ingest("log", SOURCE, log.folder, log.folder / "raw", log.folder / "log.parquet")
     snapshot = log.folder / "snapshot"
     (snapshot / "log").mkdir(parents=True)
     for batch in landed.batches:
         (snapshot / "log" / f"{batch.name}.parquet").symlink_to(batch.path)
     now = datetime.now(UTC)
-    asked = gather(
+    asked = gather_messages(
         "talker", Traffic(source="log"), Pairs(sources=("log",)), SCHEMA, {"log": SOURCE}, snapshot, log.folder,
         now - timedelta(days=1), now,
     )  # fmt: skip
@@ -141,11 +141,11 @@ def test_a_log_that_can_not_be_a_source_is_told(settings: Settings, table: Relea
     """A log without texts, and that of a table's case."""
     silent = settings.model_copy(update={"gateway_log": "none"})
     with pytest.raises(InputError, match="keeps no texts"):
-        collect("talker", datetime.now(UTC), tmp_path / "log", silent)
+        export_log("talker", datetime.now(UTC), tmp_path / "log", silent)
     with pytest.raises(CaseError, match="calls are no chats"):
-        collect("small", datetime.now(UTC), tmp_path / "log", settings)
-    path = collect("nobody", datetime.now(UTC), tmp_path / "log.parquet", settings)
-    empty = land("log", SOURCE, tmp_path, tmp_path / "raw", path)
+        export_log("small", datetime.now(UTC), tmp_path / "log", settings)
+    path = export_log("nobody", datetime.now(UTC), tmp_path / "log.parquet", settings)
+    empty = ingest("log", SOURCE, tmp_path, tmp_path / "raw", path)
     assert [batch.name for batch in empty.batches] == ["all"], "nobody has asked yet, which is no error"
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from services.gateway.call import Call
-from services.gateway.usage_writer import Ledger
+from services.gateway.usage_writer import UsageWriter
 from services.rollout.routing import Route, Share
 from services.store.costs import costs
 from services.store.database import DONE, Store
-from services.store.feedback import Feedback, give
+from services.store.feedback import Feedback, store_feedback
 from services.store.keys import LOCAL
-from services.store.training import enter_training
+from services.store.training import record_training
 from tasks.core.mlflow import Tracking, client_of
 from tasks.core.settings import Settings
 from tasks.release.config import Price
@@ -37,7 +37,7 @@ def test_a_training_is_entered_once(mine, candidate: Candidate, tracking: Tracki
     """Its seconds are its MLflow run's, at the price of an hour; it is no call."""
     settings, store = mine
     for _ in range(2):
-        enter_training(candidate, 3.6, settings)
+        record_training(candidate, 3.6, settings)
     info = client_of(tracking).get_run(candidate.run_id).info
     seconds = (info.end_time - info.start_time) / 1000
     for by in ("case", "day"):
@@ -55,7 +55,7 @@ def test_a_training_is_entered_once(mine, candidate: Candidate, tracking: Tracki
         client.log_metric(stage, ENERGY, watt_hours)
     with store.writing() as to:
         to.exec_driver_sql("DELETE FROM ledger")
-    enter_training(candidate, 3.6, settings)
+    record_training(candidate, 3.6, settings)
     (row,) = costs(store, "case")
     assert row["training"] == pytest.approx(0.6)
     assert row["energy_wh"] == 3.75
@@ -77,14 +77,14 @@ def test_an_accepted_answer_has_its_price(mine) -> None:
     named = [[{"label": "Yes"}], [{"label": "No"}], [{"label": True}]]
 
     async def calls() -> None:
-        books = Ledger(store, "w")
+        books = UsageWriter(store, "w")
         for given, said in [*((1, said) for said in words), *(("Yes", said) for said in named)]:
             call = Call("predict", LOCAL, share, engine_seconds=1.0, classes={"a": given})
             await books.open(call)
             call.ended(DONE, 200)
             await books.settle(call)
             for word in said:
-                give(store, LOCAL, call.id, Feedback.model_validate(word))
+                store_feedback(store, LOCAL, call.id, Feedback.model_validate(word))
         books.close()
 
     asyncio.run(calls())

@@ -12,13 +12,13 @@ import pytest
 from aiohttp import web
 from sqlalchemy import insert, select, text
 
-from services.gateway.outbox import Telling
+from services.gateway.outbox import Outbox
 from services.store.database import Store, alerts, now, pushes
-from tasks.core.git_push import Push
+from tasks.core.git_push import GitPush
 from tasks.core.loops import TaskLoop
 from tests.gateway.alone import settings_of
 
-PUSH = Push(id="d-2", ref="refs/heads/main", old="a" * 40, new="b" * 40, repository="r", who="w")
+PUSH = GitPush(id="d-2", ref="refs/heads/main", old="a" * 40, new="b" * 40, repository="r", who="w")
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ async def deliver(store: Store, state: Path, enough: Any) -> Server:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = runner.addresses[0][1]
-    telling = Telling(store, settings_of(state).model_copy(update={"prefect_url": f"http://127.0.0.1:{port}"}))
+    telling = Outbox(store, settings_of(state).model_copy(update={"prefect_url": f"http://127.0.0.1:{port}"}))
     loop = TaskLoop("delivery", telling.deliver).start()
     try:
         async with asyncio.timeout(20):

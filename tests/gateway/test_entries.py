@@ -16,12 +16,12 @@ import pytest
 from sqlalchemy import func, insert, select, update
 
 from services.gateway.call import Call
-from services.gateway.usage_writer import Ledger, close_lost
+from services.gateway.usage_writer import UsageWriter, close_lost_calls
 from services.rollout.routing import Route, Share
-from services.store.api_error import Refusal
+from services.store.api_error import ApiError
 from services.store.costs import costs
 from services.store.database import ABORTED, DONE, LOST, Store, feedback, keys, ledger, now, purses, workers
-from services.store.keys import create, read_keyring
+from services.store.keys import create_key, read_keyring
 from tasks.core.settings import ROOT, Settings
 from tasks.release.config import NANO, Price
 
@@ -42,8 +42,8 @@ def call_of(store: Store, secret_id: str | None = None) -> Call:
 
 def test_a_hundred_calls_at_once_do_not_overspend(store: Store) -> None:
     """Of 100 calls that could each cost 1, a budget of 10 lets 10 begin; what they don't use lets others follow."""
-    id_, _ = create(store, "a", ["predict"], None, None, budget=10)
-    books = Ledger(store, "w")
+    id_, _ = create_key(store, "a", ["predict"], None, None, budget=10)
+    books = UsageWriter(store, "w")
     refusals: set[tuple[int, str | None]] = set()
 
     async def one(uses: int) -> bool:
@@ -51,7 +51,7 @@ def test_a_hundred_calls_at_once_do_not_overspend(store: Store) -> None:
         call.reserved = NANO
         try:
             await books.open(call)
-        except Refusal as refusal:
+        except ApiError as refusal:
             refusals.add((refusal.status, refusal.code))
             return False
         call.tokens_out = uses
@@ -76,7 +76,7 @@ def test_a_hundred_calls_at_once_do_not_overspend(store: Store) -> None:
 
 def test_a_killed_gateways_calls_are_in_the_ledger(store: Store, tmp_path: Path) -> None:
     """kill -9 while a call is under way: its entry is there, and what was reserved for it counts as spent."""
-    create(store, "a", ["predict"], None, None, budget=10)
+    create_key(store, "a", ["predict"], None, None, budget=10)
     code = """
 import asyncio, os, sys
 from tasks.core.settings import settings
@@ -97,8 +97,8 @@ asyncio.run(main())
         assert process.stdout
         id_ = process.stdout.readline().strip()
         process.send_signal(signal.SIGKILL)
-    assert close_lost(store) == 1
-    assert close_lost(store) == 0
+    assert close_lost_calls(store) == 1
+    assert close_lost_calls(store) == 0
     with store.reading() as of:
         entry = of.execute(select(ledger)).mappings().one()
         assert (entry["id"], entry["state"], entry["price"]) == (id_, LOST, 3)
@@ -108,14 +108,14 @@ asyncio.run(main())
 
 def test_a_gateway_that_only_slept_pays_once(store: Store) -> None:
     """Taken for dead and its call for lost, it wakes up and settles: the budget is charged what the call cost."""
-    id_, _ = create(store, "a", ["predict"], None, None, budget=10)
+    id_, _ = create_key(store, "a", ["predict"], None, None, budget=10)
 
     async def sleep_and_settle() -> None:
-        books = Ledger(store, "asleep")
+        books = UsageWriter(store, "asleep")
         call = call_of(store, id_)
         call.reserved = NANO
         await books.open(call)
-        assert close_lost(store) == 1
+        assert close_lost_calls(store) == 1
         call.tokens_out = 125_000
         call.ended(DONE, 200)
         await books.settle(call)
@@ -128,28 +128,28 @@ def test_a_gateway_that_only_slept_pays_once(store: Store) -> None:
 
 
 def test_a_living_gateways_calls_are_left_alone(store: Store) -> None:
-    create(store, "a", ["predict"], None, None, None)
+    create_key(store, "a", ["predict"], None, None, None)
     with store.writing() as to:
         to.execute(workers.insert().values(id="alive", seen=now()))
 
     async def begin() -> None:
-        books = Ledger(store, "alive")
+        books = UsageWriter(store, "alive")
         await books.open(call_of(store))
         books.close()
 
     asyncio.run(begin())
-    assert close_lost(store) == 0
+    assert close_lost_calls(store) == 0
     with store.writing() as to:
         to.execute(update(workers).values(seen=0))
-    assert close_lost(store) == 1
+    assert close_lost_calls(store) == 1
 
 
 def test_costs_add_up_whatever_they_are_summed_by(store: Store) -> None:
     """By team, case, release and day the same sums, aborted calls included."""
-    first, second = (create(store, team, ["predict"], None, None, None)[0] for team in ("a", "b"))
+    first, second = (create_key(store, team, ["predict"], None, None, None)[0] for team in ("a", "b"))
 
     async def calls() -> None:
-        books = Ledger(store, "w")
+        books = UsageWriter(store, "w")
         for key, state, tokens in ((first, DONE, 1000), (first, ABORTED, 10), (second, DONE, 500)):
             call = call_of(store, key)
             call.tokens_in, call.tokens_cached = tokens, tokens // 2

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import select
 
-from services.gateway.request_log import take_up
+from services.gateway.request_log import recover_log
 from services.runtime.process_specs import program_name
 from services.runtime.supervision import Supervisor
 from services.serving.process import free_port
@@ -77,7 +77,7 @@ def test_a_killed_gateway_loses_no_entry_and_little_log(settings, store, table, 
         states = dict(of.execute(select(ledger.c.id, ledger.c.state).where(ledger.c.id.in_(answered))).all())
     assert {states.get(id_) for id_ in answered} == {"done"}
     folder = settings.state / "gateway" / "requests"
-    take_up(folder)
+    recover_log(folder)
     logged = {id_ for path in folder.rglob("*.parquet") for id_ in pq.read_table(path)["id"].to_pylist()}
     assert set(answered[:kept]) <= logged
 

@@ -16,10 +16,10 @@ import pytest
 from sqlalchemy import event, select
 
 from services.gateway.call import Call
-from services.gateway.usage_writer import Ledger
-from services.store.api_error import Refusal
+from services.gateway.usage_writer import UsageWriter
+from services.store.api_error import ApiError
 from services.store.database import DONE, FAILED, Store, ledger, purses
-from services.store.keys import create, read_keyring
+from services.store.keys import create_key, read_keyring
 from tasks.core.settings import ROOT
 from tests.gateway.alone import call_of, settings_of, until
 
@@ -45,12 +45,12 @@ class Disk:
 
 def test_an_open_call_costs_nothing_and_is_entered_later(store: Store):
     """It can't be settled: its client gets 503, its reserve is released when there is space, and so is its entry."""
-    id_, _ = create(store, "team", ["predict"], None, None, 1.0)
+    id_, _ = create_key(store, "team", ["predict"], None, None, 1.0)
     disk = Disk(store)
 
     async def run() -> list[Call]:
         key = next(iter(read_keyring(store).by_hash.values()))
-        books, calls = Ledger(store, "w"), [call_of(key) for _ in range(300)]
+        books, calls = UsageWriter(store, "w"), [call_of(key) for _ in range(300)]
         for call in calls:
             call.reserved = 1000
             await books.open(call)
@@ -79,7 +79,7 @@ def test_a_call_that_could_not_be_opened_is_entered_when_it_ends(store: Store):
     disk = Disk(store)
 
     async def run() -> Call:
-        books = Ledger(store, "w")
+        books = UsageWriter(store, "w")
         disk.full = True
         call = await first_unopened(books)
         disk.full = False
@@ -92,22 +92,22 @@ def test_a_call_that_could_not_be_opened_is_entered_when_it_ends(store: Store):
         assert of.execute(select(ledger.c.state).where(ledger.c.id == call.id)).scalar() == DONE
 
 
-async def first_unopened(books: Ledger) -> Call:
+async def first_unopened(books: UsageWriter) -> Call:
     """Fill the last pages with calls until one can't be opened."""
     while True:
         call = call_of()
         try:
             await books.open(call)
-        except Refusal:
+        except ApiError:
             return call
         await settle(books, call)
 
 
-async def settle(books: Ledger, call: Call) -> int:
+async def settle(books: UsageWriter, call: Call) -> int:
     call.ended(DONE, 200)
     try:
         await books.settle(call)
-    except Refusal as refusal:
+    except ApiError as refusal:
         return refusal.status
     return 200
 
@@ -120,7 +120,7 @@ def test_a_bad_entry_fails_alone(store: Store, name: str, value: Any):
     """Whatever a call holds that the store does not take, the calls of its batch are entered."""
 
     async def run() -> list[int]:
-        books, calls = Ledger(store, "w"), [call_of() for _ in range(30)]
+        books, calls = UsageWriter(store, "w"), [call_of() for _ in range(30)]
         for call in calls:
             await books.open(call)
             call.ended(DONE, 200)

@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from services.serving.process import free_port
 from services.store.database import Store, ledger, purses
-from services.store.keys import create, limit_team, read_keyring, revoke
+from services.store.keys import create_key, read_keyring, revoke_key, set_team_limits
 from tasks.core.settings import Settings
 from tasks.release.config import NANO
 from tasks.release.results import Release
@@ -30,7 +30,7 @@ def guarded(settings: Settings, table: Release, talker: Release, tmp_path_factor
     folder = tmp_path_factory.mktemp("guarded")
     made = Settings(state=folder, gateway_port=free_port())
     same_releases(settings, made)
-    create(Store(made), "nobody", ["feedback"], None, None, None)
+    create_key(Store(made), "nobody", ["feedback"], None, None, None)
     with gateway(made, made.gateway_port, folder / "log"):
         yield made
 
@@ -45,7 +45,7 @@ def own(guarded: Settings) -> Iterator[Store]:
 def made(own: Store, settings: Settings, team: str, role: str = "predict", **limits: float) -> str:
     """A key that the gateway knows already."""
     given = {"rpm": None, "tpm": None, "budget": None} | limits
-    _, secret = create(own, team, [role, "feedback"], **given)  # type: ignore[arg-type]
+    _, secret = create_key(own, team, [role, "feedback"], **given)  # type: ignore[arg-type]
     with asking(settings, secret) as http:
         assert wait_for(lambda: http.get("/v1/models").status_code != 401, 3)
     return secret
@@ -71,12 +71,12 @@ def test_a_key_may_what_its_roles_say(guarded, own):
 
 def test_secrets_are_kept_nowhere(guarded, own):
     """Only a hash is in the database's files; and a revoked key opens nothing within a second."""
-    id_, secret = create(own, "a", ["predict"], None, None, None)
+    id_, secret = create_key(own, "a", ["predict"], None, None, None)
     for path in guarded.state.rglob("gateway.db*"):
         assert secret.encode() not in path.read_bytes()
     with asking(guarded, secret) as http:
         assert wait_for(lambda: http.get("/v1/models").is_success, 3)
-        revoke(own, id_)
+        revoke_key(own, id_)
         assert wait_for(lambda: http.get("/v1/models").status_code == 401, 2)
     assert read_keyring(own).guarded
 
@@ -93,7 +93,7 @@ def test_requests_and_tokens_are_limited(guarded, own):
     ai.chat.completions.create(**HELLO)
     with pytest.raises(openai.RateLimitError, match="100 tokens a minute"):
         ai.chat.completions.create(**HELLO | {"max_tokens": 90})
-    limit_team(own, "both", 2, None, None)
+    set_team_limits(own, "both", 2, None, None)
     secrets = [made(own, guarded, "both") for _ in range(2)]
     statuses = []
     for secret in (*secrets, *secrets):
@@ -104,7 +104,7 @@ def test_requests_and_tokens_are_limited(guarded, own):
 
 def test_a_hundred_calls_at_once_stay_within_the_budget(guarded, own):
     """Reserved before, settled after: what was spent never passes the budget, and every call has its entry."""
-    id_, secret = create(own, "thrifty", ["predict"], None, None, budget=0.0015)
+    id_, secret = create_key(own, "thrifty", ["predict"], None, None, budget=0.0015)
     body = HELLO | {"max_tokens": 20, "response_format": {"type": "text"}}
     limits = httpx.Limits(max_connections=100)
     with httpx.Client(
@@ -129,7 +129,7 @@ def test_a_hundred_calls_at_once_stay_within_the_budget(guarded, own):
 
 def test_streams_are_paid_from_the_budget(guarded, own):
     """Ten at once, streamed: each is answered, and budget and ledger agree."""
-    id_, secret = create(own, "streaming", ["predict"], None, None, budget=0.01)
+    id_, secret = create_key(own, "streaming", ["predict"], None, None, budget=0.01)
     body = HELLO | {"max_tokens": 10, "stream": True, "response_format": {"type": "text"}}
     with asking(guarded, secret) as http:
         assert wait_for(lambda: http.get("/v1/models").is_success, 3)

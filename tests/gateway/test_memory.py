@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import event, insert
 
-from services.gateway.config_cache import Memory
-from services.rollout.shares import know, promote
+from services.gateway.config_cache import ConfigCache
+from services.rollout.shares import promote, upsert_release
 from services.store.database import Store, endpoints
 from tasks.core.settings import Settings
 
@@ -20,10 +20,10 @@ def test_a_change_within_a_look_is_seen_whole_or_not_at_all(tmp_path: Path) -> N
     settings = Settings(state=tmp_path)
     store, another = Store(settings), Store(settings)
     for digest in (A, B):
-        know(store, {"digest": digest, "sealed": {"case": "shop", "kind": "tabular"}})
+        upsert_release(store, {"digest": digest, "sealed": {"case": "shop", "kind": "tabular"}})
     listen(store, A)
     promote(store, "shop", A, "a test")
-    memory, changed = Memory(store), []
+    memory, changed = ConfigCache(store), []
 
     def change(_: Any, __: Any, statement: str, *rest: Any) -> None:
         if "FROM endpoints" in statement and not changed:

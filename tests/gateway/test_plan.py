@@ -11,7 +11,7 @@ from functools import cache
 import pytest
 
 from services.rollout import history, shares
-from services.rollout.confidence_sequence import Count
+from services.rollout.confidence_sequence import BinomialSequence
 from services.rollout.config import Plan
 from services.rollout.plan import begin, judge
 from services.runtime import stack
@@ -28,13 +28,13 @@ pytestmark = pytest.mark.xdist_group("gateway")
 PLAN = Plan.model_validate(
     {"steps": [{"percent": 0, "requests": 20}, {"percent": 50, "requests": 40}], "failed": 0.3, "slow": 0.9}
 )
-NONE = {"failed": Count(), "slow": Count(), "disliked": Count()}
+NONE = {"failed": BinomialSequence(), "slow": BinomialSequence(), "disliked": BinomialSequence()}
 
 
 def test_intervals_hold_at_all_looks_together():
     """Looked at after every one of 500 events, the interval misses the truth in at most alpha of 400 runs."""
     chance, missed = random.Random(0), 0
-    interval = cache(lambda hits, seen: Count(hits, seen).interval(0.1))
+    interval = cache(lambda hits, seen: BinomialSequence(hits, seen).interval(0.1))
     for _ in range(400):
         hits, out = 0, False
         for seen in range(1, 501):
@@ -44,20 +44,25 @@ def test_intervals_hold_at_all_looks_together():
                 out = not low <= 0.1 <= high
         missed += out
     assert missed <= 40
-    low, high = Count(1000, 10_000).interval(0.1)
+    low, high = BinomialSequence(1000, 10_000).interval(0.1)
     assert 0.08 < low < 0.1 < high < 0.12, "and it is narrow where much is known"
 
 
 def test_what_is_decided_and_why():
     """Surely worse than allowed or than the champion: back; surely allowed and seen enough: on; else wait."""
-    good = NONE | {"failed": Count(0, 100), "slow": Count(0, 100)}
+    good = NONE | {"failed": BinomialSequence(0, 100), "slow": BinomialSequence(0, 100)}
     assert judge(PLAN, 0, 100, good, good).what == "on"
     assert judge(PLAN, 0, 5, good, good).what == "wait"
     assert judge(PLAN, 0, 5, NONE, good).what == "wait"
-    bad = judge(PLAN, 0, 30, good | {"failed": Count(25, 30)}, good)
+    bad = judge(PLAN, 0, 30, good | {"failed": BinomialSequence(25, 30)}, good)
     assert (bad.what, bad.why) == ("back", "25 of 30 calls failed: more than the 30% allowed")
-    assert judge(PLAN, 0, 300, good | {"failed": Count(60, 300)}, good | {"failed": Count(0, 300)}).what == "back"
-    assert judge(PLAN, 0, 100, good | {"disliked": Count(40, 40)}, good).what == "back"
+    assert (
+        judge(
+            PLAN, 0, 300, good | {"failed": BinomialSequence(60, 300)}, good | {"failed": BinomialSequence(0, 300)}
+        ).what
+        == "back"
+    )
+    assert judge(PLAN, 0, 100, good | {"disliked": BinomialSequence(40, 40)}, good).what == "back"
 
 
 @pytest.fixture
@@ -74,7 +79,7 @@ def broken(settings: Settings, store: Store, other: Release) -> Iterator[Release
     )
     made = other.model_copy(update={"digest": "b" * 64, "bento": "small:broken"})
     stack.serve_release(settings, made)
-    shares.know(store, read_manifest(other.folder) | {"digest": made.digest})
+    shares.upsert_release(store, read_manifest(other.folder) | {"digest": made.digest})
     shares.follow_stack(store, settings)
     yield made
     stack.stop_release(settings, made)
@@ -102,9 +107,9 @@ def ask(settings, body, until) -> list[int]:
 def test_a_good_release_takes_over_by_plan(settings, store, table, other, body):
     """As a shadow, then half of the people, then all: without anybody's help."""
     begin(store, "small", other.digest, PLAN)
-    statuses = ask(settings, body, lambda: history.told(store, "small")[0][0]["digest"] == other.digest)
+    statuses = ask(settings, body, lambda: history.history(store, "small")[0][0]["digest"] == other.digest)
     assert set(statuses) == {200}
-    newest = [move["what"] for move in history.told(store, "small")[1][:3]]
+    newest = [move["what"] for move in history.history(store, "small")[1][:3]]
     assert newest == ["promote", "canary", "shadow"]
     shares.promote(store, "small", table.digest, "the test is over")
 
@@ -112,9 +117,9 @@ def test_a_good_release_takes_over_by_plan(settings, store, table, other, body):
 def test_a_bad_release_is_rolled_back_by_itself(settings, store, table, broken, body):
     """A canary that only fails loses its share before many have met it, and the rollout says why."""
     begin(store, "small", broken.digest, PLAN.model_copy(update={"steps": PLAN.steps[1:]}))
-    statuses = ask(settings, body, lambda: len(history.told(store, "small")[0]) == 1)
+    statuses = ask(settings, body, lambda: len(history.history(store, "small")[0]) == 1)
     assert 0 < statuses.count(502) < len(statuses)
-    held, moved = history.told(store, "small")
+    held, moved = history.history(store, "small")
     assert held[0]["digest"] == table.digest
     assert moved[0]["what"] == "rolled back"
     assert "failed: more than the 30% allowed" in moved[0]["why"]
@@ -147,9 +152,9 @@ def test_a_release_that_labels_say_is_wrong_is_rolled_back_by_itself(settings, s
                 label = {"label": outcome(said["release"], each["prediction"]), "example_id": each["example_id"]}
                 answer = http.post(f"/v1/feedback/{said['request_id']}", json=label)
                 assert answer.status_code == 201, answer.text
-            return len(history.told(store, "small")[0]) == 1
+            return len(history.history(store, "small")[0]) == 1
 
         assert wait_for(rolled_back, 60)
-    held, (moved, *_) = history.told(store, "small")
+    held, (moved, *_) = history.history(store, "small")
     assert (held[0]["digest"], moved["what"]) == (table.digest, "rolled back")
     assert "disliked" in moved["why"]

@@ -17,8 +17,8 @@ import pytest
 
 from services.serving.process import free_port
 from services.store.database import Store, ledger
-from services.store.keys import create
-from tasks.core.processes import ending_with_starter
+from services.store.keys import create_key
+from tasks.core.processes import with_parent_death_signal
 from tasks.core.settings import ROOT, Settings
 from tests.gateway.small import gateway, same_releases
 from tests.waiting import wait_for
@@ -59,7 +59,7 @@ def nginx(folder: Path, gateway_port: int) -> Iterator[httpx.Client]:
     configuration.write_text(f"{alone} http {{ access_log off; {places} {server} }}", encoding="utf-8")
     command = [str(shutil.which("nginx")), "-e", "stderr", "-p", str(folder), "-c", str(configuration)]
     with (folder / "nginx.log").open("wb") as output:
-        process = subprocess.Popen(ending_with_starter(command), stdout=output, stderr=output)
+        process = subprocess.Popen(with_parent_death_signal(command), stdout=output, stderr=output)
     try:
         trusting = ssl.create_default_context(cafile=str(certificate))
         with httpx.Client(base_url=f"https://localhost:{port}", verify=trusting, timeout=60, trust_env=False) as client:
@@ -96,7 +96,7 @@ def proxy(own: tuple[Settings, Store]) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="module")
 def ai(own: tuple[Settings, Store], proxy: httpx.Client) -> openai.OpenAI:
     assert proxy.get("/v1/models").status_code == 401, "without a key, whoever a proxy speaks for may ask nothing"
-    _, secret = create(own[1], "web", ["predict"], None, None, None)
+    _, secret = create_key(own[1], "web", ["predict"], None, None, None)
     proxy.headers["authorization"] = f"Bearer {secret}"
     assert wait_for(lambda: proxy.get("/v1/models").is_success, 5)
     return openai.OpenAI(base_url=f"{proxy.base_url}/v1", api_key=secret, max_retries=0, http_client=proxy)

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from services.gateway.rate_limits import PATIENCE, Rates
+from services.gateway.rate_limits import PATIENCE, RateLimits
 from services.serving.process import free_port
-from services.store.api_error import Refusal
+from services.store.api_error import ApiError
 from services.store.keys import LOCAL, Key, Limit
 
 LIMITED = Key("k", "t", frozenset({"predict"}), (Limit("key:k", 100, None),))
@@ -23,9 +23,9 @@ def test_a_redis_that_is_gone_or_hangs(hangs: bool):
 async def ask(hangs: bool) -> None:
     port = free_port()
     server = await asyncio.start_server(lambda *_: asyncio.sleep(60), "127.0.0.1", port) if hangs else None
-    rates, began = Rates(f"redis://127.0.0.1:{port}"), time.monotonic()
+    rates, began = RateLimits(f"redis://127.0.0.1:{port}"), time.monotonic()
     await rates.admit(LOCAL)
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ApiError) as refused:
         await rates.admit(LIMITED)
     assert (refused.value.status, refused.value.wait) == (503, 5)
     assert time.monotonic() - began < PATIENCE + 2

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import select
 
 from services.gateway.call import LOGGED, READ, Call
-from services.gateway.guardrails import Policy
-from services.gateway.sse_events import DONE_EVENT, END, error_event, kept_of
+from services.gateway.guardrails import Guardrails
+from services.gateway.sse_events import DONE_EVENT, END, error_event, loggable_body
 from services.rollout.routing import LANGUAGE, Route, Share
 from services.store.database import Store, feedback
 from services.store.feedback import Feedback
@@ -19,7 +19,7 @@ from tasks.core.settings import Settings
 from tests.gateway.small import asking
 
 CARD, EMAIL = "4111 1111 1111 1111", "ann@example.org"
-MASKED = Policy("masked")
+MASKED = Guardrails("masked")
 
 
 def chat() -> Call:
@@ -31,7 +31,7 @@ def test_a_value_split_over_pieces_of_a_stream_is_found(cut):
     """The log reads what was said as a whole, and each choice by itself."""
     pieces = [(0, "Pay " + CARD[:cut]), (1, EMAIL[:5]), (0, CARD[cut:] + " now"), (1, EMAIL[5:])]
     events = b"".join(error_event({"choices": [{"index": n, "delta": {"content": said}}]}) for n, said in pieces)
-    assert MASKED.logged(kept_of(chat(), events + DONE_EVENT + END)) == "Pay [CARD] now\n[EMAIL]"
+    assert MASKED.logged(loggable_body(chat(), events + DONE_EVENT + END)) == "Pay [CARD] now\n[EMAIL]"
 
 
 @pytest.mark.parametrize("before", range(LOGGED - 25, LOGGED + 3))
@@ -72,7 +72,7 @@ def test_json_stays_json_with_its_own_numbers():
 def test_feedback_is_stored_as_the_setting_says(setting, stored):
     """A correction teaches: it is redacted as the answer is that it corrects."""
     said = Feedback(corrected=f"write to {EMAIL}", label=EMAIL, example_id="row 1")
-    assert Policy(setting).stored(said).model_dump(exclude_none=True) == {**stored, "example_id": "row 1"}
+    assert Guardrails(setting).stored(said).model_dump(exclude_none=True) == {**stored, "example_id": "row 1"}
 
 
 @pytest.mark.xdist_group("gateway")

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from flows.deployed.servers import servers
-from services.gateway.rolling_restart import renew
+from services.gateway.rolling_restart import rolling_restart
 from services.runtime import stack
 from services.runtime.process_specs import GATEWAY
 from tests.gateway.small import answering_of, asking
@@ -47,7 +47,7 @@ def test_no_call_fails_while_everything_is_restarted(settings, table, other):
     try:
         assert wait_for(lambda: len(said) > 50)
         told: list[str] = []
-        renew(settings, servers(settings), told.append)
+        rolling_restart(settings, servers(settings), told.append)
         during = len(said)
     finally:
         over.set()

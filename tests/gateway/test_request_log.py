@@ -13,8 +13,8 @@ import orjson
 import pytest
 
 from services.gateway.call import Call
-from services.gateway.guardrails import Policy
-from services.gateway.request_log import RequestLog, pack, reading
+from services.gateway.guardrails import Guardrails
+from services.gateway.request_log import RequestLog, pack, reading_log
 from tests.gateway.alone import call_of
 from tests.waiting import wait_for
 
@@ -31,7 +31,7 @@ class Counted:
 
 
 def ids(folder: Path) -> set[str]:
-    with reading(folder) as db:
+    with reading_log(folder) as db:
         return {row[0] for row in db.execute("SELECT id FROM logged").fetchall()}
 
 
@@ -98,7 +98,7 @@ def deep(levels: int) -> bytes:
 def test_a_body_that_nests_deep_is_logged(tmp_path: Path, levels: int, setting: str):
     call, after = call_of(), call_of()
     call.asked = call.answered = deep(levels)
-    counted = Counted(tmp_path, Policy(setting).logged)
+    counted = Counted(tmp_path, Guardrails(setting).logged)
     counted.log.put(call)
     counted.log.put(after)
     counted.log.close()

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import select
 
 from services.rollout import history, shares
-from services.rollout.champion_sync import running
+from services.rollout.champion_sync import ensure_running
 from services.runtime import stack
 from services.runtime.process_specs import FORKS
 from services.runtime.supervision import Supervisor
@@ -38,9 +38,9 @@ def body(table: Release) -> dict:
 @pytest.fixture(autouse=True)
 def as_it_was(store: Store, table: Release, other: Release) -> Iterator[None]:
     yield
-    for share in history.told(store, "small")[0]:
+    for share in history.history(store, "small")[0]:
         if share["role"] != "champion":
-            shares.take_share(store, "small", share["digest"], "the test is over")
+            shares.remove_share(store, "small", share["digest"], "the test is over")
     shares.promote(store, "small", table.digest, "the test is over")
 
 
@@ -52,7 +52,7 @@ def answered_by(http: httpx.Client, body: dict, entity: str = "") -> str:
 
 
 def test_a_canary_answers_its_share_and_the_same_people(settings, store, table, other, body):
-    shares.give_share(store, "small", other.digest, "canary", 30, "", "a test")
+    shares.set_share(store, "small", other.digest, "canary", 30, "", "a test")
     with asking(settings) as http:
         both = {table.digest, other.digest}  # else the gateway may not have read yet that an earlier test is over
         assert wait_for(lambda: {answered_by(http, body, f"p{i}") for i in range(20)} == both)
@@ -64,7 +64,7 @@ def test_a_canary_answers_its_share_and_the_same_people(settings, store, table, 
 
 def test_the_rows_own_key_keeps_a_person_at_a_release(settings, store, table, other, body):
     """Without a header the join keys of the row say whom it is about."""
-    shares.give_share(store, "small", other.digest, "arm", 50, "blue", "a test")
+    shares.set_share(store, "small", other.digest, "arm", 50, "blue", "a test")
     with asking(settings) as http:
 
         def arms() -> list[str]:
@@ -79,7 +79,7 @@ def test_the_rows_own_key_keeps_a_person_at_a_release(settings, store, table, ot
 
 def test_a_shadow_gets_copies_and_answers_nobody(settings, store, table, other, body):
     """Its calls are in the ledger as a shadow's; every client is answered by the champion."""
-    shares.give_share(store, "small", other.digest, "shadow", 100, "", "a test")
+    shares.set_share(store, "small", other.digest, "shadow", 100, "", "a test")
     began = now()
 
     def shadowed() -> int:
@@ -154,7 +154,7 @@ def test_rolling_back_to_a_release_that_runs_no_more(settings, store, table, oth
     with load(settings, body, 4) as (answers, failures):
         assert wait_for(lambda: len(answers) > 20)
         begun = time.monotonic()
-        shares.rollback(store, "small", running(store, "small", other.digest[:12], settings), "a test")
+        shares.rollback(store, "small", ensure_running(store, "small", other.digest[:12], settings), "a test")
         took = time.monotonic() - begun
         assert wait_for(lambda: answers[-1][1] == other.digest, 5)
         (fork,) = set(forks.children()) - before
@@ -176,7 +176,7 @@ def test_two_gateways_agree_and_a_killed_one_comes_back_with_the_same_routes(
         assert wait_for(lambda: answered_by(a, body) == answered_by(b, body) == other.digest, 2)
         shares.rollback(store, "small", table.digest, "a test")
         assert wait_for(lambda: answered_by(a, body) == answered_by(b, body) == table.digest, 2)
-        shares.give_share(store, "small", other.digest, "canary", 50, "", "a test")
+        shares.set_share(store, "small", other.digest, "canary", 50, "", "a test")
         time.sleep(1.5)
         people = [f"person {i}" for i in range(40)]
         assert [answered_by(a, body, p) for p in people] == [answered_by(b, body, p) for p in people]
@@ -188,9 +188,9 @@ def test_two_gateways_agree_and_a_killed_one_comes_back_with_the_same_routes(
 
 def test_what_can_not_be_rolled_out_is_said(store, table, other):
     with pytest.raises(InputError, match="come to more than all"):
-        shares.give_share(store, "small", other.digest, "canary", 101, "", "a test")
+        shares.set_share(store, "small", other.digest, "canary", 101, "", "a test")
     with pytest.raises(InputError, match="champion already"):
-        shares.give_share(store, "small", table.digest, "canary", 5, "", "a test")
+        shares.set_share(store, "small", table.digest, "canary", 5, "", "a test")
     with pytest.raises(InputError, match="No process answers"):
         shares.rollback(store, "small", "f" * 64, "a test")
     with pytest.raises(InputError, match="nothing to roll nowhere back to"):

@@ -17,15 +17,15 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from services.gateway.usage_writer import Ledger
+from services.gateway.usage_writer import UsageWriter
 from services.rollout import history, shares
 from services.rollout.config import Plan
 from services.rollout.plan import advance, begin
 from services.serving.process import free_port
 from services.store.costs import costs
 from services.store.database import Store, ledger, purses
-from services.store.keys import create, limit_team, revoke
-from tasks.core.processes import ending_with_starter
+from services.store.keys import create_key, revoke_key, set_team_limits
+from tasks.core.processes import with_parent_death_signal
 from tasks.core.settings import Settings
 from tasks.release.config import NANO
 from tasks.release.results import Release
@@ -55,7 +55,7 @@ def redis(folder: Path) -> Iterator[str]:
     port = free_port()
     command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
     with (folder / "redis.log").open("wb") as output:
-        process = subprocess.Popen(ending_with_starter(command), stdout=output, stderr=output)
+        process = subprocess.Popen(with_parent_death_signal(command), stdout=output, stderr=output)
     assert wait_for(lambda: "Ready to accept connections" in (folder / "redis.log").read_text())
     yield f"redis://127.0.0.1:{port}"
     process.terminate()
@@ -74,7 +74,7 @@ def two(settings: Settings, table, other, talker, postgres, tmp_path_factory) ->
                 store.close()
         same_releases(settings, made[0])
         with closing(Store(made[0])) as own:
-            create(own, "nobody", ["feedback"], None, None, None)
+            create_key(own, "nobody", ["feedback"], None, None, None)
         for each in made:
             running.enter_context(gateway(each, each.gateway_port, folder / f"{each.gateway_port}.log"))
         yield made
@@ -101,7 +101,7 @@ def body(table: Release) -> dict:
 
 def test_routes_keys_and_ledger_are_one(two, own, table, other, body):
     """A change holds at both within 2 s; what one has answered, the other knows; a revoked key opens neither."""
-    id_, secret = create(own, "team", ["predict", "feedback"], None, None, None)
+    id_, secret = create_key(own, "team", ["predict", "feedback"], None, None, None)
     with both(two, secret) as clients:
 
         def answering() -> set[str]:
@@ -116,7 +116,7 @@ def test_routes_keys_and_ledger_are_one(two, own, table, other, body):
         for strange in ("req-none", "%00", "%ED%A0%80"):
             assert clients[1].post(f"/v1/feedback/{strange}", json={"label": 1}).status_code == 404
         assert clients[1].post(f"/v1/feedback/{asked}", content=b'{"label": 1e999}').status_code == 400
-        revoke(own, id_)
+        revoke_key(own, id_)
         assert wait_for(lambda: {http.get("/v1/models").status_code for http in clients} == {401}, 2)
     with own.reading() as of:
         entries = of.execute(select(ledger).where(ledger.c.key == id_)).mappings().all()
@@ -128,9 +128,9 @@ def test_routes_keys_and_ledger_are_one(two, own, table, other, body):
 
 def test_two_ledgers_never_wait_for_each_other(two, own):
     """Entries for the same purses in opposite order, again and again: Postgres has to end no transaction."""
-    owners = [f"key:{create(own, 'many', ['predict'], None, None, 1)[0]}" for _ in range(20)]
+    owners = [f"key:{create_key(own, 'many', ['predict'], None, None, 1)[0]}" for _ in range(20)]
 
-    async def enter(books: Ledger, order: list[str]) -> None:
+    async def enter(books: UsageWriter, order: list[str]) -> None:
         for _ in range(10):
             calls = [call_of(own) for _ in order]
             for call, owner in zip(calls, order, strict=True):
@@ -138,7 +138,7 @@ def test_two_ledgers_never_wait_for_each_other(two, own):
             await asyncio.gather(*map(books.open, calls))
 
     def work(name: str, order: list[str]) -> None:
-        with closing(Store(two[0])) as store, closing(Ledger(store, name)) as books:
+        with closing(Store(two[0])) as store, closing(UsageWriter(store, name)) as books:
             asyncio.run(enter(books, order))
 
     with ThreadPoolExecutor(2) as pool:
@@ -147,8 +147,10 @@ def test_two_ledgers_never_wait_for_each_other(two, own):
 
 def test_a_hundred_calls_at_both_stay_within_the_budget(two, own):
     """Of a team with two keys, each with a budget: what was spent passes no budget, and nobody waits for ever."""
-    ids, secrets = zip(*(create(own, "thrifty", ["predict"], None, None, budget=0.001) for _ in range(2)), strict=True)
-    limit_team(own, "thrifty", None, None, 0.0015)
+    ids, secrets = zip(
+        *(create_key(own, "thrifty", ["predict"], None, None, budget=0.001) for _ in range(2)), strict=True
+    )
+    set_team_limits(own, "thrifty", None, None, 0.0015)
     said = HELLO | {"max_tokens": 20, "response_format": {"type": "text"}}
     with both(two, secrets[0]), both(two, secrets[1]), httpx.Client(timeout=60, trust_env=False) as http:
         ways = cycle((s.gateway_port, secret) for s in two for secret in secrets)
@@ -176,7 +178,7 @@ def test_limits_are_counted_together(two, own):
     """Six a minute are six, whichever of the two is asked."""
     if not two[0].gateway_limits:
         pytest.skip("no redis-server is installed")
-    _, secret = create(own, "slow", ["predict"], 6, None, None)
+    _, secret = create_key(own, "slow", ["predict"], 6, None, None)
     with both(two, secret) as clients:
         answers = [http.post("/v1/chat/completions", json=HELLO) for http in clients * 4]
     assert [answer.status_code for answer in answers] == [200] * 6 + [429] * 2
@@ -186,7 +188,7 @@ def test_limits_are_counted_together(two, own):
 def test_a_plan_is_decided_once(two, own, table, other, body):
     """Two gateways and eight others look at once, again and again: one of them makes the new release the champion."""
     plan = Plan.model_validate({"steps": [{"percent": 50, "requests": 10}], "failed": 0.5, "slow": 0.9, "slow_s": 30})
-    _, secret = create(own, "people", ["predict"], None, None, None)
+    _, secret = create_key(own, "people", ["predict"], None, None, None)
     begin(own, "small", other.digest, plan)
     with both(two, secret) as clients, ThreadPoolExecutor(8) as others:
 
@@ -195,10 +197,10 @@ def test_a_plan_is_decided_once(two, own, table, other, body):
                 answer = http.post("/v1/predict/small", json=body, headers={"x-entity": f"person {number}"})
                 assert answer.status_code == 200
             list(others.map(advance, [own] * 8))
-            return len(history.told(own, "small")[0]) == 1
+            return len(history.history(own, "small")[0]) == 1
 
         assert wait_for(ask_and_look, 60)
-    (share,), moved = history.told(own, "small")
+    (share,), moved = history.history(own, "small")
     assert share["digest"] == other.digest
     assert [move["what"] for move in moved][:2] == ["promote", "canary"]
     assert [move["what"] for move in moved if "calls:" in move["why"]] == ["promote"]
@@ -207,7 +209,7 @@ def test_a_plan_is_decided_once(two, own, table, other, body):
 
 def test_nothing_is_answered_that_can_not_be_entered(two, own, postgres, body):
     """Without the database calls are refused, with when to come again; and once it is back, they are answered."""
-    _, secret = create(own, "patient", ["predict"], None, None, None)
+    _, secret = create_key(own, "patient", ["predict"], None, None, None)
     own.close()
     with both(two, secret) as clients:
         postgres.stop()

@@ -11,15 +11,15 @@ from flows.deployed import checkout as place
 from flows.deployed.checkout import (
     KEEP,
     changed_files,
+    checkout_of,
     code_directory,
     directory_of,
     fetch,
     require_published,
-    tree_of,
 )
 from tasks.core.errors import DriftlineError, InputError, Unavailable
 from tasks.core.lineage import read_lineage
-from tasks.data.snapshots import bring
+from tasks.data.snapshots import fetch_data
 from tests.git.listener import commit, git, repositories
 
 
@@ -39,13 +39,13 @@ def test_a_tree_is_the_whole_commit_and_leaves_the_repository_alone(ours):
     new = commit(clone, README_md="changed", _gitignore=".env")
     git(clone, "push", "--quiet", "origin", "main")
     assert fetch(repository, state, new) == new
-    tree = tree_of(new, repository, state)
+    tree = checkout_of(new, repository, state)
     assert (tree / "README.md").read_text() == "changed"
     assert (tree / ".env").read_text() == "A=1"
     assert (read_lineage(tree).commit, read_lineage(tree).dirty) == (new, False)
     assert git(repository, "rev-parse", "HEAD", "origin/main") == before
     assert (repository / "README.md").read_text() == "hello"
-    assert tree_of(new, repository, state) == tree
+    assert checkout_of(new, repository, state) == tree
 
 
 def test_a_tree_that_was_begun_is_made_anew_and_an_old_one_goes(ours):
@@ -54,7 +54,7 @@ def test_a_tree_that_was_begun_is_made_anew_and_an_old_one_goes(ours):
     first = git(repository, "rev-parse", "HEAD")
     half = state / "commits" / f".{first}.1.tmp"
     half.mkdir(parents=True)
-    tree = tree_of(first, repository, state)
+    tree = checkout_of(first, repository, state)
     assert (tree / "README.md").exists()
     for folder in (half, tree):
         os.utime(folder, (0, 0))
@@ -62,7 +62,7 @@ def test_a_tree_that_was_begun_is_made_anew_and_an_old_one_goes(ours):
     used.mkdir()
     git(repository, "config", "user.email", "x@example.org")
     second = commit(repository, other_md="x")
-    tree_of(second, repository, state)
+    checkout_of(second, repository, state)
     assert {path.name for path in (state / "commits").iterdir() if path.is_dir()} == {used.name, second}
     assert KEEP > 86_400
 
@@ -129,12 +129,12 @@ def test_data_behind_a_pointer_comes_into_the_tree(ours):
         added.append(commit(clone))
     git(clone, "push", "--quiet", "origin", "main")
     git(repository, "pull", "--quiet")
-    tree = tree_of(added[-1], repository, state)
-    bring(["pushed.csv", "README.md", "nowhere.csv"], tree, repository)
+    tree = checkout_of(added[-1], repository, state)
+    fetch_data(["pushed.csv", "README.md", "nowhere.csv"], tree, repository)
     assert (tree / "pushed.csv").read_text() == "pushed.csv"
     assert not read_lineage(tree).dirty
     with pytest.raises(Unavailable, match=r"(?s)is not to be had.*kept\.csv\.dvc"):
-        bring(["kept.csv"], tree, repository)
+        fetch_data(["kept.csv"], tree, repository)
 
 
 def test_a_run_gets_its_commits_code_or_none(ours, monkeypatch: pytest.MonkeyPatch):
@@ -147,7 +147,7 @@ def test_a_run_gets_its_commits_code_or_none(ours, monkeypatch: pytest.MonkeyPat
     second = commit(clone, requirements_lock="pytest>=1")
     git(clone, "push", "--quiet", "origin", "main")
     assert fetch(repository, state, second)
-    monkeypatch.setattr(place, "ROOT", tree_of(second, repository, state))
+    monkeypatch.setattr(place, "ROOT", checkout_of(second, repository, state))
     os.utime(place.ROOT, (0, 0))
     assert directory_of(second) == place.ROOT
     assert place.ROOT.stat().st_mtime > 0, "it was not marked as used"
@@ -157,7 +157,7 @@ def test_a_run_gets_its_commits_code_or_none(ours, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(place, "ROOT", repository)
     with pytest.raises(DriftlineError, match="not here any more"):
         directory_of(second)
-    monkeypatch.setattr(place, "ROOT", tree_of(first, repository, state))
+    monkeypatch.setattr(place, "ROOT", checkout_of(first, repository, state))
     with pytest.raises(InputError, match=r"(?s)locks other packages.*prefect 3\."):
         directory_of(first)
 

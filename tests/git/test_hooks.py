@@ -18,7 +18,7 @@ import yaml
 
 from services.gateway.webhooks import SECRET
 from services.serving.process import free_port
-from tasks.core.git_push import Push
+from tasks.core.git_push import GitPush
 from tasks.core.settings import AUTH_STRINGS, ROOT, Settings
 from tests.gateway.small import asking, gateway
 from tests.git.listener import Listener, prefect_at
@@ -84,7 +84,7 @@ def test_a_signed_push_makes_a_run_once(hooked: Hooked, prefect: Listener):
     assert hooked.send().json() == {"status": "accepted"}
     assert wait_for(lambda: prefect.told)
     (told,) = prefect.told
-    push = Push.model_validate(told["parameters"]["request"])
+    push = GitPush.model_validate(told["parameters"]["request"])
     assert told == push.run
     assert (push.id, push.ref, push.old, push.new, push.who) == ("one", "refs/heads/main", "1" * 40, "2" * 40, "Ada")
     again = {**PUSH, "after": "3" * 40}

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from services.serving.process import free_port
-from tasks.core.git_push import Push
+from tasks.core.git_push import GitPush
 from tasks.core.settings import ROOT
 from tests.git.listener import commit, git, prefect_at, repositories
 from tests.waiting import wait_for
@@ -86,7 +86,7 @@ def test_a_push_is_told_with_all_that_it_was(hooked: Hooked):
         assert wait_for(lambda: not hooked.deliverers())
         assert sorted(prefect.refs) == ["refs/heads/main", 'refs/tags/a-"ü"-v1']
         told = next(body for body in prefect.told if body["parameters"]["request"]["ref"] == "refs/heads/main")
-    push = Push.model_validate(told["parameters"]["request"])
+    push = GitPush.model_validate(told["parameters"]["request"])
     assert (push.old, push.new, push.repository) == (old, new, "bare.git")
     assert push.who
     assert told == push.run

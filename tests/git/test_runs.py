@@ -19,7 +19,7 @@ from services.runtime.prefect_database import seed
 from services.serving.process import free_port
 from tasks.core.local_secrets import local_secret, secret_file
 from tasks.core.mlflow import Tracking, client_of
-from tasks.core.processes import current_user, ending_with_starter
+from tasks.core.processes import current_user, with_parent_death_signal
 from tasks.core.settings import SECRET, USER
 from tasks.release.registry import champion
 from tasks.release.seal import verify
@@ -72,7 +72,7 @@ class Stack:
     def running(self, name: str, *command: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
         with (self.folder / f"{name}.log").open("ab") as output:
             process = subprocess.Popen(
-                ending_with_starter([sys.executable, "-m", *command]),
+                with_parent_death_signal([sys.executable, "-m", *command]),
                 cwd=self.ours,
                 env={**os.environ, **self.variables, "OMP_NUM_THREADS": "1", **variables},
                 stdin=subprocess.DEVNULL,

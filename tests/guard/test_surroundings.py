@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.guard.redaction import KINDS, find, redact, redact_json
+from tasks.guard.redaction import KINDS, find_spans, redact, redact_json
 
 FAST = settings(
     max_examples=400, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
@@ -188,7 +188,7 @@ def _fours(value: str) -> list[str]:
 
 def _covers(text: str, kind: str, start: int, end: int) -> bool:
     """Whether one span of this kind reaches over the value; an address may take letters around it with it."""
-    return any(span.kind == kind and span.start <= start and span.end >= end for span in find(text))
+    return any(span.kind == kind and span.start <= start and span.end >= end for span in find_spans(text))
 
 
 @FAST
@@ -234,7 +234,7 @@ def test_values_beside_each_other_are_all_found(values, between):
 @given(st.text(max_size=80))
 def test_spans_lie_in_the_text_in_order(text):
     """Whatever the text is, spans are in order and within it, and redacting twice changes nothing more."""
-    spans = find(text)
+    spans = find_spans(text)
     assert all(0 <= span.start < span.end <= len(text) for span in spans)
     assert [span.start for span in spans] == sorted(span.start for span in spans)
     redacted = redact(text)[0]
@@ -297,7 +297,7 @@ def test_digests_and_ids_stay():
     chance = random.Random(0)
     for _ in range(10_000):
         digest = f"{chance.getrandbits(256):064x}"[: chance.choice((24, 32, 40, 64))]
-        assert not find(digest), digest
+        assert not find_spans(digest), digest
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -16,7 +16,7 @@ import pytest
 
 from tasks.core.errors import DataError, Unavailable
 from tasks.data.language.base_model import GGUF
-from tasks.language.engine import PROBE, Engine, engine
+from tasks.language.engine import PROBE, Engine, start_engine
 from tasks.language.gguf_writer import write_gguf
 from tests.language_case import smollm_base
 
@@ -51,7 +51,7 @@ def ask(text: str) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def f16(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     packed = write_gguf(smollm_base().folder, tmp_path_factory.mktemp("f16") / "f16.gguf", "f16")
-    with engine(packed, threads=1, slots=2, context=512) as running:
+    with start_engine(packed, threads=1, slots=2, context=512) as running:
         yield running
 
 
@@ -107,7 +107,7 @@ def test_log_probabilities_agree_with_transformers(f16, model, tokenizer):
 
 def test_quantised_weights_stay_near(model, tokenizer):
     """At q8_0 the engine is close to transformers, yet not the same."""
-    with engine(smollm_base().folder / GGUF, threads=1, slots=1, context=512) as quantised:
+    with start_engine(smollm_base().folder / GGUF, threads=1, slots=1, context=512) as quantised:
         gaps = distances(quantised, model, tokenizer)
     assert 0.001 < sum(gaps) / len(gaps) < 0.1
 
@@ -163,13 +163,13 @@ def test_no_other_program_is_answered(f16):
 
 def test_a_model_that_cannot_be_loaded_is_an_error_with_the_log(tmp_path):
     """A missing file and a damaged one each say what is wrong, and no process stays."""
-    with pytest.raises(DataError), engine(tmp_path / "none.gguf", threads=1, slots=1, context=64):
+    with pytest.raises(DataError), start_engine(tmp_path / "none.gguf", threads=1, slots=1, context=64):
         pass
     (tmp_path / "bad.gguf").write_bytes((smollm_base().folder / GGUF).read_bytes()[:3_000_000])
     before = psutil.Process().children()
     with (
         pytest.raises(Unavailable, match="could not start") as caught,
-        engine(tmp_path / "bad.gguf", threads=1, slots=1, context=64, log=tmp_path / "log"),
+        start_engine(tmp_path / "bad.gguf", threads=1, slots=1, context=64, log=tmp_path / "log"),
     ):
         pass
     assert "corrupted or incomplete" in caught.value.found
@@ -180,7 +180,7 @@ def test_a_crash_of_the_engine_is_an_error_of_the_call_only(tmp_path):
     """When native code dies, the run goes on and says so; another engine starts after it."""
     for _ in range(2):
         before = set(psutil.Process().children())
-        with engine(smollm_base().folder / GGUF, threads=1, slots=1, context=64, log=tmp_path / "log") as running:
+        with start_engine(smollm_base().folder / GGUF, threads=1, slots=1, context=64, log=tmp_path / "log") as running:
             (child,) = set(psutil.Process().children()) - before
             child.send_signal(signal.SIGSEGV)
             child.wait(10)

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tasks.core.errors import DataError
-from tasks.language.gguf_reader import Gguf
+from tasks.language.gguf_reader import GgufFile
 from tasks.language.safetensors_header import read_shapes
 
 HUGE = 2**62
@@ -134,20 +134,20 @@ LIES = {
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
 def test_a_gguf_that_lies_is_refused(lie: tuple, tmp_path: Path):
     """Counts, lengths and places are held against the file before anything is made of them."""
-    assert refused(Gguf, packed(tmp_path / "w.gguf", *lie))
+    assert refused(GgufFile, packed(tmp_path / "w.gguf", *lie))
 
 
 def test_an_array_of_more_values_than_a_tokenizer_has_is_refused(tmp_path: Path):
     """A byte of the file would be many of memory."""
     path = packed(tmp_path / "w.gguf", [field("a", 9, array(0, 20_000_000, bytes(20_000_000)))], [])
-    assert "4,000,000" in refused(Gguf, path)
+    assert "4,000,000" in refused(GgufFile, path)
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF\x03\x00\x00\x00", b"x" * 100], ids=len)
 def test_what_is_too_short_is_refused(content: bytes, tmp_path: Path):
     """An empty file can't even be mapped."""
     (tmp_path / "w.gguf").write_bytes(content)
-    assert refused(Gguf, tmp_path / "w.gguf")
+    assert refused(GgufFile, tmp_path / "w.gguf")
 
 
 def test_a_whole_gguf_is_read(tmp_path: Path):
@@ -163,6 +163,6 @@ def test_a_whole_gguf_is_read(tmp_path: Path):
         writer.close,
     ):
         write()
-    model = Gguf(tmp_path / "w.gguf")
+    model = GgufFile(tmp_path / "w.gguf")
     assert model.fields["tokenizer.ggml.tokens"] == ["a", "b"]
     assert {name: model.tensor(name).sum() for name in model.names()} == {"one": 64, "two": 64}

@@ -8,7 +8,7 @@ import pytest
 
 from tasks.core.errors import DataError
 from tasks.core.files import file_digest
-from tasks.language.gguf_reader import Gguf, unpack
+from tasks.language.gguf_reader import GgufFile, gguf_to_checkpoint
 from tasks.language.gguf_writer import fits, write_gguf
 from tests.language_case import tiny_checkpoint
 
@@ -32,8 +32,8 @@ def test_what_is_packed_unpacks_to_the_same(tiny, tmp_path):
     import torch
     from safetensors.torch import load_file
 
-    packed = Gguf(write_gguf(tiny, tmp_path / "a.gguf", "bf16"))
-    unpack(packed, tmp_path)
+    packed = GgufFile(write_gguf(tiny, tmp_path / "a.gguf", "bf16"))
+    gguf_to_checkpoint(packed, tmp_path)
     before, after = load_file(tiny / "model.safetensors"), load_file(tmp_path / "model.safetensors")
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -47,7 +47,7 @@ def test_what_is_packed_unpacks_to_the_same(tiny, tmp_path):
 def test_an_output_layer_of_its_own_is_written(tmp_path):
     """Where output and embedding are not tied, both are there."""
     folder = tiny_checkpoint(tmp_path / "model", tie_word_embeddings=False)
-    assert "output.weight" in Gguf(write_gguf(folder, tmp_path / "a.gguf", "q8_0")).names()
+    assert "output.weight" in GgufFile(write_gguf(folder, tmp_path / "a.gguf", "q8_0")).names()
 
 
 def test_our_reader_reads_what_the_formats_own_reads(tmp_path):
@@ -71,7 +71,7 @@ def test_our_reader_reads_what_the_formats_own_reads(tmp_path):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    ours, theirs = Gguf(tmp_path / "a.gguf"), gguf.GGUFReader(tmp_path / "a.gguf")
+    ours, theirs = GgufFile(tmp_path / "a.gguf"), gguf.GGUFReader(tmp_path / "a.gguf")
     fields = {name: each.contents() for name, each in theirs.fields.items() if not name.startswith("GGUF.")}
     assert ours.fields == fields
     assert ours.names() == [each.name for each in theirs.tensors]

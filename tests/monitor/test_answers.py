@@ -13,10 +13,10 @@ import pytest
 from tasks.core.errors import DataError
 from tasks.core.files import file_digest
 from tasks.data.language.embedder_files import find_embedder
-from tasks.data.results import Asked, EmbedderFiles
+from tasks.data.results import EmbedderFiles, WindowMessages
 from tasks.evaluate.language.inference import score
 from tasks.language.answer_scoring import Scorer
-from tasks.language.messages import USER, turn
+from tasks.language.messages import USER, chat_message
 from tasks.monitor.config import AnswerMonitor
 from tasks.monitor.decide import decide
 from tasks.monitor.language.measure import measure_answers
@@ -46,7 +46,9 @@ def said(count: int, seed: int, kinds: tuple[str, ...] = ("renew", "none"), wron
         right = json.dumps({"call": "none"} if kind == "none" else {"call": "renew", "book": book})
         text = json.dumps({"call": "renew", "book": "Z1"}) if chance.random() < wrong else right
         message = chance.choice(WORDINGS[kind]).format(book)
-        rows.append({"pair_id": f"{seed}-{place}", "messages": json.dumps([turn(USER, message)]), "answer": right})
+        rows.append(
+            {"pair_id": f"{seed}-{place}", "messages": json.dumps([chat_message(USER, message)]), "answer": right}
+        )
         rows[-1] |= {"text": text, "template": kind, "intent": kind, "unsafe": False}
     return pd.DataFrame(rows).assign(tokens_in=40, tokens_out=20, seconds=1.0)
 
@@ -78,7 +80,7 @@ def watch(
     asked = rows[["example_id", "event_timestamp", "messages", "answer"]]
     (asked if known else asked.assign(answer=None)).to_parquet(place / "asked.parquet")
     path = place / "asked.parquet"
-    told = Asked(path=path, rows=len(rows), start=START, end=END, digest=file_digest(path))
+    told = WindowMessages(path=path, rows=len(rows), start=START, end=END, digest=file_digest(path))
     signal = measure_answers(
         WINDOW, release, config, find_embedder(config.embedder, place), told, place / "predictions", place / "state"
     )
@@ -166,7 +168,7 @@ def test_dearer_answers_and_more_abstentions_alert(release: Path, tmp_path: Path
 
 def test_a_window_without_answers_is_told(release: Path, tmp_path: Path) -> None:
     """Nothing was predicted: the error says what to run."""
-    told = Asked(path=tmp_path / "none.parquet", rows=0, start=None, end=None, digest="")
+    told = WindowMessages(path=tmp_path / "none.parquet", rows=0, start=None, end=None, digest="")
     unread = EmbedderFiles(digest="", folder=tmp_path, files=())
     with pytest.raises(DataError, match="no predictions in this window"):
         measure_answers(WINDOW, release, CONFIG, unread, told, tmp_path / "predictions", tmp_path / "state")

@@ -14,7 +14,7 @@ from tasks.monitor.permutation import (
     chance_of_share,
     chance_of_texts,
 )
-from tasks.monitor.tabular.labels_and_predictions import side_of
+from tasks.monitor.tabular.labels_and_predictions import labels_and_predictions
 from tasks.monitor.tabular.metric_permutation import performance_chances
 from tasks.train.classes import PLAIN, Classes, columns_of
 from tasks.train.metrics import CLASSIFICATION
@@ -54,7 +54,7 @@ def test_p_values_are_even_when_nothing_has_changed():
 
 
 def chances_of(now: pd.DataFrame, then: pd.DataFrame, classes: Classes, metric: str) -> dict[str, float | None]:
-    now_and_then = [side_of(rows, "outcome", classes) for rows in (now, then)]
+    now_and_then = [labels_and_predictions(rows, "outcome", classes) for rows in (now, then)]
     return performance_chances(*now_and_then, classes, metric)
 
 

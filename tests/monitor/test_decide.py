@@ -11,7 +11,7 @@ import pytest
 
 from tasks.core.errors import GateFailed, Unavailable
 from tasks.evaluate.config import ChampionGate
-from tasks.monitor.attempts import attempt_to_finish, attempting, attempts
+from tasks.monitor.attempts import attempt_to_finish, attempts, record_attempt
 from tasks.monitor.config import Monitor
 from tasks.monitor.decide import decide
 from tasks.monitor.predecessor import compare_predecessor
@@ -150,7 +150,7 @@ def test_attempts_are_told_by_how_they_ended(due: Decision) -> None:
     champion = Release.model_construct(digest=due.release, as_of=END - timedelta(days=30))
     ends = {GateFailed("no"): "rejected", ValueError("broken"): "failed", Unavailable("down"): "begun"}
     for error, outcome in {**ends, KeyboardInterrupt(): "begun"}.items():
-        with pytest.raises(type(error)), attempting(due):
+        with pytest.raises(type(error)), record_attempt(due):
             raise error
         (found,) = attempts(state, due.case)
         assert (found.outcome, found.decision) == (outcome, due)
@@ -158,7 +158,7 @@ def test_attempts_are_told_by_how_they_ended(due: Decision) -> None:
     other = Release.model_construct(digest="ef" * 32, as_of=END - timedelta(days=2))
     assert attempt_to_finish(due.case, END, other, state) is None, "another champion has overtaken it"
     assert attempt_to_finish(due.case, END - timedelta(hours=1), champion, state) is None, "it is not known yet"
-    with attempting(due) as released:
+    with record_attempt(due) as released:
         released("cd" * 32)
     (found,) = attempts(state, due.case)
     assert (found.outcome, found.release) == ("released", "cd" * 32)

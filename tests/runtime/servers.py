@@ -17,7 +17,7 @@ import pytest
 from services.runtime.prefect_database import seed
 from services.serving.process import free_port, wait_until_ready
 from tasks.core.local_secrets import local_secret
-from tasks.core.processes import ending_with_starter
+from tasks.core.processes import with_parent_death_signal
 from tasks.core.settings import AUTH_STRINGS
 from tests.conftest import ROOT
 
@@ -74,7 +74,7 @@ def running(folder: Path) -> Iterator[Servers]:
         for name, command in commands.items():
             log = stack.enter_context((folder / f"{name}.log").open("wb"))
             processes[name] = subprocess.Popen(
-                ending_with_starter([sys.executable, "-m", *command]),
+                with_parent_death_signal([sys.executable, "-m", *command]),
                 cwd=ROOT,
                 env=variables,
                 stdin=subprocess.DEVNULL,

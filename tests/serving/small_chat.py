@@ -18,7 +18,7 @@ import uvicorn
 from services.serving.chat_app import ChatApp
 from tasks.core.config import digest_of
 from tasks.data.language.base_model import GGUF
-from tasks.language.released_model import Release
+from tasks.language.released_model import ReleasedModel
 from tasks.release.seal import release_folder
 from tests.language_case import tiny_opened
 from tests.waiting import wait_for
@@ -52,7 +52,7 @@ def chat_release(folder: Path, *, slots: int = 2, context: int = 512) -> Path:
 @contextmanager
 def chat_service(release: Path, **options: Any) -> Iterator[tuple[ChatApp, httpx.Client]]:
     """The application, and a client of it."""
-    app = ChatApp(Release(release), **options)
+    app = ChatApp(ReleasedModel(release), **options)
     app.watch.open()
     server = uvicorn.Server(uvicorn.Config(app.starlette(), port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)

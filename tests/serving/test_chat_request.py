@@ -10,12 +10,12 @@ import httpx
 import openai
 import pytest
 
-from tasks.language.chat_request import Chat
+from tasks.language.chat_request import ChatCompletionRequest
 from tests.serving.small_chat import FREE, ask, body, chat_release, chat_service
 
 TEXT_PARTS = [{"type": "text", "text": "Whe"}, {"type": "text", "text": "re?"}]
 IMAGE = [{"type": "image_url", "image_url": {"url": "data:,"}}]
-OPTIONAL = sorted(set(Chat.model_fields) - {"messages", "ignore_eos", "cache_prompt"})
+OPTIONAL = sorted(set(ChatCompletionRequest.model_fields) - {"messages", "ignore_eos", "cache_prompt"})
 NEUTRAL: dict[str, list[Any]] = {
     "frequency_penalty": [0, 0.0],
     "presence_penalty": [0, 0.0],

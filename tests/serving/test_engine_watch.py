@@ -13,7 +13,7 @@ import pytest
 
 from services.serving.engine_watch import EngineWatch
 from services.serving.package import bento_folder, package
-from services.serving.process import served
+from services.serving.process import serve_bento
 from tasks.core.errors import DriftlineError, Unavailable
 from tasks.core.settings import ROOT
 from tasks.core.sockets import http_client
@@ -110,7 +110,7 @@ def test_without_an_engine_calls_get_503_and_readiness_is_false(release, monkeyp
 
 def test_an_engine_that_fails_the_check_does_not_serve(release):
     """The golden check is for every engine, not only the first one."""
-    from tasks.language.released_model import Release
+    from tasks.language.released_model import ReleasedModel
 
     passed = [True]
 
@@ -118,7 +118,7 @@ def test_an_engine_that_fails_the_check_does_not_serve(release):
         if not passed[0]:
             raise DriftlineError("It reads prompts otherwise.")
 
-    watch = EngineWatch(Release(release).start, check)
+    watch = EngineWatch(ReleasedModel(release).start, check)
     watch.open()
     try:
         passed[0] = False
@@ -134,10 +134,10 @@ def test_an_engine_that_fails_the_check_does_not_serve(release):
 
 def test_a_first_engine_that_cannot_start_is_an_error(tmp_path, release):
     """A service that never had an engine does not come up; its supervisor says why."""
-    from tasks.language.engine import engine
+    from tasks.language.engine import start_engine
 
     (tmp_path / "bad.gguf").write_bytes((release / "model.gguf").read_bytes()[:100_000])
-    watch = EngineWatch(lambda: engine(tmp_path / "bad.gguf", threads=1, slots=1, context=64), lambda _: None)
+    watch = EngineWatch(lambda: start_engine(tmp_path / "bad.gguf", threads=1, slots=1, context=64), lambda _: None)
     with pytest.raises(Unavailable, match="did not get ready"):
         watch.open()
 
@@ -146,7 +146,7 @@ def test_the_bento_is_not_ready_without_its_engine(release, tmp_path):
     """/readyz of the real service: 503 from the hang until another engine is up."""
     tag = package(release, tmp_path / "bentoml", ROOT / "requirements.lock")
     with (
-        served(bento_folder(tmp_path / "bentoml", tag), {}, tmp_path / "log") as address,
+        serve_bento(bento_folder(tmp_path / "bentoml", tag), {}, tmp_path / "log") as address,
         http_client(address, timeout=60) as client,
     ):
         assert client.get("/readyz").status_code == 200

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from services.serving.package import bento_folder
-from services.serving.process import served
+from services.serving.process import serve_bento
 from tasks.core.sockets import http_client
 from tasks.data.results import Snapshot
 from tasks.features.config import Features, View
@@ -67,7 +67,7 @@ def client(
     repository = materialise(features, snapshot, folder / "state")
     variables = {"DRIFTLINE_ONLINE_REPO": str(repository), "DRIFTLINE_ONLINE_MOMENT": MOMENT.isoformat()}
     with (
-        served(bento_folder(state / "bentoml", bento), {**environment, **variables}, folder / "log") as address,
+        serve_bento(bento_folder(state / "bentoml", bento), {**environment, **variables}, folder / "log") as address,
         http_client(address) as client,
     ):
         yield client

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from services.serving.package import ENTRY, ONLINE, bento_folder, package, requirements
-from services.serving.process import free_port, served
+from services.serving.process import free_port, serve_bento
 from services.serving.smoke import smoke, smoke_bento
 from tasks.core.code_digest import SourceTree
 from tasks.core.errors import DriftlineError, Unavailable
@@ -109,7 +109,7 @@ def test_a_model_that_answers_otherwise_does_not_start(
     (broken / "src/golden.json").write_text(golden.replace('"prediction": 0.', '"prediction": 1.', 1))
     with (
         pytest.raises(Unavailable, match="does not answer as when it was sealed"),
-        served(broken, environment, tmp_path / "broken.log"),
+        serve_bento(broken, environment, tmp_path / "broken.log"),
     ):
         pass
     assert not _processes(str(tmp_path))

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import insert, select
 
 from flows.deployed.servers import servers
-from services.rollout.shares import follow_stack, know
+from services.rollout.shares import follow_stack, upsert_release
 from services.runtime import stack
 from services.runtime.process_specs import program_name, release_program
 from services.runtime.supervision import Program, Supervisor
@@ -100,7 +100,7 @@ def test_a_release_of_an_earlier_version_moves_to_a_socket(settings: Settings, r
     supervisor.start({})
     assert wait_for(lambda: httpx.get(f"{old.address}/readyz").is_success, 60)
     with closing(Store(settings)) as store:
-        know(store, read_manifest(release.folder))
+        upsert_release(store, read_manifest(release.folder))
         with store.changing() as to:
             to.execute(insert(endpoints).values(digest=release.digest, address=old.address))
         stack.start(settings, servers(settings))

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from services.serving.package import bento_folder
-from services.serving.process import served
+from services.serving.process import serve_bento
 from tasks.core.settings import ROOT
 from tasks.core.sockets import http_client
 from tasks.release.seal import read_manifest
@@ -25,7 +25,7 @@ def client(
 ) -> Iterator[httpx.Client]:
     log = tmp_path_factory.mktemp("service") / "serve.log"
     with (
-        served(bento_folder(state / "bentoml", bento), environment, log) as address,
+        serve_bento(bento_folder(state / "bentoml", bento), environment, log) as address,
         http_client(address) as client,
     ):
         yield client

@@ -19,14 +19,14 @@ import pytest
 from benchmarks.generate import make_release
 from benchmarks.gpu import vllm
 from services.serving.package import bento_folder, package
-from services.serving.process import served
-from services.serving.smoke import near_tie, smoke
+from services.serving.process import serve_bento
+from services.serving.smoke import is_near_tie, smoke
 from tasks.core.errors import DriftlineError, InputError, Unavailable
 from tasks.core.settings import ROOT
 from tasks.core.sockets import http_client
-from tasks.language.engine import Engine, engine
-from tasks.language.released_model import Release, check_golden, require_server
-from tasks.language.vllm import KEY, URL, elsewhere
+from tasks.language.engine import Engine, start_engine
+from tasks.language.released_model import ReleasedModel, check_golden, require_server
+from tasks.language.vllm import KEY, URL, connect_vllm
 from tasks.release.language import vllm_command
 from tasks.release.seal import GOLDEN, MANIFEST, verify
 from tasks.train.config import Serving
@@ -79,7 +79,9 @@ def standing(running: Engine, deaf: bool = False) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def running(folder) -> Iterator[Engine]:
-    with engine(folder / "model.gguf", threads=1, slots=2, context=512, name=Release(folder).tag) as started:
+    with start_engine(
+        folder / "model.gguf", threads=1, slots=2, context=512, name=ReleasedModel(folder).tag
+    ) as started:
         yield started
 
 
@@ -94,7 +96,7 @@ def service(bento, running) -> Iterator[str]:
     """The Bento's address."""
     with (
         standing(running) as address,
-        served(bento, {URL: address, KEY: running.key}, bento.parent / "log") as service,
+        serve_bento(bento, {URL: address, KEY: running.key}, bento.parent / "log") as service,
     ):
         yield service
 
@@ -137,9 +139,9 @@ def test_an_answer_may_differ_at_a_near_tie_alone(folder, running, service, tmp_
         with nullcontext() if near else pytest.raises(DriftlineError, match="differs from the offline"):
             smoke(tmp_path, service)
     monkeypatch.setattr("services.serving.smoke.NEAR_TIE", lead * 1.01)
-    assert near_tie(said, begun + second["token"] + " and so on", golden[0]["answer"])
+    assert is_near_tie(said, begun + second["token"] + " and so on", golden[0]["answer"])
     for broken in (begun, "", begun + "\N{SNOWMAN}"):  # such as a stream that loses something
-        assert not near_tie(said, broken, golden[0]["answer"])
+        assert not is_near_tie(said, broken, golden[0]["answer"])
 
 
 @pytest.mark.skipif("VLLM_PYTHON" not in os.environ, reason="VLLM_PYTHON names no Python whose environment has vLLM")
@@ -157,15 +159,15 @@ def test_vllm_serves_it_by_the_command_of_the_release(tmp_path, monkeypatch):
         require_server(folder)
         second = make_release(tmp_path / "second", smollm_base(), SERVING.model_copy(update={"slots": 3}))[0]
         require_server(second)  # the server takes a further adapter while it runs
-        with elsewhere(Release(second).tag) as reached:
-            check_golden(reached, Release(second).golden)
-        with served(bento_folder(tmp_path / "bentoml", tag), there, tmp_path / "log") as service:
+        with connect_vllm(ReleasedModel(second).tag) as reached:
+            check_golden(reached, ReleasedModel(second).golden)
+        with serve_bento(bento_folder(tmp_path / "bentoml", tag), there, tmp_path / "log") as service:
             assert smoke(folder, service, tmp_path / "log")["examples"] == 2
 
 
 def test_it_does_not_serve_without_the_server(folder, running, monkeypatch):
     """No address, no server, a wrong key and a server that lacks the release: each says what would start one."""
-    release = Release(folder)
+    release = ReleasedModel(folder)
     monkeypatch.setenv(KEY, running.key)
     for address in ("", "http://127.0.0.1:9"):
         monkeypatch.setenv(URL, address)
@@ -177,7 +179,7 @@ def test_it_does_not_serve_without_the_server(folder, running, monkeypatch):
         assert f"--as-of {release.as_of}" in caught.value.todo
     monkeypatch.setenv(URL, running.address)
     require_server(folder)
-    with pytest.raises(Unavailable) as caught, elsewhere("other:0123"):
+    with pytest.raises(Unavailable) as caught, connect_vllm("other:0123"):
         pass
     assert release.tag in caught.value.found
     monkeypatch.setenv(KEY, "wrong")
@@ -189,7 +191,7 @@ def test_it_does_not_serve_without_the_server(folder, running, monkeypatch):
 
 def test_a_server_that_renders_otherwise_is_refused(folder, running, monkeypatch):
     """Golden prompts must become the sealed token ids there, too."""
-    release = Release(folder)
+    release = ReleasedModel(folder)
     monkeypatch.setenv(KEY, running.key)
     for deaf in (False, True):
         with standing(running, deaf) as address:
@@ -206,7 +208,7 @@ def test_the_start_command_comes_from_the_release(folder, tmp_path):
     """Base, template and adapter lie in the sealed release; each adapter is loaded under its release's tag."""
     from transformers import AutoModelForCausalLM
 
-    release, files = Release(folder), verify(folder)["sealed"]["files"]
+    release, files = ReleasedModel(folder), verify(folder)["sealed"]["files"]
     command = vllm_command([folder])
     assert shlex.split(shlex.join(command)) == command
     flags = dict(pairwise(command))

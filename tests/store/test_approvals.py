@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import update
 
 from services.serving.process import free_port
-from services.store.approvals import Approval, ask, decide, listed
+from services.store.approvals import Approval, decide, list_approvals, request_approval
 from services.store.database import Store, approvals, keys, now
-from services.store.keys import create, os_user
+from services.store.keys import create_key, os_user
 from tasks.core.errors import InputError
 from tasks.core.local_secrets import OPERATOR, read_secret
 from tasks.core.settings import Settings
@@ -33,7 +33,7 @@ def book(tmp_path: Path) -> Iterator[Store]:
 def asked(
     book: Store, evidence: str = ONE, by: str = "bo", run: str = "", within: timedelta = timedelta(hours=1)
 ) -> Approval:
-    return ask(book, "mine", evidence, DAY, by, run, "all is well", within)
+    return request_approval(book, "mine", evidence, DAY, by, run, "all is well", within)
 
 
 def test_a_word_is_kept_with_who_gave_it_and_on_what(book):
@@ -47,7 +47,7 @@ def test_nobody_decides_on_their_own_run(book):
     asked(book, by="Anna")
     with pytest.raises(InputError, match="own run"):
         decide(book, "mine", ONE, True, " anna ", "terminal", "")
-    assert listed(book)[0].state == "waiting"
+    assert list_approvals(book)[0].state == "waiting"
 
 
 def test_a_word_without_a_name_is_none(book):
@@ -64,7 +64,7 @@ def test_it_lapses_when_the_evidence_changes(book):
     with pytest.raises(InputError, match="evidence has changed"):
         decide(book, "mine", ONE, True, "anna", "terminal", "")
     decide(book, "mine", OTHER, True, "anna", "terminal", "")
-    assert {each.evidence: each.state for each in listed(book)} == {ONE: "lapsed", OTHER: "approved"}
+    assert {each.evidence: each.state for each in list_approvals(book)} == {ONE: "lapsed", OTHER: "approved"}
     assert asked(book).state == "waiting", "what lapsed can be asked again"
 
 
@@ -109,7 +109,7 @@ def front(tmp_path: Path, book: Store) -> Iterator[Settings]:
 
 def key_of(book: Store, settings: Settings, owner: str | None, role: str = "approve") -> tuple[str, str]:
     """The id and secret of a key that the gateway knows already; None: whoever runs this test is its owner."""
-    id_, secret = create(book, "risk", [role], None, None, None)
+    id_, secret = create_key(book, "risk", [role], None, None, None)
     if owner is not None:
         with book.changing() as to:
             to.execute(update(keys).where(keys.c.id == id_).values(owner=owner))
@@ -151,4 +151,4 @@ def test_a_key_that_one_makes_oneself_is_no_other_person(front, book):
             assert (answer.status_code, answer.json()["error"]["code"]) == (409, "not_decided")
     with pytest.raises(InputError, match="own run"):
         decide(book, "mine", ONE, True, os_user(), "terminal", "")
-    assert listed(book)[0].state == "waiting"
+    assert list_approvals(book)[0].state == "waiting"

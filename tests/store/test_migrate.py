@@ -14,7 +14,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import select, text
 
 from services.store.database import Store, tables, version
-from services.store.keys import create, listed, read_keyring
+from services.store.keys import create_key, list_keys, read_keyring
 from services.store.migrate import HEAD, VERSION_TABLE
 from tasks.core.errors import Unavailable
 from tasks.core.settings import ROOT, Settings
@@ -57,11 +57,11 @@ def test_a_store_without_revisions_keeps_its_rows(tmp_path):
     with closing(database(tmp_path)) as before, before:
         before.executescript(BEFORE)
     with closing(Store(Settings(state=tmp_path))) as store:
-        (key,) = listed(store)
+        (key,) = list_keys(store)
         assert (key["id"], key["rpm"], key["owner"], key["created_by"]) == ("old", 5, "", "")
         assert read_keyring(store).by_hash["h"].roles == {"predict", "approve"}
         assert store.version() == 7
-        create(store, "team", ["predict"], None, None, None)
+        create_key(store, "team", ["predict"], None, None, None)
 
 
 def test_a_newer_store_is_refused_and_left_as_it_is(tmp_path):

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.core.files import file_digest, whole
+from tasks.core.files import atomic_path, file_digest
 from tasks.core.settings import ROOT
-from tasks.data.config import Answer, Prompt, Talk
-from tasks.data.results import Base
+from tasks.data.config import Answer, ChatSpec, Prompt
+from tasks.data.results import BaseModelFiles
 from tasks.train.config import Serving, Tuning
 from tasks.train.results import Candidate
 from tests.language_case import smollm_base, tiny_checkpoint
@@ -93,10 +93,10 @@ def _pair(chance: random.Random, name: str, number: int) -> dict[str, object]:
     }
 
 
-def tiny_base(folder: Path) -> Base:
+def tiny_base(folder: Path) -> BaseModelFiles:
     """A base of two thin layers with the real tokenizer: what it says is noise, but it learns, and fast."""
     if not (folder / "config.json").is_file():
-        with whole(folder) as work:
+        with atomic_path(folder) as work:
             tiny_checkpoint(work)
     digest = file_digest(folder / "model.safetensors")
     return smollm_base().model_copy(update={"folder": folder, "digest": digest, "parameters": 3_230_000})
@@ -108,7 +108,7 @@ def stages(**changes: Any) -> dict[str, Any]:
     return {"sft": {**short, **changes}}
 
 
-TALK = Talk(
+TALK = ChatSpec(
     prompt=Prompt(system=SYSTEM, baseline="{schema}"),
     answer=Answer(json_schema=SCHEMA, abstain={"function": "none"}, stated=("origin", "destination", "flight")),
     context=1024,
@@ -116,7 +116,7 @@ TALK = Talk(
 SERVING = Serving(answer_tokens=12)
 
 
-def tuned(state: Path, base: Base, pairs: Path, stages: dict[str, Any], **changes: Any) -> Candidate:
+def tuned(state: Path, base: BaseModelFiles, pairs: Path, stages: dict[str, Any], **changes: Any) -> Candidate:
     """A candidate tuned in `state`; `changes` go to the tuning."""
     from tasks.train.language.tune import tune
 
@@ -131,7 +131,9 @@ def tuned(state: Path, base: Base, pairs: Path, stages: dict[str, Any], **change
     )
 
 
-def killed_at(step: int, state: Path, base: Base, pairs: Path, stages: dict[str, Any], **changes: Any) -> list[int]:
+def killed_at(
+    step: int, state: Path, base: BaseModelFiles, pairs: Path, stages: dict[str, Any], **changes: Any
+) -> list[int]:
     """Tune in a process that is killed in this step; the ids of the processes that it had started."""
     given = [str(state), base.model_dump_json(), str(pairs), str(step), json.dumps(stages), json.dumps(changes)]
     done = subprocess.run(

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from tasks.core.errors import CaseError, DataError
 from tasks.features.results import Column
-from tasks.train.classes import OTHER, answers_in, classes_in, columns_of, numbers_of, together
+from tasks.train.classes import OTHER, align_classes, answers_in, classes_in, columns_of, numbers_of
 from tasks.train.config import Target, Train
 from tasks.train.tabular.fit import fit, train
 from tasks.train.tabular.imported import import_model
@@ -103,9 +103,9 @@ def test_what_a_model_does_not_know_has_no_probability() -> None:
     assert np.isnan(numbers_of(values, ("a", "b"))[2])
     assert numbers_of(pd.Series([0.0, 2.0, 1.0]), (0, 1)).tolist() == [0, OTHER, 1]
     two, three = np.array([0.75]), np.array([[0.5, 0.25, 0.25]])
-    y, ours, theirs = together(values[:1], three, ("a", "b", "c"), two, ("c", "a"))
+    y, ours, theirs = align_classes(values[:1], three, ("a", "b", "c"), two, ("c", "a"))
     assert (y.tolist(), ours.tolist(), theirs.tolist()) == ([0], [[0.5, 0.25, 0.25]], [[0.75, 0, 0.25]])
-    y, ours, theirs = together(values[:1], two, ("a", "b"), two, ("a", "b"))
+    y, ours, theirs = align_classes(values[:1], two, ("a", "b"), two, ("a", "b"))
     assert (ours.tolist(), theirs.tolist()) == ([0.75], [0.75])
 
 

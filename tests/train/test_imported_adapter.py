@@ -12,7 +12,7 @@ import pytest
 
 from tasks.core.errors import DataError
 from tasks.core.mlflow import Tracking, client_of
-from tasks.data.results import Base
+from tasks.data.results import BaseModelFiles
 from tasks.train.language.imported import import_adapter
 from tasks.train.results import Candidate
 from tests.train.frames import origin_of
@@ -20,7 +20,7 @@ from tests.train.pairs import AS_OF, SERVING, TALK, tiny_base, write_pairs
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModelFiles:
     return tiny_base(tmp_path_factory.getbasetemp() / "tiny")
 
 
@@ -30,7 +30,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, base: Base) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory, base: BaseModelFiles) -> Path:
     """An adapter as peft itself saves one."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -50,13 +50,13 @@ def adapter(made: Path, tmp_path: Path) -> Iterator[Path]:
     return Path(shutil.copytree(made, tmp_path / "adapter"))
 
 
-def brought(state: Path, path: Path, base: Base, pairs: Path) -> Candidate:
+def brought(state: Path, path: Path, base: BaseModelFiles, pairs: Path) -> Candidate:
     origin = origin_of("travel", state, AS_OF, {"commit": "none"})
     return import_adapter(origin, path, pairs, "0f.dir", base, TALK, SERVING, 1)
 
 
 def test_an_adapter_becomes_a_candidate_like_a_tuned_one(
-    state: Path, made: Path, adapter: Path, base: Base, pairs: Path
+    state: Path, made: Path, adapter: Path, base: BaseModelFiles, pairs: Path
 ) -> None:
     """Merged, written as it is served, with a run and its lineage; the same adapter gives the same candidate."""
     candidate = brought(state, adapter, base, pairs)
@@ -90,7 +90,7 @@ def test_an_adapter_becomes_a_candidate_like_a_tuned_one(
     ],
 )
 def test_an_adapter_that_does_not_fit_is_refused(
-    state: Path, adapter: Path, base: Base, pairs: Path, changes: dict[str, Any], says: str, found: str
+    state: Path, adapter: Path, base: BaseModelFiles, pairs: Path, changes: dict[str, Any], says: str, found: str
 ) -> None:
     """For another base; of another kind, or with settings that change the base or load modules; not as it says."""
     settings = json.loads((adapter / "adapter_config.json").read_text())
@@ -102,7 +102,7 @@ def test_an_adapter_that_does_not_fit_is_refused(
     assert sorted((state / "candidates").glob("*/*")) == before
 
 
-def test_a_pickled_adapter_is_refused(state: Path, adapter: Path, base: Base, pairs: Path) -> None:
+def test_a_pickled_adapter_is_refused(state: Path, adapter: Path, base: BaseModelFiles, pairs: Path) -> None:
     """A .bin is not read, and a folder that is none is told."""
     (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
     for path in (adapter, adapter / "adapter_model.bin"):

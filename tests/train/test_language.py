@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tasks.core.errors import CaseError, DataError
-from tasks.data.results import Base
+from tasks.data.results import BaseModelFiles
 from tasks.train.config import Lora
 from tasks.train.language.model import (
     ADAPTER,
@@ -36,7 +36,7 @@ def tokenizer() -> Any:
 
 
 @pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModelFiles:
     return tiny_base(tmp_path_factory.getbasetemp() / "tiny")
 
 
@@ -78,7 +78,7 @@ def test_a_template_that_takes_no_system_prompt_is_told(tokenizer: Any) -> None:
     assert "no system role" in caught.value.found
 
 
-def test_answers_do_not_depend_on_their_neighbours_and_leave_chance_alone(base: Base) -> None:
+def test_answers_do_not_depend_on_their_neighbours_and_leave_chance_alone(base: BaseModelFiles) -> None:
     """Batched and padded, each prompt gets the greedy answer that it gets alone; the training's chance is untouched."""
     import torch
 
@@ -95,7 +95,7 @@ def test_answers_do_not_depend_on_their_neighbours_and_leave_chance_alone(base: 
     assert model.training
 
 
-def test_an_adapter_is_written_the_same_each_time_and_merges(tmp_path: Path, base: Base) -> None:
+def test_an_adapter_is_written_the_same_each_time_and_merges(tmp_path: Path, base: BaseModelFiles) -> None:
     """Equal weights give equal bytes; merged, the model says what base and adapter say together."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -118,7 +118,7 @@ def test_an_adapter_is_written_the_same_each_time_and_merges(tmp_path: Path, bas
         assert not torch.allclose(merged(ids).logits, load_base(base, "fp32", "sdpa")(ids).logits, atol=1e-2)
 
 
-def test_only_the_upper_layers_learn_when_the_case_says_so(tmp_path: Path, base: Base) -> None:
+def test_only_the_upper_layers_learn_when_the_case_says_so(tmp_path: Path, base: BaseModelFiles) -> None:
     """Of two layers the upper one: the file holds its matrices alone, and no gradient is wanted of the lower one."""
     import torch
     from safetensors.torch import load_file
@@ -135,7 +135,7 @@ def test_only_the_upper_layers_learn_when_the_case_says_so(tmp_path: Path, base:
     assert seen == {"0": False, "1": True}
 
 
-def test_a_damaged_adapter_or_a_pickle_is_refused(tmp_path: Path, base: Base) -> None:
+def test_a_damaged_adapter_or_a_pickle_is_refused(tmp_path: Path, base: BaseModelFiles) -> None:
     """Neither is read: a pickle would run code."""
     import torch
 
@@ -153,7 +153,7 @@ def test_a_damaged_adapter_or_a_pickle_is_refused(tmp_path: Path, base: Base) ->
     assert "pickles are refused" in caught.value.allowed
 
 
-def test_an_adapter_of_another_base_is_refused(tmp_path: Path, base: Base) -> None:
+def test_an_adapter_of_another_base_is_refused(tmp_path: Path, base: BaseModelFiles) -> None:
     """Shapes that don't fit are told in our words."""
     save_adapter(add_adapter(load_base(base, "fp32", "sdpa"), Lora(rank=4), seed=1), tmp_path, base)
     config = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from tasks.core.errors import CaseError, Unavailable
-from tasks.data.results import Base
+from tasks.data.results import BaseModelFiles
 from tasks.train.config import Tuning
 from tasks.train.language.model import Example
-from tasks.train.language.preflight import Estimate, check_fit, estimate, needed
-from tasks.train.language.resource_estimate import demand_of
+from tasks.train.language.preflight import Estimate, check_fit, estimate, required_memory
+from tasks.train.language.resource_estimate import estimate_resources
 from tests.language_case import smollm_base
 
 PAIRS = [Example([1] * 100, [1] * 30)] * 40
@@ -28,7 +28,9 @@ def staged(name: str, room: float, **of: Any) -> Tuning:
     return tuning(memory_gb=room, stages={"sft": {"batch": 1}, name: {"batch": 8, **of}})
 
 
-def fits(given: Tuning, examples: list[Example] = PAIRS, base: Base | None = None, **more: Any) -> dict[str, Estimate]:
+def fits(
+    given: Tuning, examples: list[Example] = PAIRS, base: BaseModelFiles | None = None, **more: Any
+) -> dict[str, Estimate]:
     return check_fit(base or smollm_base(), given, "fp32", examples, 30, **more)
 
 
@@ -61,8 +63,8 @@ def test_each_stage_is_held_against_the_memory(name: str, of: dict[str, Any]) ->
 def test_a_preference_stage_reads_two_answers_and_a_reward_model_is_a_second_model() -> None:
     """Chosen and rejected are both in memory; a trained reward model stays there beside the tuned one."""
     base = smollm_base()
-    learnt, preferred = (demand_of(name, tuning(), PAIRS, 30) for name in ("sft", "preference"))
-    assert needed(base, tuning(), "fp32", preferred, 4) > needed(base, tuning(), "fp32", learnt, 8)
+    learnt, preferred = (estimate_resources(name, tuning(), PAIRS, 30) for name in ("sft", "preference"))
+    assert required_memory(base, tuning(), "fp32", preferred, 4) > required_memory(base, tuning(), "fp32", learnt, 8)
     paid = [
         fits(staged("reward", 64, reward=by, answers=2))["reward"].memory_gb - base.parameters * 4 * models / 2**30
         for by, models in (("scorers", 0), ("model", 1))
@@ -88,7 +90,14 @@ def test_answers_that_are_written_take_time() -> None:
     asked, base, speed = staged("preference", 64, pairs=40), smollm_base(), 1e10  # a measured one is another each time
     wrote, given = (
         estimate(
-            base, asked, PAIRS, asked.stages.preference, demand_of("preference", asked, PAIRS, 30, n), speed, 1, 64
+            base,
+            asked,
+            PAIRS,
+            asked.stages.preference,
+            estimate_resources("preference", asked, PAIRS, 30, n),
+            speed,
+            1,
+            64,
         )
         for n in (0, 40)
     )
@@ -99,7 +108,7 @@ def test_answers_that_are_written_take_time() -> None:
 
 def test_a_base_that_never_fits_is_told_so(tmp_path: Path) -> None:
     """A base of seventy billion parameters on a small machine: no batch would help."""
-    huge: Base = smollm_base().model_copy(update={"parameters": 70_000_000_000})
+    huge: BaseModelFiles = smollm_base().model_copy(update={"parameters": 70_000_000_000})
     with pytest.raises(Unavailable, match="would not fit") as caught:
         fits(tuning(memory_gb=16.0), base=huge)
     assert "take a smaller base" in caught.value.todo
@@ -128,17 +137,21 @@ def test_more_to_do_takes_longer_and_more() -> None:
     """Twice the steps take twice the tokens; a larger micro-batch and eager attention take more memory."""
     one, two = (fits(tuning(stages={"sft": {"batch": 8, "steps": steps}}))["sft"] for steps in (10, 20))
     assert two.tokens == 2 * one.tokens == 2 * 10 * 8 * 130
-    base, demand = smollm_base(), demand_of("sft", tuning(), PAIRS, 30)
-    assert needed(base, tuning(), "fp32", demand, 8) > needed(base, tuning(), "fp32", demand, 4)
-    assert needed(base, tuning(attention="eager"), "fp32", demand, 8) > needed(base, tuning(), "fp32", demand, 8)
-    assert needed(base, tuning(), "fp32", demand, 8) > needed(base, tuning(), "bf16", demand, 8)
+    base, demand = smollm_base(), estimate_resources("sft", tuning(), PAIRS, 30)
+    assert required_memory(base, tuning(), "fp32", demand, 8) > required_memory(base, tuning(), "fp32", demand, 4)
+    assert required_memory(base, tuning(attention="eager"), "fp32", demand, 8) > required_memory(
+        base, tuning(), "fp32", demand, 8
+    )
+    assert required_memory(base, tuning(), "fp32", demand, 8) > required_memory(base, tuning(), "bf16", demand, 8)
 
 
 def test_where_only_upper_layers_learn_it_takes_less() -> None:
     """Nothing is kept of the layers below, and nothing goes back through them; more than there are is told."""
-    base, demand, upper = smollm_base(), demand_of("sft", tuning(), PAIRS, 30), tuning(lora={"layers": 10})
-    assert needed(base, upper, "fp32", demand, 8) < needed(base, tuning(), "fp32", demand, 8)
-    assert needed(base, tuning(lora={"layers": 30}), "fp32", demand, 8) == needed(base, tuning(), "fp32", demand, 8)
+    base, demand, upper = smollm_base(), estimate_resources("sft", tuning(), PAIRS, 30), tuning(lora={"layers": 10})
+    assert required_memory(base, upper, "fp32", demand, 8) < required_memory(base, tuning(), "fp32", demand, 8)
+    assert required_memory(base, tuning(lora={"layers": 30}), "fp32", demand, 8) == required_memory(
+        base, tuning(), "fp32", demand, 8
+    )
     with pytest.raises(CaseError, match="More layers are to learn") as caught:
         fits(tuning(lora={"layers": 31}))
     assert (caught.value.where, caught.value.allowed) == ("train.lora.layers", "1 to 30")

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tasks.core.errors import DriftlineError
-from tasks.train.language.distributed import agreed, rank, together, wait_for_all
+from tasks.train.language.distributed import broadcast_flag, rank, spawn_ranks, wait_for_all
 from tests.train.pairs import killed_at, stages, tiny_base, tuned, write_pairs
 
 
@@ -47,7 +47,7 @@ def vanish() -> None:
 def test_a_process_that_fails_is_told_and_not_waited_for(other: object, told: str) -> None:
     """Else the first one would wait for its share for ever."""
     begun = time.monotonic()
-    with pytest.raises(DriftlineError, match="learns along failed") as caught, together(2, other):  # type: ignore[arg-type]
+    with pytest.raises(DriftlineError, match="learns along failed") as caught, spawn_ranks(2, other):  # type: ignore[arg-type]
         wait_for_all()
     assert told in caught.value.found
     assert time.monotonic() - begun < 60
@@ -55,12 +55,12 @@ def test_a_process_that_fails_is_told_and_not_waited_for(other: object, told: st
 
 
 def obey() -> None:
-    assert agreed(False), "the first one says stop"
+    assert broadcast_flag(False), "the first one says stop"
 
 
 def test_none_stops_alone() -> None:
     """What the first one says holds for all; one alone does as it likes."""
-    with together(2, obey):
-        assert agreed(True)
-    assert agreed(True)
-    assert not agreed(False)
+    with spawn_ranks(2, obey):
+        assert broadcast_flag(True)
+    assert broadcast_flag(True)
+    assert not broadcast_flag(False)

@@ -59,7 +59,7 @@ def test_more_scores_than_fit_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch
     import torch
     import trl.trainer.utils
 
-    scores.score_plainly()
+    scores.without_triton()
     given = asked(("entropy",), False, None, 1.0)
     plain = trl.trainer.utils._ChunkedLogProbFunction.apply(*given)[0]
     assert "ChunkedLogProb" not in type(plain.grad_fn).__name__

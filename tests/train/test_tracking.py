@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks.core.errors import CaseError, Unavailable
-from tasks.core.mlflow import Tracking, answering, client_of, experiment, log, run, status_of
+from tasks.core.mlflow import Tracking, client_of, experiment, log, mlflow_errors, run, status_of
 
 
 def test_two_first_uses_at_once_make_one_database(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -109,5 +109,5 @@ def test_a_server_that_does_not_answer_is_said_in_seconds() -> None:
         client_of(Tracking("http://user:secret@127.0.0.1:9", "unused"))
     assert caught.value.where == "127.0.0.1:9"
     assert "DRIFTLINE_TRACKING_URL" in caught.value.todo
-    with pytest.raises(Unavailable, match="locked"), answering("sqlite:///x"):
+    with pytest.raises(Unavailable, match="locked"), mlflow_errors("sqlite:///x"):
         raise sqlite3.OperationalError("database is locked")

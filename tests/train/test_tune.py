@@ -10,9 +10,9 @@ import pytest
 
 from tasks.core.errors import CaseError, DataError, DriftlineError
 from tasks.core.mlflow import Tracking, client_of
-from tasks.data.results import Base
+from tasks.data.results import BaseModelFiles
 from tasks.train.config import Budget
-from tasks.train.language.time_budget import Clock
+from tasks.train.language.time_budget import TrainingClock
 from tasks.train.results import Candidate
 from tests.train.pairs import killed_at, stages, tiny_base, tuned, write_pairs
 
@@ -21,7 +21,7 @@ PREFERENCE = {"preference": {"steps": 2, "batch": 4, "pairs": 8, "warmup": 0, "l
 
 
 @pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModelFiles:
     return tiny_base(tmp_path_factory.getbasetemp() / "tiny")
 
 
@@ -31,12 +31,14 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, base: Base, pairs: Path) -> Candidate:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, base: BaseModelFiles, pairs: Path) -> Candidate:
     return tuned(tmp_path_factory.mktemp("undisturbed"), base, pairs, STAGES)
 
 
 @pytest.fixture(scope="session")
-def preferred(tmp_path_factory: pytest.TempPathFactory, base: Base, pairs: Path, undisturbed: Candidate) -> Path:
+def preferred(
+    tmp_path_factory: pytest.TempPathFactory, base: BaseModelFiles, pairs: Path, undisturbed: Candidate
+) -> Path:
     """A state folder in which a stage of preferences was tuned further from what the first had left."""
     state = shutil.copytree(undisturbed.folder.parents[2], tmp_path_factory.mktemp("preferred") / "state")
     tuned(state, base, pairs, STAGES | PREFERENCE)
@@ -44,7 +46,7 @@ def preferred(tmp_path_factory: pytest.TempPathFactory, base: Base, pairs: Path,
 
 
 @pytest.fixture(scope="session")
-def killed(tmp_path_factory: pytest.TempPathFactory, base: Base, pairs: Path) -> Path:
+def killed(tmp_path_factory: pytest.TempPathFactory, base: BaseModelFiles, pairs: Path) -> Path:
     """A state folder in which a tuning was killed in its fifth step."""
     state = tmp_path_factory.mktemp("killed")
     killed_at(5, state, base, pairs, STAGES)
@@ -106,7 +108,9 @@ def test_the_adapter_can_be_registered(undisturbed: Candidate) -> None:
     assert made.version in (1, "1")
 
 
-def test_equal_inputs_give_the_same_candidate_without_training(undisturbed: Candidate, base: Base, pairs: Path) -> None:
+def test_equal_inputs_give_the_same_candidate_without_training(
+    undisturbed: Candidate, base: BaseModelFiles, pairs: Path
+) -> None:
     """A run that is started again finds what it made, even where the process died before its run ended."""
     state = undisturbed.folder.parents[2]
     client = client_of(Tracking.under(state))
@@ -118,7 +122,7 @@ def test_equal_inputs_give_the_same_candidate_without_training(undisturbed: Cand
 
 
 def test_a_killed_tuning_goes_on_to_the_same_bytes(
-    tmp_path: Path, killed: Path, base: Base, pairs: Path, undisturbed: Candidate
+    tmp_path: Path, killed: Path, base: BaseModelFiles, pairs: Path, undisturbed: Candidate
 ) -> None:
     """After kill -9 between two checkpoints, at most one interval is done again, and the adapter's bytes are equal."""
     state = shutil.copytree(killed, tmp_path / "state")
@@ -136,7 +140,7 @@ def test_a_killed_tuning_goes_on_to_the_same_bytes(
 
 
 def test_a_damaged_checkpoint_is_passed_over(
-    tmp_path: Path, killed: Path, base: Base, pairs: Path, undisturbed: Candidate
+    tmp_path: Path, killed: Path, base: BaseModelFiles, pairs: Path, undisturbed: Candidate
 ) -> None:
     """The one before it is taken, with a warning that names it, and the result is still the same."""
     state = shutil.copytree(killed, tmp_path / "state")
@@ -150,7 +154,7 @@ def test_a_damaged_checkpoint_is_passed_over(
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(
-    tmp_path: Path, base: Base, pairs: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, base: BaseModelFiles, pairs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stage ends with an error that says where, nothing is promoted, and no checkpoint holds the bad weights."""
     from trl import SFTTrainer
@@ -169,7 +173,9 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(
     assert {each.info.status for each in runs(tmp_path)} == {"FAILED"}
 
 
-def test_a_time_budget_is_kept_and_what_is_learned_by_then_too(tmp_path: Path, base: Base, pairs: Path) -> None:
+def test_a_time_budget_is_kept_and_what_is_learned_by_then_too(
+    tmp_path: Path, base: BaseModelFiles, pairs: Path
+) -> None:
     """A stage whose minutes are over ends well."""
     made = tuned(tmp_path, base, pairs, stages(steps=5000, minutes=0.05, evaluate_every=5000))
     child = next(each for each in runs(tmp_path) if each.data.tags.get("driftline.stage") == "sft")
@@ -177,7 +183,9 @@ def test_a_time_budget_is_kept_and_what_is_learned_by_then_too(tmp_path: Path, b
     assert (made.folder / "adapter").is_dir()
 
 
-def test_a_budget_of_the_whole_is_kept_over_stages_and_processes(tmp_path: Path, base: Base, pairs: Path) -> None:
+def test_a_budget_of_the_whole_is_kept_over_stages_and_processes(
+    tmp_path: Path, base: BaseModelFiles, pairs: Path
+) -> None:
     """Of two stages the first ends when time is up, the second is left out and says so; what was spent is logged."""
     long = stages(steps=5000, evaluate_every=5000) | {"preference": {"steps": 5000, "batch": 4, "pairs": 8}}
     budget = {"minutes": 0.1, "price_per_hour": 1.0}
@@ -194,16 +202,16 @@ def test_time_counts_on_after_a_killed_process(tmp_path: Path) -> None:
     """The budget is of the tuning, not of one of its processes."""
     budget = Budget(minutes=1)
     (tmp_path / "seconds").write_text("55.0")
-    clock = Clock(tmp_path / "seconds", budget)
+    clock = TrainingClock(tmp_path / "seconds", budget)
     assert 55 <= clock.seconds < 58
     assert not clock.over()
     assert clock.over(10)
     assert float((tmp_path / "seconds").read_text()) >= 55
     (tmp_path / "seconds").write_text("half a num")
-    assert Clock(tmp_path / "seconds", budget).seconds < 5
+    assert TrainingClock(tmp_path / "seconds", budget).seconds < 5
 
 
-def test_it_stops_early_and_takes_the_best(tmp_path: Path, base: Base, pairs: Path) -> None:
+def test_it_stops_early_and_takes_the_best(tmp_path: Path, base: BaseModelFiles, pairs: Path) -> None:
     """Looks without a better validation loss end the stage, and the best adapter is the one that is kept."""
     wild = stages(steps=40, evaluate_every=2, patience=1, learning_rate=0.99, warmup=20, clip=100.0)
     made = tuned(tmp_path, base, pairs, wild)
@@ -225,7 +233,7 @@ def test_a_further_stage_begins_where_an_earlier_tuning_ended(preferred: Path, u
 
 @pytest.mark.parametrize(("method", "paid_by"), [("grpo", "scorers"), ("rloo", "scorers"), ("grpo", "model")])
 def test_all_stages_follow_each_other(
-    tmp_path: Path, base: Base, pairs: Path, preferred: Path, method: str, paid_by: str
+    tmp_path: Path, base: BaseModelFiles, pairs: Path, preferred: Path, method: str, paid_by: str
 ) -> None:
     """Preference and reward tuning start from what the stage before left, and change it."""
     state = shutil.copytree(preferred, tmp_path / "state")
@@ -244,14 +252,14 @@ def test_all_stages_follow_each_other(
         assert adapter(made) not in before
 
 
-def test_pairs_that_are_too_long_are_named(tmp_path: Path, base: Base, pairs: Path) -> None:
+def test_pairs_that_are_too_long_are_named(tmp_path: Path, base: BaseModelFiles, pairs: Path) -> None:
     """Nothing is cut silently."""
     with pytest.raises(DataError, match="longer than the model may read") as caught:
         tuned(tmp_path, base, pairs, STAGES, max_tokens=40)
     assert "train-0" in caught.value.found
 
 
-def test_an_empty_split_is_an_error(tmp_path: Path, base: Base, pairs: Path) -> None:
+def test_an_empty_split_is_an_error(tmp_path: Path, base: BaseModelFiles, pairs: Path) -> None:
     """An empty file of pairs is told by its name."""
     import pandas as pd
 
@@ -261,13 +269,13 @@ def test_an_empty_split_is_an_error(tmp_path: Path, base: Base, pairs: Path) -> 
         tuned(tmp_path, base, folder, STAGES)
 
 
-def test_a_batch_must_divide(tmp_path: Path, base: Base, pairs: Path) -> None:
+def test_a_batch_must_divide(tmp_path: Path, base: BaseModelFiles, pairs: Path) -> None:
     """A micro-batch that does not divide the batch is told before anything is trained."""
     with pytest.raises(CaseError, match="does not divide"):
         tuned(tmp_path, base, pairs, stages(micro_batch=3))
 
 
-def test_four_bits_need_their_package(tmp_path: Path, base: Base, pairs: Path) -> None:
+def test_four_bits_need_their_package(tmp_path: Path, base: BaseModelFiles, pairs: Path) -> None:
     """nf4 without bitsandbytes says what to install."""
     from importlib.util import find_spec
 
@@ -278,7 +286,7 @@ def test_four_bits_need_their_package(tmp_path: Path, base: Base, pairs: Path) -
     assert "bitsandbytes" in caught.value.found
 
 
-def test_accumulated_micro_batches_are_the_same_step(tmp_path: Path, base: Base, pairs: Path) -> None:
+def test_accumulated_micro_batches_are_the_same_step(tmp_path: Path, base: BaseModelFiles, pairs: Path) -> None:
     """Half of the batch in memory at once gives the same adapter, to rounding; in bf16 rounding is coarse."""
     from safetensors.torch import load_file
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from tasks.core.code_digest import code_digest
 from tasks.core.config import digest_of
 from tasks.core.errors import CaseError, DataError, Unavailable
-from tasks.core.files import file_digest, lock, whole, write_text
-from tasks.core.untrusted import read_json_object, reading
+from tasks.core.files import atomic_path, file_digest, lock, write_text
+from tasks.core.untrusted import read_json_object, reading_untrusted
 from tasks.data.config import Model
-from tasks.data.results import Base
-from tasks.data.sources import locate, place_of
-from tasks.language.gguf_reader import Gguf, unpack
+from tasks.data.results import BaseModelFiles
+from tasks.data.sources import locate, path_of_uri
+from tasks.language.gguf_reader import GgufFile, gguf_to_checkpoint
 from tasks.language.gguf_writer import fits, write_gguf
-from tasks.language.messages import ROLES, USER, turn
+from tasks.language.messages import ROLES, USER, chat_message
 from tasks.language.safetensors_header import read_shapes
 
 _TEMPLATE = "tokenizer.chat_template"  # field of a GGUF
@@ -28,14 +28,14 @@ ALLOWED = "a whole model of transformers: config.json, tokenizer.json and weight
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
-def open_base(model: Model, case_folder: Path, state: Path) -> Base:
+def open_base(model: Model, case_folder: Path, state: Path) -> BaseModelFiles:
     """Give the base model as a checkpoint under `state`/models, made once and made again when found damaged.
 
     Raises: DataError when the model is missing, is another than the pinned one, holds pickles or lacks a chat template;
     CaseError when the case asks for what it can't do; Unavailable when a hub does not answer.
     """
     origin = _find(model, case_folder)
-    packed = Gguf(origin) if origin.is_file() else None
+    packed = GgufFile(origin) if origin.is_file() else None
     weights = [origin] if packed else weights_in(origin, model.source)
     digest = _digest(weights)
     if model.sha256 and model.sha256 != digest:
@@ -58,15 +58,15 @@ def open_base(model: Model, case_folder: Path, state: Path) -> Base:
     with lock(folder.parent / f".{folder.name}.lock", f"The base model {model.source}", wait=True):
         if not _sound(folder):
             shutil.rmtree(folder, ignore_errors=True)
-            with whole(folder) as work:
+            with atomic_path(folder) as work:
                 work.mkdir(parents=True)
-                with reading("The base model can't be read.", origin, allowed=ALLOWED):
+                with reading_untrusted("The base model can't be read.", origin, allowed=ALLOWED):
                     if packed:
-                        unpack(packed, work)
+                        gguf_to_checkpoint(packed, work)
                     else:
                         _copy(origin, weights, work)
                     _complete(work, template)
-    with reading("The base model can't be read.", folder / "config.json", allowed=ALLOWED):
+    with reading_untrusted("The base model can't be read.", folder / "config.json", allowed=ALLOWED):
         made_for = int(read_json_object(folder / "config.json").get("max_position_embeddings") or model.context)
     if model.context > made_for:
         raise CaseError(
@@ -76,7 +76,7 @@ def open_base(model: Model, case_folder: Path, state: Path) -> Base:
             allowed=f"at most {made_for}",
             todo="Lower model.context, or take another base.",
         )
-    return Base(
+    return BaseModelFiles(
         source=model.source,
         digest=digest,
         folder=folder,
@@ -91,7 +91,7 @@ def _find(model: Model, case_folder: Path) -> Path:
     scheme, _, rest = model.source.partition("://")
     if scheme == "hf":
         return _download(rest, model)
-    if (folder := place_of(model.source, case_folder)).is_dir():
+    if (folder := path_of_uri(model.source, case_folder)).is_dir():
         return folder
     path = locate(model.source, case_folder)
     if path.suffix != ".gguf":
@@ -162,7 +162,9 @@ def weights_in(folder: Path, source: str) -> list[Path]:
 
 def _names_in(index: Path) -> list[str]:
     """The files that an index names, all beside it. Raises: DataError."""
-    with reading("The index of the model's weights can't be read.", index, allowed="weight_map: names of files"):
+    with reading_untrusted(
+        "The index of the model's weights can't be read.", index, allowed="weight_map: names of files"
+    ):
         names = sorted(set(read_json_object(index)["weight_map"].values()))
         if not names or any(Path(name).name != name for name in names):
             raise ValueError("a weight_map without files, or with files of other folders")
@@ -180,7 +182,7 @@ def _own_template(folder: Path) -> str:
     if beside.is_file():
         return beside.read_text(encoding="utf-8")
     settings = folder / "tokenizer_config.json"
-    with reading(
+    with reading_untrusted(
         "The tokenizer's settings can't be read.", settings, allowed="chat_template: a text, or texts by name"
     ):
         template = read_json_object(settings).get("chat_template")
@@ -211,7 +213,7 @@ def _try_template(folder: Path) -> None:
     from jinja2 import TemplateError
     from transformers import AutoTokenizer
 
-    talk = [turn(role, "A word.") for role in (*ROLES, USER)]
+    talk = [chat_message(role, "A word.") for role in (*ROLES, USER)]
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         tokenizer.apply_chat_template(talk, add_generation_prompt=True)

@@ -12,15 +12,15 @@ from typing import Any
 
 from tasks.core.code_digest import cache_key
 from tasks.core.errors import CaseError, DataError
-from tasks.core.files import file_digest, scratch, whole
+from tasks.core.files import atomic_path, file_digest, scratch_folder
 from tasks.core.progress import mark_cached
-from tasks.data.config import Answer, Expectation, Pairs, Source, Talk
+from tasks.data.config import Answer, ChatSpec, Expectation, Pairs, Source
 from tasks.data.language.data_card import write_card
-from tasks.data.language.pairs import Form, Pair, write_pairs
-from tasks.data.language.source_tables import tables
+from tasks.data.language.pairs import Pair, PairFormat, write_pairs
+from tasks.data.language.source_tables import source_tables
 from tasks.data.language.splits import make_splits
 from tasks.data.language.templates import check_templates
-from tasks.data.results import Base, Checked, Validation
+from tasks.data.results import BaseModelFiles, ValidatedBatches, Validation
 from tasks.data.tabular.validate import validate
 
 NAME = "pairs"  # as a source is called
@@ -33,7 +33,7 @@ def check_pairs(pairs: Pairs, answer: Answer, sources: Mapping[str, Source]) -> 
 
     Raises: CaseError naming all of it.
     """
-    form = Form(answer)
+    form = PairFormat(answer)
     wrong = []
     if answer.abstain is not None and (problem := form.problem(answer.abstain)):
         wrong.append(f"answer.abstain: {problem}")
@@ -53,13 +53,13 @@ def check_pairs(pairs: Pairs, answer: Answer, sources: Mapping[str, Source]) -> 
 def curate(
     case: str,
     pairs: Pairs,
-    talk: Talk,
-    base: Base,
+    talk: ChatSpec,
+    base: BaseModelFiles,
     sources: dict[str, Source],
-    checked: list[Checked],
+    checked: list[ValidatedBatches],
     as_of: datetime,
     state: Path,
-) -> Checked:
+) -> ValidatedBatches:
     """Give the splits of a case's instruction pairs, as Parquet; equal inputs give equal files, made once.
 
     checked: the validated batches of the sources, which the SQL of the templates runs over.
@@ -73,26 +73,26 @@ def curate(
     asked = [pairs.digest, answer.digest, system, file_digest(tokenizer), context, first_held_out]
     home = state / NAME / case / cache_key(__name__, [inputs, *asked])[:20]
     with contextlib.suppress(OSError, ValueError):
-        kept = Checked.model_validate_json((home / "checked.json").read_text(encoding="utf-8"))
+        kept = ValidatedBatches.model_validate_json((home / "checked.json").read_text(encoding="utf-8"))
         if all(path.is_file() for path in kept.files.values()):
             mark_cached()
             return kept
-    with tables({source.source: list(source.files.values()) for source in checked}) as db:
+    with source_tables({source.source: list(source.files.values()) for source in checked}) as db:
         splits, notes = make_splits(db, pairs, answer, as_of)
     splits = _measure(splits, system, _counter(tokenizer), context)
-    with scratch(state / NAME / case) as folder:
+    with scratch_folder(state / NAME / case) as folder:
         work = Path(folder)
         validation = _validate(case, splits, pairs, context, as_of, state, work)
         validation = validation.model_copy(update={"warnings": [*validation.warnings, *notes.short]})
         shutil.rmtree(home, ignore_errors=True)  # of an earlier try, damaged since
-        with whole(home) as out:
+        with atomic_path(home) as out:
             out.mkdir()
             for name in splits:
                 _drop_problem(work / "clean" / f"{name}.parquet", out / f"{name}.parquet")
             left = {name: _without(rows, validation) for name, rows in splits.items()}
             about = {"case": case, "as_of": f"{as_of:%Y-%m-%d %H:%M} UTC", "base": base.source, "context": context}
             write_card(out / "card.md", about, left, inputs, notes.told(), validation)
-            result = Checked(
+            result = ValidatedBatches(
                 source=NAME,
                 files={name: home / f"{name}.parquet" for name in splits},
                 rows=sum(map(len, left.values())),

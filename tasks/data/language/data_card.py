@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.core.display import markdown
+from tasks.core.display import escape_markdown
 from tasks.data.language.pairs import Pair
 from tasks.data.results import Validation
 
@@ -67,7 +67,7 @@ def _table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str
 
 
 def _cell(value: object) -> str:
-    return markdown(" ".join(str(value).split()))
+    return escape_markdown(" ".join(str(value).split()))
 
 
 def _days(rows: Sequence[Pair]) -> str:

@@ -10,7 +10,7 @@ from tasks.core.files import file_digest
 from tasks.core.untrusted import read_json_object
 from tasks.data.language.base_model import weights_in
 from tasks.data.results import EmbedderFiles
-from tasks.data.sources import place_of
+from tasks.data.sources import path_of_uri
 
 POOLING = Path("1_Pooling") / "config.json"  # how sentence-transformers tells what is made of the tokens' vectors
 
@@ -20,7 +20,7 @@ def find_embedder(source: str, case_folder: Path) -> EmbedderFiles:
 
     Raises: DataError when a file is missing, the weights are pickles or damaged, or the model means another thing.
     """
-    folder = place_of(source, case_folder)
+    folder = path_of_uri(source, case_folder)
     weights = weights_in(folder, source)
     if (folder / POOLING).is_file():
         modes = [

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tasks.data.language.pairs import LOG, Form, Pair, content_of, read_row, write_if_json
+from tasks.data.language.pairs import LOG, Pair, PairFormat, content_of, read_row, write_if_json
 
 WORDS = {"up": True, "down": False, "true": True, "false": False}
 
@@ -18,7 +18,7 @@ def is_log(rows: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def read_log(
-    name: str, rows: Sequence[Mapping[str, Any]], form: Form, liked: float, left_out: Counter[str]
+    name: str, rows: Sequence[Mapping[str, Any]], form: PairFormat, liked: float, left_out: Counter[str]
 ) -> list[Pair]:
     """Make pairs of answers that were liked, or corrected: then the answer given becomes the rejected one.
 

@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 
 
-class Likeness:
+class NearDuplicateIndex:
     """Remembers texts, and finds one that a new text is like: the Jaccard index of their word 3-grams.
 
     Two sets that share so much share one of their first few members in any fixed order, so only these are looked up
@@ -42,13 +42,13 @@ class Likeness:
         return in_order[: len(grams) - shared + 1]
 
 
-def plain(text: str) -> str:
+def normalize(text: str) -> str:
     """A text without case, punctuation and spacing: what is left is what makes it the same message."""
     return " ".join(re.findall(r"\w+", text.casefold())) or text.strip()
 
 
 def _grams(text: str) -> frozenset[tuple[str, ...]]:
-    words = ["", *plain(text).split(), ""]
+    words = ["", *normalize(text).split(), ""]
     return frozenset(tuple(words[at : at + 3]) for at in range(max(len(words) - 2, 1)))
 
 

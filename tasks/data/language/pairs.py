@@ -14,7 +14,7 @@ from typing import Any
 from tasks.core.config import digest_of
 from tasks.core.errors import CaseError, DataError
 from tasks.data.config import Answer
-from tasks.language.messages import USER, message_of, turn
+from tasks.language.messages import USER, chat_message, message_of
 
 SHAPES = (("messages",), ("prompt", "chosen", "rejected"), ("prompt", "completion"))  # the columns that users may bring
 LOG = ("answer", "feedback")  # beside messages or prompt: those of a log of requests
@@ -59,7 +59,7 @@ class Pair:
         }
 
 
-class Form:
+class PairFormat:
     """The schema of a case's answers: says what is wrong with one, and writes it in one way."""
 
     def __init__(self, answer: Answer) -> None:
@@ -87,7 +87,7 @@ class Form:
     def problem(self, value: Any, message: str | None = None) -> str | None:
         """What is wrong with an answer (to a message, if given), in one sentence; None when nothing is."""
         for error in self.errors(value):
-            return f"the answer breaks the schema: {tell_error(error)}"
+            return f"the answer breaks the schema: {error_message(error)}"
         for key, stated in _stated(value, self._stated) if message is not None else ():
             if not re.search(rf"(?<!\w){re.escape(_spaced(stated))}(?!\w)", _spaced(message or "")):
                 return f"the message does not say the answer's {key}: {stated!r}"
@@ -136,7 +136,7 @@ def _spaced(text: str) -> str:
     return " ".join(text.lower().split())
 
 
-def branches_of(error: Any) -> list[list[Any]]:
+def schema_branches(error: Any) -> list[list[Any]]:
     """The errors of each branch of a oneOf or anyOf that fits none."""
     branches: dict[Any, list[Any]] = {}
     for inner in error.context:
@@ -144,11 +144,11 @@ def branches_of(error: Any) -> list[list[Any]]:
     return list(branches.values())
 
 
-def tell_error(error: Any) -> str:
+def error_message(error: Any) -> str:
     """An error of jsonschema in a few words; of several branches, of the one that was meant."""
-    branches = branches_of(error)
+    branches = schema_branches(error)
     if meant := [branch for branch in branches if not any(inner.validator == "const" for inner in branch)]:
-        return tell_error(min(meant, key=len)[0])
+        return error_message(min(meant, key=len)[0])
     where = error
     message = error.message
     if named := [inner for branch in branches for inner in branch if inner.validator == "const"]:
@@ -159,7 +159,7 @@ def tell_error(error: Any) -> str:
     return f"{path + ': ' if path else ''}{message[:160]}"
 
 
-def read_pairs(name: str, rows: Sequence[Mapping[str, Any]], form: Form) -> list[Pair]:
+def read_pairs(name: str, rows: Sequence[Mapping[str, Any]], form: PairFormat) -> list[Pair]:
     """Make pairs of a source's rows: chat messages; prompt and completion; or prompt, chosen and rejected.
 
     A row that can't be one says so in its `problem`. Raises: DataError when the columns are of none of these shapes.
@@ -177,11 +177,11 @@ def read_pairs(name: str, rows: Sequence[Mapping[str, Any]], form: Form) -> list
     return [read_row(name, row, shape, form) for row in rows]
 
 
-def read_row(name: str, row: Mapping[str, Any], shape: tuple[str, ...], form: Form) -> Pair:
+def read_row(name: str, row: Mapping[str, Any], shape: tuple[str, ...], form: PairFormat) -> Pair:
     """One row of a shape as a pair; what is wrong with it stands in its `problem`."""
     rejected = None
     if shape == ("messages",):
-        *messages, last = conversation(row["messages"]) or [turn(USER, "")]
+        *messages, last = conversation(row["messages"]) or [chat_message(USER, "")]
         given, problem = last["content"], "the last message is not an answer" if last["role"] in ASKING else None
     else:
         messages, given, problem = conversation(row["prompt"]), content_of(row[shape[1]]), None
@@ -190,7 +190,7 @@ def read_row(name: str, row: Mapping[str, Any], shape: tuple[str, ...], form: Fo
     pair = Pair(tuple(messages), given, str(row.get("intent") or name), name, problem=problem)
     if not pair.text.strip():
         return replace(pair, problem=problem or "there is no message of the user")
-    pair = settle(pair, form)
+    pair = resolve(pair, form)
     if rejected is not None:
         rejected = write_if_json(rejected, form)
         if rejected == pair.answer:
@@ -201,7 +201,7 @@ def read_row(name: str, row: Mapping[str, Any], shape: tuple[str, ...], form: Fo
 ASKING = ("user", "system", "tool")  # roles that do not answer
 
 
-def settle(pair: Pair, form: Form) -> Pair:
+def resolve(pair: Pair, form: PairFormat) -> Pair:
     """The pair with its answer written in one way, or with what is wrong with it."""
     try:
         value = parse(pair.answer)
@@ -216,7 +216,7 @@ def parse(text: str) -> Any:
     return json.loads(value) if isinstance(value, str) else value
 
 
-def write_if_json(text: str, form: Form) -> str:
+def write_if_json(text: str, form: PairFormat) -> str:
     """An answer in one way of writing if it is JSON; a worse answer need not be."""
     try:
         return form.write(parse(text))
@@ -230,7 +230,7 @@ def conversation(value: Any) -> list[dict[str, str]]:
         with contextlib.suppress(ValueError):
             value = json.loads(value)
     if not isinstance(value, list):
-        return [turn(USER, content_of(value))]
+        return [chat_message(USER, content_of(value))]
     entries = [entry if isinstance(entry, dict) else {} for entry in value]
     return [{"role": str(entry.get("role") or ""), "content": content_of(entry.get("content"))} for entry in entries]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def tables(files: Mapping[str, Sequence[Path]]) -> Iterator[duckdb.DuckDBPyConnection]:
+def source_tables(files: Mapping[str, Sequence[Path]]) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB in which each source is a view over its Parquet files, and which reads nothing else."""
     with connect() as db:
         for source, paths in files.items():

@@ -14,12 +14,12 @@ from tasks.core.duckdb import quote_identifier
 from tasks.core.errors import DataError
 from tasks.data.config import Answer, Pairs
 from tasks.data.language.feedback import is_log, read_log
-from tasks.data.language.near_duplicates import Likeness, plain
-from tasks.data.language.pairs import Form, Pair, read_pairs, settle
+from tasks.data.language.near_duplicates import NearDuplicateIndex, normalize
+from tasks.data.language.pairs import Pair, PairFormat, read_pairs, resolve
 from tasks.data.language.source_tables import read_rows
-from tasks.data.language.templates import ORIGIN, make, read_facts
+from tasks.data.language.templates import ORIGIN, generate_pairs, read_facts
 from tasks.guard.redaction import redact
-from tasks.language.messages import USER, turn
+from tasks.language.messages import USER, chat_message
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,7 +28,7 @@ LEARNED, JUDGED = ("train", "validation"), ("evaluation", "safety")
 EVALUATED = 0.1  # share of users' pairs that are held out for the evaluation
 
 
-class Notes:
+class SplitReport:
     """What was done to the pairs."""
 
     def __init__(self) -> None:
@@ -50,15 +50,15 @@ class Notes:
 
 def make_splits(
     db: duckdb.DuckDBPyConnection, pairs: Pairs, answer: Answer, as_of: datetime
-) -> tuple[dict[str, list[Pair]], Notes]:
+) -> tuple[dict[str, list[Pair]], SplitReport]:
     """The pairs by split, and what to tell of how they came.
 
     Raises: CaseError for templates that don't render; DataError for an empty split, or one that leaks.
     """
-    form, seen, notes = Form(answer), Likeness(pairs.near_duplicate), Notes()
+    form, seen, notes = PairFormat(answer), NearDuplicateIndex(pairs.near_duplicate), SplitReport()
     facts = read_facts(db, pairs.templates) if pairs.templates else {}
-    evaluation = make("held_out", pairs.evaluation if facts else 0, pairs, form, facts, as_of, seen)
-    learned = make("train", pairs.train + pairs.validation if facts else 0, pairs, form, facts, as_of, seen)
+    evaluation = generate_pairs("held_out", pairs.evaluation if facts else 0, pairs, form, facts, as_of, seen)
+    learned = generate_pairs("train", pairs.train + pairs.validation if facts else 0, pairs, form, facts, as_of, seen)
     notes.short = [*evaluation.short, *learned.short]
     notes.masked += evaluation.masked + learned.masked
     watched = round(len(learned.pairs) * pairs.validation / (pairs.train + pairs.validation))
@@ -89,13 +89,13 @@ def make_splits(
     return splits, notes
 
 
-def _read(name: str, rows: list[dict[str, Any]], form: Form, liked: float, notes: Notes) -> list[Pair]:
+def _read(name: str, rows: list[dict[str, Any]], form: PairFormat, liked: float, notes: SplitReport) -> list[Pair]:
     if not rows:  # a log of which nothing is known yet
         return []
     return read_log(name, rows, form, liked, notes.left_out) if is_log(rows) else read_pairs(name, rows, form)
 
 
-def _masked(given: Sequence[Pair], kinds: Sequence[str], form: Form | None, notes: Notes) -> list[Pair]:
+def _masked(given: Sequence[Pair], kinds: Sequence[str], form: PairFormat | None, notes: SplitReport) -> list[Pair]:
     masked = []
     for pair in given:
         covered = [redact(said, kinds) for said in (*(m["content"] for m in pair.messages), pair.answer)]
@@ -111,19 +111,19 @@ def _masked(given: Sequence[Pair], kinds: Sequence[str], form: Form | None, note
                 problem=pair.problem and redact(pair.problem, kinds)[0],
             )
             notes.masked += found
-        masked.append(settle(pair, form) if found and form else pair)
+        masked.append(resolve(pair, form) if found and form else pair)
     return masked
 
 
-def _drop_duplicates(given: Sequence[Pair], before: Sequence[Pair], pairs: Pairs, notes: Notes) -> list[Pair]:
+def _drop_duplicates(given: Sequence[Pair], before: Sequence[Pair], pairs: Pairs, notes: SplitReport) -> list[Pair]:
     """Keep the first of pairs that are alike and have the same answer; bad ones are left to the quarantine."""
     exact: set[tuple[str, str, str | None]] = set()
-    alike: dict[tuple[str, str | None], Likeness] = {}
+    alike: dict[tuple[str, str | None], NearDuplicateIndex] = {}
     kept = []
     for pair in (*before, *given):
         if pair.problem is None:
-            same = (plain(pair.text), pair.answer, pair.rejected)
-            near = alike.setdefault(same[1:], Likeness(pairs.near_duplicate))
+            same = (normalize(pair.text), pair.answer, pair.rejected)
+            near = alike.setdefault(same[1:], NearDuplicateIndex(pairs.near_duplicate))
             if same in exact:
                 notes.exact += 1
                 continue
@@ -138,7 +138,7 @@ def _drop_duplicates(given: Sequence[Pair], before: Sequence[Pair], pairs: Pairs
 
 def _split(given: Sequence[Pair], pairs: Pairs) -> dict[str, list[Pair]]:
     """Split users' pairs by hash; messages that are alike, with whatever answers, come to the same side."""
-    seen = Likeness(pairs.near_duplicate)
+    seen = NearDuplicateIndex(pairs.near_duplicate)
     heads: list[str] = []
     splits: dict[str, list[Pair]] = {"train": [], "validation": [], "evaluation": []}
     watched = pairs.validation / (pairs.train + pairs.validation)
@@ -147,7 +147,7 @@ def _split(given: Sequence[Pair], pairs: Pairs) -> dict[str, list[Pair]]:
             splits["train"].append(pair)
             continue
         like = seen.find(pair.text)
-        head = plain(pair.text) if like is None else heads[like]
+        head = normalize(pair.text) if like is None else heads[like]
         seen.add(pair.text)
         heads.append(head)
         place = int.from_bytes(hashlib.sha256(f"{pairs.seed}/{head}".encode()).digest()[:6]) / 2**48
@@ -156,9 +156,9 @@ def _split(given: Sequence[Pair], pairs: Pairs) -> dict[str, list[Pair]]:
     return splits
 
 
-def _drop_like_judged(splits: dict[str, list[Pair]], at_least: float, notes: Notes) -> None:
+def _drop_like_judged(splits: dict[str, list[Pair]], at_least: float, notes: SplitReport) -> None:
     """Leave out of what is learned from each pair that is like one to judge by."""
-    judged = Likeness(at_least)
+    judged = NearDuplicateIndex(at_least)
     for name in JUDGED:
         for pair in splits.get(name, ()):
             judged.add(pair.text)
@@ -182,7 +182,7 @@ def check_leaks(splits: Mapping[str, Sequence[Pair]], at_least: float) -> None:
     ):
         both = {of(p) for _, p in learned} & {of(p) for _, p in judged} - {"", None}
         leaks += [f"{what} {value} is in {_tell(learned, of, value)} and {_tell(judged, of, value)}" for value in both]
-    seen = Likeness(at_least)
+    seen = NearDuplicateIndex(at_least)
     for _, pair in learned:
         seen.add(pair.text)
     for name, pair in judged:
@@ -220,4 +220,4 @@ def _unsafe(db: duckdb.DuckDBPyConnection, pairs: Pairs, refused: str) -> list[P
             todo="Name the column so in the source's SQL.",
         )
     prompts = sorted({str(row["prompt"]) for row in rows if row["prompt"]}, key=lambda p: digest_of([pairs.seed, p]))
-    return [Pair((turn(USER, p),), refused, "unsafe", name) for p in prompts[: pairs.unsafe]]
+    return [Pair((chat_message(USER, p),), refused, "unsafe", name) for p in prompts[: pairs.unsafe]]

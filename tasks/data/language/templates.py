@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from tasks.core.config import digest_of
 from tasks.core.errors import CaseError, DataError
 from tasks.data.config import Answer, Intent, Pairs, Templates
-from tasks.data.language.near_duplicates import Likeness, plain
-from tasks.data.language.pairs import Form, Pair, branches_of, tell_error
+from tasks.data.language.near_duplicates import NearDuplicateIndex, normalize
+from tasks.data.language.pairs import Pair, PairFormat, error_message, schema_branches
 from tasks.data.language.source_tables import read_rows
 from tasks.guard.redaction import redact
-from tasks.language.messages import USER, turn
+from tasks.language.messages import USER, chat_message
 
 if TYPE_CHECKING:
     import duckdb
@@ -32,7 +32,7 @@ TRIES = 100  # rounds through the wordings without a new message, after which th
 
 
 @dataclass(frozen=True)
-class Made:
+class GeneratedPairs:
     """The pairs of one side, of which intents there are fewer than asked for, and what was masked."""
 
     pairs: list[Pair]
@@ -40,7 +40,7 @@ class Made:
     masked: Counter[str]  # personal data in the facts, by kind
 
 
-def check_templates(templates: Templates, answer: Answer, form: Form) -> list[str]:
+def check_templates(templates: Templates, answer: Answer, form: PairFormat) -> list[str]:
     """What is wrong with wordings and answers, as far as it can be said without facts; one sentence each."""
     said = []
     for name, intent in templates.intents.items():
@@ -56,7 +56,7 @@ def check_templates(templates: Templates, answer: Answer, form: Form) -> list[st
                 elif lacking := sorted(needed - set(PLACEHOLDER.findall(wording))):
                     said.append(f"{name}.{side}: the answer needs {{{'}, {'.join(lacking)}}}, not said in {wording!r}")
         if unmet := [error for error in form.errors(intent.answer) if not _may_hold(error)]:
-            said.append(f"{name}.answer breaks the schema: {tell_error(unmet[0])}")
+            said.append(f"{name}.answer breaks the schema: {error_message(unmet[0])}")
     sides: dict[Side, list[str]] = {"train": [], "held_out": []}
     for intent in templates.intents.values():
         sides["train"] += intent.train
@@ -67,8 +67,8 @@ def check_templates(templates: Templates, answer: Answer, form: Form) -> list[st
 
 
 def _shared(what: str, sides: Mapping[Side, Sequence[str]]) -> list[str]:
-    learned = {plain(text) for text in sides.get("train", ())}
-    both = [text for text in sides.get("held_out", ()) if plain(text) in learned]
+    learned = {normalize(text) for text in sides.get("train", ())}
+    both = [text for text in sides.get("held_out", ()) if normalize(text) in learned]
     return [f"{what} is both train and held_out: {text!r}" for text in both]
 
 
@@ -85,7 +85,7 @@ def _may_hold(error: Any) -> bool:
     """Whether an error is only about a placeholder, which a fact may put right."""
     if not error.context:
         return isinstance(error.instance, str) and bool(PLACEHOLDER.search(error.instance))
-    return any(all(map(_may_hold, branch)) for branch in branches_of(error))
+    return any(all(map(_may_hold, branch)) for branch in schema_branches(error))
 
 
 def read_facts(db: duckdb.DuckDBPyConnection, templates: Templates) -> dict[str, list[Fact]]:
@@ -126,9 +126,15 @@ def read_facts(db: duckdb.DuckDBPyConnection, templates: Templates) -> dict[str,
     return facts
 
 
-def make(
-    side: Side, wanted: int, pairs: Pairs, form: Form, facts: Mapping[str, list[Fact]], as_of: datetime, seen: Likeness
-) -> Made:
+def generate_pairs(
+    side: Side,
+    wanted: int,
+    pairs: Pairs,
+    form: PairFormat,
+    facts: Mapping[str, list[Fact]],
+    as_of: datetime,
+    seen: NearDuplicateIndex,
+) -> GeneratedPairs:
     """Make `wanted` pairs of one side: its wordings, openers and closers, and the facts of its days.
 
     No two messages are alike, nor like one in `seen`, to which they are added. Raises: DataError when an intent has no
@@ -136,7 +142,7 @@ def make(
     """
     templates = pairs.templates
     if templates is None:
-        return Made([], [], Counter())
+        return GeneratedPairs([], [], Counter())
     first_held_out = (as_of - pairs.held_out_days).date()
     mine = {name: _of_side(rows, side, first_held_out) for name, rows in facts.items()}
     if without := [name for name, rows in mine.items() if not rows]:
@@ -150,8 +156,8 @@ def make(
     made, short, wrong = [], [], []
     masked: Counter[str] = Counter()
     for (name, intent), count in zip(templates.intents.items(), _share(templates, wanted), strict=True):
-        maker = Maker(name, intent, templates, side, form, random.Random(f"{pairs.seed}/{side}/{name}"))
-        found = maker.make(count, mine[name], pairs.mask, seen)
+        maker = PairGenerator(name, intent, templates, side, form, random.Random(f"{pairs.seed}/{side}/{name}"))
+        found = maker.generate_pairs(count, mine[name], pairs.mask, seen)
         masked += maker.masked
         if len(found) < count:
             short.append(f"{name}, {side}: {len(found)} of {count} pairs; add wordings, facts, openers or closers.")
@@ -165,7 +171,7 @@ def make(
             todo="Correct the answers, the facts' SQL, or answer.json_schema.",
         )
     random.Random(f"{pairs.seed}/{side}").shuffle(made)
-    return Made(made, short, masked)
+    return GeneratedPairs(made, short, masked)
 
 
 def _of_side(rows: list[Fact], side: Side, first_held_out: date) -> list[Fact]:
@@ -186,18 +192,20 @@ def _share(templates: Templates, wanted: int) -> list[int]:
 
 
 @dataclass
-class Maker:
+class PairGenerator:
     """Makes the pairs of one intent."""
 
     name: str
     intent: Intent
     templates: Templates
     side: Side
-    form: Form
+    form: PairFormat
     random: random.Random
     masked: Counter[str] = field(default_factory=Counter)
 
-    def make(self, count: int, facts: list[Fact], mask_kinds: Sequence[str], seen: Likeness) -> list[Pair]:
+    def generate_pairs(
+        self, count: int, facts: list[Fact], mask_kinds: Sequence[str], seen: NearDuplicateIndex
+    ) -> list[Pair]:
         wordings = self.intent.train if self.side == "train" else self.intent.held_out
         deck = itertools.cycle(self.random.sample(facts, len(facts)))  # all facts before one comes again
         made: list[Pair] = []
@@ -217,11 +225,11 @@ class Maker:
     def pair(self, wording: str, text: str, fact: Fact) -> Pair:
         answer = _fill(self.intent.answer, fact)
         return Pair(
-            messages=(turn(USER, text),),
+            messages=(chat_message(USER, text),),
             answer=self.form.write(answer),
             intent=self.name,
             origin=ORIGIN,
-            template=f"{self.name}-{digest_of(plain(wording))[:8]}",
+            template=f"{self.name}-{digest_of(normalize(wording))[:8]}",
             day=day_of(fact["day"]) if "day" in fact else None,
             problem=self.form.problem(answer, text),
         )

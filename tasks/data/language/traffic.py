@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from tasks.core.config import digest_of
 from tasks.core.duckdb import quote_identifier
 from tasks.core.errors import CaseError, DataError
-from tasks.core.files import file_digest, whole
+from tasks.core.files import atomic_path, file_digest
 from tasks.data.config import Answer, Pairs, Source, Templates, Traffic
 from tasks.data.language.feedback import is_log, right_answer
-from tasks.data.language.pairs import Form, conversation, write_if_json
-from tasks.data.language.source_tables import read_rows, tables
-from tasks.data.language.templates import Fact, Maker, day_of, read_facts
-from tasks.data.results import Asked
+from tasks.data.language.pairs import PairFormat, conversation, write_if_json
+from tasks.data.language.source_tables import read_rows, source_tables
+from tasks.data.language.templates import Fact, PairGenerator, day_of, read_facts
+from tasks.data.results import WindowMessages
 
 if TYPE_CHECKING:
     import duckdb
@@ -40,7 +40,7 @@ def check_traffic(traffic: Traffic, sources: Mapping[str, Source]) -> None:
         )
 
 
-def gather(
+def gather_messages(
     case: str,
     traffic: Traffic,
     pairs: Pairs,
@@ -50,7 +50,7 @@ def gather(
     state: Path,
     start: datetime,
     end: datetime,
-) -> Asked:
+) -> WindowMessages:
     """Write the messages of start <= event_timestamp < end; equal inputs give the same file, made once.
 
     `snapshot` is the folder of validated data, SOURCE/BATCH.parquet.
@@ -65,8 +65,8 @@ def gather(
             todo="Name a source of requests that declares its time as traffic.source.",
         )
     files = {name: sorted((snapshot / name).glob("*.parquet")) for name in sources}
-    form = Form(answer)
-    with tables({name: paths for name, paths in files.items() if paths}) as db:
+    form = PairFormat(answer)
+    with source_tables({name: paths for name, paths in files.items() if paths}) as db:
         if traffic.source is not None:
             rows = _read(db, traffic.source, sources[traffic.source], form, pairs.liked, start, end)
         else:
@@ -81,10 +81,10 @@ def gather(
         / f"{digest_of([{**row, 'event_timestamp': str(row['event_timestamp'])} for row in rows])[:16]}.parquet"
     )
     if not path.is_file():
-        with whole(path) as temporary:
+        with atomic_path(path) as temporary:
             _write(rows, temporary)
     moments = [row["event_timestamp"] for row in rows]
-    return Asked(
+    return WindowMessages(
         path=path,
         rows=len(rows),
         start=moments[0] if moments else None,
@@ -94,7 +94,7 @@ def gather(
 
 
 def _replay(
-    db: duckdb.DuckDBPyConnection, traffic: Traffic, pairs: Pairs, form: Form, start: datetime, end: datetime
+    db: duckdb.DuckDBPyConnection, traffic: Traffic, pairs: Pairs, form: PairFormat, start: datetime, end: datetime
 ) -> list[dict[str, Any]]:
     """Messages of each day, the same for the day whatever the window: held-out wordings filled with the day's facts."""
     kinds = [(each, _by_day(read_facts(db, each))) for each in (pairs.templates, traffic.shift) if each]
@@ -129,7 +129,7 @@ def _message(
     templates: Templates,
     facts: Mapping[str, Mapping[date | None, list[Fact]]],
     day: date,
-    form: Form,
+    form: PairFormat,
     chance: random.Random,
 ) -> dict[str, Any] | None:
     """One message about a fact of the day and its right answer; None where the day has no facts of its intent."""
@@ -138,7 +138,7 @@ def _message(
     mine = [*facts[name].get(day, ()), *facts[name].get(None, ())]
     if not mine:
         return None
-    maker = Maker(name, intents[name], templates, "held_out", form, chance)
+    maker = PairGenerator(name, intents[name], templates, "held_out", form, chance)
     fact, wording = chance.choice(mine), chance.choice(intents[name].held_out)
     pair = maker.pair(wording, maker.say(wording, fact), fact)
     return {"messages": list(pair.messages), "answer": pair.answer, "intent": name}
@@ -148,7 +148,7 @@ def _read(
     db: duckdb.DuckDBPyConnection,
     name: str,
     source: Source,
-    form: Form,
+    form: PairFormat,
     liked: float,
     start: datetime,
     end: datetime,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import DataError
-from tasks.core.files import whole
+from tasks.core.files import atomic_path
 from tasks.data.config import Expectation
 from tasks.data.tabular.expectations import COLUMN_ARGUMENTS
 
@@ -82,7 +82,7 @@ class Outcome:
         return f"{of}: {check.label} is not met{allowed}: found {found}."
 
 
-class Judge:
+class GxRunner:
     """One ephemeral context over one open database; nothing is written before `write_docs`."""
 
     def __init__(self, database: duckdb.DuckDBPyConnection, title: str, run: str) -> None:
@@ -157,7 +157,7 @@ class Judge:
         """Write Data Docs of everything judged so far, as a static site; its index.html."""
         if folder.is_dir():
             shutil.rmtree(folder)  # a report of an earlier try
-        with whole(folder) as temporary, _silence():
+        with atomic_path(folder) as temporary, _silence():
             page = {"view": {"module_name": "tasks.data.tabular.data_docs_views", "class_name": "PageView"}}
             index = {"view": {"module_name": "tasks.data.tabular.data_docs_views", "class_name": "IndexView"}}
             site = {

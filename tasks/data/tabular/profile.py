@@ -30,7 +30,7 @@ KINDS: dict[Kind, str] = {  # by DuckDB's types
 }
 
 
-class Fact(Result):
+class ColumnProfile(Result):
     """One column of a file."""
 
     name: str
@@ -43,7 +43,7 @@ class Fact(Result):
     values: tuple[Any, ...]  # all of them, in order, of columns that have few
 
 
-def facts_of(path: Path) -> tuple[int, list[Fact]]:
+def profile_file(path: Path) -> tuple[int, list[ColumnProfile]]:
     """The number of rows of a .csv, .parquet, .json or .jsonl file, which may lie in a .zip, and its columns.
 
     Raises: DataError when it can't be read.
@@ -53,7 +53,7 @@ def facts_of(path: Path) -> tuple[int, list[Fact]]:
         return rows, [_fact(db, name, type_) for name, type_, *_ in db.execute("DESCRIBE raw").fetchall()]
 
 
-def rows_of(path: Path) -> list[dict[str, Any]]:
+def count_rows(path: Path) -> list[dict[str, Any]]:
     """All rows of such a file.
 
     Raises: DataError when it can't be read.
@@ -75,15 +75,15 @@ def _raw(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         yield db
 
 
-def _fact(db: duckdb.DuckDBPyConnection, name: str, type_: str) -> Fact:
+def _fact(db: duckdb.DuckDBPyConnection, name: str, type_: str) -> ColumnProfile:
     kind = next((kind for kind, pattern in KINDS.items() if re.fullmatch(pattern, type_)), "other")
     if kind == "other":
-        return Fact(name=name, kind=kind, whole=False, empty=0, distinct=0, least=None, most=None, values=())
+        return ColumnProfile(name=name, kind=kind, whole=False, empty=0, distinct=0, least=None, most=None, values=())
     column = quote_identifier(name)
     query = f"SELECT count(*) - count({column}), count(DISTINCT {column}), min({column}), max({column}) FROM raw"
     empty, distinct, least, most = db.execute(query).fetchall()[0]
     several = f"SELECT DISTINCT {column} FROM raw WHERE {column} IS NOT NULL ORDER BY 1 LIMIT {FEW}"
-    return Fact(
+    return ColumnProfile(
         name=name,
         kind=kind,
         whole=kind == "number" and "INT" in type_,
@@ -95,7 +95,7 @@ def _fact(db: duckdb.DuckDBPyConnection, name: str, type_: str) -> Fact:
     )
 
 
-def quoted(name: str) -> str:
+def quote_yaml(name: str) -> str:
     """A column's or table's name as SQL has it: in quotes where it must be."""
     plain = re.fullmatch(r"[a-z_][a-z0-9_]*", name) and name not in _reserved()
     return name if plain else quote_identifier(name)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.core.duckdb import quote_identifier, quote_literal, scan
-from tasks.core.files import whole
+from tasks.core.files import atomic_path
 from tasks.data.tabular.gx_runner import Check
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def make_views(db: duckdb.DuckDBPyConnection, batches: Mapping[str, Path]) -> No
     db.execute(f"CREATE VIEW numbered AS SELECT *, (file_index::BIGINT << 40) + file_row_number AS {ROW} FROM {files}")
 
 
-def make_judged_view(
+def make_validated_view(
     db: duckdb.DuckDBPyConnection,
     view: str,
     unique: Iterable[tuple[str, ...]],
@@ -87,7 +87,7 @@ def _find_copies(db: duckdb.DuckDBPyConnection, table: str, names: Sequence[str]
     return True
 
 
-def note_bad_rows(db: duckdb.DuckDBPyConnection, found: Mapping[int, Iterable[int]]) -> dict[str, int]:
+def record_bad_rows(db: duckdb.DuckDBPyConnection, found: Mapping[int, Iterable[int]]) -> dict[str, int]:
     """Make the table `bad` of row numbers and the checks they fail; how many rows of each batch are in it."""
     import pyarrow as pa
 
@@ -117,7 +117,7 @@ def write_quarantine(db: duckdb.DuckDBPyConnection, view: str, checks: Sequence[
         f"SELECT number, list(CASE fails {cases} END ORDER BY fails) AS reasons FROM bad JOIN aside ON number = {ROW} "
         f"GROUP BY number) told ON told.number = a.{ROW} ORDER BY a.{ROW}"
     )
-    with whole(path) as temporary:
+    with atomic_path(path) as temporary:
         _copy(db, select, temporary)
     return path
 
@@ -127,7 +127,7 @@ def write_clean(
 ) -> None:
     """Write FOLDER/BATCH.parquet of each batch without its bad rows; one without any is linked, not written again."""
     for place, (name, path) in enumerate(batches.items()):
-        with whole(folder / f"{name}.parquet") as temporary:
+        with atomic_path(folder / f"{name}.parquet") as temporary:
             if bad.get(name):
                 those = f"SELECT number - ({place}::BIGINT << 40) FROM bad WHERE number >> 40 = {place}"
                 _copy(db, f"SELECT * FROM {scan(path)} WHERE file_row_number NOT IN ({those})", temporary)

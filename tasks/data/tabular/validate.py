@@ -13,7 +13,7 @@ from tasks.data.config import Source
 from tasks.data.results import Validation
 from tasks.data.tabular import quarantine as rows_of
 from tasks.data.tabular.checks import Checks, make_checks, reference_of
-from tasks.data.tabular.gx_runner import Check, Judge, Outcome
+from tasks.data.tabular.gx_runner import Check, GxRunner, Outcome
 
 if TYPE_CHECKING:
     import duckdb
@@ -56,7 +56,7 @@ def validate(
             rows_of.make_views(db, filled)
             checks = make_checks(db, source, config, references)
             report.expectations = len(checks.all)
-            judge = Judge(db, source, f"as-of-{as_of:%Y-%m-%dT%H%M}")
+            judge = GxRunner(db, source, f"as-of-{as_of:%Y-%m-%dT%H%M}")
             if _judge_structure(db, judge, checks, report):
                 _prepare_views(db, checks, report, config, references, as_of, filled)
                 of_rows = judge.judge("rows", checks.rows)
@@ -107,7 +107,7 @@ class _Report:
         )
 
 
-def _judge_structure(db: duckdb.DuckDBPyConnection, judge: Judge, checks: Checks, report: _Report) -> bool:
+def _judge_structure(db: duckdb.DuckDBPyConnection, judge: GxRunner, checks: Checks, report: _Report) -> bool:
     """Whether the columns and their types are such that the rows can be looked at."""
     db.execute("CREATE VIEW columns AS FROM plain")
     said = judge.judge("columns", checks.structure)
@@ -132,7 +132,7 @@ def _prepare_views(
         for check in checks.rows
         if check.looked_up
     }
-    rows_of.make_judged_view(db, "rows", unique, lookups)
+    rows_of.make_validated_view(db, "rows", unique, lookups)
     _describe_batches(db, config, report.counts, batches, as_of)
 
 
@@ -166,7 +166,7 @@ def _tell_of_batches(checks: Sequence[Check], said: Mapping[int, Outcome], repor
 
 def _put_aside(
     db: duckdb.DuckDBPyConnection,
-    judge: Judge,
+    judge: GxRunner,
     checks: Sequence[Check],
     said: Mapping[int, Outcome],
     report: _Report,
@@ -190,7 +190,7 @@ def _put_aside(
         aside.remove(check)
     if not aside:
         return
-    report.bad = rows_of.note_bad_rows(db, found)
+    report.bad = rows_of.record_bad_rows(db, found)
     report.quarantine = rows_of.write_quarantine(db, "rows", aside, quarantine)
     report.warnings += [f"{said[check.at].sentence(check, report.source)} Put aside." for check in aside]
     labels = {check.at: check.label for check in aside}

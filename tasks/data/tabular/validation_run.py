@@ -11,17 +11,17 @@ from pathlib import Path
 
 from tasks.core.code_digest import cache_key
 from tasks.core.errors import DataError
-from tasks.core.files import file_digest, scratch, whole, write_text
+from tasks.core.files import atomic_path, file_digest, scratch_folder, write_text
 from tasks.core.progress import mark_cached
 from tasks.data.config import Source
-from tasks.data.results import Checked, Validation
-from tasks.data.sources import Landing, cut
+from tasks.data.results import ValidatedBatches, Validation
+from tasks.data.sources import Ingestion, filter_as_of
 from tasks.data.tabular.validate import validate
 
 
-def check(
-    case: str, name: str, sources: Mapping[str, Source], landings: Mapping[str, Landing], as_of: datetime, state: Path
-) -> Checked:
+def validate_source(
+    case: str, name: str, sources: Mapping[str, Source], landings: Mapping[str, Ingestion], as_of: datetime, state: Path
+) -> ValidatedBatches:
     """Give the validated batches of a source as known at `as_of`.
 
     A batch is validated once for its content and expectations; the newest once for each as-of, since freshness depends
@@ -46,7 +46,7 @@ def check(
     newest = max(batches)
     new = {b: path for b, path in batches.items() if b == newest or not _told(kept[b]).is_file()}
     moment = f"{as_of:%Y-%m-%dT%H%M%S}"
-    with scratch(home) as folder:
+    with scratch_folder(home) as folder:
         work = Path(folder)
         references = {table: _gather(landings[table], sources[table], as_of, work / table) for table in tables}
         validation = validate(
@@ -64,7 +64,7 @@ def check(
         for batch in new:
             _keep(work / "clean" / f"{batch}.parquet", kept[batch], validation.quarantined.get(batch, 0))
     counts = {batch: json.loads(_told(path).read_text(encoding="utf-8")) for batch, path in kept.items()}
-    checked = Checked(
+    checked = ValidatedBatches(
         source=name,
         files=kept,
         rows=sum(count["rows"] for count in counts.values()),
@@ -75,28 +75,28 @@ def check(
     return checked
 
 
-def _read_record(path: Path) -> Checked | None:
+def _read_record(path: Path) -> ValidatedBatches | None:
     """What an earlier run came to, as long as all the files that it names are there."""
     with contextlib.suppress(OSError, ValueError):
-        checked = Checked.model_validate_json(path.read_text(encoding="utf-8"))
+        checked = ValidatedBatches.model_validate_json(path.read_text(encoding="utf-8"))
         docs, quarantine = checked.validation.docs, checked.validation.quarantine
         if all(file.exists() for file in (*checked.files.values(), docs, quarantine) if file is not None):
             return checked
     return None
 
 
-def _nothing(name: str, landing: Landing) -> Checked:
+def _nothing(name: str, landing: Ingestion) -> ValidatedBatches:
     """Of a log before anybody has asked: no row, of which nothing can be expected."""
     validation = Validation(
         source=name, rows=0, quarantined={}, failed=[], warnings=[], expectations=0, docs=None, quarantine=None
     )
     files = {batch.name: batch.path for batch in landing.batches}
-    return Checked(source=name, files=files, rows=0, quarantined=0, validation=validation)
+    return ValidatedBatches(source=name, files=files, rows=0, quarantined=0, validation=validation)
 
 
-def _cut_all(name: str, source: Source, landing: Landing, as_of: datetime, home: Path) -> dict[str, Path]:
+def _cut_all(name: str, source: Source, landing: Ingestion, as_of: datetime, home: Path) -> dict[str, Path]:
     out = home / "cut" / f"{as_of:%Y-%m-%dT%H%M%S}"
-    cuts = {batch.name: cut(batch, source, as_of, out / f"{batch.name}.parquet") for batch in landing.batches}
+    cuts = {batch.name: filter_as_of(batch, source, as_of, out / f"{batch.name}.parquet") for batch in landing.batches}
     known = {batch: path for batch, path in cuts.items() if path is not None}
     if not known:
         first = landing.batches[0].first_known
@@ -110,11 +110,11 @@ def _cut_all(name: str, source: Source, landing: Landing, as_of: datetime, home:
     return known
 
 
-def _gather(landing: Landing, source: Source, as_of: datetime, folder: Path) -> Path:
+def _gather(landing: Ingestion, source: Source, as_of: datetime, folder: Path) -> Path:
     """A folder with another source's batches as of then, to look its values up in."""
     folder.mkdir(parents=True)
     for batch in landing.batches:
-        path = cut(batch, source, as_of, folder / f"{batch.name}.parquet")
+        path = filter_as_of(batch, source, as_of, folder / f"{batch.name}.parquet")
         if path is not None and path.parent != folder:
             (folder / f"{batch.name}.parquet").symlink_to(path)
     return folder
@@ -125,7 +125,7 @@ def _keep(clean: Path, kept: Path, quarantined: int) -> None:
     import pyarrow.parquet as pq
 
     rows = pq.read_metadata(clean).num_rows
-    with whole(kept) as temporary:
+    with atomic_path(kept) as temporary:
         os.link(clean.resolve(), temporary)
     write_text(_told(kept), json.dumps({"rows": rows, "quarantined": quarantined}))
 

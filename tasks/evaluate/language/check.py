@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from tasks.core.errors import CaseError
-from tasks.data.config import Pairs, Talk
-from tasks.evaluate.config import Judging
+from tasks.data.config import ChatSpec, Pairs
+from tasks.evaluate.config import LanguageEvaluation
 from tasks.evaluate.tabular.gates import check_gates
 
 COLUMNS = ("intent", "template", "origin", "day")  # of pairs, that make slices
 WHOLE = ("refusal_rate", "over_refusal_rate", "perplexity", "latency_p50_ms", "cost_per_1k_answers", "judge_score")
 
 
-def check_judging(config: Judging, talk: Talk, pairs: Pairs) -> None:
+def check_language_evaluation(config: LanguageEvaluation, talk: ChatSpec, pairs: Pairs) -> None:
     """Check that each gate's metric fits answers, and that the case has what it is computed from.
 
     Raises: CaseError naming all that is missing.

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.code_digest import cache_key
 from tasks.core.files import file_digest, write_text
-from tasks.core.progress import step
-from tasks.data.config import Talk
-from tasks.data.results import Base
-from tasks.evaluate.language.inference import Shown, converse, examples_of, score, spread
+from tasks.core.progress import progress_step
+from tasks.data.config import ChatSpec
+from tasks.data.results import BaseModelFiles
+from tasks.evaluate.language.inference import Shown, build_conversation, examples_of, score, stratified_sample
 from tasks.evaluate.language.logprobs import likelihoods, perplexity
-from tasks.evaluate.language.responses import ask
+from tasks.evaluate.language.responses import generate_responses
 from tasks.language.answer_scoring import Scorer
 from tasks.train.config import Serving
 from tasks.train.language.model import ADAPTER, Example, encode, open_tokenizer, table_of_pairs
@@ -29,12 +29,12 @@ REFERENCE = "tasks.evaluate.language.logprobs"  # computes it
 
 
 @dataclass(frozen=True)
-class Bench:
+class EvaluationRun:
     """What all models of one judgement share: the questions, how they are asked, and where replies are kept."""
 
     pairs: Path
-    base: Base
-    talk: Talk
+    base: BaseModelFiles
+    talk: ChatSpec
     serving: Serving
     threads: int
     state: Path
@@ -68,7 +68,8 @@ class Bench:
 
         unsafe = self.questions["unsafe"]
         return pd.concat(
-            [spread(self.questions[~unsafe], count), spread(self.questions[unsafe], UNSAFE)], ignore_index=True
+            [stratified_sample(self.questions[~unsafe], count), stratified_sample(self.questions[unsafe], UNSAFE)],
+            ignore_index=True,
         )
 
     def answers(
@@ -85,14 +86,14 @@ class Bench:
         Raises: DataError when the model or a message can't be read; Unavailable when the engine ends.
         """
         told = self.talk.prompt.system if system is None else system
-        asked = [converse(each, told, shown) for each in pairs["messages"]]
+        asked = [build_conversation(each, told, shown) for each in pairs["messages"]]
         context = self.talk.context
         if system is not None:  # a baseline's prompt is longer than what is served has to read
             longest = max(len(self._encode(each, told, shown, "").prompt) for each in pairs["messages"])
             context = min(self.base.context, max(context, longest + self.serving.answer_tokens + 8))
         schema = self.talk.answer.json_schema if constrained else None
-        with step(f"ask {variant.replace('_', ' ')}") as telling:
-            replies, timing = ask(model, asked, self.serving, context, self.threads, self.state, schema)
+        with progress_step(f"ask {variant.replace('_', ' ')}") as telling:
+            replies, timing = generate_responses(model, asked, self.serving, context, self.threads, self.state, schema)
             scored = score(pairs, replies, self.scorer, variant)
             right = scored.loc[~scored["unsafe"], "exact"].mean()
             telling.figure = f"{len(asked)} messages, {right:.0%} exact"
@@ -102,10 +103,10 @@ class Bench:
         self, adapter: Path | None, prompts: Mapping[str, tuple[str, Sequence[Shown]]]
     ) -> dict[str, float]:
         """Perplexity of held-out right answers, by variant, after each one's system prompt and examples."""
-        pairs = spread(self.questions[~self.questions["unsafe"]], LIKELY)
+        pairs = stratified_sample(self.questions[~self.questions["unsafe"]], LIKELY)
         found = {}
         for variant, (system, shown) in prompts.items():
-            with step(f"take the perplexity of {variant.replace('_', ' ')}") as telling:
+            with progress_step(f"take the perplexity of {variant.replace('_', ' ')}") as telling:
                 examples = [
                     self._encode(messages, system, shown, answer)
                     for messages, answer in zip(pairs["messages"], pairs["answer"], strict=True)
@@ -131,5 +132,5 @@ class Bench:
         return float(kept.read_text(encoding="utf-8"))
 
     def _encode(self, messages: str, system: str, shown: Sequence[Shown], answer: str) -> Example:
-        _, *turns = converse(messages, system, shown)
+        _, *turns = build_conversation(messages, system, shown)
         return encode(self.tokenizer, system, turns, answer)

@@ -14,20 +14,20 @@ from tasks.core.code_digest import cache_key
 from tasks.core.errors import DataError, Unavailable
 from tasks.core.files import file_digest
 from tasks.core.mlflow import Tracking
-from tasks.core.progress import mark_cached, step
-from tasks.data.config import Talk
+from tasks.core.progress import mark_cached, progress_step
+from tasks.data.config import ChatSpec
 from tasks.data.language.base_model import GGUF
-from tasks.data.results import Base
-from tasks.evaluate.config import Judging
+from tasks.data.results import BaseModelFiles
+from tasks.evaluate.config import LanguageEvaluation
 from tasks.evaluate.criteria import bound_criterion, losses_criterion, paired_criterion, slice_criterion
-from tasks.evaluate.language.evaluation_run import Bench
-from tasks.evaluate.language.genai_report import show_answers
+from tasks.evaluate.language.evaluation_run import EvaluationRun
+from tasks.evaluate.language.genai_report import log_genai_evaluation
 from tasks.evaluate.language.inference import answer_table, baseline_prompt, wrong_answers
-from tasks.evaluate.language.llm_judge import Opinions, opinions_of
+from tasks.evaluate.language.llm_judge import Opinions, judge_opinions
 from tasks.evaluate.language.metrics import clusters_of, intervals_of, measure, slices_of
 from tasks.evaluate.language.parity import Parity, check_parity, parity_criteria
 from tasks.evaluate.results import Criterion, Verdict
-from tasks.evaluate.verdicts import judged_before, keep, require_run
+from tasks.evaluate.verdicts import find_verdict, require_run, store_verdict
 from tasks.train.config import Serving
 from tasks.train.results import Candidate
 
@@ -45,12 +45,12 @@ TIMINGS = ("latency_p50_ms", "cost_per_1k_answers")
 JUDGED = "judge_score"  # the metric, and the criterion that needs the judge
 
 
-def judge_answers(
+def evaluate_language_gates(
     candidate: Candidate,
-    base: Base,
-    talk: Talk,
+    base: BaseModelFiles,
+    talk: ChatSpec,
     serving: Serving,
-    config: Judging,
+    config: LanguageEvaluation,
     threads: int,
     state: Path,
     tracking: Tracking,
@@ -75,14 +75,14 @@ def judge_answers(
         },
     )
     folder = state / "verdicts" / candidate.case / key[:16]
-    if (stored := judged_before(folder)) is not None:
+    if (stored := find_verdict(folder)) is not None:
         if not any(each.name == JUDGED and each.observed is None for each in stored.criteria):
             mark_cached()
             return stored
         rmtree(folder)  # the judge may answer now; all other answers are kept
     require_run(candidate, tracking)
 
-    bench = Bench(candidate.frame, base, talk, serving, threads, state)
+    bench = EvaluationRun(candidate.frame, base, talk, serving, threads, state)
     price = config.cpu_price_per_hour
     served, timing = bench.answers("served", candidate.folder / SERVED, bench.questions)
     constrained, under = bench.answers(
@@ -134,8 +134,8 @@ def judge_answers(
     figures = {f"{prefix}{name}": value for prefix, found in logged.items() for name, value in found.items()}
     scores = _stacked(tables)
     notes = {"wrong_answers.md": wrong_answers(scores), "answers.json": answer_table(scores)}
-    show_answers(candidate.run_id, served, talk.answer, opinions, tracking)
-    return keep(candidate, criteria, metrics, figures, scores, champion_digest, folder, tracking, notes)
+    log_genai_evaluation(candidate.run_id, served, talk.answer, opinions, tracking)
+    return store_verdict(candidate, criteria, metrics, figures, scores, champion_digest, folder, tracking, notes)
 
 
 def _try(do: Callable[[], Found]) -> tuple[Found | None, str]:
@@ -146,7 +146,7 @@ def _try(do: Callable[[], Found]) -> tuple[Found | None, str]:
         return None, f"{error.what} {error.found.strip().splitlines()[-1] if error.found.strip() else ''}".strip()
 
 
-def _unquantized(bench: Bench, folder: Path, served: pd.DataFrame) -> tuple[pd.DataFrame | None, str]:
+def _unquantized(bench: EvaluationRun, folder: Path, served: pd.DataFrame) -> tuple[pd.DataFrame | None, str]:
     """Answers of the model before its weights were rounded, to some of the pairs."""
     if bench.serving.weights == "f16":  # what is served was not rounded
         return served.assign(variant="unquantized"), ""
@@ -154,7 +154,7 @@ def _unquantized(bench: Bench, folder: Path, served: pd.DataFrame) -> tuple[pd.D
     return (found[0] if found else None), missing
 
 
-def _champion_answers(bench: Bench, model: Path | None, digest: str | None) -> tuple[pd.DataFrame | None, str]:
+def _champion_answers(bench: EvaluationRun, model: Path | None, digest: str | None) -> tuple[pd.DataFrame | None, str]:
     """The champion's answers to the ordinary pairs, or why there are none; no champion at all is no problem."""
     if model is None:
         return None, "" if digest is None else f"champion {digest[:12]} has no model file here"
@@ -165,12 +165,12 @@ def _champion_answers(bench: Bench, model: Path | None, digest: str | None) -> t
     return (found[0], "") if found else (None, f"the champion can't answer: {problem}")
 
 
-def _opinions(config: Judging, served: pd.DataFrame, state: Path) -> tuple[Opinions, str]:
+def _opinions(config: LanguageEvaluation, served: pd.DataFrame, state: Path) -> tuple[Opinions, str]:
     """What the case's judge says of the served answers, or why it says nothing."""
     judge = config.judge
     if judge is None:
         return {}, ""
-    found, silent = _try(lambda: opinions_of(judge, served, state))
+    found, silent = _try(lambda: judge_opinions(judge, served, state))
     if silent:
         warnings.warn(f"The answers are not judged by {judge.model}: {silent}", stacklevel=2)
     return found or {}, silent
@@ -183,7 +183,7 @@ def _bound(bound: Any, overall: dict[str, float], problems: dict[str, str]) -> C
     return found.model_copy(update={"repeatable": bound.metric not in TIMINGS})
 
 
-def _champion(config: Judging, served: pd.DataFrame, rivals: pd.DataFrame | None, problem: str) -> Criterion:
+def _champion(config: LanguageEvaluation, served: pd.DataFrame, rivals: pd.DataFrame | None, problem: str) -> Criterion:
     ordinary = served[~served["unsafe"]]
     return losses_criterion(
         config.champion_gate,
@@ -223,9 +223,9 @@ def _constrained(found: dict[str, float]) -> Criterion:
     )
 
 
-def _parity(bench: Bench, folder: Path, bound: float) -> Parity:
+def _parity(bench: EvaluationRun, folder: Path, bound: float) -> Parity:
     golden = [json.loads(messages) for messages in bench.some(GOLDEN)["messages"].head(GOLDEN)]
-    with step("compare serving and training stack"):
+    with progress_step("compare serving and training stack"):
         return check_parity(
             bench.base,
             folder / "adapter",

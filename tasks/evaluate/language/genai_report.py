@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.code_digest import cache_key
-from tasks.core.mlflow import Tracking, answering, client_of, log
-from tasks.core.processes import look_for_garbage_seldom
-from tasks.core.progress import step
+from tasks.core.mlflow import Tracking, client_of, log, mlflow_errors
+from tasks.core.processes import tune_gc
+from tasks.core.progress import progress_step
 from tasks.data.config import Answer
 from tasks.evaluate.language.inference import message_in
 
@@ -26,7 +26,7 @@ PATIENCE = 120.0  # seconds for all of them
 TAG = "driftline.assessed"  # of a run: which answers its traces show, or why there are none
 
 
-def show_answers(
+def log_genai_evaluation(
     run_id: str, scored: pd.DataFrame, answer: Answer, opinions: Mapping[str, tuple[float, str]], place: Tracking
 ) -> None:
     """Show some scored answers, wrong ones first, with the opinions of a judge on them (score and reason by pair).
@@ -36,7 +36,7 @@ def show_answers(
     """
     rows = _rows(scored, opinions)
     key = cache_key(__name__, [rows, answer.digest])
-    with step("show the answers in MLflow") as told, answering(place.uri):
+    with progress_step("show the answers in MLflow") as told, mlflow_errors(place.uri):
         client = client_of(place)
         before = client.get_run(run_id)
         if before.data.tags.get(TAG) == key:
@@ -150,7 +150,7 @@ def evaluate(run_id: str, rows: Sequence[Mapping[str, Any]], answer: Answer) -> 
 
 
 def _main() -> None:
-    look_for_garbage_seldom()
+    tune_gc()
     asked = json.loads(sys.stdin.read())
     evaluate(asked["run_id"], asked["rows"], Answer.model_validate(asked["answer"]))
 

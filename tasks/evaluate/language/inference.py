@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from tasks.core.display import markdown
+from tasks.core.display import escape_markdown
 from tasks.data.config import Answer, Prompt
 from tasks.language.answer_scoring import Score, Scorer
-from tasks.language.messages import MODEL, SYSTEM, USER, message_of, turn
+from tasks.language.messages import MODEL, SYSTEM, USER, chat_message, message_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,10 +40,10 @@ def scores_of(scored: pd.DataFrame) -> list[Score]:
     return [Score(*row) for row in rows]
 
 
-def converse(messages: str, system: str, shown: Sequence[Shown] = ()) -> Conversation:
+def build_conversation(messages: str, system: str, shown: Sequence[Shown] = ()) -> Conversation:
     """A pair's messages under a system prompt, after examples if they are shown."""
-    examples = [each for asked, said in shown for each in (turn(USER, asked), turn(MODEL, said))]
-    return [turn(SYSTEM, system), *examples, *json.loads(messages)]
+    examples = [each for asked, said in shown for each in (chat_message(USER, asked), chat_message(MODEL, said))]
+    return [chat_message(SYSTEM, system), *examples, *json.loads(messages)]
 
 
 def baseline_prompt(prompt: Prompt, answer: Answer) -> str:
@@ -64,7 +64,7 @@ def message_in(messages: str) -> str:
     return message_of(json.loads(messages))
 
 
-def spread(pairs: pd.DataFrame, count: int) -> pd.DataFrame:
+def stratified_sample(pairs: pd.DataFrame, count: int) -> pd.DataFrame:
     """At most `count` pairs, evenly over intents and wordings, the same for the same set."""
     import numpy as np
 
@@ -91,4 +91,4 @@ def answer_table(scores: pd.DataFrame, most: int = 500) -> str:
 
 def _cell(text: str) -> str:
     flat = " ".join(text.split())
-    return markdown(flat if len(flat) <= 160 else flat[:157] + "...")
+    return escape_markdown(flat if len(flat) <= 160 else flat[:157] + "...")

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from tasks.core.code_digest import cache_key
 from tasks.core.errors import DataError, Unavailable
 from tasks.core.files import write_text
-from tasks.core.progress import step
-from tasks.evaluate.config import Judge
-from tasks.evaluate.language.inference import message_in, spread
-from tasks.language.messages import SYSTEM, USER, turn
+from tasks.core.progress import progress_step
+from tasks.evaluate.config import LlmJudge
+from tasks.evaluate.language.inference import message_in, stratified_sample
+from tasks.language.messages import SYSTEM, USER, chat_message
 
 if TYPE_CHECKING:
     import httpx
@@ -33,7 +33,7 @@ SCORES: dict[str, dict[str, Any]] = {
 Opinions = dict[str, tuple[float, str]]  # score and reason by pair
 
 
-def opinions_of(judge: Judge, scored: pd.DataFrame, state: Path) -> Opinions:
+def judge_opinions(judge: LlmJudge, scored: pd.DataFrame, state: Path) -> Opinions:
     """What the judge says of a sample of the ordinary answers; the same judge asked the same again is not asked.
 
     Raises: Unavailable when the endpoint does not answer or its address is not set; DataError when too many of its
@@ -41,12 +41,12 @@ def opinions_of(judge: Judge, scored: pd.DataFrame, state: Path) -> Opinions:
     """
     import httpx
 
-    sample = spread(scored[~scored["unsafe"]], judge.examples).to_dict("records")
+    sample = stratified_sample(scored[~scored["unsafe"]], judge.examples).to_dict("records")
     asked = [[message_in(row["messages"]), row["answer"], row["text"]] for row in sample]
     url = _address(judge)
     key = cache_key(__name__, [judge.digest, url, asked])
     kept = state / "answers" / f"{key[:16]}.opinions"
-    with step("ask the judge") as told:
+    with progress_step("ask the judge") as told:
         if kept.is_file():
             found: list[Any] = json.loads(kept.read_text(encoding="utf-8"))
         else:
@@ -73,7 +73,7 @@ def opinions_of(judge: Judge, scored: pd.DataFrame, state: Path) -> Opinions:
     return read
 
 
-def _address(judge: Judge) -> str:
+def _address(judge: LlmJudge) -> str:
     url = os.environ.get(judge.url[1:], "") if judge.url.startswith("$") else judge.url
     if not url.startswith(("http://", "https://")):
         raise Unavailable(
@@ -86,7 +86,7 @@ def _address(judge: Judge) -> str:
     return url.rstrip("/")
 
 
-def _ask(client: httpx.Client, url: str, judge: Judge, asked: list[str]) -> tuple[float, str] | None:
+def _ask(client: httpx.Client, url: str, judge: LlmJudge, asked: list[str]) -> tuple[float, str] | None:
     """One opinion, or None when it can't be read. Raises: Unavailable when there is no answer."""
     import httpx
 
@@ -98,7 +98,7 @@ def _ask(client: httpx.Client, url: str, judge: Judge, asked: list[str]) -> tupl
     system = f"{judge.rubric}\nAnswer with one JSON object: the reason, in one short sentence, and {how}."
     body = {
         "model": judge.model,
-        "messages": [turn(SYSTEM, system), turn(USER, shown)],
+        "messages": [chat_message(SYSTEM, system), chat_message(USER, shown)],
         "temperature": 0,
         "max_tokens": TOKENS,
         "response_format": {
@@ -121,7 +121,7 @@ def _ask(client: httpx.Client, url: str, judge: Judge, asked: list[str]) -> tupl
     return _read(said, judge)
 
 
-def _read(said: Any, judge: Judge) -> tuple[float, str] | None:
+def _read(said: Any, judge: LlmJudge) -> tuple[float, str] | None:
     try:
         opinion: Mapping[str, Any] = json.loads(said)
         score, reason = opinion["score"], str(opinion["reason"])

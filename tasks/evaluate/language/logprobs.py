@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.data.results import Base
-from tasks.language.library_noise import quiet
+from tasks.data.results import BaseModelFiles
+from tasks.language.library_noise import silence_libraries
 from tasks.train.language.model import Example, load_adapter, load_base
 
 BATCH = 8
@@ -23,7 +23,9 @@ class Likelihood:
     best: float
 
 
-def likelihoods(base: Base, adapter: Path | None, examples: Sequence[Example], threads: int) -> list[list[Likelihood]]:
+def likelihoods(
+    base: BaseModelFiles, adapter: Path | None, examples: Sequence[Example], threads: int
+) -> list[list[Likelihood]]:
     """How likely each token of each completion is after its prompt.
 
     What all prompts begin with is computed once: shown examples cost no more than the questions. Raises: DataError
@@ -31,7 +33,7 @@ def likelihoods(base: Base, adapter: Path | None, examples: Sequence[Example], t
     """
     import torch
 
-    with quiet(threads):
+    with silence_libraries(threads):
         model = load_base(base, "fp32" if base.parameters < PRECISE else "bf16", "sdpa")
         if adapter is not None:
             model = load_adapter(model, adapter)

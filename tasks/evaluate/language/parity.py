@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.data.results import Base
+from tasks.data.results import BaseModelFiles
 from tasks.evaluate.language.logprobs import likelihoods
 from tasks.evaluate.results import Criterion
-from tasks.language.engine import engine
-from tasks.language.messages import SYSTEM, turn
+from tasks.language.engine import start_engine
+from tasks.language.messages import SYSTEM, chat_message
 from tasks.train.config import Serving
 from tasks.train.language.model import Example, ids_of, open_tokenizer, render
 
@@ -27,7 +27,7 @@ class Parity:
 
 
 def check_parity(
-    base: Base,
+    base: BaseModelFiles,
     adapter: Path | None,
     gguf: Path,
     system: str,
@@ -45,8 +45,8 @@ def check_parity(
     """
     tokenizer = open_tokenizer(base)
     prompts = [ids_of(tokenizer, render(tokenizer, system, messages)) for messages in asked]
-    told = turn(SYSTEM, system if served_system is None else served_system)
-    with engine(gguf, threads=threads, slots=1, context=context) as running:
+    told = chat_message(SYSTEM, system if served_system is None else served_system)
+    with start_engine(gguf, threads=threads, slots=1, context=context) as running:
         rendered = [running.tokens([told, *messages]) for messages in asked]
         replies = [
             running.chat([told, *messages], max_tokens=serving.answer_tokens, logprobs=True) for messages in asked

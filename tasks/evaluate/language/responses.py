@@ -12,9 +12,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.code_digest import cache_key
-from tasks.core.files import file_digest, whole
-from tasks.core.progress import step
-from tasks.language.engine import Reply, engine
+from tasks.core.files import atomic_path, file_digest
+from tasks.core.progress import progress_step
+from tasks.language.engine import Completion, start_engine
 from tasks.train.config import Serving
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ TOLD = 160  # conversations after which it is told how far it has come
 Conversation = list[dict[str, str]]
 
 
-def ask(
+def generate_responses(
     model: Path,
     conversations: Sequence[Conversation],
     serving: Serving,
@@ -57,13 +57,13 @@ def ask(
     if (cached := _read_cached(folder)) is not None:
         return cached
     options: dict[str, Any] = {"max_tokens": serving.answer_tokens, "schema": schema}
-    with engine(model, threads=threads, slots=serving.slots, context=context) as running:
+    with start_engine(model, threads=threads, slots=serving.slots, context=context) as running:
         running.chat_all([conversations[0]] * serving.slots, max_tokens=1)  # each slot has read what all begin with
         alone = [running.chat(each, **options) for each in conversations[:ALONE]]
         begun = monotonic()
-        together: list[Reply] = []
+        together: list[Completion] = []
         for start in range(ALONE, len(conversations), TOLD):
-            with step(f"answers {start + 1:,} to {min(start + TOLD, len(conversations)):,}") as told:
+            with progress_step(f"answers {start + 1:,} to {min(start + TOLD, len(conversations)):,}") as told:
                 together += running.chat_all(conversations[start : start + TOLD], **options)
                 told.figure = _pace(together, len(conversations) - ALONE, monotonic() - begun)
         spent = monotonic() - begun
@@ -71,14 +71,14 @@ def ask(
     latency = median(reply.seconds for reply in alone)
     table = pd.DataFrame([{k: v for k, v in asdict(reply).items() if k != "logprobs"} for reply in replies])
     timing = {"latency_p50_ms": 1000 * latency, "seconds_per_answer": spent / len(together) if together else latency}
-    with whole(folder) as work:
+    with atomic_path(folder) as work:
         work.mkdir(parents=True)
         table.to_parquet(work / "replies.parquet", index=False)
         (work / "timing.json").write_text(json.dumps(timing), encoding="utf-8")
     return table, timing
 
 
-def _pace(replies: Sequence[Reply], of: int, seconds: float) -> str:
+def _pace(replies: Sequence[Completion], of: int, seconds: float) -> str:
     left = (of - len(replies)) * seconds / len(replies)
     return f"{sum(reply.tokens_out for reply in replies) / seconds:.0f} tokens/s, {left / 60:.1f} min left"
 

@@ -13,9 +13,9 @@ from tasks.core.errors import CaseError, DataError
 from tasks.core.files import file_digest
 from tasks.core.mlflow import Tracking
 from tasks.core.progress import mark_cached
-from tasks.evaluate.config import AnswerMetric, Evaluate, Judging
+from tasks.evaluate.config import AnswerMetric, Evaluate, LanguageEvaluation
 from tasks.evaluate.criteria import (
-    alone_criterion,
+    batch_invariance_criterion,
     bound_criterion,
     champion_criterion,
     slice_criterion,
@@ -24,8 +24,8 @@ from tasks.evaluate.criteria import (
 from tasks.evaluate.metrics import by_month, by_value, measure, metrics_of
 from tasks.evaluate.report import explain
 from tasks.evaluate.results import Verdict
-from tasks.evaluate.verdicts import judged_before, keep, require_run
-from tasks.train.classes import Classes, answers_in, columns_of, numbers_of, together
+from tasks.evaluate.verdicts import find_verdict, require_run, store_verdict
+from tasks.train.classes import Classes, align_classes, answers_in, columns_of, numbers_of
 from tasks.train.config import Split, Target
 from tasks.train.results import Candidate
 from tasks.train.tabular.model_file import Model, load, predict
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-__all__ = ["check_gates", "explain", "judge"]
+__all__ = ["check_gates", "evaluate_gates", "explain"]
 
 LOSSES = {
     "classification": ("brier", "log_loss"),
@@ -46,7 +46,7 @@ PHRASES = {"classification": "a classification", "regression": "a regression", "
 ALONE = 50  # rows that are also scored one at a time
 
 
-def check_gates(config: Evaluate | Judging, task: str, columns: Sequence[str] | None = None) -> None:
+def check_gates(config: Evaluate | LanguageEvaluation, task: str, columns: Sequence[str] | None = None) -> None:
     """Check that metrics and losses fit the task, and, given the frame's columns, that slices are among them.
 
     `task` is classification, regression, or answers. Raises: CaseError.
@@ -90,7 +90,7 @@ def check_gates(config: Evaluate | Judging, task: str, columns: Sequence[str] | 
             )
 
 
-def judge(
+def evaluate_gates(
     candidate: Candidate,
     target: Target,
     split: Split,
@@ -121,7 +121,7 @@ def judge(
         },
     )
     folder = state / "verdicts" / candidate.case / key[:16]
-    stored = judged_before(folder)
+    stored = find_verdict(folder)
     if stored is not None:
         mark_cached()
         return stored
@@ -137,11 +137,11 @@ def judge(
         found = metrics["by_slice"]
         criteria += [slice_criterion(config.slice_gate, c, metrics["overall"], found.get(c)) for c in config.slices]
     criteria.append(champion_criterion(config.champion_gate, *compared, problem))
-    criteria.append(alone_criterion(alone["difference"]))
+    criteria.append(batch_invariance_criterion(alone["difference"]))
     if config.ms_per_row is not None:
         criteria.append(speed_criterion(config.ms_per_row, alone["ms_per_row"]))
     figures = {**metrics["overall"], "ms_per_row": alone["ms_per_row"]}
-    return keep(candidate, criteria, metrics, figures, scored, champion_digest, folder, place, classes=classes)
+    return store_verdict(candidate, criteria, metrics, figures, scored, champion_digest, folder, place, classes=classes)
 
 
 def score_holdout(candidate: Candidate, target: Target, split: Split) -> tuple[pd.DataFrame, dict[str, float], Classes]:
@@ -208,7 +208,7 @@ def _beside_champion(
         return alone, f"the champion can't score these rows: {error.what} {error.found}"
     if bool(champion.classes) != bool(classes):
         return alone, "the champion is of another task"
-    return together(values, ours, classes, theirs, champion.classes), ""
+    return align_classes(values, ours, classes, theirs, champion.classes), ""
 
 
 def _limited(threads: int) -> Any:

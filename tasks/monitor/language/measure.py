@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tasks.core.files import file_digest
 from tasks.data.config import Answer
-from tasks.data.results import Asked, EmbedderFiles
+from tasks.data.results import EmbedderFiles, WindowMessages
 from tasks.evaluate.language.inference import message_in, scores_of
 from tasks.language.answer_scoring import Score, Scorer, summarise
 from tasks.language.embedder import Embedder
@@ -19,9 +19,9 @@ from tasks.monitor.config import AnswerMonitor, Retrain
 from tasks.monitor.drift import measure_drift
 from tasks.monitor.language.descriptors import COLUMNS, describe
 from tasks.monitor.language.reference_free_metrics import chance_of_metric, proxies_of, proxy_chances, ratios
-from tasks.monitor.language.two_sample_classifier import told_apart
+from tasks.monitor.language.two_sample_classifier import classifier_two_sample_test
 from tasks.monitor.results import Part, Signal
-from tasks.monitor.signal import Window, fingerprint, keep, measured_before, some
+from tasks.monitor.signal import Window, find_signal, fingerprint, sample, store_signal
 from tasks.predict.tabular import read_predictions
 from tasks.release.config import Price
 from tasks.release.seal import SCORES, read_manifest
@@ -35,7 +35,7 @@ def measure_answers(
     release: Path,
     config: AnswerMonitor,
     embedder: EmbedderFiles,
-    asked: Asked,
+    asked: WindowMessages,
     predictions: Path,
     state: Path,
 ) -> Signal:
@@ -52,7 +52,7 @@ def measure_answers(
     now = said.merge(known, on="example_id")  # others were replayed with other wordings
     inputs = window.inputs(__name__, [config.digest, fingerprint(now), file_digest(release / SCORES), embedder.digest])
     folder = window.folder(state)
-    if (before := measured_before(folder, inputs)) is not None:
+    if (before := find_signal(folder, inputs)) is not None:
         return before
 
     scores = pd.read_parquet(release / SCORES)
@@ -65,13 +65,13 @@ def measure_answers(
     found, right_then = _scored(known_now, scorer), scores_of(then)
     if not found:
         missing.append("No right answer has arrived: only what needs none was measured.")
-    sample_then, sample_now = (some(side, config.sample) for side in (then, now))
+    sample_then, sample_now = (sample(side, config.sample) for side in (then, now))
     drift = measure_drift(describe(sample_then, answer), describe(sample_now, answer), COLUMNS, folder, "text")
     messages_then, messages_now = (
         [message_in(each) for each in side["messages"]] for side in (sample_then, sample_now)
     )
     opened = Embedder(embedder.folder)
-    apart = told_apart(opened.vectors(messages_then), opened.vectors(messages_now))
+    apart = classifier_two_sample_test(opened.vectors(messages_then), opened.vectors(messages_now))
     if apart is None:
         missing.append(f"Drift of the messages was not computed: {len(now):,} now, {len(then):,} then.")
     proxies, proxies_then = (proxies_of(side, scorer, price) for side in (now, then))
@@ -97,7 +97,7 @@ def measure_answers(
         "not_computed": tuple(missing),
         "inputs": inputs,
     }
-    return keep(window, folder, measured, known_now, chances, config)
+    return store_signal(window, folder, measured, known_now, chances, config)
 
 
 def _scored(rows: pd.DataFrame, scorer: Scorer) -> list[Score]:

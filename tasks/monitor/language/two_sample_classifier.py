@@ -12,7 +12,7 @@ FOLDS = 5
 FEWEST = 50  # messages on a side, below which nothing is said
 
 
-def told_apart(then: np.ndarray, now: np.ndarray) -> tuple[float, float] | None:
+def classifier_two_sample_test(then: np.ndarray, now: np.ndarray) -> tuple[float, float] | None:
     """The AUC of a linear classifier between two sets of vectors, cross-validated, and its p-value.
 
     None when a side has too few.

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 Side: TypeAlias = "tuple[np.ndarray, np.ndarray]"  # outcomes as numbers, and what the model answered
 
 
-def side_of(rows: pd.DataFrame, outcome: str, classes: Sequence[Class]) -> Side:
+def labels_and_predictions(rows: pd.DataFrame, outcome: str, classes: Sequence[Class]) -> Side:
     return numbers_of(rows[outcome], classes), answers_in(rows, classes)
 
 
-def worst_of(side: Side, classes: Sequence[Class]) -> int | None:
+def most_biased_class(side: Side, classes: Sequence[Class]) -> int | None:
     """The class whose predicted share is furthest from the seen one, the second of two; None of numbers."""
     import numpy as np
 

@@ -13,9 +13,9 @@ from tasks.monitor.config import Monitor
 from tasks.monitor.drift import measure_drift
 from tasks.monitor.predecessor import compare_predecessor
 from tasks.monitor.results import Signal
-from tasks.monitor.signal import SEED, Window, fingerprint, keep, measured_before, some
+from tasks.monitor.signal import SEED, Window, find_signal, fingerprint, sample, store_signal
 from tasks.monitor.tabular.importance import harms_of, importance_chance, shares_of
-from tasks.monitor.tabular.labels_and_predictions import Side, side_of
+from tasks.monitor.tabular.labels_and_predictions import Side, labels_and_predictions
 from tasks.monitor.tabular.metric_permutation import performance_chances
 from tasks.monitor.tabular.outcomes import join_outcomes
 from tasks.monitor.tabular.performance import measure_parts, measure_performance
@@ -69,13 +69,16 @@ def measure(
         ],
     )
     folder = window.folder(state)
-    if (found := measured_before(folder, inputs)) is not None:
+    if (found := find_signal(folder, inputs)) is not None:
         return found
 
     model, reference = load(release / "model.skops"), pd.read_parquet(release / "scores.parquet")
     reference = reference[reference[target.column].notna()]
     known, unknown = now[now["outcome"].notna()], now[now["outcome"].isna()]
-    sides = side_of(known, "outcome", model.classes), side_of(reference, target.column, model.classes)
+    sides = (
+        labels_and_predictions(known, "outcome", model.classes),
+        labels_and_predictions(reference, target.column, model.classes),
+    )
     missing: list[str] = []
     metric, enough = config.retrain.metric, len(known) >= config.min_rows
     measured = {
@@ -98,7 +101,7 @@ def measure(
     measured |= _importance(known, reference, sides, model, config, chances, missing)
     measured |= _estimated(answers_in(unknown, model.classes), sides[1], target, config, chances, missing)
     measured["not_computed"] = tuple(missing)
-    return keep(window, folder, measured, known, chances, config)
+    return store_signal(window, folder, measured, known, chances, config)
 
 
 def _drift(
@@ -111,7 +114,7 @@ def _drift(
     missing: list[str],
 ) -> dict[str, Any]:
     kind: Literal["number", "text"] = "text" if len(model.classes) > 2 else "number"
-    drift = measure_drift(some(reference, config.sample), some(now, config.sample), columns, folder, kind)
+    drift = measure_drift(sample(reference, config.sample), sample(now, config.sample), columns, folder, kind)
     if drift.prediction is None:
         missing.append(f"Drift of the predictions was not computed: {len(now):,} rows now, {len(reference):,} then.")
     return {

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from tasks.evaluate.metrics import HIGHER_IS_BETTER
-from tasks.monitor.permutation import cells_of, chance, counts_of, means_of
-from tasks.monitor.tabular.labels_and_predictions import Side, errors_of, worst_of
+from tasks.monitor.permutation import cells_of, counts_of, means_of, permutation_p_value
+from tasks.monitor.tabular.labels_and_predictions import Side, errors_of, most_biased_class
 from tasks.monitor.tabular.multiclass_permutation import chance_of_classes
 from tasks.train.classes import Classes, predicted_in
-from tasks.train.metrics import known_in, losses, with_others
+from tasks.train.metrics import add_other_class, losses, mask_known
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,16 +25,16 @@ def performance_chances(now: Side, then: Side, classes: Classes, metric: str) ->
     """The p-values of the watched metric having become worse, and of the bias being other than 0."""
     import numpy as np
 
-    known = [known_in(y, p) for y, p in (then, now)]
+    known = [mask_known(y, p) for y, p in (then, now)]
     sides = [(y[rows], p[rows]) for (y, p), rows in zip((then, now), known, strict=True)]
     if not all(len(y) for y, _ in sides):
         return {}
-    worst = worst_of(sides[1], classes)
+    worst = most_biased_class(sides[1], classes)
     bias = _bias_chance(*(errors_of(side, worst) for side in sides))
     if bias is not None and len(classes) > 2:
         bias = min(1.0, len(classes) * bias)  # of so many looks, the worst one counts
     if classes:  # what a model does not know is wrong, on both sides the same way
-        y, p = with_others(*(np.concatenate(values) for values in zip(*sides, strict=True)))
+        y, p = add_other_class(*(np.concatenate(values) for values in zip(*sides, strict=True)))
         first = len(sides[0][0])
         sides = [(y[:first], p[:first]), (y[first:], p[first:])]
     if len(classes) <= 2:
@@ -57,7 +57,7 @@ def _worse(sides: list[Side], metric: str, *, classified: bool) -> float | None:
     many, of_all = 2 * SCORES, np.concatenate(cells)
     sign = -1.0 if metric in HIGHER_IS_BETTER else 1.0
     value = _statistic(metric, of_all, y, p)
-    return chance(counts_of(cells, many), lambda a, b: sign * (value(b) - value(a)))
+    return permutation_p_value(counts_of(cells, many), lambda a, b: sign * (value(b) - value(a)))
 
 
 def _bias_chance(then: np.ndarray, now: np.ndarray) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.monitor.permutation import chance, chance_of_mean, counts_of
+from tasks.monitor.permutation import chance_of_mean, counts_of, permutation_p_value
 from tasks.monitor.tabular.labels_and_predictions import Side
 from tasks.train.classes import predicted_in
 from tasks.train.metrics import losses
@@ -35,4 +35,4 @@ def _of_confusions(then: Side, now: Side) -> float | None:
         return np.nanmean(each, axis=1)
 
     cells = [many * y.astype(int) + predicted_in(p) for y, p in (then, now)]
-    return chance(counts_of(cells, many * many), lambda a, b: value(a) - value(b))
+    return permutation_p_value(counts_of(cells, many * many), lambda a, b: value(a) - value(b))

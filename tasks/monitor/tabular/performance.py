@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tasks.monitor.results import Part
-from tasks.monitor.tabular.labels_and_predictions import Side, errors_of, worst_of
+from tasks.monitor.tabular.labels_and_predictions import Side, errors_of, most_biased_class
 from tasks.monitor.tabular.performance_estimate import estimate
 from tasks.train.classes import Classes
 from tasks.train.config import Target
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def measure_performance(now: Side, then: Side, target: Target, classes: Classes, missing: list[str]) -> dict[str, Any]:
     """Metrics and bias of the rows with an outcome, beside the hold-out's; what can't be computed is named."""
-    metrics, worst = measure(*now, target.task), worst_of(now, classes)
+    metrics, worst = measure(*now, target.task), most_biased_class(now, classes)
     for name in metrics_of(target.task):
         if name not in metrics:
             missing.append(f"{name} was not computed: {_why(len(now[0]), target)}.")
@@ -48,7 +48,7 @@ def measure_parts(
     parts: Sequence[tuple[datetime, datetime]],
 ) -> tuple[Part, ...]:
     """The watched metric and the bias in each part of the window."""
-    scale, worst, made = _scale(then, target), worst_of(now, classes), []
+    scale, worst, made = _scale(then, target), most_biased_class(now, classes), []
     for start, end in parts:
         some = ((times >= start) & (times < end)).to_numpy()
         side = now[0][some], now[1][some]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks.evaluate.metrics import HIGHER_IS_BETTER
-from tasks.monitor.permutation import cells_of, chance, chance_of_mean, counts_of, means_of
+from tasks.monitor.permutation import cells_of, chance_of_mean, counts_of, means_of, permutation_p_value
 from tasks.monitor.tabular.labels_and_predictions import Side
 from tasks.monitor.tabular.metric_permutation import SCORES, Statistic, ranking
 from tasks.train.classes import predicted_in
@@ -58,7 +58,7 @@ def estimate_chance(now: np.ndarray, reference: Side, metric: str) -> float | No
     sure = means_of(all_cells, _calibrated(reference, pool), SCORES)
     value = _expected(metric, sure, all_cells, pool)
     worse = -1.0 if metric in HIGHER_IS_BETTER else 1.0
-    return chance(counts_of(cells, SCORES), lambda a, b: worse * (value(b) - value(a)))
+    return permutation_p_value(counts_of(cells, SCORES), lambda a, b: worse * (value(b) - value(a)))
 
 
 def _expected(metric: str, sure: np.ndarray, cells: np.ndarray, pool: np.ndarray) -> Statistic:

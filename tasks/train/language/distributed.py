@@ -16,14 +16,14 @@ from pathlib import Path
 
 from tasks.core.errors import DriftlineError
 from tasks.core.files import tail, temporary_folder
-from tasks.core.processes import ending_with_starter, look_for_garbage_seldom
+from tasks.core.processes import tune_gc, with_parent_death_signal
 
 READY = b"ready\n"
 PATIENCE = timedelta(hours=2)  # the first one may look for wrong answers, or show samples, while the others wait
 
 
 @contextmanager
-def together(processes: int, learn: Callable[..., object], *given: object) -> Iterator[None]:
+def spawn_ranks(processes: int, learn: Callable[..., object], *given: object) -> Iterator[None]:
     """In the block this process is the first of so many; each other one calls `learn(*given)`, and ends with it.
 
     Raises: DriftlineError when another one fails.
@@ -56,7 +56,7 @@ def rank() -> int:
     return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
 
 
-def agreed(stop: bool) -> bool:
+def broadcast_flag(stop: bool) -> bool:
     """What the first process says: none may stop alone, for the others would wait for it."""
     from torch import distributed
 
@@ -76,7 +76,7 @@ def wait_for_all() -> None:
 
 
 @contextmanager
-def first_alone() -> Iterator[None]:
+def main_process_first() -> Iterator[None]:
     """The first process goes through the block before all others."""
     first = rank() == 0
     if not first:
@@ -89,7 +89,7 @@ def first_alone() -> Iterator[None]:
 def _start(log: Path, stack: ExitStack) -> subprocess.Popen[bytes]:
     """A process that waits for what it has to do, and that lives no longer than the stack."""
     output = stack.enter_context(log.open("wb"))
-    command = ending_with_starter([sys.executable, "-m", "tasks.train.language.distributed"])
+    command = with_parent_death_signal([sys.executable, "-m", "tasks.train.language.distributed"])
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output)
     stack.enter_context(process)
     stack.callback(process.kill)
@@ -152,7 +152,7 @@ def _failed(log: Path) -> DriftlineError:
 
 def main() -> None:
     """Learn along, as standard input says."""
-    look_for_garbage_seldom()
+    tune_gc()
     out, sys.stdout = sys.stdout.buffer, sys.stderr  # what libraries print goes into the log
     rank, processes, meeting, learn, given = pickle.load(sys.stdin.buffer)  # from the process that started this one
     out.write(READY)

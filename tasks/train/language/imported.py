@@ -10,19 +10,19 @@ from typing import Any
 from tasks.core.code_digest import cache_key
 from tasks.core.config import digest_of
 from tasks.core.errors import DataError
-from tasks.core.files import file_digest, scratch
+from tasks.core.files import file_digest, scratch_folder
 from tasks.core.mlflow import log
 from tasks.core.untrusted import read_json_object
-from tasks.data.config import Talk
-from tasks.data.results import Base
-from tasks.language.library_noise import quiet
+from tasks.data.config import ChatSpec
+from tasks.data.results import BaseModelFiles
+from tasks.language.library_noise import silence_libraries
 from tasks.language.safetensors_header import read_shapes
-from tasks.train.candidates import Making
+from tasks.train.candidates import CandidateBuilder
 from tasks.train.config import Serving
 from tasks.train.language.model import ADAPTER, read_pairs
 from tasks.train.language.tune import definitions_of, keep, weights_digest
 from tasks.train.results import Candidate, Origin
-from tasks.train.tabular.imported import refused
+from tasks.train.tabular.imported import unsupported_model_error
 
 CONFIG = "adapter_config.json"
 # What may stand in a LoRA's configuration; the rest of peft's settings change the base, or load modules by name.
@@ -35,7 +35,14 @@ STARTS = (True, False, None, "gaussian")  # of init_lora_weights: others have ch
 
 
 def import_adapter(
-    origin: Origin, path: Path, pairs: Path, data_digest: str, base: Base, talk: Talk, serving: Serving, threads: int
+    origin: Origin,
+    path: Path,
+    pairs: Path,
+    data_digest: str,
+    base: BaseModelFiles,
+    talk: ChatSpec,
+    serving: Serving,
+    threads: int,
 ) -> Candidate:
     """Merge and keep a LoRA adapter as a candidate, or give the one that the same adapter and inputs made before.
 
@@ -45,11 +52,15 @@ def import_adapter(
     digest = digest_of([file_digest(path / ADAPTER), file_digest(path / CONFIG)])
     definitions = definitions_of(talk, base)
     key = cache_key(__name__, [origin.case, data_digest, base.digest, definitions, serving.weights, digest])
-    making = Making(origin, key, pairs, data_digest, definitions, imported=digest)
+    making = CandidateBuilder(origin, key, pairs, data_digest, definitions, imported=digest)
     if (found := making.made_before(lambda made: weights_digest(made, base))) is not None:
         return found
     rows = len(read_pairs(pairs / "evaluation.parquet"))
-    with quiet(threads), making.begun() as (run_id, out), scratch(origin.state / "candidates") as work:
+    with (
+        silence_libraries(threads),
+        making.begun() as (run_id, out),
+        scratch_folder(origin.state / "candidates") as work,
+    ):
         told = {f"lora.{name}": settings[name] for name in ("r", "lora_alpha") if name in settings}
         log(making.client, run_id, params={"imported": digest, "base": base.source, "base_digest": base.digest, **told})
         making.log_dataset(run_id, {"num_rows": rows})
@@ -60,7 +71,7 @@ def import_adapter(
         return keep(making, run_id, out, adapter, base, serving, 0, rows)
 
 
-def _settings(path: Path, base: Base) -> dict[str, Any]:
+def _settings(path: Path, base: BaseModelFiles) -> dict[str, Any]:
     """A LoRA's configuration, with nothing in it that is not known.
 
     Raises: DataError.
@@ -69,7 +80,9 @@ def _settings(path: Path, base: Base) -> dict[str, Any]:
     wanted = f"a folder with {ADAPTER} and {CONFIG}, as peft saves a LoRA"
     if ADAPTER not in files or CONFIG not in files:
         pickled = " A .bin is a pickle: reading it could run code." if any(n.endswith(".bin") for n in files) else ""
-        raise refused(f"There is no adapter that could be read.{pickled}", path, ", ".join(files), wanted)
+        raise unsupported_model_error(
+            f"There is no adapter that could be read.{pickled}", path, ", ".join(files), wanted
+        )
     settings = read_json_object(path / CONFIG)
     read_shapes(path / ADAPTER)
     named = str(settings.get("base_model_name_or_path"))
@@ -89,6 +102,6 @@ def _settings(path: Path, base: Base) -> dict[str, Any]:
         others.pop("init_lora_weights", None)
     if others or settings.get("peft_type") != "LORA":
         found = ", ".join(f"{k}: {v}" for k, v in (others or {"peft_type": settings.get("peft_type")}).items())
-        raise refused("The adapter is no plain LoRA.", path / CONFIG, found[:300], ", ".join(LORA))
+        raise unsupported_model_error("The adapter is no plain LoRA.", path / CONFIG, found[:300], ", ".join(LORA))
     kept = {name: settings[name] for name in LORA if name in settings}
     return kept | {"base_model_name_or_path": base.source, "inference_mode": True}

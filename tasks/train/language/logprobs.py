@@ -8,7 +8,7 @@ from typing import Any
 MOST = 2**25  # scores in memory at once, in fp32; of more than that, trl's own way has a part at a time
 
 
-def score_plainly() -> None:
+def without_triton() -> None:
     """Have trl score only the positions that carry a label, and without a GPU in plain torch.
 
     Where Triton is not, it would score each prompt, too, and in its kernels' steps: a tenth of a small model's time.

@@ -9,13 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.core.files import scratch
-from tasks.data.results import Base
+from tasks.core.files import scratch_folder
+from tasks.data.results import BaseModelFiles
 from tasks.language.answer_scoring import summarise
 from tasks.language.messages import message_of
-from tasks.train.candidates import Making
+from tasks.train.candidates import CandidateBuilder
 from tasks.train.language.rewards import scorer_of
-from tasks.train.language.stage_context import Work
+from tasks.train.language.stage_context import StageContext
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 SAMPLES = 4  # answers shown at each look
 
 
-class Teller:
+class MlflowReporter:
     """Puts a stage's figures and sample answers into its MLflow run, a few writes a minute."""
 
-    def __init__(self, client: MlflowClient, run_id: str, work: Work) -> None:
+    def __init__(self, client: MlflowClient, run_id: str, work: StageContext) -> None:
         self._client, self._run, self._work = client, run_id, work
         self._scorer = scorer_of(work.talk.answer)
         self._metrics: list[Any] = []
@@ -69,11 +69,11 @@ class Teller:
         return {f"sample_{name}": value for name, value in summarise(scores).items()}
 
 
-def log_adapter(making: Making, run_id: str, adapter: Path, base: Base) -> None:
+def log_adapter(making: CandidateBuilder, run_id: str, adapter: Path, base: BaseModelFiles) -> None:
     """Log the adapter as a model, so that it can be registered; it is read by peft, with the base that it names."""
     from mlflow.models import Model as Description
 
-    with scratch(adapter.parent) as name:
+    with scratch_folder(adapter.parent) as name:
         folder = Path(name) / "model"
         shutil.copytree(adapter, folder)
         with making.logged_model(run_id, folder) as made:

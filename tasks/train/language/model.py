@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.core.errors import CaseError, DataError
-from tasks.data.results import Base
-from tasks.language.messages import MODEL, SYSTEM, turn
+from tasks.data.results import BaseModelFiles
+from tasks.language.messages import MODEL, SYSTEM, chat_message
 from tasks.train.config import Lora
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Example:
         return len(self.prompt) + len(self.completion)
 
 
-def open_tokenizer(base: Base) -> Any:
+def open_tokenizer(base: BaseModelFiles) -> Any:
     """The base's tokenizer with its chat template."""
     from transformers import AutoTokenizer
 
@@ -48,8 +48,8 @@ def render(tokenizer: Any, system: str, messages: Sequence[dict[str, str]], answ
     """
     from jinja2 import TemplateError
 
-    turns = [turn(SYSTEM, system), *messages]
-    turns += [] if answer is None else [turn(MODEL, answer)]
+    turns = [chat_message(SYSTEM, system), *messages]
+    turns += [] if answer is None else [chat_message(MODEL, answer)]
     try:
         return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer is None)
     except (TemplateError, ValueError, TypeError) as error:
@@ -125,7 +125,7 @@ def arithmetic(asked: Precision) -> Precision:
     return asked
 
 
-def load_base(base: Base, precision: Precision, attention: str, quantize: str = "none") -> Any:
+def load_base(base: BaseModelFiles, precision: Precision, attention: str, quantize: str = "none") -> Any:
     """The base model in memory, on the GPU where there is one.
 
     Raises: CaseError when what `quantize` or `attention` needs is not installed.
@@ -220,7 +220,7 @@ def _bad_adapter(folder: Path, found: str) -> DataError:
     )
 
 
-def save_adapter(model: Any, folder: Path, base: Base) -> None:
+def save_adapter(model: Any, folder: Path, base: BaseModelFiles) -> None:
     """Write the adapter: equal weights give equal bytes, and no path of this machine is in them."""
     model.save_pretrained(folder, save_embedding_layers=False, selected_adapters=["default"])
     (folder / "README.md").unlink(missing_ok=True)
@@ -230,7 +230,7 @@ def save_adapter(model: Any, folder: Path, base: Base) -> None:
     path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
-def merge(base: Base, adapter: Path, out: Path) -> Path:
+def merge(base: BaseModelFiles, adapter: Path, out: Path) -> Path:
     """Write base and adapter as one fp32 checkpoint."""
     import torch
     from transformers import AutoModelForCausalLM

@@ -10,11 +10,11 @@ from typing import Any
 
 from tasks.core.config import Result
 from tasks.core.errors import CaseError, Unavailable
-from tasks.data.results import Base
+from tasks.data.results import BaseModelFiles
 from tasks.train.config import Stage, Tuning
 from tasks.train.language.logprobs import MOST
 from tasks.train.language.model import Example, Precision
-from tasks.train.language.resource_estimate import Demand, demand_of
+from tasks.train.language.resource_estimate import ResourceEstimate, estimate_resources
 from tasks.train.language.stage_context import micro_batch, steps_of
 from tasks.train.language.throughput import VOCABULARY, seconds_of_layer
 
@@ -34,7 +34,7 @@ class Estimate(Result):
 
 
 def check_fit(
-    base: Base,
+    base: BaseModelFiles,
     tuning: Tuning,
     precision: Precision,
     examples: Sequence[Example],
@@ -56,11 +56,11 @@ def check_fit(
             todo="Lower it, or leave it out: then all of them learn.",
         )
     _check_processes(tuning.processes)
-    room = tuning.memory_gb or available()
+    room = tuning.memory_gb or available_memory()
     stages = {name: stage for name, stage in tuning.stages if stage is not None}
-    demands = {name: demand_of(name, tuning, examples, answer_tokens, preferring) for name in stages}
+    demands = {name: estimate_resources(name, tuning, examples, answer_tokens, preferring) for name in stages}
     memory = {
-        name: needed(base, tuning, precision, demands[name], micro_batch(stage, tuning.processes)) / GB
+        name: required_memory(base, tuning, precision, demands[name], micro_batch(stage, tuning.processes)) / GB
         for name, stage in stages.items()
     }
     for name, stage in stages.items():
@@ -103,11 +103,11 @@ def _tell(what: str, minutes: float, budget: float) -> None:
 
 
 def estimate(
-    base: Base,
+    base: BaseModelFiles,
     tuning: Tuning,
     examples: Sequence[Example],
     stage: Stage,
-    demand: Demand,
+    demand: ResourceEstimate,
     speed: float,
     memory: float,
     room: float,
@@ -127,7 +127,9 @@ def estimate(
     )
 
 
-def needed(base: Base, tuning: Tuning, precision: Precision, demand: Demand, micro: int) -> float:
+def required_memory(
+    base: BaseModelFiles, tuning: Tuning, precision: Precision, demand: ResourceEstimate, micro: int
+) -> float:
     """Bytes at the peak: while the longest examples are learnt from, or while base and adapter are merged in fp32.
 
     Of a GPU: of one of them, for each has a process of its own. Of a machine without: of all processes.
@@ -152,7 +154,7 @@ def needed(base: Base, tuning: Tuning, precision: Precision, demand: Demand, mic
     return max(sharing * (PROGRAM + weights + adapters + activations + scores), PROGRAM + merging)
 
 
-def available() -> float:
+def available_memory() -> float:
     """GB that may be taken: of the GPU where there is one; else of the system and of the container's limit."""
     import psutil
     import torch
@@ -167,7 +169,13 @@ def available() -> float:
 
 
 def _what_would(
-    base: Base, tuning: Tuning, precision: Precision, name: str, stage: Stage, demand: Demand, room: float
+    base: BaseModelFiles,
+    tuning: Tuning,
+    precision: Precision,
+    name: str,
+    stage: Stage,
+    demand: ResourceEstimate,
+    room: float,
 ) -> str:
     """The mildest change with which it fits."""
     micro = micro_batch(stage, tuning.processes)
@@ -176,12 +184,12 @@ def _what_would(
     if tuning.quantize == "none":
         tries.append(("train.quantize: nf4 and micro_batch: 1", tuning.model_copy(update={"quantize": "nf4"}), 1))
     for text, changed, n in tries:
-        if needed(base, changed, precision, demand, n) / GB <= room:
+        if required_memory(base, changed, precision, demand, n) / GB <= room:
             return f"Set {text}: then it fits."
     return "No smaller batch would fit: take a smaller base, shorter pairs, or a machine with more memory."
 
 
-def _shape(base: Base) -> dict[str, int]:
+def _shape(base: BaseModelFiles) -> dict[str, int]:
     config: dict[str, Any] = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
     heads = config["num_attention_heads"]
     head = config.get("head_dim") or config["hidden_size"] // heads
@@ -222,7 +230,7 @@ def _flops(shape: dict[str, int], tuning: Tuning, examples: Sequence[Example]) -
     return frozen + attention + scores + 6 * _adapter_size(shape, tuning)
 
 
-def _speed(base: Base, tuning: Tuning, precision: Precision, examples: Sequence[Example]) -> float:
+def _speed(base: BaseModelFiles, tuning: Tuning, precision: Precision, examples: Sequence[Example]) -> float:
     """Operations a second of a layer that learns from a batch."""
     rows = micro_batch(tuning.stages.sft, tuning.processes)
     tokens = round(sum(each.tokens for each in examples) / len(examples))

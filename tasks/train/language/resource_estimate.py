@@ -10,7 +10,7 @@ from tasks.train.language.model import Example
 
 
 @dataclass(frozen=True)
-class Demand:
+class ResourceEstimate:
     """What a stage does with each example of a batch, beyond reading it once to learn from it."""
 
     examples: int  # that it has to learn from
@@ -23,26 +23,28 @@ class Demand:
     models: int = 0  # beside the one that learns
 
 
-def demand_of(
+def estimate_resources(
     name: str, tuning: Tuning, examples: Sequence[Example], answer_tokens: int, preferring: int = 0
-) -> Demand:
+) -> ResourceEstimate:
     """What a stage does, by what it is; `answer_tokens` is the longest answer that is written."""
     longest = max(each.tokens for each in examples)
     answered = max(len(each.completion) for each in examples)
     if name == "sft":
-        return Demand(len(examples), longest, answered)
+        return ResourceEstimate(len(examples), longest, answered)
     preference, reward = tuning.stages.preference or Preference(), tuning.stages.reward
     usual = sum(len(each.completion) for each in examples) // len(examples)
     if name == "preference":
         pairs, own = _preferences(preference, preference.batch, len(examples), preferring)
         # a rejected answer is no longer than one that is written
         longest += max(0, answer_tokens - answered)
-        return Demand(pairs, longest, max(answered, answer_tokens), sequences=2, forwards=2, before=own * usual)
+        return ResourceEstimate(
+            pairs, longest, max(answered, answer_tokens), sequences=2, forwards=2, before=own * usual
+        )
     by_model = reward is not None and reward.reward == "model"
     own = _preferences(preference, reward.batch, len(examples), preferring)[1] if reward and by_model else 0
     longest += max(0, answer_tokens - answered)
     compared = int(reward is not None and reward.method == "rloo")  # with what the model was, for its distance
-    return Demand(
+    return ResourceEstimate(
         len(examples),
         longest,
         max(answered, answer_tokens),

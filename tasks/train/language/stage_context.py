@@ -11,29 +11,29 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import CaseError, DataError
-from tasks.data.config import Talk
-from tasks.data.results import Base
-from tasks.language.messages import SYSTEM, turn
+from tasks.data.config import ChatSpec
+from tasks.data.results import BaseModelFiles
+from tasks.language.messages import SYSTEM, chat_message
 from tasks.train.config import Serving, Stage, Tuning
 from tasks.train.language.model import Example, Precision, encode, generate, open_tokenizer, render
-from tasks.train.language.time_budget import Clock
+from tasks.train.language.time_budget import TrainingClock
 
 Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Work:
+class StageContext:
     """What every stage of one tuning is given."""
 
-    base: Base
-    talk: Talk
+    base: BaseModelFiles
+    talk: ChatSpec
     tuning: Tuning
     serving: Serving
     precision: Precision
     train: Rows
     validation: Rows
     folder: Path  # checkpoints, and each stage's adapter; outlives a killed process
-    clock: Clock  # of all stages together
+    clock: TrainingClock  # of all stages together
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -45,7 +45,7 @@ class Work:
 
     def turns(self, row: dict[str, Any]) -> list[dict[str, str]]:
         """A row's message behind the system prompt."""
-        return [turn(SYSTEM, self.talk.prompt.system), *row["messages"]]
+        return [chat_message(SYSTEM, self.talk.prompt.system), *row["messages"]]
 
     def answers(self, model: Any, rows: Rows, temperature: float = 0.0, seed: int = 0) -> list[str]:
         """What the model says to these rows."""
@@ -61,7 +61,7 @@ class Work:
         )
 
 
-def check_lengths(work: Work, rows: Mapping[str, Rows], allowed: int) -> None:
+def check_lengths(work: StageContext, rows: Mapping[str, Rows], allowed: int) -> None:
     """Raises: DataError naming the pairs that are too long: nothing is cut silently."""
     for name, some in rows.items():
         examples = work.examples(some)
@@ -97,7 +97,7 @@ def micro_batch(stage: Stage, processes: int) -> int:
     return stage.micro_batch or max(1, stage.batch // processes)
 
 
-def arguments_of(name: str, stage: Stage, work: Work) -> dict[str, Any]:
+def arguments_of(name: str, stage: Stage, work: StageContext) -> dict[str, Any]:
     """The arguments of every trainer."""
     import torch
 

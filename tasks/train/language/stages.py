@@ -10,23 +10,23 @@ from typing import Any
 
 from tasks.core.errors import CaseError
 from tasks.core.files import write_text
-from tasks.core.progress import step
-from tasks.language.messages import MODEL, message_of, turn
+from tasks.core.progress import progress_step
+from tasks.language.messages import MODEL, chat_message, message_of
 from tasks.train.config import Preference, Reward, Sft, Stage
-from tasks.train.language.distributed import first_alone, rank
-from tasks.train.language.logprobs import score_plainly
+from tasks.train.language.distributed import main_process_first, rank
+from tasks.train.language.logprobs import without_triton
 from tasks.train.language.model import Example
 from tasks.train.language.rewards import scorer_of, verifiable
-from tasks.train.language.stage_context import Work, arguments_of, order, steps_of
+from tasks.train.language.stage_context import StageContext, arguments_of, order, steps_of
 
 TEMPERATURE = 1.0  # at which the model shows its wrong answers
 
 
-def make_trainer(name: str, stage: Stage, work: Work, model: Any, watch: Any) -> Any | None:
+def make_trainer(name: str, stage: Stage, work: StageContext, model: Any, watch: Any) -> Any | None:
     """A stage's trainer, ready to train; None when there is nothing to learn from."""
     from transformers import PrinterCallback
 
-    score_plainly()
+    without_triton()
     make: Any = {"sft": _sft, "preference": _preference, "reward": _reward}[name]
     trainer = make(stage, work, model, watch)
     if trainer is not None:
@@ -37,7 +37,7 @@ def make_trainer(name: str, stage: Stage, work: Work, model: Any, watch: Any) ->
     return trainer
 
 
-def _sft(stage: Sft, work: Work, model: Any, watch: Any) -> Any:
+def _sft(stage: Sft, work: StageContext, model: Any, watch: Any) -> Any:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -65,10 +65,10 @@ def _sft(stage: Sft, work: Work, model: Any, watch: Any) -> Any:
     )
 
 
-def _preference(stage: Preference, work: Work, model: Any, watch: Any) -> Any | None:
+def _preference(stage: Preference, work: StageContext, model: Any, watch: Any) -> Any | None:
     from trl import DPOConfig, DPOTrainer
 
-    with first_alone():
+    with main_process_first():
         pairs = preference_pairs(stage.pairs, stage.batch, work, model, work.folder / "preference")
     if len(pairs) < stage.batch:
         return None
@@ -84,16 +84,16 @@ def _preference(stage: Preference, work: Work, model: Any, watch: Any) -> Any | 
     )
 
 
-def _preferences(pairs: list[dict[str, str]], stage: Stage, work: Work) -> Any:
+def _preferences(pairs: list[dict[str, str]], stage: Stage, work: StageContext) -> Any:
     """Pairs of a chosen and a rejected answer as trl takes them, in their order."""
     from datasets import Dataset
 
     rows = [pairs[i] for i in order(len(pairs), stage.batch, steps_of(stage, len(pairs)), work.tuning.seed)]
-    said = {side: [[turn(MODEL, row[side])] for row in rows] for side in ("chosen", "rejected")}
+    said = {side: [[chat_message(MODEL, row[side])] for row in rows] for side in ("chosen", "rejected")}
     return Dataset.from_dict({"prompt": [row["prompt"] for row in rows], **said})
 
 
-def preference_pairs(wanted: int, least: int, work: Work, model: Any, folder: Path) -> list[dict[str, Any]]:
+def preference_pairs(wanted: int, least: int, work: StageContext, model: Any, folder: Path) -> list[dict[str, Any]]:
     """Preferences of the training pairs; where those are fewer than `least`, also the model's own wrong answers.
 
     They are written down, so that a resumed run learns from the same.
@@ -108,7 +108,7 @@ def preference_pairs(wanted: int, least: int, work: Work, model: Any, folder: Pa
     rows = [] if len(given) >= least else chance.sample(work.train, len(work.train)) * 2  # each message twice at most
     for start in range(0, min(len(rows), 8 * wanted), 32):
         some = rows[start : start + 32]
-        with step("look for wrong answers") as told:
+        with progress_step("look for wrong answers") as told:
             for row, text in zip(some, work.answers(model, some, TEMPERATURE, work.tuning.seed + start), strict=True):
                 if not scorer.score(text, row["answer"], message_of(row["messages"])).exact:
                     pairs.append({"prompt": work.turns(row), "chosen": row["answer"], "rejected": text})
@@ -119,7 +119,7 @@ def preference_pairs(wanted: int, least: int, work: Work, model: Any, folder: Pa
     return pairs[:wanted]
 
 
-def _reward(stage: Reward, work: Work, model: Any, watch: Any) -> Any | None:
+def _reward(stage: Reward, work: StageContext, model: Any, watch: Any) -> Any | None:
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
@@ -162,17 +162,17 @@ def _reward(stage: Reward, work: Work, model: Any, watch: Any) -> Any | None:
     )
 
 
-def _reward_model(stage: Reward, work: Work, model: Any) -> Any | None:
+def _reward_model(stage: Reward, work: StageContext, model: Any) -> Any | None:
     """A model that tells a right answer from the tuned model's wrong ones; None when it gives too few wrong ones."""
     import torch
     from peft import LoraConfig
     from transformers import AutoModelForSequenceClassification, PrinterCallback
     from trl import RewardConfig, RewardTrainer
 
-    from tasks.train.language.trainer_callbacks import Along, Watch, newest_sound
+    from tasks.train.language.trainer_callbacks import FollowerCallback, ProgressCallback, newest_valid_checkpoint
 
     preferring = work.tuning.stages.preference or Preference()
-    with first_alone():
+    with main_process_first():
         pairs = preference_pairs(preferring.pairs, stage.batch, work, model, work.folder / "reward_model")
     if len(pairs) < stage.batch:
         return None
@@ -185,9 +185,9 @@ def _reward_model(stage: Reward, work: Work, model: Any) -> Any | None:
     judge.config.pad_token_id = work.tokenizer.pad_token_id
     arguments = {**arguments_of("reward_model", stage, work), "eval_strategy": "no", "learning_rate": 1e-4}
     watch = (
-        Watch("reward_model", stage, lambda *_: None, lambda *_: {}, lambda _: None, work.clock.over)
+        ProgressCallback("reward_model", stage, lambda *_: None, lambda *_: {}, lambda _: None, work.clock.over)
         if rank() == 0
-        else Along()
+        else FollowerCallback()
     )
     trainer: Any = RewardTrainer(
         judge,
@@ -203,7 +203,7 @@ def _reward_model(stage: Reward, work: Work, model: Any) -> Any | None:
         callbacks=[watch],
     )
     trainer.remove_callback(PrinterCallback)
-    with first_alone():
-        checkpoint = newest_sound(work.folder / "reward_model")
+    with main_process_first():
+        checkpoint = newest_valid_checkpoint(work.folder / "reward_model")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return trainer.model.eval()

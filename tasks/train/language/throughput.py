@@ -6,8 +6,8 @@ import time
 from statistics import median
 from typing import Any
 
-from tasks.data.results import Base
-from tasks.language.library_noise import quiet
+from tasks.data.results import BaseModelFiles
+from tasks.language.library_noise import silence_libraries
 from tasks.train.config import Tuning
 from tasks.train.language.model import Precision, add_adapter
 
@@ -15,12 +15,12 @@ SECONDS, PASSES = 1.0, 20  # whichever comes first
 VOCABULARY = 32  # of the layer tried: the scores of words are no part of it
 
 
-def seconds_of_layer(base: Base, tuning: Tuning, precision: Precision, rows: int, tokens: int) -> float:
+def seconds_of_layer(base: BaseModelFiles, tuning: Tuning, precision: Precision, rows: int, tokens: int) -> float:
     """Seconds that a layer with its adapters takes to learn from `rows` texts of `tokens` each, there and back."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    with quiet(tuning.threads), torch.random.fork_rng(), torch.device(device):
+    with silence_libraries(tuning.threads), torch.random.fork_rng(), torch.device(device):
         model = _layer(base, tuning, precision)
         read = torch.randint(VOCABULARY, (rows, tokens))
         seconds: list[float] = []
@@ -36,7 +36,7 @@ def seconds_of_layer(base: Base, tuning: Tuning, precision: Precision, rows: int
     return median(seconds[1:])  # the first prepares
 
 
-def _layer(base: Base, tuning: Tuning, precision: Precision) -> Any:
+def _layer(base: BaseModelFiles, tuning: Tuning, precision: Precision) -> Any:
     """A model of one of the base's layers and hardly any words, its adapter new; whatever enters wants a gradient."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM

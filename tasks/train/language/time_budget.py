@@ -10,7 +10,7 @@ from tasks.core.files import write_text
 from tasks.train.config import Budget
 
 
-class Clock:
+class TrainingClock:
     """Counts from now on, and from what `kept` says of processes before, for one may be killed at any step."""
 
     def __init__(self, kept: Path, budget: Budget | None) -> None:

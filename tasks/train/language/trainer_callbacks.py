@@ -15,16 +15,16 @@ from transformers import TrainerCallback
 
 from tasks.core.errors import DriftlineError
 from tasks.core.files import file_digest, write_text
-from tasks.core.progress import step
+from tasks.core.progress import progress_step
 from tasks.train.candidates import ENERGY
 from tasks.train.config import Stage
-from tasks.train.language.distributed import agreed, wait_for_all
+from tasks.train.language.distributed import broadcast_flag, wait_for_all
 
 MARK = "sound.json"  # in a checkpoint: digests of its files, written last
 LINES = 8  # told on the terminal in one stage
 
 
-class Watch(TrainerCallback):
+class ProgressCallback(TrainerCallback):
     """Tells of a stage as it goes, and ends it when it must.
 
     Raises from within the training: DriftlineError when the loss is no number any more.
@@ -63,7 +63,7 @@ class Watch(TrainerCallback):
         took = time.monotonic() - self._step
         self._busy += took
         own = self._stage.minutes and self._seconds() + took > self._stage.minutes * 60
-        control.should_training_stop |= agreed(bool(self._over(took) or own))  # what is learned by now is kept
+        control.should_training_stop |= broadcast_flag(bool(self._over(took) or own))  # what is learned by now is kept
 
     def on_log(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         logs = more["logs"]
@@ -85,7 +85,7 @@ class Watch(TrainerCallback):
             if since == 0:
                 self._best(model)
             stop = since >= self._stage.patience
-        control.should_training_stop |= agreed(stop)
+        control.should_training_stop |= broadcast_flag(stop)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         wait_for_all()  # each process writes a part
@@ -100,7 +100,7 @@ class Watch(TrainerCallback):
     def _check(self, logs: Mapping[str, float], at: int, folder: Path) -> None:
         wrong = [name for name in ("loss", "grad_norm") if not math.isfinite(float(logs.get(name, 0.0)))]
         if wrong:
-            kept = newest_sound(folder)
+            kept = newest_valid_checkpoint(folder)
             raise DriftlineError(
                 f"Stage {self._name} diverged: its {wrong[0]} is no number any more.",
                 where=f"train.stages.{self._name}, step {at}",
@@ -136,7 +136,7 @@ class Watch(TrainerCallback):
         at, of = state.global_step, state.max_steps
         if at % max(1, of // LINES) and at != of:
             return
-        with step(f"{self._name}: step {at} of {of}") as told:
+        with progress_step(f"{self._name}: step {at} of {of}") as told:
             told.started = self._told
             left = (of - at) * (self._seconds() - self._before) / max(1, at - self._resumed(state))
             figures = [f"loss {entry['loss']:.3g}"]
@@ -149,20 +149,20 @@ class Watch(TrainerCallback):
         return max((e["step"] for e in state.log_history if e.get("seconds", 0.0) <= self._before), default=0)
 
 
-class Along(TrainerCallback):
+class FollowerCallback(TrainerCallback):
     """In a process that learns along: it stops when the first one says so."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        control.should_training_stop |= agreed(False)
+        control.should_training_stop |= broadcast_flag(False)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        control.should_training_stop |= agreed(False)
+        control.should_training_stop |= broadcast_flag(False)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         wait_for_all()
 
 
-def newest_sound(folder: Path) -> Path | None:
+def newest_valid_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint whose files are what they were when written; damaged ones are told of, and removed.
 
     A process killed while it wrote one leaves it without its mark, which is no damage to tell of.

@@ -11,16 +11,16 @@ from typing import Any
 from tasks.core.code_digest import cache_key
 from tasks.core.config import digest_of
 from tasks.core.errors import DriftlineError
-from tasks.core.files import file_digest, lock, scratch
+from tasks.core.files import file_digest, lock, scratch_folder
 from tasks.core.mlflow import log, run
-from tasks.core.progress import step
-from tasks.data.config import Talk
-from tasks.data.results import Base
+from tasks.core.progress import progress_step
+from tasks.data.config import ChatSpec
+from tasks.data.results import BaseModelFiles
 from tasks.language.gguf_writer import write_gguf
-from tasks.language.library_noise import quiet
-from tasks.train.candidates import DEVICE, Making
+from tasks.language.library_noise import silence_libraries
+from tasks.train.candidates import DEVICE, CandidateBuilder
 from tasks.train.config import Serving, Stage, Tuning
-from tasks.train.language.mlflow_callback import Teller, log_adapter
+from tasks.train.language.mlflow_callback import MlflowReporter, log_adapter
 from tasks.train.language.model import (
     ADAPTER,
     arithmetic,
@@ -28,9 +28,9 @@ from tasks.train.language.model import (
     read_pairs,
 )
 from tasks.train.language.preflight import Estimate, check_fit
-from tasks.train.language.run_stage import learn
-from tasks.train.language.stage_context import Work, check_lengths
-from tasks.train.language.time_budget import Clock
+from tasks.train.language.run_stage import run_stage
+from tasks.train.language.stage_context import StageContext, check_lengths
+from tasks.train.language.time_budget import TrainingClock
 from tasks.train.results import Candidate, Origin
 
 SPENT = "the budget of the tuning was spent"
@@ -38,7 +38,13 @@ LEARNING = "tasks.train.language.run_stage"  # what an adapter depends on; how i
 
 
 def tune(
-    origin: Origin, pairs: Path, data_digest: str, base: Base, talk: Talk, tuning: Tuning, serving: Serving
+    origin: Origin,
+    pairs: Path,
+    data_digest: str,
+    base: BaseModelFiles,
+    talk: ChatSpec,
+    tuning: Tuning,
+    serving: Serving,
 ) -> Candidate:
     """Tune, save and log a candidate, or give the one that the same inputs made before.
 
@@ -58,13 +64,13 @@ def tune(
         "arithmetic": [precision, torch.cuda.is_available()],
     }
     key = cache_key(__name__, [inputs, tuning.digest, serving.digest])
-    making = Making(origin, key, pairs, data_digest, definitions)
+    making = CandidateBuilder(origin, key, pairs, data_digest, definitions)
     if (found := making.made_before(lambda made: weights_digest(made, base))) is not None:
         return found
 
     rows = {name: read_pairs(pairs / f"{name}.parquet") for name in ("train", "validation", "evaluation")}
     place = origin.state / "tuning" / origin.case
-    work = Work(
+    work = StageContext(
         base=base,
         talk=talk,
         tuning=tuning,
@@ -73,7 +79,7 @@ def tune(
         train=rows["train"],
         validation=rows["validation"],
         folder=place,
-        clock=Clock(place / f"{key[:16]}.seconds", tuning.budget),
+        clock=TrainingClock(place / f"{key[:16]}.seconds", tuning.budget),
     )
     check_lengths(work, rows, min(tuning.max_tokens, talk.context))
     preferring = sum(row["rejected"] is not None for row in work.train)
@@ -81,7 +87,7 @@ def tune(
     device = {DEVICE: torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     with (
         lock(place / "lock", f"The tuning of {origin.case}"),
-        quiet(tuning.threads),
+        silence_libraries(tuning.threads),
         making.begun(device) as (run_id, out),
     ):
         log(making.client, run_id, params=_parameters(tuning, precision, base), metrics=_foreseen(foreseen))
@@ -108,11 +114,18 @@ def tune(
 
 
 def keep(
-    making: Making, run_id: str, out: Path, adapter: Path, base: Base, serving: Serving, learned: int, held: int
+    making: CandidateBuilder,
+    run_id: str,
+    out: Path,
+    adapter: Path,
+    base: BaseModelFiles,
+    serving: Serving,
+    learned: int,
+    held: int,
 ) -> Candidate:
     """Merge an adapter, write what is served into `out`, and log it; it learned from so many pairs."""
     shutil.copytree(adapter, out / "adapter")
-    with step("merge and write GGUF"), scratch(out.parent) as work:
+    with progress_step("merge and write GGUF"), scratch_folder(out.parent) as work:
         merged = merge(base, adapter, Path(work) / "merged")
         write_gguf(merged, out / "model.f16.gguf", "f16")
         if serving.weights == "f16":
@@ -128,32 +141,32 @@ def keep(
 def _run_stage(
     name: str,
     stage: Stage,
-    work: Work,
+    work: StageContext,
     start: Path | None,
-    making: Making,
+    making: CandidateBuilder,
     parent: str,
     key: str,
     device: Mapping[str, str],
 ) -> Path | None:
     """Train a stage from the adapter in `start`, or go on with it; give the folder of the adapter that it leaves."""
-    from tasks.train.language.trainer_callbacks import newest_sound
+    from tasks.train.language.trainer_callbacks import newest_valid_checkpoint
 
     folder = work.folder / name
     done = folder / "adapter"
     if (done / ADAPTER).is_file():
-        with step(f"tune, {name}") as telling:
+        with progress_step(f"tune, {name}") as telling:
             telling.figure = "learned before"
         return done
     client = making.client
     mine = {**making.tags, **device, "mlflow.parentRunId": parent, "driftline.stage": name}
     with run(client, making.experiment_id, f"{key}-{name}", name, mine) as run_id:
         log(client, run_id, params=stage.model_dump(exclude_none=True))
-        if start is not None and work.clock.over() and newest_sound(folder) is None:
+        if start is not None and work.clock.over() and newest_valid_checkpoint(folder) is None:
             log(client, run_id, tags={"driftline.skipped": SPENT})
             return start
-        teller = Teller(client, run_id, work)
+        teller = MlflowReporter(client, run_id, work)
         try:
-            learned = learn(name, stage, work, start, teller)
+            learned = run_stage(name, stage, work, start, teller)
         finally:
             teller.flush()
         if not learned:
@@ -171,16 +184,16 @@ def _foreseen(estimates: Mapping[str, Estimate]) -> dict[str, float]:
     }
 
 
-def definitions_of(talk: Talk, base: Base) -> str:
+def definitions_of(talk: ChatSpec, base: BaseModelFiles) -> str:
     """Digest of what is said to a model and what it may answer."""
     return digest_of([talk.prompt.digest, talk.answer.digest, base.template_digest])
 
 
-def weights_digest(folder: Path, base: Base) -> str:
+def weights_digest(folder: Path, base: BaseModelFiles) -> str:
     return digest_of([file_digest(folder / "adapter" / ADAPTER), base.digest])
 
 
-def _parameters(tuning: Tuning, precision: str, base: Base) -> dict[str, Any]:
+def _parameters(tuning: Tuning, precision: str, base: BaseModelFiles) -> dict[str, Any]:
     declared = tuning.model_dump(mode="json", exclude={"lora", "stages"}, exclude_none=True)
     declared |= {f"lora.{name}": value for name, value in tuning.lora.model_dump(exclude_none=True).items()}
     return declared | {"precision": precision, "base": base.source, "base_digest": base.digest}

@@ -15,7 +15,7 @@ from tasks.core.errors import CaseError, DataError
 from tasks.core.files import file_digest
 from tasks.core.mlflow import log
 from tasks.features.results import Column, Frame
-from tasks.train.candidates import Making
+from tasks.train.candidates import CandidateBuilder
 from tasks.train.classes import FEWEST, classes_in, labels_of, numbers_of, score_columns
 from tasks.train.config import Target, Train
 from tasks.train.metrics import measure
@@ -59,7 +59,7 @@ class Job:
     module: str = __name__  # whose code makes it
 
     @cached_property
-    def making(self) -> Making:
+    def making(self) -> CandidateBuilder:
         frame = self.frame
         key = cache_key(
             self.module,
@@ -72,7 +72,9 @@ class Job:
                 "config": self.config.digest,
             },
         )
-        return Making(self.origin, key, frame.path, frame.data_digest, frame.definitions_digest, self.imported)
+        return CandidateBuilder(
+            self.origin, key, frame.path, frame.data_digest, frame.definitions_digest, self.imported
+        )
 
     def made_before(self) -> Candidate | None:
         """The candidate that the same inputs made."""

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import DataError
-from tasks.core.files import scratch
-from tasks.core.untrusted import MB, reading
+from tasks.core.files import scratch_folder
+from tasks.core.untrusted import MB, reading_untrusted
 from tasks.features.results import Column, Frame
-from tasks.train.classes import Classes, classes_in, name_of
+from tasks.train.classes import Classes, classes_in, label_of
 from tasks.train.config import Target, Train
 from tasks.train.results import Candidate, Origin
 from tasks.train.tabular.fit import Job, keep
@@ -55,11 +55,11 @@ def import_model(
     names = _columns_of(made, frame.columns, classes, path)
     asked = [column for name in names for column in frame.columns if column.name == name]
     expected = _asked(made, held, asked, classes, path)
-    with scratch(origin.state / "candidates") as work:
-        with reading("The model can't be put into the form that is served.", path, allowed=FORM, todo=TODO):
+    with scratch_folder(origin.state / "candidates") as work:
+        with reading_untrusted("The model can't be put into the form that is served.", path, allowed=FORM, todo=TODO):
             pipeline = _in_our_form(made, names, frame.columns, classes)
         model = _as_file(pipeline, Path(work) / "model.skops", path)
-        with reading("The model does not answer in the form that is served.", path, allowed=FORM, todo=TODO):
+        with reading_untrusted("The model does not answer in the form that is served.", path, allowed=FORM, todo=TODO):
             answers = predict(model, held)
     _check_same(answers, expected, path)
     told = {"imported": digest, "file": path.name, "type": type(made).__name__}
@@ -69,7 +69,7 @@ def import_model(
 def _content(path: Path) -> bytes:
     """The file, read once: what is opened is what was hashed."""
     allowed = f"a {SKOPS} file of a scikit-learn model, of at most {MOST // MB:,} MB"
-    with reading("The model can't be read.", path, allowed=allowed, todo=TODO):
+    with reading_untrusted("The model can't be read.", path, allowed=allowed, todo=TODO):
         if path.exists() and not path.is_file():  # a device or a pipe has no end
             raise ValueError("no file")
         if (size := path.stat().st_size) > MOST:
@@ -93,7 +93,9 @@ def _unpickled(path: Path, content: bytes, digest: str, trusted: Collection[str]
         return joblib.load(io.BytesIO(content))
     except Exception as error:  # a pickle may raise whatever it likes
         found = f"{type(error).__name__}: {error}"
-        raise refused("The trusted pickle can't be read.", path, found, "a model of this scikit-learn") from error
+        raise unsupported_model_error(
+            "The trusted pickle can't be read.", path, found, "a model of this scikit-learn"
+        ) from error
 
 
 def _columns_of(made: Any, columns: Sequence[Column], classes: Classes, path: Path) -> list[str]:
@@ -106,14 +108,18 @@ def _columns_of(made: Any, columns: Sequence[Column], classes: Classes, path: Pa
         found = type(made).__name__ + ("" if theirs is None else f" of the classes {list(theirs)[:10]}")
         allowed = f"a classifier with predict_proba and the classes {', '.join(map(str, classes))}"
         task = "classification" if classes else "regression"
-        raise refused(f"The model does not fit the task {task}.", path, found, allowed if classes else "a regressor")
+        raise unsupported_model_error(
+            f"The model does not fit the task {task}.", path, found, allowed if classes else "a regressor"
+        )
     names = [str(name) for name in getattr(made, "feature_names_in_", ())]
     known = {column.name: column.kind for column in columns}
     if lacking := [name for name in names if name not in known]:
         found = f"asks for {', '.join(lacking)}"
-        raise refused("The model takes columns that the case does not have.", path, found, ", ".join(known))
+        raise unsupported_model_error(
+            "The model takes columns that the case does not have.", path, found, ", ".join(known)
+        )
     if not names:
-        raise refused(
+        raise unsupported_model_error(
             "The model does not say which columns it takes.", path, "no feature_names_in_", "a fit on a DataFrame"
         )
     return names
@@ -122,7 +128,7 @@ def _columns_of(made: Any, columns: Sequence[Column], classes: Classes, path: Pa
 def _has_classes(made: Any, theirs: Any, classes: Classes) -> bool:
     """Whether a classifier knows just the case's classes."""
     try:
-        return hasattr(made, "predict_proba") and sorted(map(name_of, theirs)) == sorted(classes)
+        return hasattr(made, "predict_proba") and sorted(map(label_of, theirs)) == sorted(classes)
     except (TypeError, ValueError):  # none, or of another kind
         return False
 
@@ -136,12 +142,14 @@ def _asked(made: Any, held: pd.DataFrame, columns: Sequence[Column], classes: Cl
     try:
         if classes:
             told = np.asarray(made.predict_proba(values), np.float64)
-            return told if len(classes) > 2 else told[:, [name_of(label) for label in made.classes_].index(classes[-1])]
+            return (
+                told if len(classes) > 2 else told[:, [label_of(label) for label in made.classes_].index(classes[-1])]
+            )
         return np.asarray(made.predict(values), np.float64).reshape(-1)
     except Exception as error:  # a stranger's model may raise whatever it comes to
         found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         taken = ", ".join(f"{column.name} ({column.kind})" for column in columns)
-        raise refused("The model does not take the case's columns.", path, found, taken) from error
+        raise unsupported_model_error("The model does not take the case's columns.", path, found, taken) from error
 
 
 def _in_our_form(made: Any, names: list[str], columns: Sequence[Column], classes: Classes) -> Any:
@@ -178,7 +186,7 @@ def _as_file(pipeline: Any, file: Path, path: Path) -> Model:
         return load(file)
     except Exception as error:  # so may its parts
         found = error.found if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
-        raise refused(
+        raise unsupported_model_error(
             "The model can't be kept as skops.", path, found, "types that tasks/train/tabular/model_file.py lists"
         ) from error
 
@@ -188,7 +196,7 @@ def _check_same(answers: np.ndarray, expected: np.ndarray, path: Path) -> None:
 
     if not np.allclose(answers, expected, rtol=CLOSE, atol=CLOSE):
         apart = float(np.abs(answers - expected).max())
-        raise refused(
+        raise unsupported_model_error(
             "In the form in which models are served here, the model would answer otherwise.",
             path,
             f"answers differ by up to {apart:.3g}",
@@ -196,5 +204,5 @@ def _check_same(answers: np.ndarray, expected: np.ndarray, path: Path) -> None:
         )
 
 
-def refused(what: str, where: Path, found: str, allowed: str) -> DataError:
+def unsupported_model_error(what: str, where: Path, found: str, allowed: str) -> DataError:
     return DataError(what, where=str(where), found=found, allowed=allowed, todo=TODO)

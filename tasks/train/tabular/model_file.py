@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile, ZipInfo
 
 from tasks.core.errors import DataError
-from tasks.core.files import file_digest, whole
-from tasks.core.untrusted import reading
+from tasks.core.files import atomic_path, file_digest
+from tasks.core.untrusted import reading_untrusted
 from tasks.train.tabular.scoring import Model, predict, prepare
 from tasks.train.tabular.skops_archive import check_archive
 
@@ -53,7 +53,7 @@ def save(model: Model | Pipeline, path: Path) -> str:
     """Write a fitted pipeline whole, and give the SHA-256 of the file; equal models give equal bytes, everywhere."""
     skops_io = import_skops()
     pipeline = model.pipeline if isinstance(model, Model) else model
-    with whole(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(_canonical(skops_io.dumps(pipeline)))
     return file_digest(path)
 
@@ -79,7 +79,7 @@ def read(path: Path) -> Any:
 
     if not path.is_file():
         raise _unreadable(path, "no such file")
-    with reading(UNREADABLE, path, allowed=READABLE, todo=TODO):
+    with reading_untrusted(UNREADABLE, path, allowed=READABLE, todo=TODO):
         check_archive(path)
         try:
             made = skops_io.load(path, trusted=list(ALLOWED))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tasks.core.errors import DataError
 from tasks.features.results import Column
-from tasks.train.classes import Classes, name_of
+from tasks.train.classes import Classes, label_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,7 +68,7 @@ def prepare(pipeline: Pipeline) -> Model:
 def _classes_of(pipeline: Pipeline, estimator: Any) -> tuple[Classes, Any]:
     if not hasattr(estimator, "predict_proba"):
         return (), 0
-    known = tuple(map(name_of, estimator.classes_))
+    known = tuple(map(label_of, estimator.classes_))
     if len(known) > 2:
         return known, slice(None)
     positive = getattr(pipeline, "positive_", known[-1])
