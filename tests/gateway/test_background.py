@@ -24,6 +24,7 @@ from tasks.core.settings import ROOT
 from tests.gateway.alone import call_of, gateway_alone, loop_named, settings_of, until
 from tests.rollout.plans import PLAN
 
+FLOORS = ("cli", "flows", "services", "tasks")
 NAMES = {
     "keys",
     "routes",
@@ -139,7 +140,7 @@ def code_of(thread: threading.Thread) -> str:
 
 
 def is_ours(path: str) -> bool:
-    return path.startswith((str(ROOT / "tasks"), str(ROOT / "flows")))
+    return path.startswith(tuple(str(ROOT / floor) for floor in FLOORS))
 
 
 def test_nobody_starts_threads_or_tasks_by_hand():
@@ -155,7 +156,7 @@ def test_nobody_starts_threads_or_tasks_by_hand():
     }
     starts = {"Thread", "Timer", "create_task", "ensure_future"}
     found = set()
-    for path in [*(ROOT / "tasks").rglob("*.py"), *(ROOT / "flows").rglob("*.py")]:
+    for path in [path for floor in FLOORS for path in (ROOT / floor).rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in starts:
                 found.add(str(path.relative_to(ROOT)))

@@ -71,7 +71,7 @@ def broken(settings: Settings, store: Store, other: Release) -> Iterator[Release
     bentos = settings.state / "bentoml"
     source, target = bento_folder(bentos, other.bento), bento_folder(bentos, "small:broken")
     shutil.copytree(source, target, dirs_exist_ok=True)
-    service = target / "src" / "tasks" / "serve" / "service.py"
+    service = target / "src" / "services" / "serving" / "tabular.py"
     asked = "            try:\n                if isinstance(rows, ValidationError):"
     assert asked in service.read_text()
     service.write_text(

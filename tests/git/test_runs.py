@@ -51,7 +51,7 @@ class Stack:
         source = self.folder / "source"
         for name in git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0"):
             if (ROOT / name).is_file() and name.startswith(
-                ("flows/", "tasks/", "deployments/", "requirements", "pyproject")
+                ("cli/", "flows/", "services/", "tasks/", "deployments/", "requirements", "pyproject")
             ):
                 (source / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, source / name)

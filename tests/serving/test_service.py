@@ -170,4 +170,4 @@ print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
     loaded = set(json.loads(done.stdout))
     assert "sklearn" in loaded
     assert not loaded & {"feast", "torch", "mlflow", "prefect", "duckdb", "evidently", "great_expectations"}
-    assert str(ROOT / "tasks") not in done.stdout
+    assert str(ROOT / "services") not in done.stdout
