@@ -30,7 +30,7 @@ def replay(
     first, last = start.replace(tzinfo=UTC), end.replace(tzinfo=UTC)
     check_backtest(load(case, settings().cases, profile).kind, named, first, last)
     asked = {"case": case, "start": first, "end": last, "policies": named, "profile": profile}
-    report = run_flow("replay", asked, ProgressPrinter(deepest=1))
+    report = run_flow("backtest", asked, ProgressPrinter(deepest=1))
     if json:
         json.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(report.json_file, json)

@@ -53,7 +53,7 @@ def run_name() -> str:
     return f"replay {asked.case} {asked.start:%Y-%m} to {asked.end:%Y-%m}"
 
 
-@flow(name="replay", flow_run_name=run_name)
+@flow(name="backtest", flow_run_name=run_name)
 def backtest(request: BacktestRequest) -> BacktestResult:
     """Play each month under each policy: monitor, decide, retrain, judge, promote; report what each was worth."""
     here, months = settings(), month_ends(request.start, request.end)

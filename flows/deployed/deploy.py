@@ -33,9 +33,9 @@ FLOWS = {  # what a case's flows do, and what becomes of a second run of one
     "predict": ("The champion's answers since its release, as Parquet.", ONE),
     "monitor": ("Measure the champion and decide; a decision to act starts retrain.", ONE),
     "retrain": ("Monitor, and do what is decided: challenger against champion.", ONE),
-    "replay": ("Months of the past under several policies of retraining.", ONE),
+    "backtest": ("Months of the past under several policies of retraining.", ONE),
 }
-OF_TABLES = ("replay",)
+OF_TABLES = ("backtest",)
 HEAD = """\
 # Every flow of every case, for Prefect: made by `driftline deploy` from the case folders. Change those, not this.
 # Needs:    driftline up
