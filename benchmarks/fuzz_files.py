@@ -127,12 +127,12 @@ class Files:
         return damage(content[:2000], steps) + content[2000:]  # headers
 
     def _read_backup(self, path: Path) -> None:
-        from services.runtime.archive import read_facts, unpack
+        from services.runtime.archive import read_metadata, unpack
 
         target = self.folder / "restored"
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir()
-        read_facts(path)
+        read_metadata(path)
         unpack(path, {"state": target})
 
     def _read_source(self, path: Path) -> None:
@@ -147,12 +147,12 @@ class Files:
                 raise DriftlineError("refused", where=str(path)) from error
 
     def _read_case(self, path: Path) -> None:
-        from flows.case import load
+        from flows.case import load_case
 
         folder = self.folder / "configs" / "damaged"
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / "case.yaml")
-        load("damaged", self.folder / "configs")
+        load_case("damaged", self.folder / "configs")
 
 
 def _skops(folder: Path) -> bytes:

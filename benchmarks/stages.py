@@ -121,12 +121,12 @@ def measure(
     apply_environment(settings())
     import torch
 
-    from flows.case import load
+    from flows.case import load_case
     from tasks.train.language.model import read_pairs
     from tasks.train.language.preflight import check_fit
 
     torch.set_num_threads(len(os.sched_getaffinity(0)) if not torch.cuda.is_available() else 4)
-    case: Any = load(CASE, settings().cases, None if stage == "sft" else stage)
+    case: Any = load_case(CASE, settings().cases, None if stage == "sft" else stage)
     few: dict[str, Any] = {"steps": 4} | ({"pairs": 8} if stage == "preference" else {}) if quick else {}
     of_tuning = {key: value for key, value in changed.items() if key == "quantize"}
     of_stage = {key: value for key, value in changed.items() if key != "quantize"}

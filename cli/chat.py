@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import httpx
 
 from cli.show import find_release
-from flows.case import LanguageCase, load
+from flows.case import LanguageCase, load_case
 from tasks.core.console import console, styled
 from tasks.core.errors import CaseError, Unavailable
 from tasks.core.local_secrets import OPERATOR, read_secret
@@ -27,7 +27,7 @@ def chat(name: str, reference: str | None, compare: bool) -> None:
     Through the gateway, if it runs and nothing is to be compared; else by engines of our own.
     Raises: CaseError, InputError when there is no such release, Unavailable when the gateway refuses.
     """
-    case = load(name, settings().cases)
+    case = load_case(name, settings().cases)
     if not isinstance(case, LanguageCase):
         raise CaseError("Only a language model can be talked to.", where=f"case {name}", found=f"kind: {case.kind}")
     if not compare and reference is None and at_gateway(name):
@@ -67,9 +67,11 @@ def at_gateway(name: str) -> bool:
 
 def authorization() -> dict[str, str]:
     """The key of DRIFTLINE_KEY, else the operator's, which goes to nobody but the gateway of a stack of ours."""
-    from services.runtime.stack import runs
+    from services.runtime.stack import is_running
 
-    key = os.environ.get("DRIFTLINE_KEY") or (read_secret(settings().state, OPERATOR) if runs(settings()) else None)
+    key = os.environ.get("DRIFTLINE_KEY") or (
+        read_secret(settings().state, OPERATOR) if is_running(settings()) else None
+    )
     return {"authorization": f"Bearer {key}"} if key else {}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flows.case import LanguageCase, TabularCase, load
+from flows.case import LanguageCase, TabularCase, load_case
 from tasks.core.settings import settings
 
 
@@ -11,7 +11,7 @@ def check(name: str, profile: str | None = None) -> str:
 
     Raises: CaseError or DataError naming what is wrong.
     """
-    case = load(name, settings().cases, profile)
+    case = load_case(name, settings().cases, profile)
     from services.gateway.log_export import check_log
     from tasks.data.sources import locate
     from tasks.data.tabular.expectations import check_expectations
@@ -19,7 +19,7 @@ def check(name: str, profile: str | None = None) -> str:
 
     for source, config in case.data.sources.items():
         if config.log:
-            check_log(config.log, load(config.log, settings().cases).kind, settings())
+            check_log(config.log, load_case(config.log, settings().cases).kind, settings())
         else:
             locate(config.uri, case.folder)
         check_sql(f"data.sources.{source}.sql", config.sql)

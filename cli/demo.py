@@ -9,8 +9,8 @@ from datetime import datetime
 from cli.local import addresses, start
 from cli.show import show_release
 from cli.terminal import ProgressPrinter, run_flow_with_progress
-from flows.case import LanguageCase, TabularCase, load
-from flows.run_context import moment
+from flows.case import LanguageCase, TabularCase, load_case
+from flows.run_context import resolve_as_of
 from tasks.backtest.policies import next_month
 from tasks.core.console import PlainTable, console, styled
 from tasks.core.errors import GateFailed
@@ -42,8 +42,8 @@ def demo(case: str, months: int) -> None:
 
     console.print(styled("local stack", "bold"))
     start()
-    declared = load(case, settings().cases)
-    as_of = moment(declared.as_of)
+    declared = load_case(case, settings().cases)
+    as_of = resolve_as_of(declared.as_of)
     released = play(f"data to release, as of {as_of:%Y-%m-%d}", "release", as_of)
     for _ in range(months if isinstance(declared, TabularCase) else 0):
         as_of = next_month(as_of)
@@ -56,9 +56,9 @@ def demo(case: str, months: int) -> None:
 
 
 def _outcome(result: object) -> str:
-    from flows.retrain import Retrained
+    from flows.retrain import RetrainResult
 
-    if isinstance(result, Retrained):
+    if isinstance(result, RetrainResult):
         action = f"decision: {result.decision.action}"
         return f"{action}; promoted release {result.release.digest[:12]}" if result.release else action
     return f"promoted release {result.digest[:12]}"  # type: ignore[attr-defined]
@@ -81,7 +81,7 @@ def _summary(case: str, told: list[tuple[str, list[Step], str]], seconds: float)
         console.print(f"  {name:<{wide}}  {address}")
     following = {
         f"driftline show {case}": "what the champion is made of, and its verdict",
-        **NEXT[load(case, settings().cases).kind](case),
+        **NEXT[load_case(case, settings().cases).kind](case),
         "driftline down": "stop everything",
     }
     console.print("\nNext:\n" + "\n".join(f"  {command:<38} {why}" for command, why in following.items()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from flows.case import names
+from flows.case import case_names
 from tasks.core.console import console
 from tasks.core.errors import DriftlineError
 from tasks.core.settings import Settings, settings
@@ -37,14 +37,14 @@ def _serve_champion(store: Store, case: str, here: Settings) -> None:
     """Serve the release that has the case's traffic, unless it is; one that can't be served stops no other."""
     from services.rollout.champion_sync import champion_at_gateway, ensure_running
     from services.rollout.history import is_running
-    from services.runtime.process_specs import program_name
+    from services.runtime.process_specs import release_program_name
 
     digest = champion_at_gateway(case, here)
     if digest is None or is_running(store, digest):
         return
     try:
         ensure_running(store, case, digest, here)
-        console.print(f"  ready  {program_name(case, digest)}")
+        console.print(f"  ready  {release_program_name(case, digest)}")
     except DriftlineError as error:
         console.print(f"  the champion of {case} is not served: {error.what}", markup=False)
         console.print(f"  look at its log, or make another one: driftline run {case}", markup=False)
@@ -57,7 +57,7 @@ def restart() -> None:
     from services.runtime import stack
 
     here = settings()
-    if stack.runs(here):
+    if stack.is_running(here):
         with console.status("restarting ..."):
             rolling_restart(here, servers(here), lambda name: console.print(f"  anew   {name}"))
     else:
@@ -75,7 +75,7 @@ def addresses() -> list[tuple[str, str]]:
     """What is ready now, and where."""
     from services.runtime import stack
 
-    ready = [service for service in stack.state(settings()) if service.state == "ready"]
+    ready = [service for service in stack.list_services(settings()) if service.state == "ready"]
     return [(service.name, service.address) for service in ready if service.address]
 
 
@@ -85,5 +85,5 @@ def _releases(here: Settings) -> list[Release]:
 
     if here.mlflow_uri.startswith("sqlite") and not (here.state / "mlflow.db").exists():
         return []
-    found = (champion(here.tracking, here.state, case) for case in names(here.cases))
+    found = (champion(here.tracking, here.state, case) for case in case_names(here.cases))
     return [release for release in found if release]

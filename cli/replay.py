@@ -22,13 +22,13 @@ def replay(
 ) -> None:
     """Play months of the past under several policies of retraining, in a world of its own, and compare them."""
     from cli.terminal import ProgressPrinter, run_flow
-    from flows.case import load
+    from flows.case import load_case
     from tasks.backtest.policies import check_backtest
     from tasks.core.settings import settings
 
     named = tuple(name.strip() for name in policies.split(","))
     first, last = start.replace(tzinfo=UTC), end.replace(tzinfo=UTC)
-    check_backtest(load(case, settings().cases, profile).kind, named, first, last)
+    check_backtest(load_case(case, settings().cases, profile).kind, named, first, last)
     asked = {"case": case, "start": first, "end": last, "policies": named, "profile": profile}
     report = run_flow("backtest", asked, ProgressPrinter(deepest=1))
     if json:

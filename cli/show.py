@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from flows.case import load
+from flows.case import load_case
 from tasks.core.console import PlainTable, console, styled
 from tasks.core.display import escape_terminal
 from tasks.core.settings import settings
@@ -113,7 +113,7 @@ def find_release(case: str, reference: str | None) -> Release:
     from tasks.release.registry import find
     from tasks.release.task import require_champion
 
-    load(case, settings().cases)
+    load_case(case, settings().cases)
     here = settings()
     if reference is None:
         return require_champion(case, here.tracking, here.state)

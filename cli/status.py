@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from rich.text import Text
 
-from flows.case import names
+from flows.case import case_names
 from services.runtime import stack
-from services.runtime.process_specs import program_name
+from services.runtime.process_specs import release_program_name
 from tasks.core.console import PlainTable, console, styled
 from tasks.core.display import one_line
 from tasks.core.errors import DriftlineError, Unavailable, WaitsForApproval
@@ -51,7 +51,7 @@ def gather(here: Settings) -> dict[str, Any]:
             unknown[part] = f"{error.what} {error.found}".strip()
             return otherwise
 
-    services = [service.model_dump(mode="json") for service in stack.state(here)]
+    services = [service.model_dump(mode="json") for service in stack.list_services(here)]
     addresses = {service["name"]: service["address"] for service in services if service["state"] == "ready"}
     shares, today, waiting = asked("gateway", lambda: _gateway(here), ({}, {}, []))
     return {
@@ -64,7 +64,7 @@ def gather(here: Settings) -> dict[str, Any]:
                 "decision": _decision(here, case),
                 "today": today.get(case, {"calls": 0, "failed": 0, "spent": 0.0}),
             }
-            for case in sorted({*names(here.cases), *shares, *today})
+            for case in sorted({*case_names(here.cases), *shares, *today})
         ],
         "open_decisions": waiting,
         "login": _login(here),
@@ -101,7 +101,7 @@ def _champion(here: Settings, case: str, shares: list[dict[str, Any]], addresses
             "release": share["digest"],
             "percent": share["percent"],
             "arm": share["arm"],
-            "address": addresses.get(program_name(case, share["digest"]), ""),
+            "address": addresses.get(release_program_name(case, share["digest"]), ""),
         }
         for share in shares
     ]

@@ -13,8 +13,8 @@ from typing import Any
 from rich.status import Status
 from rich.text import Text
 
-from flows.case import load
-from services.runtime.prefect_api import TAG, guarding_own_server, reach_prefect
+from flows.case import load_case
+from services.runtime.prefect_api import TAG, ephemeral_server_login, reach_prefect
 from tasks.core.console import console, styled
 from tasks.core.display import one_line
 from tasks.core.processes import current_user
@@ -42,8 +42,8 @@ def run_flow(flow: str, request: dict[str, Any], steps: ProgressPrinter | None =
     Raises: whatever the flow raises; a wrong case before anything is imported.
     """
     case, profile = request["case"], request["profile"]
-    load(case, settings().cases, profile)
-    server = contextlib.nullcontext() if reach_prefect() else guarding_own_server()
+    load_case(case, settings().cases, profile)
+    server = contextlib.nullcontext() if reach_prefect() else ephemeral_server_login()
     told = steps or ProgressPrinter()
     with told, progress_listener(told):
         told.say("starting")

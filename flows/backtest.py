@@ -11,14 +11,14 @@ from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import AwareDatetime, Field
 
-from flows.case import TabularCase, load
+from flows.case import TabularCase, load_case
 from flows.monitor import monitor_steps
-from flows.predict import frame_since
+from flows.predict import examples_since
 from flows.prepare import prepare_steps
 from flows.release import seal_steps
-from flows.retrain import with_challenger
+from flows.retrain import challenger_context
 from flows.run_context import Request, RunContext, run_context
-from flows.train import Trained, candidate_steps, judge_steps
+from flows.train import TrainResult, candidate_steps, evaluate_steps
 from tasks.backtest.policies import POLICIES, check_backtest, month_ends, policy_acts
 from tasks.backtest.results import BacktestResult, MonthResult
 from tasks.backtest.sandbox import challenge_of, sandbox_settings
@@ -57,7 +57,9 @@ def run_name() -> str:
 def backtest(request: BacktestRequest) -> BacktestResult:
     """Play each month under each policy: monitor, decide, retrain, judge, promote; report what each was worth."""
     here, months = settings(), month_ends(request.start, request.end)
-    check_backtest(load(request.case, here.cases, request.profile).kind, request.policies, request.start, request.end)
+    check_backtest(
+        load_case(request.case, here.cases, request.profile).kind, request.policies, request.start, request.end
+    )
     asked = Request(case=request.case, as_of=months[-1], profile=request.profile)
     with run_context(asked, sandbox_settings(here, request.case)) as run:
         return backtest_steps(run, cast(TabularCase, run.case), request, months)
@@ -75,7 +77,7 @@ class PolicyState:
 def backtest_steps(
     run: RunContext, case: TabularCase, request: BacktestRequest, months: list[datetime]
 ) -> BacktestResult:
-    standing = dict.fromkeys(request.policies, PolicyState(first_release(replace(run, as_of=months[0]))))
+    standing = dict.fromkeys(request.policies, PolicyState(release_first(replace(run, as_of=months[0]))))
     played = []
     for month, following in pairwise(months):
         at, goes_on = replace(run, as_of=following), following < months[-1]
@@ -93,7 +95,7 @@ def backtest_steps(
     return write_report(case.name, request.profile, case.target.task, price, played, run.lineage, run.settings)
 
 
-def first_release(run: RunContext) -> Release:
+def release_first(run: RunContext) -> Release:
     """What every policy begins with.
 
     Raises: GateFailed when the case's gates stop it.
@@ -101,7 +103,7 @@ def first_release(run: RunContext) -> Release:
     with progress_step("first release"):
         snapshot = prepare_steps(run)
         candidate = candidate_steps(run, snapshot)
-        trained = Trained(snapshot=snapshot, candidate=candidate, verdict=judge_steps(run, candidate, None))
+        trained = TrainResult(snapshot=snapshot, candidate=candidate, verdict=evaluate_steps(run, candidate, None))
         require_promotion(run.case.name, trained.verdict)
         return release_in(seal_steps(run, trained), "")
 
@@ -117,7 +119,7 @@ def simulate_month(
 ) -> tuple[MonthResult, PolicyState]:
     """A month under a policy, and where it stands after it; with the last one the replay ends: nothing is decided."""
     champion, out = standing.champion, at.settings.data / "predictions"
-    frame = frame_since(at, case, snapshot, month)
+    frame = examples_since(at, case, snapshot, month)
     predict_window(champion, case.name, frame, at.as_of, out)
     scored = score_month(champion, case.target, frame, month, at.as_of, out, at.settings.state / "scores")
     decision = monitor_steps(at, snapshot, champion, (standing.before, [*standing.history])) if goes_on else None
@@ -133,10 +135,10 @@ def simulate_month(
     )
     if decision is None or not policy_acts(action):
         return done, standing
-    return act(at, snapshot, done, decision.model_copy(update={"action": action}), standing)
+    return apply_decision(at, snapshot, done, decision.model_copy(update={"action": action}), standing)
 
 
-def act(
+def apply_decision(
     at: RunContext, snapshot: Snapshot, done: MonthResult, decision: Decision, standing: PolicyState
 ) -> tuple[MonthResult, PolicyState]:
     """Go back, or make a challenger and let the gates say who stands from now on."""
@@ -145,9 +147,9 @@ def act(
         back = Attempt(decision=decision, outcome="released", release=standing.before.digest)
         return done, PolicyState(standing.before, None, (*history, back))
     with progress_step("make a challenger") as making:
-        candidate = candidate_steps(with_challenger(at, snapshot, decision), snapshot)
+        candidate = candidate_steps(challenger_context(at, snapshot, decision), snapshot)
     with progress_step("judge it") as judging:
-        trained = Trained(snapshot=snapshot, candidate=candidate, verdict=judge_steps(at, candidate, champion))
+        trained = TrainResult(snapshot=snapshot, candidate=candidate, verdict=evaluate_steps(at, candidate, champion))
     promoted = trained.verdict.decision == "promote"
     release = release_in(seal_steps(at, trained), "") if promoted else None
     took = (making.seconds or 0.0, judging.seconds or 0.0)

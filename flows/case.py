@@ -124,23 +124,23 @@ class LanguageCase(Case):
 KINDS: dict[str, type[TabularCase] | type[LanguageCase]] = {"tabular": TabularCase, "llm": LanguageCase}
 
 
-def names(cases: Path) -> list[str]:
+def case_names(cases: Path) -> list[str]:
     """All cases there are."""
     return sorted(path.parent.name for path in cases.glob("*/case.yaml"))
 
 
-def load(name: str, cases: Path, profile: str | None = None) -> TabularCase | LanguageCase:
+def load_case(name: str, cases: Path, profile: str | None = None) -> TabularCase | LanguageCase:
     """Read and check a case.
 
     Raises: CaseError that names every wrong key and value at once.
     """
     path = cases / name / "case.yaml"
     if not path.is_file():
-        near = difflib.get_close_matches(name, names(cases), 1)
+        near = difflib.get_close_matches(name, case_names(cases), 1)
         raise CaseError(
             f"There is no case {name!r}.",
             where=str(cases),
-            found=", ".join(names(cases)) or "no case at all",
+            found=", ".join(case_names(cases)) or "no case at all",
             todo=f"Did you mean {near[0]}?" if near else f"Make {path}, or name one of those.",
         )
     try:

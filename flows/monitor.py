@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.case import LanguageCase
-from flows.predict import champion_with_traffic, frame_since, messages_since, predict_steps
+from flows.predict import current_champion, examples_since, messages_since, predict_steps
 from flows.prepare import prepare_steps
 from flows.run_context import Request, RunContext, complete_if_nothing_to_do, run_context, run_name
 from services.gateway.task import trace_calls
@@ -24,7 +24,7 @@ def monitor(request: Request) -> Decision:
 
 
 def monitor_and_announce(run: RunContext) -> Decision:
-    decision = monitor_steps(run, prepare_steps(run), champion_with_traffic(run))
+    decision = monitor_steps(run, prepare_steps(run), current_champion(run))
     announce_decision(decision)
     return decision
 
@@ -43,7 +43,7 @@ def monitor_steps(
             champion, case.monitor, case.folder, predictions, asked, start, run.as_of, out, here.state
         )
     else:
-        frame = frame_since(run, case, snapshot, start)
+        frame = examples_since(run, case, snapshot, start)
         before = past[0] if past else find_predecessor(champion, here.tracking, here.state)
         gate = case.evaluate.champion_gate
         signal = measure_window(

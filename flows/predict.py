@@ -24,11 +24,11 @@ from tasks.release.task import require_champion
 def predict(request: Request) -> Predictions:
     """Score every example between the champion's as-of and this one, each with what was known at its own moment."""
     with run_context(request) as run:
-        snapshot, champion = prepare_steps(run), champion_with_traffic(run)
+        snapshot, champion = prepare_steps(run), current_champion(run)
         return predict_steps(run, snapshot, champion, champion.as_of)
 
 
-def champion_with_traffic(run: RunContext) -> Release:
+def current_champion(run: RunContext) -> Release:
     """Raises: CaseError when the case has none."""
     agree_on_champion(run.case.name, run.settings)
     return require_champion(run.case.name, run.settings.tracking, run.settings.state)
@@ -40,11 +40,11 @@ def predict_steps(run: RunContext, snapshot: Snapshot, champion: Release, start:
     if isinstance(run.case, LanguageCase):
         asked = messages_since(run, run.case, snapshot, start)
         return answer_window(champion, asked, run.as_of, out, here.threads)
-    frame = frame_since(run, run.case, snapshot, start)
+    frame = examples_since(run, run.case, snapshot, start)
     return predict_window(champion, run.case.name, frame, run.as_of, out)
 
 
-def frame_since(run: RunContext, case: TabularCase, snapshot: Snapshot, start: datetime) -> Frame:
+def examples_since(run: RunContext, case: TabularCase, snapshot: Snapshot, start: datetime) -> Frame:
     target, slices = case.target.column, case.evaluate.slices
     return window_frame(case.features, target, slices, snapshot, run.settings.state, start, run.as_of)
 

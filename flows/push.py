@@ -7,7 +7,7 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 
-from flows.deployed.checkout import cases_in, changed_files, checkout_of, fetch, is_published
+from flows.deployed.checkout import cases_folder, changed_files, checkout_commit, fetch, is_published
 from flows.deployed.path_filters import flows_to_start, read_cases
 from tasks.core.config import Result
 from tasks.core.errors import InputError
@@ -17,7 +17,7 @@ from tasks.core.settings import ROOT, settings
 from tasks.data.snapshots import fetch_data
 
 
-class Pushed(Result):
+class PushResult(Result):
     """The runs that a push started, as FLOW/CASE; none: it asked for none, or was overtaken by a later push."""
 
     commit: str | None
@@ -32,18 +32,18 @@ def run_name() -> str:
 
 
 @flow(name="push", flow_run_name=run_name, retries=3, retry_delay_seconds=30)
-def push(request: GitPush) -> Pushed:
+def push(request: GitPush) -> PushResult:
     """Start the flows of the cases whose files changed, each to run the code and configuration of that commit."""
     here = settings()
     commit = fetch(ROOT, here.state, request.new) if request.counts(here.git_branch) else None
     if commit is None or not is_published(commit, ROOT, here.git_branch):
-        return Pushed(commit=None, started=())
-    tree = checkout_of(commit, ROOT, here.state)
+        return PushResult(commit=None, started=())
+    tree = checkout_commit(commit, ROOT, here.state)
     changed = [] if request.tag else changed_files(ROOT, request.old, commit)
-    cases = read_cases(cases_in(tree, here), tree)
+    cases = read_cases(cases_folder(tree, here), tree)
     asked = flows_to_start(request.tag, changed, cases)
     fetch_data([source for _, case in asked for source in cases[case].sources], tree, ROOT)
-    missing = [f"{name}/{case}" for name, case in asked if not start(name, case, request, commit)]
+    missing = [f"{name}/{case}" for name, case in asked if not start_run(name, case, request, commit)]
     show_table("push", [{"flow": name, "case": case} for name, case in asked], f"Started at {commit[:12]}")
     if missing:
         raise InputError(
@@ -52,10 +52,10 @@ def push(request: GitPush) -> Pushed:
             found=", ".join(missing),
             todo="git pull, driftline deploy, and run this push again: what was started is not started twice.",
         )
-    return Pushed(commit=commit, started=tuple(f"{name}/{case}" for name, case in asked))
+    return PushResult(commit=commit, started=tuple(f"{name}/{case}" for name, case in asked))
 
 
-def start(name: str, case: str, pushed: GitPush, commit: str) -> bool:
+def start_run(name: str, case: str, pushed: GitPush, commit: str) -> bool:
     """Create a deployment's run, unless that push did already; False when there is no such deployment."""
     try:
         run_deployment(

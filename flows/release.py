@@ -10,9 +10,9 @@ from flows.case import TabularCase
 from flows.deployed.approval import require_approval
 from flows.prepare import prepare_steps
 from flows.run_context import Request, RunContext, run_context, run_name
-from flows.train import Trained, train_steps
+from flows.train import TrainResult, train_steps
 from services.rollout.task import retire_others, send_traffic
-from services.runtime.task import is_up, package_release, serve_and_smoke
+from services.runtime.task import is_stack_running, package_release, serve_and_smoke
 from tasks.data.language.embedder_files import find_embedder
 from tasks.data.task import open_model
 from tasks.features.task import fill_online_store
@@ -34,7 +34,7 @@ def release(request: Request) -> Release:
         return release_steps(run, train_steps(run, prepare_steps(run)))
 
 
-def release_steps(run: RunContext, trained: Trained) -> Release:
+def release_steps(run: RunContext, trained: TrainResult) -> Release:
     """Raises: GateFailed when the verdict is not to promote; the champion stays."""
     case, here = run.case, run.settings
     # a run started again after the champion alias moved has nothing to release, only to serve where a stack is up
@@ -49,15 +49,15 @@ def release_steps(run: RunContext, trained: Trained) -> Release:
     online = None
     if isinstance(case, TabularCase):
         online = fill_online_store(case.features, trained.snapshot, here.state, here.online_store)
-    if is_new or is_up(here):
-        serve_and_smoke(release, online, run.as_of if run.replays else None, here)
+    if is_new or is_stack_running(here):
+        serve_and_smoke(release, online, run.as_of if run.is_replay else None, here)
     if send_traffic(release, case.rollout, here):
         promote_release(release, here.tracking)
     retire_others(release, here)
     return release
 
 
-def seal_steps(run: RunContext, trained: Trained) -> Path:
+def seal_steps(run: RunContext, trained: TrainResult) -> Path:
     case, state = run.case, run.settings.state
     candidate, verdict, snapshot = trained.candidate, trained.verdict, trained.snapshot
     if isinstance(case, TabularCase):

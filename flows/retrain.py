@@ -8,7 +8,7 @@ from prefect import flow
 
 from flows.case import TabularCase
 from flows.monitor import monitor_steps
-from flows.predict import champion_with_traffic, frame_since
+from flows.predict import current_champion, examples_since
 from flows.prepare import prepare_steps
 from flows.release import release_steps
 from flows.run_context import Request, RunContext, complete_if_nothing_to_do, run_context, run_name
@@ -22,7 +22,7 @@ from tasks.monitor.task import recalibrate_champion
 from tasks.release.results import Release
 
 
-class Retrained(Result):
+class RetrainResult(Result):
     """A decision, and the release that came of it, if one did."""
 
     decision: Decision
@@ -30,24 +30,24 @@ class Retrained(Result):
 
 
 @flow(name="retrain", flow_run_name=run_name)
-def retrain(request: Request) -> Retrained:
+def retrain(request: Request) -> RetrainResult:
     """Monitor, then do what was decided: go from data to release again, calibrate the champion anew, or roll back."""
     with run_context(request) as run:
         return complete_if_nothing_to_do(lambda: retrain_steps(run))
 
 
-def retrain_steps(run: RunContext) -> Retrained:
+def retrain_steps(run: RunContext) -> RetrainResult:
     """Raises: GateFailed when the challenger does not pass; the champion stays."""
-    champion = champion_with_traffic(run)
+    champion = current_champion(run)
     begun = attempt_to_finish(run.case.name, run.as_of, champion, run.settings.state)
     # what a killed run has begun is finished as of its own moment, before anything new is looked at
     decision = begun.decision if begun else monitor_steps(run, prepare_steps(run), champion)
     if decision.action in ("ignore", "alert") or (begun and begun.outcome == "released"):
-        return Retrained(decision=decision, release=None)
+        return RetrainResult(decision=decision, release=None)
     with record_attempt(decision) as released:
         release = execute_decision(replace(run, as_of=decision.as_of), decision)
         released(release.digest)
-    return Retrained(decision=decision, release=release)
+    return RetrainResult(decision=decision, release=release)
 
 
 def execute_decision(run: RunContext, decision: Decision) -> Release:
@@ -55,15 +55,15 @@ def execute_decision(run: RunContext, decision: Decision) -> Release:
     if decision.action == "rollback":
         return roll_back(run.case.name, decision.to, "answered the window better", run.settings)
     snapshot = prepare_steps(run)
-    run = with_challenger(run, snapshot, decision)
+    run = challenger_context(run, snapshot, decision)
     return release_steps(run, train_steps(run, snapshot))
 
 
-def with_challenger(run: RunContext, snapshot: Snapshot, decision: Decision) -> RunContext:
+def challenger_context(run: RunContext, snapshot: Snapshot, decision: Decision) -> RunContext:
     """The run that makes the challenger: by training, or with the champion calibrated anew in its place."""
     if decision.action != "recalibrate" or not isinstance(run.case, TabularCase):
         return run
-    frame = frame_since(run, run.case, snapshot, run.as_of - run.case.monitor.window)
+    frame = examples_since(run, run.case, snapshot, run.as_of - run.case.monitor.window)
     return replace(
         run, model=recalibrate_champion(decision, frame, run.case.target, run.case.train.split, run.settings.state)
     )

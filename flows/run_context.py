@@ -15,7 +15,7 @@ from prefect.runtime import deployment, flow_run
 from prefect.states import Completed
 from pydantic import AwareDatetime, Field
 
-from flows.case import LanguageCase, TabularCase, load
+from flows.case import LanguageCase, TabularCase, load_case
 from tasks.core.config import Section
 from tasks.core.errors import InputError, NotReady
 from tasks.core.files import disk_full_as_unavailable, lock
@@ -25,7 +25,7 @@ from tasks.core.settings import ROOT, Settings, settings
 from tasks.train.results import Origin
 
 R = TypeVar("R")
-_held: ContextVar[str] = ContextVar("held", default="")
+_locked_case: ContextVar[str] = ContextVar("held", default="")
 
 
 class Request(Section):
@@ -53,7 +53,7 @@ class RunContext:
     as_of: datetime
     model: Path | None  # made elsewhere, in place of training
     by: str  # who or what asked for the run
-    replays: bool  # as_of is a moment of the past, not now
+    is_replay: bool  # as_of is a moment of the past, not now
     lineage: dict[str, str]
     settings: Settings
 
@@ -74,9 +74,9 @@ def run_context(request: Request, world: Settings | None = None) -> Iterator[Run
     Unavailable when the disk is full.
     """
     here = world or settings()
-    case = load(request.case, here.cases, request.profile)
+    case = load_case(request.case, here.cases, request.profile)
     asked = request.as_of or case.as_of
-    as_of, replays = moment(asked or _when_it_asked(case, here)), asked is not None
+    as_of, replays = resolve_as_of(asked or _as_of_of_approval(case, here)), asked is not None
     made_by = read_lineage(ROOT)
     lineage = {
         "commit": made_by.commit,
@@ -84,20 +84,20 @@ def run_context(request: Request, world: Settings | None = None) -> Iterator[Run
         "lock_digest": made_by.lock_digest,
         "case_digest": case.digest,
     }
-    if _held.get() == case.name:  # a flow within a flow
+    if _locked_case.get() == case.name:  # a flow within a flow
         yield RunContext(case, as_of, request.model, request.by, replays, lineage, here)
         return
     patient = deployment.id is not None  # nobody sits before a deployed run
     held = lock(here.state / "locks" / case.name, f"Case {case.name}", wait=patient)
     with disk_full_as_unavailable(here.state), held:
-        token = _held.set(case.name)
+        token = _locked_case.set(case.name)
         try:
             yield RunContext(case, as_of, request.model, request.by, replays, lineage, here)
         finally:
-            _held.reset(token)
+            _locked_case.reset(token)
 
 
-def _when_it_asked(case: TabularCase | LanguageCase, here: Settings) -> datetime | None:
+def _as_of_of_approval(case: TabularCase | LanguageCase, here: Settings) -> datetime | None:
     """The as-of of a run that has waited for a person's word: what it goes on with is what that person saw."""
     if case.approval is None or deployment.id is None:
         return None
@@ -109,7 +109,7 @@ def _when_it_asked(case: TabularCase | LanguageCase, here: Settings) -> datetime
     return approval.as_of if approval else None
 
 
-def moment(as_of: datetime | None) -> datetime:
+def resolve_as_of(as_of: datetime | None) -> datetime:
     """An as-of in UTC; now when there is none.
 
     Raises: InputError when it lies in the future.

@@ -23,7 +23,7 @@ from tasks.train.results import Candidate
 from tasks.train.task import import_language_adapter, import_table_model, train_candidate, tune_candidate
 
 
-class Trained(Result):
+class TrainResult(Result):
     """A candidate, what it was made from, and what the gates say of it."""
 
     snapshot: Snapshot
@@ -32,27 +32,27 @@ class Trained(Result):
 
 
 @flow(name="train", flow_run_name=run_name)
-def train(request: Request) -> Trained:
+def train(request: Request) -> TrainResult:
     """Prepare, build features, train a candidate and judge it against the gates and the champion."""
     with run_context(request) as run:
         return train_steps(run, prepare_steps(run))
 
 
-def train_steps(run: RunContext, snapshot: Snapshot) -> Trained:
+def train_steps(run: RunContext, snapshot: Snapshot) -> TrainResult:
     agree_on_champion(run.case.name, run.settings)
     champion = find_champion(run.case.name, run.settings.tracking, run.settings.state)
     candidate = candidate_steps(run, snapshot)
-    return Trained(snapshot=snapshot, candidate=candidate, verdict=judge_steps(run, candidate, champion))
+    return TrainResult(snapshot=snapshot, candidate=candidate, verdict=evaluate_steps(run, candidate, champion))
 
 
 def candidate_steps(run: RunContext, snapshot: Snapshot) -> Candidate:
     """Train, tune or import, and enter what it cost."""
     if isinstance(run.case, LanguageCase):
-        return tune(run, run.case, snapshot)
-    return fit(run, run.case, snapshot)
+        return train_language(run, run.case, snapshot)
+    return train_tabular(run, run.case, snapshot)
 
 
-def fit(run: RunContext, case: TabularCase, snapshot: Snapshot) -> Candidate:
+def train_tabular(run: RunContext, case: TabularCase, snapshot: Snapshot) -> Candidate:
     frame = training_frame(case.features, case.target.column, case.evaluate.slices, snapshot, run.settings.state)
     if run.model:
         return import_table_model(run.origin, run.model, frame, case.target, case.train, case.trusted)
@@ -61,7 +61,7 @@ def fit(run: RunContext, case: TabularCase, snapshot: Snapshot) -> Candidate:
     return candidate
 
 
-def tune(run: RunContext, case: LanguageCase, snapshot: Snapshot) -> Candidate:
+def train_language(run: RunContext, case: LanguageCase, snapshot: Snapshot) -> Candidate:
     check_language_evaluation(case.evaluate, case.talk, case.pairs)  # now: a training later, it would be a waste
     if case.serve.embedder:
         find_embedder(case.serve.embedder, case.folder)
@@ -74,7 +74,7 @@ def tune(run: RunContext, case: LanguageCase, snapshot: Snapshot) -> Candidate:
     return candidate
 
 
-def judge_steps(run: RunContext, candidate: Candidate, champion: Release | None) -> Verdict:
+def evaluate_steps(run: RunContext, candidate: Candidate, champion: Release | None) -> Verdict:
     """Hold a candidate against the case's gates and a champion."""
     case, state, tracking = run.case, run.settings.state, run.settings.tracking
     model, digest = (champion.model, champion.digest) if champion else (None, None)

@@ -32,7 +32,7 @@ def set_up_alerts(client: SyncPrefectClient, settings: Settings) -> int:
     channels = [channel(url).save(f"driftline-alerts-{number}", overwrite=True) for number, url in urls]
     wanted = {made.name: made for made in _automations(channels, settings.alerts_every)}
     for name, made in wanted.items():
-        _put(client, name, made)
+        _save_automation(client, name, made)
     for old in client.read_automations():
         if old.name.startswith(NAME) and old.name not in wanted:
             client.delete_automation(old.id)
@@ -123,7 +123,7 @@ def _automations(channels: list[Any], every: timedelta) -> list[AutomationCore]:
     ]
 
 
-def _put(client: SyncPrefectClient, name: str, made: AutomationCore) -> None:
+def _save_automation(client: SyncPrefectClient, name: str, made: AutomationCore) -> None:
     """Make or change an automation; one that is as it should be keeps what it has counted."""
     digest = digest_of(made.model_dump(mode="json", exclude={"trigger": {"id"}}))[:12]
     made = made.model_copy(update={"description": f"Made by driftline deploy ({digest})."})

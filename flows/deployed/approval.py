@@ -13,11 +13,11 @@ from tasks.core.errors import GateFailed, InputError, WaitsForApproval
 
 if TYPE_CHECKING:
     from flows.run_context import RunContext
-    from flows.train import Trained
+    from flows.train import TrainResult
     from services.store.approvals import Approval
 
 
-def require_approval(run: RunContext, trained: Trained) -> None:
+def require_approval(run: RunContext, trained: TrainResult) -> None:
     """Go on only with a person's word on this very evidence, where the case wants one.
 
     A deployed run is suspended meanwhile: it needs no process, and shows a form in Prefect's UI.

@@ -29,16 +29,16 @@ def code_directory() -> dict[str, str]:
     """
     from prefect.runtime import flow_run
 
-    return {"directory": str(directory_of(commit_of(flow_run.parameters)))}
+    return {"directory": str(run_directory(requested_commit(flow_run.parameters)))}
 
 
-def commit_of(parameters: Mapping[str, Any]) -> str:
+def requested_commit(parameters: Mapping[str, Any]) -> str:
     """The commit that a run's parameters name; empty: none."""
     request = parameters.get("request")
     return str(request.get("commit") or "") if isinstance(request, dict) else ""
 
 
-def directory_of(commit: str) -> Path:
+def run_directory(commit: str) -> Path:
     """This repository's folder, which has to be that commit's tree if there is a commit.
 
     Raises: as `code_directory`.
@@ -57,7 +57,7 @@ def directory_of(commit: str) -> Path:
     return ROOT
 
 
-def checkout_of(commit: str, repository: Path, state: Path) -> Path:
+def checkout_commit(commit: str, repository: Path, state: Path) -> Path:
     """A folder with the whole of a commit, made unless it is there; those that nobody used for long are removed.
 
     A clone that shares the repository's objects: unlike a work tree of git's own it can be made under a temporary
@@ -78,7 +78,7 @@ def checkout_of(commit: str, repository: Path, state: Path) -> Path:
     return path
 
 
-def cases_in(tree: Path, here: Settings) -> Path:
+def cases_folder(tree: Path, here: Settings) -> Path:
     """Where that tree has the cases; they may lie outside the repository altogether."""
     return tree / here.cases.relative_to(ROOT) if here.cases.is_relative_to(ROOT) else here.cases
 
@@ -106,13 +106,13 @@ def is_published(commit: str, repository: Path, branch: str) -> bool:
     return bool(git(repository, "for-each-ref", "--count=1", "--format=%(refname)", f"--contains={commit}", *refs))
 
 
-def variables_in(tree: Path, here: Settings) -> dict[str, str]:
+def checkout_environment(tree: Path, here: Settings) -> dict[str, str]:
     """The variables of a process that runs the code and the cases of that tree, on our state and data."""
     return {
         "PYTHONPATH": os.pathsep.join(filter(None, [str(tree), os.environ.get("PYTHONPATH")])),
         "DRIFTLINE_STATE": str(here.state),
         "DRIFTLINE_DATA": str(here.data),
-        "DRIFTLINE_CASES": str(cases_in(tree, here)),
+        "DRIFTLINE_CASES": str(cases_folder(tree, here)),
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from flows.case import LanguageCase, TabularCase, load, names
+from flows.case import LanguageCase, TabularCase, case_names, load_case
 from flows.deployed.alerts import set_up_alerts
 from services.runtime.prefect_api import TAG, reach_prefect
 from tasks.core.console import console
@@ -25,18 +25,18 @@ TEMPLATE = {
     "job_configuration": {"stream_output": True},  # Prefect wants something there
     "variables": {"type": "object", "properties": {}, "additionalProperties": False},
 }
-ONE, IN_TURN = "CANCEL_NEW", "ENQUEUE"  # a second run at the same time: is there anything left for it to do?
+SKIP, QUEUE = "CANCEL_NEW", "ENQUEUE"  # a second run at the same time: is there anything left for it to do?
 FLOWS = {  # what a case's flows do, and what becomes of a second run of one
-    "prepare": ("Sources to a validated snapshot.", IN_TURN),  # of two pushes, each has its own sources
-    "train": ("Prepare, train a candidate, and judge it.", IN_TURN),
-    "release": ("The whole chain: a candidate that passes its gates becomes the champion.", IN_TURN),
-    "predict": ("The champion's answers since its release, as Parquet.", ONE),
-    "monitor": ("Measure the champion and decide; a decision to act starts retrain.", ONE),
-    "retrain": ("Monitor, and do what is decided: challenger against champion.", ONE),
-    "backtest": ("Months of the past under several policies of retraining.", ONE),
+    "prepare": ("Sources to a validated snapshot.", QUEUE),  # of two pushes, each has its own sources
+    "train": ("Prepare, train a candidate, and judge it.", QUEUE),
+    "release": ("The whole chain: a candidate that passes its gates becomes the champion.", QUEUE),
+    "predict": ("The champion's answers since its release, as Parquet.", SKIP),
+    "monitor": ("Measure the champion and decide; a decision to act starts retrain.", SKIP),
+    "retrain": ("Monitor, and do what is decided: challenger against champion.", SKIP),
+    "backtest": ("Months of the past under several policies of retraining.", SKIP),
 }
-OF_TABLES = ("backtest",)
-HEAD = """\
+TABULAR_ONLY = ("backtest",)
+HEADER = """\
 # Every flow of every case, for Prefect: made by `driftline deploy` from the case folders. Change those, not this.
 # Needs:    driftline up
 # Run:      driftline deploy
@@ -44,25 +44,25 @@ HEAD = """\
 """
 
 
-def declaration(cases: Path) -> str:
+def prefect_yaml(cases: Path) -> str:
     """The text of prefect.yaml for the cases of a folder.
 
     Raises: CaseError for a case that is not valid.
     """
-    every = [load(case, cases) for case in names(cases)]
+    every = [load_case(case, cases) for case in case_names(cases)]
     deployments = [
         _deployment(case, flow)
         for case in every
         for flow in FLOWS
-        if flow not in OF_TABLES or isinstance(case, TabularCase)
+        if flow not in TABULAR_ONLY or isinstance(case, TabularCase)
     ]
     told: dict[str, Any] = {
         "prefect-version": None,
         "name": "driftline",
         "pull": [{"flows.deployed.checkout.code_directory": {}}],
-        "deployments": [*deployments, _push()],
+        "deployments": [*deployments, _push_deployment()],
     }
-    return HEAD + yaml.safe_dump(told, sort_keys=False, width=120)
+    return HEADER + yaml.safe_dump(told, sort_keys=False, width=120)
 
 
 def _deployment(case: TabularCase | LanguageCase, flow: str) -> dict[str, Any]:
@@ -78,11 +78,11 @@ def _deployment(case: TabularCase | LanguageCase, flow: str) -> dict[str, Any]:
         "work_pool": {"name": POOL},
         "concurrency_limit": {"limit": 1, "collision_strategy": second},
         "schedules": [{"cron": when, "timezone": case.schedule.timezone}] if when else [],
-        "triggers": [_by_decision(case.name)] if flow == "retrain" else [],
+        "triggers": [_decision_trigger(case.name)] if flow == "retrain" else [],
     }
 
 
-def _push() -> dict[str, Any]:
+def _push_deployment() -> dict[str, Any]:
     """The one that a git push has a run of: it finds out which of the others to start. Any number may run at once."""
     flow, _, name = DEPLOYMENT.partition("/")
     return {
@@ -95,7 +95,7 @@ def _push() -> dict[str, Any]:
     }
 
 
-def _by_decision(case: str) -> dict[str, Any]:
+def _decision_trigger(case: str) -> dict[str, Any]:
     """One evidence, one run: a second event of the same evidence within a day starts nothing."""
     return {
         "type": "event",
@@ -122,7 +122,7 @@ def deploy() -> None:
     Raises: Unavailable when the server does not answer, or refuses.
     """
     here = settings()
-    declared = declaration(here.cases)
+    declared = prefect_yaml(here.cases)
     file = write_text(here.state / "prefect.yaml", declared)  # not into the repository, whose files are its user's
     if not reach_prefect():
         raise Unavailable("Prefect's server does not answer.", where=here.prefect_api, todo="driftline up")
@@ -130,7 +130,7 @@ def deploy() -> None:
         from prefect.client.orchestration import get_client
 
         with get_client(sync_client=True) as client:
-            make_pool(client)
+            ensure_work_pool(client)
             command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
             if done.returncode:
@@ -143,13 +143,13 @@ def deploy() -> None:
             made = yaml.safe_load(declared)["deployments"]
             gone = _remove_gone(client, {(each["entrypoint"], each["name"]) for each in made})
             channels = set_up_alerts(client, here)
-    console.print(f"  {len(made)} deployments of {len(names(here.cases))} cases")
+    console.print(f"  {len(made)} deployments of {len(case_names(here.cases))} cases")
     console.print(f"  alerts go to {channels} channels" if channels else "  alerts go nowhere: set DRIFTLINE_ALERTS")
     for name in gone:
         console.print(f"  removed {name}: its case is gone")
 
 
-def make_pool(client: Any) -> None:
+def ensure_work_pool(client: Any) -> None:
     """Make the pool of work, or change the one that is there to our template."""
     from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
     from prefect.exceptions import ObjectAlreadyExists

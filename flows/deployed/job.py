@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from prefect.workers.process import ProcessJobConfiguration
 
-from flows.deployed.checkout import checkout_of, commit_of, require_published, variables_in
+from flows.deployed.checkout import checkout_commit, checkout_environment, requested_commit, require_published
 from tasks.core.errors import InputError
 from tasks.core.settings import ROOT, settings
 
@@ -50,8 +50,8 @@ class Job(ProcessJobConfiguration):
         Raises: InputError for a commit that is not published; Unavailable when git fails.
         """
         job = await super().resolve_for_flow_run(flow_run, **more)
-        if commit := commit_of(flow_run.parameters):
-            job.env, job.working_dir = await asyncio.to_thread(_place_of, commit, job.env)
+        if commit := requested_commit(flow_run.parameters):
+            job.env, job.working_dir = await asyncio.to_thread(_checkout, commit, job.env)
         return job
 
     def prepare_for_flow_run(self, *arguments: Any, **more: Any) -> None:
@@ -59,9 +59,9 @@ class Job(ProcessJobConfiguration):
         super().prepare_for_flow_run(*arguments, **more)
 
 
-def _place_of(commit: str, variables: dict[str, str | None]) -> tuple[dict[str, str | None], Path]:
+def _checkout(commit: str, variables: dict[str, str | None]) -> tuple[dict[str, str | None], Path]:
     """The variables and the folder of a run that belongs to a commit."""
     here = settings()
     require_published(commit, ROOT, here.git_branch)
-    tree = checkout_of(commit, ROOT, here.state)
-    return {**variables, **variables_in(tree, here)}, tree
+    tree = checkout_commit(commit, ROOT, here.state)
+    return {**variables, **checkout_environment(tree, here)}, tree

@@ -25,7 +25,7 @@ class CaseFiles(Result):
 def flows_to_start(tag: str, changed: Sequence[str], cases: Mapping[str, CaseFiles]) -> list[tuple[str, str]]:
     """Flow and case of each run that a push of a tag, or else of changed files, asks for."""
     if tag:
-        return [("release", name) for name in tagged(tag, cases)]
+        return [("release", name) for name in cases_of_tag(tag, cases)]
     asked = {name: {flow_for(path, case) for path in changed} for name, case in cases.items()}
     return [
         ("train" if "train" in flows else "prepare", name)  # to train is to prepare first
@@ -43,7 +43,7 @@ def flow_for(path: str, case: CaseFiles) -> str | None:
     return None
 
 
-def tagged(tag: str, cases: Mapping[str, CaseFiles]) -> list[str]:
+def cases_of_tag(tag: str, cases: Mapping[str, CaseFiles]) -> list[str]:
     """The case that a tag is about, CASE/... or CASE-..., the longest name first; every case when it names none."""
     for name in sorted(cases, key=len, reverse=True):
         if tag == name or tag.startswith((f"{name}/", f"{name}-")):
@@ -63,7 +63,7 @@ def read_cases(cases: Path, tree: Path) -> dict[str, CaseFiles]:
             values = load_yaml(path.read_text(encoding="utf-8"))
         except ValueError:
             values = None
-        named = list(_files(values, folder, within_sources=False))
+        named = list(_file_uris(values, folder, within_sources=False))
         found[path.parent.name] = CaseFiles(
             name=path.parent.name,
             folder=folder,
@@ -73,7 +73,7 @@ def read_cases(cases: Path, tree: Path) -> dict[str, CaseFiles]:
     return found
 
 
-def _files(values: Any, folder: str, within_sources: bool) -> Iterator[tuple[str, bool]]:
+def _file_uris(values: Any, folder: str, within_sources: bool) -> Iterator[tuple[str, bool]]:
     """Each relative file:// URI anywhere in a case, as a path in the repository, and whether it is a source's."""
     if isinstance(values, str) and values.startswith("file://"):
         named = values.removeprefix("file://")
@@ -82,10 +82,10 @@ def _files(values: Any, folder: str, within_sources: bool) -> Iterator[tuple[str
             yield place, within_sources
     elif isinstance(values, dict):
         for key, value in values.items():
-            yield from _files(value, folder, within_sources or key == "sources")
+            yield from _file_uris(value, folder, within_sources or key == "sources")
     elif isinstance(values, list):
         for value in values:
-            yield from _files(value, folder, within_sources)
+            yield from _file_uris(value, folder, within_sources)
 
 
 def _within(path: str, place: str) -> bool:

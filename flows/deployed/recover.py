@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
 
-STARTING = timedelta(seconds=60)  # that a run may take from being claimed to having a process
-TRIES = 3  # starts of a run that is killed again and again: whatever kills it will do so the next time
+START_TIMEOUT = timedelta(seconds=60)  # that a run may take from being claimed to having a process
+MAX_TRIES = 3  # starts of a run that is killed again and again: whatever kills it will do so the next time
 RECENT = timedelta(days=2)
 
 
@@ -43,7 +43,7 @@ def recover(first: bool) -> list[str]:
     `first`: this worker has only just started, so that no run can be on its way to a process.
     """
     with get_client(sync_client=True) as client:
-        alive, others = _alive(), _others(client)
+        alive, others = _live_runs(), _remote_workers(client)
         lines = []
         for run in _runs(client, StateType.RUNNING, StateType.PENDING, StateType.CANCELLING):
             if run.labels.get("prefect.worker.name") in others:
@@ -55,7 +55,7 @@ def recover(first: bool) -> list[str]:
             client.set_flow_run_state(run.id, ended, force=True)
             lines.append(f"{run.name}: its process is gone, so it is {ended.name}")
         lines += _resume_decided(client)
-        return lines + [line for run in _runs(client, StateType.CRASHED) if (line := _again(client, run))]
+        return lines + [line for run in _runs(client, StateType.CRASHED) if (line := _restart_crashed(client, run))]
 
 
 def _runs(client: SyncPrefectClient, *states: StateType) -> list[FlowRun]:
@@ -86,18 +86,18 @@ def _resume_decided(client: SyncPrefectClient) -> list[str]:
 
 def _is_starting(run: FlowRun) -> bool:
     """Was it claimed so lately that its process may still come?"""
-    return run.state is not None and datetime.now(UTC) - run.state.timestamp < STARTING
+    return run.state is not None and datetime.now(UTC) - run.state.timestamp < START_TIMEOUT
 
 
-def _again(client: SyncPrefectClient, run: FlowRun) -> str:
+def _restart_crashed(client: SyncPrefectClient, run: FlowRun) -> str:
     """Start a crashed run again, once: the key makes a second start the same run."""
-    if run.id in _seen or run.deployment_id is None:
+    if run.id in _handled or run.deployment_id is None:
         return ""
-    _seen.add(run.id)
+    _handled.add(run.id)
     if run.job_variables:
         return f"{run.name}: it names a command or an environment, so it is not started again"
     tries = next((int(tag.removeprefix("try ")) for tag in run.tags if tag.startswith("try ")), 1)
-    if tries >= TRIES:
+    if tries >= MAX_TRIES:
         return f"{run.name}: crashed {tries} times, it is not started again"
     tags = [tag for tag in run.tags if not tag.startswith("try ")]
     made = client.create_flow_run_from_deployment(
@@ -110,10 +110,10 @@ def _again(client: SyncPrefectClient, run: FlowRun) -> str:
     return f"{run.name}: crashed, is started again as {made.name}" if started else ""
 
 
-_seen: set[UUID] = set()  # crashed runs that this process has dealt with; it spares questions, the key decides
+_handled: set[UUID] = set()  # crashed runs that this process has dealt with; it spares questions, the key decides
 
 
-def _alive() -> set[str]:
+def _live_runs() -> set[str]:
     """The runs that have a process on this machine."""
     found = set()
     for process in psutil.process_iter():
@@ -124,7 +124,7 @@ def _alive() -> set[str]:
     return found
 
 
-def _others(client: SyncPrefectClient) -> set[str]:
+def _remote_workers(client: SyncPrefectClient) -> set[str]:
     """The workers of this pool that live on other machines; what one had that is gone for good is anybody's."""
     online = WorkerFilter(status=WorkerFilterStatus(any_=["ONLINE"]))
     workers = client.read_workers_for_work_pool(POOL, worker_filter=online)

@@ -26,7 +26,7 @@ async def work() -> None:
     from flows.deployed.deploy import POOL
     from flows.deployed.job import Job
 
-    await asyncio.to_thread(_make_ready)
+    await asyncio.to_thread(_prepare_pool)
     worker = ProcessWorker(work_pool_name=POOL, name=socket.gethostname())
     worker.job_configuration = Job
     working = asyncio.create_task(worker.start(with_healthcheck=True))
@@ -73,19 +73,19 @@ class Recovery:
         self._first = False
 
 
-def _make_ready() -> None:
+def _prepare_pool() -> None:
     """Wait for the server, which starts beside us, and make the pool."""
     import time
 
     from prefect.client.orchestration import get_client
 
-    from flows.deployed.deploy import make_pool
+    from flows.deployed.deploy import ensure_work_pool
     from services.runtime.prefect_api import reach_prefect
 
     while not reach_prefect():
         time.sleep(0.5)
     with get_client(sync_client=True) as client:
-        make_pool(client)
+        ensure_work_pool(client)
 
 
 def main(port: int) -> None:

@@ -23,7 +23,7 @@ def take_over(release: Release, plan: Plan | None, settings: Settings) -> bool:
         follow_stack(store, settings)
         with store.reading() as of:
             before = champion_of(of, release.case)
-        if plan and before not in (None, release.digest) and stack.runs(settings):
+        if plan and before not in (None, release.digest) and stack.is_running(settings):
             begin(store, release.case, release.digest, plan)
             return False
         promote(store, release.case, release.digest, "released")
@@ -87,7 +87,7 @@ def roll_back(case: str, to: str | None, why: str, settings: Settings) -> Releas
     with closing(Store(settings)) as store:
         with store.reading() as of:
             wanted = to or next(iter(champions(of, case)[1:]), None)
-        if wanted and not stack.runs(settings):
+        if wanted and not stack.is_running(settings):
             digest = find(settings.tracking, settings.state, case, wanted).digest
             promote(store, case, digest, why, "rollback")
         else:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, delete, insert, or_, select, update
 
 from services.rollout.history import champions
 from services.rollout.routing import ARM, CANARY, CHAMPION, SHADOW
-from services.runtime.process_specs import program_name, release_socket
+from services.runtime.process_specs import release_program_name, release_socket
 from services.runtime.supervision import Supervisor
 from services.store.database import Store, endpoints, moves, now, plans, releases, shares
 from tasks.core.errors import InputError
@@ -47,7 +47,7 @@ def follow_stack(store: Store, settings: Settings) -> None:
         ours = [endpoints.c.address.startswith(form, autoescape=True) for form in (sockets, f"http://{settings.host}:")]
         to.execute(delete(endpoints).where(or_(*ours)))
         for digest, case in to.execute(select(releases.c.digest, releases.c.case)).all():
-            if program := programs.get(program_name(case, digest)):
+            if program := programs.get(release_program_name(case, digest)):
                 to.execute(insert(endpoints).values(digest=digest, address=program.address))
 
 

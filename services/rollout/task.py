@@ -34,12 +34,12 @@ def retire_others(release: Release, settings: Settings) -> list[str]:
     from services.runtime import stack
     from services.store.database import Store
 
-    if not stack.runs(settings):
+    if not stack.is_running(settings):
         return []
     store = Store(settings)
     keep = releases_to_keep_warm(store, release.case, settings.gateway_warm)
     time.sleep(SEEN)  # by then no gateway sends anybody to the others
-    stopped = stack.retire(settings, release.case, keep)
+    stopped = stack.retire_releases(settings, release.case, keep)
     follow_stack(store, settings)
     store.close()
     return stopped

@@ -23,7 +23,7 @@ from tasks.core.files import atomic_path, scratch_folder
 from tasks.core.untrusted import MOST_JSON, BoundedReader, require_disk_space
 
 FORMAT = 1
-FACTS, DIGESTS = "backup.json", "digests.json"  # the first member, and the last: an archive without it was cut short
+METADATA, DIGESTS = "backup.json", "digests.json"  # the first member, and the last: an archive without it was cut short
 SQLITE = b"SQLite format 3\0"
 
 
@@ -45,7 +45,7 @@ def pack(
         scratch_folder(archive.parent) as work,
         _opened(temporary) as tar,
     ):
-        _add_text(tar, FACTS, {"format": FORMAT, **facts})
+        _add_text(tar, METADATA, {"format": FORMAT, **facts})
         for name, path in chain(_matching(places, first), _files(places)):  # the rest is listed when its turn comes
             if name not in digests and not leave_out(name):
                 changes = any(PurePosixPath(name).match(pattern) for pattern in first)
@@ -54,16 +54,16 @@ def pack(
     return len(digests)
 
 
-def read_facts(archive: Path) -> dict[str, Any]:
+def read_metadata(archive: Path) -> dict[str, Any]:
     """What an archive says of itself.
 
     Raises: DataError when it is none; InputError when a newer Driftline made it.
     """
     with _reading(archive) as tar:
         member = tar.next()
-        facts = _json(tar, member) if member and member.name == FACTS else {}
+        facts = _json(tar, member) if member and member.name == METADATA else {}
     if "format" not in facts:
-        raise _damaged(archive, f"its first file is not {FACTS}")
+        raise _damaged(archive, f"its first file is not {METADATA}")
     if not isinstance(facts["format"], int):
         raise _damaged(archive, "its format is no number")
     if facts["format"] > FORMAT:
@@ -88,7 +88,7 @@ def unpack(archive: Path, places: Mapping[str, Path]) -> None:
         for member in tar:
             if member.name == DIGESTS:
                 stated = _json(tar, member)
-            elif member.name != FACTS:
+            elif member.name != METADATA:
                 digests[member.name] = _extract(tar, member, places, digests, archive)
     if stated is None:
         raise _damaged(archive, "its end is missing")

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from services.runtime.archive import pack, read_facts, unpack
+from services.runtime.archive import pack, read_metadata, unpack
 from services.runtime.process_specs import current_form
 from services.runtime.supervision import Supervisor
 from tasks.core.errors import InputError
@@ -23,7 +23,7 @@ from tasks.core.settings import ROOT, Settings
 # Who names comes before who is named: the gateway names releases of the registry, both name files that never change.
 # Lines of the request log are read before its Parquet, as what is packed in between would stand nowhere.
 FIRST = ("state/gateway/gateway.db", "state/mlflow.db", "state/prefect/prefect.db", "state/gateway/requests/*.jsonl")
-MADE_AGAIN = re.compile(
+REPRODUCIBLE = re.compile(
     r"state/(secrets|logs|locks|scratch|models|frames|tuning|replay|prefect/storage|gateway/counts|bentoml/building|store/\.dvc/(tmp|site))/"
     r"|state/features/[^/]+/(?!online-)"  # tables that the next run builds; what a service looks up stays
     r"|state/supervisor/(?!programs/release-[^/]+\.json$)"
@@ -34,7 +34,7 @@ MADE_AGAIN = re.compile(
 )
 STAGE, READY = ".restoring", ".restoring.json"  # while files arrive; once all are whole
 PACKAGES = ("prefect", "mlflow", "scikit-learn", "bentoml", "feast", "dvc")
-MIGRATED = ("prefect", "mlflow")  # a database of a newer one can't be read
+MIGRATING = ("prefect", "mlflow")  # a database of a newer one can't be read
 
 
 def backup(settings: Settings, archive: Path) -> int:
@@ -56,7 +56,7 @@ def backup(settings: Settings, archive: Path) -> int:
         "elsewhere": external_parts(settings),
     }
     with disk_full_as_unavailable(archive.parent):
-        return pack(archive, _places(settings), facts, lambda name: bool(MADE_AGAIN.match(name)), FIRST)
+        return pack(archive, _places(settings), facts, lambda name: bool(REPRODUCIBLE.match(name)), FIRST)
 
 
 def restore(settings: Settings, archive: Path) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def restore(settings: Settings, archive: Path) -> dict[str, Any]:
     newer versions made it, or at another path; DataError when it is damaged; Unavailable when the disk is full.
     """
     use_private_umask()
-    facts, places = read_facts(archive), _places(settings)
+    facts, places = read_metadata(archive), _places(settings)
     _require_versions(facts)
     _require_same_places(facts, places)
     ready = places["state"] / READY
@@ -123,7 +123,7 @@ def _require_versions(facts: Mapping[str, Any]) -> None:
     from packaging.version import Version
 
     made = facts["versions"]
-    newer = [name for name in MIGRATED if Version(made[name]) > Version(version(name))]
+    newer = [name for name in MIGRATING if Version(made[name]) > Version(version(name))]
     if newer:
         raise InputError(
             "The backup's databases were written by newer packages than are installed.",
@@ -152,7 +152,7 @@ def _require_empty(places: Mapping[str, Path]) -> None:
     """Empty folders don't count, nor locks and logs: every command makes some."""
     for name, place in places.items():
         for path in place.rglob("*"):
-            if path.is_file() and not MADE_AGAIN.match(f"{name}/{path.relative_to(place)}"):
+            if path.is_file() and not REPRODUCIBLE.match(f"{name}/{path.relative_to(place)}"):
                 raise InputError(
                     f"The {name} folder is not empty.",
                     where=str(path),

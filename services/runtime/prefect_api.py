@@ -69,7 +69,7 @@ def require_own_server(host: str, port: int) -> None:
 
 
 @contextlib.contextmanager
-def guarding_own_server() -> Iterator[None]:
+def ephemeral_server_login() -> Iterator[None]:
     """Have the server that Prefect starts for this run ask for a login, which nobody else knows."""
     from prefect.context import refresh_global_settings_context
 

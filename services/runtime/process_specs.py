@@ -18,10 +18,10 @@ from tasks.release.results import Release
 
 GATEWAY = "gateway"
 FORKS = "forks"
-FORKING = sys.platform == "linux"  # elsewhere a release and a run start from nothing
+USES_FORKS = sys.platform == "linux"  # elsewhere a release and a run start from nothing
 
 
-def program_name(case: str, digest: str) -> str:
+def release_program_name(case: str, digest: str) -> str:
     return f"release-{case}-{digest[:12]}"
 
 
@@ -29,7 +29,7 @@ def release_program(
     settings: Settings, release: Release, online: Path | str | None, moment: datetime | None
 ) -> Program:
     """A release's process; features that requests leave out are looked up in `online` as of `moment`, or now."""
-    name = program_name(release.case, release.digest)
+    name = release_program_name(release.case, release.digest)
     home = settings.state / "supervisor" / "homes" / name
     home.mkdir(parents=True, exist_ok=True)
     variables = {
@@ -45,7 +45,7 @@ def release_program(
     path = release_socket(settings.state, name)
     return Program(
         name=name,
-        command=_serving(bento, path),
+        command=_release_command(bento, path),
         host=settings.host,
         socket=str(path),
         health="/readyz",
@@ -55,7 +55,7 @@ def release_program(
 
 def store_lookup(settings: Settings, release: Release, online: Path | str | None, moment: datetime | None) -> Path:
     """Write down where a release looks up features, and as of when; it holds whenever the release is served again."""
-    path = settings.state / "supervisor" / "homes" / program_name(release.case, release.digest) / "online.json"
+    path = settings.state / "supervisor" / "homes" / release_program_name(release.case, release.digest) / "online.json"
     if online:
         path.parent.mkdir(parents=True, exist_ok=True)
         place = {ONLINE_REPOSITORY: str(online)} | ({ONLINE_MOMENT: moment.isoformat()} if moment else {})
@@ -72,17 +72,17 @@ def current_form(program: Program, settings: Settings) -> Program:
     """A release's program as this version starts it, from one that an earlier version may have written."""
     case, _, digest = program.name.removeprefix("release-").rpartition("-")
     path = release_socket(settings.state, program.name)
-    command = _serving(bento_folder(settings.state / "bentoml", f"{case}:{digest}"), path)
+    command = _release_command(bento_folder(settings.state / "bentoml", f"{case}:{digest}"), path)
     return program.model_copy(update={"port": 0, "socket": str(path), "command": command})
 
 
-def _serving(bento: Path, path: Path) -> list[str]:
-    if FORKING:  # a path within the repository, which restored programs may find elsewhere
+def _release_command(bento: Path, path: Path) -> list[str]:
+    if USES_FORKS:  # a path within the repository, which restored programs may find elsewhere
         return [sys.executable, "-I", "-S", "services/serving/fork_client.py", str(bento), str(path)]
     return serve_command(bento, path)
 
 
-def fork_server(settings: Settings) -> Program:
+def fork_server_program(settings: Settings) -> Program:
     """What the processes of releases are forks of; it has no port, since it answers programs beside it alone."""
     command = [sys.executable, "-m", "services.serving.fork_server"]
     return Program(name=FORKS, command=command, host=settings.host, environment={"OMP_NUM_THREADS": "1"})

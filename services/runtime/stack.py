@@ -12,12 +12,12 @@ from pathlib import Path
 
 from services.runtime.prefect_database import seed
 from services.runtime.process_specs import (
-    FORKING,
     FORKS,
+    USES_FORKS,
     current_form,
-    fork_server,
-    program_name,
+    fork_server_program,
     release_program,
+    release_program_name,
     release_socket,
 )
 from services.runtime.results import Service
@@ -30,17 +30,19 @@ from tasks.core.settings import Settings, create_login, environment
 from tasks.core.sockets import http_client, make_socket_folder
 from tasks.release.results import Release
 
-Tell = Callable[[Service], None]
+OnReady = Callable[[Service], None]
 Servers = Sequence[tuple[Program, str]]  # with the setting of each one's port
 
 
-def up(settings: Settings, servers: Servers, tell: Tell = lambda service: None, patience: float = 120) -> list[Service]:
+def up(
+    settings: Settings, servers: Servers, on_ready: OnReady = lambda service: None, timeout: float = 120
+) -> list[Service]:
     """Start what does not run yet, tell of each service once it is ready, and give them all.
 
     Raises: Unavailable when a port is taken by somebody else, or a service does not get ready.
     """
     start(settings, servers)
-    return wait(settings, tell, patience)
+    return wait(settings, on_ready, timeout)
 
 
 def start(settings: Settings, servers: Servers) -> None:
@@ -50,11 +52,11 @@ def start(settings: Settings, servers: Servers) -> None:
     """
     supervisor = Supervisor(settings.state)
     create_login(settings)
-    with _changing(settings):
+    with _stack_lock(settings):
         running = supervisor.processes()
-        held = {program.port for name, program in supervisor.programs().items() if _runs(running, name)}
+        held = {program.port for name, program in supervisor.programs().items() if _is_live(running, name)}
         for program, setting in servers:
-            if program.port not in held and _taken(program.host, program.port):
+            if program.port not in held and _port_in_use(program.host, program.port):
                 raise _port_taken(program, setting)
         for program in [p for p in supervisor.programs().values() if p.name.startswith("release-")]:
             make_socket_folder(release_socket(settings.state, program.name))
@@ -77,21 +79,21 @@ def start(settings: Settings, servers: Servers) -> None:
             supervisor.run(program.name)
 
 
-def wait(settings: Settings, tell: Tell = lambda service: None, patience: float = 120) -> list[Service]:
+def wait(settings: Settings, on_ready: OnReady = lambda service: None, timeout: float = 120) -> list[Service]:
     """Wait until everything that was started is ready.
 
     Raises: Unavailable with the end of the log of the one that is not.
     """
     told: set[str] = set()
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while True:
-        services = [service for service in state(settings) if service.state != "stopped"]
+        services = [service for service in list_services(settings) if service.state != "stopped"]
         for service in services:
             if service.state == "failed" or time.monotonic() > deadline:
-                raise _did_not_start(service)
+                raise _not_ready(service)
             if service.state == "ready" and service.name not in told:
                 told.add(service.name)
-                tell(service)
+                on_ready(service)
         if len(told) == len(services):
             return services
         time.sleep(0.2)
@@ -99,16 +101,16 @@ def wait(settings: Settings, tell: Tell = lambda service: None, patience: float 
 
 def down(settings: Settings) -> bool:
     """Stop the supervisor of this state folder and all that it started; False when it did not run."""
-    with _changing(settings):
+    with _stack_lock(settings):
         return Supervisor(settings.state).stop()
 
 
-def runs(settings: Settings) -> bool:
+def is_running(settings: Settings) -> bool:
     """Is the stack of this state folder up?"""
     return Supervisor(settings.state).pid() is not None
 
 
-def state(settings: Settings) -> list[Service]:
+def list_services(settings: Settings) -> list[Service]:
     """Each service of the stack, whether it runs or not, asked just now."""
     supervisor = Supervisor(settings.state)
     running = supervisor.processes()
@@ -122,7 +124,7 @@ def serve_release(
     release: Release,
     online_repository: Path | str | None = None,
     online_moment: datetime | None = None,
-    patience: float = 120,
+    timeout: float = 120,
 ) -> str:
     """Serve a release under the supervisor, beside those that are served already, and give its address once ready.
 
@@ -132,9 +134,9 @@ def serve_release(
     Raises: Unavailable with the end of its log when it does not get ready; it is then stopped again.
     """
     supervisor = Supervisor(settings.state)
-    name = program_name(release.case, release.digest)
+    name = release_program_name(release.case, release.digest)
     log = supervisor.log(name)
-    with _changing(settings):
+    with _stack_lock(settings):
         program = release_program(settings, release, online_repository, online_moment)
         since = log.stat().st_size if log.is_file() else 0
         make_socket_folder(Path(program.socket))
@@ -144,14 +146,14 @@ def serve_release(
         _run_fork_server(supervisor, settings)
         supervisor.run(name)
     try:
-        _wait_for(supervisor, program, patience, since)
+        _wait_for(supervisor, program, timeout, since)
     except Unavailable:
         stop_release(settings, release)
         raise
     return program.address
 
 
-def restart(settings: Settings, name: str, patience: float = 120) -> None:
+def restart(settings: Settings, name: str, timeout: float = 120) -> None:
     """Start a program anew, and wait until it is ready; a release of an earlier version leaves its port for a socket.
 
     Raises: Unavailable with the end of its log when it does not get ready.
@@ -160,37 +162,37 @@ def restart(settings: Settings, name: str, patience: float = 120) -> None:
     log = supervisor.log(name)
     since = log.stat().st_size if log.is_file() else 0
     program = supervisor.programs()[name]
-    with _changing(settings):
+    with _stack_lock(settings):
         if name.startswith("release-") and program != (current := current_form(program, settings)):
             supervisor.put(current)
             supervisor.run(name)
         else:
             supervisor.restart(name)
-    _wait_for(supervisor, supervisor.programs()[name], patience, since)
+    _wait_for(supervisor, supervisor.programs()[name], timeout, since)
 
 
 def stop_release(settings: Settings, release: Release) -> None:
     """Stop and forget a served release."""
-    with _changing(settings):
-        Supervisor(settings.state).remove(program_name(release.case, release.digest))
+    with _stack_lock(settings):
+        Supervisor(settings.state).remove(release_program_name(release.case, release.digest))
 
 
-def log_of(settings: Settings, release: Release) -> Path:
+def release_log(settings: Settings, release: Release) -> Path:
     """The log of a served release."""
-    return Supervisor(settings.state).log(program_name(release.case, release.digest))
+    return Supervisor(settings.state).log(release_program_name(release.case, release.digest))
 
 
-def address_of(settings: Settings, release: Release) -> str | None:
+def release_address(settings: Settings, release: Release) -> str | None:
     """Where a release is served now, or None."""
-    name = program_name(release.case, release.digest)
-    return next((s.address for s in state(settings) if s.name == name and s.state == "ready"), None)
+    name = release_program_name(release.case, release.digest)
+    return next((s.address for s in list_services(settings) if s.name == name and s.state == "ready"), None)
 
 
-def retire(settings: Settings, case: str, keep: Collection[str]) -> list[str]:
+def retire_releases(settings: Settings, case: str, keep: Collection[str]) -> list[str]:
     """Stop the served releases of a case other than those of these digests, and give their names."""
     supervisor = Supervisor(settings.state)
-    kept = {program_name(case, digest) for digest in keep}
-    with _changing(settings):
+    kept = {release_program_name(case, digest) for digest in keep}
+    with _stack_lock(settings):
         names = [n for n in supervisor.programs() if n.rpartition("-")[0] == f"release-{case}" and n not in kept]
         for name in names:
             supervisor.remove(name)
@@ -198,8 +200,8 @@ def retire(settings: Settings, case: str, keep: Collection[str]) -> list[str]:
 
 
 def _run_fork_server(supervisor: Supervisor, settings: Settings) -> None:
-    if FORKING:
-        supervisor.put(fork_server(settings))
+    if USES_FORKS:
+        supervisor.put(fork_server_program(settings))
         supervisor.run(FORKS)
 
 
@@ -212,7 +214,7 @@ def _service(supervisor: Supervisor, program: Program, process: dict | None) -> 
     said = process["statename"] if process else "STOPPED"
     told = {"STARTING": "starting", "BACKOFF": "starting", "RUNNING": "starting", "FATAL": "failed", "EXITED": "failed"}
     now = told.get(said, "stopped")
-    answers = _answers(program) if program.address else said == "RUNNING"
+    answers = _is_healthy(program) if program.address else said == "RUNNING"
     if said in ("STARTING", "RUNNING") and answers:
         now = "ready"
     lives = process is not None and process["pid"] > 0
@@ -226,20 +228,20 @@ def _service(supervisor: Supervisor, program: Program, process: dict | None) -> 
     )
 
 
-def _wait_for(supervisor: Supervisor, program: Program, patience: float, since: int) -> None:
+def _wait_for(supervisor: Supervisor, program: Program, timeout: float, since: int) -> None:
     if not program.address:
         return  # who needs it waits for it
     wait_until_ready(
         f"{program.address}{program.health}",
         program.name,
         supervisor.log(program.name),
-        patience,
+        timeout,
         alive=lambda: supervisor.processes().get(program.name, {}).get("statename") in ("STARTING", "RUNNING"),
         since=since,
     )
 
 
-def _answers(program: Program) -> bool:
+def _is_healthy(program: Program) -> bool:
     import httpx
 
     try:
@@ -249,11 +251,11 @@ def _answers(program: Program) -> bool:
         return False
 
 
-def _runs(processes: dict[str, dict], name: str) -> bool:
+def _is_live(processes: dict[str, dict], name: str) -> bool:
     return processes.get(name, {}).get("statename") in ("STARTING", "RUNNING", "BACKOFF")
 
 
-def _taken(host: str, port: int) -> bool:
+def _port_in_use(host: str, port: int) -> bool:
     """Does anybody listen there? As servers do, we may use a port whose last connections are still closing."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -265,7 +267,7 @@ def _taken(host: str, port: int) -> bool:
 
 
 @contextlib.contextmanager
-def _changing(settings: Settings) -> Iterator[None]:
+def _stack_lock(settings: Settings) -> Iterator[None]:
     """One change of the stack at a time."""
     with lock(settings.state / "supervisor" / "changing.lock", "The local stack", wait=True):
         yield
@@ -280,7 +282,7 @@ def _port_taken(program: Program, setting: str) -> Unavailable:
     )
 
 
-def _did_not_start(service: Service) -> Unavailable:
+def _not_ready(service: Service) -> Unavailable:
     return Unavailable(
         f"{service.name} did not get ready ({service.state}).",
         where=f"{service.address}, log {service.log}",

@@ -58,7 +58,7 @@ class Supervisor:
         return self.logs / f"{name}.log"
 
     @contextlib.contextmanager
-    def calling(self) -> Any:
+    def rpc(self) -> Any:
         """Supervisor's own interface, over its socket.
 
         Raises: Unavailable when it does not answer.
@@ -78,12 +78,12 @@ class Supervisor:
     def pid(self) -> int | None:
         """Of the running supervisord; None when none runs."""
         try:
-            with self.calling() as supervisor:
+            with self.rpc() as supervisor:
                 return supervisor.getPID()
         except Unavailable:
             return None
 
-    def start(self, environment: Mapping[str, str], patience: float = 20) -> None:
+    def start(self, environment: Mapping[str, str], timeout: float = 20) -> None:
         """Start supervisord in the background, unless it runs, with the programs that are to start with it.
 
         Raises: Unavailable when it does not come up.
@@ -107,7 +107,7 @@ class Supervisor:
             text=True,
             check=False,
         )
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while self.pid() is None:
             if done.returncode != 0 or time.monotonic() > deadline:
                 raise Unavailable(
@@ -118,7 +118,7 @@ class Supervisor:
                 )
             time.sleep(0.05)
 
-    def stop(self, patience: float = 60) -> bool:
+    def stop(self, timeout: float = 60) -> bool:
         """Stop supervisord and all its programs, and wait until they are gone; False when none ran.
 
         Raises: Unavailable when they don't end.
@@ -126,14 +126,14 @@ class Supervisor:
         pid = self.pid()
         if pid is None:
             return False
-        with contextlib.suppress(Fault), self.calling() as supervisor:  # a fault: it is shutting down already
+        with contextlib.suppress(Fault), self.rpc() as supervisor:  # a fault: it is shutting down already
             supervisor.shutdown()
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         pidfile = self.folder / "supervisord.pid"  # a container without an init keeps ended processes as zombies
         while pidfile.exists() and is_alive(pid):
             if time.monotonic() > deadline:
                 raise Unavailable(
-                    f"The local stack did not end in {patience:.0f} s.",
+                    f"The local stack did not end in {timeout:.0f} s.",
                     where=f"process {pid}",
                     todo=f"Look at {self.logs / 'supervisord.log'}.",
                 )
@@ -170,7 +170,7 @@ class Supervisor:
 
     def run(self, name: str) -> None:
         """Have the running supervisor read a program's configuration, and start the program unless it runs."""
-        with self.calling() as supervisor:
+        with self.rpc() as supervisor:
             _, changed, _ = supervisor.reloadConfig()[0]
             if name in changed:
                 _remove(supervisor, name)
@@ -181,14 +181,14 @@ class Supervisor:
 
     def restart(self, name: str) -> None:
         """End a program, which has its time for what is under way, and start it again."""
-        with self.calling() as supervisor:
+        with self.rpc() as supervisor:
             with _passing("NOT_RUNNING"):
                 supervisor.stopProcess(name, True)
             supervisor.startProcess(name, False)
 
     def signal(self, name: str, signal: str) -> None:
         """Send a program's process a signal, such as HUP."""
-        with self.calling() as supervisor:
+        with self.rpc() as supervisor:
             supervisor.signalProcess(name, signal)
 
     def remove(self, name: str) -> None:
@@ -196,13 +196,13 @@ class Supervisor:
         self._file(name).unlink(missing_ok=True)
         self._file(name, "json").unlink(missing_ok=True)
         if self.pid() is not None:
-            with self.calling() as supervisor:
+            with self.rpc() as supervisor:
                 _remove(supervisor, name)
 
     def processes(self) -> dict[str, dict[str, Any]]:
         """What supervisord says of each program; empty when it does not run."""
         try:
-            with self.calling() as supervisor:
+            with self.rpc() as supervisor:
                 return {info["name"]: info for info in supervisor.getAllProcessInfo()}
         except Unavailable:
             return {}

@@ -12,11 +12,11 @@ from tasks.core.settings import ROOT, Settings, environment
 from tasks.release.results import Release
 
 
-def is_up(settings: Settings) -> bool:
+def is_stack_running(settings: Settings) -> bool:
     """Does the local stack run, so that a release stays there and answers?"""
     from services.runtime import stack
 
-    return stack.runs(settings)
+    return stack.is_running(settings)
 
 
 @stage("package the Bento", str)
@@ -41,13 +41,13 @@ def serve_and_smoke(release: Release, online: Path | None, moment: datetime | No
 
     if release.kind == "llm":
         require_server(release.folder)
-    if not is_up(settings):
+    if not is_stack_running(settings):
         store_lookup(settings, release, online, moment)  # for the next `up`
         log = settings.state / "logs" / f"smoke-{release.case}.log"
         return Served(address="", figures=smoke_bento(release.folder, release.bento, environment(settings), log))
     address = stack.serve_release(settings, release, online, moment)
     try:
-        return Served(address=address, figures=smoke(release.folder, address, stack.log_of(settings, release)))
+        return Served(address=address, figures=smoke(release.folder, address, stack.release_log(settings, release)))
     except DriftlineError:
         stack.stop_release(settings, release)
         raise

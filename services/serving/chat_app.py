@@ -29,14 +29,16 @@ if TYPE_CHECKING:
     from tasks.language.vllm import VllmServer
 
 RELEASE_HEADER = "x-driftline-release"
-LOST_HEADER = "x-driftline-lost-seconds"  # spent on an engine that died or hung: the gateway charges nobody for them
-CHECKED = 2  # golden answers asked for before the service says that it is ready
+LOST_SECONDS_HEADER = (
+    "x-driftline-lost-seconds"  # spent on an engine that died or hung: the gateway charges nobody for them
+)
+STARTUP_EXAMPLES = 2  # golden answers asked for before the service says that it is ready
 DEADLINE = 280.0  # seconds for a call; the gateway waits a little longer
-ABSENCE = 15.0  # seconds that a call waits for an engine that is started again
+ENGINE_TIMEOUT = 15.0  # seconds that a call waits for an engine that is started again
 RETRY_AFTER = 5  # seconds, in a response without an engine
 
-Form = TypeVar("Form", ChatCompletionRequest, EmbeddingsRequest)
-Opened: TypeAlias = "dict[str, Any] | tuple[bytes, aiohttp.ClientResponse]"
+RequestT = TypeVar("RequestT", ChatCompletionRequest, EmbeddingsRequest)
+EngineResponse: TypeAlias = "dict[str, Any] | tuple[bytes, aiohttp.ClientResponse]"
 
 
 class ChatError(Exception):
@@ -52,9 +54,9 @@ class ChatApp:
 
     def __init__(self, release: ReleasedModel, deadline: float = DEADLINE) -> None:
         self.release = release
-        self.about = {"release": release.digest, "case": release.case, "as_of": release.as_of}
+        self.info = {"release": release.digest, "case": release.case, "as_of": release.as_of}
         self.watch: EngineWatch[Engine | VllmServer] = EngineWatch(
-            release.start, lambda engine: check_golden(engine, release.golden[:CHECKED])
+            release.start, lambda engine: check_golden(engine, release.golden[:STARTUP_EXAMPLES])
         )
         self._deadline = deadline
         self._headers = {RELEASE_HEADER: release.digest}
@@ -90,7 +92,7 @@ class ChatApp:
         with ExitStack() as place:
             place.enter_context(self._place())
             opened, lost = await while_connected(http, self._ask(chat))
-            headers = {LOST_HEADER: f"{lost:.3f}"} if lost > 0.1 else {}
+            headers = {LOST_SECONDS_HEADER: f"{lost:.3f}"} if lost > 0.1 else {}
             if isinstance(opened, dict):
                 return self._json({**opened, "release": self.release.digest}, 200, headers)
             return EventStream(*opened, place.pop_all(), self._headers | headers)
@@ -113,7 +115,7 @@ class ChatApp:
 
     async def which(self, _: Request) -> Response:
         """GET /release."""
-        return self._json(self.about)
+        return self._json(self.info)
 
     async def refused(self, _: Request, error: ChatError) -> Response:
         kind = "invalid_request_error" if error.status < 500 else "server_error"
@@ -130,7 +132,7 @@ class ChatApp:
 
         return JSONResponse(value, status_code=status, headers={**self._headers, **(headers or {})})
 
-    async def _read(self, http: Request, form: type[Form]) -> Form:
+    async def _read(self, http: Request, form: type[RequestT]) -> RequestT:
         """Raises: Refused."""
         try:
             request = form.model_validate_json(await http.body() or b"{}")
@@ -153,7 +155,7 @@ class ChatApp:
         finally:
             self._calls -= 1
 
-    async def _ask(self, chat: ChatCompletionRequest) -> tuple[Opened, float]:
+    async def _ask(self, chat: ChatCompletionRequest) -> tuple[EngineResponse, float]:
         """The answer of the engine, and the seconds lost on engines that died or hung.
 
         An engine that ends before it has answered has lost nothing: the next one is asked, once.
@@ -162,7 +164,7 @@ class ChatApp:
         import aiohttp
 
         begun = time.monotonic()
-        engine = await self.watch.engine(ABSENCE)
+        engine = await self.watch.engine(ENGINE_TIMEOUT)
         for last in (False, True):
             if engine is None:
                 raise ChatError(503, f"The engine is started again: {self.watch.fault}.", code="model_unavailable")
@@ -178,10 +180,12 @@ class ChatApp:
                 if last:
                     text = f"The engine does not answer: {type(error).__name__}."
                     raise ChatError(503, text, code="model_unavailable") from error
-                engine = await self.watch.replacement(engine, ABSENCE)
+                engine = await self.watch.replacement(engine, ENGINE_TIMEOUT)
         raise AssertionError("The second attempt returns or raises.")
 
-    async def _attempt(self, engine: Engine | VllmServer, chat: ChatCompletionRequest, seconds: float) -> Opened:
+    async def _attempt(
+        self, engine: Engine | VllmServer, chat: ChatCompletionRequest, seconds: float
+    ) -> EngineResponse:
         """The whole answer; of a stream its first bytes, and what follows.
 
         Closing the connection, by the deadline or for a client that hangs up, frees the engine's slot. At once for

@@ -16,16 +16,16 @@ from tasks.language.embedder import TOKENS, Embedder
 if TYPE_CHECKING:
     import numpy as np
 
-MOST = 256  # texts of one request: the longest take half a minute on one core
+MAX_TEXTS = 256  # texts of one request: the longest take half a minute on one core
 
 
-def _texts(given: Any) -> list[str]:
+def _parse_input(given: Any) -> list[str]:
     """One text or several; OpenAI takes token ids too, but of its own tokenizers."""
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError("a text or a list of texts is taken; token ids are not")
-    if not 1 <= len(texts) <= MOST:
-        raise ValueError(f"{len(texts):,} texts; 1 to {MOST} are taken")
+    if not 1 <= len(texts) <= MAX_TEXTS:
+        raise ValueError(f"{len(texts):,} texts; 1 to {MAX_TEXTS} are taken")
     if empty := [i for i, text in enumerate(texts) if not text.strip()]:
         raise ValueError(f"text {empty[0]} is empty")
     return texts
@@ -34,7 +34,7 @@ def _texts(given: Any) -> list[str]:
 class EmbeddingsRequest(OpenAIRequest):
     """A request in OpenAI's form."""
 
-    input: Annotated[list[str], BeforeValidator(_texts)]
+    input: Annotated[list[str], BeforeValidator(_parse_input)]
     model: str | None = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(None, ge=1)
@@ -57,7 +57,7 @@ class Embeddings:
         running = asyncio.get_running_loop()
         vectors, tokens = await running.run_in_executor(self._thread, self._embed, wanted)
         data = [
-            {"object": "embedding", "index": i, "embedding": _written(vector, wanted.encoding_format)}
+            {"object": "embedding", "index": i, "embedding": _encode(vector, wanted.encoding_format)}
             for i, vector in enumerate(vectors)
         ]
         return {"object": "list", "data": data, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
@@ -72,6 +72,6 @@ class Embeddings:
         return opened.vectors(wanted.input), sum(counts)
 
 
-def _written(vector: np.ndarray, form: str) -> list[float] | str:
+def _encode(vector: np.ndarray, form: str) -> list[float] | str:
     """As numbers, or as the base64 of little-endian float32, which OpenAI's client asks for."""
     return vector.tolist() if form == "float" else base64.b64encode(vector.astype("<f4").tobytes()).decode()

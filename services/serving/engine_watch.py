@@ -12,12 +12,12 @@ from typing import Generic, Protocol, TypeVar
 
 from tasks.core.loops import ThreadLoop
 
-EVERY = 0.5  # seconds between two looks at the engine
-FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0  # seconds before a start, when one engine after the other ends
-STEADY = 30.0  # seconds of life after which the end of an engine counts as the first one again
+CHECK_INTERVAL = 0.5  # seconds between two looks at the engine
+MIN_BACKOFF, MAX_BACKOFF = 0.25, 30.0  # seconds before a start, when one engine after the other ends
+STABLE_AFTER = 30.0  # seconds of life after which the end of an engine counts as the first one again
 
 
-class Watched(Protocol):
+class WatchedEngine(Protocol):
     """An engine that can be watched."""
 
     def fault(self) -> str:
@@ -29,24 +29,24 @@ class Watched(Protocol):
         ...
 
 
-E = TypeVar("E", bound=Watched)
+EngineT = TypeVar("EngineT", bound=WatchedEngine)
 
 
-class EngineWatch(Generic[E]):
+class EngineWatch(Generic[EngineT]):
     """The engine of a service, whichever process it is right now.
 
     start: opens an engine that lasts as long as the context; check: raises when it must not serve.
     """
 
-    def __init__(self, start: Callable[[], AbstractContextManager[E]], check: Callable[[E], None]) -> None:
+    def __init__(self, start: Callable[[], AbstractContextManager[EngineT]], check: Callable[[EngineT], None]) -> None:
         self.fault = "It was not started yet."  # why there is no engine; empty while there is one
         self.restarts = 0
         self._start, self._check = start, check
-        self._engine: E | None = None
+        self._engine: EngineT | None = None
         self._opened = ExitStack()
         self._started, self._deaths = 0.0, 0
         self._closing = threading.Event()
-        self._loop = ThreadLoop("engine watch", self._look, every=EVERY, longest_pause=LONGEST_PAUSE)
+        self._loop = ThreadLoop("engine watch", self._look, every=CHECK_INTERVAL, longest_pause=MAX_BACKOFF)
 
     @property
     def ready(self) -> bool:
@@ -69,19 +69,19 @@ class EngineWatch(Generic[E]):
             engine.kill()  # the watch waits for it: so it hangs
         self._opened.close()
 
-    async def engine(self, patience: float) -> E | None:
-        """The engine; none when there is none again within `patience` seconds."""
-        until = time.monotonic() + patience
+    async def engine(self, timeout: float) -> EngineT | None:
+        """The engine; none when there is none again within `timeout` seconds."""
+        until = time.monotonic() + timeout
         while (engine := self._engine) is None and time.monotonic() < until:
             await asyncio.sleep(0.05)
         return engine
 
-    async def replacement(self, engine: E, patience: float) -> E | None:
-        """The engine after one that broke off an answer: another; or, where it lives, itself after `patience` seconds.
+    async def replacement(self, engine: EngineT, timeout: float) -> EngineT | None:
+        """The engine after one that broke off an answer: another; or, where it lives, itself after `timeout` seconds.
 
         None when there is none.
         """
-        until = time.monotonic() + patience
+        until = time.monotonic() + timeout
         while self._engine in (None, engine) and time.monotonic() < until:
             await asyncio.sleep(0.05)
         return self._engine
@@ -95,15 +95,15 @@ class EngineWatch(Generic[E]):
             self.restarts += 1
             logging.getLogger("driftline").warning("Another engine is up, the %d. restart.", self.restarts)
 
-    def _end(self, engine: E, fault: str) -> None:
+    def _end(self, engine: EngineT, fault: str) -> None:
         logging.getLogger("driftline").error("The engine is ended and started again: %s.", fault)
         self._engine, self.fault = None, fault
         engine.kill()
 
     def _pause(self) -> float:
         """Seconds before a start, doubled with each end in a row: what one request breaks, the next breaks again."""
-        self._deaths = 0 if time.monotonic() - self._started > STEADY else self._deaths + 1
-        return min(FIRST_PAUSE * 2.0**self._deaths, LONGEST_PAUSE) if self._deaths else 0.0
+        self._deaths = 0 if time.monotonic() - self._started > STABLE_AFTER else self._deaths + 1
+        return min(MIN_BACKOFF * 2.0**self._deaths, MAX_BACKOFF) if self._deaths else 0.0
 
     def _begin(self) -> None:
         self._opened.close()

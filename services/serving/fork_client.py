@@ -23,14 +23,14 @@ SOON = 3  # seconds; when the first fork ends before, the release can't start
 PAUSE = 0.5  # seconds until one that ended, or a server that does not answer yet, is asked for again
 
 
-def place_of_releases() -> str:
+def fork_server_socket() -> str:
     """The socket of their fork server: beside the one of supervisord, which runs it and them."""
     beside = os.environ["SUPERVISOR_SERVER_URL"].removeprefix("unix://")
     return os.path.join(os.path.dirname(beside), "forks.sock")
 
 
 @contextlib.contextmanager
-def fork(place: str, bento: str, *held: int) -> Iterator[socket.socket]:
+def request_fork(place: str, bento: str, *held: int) -> Iterator[socket.socket]:
     """Have a fork serve this Bento, in our environment and with our output: to shut the socket down tells it to end.
 
     Raises: OSError when no server answers.
@@ -68,7 +68,7 @@ def supervise(place: str, bento: str, path: str) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     begun = None
     while True:
-        with contextlib.suppress(OSError), fork(place, bento, listening.fileno()) as answering:
+        with contextlib.suppress(OSError), request_fork(place, bento, listening.fileno()) as answering:
             begun = begun or time.monotonic()
             try:
                 answering.recv(CHUNK)
@@ -88,4 +88,4 @@ if __name__ == "__main__":
     bento_folder, socket_path, *alone = sys.argv[1:]
     if alone:
         serve_alone(bento_folder, socket_path)
-    supervise(place_of_releases(), bento_folder, socket_path)
+    supervise(fork_server_socket(), bento_folder, socket_path)

@@ -19,23 +19,18 @@ import tempfile
 import threading
 import warnings
 
-from services.serving.fork_client import CHUNK, listen, place_of_releases
+from services.serving.compat import PRELOADED, metrics_folder
+from services.serving.fork_client import CHUNK, fork_server_socket, listen
 from services.serving.release_server import serve as serve_release
 
-SERVING = """
-    _bentoml_impl.loader _bentoml_impl.server.app
-    bentoml._internal.server.http.instruments bentoml._internal.server.http.traffic bentoml._internal.service.loader
-    httpx opentelemetry.instrumentation.asgi opentelemetry.sdk.trace sklearn.ensemble uvicorn.lifespan.on
-    uvicorn.loops.uvloop uvicorn.protocols.http.httptools_impl
-"""
 # Prometheus's client counts in files where there is such a folder when it is imported; a fork has files of its own.
-COUNTS = ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR")
+METRICS_VARIABLES = ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR")
 
 
 def serve(place: str) -> None:
     """Fork for whoever asks at the socket, for ever."""
     forks: dict[int, socket.socket] = {}
-    signal.signal(signal.SIGCHLD, lambda *_: _tell_how_they_ended(forks))
+    signal.signal(signal.SIGCHLD, lambda *_: _reap_children(forks))
     with listen(place, socket.SOCK_SEQPACKET) as listening:
         while True:
             asking, _ = listening.accept()
@@ -44,13 +39,13 @@ def serve(place: str) -> None:
             if pid == 0:
                 for other in (listening, *forks.values()):
                     other.close()
-                _answer(asking)
+                _run_child(asking)
                 sys.exit()
             forks[pid] = asking
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
 
 
-def _tell_how_they_ended(forks: dict[int, socket.socket]) -> None:
+def _reap_children(forks: dict[int, socket.socket]) -> None:
     for pid in [*forks]:  # what is imported may have children of its own
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
@@ -58,7 +53,7 @@ def _tell_how_they_ended(forks: dict[int, socket.socket]) -> None:
                 asking.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
-def _answer(asking: socket.socket) -> None:
+def _run_child(asking: socket.socket) -> None:
     """Be the process that was asked for, until it ends or is told to."""
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -70,11 +65,11 @@ def _answer(asking: socket.socket) -> None:
     os.environ.clear()
     os.environ.update(wanted["environment"])
     os.chdir(wanted["bento"])
-    threading.Thread(target=_end_with, args=[asking], daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=[asking], daemon=True).start()
     _serve_bento(wanted["bento"], held[0])
 
 
-def _end_with(asking: socket.socket) -> None:
+def _exit_with_parent(asking: socket.socket) -> None:
     """End when the other side says no more, and at once when it is gone."""
     asking.recv(1)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -84,7 +79,7 @@ def _end_with(asking: socket.socket) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _import_for_releases() -> None:
+def preload() -> None:
     """Import packages, but leave nothing of our own: a release has its own version of that in its Bento."""
     import gc
 
@@ -94,10 +89,10 @@ def _import_for_releases() -> None:
 
     tune_gc()
     with tempfile.TemporaryDirectory() as counts, warnings.catch_warnings():
-        os.environ.update(dict.fromkeys(COUNTS, counts))
+        os.environ.update(dict.fromkeys(METRICS_VARIABLES, counts))
         warnings.simplefilter("ignore")  # Feast would have all deprecations told, whoever's
         import_skops()
-        for name in SERVING.split():
+        for name in PRELOADED:
             importlib.import_module(name)
         import_feast()
     for name in [name for name in sys.modules if name.partition(".")[0] in ("services", "tasks")]:
@@ -108,12 +103,10 @@ def _import_for_releases() -> None:
 
 
 def _serve_bento(bento: str, held: int) -> None:
-    from bentoml.serving import ensure_prometheus_dir
-
-    os.environ.update(dict.fromkeys(COUNTS, ensure_prometheus_dir()))
+    os.environ.update(dict.fromkeys(METRICS_VARIABLES, metrics_folder()))
     serve_release(bento, socket.socket(fileno=held))
 
 
 if __name__ == "__main__":
-    _import_for_releases()
-    serve(place_of_releases())
+    preload()
+    serve(fork_server_socket())

@@ -8,7 +8,7 @@ from typing import Any
 
 from tasks.language.messages import MODEL, chat_message
 
-END = b"data: [DONE]"
+DONE = b"data: [DONE]"
 
 
 class BrokenStreamError(Exception):
@@ -25,7 +25,7 @@ def full_response(events: bytes) -> dict[str, Any]:
     logprobs: list[Any] = []
     finish = None
     for line in events.splitlines():
-        if not line.startswith(b"data: ") or line == END:
+        if not line.startswith(b"data: ") or line == DONE:
             continue
         event = json.loads(line[len(b"data: ") :])
         if "error" in event:
@@ -35,7 +35,7 @@ def full_response(events: bytes) -> dict[str, Any]:
             texts.append(choice["delta"].get("content") or "")
             logprobs += (choice.get("logprobs") or {}).get("content") or ()
             finish = choice.get("finish_reason") or finish
-    if not answer or END not in events[-32:]:
+    if not answer or DONE not in events[-32:]:
         raise BrokenStreamError("The engine ended within its answer.")
     choice = {"index": 0, "finish_reason": finish, "message": chat_message(MODEL, "".join(texts))}
     if logprobs:

@@ -20,16 +20,20 @@ from tasks.core.settings import ROOT
 from tasks.release.seal import EMBEDDER, GOLDEN, MANIFEST, verify
 
 # by kind: the module that makes the service, the model file, and what it needs installed
-ENTRY = {"tabular": "services.serving.tabular", "llm": "services.serving.language"}
-MODEL = {"tabular": "model.skops", "llm": "model.gguf"}
-ONLINE = ("tasks.features.online", "tasks.features.online_store", "tasks.features.offline_store")  # Feast names two
-DIRECT = {
+ENTRY_MODULE = {"tabular": "services.serving.tabular", "llm": "services.serving.language"}
+MODEL_FILE = {"tabular": "model.skops", "llm": "model.gguf"}
+LOOKUP_MODULES = (
+    "tasks.features.online",
+    "tasks.features.online_store",
+    "tasks.features.offline_store",
+)  # Feast names two
+REQUIREMENTS = {
     "tabular": ("bentoml", "numpy", "pydantic", "scikit-learn", "scipy", "skops"),
     "llm": ("aiohttp", "bentoml", "httpx", "pydantic", "xllamacpp"),
 }
-LANGUAGE = ("system.txt", "schema.json")
-EMBEDDING = ("numpy", "torch", "transformers")
-LOOKUP = ("duckdb", "feast", "pandas", "pyarrow", "PyYAML", "redis")
+LANGUAGE_FILES = ("system.txt", "schema.json")
+EMBEDDING_REQUIREMENTS = ("numpy", "torch", "transformers")
+LOOKUP_REQUIREMENTS = ("duckdb", "feast", "pandas", "pyarrow", "PyYAML", "redis")
 
 # Run in a process of its own, since BentoML changes its folder, imports the service and keeps both for good.
 BUILD = "import bentoml, json, sys; bentoml.bentos.build(**json.loads(sys.argv[1]))"
@@ -74,15 +78,23 @@ def _build(work: Path, folder: Path, case: str, version: str, requirements_lock:
     looks_up = any(column["origin"] != "request" for column in manifest["sealed"].get("columns", ()))
     elsewhere = manifest["sealed"].get("serving", {}).get("engine") == "vllm"  # where the weights are, too
     embedder = [name for name in manifest["sealed"]["files"] if name.startswith(f"{EMBEDDER}/")]
-    for name in (MANIFEST, *(() if elsewhere else (MODEL[kind],)), GOLDEN, *LANGUAGE, *embedder):
+    for name in (MANIFEST, *(() if elsewhere else (MODEL_FILE[kind],)), GOLDEN, *LANGUAGE_FILES, *embedder):
         if (folder / name).is_file():
             _copy(folder / name, context / name)
     tree = SourceTree(ROOT)
-    modules = tree.closure(ENTRY[kind], *ONLINE) if looks_up else tree.closure(ENTRY[kind], without=ONLINE)
+    modules = (
+        tree.closure(ENTRY_MODULE[kind], *LOOKUP_MODULES)
+        if looks_up
+        else tree.closure(ENTRY_MODULE[kind], without=LOOKUP_MODULES)
+    )
     for module in modules:
         _copy(module.path, context / module.path.relative_to(ROOT))
-    write_text(context / "service.py", SERVICE.format(entry=ENTRY[kind]))
-    direct = (*DIRECT[kind], *(LOOKUP if looks_up else ()), *(EMBEDDING if embedder else ()))
+    write_text(context / "service.py", SERVICE.format(entry=ENTRY_MODULE[kind]))
+    direct = (
+        *REQUIREMENTS[kind],
+        *(LOOKUP_REQUIREMENTS if looks_up else ()),
+        *(EMBEDDING_REQUIREMENTS if embedder else ()),
+    )
     arguments = {
         "service": "service:Predictor",
         "name": case,
@@ -93,7 +105,7 @@ def _build(work: Path, folder: Path, case: str, version: str, requirements_lock:
         "description": f"# {case}\n\nRelease `{manifest['digest']}`, as of {manifest['sealed']['as_of']}.\n",
         "python": {
             "lock_packages": False,  # they are locked already
-            "packages": requirements(direct, requirements_lock),
+            "packages": locked_requirements(direct, requirements_lock),
         },
     }
     environment = {
@@ -124,7 +136,7 @@ def _build(work: Path, folder: Path, case: str, version: str, requirements_lock:
     return built
 
 
-def requirements(direct: Iterable[str], requirements_lock: Path) -> list[str]:
+def locked_requirements(direct: Iterable[str], requirements_lock: Path) -> list[str]:
     """The lock's pins of some distributions and of all that they need; no index and no file host.
 
     Raises: DriftlineError when the lock lacks a direct one.

@@ -33,7 +33,7 @@ def serve_command(bento: Path, path: Path) -> list[str]:
 
 
 @contextmanager
-def serve_bento(bento: Path, environment: Mapping[str, str], log: Path, *, patience: float = 90) -> Iterator[str]:
+def serve_bento(bento: Path, environment: Mapping[str, str], log: Path, *, timeout: float = 90) -> Iterator[str]:
     """Serve a Bento on a Unix socket and give its address once it is ready; stop it after the block.
 
     Raises: Unavailable with the end of the log when it ends or is not ready in time.
@@ -52,14 +52,14 @@ def serve_bento(bento: Path, environment: Mapping[str, str], log: Path, *, patie
             start_new_session=True,
         )
         try:
-            wait_until_ready(f"{address}/readyz", f"Bento {bento.name}", log, patience, lambda: process.poll() is None)
+            wait_until_ready(f"{address}/readyz", f"Bento {bento.name}", log, timeout, lambda: process.poll() is None)
             yield address
         finally:
             _stop(process)
 
 
 def wait_until_ready(
-    url: str, what: str, log: Path, patience: float, alive: Callable[[], bool], since: int = 0
+    url: str, what: str, log: Path, timeout: float, alive: Callable[[], bool], since: int = 0
 ) -> float:
     """Ask until a server answers 2xx, and give the seconds that took; its log counts from byte `since` on.
 
@@ -70,7 +70,7 @@ def wait_until_ready(
     start = time.monotonic()
     address, path = split_url(url)
     with http_client(address, timeout=5) as client:
-        while time.monotonic() - start < patience:
+        while time.monotonic() - start < timeout:
             try:
                 if client.get(path).is_success:
                     return time.monotonic() - start
@@ -80,7 +80,7 @@ def wait_until_ready(
             if not alive() or "Application startup failed" in tail(log, lines=1000, since=since):
                 raise _not_ready(what, "it could not start", url, log)
             time.sleep(0.1)
-    raise _not_ready(what, f"no answer in {patience:.0f} s", url, log)
+    raise _not_ready(what, f"no answer in {timeout:.0f} s", url, log)
 
 
 def _not_ready(what: str, why: str, url: str, log: Path) -> Unavailable:
@@ -94,13 +94,13 @@ def _not_ready(what: str, why: str, url: str, log: Path) -> Unavailable:
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """End the process and all that it started."""
-    for end, patience in ((signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0)):
+    for end, timeout in ((signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0)):
         try:
             os.killpg(process.pid, end)
         except ProcessLookupError:
             break
         try:
-            process.wait(patience)
+            process.wait(timeout)
         except subprocess.TimeoutExpired:
             continue
     process.wait()

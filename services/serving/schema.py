@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from tasks.train.classes import CERTAIN, PLAIN, Classes, scores_of
 
-MOST_ROWS = 10_000  # a request; more is work for the batch flow
+MAX_ROWS = 10_000  # a request; more is work for the batch flow
 
 # strict: "12" is no number and 12 no text; an integer is taken where a number is asked for
-KINDS: dict[str, Any] = {
+VALUE_TYPES: dict[str, Any] = {
     "number": Annotated[float, Field(strict=True, allow_inf_nan=False)],
     "integer": Annotated[int, Field(strict=True)],
     "text": Annotated[str, Field(strict=True, max_length=1000)],
@@ -54,7 +54,7 @@ def make_schema(manifest: Mapping[str, Any], golden: Sequence[Mapping[str, Any]]
         attributes[name] = f"f{len(attributes)}"
         shown = None if example.get(name) is None else [example[name]]
         default: Any = ... if required else None
-        of = KINDS[kind] | None if nullable else KINDS[kind]
+        of = VALUE_TYPES[kind] | None if nullable else VALUE_TYPES[kind]
         fields[attributes[name]] = (of, Field(default, alias=name, description=about, examples=shown))
 
     for column in sealed["columns"]:
@@ -70,11 +70,11 @@ def make_schema(manifest: Mapping[str, Any], golden: Sequence[Mapping[str, Any]]
         add("example_id", "text", required=False, nullable=True, about="Comes back with the prediction.")
     strict = ConfigDict(extra="forbid")
     row = create_model("Row", __config__=ConfigDict(extra="forbid", json_schema_extra={"example": example}), **fields)
-    rows = Field(min_length=1, max_length=MOST_ROWS, description="What to predict.", examples=[[example]])
+    rows = Field(min_length=1, max_length=MAX_ROWS, description="What to predict.", examples=[[example]])
     request = create_model("Request", __config__=strict, rows=(list[row], rows))  # type: ignore[valid-type]
     return Schema(
         request=request,
-        answer=_answer(sealed["target"], golden[0], manifest["digest"]),
+        answer=_response_model(sealed["target"], golden[0], manifest["digest"]),
         attributes=attributes,
         columns=tuple(column["name"] for column in sealed["columns"]),
         views=_views(sealed["columns"]),
@@ -87,11 +87,11 @@ def classes_of(target: Mapping[str, Any]) -> Classes:
     return tuple(target.get("classes", PLAIN)) if target["task"] == "classification" else ()
 
 
-def _answer(target: Mapping[str, Any], golden: Mapping[str, Any], digest: str) -> type[BaseModel]:
+def _response_model(target: Mapping[str, Any], golden: Mapping[str, Any], digest: str) -> type[BaseModel]:
     column = target["column"]
     given = Field(description="The row's example_id, as given.")
     classes = classes_of(target)
-    shown = answer_of(golden["example_id"], golden["prediction"], classes)
+    shown = format_prediction(golden["example_id"], golden["prediction"], classes)
     fields: dict[str, Any] = {"example_id": (str | None, given)}
     if "scores" in shown:
         about = f"Predicted {column}" + (f": {classes[1]} from a probability of {CERTAIN} on." * (len(classes) == 2))
@@ -114,7 +114,7 @@ def _answer(target: Mapping[str, Any], golden: Mapping[str, Any], digest: str) -
     )
 
 
-def answer_of(example_id: str | None, predicted: Any, classes: Classes) -> dict[str, Any]:
+def format_prediction(example_id: str | None, predicted: Any, classes: Classes) -> dict[str, Any]:
     """What is said of a row: the predicted number; 0 or 1 and the score of 1; or a class, its score, and all scores."""
     if not classes:
         return {"example_id": example_id, "prediction": predicted}

@@ -20,8 +20,10 @@ from tasks.train.classes import matches_label
 if TYPE_CHECKING:
     import httpx
 
-CLOSE_VECTORS = 1e-4  # sums in another order, by other threads
-NEAR_TIE = 0.25  # nats between two tokens of which either may come first: other batches, and a GPU, round otherwise
+VECTOR_TOLERANCE = 1e-4  # sums in another order, by other threads
+NEAR_TIE_NATS = (
+    0.25  # nats between two tokens of which either may come first: other batches, and a GPU, round otherwise
+)
 
 
 def smoke(folder: Path, address: str, log: Path | None = None) -> dict[str, float]:
@@ -33,13 +35,13 @@ def smoke(folder: Path, address: str, log: Path | None = None) -> dict[str, floa
     import httpx
 
     manifest = read_manifest(folder)
-    digest, converse = manifest["digest"], _chat if manifest["sealed"]["kind"] == "llm" else _converse
+    digest, converse = manifest["digest"], _check_chat if manifest["sealed"]["kind"] == "llm" else _check_tabular
     golden = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))
     try:
         with http_client(address, timeout=60) as client:
             figures = converse(client, digest, golden)
             if manifest["sealed"].get("serving", {}).get("embedder"):
-                _embed(client, folder / EMBEDDER, [example["messages"][-1]["content"] for example in golden])
+                _check_embeddings(client, folder / EMBEDDER, [example["messages"][-1]["content"] for example in golden])
             return figures
     except (httpx.TransportError, ValueError) as error:
         silent = Unavailable("The service does not answer.", found=f"{type(error).__name__}: {error}")
@@ -49,7 +51,7 @@ def smoke(folder: Path, address: str, log: Path | None = None) -> dict[str, floa
 
 
 def smoke_bento(
-    folder: Path, tag: str, environment: Mapping[str, str], log: Path, patience: float = 90
+    folder: Path, tag: str, environment: Mapping[str, str], log: Path, timeout: float = 90
 ) -> dict[str, float]:
     """Serve a Bento in a process of its own, smoke-test it, and stop it whatever happens; `ready_s` is its start.
 
@@ -57,70 +59,74 @@ def smoke_bento(
     """
     start = time.monotonic()
     bento = bento_folder(Path(environment["BENTOML_HOME"]), tag)
-    with serve_bento(bento, environment, log, patience=patience) as address:
+    with serve_bento(bento, environment, log, timeout=timeout) as address:
         ready = time.monotonic() - start
         return {"ready_s": ready, **smoke(folder, address, log)}
 
 
-def _converse(client: httpx.Client, digest: str, golden: list[dict[str, Any]]) -> dict[str, float]:
+def _check_tabular(client: httpx.Client, digest: str, golden: list[dict[str, Any]]) -> dict[str, float]:
     address = str(client.base_url)
     rows = [{"example_id": example["example_id"], **example["features"]} for example in golden]
     answers = client.get("/release").json()
     if answers.get("release") != digest:
-        raise _failed(address, "Another release answers.", str(answers.get("release")), digest)
-    _compare(address, digest, golden, _ask(client, rows))
+        raise _smoke_failure(address, "Another release answers.", str(answers.get("release")), digest)
+    _require_same_predictions(address, digest, golden, _predict(client, rows))
     taken = []
     for example, row in zip(golden, rows, strict=True):
         start = time.perf_counter()
-        answer = _ask(client, [row])
+        answer = _predict(client, [row])
         taken.append(time.perf_counter() - start)
-        _compare(address, digest, [example], answer)
+        _require_same_predictions(address, digest, [example], answer)
     refused = client.post("/predict", json={"rows": [{**rows[0], "no such field": 1}]})
     if not 400 <= refused.status_code < 500 or "no such field" not in refused.text:
         found = f"{refused.status_code} {refused.text[:200]}"
-        raise _failed(address, "A request with an unknown field is not refused.", found, "4xx, naming it")
+        raise _smoke_failure(address, "A request with an unknown field is not refused.", found, "4xx, naming it")
     return {"examples": len(golden), "ms_per_request": 1000 * sorted(taken)[len(taken) // 2]}
 
 
-def _chat(client: httpx.Client, digest: str, golden: list[dict[str, Any]]) -> dict[str, float]:
+def _check_chat(client: httpx.Client, digest: str, golden: list[dict[str, Any]]) -> dict[str, float]:
     """Ask a language model freely, which must answer as it did offline, streamed too; then by its schema."""
     address, taken = str(client.base_url), []
     for example in golden:
-        body = _free(example)
+        body = _unconstrained(example)
         start = time.perf_counter()
         response = client.post("/v1/chat/completions", json=body)
         taken.append(time.perf_counter() - start)
         if not response.is_success:
             found = f"{response.status_code} {response.text[:500]}"
-            raise _failed(address, "The service refuses a golden example.", found, "200")
+            raise _smoke_failure(address, "The service refuses a golden example.", found, "200")
         answer = response.json()
         if answer.get("release") != digest:
-            raise _failed(address, "Another release answers.", str(answer.get("release")), digest)
-        _same(client, example, answer["choices"][0]["message"]["content"], "An answer differs from the offline one.")
-    said = _streamed(client, {**_free(golden[0]), "stream": True})
-    _same(client, golden[0], said, "A streamed answer differs from the offline one.")
+            raise _smoke_failure(address, "Another release answers.", str(answer.get("release")), digest)
+        _require_same_text(
+            client, example, answer["choices"][0]["message"]["content"], "An answer differs from the offline one."
+        )
+    said = _stream_text(client, {**_unconstrained(golden[0]), "stream": True})
+    _require_same_text(client, golden[0], said, "A streamed answer differs from the offline one.")
     answer = client.post("/v1/chat/completions", json={"messages": golden[0]["messages"]}).json()
     json.loads(answer["choices"][0]["message"]["content"])  # by the release's schema: JSON, whatever it was asked
     refused = client.post("/v1/chat/completions", json={"messages": [], "no such field": 1})
     if refused.status_code != 400:
-        raise _failed(address, "A request without messages is not refused.", str(refused.status_code), "400")
+        raise _smoke_failure(address, "A request without messages is not refused.", str(refused.status_code), "400")
     return {"examples": len(golden), "ms_per_request": 1000 * sorted(taken)[len(taken) // 2]}
 
 
-def _free(example: dict[str, Any]) -> dict[str, Any]:
+def _unconstrained(example: dict[str, Any]) -> dict[str, Any]:
     """All of it computed anew: a cached beginning rounds otherwise, and moved an unsure model by a whole nat."""
     return {"messages": example["messages"], "response_format": {"type": "text"}, "cache_prompt": False}
 
 
-def _same(client: httpx.Client, example: dict[str, Any], said: str, problem: str) -> None:
+def _require_same_text(client: httpx.Client, example: dict[str, Any], said: str, problem: str) -> None:
     """Is this the golden answer, or does it leave it at a near tie? The service is asked how likely its tokens are."""
     name, wanted = example["example_id"], example["answer"]
     if said == wanted:
         return
-    response = client.post("/v1/chat/completions", json={**_free(example), "logprobs": True, "top_logprobs": 5})
+    response = client.post(
+        "/v1/chat/completions", json={**_unconstrained(example), "logprobs": True, "top_logprobs": 5}
+    )
     tokens = (response.json()["choices"][0].get("logprobs") or {}).get("content") or [] if response.is_success else []
     if not is_near_tie(tokens, said, wanted):
-        raise _failed(str(client.base_url), problem, f"{name}: {said}", f"{name}: {wanted}")
+        raise _smoke_failure(str(client.base_url), problem, f"{name}: {said}", f"{name}: {wanted}")
 
 
 def is_near_tie(tokens: list[dict[str, Any]], said: str, wanted: str) -> bool:
@@ -129,35 +135,37 @@ def is_near_tie(tokens: list[dict[str, Any]], said: str, wanted: str) -> bool:
     Past that place nothing is compared: all that follows depends on it.
     """
     for token in tokens:
-        here = [_goes_on(way, token["token"]) for way in (said, wanted)]
+        here = [_continues_with(way, token["token"]) for way in (said, wanted)]
         if all(here):
             said, wanted = (way[len(token["token"]) :] for way in (said, wanted))
             continue
         other = wanted if here[0] else said
-        others = [each["logprob"] for each in token["top_logprobs"] if _goes_on(other, each["token"])]
-        return any(here) and any(token["logprob"] - each < NEAR_TIE for each in others)
+        others = [each["logprob"] for each in token["top_logprobs"] if _continues_with(other, each["token"])]
+        return any(here) and any(token["logprob"] - each < NEAR_TIE_NATS for each in others)
     return False
 
 
-def _goes_on(wanted: str, token: str) -> bool:
+def _continues_with(wanted: str, token: str) -> bool:
     return wanted.startswith(token) if token else not wanted  # llama.cpp's last token has no text
 
 
-def _embed(client: httpx.Client, embedder: Path, texts: list[str]) -> None:
+def _check_embeddings(client: httpx.Client, embedder: Path, texts: list[str]) -> None:
     """Ask for vectors, which must be the embedder's own."""
     import numpy as np
 
     response = client.post("/v1/embeddings", json={"input": texts}, timeout=180)  # it opens the embedder first
     if not response.is_success:
         found = f"{response.status_code} {response.text[:500]}"
-        raise _failed(str(client.base_url), "The service gives no embeddings.", found, "200")
+        raise _smoke_failure(str(client.base_url), "The service gives no embeddings.", found, "200")
     vectors = np.array([each["embedding"] for each in response.json()["data"]])
     apart = float(np.abs(vectors - Embedder(embedder).vectors(texts)).max())
-    if apart > CLOSE_VECTORS:
-        raise _failed(str(client.base_url), "An embedding differs.", f"by {apart:.2g}", f"at most {CLOSE_VECTORS}")
+    if apart > VECTOR_TOLERANCE:
+        raise _smoke_failure(
+            str(client.base_url), "An embedding differs.", f"by {apart:.2g}", f"at most {VECTOR_TOLERANCE}"
+        )
 
 
-def _streamed(client: httpx.Client, body: dict[str, Any]) -> str:
+def _stream_text(client: httpx.Client, body: dict[str, Any]) -> str:
     said = ""
     with client.stream("POST", "/v1/chat/completions", json=body) as response:
         for line in response.iter_lines():
@@ -167,23 +175,23 @@ def _streamed(client: httpx.Client, body: dict[str, Any]) -> str:
     return said
 
 
-def _ask(client: httpx.Client, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _predict(client: httpx.Client, rows: list[dict[str, Any]]) -> dict[str, Any]:
     response = client.post("/predict", json={"rows": rows})
     if not response.is_success:
         found = f"{response.status_code} {response.text[:500]}"
-        raise _failed(str(client.base_url), "The service refuses a golden example.", found, "200")
+        raise _smoke_failure(str(client.base_url), "The service refuses a golden example.", found, "200")
     return response.json()
 
 
-def _compare(address: str, digest: str, golden: list[dict[str, Any]], answer: dict[str, Any]) -> None:
+def _require_same_predictions(address: str, digest: str, golden: list[dict[str, Any]], answer: dict[str, Any]) -> None:
     if answer.get("release") != digest:
-        raise _failed(address, "Another release answers.", str(answer.get("release")), digest)
+        raise _smoke_failure(address, "Another release answers.", str(answer.get("release")), digest)
     predictions = answer.get("predictions", [])
     if len(predictions) != len(golden):
-        raise _failed(address, "The number of answers is wrong.", str(len(predictions)), str(len(golden)))
+        raise _smoke_failure(address, "The number of answers is wrong.", str(len(predictions)), str(len(golden)))
     for example, given in zip(golden, predictions, strict=True):
         if given["example_id"] != example["example_id"] or not matches_label(given, example["prediction"]):
-            raise _failed(
+            raise _smoke_failure(
                 address,
                 "An answer differs from the offline prediction.",
                 json.dumps(given),
@@ -191,7 +199,7 @@ def _compare(address: str, digest: str, golden: list[dict[str, Any]], answer: di
             )
 
 
-def _failed(address: str, what: str, found: str, allowed: str) -> DriftlineError:
+def _smoke_failure(address: str, what: str, found: str, allowed: str) -> DriftlineError:
     return DriftlineError(
         f"The smoke test failed. {what}",
         where=address,

@@ -1,4 +1,4 @@
-"""The service in a Bento: typed rows in, predictions out, and which release made them."""
+"""The service in a tabular release's Bento: typed rows in, predictions and the release's digest out."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from anyio import to_thread
 from pydantic import ValidationError
 
-from services.serving.schema import ReleaseAnswer, Schema, answer_of, make_schema
+from services.serving.compat import raw_request_type, response_type
+from services.serving.schema import ReleaseAnswer, Schema, format_prediction, make_schema
 from tasks.core.errors import DriftlineError, InputError, Unavailable
 from tasks.train.classes import matches_label
 
@@ -21,105 +22,131 @@ if TYPE_CHECKING:
     from starlette.requests import Request as HttpRequest
     from starlette.responses import Response
 
-# Environment variables. They say where features that requests leave out are looked up.
-ONLINE_REPOSITORY = "DRIFTLINE_ONLINE_REPO"  # folder that materialise() gave; empty: nothing is looked up
+# Environment variables that name the online store, where features that a request leaves out are looked up.
+ONLINE_REPOSITORY = "DRIFTLINE_ONLINE_REPO"  # folder that materialise() returned; empty: no lookup
 ONLINE_STORE = "DRIFTLINE_ONLINE_STORE"  # the platform's setting
-ONLINE_MOMENT = "DRIFTLINE_ONLINE_MOMENT"  # ISO; the moment that lookups pretend to be at, for replays; empty: now
-INLINE_ROWS = 64  # more rows are scored in a thread, so that other requests and health checks are answered meanwhile
-MOST_PROBLEMS = 20
+ONLINE_MOMENT = "DRIFTLINE_ONLINE_MOMENT"  # ISO; the as-of of lookups, for replays; empty: now
+INLINE_ROWS = 64  # more rows are scored in a thread, so that the process goes on answering other requests
+MAX_PROBLEMS = 20
 
-LookUp = Callable[[Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Any]]]  # join keys to all views' features
+# from the join keys of rows to the features of all views
+FeatureLookup = Callable[[Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Any]]]
+
+
+class TabularRelease:
+    """What a release's folder holds: its types, its golden examples and its model."""
+
+    def __init__(self, folder: Path) -> None:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        sealed = manifest["sealed"]
+        self.golden = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
+        self.schema = make_schema(manifest, self.golden)
+        self.info = ReleaseAnswer(release=manifest["digest"], case=sealed["case"], as_of=sealed["as_of"])
+        self._model = folder / "model.skops"
+
+    def load_model(self) -> Any:
+        """The model, once it has answered the golden examples as it did when it was sealed.
+
+        Raises: DriftlineError.
+        """
+        from tasks.train.tabular.model_file import load
+
+        model = load(self._model)
+        check_golden(model, self.schema, self.golden)
+        return model
+
+    async def get_info(self, _: HttpRequest) -> Response:
+        """GET /release."""
+        from starlette.responses import JSONResponse
+
+        return JSONResponse(self.info.model_dump())
+
+
+class TabularService:
+    """The process of a tabular release: it loads the model, and predicts."""
+
+    loaded: ClassVar[TabularRelease]
+
+    def __init__(self) -> None:
+        self._schema = self.loaded.schema
+        self._model = self.loaded.load_model()
+        self._look_up = online_features() if self._schema.views else None
+
+    async def predict(self, rows: bytes) -> Any:
+        """Predict rows. Features of a view that are left out are looked up in the online store."""
+        from starlette.responses import JSONResponse
+
+        try:
+            predictions = await self._predictions(rows)
+        except (ValidationError, InputError) as error:
+            return JSONResponse(error_body(error), status_code=400)
+        except Unavailable as error:
+            return JSONResponse({"error": error.what}, status_code=503)
+        return JSONResponse({"release": self.loaded.info.release, "predictions": predictions})
+
+    async def release(self) -> Any:
+        """Tell which release answers here; GET works too."""
+        return self.loaded.info
+
+    async def _predictions(self, body: bytes) -> list[dict[str, Any]]:
+        rows = self._schema.request.model_validate_json(body or b"{}").rows  # type: ignore[attr-defined]
+        if len(rows) > INLINE_ROWS or needs_lookup(self._schema, rows):
+            return await to_thread.run_sync(predict_rows, self._model, self._schema, rows, self._look_up)
+        return predict_rows(self._model, self._schema, rows)
 
 
 def make_service(folder: Path) -> Service[Any]:
     """Make the BentoML service of the release in `folder` (manifest.json, model.skops, golden.json)."""
     import bentoml
     from starlette.applications import Starlette
-    from starlette.responses import JSONResponse
     from starlette.routing import Route
 
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    golden = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
-    schema = make_schema(manifest, golden)
-    sealed = manifest["sealed"]
-    about = ReleaseAnswer(release=manifest["digest"], case=sealed["case"], as_of=sealed["as_of"])
-
-    class Request(bentoml.IODescriptor, schema.request):  # type: ignore[misc, name-defined]
-        @classmethod
-        async def from_http_request(cls, request: HttpRequest, serde: Any) -> Any:
-            try:
-                return cls.model_validate_json(await request.body() or b"{}")
-            except ValidationError as error:  # BentoML would log a traceback with the client's values
-                return cls.model_construct(rows=error)
-
-    class Answer(bentoml.IODescriptor, schema.answer):  # type: ignore[misc, name-defined]
-        pass
-
-    async def which(_: HttpRequest) -> Response:
-        return JSONResponse(about.model_dump())
-
-    class Predictor:
-        def __init__(self) -> None:
-            from tasks.train.tabular.model_file import load
-
-            self.model = load(folder / "model.skops")
-            self.look_up = online_features() if schema.views else None
-            check_golden(self.model, schema, golden)
-
-        @bentoml.api(route="/predict", input_spec=Request, output_spec=Answer)
-        async def predict(self, rows: list[Any] | ValidationError) -> Any:
-            """Predict rows. Features of a view that are left out are looked up in the online store."""
-            try:
-                if isinstance(rows, ValidationError):
-                    raise rows
-                if len(rows) > INLINE_ROWS or needs_lookup(schema, rows):
-                    predictions = await to_thread.run_sync(answer_rows, self.model, schema, rows, self.look_up)
-                else:
-                    predictions = answer_rows(self.model, schema, rows)
-            except (ValidationError, InputError) as error:
-                return JSONResponse(refusal(error), status_code=400)
-            except Unavailable as error:
-                return JSONResponse({"error": error.what}, status_code=503)
-            return JSONResponse({"release": about.release, "predictions": predictions})
-
-        @bentoml.api(route="/release", output_spec=ReleaseAnswer)
-        async def release(self) -> Any:
-            """Tell which release answers here; GET works too."""
-            return about
-
+    loaded = TabularRelease(folder)
+    request, response = raw_request_type(loaded.schema.request), response_type(loaded.schema.answer)
+    members = {
+        "loaded": loaded,
+        "predict": bentoml.api(TabularService.predict, route="/predict", input_spec=request, output_spec=response),
+        "release": bentoml.api(TabularService.release, route="/release", output_spec=ReleaseAnswer),
+    }
     service = bentoml.service(
-        Predictor, name=sealed["case"], traffic={"timeout": 60}, logging={"access": {"enabled": False}}
+        type("Predictor", (TabularService,), members),
+        name=loaded.info.case,
+        traffic={"timeout": 60},
+        logging={"access": {"enabled": False}},
     )
-    service.mount_asgi_app(Starlette(routes=[Route("/release", which, methods=["GET"])]), path="/", name="which")
+    routes = [Route("/release", loaded.get_info, methods=["GET"])]
+    service.mount_asgi_app(Starlette(routes=routes), path="/", name="release_info")
     return service
 
 
 def check_golden(model: Any, schema: Schema, golden: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse to serve a model that answers otherwise than when it was sealed (other libraries, another machine).
+    """Refuse to serve a model whose predictions differ from those at sealing (other libraries, another machine).
 
     Raises: DriftlineError.
     """
     rows = schema.request.model_validate({"rows": [example["features"] for example in golden]}).rows  # type: ignore[attr-defined]
-    for answer, example in zip(answer_rows(model, schema, rows), golden, strict=True):
-        if not matches_label(answer, example["prediction"]):
+    for prediction, example in zip(predict_rows(model, schema, rows), golden, strict=True):
+        if not matches_label(prediction, example["prediction"]):
             raise DriftlineError(
-                "The model does not answer as when it was sealed.",
+                "The model's predictions differ from those at sealing.",
                 where=f"example {example['example_id']}",
-                found=json.dumps(answer),
+                found=json.dumps(prediction),
                 allowed=str(example["prediction"]),
                 todo="Serve it with the locked versions of its libraries, or release it again.",
             )
 
 
-def refusal(error: ValidationError | InputError) -> dict[str, Any]:
-    """What a client is told of a request that can't be answered: each place and what is wrong there."""
+def error_body(error: ValidationError | InputError) -> dict[str, Any]:
+    """The body of a 400 response: each invalid place and what is wrong there."""
     if isinstance(error, InputError):
         return {"error": error.what, "detail": [{"loc": ["rows"], "msg": error.found or error.what}]}
     problems = error.errors(include_url=False, include_input=False, include_context=False)
-    return {"error": f"Problems in the request: {len(problems)}.", "detail": problems[:MOST_PROBLEMS]}
+    return {"error": f"Problems in the request: {len(problems)}.", "detail": problems[:MAX_PROBLEMS]}
 
 
-def answer_rows(model: Any, schema: Schema, rows: Sequence[Any], look_up: LookUp | None = None) -> list[dict[str, Any]]:
+def predict_rows(
+    model: Any, schema: Schema, rows: Sequence[Any], look_up: FeatureLookup | None = None
+) -> list[dict[str, Any]]:
     """Score validated rows, one answer each.
 
     Raises: ValidationError, naming row and column, where features are missing and can't be looked up.
@@ -133,7 +160,7 @@ def answer_rows(model: Any, schema: Schema, rows: Sequence[Any], look_up: LookUp
     predictions = predict(model, values).tolist()
     identity = names["example_id"]
     return [
-        answer_of(getattr(row, identity), predicted, schema.classes)
+        format_prediction(getattr(row, identity), predicted, schema.classes)
         for row, predicted in zip(rows, predictions, strict=True)
     ]
 
@@ -143,34 +170,36 @@ def needs_lookup(schema: Schema, rows: Sequence[Any]) -> bool:
     return any(not features <= row.model_fields_set for row in rows)
 
 
-def fill_features(schema: Schema, rows: Sequence[Any], values: Mapping[str, list[Any]], look_up: LookUp | None) -> None:
+def fill_features(
+    schema: Schema, rows: Sequence[Any], values: Mapping[str, list[Any]], look_up: FeatureLookup | None
+) -> None:
     """Put the features of views that rows leave out into `values`, looked up by the views' join keys."""
     names = schema.attributes
-    wanted: dict[int, list[str]] = {}
+    requested: dict[int, list[str]] = {}  # position of a row -> features to look up
     problems: list[tuple[int, str, str]] = []
     for position, row in enumerate(rows):
         for view, (keys, features) in schema.views.items():
             absent = [name for name in features if names[name] not in row.model_fields_set]
             if absent and look_up is None:
-                why = "is missing, and this service has no online store to look it up in"
-                problems += [(position, name, why) for name in absent]
+                reason = "is missing, and this service has no online store to look it up in"
+                problems += [(position, name, reason) for name in absent]
             elif absent and len(absent) < len(features):
                 problems += [(position, name, f"is missing; give all features of {view} or none") for name in absent]
             elif absent:
-                without = [key for key in keys if getattr(row, names[key]) is None]
-                problems += [(position, key, f"is needed to look up the features of {view}") for key in without]
-                wanted.setdefault(position, []).extend(features)
+                nulls = [key for key in keys if getattr(row, names[key]) is None]
+                problems += [(position, key, f"is needed to look up the features of {view}") for key in nulls]
+                requested.setdefault(position, []).extend(features)
     if problems or look_up is None:
         raise _missing(problems)
     keys_of_all = sorted({key for keys, _ in schema.views.values() for key in keys})
-    entities = [{key: getattr(rows[position], names[key]) for key in keys_of_all} for position in wanted]
-    for (position, sought), found in zip(wanted.items(), look_up(entities), strict=True):
-        for name in sought:
-            values[name][position] = found[name]
+    entities = [{key: getattr(rows[position], names[key]) for key in keys_of_all} for position in requested]
+    for (position, missing), looked_up in zip(requested.items(), look_up(entities), strict=True):
+        for name in missing:
+            values[name][position] = looked_up[name]
 
 
-def online_features() -> LookUp | None:
-    """What looks up features in the online store that the environment names; None when it names none.
+def online_features() -> FeatureLookup | None:
+    """The lookup in the online store that the environment names; None when it names none.
 
     Raises: DriftlineError when it can't be opened.
     """
@@ -186,15 +215,15 @@ def online_features() -> LookUp | None:
 
 
 def _missing(problems: Sequence[tuple[int, str, str]]) -> ValidationError:
-    """An error of the same form as those of wrong types."""
+    """The error that pydantic would raise for these rows and columns."""
     from pydantic_core import InitErrorDetails, PydanticCustomError
 
     details = [
         InitErrorDetails(
-            type=PydanticCustomError("missing_feature", "{name} {why}", {"name": name, "why": why}),
+            type=PydanticCustomError("missing_feature", "{name} {reason}", {"name": name, "reason": reason}),
             loc=("rows", position, name),
             input=None,
         )
-        for position, name, why in problems
+        for position, name, reason in problems
     ]
     return ValidationError.from_exception_data("Request", details)

@@ -71,11 +71,15 @@ def split_url(url: str) -> tuple[str, str]:
 def http_client(address: str, **options: Any) -> httpx.Client:
     """A client for a server of ours, at unix:///path.sock or http://host:port; paths of requests begin with a slash.
 
-    It takes no proxy from the environment, and reads no certificates: it is for this machine's own servers.
+    It ignores proxies of the environment and trusts no certificate: it is for this machine's own servers.
     """
+    import ssl
+
     import httpx
 
     path = socket_in(address)
-    transport = httpx.HTTPTransport(uds=path) if path else None
+    # an empty trust store: httpx would read the certificates of all authorities, which takes 40 ms
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    transport = httpx.HTTPTransport(uds=path, verify=context) if path else None
     base_url = "http://localhost" if path else address
-    return httpx.Client(base_url=base_url, transport=transport, trust_env=False, verify=False, **options)
+    return httpx.Client(base_url=base_url, transport=transport, trust_env=False, verify=context, **options)

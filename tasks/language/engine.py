@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import DataError, Unavailable
 from tasks.core.files import tail, temporary_folder
+from tasks.core.sockets import http_client
 from tasks.language import engine_server
 from tasks.language.messages import Messages
 
@@ -201,12 +202,10 @@ def start_engine(
         process = _start(log)
         stack.callback(_stop, process)
         address = _greet(process, settings, log)
-        client = httpx.Client(
-            base_url=address,
+        client = http_client(
+            address,
             headers={"Authorization": f"Bearer {key}"},
             timeout=httpx.Timeout(PATIENCE, connect=10),
-            trust_env=False,
-            verify=False,  # reading certificates takes 40 ms, and there are none
         )
         yield Engine(stack.enter_context(client), address, key, slots, log, process)
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from cli.new import new
-from flows.case import LanguageCase, TabularCase, load
+from flows.case import LanguageCase, TabularCase, load_case
 from tasks.core.errors import DataError, InputError
 from tasks.core.settings import settings
 from tests.conftest import ROOT
@@ -29,7 +29,7 @@ def cases(tmp_path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def begun_with_answers(cases: Path, file: Path) -> LanguageCase:
     assert "shop is valid" in new("shop", file, None, [], None)
-    made = load("shop", cases)
+    made = load_case("shop", cases)
     assert isinstance(made, LanguageCase)
     return made
 
@@ -37,7 +37,7 @@ def begun_with_answers(cases: Path, file: Path) -> LanguageCase:
 def begun(cases: Path, file: Path, target: str, **options) -> TabularCase:
     said = new("shop", file, target, options.get("key", []), options.get("time"))
     assert "shop is valid" in said
-    made = load("shop", cases)
+    made = load_case("shop", cases)
     assert isinstance(made, TabularCase)
     return made
 

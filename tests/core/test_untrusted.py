@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.fuzz_files import MOST_MEMORY, fuzz
-from flows.case import load
-from services.runtime.archive import read_facts, unpack
+from flows.case import load_case
+from services.runtime.archive import read_metadata, unpack
 from tasks.core.errors import CaseError, DataError
 from tasks.core.untrusted import check_zip, read_json_object, reading_untrusted
 from tasks.core.yaml_file import DEEPEST, load_yaml
@@ -108,7 +108,7 @@ def test_a_case_of_hostile_yaml_is_one_error(text: str, tmp_path: Path):
     tracemalloc.start()
     begin = time.thread_time()
     with pytest.raises(CaseError) as error:
-        load("bad", tmp_path)
+        load_case("bad", tmp_path)
     assert time.thread_time() - begin < 5
     assert tracemalloc.get_traced_memory()[1] < 100 * MB
     tracemalloc.stop()
@@ -173,7 +173,7 @@ def test_a_backup_that_says_nonsense_of_itself_is_refused(facts: bytes, tmp_path
     """One error, whatever its first file holds."""
     path = tarred(tmp_path / "backup.tar.gz", (tarfile.TarInfo("backup.json"), facts))
     with pytest.raises(DataError):
-        read_facts(path)
+        read_metadata(path)
 
 
 def test_the_list_of_a_backup_is_an_object(tmp_path: Path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from flows.case import load
+from flows.case import load_case
 from tasks.core.errors import CaseError, DataError
 from tasks.data.config import Answer, Pairs, Source
 from tasks.data.language.curate import check_pairs
@@ -172,7 +172,7 @@ def test_facts_that_do_not_fit_are_refused(changes, error, says):
 def test_the_shipped_wordings_are_many_and_apart():
     """Each intent has at least 12 held-out and 30 training wordings, and the case's own check passes."""
     for path in CONFIGS.glob("*/templates.yaml"):
-        case = load(path.parent.name, CONFIGS)
+        case = load_case(path.parent.name, CONFIGS)
         check_pairs(case.pairs, case.answer, case.data.sources)
         for intent in case.pairs.templates.intents.values():
             assert len(set(intent.train)) >= 30

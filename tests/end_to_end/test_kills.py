@@ -77,7 +77,7 @@ def another_worker(home: Home) -> Iterator[subprocess.Popen[bytes]]:
 def test_a_worker_elsewhere_is_no_hindrance(home):
     """What ours had is started again; what the other has is left alone, until its missing heartbeats tell of it."""
     theirs, ours, *_ = ROWS
-    with Supervisor(home.world.state).calling() as supervisor, another_worker(home) as elsewhere:
+    with Supervisor(home.world.state).rpc() as supervisor, another_worker(home) as elsewhere:
         supervisor.stopProcess("worker")
         run = home.start("train", theirs, as_of="2020-02-10T00:00:00Z")
         assert home.reached("train", theirs, "validate"), home.runs("train", theirs)

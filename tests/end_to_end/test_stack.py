@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import delete
 
 from services.rollout.shares import follow_stack
-from services.runtime.stack import retire
+from services.runtime.stack import retire_releases
 from services.store.database import Store, endpoints
 from tasks.core.mlflow import Tracking
 from tasks.core.settings import Settings
@@ -64,7 +64,7 @@ def test_up_serves_the_champion_that_a_run_made_before(stack, terminal):
         assert list(served(terminal, stack)) == [f"release-diabetes-{digest[:12]}"]
         with closing(Store(Settings(state=stack.state))) as store, store.changing() as to:
             to.execute(delete(endpoints))
-        assert retire(Settings(state=stack.state), "diabetes", [])
+        assert retire_releases(Settings(state=stack.state), "diabetes", [])
         done = terminal.run(stack, "up")
         assert done.code == 0, done.output
 
@@ -96,7 +96,7 @@ def test_the_champion_serves_until_another_one_has_taken_over(stack, terminal):
     assert at_gateway(stack) == later
 
     here = Settings(state=stack.state)
-    assert retire(here, "diabetes", [later]) == [first]
+    assert retire_releases(here, "diabetes", [later]) == [first]
     with closing(Store(here)) as store:
         follow_stack(store, here)
     done = terminal.run(stack, "rollback diabetes")

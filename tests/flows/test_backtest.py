@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flows.backtest import PolicyState, act
+from flows.backtest import PolicyState, apply_decision
 from tasks.backtest.policies import POLICIES
 from tasks.backtest.results import MonthResult, MonthScore
 from tasks.monitor.results import Decision
@@ -52,7 +52,9 @@ def test_a_policy_that_rolls_back_stands_where_it_stood():
     played = MonthResult(
         month=NOW, policy="decide", since=NOW, scored=scored, decision=None, action="rollback", challenge=None
     )
-    done, standing = act(NOTHING, NOTHING, played, decision("rollback"), PolicyState(release("b"), release("a")))
+    done, standing = apply_decision(
+        NOTHING, NOTHING, played, decision("rollback"), PolicyState(release("b"), release("a"))
+    )
     assert (standing.champion, standing.before, done.challenge) == (release("a"), None, None)
     assert [(past.outcome, past.release) for past in standing.history] == [("released", "a" * 64)]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.case import load, names
+from flows.case import case_names, load_case
 from tasks.core.errors import CaseError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,27 +30,27 @@ def broken(tmp_path):
             place[last] = value
         (tmp_path / "mine").mkdir(exist_ok=True)
         (tmp_path / "mine" / "case.yaml").write_text(yaml.safe_dump(values))
-        return load("mine", tmp_path)
+        return load_case("mine", tmp_path)
 
     return make
 
 
-@pytest.mark.parametrize("name", names(CONFIGS))
+@pytest.mark.parametrize("name", case_names(CONFIGS))
 @pytest.mark.parametrize("profile", [None, "smoke"])
 def test_every_case_and_its_smoke_profile_read(name, profile):
     """Each case in the repository is valid, in full and in smoke."""
-    assert load(name, CONFIGS, profile).name == name
+    assert load_case(name, CONFIGS, profile).name == name
 
 
 def test_an_unknown_case_names_the_nearest():
     """A mistyped name is answered with the one that was meant."""
     with pytest.raises(CaseError, match="Did you mean credit"):
-        load("credt", CONFIGS)
+        load_case("credt", CONFIGS)
 
 
 def test_an_unknown_profile_names_those_there_are():
     with pytest.raises(CaseError, match="smoke"):
-        load("credit", CONFIGS, "smok")
+        load_case("credit", CONFIGS, "smok")
 
 
 @pytest.mark.parametrize(
@@ -91,12 +91,12 @@ def test_a_file_that_is_not_yaml_says_the_line(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "case.yaml").write_text("a: [1,\nb: 2")
     with pytest.raises(CaseError, match="line 2"):
-        load("mine", tmp_path)
+        load_case("mine", tmp_path)
 
 
 def test_a_profile_changes_only_what_it_names():
     """Profiles are merged into the case, key by key."""
-    full, smoke = load("credit", CONFIGS), load("credit", CONFIGS, "smoke")
+    full, smoke = load_case("credit", CONFIGS), load_case("credit", CONFIGS, "smoke")
     assert smoke.train.parameters == {**full.train.parameters, "n_estimators": 20}
     assert smoke.train.encoders == full.train.encoders
 
@@ -126,4 +126,4 @@ def test_a_moment_without_a_zone_is_utc(tmp_path, said):
     folder.mkdir()
     text = (CONFIGS / "credit" / "case.yaml").read_text(encoding="utf-8")
     (folder / "case.yaml").write_text(text.replace("as_of: 2005-10-01", f"as_of: {said}"))
-    assert load("credit", tmp_path).as_of == datetime(2005, 10, 1, tzinfo=UTC)
+    assert load_case("credit", tmp_path).as_of == datetime(2005, 10, 1, tzinfo=UTC)

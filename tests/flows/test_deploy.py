@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from flows.case import load, names
+from flows.case import case_names, load_case
 from flows.deployed.alerts import channel
-from flows.deployed.deploy import FLOWS, declaration
+from flows.deployed.deploy import FLOWS, prefect_yaml
 from tasks.core.errors import CaseError
 from tasks.core.settings import ROOT
 from tests.end_to_end.small import change_case, make_case
@@ -16,12 +16,12 @@ CASES = ROOT / "configs"
 
 
 def declared(cases):
-    return yaml.safe_load(declaration(cases))["deployments"]
+    return yaml.safe_load(prefect_yaml(cases))["deployments"]
 
 
 def test_every_flow_of_every_case_is_declared_once():
     made = [(each["entrypoint"], each["name"]) for each in declared(CASES)]
-    kinds = {case: load(case, CASES).kind for case in names(CASES)}
+    kinds = {case: load_case(case, CASES).kind for case in case_names(CASES)}
     flows = [(flow, case) for flow in FLOWS for case, kind in kinds.items() if flow != "backtest" or kind == "tabular"]
     ours = [(f"flows/{flow}.py:{flow}", case) for flow, case in flows]
     assert sorted(made) == sorted([*ours, ("flows/push.py:push", "push")])
@@ -48,7 +48,7 @@ def test_a_case_says_when_its_flows_start(tmp_path):
 def test_a_wrong_schedule_is_refused_when_the_case_is_read(tmp_path, schedule, says):
     change_case(make_case(tmp_path), schedule=schedule)
     with pytest.raises(CaseError, match=says):
-        load("diabetes", tmp_path)
+        load_case("diabetes", tmp_path)
 
 
 def test_each_kind_of_channel_has_its_form():

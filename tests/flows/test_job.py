@@ -14,7 +14,7 @@ import httpx
 import pytest
 from prefect.client.orchestration import get_client
 
-from flows.deployed.deploy import POOL, TEMPLATE, make_pool
+from flows.deployed.deploy import POOL, TEMPLATE, ensure_work_pool
 from flows.deployed.job import Job
 from tasks.core.errors import InputError
 from tasks.core.settings import Settings
@@ -60,7 +60,7 @@ def deployment(http: httpx.Client, prefect_server: str, monkeypatch: pytest.Monk
     ask(http, "POST", "/work_pools/", {"name": POOL, "type": "process", "base_job_template": earlier})
     with connected(prefect_server):
         with get_client(sync_client=True) as client:
-            make_pool(client)
+            ensure_work_pool(client)
         flow = ask(http, "POST", "/flows/", {"name": f"flow {uuid.uuid4()}"})["id"]
         body = {"name": "x", "flow_id": flow, "work_pool_name": POOL}
         yield ask(http, "POST", "/deployments/", body)["id"]

@@ -67,12 +67,12 @@ def test_a_dead_address_among_several_costs_no_call(settings, store, table, tmp_
         follow_stack(store, settings)
     with store.reading() as of:
         left = set(of.execute(select(endpoints.c.address).where(endpoints.c.digest == table.digest)).scalars())
-    assert left == {stack.address_of(settings, table)}
+    assert left == {stack.release_address(settings, table)}
 
 
 def test_a_release_on_a_port_is_reached(settings, store, table):
     """As one of an earlier version, or on another machine, which the store names by host and port."""
-    path = socket_in(str(stack.address_of(settings, table)))
+    path = socket_in(str(stack.release_address(settings, table)))
     with on_a_port(path) as address:
         try:
             with store.changing() as to:

@@ -42,7 +42,7 @@ def test_an_answer_names_its_class_and_scores_all(
     verdict = evaluate_gates(candidate, target, BY_HASH, Evaluate.model_validate(GATES), state)
     folder = seal(candidate, verdict, table_parts(candidate, verdict, target), "tabular", LINEAGE, state)
     package(folder, state / "bentoml", ROOT / "requirements.lock")
-    address = stack.address_of(settings, serve(settings, folder))
+    address = stack.release_address(settings, serve(settings, folder))
     assert address
     assert smoke(folder, address)["examples"] == 24
     with http_client(address) as release:

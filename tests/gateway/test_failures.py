@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import select
 
 from services.gateway.request_log import recover_log
-from services.runtime.process_specs import program_name
+from services.runtime.process_specs import release_program_name
 from services.runtime.supervision import Supervisor
 from services.serving.process import free_port
 from services.store.database import ledger
@@ -40,7 +40,7 @@ def test_a_release_killed_under_load_fails_no_request(settings, table):
         thread.start()
     try:
         assert wait_for(lambda: len(statuses) > 50)
-        name = program_name("small", table.digest)
+        name = release_program_name("small", table.digest)
         killed = Supervisor(settings.state).processes()[name]["pid"]
         kill_all(killed)
         answered = len(statuses)
@@ -144,7 +144,7 @@ def test_a_model_killed_within_a_stream_ends_it_with_an_error(settings, store, t
     """The client is told, and the ledger has what was used."""
     body = {"model": "talker", "messages": [{"role": "user", "content": "Count to one thousand."}], "stream": True}
     body |= {"response_format": {"type": "text"}, "max_tokens": 400}
-    name = program_name("talker", talker.digest)
+    name = release_program_name("talker", talker.digest)
     with asking(settings) as http, http.stream("POST", "/v1/chat/completions", json=body) as answer:
         lines = answer.iter_lines()
         next(lines)

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.serving import load
 from services.runtime import stack
-from services.runtime.process_specs import program_name
+from services.runtime.process_specs import release_program_name
 
 pytestmark = pytest.mark.xdist_group("gateway")
 
@@ -33,7 +33,7 @@ def test_64_clients_wait_alike(settings, table):
     url = f"http://127.0.0.1:{settings.gateway_port}/v1/predict/small"
     ratios = []
     for _ in range(2):
-        stack.restart(settings, program_name("small", table.digest))
+        stack.restart(settings, release_program_name("small", table.digest))
         taken = asyncio.run(joined(url=url, body={"rows": [row]}))
         ratios.append(taken["p90"] / taken["p50"])
     assert min(ratios) <= 3, ratios

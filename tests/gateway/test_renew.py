@@ -20,7 +20,7 @@ pytestmark = pytest.mark.xdist_group("gateway")
 
 def processes(settings) -> dict[str, set[int]]:
     """Of each program those that answer: its own, or, of the gateway, those behind the one that holds the socket."""
-    pids = {service.name: service.pid for service in stack.state(settings)}
+    pids = {service.name: service.pid for service in stack.list_services(settings)}
     return {name: {each.pid for each in answering_of(pid)} if name == GATEWAY else {pid} for name, pid in pids.items()}
 
 

@@ -146,7 +146,7 @@ def test_rolling_back_to_a_release_that_runs_no_more(settings, store, table, oth
     supervisor = Supervisor(settings.state)
     shares.promote(store, "small", table.digest, "a test")
     time.sleep(shares.SEEN)
-    stack.retire(settings, "small", [table.digest])
+    stack.retire_releases(settings, "small", [table.digest])
     shares.follow_stack(store, settings)
     assert not history.is_running(store, other.digest)
     forks = psutil.Process(supervisor.processes()[FORKS]["pid"])

@@ -11,11 +11,11 @@ from flows.deployed import checkout as place
 from flows.deployed.checkout import (
     KEEP,
     changed_files,
-    checkout_of,
+    checkout_commit,
     code_directory,
-    directory_of,
     fetch,
     require_published,
+    run_directory,
 )
 from tasks.core.errors import DriftlineError, InputError, Unavailable
 from tasks.core.lineage import read_lineage
@@ -39,13 +39,13 @@ def test_a_tree_is_the_whole_commit_and_leaves_the_repository_alone(ours):
     new = commit(clone, README_md="changed", _gitignore=".env")
     git(clone, "push", "--quiet", "origin", "main")
     assert fetch(repository, state, new) == new
-    tree = checkout_of(new, repository, state)
+    tree = checkout_commit(new, repository, state)
     assert (tree / "README.md").read_text() == "changed"
     assert (tree / ".env").read_text() == "A=1"
     assert (read_lineage(tree).commit, read_lineage(tree).dirty) == (new, False)
     assert git(repository, "rev-parse", "HEAD", "origin/main") == before
     assert (repository / "README.md").read_text() == "hello"
-    assert checkout_of(new, repository, state) == tree
+    assert checkout_commit(new, repository, state) == tree
 
 
 def test_a_tree_that_was_begun_is_made_anew_and_an_old_one_goes(ours):
@@ -54,7 +54,7 @@ def test_a_tree_that_was_begun_is_made_anew_and_an_old_one_goes(ours):
     first = git(repository, "rev-parse", "HEAD")
     half = state / "commits" / f".{first}.1.tmp"
     half.mkdir(parents=True)
-    tree = checkout_of(first, repository, state)
+    tree = checkout_commit(first, repository, state)
     assert (tree / "README.md").exists()
     for folder in (half, tree):
         os.utime(folder, (0, 0))
@@ -62,7 +62,7 @@ def test_a_tree_that_was_begun_is_made_anew_and_an_old_one_goes(ours):
     used.mkdir()
     git(repository, "config", "user.email", "x@example.org")
     second = commit(repository, other_md="x")
-    checkout_of(second, repository, state)
+    checkout_commit(second, repository, state)
     assert {path.name for path in (state / "commits").iterdir() if path.is_dir()} == {used.name, second}
     assert KEEP > 86_400
 
@@ -129,7 +129,7 @@ def test_data_behind_a_pointer_comes_into_the_tree(ours):
         added.append(commit(clone))
     git(clone, "push", "--quiet", "origin", "main")
     git(repository, "pull", "--quiet")
-    tree = checkout_of(added[-1], repository, state)
+    tree = checkout_commit(added[-1], repository, state)
     fetch_data(["pushed.csv", "README.md", "nowhere.csv"], tree, repository)
     assert (tree / "pushed.csv").read_text() == "pushed.csv"
     assert not read_lineage(tree).dirty
@@ -141,25 +141,25 @@ def test_a_run_gets_its_commits_code_or_none(ours, monkeypatch: pytest.MonkeyPat
     """Without a commit: this repository. With one: its own tree, unchanged, its packages installed; else an error."""
     repository, clone, state = ours
     assert code_directory() == {"directory": str(place.ROOT)}, "this process belongs to no run"
-    assert directory_of("") == place.ROOT
+    assert run_directory("") == place.ROOT
     first = commit(clone, requirements_lock="prefect==0.0.1\n# no pin")
     git(clone, "push", "--quiet", "origin", "main")
     second = commit(clone, requirements_lock="pytest>=1")
     git(clone, "push", "--quiet", "origin", "main")
     assert fetch(repository, state, second)
-    monkeypatch.setattr(place, "ROOT", checkout_of(second, repository, state))
+    monkeypatch.setattr(place, "ROOT", checkout_commit(second, repository, state))
     os.utime(place.ROOT, (0, 0))
-    assert directory_of(second) == place.ROOT
+    assert run_directory(second) == place.ROOT
     assert place.ROOT.stat().st_mtime > 0, "it was not marked as used"
     (place.ROOT / "README.md").write_text("other")
     with pytest.raises(DriftlineError, match="not here any more"):
-        directory_of(second)
+        run_directory(second)
     monkeypatch.setattr(place, "ROOT", repository)
     with pytest.raises(DriftlineError, match="not here any more"):
-        directory_of(second)
-    monkeypatch.setattr(place, "ROOT", checkout_of(first, repository, state))
+        run_directory(second)
+    monkeypatch.setattr(place, "ROOT", checkout_commit(first, repository, state))
     with pytest.raises(InputError, match=r"(?s)locks other packages.*prefect 3\."):
-        directory_of(first)
+        run_directory(first)
 
 
 def test_only_what_is_published_is_checked_out(ours):

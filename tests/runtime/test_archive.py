@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from services.runtime.archive import DIGESTS, FACTS, FORMAT, pack, read_facts, unpack
+from services.runtime.archive import DIGESTS, FORMAT, METADATA, pack, read_metadata, unpack
 from tasks.core.errors import DataError, InputError
 
 
@@ -40,7 +40,7 @@ def archive(tmp_path: Path, place: Path) -> Path:
 
 def test_what_was_packed_comes_back(archive, place, tmp_path):
     """Bytes, modes, moments and links; what is left out is not there; the file is its owner's alone."""
-    assert read_facts(archive) == {"format": FORMAT, "made": "here"}
+    assert read_metadata(archive) == {"format": FORMAT, "made": "here"}
     back = tmp_path / "back"
     unpack(archive, {"place": back})
     found = {path.relative_to(back): path for path in back.rglob("*") if path.is_file()}
@@ -126,7 +126,7 @@ def test_a_damaged_archive_is_refused(archive, tmp_path, harm):
 @pytest.mark.parametrize("name", ["place/../../outside", "/outside", "elsewhere/x", "place"])
 def test_nothing_is_written_elsewhere(tmp_path, name):
     """A name that leaves its place is refused, whatever the digests say."""
-    write(tmp_path / "made", {FACTS: b'{"format": 1}', name: b"x", DIGESTS: b"{}"})
+    write(tmp_path / "made", {METADATA: b'{"format": 1}', name: b"x", DIGESTS: b"{}"})
     with pytest.raises(DataError, match="has no place here"):
         unpack(tmp_path / "made", {"place": tmp_path / "in" / "back"})
     assert not list(tmp_path.rglob("outside"))
@@ -134,9 +134,9 @@ def test_nothing_is_written_elsewhere(tmp_path, name):
 
 def test_a_newer_format_is_refused(tmp_path):
     """With the commit that can read it."""
-    write(tmp_path / "made", {FACTS: json.dumps({"format": FORMAT + 1, "commit": "abc"}).encode()})
+    write(tmp_path / "made", {METADATA: json.dumps({"format": FORMAT + 1, "commit": "abc"}).encode()})
     with pytest.raises(InputError, match=r"newer version(.|\n)*abc"):
-        read_facts(tmp_path / "made")
+        read_metadata(tmp_path / "made")
 
 
 def test_a_failed_packing_leaves_nothing(tmp_path, place):

@@ -15,7 +15,7 @@ import pytest
 
 from flows.deployed.servers import servers
 from services.runtime import stack
-from services.runtime.process_specs import FORKS, program_name
+from services.runtime.process_specs import FORKS, release_program_name
 from services.runtime.supervision import Program, Supervisor
 from services.serving.process import free_port
 from services.serving.smoke import smoke
@@ -63,10 +63,10 @@ def test_the_old_release_answers_until_the_new_one_does(
     assert address != first
     assert _answers(first) == old.digest
     assert _answers(address) == new.digest
-    assert stack.address_of(settings, new) == address
+    assert stack.release_address(settings, new) == address
     with pytest.raises(DriftlineError, match=r"Another release answers(.|\n)*Service small initialized"):
-        smoke(new.folder, first, Supervisor(settings.state).log(program_name("small", old.digest)))
-    assert stack.retire(settings, "small", [new.digest]) == [program_name("small", old.digest)]
+        smoke(new.folder, first, Supervisor(settings.state).log(release_program_name("small", old.digest)))
+    assert stack.retire_releases(settings, "small", [new.digest]) == [release_program_name("small", old.digest)]
     with pytest.raises(httpx.TransportError):
         _answers(first)
     assert _answers(address) == new.digest
@@ -75,7 +75,7 @@ def test_the_old_release_answers_until_the_new_one_does(
     assert not stack.down(settings)
     with pytest.raises(httpx.TransportError):
         _answers(address)
-    assert {service.state for service in stack.state(settings)} == {"stopped"}
+    assert {service.state for service in stack.list_services(settings)} == {"stopped"}
 
     assert stack.serve_release(settings, new) == address
     assert _answers(address) == new.digest
@@ -90,7 +90,7 @@ def test_a_release_that_cannot_start_is_said_and_taken_away(
     with pytest.raises(Unavailable, match="nothere"):
         stack.serve_release(settings, release)
     assert time.monotonic() - start < 40
-    assert [service.name for service in stack.state(settings)] == [FORKS]
+    assert [service.name for service in stack.list_services(settings)] == [FORKS]
 
 
 def test_a_taken_port_is_named(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_copied_prefect_database_is_the_migrated_one(tmp_path: Path) -> None:
 
 
 def _service(settings: Settings, digest: str) -> stack.Service:
-    return next(service for service in stack.state(settings) if service.name.endswith(digest[:12]))
+    return next(service for service in stack.list_services(settings) if service.name.endswith(digest[:12]))
 
 
 def _answers(address: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from services.serving.package import ENTRY, ONLINE, bento_folder, package, requirements
+from services.serving.package import ENTRY_MODULE, LOOKUP_MODULES, bento_folder, locked_requirements, package
 from services.serving.process import free_port, serve_bento
 from services.serving.smoke import smoke, smoke_bento
 from tasks.core.code_digest import SourceTree
@@ -73,9 +73,9 @@ def test_requirements_are_pins_of_the_lock(tmp_path: Path) -> None:
     lock = write_text(
         tmp_path / "lock", "# made by hand\nscikit_learn==1.9.1\nnumpy==2.4.6  # via x\njoblib==1.6.0\nprefect==3.8\n"
     )
-    assert requirements(["scikit-learn"], lock) == ["joblib==1.6.0", "numpy==2.4.6", "scikit_learn==1.9.1"]
+    assert locked_requirements(["scikit-learn"], lock) == ["joblib==1.6.0", "numpy==2.4.6", "scikit_learn==1.9.1"]
     with pytest.raises(DriftlineError, match="no feast"):
-        requirements(["feast"], lock)
+        locked_requirements(["feast"], lock)
 
 
 def test_modules_are_followed_into_functions() -> None:
@@ -85,10 +85,10 @@ def test_modules_are_followed_into_functions() -> None:
     assert {"tasks/__init__.py", "tasks/train/tabular/model_file.py", "tasks/train/tabular/scoring.py"} <= names
 
 
-@pytest.mark.parametrize("kind", ENTRY)
+@pytest.mark.parametrize("kind", ENTRY_MODULE)
 def test_no_service_needs_the_settings(kind: str) -> None:
     """They read this machine's files and need a package that a Bento does not have; with lookup and without."""
-    modules = SourceTree(ROOT).closure(ENTRY[kind], *ONLINE)
+    modules = SourceTree(ROOT).closure(ENTRY_MODULE[kind], *LOOKUP_MODULES)
     assert not [module.path for module in modules if module.path.stem == "settings"]
     assert "pydantic_settings" not in set().union(*(module.packages for module in modules))
 

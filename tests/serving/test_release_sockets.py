@@ -18,7 +18,7 @@ from sqlalchemy import insert, select
 from flows.deployed.servers import servers
 from services.rollout.shares import follow_stack, upsert_release
 from services.runtime import stack
-from services.runtime.process_specs import program_name, release_program
+from services.runtime.process_specs import release_program, release_program_name
 from services.runtime.supervision import Program, Supervisor
 from services.serving.package import bento_folder
 from services.serving.process import free_port
@@ -79,7 +79,7 @@ def test_no_process_of_a_release_has_a_port(settings: Settings, release: Release
 def test_a_killed_release_answers_at_its_socket_again(settings: Settings, release: Release) -> None:
     """kill -9 leaves the socket's file behind, which the next process replaces."""
     address = stack.serve_release(settings, release)
-    name = program_name(release.case, release.digest)
+    name = release_program_name(release.case, release.digest)
     pid = Supervisor(settings.state).processes()[name]["pid"]
     os.kill(pid, signal.SIGKILL)
     assert wait_for(lambda: Supervisor(settings.state).processes()[name]["pid"] not in (0, pid))
@@ -92,7 +92,7 @@ def test_a_release_of_an_earlier_version_moves_to_a_socket(settings: Settings, r
     bento = bento_folder(settings.state / "bentoml", release.bento)
     command = [sys.executable, "-m", "bentoml", "serve", str(bento), "--host", "127.0.0.1", "--port", str(port)]
     home = {"BENTOML_HOME": str(settings.state / "homes")}
-    name = program_name(release.case, release.digest)
+    name = release_program_name(release.case, release.digest)
     old = Program(name=name, command=command, host="127.0.0.1", port=port, health="/readyz", environment=home)
 
     supervisor.put(old)
@@ -116,5 +116,5 @@ def test_a_release_of_an_earlier_version_moves_to_a_socket(settings: Settings, r
     supervisor.put(old)
     stack.start(settings, servers(settings))
     assert wait_for(lambda: digest_at(address) == release.digest, 60)
-    assert stack.address_of(settings, release) == address
+    assert stack.release_address(settings, release) == address
     assert not listens(port)

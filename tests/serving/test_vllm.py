@@ -134,11 +134,11 @@ def test_an_answer_may_differ_at_a_near_tie_alone(folder, running, service, tmp_
         (begun + "\N{SNOWMAN}", lead * 1.01, False),
         (begun, lead * 1.01, False),
     ):
-        monkeypatch.setattr("services.serving.smoke.NEAR_TIE", bound)
+        monkeypatch.setattr("services.serving.smoke.NEAR_TIE_NATS", bound)
         (tmp_path / GOLDEN).write_text(json.dumps([{**golden[0], "answer": answer}, *golden[1:]]))
         with nullcontext() if near else pytest.raises(DriftlineError, match="differs from the offline"):
             smoke(tmp_path, service)
-    monkeypatch.setattr("services.serving.smoke.NEAR_TIE", lead * 1.01)
+    monkeypatch.setattr("services.serving.smoke.NEAR_TIE_NATS", lead * 1.01)
     assert is_near_tie(said, begun + second["token"] + " and so on", golden[0]["answer"])
     for broken in (begun, "", begun + "\N{SNOWMAN}"):  # such as a stream that loses something
         assert not is_near_tie(said, broken, golden[0]["answer"])
