@@ -26,7 +26,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from benchmarks.table import Report, arguments, median
-from tasks.core.sockets import socket_in
+from tasks.core.sockets import unix_socket_path
 from tasks.data.config import Answer, ChatSpec, Model, Prompt
 from tasks.data.results import BaseModelFiles
 from tasks.train.config import Lora, Serving
@@ -173,7 +173,7 @@ def scores(gguf: Path, serving: Serving, path: Path) -> Path:
 
     asked = [chat_message(USER, f"What about {subject}?") for subject in SUBJECTS[:2]]
     with start_engine(gguf, threads=1, slots=1, context=1024) as running:
-        said = running.chat_all(
+        said = running.chat_batch(
             [[chat_message(SYSTEM_ROLE, SYSTEM), each] for each in asked], max_tokens=serving.answer_tokens
         )
     rows = [
@@ -186,7 +186,7 @@ def scores(gguf: Path, serving: Serving, path: Path) -> Path:
 
 def connect(address: str) -> HTTPConnection:
     """A connection to a server at http://host:port, or unix:///path.sock."""
-    path = socket_in(address)
+    path = unix_socket_path(address)
     connection = HTTPConnection("localhost" if path else urlsplit(address).netloc, timeout=300)
     if path:
         connection.sock = socket.socket(socket.AF_UNIX)

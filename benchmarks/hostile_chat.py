@@ -24,7 +24,7 @@ import aiohttp
 
 from benchmarks.generate import make_release, open_small
 from benchmarks.table import Report, arguments
-from tasks.core.sockets import socket_in
+from tasks.core.sockets import unix_socket_path
 
 CALLS, QUICK = 5000, 300
 CLIENTS = 8
@@ -147,7 +147,7 @@ async def run(address: str, calls: int, attacked: bool, clients: int = CLIENTS) 
     """Make so many calls, one of EVERY hostile or left out, by clients that each wait for their last one."""
     outcome, numbers = Outcome(), itertools.count()
     timeout = aiohttp.ClientTimeout(total=300)
-    path = socket_in(address)
+    path = unix_socket_path(address)
     connector = aiohttp.UnixConnector(path, limit=0) if path else aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as http:
         caller = Caller(http, "http://localhost" if path else address, outcome)

@@ -225,11 +225,11 @@ def prefect_server(home: Path) -> Iterator[None]:
     """A Prefect server on a free port, with an empty database; this process and its children are pointed at it."""
     from services.runtime.prefect_database import seed
     from services.serving.process import free_port, wait_until_ready
-    from tasks.core.settings import USER
+    from tasks.core.settings import LOGIN_USER
 
     port, log = free_port(), home / "prefect.log"
     seed(home / "prefect")
-    login = f"{USER}:{secrets.token_urlsafe(32)}"
+    login = f"{LOGIN_USER}:{secrets.token_urlsafe(32)}"
     os.environ.update(DRIFTLINE_PREFECT_PORT=str(port), DRIFTLINE_PREFECT_URL="", PREFECT_SERVER_API_AUTH_STRING=login)
     own = {"PREFECT_HOME": str(home / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]

@@ -173,7 +173,7 @@ def staged(name: str, stage: Any, work: Any, start: Path | None, rows: list[dict
     import torch
 
     from tasks.language.answer_scoring import summarise
-    from tasks.language.messages import message_of
+    from tasks.language.messages import user_message
     from tasks.train.language.model import add_adapter, generate, load_adapter, load_base, render, save_adapter
     from tasks.train.language.rewards import scorer_of
     from tasks.train.language.stages import make_trainer
@@ -197,7 +197,7 @@ def staged(name: str, stage: Any, work: Any, start: Path | None, rows: list[dict
         trainer.model, work.tokenizer, asked, work.serving.answer_tokens, batch=AT_ONCE, precision=work.precision
     )
     scorer = scorer_of(work.talk.answer)
-    scores = [scorer.score(text, r["answer"], message_of(r["messages"])) for text, r in zip(said, rows, strict=True)]
+    scores = [scorer.score(text, r["answer"], user_message(r["messages"])) for text, r in zip(said, rows, strict=True)]
     gpu = [each for each in figures if "gpu_watts" in each]
     del trainer, model
     if torch.cuda.is_available():

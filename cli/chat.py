@@ -17,7 +17,7 @@ from tasks.core.console import console, styled
 from tasks.core.errors import CaseError, Unavailable
 from tasks.core.local_secrets import OPERATOR, read_secret
 from tasks.core.settings import settings
-from tasks.language.engine import PATIENCE, Engine, start_engine
+from tasks.language.engine import ENGINE_TIMEOUT, Engine, start_engine
 from tasks.language.messages import SYSTEM, USER, chat_message
 
 
@@ -82,7 +82,9 @@ def through_gateway(name: str, line: str) -> Iterator[str]:
     """
     body = {"model": name, "messages": [chat_message(USER, line)], "stream": True}
     url = f"{settings().gateway}/v1/chat/completions"
-    with httpx.stream("POST", url, json=body, headers=authorization(), timeout=PATIENCE, trust_env=False) as answer:
+    with httpx.stream(
+        "POST", url, json=body, headers=authorization(), timeout=ENGINE_TIMEOUT, trust_env=False
+    ) as answer:
         for event in answer.iter_lines():
             said = json.loads(event.removeprefix("data: ")) if event.startswith(("data: {", "{")) else {}
             if error := said.get("error"):

@@ -19,9 +19,9 @@ from services.runtime.process_specs import release_program_name
 from tasks.core.console import PlainTable, console, styled
 from tasks.core.display import one_line
 from tasks.core.errors import DriftlineError, Unavailable, WaitsForApproval
-from tasks.core.files import disk_use
+from tasks.core.files import disk_usage
 from tasks.core.local_secrets import read_secret, secret_file
-from tasks.core.settings import AUTH_STRINGS, SECRET, USER, Settings, settings
+from tasks.core.settings import AUTH_STRINGS, LOGIN_SECRET, LOGIN_USER, Settings, settings
 
 LIVE = ("RUNNING", "PENDING", "PAUSED", "CANCELLING")
 BROKEN = ("FAILED", "CRASHED")
@@ -170,13 +170,13 @@ def _login(here: Settings) -> str:
     """What shows the user and password of the local servers; empty before the first `up`."""
     if not here.login:
         return ""
-    if here.login.partition(":")[2] != read_secret(here.state, SECRET):
+    if here.login.partition(":")[2] != read_secret(here.state, LOGIN_SECRET):
         return f"see {AUTH_STRINGS[0]} in .env or your environment"
-    return f'echo "{USER}:$(cat {shlex.quote(str(secret_file(here.state, SECRET)))})"'
+    return f'echo "{LOGIN_USER}:$(cat {shlex.quote(str(secret_file(here.state, LOGIN_SECRET)))})"'
 
 
 def _disk(here: Settings) -> dict[str, Any]:
-    state, data = disk_use(here.state), disk_use(here.data)
+    state, data = disk_usage(here.state), disk_usage(here.data)
     near = next(path for path in (here.state, *here.state.parents) if path.is_dir())
     total = {"state": sum(state.values()), "data": sum(data.values()), "free": shutil.disk_usage(near).free}
     return {**total, "largest": dict(list(state.items())[:4])}

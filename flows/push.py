@@ -28,14 +28,14 @@ def run_name() -> str:
     """What the Prefect UI calls it: what was pushed, and by whom."""
     pushed = flow_run.parameters.get("request")
     pushed = pushed if isinstance(pushed, GitPush) else GitPush.model_validate(pushed)
-    return f"push {pushed.ref} {pushed.new[:12]}" + (f" by {pushed.who}" if pushed.who else "")
+    return f"push {pushed.ref} {pushed.new[:12]}" + (f" by {pushed.pusher}" if pushed.pusher else "")
 
 
 @flow(name="push", flow_run_name=run_name, retries=3, retry_delay_seconds=30)
 def push(request: GitPush) -> PushResult:
     """Start the flows of the cases whose files changed, each to run the code and configuration of that commit."""
     here = settings()
-    commit = fetch(ROOT, here.state, request.new) if request.counts(here.git_branch) else None
+    commit = fetch(ROOT, here.state, request.new) if request.triggers(here.git_branch) else None
     if commit is None or not is_published(commit, ROOT, here.git_branch):
         return PushResult(commit=None, started=())
     tree = checkout_commit(commit, ROOT, here.state)
@@ -60,7 +60,7 @@ def start_run(name: str, case: str, pushed: GitPush, commit: str) -> bool:
     try:
         run_deployment(
             f"{name}/{case}",
-            parameters={"request": {"case": case, "by": pushed.who or f"push {commit[:12]}", "commit": commit}},
+            parameters={"request": {"case": case, "by": pushed.pusher or f"push {commit[:12]}", "commit": commit}},
             timeout=0,
             idempotency_key=f"push {pushed.id} {name}/{case}",
             tags=[case, "push", commit[:12]],

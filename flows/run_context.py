@@ -19,7 +19,7 @@ from flows.case import LanguageCase, TabularCase, load_case
 from tasks.core.config import Section
 from tasks.core.errors import InputError, NotReady
 from tasks.core.files import disk_full_as_unavailable, lock
-from tasks.core.git_push import COMMIT
+from tasks.core.git_push import COMMIT_PATTERN
 from tasks.core.lineage import read_lineage
 from tasks.core.settings import ROOT, Settings, settings
 from tasks.train.results import Origin
@@ -39,7 +39,7 @@ class Request(Section):
     by: str = Field("", description="Who or what asks for the run: a name, a push, a decision.")
     commit: str = Field(
         "",
-        pattern=f"{COMMIT}|^$",
+        pattern=f"{COMMIT_PATTERN}|^$",
         description="Of a deployed run: the commit whose code and cases it works with; empty: the code as it is.",
     )
     model: Path | None = Field(None, description="A model made elsewhere, in place of training; empty: one is trained.")

@@ -18,7 +18,7 @@ from packaging.version import Version
 
 from deployments.install.locked import LOCKS, METADATA, PYTHONS, SYSTEMS, applies, environments
 from deployments.install.supported import NEWEST, OLDEST
-from tasks.core.pins import differences, read_pins
+from tasks.core.pins import lock_mismatches, read_pins
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -182,7 +182,7 @@ def test_what_is_resolved_otherwise_is_named():
 
 def test_what_is_installed_is_what_is_locked():
     """What runs is what is locked, for this Python and this system."""
-    assert not differences(ROOT / "requirements.lock"), "run `make setup`"
+    assert not lock_mismatches(ROOT / "requirements.lock"), "run `make setup`"
 
 
 def test_one_range_of_pythons_is_promised_everywhere():

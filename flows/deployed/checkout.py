@@ -13,9 +13,9 @@ from typing import Any
 
 from tasks.core.errors import InputError, Unavailable
 from tasks.core.files import atomic_path, lock
-from tasks.core.git_push import COMMIT
+from tasks.core.git_push import COMMIT_PATTERN
 from tasks.core.lineage import read_lineage
-from tasks.core.pins import differences
+from tasks.core.pins import lock_mismatches
 from tasks.core.settings import ROOT, Settings
 
 KEEP = 30 * 86_400  # seconds that a tree is kept after its last run began: longer than a run may wait for a person
@@ -88,7 +88,7 @@ def require_published(commit: str, repository: Path, branch: str) -> None:
 
     Raises: InputError, so that who may start runs has us check out nothing but what was released or reviewed.
     """
-    if not (re.fullmatch(COMMIT, commit) and is_published(commit, repository, branch)):
+    if not (re.fullmatch(COMMIT_PATTERN, commit) and is_published(commit, repository, branch)):
         raise InputError(
             "The run names a commit that is not published.",
             where="commit",
@@ -189,7 +189,7 @@ def _git_failed(repository: Path, arguments: tuple[str, ...], found: str) -> Una
 
 
 def _check_packages(commit: str) -> None:
-    differing = differences(ROOT / "requirements.lock")
+    differing = lock_mismatches(ROOT / "requirements.lock")
     if differing:
         raise InputError(
             f"Commit {commit[:12]} locks other packages than are installed.",

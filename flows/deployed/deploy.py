@@ -16,7 +16,7 @@ from services.runtime.prefect_api import TAG, reach_prefect
 from tasks.core.console import console
 from tasks.core.errors import Unavailable
 from tasks.core.files import write_text
-from tasks.core.git_push import DEPLOYMENT
+from tasks.core.git_push import PUSH_DEPLOYMENT
 from tasks.core.settings import ROOT, settings
 
 POOL = TAG
@@ -84,7 +84,7 @@ def _deployment(case: TabularCase | LanguageCase, flow: str) -> dict[str, Any]:
 
 def _push_deployment() -> dict[str, Any]:
     """The one that a git push has a run of: it finds out which of the others to start. Any number may run at once."""
-    flow, _, name = DEPLOYMENT.partition("/")
+    flow, _, name = PUSH_DEPLOYMENT.partition("/")
     return {
         "name": name,
         "entrypoint": f"flows/{flow}.py:{flow}",

@@ -46,7 +46,7 @@ async def work() -> None:
 
 def background() -> list[TaskLoop]:
     """What runs beside Prefect's worker, not yet started."""
-    return [TaskLoop("recovery of runs", Recovery().step, every=EVERY), TaskLoop("alerts", _alert, every=EVERY)]
+    return [TaskLoop("recovery of runs", Recovery().step, interval=EVERY), TaskLoop("alerts", _alert, interval=EVERY)]
 
 
 async def _alert() -> None:

@@ -15,7 +15,7 @@ from services.rollout.plan import advance
 from services.store.alerts import PLATFORM, add_alert, alert_about
 from services.store.database import Store, now, workers
 from tasks.core.errors import DriftlineError
-from tasks.core.events import alert_of
+from tasks.core.events import alert_event
 from tasks.core.loops import TaskLoop, ThreadLoop, loops
 
 DECIDE = 2.0  # seconds between decisions on rollouts and on calls of dead processes
@@ -30,16 +30,16 @@ class Background:
 
     def __init__(self, store: Store, memory: ConfigCache, telling: Outbox, worker: str) -> None:
         self._store, self._memory, self._worker = store, memory, worker
-        self.heartbeat = ThreadLoop("heartbeat", self.say_alive, every=HEARTBEAT, longest_pause=PROMPT)
+        self.heartbeat = ThreadLoop("heartbeat", self.say_alive, interval=HEARTBEAT, max_backoff=PROMPT)
         self._threads = [
-            ThreadLoop("keys", memory.look_at_keys, every=EVERY, longest_pause=PROMPT),
-            ThreadLoop("routes", memory.look_at_routes, every=EVERY, longest_pause=PROMPT),
+            ThreadLoop("keys", memory.look_at_keys, interval=EVERY, max_backoff=PROMPT),
+            ThreadLoop("routes", memory.look_at_routes, interval=EVERY, max_backoff=PROMPT),
             self.heartbeat,
-            ThreadLoop("lost calls", self.close_lost_calls, every=DECIDE, longest_pause=PROMPT),
-            ThreadLoop("rollouts", self.advance, every=DECIDE, longest_pause=PROMPT),
-            ThreadLoop("alerts", self.alert, every=DECIDE, longest_pause=PROMPT),
+            ThreadLoop("lost calls", self.close_lost_calls, interval=DECIDE, max_backoff=PROMPT),
+            ThreadLoop("rollouts", self.advance, interval=DECIDE, max_backoff=PROMPT),
+            ThreadLoop("alerts", self.alert, interval=DECIDE, max_backoff=PROMPT),
         ]
-        self.delivery = TaskLoop("delivery to Prefect", telling.deliver, longest_pause=PROMPT)
+        self.delivery = TaskLoop("delivery to Prefect", telling.deliver, max_backoff=PROMPT)
         self._alerted: dict[str, set[tuple[str, str]]] = {}  # by kind, the problems that people were alerted about
 
     def start(self) -> None:
@@ -99,4 +99,4 @@ class Background:
 
     def _add_alert(self, case: str, cause: str, subject: str, body: str) -> None:
         with self._store.writing() as to:
-            add_alert(to, alert_of(case, cause, subject, body))
+            add_alert(to, alert_event(case, cause, subject, body))

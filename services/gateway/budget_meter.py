@@ -50,7 +50,7 @@ class BudgetMeter:
     def __init__(self, ledger: UsageWriter) -> None:
         self._ledger = ledger
         self._running: dict[str, MeteredCall] = {}
-        self.loop = TaskLoop("budgets", self.check, every=TICK, longest_pause=2.0)
+        self.loop = TaskLoop("budgets", self.check, interval=TICK, max_backoff=2.0)
 
     @contextmanager
     def watch(self, call: Call, tokens_in: int) -> Iterator[MeteredCall]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 # not httpx, as elsewhere: it needs 1.7 ms of processor time a request, aiohttp 0.3, and this is on every call's way
 import aiohttp
 
-from tasks.core.sockets import socket_in
+from tasks.core.sockets import unix_socket_path
 
 KEEP_ALIVE = 3.0  # seconds that we keep a connection; a server closes its end after 5, and must not while we send
 LOCALHOST = "http://localhost"  # whom a request over a Unix socket names as its host
@@ -20,7 +20,7 @@ class ClientSessions:
 
     def to(self, address: str) -> tuple[aiohttp.ClientSession, str]:
         """The session for an address, and what URLs begin with in it."""
-        path = socket_in(address)
+        path = unix_socket_path(address)
         if not path:
             return self._tcp, address
         if path not in self._by_socket:

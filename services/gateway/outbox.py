@@ -14,7 +14,7 @@ import aiohttp
 from sqlalchemy import Delete, RowMapping, Select, Update, delete, select, update
 
 from services.store.database import Store, alerts, now, pushes
-from tasks.core.git_push import DEPLOYMENT, GitPush
+from tasks.core.git_push import PUSH_DEPLOYMENT, GitPush
 from tasks.core.settings import Settings
 
 ALERTS = select(alerts).order_by(alerts.c.at)
@@ -85,7 +85,7 @@ class Outbox:
         except Exception:
             logging.getLogger("driftline").exception("The push %s can't be read, and is dropped.", row["delivery"])
         else:
-            async with http.get(f"{self._api}/deployments/name/{DEPLOYMENT}") as found:
+            async with http.get(f"{self._api}/deployments/name/{PUSH_DEPLOYMENT}") as found:
                 found.raise_for_status()
                 deployment = (await found.json())["id"]
             await self._post(http, f"deployments/{deployment}/create_flow_run", body)

@@ -19,7 +19,7 @@ class ReleaseHealth:
 
     def __init__(self, routes: Callable[[], Routes], ask: Callable[[str], Awaitable[bool]]) -> None:
         self.unready: dict[str, str] = {}  # case: the tag of its champion, none of whose processes can answer
-        self.loop = TaskLoop("release health", self._look, every=EVERY)
+        self.loop = TaskLoop("release health", self._look, interval=EVERY)
         self._routes, self._ask = routes, ask
         self._champions = 0
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from services.gateway.call import Call
 from services.gateway.lines_file import LinesFile
-from tasks.core.duckdb import connect, scan
+from tasks.core.duckdb import connect, scan_parquet
 from tasks.core.files import atomic_path
 from tasks.core.loops import ThreadLoop
 
@@ -49,7 +49,7 @@ class RequestLog:
         self._lines = LinesFile(folder / f"{worker}.jsonl")
         self._waiting: list[bytes] = []  # lines that are to be written next
         self._count, self._since, self._take_up_at = 0, time.monotonic(), 0.0
-        self.loop = ThreadLoop("log", self._write, every=EVERY, longest_pause=MOST_WAIT).start()
+        self.loop = ThreadLoop("log", self._write, interval=EVERY, max_backoff=MOST_WAIT).start()
 
     def put(self, call: Call) -> None:
         try:
@@ -169,7 +169,8 @@ def reading_log(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     packed = sorted(folder.glob("day=*/*.parquet"))  # after the lines: else what is packed in between stands nowhere
     with connect() as db:
         db.register("fresh", fresh)
-        db.execute(f"CREATE TEMP VIEW logged AS FROM fresh {f'UNION ALL FROM {scan(*packed)}' if packed else ''}")
+        union = f"UNION ALL FROM {scan_parquet(*packed)}" if packed else ""
+        db.execute(f"CREATE TEMP VIEW logged AS FROM fresh {union}")
         yield db
 
 

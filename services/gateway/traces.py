@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from services.gateway.request_log import reading_log
 from services.store.database import CACHED, DONE, REFUSED
-from tasks.core.mlflow import client_of, experiment, mlflow_errors
+from tasks.core.mlflow import get_or_create_experiment, mlflow_client, mlflow_errors
 from tasks.core.settings import Settings
 from tasks.data.language.source_tables import read_rows
 
@@ -42,10 +42,10 @@ def trace(case: str, as_of: datetime, settings: Settings) -> int:
     if not found:
         return 0
     with mlflow_errors(settings.mlflow_uri):
-        client = client_of(settings.tracking)
+        client = mlflow_client(settings.tracking)
         from mlflow.tracing.client import TracingClient
 
-        place, tracing = experiment(client, settings.tracking, case), TracingClient(settings.mlflow_uri)
+        place, tracing = get_or_create_experiment(client, settings.tracking, case), TracingClient(settings.mlflow_uri)
         since = min(row["at"] for row in found)
         after = f"trace.timestamp_ms >= {int(since * 1000)}"
         written = client.search_traces(locations=[place], filter_string=after, max_results=500, include_spans=False)

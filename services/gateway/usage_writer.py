@@ -50,7 +50,7 @@ class UsageWriter:
         self._entries: queue.SimpleQueue[UsageRecord | None] = queue.SimpleQueue()
         self._late: deque[UsageRecord] = deque()
         self._retry_at = 0.0
-        self._loop = ThreadLoop("ledger", self._write, longest_pause=RETRY)
+        self._loop = ThreadLoop("ledger", self._write, max_backoff=RETRY)
         self._loop.start()
 
     async def open(self, call: Call) -> None:

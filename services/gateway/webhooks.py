@@ -44,7 +44,7 @@ class WebhookReceiver:
         if kind != "push":
             return "nothing to do: it is no push"
         push = read_push(delivery, body)
-        if not push.counts(self._branch):
+        if not push.triggers(self._branch):
             return f"nothing to do: neither a tag nor {self._branch}, or deleted"
         row = {"delivery": delivery, "body": hashlib.sha256(body).hexdigest(), "at": now(), "push": push.model_dump()}
         try:

@@ -16,7 +16,7 @@ from services.rollout.shares import champion_of, delete_share, make_champion, wr
 from services.store.alerts import add_alert
 from services.store.database import DONE, FAILED, LOST, Store, ledger, now, plans
 from services.store.feedback import acceptance
-from tasks.core.events import alert_of
+from tasks.core.events import alert_event
 
 MEASURES = ("failed", "slow", "disliked")
 
@@ -134,7 +134,7 @@ def _decide(to: Connection, row: RowMapping, judged: Judgement) -> None:
 def _alert(to: Connection, name: str, digest: str, why: str) -> None:
     subject = f"{name}: release {digest:.12} was rolled back"
     body = f"{why}. The champion answers everybody again.\nWhat happened: driftline rollout {name}"
-    add_alert(to, alert_of(name, f"rollback {digest:.12}", subject, body))
+    add_alert(to, alert_event(name, f"rollback {digest:.12}", subject, body))
 
 
 def _give(to: Connection, name: str, digest: str, plan: Plan, step: int, why: str) -> None:

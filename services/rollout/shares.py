@@ -14,7 +14,7 @@ from services.runtime.supervision import Supervisor
 from services.store.database import Store, endpoints, moves, now, plans, releases, shares
 from tasks.core.errors import InputError
 from tasks.core.settings import Settings
-from tasks.core.sockets import UNIX
+from tasks.core.sockets import UNIX_SCHEME
 from tasks.release.config import Price
 
 SEEN = 1.0  # seconds after which every gateway goes by a change
@@ -42,7 +42,7 @@ def follow_stack(store: Store, settings: Settings) -> None:
     Where several stacks share the database, the sockets of the others stay; ports are those of an earlier version.
     """
     programs = Supervisor(settings.state).programs()
-    sockets = f"{UNIX}{release_socket(settings.state, '').parent}/" if settings.gateway_store else UNIX
+    sockets = f"{UNIX_SCHEME}{release_socket(settings.state, '').parent}/" if settings.gateway_store else UNIX_SCHEME
     with store.changing() as to:
         ours = [endpoints.c.address.startswith(form, autoescape=True) for form in (sockets, f"http://{settings.host}:")]
         to.execute(delete(endpoints).where(or_(*ours)))

@@ -20,7 +20,7 @@ from typing import Any
 
 from tasks.core.errors import DataError, InputError
 from tasks.core.files import atomic_path, scratch_folder
-from tasks.core.untrusted import MOST_JSON, BoundedReader, require_disk_space
+from tasks.core.untrusted import MAX_JSON_BYTES, BoundedReader, require_disk_space
 
 FORMAT = 1
 METADATA, DIGESTS = "backup.json", "digests.json"  # the first member, and the last: an archive without it was cut short
@@ -188,7 +188,7 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
 
 
 def _json(tar: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any]:
-    if member.size > MOST_JSON:
+    if member.size > MAX_JSON_BYTES:
         raise ValueError(f"{member.name} of {member.size:,} bytes")
     value = json.loads(_content(tar, member).read())
     if not isinstance(value, dict):
@@ -232,7 +232,7 @@ def _reading(archive: Path) -> Iterator[tarfile.TarFile]:
 
 def _tar(stream: Any) -> tarfile.TarFile:
     """Headers of a tar say how long they are themselves, and are read at once."""
-    return tarfile.open(fileobj=BoundedReader(stream, MOST_JSON), mode="r:")  # type: ignore[call-overload]
+    return tarfile.open(fileobj=BoundedReader(stream, MAX_JSON_BYTES), mode="r:")  # type: ignore[call-overload]
 
 
 def _damaged(archive: Path, found: str) -> DataError:

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 
-from tasks.core.mlflow import Tracking, client_of
+from tasks.core.mlflow import Tracking, mlflow_client
 from tasks.core.settings import Settings, apply_environment, create_login, settings
 
 # What the pages and clients of tracking and of the registry ask for. All else is off, whether known today or not:
@@ -42,7 +42,7 @@ def main(here: Settings, port: int) -> None:
 
     from services.runtime.server_guard import ServerGuard
 
-    client_of(Tracking(uri, artifacts))  # a new database is made once, and so that a flow may write while we read
+    mlflow_client(Tracking(uri, artifacts))  # a new database is made once, and so that a flow may write while we read
     initialize_backend_stores(uri, uri, artifacts)
     from mlflow.server.fastapi_app import app
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from tasks.core.errors import Unavailable
 from tasks.core.peer import socket_user
-from tasks.core.settings import AUTH_STRINGS, USER, settings
+from tasks.core.settings import AUTH_STRINGS, LOGIN_USER, settings
 
 TAG = "driftline"  # of each of our runs
 TIMEOUT = 20.0  # seconds that a busy server may take to say that it is there
@@ -74,7 +74,7 @@ def ephemeral_server_login() -> Iterator[None]:
     from prefect.context import refresh_global_settings_context
 
     before = {name: os.environ[name] for name in AUTH_STRINGS if name in os.environ}
-    login = settings().prefect_auth or f"{USER}:{secrets.token_urlsafe(32)}"
+    login = settings().prefect_auth or f"{LOGIN_USER}:{secrets.token_urlsafe(32)}"
     os.environ.update(dict.fromkeys(AUTH_STRINGS, login))
     refresh_global_settings_context()
     try:

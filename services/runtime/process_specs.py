@@ -13,7 +13,7 @@ from services.serving.process import serve_command
 from services.serving.tabular import ONLINE_MOMENT, ONLINE_REPOSITORY
 from tasks.core.files import write_text
 from tasks.core.settings import Settings
-from tasks.core.sockets import socket_path
+from tasks.core.sockets import short_socket_path
 from tasks.release.results import Release
 
 GATEWAY = "gateway"
@@ -65,7 +65,7 @@ def store_lookup(settings: Settings, release: Release, online: Path | str | None
 
 def release_socket(state: Path, name: str) -> Path:
     """Where the release of a program's name listens: by its digest alone, since the path of a socket is short."""
-    return socket_path(state / "sockets", f"{name.rpartition('-')[2]}.sock")
+    return short_socket_path(state / "sockets", f"{name.rpartition('-')[2]}.sock")
 
 
 def current_form(program: Program, settings: Settings) -> Program:

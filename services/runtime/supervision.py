@@ -20,7 +20,7 @@ from tasks.core.errors import Unavailable
 from tasks.core.files import is_alive, tail, write_text
 from tasks.core.processes import with_parent_death_signal
 from tasks.core.settings import ROOT
-from tasks.core.sockets import UNIX, make_socket_folder, socket_path
+from tasks.core.sockets import UNIX_SCHEME, make_socket_folder, short_socket_path
 
 
 class Program(Result):
@@ -38,7 +38,7 @@ class Program(Result):
     @property
     def address(self) -> str:
         if self.socket:
-            return f"{UNIX}{self.socket}"
+            return f"{UNIX_SCHEME}{self.socket}"
         return f"http://{self.host}:{self.port}" if self.port else ""
 
 
@@ -52,7 +52,7 @@ class Supervisor:
     @property
     def socket(self) -> Path:
         """In the folder, or, where that name is too long for a socket, in a short one that only this user can enter."""
-        return socket_path(self.folder, "supervisor.sock")
+        return short_socket_path(self.folder, "supervisor.sock")
 
     def log(self, name: str) -> Path:
         return self.logs / f"{name}.log"

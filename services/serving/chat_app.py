@@ -16,7 +16,7 @@ from services.serving.embeddings import Embeddings, EmbeddingsRequest
 from services.serving.engine_watch import EngineWatch
 from services.serving.full_response import BrokenStreamError, error_message, full_response
 from tasks.language.chat_request import ChatCompletionRequest
-from tasks.language.engine_server import MOST_CALLS
+from tasks.language.engine_server import MAX_CALLS
 from tasks.language.released_model import ReleasedModel, check_golden
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class ChatApp:
     @contextmanager
     def _place(self) -> Iterator[None]:
         """Raises: Refused when as many calls as the engine takes wait for it already."""
-        if self._calls >= MOST_CALLS:
+        if self._calls >= MAX_CALLS:
             raise ChatError(503, "Too many calls wait for this model already.", code="overloaded")
         self._calls += 1
         try:

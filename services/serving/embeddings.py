@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from tasks.language.chat_request import OpenAIRequest
-from tasks.language.embedder import TOKENS, Embedder
+from tasks.language.embedder import MAX_TOKENS, Embedder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,9 +67,9 @@ class Embeddings:
         if wanted.dimensions not in (None, opened.size):
             raise ValueError(f"dimensions: {opened.size} is what there is")
         counts = opened.tokens(wanted.input)
-        if long := [(i, count) for i, count in enumerate(counts) if count > TOKENS]:
-            raise ValueError(f"text {long[0][0]} has {long[0][1]:,} tokens; up to {TOKENS} are read")
-        return opened.vectors(wanted.input), sum(counts)
+        if long := [(i, count) for i, count in enumerate(counts) if count > MAX_TOKENS]:
+            raise ValueError(f"text {long[0][0]} has {long[0][1]:,} tokens; up to {MAX_TOKENS} are read")
+        return opened.encode(wanted.input), sum(counts)
 
 
 def _encode(vector: np.ndarray, form: str) -> list[float] | str:

@@ -46,7 +46,7 @@ class EngineWatch(Generic[EngineT]):
         self._opened = ExitStack()
         self._started, self._deaths = 0.0, 0
         self._closing = threading.Event()
-        self._loop = ThreadLoop("engine watch", self._look, every=CHECK_INTERVAL, longest_pause=MAX_BACKOFF)
+        self._loop = ThreadLoop("engine watch", self._look, interval=CHECK_INTERVAL, max_backoff=MAX_BACKOFF)
 
     @property
     def ready(self) -> bool:

@@ -6,7 +6,7 @@ import json
 from contextlib import suppress
 from typing import Any
 
-from tasks.language.messages import MODEL, chat_message
+from tasks.language.messages import ASSISTANT, chat_message
 
 DONE = b"data: [DONE]"
 
@@ -37,7 +37,7 @@ def full_response(events: bytes) -> dict[str, Any]:
             finish = choice.get("finish_reason") or finish
     if not answer or DONE not in events[-32:]:
         raise BrokenStreamError("The engine ended within its answer.")
-    choice = {"index": 0, "finish_reason": finish, "message": chat_message(MODEL, "".join(texts))}
+    choice = {"index": 0, "finish_reason": finish, "message": chat_message(ASSISTANT, "".join(texts))}
     if logprobs:
         choice["logprobs"] = {"content": logprobs}
     return {**answer, "object": "chat.completion", "choices": [choice]}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from services.serving.chat_app import ChatApp
-from tasks.language.engine import PATIENCE
+from tasks.language.engine import ENGINE_TIMEOUT
 from tasks.language.released_model import ReleasedModel
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def make_service(folder: Path) -> Service[Any]:
     service = bentoml.service(
         type("Predictor", (ChatService,), members),
         name=app.release.case,
-        traffic={"timeout": PATIENCE},
+        traffic={"timeout": ENGINE_TIMEOUT},
         logging={"access": {"enabled": False}},
         tracing={"excluded_urls": "/v1/"},  # otherwise each token of a stream becomes a span, which nothing collects
     )

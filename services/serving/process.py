@@ -16,7 +16,7 @@ from tasks.core.errors import Unavailable
 from tasks.core.files import tail
 from tasks.core.processes import with_parent_death_signal
 from tasks.core.settings import ROOT
-from tasks.core.sockets import UNIX, http_client, private_folder, split_url
+from tasks.core.sockets import UNIX_SCHEME, http_client, private_temporary_folder, split_url
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -39,9 +39,9 @@ def serve_bento(bento: Path, environment: Mapping[str, str], log: Path, *, timeo
     Raises: Unavailable with the end of the log when it ends or is not ready in time.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with private_folder() as home, log.open("wb") as output:
+    with private_temporary_folder() as home, log.open("wb") as output:
         path = Path(home) / "release.sock"
-        address = f"{UNIX}{path}"
+        address = f"{UNIX_SCHEME}{path}"
         process = subprocess.Popen(
             with_parent_death_signal(serve_command(bento, path)),
             cwd=home,

@@ -158,7 +158,7 @@ def _check_embeddings(client: httpx.Client, embedder: Path, texts: list[str]) ->
         found = f"{response.status_code} {response.text[:500]}"
         raise _smoke_failure(str(client.base_url), "The service gives no embeddings.", found, "200")
     vectors = np.array([each["embedding"] for each in response.json()["data"]])
-    apart = float(np.abs(vectors - Embedder(embedder).vectors(texts)).max())
+    apart = float(np.abs(vectors - Embedder(embedder).encode(texts)).max())
     if apart > VECTOR_TOLERANCE:
         raise _smoke_failure(
             str(client.base_url), "An embedding differs.", f"by {apart:.2g}", f"at most {VECTOR_TOLERANCE}"

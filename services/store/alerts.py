@@ -8,14 +8,14 @@ from typing import Any
 from sqlalchemy import Connection, insert
 
 from services.store.database import Store, alerts, now
-from tasks.core.events import alert_of
+from tasks.core.events import alert_event
 from tasks.core.loops import Loop
 
 PLATFORM = "platform"  # what alerts are about that concern no single case
 
 
 def add_alert(to: Connection, event: dict[str, Any]) -> None:
-    """Queue an event for the alerts that people get; `event` is as `alert_of` makes it."""
+    """Queue an event for the alerts that people get; `event` is as `alert_event` makes it."""
     to.execute(insert(alerts).values(id=str(uuid.uuid4()), at=now(), event=event))
 
 
@@ -24,4 +24,4 @@ def alert_about(store: Store, process: str, loop: Loop) -> None:
     subject = f"The {process}'s loop {loop.name!r} fails"
     body = f"{loop.failures_in_a_row} failures in a row: {loop.last_error}\nIt goes on. See the {process}'s log."
     with store.writing() as to:
-        add_alert(to, alert_of(PLATFORM, f"{process} {loop.name}", subject, body))
+        add_alert(to, alert_event(PLATFORM, f"{process} {loop.name}", subject, body))

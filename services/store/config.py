@@ -6,10 +6,10 @@ from datetime import timedelta
 
 from pydantic import Field
 
-from tasks.core.config import Section, Span
+from tasks.core.config import Duration, Section
 
 
 class Approval(Section):
     """A person's word before a release that has passed its gates takes over."""
 
-    within: Span = Field(timedelta(days=3), description="Nobody answering for so long is a no.")
+    within: Duration = Field(timedelta(days=3), description="Nobody answering for so long is a no.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from services.store import approvals
 from services.store.config import Approval
 from tasks.core.config import digest_of
-from tasks.core.prefect import alert, show_text, stage
+from tasks.core.prefect import emit_alert, show_text, stage
 from tasks.core.settings import Settings
 from tasks.evaluate.results import Verdict
 from tasks.train.results import Candidate
@@ -31,7 +31,8 @@ def request_approval(
     if asked.state == "waiting":
         until = f"{asked.expires_at:%Y-%m-%d %H:%M} UTC"
         todo = f"driftline approve {case} --evidence {evidence[:12]}, or reject, until {until}"
-        alert(case, f"approval {evidence[:12]}", f"{case}: a release waits for a person's word", f"{shown}\n{todo}")
+        subject = f"{case}: a release waits for approval"
+        emit_alert(case, f"approval {evidence[:12]}", subject, f"{shown}\n{todo}")
         show_text(f"{case}-approval", f"{shown}\n\n{todo}", "What a person is to decide on")
     return asked
 

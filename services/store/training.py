@@ -9,7 +9,7 @@ from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
 
 from services.store.database import DAY, DONE, USED, Store, ledger
-from tasks.core.mlflow import client_of, mlflow_errors
+from tasks.core.mlflow import mlflow_client, mlflow_errors
 from tasks.core.settings import Settings
 from tasks.release.config import NANO
 from tasks.train.candidates import DEVICE, ENERGY
@@ -59,7 +59,7 @@ def record_training(candidate: Candidate, machine_hour: float, settings: Setting
 def _energy(run: Run, settings: Settings) -> float | None:
     """Of all stages that were trained for it."""
     with mlflow_errors(settings.mlflow_uri):
-        stages = client_of(settings.tracking).search_runs(
+        stages = mlflow_client(settings.tracking).search_runs(
             [run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
         )
     told = [stage.data.metrics[ENERGY] for stage in stages if ENERGY in stage.data.metrics]

@@ -77,4 +77,4 @@ Text = Annotated[
     Field(description="Text, or the name of a .txt, .md or .jinja file in the case."),
 ]
 READ_STRUCTURE = BeforeValidator(_read_file(".yaml", ".json", parse=load_yaml))  # JSON is YAML
-Span = Annotated[timedelta, BeforeValidator(_read_span), Field(description="A length of time: 90m, 6h, 35d.")]
+Duration = Annotated[timedelta, BeforeValidator(_read_span), Field(description="A length of time: 90m, 6h, 35d.")]

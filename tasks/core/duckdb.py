@@ -19,7 +19,7 @@ from tasks.core.permissions import make_private
 if TYPE_CHECKING:
     import duckdb
 
-SPILL = "DRIFTLINE_SPILL"  # variable: the folder for what does not fit into memory; entry points set it
+SPILL_VARIABLE = "DRIFTLINE_SPILL"  # variable: the folder for what does not fit into memory; entry points set it
 _numbers = itertools.count()
 
 
@@ -54,7 +54,7 @@ def quote_path(path: Path | str) -> str:
     return quote_literal(glob.escape(str(path)))
 
 
-def scan(*paths: Path | str, by_name: bool = False) -> str:
+def scan_parquet(*paths: Path | str, by_name: bool = False) -> str:
     """SQL that reads Parquet files, or all in a folder; a `str` is a pattern of DuckDB's.
 
     by_name: columns are matched by name; one that some files lack is null there.
@@ -72,7 +72,7 @@ def _files(path: Path | str) -> Sequence[Path | str]:
 
 def _spill_folder() -> Path:
     """A folder for one connection, which DuckDB makes when it needs it, and removes."""
-    base = Path(os.environ.get(SPILL) or _temporary().name)
+    base = Path(os.environ.get(SPILL_VARIABLE) or _temporary().name)
     make_private(base)
     _remove_stale(base)
     return base / f"duckdb-{os.getpid()}-{next(_numbers)}"

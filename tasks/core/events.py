@@ -7,15 +7,15 @@ from typing import Any
 from tasks.core.display import without_links
 
 
-def event_of(name: str, case: str, payload: dict[str, Any], **labels: str) -> dict[str, Any]:
+def case_event(name: str, case: str, payload: dict[str, Any], **labels: str) -> dict[str, Any]:
     """What happened to a case; automations match the labels."""
     resource = {"prefect.resource.id": f"driftline.case.{case}", "prefect.resource.name": case}
     resource |= {f"driftline.{label}": value for label, value in labels.items()}
     return {"event": f"driftline.{name}", "resource": resource, "payload": payload}
 
 
-def alert_of(case: str, cause: str, subject: str, body: str) -> dict[str, Any]:
+def alert_event(case: str, cause: str, subject: str, body: str) -> dict[str, Any]:
     """What people are told, at most once in a while for the same cause; nothing in it is a link or a mention."""
-    return event_of(
+    return case_event(
         "alert", case, {"subject": without_links(subject), "body": without_links(body)}, cause=f"{case} {cause}"
     )

@@ -121,7 +121,7 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def disk_use(folder: Path) -> dict[str, int]:
+def disk_usage(folder: Path) -> dict[str, int]:
     """Bytes that each entry of a folder takes, the largest first; a file with several names counts once."""
     seen: set[tuple[int, int]] = set()
 

@@ -4,30 +4,36 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from tasks.core.config import Section
 
-COMMIT = r"^([0-9a-f]{40}|[0-9a-f]{64})$"
-DEPLOYMENT = "push/push"  # that takes it
+COMMIT_PATTERN = r"^([0-9a-f]{40}|[0-9a-f]{64})$"
+PUSH_DEPLOYMENT = "push/push"  # that takes it
 
 
 class GitPush(Section):
-    """One ref of a repository went from one commit to another."""
+    """One ref of a repository moved from one commit to another."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
 
     id: str = Field(pattern=r"^[\w.-]{1,80}$", description="The same for each delivery of the same push.")
     ref: str = Field(pattern=r"^refs/.", description="What was pushed: refs/heads/BRANCH or refs/tags/TAG.")
-    old: str = Field(pattern=COMMIT, description="Commit that it named before; zeros: it is new.")
-    new: str = Field(pattern=COMMIT, description="Commit, or annotated tag, that it names now; zeros: it is deleted.")
+    old: str = Field(pattern=COMMIT_PATTERN, description="Commit before the push; zeros: the ref is new.")
+    new: str = Field(
+        pattern=COMMIT_PATTERN, description="Commit or annotated tag after the push; zeros: the ref was deleted."
+    )
     repository: str = Field("", max_length=200, description="Where it was pushed to.")
-    who: str = Field("", max_length=120, description="Who pushed, as the git server knows them.")
+    pusher: str = Field(
+        "", alias="who", max_length=120, description="The user who pushed, as the git server knows them."
+    )
 
     @property
     def tag(self) -> str:
         """The tag's name; empty: no tag was pushed."""
         return self.ref.removeprefix("refs/tags/") if self.ref.startswith("refs/tags/") else ""
 
-    def counts(self, branch: str) -> bool:
+    def triggers(self, branch: str) -> bool:
         """May it start anything? The branch and tags may, unless they were deleted."""
         return bool(self.new.strip("0")) and (bool(self.tag) or self.ref == f"refs/heads/{branch}")
 

@@ -14,7 +14,7 @@ def host_name(host: str) -> str:
     return match[1].strip("[]") if match else ""
 
 
-def listed_names(text: str) -> frozenset[str]:
+def parse_host_names(text: str) -> frozenset[str]:
     """The names in a setting, with blanks or commas between."""
     return frozenset(host_name(name) for name in re.split(r"[\s,]+", text)) - {""}
 

@@ -6,7 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
-FOLDER = "secrets"  # within the state folder
+SECRETS_FOLDER = "secrets"  # within the state folder
 OPERATOR = "operator"  # the gateway's key of whoever owns the installation
 
 
@@ -42,4 +42,4 @@ def read_secret(state: Path, name: str) -> str | None:
 
 def secret_file(state: Path, name: str) -> Path:
     """Where a secret lies."""
-    return state / FOLDER / name
+    return state / SECRETS_FOLDER / name

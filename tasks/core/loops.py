@@ -10,19 +10,19 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-LONGEST_PAUSE = 30.0  # seconds between two calls of a step that fails again and again
-SHORTEST_PAUSE = 0.1  # seconds after a first failure
+MAX_BACKOFF = 30.0  # seconds between two calls of a step that fails again and again
+MIN_BACKOFF = 0.1  # seconds after a first failure
 ALERT_AFTER = 3  # failures in a row from which on people should know
 
 
 class Loop:
     """The state of a repeated step. Use TaskLoop or ThreadLoop.
 
-    `every` is in seconds between the end of a step and the next one, `longest_pause` after failures.
+    `interval` is in seconds between the end of a step and the next one, `max_backoff` after failures.
     """
 
     def __init__(
-        self, name: str, step: Callable[[], Any], *, every: float = 0.0, longest_pause: float = LONGEST_PAUSE
+        self, name: str, step: Callable[[], Any], *, interval: float = 0.0, max_backoff: float = MAX_BACKOFF
     ) -> None:
         self.name = name
         self.failures = 0  # since the start
@@ -31,7 +31,7 @@ class Loop:
         self.last_success: float | None = None  # seconds since 1970
         self.failing_since: float | None = None
         self.alerted = False  # an alert about this series of failures was raised
-        self.step, self.every, self.longest_pause = step, every, longest_pause
+        self.step, self.interval, self.max_backoff = step, interval, max_backoff
 
     @property
     def is_failing(self) -> bool:
@@ -54,7 +54,7 @@ class Loop:
             logging.getLogger("driftline").warning("The loop %r works again.", self.name)
         self.last_success = time.time()
         self.failures_in_a_row, self.failing_since, self.alerted = 0, None, False
-        return self.every
+        return self.interval
 
     def _failed(self, error: BaseException) -> float:
         """Note a failure; return the seconds until the next step, more with each one in a row."""
@@ -68,7 +68,7 @@ class Loop:
                 "The loop %r failed (%d in a row) and goes on: %s", self.name, row, self.last_error, exc_info=error
             )
         loops.count(self)
-        return float(min(max(self.every, SHORTEST_PAUSE) * 2 ** min(row - 1, 20), self.longest_pause))
+        return float(min(max(self.interval, MIN_BACKOFF) * 2 ** min(row - 1, 20), self.max_backoff))
 
 
 class TaskLoop(Loop):

@@ -24,7 +24,7 @@ from tasks.core.files import atomic_path, lock
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-KEY = "driftline.key"  # tag: what a run computes; a killed run is found again by it
+KEY_TAG = "driftline.key"  # tag: what a run computes; a killed run is found again by it
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Tracking:
     artifacts: str
 
     @classmethod
-    def under(cls, state: Path) -> Tracking:
+    def in_folder(cls, state: Path) -> Tracking:
         """SQLite and a folder in the state folder."""
         return cls(f"sqlite:///{state / 'mlflow.db'}", (state / "mlflow").absolute().as_uri())
 
 
 @cache
-def client_of(tracking: Tracking) -> MlflowClient:
+def mlflow_client(tracking: Tracking) -> MlflowClient:
     """A client of its own for this address; nothing global is set.
 
     Raises: Unavailable when the store does not answer.
@@ -84,7 +84,7 @@ def _make_tables(path: Path, artifacts: str) -> None:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         with atomic_path(path) as temporary:
-            if template := make_template():
+            if template := template_database():
                 shutil.copyfile(template, temporary)
             SqlAlchemyStore(f"sqlite:///{temporary}", artifacts).engine.dispose()
         connection = sqlite3.connect(path)
@@ -97,7 +97,7 @@ def _upgrade(path: Path) -> None:
 
     MLflow's own migrations are not transactional. Raises: Unavailable when a newer MLflow made it.
     """
-    template = make_template()
+    template = template_database()
     if template is None or (revision := _revision(path)) == _revision(template):
         return
     from alembic.util import CommandError
@@ -126,7 +126,7 @@ def _revision(path: Path) -> str:
         return connection.execute("SELECT version_num FROM alembic_version").fetchone()[0]
 
 
-def make_template(path: Path | None = None) -> Path | None:
+def template_database(path: Path | None = None) -> Path | None:
     """Make the migrated, empty database that others begin as, beside the installed packages, unless it is there.
 
     MLflow's migrations would take 2 s for each new state folder. None where the folder can't be written.
@@ -170,7 +170,7 @@ def mlflow_errors(uri: str) -> Iterator[None]:
         ) from error
 
 
-def experiment(client: MlflowClient, tracking: Tracking, name: str) -> str:
+def get_or_create_experiment(client: MlflowClient, tracking: Tracking, name: str) -> str:
     """The id of an experiment, made when it isn't there."""
     from mlflow.exceptions import MlflowException
 
@@ -188,15 +188,15 @@ def experiment(client: MlflowClient, tracking: Tracking, name: str) -> str:
 
 
 @contextmanager
-def run(client: MlflowClient, experiment_id: str, key: str, name: str, tags: Mapping[str, str]) -> Iterator[str]:
+def start_run(client: MlflowClient, experiment_id: str, key: str, name: str, tags: Mapping[str, str]) -> Iterator[str]:
     """Give the id of a new run; it ends FINISHED, or FAILED or KILLED when the block does not end well.
 
     Runs with this key that a killed process left RUNNING are ended as KILLED first. Raises: Unavailable.
     """
     with mlflow_errors(client.tracking_uri):
-        for orphan in running(client, experiment_id, key):
+        for orphan in unfinished_runs(client, experiment_id, key):
             client.set_terminated(orphan, "KILLED")
-        created = client.create_run(experiment_id, run_name=name, tags={KEY: key, **tags})
+        created = client.create_run(experiment_id, run_name=name, tags={KEY_TAG: key, **tags})
     run_id = created.info.run_id
     try:
         with mlflow_errors(client.tracking_uri):
@@ -209,13 +209,13 @@ def run(client: MlflowClient, experiment_id: str, key: str, name: str, tags: Map
         client.set_terminated(run_id, "FINISHED")
 
 
-def running(client: MlflowClient, experiment_id: str, key: str) -> list[str]:
+def unfinished_runs(client: MlflowClient, experiment_id: str, key: str) -> list[str]:
     """Ids of the runs with this key that never ended."""
-    found = client.search_runs([experiment_id], f"attributes.status = 'RUNNING' and tags.`{KEY}` = '{key}'")
+    found = client.search_runs([experiment_id], f"attributes.status = 'RUNNING' and tags.`{KEY_TAG}` = '{key}'")
     return [each.info.run_id for each in found]
 
 
-def status_of(client: MlflowClient, run_id: str) -> str | None:
+def run_status(client: MlflowClient, run_id: str) -> str | None:
     """A run's status, or None when there is no such run (any more).
 
     Raises: Unavailable when MLflow can't tell.
@@ -232,22 +232,22 @@ def status_of(client: MlflowClient, run_id: str) -> str | None:
     return None if found.info.lifecycle_stage == "deleted" else found.info.status
 
 
-def log(
+def log_batch(
     client: MlflowClient,
     run_id: str,
     *,
     metrics: Mapping[str, float] | None = None,
     params: Mapping[str, Any] | None = None,
     tags: Mapping[str, str] | None = None,
-    at: int | None = None,
+    timestamp_ms: int | None = None,
 ) -> None:
     """Log any number of values in as few transactions as MLflow allows.
 
-    The same metrics logged again with the same `at` (milliseconds) leave one point, not two.
+    Metrics logged twice with the same timestamp leave one point, not two.
     """
     from mlflow.entities import Metric, Param, RunTag
 
-    moment = int(time.time() * 1000) if at is None else at
+    moment = int(time.time() * 1000) if timestamp_ms is None else timestamp_ms
     all_metrics = [Metric(name, float(value), moment, 0) for name, value in (metrics or {}).items()]
     all_params = [Param(name, str(value)[:6000]) for name, value in (params or {}).items()]
     all_tags = [RunTag(name, str(value)[:5000]) for name, value in (tags or {}).items()]

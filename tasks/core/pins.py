@@ -24,7 +24,7 @@ def read_pins(lock: Path) -> dict[str, Requirement]:
     return pins
 
 
-def differences(lock: Path) -> list[str]:
+def lock_mismatches(lock: Path) -> list[str]:
     """What is installed otherwise than the lock says for this Python and system, as `name version`, or `name none`."""
     from importlib.metadata import PackageNotFoundError, version
 

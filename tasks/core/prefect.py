@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext, TagsContext
 from prefect.events import emit_event
 
-from tasks.core.events import alert_of, event_of
+from tasks.core.events import alert_event, case_event
 from tasks.core.progress import progress_step
 
 P = ParamSpec("P")
@@ -75,14 +75,14 @@ def show_link(key: str, path: Path, description: str) -> None:
         create_link_artifact(path.as_uri(), description, key=_key(key), description=description)
 
 
-def announce(event: str, case: str, payload: dict[str, Any], **labels: str) -> None:
+def emit_case_event(event: str, case: str, payload: dict[str, Any], **labels: str) -> None:
     """Tell Prefect's server of an event of a case, for the automations that wait for it."""
-    _emit(event_of(event, case, payload, **labels))
+    _emit(case_event(event, case, payload, **labels))
 
 
-def alert(case: str, cause: str, subject: str, body: str) -> None:
+def emit_alert(case: str, cause: str, subject: str, body: str) -> None:
     """Tell people, at most once in a while for the same cause."""
-    _emit(alert_of(case, cause, subject, body))
+    _emit(alert_event(case, cause, subject, body))
 
 
 def _emit(event: dict[str, Any]) -> None:

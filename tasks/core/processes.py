@@ -9,7 +9,7 @@ import sys
 
 # The system ends the command when its starter is gone, even by kill -9: no server is ever left behind. One line, since
 # a supervisor's configuration takes no more.
-WITH_STARTER = (
+PARENT_DEATH_SCRIPT = (
     "import ctypes,os,signal,sys;p=int(sys.argv[1])or os.getppid();ctypes.CDLL(None).prctl(1,signal.SIGTERM);"
     "os.getppid()==p or sys.exit(1);os.execv(sys.argv[2],sys.argv[2:])"
 )
@@ -29,7 +29,7 @@ def with_parent_death_signal(command: list[str], starter: int | None = None) -> 
     starter: id of that process, which may be gone before the command begins; None: this one; 0: whoever it then is.
     """
     by = str(os.getpid() if starter is None else starter)
-    return [sys.executable, "-c", WITH_STARTER, by, *command] if sys.platform == "linux" else command
+    return [sys.executable, "-c", PARENT_DEATH_SCRIPT, by, *command] if sys.platform == "linux" else command
 
 
 def current_user() -> str:

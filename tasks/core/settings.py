@@ -13,18 +13,18 @@ from typing import Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
 
-from tasks.core.config import Span
+from tasks.core.config import Duration
 from tasks.core.errors import CaseError
-from tasks.core.hosts import listed_names
+from tasks.core.hosts import parse_host_names
 from tasks.core.local_secrets import local_secret, read_secret
 from tasks.core.mlflow import Tracking
 from tasks.core.permissions import make_private, require_private, use_private_umask
 
 ROOT = Path(__file__).resolve().parents[2]
 ASYNCPG = "postgresql+asyncpg://"
-SECRET, USER = "prefect", "driftline"  # of the login at the local servers
+LOGIN_SECRET, LOGIN_USER = "prefect", "driftline"  # of the login at the local servers
 AUTH_STRINGS = ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING")  # of the server, and of its clients
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 
 
 class Settings(BaseSettings):
@@ -63,7 +63,7 @@ class Settings(BaseSettings):
         0.01, ge=0, le=1, description="Share of the calls that monitoring shows in MLflow as traces."
     )
     alerts: str = Field("", description="URLs that alerts go to, with blanks between; they hold secrets.")
-    alerts_every: Span = Field(timedelta(hours=6), description="At most one alert of the same cause in this time.")
+    alerts_every: Duration = Field(timedelta(hours=6), description="At most one alert of the same cause in this time.")
     gateway_warm: int = Field(1, ge=0, le=20, description="Earlier champions of a case kept running, to roll back to.")
 
     @classmethod
@@ -107,8 +107,8 @@ class Settings(BaseSettings):
         own = _auth_string(*AUTH_STRINGS[: 1 if self.prefect_url else 2])
         if own:
             return own
-        secret = read_secret(self.state, SECRET)
-        return f"{USER}:{secret}" if secret else ""
+        secret = read_secret(self.state, LOGIN_SECRET)
+        return f"{LOGIN_USER}:{secret}" if secret else ""
 
     @property
     def prefect_auth(self) -> str:
@@ -124,7 +124,7 @@ class Settings(BaseSettings):
     @property
     def host_names(self) -> frozenset[str]:
         """The names and addresses by which the local servers may be reached."""
-        return frozenset((*LOOPBACK, self.host)) | listed_names(self.allowed_hosts)
+        return frozenset((*LOOPBACK_NAMES, self.host)) | parse_host_names(self.allowed_hosts)
 
     @property
     def private_folders(self) -> list[Path]:
@@ -229,7 +229,7 @@ def _auth_string(*names: str) -> str:
 def create_login(of: Settings) -> str:
     """The login of the local servers; its secret is created at the first call."""
     if not of.login:
-        local_secret(of.state, SECRET)
+        local_secret(of.state, LOGIN_SECRET)
     return of.login
 
 

@@ -15,14 +15,14 @@ from tasks.core.files import temporary_folder
 if TYPE_CHECKING:
     import httpx
 
-LONGEST_SOCKET = 90  # bytes; the system's limit for a Unix socket's path is 108 (macOS: 104), and supervisord adds some
-UNIX, SUFFIX = "unix://", ".sock"  # the address of a server on a Unix socket: unix:///path.sock
+MAX_SOCKET_PATH = 90  # bytes; the system's limit is 108 (macOS: 104), and supervisord appends some
+UNIX_SCHEME, SUFFIX = "unix://", ".sock"  # the address of a server on a Unix socket: unix:///path.sock
 
 
-def socket_path(folder: Path, name: str) -> Path:
+def short_socket_path(folder: Path, name: str) -> Path:
     """In the folder, or, where that path is too long for a socket, in a short folder that only this user can enter."""
     path = folder / name
-    if len(os.fsencode(path)) <= LONGEST_SOCKET:
+    if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
         return path
     digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
     return Path(tempfile.gettempdir()) / f"driftline-{os.getuid()}-{digest}" / name
@@ -47,20 +47,20 @@ def make_socket_folder(path: Path) -> None:
     folder.chmod(0o700)
 
 
-def private_folder() -> tempfile.TemporaryDirectory[str]:
+def private_temporary_folder() -> tempfile.TemporaryDirectory[str]:
     """A temporary folder for this user alone, with a path that is short enough for sockets."""
-    long = len(os.fsencode(tempfile.gettempdir())) > LONGEST_SOCKET - 40
+    long = len(os.fsencode(tempfile.gettempdir())) > MAX_SOCKET_PATH - 40
     return temporary_folder("serve", Path("/tmp") if long else None)
 
 
-def socket_in(address: str) -> str:
+def unix_socket_path(address: str) -> str:
     """The path of the Unix socket that an address names; empty for an address of another form."""
-    return address.removeprefix(UNIX) if address.startswith(UNIX) else ""
+    return address.removeprefix(UNIX_SCHEME) if address.startswith(UNIX_SCHEME) else ""
 
 
 def split_url(url: str) -> tuple[str, str]:
     """The address of a server, and the path of a request to it."""
-    if url.startswith(UNIX):
+    if url.startswith(UNIX_SCHEME):
         path, suffix, rest = url.partition(SUFFIX)
         return f"{path}{suffix}", rest or "/"
     scheme, _, rest = url.partition("://")
@@ -77,7 +77,7 @@ def http_client(address: str, **options: Any) -> httpx.Client:
 
     import httpx
 
-    path = socket_in(address)
+    path = unix_socket_path(address)
     # an empty trust store: httpx would read the certificates of all authorities, which takes 40 ms
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     transport = httpx.HTTPTransport(uds=path, verify=context) if path else None

@@ -14,9 +14,9 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 from tasks.core.errors import DataError, DriftlineError
 
 MB = 1 << 20
-MOST_JSON = 64 * MB  # bytes of a JSON file; tokenizers have 10 to 35 MB
-MOST_MEMBERS = 20_000  # of a zip archive; a forest of 500 trees has 2,000
-RATIO, SMALL = 200, 64 * MB  # an archive may declare so many times its own size, or so little in all
+MAX_JSON_BYTES = 64 * MB  # bytes of a JSON file; tokenizers have 10 to 35 MB
+MAX_MEMBERS = 20_000  # of a zip archive; a forest of 500 trees has 2,000
+MAX_RATIO, SMALL = 200, 64 * MB  # an archive may declare so many times its own size, or so little in all
 SPARE = 64 * MB  # bytes of a disk that no archive may take
 _ENCRYPTED = 0x1
 _OF_THE_SYSTEM = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE}
@@ -47,8 +47,8 @@ def check_zip(archive: ZipFile, size: int, most: int) -> None:
     Raises: ValueError.
     """
     members = archive.infolist()
-    if len(members) > MOST_MEMBERS:
-        raise ValueError(f"{len(members):,} files in the archive; at most {MOST_MEMBERS:,}")
+    if len(members) > MAX_MEMBERS:
+        raise ValueError(f"{len(members):,} files in the archive; at most {MAX_MEMBERS:,}")
     for member in members:
         if not 0 <= member.header_offset < size:
             raise ValueError(f"{member.filename[:80]!r} lies outside of the archive")
@@ -58,7 +58,7 @@ def check_zip(archive: ZipFile, size: int, most: int) -> None:
             raise ValueError(f"{member.filename[:80]!r} is compressed by method {member.compress_type}; only deflate")
     if len({member.filename for member in members}) < len(members):
         raise ValueError("two files of one name in the archive")
-    declared, limit = sum(member.file_size for member in members), min(most, max(SMALL, RATIO * size))
+    declared, limit = sum(member.file_size for member in members), min(most, max(SMALL, MAX_RATIO * size))
     if declared > limit:
         raise ValueError(f"{declared:,} bytes when unpacked, of {size:,}; at most {limit:,}")
 
@@ -73,12 +73,12 @@ def require_disk_space(folder: Path, wanted: int) -> None:
 def read_json_object(path: Path) -> dict[str, Any]:
     """The object that a JSON file holds.
 
-    Raises: DataError when it is larger than MOST_JSON, too deep, or none.
+    Raises: DataError when it is larger than MAX_JSON_BYTES, too deep, or none.
     """
     with reading_untrusted(
-        "A JSON file can't be read.", path, allowed=f"a JSON object of at most {MOST_JSON // MB} MB"
+        "A JSON file can't be read.", path, allowed=f"a JSON object of at most {MAX_JSON_BYTES // MB} MB"
     ):
-        if (size := path.stat().st_size) > MOST_JSON:
+        if (size := path.stat().st_size) > MAX_JSON_BYTES:
             raise ValueError(f"{size:,} bytes")
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):

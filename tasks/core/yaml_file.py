@@ -6,9 +6,9 @@ from typing import Any
 
 import yaml
 
-LONGEST = 4 << 20  # characters
-DEEPEST = 64  # levels
-MOST_NODES = 500_000  # with every alias unfolded
+MAX_CHARACTERS = 4 << 20  # characters
+MAX_DEPTH = 64  # levels
+MAX_NODES = 500_000  # with every alias unfolded
 _FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -17,8 +17,8 @@ def load_yaml(text: str) -> Any:
 
     Raises: ValueError that says what is wrong with it, and in which line.
     """
-    if len(text) > LONGEST:
-        raise ValueError(f"{len(text):,} characters; at most {LONGEST:,}")
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"{len(text):,} characters; at most {MAX_CHARACTERS:,}")
     try:
         try:
             _check_nodes(text, _FAST)
@@ -42,7 +42,7 @@ def _check_nodes(text: str, loader: Any) -> None:
             if anchor:
                 anchors[anchor] = nodes - before
         elif isinstance(event, yaml.AliasEvent):
-            nodes += anchors.get(event.anchor, MOST_NODES + 1)  # of itself: without end
+            nodes += anchors.get(event.anchor, MAX_NODES + 1)  # of itself: without end
         elif isinstance(event, yaml.NodeEvent):
             nodes += 1
             if isinstance(event, yaml.CollectionStartEvent):
@@ -51,7 +51,7 @@ def _check_nodes(text: str, loader: Any) -> None:
                 anchors[event.anchor] = 1
         else:
             continue
-        if len(open_nodes) > DEEPEST or nodes > MOST_NODES:
+        if len(open_nodes) > MAX_DEPTH or nodes > MAX_NODES:
             line = event.start_mark.line + 1 if event.start_mark else 0
-            what = f"{DEEPEST} levels" if len(open_nodes) > DEEPEST else f"{MOST_NODES:,} values, aliases unfolded"
+            what = f"{MAX_DEPTH} levels" if len(open_nodes) > MAX_DEPTH else f"{MAX_NODES:,} values, aliases unfolded"
             raise ValueError(f"more than {what}, in line {line}")

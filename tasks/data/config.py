@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from tasks.core.config import READ_STRUCTURE, Section, Span, Sql, Text
+from tasks.core.config import READ_STRUCTURE, Duration, Section, Sql, Text
 from tasks.language.json_schema import check_schema
 
 
@@ -183,7 +183,7 @@ class Pairs(Section):
     validation: int = Field(96, ge=8, description="Pairs of training wordings held back to watch the training by.")
     evaluation: int = Field(400, ge=8, description="Pairs of held-out wordings and days, frozen, to judge by.")
     unsafe: int = Field(100, ge=0, description="Unsafe prompts at most.")
-    held_out_days: Span = Field(timedelta(days=14), description="The last days, whose facts only the evaluation uses.")
+    held_out_days: Duration = Field(timedelta(days=14), description="Last days, whose facts only the evaluation uses.")
     near_duplicate: float = Field(0.9, gt=0.5, le=1, description="Likeness of two messages above which one is dropped.")
     mask: tuple[Literal["email", "phone", "card", "iban", "secret"], ...] = Field(
         ("email", "phone", "card", "iban", "secret"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tasks.core.code_digest import cache_key
 from tasks.core.config import Result
-from tasks.core.duckdb import connect, quote_identifier, quote_literal, quote_path, scan
+from tasks.core.duckdb import connect, quote_identifier, quote_literal, quote_path, scan_parquet
 from tasks.core.errors import DataError
 from tasks.core.files import atomic_path, file_digest, scratch_folder, write_text
 from tasks.core.progress import mark_cached
@@ -118,7 +118,7 @@ def filter_as_of(batch: Batch, source: Source, as_of: datetime, out: Path) -> Pa
     columns = f"* REPLACE ({masks})" if masks else "*"
     with atomic_path(out) as temporary, connect() as db:
         db.execute(
-            f"CREATE TABLE known AS SELECT {columns} FROM {scan(batch.path)} WHERE {known} <= $as_of",
+            f"CREATE TABLE known AS SELECT {columns} FROM {scan_parquet(batch.path)} WHERE {known} <= $as_of",
             {"as_of": as_of},
         )
         _copy(db, f"SELECT * FROM known ORDER BY {_order(source)}", temporary)
@@ -143,7 +143,7 @@ def read_raw(db: duckdb.DuckDBPyConnection, name: str, origin: Path, work: Path)
     read = {
         # all rows decide on the types; as a view, they would be looked at anew on each use
         ".csv": "CREATE TABLE raw AS FROM read_csv($path, nullstr = ['NA', ''], sample_size = -1, $plain)",
-        ".parquet": f"CREATE VIEW raw AS FROM {scan(origin)}",
+        ".parquet": f"CREATE VIEW raw AS FROM {scan_parquet(origin)}",
         ".jsonl": "CREATE VIEW raw AS FROM read_json($path, $plain)",
         ".json": "CREATE VIEW raw AS FROM read_json($path, $plain)",
     }.get(origin.suffix)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from tasks.core.config import digest_of
 from tasks.core.errors import DriftlineError
 from tasks.core.files import atomic_path
-from tasks.core.mlflow import Tracking, client_of, log, mlflow_errors, status_of
+from tasks.core.mlflow import Tracking, log_batch, mlflow_client, mlflow_errors, run_status
 from tasks.evaluate.criteria import decide
 from tasks.evaluate.report import explain
 from tasks.evaluate.results import Criterion, Verdict
@@ -46,7 +46,7 @@ def require_run(candidate: Candidate, place: Tracking) -> None:
 
     Raises: DriftlineError when the candidate's run is gone.
     """
-    if status_of(client_of(place), candidate.run_id) is None:
+    if run_status(mlflow_client(place), candidate.run_id) is None:
         raise DriftlineError(
             "The candidate's run is gone, so its verdict can't be recorded.",
             where=place.uri.split("@")[-1],
@@ -84,7 +84,7 @@ def store_verdict(
         scores.to_parquet(work / "scores.parquet", index=False)
         (work / "verdict.json").write_text(verdict.model_dump_json(indent=2), encoding="utf-8")
         with mlflow_errors(place.uri):
-            _log(client_of(place), candidate, verdict, figures, work, notes or {})
+            _log(mlflow_client(place), candidate, verdict, figures, work, notes or {})
     return verdict
 
 
@@ -114,7 +114,7 @@ def _log(
     tables = [
         {"path": f"verdict/{name}", "type": "table"} for name in texts if name in ("criteria.json", "answers.json")
     ]
-    log(
+    log_batch(
         client,
         candidate.run_id,
         metrics={f"evaluate_{name}": value for name, value in figures.items()},
@@ -125,5 +125,5 @@ def _log(
             "driftline.judged_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "mlflow.loggedArtifacts": json.dumps(tables),
         },
-        at=client.get_run(candidate.run_id).info.start_time,
+        timestamp_ms=client.get_run(candidate.run_id).info.start_time,
     )

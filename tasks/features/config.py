@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from pydantic import Field
 
-from tasks.core.config import Section, Span, Sql
+from tasks.core.config import Duration, Section, Sql
 
 
 class View(Section):
@@ -18,7 +18,7 @@ class View(Section):
 
     entities: tuple[str, ...] = Field(min_length=1, description="Join keys.")
     sql: Sql
-    ttl: Span = Field(timedelta(0), description="How long a value holds; 0: for ever.")
+    ttl: Duration = Field(timedelta(0), description="How long a value holds; 0: for ever.")
 
 
 class Features(Section):

@@ -18,7 +18,7 @@ from feast.infra.offline_stores.file_source import FileSource
 from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 
-from tasks.core.duckdb import quote_identifier, scan
+from tasks.core.duckdb import quote_identifier, scan_parquet
 from tasks.features.point_in_time import Lookup
 from tasks.features.retrieval import PointInTimeJob, QueryJob
 from tasks.features.sql import microseconds
@@ -149,7 +149,7 @@ def _rows_between(
     selected = ", ".join(map(quote_identifier, [*columns, event, *([created] if created else [])]))
     moment = microseconds(quote_identifier(event))
     bounds = [f"{moment} {sign} {_epoch(at)}" for sign, at in ((">=", start), ("<=", end)) if at]
-    rows = scan(*_paths(config, _parquet(source)), by_name=True)
+    rows = scan_parquet(*_paths(config, _parquet(source)), by_name=True)
     return f"SELECT {selected} FROM {rows} WHERE {' AND '.join(bounds) or 'true'}"
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.code_digest import code_digest
 from tasks.core.config import digest_of
-from tasks.core.duckdb import connect, quote_identifier, quote_literal, scan
+from tasks.core.duckdb import connect, quote_identifier, quote_literal, scan_parquet
 from tasks.core.errors import CaseError, InputError, Unavailable
 from tasks.core.files import write_text
 from tasks.core.progress import mark_cached
@@ -131,7 +131,8 @@ def _latest(path: Path, table: Table, as_of: datetime) -> pd.DataFrame:
     newest = ", ".join(f"{column} DESC NULLS LAST" for column in times)
     with connect() as connection:
         return connection.sql(
-            f"FROM {scan(path)} WHERE {known} QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {newest}) = 1"
+            f"FROM {scan_parquet(path)} WHERE {known} "
+            f"QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {newest}) = 1"
         ).df()
 
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.core.duckdb import quote_identifier, scan
+from tasks.core.duckdb import quote_identifier, scan_parquet
 from tasks.features.sql import microseconds
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def _load(
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE asof_view AS "
         f"SELECT q.asof_k, s.asof_event, s.asof_created, {features} "
-        f"FROM (SELECT *, {event} AS asof_event, {created} AS asof_created FROM {scan(*lookup.paths, by_name=True)} "
+        f"FROM (SELECT *, {event} AS asof_event, {created} AS asof_created "
+        f"FROM {scan_parquet(*lookup.paths, by_name=True)} "
         f"WHERE {event} <= {last if last is not None else 'NULL'} {oldest}) s JOIN asof_keys q ON {equal} "
         f"ORDER BY asof_event, asof_created NULLS FIRST"
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.core.duckdb import connect, quote_identifier, quote_literal, scan
+from tasks.core.duckdb import connect, quote_identifier, quote_literal, scan_parquet
 from tasks.core.errors import CaseError
 from tasks.core.files import atomic_path
 
@@ -34,7 +34,7 @@ def open_snapshot(
     sources = sorted(folder for folder in snapshot.path.iterdir() if any(folder.glob("*.parquet")))
     with connect(threads=threads) as connection:
         for source in sources:
-            rows = f"FROM {scan(source, by_name=True)}"
+            rows = f"FROM {scan_parquet(source, by_name=True)}"
             kind, limit = ("TABLE", "LIMIT 0") if empty else ("VIEW", "")
             connection.execute(f"CREATE {kind} {quote_identifier(source.name)} AS {rows} {limit}")
         folders = ", ".join(quote_literal(folder) for folder in (snapshot.path, writable) if folder)

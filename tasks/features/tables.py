@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.core.duckdb import quote_identifier, quote_literal, scan
+from tasks.core.duckdb import quote_identifier, quote_literal, scan_parquet
 from tasks.core.errors import DataError
 from tasks.core.files import lock
 from tasks.data.results import Snapshot
@@ -58,7 +58,7 @@ def _cast(table: Table, column: str, keys: tuple[str, ...]) -> str:
 
 
 def _check_rows(connection: duckdb.DuckDBPyConnection, table: Table, path: Path) -> None:
-    rows = scan(path)
+    rows = scan_parquet(path)
     unique = [c for c in (*table.keys, "event_timestamp", "created_timestamp") if c in table.columns]
     unique = unique if table.keys else ["example_id"]
     needed = [] if table.keys else ["example_id", "event_timestamp"]

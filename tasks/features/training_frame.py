@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.core.code_digest import cache_key
-from tasks.core.duckdb import connect, quote_identifier, quote_literal, scan
+from tasks.core.duckdb import connect, quote_identifier, quote_literal, scan_parquet
 from tasks.core.errors import CaseError, NotReady
 from tasks.core.files import lock, write_text
 from tasks.core.progress import mark_cached
@@ -60,7 +60,7 @@ def build_frame(
                 connection.execute(f"COPY ({rows}) TO {quote_literal(temporary)} (FORMAT parquet)")
         with connect() as connection:
             count, first, last = connection.execute(
-                f"SELECT count(*), min(event_timestamp), max(event_timestamp) FROM {scan(path)}"
+                f"SELECT count(*), min(event_timestamp), max(event_timestamp) FROM {scan_parquet(path)}"
             ).fetchall()[0]
         if not count:
             path.unlink()
@@ -156,7 +156,7 @@ def _example_rows(
     ]
     if known_only:
         bounds.append(f"{quote_identifier(target)} IS NOT NULL")
-    examples = scan(tables.path(tables.examples))
+    examples = scan_parquet(tables.path(tables.examples))
     return f"SELECT {selected} FROM {examples} WHERE {' AND '.join(bounds) or 'true'}"
 
 

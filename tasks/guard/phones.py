@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from tasks.guard.payment import Group, digit_runs, is_hex
 
-FEWEST, MOST = 9, 15  # digits; ITU-T E.164 allows 15
+MIN_DIGITS, MOST = 9, 15  # digits; ITU-T E.164 allows 15
 _GAP = re.compile(r"[\s.\-_/·()\\]+")
 _MARKED_GAP = re.compile(r"[\s.\-_/·()+,:;|*~\\]+")
 # What looks like a telephone number, and is a moment, an address of the network, an id or an amount. Behind a plus or
@@ -41,7 +41,7 @@ def find_phones(text: str) -> list[tuple[int, int]]:
 
 
 def _is_short(run: list[Group]) -> bool:
-    return sum(end - start for start, end in run) < FEWEST
+    return sum(end - start for start, end in run) < MIN_DIGITS
 
 
 def _phones_of(text: str, run: list[Group]) -> list[tuple[int, int]]:
@@ -92,7 +92,7 @@ def _fitting(text: str, run: list[Group], first: int) -> int | None:
         if digits > MOST or "+" in gap[-2:] or is_another:
             break
         gaps.add(gap)
-        if digits >= FEWEST - 1:
+        if digits >= MIN_DIGITS - 1:
             last = index
     return last
 
@@ -101,10 +101,10 @@ def _starts_national(text: str, run: list[Group], first: int, gap_before: str) -
     start, end = run[first]
     if end - start < 2:
         return False
-    if len(run) == first + 1 or end - start >= FEWEST:  # no separator within
+    if len(run) == first + 1 or end - start >= MIN_DIGITS:  # no separator within
         glued = start > 0 and text[start - 1].isalpha()
         tail = re.match(r"[A-Za-z]{1,3}(?![A-Za-z0-9])|(?![A-Za-z0-9])", text[end : end + 5])
-        return end - start >= FEWEST and not glued and bool(tail) and not is_hex(text, start, end)
+        return end - start >= MIN_DIGITS and not glued and bool(tail) and not is_hex(text, start, end)
     gap_behind = text[end : run[first + 1][0]]
     if first == 0:
         return _GAP.fullmatch(gap_behind) is not None
@@ -118,7 +118,7 @@ def _unmarked(text: str, run: list[Group], first: int, gap_before: str) -> int |
     gaps = [text[one[1] : other[0]] for one, other in pairwise(ahead)]
     if sizes[:3] == _NORTH_AMERICAN and _is_apart(text, run[first]) and _are_alone(gap_before, gaps):
         return first + 2
-    alone = first == 0 and 2 <= len(run) <= 5 and min(sizes) >= 2 and FEWEST <= sum(sizes) <= MOST
+    alone = first == 0 and 2 <= len(run) <= 5 and min(sizes) >= 2 and MIN_DIGITS <= sum(sizes) <= MOST
     plain = _PLAIN_GAPS.issuperset(gaps)
     if alone and plain and _is_apart(text, run[0]) and not text[run[-1][1] : run[-1][1] + 1].isalpha():
         return len(run) - 1

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from tasks.guard.credentials import STRONG_NAME, find_secrets, is_secret
 from tasks.guard.normalize import Normalized
 from tasks.guard.payment import find_cards, find_ibans
-from tasks.guard.phones import FEWEST, find_phones
+from tasks.guard.phones import MIN_DIGITS, find_phones
 
 _EMAIL = re.compile(
     r"(?<![\w.+-])(?<![\w.+-]')[\w.+-]++(?:'[\w.+-]++)*+@"
@@ -52,7 +52,7 @@ def find_spans(text: str) -> list[Span]:
     Percent, HTML and JSON encodings are seen through, in each other too, and so are other scripts' digits, dashes,
     spaces and invisible characters. Base64 is not.
     """
-    if _SHORT.match(text) and sum(map(str.isdigit, text)) < FEWEST:
+    if _SHORT.match(text) and sum(map(str.isdigit, text)) < MIN_DIGITS:
         return []
     normalized = Normalized(text)
     plain = normalized.text

@@ -42,8 +42,8 @@ class Score:
     schema_valid: bool
     exact: bool
     exact_anywhere: bool  # the right JSON stands somewhere in the text, perhaps amid prose: fair to an untuned model
-    fields_right: int  # key-value pairs both given and expected
-    fields_given: int
+    fields_correct: int  # key-value pairs both given and expected
+    fields_predicted: int
     fields_expected: int
     hallucinated: bool | None  # a stated value that the message doesn't contain; None: nothing was stated
     abstained: bool
@@ -94,8 +94,8 @@ class Scorer:
             schema_valid=valid and self._schema.is_valid(given),
             exact=exact,
             exact_anywhere=anywhere,
-            fields_right=(got & wanted).total(),
-            fields_given=got.total(),
+            fields_correct=(got & wanted).total(),
+            fields_predicted=got.total(),
             fields_expected=wanted.total(),
             hallucinated=self._hallucinated(given, message) if valid else None,
             abstained=self._abstains(valid, given, text),
@@ -105,7 +105,7 @@ class Scorer:
         )
 
     def _abstains(self, valid: bool, given: Any, text: str) -> bool:
-        return _canonical(given) == self._abstain if valid else refuses(text)
+        return _canonical(given) == self._abstain if valid else is_refusal(text)
 
     def _hallucinated(self, given: Any, message: str) -> bool | None:
         plain = _plain(message)
@@ -124,13 +124,13 @@ def reward(score: Score) -> float:
     """How much an answer is worth to reward tuning, 0 to 1; only an exact one earns all."""
     if not score.fields_expected:  # prose is right: to refuse, in whatever words
         return float(score.exact or (score.should_abstain and score.abstained))
-    fields = 2 * score.fields_right / (score.fields_given + score.fields_expected)
+    fields = 2 * score.fields_correct / (score.fields_predicted + score.fields_expected)
     return 0.1 * score.json_valid + 0.2 * score.schema_valid + 0.3 * fields + 0.4 * score.exact
 
 
-def answer_fields(score: Score) -> dict[str, tuple[float, float]]:
+def metric_fractions(score: Score) -> dict[str, tuple[float, float]]:
     """What an answer adds above and below the line of each metric, which is the sum above by the sum below."""
-    right, given, expected = score.fields_right, score.fields_given, score.fields_expected
+    right, given, expected = score.fields_correct, score.fields_predicted, score.fields_expected
     return {
         "json_validity": (score.json_valid, 1),
         "schema_validity": (score.schema_valid, 1),
@@ -151,7 +151,7 @@ def summarise(scores: Iterable[Score]) -> dict[str, float]:
     above: dict[str, float] = defaultdict(float)
     below: dict[str, float] = defaultdict(float)
     for score in scores:
-        for name, (over, under) in answer_fields(score).items():
+        for name, (over, under) in metric_fractions(score).items():
             above[name] += over
             below[name] += under
     return {name: above[name] / count for name, count in below.items() if count}
@@ -165,7 +165,7 @@ def read_json(text: str) -> tuple[bool, Any]:
         return False, None
 
 
-def refuses(text: str) -> bool:
+def is_refusal(text: str) -> bool:
     """Whether prose declines to help; told by its beginning, where a refusal says so."""
     return REFUSAL.search(_plain(text)[:200].replace("\u2019", "'")) is not None
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from tasks.language.json_schema import check_schema
-from tasks.language.messages import MODEL, ROLES, SYSTEM
+from tasks.language.messages import ASSISTANT, ROLES, SYSTEM
 
 MAX_TOKENS = 2**31 - 1  # engines count in 32 bits
 MAX_SEED = 2**32 - 1  # the engine's seed has 32 bits, and -1 is a random one
@@ -101,7 +101,7 @@ class Message(OpenAIRequest):
 
     @model_validator(mode="after")
     def _says_something(self) -> Message:
-        if self.role != MODEL and "content" not in self.model_fields_set:
+        if self.role != ASSISTANT and "content" not in self.model_fields_set:
             raise ValueError("content is missing")
         return self
 

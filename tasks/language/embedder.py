@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 BATCH = 64
-TOKENS = 256  # of a text that are read, as the usual models were trained to
+MAX_TOKENS = 256  # of a text that are read, as the usual models were trained to
 
 
 class Embedder:
@@ -36,7 +36,7 @@ class Embedder:
         """How many tokens each text has, with those that the model puts around it."""
         return [len(ids) for ids in self._tokenizer(list(texts), verbose=False)["input_ids"]]
 
-    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors, one a text: the mean over its first tokens. Shape: texts x size, float32."""
         import numpy as np
         import torch
@@ -47,7 +47,7 @@ class Embedder:
             for start in range(0, len(order), BATCH):
                 some = order[start : start + BATCH]
                 read = self._tokenizer(
-                    [texts[i] for i in some], padding=True, truncation=True, max_length=TOKENS, return_tensors="pt"
+                    [texts[i] for i in some], padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
                 )
                 said = read["attention_mask"][..., None]
                 mean = (self._network(**read).last_hidden_state * said).sum(1) / said.sum(1)

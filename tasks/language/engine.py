@@ -25,11 +25,11 @@ from tasks.language.messages import Messages
 if TYPE_CHECKING:
     import httpx
 
-PATIENCE = 300.0  # seconds for loading, and for one answer
-PROBE = 4.0  # seconds in which a probe of the engine is answered
-BETWEEN = 2.5  # seconds between two probes: asked more often, it would not look whether its clients are still there
-SILENT = 6.0  # seconds without an HTTP answer after which the process counts as hung: a stopped one gives none
-STUCK = 20.0  # seconds without an answer of its main loop: the grammar of one call may block all the others for good
+ENGINE_TIMEOUT = 300.0  # seconds for loading, and for one answer
+PROBE_TIMEOUT = 4.0  # seconds in which a probe of the engine is answered
+PROBE_INTERVAL = 2.5  # seconds between two probes; more frequent ones keep it from noticing closed connections
+MAX_SILENCE = 6.0  # seconds without an HTTP answer after which the process counts as hung: a stopped one gives none
+MAX_STUCK = 20.0  # seconds without a response of its main loop: one call's grammar may block all others for good
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,12 @@ class Engine:
 
         if (code := self._process.poll()) is not None:
             return f"its process ended with {code}"
-        if time.monotonic() - self._probed < BETWEEN:
+        if time.monotonic() - self._probed < PROBE_INTERVAL:
             return ""
         self._probed = time.monotonic()
-        for path, patience in (("/health", SILENT), ("/slots", STUCK)):
+        for path, patience in (("/health", MAX_SILENCE), ("/slots", MAX_STUCK)):
             try:
-                self._client.get(path, timeout=PROBE).raise_for_status()
+                self._client.get(path, timeout=PROBE_TIMEOUT).raise_for_status()
                 self._answered[path] = time.monotonic()
             except httpx.HTTPError as error:
                 if (silent := time.monotonic() - self._answered[path]) > patience:
@@ -143,7 +143,7 @@ class Engine:
         except httpx.TransportError as error:
             raise self._gone(f"{type(error).__name__}: {error}") from error
 
-    def chat_all(self, conversations: Iterable[Messages], **options: Any) -> list[Completion]:
+    def chat_batch(self, conversations: Iterable[Messages], **options: Any) -> list[Completion]:
         """Answer many, as many at once as there are slots; replies come in the order of the conversations."""
         with ThreadPoolExecutor(self.slots) as pool:
             return list(pool.map(lambda messages: self.chat(messages, **options), conversations))
@@ -205,7 +205,7 @@ def start_engine(
         client = http_client(
             address,
             headers={"Authorization": f"Bearer {key}"},
-            timeout=httpx.Timeout(PATIENCE, connect=10),
+            timeout=httpx.Timeout(ENGINE_TIMEOUT, connect=10),
         )
         yield Engine(stack.enter_context(client), address, key, slots, log, process)
 
@@ -231,11 +231,11 @@ def _greet(process: subprocess.Popen[bytes], settings: dict[str, Any], log: Path
     """Hand the settings over, and wait for the address."""
     assert process.stdin
     assert process.stdout
-    why = f"no answer in {PATIENCE:.0f} s"
+    why = f"no answer in {ENGINE_TIMEOUT:.0f} s"
     try:
         process.stdin.write(json.dumps(settings).encode() + b"\n")
         process.stdin.flush()
-        if select.select([process.stdout], [], [], PATIENCE)[0]:
+        if select.select([process.stdout], [], [], ENGINE_TIMEOUT)[0]:
             if address := process.stdout.readline().decode().strip():
                 return address
             why = "it could not start"

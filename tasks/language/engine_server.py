@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-MOST_CALLS = 240  # at once, those that wait for a slot included
+MAX_CALLS = 240  # at once, those that wait for a slot included
 
 
 def _serve() -> None:
@@ -22,7 +22,7 @@ def _serve() -> None:
     params.model_alias = {settings["name"]}  # what answers name as their model: else the path
     params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, [settings["key"]]
     # each call holds a thread until its end: with no thread free, nobody hears that the engine lives
-    params.n_threads_http = MOST_CALLS + 16
+    params.n_threads_http = MAX_CALLS + 16
     params.n_parallel = settings["slots"]
     params.n_ctx = settings["context"] * settings["slots"]
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["threads"]

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import DataError
 from tasks.core.untrusted import reading_untrusted
-from tasks.language.gguf_writer import BYTE_LEVEL, PRE_TOKENIZERS, ROLES, heads_of, name_in_checkpoint, unpermute
+from tasks.language.gguf_writer import (
+    BYTE_LEVEL,
+    PRE_TOKENIZERS,
+    SPECIAL_TOKENS,
+    checkpoint_name,
+    head_count,
+    unpermute,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,9 +27,9 @@ if TYPE_CHECKING:
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _LEAST = {kind: struct.calcsize(form) for kind, form in _SCALARS.items()} | {_STRING: 8, _ARRAY: 12}  # bytes of a value
-MOST_VALUES = 4_000_000  # in all arrays together; a tokenizer of 256,000 tokens has under a million
-MOST_DIMENSIONS = 4
-MOST_ALIGNMENT = 1 << 16
+MAX_VALUES = 4_000_000  # in all arrays together; a tokenizer of 256,000 tokens has under a million
+MAX_DIMENSIONS = 4
+MAX_ALIGNMENT = 1 << 16
 _CONTROL, _USER_DEFINED = 3, 4  # types of tokens
 
 
@@ -66,7 +73,7 @@ class GgufFile:
             self.fields[name] = self._value(self._take("<I"))
         for _ in range(tensors):
             name, dimensions = self._text(), self._take("<I")
-            if name in self._infos or not 0 < dimensions <= MOST_DIMENSIONS:
+            if name in self._infos or not 0 < dimensions <= MAX_DIMENSIONS:
                 raise ValueError(f"tensor {name[:80]!r} of {dimensions:,} dimensions, or twice")
             shape = tuple(self._take("<Q") for _ in range(dimensions))[::-1]
             self._infos[name] = (shape, self._take("<I"), self._take("<Q"))
@@ -77,7 +84,7 @@ class GgufFile:
         import gguf
 
         alignment = self.fields.get("general.alignment", 32)
-        if type(alignment) is not int or not 0 < alignment <= MOST_ALIGNMENT:
+        if type(alignment) is not int or not 0 < alignment <= MAX_ALIGNMENT:
             raise ValueError(f"an alignment of {alignment!r}"[:80])
         start = -(-self._at // alignment) * alignment
         spans = []
@@ -119,8 +126,8 @@ class GgufFile:
             inner, length = self._take("<I"), self._take("<Q")
             self._check_left(length, _LEAST[inner])
             self._values += length
-            if self._values > MOST_VALUES or inner == _ARRAY:
-                raise ValueError(f"arrays of arrays, or of more than {MOST_VALUES:,} values")
+            if self._values > MAX_VALUES or inner == _ARRAY:
+                raise ValueError(f"arrays of arrays, or of more than {MAX_VALUES:,} values")
             return [self._value(inner) for _ in range(length)]
         return self._take(f"<{_SCALARS[kind]}")
 
@@ -140,10 +147,10 @@ def gguf_to_checkpoint(model: GgufFile, folder: Path) -> None:
         raise _unknown(model, f"no field {error}") from error
     tensors = {}
     for theirs in model.names():
-        name = name_in_checkpoint(theirs)
+        name = checkpoint_name(theirs)
         if name is None:
             raise _unknown(model, f"a tensor {theirs}")
-        values, heads = model.tensor(theirs), heads_of(name, config)
+        values, heads = model.tensor(theirs), head_count(name, config)
         values = unpermute(values, heads) if heads else values
         tensors[name] = torch.tensor(values).to(torch.bfloat16)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -174,7 +181,7 @@ def _config(model: GgufFile) -> dict[str, Any]:
         "tie_word_embeddings": "output.weight" not in model.names(),
         **{
             f"{role}_token_id": fields[f"tokenizer.ggml.{name}_token_id"]
-            for role, name in ROLES.items()
+            for role, name in SPECIAL_TOKENS.items()
             if role != "unk" and f"tokenizer.ggml.{name}_token_id" in fields
         },
     }
@@ -210,7 +217,7 @@ def _tokenizer(model: GgufFile) -> tuple[dict[str, Any], dict[str, Any]]:
     }
     named = {
         f"{role}_token": tokens[fields[f"tokenizer.ggml.{name}_token_id"]]
-        for role, name in ROLES.items()
+        for role, name in SPECIAL_TOKENS.items()
         if f"tokenizer.ggml.{name}_token_id" in fields
     }
     settings = {

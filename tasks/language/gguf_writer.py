@@ -25,7 +25,7 @@ PRE_TOKENIZERS: dict[str, dict[str, Any]] = {
     "smollm": {"type": "Sequence", "pretokenizers": [_DIGITS, BYTE_LEVEL]},
     "gpt-2": BYTE_LEVEL,
 }
-ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # of special tokens: here, and in a GGUF
+SPECIAL_TOKENS = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # name in a checkpoint: in a GGUF
 _TENSORS = {
     "model.embed_tokens": "token_embd",
     "model.norm": "output_norm",
@@ -57,7 +57,7 @@ def write_gguf(checkpoint: Path, out: Path, weights: Weights) -> Path:
         _describe_tokenizer(writer, checkpoint, config)
         for name, values in _tensors(checkpoint, config):
             data, kind = _encode(values, name, weights)
-            renamed = name_in_gguf(name)
+            renamed = gguf_name(name)
             if renamed is None:
                 raise _unknown(checkpoint, f"a tensor {name}")
             writer.add_tensor(renamed, data, raw_dtype=kind)
@@ -68,7 +68,7 @@ def write_gguf(checkpoint: Path, out: Path, weights: Weights) -> Path:
     return out
 
 
-def fits(checkpoint: Path) -> bool:
+def is_supported(checkpoint: Path) -> bool:
     """Whether `write_gguf` can write this checkpoint."""
     try:
         config = read_json_object(checkpoint / "config.json")
@@ -89,19 +89,19 @@ def unpermute(values: np.ndarray, heads: int) -> np.ndarray:
     return values.reshape(heads, -1, 2, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
 
 
-def heads_of(name: str, config: dict[str, Any]) -> int | None:
+def head_count(name: str, config: dict[str, Any]) -> int | None:
     """Heads of a tensor whose rows are permuted; None of any other."""
     if ".q_proj." in name:
         return config["num_attention_heads"]
     return config["num_key_value_heads"] if ".k_proj." in name else None
 
 
-def name_in_gguf(name: str) -> str | None:
+def gguf_name(name: str) -> str | None:
     """What a GGUF calls a checkpoint's tensor; None where it has no such thing."""
     return _rename(name, _TENSORS)
 
 
-def name_in_checkpoint(name: str) -> str | None:
+def checkpoint_name(name: str) -> str | None:
     """What transformers calls a GGUF's tensor; None where there is no such thing."""
     return _rename(name, {theirs: ours for ours, theirs in _TENSORS.items()})
 
@@ -181,7 +181,7 @@ def _describe_tokenizer(writer: gguf.GGUFWriter, checkpoint: Path, config: dict[
 
     settings = read_json_object(checkpoint / "tokenizer_config.json")
     index_of = {token: index for index, (token, _) in tokens.items()}
-    for role, name in ROLES.items():
+    for role, name in SPECIAL_TOKENS.items():
         token = settings.get(f"{role}_token")
         token = token["content"] if isinstance(token, dict) else token
         if token in index_of:
@@ -212,7 +212,7 @@ def _tensors(checkpoint: Path, config: dict[str, Any]) -> Iterator[tuple[str, np
                 if name == "lm_head.weight" and config.get("tie_word_embeddings"):
                     continue
                 values = tensors.get_tensor(name).float().numpy()
-                heads = heads_of(name, config)
+                heads = head_count(name, config)
                 yield name, permute(values, heads) if heads else values
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-ROLES = SYSTEM, USER, MODEL = "system", "user", "assistant"
+ROLES = SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
 Messages = Sequence[dict[str, str]]  # turns
 
 
-def message_of(messages: Messages) -> str:
+def user_message(messages: Messages) -> str:
     """What the user says in them."""
     return "\n".join(each["content"] for each in messages if each["role"] == USER)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tasks.core.untrusted import reading_untrusted
 
-MOST_HEADER = 100_000_000  # bytes, as the format's own readers allow
+MAX_HEADER_BYTES = 100_000_000  # bytes, as the format's own readers allow
 _BITS = {
     **{"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6},
     **{"I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64},
@@ -27,7 +27,7 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         size = path.stat().st_size
         with path.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
-            if length > min(size - 8, MOST_HEADER):
+            if length > min(size - 8, MAX_HEADER_BYTES):
                 raise ValueError(f"a header of {length:,} bytes in a file of {size:,}")
             header = json.loads(stream.read(length))
         header.pop("__metadata__", None)

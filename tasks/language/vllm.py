@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import Unavailable
-from tasks.language.engine import PROBE, SILENT
+from tasks.language.engine import MAX_SILENCE, PROBE_TIMEOUT
 from tasks.language.messages import Messages
 
 if TYPE_CHECKING:
     import httpx
 
-URL, KEY = "DRIFTLINE_VLLM_URL", "VLLM_API_KEY"  # the key's name is vLLM's own
+URL_VARIABLE, API_KEY_VARIABLE = "DRIFTLINE_VLLM_URL", "VLLM_API_KEY"  # the key's name is vLLM's own
 
 
 class VllmServer:
@@ -35,10 +35,10 @@ class VllmServer:
         import httpx
 
         try:
-            self._client.get("/health", timeout=PROBE).raise_for_status()
+            self._client.get("/health", timeout=PROBE_TIMEOUT).raise_for_status()
             self._answered = time.monotonic()
         except httpx.HTTPError as error:
-            if (silent := time.monotonic() - self._answered) > SILENT:
+            if (silent := time.monotonic() - self._answered) > MAX_SILENCE:
                 return f"{self.address} did not answer in {silent:.0f} s ({type(error).__name__})"
         return ""
 
@@ -82,9 +82,9 @@ def connect_vllm(model: str, *, as_of: str = "", base: str = "", adapter: Path |
     """
     import httpx
 
-    address, key = os.environ.get(URL, "").rstrip("/"), os.environ.get(KEY, "")
+    address, key = os.environ.get(URL_VARIABLE, "").rstrip("/"), os.environ.get(API_KEY_VARIABLE, "")
     if not address:
-        raise _lacking(model, URL, "no URL is set", as_of)
+        raise _lacking(model, URL_VARIABLE, "no URL is set", as_of)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     with httpx.Client(base_url=address, headers=headers, timeout=30, trust_env=False) as client:
         reached = VllmServer(client, address, key, model, as_of)
@@ -103,5 +103,5 @@ def _lacking(model: str, where: str, found: str, as_of: str) -> Unavailable:
         f"No vLLM server answers for {model}.",
         where=where,
         found=found,
-        todo=f"Start one with what `driftline vllm {model}` prints, name it in {URL}, and start this again{again}.",
+        todo=f"Run the command that `driftline vllm {model}` prints, set {URL_VARIABLE}, and try again{again}.",
     )

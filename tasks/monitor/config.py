@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
-from tasks.core.config import Section, Span
+from tasks.core.config import Duration, Section
 from tasks.core.errors import CaseError
 from tasks.data.config import Embedder
 from tasks.evaluate.config import AnswerMetric, Metric
@@ -27,7 +27,7 @@ class Retrain(Section):
     )
     needs: int = Field(1, ge=1, description="Parts of the window that must be as bad as the whole, the same way.")
     of: int = Field(1, ge=1, le=31, description="Parts of equal length that the window is cut into.")
-    cooldown: Span = Field(
+    cooldown: Duration = Field(
         default=timedelta(days=7),
         ge=timedelta(0),
         description="After an attempt, whatever came of it, what would retrain alerts for so long; 0d: never.",
@@ -99,7 +99,7 @@ class AnswerAlert(Alert):
 
 class Watch(Section):
     alert: Alert = Alert()
-    window: Span = Field(default=timedelta(days=31), description="How far back from the as-of predictions are judged.")
+    window: Duration = Field(timedelta(days=31), description="Predictions of this time before the as-of are judged.")
     retrain: Retrain
     min_rows: int = Field(default=500, ge=30, description="Fewer rows with an outcome are insufficient evidence.")
     sample: int = Field(default=5000, ge=500, description="Rows of each side that drift is measured on.")

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from tasks.core.display import escape_markdown
-from tasks.core.prefect import alert, announce, show_link, show_text, stage
+from tasks.core.prefect import emit_alert, emit_case_event, show_link, show_text, stage
 from tasks.data.results import WindowMessages
 from tasks.evaluate.config import ChampionGate
 from tasks.features.results import Frame
@@ -83,12 +83,12 @@ def decide_on(signal: Signal, config: Watch, history: Sequence[Attempt] | None =
 def announce_decision(decision: Decision) -> None:
     """Tell of a decision: what is to be done starts by it, and people hear of all but to ignore."""
     told = decision.model_dump(mode="json", exclude={"folder"})
-    announce(f"decision.{decision.action}", decision.case, told, evidence=decision.evidence)
+    emit_case_event(f"decision.{decision.action}", decision.case, told, evidence=decision.evidence)
     if decision.action != "ignore":
         reasons = "\n".join(f"- {reason}" for reason in decision.reasons)
         body = f"As of {decision.as_of:%Y-%m-%d %H:%M} UTC, release {decision.release[:12]}:\n{reasons}"
         link = (decision.folder / "report.html").as_uri()
-        alert(decision.case, decision.action, f"{decision.case}: {decision.action}", f"{body}\n{link}")
+        emit_alert(decision.case, decision.action, f"{decision.case}: {decision.action}", f"{body}\n{link}")
 
 
 @stage("calibrate the champion anew", lambda path: path.name)

@@ -72,7 +72,7 @@ def _answer(new: list[dict[str, Any]], release: ReleasedModel, folder: Path, as_
                 done += len(some)
                 with progress_step(f"answer {done:,} of {len(new):,}") as told:
                     asked = [[chat_message(SYSTEM, release.system), *json.loads(row["messages"])] for row in some]
-                    replies = running.chat_all(asked, max_tokens=release.answer_tokens, schema=release.schema)
+                    replies = running.chat_batch(asked, max_tokens=release.answer_tokens, schema=release.schema)
                     said = [
                         {
                             **row,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.core.config import digest_of
-from tasks.core.duckdb import connect, quote_identifier, scan
+from tasks.core.duckdb import connect, quote_identifier, scan_parquet
 from tasks.core.errors import DataError, NotReady
 from tasks.core.files import atomic_path, lock
 from tasks.data.results import WindowMessages
@@ -112,7 +112,7 @@ def read_predictions(
     if files := sorted(folder.glob(PARTS)):
         with connect() as db:
             rows = db.execute(
-                f"SELECT * FROM {scan(*files)} WHERE event_timestamp >= $start AND event_timestamp < $end "
+                f"SELECT * FROM {scan_parquet(*files)} WHERE event_timestamp >= $start AND event_timestamp < $end "
                 "ORDER BY event_timestamp, example_id",
                 {
                     "start": start or datetime(1, 1, 1, tzinfo=UTC),
@@ -135,7 +135,7 @@ def release_folder(out: Path, case: str, release_digest: str) -> Path:
 
 
 def _check(db: duckdb.DuckDBPyConnection, frame: Frame, columns: Sequence[Column], as_of: datetime) -> None:
-    db.execute(f"CREATE VIEW source AS FROM {scan(frame.path)}")
+    db.execute(f"CREATE VIEW source AS FROM {scan_parquet(frame.path)}")
     there = set(db.table("source").columns)
     missing = [column.name for column in columns if column.name not in there]
     if missing:
@@ -177,7 +177,9 @@ def _read_known(db: duckdb.DuckDBPyConnection, folder: Path) -> None:
     """Make the table `known`: the ids of what the release has predicted."""
     db.execute("CREATE TABLE known (example_id VARCHAR)")
     if files := sorted(folder.glob(PARTS)):
-        db.execute(f"INSERT INTO known SELECT example_id FROM {scan(*files)} SEMI JOIN frame USING (example_id)")
+        db.execute(
+            f"INSERT INTO known SELECT example_id FROM {scan_parquet(*files)} SEMI JOIN frame USING (example_id)"
+        )
 
 
 @dataclass(frozen=True)

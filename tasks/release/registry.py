@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.core.errors import DriftlineError, InputError
-from tasks.core.mlflow import Tracking, client_of
+from tasks.core.mlflow import Tracking, mlflow_client
 from tasks.features.results import Column
 from tasks.release.results import Release
 from tasks.release.seal import MANIFEST, read_manifest, release_folder
@@ -24,7 +24,7 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 
 def register(tracking: Tracking, folder: Path) -> Release:
     """Make a sealed release a version of the model named as its case, once, and the challenger; give the release."""
-    client = client_of(tracking)
+    client = mlflow_client(tracking)
     manifest = read_manifest(folder)
     case, digest, run_id = manifest["sealed"]["case"], manifest["digest"], manifest["recorded"]["run_id"]
     version = _version_of(client, case, digest)
@@ -44,7 +44,7 @@ def register(tracking: Tracking, folder: Path) -> Release:
 
 def promote(tracking: Tracking, release: Release) -> None:
     """Make a registered release the champion; moving the alias is the last and only step that counts."""
-    client = client_of(tracking)
+    client = mlflow_client(tracking)
     version = client.get_model_version(release.case, release.version)
     if CHAMPION in version.aliases:
         return
@@ -63,7 +63,7 @@ def champion(tracking: Tracking, state: Path, case: str) -> Release | None:
     from mlflow.exceptions import MlflowException
 
     try:
-        version = client_of(tracking).get_model_version_by_alias(case, CHAMPION)
+        version = mlflow_client(tracking).get_model_version_by_alias(case, CHAMPION)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
@@ -73,7 +73,7 @@ def champion(tracking: Tracking, state: Path, case: str) -> Release | None:
 
 def predecessor(tracking: Tracking, state: Path, release: Release) -> Release | None:
     """The newest release made before this one that was a champion, too, or None."""
-    found = client_of(tracking).search_model_versions(f"name = '{release.case}'", max_results=1000)
+    found = mlflow_client(tracking).search_model_versions(f"name = '{release.case}'", max_results=1000)
     here = [v for v in found if (release_folder(state, release.case, v.tags.get("release", "?")) / MANIFEST).is_file()]
     earlier = [_found(state, release.case, version) for version in here if "promoted_at" in version.tags]
     earlier = [other for other in earlier if other.as_of < release.as_of]
@@ -102,7 +102,7 @@ def is_champion(tracking: Tracking, state: Path, candidate: Candidate, lineage: 
 
 def releases(tracking: Tracking, state: Path, case: str) -> list[Release]:
     """All registered releases of a case whose folder is here, newest version first."""
-    versions = sorted(_versions(client_of(tracking), case), key=lambda version: int(version.version), reverse=True)
+    versions = sorted(_versions(mlflow_client(tracking), case), key=lambda version: int(version.version), reverse=True)
     here = [v for v in versions if (release_folder(state, case, v.tags.get("release", "?")) / MANIFEST).is_file()]
     return [_found(state, case, version) for version in here]
 
@@ -114,7 +114,7 @@ def find(tracking: Tracking, state: Path, case: str, reference: str) -> Release:
     """
     known = releases(tracking, state, case)
     if reference in (CHAMPION, CHALLENGER):
-        versions = [v.version for v in _versions(client_of(tracking), case) if reference in v.aliases]
+        versions = [v.version for v in _versions(mlflow_client(tracking), case) if reference in v.aliases]
         matches = [release for release in known if release.version in map(str, versions)]
     else:
         exact = [release for release in known if release.version == reference.removeprefix("v")]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from tasks.core.files import atomic_path
-from tasks.core.mlflow import client_of, experiment, run, status_of
+from tasks.core.mlflow import get_or_create_experiment, mlflow_client, run_status, start_run
 from tasks.core.progress import mark_cached
 from tasks.features.results import Column
 from tasks.train.results import Candidate, Origin
@@ -46,11 +46,11 @@ class CandidateBuilder:
 
     @cached_property
     def client(self) -> MlflowClient:
-        return client_of(self.origin.tracking)
+        return mlflow_client(self.origin.tracking)
 
     @cached_property
     def experiment_id(self) -> str:
-        return experiment(self.client, self.origin.tracking, self.origin.case)
+        return get_or_create_experiment(self.client, self.origin.tracking, self.origin.case)
 
     @property
     def tags(self) -> dict[str, str]:
@@ -80,7 +80,7 @@ class CandidateBuilder:
         except (OSError, ValidationError):
             sound = False
         if sound:
-            status = status_of(self.client, candidate.run_id)
+            status = run_status(self.client, candidate.run_id)
             if status == "RUNNING":
                 self.client.set_terminated(candidate.run_id, "FINISHED")
             if status in ("RUNNING", "FINISHED"):
@@ -96,7 +96,7 @@ class CandidateBuilder:
         verb = "import" if self.imported else "train"
         name = f"{verb} {self.origin.case} {self.origin.as_of:%Y-%m-%d %H:%M}"
         with (
-            run(self.client, self.experiment_id, self.key, name, {**self.tags, **tags}) as run_id,
+            start_run(self.client, self.experiment_id, self.key, name, {**self.tags, **tags}) as run_id,
             atomic_path(self.folder) as folder,
         ):
             yield run_id, folder

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tasks.core.config import Section, Span, digest_of
+from tasks.core.config import Duration, Section, digest_of
 from tasks.data.config import Embedder
 
 
@@ -53,7 +53,7 @@ class Split(Section):
     """Which examples are held out to evaluate on."""
 
     by: Literal["time", "hash"] = Field(description="time: the last `holdout`; hash: a `share` by hashed example_id.")
-    holdout: Span | None = Field(None, description="For time: how much at the end is held out.")
+    holdout: Duration | None = Field(None, description="For time: how much at the end is held out.")
     share: float | None = Field(None, gt=0, lt=1, description="For hash: which share is held out.")
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.core.mlflow import client_of, mlflow_errors
+from tasks.core.mlflow import mlflow_client, mlflow_errors
 from tasks.core.settings import Settings
 from tasks.train.results import Candidate
 
@@ -24,7 +24,7 @@ def training_seconds(candidate: Candidate, settings: Settings) -> float:
 
 def run_of(candidate: Candidate, settings: Settings) -> Run:
     with mlflow_errors(settings.mlflow_uri):
-        return client_of(settings.tracking).get_run(candidate.run_id)
+        return mlflow_client(settings.tracking).get_run(candidate.run_id)
 
 
 def seconds_of(run: Run) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks.backtest.sandbox import challenge_of, sandbox_settings
-from tasks.core.mlflow import client_of, experiment, run
+from tasks.core.mlflow import get_or_create_experiment, mlflow_client, start_run
 from tasks.core.settings import Settings
 from tasks.evaluate.results import Criterion, Verdict
 from tasks.train.results import Candidate
@@ -44,8 +44,8 @@ def test_a_world_is_found_again_until_it_is_deleted(here):
 def test_a_retraining_takes_what_it_took_first(here):
     """Training as the ledger counts it, and the rest as first told: found again, it costs the same."""
     world = sandbox_settings(here, "case")
-    client = client_of(world.tracking)
-    with run(client, experiment(client, world.tracking, "case"), "key", "train", {}) as run_id:
+    client = mlflow_client(world.tracking)
+    with start_run(client, get_or_create_experiment(client, world.tracking, "case"), "key", "train", {}) as run_id:
         pass
     made = candidate(run_id, world.state)
     training = training_seconds(made, world)

@@ -24,7 +24,7 @@ from services.store.keys import MAX_TEAM
 from tasks.core import console as terminal
 from tasks.core.display import escape_markdown, escape_terminal, one_line
 from tasks.core.errors import InputError
-from tasks.core.events import alert_of
+from tasks.core.events import alert_event
 from tasks.core.settings import Settings, settings
 from tasks.data.language.data_card import write_card
 from tasks.data.language.pairs import Pair
@@ -152,7 +152,7 @@ def rendered(report: str) -> str:
 
 def test_alerts_hold_no_mention(text: str):
     """Channels make links and mentions of angle brackets."""
-    payload = alert_of("shop", "cause", text, text)["payload"]
+    payload = alert_event("shop", "cause", text, text)["payload"]
     assert not re.search(r"<[!@#a-z]", payload["subject"] + payload["body"])
     assert not OBEYED.search(payload["subject"] + payload["body"])
 

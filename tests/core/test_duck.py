@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.core.duckdb import SPILL, connect, quote_identifier, quote_literal, quote_path, scan
+from tasks.core.duckdb import SPILL_VARIABLE, connect, quote_identifier, quote_literal, quote_path, scan_parquet
 from tasks.core.settings import ROOT
 
 SORT = """
@@ -53,7 +53,7 @@ def test_what_does_not_fit_into_memory_lies_in_the_state_folder(tmp_path: Path) 
     """It is gone afterwards; nothing is in the current folder or the system's temporary one."""
     state, work = tmp_path / "state" / "scratch", tmp_path / "work"
     work.mkdir()
-    places = {SPILL: str(state), "TMPDIR": str(work), "PYTHONPATH": str(ROOT)}
+    places = {SPILL_VARIABLE: str(state), "TMPDIR": str(work), "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", SORT, state, work], cwd=work, env={**os.environ, **places}, check=True)
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
     assert not list(state.iterdir())
@@ -62,7 +62,7 @@ def test_what_does_not_fit_into_memory_lies_in_the_state_folder(tmp_path: Path) 
 
 def test_without_an_entry_point_it_is_a_private_folder_of_the_process(tmp_path: Path) -> None:
     """As in a script that uses our packages; another user can't read it, and can't have made it before."""
-    places = {SPILL: "", "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    places = {SPILL_VARIABLE: "", "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
     command, environment = [sys.executable, "-c", ASK], {**os.environ, **places}
     told = [subprocess.run(command, env=environment, capture_output=True, text=True, check=True) for _ in range(2)]
     folders = [done.stdout.split()[0] for done in told]
@@ -79,7 +79,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path, monkeypatch: pyte
     for pid in (ended.pid, os.getpid()):
         (tmp_path / f"duckdb-{pid}-77").mkdir()
         (tmp_path / f"duckdb-{pid}-77" / "rows.tmp").write_text("somebody's rows")
-    monkeypatch.setenv(SPILL, str(tmp_path))
+    monkeypatch.setenv(SPILL_VARIABLE, str(tmp_path))
     connect().close()
     assert [path.name for path in tmp_path.iterdir()] == [f"duckdb-{os.getpid()}-77"]
 
@@ -95,10 +95,10 @@ def test_files_and_folders_of_any_name_are_read(tmp_path: Path, name: str) -> No
             form = file.rpartition(".")[2]
             select = f"SELECT {value} AS {quote_identifier(name)}"
             db.execute(f"COPY ({select}) TO {quote_literal(folder / file)} (FORMAT {form})")
-        of_file = db.sql(f"FROM {scan(folder / f'{name}.parquet')}")
+        of_file = db.sql(f"FROM {scan_parquet(folder / f'{name}.parquet')}")
         assert (of_file.columns, of_file.fetchall()) == ([name], [(2,)])
         for by_name in (False, True):
-            of_all = db.sql(f"FROM {scan(folder, by_name=by_name)} ORDER BY ALL")
+            of_all = db.sql(f"FROM {scan_parquet(folder, by_name=by_name)} ORDER BY ALL")
             assert (of_all.columns, of_all.fetchall()) == ([name], [(1,), (2,)])
         csv = f"read_csv({quote_path(folder / 'b.csv')}, header = true, hive_partitioning = false)"
         assert db.sql(f"FROM {csv}").fetchall() == [(3,)]

@@ -47,7 +47,7 @@ class Step:
 def test_thread_survives_any_error(error: BaseException, caplog: pytest.LogCaptureFixture):
     step = Step(error)
     with caplog.at_level(logging.ERROR, "driftline"):
-        loop = ThreadLoop("some thread", step, every=0.001, longest_pause=0.01).start()
+        loop = ThreadLoop("some thread", step, interval=0.001, max_backoff=0.01).start()
         assert step.worked.wait(5)
         assert loop in list(loops)
         loop.stop(5)
@@ -59,7 +59,7 @@ def test_task_survives_any_error(error: BaseException, caplog: pytest.LogCapture
     step = Step(error)
 
     async def run() -> Loop:
-        loop = TaskLoop("some task", step.awaited, every=0.001, longest_pause=0.01).start()
+        loop = TaskLoop("some task", step.awaited, interval=0.001, max_backoff=0.01).start()
         assert loop in list(loops)
         assert await asyncio.to_thread(step.worked.wait, 5)
         await loop.stop()
@@ -86,7 +86,7 @@ def test_pauses_grow_up_to_a_bound(monkeypatch: pytest.MonkeyPatch):
         times.append(time.monotonic())
         raise ValueError("again")
 
-    loop = ThreadLoop("failing", step, every=0.02, longest_pause=0.16).start()
+    loop = ThreadLoop("failing", step, interval=0.02, max_backoff=0.16).start()
     time.sleep(1.2)
     loop.stop(5)
     pauses = [after - before for before, after in itertools.pairwise(times)]
@@ -100,7 +100,7 @@ def test_pauses_grow_up_to_a_bound(monkeypatch: pytest.MonkeyPatch):
 def test_log_does_not_grow_with_every_failure(caplog: pytest.LogCaptureFixture):
     step = Step(*[ValueError("again")] * 40)
     with caplog.at_level(logging.ERROR, "driftline"):
-        loop = ThreadLoop("noisy", step, longest_pause=0.0).start()
+        loop = ThreadLoop("noisy", step, max_backoff=0.0).start()
         assert step.worked.wait(5)
         loop.stop(5)
     assert loop.failures == 40
@@ -113,7 +113,7 @@ def test_failures_are_counted_and_alerted_once():
     loops.on_failure += [observe, lambda _: 1 / 0]  # a broken observer does no harm
     alerts: list[str] = []
     step = Step(*[ValueError("again")] * 1_000_000)
-    loop = ThreadLoop("counted", step, longest_pause=0.0).start()
+    loop = ThreadLoop("counted", step, max_backoff=0.0).start()
     try:
         while loop.failures < ALERT_AFTER:
             time.sleep(0.001)

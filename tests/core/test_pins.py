@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks.core.files import write_text
-from tasks.core.pins import differences, read_pins
+from tasks.core.pins import lock_mismatches, read_pins
 
 LOCK = """# made by hand
 numpy=={numpy} \\
@@ -32,7 +32,7 @@ def test_pins_have_normalized_names_and_markers(tmp_path: Path) -> None:
 def test_only_what_this_python_needs_is_compared(tmp_path: Path) -> None:
     """Neither a package of another system nor a build's local version (torch 2.13.0+cpu) is a difference."""
     lock = write_text(tmp_path / "lock", LOCK.format(numpy=version("numpy")))
-    assert differences(lock) == []
+    assert lock_mismatches(lock) == []
 
 
 @pytest.mark.parametrize(
@@ -45,4 +45,4 @@ def test_only_what_this_python_needs_is_compared(tmp_path: Path) -> None:
     ],
 )
 def test_a_difference_is_named(tmp_path: Path, line: str, found: str) -> None:
-    assert differences(write_text(tmp_path / "lock", line + "\n")) == [found]
+    assert lock_mismatches(write_text(tmp_path / "lock", line + "\n")) == [found]

@@ -11,7 +11,13 @@ import pytest
 
 from services.serving.fork_client import listen
 from tasks.core.errors import Unavailable
-from tasks.core.sockets import make_socket_folder, private_folder, socket_in, socket_path, split_url
+from tasks.core.sockets import (
+    make_socket_folder,
+    private_temporary_folder,
+    short_socket_path,
+    split_url,
+    unix_socket_path,
+)
 
 
 @pytest.mark.parametrize("length", [1, 40, 60, 100])
@@ -19,13 +25,13 @@ def test_a_socket_of_any_state_folder_can_be_bound(tmp_path: Path, length: int) 
     """A state folder with a path longer than a socket's gets a short folder, of mode 0700 too."""
     folder = tmp_path / ("é" * length)[:length] / "sockets"
     folder.parent.mkdir()
-    path = socket_path(folder, f"{'0' * 12}.sock")
+    path = short_socket_path(folder, f"{'0' * 12}.sock")
     make_socket_folder(path)
     with listen(str(path)), socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
-    assert socket_path(folder.with_name("others"), "x.sock") != socket_path(folder, "x.sock")
+    assert short_socket_path(folder.with_name("others"), "x.sock") != short_socket_path(folder, "x.sock")
 
 
 def test_a_stale_socket_and_a_loose_folder_are_mended(tmp_path: Path) -> None:
@@ -58,7 +64,7 @@ def test_a_long_temporary_folder_still_gives_sockets(tmp_path: Path, monkeypatch
     long = tmp_path / ("x" * 100)
     long.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(long))
-    with private_folder() as folder, listen(f"{folder}/release.sock"):
+    with private_temporary_folder() as folder, listen(f"{folder}/release.sock"):
         assert stat.S_IMODE(Path(folder).stat().st_mode) == 0o700
 
 
@@ -68,5 +74,5 @@ def test_addresses_are_split() -> None:
     assert split_url("unix:///a/c.sock") == ("unix:///a/c.sock", "/")
     assert split_url("http://127.0.0.1:80/a/b") == ("http://127.0.0.1:80", "/a/b")
     assert split_url("http://127.0.0.1:80") == ("http://127.0.0.1:80", "/")
-    assert socket_in("unix:///a/c.sock") == "/a/c.sock"
-    assert socket_in("http://host/unix://") == ""
+    assert unix_socket_path("unix:///a/c.sock") == "/a/c.sock"
+    assert unix_socket_path("http://host/unix://") == ""

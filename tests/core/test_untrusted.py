@@ -18,7 +18,7 @@ from flows.case import load_case
 from services.runtime.archive import read_metadata, unpack
 from tasks.core.errors import CaseError, DataError
 from tasks.core.untrusted import check_zip, read_json_object, reading_untrusted
-from tasks.core.yaml_file import DEEPEST, load_yaml
+from tasks.core.yaml_file import MAX_DEPTH, load_yaml
 from tasks.data.sources import connect, read_raw
 
 MB = 1 << 20
@@ -83,7 +83,7 @@ YAMLS = {
     "deep mappings": "{a: " * 20_000,
     "deep blocks": "\n".join(" " * n + "a:" for n in range(2_000)),
     "deep sequences": "- " * 20_000,
-    "just too deep": "[" * (DEEPEST + 1) + "]" * (DEEPEST + 1),
+    "just too deep": "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1),
     "laughs": "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40)),
     "laughs in mappings": "a0: &a0 {x: x}\n"
     + "".join(f"a{n}: &a{n} {{x: *a{n - 1}, y: *a{n - 1}}}\n" for n in range(1, 40)),

@@ -12,7 +12,7 @@ from tasks.data.config import Model
 from tasks.data.language.base_model import open_base
 from tasks.data.sources import locate
 from tasks.language.gguf_reader import GgufFile
-from tasks.language.gguf_writer import name_in_gguf
+from tasks.language.gguf_writer import gguf_name
 from tests.language_case import SMOLLM, smollm_base, tiny_checkpoint
 
 
@@ -42,7 +42,7 @@ def test_unpacked_weights_are_exactly_the_delivered_ones():
     with safe_open(base.folder / "model.safetensors", framework="pt") as ours:
         assert len(list(ours.keys())) == len(packed.names())
         for name in ours.keys():  # noqa: SIM118 (no mapping)
-            there = torch.tensor(packed.tensor(str(name_in_gguf(name)))).to(torch.bfloat16)
+            there = torch.tensor(packed.tensor(str(gguf_name(name)))).to(torch.bfloat16)
             if ".q_proj." in name or ".k_proj." in name:
                 # transformers keeps the halves of a head of 64 one after the other, a GGUF has them in pairs
                 there = torch.cat([there.view(-1, 64, 576)[:, start::2] for start in (0, 1)], 1).reshape(there.shape)

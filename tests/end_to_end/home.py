@@ -19,7 +19,7 @@ from services.serving.process import free_port
 from services.store.approvals import Approval, list_approvals
 from services.store.database import Store
 from tasks.core.local_secrets import read_secret
-from tasks.core.settings import AUTH_STRINGS, SECRET, USER, Settings
+from tasks.core.settings import AUTH_STRINGS, LOGIN_SECRET, LOGIN_USER, Settings
 from tests.end_to_end.small import make_moving_case
 from tests.end_to_end.terminal import Terminal, World
 from tests.waiting import ask, listens, wait_for
@@ -39,7 +39,7 @@ class Home:
     @cached_property
     def login(self) -> tuple[str, str]:
         """User and password of both servers."""
-        return USER, read_secret(self.world.state, SECRET) or ""
+        return LOGIN_USER, read_secret(self.world.state, LOGIN_SECRET) or ""
 
     @cached_property
     def http(self) -> httpx.Client:

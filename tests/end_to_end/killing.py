@@ -12,7 +12,7 @@ import yaml
 
 from services.rollout.champion_sync import champion_at_gateway
 from services.rollout.history import history
-from tasks.core.mlflow import Tracking, client_of
+from tasks.core.mlflow import Tracking, mlflow_client
 from tasks.monitor.attempts import attempts
 from tests.end_to_end.home import ENDED, Home
 from tests.end_to_end.small import CHANGED, change_case
@@ -67,7 +67,7 @@ def outlives(home: Home, terminal: Terminal, case: str, kills: Iterable[Kill]) -
     assert after != before
     assert home.at_gateway(case) == after, "registry and routes agree"
     assert [attempt.outcome for attempt in attempts(home.world.state, case)] == ["released"]
-    client, named = client_of(Tracking.under(home.world.state)), f"name = '{case}'"
+    client, named = mlflow_client(Tracking.in_folder(home.world.state)), f"name = '{case}'"
     assert len(client.search_model_versions(named)) == 2, "one release more"
     with home.store() as store:
         moved = [move["what"] for move in history(store, case)[1]]

@@ -63,7 +63,7 @@ class World:
 
     def champion(self, case: str) -> str:
         """The digest of a case's champion, whose every byte is what its manifest says."""
-        found = champion(Tracking.under(self.state), self.state, case)
+        found = champion(Tracking.in_folder(self.state), self.state, case)
         assert found is not None
         return verify(found.folder)["digest"]
 

@@ -22,9 +22,9 @@ from services.rollout.history import history as moved
 from services.rollout.plan import begin
 from services.runtime.supervision import Supervisor
 from services.store.approvals import decide
-from tasks.core.events import event_of
+from tasks.core.events import case_event
 from tasks.core.local_secrets import secret_file
-from tasks.core.settings import SECRET
+from tasks.core.settings import LOGIN_SECRET
 from tests.end_to_end.home import Home, deployed
 from tests.end_to_end.killing import HALF_PROMOTED, VICTIMS, outlives
 from tests.end_to_end.small import CHANGED, change_case
@@ -60,7 +60,7 @@ def home(tmp_path_factory, terminal: Terminal, told) -> Iterator[Home]:
 def decision(home: Home, evidence: str) -> None:
     """The event of a monitor's decision, as if it came again."""
     payload = {"as_of": CHANGED, "evidence": evidence}
-    home.tell(event_of("decision.retrain", "meters", payload, evidence=evidence))
+    home.tell(case_event("decision.retrain", "meters", payload, evidence=evidence))
 
 
 def test_each_server_answers_and_is_found_by_a_second_up(home, terminal):
@@ -300,7 +300,7 @@ def test_a_guarded_server_lets_nobody_else_in(home, terminal, tmp_path):
     assert b"prefect" in commands
     assert secret not in commands
     written = [path for path in home.world.folder.rglob("*") if path.is_file()]
-    assert [path for path in written if secret in path.read_bytes()] == [secret_file(home.world.state, SECRET)]
+    assert [path for path in written if secret in path.read_bytes()] == [secret_file(home.world.state, LOGIN_SECRET)]
 
 
 def test_what_has_no_case_any_more_is_no_deployment(home, terminal):

@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from tasks.core.mlflow import Tracking, client_of
+from tasks.core.mlflow import Tracking, mlflow_client
 from tests.end_to_end.small import make_case
 from tests.end_to_end.terminal import Terminal, World
 
@@ -18,7 +18,7 @@ def end_of(terminal: Terminal, world: World) -> dict:
     for criterion in shown["verdict"]["criteria"]:
         if criterion["name"].startswith("ms_"):
             criterion.pop("observed")  # a timing
-    client = client_of(Tracking.under(world.state))
+    client = mlflow_client(Tracking.in_folder(world.state))
     found = client.search_model_versions("name = 'diabetes'")
     versions = [client.get_model_version(v.name, v.version) for v in found]  # a search leaves out the aliases
     experiment = [e.experiment_id for e in client.search_experiments() if e.name != "Default"]

@@ -13,7 +13,7 @@ from services.gateway.request_log import NUMBERS, SECONDS, pack
 from services.serving.package import bento_folder
 from services.serving.process import serve_bento
 from tasks.core.files import file_digest
-from tasks.core.mlflow import Tracking, client_of
+from tasks.core.mlflow import Tracking, mlflow_client
 from tasks.core.settings import environment, settings
 from tasks.core.sockets import http_client
 from tasks.language.gguf_writer import write_gguf
@@ -136,7 +136,7 @@ def test_a_second_run_changes_nothing(library, terminal, shown):
 
 def test_the_release_answers_in_openais_form(library, shown):
     """The Bento answers a chat, streaming and not, by its schema; embeds; says who it is; refuses what is no chat."""
-    release = champion(Tracking.under(library.state), library.state, "library")
+    release = champion(Tracking.in_folder(library.state), library.state, "library")
     bento = bento_folder(library.state / "bentoml", release.bento)
     with (
         serve_bento(bento, environment(settings()), library.folder / "served.log") as address,
@@ -168,7 +168,7 @@ def test_the_release_answers_in_openais_form(library, shown):
 
 def test_the_system_prompt_is_in_the_registry(library, shown):
     """MLflow's prompt registry holds the prompt of each release, under the release's digest."""
-    client = client_of(Tracking.under(library.state))
+    client = mlflow_client(Tracking.in_folder(library.state))
     prompt = client.get_prompt_version("library-system", "1")
     assert prompt.tags["release"] == shown["release"]["digest"]
     assert prompt.template.startswith("Turn the message")

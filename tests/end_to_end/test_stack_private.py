@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tasks.core.permissions import DVC_OBJECT, OTHERS
-from tasks.core.sockets import socket_in
+from tasks.core.sockets import unix_socket_path
 from tests.end_to_end.terminal import Terminal, World
 
 NOBODY, PYTHON = 65534, Path("/usr/bin/python3")  # that of the tests may lie where nobody else can enter
@@ -63,7 +63,7 @@ def test_nothing_has_permissions_for_others(paths: list[Path]) -> None:
 def test_another_user_reaches_nothing(world: World, terminal: Terminal, paths: list[Path]) -> None:
     """Even where every folder above lets him pass; and what he could reach, were it open, he does."""
     services = json.loads(terminal.run(world, "status --json").output)["services"]
-    sockets = [socket_in(service["address"]) for service in services if socket_in(service["address"])]
+    sockets = [unix_socket_path(service["address"]) for service in services if unix_socket_path(service["address"])]
     assert sockets
     open_socket = world.folder / "open.sock"
     with passable(world.folder), socket.socket(socket.AF_UNIX) as listening:

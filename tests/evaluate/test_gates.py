@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tasks.core.errors import CaseError, DataError, DriftlineError
-from tasks.core.mlflow import Tracking, client_of
+from tasks.core.mlflow import Tracking, mlflow_client
 from tasks.evaluate.config import Evaluate
 from tasks.evaluate.results import Criterion, Verdict
 from tasks.evaluate.tabular.gates import check_gates, evaluate_gates
@@ -90,7 +90,7 @@ def test_the_same_question_gives_the_same_verdict(good: Candidate, state: Path) 
     shutil.rmtree(first.scores.parent)
     again = judged(good, state)
     assert (again.digest, again.metrics, again.scores) == (first.digest, first.metrics, first.scores)
-    client = client_of(Tracking.under(state))
+    client = mlflow_client(Tracking.in_folder(state))
     assert len(client.get_metric_history(good.run_id, "evaluate_auc")) == 1
     told = client.get_run(good.run_id).data
     assert told.tags["driftline.decision"] == "promote"

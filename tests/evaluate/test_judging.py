@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from tasks.core.errors import CaseError, DataError, DriftlineError
-from tasks.core.mlflow import Tracking, client_of, experiment, run
+from tasks.core.mlflow import Tracking, get_or_create_experiment, mlflow_client, start_run
 from tasks.data.config import Answer, ChatSpec, Pairs, Prompt
 from tasks.data.language.base_model import GGUF
 from tasks.data.results import BaseModelFiles
@@ -63,9 +63,9 @@ def untuned(tmp_path_factory: pytest.TempPathFactory, state: Path) -> Candidate:
     save_adapter(add_adapter(load_base(base, "fp32", "sdpa"), Lora(rank=2), seed=0), folder / "adapter", base)
     write_gguf(base.folder, folder / "model.gguf", "q8_0")
     (folder / "model.f16.gguf").symlink_to(base.folder / GGUF)
-    tracking = Tracking.under(state)
-    client = client_of(tracking)
-    with run(client, experiment(client, tracking, "answers"), "untuned", "untuned", {}) as run_id:
+    tracking = Tracking.in_folder(state)
+    client = mlflow_client(tracking)
+    with start_run(client, get_or_create_experiment(client, tracking, "answers"), "untuned", "untuned", {}) as run_id:
         pass
     return Candidate(
         case="answers",
@@ -83,7 +83,7 @@ def untuned(tmp_path_factory: pytest.TempPathFactory, state: Path) -> Candidate:
 
 
 def judged(candidate: Candidate, state: Path, gates: dict[str, Any], **more: Any) -> Verdict:
-    tracking = Tracking.under(state)
+    tracking = Tracking.in_folder(state)
     config = LanguageEvaluation.model_validate(gates)
     return evaluate_language_gates(candidate, base_in(state), TALK, SERVING, config, 1, state, tracking, **more)
 
@@ -115,7 +115,7 @@ def test_an_untuned_model_is_rejected(untuned: Candidate, state: Path) -> None:
     scores = pd.read_parquet(verdict.scores)
     assert set(scores["variant"]) == {"served", "constrained", "zero_shot", "few_shot", "unquantized"}
     assert {"messages", "answer", "text", "exact", "tokens_out", "seconds"} <= set(scores)
-    client = client_of(Tracking.under(state))
+    client = mlflow_client(Tracking.in_folder(state))
     assert client.get_run(untuned.run_id).data.metrics["evaluate_few_shot_exact_match"] >= 0
     files = {item.path for item in client.list_artifacts(untuned.run_id, "verdict")}
     assert {"verdict/wrong_answers.md", "verdict/answers.json", "verdict/criteria.json"} <= files
@@ -125,7 +125,7 @@ def test_an_untuned_model_is_rejected(untuned: Candidate, state: Path) -> None:
 def test_mlflow_shows_the_answers_as_its_own_evaluation(untuned: Candidate, state: Path) -> None:
     """Each answer is a trace of the candidate's run with an assessment a scorer; the run stays as it ended."""
     judged(untuned, state, STRICT)
-    client = client_of(Tracking.under(state))
+    client = mlflow_client(Tracking.in_folder(state))
     told = client.get_run(untuned.run_id)
     assert told.data.tags["mlflow.runType"] == "genai_evaluate"
     assert told.info.status == "FINISHED"
@@ -143,9 +143,9 @@ def test_answers_that_mlflow_can_not_show_are_told(
     monkeypatch.setattr(assess, "PATIENCE", 0.01)
     scores = pd.read_parquet(judged(untuned, state, STRICT).scores)
     served = scores[scores["variant"] == "served"].head(1)
-    tracking = Tracking.under(state)
-    client = client_of(tracking)
-    with run(client, experiment(client, tracking, "answers"), "unseen", "unseen", {}) as run_id:
+    tracking = Tracking.in_folder(state)
+    client = mlflow_client(tracking)
+    with start_run(client, get_or_create_experiment(client, tracking, "answers"), "unseen", "unseen", {}) as run_id:
         pass
     with pytest.warns(UserWarning, match="The verdict stands, but"):
         assess.log_genai_evaluation(run_id, served, ANSWER, {}, tracking)
@@ -173,7 +173,7 @@ def test_a_judge_that_is_silent_fails_its_own_bound_only(
     assert verdict.decision == "promote", explain(verdict)
     assert 1 <= verdict.metrics["overall"]["judge_score"] <= 5
     assert verdict.metrics["overall"]["judge_n"] == 2
-    metrics = client_of(Tracking.under(state)).get_run(untuned.run_id).data.metrics
+    metrics = mlflow_client(Tracking.in_folder(state)).get_run(untuned.run_id).data.metrics
     assert metrics["evaluate_judge_score"] == verdict.metrics["overall"]["judge_score"]
 
 

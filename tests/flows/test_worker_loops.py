@@ -37,7 +37,7 @@ async def break_each() -> list[str]:
     done: dict[str, int] = {}
     tasks = worker.background()
     for loop in tasks:
-        loop.every, loop.longest_pause = 0.01, 0.05
+        loop.interval, loop.max_backoff = 0.01, 0.05
         if loop.name != "alerts":
             loop.step = counting(done, loop.name)
         loop.start()

@@ -15,7 +15,7 @@ from services.rollout.shares import SEEN, follow_stack
 from services.runtime import stack
 from services.serving.fork_client import listen
 from services.store.database import endpoints
-from tasks.core.sockets import UNIX, socket_in
+from tasks.core.sockets import UNIX_SCHEME, unix_socket_path
 from tests.gateway.small import asking
 from tests.waiting import wait_for
 
@@ -60,7 +60,7 @@ def test_a_dead_address_among_several_costs_no_call(settings, store, table, tmp_
     try:
         with store.changing() as to:
             for path in (stale, tmp_path / "gone.sock"):
-                to.execute(insert(endpoints).values(digest=table.digest, address=f"{UNIX}{path}"))
+                to.execute(insert(endpoints).values(digest=table.digest, address=f"{UNIX_SCHEME}{path}"))
         assert not wait_for(lambda: statuses(settings, table, 1) != {200}, 2 * SEEN)
         assert statuses(settings, table, 20) == {200}
     finally:
@@ -72,7 +72,7 @@ def test_a_dead_address_among_several_costs_no_call(settings, store, table, tmp_
 
 def test_a_release_on_a_port_is_reached(settings, store, table):
     """As one of an earlier version, or on another machine, which the store names by host and port."""
-    path = socket_in(str(stack.release_address(settings, table)))
+    path = unix_socket_path(str(stack.release_address(settings, table)))
     with on_a_port(path) as address:
         try:
             with store.changing() as to:

@@ -60,7 +60,7 @@ async def break_each(state: Path, store: Store) -> None:
     async with gateway_alone(settings_of(state)) as (gateway, client):
         assert {loop.name for loop in loops} == NAMES
         for loop in loops:
-            loop.every, loop.longest_pause = 0.02, 0.1  # a test can't wait as long as operators can
+            loop.interval, loop.max_backoff = 0.02, 0.1  # a test can't wait as long as operators can
         for name in sorted(NAMES):
             loop, before = loop_named(name), loop_named(name).failures
             good = loop.step

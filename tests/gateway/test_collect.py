@@ -15,7 +15,7 @@ from services.gateway.log_export import export_log
 from services.gateway.traces import trace
 from tasks.core.errors import CaseError, InputError
 from tasks.core.files import file_digest
-from tasks.core.mlflow import Tracking, client_of
+from tasks.core.mlflow import Tracking, mlflow_client
 from tasks.core.settings import Settings
 from tasks.data.config import Answer, Pairs, Source, Traffic
 from tasks.data.language.feedback import is_log, read_log
@@ -151,13 +151,13 @@ def test_a_log_that_can_not_be_a_source_is_told(settings: Settings, table: Relea
 
 def test_a_sample_becomes_traces(log: Log, talker: Release, tmp_path: Path) -> None:
     """With the call's own time, tokens, price and masked texts, found by MLflow's search; written once."""
-    everything = {"tracking_url": Tracking.under(tmp_path).uri, "gateway_traces": 1.0}
+    everything = {"tracking_url": Tracking.in_folder(tmp_path).uri, "gateway_traces": 1.0}
     settings = log.settings.model_copy(update=everything)
     now = datetime.now(UTC)
     assert trace("talker", now, settings.model_copy(update={"gateway_traces": 0.0})) == 0
     assert trace("talker", now, settings) >= 5
     assert trace("talker", now, settings) == 0
-    client = client_of(settings.tracking)
+    client = mlflow_client(settings.tracking)
     place = client.get_experiment_by_name("talker").experiment_id
     traces = {each.info.client_request_id: each for each in client.search_traces(locations=[place])}
     assert set(traces) & set(log.ids) == set(log.ids[:5]), "a refused call is none"
@@ -171,9 +171,10 @@ def test_a_sample_becomes_traces(log: Log, talker: Release, tmp_path: Path) -> N
         assert span.outputs == row["answer"]
         assert span.status.status_code == "OK"
     assert "ann@example" not in str(traces)
-    some = settings.model_copy(update={"gateway_traces": 0.5, "tracking_url": Tracking.under(tmp_path / "half").uri})
+    half = Tracking.in_folder(tmp_path / "half").uri
+    some = settings.model_copy(update={"gateway_traces": 0.5, "tracking_url": half})
     trace("talker", now, some)
-    place = client_of(some.tracking).get_experiment_by_name("talker").experiment_id
-    half = {each.info.client_request_id for each in client_of(some.tracking).search_traces(locations=[place])}
+    place = mlflow_client(some.tracking).get_experiment_by_name("talker").experiment_id
+    half = {each.info.client_request_id for each in mlflow_client(some.tracking).search_traces(locations=[place])}
     lower = {id_ for id_ in log.ids[:5] if int(id_[-8:], 16) < 2**31}
     assert half & set(log.ids) == lower, "a share, by the random part of the id"

@@ -16,7 +16,7 @@ from services.store.database import DONE, Store
 from services.store.feedback import Feedback, store_feedback
 from services.store.keys import LOCAL
 from services.store.training import record_training
-from tasks.core.mlflow import Tracking, client_of
+from tasks.core.mlflow import Tracking, mlflow_client
 from tasks.core.settings import Settings
 from tasks.release.config import Price
 from tasks.train.candidates import ENERGY
@@ -38,7 +38,7 @@ def test_a_training_is_entered_once(mine, candidate: Candidate, tracking: Tracki
     settings, store = mine
     for _ in range(2):
         record_training(candidate, 3.6, settings)
-    info = client_of(tracking).get_run(candidate.run_id).info
+    info = mlflow_client(tracking).get_run(candidate.run_id).info
     seconds = (info.end_time - info.start_time) / 1000
     for by in ("case", "day"):
         (row,) = costs(store, by)
@@ -48,7 +48,7 @@ def test_a_training_is_entered_once(mine, candidate: Candidate, tracking: Tracki
     assert costs(store, "team")[0]["team"] == "training"
     assert costs(store, "case")[0]["energy_wh"] is None
     # what a tuning counted over all its processes is more than the last one's; the GPU tells each stage's energy
-    client = client_of(tracking)
+    client = mlflow_client(tracking)
     client.log_metric(candidate.run_id, "minutes", 10)
     for watt_hours in (1.5, 2.25):
         stage = client.create_run(info.experiment_id, tags={"mlflow.parentRunId": candidate.run_id}).info.run_id

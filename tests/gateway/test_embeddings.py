@@ -32,7 +32,7 @@ def test_vectors_are_the_embedders_own(ai, talker, tmp_path, store):
     """One text and several, as base64 (the client's own wish) and as numbers: unit vectors, as monitoring has them."""
     texts = [ONE, STRANGER, ALIKE]
     opened = Embedder(find_embedder(EMBEDDER, tmp_path).folder)
-    own, began = opened.vectors(texts), now()
+    own, began = opened.encode(texts), now()
     answers = [ai.embeddings.create(model="talker", input=texts, **more) for more in ({}, {"encoding_format": "float"})]
     for answer in answers:
         vectors = np.array([each.embedding for each in answer.data])

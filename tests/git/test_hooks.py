@@ -86,7 +86,7 @@ def test_a_signed_push_makes_a_run_once(hooked: Hooked, prefect: Listener):
     (told,) = prefect.told
     push = GitPush.model_validate(told["parameters"]["request"])
     assert told == push.run
-    assert (push.id, push.ref, push.old, push.new, push.who) == ("one", "refs/heads/main", "1" * 40, "2" * 40, "Ada")
+    assert (push.id, push.ref, push.old, push.new, push.pusher) == ("one", "refs/heads/main", "1" * 40, "2" * 40, "Ada")
     again = {**PUSH, "after": "3" * 40}
     assert [hooked.send(delivery=name).status_code for name in ("one", "two")] == [409, 409]
     assert hooked.send(again, "one").status_code == 409

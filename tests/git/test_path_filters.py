@@ -89,7 +89,7 @@ def test_a_tag_releases_the_case_that_it_names_or_all(tag: str, names: list[str]
 )
 def test_only_the_branch_and_tags_count(ref: str, new: str, counts: bool):
     """Another branch, another kind of ref and whatever was deleted starts none."""
-    assert GitPush(id="1", ref=ref, old="0" * len(new), new=new).counts("main") is counts
+    assert GitPush(id="1", ref=ref, old="0" * len(new), new=new).triggers("main") is counts
 
 
 def test_a_case_says_which_files_are_its_own(tmp_path: Path):

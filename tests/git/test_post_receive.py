@@ -88,7 +88,7 @@ def test_a_push_is_told_with_all_that_it_was(hooked: Hooked):
         told = next(body for body in prefect.told if body["parameters"]["request"]["ref"] == "refs/heads/main")
     push = GitPush.model_validate(told["parameters"]["request"])
     assert (push.old, push.new, push.repository) == (old, new, "bare.git")
-    assert push.who
+    assert push.pusher
     assert told == push.run
     assert not hooked.waiting
 

@@ -18,9 +18,9 @@ import pytest
 from services.runtime.prefect_database import seed
 from services.serving.process import free_port
 from tasks.core.local_secrets import local_secret, secret_file
-from tasks.core.mlflow import Tracking, client_of
+from tasks.core.mlflow import Tracking, mlflow_client
 from tasks.core.processes import current_user, with_parent_death_signal
-from tasks.core.settings import SECRET, USER
+from tasks.core.settings import LOGIN_SECRET, LOGIN_USER
 from tasks.release.registry import champion
 from tasks.release.seal import verify
 from tests.conftest import ROOT
@@ -38,7 +38,7 @@ class Stack:
         self.state, self.ours, self.clone = folder / "state", folder / "ours", folder / "clone"
         self.bare = folder / "bare.git"
         self._make_repositories()
-        login = f"{USER}:{local_secret(self.state, SECRET)}"
+        login = f"{LOGIN_USER}:{local_secret(self.state, LOGIN_SECRET)}"
         self.http = httpx.Client(base_url=self.api, auth=tuple(login.split(":")), timeout=30, trust_env=False)
         own = {"STATE": self.state, "DATA": folder / "data", "PREFECT_PORT": self.port, "WORKER_PORT": free_port()}
         self.variables = {f"DRIFTLINE_{name}": str(value) for name, value in own.items()} | {
@@ -66,7 +66,7 @@ class Stack:
             git(self.folder, "clone", "--quiet", str(self.bare), str(clone))
         shutil.copy(ROOT / "deployments" / "git" / "post-receive", self.bare / "hooks")
         git(self.bare, "config", "driftline.url", self.api)
-        git(self.bare, "config", "driftline.auth", str(secret_file(self.state, SECRET)))
+        git(self.bare, "config", "driftline.auth", str(secret_file(self.state, LOGIN_SECRET)))
 
     @contextmanager
     def running(self, name: str, *command: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
@@ -166,10 +166,10 @@ def test_pushes_start_the_runs_that_they_ask_for_at_their_commit(stack: Stack):
         assert configured[:12] in train["tags"]
         assert train["parameters"]["request"] == {"case": "diabetes", "by": current_user(), "commit": configured}
 
-        found = champion(Tracking.under(stack.state), stack.state, "diabetes")
+        found = champion(Tracking.in_folder(stack.state), stack.state, "diabetes")
         sealed = verify(found.folder)["sealed"]
         assert (sealed["commit"], sealed["dirty"]) == (configured, False)
-        client = client_of(Tracking.under(stack.state))
+        client = mlflow_client(Tracking.in_folder(stack.state))
         (trained,) = client.search_runs([client.get_experiment_by_name("diabetes").experiment_id])
         assert trained.data.tags["driftline.commit"] == configured != before
         assert trained.data.tags["driftline.dirty"] == "false"

@@ -16,7 +16,7 @@ import pytest
 
 from tasks.core.errors import DataError, Unavailable
 from tasks.data.language.base_model import GGUF
-from tasks.language.engine import PROBE, Engine, start_engine
+from tasks.language.engine import PROBE_TIMEOUT, Engine, start_engine
 from tasks.language.gguf_writer import write_gguf
 from tests.language_case import smollm_base
 
@@ -127,7 +127,7 @@ def test_an_answer_under_a_schema_is_such_json(f16):
 def test_replies_come_in_order_and_count_their_tokens(f16, tokenizer):
     """Concurrent answers are those of one at a time; the second time the prompt comes from the cache."""
     conversations = [ask(text) for text in GOLDEN]
-    replies = f16.chat_all(conversations, max_tokens=6)
+    replies = f16.chat_batch(conversations, max_tokens=6)
     assert [reply.text for reply in replies] == [f16.chat(each, max_tokens=6).text for each in conversations]
     assert [reply.tokens_in for reply in replies] == [len(f16.tokens(each)) for each in conversations]
     assert all(reply.tokens_out <= 6 and reply.seconds > 0 for reply in replies)
@@ -196,7 +196,7 @@ def test_an_engine_with_many_calls_is_not_taken_for_hung(f16):
         time.sleep(0.3)
         begun = time.monotonic()
         assert f16.fault() == ""
-        assert time.monotonic() - begun < PROBE
+        assert time.monotonic() - begun < PROBE_TIMEOUT
         assert not all(call.done() for call in calls)
         assert all(call.result().text for call in calls)
 

@@ -9,7 +9,7 @@ import pytest
 from tasks.core.errors import DataError
 from tasks.core.files import file_digest
 from tasks.language.gguf_reader import GgufFile, gguf_to_checkpoint
-from tasks.language.gguf_writer import fits, write_gguf
+from tasks.language.gguf_writer import is_supported, write_gguf
 from tests.language_case import tiny_checkpoint
 
 
@@ -96,7 +96,7 @@ def test_what_would_come_out_wrong_is_refused(tmp_path, file, change, found):
     folder = tiny_checkpoint(tmp_path / "model")
     content = json.loads((folder / file).read_text())
     (folder / file).write_text(json.dumps(content | change))
-    assert not fits(folder)
+    assert not is_supported(folder)
     with pytest.raises(DataError, match="can't be written for the CPU engine") as caught:
         write_gguf(folder, tmp_path / "out" / "a.gguf", "f16")
     assert re.search(found, caught.value.found)

@@ -121,7 +121,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tracking(state: Path) -> Tracking:
-    return Tracking.under(state)
+    return Tracking.in_folder(state)
 
 
 @pytest.fixture(scope="session")

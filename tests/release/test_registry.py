@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tasks.core.errors import DriftlineError, InputError
-from tasks.core.mlflow import Tracking, client_of
+from tasks.core.mlflow import Tracking, mlflow_client
 from tasks.release.registry import champion, find, is_champion, promote, register, releases
 from tasks.train.results import Candidate
 from tests.release.small import LINEAGE, make_candidate, make_verdict, seal_table
@@ -58,7 +58,7 @@ def test_a_version_is_the_runs_logged_model(
 ) -> None:
     """The registered model can be loaded with MLflow's own means."""
     release = register(tracking, case[0])
-    version = client_of(tracking).get_model_version("registered", release.version)
+    version = mlflow_client(tracking).get_model_version("registered", release.version)
     assert version.run_id == case[2].run_id
     assert version.tags["release"] == release.digest
     assert (Path(version.source.removeprefix("file://")) / "model.skops").read_bytes() == (
@@ -76,4 +76,4 @@ def test_a_lost_folder_is_said(tracking: Tracking, state: Path, case: tuple[Path
 
 
 def _aliases(tracking: Tracking, version: str) -> list[str]:
-    return list(client_of(tracking).get_model_version("registered", version).aliases)
+    return list(mlflow_client(tracking).get_model_version("registered", version).aliases)

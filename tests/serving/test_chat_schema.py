@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import httpx
 import jsonschema
 import pytest
-from tests.language_case.test_json_schema import ENFORCED, PATTERNS_TAKEN, REFUSED, array, closed
 
+from tests.language.test_json_schema import ENFORCED, PATTERNS_TAKEN, REFUSED, array, closed
 from tests.serving.small_chat import ask, body, chat_release, chat_service, engine_process
 
 

@@ -25,7 +25,7 @@ from services.serving.process import free_port
 from services.store.database import Store, endpoints
 from tasks.core.mlflow import Tracking
 from tasks.core.settings import Settings
-from tasks.core.sockets import http_client, socket_in
+from tasks.core.sockets import http_client, unix_socket_path
 from tasks.release.registry import register
 from tasks.release.results import Release
 from tasks.release.seal import read_manifest
@@ -63,7 +63,7 @@ def digest_at(address: str) -> str:
 def test_no_process_of_a_release_has_a_port(settings: Settings, release: Release) -> None:
     """Neither who is supervised nor its fork; the socket is its owner's alone, and another release has another one."""
     address = stack.serve_release(settings, release)
-    path = Path(socket_in(address))
+    path = Path(unix_socket_path(address))
     assert path.is_relative_to(settings.state / "sockets")
     assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700

@@ -26,7 +26,7 @@ from tasks.core.settings import ROOT
 from tasks.core.sockets import http_client
 from tasks.language.engine import Engine, start_engine
 from tasks.language.released_model import ReleasedModel, check_golden, require_server
-from tasks.language.vllm import KEY, URL, connect_vllm
+from tasks.language.vllm import API_KEY_VARIABLE, URL_VARIABLE, connect_vllm
 from tasks.release.language import vllm_command
 from tasks.release.seal import GOLDEN, MANIFEST, verify
 from tasks.train.config import Serving
@@ -96,7 +96,7 @@ def service(bento, running) -> Iterator[str]:
     """The Bento's address."""
     with (
         standing(running) as address,
-        serve_bento(bento, {URL: address, KEY: running.key}, bento.parent / "log") as service,
+        serve_bento(bento, {URL_VARIABLE: address, API_KEY_VARIABLE: running.key}, bento.parent / "log") as service,
     ):
         yield service
 
@@ -153,7 +153,7 @@ def test_vllm_serves_it_by_the_command_of_the_release(tmp_path, monkeypatch):
     command = vllm_command([folder])
     command[3:3] = ["--gpu-memory-utilization", "0.3"]  # there may be other work here; on a CPU it is of its memory
     with vllm(os.environ["VLLM_PYTHON"], command, tmp_path / "vllm.log") as (address, key):
-        there = {URL: address, KEY: key}
+        there = {URL_VARIABLE: address, API_KEY_VARIABLE: key}
         for name, value in there.items():
             monkeypatch.setenv(name, value)
         require_server(folder)
@@ -168,23 +168,23 @@ def test_vllm_serves_it_by_the_command_of_the_release(tmp_path, monkeypatch):
 def test_it_does_not_serve_without_the_server(folder, running, monkeypatch):
     """No address, no server, a wrong key and a server that lacks the release: each says what would start one."""
     release = ReleasedModel(folder)
-    monkeypatch.setenv(KEY, running.key)
+    monkeypatch.setenv(API_KEY_VARIABLE, running.key)
     for address in ("", "http://127.0.0.1:9"):
-        monkeypatch.setenv(URL, address)
+        monkeypatch.setenv(URL_VARIABLE, address)
         with pytest.raises(Unavailable, match="No vLLM server") as caught, release.start():
             pass
         assert f"driftline vllm {release.tag}" in caught.value.todo
         with pytest.raises(Unavailable, match="No vLLM server") as caught:
             require_server(folder)
         assert f"--as-of {release.as_of}" in caught.value.todo
-    monkeypatch.setenv(URL, running.address)
+    monkeypatch.setenv(URL_VARIABLE, running.address)
     require_server(folder)
     with pytest.raises(Unavailable) as caught, connect_vllm("other:0123"):
         pass
     assert release.tag in caught.value.found
-    monkeypatch.setenv(KEY, "wrong")
+    monkeypatch.setenv(API_KEY_VARIABLE, "wrong")
     with standing(running) as address:
-        monkeypatch.setenv(URL, address)
+        monkeypatch.setenv(URL_VARIABLE, address)
         with pytest.raises(Unavailable, match="No vLLM server"), release.start() as reached:
             reached.tokens([{"role": "user", "content": "Hello"}])
 
@@ -192,10 +192,10 @@ def test_it_does_not_serve_without_the_server(folder, running, monkeypatch):
 def test_a_server_that_renders_otherwise_is_refused(folder, running, monkeypatch):
     """Golden prompts must become the sealed token ids there, too."""
     release = ReleasedModel(folder)
-    monkeypatch.setenv(KEY, running.key)
+    monkeypatch.setenv(API_KEY_VARIABLE, running.key)
     for deaf in (False, True):
         with standing(running, deaf) as address:
-            monkeypatch.setenv(URL, address)
+            monkeypatch.setenv(URL_VARIABLE, address)
             with release.start() as reached:
                 if not deaf:
                     check_golden(reached, release.golden)

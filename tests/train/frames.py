@@ -24,7 +24,7 @@ TEXTS = ("sex", "education", "marriage")
 
 
 def origin_of(case: str, state: Path, as_of: datetime = AS_OF, lineage: dict[str, str] = LINEAGE) -> Origin:
-    return Origin(case=case, as_of=as_of, lineage=lineage, state=state, tracking=Tracking.under(state))
+    return Origin(case=case, as_of=as_of, lineage=lineage, state=state, tracking=Tracking.in_folder(state))
 
 
 def clients(rows: int = 3000) -> pd.DataFrame:

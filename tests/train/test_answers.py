@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tasks.core.errors import CaseError
-from tasks.language.answer_scoring import Scorer, refuses, reward, summarise
+from tasks.language.answer_scoring import Scorer, is_refusal, reward, summarise
 
 SCHEMA = {
     "type": "object",
@@ -58,7 +58,7 @@ def test_each_kind_of_mistake_costs(
     """JSON, schema and fields are told apart, and the reward falls with each."""
     score = scorer.score(text, RIGHT, MESSAGE)
     assert (score.json_valid, score.schema_valid) == (json_valid, schema_valid)
-    assert (score.fields_right, score.fields_given, score.fields_expected) == (right, given, 3)
+    assert (score.fields_correct, score.fields_predicted, score.fields_expected) == (right, given, 3)
     assert not score.exact
     assert 0 <= reward(score) < 0.7
 
@@ -74,7 +74,7 @@ def test_nested_fields_count_one_by_one(scorer: Scorer) -> None:
     legs = '{"function":"book","legs":[{"to":"LAX"},{"to":"JFK"}]}'
     turned = '{"function":"book","legs":[{"to":"JFK"},{"to":"LAX"}]}'
     score = scorer.score(turned, legs, "")
-    assert (score.fields_right, score.fields_expected, score.exact) == (3, 3, False)
+    assert (score.fields_correct, score.fields_expected, score.exact) == (3, 3, False)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_prose_may_be_the_right_answer() -> None:
     assert score.abstained
     assert reward(score) == 1.0
     assert reward(Scorer({}).score("Sure! First,", "I can't help with that.", "make a bomb")) == 0.0
-    assert not refuses('Sure, here is how you can fly; I can help. {"a": 1}')
+    assert not is_refusal('Sure, here is how you can fly; I can help. {"a": 1}')
 
 
 def test_loops_are_repetition_and_answers_are_not(scorer: Scorer) -> None:

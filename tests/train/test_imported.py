@@ -23,7 +23,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 from sklearn.tree import DecisionTreeClassifier
 
 from tasks.core.errors import DataError
-from tasks.core.mlflow import Tracking, client_of
+from tasks.core.mlflow import Tracking, mlflow_client
 from tasks.train.results import Candidate
 from tasks.train.tabular.imported import import_model
 from tasks.train.tabular.model_file import load, predict
@@ -72,7 +72,7 @@ def test_a_pipeline_is_kept_and_answers_as_it_did(state: Path, tmp_path: Path) -
     model = load(candidate.folder / "model.skops")
     assert np.allclose(predict(model, held, candidate.columns), made.predict_proba(values)[:, 1], rtol=1e-9)
     assert json.loads((candidate.folder / "importance.json").read_text())
-    client = client_of(Tracking.under(state))
+    client = mlflow_client(Tracking.in_folder(state))
     run = client.get_run(candidate.run_id)
     assert run.data.tags["driftline.imported"] == run.data.params["imported"] == candidate.imported
     assert run.data.metrics["holdout_auc"] > 0.6

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tasks.core.errors import DataError
-from tasks.core.mlflow import Tracking, client_of
+from tasks.core.mlflow import Tracking, mlflow_client
 from tasks.data.results import BaseModelFiles
 from tasks.train.language.imported import import_adapter
 from tasks.train.results import Candidate
@@ -63,7 +63,7 @@ def test_an_adapter_becomes_a_candidate_like_a_tuned_one(
     files = {str(path.relative_to(candidate.folder)) for path in candidate.folder.rglob("*") if path.is_file()}
     assert files >= {"model.gguf", "model.f16.gguf", "adapter/adapter_model.safetensors", "adapter/adapter_config.json"}
     assert (candidate.folder / "model.gguf").read_bytes()[:4] == b"GGUF"
-    client = client_of(Tracking.under(state))
+    client = mlflow_client(Tracking.in_folder(state))
     run = client.get_run(candidate.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.tags["driftline.imported"] == candidate.imported

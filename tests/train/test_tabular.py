@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from tasks.core.errors import CaseError, DataError
-from tasks.core.mlflow import KEY, Tracking, client_of
+from tasks.core.mlflow import KEY_TAG, Tracking, mlflow_client
 from tasks.core.settings import ROOT
 from tasks.features.results import Frame
 from tasks.train.config import Train
@@ -72,10 +72,10 @@ def elsewhere(frame: Frame, state: Path, case: str, at: str = "") -> subprocess.
 
 def runs(state: Path, candidate: Candidate) -> list[str]:
     """Statuses of the runs that computed this candidate."""
-    client = client_of(Tracking.under(state))
+    client = mlflow_client(Tracking.in_folder(state))
     experiment = client.get_experiment_by_name(candidate.case)
-    key = client.get_run(candidate.run_id).data.tags[KEY]
-    found = client.search_runs([experiment.experiment_id], f"tags.`{KEY}` = '{key}'")
+    key = client.get_run(candidate.run_id).data.tags[KEY_TAG]
+    found = client.search_runs([experiment.experiment_id], f"tags.`{KEY_TAG}` = '{key}'")
     return sorted(run.info.status for run in found)
 
 
@@ -87,7 +87,7 @@ def test_equal_inputs_give_equal_weights_and_metrics_in_any_process(frame: Frame
     assert found[0].run_id != found[1].run_id
     assert len({candidate.weights_digest for candidate in found}) == 1
     assert len({(candidate.folder / "importance.json").read_bytes() for candidate in found}) == 1
-    client = client_of(Tracking.under(state))
+    client = mlflow_client(Tracking.in_folder(state))
     metrics = [client.get_run(candidate.run_id).data.metrics for candidate in found]
     assert metrics[0] == metrics[1]
     assert metrics[0]["holdout_auc"] > 0.7
@@ -105,7 +105,7 @@ def test_the_same_training_is_not_done_twice(frame: Frame, state: Path) -> None:
     renewed = made(frame, state)
     assert renewed.weights_digest == first.weights_digest
     assert renewed.run_id != first.run_id
-    client_of(Tracking.under(state)).delete_run(renewed.run_id)
+    mlflow_client(Tracking.in_folder(state)).delete_run(renewed.run_id)
     assert made(frame, state).run_id not in (first.run_id, renewed.run_id)
 
 
@@ -123,7 +123,7 @@ def test_a_training_killed_anywhere_ends_as_if_undisturbed(frame: Frame, state: 
 def test_a_run_killed_before_its_end_is_ended(frame: Frame, state: Path) -> None:
     """When the folder is there, all is logged: the run only lacks its end."""
     candidate = made(frame, state, "late")
-    client = client_of(Tracking.under(state))
+    client = mlflow_client(Tracking.in_folder(state))
     client.update_run(candidate.run_id, "RUNNING")
     assert made(frame, state, "late") == candidate
     assert runs(state, candidate) == ["FINISHED"]
@@ -134,8 +134,8 @@ def test_mlflow_tells_the_whole_story(frame: Frame, state: Path, tmp_path: Path)
     import mlflow
 
     candidate = made(frame, state)
-    place = Tracking.under(state)
-    client = client_of(place)
+    place = Tracking.in_folder(state)
+    client = mlflow_client(place)
     told = client.get_run(candidate.run_id)
     assert told.data.params["parameters.max_iter"] == "30"
     assert told.data.params["split.share"] == "0.25"
@@ -170,7 +170,7 @@ def test_a_regression_is_trained_the_same_way(state: Path, tmp_path: Path) -> No
     """Another task by declaration alone."""
     config = Train(family="sklearn.ensemble.HistGradientBoostingRegressor", split=BY_HASH, threads=1)
     candidate = train(origin_of("sugar", state), frame_of(diabetes(), tmp_path), VALUES, config)
-    metrics = client_of(Tracking.under(state)).get_run(candidate.run_id).data.metrics
+    metrics = mlflow_client(Tracking.in_folder(state)).get_run(candidate.run_id).data.metrics
     assert metrics["holdout_r2"] > 0.2
     assert candidate.train_rows + candidate.holdout_rows == 442
 
@@ -182,7 +182,7 @@ def test_what_the_data_does_not_allow_is_said_and_leaves_nothing(frame: Frame, s
     with pytest.raises(CaseError, match="takes no missing values") as caught:
         made(numbers, state, "gaps", config)
     assert "limit_bal (13.0% missing)" in str(caught.value)
-    client = client_of(Tracking.under(state))
+    client = mlflow_client(Tracking.in_folder(state))
     experiment = client.get_experiment_by_name("gaps")
     assert [run.info.status for run in client.search_runs([experiment.experiment_id])] == ["FAILED"]
     assert not list((state / "candidates" / "gaps").iterdir())

@@ -8,14 +8,23 @@ from pathlib import Path
 import pytest
 
 from tasks.core.errors import CaseError, Unavailable
-from tasks.core.mlflow import Tracking, client_of, experiment, log, mlflow_errors, run, status_of
+from tasks.core.mlflow import (
+    Tracking,
+    get_or_create_experiment,
+    log_batch,
+    mlflow_client,
+    mlflow_errors,
+    run_status,
+    start_run,
+)
 
 
 def test_two_first_uses_at_once_make_one_database(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Neither breaks the other, nothing is announced, nothing half-made lies about; a write-ahead log is on."""
-    place = Tracking.under(tmp_path / "new")
+    place = Tracking.in_folder(tmp_path / "new")
     with caplog.at_level(logging.INFO), ThreadPoolExecutor(2) as both:
-        ids = list(both.map(lambda _: experiment(client_of.__wrapped__(place), place, "case"), range(2)))
+        places = [place, place]
+        ids = list(both.map(lambda p: get_or_create_experiment(mlflow_client.__wrapped__(p), p, "case"), places))
     assert ids[0] == ids[1]
     assert not caplog.records
     assert {path.name for path in (tmp_path / "new").iterdir()} <= {
@@ -46,52 +55,52 @@ def test_an_earlier_database_is_brought_up_to_date(tmp_path: Path) -> None:
     engine.dispose()
     with sqlite3.connect(path) as connection:
         connection.execute("INSERT INTO experiments (name, lifecycle_stage) VALUES ('older', 'active')")
-    place = Tracking.under(tmp_path)
-    client = client_of.__wrapped__(place)
+    place = Tracking.in_folder(tmp_path)
+    client = mlflow_client.__wrapped__(place)
     assert client.get_experiment_by_name("older") is not None
-    with run(client, experiment(client, place, "newer"), "k", "goes", {}) as goes:
+    with start_run(client, get_or_create_experiment(client, place, "newer"), "k", "goes", {}) as goes:
         pass
-    assert status_of(client, goes) == "FINISHED"
+    assert run_status(client, goes) == "FINISHED"
     with sqlite3.connect(tmp_path / f"mlflow-{earlier}.db") as kept:
         assert kept.execute("SELECT version_num FROM alembic_version").fetchone() == (earlier,)
 
 
 def test_a_newer_database_is_refused(tmp_path: Path) -> None:
     """One of a later MLflow is told, and left as it was."""
-    place = Tracking.under(tmp_path)
-    client_of.__wrapped__(place)
+    place = Tracking.in_folder(tmp_path)
+    mlflow_client.__wrapped__(place)
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'later'")
     with pytest.raises(Unavailable, match=r"newer MLflow(.|\n)*later"):
-        client_of.__wrapped__(place)
+        mlflow_client.__wrapped__(place)
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("later",)
 
 
 def test_a_run_ends_however_its_block_ends(state: Path) -> None:
     """FINISHED, FAILED after an error, KILLED when interrupted; and what went wrong is what the caller sees."""
-    place = Tracking.under(state)
-    client = client_of(place)
-    where = experiment(client, place, "ends")
-    with run(client, where, "k1", "well", {}) as well:
-        assert status_of(client, well) == "RUNNING"
-    with pytest.raises(CaseError), run(client, where, "k2", "badly", {}) as badly:
+    place = Tracking.in_folder(state)
+    client = mlflow_client(place)
+    where = get_or_create_experiment(client, place, "ends")
+    with start_run(client, where, "k1", "well", {}) as well:
+        assert run_status(client, well) == "RUNNING"
+    with pytest.raises(CaseError), start_run(client, where, "k2", "badly", {}) as badly:
         raise CaseError("no")
-    with pytest.raises(KeyboardInterrupt), run(client, where, "k3", "stopped", {}) as stopped:
+    with pytest.raises(KeyboardInterrupt), start_run(client, where, "k3", "stopped", {}) as stopped:
         raise KeyboardInterrupt
-    with pytest.raises(Unavailable, match="can't store"), run(client, where, "k4", "refused", {}) as refused:
-        log(client, "0" * 32, metrics={"a": 1})
-    statuses = [status_of(client, run_id) for run_id in (well, badly, stopped, refused, "0" * 32)]
+    with pytest.raises(Unavailable, match="can't store"), start_run(client, where, "k4", "refused", {}) as refused:
+        log_batch(client, "0" * 32, metrics={"a": 1})
+    statuses = [run_status(client, run_id) for run_id in (well, badly, stopped, refused, "0" * 32)]
     assert statuses == ["FINISHED", "FAILED", "KILLED", "FAILED", None]
 
 
 def test_any_number_of_values_is_logged_and_a_moment_has_one_point(state: Path) -> None:
     """More than MLflow takes at once; logged again at the same moment, a metric does not double."""
-    place = Tracking.under(state)
-    client = client_of(place)
-    with run(client, experiment(client, place, "values"), "many", "many", {}) as run_id:
+    place = Tracking.in_folder(state)
+    client = mlflow_client(place)
+    with start_run(client, get_or_create_experiment(client, place, "values"), "many", "many", {}) as run_id:
         for _ in range(2):
-            log(
+            log_batch(
                 client,
                 run_id,
                 metrics={f"m{i}": i for i in range(900)},
@@ -106,7 +115,7 @@ def test_any_number_of_values_is_logged_and_a_moment_has_one_point(state: Path) 
 def test_a_server_that_does_not_answer_is_said_in_seconds() -> None:
     """Which address, without a password in it, and what to do."""
     with pytest.raises(Unavailable) as caught:
-        client_of(Tracking("http://user:secret@127.0.0.1:9", "unused"))
+        mlflow_client(Tracking("http://user:secret@127.0.0.1:9", "unused"))
     assert caught.value.where == "127.0.0.1:9"
     assert "DRIFTLINE_TRACKING_URL" in caught.value.todo
     with pytest.raises(Unavailable, match="locked"), mlflow_errors("sqlite:///x"):

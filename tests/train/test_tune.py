@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tasks.core.errors import CaseError, DataError, DriftlineError
-from tasks.core.mlflow import Tracking, client_of
+from tasks.core.mlflow import Tracking, mlflow_client
 from tasks.data.results import BaseModelFiles
 from tasks.train.config import Budget
 from tasks.train.language.time_budget import TrainingClock
@@ -58,7 +58,7 @@ def adapter(candidate: Candidate) -> bytes:
 
 
 def runs(state: Path) -> list[Any]:
-    client = client_of(Tracking.under(state))
+    client = mlflow_client(Tracking.in_folder(state))
     return client.search_runs([each.experiment_id for each in client.search_experiments()])
 
 
@@ -81,7 +81,7 @@ def test_a_candidate_holds_adapter_and_gguf_and_nothing_pickled(undisturbed: Can
 def test_a_stage_learns_and_is_logged_as_it_goes(undisturbed: Candidate) -> None:
     """Each stage is a child run with live figures and sample answers, and what it learns lowers the held loss."""
     state = undisturbed.folder.parents[2]
-    client = client_of(Tracking.under(state))
+    client = mlflow_client(Tracking.in_folder(state))
     child = next(each for each in runs(state) if each.data.tags.get("mlflow.parentRunId") == undisturbed.run_id)
     assert child.info.status == "FINISHED"
     assert child.data.params["learning_rate"] == "0.01"
@@ -98,7 +98,7 @@ def test_a_stage_learns_and_is_logged_as_it_goes(undisturbed: Candidate) -> None
 
 def test_the_adapter_can_be_registered(undisturbed: Candidate) -> None:
     """The run has a model that MLflow's registry takes."""
-    client = client_of(Tracking.under(undisturbed.folder.parents[2]))
+    client = mlflow_client(Tracking.in_folder(undisturbed.folder.parents[2]))
     outputs = client.get_run(undisturbed.run_id).outputs.model_outputs
     model = client.get_logged_model(outputs[-1].model_id)
     client.create_registered_model("travel")
@@ -113,7 +113,7 @@ def test_equal_inputs_give_the_same_candidate_without_training(
 ) -> None:
     """A run that is started again finds what it made, even where the process died before its run ended."""
     state = undisturbed.folder.parents[2]
-    client = client_of(Tracking.under(state))
+    client = mlflow_client(Tracking.in_folder(state))
     client.update_run(undisturbed.run_id, status="RUNNING")
     before = len(runs(state))
     assert tuned(state, base, pairs, STAGES) == undisturbed
@@ -134,7 +134,7 @@ def test_a_killed_tuning_goes_on_to_the_same_bytes(
     stage = [each for each in runs(state) if each.data.tags.get("driftline.stage") == "sft"]
     assert sorted(each.info.status for each in stage) == ["FINISHED", "KILLED"]
     whole = next(each for each in stage if each.info.status == "FINISHED")
-    history = client_of(Tracking.under(state)).get_metric_history(whole.info.run_id, "loss")
+    history = mlflow_client(Tracking.in_folder(state)).get_metric_history(whole.info.run_id, "loss")
     assert [point.step for point in history] == [1, 2, 3, 4, 5, 6]  # the steps before the kill are told, too
     assert not list(state.glob("tuning/travel/*/*/checkpoint-*"))
 
@@ -216,7 +216,7 @@ def test_it_stops_early_and_takes_the_best(tmp_path: Path, base: BaseModelFiles,
     wild = stages(steps=40, evaluate_every=2, patience=1, learning_rate=0.99, warmup=20, clip=100.0)
     made = tuned(tmp_path, base, pairs, wild)
     child = next(each for each in runs(tmp_path) if each.data.tags.get("driftline.stage") == "sft")
-    looks = client_of(Tracking.under(tmp_path)).get_metric_history(child.info.run_id, "eval_loss")
+    looks = mlflow_client(Tracking.in_folder(tmp_path)).get_metric_history(child.info.run_id, "eval_loss")
     values = [point.value for point in looks]
     assert len(values) < 20
     assert values.index(min(values)) == len(values) - 2

@@ -17,7 +17,7 @@ from tasks.data.config import Model
 from tasks.data.results import BaseModelFiles
 from tasks.data.sources import locate, path_of_uri
 from tasks.language.gguf_reader import GgufFile, gguf_to_checkpoint
-from tasks.language.gguf_writer import fits, write_gguf
+from tasks.language.gguf_writer import is_supported, write_gguf
 from tasks.language.messages import ROLES, USER, chat_message
 from tasks.language.safetensors_header import read_shapes
 
@@ -202,7 +202,7 @@ def _copy(origin: Path, weights: list[Path], work: Path) -> None:
 def _complete(work: Path, template: str) -> None:
     (work / "chat_template.jinja").write_text(template, encoding="utf-8")
     _try_template(work)
-    if fits(work):
+    if is_supported(work):
         write_gguf(work, work / GGUF, "q8_0")
     files = {path.name: file_digest(path) for path in sorted(work.iterdir())}
     write_text(work / CONTENTS, json.dumps({"code": code_digest(__name__), "files": files}, indent=1))

@@ -14,7 +14,7 @@ from typing import Any
 from tasks.core.config import digest_of
 from tasks.core.errors import CaseError, DataError
 from tasks.data.config import Answer
-from tasks.language.messages import USER, chat_message, message_of
+from tasks.language.messages import USER, chat_message, user_message
 
 SHAPES = (("messages",), ("prompt", "chosen", "rejected"), ("prompt", "completion"))  # the columns that users may bring
 LOG = ("answer", "feedback")  # beside messages or prompt: those of a log of requests
@@ -42,7 +42,7 @@ class Pair:
     @property
     def text(self) -> str:
         """What the user says."""
-        return message_of(self.messages)
+        return user_message(self.messages)
 
     def row(self) -> dict[str, Any]:
         """Its row in a Parquet file."""

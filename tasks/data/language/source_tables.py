@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.core.duckdb import connect, quote_identifier, quote_literal, scan
+from tasks.core.duckdb import connect, quote_identifier, quote_literal, scan_parquet
 
 if TYPE_CHECKING:
     import duckdb
@@ -18,7 +18,7 @@ def source_tables(files: Mapping[str, Sequence[Path]]) -> Iterator[duckdb.DuckDB
     """A DuckDB in which each source is a view over its Parquet files, and which reads nothing else."""
     with connect() as db:
         for source, paths in files.items():
-            db.execute(f"CREATE VIEW {quote_identifier(source)} AS FROM {scan(*sorted(paths))}")
+            db.execute(f"CREATE VIEW {quote_identifier(source)} AS FROM {scan_parquet(*sorted(paths))}")
         allowed = ", ".join(quote_literal(path) for paths in files.values() for path in paths)
         db.execute(f"SET allowed_paths = [{allowed}]")
         db.execute("SET enable_external_access = false")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.core.duckdb import quote_identifier, scan
+from tasks.core.duckdb import quote_identifier, scan_parquet
 from tasks.core.errors import DataError
 from tasks.data.config import Expectation, Source
 from tasks.data.tabular.expectations import STRUCTURE, UNIQUE, build, columns_of, is_row_level
@@ -129,7 +129,7 @@ def _looked_up(at: int, source: str, expectation: Expectation) -> Check:
 
 def _values(db: duckdb.DuckDBPyConnection, expectation: Expectation, path: Path) -> list:
     column = quote_identifier(str(expectation.values_of).partition(".")[2])
-    found = db.execute(f"SELECT DISTINCT {column} FROM {scan(path)} WHERE {column} IS NOT NULL ORDER BY ALL")
+    found = db.execute(f"SELECT DISTINCT {column} FROM {scan_parquet(path)} WHERE {column} IS NOT NULL ORDER BY ALL")
     return [value for (value,) in found.fetchall()]
 
 

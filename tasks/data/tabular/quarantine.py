@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.core.duckdb import quote_identifier, quote_literal, scan
+from tasks.core.duckdb import quote_identifier, quote_literal, scan_parquet
 from tasks.core.files import atomic_path
 from tasks.data.tabular.gx_runner import Check
 
@@ -23,7 +23,7 @@ def make_views(db: duckdb.DuckDBPyConnection, batches: Mapping[str, Path]) -> No
     """Make the views `plain` (all batches) and `numbered` (with row numbers), and the table `names` of the batches."""
     db.execute("SET parquet_metadata_cache = true")  # some fifty queries read the same files
     db.execute("CREATE TABLE names AS SELECT unnest(range(len(?))) AS place, unnest(?) AS batch", [list(batches)] * 2)
-    files = scan(*batches.values())
+    files = scan_parquet(*batches.values())
     db.execute(f"CREATE VIEW plain AS FROM {files}")
     db.execute(f"CREATE VIEW numbered AS SELECT *, (file_index::BIGINT << 40) + file_row_number AS {ROW} FROM {files}")
 
@@ -45,7 +45,7 @@ def make_validated_view(
         here, there = quote_identifier(column), quote_identifier(reference.partition(".")[2])
         db.execute(
             f"CREATE TABLE unmatched_{place} AS SELECT DISTINCT {here} AS value FROM numbered n "
-            f"WHERE {here} IS NOT NULL AND NOT EXISTS (FROM {scan(path)} r WHERE r.{there} = n.{here})"
+            f"WHERE {here} IS NOT NULL AND NOT EXISTS (FROM {scan_parquet(path)} r WHERE r.{there} = n.{here})"
         )
         value = f"CASE WHEN n.{here} IN (SELECT value FROM unmatched_{place}) THEN NULL ELSE n.{here} END"
         found.append(f"{value} AS {quote_identifier(lookup_name(column, reference))}")
@@ -130,7 +130,7 @@ def write_clean(
         with atomic_path(folder / f"{name}.parquet") as temporary:
             if bad.get(name):
                 those = f"SELECT number - ({place}::BIGINT << 40) FROM bad WHERE number >> 40 = {place}"
-                _copy(db, f"SELECT * FROM {scan(path)} WHERE file_row_number NOT IN ({those})", temporary)
+                _copy(db, f"SELECT * FROM {scan_parquet(path)} WHERE file_row_number NOT IN ({those})", temporary)
             else:
                 _link(path, temporary)
 

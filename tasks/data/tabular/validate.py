@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.core.duckdb import connect, quote_identifier, scan
+from tasks.core.duckdb import connect, quote_identifier, scan_parquet
 from tasks.core.errors import DataError
 from tasks.data.config import Source
 from tasks.data.results import Validation
@@ -150,7 +150,7 @@ def _describe_batches(
         first = last = None
         if config.time and name in batches:
             column = f"{quote_identifier(config.time)}::TIMESTAMPTZ"
-            seen = db.execute(f"SELECT min({column}), max({column}) FROM {scan(batches[name])}")
+            seen = db.execute(f"SELECT min({column}), max({column}) FROM {scan_parquet(batches[name])}")
             first, last = seen.fetchall()[0]
         hours = (as_of - last).total_seconds() / 3600 if last else None
         db.execute("INSERT INTO batches VALUES (?, ?, ?, ?, ?)", [name, count, first, last, hours])

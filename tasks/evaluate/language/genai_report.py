@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.code_digest import cache_key
-from tasks.core.mlflow import Tracking, client_of, log, mlflow_errors
+from tasks.core.mlflow import Tracking, log_batch, mlflow_client, mlflow_errors
 from tasks.core.processes import tune_gc
 from tasks.core.progress import progress_step
 from tasks.data.config import Answer
@@ -37,7 +37,7 @@ def log_genai_evaluation(
     rows = _rows(scored, opinions)
     key = cache_key(__name__, [rows, answer.digest])
     with progress_step("show the answers in MLflow") as told, mlflow_errors(place.uri):
-        client = client_of(place)
+        client = mlflow_client(place)
         before = client.get_run(run_id)
         if before.data.tags.get(TAG) == key:
             told.figure = "shown before"
@@ -48,7 +48,7 @@ def log_genai_evaluation(
         problem = _evaluate({"run_id": run_id, "rows": rows, "answer": answer.model_dump(mode="json")}, place)
         # to evaluate, MLflow opens the run again: its end is put back to where the training ended
         client.set_terminated(run_id, before.info.status, end_time=before.info.end_time)
-        log(client, run_id, tags={TAG: f"failed: {problem}" if problem else key})
+        log_batch(client, run_id, tags={TAG: f"failed: {problem}" if problem else key})
         told.figure = f"{len(rows)} of {len(scored)} answers" if not problem else "not shown"
     if problem:
         text = f"The verdict stands, but MLflow shows no traces of the answers: {problem}"

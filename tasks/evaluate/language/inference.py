@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tasks.core.display import escape_markdown
 from tasks.data.config import Answer, Prompt
 from tasks.language.answer_scoring import Score, Scorer
-from tasks.language.messages import MODEL, SYSTEM, USER, chat_message, message_of
+from tasks.language.messages import ASSISTANT, SYSTEM, USER, chat_message, user_message
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +42,7 @@ def scores_of(scored: pd.DataFrame) -> list[Score]:
 
 def build_conversation(messages: str, system: str, shown: Sequence[Shown] = ()) -> Conversation:
     """A pair's messages under a system prompt, after examples if they are shown."""
-    examples = [each for asked, said in shown for each in (chat_message(USER, asked), chat_message(MODEL, said))]
+    examples = [each for asked, said in shown for each in (chat_message(USER, asked), chat_message(ASSISTANT, said))]
     return [chat_message(SYSTEM, system), *examples, *json.loads(messages)]
 
 
@@ -61,7 +61,7 @@ def examples_of(pairs: pd.DataFrame, count: int) -> list[Shown]:
 
 def message_in(messages: str) -> str:
     """What the user said in messages kept as JSON."""
-    return message_of(json.loads(messages))
+    return user_message(json.loads(messages))
 
 
 def stratified_sample(pairs: pd.DataFrame, count: int) -> pd.DataFrame:

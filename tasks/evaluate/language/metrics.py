@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tasks.evaluate.compare import interval
 from tasks.evaluate.language.inference import scores_of
-from tasks.language.answer_scoring import answer_fields, summarise
+from tasks.language.answer_scoring import metric_fractions, summarise
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +39,7 @@ def intervals_of(scored: pd.DataFrame) -> dict[str, list[float]]:
     import numpy as np
 
     ordinary = scored[~scored["unsafe"]]
-    each = [answer_fields(one) for one in scores_of(ordinary)]
+    each = [metric_fractions(one) for one in scores_of(ordinary)]
     clusters = clusters_of(ordinary)
     found = {}
     for name in each[0] if each else ():

@@ -58,13 +58,13 @@ def generate_responses(
         return cached
     options: dict[str, Any] = {"max_tokens": serving.answer_tokens, "schema": schema}
     with start_engine(model, threads=threads, slots=serving.slots, context=context) as running:
-        running.chat_all([conversations[0]] * serving.slots, max_tokens=1)  # each slot has read what all begin with
+        running.chat_batch([conversations[0]] * serving.slots, max_tokens=1)  # each slot has read what all begin with
         alone = [running.chat(each, **options) for each in conversations[:ALONE]]
         begun = monotonic()
         together: list[Completion] = []
         for start in range(ALONE, len(conversations), TOLD):
             with progress_step(f"answers {start + 1:,} to {min(start + TOLD, len(conversations)):,}") as told:
-                together += running.chat_all(conversations[start : start + TOLD], **options)
+                together += running.chat_batch(conversations[start : start + TOLD], **options)
                 told.figure = _pace(together, len(conversations) - ALONE, monotonic() - begun)
         spent = monotonic() - begun
     replies = [*alone, *together]

@@ -126,7 +126,7 @@ def evaluate_gates(
         mark_cached()
         return stored
 
-    place = tracking or Tracking.under(state)
+    place = tracking or Tracking.in_folder(state)
     require_run(candidate, place)
     with _limited(threads):
         scored, alone, classes = score_holdout(candidate, target, split)

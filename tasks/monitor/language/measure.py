@@ -71,7 +71,7 @@ def measure_answers(
         [message_in(each) for each in side["messages"]] for side in (sample_then, sample_now)
     )
     opened = Embedder(embedder.folder)
-    apart = classifier_two_sample_test(opened.vectors(messages_then), opened.vectors(messages_now))
+    apart = classifier_two_sample_test(opened.encode(messages_then), opened.encode(messages_now))
     if apart is None:
         missing.append(f"Drift of the messages was not computed: {len(now):,} now, {len(then):,} then.")
     proxies, proxies_then = (proxies_of(side, scorer, price) for side in (now, then))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from tasks.evaluate.language.inference import message_in
 from tasks.evaluate.metrics import worse_by
-from tasks.language.answer_scoring import Score, Scorer, answer_fields
+from tasks.language.answer_scoring import Score, Scorer, metric_fractions
 from tasks.monitor.permutation import chance_of_mean, chance_of_ratio
 from tasks.release.config import NANO, Price
 
@@ -53,7 +53,7 @@ def proxy_chances(then: Ratios, now: Ratios) -> dict[str, float | None]:
 
 def chance_of_metric(then: Sequence[Score], now: Sequence[Score], metric: str) -> float | None:
     """The p-value of a metric of answers beside the right ones having become worse; None for one not made of them."""
-    if not then or not now or metric not in answer_fields(then[0]):
+    if not then or not now or metric not in metric_fractions(then[0]):
         return None
     return chance_of_ratio(_ratio(then, metric), _ratio(now, metric), worse_by(metric, 1.0, 0.0))
 
@@ -61,4 +61,4 @@ def chance_of_metric(then: Sequence[Score], now: Sequence[Score], metric: str) -
 def _ratio(scores: Sequence[Score], name: str) -> np.ndarray:
     import numpy as np
 
-    return np.array([answer_fields(score)[name] for score in scores], float)
+    return np.array([metric_fractions(score)[name] for score in scores], float)

@@ -11,7 +11,7 @@ from tasks.core.code_digest import cache_key
 from tasks.core.config import digest_of
 from tasks.core.errors import DataError
 from tasks.core.files import file_digest, scratch_folder
-from tasks.core.mlflow import log
+from tasks.core.mlflow import log_batch
 from tasks.core.untrusted import read_json_object
 from tasks.data.config import ChatSpec
 from tasks.data.results import BaseModelFiles
@@ -62,7 +62,8 @@ def import_adapter(
         scratch_folder(origin.state / "candidates") as work,
     ):
         told = {f"lora.{name}": settings[name] for name in ("r", "lora_alpha") if name in settings}
-        log(making.client, run_id, params={"imported": digest, "base": base.source, "base_digest": base.digest, **told})
+        params = {"imported": digest, "base": base.source, "base_digest": base.digest, **told}
+        log_batch(making.client, run_id, params=params)
         making.log_dataset(run_id, {"num_rows": rows})
         adapter = Path(work) / "adapter"
         adapter.mkdir()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.core.files import scratch_folder
 from tasks.data.results import BaseModelFiles
 from tasks.language.answer_scoring import summarise
-from tasks.language.messages import message_of
+from tasks.language.messages import user_message
 from tasks.train.candidates import CandidateBuilder
 from tasks.train.language.rewards import scorer_of
 from tasks.train.language.stage_context import StageContext
@@ -56,7 +56,7 @@ class MlflowReporter:
         """Have the model answer a few validation pairs, put the answers into a table, and give their scores."""
         rows = self._work.validation[:SAMPLES]
         texts = self._work.answers(model, rows)
-        messages = [message_of(row["messages"]) for row in rows]
+        messages = [user_message(row["messages"]) for row in rows]
         scores = [self._scorer.score(t, r["answer"], m) for t, r, m in zip(texts, rows, messages, strict=True)]
         table = {
             "step": [at] * len(rows),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.core.errors import CaseError, DataError
 from tasks.data.results import BaseModelFiles
-from tasks.language.messages import MODEL, SYSTEM, chat_message
+from tasks.language.messages import ASSISTANT, SYSTEM, chat_message
 from tasks.train.config import Lora
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def render(tokenizer: Any, system: str, messages: Sequence[dict[str, str]], answ
     from jinja2 import TemplateError
 
     turns = [chat_message(SYSTEM, system), *messages]
-    turns += [] if answer is None else [chat_message(MODEL, answer)]
+    turns += [] if answer is None else [chat_message(ASSISTANT, answer)]
     try:
         return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer is None)
     except (TemplateError, ValueError, TypeError) as error:

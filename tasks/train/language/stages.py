@@ -11,7 +11,7 @@ from typing import Any
 from tasks.core.errors import CaseError
 from tasks.core.files import write_text
 from tasks.core.progress import progress_step
-from tasks.language.messages import MODEL, chat_message, message_of
+from tasks.language.messages import ASSISTANT, chat_message, user_message
 from tasks.train.config import Preference, Reward, Sft, Stage
 from tasks.train.language.distributed import main_process_first, rank
 from tasks.train.language.logprobs import without_triton
@@ -89,7 +89,7 @@ def _preferences(pairs: list[dict[str, str]], stage: Stage, work: StageContext) 
     from datasets import Dataset
 
     rows = [pairs[i] for i in order(len(pairs), stage.batch, steps_of(stage, len(pairs)), work.tuning.seed)]
-    said = {side: [[chat_message(MODEL, row[side])] for row in rows] for side in ("chosen", "rejected")}
+    said = {side: [[chat_message(ASSISTANT, row[side])] for row in rows] for side in ("chosen", "rejected")}
     return Dataset.from_dict({"prompt": [row["prompt"] for row in rows], **said})
 
 
@@ -110,7 +110,7 @@ def preference_pairs(wanted: int, least: int, work: StageContext, model: Any, fo
         some = rows[start : start + 32]
         with progress_step("look for wrong answers") as told:
             for row, text in zip(some, work.answers(model, some, TEMPERATURE, work.tuning.seed + start), strict=True):
-                if not scorer.score(text, row["answer"], message_of(row["messages"])).exact:
+                if not scorer.score(text, row["answer"], user_message(row["messages"])).exact:
                     pairs.append({"prompt": work.turns(row), "chosen": row["answer"], "rejected": text})
             told.figure = f"{len(pairs)} of {wanted} found, {start + len(some)} messages asked"
         if len(pairs) >= wanted or work.clock.over():
@@ -137,7 +137,7 @@ def _reward(stage: Reward, work: StageContext, model: Any, watch: Any) -> Any | 
     columns = {
         "prompt": [work.turns(row) for row in rows],
         "answer": [row["answer"] for row in rows],
-        "message": [message_of(row["messages"]) for row in rows],
+        "message": [user_message(row["messages"]) for row in rows],
     }
     by_model = stage.reward == "model"
     paid = _reward_model(stage, work, model) if by_model else verifiable(scorer_of(work.talk.answer))

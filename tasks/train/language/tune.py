@@ -12,7 +12,7 @@ from tasks.core.code_digest import cache_key
 from tasks.core.config import digest_of
 from tasks.core.errors import DriftlineError
 from tasks.core.files import file_digest, lock, scratch_folder
-from tasks.core.mlflow import log, run
+from tasks.core.mlflow import log_batch, start_run
 from tasks.core.progress import progress_step
 from tasks.data.config import ChatSpec
 from tasks.data.results import BaseModelFiles
@@ -90,7 +90,7 @@ def tune(
         silence_libraries(tuning.threads),
         making.begun(device) as (run_id, out),
     ):
-        log(making.client, run_id, params=_parameters(tuning, precision, base), metrics=_foreseen(foreseen))
+        log_batch(making.client, run_id, params=_parameters(tuning, precision, base), metrics=_foreseen(foreseen))
         making.log_dataset(run_id, {"num_rows": len(work.train)})
         adapter: Path | None = None
         for name, stage in tuning.stages:
@@ -100,7 +100,8 @@ def tune(
                 adapter = _run_stage(name, stage, mine, adapter, making, run_id, so_far, device)
         spent = work.clock.seconds
         price = tuning.budget.price_per_hour if tuning.budget else 0.0
-        log(making.client, run_id, metrics={"minutes": spent / 60} | ({"cost": spent / 3600 * price} if price else {}))
+        cost = {"cost": spent / 3600 * price} if price else {}
+        log_batch(making.client, run_id, metrics={"minutes": spent / 60} | cost)
         if adapter is None:
             raise DriftlineError(
                 "No stage of the tuning left an adapter.", where="train.stages", todo="Declare stage sft."
@@ -133,7 +134,7 @@ def keep(
         else:
             write_gguf(merged, out / "model.gguf", serving.weights)
     weights = weights_digest(out, base)
-    log(making.client, run_id, tags={"driftline.weights_digest": weights})
+    log_batch(making.client, run_id, tags={"driftline.weights_digest": weights})
     log_adapter(making, run_id, out / "adapter", base)
     return making.keep(run_id, out, weights, (), learned, held)
 
@@ -159,10 +160,10 @@ def _run_stage(
         return done
     client = making.client
     mine = {**making.tags, **device, "mlflow.parentRunId": parent, "driftline.stage": name}
-    with run(client, making.experiment_id, f"{key}-{name}", name, mine) as run_id:
-        log(client, run_id, params=stage.model_dump(exclude_none=True))
+    with start_run(client, making.experiment_id, f"{key}-{name}", name, mine) as run_id:
+        log_batch(client, run_id, params=stage.model_dump(exclude_none=True))
         if start is not None and work.clock.over() and newest_valid_checkpoint(folder) is None:
-            log(client, run_id, tags={"driftline.skipped": SPENT})
+            log_batch(client, run_id, tags={"driftline.skipped": SPENT})
             return start
         teller = MlflowReporter(client, run_id, work)
         try:
@@ -171,7 +172,7 @@ def _run_stage(
             teller.flush()
         if not learned:
             why = SPENT if work.clock.over() else "the model gave too few wrong answers to learn from"
-            log(client, run_id, tags={"driftline.skipped": why})
+            log_batch(client, run_id, tags={"driftline.skipped": why})
             return start
     return done
 

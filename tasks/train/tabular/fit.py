@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.core.code_digest import cache_key
 from tasks.core.errors import CaseError, DataError
 from tasks.core.files import file_digest
-from tasks.core.mlflow import log
+from tasks.core.mlflow import log_batch
 from tasks.features.results import Column, Frame
 from tasks.train.candidates import CandidateBuilder
 from tasks.train.classes import FEWEST, classes_in, labels_of, numbers_of, score_columns
@@ -99,7 +99,7 @@ def keep(
         model = _read_back(work / "model.skops", job.config)
         answers = _describe(client, run_id, model, learn, held, job.target, job.config, work)
         parameters = {**parameters, **({"classes": ", ".join(map(str, model.classes))} if model.classes else {})}
-        log(client, run_id, params=parameters, tags={"driftline.weights_digest": weights}, metrics=answers)
+        log_batch(client, run_id, params=parameters, tags={"driftline.weights_digest": weights}, metrics=answers)
         log_frame(making, run_id, job.frame)
         log_model(making, run_id, model, work / "model.skops", held.head(3), work / "mlflow")
         shutil.rmtree(work / "mlflow")
