@@ -38,14 +38,14 @@ def main() -> None:
 def measure(months: Sequence[int], report: Report, json: Path | None) -> None:
     """Train as of each month's start, score the month after it, and print both policies beside the study."""
     from flows.case import TabularCase
-    from flows.prepare import prepare_steps
     from flows.run_context import Request, run_context
+    from flows.steps import prepare_snapshot
     from tasks.core.settings import apply_environment, settings
     from tasks.features.task import window_frame
 
     apply_environment(settings())
     with run_context(Request(case=CASE, as_of=datetime(2014, 1, 2, tzinfo=UTC))) as end:
-        year = prepare_steps(end)
+        year = prepare_snapshot(end)
         assert isinstance(end.case, TabularCase)
         section, state = end.case, end.settings.state
         first = None
@@ -66,8 +66,8 @@ def measure(months: Sequence[int], report: Report, json: Path | None) -> None:
 
 def _trained(as_of: datetime) -> Candidate:
     from flows.case import TabularCase
-    from flows.prepare import prepare_steps
     from flows.run_context import Request, run_context
+    from flows.steps import prepare_snapshot
     from tasks.features.task import training_frame
     from tasks.train.task import train_candidate
 
@@ -75,7 +75,7 @@ def _trained(as_of: datetime) -> Candidate:
         assert isinstance(run.case, TabularCase)
         case = run.case
         state = run.settings.state
-        frame = training_frame(case.features, case.target.column, case.evaluate.slices, prepare_steps(run), state)
+        frame = training_frame(case.features, case.target.column, case.evaluate.slices, prepare_snapshot(run), state)
         return train_candidate(run.origin, frame, case.target, case.train)
 
 

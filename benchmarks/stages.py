@@ -157,7 +157,7 @@ def work_of(case: Any, seed: int, pairs: Path, state: Path, folder: Path, quick:
 
     return StageContext(
         base=open_base(case.model, case.folder, state),
-        talk=case.talk,
+        talk=case.chat_spec,
         tuning=case.train.model_copy(update={"seed": seed}),
         serving=case.serve.model_copy(update={"answer_tokens": 8} if quick else {}),
         precision=arithmetic(case.train.precision),

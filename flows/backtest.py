@@ -1,8 +1,8 @@
-"""Months of the past played again, each as of its own end, under several policies of retraining."""
+"""Past months replayed, each as of its own end, under several retraining policies."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import pairwise
 from typing import cast
@@ -12,13 +12,18 @@ from prefect.runtime import flow_run
 from pydantic import AwareDatetime, Field
 
 from flows.case import TabularCase, load_case
-from flows.monitor import monitor_steps
-from flows.predict import examples_since
-from flows.prepare import prepare_steps
-from flows.release import seal_steps
-from flows.retrain import challenger_context
 from flows.run_context import Request, RunContext, run_context
-from flows.train import TrainResult, candidate_steps, evaluate_steps
+from flows.steps import (
+    History,
+    TrainResult,
+    challenger_context,
+    create_candidate,
+    evaluate,
+    examples_since,
+    monitor_champion,
+    prepare_snapshot,
+    seal_release,
+)
 from tasks.backtest.policies import POLICIES, check_backtest, month_ends, policy_acts
 from tasks.backtest.results import BacktestResult, MonthResult
 from tasks.backtest.sandbox import challenge_of, sandbox_settings
@@ -35,7 +40,7 @@ from tasks.release.task import require_promotion
 
 
 class BacktestRequest(Section):
-    """What a replay is asked."""
+    """The parameters of a backtest."""
 
     case: str = Field(description="Name of a folder under configs/.")
     start: AwareDatetime = Field(description="A moment of the first month.")
@@ -47,85 +52,83 @@ class BacktestRequest(Section):
 
 
 def run_name() -> str:
-    """What the Prefect UI calls a replay."""
-    request = flow_run.parameters.get("request")
-    asked = request if isinstance(request, BacktestRequest) else BacktestRequest.model_validate(request)
-    return f"replay {asked.case} {asked.start:%Y-%m} to {asked.end:%Y-%m}"
+    """The name of the run in the Prefect UI."""
+    value = flow_run.parameters.get("request")
+    request = value if isinstance(value, BacktestRequest) else BacktestRequest.model_validate(value)
+    return f"replay {request.case} {request.start:%Y-%m} to {request.end:%Y-%m}"
 
 
 @flow(name="backtest", flow_run_name=run_name)
 def backtest(request: BacktestRequest) -> BacktestResult:
-    """Play each month under each policy: monitor, decide, retrain, judge, promote; report what each was worth."""
-    here, months = settings(), month_ends(request.start, request.end)
-    check_backtest(
-        load_case(request.case, here.cases, request.profile).kind, request.policies, request.start, request.end
-    )
-    asked = Request(case=request.case, as_of=months[-1], profile=request.profile)
-    with run_context(asked, sandbox_settings(here, request.case)) as run:
+    """Replay each month under each policy: monitor, decide, retrain, evaluate, promote; report the value of each."""
+    config, months = settings(), month_ends(request.start, request.end)
+    kind = load_case(request.case, config.cases, request.profile).kind
+    check_backtest(kind, request.policies, request.start, request.end)
+    first = Request(case=request.case, as_of=months[-1], profile=request.profile)
+    with run_context(first, sandbox_settings(config, request.case)) as run:
         return backtest_steps(run, cast(TabularCase, run.case), request, months)
 
 
 @dataclass(frozen=True)
 class PolicyState:
-    """Where a policy stands: its champion, the one before, and what was attempted."""
+    """A policy's champion, and how it became that."""
 
     champion: Release
-    before: Release | None = None
-    history: tuple[Attempt, ...] = ()
+    history: History = field(default_factory=History)
+
+
+@dataclass(frozen=True)
+class Month:
+    """A month to replay: the run as of its end, and its snapshot."""
+
+    start: datetime
+    run: RunContext
+    snapshot: Snapshot
+    is_last: bool
 
 
 def backtest_steps(
     run: RunContext, case: TabularCase, request: BacktestRequest, months: list[datetime]
 ) -> BacktestResult:
-    standing = dict.fromkeys(request.policies, PolicyState(release_first(replace(run, as_of=months[0]))))
-    played = []
-    for month, following in pairwise(months):
-        at, goes_on = replace(run, as_of=following), following < months[-1]
-        with progress_step(f"{month:%B %Y}"):
+    states = dict.fromkeys(request.policies, PolicyState(release_first(replace(run, as_of=months[0]))))
+    results = []
+    for start, end in pairwise(months):
+        month_run = replace(run, as_of=end)
+        with progress_step(f"{start:%B %Y}"):
             with progress_step("prepare"):
-                snapshot = prepare_steps(at)
+                month = Month(start, month_run, prepare_snapshot(month_run), is_last=end == months[-1])
             for policy in request.policies:
-                with progress_step(policy) as told:
-                    done, standing[policy] = simulate_month(
-                        at, case, snapshot, month, policy, standing[policy], goes_on
-                    )
-                    told.figure = challenge_summary(done)
-                played.append(done)
+                with progress_step(policy) as step:
+                    result, states[policy] = simulate_month(month, case, policy, states[policy])
+                    step.figure = challenge_summary(result)
+                results.append(result)
     price = case.price.machine_hour
-    return write_report(case.name, request.profile, case.target.task, price, played, run.lineage, run.settings)
+    return write_report(case.name, request.profile, case.target.task, price, results, run.lineage, run.settings)
 
 
 def release_first(run: RunContext) -> Release:
-    """What every policy begins with.
+    """The release that every policy begins with.
 
     Raises: GateFailed when the case's gates stop it.
     """
     with progress_step("first release"):
-        snapshot = prepare_steps(run)
-        candidate = candidate_steps(run, snapshot)
-        trained = TrainResult(snapshot=snapshot, candidate=candidate, verdict=evaluate_steps(run, candidate, None))
+        snapshot = prepare_snapshot(run)
+        candidate = create_candidate(run, snapshot)
+        trained = TrainResult(snapshot=snapshot, candidate=candidate, verdict=evaluate(run, candidate, None))
         require_promotion(run.case.name, trained.verdict)
-        return release_in(seal_steps(run, trained), "")
+        return release_in(seal_release(run, trained), "")
 
 
-def simulate_month(
-    at: RunContext,
-    case: TabularCase,
-    snapshot: Snapshot,
-    month: datetime,
-    policy: str,
-    standing: PolicyState,
-    goes_on: bool,
-) -> tuple[MonthResult, PolicyState]:
-    """A month under a policy, and where it stands after it; with the last one the replay ends: nothing is decided."""
-    champion, out = standing.champion, at.settings.data / "predictions"
-    frame = examples_since(at, case, snapshot, month)
-    predict_window(champion, case.name, frame, at.as_of, out)
-    scored = score_month(champion, case.target, frame, month, at.as_of, out, at.settings.state / "scores")
-    decision = monitor_steps(at, snapshot, champion, (standing.before, [*standing.history])) if goes_on else None
+def simulate_month(month: Month, case: TabularCase, policy: str, state: PolicyState) -> tuple[MonthResult, PolicyState]:
+    """A month under a policy, and the policy's state after it; the last month ends without a decision."""
+    run, champion, out = month.run, state.champion, month.run.settings.data / "predictions"
+    frame = examples_since(run, case, month.snapshot, month.start)
+    predict_window(champion, case.name, frame, run.as_of, out)
+    scored = score_month(champion, case.target, frame, month.start, run.as_of, out, run.settings.state / "scores")
+    decision = None if month.is_last else monitor_champion(run, month.snapshot, champion, state.history)
     action = POLICIES[policy](decision) if decision else "ignore"
-    done = MonthResult(
-        month=month,
+    result = MonthResult(
+        month=month.start,
         policy=policy,
         since=champion.as_of,
         scored=scored,
@@ -134,27 +137,29 @@ def simulate_month(
         challenge=None,
     )
     if decision is None or not policy_acts(action):
-        return done, standing
-    return apply_decision(at, snapshot, done, decision.model_copy(update={"action": action}), standing)
+        return result, state
+    return apply_decision(month, result, decision.model_copy(update={"action": action}), state)
 
 
 def apply_decision(
-    at: RunContext, snapshot: Snapshot, done: MonthResult, decision: Decision, standing: PolicyState
+    month: Month, result: MonthResult, decision: Decision, state: PolicyState
 ) -> tuple[MonthResult, PolicyState]:
-    """Go back, or make a challenger and let the gates say who stands from now on."""
-    champion, history = standing.champion, standing.history
-    if decision.action == "rollback" and standing.before:
-        back = Attempt(decision=decision, outcome="released", release=standing.before.digest)
-        return done, PolicyState(standing.before, None, (*history, back))
-    with progress_step("make a challenger") as making:
-        candidate = candidate_steps(challenger_context(at, snapshot, decision), snapshot)
-    with progress_step("judge it") as judging:
-        trained = TrainResult(snapshot=snapshot, candidate=candidate, verdict=evaluate_steps(at, candidate, champion))
-    promoted = trained.verdict.decision == "promote"
-    release = release_in(seal_steps(at, trained), "") if promoted else None
-    took = (making.seconds or 0.0, judging.seconds or 0.0)
-    done = done.model_copy(update={"challenge": challenge_of(candidate, trained.verdict, release, *took, at.settings)})
+    """Roll back, or create a challenger and promote it if it passes its gates."""
+    champion, history = state.champion, state.history
+    if decision.action == "rollback" and history.predecessor:
+        rollback = Attempt(decision=decision, outcome="released", release=history.predecessor.digest)
+        return result, PolicyState(history.predecessor, History(None, (*history.attempts, rollback)))
+    with progress_step("create the challenger") as training:
+        candidate = create_candidate(challenger_context(month.run, month.snapshot, decision), month.snapshot)
+    with progress_step("evaluate it") as evaluation:
+        verdict = evaluate(month.run, candidate, champion)
+    trained = TrainResult(snapshot=month.snapshot, candidate=candidate, verdict=verdict)
+    release = release_in(seal_release(month.run, trained), "") if verdict.decision == "promote" else None
+    seconds = (training.seconds or 0.0, evaluation.seconds or 0.0)
+    challenge = challenge_of(candidate, verdict, release, *seconds, month.run.settings)
+    result = result.model_copy(update={"challenge": challenge})
     if release is None:
-        return done, replace(standing, history=(*history, Attempt(decision=decision, outcome="rejected")))
-    attempt = Attempt(decision=decision, outcome="released", release=release.digest)
-    return done, PolicyState(release, champion, (*history, attempt))
+        rejected = Attempt(decision=decision, outcome="rejected")
+        return result, replace(state, history=replace(history, attempts=(*history.attempts, rejected)))
+    released = Attempt(decision=decision, outcome="released", release=release.digest)
+    return result, PolicyState(release, History(champion, (*history.attempts, released)))

@@ -117,7 +117,7 @@ class LanguageCase(Case):
     monitor: AnswerMonitor = AnswerMonitor()
 
     @property
-    def talk(self) -> ChatSpec:
+    def chat_spec(self) -> ChatSpec:
         return ChatSpec(prompt=self.prompt, answer=self.answer, context=self.model.context)
 
 

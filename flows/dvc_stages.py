@@ -1,4 +1,4 @@
-"""The same steps without Prefect, for `dvc repro`: python -m flows.dvc_stages prepare|train CASE OUT.json"""
+"""The same steps without Prefect's server, for `dvc repro`: python -m flows.dvc_stages prepare|train CASE OUT.json"""
 
 from __future__ import annotations
 
@@ -14,24 +14,23 @@ from tasks.core.settings import apply_environment, settings
 
 
 def main(stage: str, case: str, out: Path) -> None:
-    """Run a stage and write what it is known by: digests, numbers of rows, metrics."""
+    """Run a stage, and write what identifies its output: digests, numbers of rows, metrics."""
     apply_environment(settings())
     with run_context(Request(case=case)) as run:
-        write_text(out, canonical_json({"prepare": _prepared, "train": _trained}[stage](run)) + "\n")
+        write_text(out, canonical_json({"prepare": _prepare, "train": _train}[stage](run)) + "\n")
 
 
-def _prepared(run: RunContext) -> dict[str, object]:
-    from flows.prepare import prepare_steps
+def _prepare(run: RunContext) -> dict[str, object]:
+    from flows.steps import prepare_snapshot
 
-    snapshot = prepare_steps(run)
+    snapshot = prepare_snapshot(run)
     return {"digest": snapshot.digest, "rows": snapshot.rows, "quarantined": snapshot.quarantined}
 
 
-def _trained(run: RunContext) -> dict[str, object]:
-    from flows.prepare import prepare_steps
-    from flows.train import train_steps
+def _train(run: RunContext) -> dict[str, object]:
+    from flows.steps import prepare_snapshot, train_and_evaluate
 
-    trained = train_steps(run, prepare_steps(run))
+    trained = train_and_evaluate(run, prepare_snapshot(run))
     return {
         "weights": trained.candidate.weights_digest,
         "decision": trained.verdict.decision,

@@ -13,7 +13,7 @@ from tasks.core.errors import GateFailed, InputError, WaitsForApproval
 
 if TYPE_CHECKING:
     from flows.run_context import RunContext
-    from flows.train import TrainResult
+    from flows.steps import TrainResult
     from services.store.approvals import Approval
 
 

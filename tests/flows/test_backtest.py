@@ -1,4 +1,4 @@
-"""Where a policy stands after what it did, where nothing need be trained for it."""
+"""The state of a policy after a decision for which nothing is trained."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from flows.backtest import PolicyState, apply_decision
+from flows.steps import History
 from tasks.backtest.policies import POLICIES
 from tasks.backtest.results import MonthResult, MonthScore
 from tasks.monitor.results import Decision
 from tasks.release.results import Release
 
 NOW = datetime(2013, 5, 1, tzinfo=UTC)
-NOTHING: Any = None  # neither run nor snapshot is looked at
+NOTHING: Any = None  # a rollback reads neither run nor snapshot
 
 
 def release(digest: str) -> Release:
@@ -46,21 +47,20 @@ def decision(action: str) -> Decision:
     )
 
 
-def test_a_policy_that_rolls_back_stands_where_it_stood():
-    """The champion before stands again, nothing is trained, and the policy's own history tells it."""
+def test_a_rollback_restores_the_predecessor():
+    """The predecessor is champion again, nothing is trained, and the policy's history records it."""
     scored = MonthScore(release="b" * 64, rows=1, metrics={}, losses=Path())
     played = MonthResult(
         month=NOW, policy="decide", since=NOW, scored=scored, decision=None, action="rollback", challenge=None
     )
-    done, standing = apply_decision(
-        NOTHING, NOTHING, played, decision("rollback"), PolicyState(release("b"), release("a"))
-    )
-    assert (standing.champion, standing.before, done.challenge) == (release("a"), None, None)
-    assert [(past.outcome, past.release) for past in standing.history] == [("released", "a" * 64)]
+    before = PolicyState(release("b"), History(release("a")))
+    result, state = apply_decision(NOTHING, played, decision("rollback"), before)
+    assert (state.champion, state.history.predecessor, result.challenge) == (release("a"), None, None)
+    assert [(past.outcome, past.release) for past in state.history.attempts] == [("released", "a" * 64)]
 
 
-def test_policies_make_of_a_decision_what_their_name_says():
-    """One does nothing, one always trains, one does what was decided."""
+def test_each_policy_maps_decisions_to_its_actions():
+    """One does nothing, one always retrains, one follows the decision."""
     for action in ("ignore", "alert", "recalibrate", "retrain", "rollback"):
-        made = {name: policy(decision(action)) for name, policy in POLICIES.items()}
-        assert made == {"never": "ignore", "monthly": "retrain", "decide": action}
+        actions = {name: policy(decision(action)) for name, policy in POLICIES.items()}
+        assert actions == {"never": "ignore", "monthly": "retrain", "decide": action}

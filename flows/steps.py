@@ -1,0 +1,257 @@
+"""The pipeline, stage after stage: what the flows do between a request and its result.
+
+A flow module beside this one holds the flow of its name, which takes its steps from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flows.case import LanguageCase, TabularCase
+from flows.deployed.approval import require_approval
+from flows.run_context import RunContext
+from services.gateway.task import collect_log, trace_calls
+from services.rollout.task import agree_on_champion, retire_others, send_traffic
+from services.runtime.task import is_stack_running, package_release, serve_and_smoke
+from services.store.task import record_training_cost
+from tasks.core.config import Result
+from tasks.data.language.embedder_files import find_embedder
+from tasks.data.results import Snapshot, WindowMessages
+from tasks.data.snapshots import is_sound
+from tasks.data.task import (
+    curate_pairs,
+    gather_messages,
+    ingest_source,
+    open_model,
+    take_snapshot,
+    validate_source,
+)
+from tasks.evaluate.language.check import check_language_evaluation
+from tasks.evaluate.results import Verdict
+from tasks.evaluate.task import evaluate_candidate, evaluate_language_candidate
+from tasks.features.results import Frame
+from tasks.features.task import fill_online_store, training_frame, window_frame
+from tasks.monitor.results import Attempt, Decision
+from tasks.monitor.task import decide_on, measure_messages, measure_window, recalibrate_champion
+from tasks.predict.results import Predictions
+from tasks.predict.task import answer_window, predict_window
+from tasks.release.results import Release
+from tasks.release.task import (
+    find_champion,
+    find_champion_of_candidate,
+    find_predecessor,
+    promote_release,
+    register_release,
+    require_champion,
+    require_promotion,
+    seal_language_release,
+    seal_table_release,
+)
+from tasks.train.results import Candidate
+from tasks.train.task import import_language_adapter, import_table_model, train_candidate, tune_candidate
+
+
+class TrainResult(Result):
+    """A candidate, the snapshot it was trained on, and the verdict of its gates."""
+
+    snapshot: Snapshot
+    candidate: Candidate
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class History:
+    """What came before a decision: the champion's predecessor, and earlier attempts to replace a champion."""
+
+    predecessor: Release | None = None
+    attempts: tuple[Attempt, ...] = ()
+
+
+# prepare
+
+
+def prepare_snapshot(run: RunContext) -> Snapshot:
+    """Ingest and validate the case's sources, and store the snapshot in DVC."""
+    case, config = run.case, run.settings
+    sources, raw = case.data.sources, config.data / "raw" / case.name
+    logs = {
+        name: collect_log(source.log, run.as_of, raw / f"{name}.parquet", config)
+        for name, source in sources.items()
+        if source.log
+    }
+    landings = {name: ingest_source(name, source, case.folder, raw, logs.get(name)) for name, source in sources.items()}
+    checked = [validate_source(name, case.name, sources, landings, run.as_of, config.state) for name in sources]
+    if isinstance(case, LanguageCase):
+        base = open_model(case.model, case.folder, config.state)
+        checked.append(
+            curate_pairs(case.name, case.pairs, case.chat_spec, base, sources, checked, run.as_of, config.state)
+        )
+    snapshot = take_snapshot(case.name, run.as_of, checked, config.state, config.remote)
+    if is_sound(snapshot):
+        return snapshot
+    return take_snapshot(case.name, run.as_of, checked, config.state, config.remote, datetime.now(UTC).isoformat())
+
+
+def examples_since(run: RunContext, case: TabularCase, snapshot: Snapshot, start: datetime) -> Frame:
+    """The tabular examples between a moment and the run's as-of."""
+    target, slices = case.target.column, case.evaluate.slices
+    return window_frame(case.features, target, slices, snapshot, run.settings.state, start, run.as_of)
+
+
+def messages_since(run: RunContext, case: LanguageCase, snapshot: Snapshot, start: datetime) -> WindowMessages:
+    """The messages that a language release received between a moment and the run's as-of."""
+    state, sources = run.settings.state, case.data.sources
+    return gather_messages(case.name, case.traffic, case.pairs, case.answer, sources, snapshot, state, start, run.as_of)
+
+
+# train and evaluate
+
+
+def train_and_evaluate(run: RunContext, snapshot: Snapshot) -> TrainResult:
+    """Train a candidate, and evaluate it against the champion, if there is one."""
+    agree_on_champion(run.case.name, run.settings)
+    champion = find_champion(run.case.name, run.settings.tracking, run.settings.state)
+    candidate = create_candidate(run, snapshot)
+    return TrainResult(snapshot=snapshot, candidate=candidate, verdict=evaluate(run, candidate, champion))
+
+
+def create_candidate(run: RunContext, snapshot: Snapshot) -> Candidate:
+    """Train, tune or import a candidate, and record its cost."""
+    if isinstance(run.case, LanguageCase):
+        return _create_language(run, run.case, snapshot)
+    return _create_tabular(run, run.case, snapshot)
+
+
+def _create_tabular(run: RunContext, case: TabularCase, snapshot: Snapshot) -> Candidate:
+    frame = training_frame(case.features, case.target.column, case.evaluate.slices, snapshot, run.settings.state)
+    if run.model:
+        return import_table_model(run.origin, run.model, frame, case.target, case.train, case.trusted)
+    candidate = train_candidate(run.origin, frame, case.target, case.train)
+    record_training_cost(candidate, case.price.machine_hour, run.settings)
+    return candidate
+
+
+def _create_language(run: RunContext, case: LanguageCase, snapshot: Snapshot) -> Candidate:
+    # what evaluation needs is checked before training, which takes hours
+    check_language_evaluation(case.evaluate, case.chat_spec, case.pairs)
+    if case.serve.embedder:
+        find_embedder(case.serve.embedder, case.folder)
+    base = open_model(case.model, case.folder, run.settings.state)
+    if run.model:
+        threads = case.train.threads
+        return import_language_adapter(run.origin, run.model, snapshot, base, case.chat_spec, case.serve, threads)
+    candidate = tune_candidate(run.origin, snapshot, base, case.chat_spec, case.train, case.serve)
+    budget = case.train.budget
+    record_training_cost(candidate, budget.price_per_hour if budget else case.price.machine_hour, run.settings)
+    return candidate
+
+
+def evaluate(run: RunContext, candidate: Candidate, champion: Release | None) -> Verdict:
+    """Evaluate a candidate against the case's gates and a champion."""
+    case, state, tracking = run.case, run.settings.state, run.settings.tracking
+    model, digest = (champion.model, champion.digest) if champion else (None, None)
+    if isinstance(case, LanguageCase):
+        base = open_model(case.model, case.folder, state)
+        threads = case.train.threads
+        return evaluate_language_candidate(
+            candidate, base, case.chat_spec, case.serve, case.evaluate, threads, state, tracking, model, digest
+        )
+    return evaluate_candidate(candidate, case.target, case.train, case.evaluate, state, tracking, model, digest)
+
+
+# release
+
+
+def release_candidate(run: RunContext, trained: TrainResult) -> Release:
+    """Seal, package, serve and smoke-test a candidate, and only then move the champion alias.
+
+    Raises: GateFailed when the verdict is not to promote; the champion stays.
+    """
+    case, config = run.case, run.settings
+    # a run that is started again after the champion alias moved has nothing to release, only to serve
+    release = find_champion_of_candidate(trained.candidate, run.lineage, config.tracking, config.state)
+    is_new = release is None
+    if release is None:
+        require_promotion(case.name, trained.verdict)
+        require_approval(run, trained)
+        folder = seal_release(run, trained)
+        package_release(folder, config.state)
+        release = register_release(folder, config.tracking)
+    online = None
+    if isinstance(case, TabularCase):
+        online = fill_online_store(case.features, trained.snapshot, config.state, config.online_store)
+    if is_new or is_stack_running(config):
+        serve_and_smoke(release, online, run.as_of if run.is_replay else None, config)
+    if send_traffic(release, case.rollout, config):
+        promote_release(release, config.tracking)
+    retire_others(release, config)
+    return release
+
+
+def seal_release(run: RunContext, trained: TrainResult) -> Path:
+    """The folder of the sealed release."""
+    case, state = run.case, run.settings.state
+    candidate, verdict, snapshot = trained.candidate, trained.verdict, trained.snapshot
+    if isinstance(case, TabularCase):
+        return seal_table_release(candidate, verdict, case.target, case.price, run.lineage, snapshot, state)
+    base = open_model(case.model, case.folder, state)
+    embedder = find_embedder(case.serve.embedder, case.folder) if case.serve.embedder else None
+    return seal_language_release(
+        candidate, verdict, base, case.chat_spec, case.serve, embedder, case.price, run.lineage, snapshot, state
+    )
+
+
+# predict and monitor
+
+
+def current_champion(run: RunContext) -> Release:
+    """The champion, once registry and rollout agree on it.
+
+    Raises: CaseError when the case has none.
+    """
+    agree_on_champion(run.case.name, run.settings)
+    return require_champion(run.case.name, run.settings.tracking, run.settings.state)
+
+
+def predict_since(run: RunContext, snapshot: Snapshot, champion: Release, start: datetime) -> Predictions:
+    """Predict all examples between a moment and the run's as-of."""
+    config, out = run.settings, run.settings.data / "predictions"
+    if isinstance(run.case, LanguageCase):
+        messages = messages_since(run, run.case, snapshot, start)
+        return answer_window(champion, messages, run.as_of, out, config.threads)
+    frame = examples_since(run, run.case, snapshot, start)
+    return predict_window(champion, run.case.name, frame, run.as_of, out)
+
+
+def monitor_champion(
+    run: RunContext, snapshot: Snapshot, champion: Release, history: History | None = None
+) -> Decision:
+    """Measure a champion and decide; without a history, the case's own counts."""
+    case, config, out = run.case, run.settings, run.settings.data / "predictions"
+    start = max(champion.as_of, run.as_of - case.monitor.window)
+    predictions = predict_since(run, snapshot, champion, start)
+    trace_calls(case.name, run.as_of, config)
+    if isinstance(case, LanguageCase):
+        messages = messages_since(run, case, snapshot, start)
+        signal = measure_messages(
+            champion, case.monitor, case.folder, predictions, messages, start, run.as_of, out, config.state
+        )
+    else:
+        frame = examples_since(run, case, snapshot, start)
+        before = history.predecessor if history else find_predecessor(champion, config.tracking, config.state)
+        gate = case.evaluate.champion_gate
+        signal = measure_window(
+            champion, case.target, case.monitor, predictions, frame, start, run.as_of, out, config.state, before, gate
+        )
+    return decide_on(signal, case.monitor, [*history.attempts] if history else None)
+
+
+def challenger_context(run: RunContext, snapshot: Snapshot, decision: Decision) -> RunContext:
+    """The run that creates the challenger: by training, or from the recalibrated champion."""
+    if decision.action != "recalibrate" or not isinstance(run.case, TabularCase):
+        return run
+    frame = examples_since(run, run.case, snapshot, run.as_of - run.case.monitor.window)
+    model = recalibrate_champion(decision, frame, run.case.target, run.case.train.split, run.settings.state)
+    return replace(run, model=model)
