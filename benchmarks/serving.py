@@ -225,7 +225,7 @@ def cached(address: str, times: int) -> list[float]:
 def at_gateway(folder: Path, *releases: Release) -> Iterator[str]:
     """A stack of the gateway and these releases alone, in a state folder of its own, which is `folder`/state."""
     from flows.deployed.servers import servers
-    from services.rollout.shares import follow_stack, promote, upsert_release
+    from services.rollout.shares import promote, sync_endpoints, upsert_release
     from services.runtime import stack
     from services.store.database import Store
     from tasks.release.seal import read_manifest
@@ -241,7 +241,7 @@ def at_gateway(folder: Path, *releases: Release) -> Iterator[str]:
         for release in releases:
             stack.serve_release(own, release)
             upsert_release(store, read_manifest(release.folder))
-            follow_stack(store, own)
+            sync_endpoints(store, own)
             promote(store, release.case, release.digest, "for the benchmark")
         time.sleep(1)
         yield f"http://127.0.0.1:{own.gateway_port}"

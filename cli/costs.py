@@ -6,7 +6,7 @@ import json
 from contextlib import closing
 from typing import Any
 
-from services.store.costs import costs
+from services.store.costs import summarize_costs
 from services.store.database import Store
 from tasks.core.console import PlainTable, console
 from tasks.core.settings import settings
@@ -18,7 +18,7 @@ COLUMNS = (*CALLS, "spent", "training", "saved", "judged", "accepted", "per_acce
 def print_costs(by: str, as_json: bool) -> None:
     """Print the ledger's sums by team, case, release or day."""
     with closing(Store(settings())) as store:
-        rows = costs(store, by)
+        rows = summarize_costs(store, by)
     if as_json:
         print(json.dumps(rows, indent=1))
         return

@@ -27,7 +27,7 @@ def create(
     owner: Annotated[str | None, typer.Option(help="Whose key it is: approvals count as theirs. Default: you.")] = None,
 ) -> None:
     """Make a key, and show it this once."""
-    from services.store.keys import MAX_OWNER, check_name, set_owner
+    from services.store.keys import MAX_OWNER, check_name, set_key_owner
     from services.store.keys import create_key as make
     from tasks.core.console import console
     from tasks.core.display import one_line
@@ -37,7 +37,7 @@ def create(
     with _store() as store:
         id_, secret = make(store, team, role or ["predict", "feedback"], rpm, tpm, budget)
         if owner is not None:
-            set_owner(store, id_, owner)
+            set_key_owner(store, id_, owner)
     console.print(f"key {id_} of {one_line(team)}, shown only now:\n{secret}")
 
 
@@ -79,12 +79,12 @@ def owner(
     name: Annotated[str, typer.Argument(help="The person as whose word its approvals count.")],
 ) -> None:
     """Say whose key it is; one of nobody known can't approve."""
-    from services.store.keys import set_owner
+    from services.store.keys import set_key_owner
     from tasks.core.console import console
     from tasks.core.display import one_line
 
     with _store() as store:
-        set_owner(store, key, name)
+        set_key_owner(store, key, name)
     console.print(f"{one_line(key)} is a key of {one_line(name)}")
 
 

@@ -19,7 +19,7 @@ def start() -> None:
     """Start the servers and serve each case's champion; say each address once it is ready."""
     from flows.deployed.servers import servers
     from services.rollout.champion_sync import register_champion
-    from services.rollout.shares import follow_stack
+    from services.rollout.shares import sync_endpoints
     from services.runtime import stack
     from services.store.database import Store
 
@@ -27,7 +27,7 @@ def start() -> None:
     with console.status("starting ..."):
         stack.up(here, servers(here), lambda service: console.print(f"  ready  {service.name:<34} {service.address}"))
         with closing(Store(here)) as store:
-            follow_stack(store, here)  # a release may have got another port
+            sync_endpoints(store, here)  # a release may have got another port
             for release in _releases(here):
                 register_champion(release, here)
                 _serve_champion(store, release.case, here)

@@ -17,7 +17,7 @@ from tasks.core.settings import Settings, settings
 def show(case: str) -> None:
     """Print the shares of a case and its last moves."""
     with closing(Store(settings())) as store:
-        held, moved = history.history(store, case)
+        held, moved = history.rollout_history(store, case)
     if not held:
         console.print(f"{case} has no rollout yet: driftline up, then driftline run {case}")
         return
@@ -30,7 +30,7 @@ def show(case: str) -> None:
     moves = PlainTable("when", "what", "release", "champion", "why")
     for move in moved:
         when = f"{datetime.fromtimestamp(move['at'], UTC):%Y-%m-%d %H:%M:%S}"
-        moves.add_row(when, move["what"], move["digest"][:12], move["champion"][:12], move["why"])
+        moves.add_row(when, move["action"], move["digest"][:12], move["champion"][:12], move["reason"])
     console.print(moves)
 
 
@@ -60,7 +60,7 @@ def promote(case: str, reference: str | None) -> None:
     here = settings()
     with closing(Store(here)) as store:
         if reference is None:
-            canaries = [held["digest"] for held in history.history(store, case)[0] if held["role"] == CANARY]
+            canaries = [held["digest"] for held in history.rollout_history(store, case)[0] if held["role"] == CANARY]
             if not canaries:
                 raise InputError(f"{case} has no canary to promote.", todo=f"driftline promote {case} --release DIGEST")
             reference = canaries[0]

@@ -83,7 +83,7 @@ def _gateway(here: Settings) -> tuple[dict[str, list[dict[str, Any]]], dict[str,
         return {}, {}, []
     from services.rollout.history import active_shares
     from services.store.approvals import list_approvals
-    from services.store.costs import today
+    from services.store.costs import usage_today
     from services.store.database import Store, database_errors
 
     shares: dict[str, list[dict[str, Any]]] = {}
@@ -91,7 +91,7 @@ def _gateway(here: Settings) -> tuple[dict[str, list[dict[str, Any]]], dict[str,
         for row in active_shares(store):
             shares.setdefault(row["case"], []).append(dict(row))
         waiting = [each.model_dump(mode="json") for each in list_approvals(store) if each.state == "waiting"]
-        return shares, today(store), waiting
+        return shares, usage_today(store), waiting
 
 
 def _champion(here: Settings, case: str, shares: list[dict[str, Any]], addresses: dict[str, str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from services.rollout.config import Plan
-from services.store.config import Approval
+from services.store.config import ApprovalRule
 from tasks.core.config import Section
 from tasks.core.errors import CaseError
 from tasks.core.yaml_file import load_yaml
@@ -66,7 +66,7 @@ class Case(Section):
     data: Data
     price: Price = Price()
     schedule: Schedule = Schedule()
-    approval: Approval | None = Field(None, description="A person's word before a release; empty: not needed.")
+    approval: ApprovalRule | None = Field(None, description="A person's word before a release; empty: not needed.")
     rollout: Plan | None = Field(None, description="How a new release takes over; empty: all at once.")
 
     @field_validator("as_of", mode="before")

@@ -39,12 +39,12 @@ def require_approval(run: RunContext, trained: TrainResult) -> None:
         asked = _ask_in_form(run, asked)
     if asked.state == "waiting":
         raise WaitsForApproval(
-            f"The release of {asked.case} waits for a person's word.\n{asked.shown}",
-            allowed=f"anybody but {asked.asked_by}, until {asked.expires_at:%Y-%m-%d %H:%M} UTC",
+            f"The release of {asked.case} waits for a person's word.\n{asked.evidence_summary}",
+            allowed=f"anybody but {asked.requested_by}, until {asked.expires_at:%Y-%m-%d %H:%M} UTC",
             todo=f"driftline approve {asked.case}, then: driftline run {asked.case} --as-of {asked.as_of.isoformat()}",
         )
     if asked.state != "approved":
-        raise GateFailed(f"The release of {asked.case} was not approved: {asked.told}. The champion stays.")
+        raise GateFailed(f"The release of {asked.case} was not approved: {asked.outcome}. The champion stays.")
 
 
 def _ask_in_form(run: RunContext, asked: Approval) -> Approval:
@@ -54,11 +54,13 @@ def _ask_in_form(run: RunContext, asked: Approval) -> Approval:
 
     class Word(RunInput):
         decision: Literal["approve", "reject"]
-        name: str = Field(min_length=1, description=f"Who you are: a person, and not {asked.asked_by or 'who asked'}.")
+        name: str = Field(
+            min_length=1, description=f"Who you are: a person, and not {asked.requested_by or 'who asked'}."
+        )
         why: str = ""
 
-    shown = f"{asked.shown}\n\nEvidence {asked.evidence[:12]}"
-    seconds = max(1, int((asked.expires_at - asked.asked_at).total_seconds()))
+    shown = f"{asked.evidence_summary}\n\nEvidence {asked.evidence[:12]}"
+    seconds = max(1, int((asked.expires_at - asked.requested_at).total_seconds()))
     said = suspend_flow_run(Word.with_initial_data(description=shown), timeout=seconds, key=asked.evidence[:32])
     return decide(asked.case, asked.evidence, said.decision == "approve", said.name, "prefect", said.why)
 
@@ -73,7 +75,7 @@ def decide(case: str, evidence: str, approves: bool, who: str, via: str, why: st
     from tasks.core.settings import settings
 
     with closing(Store(settings())) as store:
-        return approvals.decide(store, case, evidence, approves, who, via, why)
+        return approvals.decide(store, case, approvals.Review(evidence, approves, who, via, why))
 
 
 def decide_at_terminal(case: str, approves: bool, evidence: str | None, why: str) -> None:
@@ -92,8 +94,8 @@ def decide_at_terminal(case: str, approves: bool, evidence: str | None, why: str
     with closing(Store(settings())) as store:
         waiting = next((each for each in approvals.list_approvals(store, case) if each.state == "waiting"), None)
     if waiting:
-        console.print(waiting.shown)
-        requester = one_line(waiting.asked_by or "") or "nobody known"
+        console.print(waiting.evidence_summary)
+        requester = one_line(waiting.requested_by or "") or "nobody known"
         console.print(f"asked by {requester}, evidence {waiting.evidence[:12]}")
         if evidence is None and not sys.stdin.isatty():
             raise InputError(
@@ -106,4 +108,4 @@ def decide_at_terminal(case: str, approves: bool, evidence: str | None, why: str
             return
     said = decide(case, evidence or (waiting.evidence if waiting else ""), approves, current_user(), "terminal", why)
     goes_on = "the run that waits goes on" if said.run else f"driftline run {case} --as-of {said.as_of.isoformat()}"
-    console.print(f"{one_line(said.told)}. Next: {goes_on if approves else 'the champion stays'}")
+    console.print(f"{one_line(said.outcome)}. Next: {goes_on if approves else 'the champion stays'}")

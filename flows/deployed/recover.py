@@ -78,9 +78,13 @@ def _resume_decided(client: SyncPrefectClient) -> list[str]:
     lines = []
     for run in waiting:
         if (said := decided.get(str(run.id))) is not None:
-            word = {"decision": "approve" if said.state == "approved" else "reject", "name": said.who, "why": said.why}
+            word = {
+                "decision": "approve" if said.state == "approved" else "reject",
+                "name": said.decided_by,
+                "why": said.reason,
+            }
             client.resume_flow_run(run.id, run_input=word)
-            lines.append(f"{run.name}: {said.told}, it goes on")
+            lines.append(f"{run.name}: {said.outcome}, it goes on")
     return lines
 
 

@@ -9,7 +9,7 @@ import socket
 import sys
 from contextlib import closing
 
-from services.store.alerts import alert_about
+from services.store.alerts import alert_loop_failure
 from services.store.database import Store
 from tasks.core.loops import Loop, TaskLoop, loops
 from tasks.core.processes import tune_gc
@@ -56,7 +56,7 @@ async def _alert() -> None:
 
 def _add_alert(loop: Loop) -> None:
     with closing(Store(settings())) as store:
-        alert_about(store, "worker", loop)
+        alert_loop_failure(store, "worker", loop)
 
 
 class Recovery:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from starlette.requests import Request
 
 from services.store.api_error import ApiError
-from services.store.keys import LOCAL, Key, Keyring, digest, os_user, secret_in
+from services.store.keys import LOCAL_KEY, Key, Keyring, bearer_token, hash_secret
 from tasks.core.local_secrets import OPERATOR, local_secret, secret_file
+from tasks.core.processes import current_user
 from tasks.core.settings import Settings
 
 FORWARDED = ("forwarded", "x-forwarded-", "via", "x-real-ip", "origin", "sec-fetch-")  # beginnings of header names
@@ -16,8 +17,8 @@ class Access:
     """What the headers and the connection of a request open."""
 
     def __init__(self, settings: Settings) -> None:
-        self._operator_hash = digest(local_secret(settings.state, OPERATOR))
-        self._operator = Key(OPERATOR, OPERATOR, frozenset({"admin"}), owner=os_user())
+        self._operator_hash = hash_secret(local_secret(settings.state, OPERATOR))
+        self._operator = Key(OPERATOR, OPERATOR, frozenset({"admin"}), owner=current_user())
         self._secret_file = secret_file(settings.state, OPERATOR)
 
     def key(self, http: Request, keyring: Keyring, *roles: str) -> Key:
@@ -31,7 +32,7 @@ class Access:
 
     def may_inspect(self, http: Request, keyring: Keyring) -> bool:
         """Whether metrics and the like are for whoever sends this: a key that may operate, or the owner directly."""
-        key = self._known(secret_in(http.headers), keyring)
+        key = self._known(bearer_token(http.headers), keyring)
         return key.has("operate") if key else is_direct(http)
 
     def require_inspect(self, http: Request, keyring: Keyring) -> None:
@@ -40,13 +41,13 @@ class Access:
             self._find(http, keyring).require("operate")
 
     def _find(self, http: Request, keyring: Keyring) -> Key:
-        secret = secret_in(http.headers)
+        secret = bearer_token(http.headers)
         if key := self._known(secret, keyring):
             return key
         if keyring.guarded:
             keyring.find(secret)  # raises
         if is_direct(http):
-            return LOCAL
+            return LOCAL_KEY
         raise ApiError(
             401,
             "An API key is needed: without one only this machine's owner may ask, directly. Send the operator's key, "
@@ -58,7 +59,7 @@ class Access:
     def _known(self, secret: str | None, keyring: Keyring) -> Key | None:
         if secret is None:
             return None
-        hashed = digest(secret)
+        hashed = hash_secret(secret)
         return self._operator if hashed == self._operator_hash else keyring.by_hash.get(hashed)
 
 

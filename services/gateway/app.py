@@ -40,10 +40,10 @@ from services.gateway.request_log import RequestLog
 from services.gateway.upstream import UpstreamPool
 from services.gateway.usage_writer import UsageWriter
 from services.gateway.webhooks import MAX_PUSH, WebhookReceiver
-from services.rollout.routing import LANGUAGE, TABLE
+from services.rollout.routing import LANGUAGE, TABULAR
 from services.serving.disconnect import while_connected
 from services.store.api_error import ApiError
-from services.store.approvals import ApprovalDecision, decide, list_approvals
+from services.store.approvals import ApprovalDecision, Review, decide, list_approvals
 from services.store.database import Store
 from services.store.feedback import Feedback, store_feedback
 from services.store.keys import Key
@@ -97,7 +97,7 @@ class Gateway:
 
     async def predict(self, http: Request) -> Response:
         key = self._who(http, "predict")
-        rollout = self.memory.routes.rollout(http.path_params["case"], TABLE)
+        rollout = self.memory.routes.rollout(http.path_params["case"], TABULAR)
         body = await read_body(http)
         return await self.answering.predict(key, rollout, body, http.headers.get("x-entity", ""))
 
@@ -149,8 +149,8 @@ class Gateway:
             raise _invalid(error) from error
         case, via = http.path_params["case"], f"api, key {key.id}"
         try:
-            given = (case, said.evidence, said.decision == "approve", key.owner, via, said.why)
-            decided = await asyncio.to_thread(decide, self.store, *given)
+            review = Review(said.evidence, said.decision == "approve", key.owner, via, said.reason)
+            decided = await asyncio.to_thread(decide, self.store, case, review)
         except InputError as error:
             raise ApiError(409, " ".join(str(error).split()), code="not_decided") from error
         return JSONResponse(decided.model_dump(mode="json"), 201)

@@ -11,8 +11,8 @@ from sqlalchemy import insert, update
 from services.gateway.config_cache import EVERY, ConfigCache
 from services.gateway.outbox import Outbox
 from services.gateway.usage_writer import LIVES, close_lost_calls
-from services.rollout.plan import advance
-from services.store.alerts import PLATFORM, add_alert, alert_about
+from services.rollout.plan import advance_plans
+from services.store.alerts import PLATFORM, add_alert, alert_loop_failure
 from services.store.database import Store, now, workers
 from tasks.core.errors import DriftlineError
 from tasks.core.events import alert_event
@@ -67,16 +67,16 @@ class Background:
     def say_alive(self) -> None:
         with self._store.writing() as to:
             mine = workers.c.id == self._worker
-            if not to.execute(update(workers).where(mine).values(seen=now())).rowcount:
-                to.execute(insert(workers).values(id=self._worker, seen=now()))
-            to.execute(workers.delete().where(workers.c.seen < now() - 100 * LIVES))
+            if not to.execute(update(workers).where(mine).values(last_seen=now())).rowcount:
+                to.execute(insert(workers).values(id=self._worker, last_seen=now()))
+            to.execute(workers.delete().where(workers.c.last_seen < now() - 100 * LIVES))
 
     def close_lost_calls(self) -> None:
         close_lost_calls(self._store)
 
     def advance(self) -> None:
         """Raises: DriftlineError for plans that can't be decided, after all others were."""
-        errors = advance(self._store)
+        errors = advance_plans(self._store)
         subjects = {case: f"{case}: its rollout can't be decided" for case in errors}
         self._alert_new("rollout", [(case, subjects[case], error) for case, error in errors.items()])
         if errors:
@@ -84,7 +84,7 @@ class Background:
 
     def alert(self) -> None:
         """Raise an alert about each loop that keeps failing and each row that can't be used, once."""
-        loops.alert(partial(alert_about, self._store, "gateway"))
+        loops.alert(partial(alert_loop_failure, self._store, "gateway"))
         problems = self._memory.routes.problems
         self._alert_new("row", [(PLATFORM, "The gateway leaves out a row of its store", text) for text in problems])
 

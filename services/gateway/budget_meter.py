@@ -57,7 +57,7 @@ class BudgetMeter:
         """Have a call's reserve grow with it; `stopped` says that there is no more."""
         prompt = call.share.route.price.of(tokens_in, 0, 0, 0) if call.is_language else 0
         watched = MeteredCall(call, call.reserved, prompt)
-        if call.key.purses:
+        if call.key.budgets:
             self._running[call.id] = watched
         try:
             yield watched

@@ -9,11 +9,11 @@ from typing import TypeVar
 from sqlalchemy import select
 
 from services.rollout.routing import Routes, routes_of
-from services.rollout.shares import SEEN
+from services.rollout.shares import PROPAGATION_SECONDS
 from services.store.database import Store, endpoints, releases, shares
 from services.store.keys import Keyring, read_keyring
 
-EVERY = SEEN / 2  # seconds between looks
+EVERY = PROPAGATION_SECONDS / 2  # seconds between looks
 STALE = 5.0  # seconds without one after which a gateway says that it is not ready
 
 T = TypeVar("T")
@@ -53,9 +53,9 @@ class ConfigCache:
 
     def _read(self, read: Callable[[Store], T], known: int) -> tuple[T, int] | None:
         """What is read of the store, all of it of one version; None where the known version is the store's."""
-        while (version := self._store.version()) != known:
+        while (version := self._store.config_version()) != known:
             value = read(self._store)
-            if self._store.version() == version:  # else some of it is from before a change, some from after
+            if self._store.config_version() == version:  # else some of it is from before a change, some from after
                 return value, version
         return None
 

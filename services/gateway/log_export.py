@@ -11,8 +11,8 @@ from sqlalchemy import Connection, select
 
 from services.gateway.request_log import reading_log
 from services.rollout.routing import LANGUAGE, SHADOW
-from services.store.database import CACHED, DONE, Store, feedback, ledger, releases
-from services.store.feedback import opinion_of
+from services.store.database import CACHED, DONE, Store, feedback, releases, usage_records
+from services.store.feedback import rating_of
 from tasks.core.duckdb import quote_literal
 from tasks.core.errors import CaseError, InputError
 from tasks.core.files import atomic_path
@@ -39,7 +39,7 @@ def export_log(case: str, as_of: datetime, out: Path, settings: Settings) -> Pat
     Raises: InputError when the log keeps no texts; CaseError for a table's case.
     """
     with closing(Store(settings)) as store, store.reading() as of:
-        known = of.execute(select(releases.c.facts).where(releases.c.case == case)).scalars().first()
+        known = of.execute(select(releases.c.metadata).where(releases.c.case == case)).scalars().first()
         check_log(case, known["kind"] if known else LANGUAGE, settings)
         words = _said(of, case, as_of)
     import pyarrow as pa
@@ -73,15 +73,17 @@ def check_log(case: str, kind: str, settings: Settings) -> None:
 
 def _said(of: Connection, case: str, as_of: datetime) -> list[dict[str, Any]]:
     """What was last said of each call."""
-    known = select(feedback.c.request_id, feedback.c.said).join(ledger, ledger.c.id == feedback.c.request_id)
-    known = known.where(ledger.c.case == case, feedback.c.at <= as_of.timestamp()).order_by(feedback.c.number)
+    known = select(feedback.c.request_id, feedback.c.payload).join(
+        usage_records, usage_records.c.id == feedback.c.request_id
+    )
+    known = known.where(usage_records.c.case == case, feedback.c.at <= as_of.timestamp()).order_by(feedback.c.id)
     words: dict[str, dict[str, Any]] = {}
     for id_, said in of.execute(known):
         if not isinstance(said, dict):
             continue  # of a store that somebody wrote by hand
         label = said.get("label")
         told = {
-            "feedback": opinion_of(said),
+            "feedback": rating_of(said),
             "correction": said["corrected"] if isinstance(said.get("corrected"), str) else None,
             "completion": label if isinstance(label, str) else None,
         }

@@ -43,7 +43,7 @@ class Metering:
             call.most_out = min(longest, route.context) if bounded else route.context
             tokens = estimate_tokens(size) + call.most_out
             prompt = min(size + TEMPLATE, route.context)  # a token has a byte at least
-        if call.key.purses:
+        if call.key.budgets:
             worst = route.price.of(prompt, 0, call.most_out, PATIENCE[call.interface])
             call.reserved = min(self._experience.estimate(call, prompt), worst)
         try:
@@ -55,7 +55,7 @@ class Metering:
 
     async def refuse(self, call: Call, status: int) -> None:
         """Enter a call that is not even begun."""
-        call.key, call.reserved = replace(call.key, purses=()), 0  # nothing was reserved
+        call.key, call.reserved = replace(call.key, budgets=()), 0  # nothing was reserved
         with suppress(ApiError):  # it is entered when it ends, or when the ledger can be written again
             await self._ledger.open(call)
         await self.end(call, REFUSED, status)
@@ -66,7 +66,7 @@ class Metering:
 
     async def begin_unpaid(self, call: Call) -> None:
         """Enter a call that nobody asked for, and no budget pays."""
-        call.key = replace(call.key, purses=())
+        call.key = replace(call.key, budgets=())
         await self._ledger.open(call)
 
     async def end(self, call: Call, state: str, status: int) -> None:

@@ -10,7 +10,7 @@ from services.gateway.parameters import MAX_TOKENS
 from services.gateway.rate_limits import FEEDBACK
 from services.gateway.streaming import EVENTS
 from services.store.approvals import ApprovalDecision
-from services.store.feedback import MOST_RECORDS, Feedback
+from services.store.feedback import MAX_RECORDS, Feedback
 from tasks.language.chat_request import ChatCompletionRequest
 from tasks.language.messages import USER, chat_message
 
@@ -104,7 +104,7 @@ def document() -> dict[str, Any]:
             "/v1/models": _get("Language models", guarded=True),
             "/v1/models/{model}": _get("A language model", guarded=True, parameters=[model]),
             "/v1/feedback/{request_id}": _post(
-                f"Tell an outcome or a judgement: {FEEDBACK} a minute, {MOST_RECORDS} about one request, 128 kB each",
+                f"Tell an outcome or a judgement: {FEEDBACK} a minute, {MAX_RECORDS} about one request, 128 kB each",
                 Feedback.model_json_schema(),
                 {"label": 1},
                 {"type": "object"},

@@ -13,12 +13,16 @@ from typing import Any
 import aiohttp
 from sqlalchemy import Delete, RowMapping, Select, Update, delete, select, update
 
-from services.store.database import Store, alerts, now, pushes
+from services.store.database import Store, alert_outbox, now, webhook_deliveries
 from tasks.core.git_push import PUSH_DEPLOYMENT, GitPush
 from tasks.core.settings import Settings
 
-ALERTS = select(alerts).order_by(alerts.c.at)
-PUSHES = select(pushes).where(pushes.c.delivered_at.is_(None)).order_by(pushes.c.at)
+ALERTS = select(alert_outbox).order_by(alert_outbox.c.at)
+PUSHES = (
+    select(webhook_deliveries)
+    .where(webhook_deliveries.c.forwarded_at.is_(None))
+    .order_by(webhook_deliveries.c.received_at)
+)
 LOOK, MOST_WAIT = 2.0, 32.0  # seconds between tries, ever longer; a push that comes is told at once
 NEVER = (400, 409, 413, 422)  # Prefect will not take it, however often it is asked
 AT_ONCE = 500  # rows of one look
@@ -51,7 +55,7 @@ class Outbox:
         async with aiohttp.ClientSession(headers=self._headers, timeout=timeout, trust_env=False) as http:
             waiting = [
                 *((f"alert {row['id']}", self._send_alert, row) for row in await asyncio.to_thread(self._rows, ALERTS)),
-                *((f"push {row['delivery']}", self._send_push, row)
+                *((f"push {row['delivery_id']}", self._send_push, row)
                   for row in await asyncio.to_thread(self._rows, PUSHES)),
             ]  # fmt: skip
             self._failed &= {name for name, _, _ in waiting}
@@ -76,20 +80,24 @@ class Outbox:
             logging.getLogger("driftline").exception("The alert %s can't be read, and is dropped.", row["id"])
         else:
             await self._post(http, "events", body)
-        await asyncio.to_thread(self._write, delete(alerts).where(alerts.c.id == row["id"]))
+        await asyncio.to_thread(self._write, delete(alert_outbox).where(alert_outbox.c.id == row["id"]))
 
     async def _send_push(self, http: aiohttp.ClientSession, row: RowMapping) -> None:
         """Have the run created, or found, if an earlier try did it and we never heard."""
         try:
-            body = json.dumps(GitPush.model_validate(row["push"]).run)
+            body = json.dumps(GitPush.model_validate(row["payload"]).run)
         except Exception:
-            logging.getLogger("driftline").exception("The push %s can't be read, and is dropped.", row["delivery"])
+            logging.getLogger("driftline").exception("The push %s can't be read, and is dropped.", row["delivery_id"])
         else:
             async with http.get(f"{self._api}/deployments/name/{PUSH_DEPLOYMENT}") as found:
                 found.raise_for_status()
                 deployment = (await found.json())["id"]
             await self._post(http, f"deployments/{deployment}/create_flow_run", body)
-        delivered = update(pushes).where(pushes.c.delivery == row["delivery"]).values(delivered_at=now())
+        delivered = (
+            update(webhook_deliveries)
+            .where(webhook_deliveries.c.delivery_id == row["delivery_id"])
+            .values(forwarded_at=now())
+        )
         await asyncio.to_thread(self._write, delivered)
 
     async def _post(self, http: aiohttp.ClientSession, what: str, body: str) -> None:

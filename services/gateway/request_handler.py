@@ -31,7 +31,7 @@ from services.gateway.sse_events import (
 from services.gateway.streaming import EventStreamResponse
 from services.gateway.upstream import UpstreamPool, UpstreamResponse
 from services.rollout.routing import Rollout
-from services.store.api_error import ApiError, error_of_release
+from services.store.api_error import ApiError, release_error_body
 from services.store.database import ABORTED, CACHED, DONE, FAILED, REFUSED
 from services.store.keys import Key
 
@@ -116,7 +116,7 @@ class RequestHandler:
                 raise broken(call, reply)
             said = reply.body
             if reply.status >= 400:
-                said = error_of_release(call.share.route.tag, reply.status, said)
+                said = release_error_body(call.share.route.tag, reply.status, said)
             elif call.is_language:
                 call.used(usage_of(said))
             answered = await self._policy.after(call, said)
@@ -133,7 +133,7 @@ class RequestHandler:
 
     async def _ask(self, call: Call, body: bytes) -> UpstreamResponse:
         """The release's answer; a call that a budget pays is stopped when this has no more. Raises: Refusal."""
-        if not call.key.purses:
+        if not call.key.budgets:
             return await self._forward.ask(call, PATHS[call.interface], body)
         with self._accounts.meter.watch(call, estimate_tokens(len(body))) as watched:
             try:
@@ -233,7 +233,7 @@ def refused(call: Call, reply: UpstreamResponse) -> Response:
     """The response for a release's whole answer that came instead of a stream. Raises: Refusal when it failed."""
     if reply.status >= 500:
         raise broken(call, reply)
-    body = error_of_release(call.share.route.tag, reply.status, reply.body)
+    body = release_error_body(call.share.route.tag, reply.status, reply.body)
     return Response(body, reply.status, headers_of(call), "application/json")
 
 

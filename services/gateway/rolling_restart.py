@@ -9,7 +9,7 @@ from contextlib import closing
 from sqlalchemy import select
 
 from services.gateway.usage_writer import LIVES
-from services.rollout.shares import follow_stack
+from services.rollout.shares import sync_endpoints
 from services.runtime import stack
 from services.runtime.process_specs import GATEWAY
 from services.runtime.supervision import Supervisor
@@ -36,7 +36,7 @@ def rolling_restart(
     with closing(Store(settings)) as store:
         for name in releases:
             stack.restart(settings, name, patience)
-            follow_stack(store, settings)  # one of an earlier version listened elsewhere
+            sync_endpoints(store, settings)  # one of an earlier version listened elsewhere
             tell(name)
 
 
@@ -55,4 +55,4 @@ def _renew_gateway(settings: Settings, patience: float) -> None:
 
 def _living(store: Store) -> set[str]:
     with store.reading() as of:
-        return set(of.execute(select(workers.c.id).where(workers.c.seen > now() - LIVES)).scalars())
+        return set(of.execute(select(workers.c.id).where(workers.c.last_seen > now() - LIVES)).scalars())

@@ -14,7 +14,7 @@ import aiohttp
 from services.gateway.call import Call
 from services.gateway.client_sessions import ClientSessions
 from services.gateway.metrics import GatewayMetrics
-from services.rollout.routing import TABLE, Route, Routes
+from services.rollout.routing import TABULAR, Route, Routes
 from services.store.api_error import ApiError
 
 WIDTH, QUEUE = 64, 256  # calls at a release at once, and waiting for it
@@ -86,7 +86,7 @@ class UpstreamPool:
 
     def lane(self, route: Route) -> ConcurrencyLimiter:
         if route.digest not in self._lanes:
-            width = min(WIDTH, TABLE_WIDTH * max(1, len(route.addresses))) if route.kind == TABLE else WIDTH
+            width = min(WIDTH, TABLE_WIDTH * max(1, len(route.addresses))) if route.kind == TABULAR else WIDTH
             self._lanes[route.digest] = ConcurrencyLimiter(width)
         return self._lanes[route.digest]
 

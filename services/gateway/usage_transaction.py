@@ -10,10 +10,10 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, insert, update
 
 from services.gateway.budgets import ALLOWED, reserve, settle
-from services.store.database import FAILED, REFUSED, USED, ledger, predictions
+from services.store.database import FAILED, REFUSED, USAGE_COLUMNS, predictions, usage_records
 
 OPENS, TOPS_UP, SETTLES = "opens", "tops up", "settles"
-SETTLED = ("state", "status", "retries", *USED)
+SETTLED = ("state", "status", "retries", *USAGE_COLUMNS)
 LARGEST = 2**31 - 1  # of the whole numbers in the ledger's Integer columns
 
 
@@ -50,7 +50,7 @@ def write_records(to: Connection, batch: Sequence[UsageRecord], memo: BudgetDays
     for entry in batch:
         row, outcome = entry.row, ALLOWED
         if entry.kind == OPENS:
-            outcome = reserve(to, row["purses"], row["reserved"])
+            outcome = reserve(to, row["budgets"], row["reserved"])
             if outcome == ALLOWED:
                 inserted[row["id"]] = row
                 memo.unopened.discard(row["id"])
@@ -72,14 +72,14 @@ def write_records(to: Connection, batch: Sequence[UsageRecord], memo: BudgetDays
 
 def _top_up(to: Connection, entry: UsageRecord, inserted: dict[str, dict[str, Any]], memo: BudgetDays) -> str:
     """Reserve more for a call under way, in its row too: its price, should this process die under it."""
-    outcome, id_ = reserve(to, entry.row["purses"], entry.amount), entry.row["id"]
+    outcome, id_ = reserve(to, entry.row["budgets"], entry.amount), entry.row["id"]
     if outcome == ALLOWED:
         memo.topped[id_] = memo.topped.get(id_, 0) + entry.amount
         total = entry.row["reserved"] + memo.topped[id_]
         if id_ in inserted:
             inserted[id_] = {**inserted[id_], "reserved": total}
         else:
-            to.execute(update(ledger).where(ledger.c.id == id_).values(reserved=total))
+            to.execute(update(usage_records).where(usage_records.c.id == id_).values(reserved=total))
     return outcome
 
 
@@ -89,11 +89,11 @@ def _write_rows(
     if answered := [{"request_id": entry.row["id"], "classes": entry.classes} for entry in batch if entry.classes]:
         to.execute(insert(predictions), answered)
     if inserted:
-        to.execute(insert(ledger), inserted)
+        to.execute(insert(usage_records), inserted)
     if settled:
         values = [{"b_id": row["id"], **{name: row[name] for name in SETTLED}} for row in settled]
         changed: dict[str, Any] = {name: bindparam(name) for name in SETTLED}
-        to.execute(update(ledger).where(ledger.c.id == bindparam("b_id")).values(changed), values)
+        to.execute(update(usage_records).where(usage_records.c.id == bindparam("b_id")).values(changed), values)
 
 
 def encodable(entry: UsageRecord) -> UsageRecord:

@@ -29,7 +29,7 @@ from services.gateway.usage_transaction import (
     write_records,
 )
 from services.store.api_error import ApiError
-from services.store.database import DAY, LOST, OPEN, Store, ledger, now, version, workers
+from services.store.database import DAY, LOST, OPEN, Store, config_version, now, usage_records, workers
 from tasks.core.loops import ThreadLoop
 
 MOST_AT_ONCE = 500  # entries of one transaction
@@ -59,7 +59,7 @@ class UsageWriter:
         Without a budget nobody need wait for it: it is written within milliseconds, and before any answer goes out.
         Raises: Refusal when the budget does not allow it, or the ledger can't be written.
         """
-        done = asyncio.get_running_loop().create_future() if call.key.purses or self.problem else None
+        done = asyncio.get_running_loop().create_future() if call.key.budgets or self.problem else None
         self._entries.put(UsageRecord(_row(call, self._worker), OPENS, {}, done))
         if done is None:
             return
@@ -148,7 +148,7 @@ class UsageWriter:
         with self._store.writing() as to:
             outcomes = write_records(to, batch, memo)
             if not batch:  # a try whether the store can be written
-                to.execute(update(version).values(number=version.c.number))
+                to.execute(update(config_version).values(version=config_version.c.version))
         self._memo = memo
         if self.problem:
             logging.getLogger("driftline").warning("The ledger can be written again.")
@@ -193,12 +193,14 @@ class UsageWriter:
 def close_lost_calls(store: Store) -> int:
     """Settle the calls of workers that died under them: what was reserved counts as spent. Gives how many."""
     with store.writing() as to:
-        living = select(workers.c.id).where(workers.c.seen > now() - LIVES)
-        lost = ledger.c.state == OPEN, ledger.c.worker.not_in(living)
-        rows = to.execute(select(ledger.c.id, ledger.c.purses, ledger.c.reserved).where(*lost)).all()
+        living = select(workers.c.id).where(workers.c.last_seen > now() - LIVES)
+        lost = usage_records.c.state == OPEN, usage_records.c.worker.not_in(living)
+        rows = to.execute(
+            select(usage_records.c.id, usage_records.c.budgets, usage_records.c.reserved).where(*lost)
+        ).all()
         for id_, owners, reserved in rows:
             pay(to, owners or (), reserved, reserved)
-            to.execute(update(ledger).where(ledger.c.id == id_).values(state=LOST, price=reserved))
+            to.execute(update(usage_records).where(usage_records.c.id == id_).values(state=LOST, price=reserved))
     return len(rows)
 
 
@@ -214,7 +216,7 @@ def _row(call: Call, worker: str) -> dict[str, Any]:
         "case": call.share.route.case,
         "digest": call.share.route.digest,
         "role": call.share.role,
-        "purses": list(call.key.purses),
+        "budgets": list(call.key.budgets),
         "reserved": call.reserved,
         **{name: getattr(call, name) for name in SETTLED},
     }

@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from services.gateway.outbox import Outbox
 from services.store.api_error import ApiError
-from services.store.database import Store, now, pushes
+from services.store.database import Store, now, webhook_deliveries
 from tasks.core.git_push import GitPush
 from tasks.core.settings import Settings
 
@@ -46,7 +46,12 @@ class WebhookReceiver:
         push = read_push(delivery, body)
         if not push.triggers(self._branch):
             return f"nothing to do: neither a tag nor {self._branch}, or deleted"
-        row = {"delivery": delivery, "body": hashlib.sha256(body).hexdigest(), "at": now(), "push": push.model_dump()}
+        row = {
+            "delivery_id": delivery,
+            "body_digest": hashlib.sha256(body).hexdigest(),
+            "received_at": now(),
+            "payload": push.model_dump(),
+        }
         try:
             await asyncio.to_thread(self._insert, row)
         except IntegrityError as error:
@@ -72,7 +77,7 @@ class WebhookReceiver:
 
     def _insert(self, row: dict[str, Any]) -> None:
         with self._store.writing() as to:
-            to.execute(insert(pushes).values(**row))
+            to.execute(insert(webhook_deliveries).values(**row))
 
 
 def read_push(delivery: str, body: bytes) -> GitPush:

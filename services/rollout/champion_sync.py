@@ -6,9 +6,9 @@ import time
 from contextlib import closing
 
 from services.rollout.config import Plan
-from services.rollout.history import champions, find_release, is_running
-from services.rollout.plan import begin
-from services.rollout.shares import SEEN, champion_of, follow_stack, promote, rollback, upsert_release
+from services.rollout.history import champion_history, find_release, is_running
+from services.rollout.plan import begin_plan
+from services.rollout.shares import PROPAGATION_SECONDS, champion_of, promote, rollback, sync_endpoints, upsert_release
 from services.runtime import stack
 from services.store.database import Store
 from tasks.core.settings import Settings
@@ -16,15 +16,15 @@ from tasks.release.results import Release
 from tasks.release.seal import MANIFEST, read_manifest, release_folder
 
 
-def take_over(release: Release, plan: Plan | None, settings: Settings) -> bool:
+def start_rollout(release: Release, plan: Plan | None, settings: Settings) -> bool:
     """Give a release its case's traffic, and say so; or begin its plan, if there is one and processes to carry it."""
     with closing(Store(settings)) as store:
         upsert_release(store, read_manifest(release.folder))
-        follow_stack(store, settings)
+        sync_endpoints(store, settings)
         with store.reading() as of:
             before = champion_of(of, release.case)
         if plan and before not in (None, release.digest) and stack.is_running(settings):
-            begin(store, release.case, release.digest, plan)
+            begin_plan(store, release.case, release.digest, plan)
             return False
         promote(store, release.case, release.digest, "released")
         return True
@@ -33,7 +33,7 @@ def take_over(release: Release, plan: Plan | None, settings: Settings) -> bool:
 def register_champion(release: Release, settings: Settings) -> None:
     """Tell the gateway of the registry's champion, where it knows of none."""
     if champion_at_gateway(release.case, settings) is None:
-        take_over(release, None, settings)
+        start_rollout(release, None, settings)
 
 
 def champion_at_gateway(case: str, settings: Settings) -> str | None:
@@ -71,7 +71,7 @@ def ensure_running(store: Store, case: str, reference: str, settings: Settings) 
         release = find(settings.tracking, settings.state, case, reference)
     stack.serve_release(settings, release)
     upsert_release(store, read_manifest(release.folder))
-    follow_stack(store, settings)
+    sync_endpoints(store, settings)
     return release.digest
 
 
@@ -86,13 +86,13 @@ def roll_back(case: str, to: str | None, why: str, settings: Settings) -> Releas
 
     with closing(Store(settings)) as store:
         with store.reading() as of:
-            wanted = to or next(iter(champions(of, case)[1:]), None)
+            wanted = to or next(iter(champion_history(of, case)[1:]), None)
         if wanted and not stack.is_running(settings):
             digest = find(settings.tracking, settings.state, case, wanted).digest
             promote(store, case, digest, why, "rollback")
         else:
             digest = rollback(store, case, ensure_running(store, case, wanted, settings) if wanted else None, why)
-    seen = time.monotonic() + SEEN
+    seen = time.monotonic() + PROPAGATION_SECONDS
     release = find(settings.tracking, settings.state, case, digest)
     move_alias(settings.tracking, release)
     time.sleep(max(0.0, seen - time.monotonic()))

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, RowMapping, func, select
 
-from services.store.database import Store, endpoints, moves, releases, shares
+from services.store.database import Store, endpoints, releases, rollout_events, shares
 
 
-def champions(to: Connection, case: str) -> list[str]:
+def champion_history(to: Connection, case: str) -> list[str]:
     """Every champion there was, each once, the newest first."""
-    found = to.execute(select(moves.c.champion).where(moves.c.case == case).order_by(moves.c.number.desc())).scalars()
+    found = to.execute(
+        select(rollout_events.c.champion).where(rollout_events.c.case == case).order_by(rollout_events.c.id.desc())
+    ).scalars()
     return list(dict.fromkeys(found))
 
 
@@ -19,22 +21,28 @@ def releases_to_keep_warm(store: Store, case: str, earlier: int) -> list[str]:
     """The releases of a case that must keep running: all with a share, and so many earlier champions."""
     with store.reading() as of:
         sharing = of.execute(select(shares.c.digest).where(shares.c.case == case)).scalars().all()
-        return list(dict.fromkeys([*sharing, *champions(of, case)[: earlier + 1]]))
+        return list(dict.fromkeys([*sharing, *champion_history(of, case)[: earlier + 1]]))
 
 
 def active_shares(store: Store) -> Sequence[RowMapping]:
     """All shares of all cases, the champion's first, each with the moment of the case's last move."""
-    last = select(moves.c.case, func.max(moves.c.at).label("since")).group_by(moves.c.case).subquery()
+    last = (
+        select(rollout_events.c.case, func.max(rollout_events.c.at).label("since"))
+        .group_by(rollout_events.c.case)
+        .subquery()
+    )
     query = select(shares, last.c.since).join(last, last.c.case == shares.c.case, isouter=True)
     with store.reading() as of:
         return of.execute(query.order_by(shares.c.case, shares.c.role != "champion", shares.c.role)).mappings().all()
 
 
-def history(store: Store, case: str) -> tuple[Sequence[RowMapping], Sequence[RowMapping]]:
+def rollout_history(store: Store, case: str) -> tuple[Sequence[RowMapping], Sequence[RowMapping]]:
     """The shares of a case, and its last moves, newest first."""
     with store.reading() as of:
         held = of.execute(select(shares).where(shares.c.case == case)).mappings().all()
-        newest = select(moves).where(moves.c.case == case).order_by(moves.c.number.desc()).limit(10)
+        newest = (
+            select(rollout_events).where(rollout_events.c.case == case).order_by(rollout_events.c.id.desc()).limit(10)
+        )
         return held, of.execute(newest).mappings().all()
 
 

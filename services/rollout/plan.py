@@ -12,9 +12,9 @@ from sqlalchemy import Connection, RowMapping, case, func, insert, select, updat
 from services.rollout.confidence_sequence import BinomialSequence
 from services.rollout.config import Plan
 from services.rollout.routing import CANARY, SHADOW
-from services.rollout.shares import champion_of, delete_share, make_champion, write_share
+from services.rollout.shares import champion_of, delete_share, set_champion, write_share
 from services.store.alerts import add_alert
-from services.store.database import DONE, FAILED, LOST, Store, ledger, now, plans
+from services.store.database import DONE, FAILED, LOST, Store, now, plans, usage_records
 from services.store.feedback import acceptance
 from tasks.core.events import alert_event
 
@@ -22,14 +22,14 @@ MEASURES = ("failed", "slow", "disliked")
 
 
 @dataclass(frozen=True)
-class Judgement:
+class StepDecision:
     """What is to be done about a step, and why: back, on or wait."""
 
     what: str
     why: str
 
 
-def begin(store: Store, name: str, digest: str, plan: Plan) -> None:
+def begin_plan(store: Store, name: str, digest: str, plan: Plan) -> None:
     """Start a plan for a release that runs, in place of one that the case may be in.
 
     Raises: InputError when the case has no champion yet, or this release is it.
@@ -41,11 +41,11 @@ def begin(store: Store, name: str, digest: str, plan: Plan) -> None:
         for old in running:
             delete_share(to, name, old, f"{digest[:12]} comes instead", "stop")
         _give(to, name, digest, plan, 0, "its plan begins")
-        at = {"step": 0, "began": now(), "since": now()}
+        at = {"step": 0, "started_at": now(), "step_started_at": now()}
         to.execute(insert(plans).values(case=name, digest=digest, plan=plan.model_dump(mode="json"), **at))
 
 
-def advance(store: Store) -> dict[str, str]:
+def advance_plans(store: Store) -> dict[str, str]:
     """Decide on every plan's step; of several gateways, the first to write decides.
 
     Returns the error by case of the plans that could not be decided; each fails alone.
@@ -67,9 +67,9 @@ def advance(store: Store) -> dict[str, str]:
     return errors
 
 
-def judge(
+def decide_step(
     plan: Plan, step: int, calls: int, canary: Mapping[str, BinomialSequence], champion: Mapping[str, BinomialSequence]
-) -> Judgement:
+) -> StepDecision:
     """Back when the canary is surely worse than the champion or than the case allows; on when surely allowed."""
     alpha = plan.alpha / (2 * len(MEASURES))  # all intervals of a plan hold together
     unsure = []
@@ -78,31 +78,38 @@ def judge(
         _, beside = champion[measure].interval(alpha)
         most, found = getattr(plan, measure), f"{canary[measure].hits} of {canary[measure].of} calls {measure}"
         if low > most:
-            return Judgement("back", f"{found}: more than the {most:.0%} allowed")
+            return StepDecision("back", f"{found}: more than the {most:.0%} allowed")
         if champion[measure].of and low > beside:
-            return Judgement("back", f"{found}, of the champion's {champion[measure].hits} of {champion[measure].of}")
+            return StepDecision(
+                "back", f"{found}, of the champion's {champion[measure].hits} of {champion[measure].of}"
+            )
         if canary[measure].of and high > most and measure != "disliked":  # judgements may never come
             unsure.append(measure)
     if calls < plan.steps[step].requests or unsure:
-        return Judgement("wait", f"{calls} calls; too few to be sure of: {', '.join(unsure) or 'nothing'}")
+        return StepDecision("wait", f"{calls} calls; too few to be sure of: {', '.join(unsure) or 'nothing'}")
     shown = ", ".join(f"{canary[m].hits} of {canary[m].of} {m}" for m in MEASURES)
-    return Judgement("on", f"{calls} calls: {shown}")
+    return StepDecision("on", f"{calls} calls: {shown}")
 
 
-def _judge(of: Connection, row: RowMapping) -> Judgement:
+def _judge(of: Connection, row: RowMapping) -> StepDecision:
     plan, name = Plan.model_validate(row["plan"]), row["case"]
     champion = champion_of(of, name)
     calls = select(func.count()).where(
-        ledger.c.case == name, ledger.c.digest == row["digest"], ledger.c.at >= row["since"], _counts()
+        usage_records.c.case == name,
+        usage_records.c.digest == row["digest"],
+        usage_records.c.at >= row["step_started_at"],
+        _counts(),
     )
-    measured = (_measured(of, name, digest, row["began"], plan.slow_s) for digest in (row["digest"], champion or ""))
-    return judge(plan, row["step"], of.execute(calls).scalar_one(), *measured)
+    measured = (
+        _measured(of, name, digest, row["started_at"], plan.slow_s) for digest in (row["digest"], champion or "")
+    )
+    return decide_step(plan, row["step"], of.execute(calls).scalar_one(), *measured)
 
 
 def _measured(of: Connection, name: str, digest: str, began: float, slow_s: float) -> dict[str, BinomialSequence]:
-    asked = ledger.c.case == name, ledger.c.digest == digest, ledger.c.at >= began, _counts()
-    failed = func.sum(case((ledger.c.state != DONE, 1), else_=0))
-    slow = func.sum(case(((ledger.c.state == DONE) & (ledger.c.seconds > slow_s), 1), else_=0))
+    asked = usage_records.c.case == name, usage_records.c.digest == digest, usage_records.c.at >= began, _counts()
+    failed = func.sum(case((usage_records.c.state != DONE, 1), else_=0))
+    slow = func.sum(case(((usage_records.c.state == DONE) & (usage_records.c.seconds > slow_s), 1), else_=0))
     total, bad, late = of.execute(select(func.count(), failed, slow).where(*asked)).one()
     accepted = acceptance(of, *asked).values()
     return {
@@ -114,19 +121,19 @@ def _measured(of: Connection, name: str, digest: str, began: float, slow_s: floa
 
 def _counts() -> Any:
     """Calls that say something of the release: not those refused, aborted, or answered by the cache."""
-    return ledger.c.state.in_((DONE, FAILED, LOST))
+    return usage_records.c.state.in_((DONE, FAILED, LOST))
 
 
-def _decide(to: Connection, row: RowMapping, judged: Judgement) -> None:
+def _decide(to: Connection, row: RowMapping, judged: StepDecision) -> None:
     name, digest, step, plan = row["case"], row["digest"], row["step"], Plan.model_validate(row["plan"])
     here = plans.c.case == name, plans.c.digest == digest, plans.c.step == step
-    if not to.execute(update(plans).where(*here).values(step=step + 1, since=now())).rowcount:
+    if not to.execute(update(plans).where(*here).values(step=step + 1, step_started_at=now())).rowcount:
         return  # another gateway was first
     if judged.what == "back":
         delete_share(to, name, digest, judged.why, "rolled back")
         _alert(to, name, digest, judged.why)
     elif step + 1 == len(plan.steps):
-        make_champion(to, name, digest, judged.why, "promote")
+        set_champion(to, name, digest, judged.why, "promote")
     else:
         _give(to, name, digest, plan, step + 1, judged.why)
 

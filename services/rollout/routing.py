@@ -13,7 +13,7 @@ from services.store.api_error import ApiError
 from tasks.release.config import Price
 
 CHAMPION, CANARY, ARM, SHADOW = "champion", "canary", "arm", "shadow"
-TABLE, LANGUAGE = "tabular", "llm"  # kinds of cases
+TABULAR, LANGUAGE = "tabular", "llm"  # kinds of cases
 BUCKETS = 10_000  # so that a share counts in hundredths of a per cent
 
 
@@ -134,9 +134,9 @@ def _reporting(problems: list[str], what: str) -> Iterator[None]:
 
 
 def _route(row: RowMapping, addresses: tuple[str, ...]) -> Route:
-    facts = row["facts"]
-    if facts["kind"] not in (TABLE, LANGUAGE):
-        raise ValueError(f"kind is {TABLE} or {LANGUAGE}, not {facts['kind']!r}")
+    facts = row["metadata"]
+    if facts["kind"] not in (TABULAR, LANGUAGE):
+        raise ValueError(f"kind is {TABULAR} or {LANGUAGE}, not {facts['kind']!r}")
     return Route(
         digest=row["digest"],
         case=row["case"],

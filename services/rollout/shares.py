@@ -7,17 +7,17 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, or_, select, update
 
-from services.rollout.history import champions
+from services.rollout.history import champion_history
 from services.rollout.routing import ARM, CANARY, CHAMPION, SHADOW
 from services.runtime.process_specs import release_program_name, release_socket
 from services.runtime.supervision import Supervisor
-from services.store.database import Store, endpoints, moves, now, plans, releases, shares
+from services.store.database import Store, endpoints, now, plans, releases, rollout_events, shares
 from tasks.core.errors import InputError
 from tasks.core.settings import Settings
 from tasks.core.sockets import UNIX_SCHEME
 from tasks.release.config import Price
 
-SEEN = 1.0  # seconds after which every gateway goes by a change
+PROPAGATION_SECONDS = 1.0  # seconds after which every gateway goes by a change
 
 
 def upsert_release(store: Store, manifest: Mapping[str, Any]) -> None:
@@ -32,11 +32,13 @@ def upsert_release(store: Store, manifest: Mapping[str, Any]) -> None:
         "answer_tokens": serving.get("answer_tokens", 0),
     }
     with store.changing() as to:
-        if not to.execute(update(releases).where(releases.c.digest == manifest["digest"]).values(facts=facts)).rowcount:
-            to.execute(insert(releases).values(digest=manifest["digest"], case=sealed["case"], facts=facts))
+        if not to.execute(
+            update(releases).where(releases.c.digest == manifest["digest"]).values(metadata=facts)
+        ).rowcount:
+            to.execute(insert(releases).values(digest=manifest["digest"], case=sealed["case"], metadata=facts))
 
 
-def follow_stack(store: Store, settings: Settings) -> None:
+def sync_endpoints(store: Store, settings: Settings) -> None:
     """Have the local stack's processes, wherever they listen now, answer for their releases; no others of this stack.
 
     Where several stacks share the database, the sockets of the others stay; ports are those of an earlier version.
@@ -54,7 +56,7 @@ def follow_stack(store: Store, settings: Settings) -> None:
 def promote(store: Store, case: str, digest: str, why: str, what: str = "promote") -> None:
     """Make a known release the champion, whatever share it had; a plan of the case ends."""
     with store.changing() as to:
-        make_champion(to, case, digest, why, what)
+        set_champion(to, case, digest, why, what)
 
 
 def rollback(store: Store, case: str, to_digest: str | None, why: str) -> str:
@@ -63,7 +65,7 @@ def rollback(store: Store, case: str, to_digest: str | None, why: str) -> str:
     Raises: InputError when there is none, or no process answers as it.
     """
     with store.changing() as to:
-        target = to_digest or next(iter(champions(to, case)[1:]), None)
+        target = to_digest or next(iter(champion_history(to, case)[1:]), None)
         running = set(to.execute(select(endpoints.c.digest)).scalars())
         if target is None or target not in running:
             raise InputError(
@@ -71,11 +73,11 @@ def rollback(store: Store, case: str, to_digest: str | None, why: str) -> str:
                 if target is None
                 else "No process answers as that release.",
                 found=target[:12] if target else "one champion only",
-                allowed=", ".join(digest[:12] for digest in champions(to, case) if digest in running) or "none",
+                allowed=", ".join(digest[:12] for digest in champion_history(to, case) if digest in running) or "none",
                 todo=f"driftline rollout {case} lists the releases there are.",
             )
         to.execute(delete(shares).where(shares.c.case == case, shares.c.role.in_((CANARY, SHADOW))))
-        make_champion(to, case, target, why, "rollback")
+        set_champion(to, case, target, why, "rollback")
     return target
 
 
@@ -115,7 +117,7 @@ def write_share(to: Connection, case: str, digest: str, role: str, percent: floa
             "The shares come to more than all.", found=f"{percent:g} % beside {taken:g} %", allowed="100 %"
         )
     _put(to, case, digest, role, percent, arm)
-    record_event(to, case, role, digest, champion, why)
+    record_rollout_event(to, case, role, digest, champion, why)
 
 
 def delete_share(to: Connection, case: str, digest: str, why: str, what: str) -> None:
@@ -123,19 +125,21 @@ def delete_share(to: Connection, case: str, digest: str, why: str, what: str) ->
     if not to.execute(gone).rowcount:
         raise InputError("That release has no share beside the champion.", found=digest[:12])
     to.execute(delete(plans).where(plans.c.case == case, plans.c.digest == digest))
-    record_event(to, case, what, digest, champion_of(to, case) or "", why)
+    record_rollout_event(to, case, what, digest, champion_of(to, case) or "", why)
 
 
-def make_champion(to: Connection, case: str, digest: str, why: str, what: str) -> None:
+def set_champion(to: Connection, case: str, digest: str, why: str, what: str) -> None:
     if champion_of(to, case) != digest:
         to.execute(delete(shares).where(shares.c.case == case, shares.c.role == CHAMPION))
         _put(to, case, digest, CHAMPION, 100.0, "")
-        record_event(to, case, what, digest, digest, why)
+        record_rollout_event(to, case, what, digest, digest, why)
     to.execute(delete(plans).where(plans.c.case == case))
 
 
-def record_event(to: Connection, case: str, what: str, digest: str, champion: str, why: str) -> None:
-    to.execute(insert(moves).values(case=case, at=now(), what=what, digest=digest, champion=champion, why=why))
+def record_rollout_event(to: Connection, case: str, what: str, digest: str, champion: str, why: str) -> None:
+    to.execute(
+        insert(rollout_events).values(case=case, at=now(), action=what, digest=digest, champion=champion, reason=why)
+    )
 
 
 def _put(to: Connection, case: str, digest: str, role: str, percent: float, arm: str) -> None:

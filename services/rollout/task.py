@@ -11,11 +11,11 @@ from tasks.release.results import Release
 
 
 @stage("send it the traffic", lambda all_of_it: "all of it" if all_of_it else "by its plan")
-def send_traffic(release: Release, plan: Plan | None, settings: Settings) -> bool:
+def start_rollout(release: Release, plan: Plan | None, settings: Settings) -> bool:
     """Give the release all of its case's traffic, and say so, or begin its plan beside the champion."""
-    from services.rollout.champion_sync import take_over
+    from services.rollout.champion_sync import start_rollout
 
-    return take_over(release, plan, settings)
+    return start_rollout(release, plan, settings)
 
 
 @stage("roll back to {to:.12}", lambda release: f"version {release.version}")
@@ -27,10 +27,10 @@ def roll_back(case: str, to: str, why: str, settings: Settings) -> Release:
 
 
 @stage("retire what nobody needs", lambda names: ", ".join(names) or "nothing")
-def retire_others(release: Release, settings: Settings) -> list[str]:
+def retire_unused_releases(release: Release, settings: Settings) -> list[str]:
     """Stop the case's releases that have no share of the traffic and are not kept to roll back to."""
     from services.rollout.history import releases_to_keep_warm
-    from services.rollout.shares import SEEN, follow_stack
+    from services.rollout.shares import PROPAGATION_SECONDS, sync_endpoints
     from services.runtime import stack
     from services.store.database import Store
 
@@ -38,14 +38,14 @@ def retire_others(release: Release, settings: Settings) -> list[str]:
         return []
     store = Store(settings)
     keep = releases_to_keep_warm(store, release.case, settings.gateway_warm)
-    time.sleep(SEEN)  # by then no gateway sends anybody to the others
+    time.sleep(PROPAGATION_SECONDS)  # by then no gateway sends anybody to the others
     stopped = stack.retire_releases(settings, release.case, keep)
-    follow_stack(store, settings)
+    sync_endpoints(store, settings)
     store.close()
     return stopped
 
 
-def agree_on_champion(case: str, settings: Settings) -> None:
+def reconcile_champion(case: str, settings: Settings) -> None:
     """Have the registry know which release the traffic went to."""
     from services.rollout.champion_sync import reconcile
 

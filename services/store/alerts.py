@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert
 
-from services.store.database import Store, alerts, now
+from services.store.database import Store, alert_outbox, now
 from tasks.core.events import alert_event
 from tasks.core.loops import Loop
 
@@ -16,10 +16,10 @@ PLATFORM = "platform"  # what alerts are about that concern no single case
 
 def add_alert(to: Connection, event: dict[str, Any]) -> None:
     """Queue an event for the alerts that people get; `event` is as `alert_event` makes it."""
-    to.execute(insert(alerts).values(id=str(uuid.uuid4()), at=now(), event=event))
+    to.execute(insert(alert_outbox).values(id=str(uuid.uuid4()), at=now(), event=event))
 
 
-def alert_about(store: Store, process: str, loop: Loop) -> None:
+def alert_loop_failure(store: Store, process: str, loop: Loop) -> None:
     """Have people know that a background loop of the gateway or the worker keeps failing."""
     subject = f"The {process}'s loop {loop.name!r} fails"
     body = f"{loop.failures_in_a_row} failures in a row: {loop.last_error}\nIt goes on. See the {process}'s log."

@@ -39,7 +39,7 @@ class ApiError(DriftlineError):
         return {} if self.wait is None else {"retry-after": str(max(1, round(self.wait)))}
 
 
-def error_of_release(tag: str, status: int, body: bytes) -> bytes:
+def release_error_body(tag: str, status: int, body: bytes) -> bytes:
     """A release's refusal in OpenAI's form; what else it says stays, such as which rows are wrong."""
     try:
         said = orjson.loads(body)

@@ -1,155 +1,196 @@
-"""A person's word on a release: asked for after the verdict, given on its evidence, never on one's own run."""
+"""Approvals: a person approves or rejects a release on its evidence, and never a release of their own run."""
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from sqlalchemy import insert, select, update
 
 from services.store.database import Store, approvals, now
 from tasks.core.config import Result, Section
 from tasks.core.errors import InputError
 
-MAX_WHY = 2_000  # characters of a reason
-MAX_PERSON = 120  # of a name, as the store's columns have
+MAX_REASON = 2_000  # characters
+MAX_NAME = 120  # characters of a person's name, as the column has
 
 State = Literal["waiting", "approved", "rejected", "expired", "lapsed"]
 
 
 class Approval(Result):
-    """What was asked, and what became of it."""
+    """A request for approval and its outcome; its JSON has the keys of the HTTP API."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
     case: str
     evidence: str  # digest of verdict, weights, data and the champion compared with
-    state: State  # expired: nobody answered in time; lapsed: other evidence was asked about since
+    state: State  # expired: nobody decided in time; lapsed: approval of other evidence was requested since
     as_of: datetime
-    asked_by: str
-    asked_at: datetime
+    requested_by: str = Field(alias="asked_by")
+    requested_at: datetime = Field(alias="asked_at")
     expires_at: datetime
-    run: str  # Prefect's id of the flow run that waits; empty: none does
-    shown: str  # what whoever decides is shown
-    who: str = ""
-    via: str = ""
-    why: str = ""
+    run: str  # Prefect's id of the suspended flow run; empty: none waits
+    evidence_summary: str = Field(alias="shown")
+    decided_by: str = Field("", alias="who")
+    channel: str = Field("", alias="via")  # terminal, prefect, or the API key
+    reason: str = Field("", alias="why")
 
     @property
-    def told(self) -> str:
-        """In a sentence."""
-        said = {
-            "waiting": "a person's word is awaited",
-            "approved": f"{self.who} approved",
-            "rejected": f"{self.who} rejected",
-            "expired": "nobody answered in time",
+    def outcome(self) -> str:
+        """The state in a sentence, with the reason."""
+        sentence = {
+            "waiting": "the approval is pending",
+            "approved": f"{self.decided_by} approved",
+            "rejected": f"{self.decided_by} rejected",
+            "expired": "nobody decided in time",
             "lapsed": "the evidence has changed since",
         }[self.state]
-        return f"{said}: {self.why}" if self.why else said
+        return f"{sentence}: {self.reason}" if self.reason else sentence
 
 
 class ApprovalDecision(Section):
-    """What a person says over HTTP."""
+    """The body of a decision over HTTP."""
+
+    model_config = ConfigDict(populate_by_name=True)
 
     decision: Literal["approve", "reject"]
-    evidence: str = Field(min_length=4, max_length=64, description="Digest of what was looked at, or its beginning.")
-    why: str = Field("", max_length=MAX_WHY)
+    evidence: str = Field(min_length=4, max_length=64, description="Digest of the evidence reviewed, or its prefix.")
+    reason: str = Field("", max_length=MAX_REASON, alias="why")
 
 
-def request_approval(
-    store: Store, case: str, evidence: str, as_of: datetime, by: str, run: str, shown: str, within: timedelta
-) -> Approval:
-    """Ask for a word on this evidence, once; what was asked about other evidence of the case lapses."""
-    begun, this = now(), approvals.c.case == case
-    same, others = this & (approvals.c.evidence == evidence), this & (approvals.c.evidence != evidence)
-    waits = {"asked_at": begun, "expires_at": begun + within.total_seconds(), "state": "waiting"}
-    asked = {
-        "case": case,
-        "evidence": evidence,
-        "as_of": as_of.isoformat(),
-        "asked_by": by[:MAX_PERSON],
-        "shown": shown,
-    }
-    with store.writing() as to:
-        to.execute(update(approvals).where(others, approvals.c.state == "waiting").values(state="lapsed"))
-        known = to.execute(select(approvals.c.state).where(same)).scalar()
-        if known is None:
-            to.execute(insert(approvals).values(**asked, **waits, run=run, who="", via="", why=""))
+@dataclass(frozen=True)
+class ApprovalRequest:
+    """What is submitted for approval, and by whom."""
+
+    case: str
+    evidence: str  # digest
+    as_of: datetime
+    requested_by: str
+    evidence_summary: str
+    run: str = ""  # of Prefect, where one is suspended meanwhile
+
+
+@dataclass(frozen=True)
+class Review:
+    """A person's decision on a pending request."""
+
+    evidence: str  # digest, or its prefix
+    approves: bool
+    decided_by: str
+    channel: str
+    reason: str = ""
+
+
+def request_approval(store: Store, request: ApprovalRequest, within: timedelta) -> Approval:
+    """Request approval of this evidence, once; pending requests on other evidence of the case lapse."""
+    requested, of_case = now(), approvals.c.case == request.case
+    same, others = (
+        of_case & (approvals.c.evidence == request.evidence),
+        of_case & (approvals.c.evidence != request.evidence),
+    )
+    pending = {"requested_at": requested, "expires_at": requested + within.total_seconds(), "state": "waiting"}
+    row = {**asdict(request), "as_of": request.as_of.isoformat(), "requested_by": request.requested_by[:MAX_NAME]}
+    with store.writing() as connection:
+        connection.execute(update(approvals).where(others, approvals.c.state == "waiting").values(state="lapsed"))
+        existing = connection.execute(select(approvals.c.state).where(same)).scalar()
+        if existing is None:
+            connection.execute(insert(approvals).values(**row, **pending, decided_by="", channel="", reason=""))
         else:
-            to.execute(update(approvals).where(same).values(run=run, **(waits if known == "lapsed" else {})))
-    return next(each for each in list_approvals(store, case) if each.evidence == evidence)
+            again = pending if existing == "lapsed" else {}
+            connection.execute(update(approvals).where(same).values(run=request.run, **again))
+    return _find(store, request.case, request.evidence)
 
 
 def list_approvals(store: Store, case: str | None = None) -> list[Approval]:
-    """All that was ever asked, of a case or of all, latest first."""
-    wanted = select(approvals).order_by(approvals.c.asked_at.desc())
-    with store.reading() as of:
-        rows = of.execute(wanted.where(approvals.c.case == case) if case else wanted).mappings().all()
-    return [_approval(dict(row)) for row in rows]
+    """All requests of a case, or of all cases, latest first."""
+    query = select(approvals).order_by(approvals.c.requested_at.desc())
+    with store.reading() as connection:
+        rows = connection.execute(query.where(approvals.c.case == case) if case else query).mappings().all()
+    return [_approval(row) for row in rows]
 
 
-def decide(store: Store, case: str, evidence: str, approves: bool, who: str, via: str, why: str) -> Approval:
-    """Write down a person's word on what waits; `evidence` is its digest or the beginning of it.
+def decide(store: Store, case: str, review: Review) -> Approval:
+    """Record a person's decision on the pending request of a case.
 
-    Raises: InputError when nothing waits, something else does, or they asked for the run themselves.
+    Raises: InputError when no request is pending, it has other evidence, or the person requested it.
     """
-    waiting = next((each for each in list_approvals(store, case) if each.state == "waiting"), None)
-    if waiting is None:
-        raise InputError(f"Nothing of {case} waits for a person's word.", todo="driftline status")
-    if len(evidence) < 4 or not waiting.evidence.startswith(evidence):
-        raise InputError(
-            "The evidence has changed, or is another.",
-            where=case,
-            found=evidence,
-            allowed=waiting.evidence[:12],
-            todo="Look at what is asked now, and decide on that.",
-        )
-    if not who.strip():
-        raise InputError(
-            "Nobody knows who decides.",
-            where=case,
-            allowed="a person: the system's user at a terminal, the owner of an API key over HTTP",
-            todo="driftline keys owner KEY NAME",
-        )
-    if len(who) > MAX_PERSON or len(why) > MAX_WHY:
-        allowed = f"a name of {MAX_PERSON} characters, a reason of {MAX_WHY:,}"
-        raise InputError("This is too long.", where=case, found=f"{len(who)}, {len(why):,}", allowed=allowed)
-    if same_person(who, waiting.asked_by):
-        raise InputError(
-            "Nobody decides on their own run.",
-            where=case,
-            found=f"{who} asked for it",
-            allowed="another person",
-            todo="Ask somebody else to look at it.",
-        )
-    state = "approved" if approves else "rejected"
-    with store.writing() as to:
-        same = (approvals.c.case == case) & (approvals.c.evidence == waiting.evidence)
-        done = to.execute(
+    pending = next((each for each in list_approvals(store, case) if each.state == "waiting"), None)
+    if pending is None:
+        raise InputError(f"No approval of {case} is pending.", todo="driftline status")
+    _check(pending, review)
+    with store.writing() as connection:
+        same = (approvals.c.case == case) & (approvals.c.evidence == pending.evidence)
+        decided = connection.execute(
             update(approvals)
             .where(same, approvals.c.state == "waiting")
-            .values(state=state, who=who.strip(), via=via, why=why, decided_at=now())
+            .values(
+                state="approved" if review.approves else "rejected",
+                decided_by=review.decided_by.strip(),
+                channel=review.channel,
+                reason=review.reason,
+                decided_at=now(),
+            )
         )
-    if not done.rowcount:
-        raise InputError("Somebody else has just decided.", where=case, todo="driftline status")
-    return next(each for each in list_approvals(store, case) if each.evidence == waiting.evidence)
+    if not decided.rowcount:
+        raise InputError("Another person has just decided.", where=case, todo="driftline status")
+    return _find(store, case, pending.evidence)
+
+
+def _check(pending: Approval, review: Review) -> None:
+    """Raises: InputError unless this person may decide, on this evidence."""
+    case, person = pending.case, review.decided_by
+    if len(review.evidence) < 4 or not pending.evidence.startswith(review.evidence):
+        raise InputError(
+            "The pending request has other evidence.",
+            where=case,
+            found=review.evidence,
+            allowed=pending.evidence[:12],
+            todo="Review the pending request, and decide on its evidence.",
+        )
+    if not person.strip():
+        raise InputError(
+            "The person who decides is unknown.",
+            where=case,
+            allowed="a person: the operating system's user at a terminal, the owner of an API key over HTTP",
+            todo="driftline keys owner KEY NAME",
+        )
+    if len(person) > MAX_NAME or len(review.reason) > MAX_REASON:
+        allowed = f"a name of {MAX_NAME} characters, a reason of {MAX_REASON:,}"
+        found = f"{len(person)}, {len(review.reason):,}"
+        raise InputError("The name or the reason is too long.", where=case, found=found, allowed=allowed)
+    if same_person(person, pending.requested_by):
+        raise InputError(
+            "Nobody may decide on their own run.",
+            where=case,
+            found=f"{person} requested the approval",
+            allowed="another person",
+            todo="Ask another person to review it.",
+        )
 
 
 def same_person(one: str, other: str) -> bool:
-    """Whether two names are one person's: however they are written in upper and lower case, blanks and forms."""
+    """Whether two names are equal, apart from case, spaces and Unicode forms."""
     first, second = (" ".join(unicodedata.normalize("NFKC", name).casefold().split()) for name in (one, other))
     return first == second
 
 
 def find_by_run(store: Store, run: str) -> Approval | None:
-    """What a flow run has asked last."""
+    """The latest request of a flow run."""
     return next((each for each in list_approvals(store) if run and each.run == run), None)
 
 
-def _approval(row: dict[str, Any]) -> Approval:
-    row.pop("decided_at")
-    if row["state"] == "waiting" and row["expires_at"] < now():
-        row["state"] = "expired"
-    for name in ("asked_at", "expires_at"):
-        row[name] = datetime.fromtimestamp(row[name], UTC)
-    return Approval(**row)
+def _find(store: Store, case: str, evidence: str) -> Approval:
+    return next(each for each in list_approvals(store, case) if each.evidence == evidence)
+
+
+def _approval(row: Mapping[Any, Any]) -> Approval:
+    values = {name: value for name, value in row.items() if name != "decided_at"}
+    if values["state"] == "waiting" and values["expires_at"] < now():
+        values["state"] = "expired"
+    for name in ("requested_at", "expires_at"):
+        values[name] = datetime.fromtimestamp(values[name], UTC)
+    return Approval(**values)

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Label, case, func, select
 
-from services.store.database import ABORTED, CACHED, FAILED, LOST, Store, feedback, ledger, now
+from services.store.database import ABORTED, CACHED, FAILED, LOST, Store, feedback, now, usage_records
 from services.store.feedback import acceptance
 from services.store.training import TRAINING
 from tasks.release.config import NANO
@@ -16,21 +16,21 @@ from tasks.release.config import NANO
 SUMS = ("tokens_in", "tokens_out", "engine_seconds", "price", "saved")
 
 
-def costs(store: Store, by: str) -> list[dict[str, Any]]:
+def summarize_costs(store: Store, by: str) -> list[dict[str, Any]]:
     """Sums by team, case, release or day (UTC); money in the budgets' currency.
 
     `spent` is all, training included; `per_accepted` is what the calls cost whose answers were judged, for each answer
     that was accepted, and None where none was. `energy_wh` is what GPUs have told of training, and None where none has.
     """
-    of = ledger.c[{"release": "digest"}.get(by, by)].label("of")
-    trained = ledger.c.interface == TRAINING
+    of = usage_records.c[{"release": "digest"}.get(by, by)].label("of")
+    trained = usage_records.c.interface == TRAINING
     query = select(
         of,
         _sum(~trained).label("calls"),
-        _sum(ledger.c.state.in_((FAILED, ABORTED, LOST))).label("failed"),
-        _sum(ledger.c.state == CACHED).label("cached"),
-        _sum(trained, ledger.c.price).label("training"),
-        *(func.sum(ledger.c[name]).label(name) for name in (*SUMS, "energy_wh")),
+        _sum(usage_records.c.state.in_((FAILED, ABORTED, LOST))).label("failed"),
+        _sum(usage_records.c.state == CACHED).label("cached"),
+        _sum(trained, usage_records.c.price).label("training"),
+        *(func.sum(usage_records.c[name]).label(name) for name in (*SUMS, "energy_wh")),
     )
     with store.reading() as connection:
         rows = connection.execute(query.group_by(of).order_by(of)).mappings().all()
@@ -52,11 +52,15 @@ def costs(store: Store, by: str) -> list[dict[str, Any]]:
     ]
 
 
-def today(store: Store) -> dict[str, dict[str, Any]]:
+def usage_today(store: Store) -> dict[str, dict[str, Any]]:
     """Calls, failed ones and what was spent since midnight UTC, by case."""
-    failed = _sum(ledger.c.state.in_((FAILED, ABORTED, LOST)))
-    sums = _sum(ledger.c.interface != TRAINING), failed, func.sum(ledger.c.price)
-    query = select(ledger.c.case, *sums).where(ledger.c.day == int(now() // 86_400)).group_by(ledger.c.case)
+    failed = _sum(usage_records.c.state.in_((FAILED, ABORTED, LOST)))
+    sums = _sum(usage_records.c.interface != TRAINING), failed, func.sum(usage_records.c.price)
+    query = (
+        select(usage_records.c.case, *sums)
+        .where(usage_records.c.day == int(now() // 86_400))
+        .group_by(usage_records.c.case)
+    )
     with store.reading() as of:
         rows = of.execute(query).all()
     return {
@@ -71,7 +75,9 @@ def _sum(where: Any, of: Any = 1) -> Any:
 
 def _accepted(connection: Connection, of: Label[Any]) -> tuple[Counter[Any], Counter[Any], Counter[Any]]:
     """Answers judged and accepted, and what the calls cost that they came with, by what is summed by."""
-    about = select(ledger.c.id, of, ledger.c.price).where(ledger.c.id.in_(select(feedback.c.request_id)))
+    about = select(usage_records.c.id, of, usage_records.c.price).where(
+        usage_records.c.id.in_(select(feedback.c.request_id))
+    )
     calls = {id_: (group, price) for id_, group, price in connection.execute(about)}
     opinions = {of_row: liked for of_row, liked in acceptance(connection).items() if of_row[0] in calls}
     judged = Counter(calls[id_][0] for id_, _ in opinions)

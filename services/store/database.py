@@ -34,7 +34,7 @@ from tasks.core.settings import Settings
 
 # how a call can end; lost: its gateway was killed
 OPEN, DONE, CACHED, REFUSED, FAILED, ABORTED, LOST = "open", "done", "cached", "refused", "failed", "aborted", "lost"
-USED = ("tokens_in", "tokens_cached", "tokens_out", "engine_seconds", "seconds", "price", "saved")
+USAGE_COLUMNS = ("tokens_in", "tokens_cached", "tokens_out", "engine_seconds", "seconds", "price", "saved")
 DAY = 86_400  # seconds
 
 tables = MetaData()
@@ -43,7 +43,7 @@ releases = Table(  # what is known of each release that ever was reachable
     tables,
     Column("digest", String(64), primary_key=True),
     Column("case", String(64), nullable=False),
-    Column("facts", JSON, nullable=False),
+    Column("metadata", JSON, nullable=False),
 )
 endpoints = Table(  # the processes that answer as a release
     "endpoints",
@@ -67,19 +67,19 @@ plans = Table(  # a rollout that advances by itself
     Column("digest", String(64), nullable=False),
     Column("plan", JSON, nullable=False),
     Column("step", Integer, nullable=False),
-    Column("began", Double, nullable=False),
-    Column("since", Double, nullable=False),  # of the step
+    Column("started_at", Double, nullable=False),
+    Column("step_started_at", Double, nullable=False),
 )
-moves = Table(  # everything that ever happened to a case's rollout
-    "moves",
+rollout_events = Table(  # everything that ever happened to a case's rollout
+    "rollout_events",
     tables,
-    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("id", Integer, primary_key=True, autoincrement=True),
     Column("case", String(64), nullable=False),
     Column("at", Double, nullable=False),
-    Column("what", String(20), nullable=False),
+    Column("action", String(20), nullable=False),
     Column("digest", String(64), nullable=False),
     Column("champion", String(64), nullable=False),  # after it
-    Column("why", Text, nullable=False),
+    Column("reason", Text, nullable=False),
 )
 keys = Table(
     "keys",
@@ -102,16 +102,16 @@ teams = Table(
     Column("rpm", Integer),
     Column("tpm", Integer),
 )
-purses = Table(  # what a key or a team may spend, has spent, and has promised to calls under way; in billionths
-    "purses",
+budgets = Table(  # what a key or a team may spend, has spent, and has promised to calls under way; in billionths
+    "budgets",
     tables,
     Column("owner", String(80), primary_key=True),
-    Column("budget", BigInteger, nullable=False),
+    Column("amount", BigInteger, nullable=False),
     Column("spent", BigInteger, nullable=False),
     Column("reserved", BigInteger, nullable=False),
 )
-ledger = Table(  # one row a call
-    "ledger",
+usage_records = Table(  # one row a call
+    "usage_records",
     tables,
     Column("id", String(40), primary_key=True),
     Column("at", Double, nullable=False),
@@ -123,7 +123,7 @@ ledger = Table(  # one row a call
     Column("case", String(64), nullable=False),
     Column("digest", String(64), nullable=False),
     Column("role", String(10), nullable=False),
-    Column("purses", JSON, nullable=False),
+    Column("budgets", JSON, nullable=False),
     Column("reserved", BigInteger, nullable=False),
     Column("state", String(10), nullable=False),  # open, done, cached, refused, failed, aborted, lost
     Column("status", Integer, nullable=False),
@@ -146,24 +146,24 @@ predictions = Table(  # the classes that a table's rows were given, for the labe
 feedback = Table(
     "feedback",
     tables,
-    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("id", Integer, primary_key=True, autoincrement=True),
     Column("request_id", String(40), nullable=False, index=True),
     Column("at", Double, nullable=False),
     Column("team", String(64), nullable=False),
     Column("key", String(16), nullable=False),
-    Column("said", JSON, nullable=False),
+    Column("payload", JSON, nullable=False),
 )
-pushes = Table(  # git pushes that a webhook told of; for ever, so that none comes twice
-    "pushes",
+webhook_deliveries = Table(  # git pushes that a webhook told of; for ever, so that none comes twice
+    "webhook_deliveries",
     tables,
-    Column("delivery", String(80), primary_key=True),  # the sender's id of it, which is not signed
-    Column("body", String(64), nullable=False, unique=True),  # digest of what is signed
-    Column("at", Double, nullable=False),
-    Column("push", JSON, nullable=False),
-    Column("delivered_at", Double, index=True),  # when Prefect was told; empty: not yet
+    Column("delivery_id", String(80), primary_key=True),  # the sender's id of it, which is not signed
+    Column("body_digest", String(64), nullable=False, unique=True),  # digest of what is signed
+    Column("received_at", Double, nullable=False),
+    Column("payload", JSON, nullable=False),
+    Column("forwarded_at", Double, index=True),  # when Prefect was told; empty: not yet
 )
-alerts = Table(  # events that Prefect's server has yet to hear of
-    "alerts",
+alert_outbox = Table(  # events that Prefect's server has yet to hear of
+    "alert_outbox",
     tables,
     Column("id", String(36), primary_key=True),
     Column("at", Double, nullable=False),
@@ -175,31 +175,31 @@ approvals = Table(  # what a person was asked before a release, and what they sa
     Column("case", String(64), primary_key=True),
     Column("evidence", String(64), primary_key=True),
     Column("as_of", String(40), nullable=False),
-    Column("asked_by", String(120), nullable=False),
-    Column("asked_at", Double, nullable=False),
+    Column("requested_by", String(120), nullable=False),
+    Column("requested_at", Double, nullable=False),
     Column("expires_at", Double, nullable=False),
     Column("run", String(40), nullable=False),
-    Column("shown", Text, nullable=False),
+    Column("evidence_summary", Text, nullable=False),
     Column("state", String(10), nullable=False),  # waiting, approved, rejected or lapsed
-    Column("who", String(120), nullable=False),
-    Column("via", String(20), nullable=False),
-    Column("why", Text, nullable=False),
+    Column("decided_by", String(120), nullable=False),
+    Column("channel", String(20), nullable=False),
+    Column("reason", Text, nullable=False),
     Column("decided_at", Double),
 )
 workers = Table(  # the gateway's processes, each saying now and then that it lives
     "workers",
     tables,
     Column("id", String(40), primary_key=True),
-    Column("seen", Double, nullable=False),
+    Column("last_seen", Double, nullable=False),
 )
-version = Table(  # one row; it grows with every change of what gateways keep in memory
-    "version",
+config_version = Table(  # one row; it grows with every change of what gateways keep in memory
+    "config_version",
     tables,
-    Column("only", Integer, primary_key=True),
-    Column("number", Integer, nullable=False),
+    Column("id", Integer, primary_key=True),
+    Column("version", Integer, nullable=False),
 )
-Index("ledger_by_case", ledger.c.case, ledger.c.digest, ledger.c.at)
-Index("ledger_by_state", ledger.c.state)
+Index("usage_records_by_case", usage_records.c.case, usage_records.c.digest, usage_records.c.at)
+Index("usage_records_by_state", usage_records.c.state)
 
 
 class Store:
@@ -230,7 +230,7 @@ class Store:
         keeps two gateways' entries for the same purses from waiting for each other.
         """
         with self.engine.begin() as connection:
-            connection.execute(select(version.c.only).with_for_update())
+            connection.execute(select(config_version.c.id).with_for_update())
             yield connection
 
     @contextmanager
@@ -238,11 +238,11 @@ class Store:
         """A transaction after which every gateway reads anew what it keeps in memory."""
         with self.writing() as connection:
             yield connection
-            connection.execute(update(version).values(number=version.c.number + 1))
+            connection.execute(update(config_version).values(version=config_version.c.version + 1))
 
-    def version(self) -> int:
+    def config_version(self) -> int:
         with self.reading() as of:
-            return of.execute(select(version.c.number)).scalar_one()
+            return of.execute(select(config_version.c.version)).scalar_one()
 
     def close(self) -> None:
         self.engine.dispose()

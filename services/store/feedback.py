@@ -10,19 +10,19 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from sqlalchemy import ColumnElement, Connection, func, insert, select
 
 from services.store.api_error import ApiError
-from services.store.database import Store, feedback, ledger, now, predictions
-from services.store.keys import LOCAL, Key
+from services.store.database import Store, feedback, now, predictions, usage_records
+from services.store.keys import LOCAL_KEY, Key
 
-LIKED = 0.5  # the score from which on an answer is accepted
-LARGEST = 2**53  # of a label: up to here every whole number has a float of its own
-MOST_RECORDS = 1_000  # about one request, all its rows together
-TEXT = 20_000  # characters of a corrected answer, or of a label that is one
+ACCEPTED_SCORE = 0.5  # the score from which on an answer is accepted
+MAX_NUMBER = 2**53  # of a label: up to here every whole number has a float of its own
+MAX_RECORDS = 1_000  # about one request, all its rows together
+MAX_TEXT = 20_000  # characters of a corrected answer, or of a label that is one
 
-Whole = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
-Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
-LabelText = Annotated[str, Field(max_length=TEXT)]
+Whole = Annotated[int, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
+Number = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
+LabelText = Annotated[str, Field(max_length=MAX_TEXT)]
 
-SAYS = ("label", "score", "thumbs", "corrected", "preferred")
+FEEDBACK_FIELDS = ("label", "score", "thumbs", "corrected", "preferred")
 
 
 class Feedback(BaseModel):
@@ -33,7 +33,7 @@ class Feedback(BaseModel):
         allow_inf_nan=False,
         json_schema_extra={
             "examples": [{"label": 1}, {"thumbs": "up"}],
-            "anyOf": [{"required": [name]} for name in SAYS],
+            "anyOf": [{"required": [name]} for name in FEEDBACK_FIELDS],
         },
     )
 
@@ -41,28 +41,28 @@ class Feedback(BaseModel):
     label: bool | Whole | Number | LabelText | None = Field(None, description="What turned out to be true.")
     score: float | None = Field(None, ge=0, le=1, strict=True, description="How good it was.")
     thumbs: Literal["up", "down"] | None = None
-    corrected: str | None = Field(None, max_length=TEXT, description="The answer that it should have been.")
+    corrected: str | None = Field(None, max_length=MAX_TEXT, description="The answer that it should have been.")
     preferred: str | None = Field(None, max_length=40, description="Request id of the better one of two answers.")
 
     @field_validator("label", mode="before")
     @classmethod
     def _bounded(cls, label: Any) -> Any:
-        if isinstance(label, int | float) and not -LARGEST <= label <= LARGEST:  # neither is NaN between them
-            raise ValueError(f"a number is at least -2^53 and at most 2^53 ({LARGEST})")
-        if isinstance(label, str) and len(label) > TEXT:
-            raise ValueError(f"a text has at most {TEXT:,} characters")
+        if isinstance(label, int | float) and not -MAX_NUMBER <= label <= MAX_NUMBER:  # neither is NaN between them
+            raise ValueError(f"a number is at least -2^53 and at most 2^53 ({MAX_NUMBER})")
+        if isinstance(label, str) and len(label) > MAX_TEXT:
+            raise ValueError(f"a text has at most {MAX_TEXT:,} characters")
         if label is not None and not isinstance(label, bool | int | float | str):
             raise ValueError("it is true, false, a number or a text")
         return label
 
     @model_validator(mode="after")
     def _says_something(self) -> Feedback:
-        if all(getattr(self, name) is None for name in SAYS):
-            raise ValueError(f"say one of {', '.join(SAYS)}")
+        if all(getattr(self, name) is None for name in FEEDBACK_FIELDS):
+            raise ValueError(f"say one of {', '.join(FEEDBACK_FIELDS)}")
         return self
 
 
-def opinion_of(said: Mapping[str, Any]) -> str | None:
+def rating_of(said: Mapping[str, Any]) -> str | None:
     """What somebody thought of an answer: up, down or a score; None where the feedback is no opinion."""
     if "thumbs" in said:
         return str(said["thumbs"])
@@ -74,11 +74,11 @@ def opinion_of(said: Mapping[str, Any]) -> str | None:
 def acceptance(of: Connection, *calls: ColumnElement[bool]) -> dict[tuple[str, str], bool]:
     """Which answers of these calls of the ledger were accepted, by request id and example_id: the last word on each."""
     words = (
-        select(feedback.c.request_id, feedback.c.said, predictions.c.classes)
-        .join(ledger, ledger.c.id == feedback.c.request_id)
+        select(feedback.c.request_id, feedback.c.payload, predictions.c.classes)
+        .join(usage_records, usage_records.c.id == feedback.c.request_id)
         .outerjoin(predictions, predictions.c.request_id == feedback.c.request_id)
         .where(*calls)
-        .order_by(feedback.c.number)
+        .order_by(feedback.c.id)
     )
     found = {}
     for id_, said, classes in of.execute(words):
@@ -96,11 +96,11 @@ def _accepts(said: Mapping[str, Any], classes: Mapping[str, int | str]) -> bool 
     if "label" in said and predicted is not None:
         label = _number(said["label"])
         return None if label is None else predicted == label
-    opinion = opinion_of(said)
+    opinion = rating_of(said)
     if opinion in (None, "up", "down"):
         return None if opinion is None else opinion == "up"
     score = _number(opinion)
-    return None if score is None else score >= LIKED
+    return None if score is None else score >= ACCEPTED_SCORE
 
 
 def _number(value: Any) -> float | None:
@@ -121,16 +121,16 @@ def store_feedback(store: Store, key: Key, request_id: str, said: Feedback) -> d
     """Write it down, and tell which release it is about.
 
     Raises: Refusal when this key's team has asked nothing of that id, none of its rows is meant, or it has
-    MOST_RECORDS already.
+    MAX_RECORDS already.
     """
-    asked = select(ledger.c.team, ledger.c.digest, ledger.c.case, predictions.c.classes).outerjoin(
-        predictions, predictions.c.request_id == ledger.c.id
+    asked = select(usage_records.c.team, usage_records.c.digest, usage_records.c.case, predictions.c.classes).outerjoin(
+        predictions, predictions.c.request_id == usage_records.c.id
     )
     for id_ in filter(None, (request_id, said.preferred)):
         with store.reading() as of:
             # else the database fails
-            call = of.execute(asked.where(ledger.c.id == id_)).first() if id_.isprintable() else None
-        if call is None or (call.team != key.team and key is not LOCAL):
+            call = of.execute(asked.where(usage_records.c.id == id_)).first() if id_.isprintable() else None
+        if call is None or (call.team != key.team and key is not LOCAL_KEY):
             raise ApiError(404, f"There is no request {id_!r} of this team.", code="request_not_found")
         if id_ == request_id:
             about = {"request_id": id_, "case": call.case, "release": call.digest}
@@ -145,10 +145,10 @@ def store_feedback(store: Store, key: Key, request_id: str, said: Feedback) -> d
     values = said.model_dump(exclude_none=True)
     with store.writing() as to:
         records = select(func.count()).where(feedback.c.request_id == request_id)
-        if to.execute(records).scalar_one() >= MOST_RECORDS:
+        if to.execute(records).scalar_one() >= MAX_RECORDS:
             raise ApiError(
-                409, f"Request {request_id} has {MOST_RECORDS:,} feedback records, the most allowed.", code="too_many"
+                409, f"Request {request_id} has {MAX_RECORDS:,} feedback records, the most allowed.", code="too_many"
             )
-        row = {"request_id": request_id, "at": now(), "team": key.team, "key": key.id, "said": values}
+        row = {"request_id": request_id, "at": now(), "team": key.team, "key": key.id, "payload": values}
         to.execute(insert(feedback).values(**row))
     return about

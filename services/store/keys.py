@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import pwd
 import secrets
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -14,8 +12,9 @@ from typing import Any
 from sqlalchemy import RowMapping, insert, select, update
 
 from services.store.api_error import ApiError
-from services.store.database import Store, keys, now, purses, teams
+from services.store.database import Store, budgets, keys, now, teams
 from tasks.core.errors import InputError
+from tasks.core.processes import current_user
 from tasks.release.config import NANO
 
 ROLES = ("predict", "feedback", "operate", "approve", "admin")
@@ -25,7 +24,7 @@ MAX_BUDGET = 1e9  # which fits into 64 bits, counted in billionths
 
 
 @dataclass(frozen=True)
-class Limit:
+class RateLimit:
     """Of a minute; None: none."""
 
     owner: str  # key:ID or team:TEAM
@@ -40,8 +39,8 @@ class Key:
     id: str
     team: str
     roles: frozenset[str]
-    limits: tuple[Limit, ...] = ()
-    purses: tuple[str, ...] = ()  # owners of the budgets that its calls are paid from
+    limits: tuple[RateLimit, ...] = ()
+    budgets: tuple[str, ...] = ()  # owners of the budgets that its calls are paid from
     owner: str = ""  # the person whose key it is; empty: nobody known
 
     def has(self, *roles: str) -> bool:
@@ -55,7 +54,7 @@ class Key:
             raise ApiError(403, f"This key may not {' or '.join(roles)}; it may {may}.", code="forbidden")
 
 
-LOCAL = Key("local", "local", frozenset({"predict", "feedback"}))  # whoever asks directly while there are no keys
+LOCAL_KEY = Key("local", "local", frozenset({"predict", "feedback"}))  # whoever asks directly while there are no keys
 
 
 @dataclass(frozen=True)
@@ -72,27 +71,19 @@ class Keyring:
         """
         if not secret:
             raise ApiError(401, "An API key is needed: Authorization: Bearer KEY", code="missing_api_key")
-        key = self.by_hash.get(digest(secret))
+        key = self.by_hash.get(hash_secret(secret))
         if key is None:
             raise ApiError(401, "This API key is unknown, or was revoked.", code="invalid_api_key")
         return key
 
 
-def secret_in(headers: Mapping[str, str]) -> str | None:
+def bearer_token(headers: Mapping[str, str]) -> str | None:
     """The secret that a request carries as `Authorization: Bearer SECRET`."""
     scheme, _, secret = headers.get("authorization", "").partition(" ")
     return secret.strip() or None if scheme.lower() == "bearer" else None
 
 
-def os_user() -> str:
-    """The user of this process, as the system knows them: variables can say anything."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return f"uid {os.getuid()}"
-
-
-def digest(secret: str) -> str:
+def hash_secret(secret: str) -> str:
     """A plain hash is enough: there is nothing to guess in 256 random bits."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
@@ -109,16 +100,16 @@ def create_key(
     if wrong := sorted(set(roles) - set(ROLES)):
         raise InputError("There is no such role.", where="--role", found=", ".join(wrong), allowed=", ".join(ROLES))
     id_, secret = secrets.token_hex(4), PREFIX + secrets.token_urlsafe(32)
-    row = {"id": id_, "hash": digest(secret), "team": team, "roles": sorted(set(roles)), "rpm": rpm, "tpm": tpm}
-    person = os_user()
+    row = {"id": id_, "hash": hash_secret(secret), "team": team, "roles": sorted(set(roles)), "rpm": rpm, "tpm": tpm}
+    person = current_user()
     with store.changing() as to:
         to.execute(insert(keys).values(**row, created_at=now(), owner=person, created_by=person))
         if budget is not None:
-            to.execute(insert(purses).values(owner=f"key:{id_}", budget=round(budget * NANO), spent=0, reserved=0))
+            to.execute(insert(budgets).values(owner=f"key:{id_}", amount=round(budget * NANO), spent=0, reserved=0))
     return id_, secret
 
 
-def set_owner(store: Store, id_: str, owner: str) -> None:
+def set_key_owner(store: Store, id_: str, owner: str) -> None:
     """Have a key belong to a person, as whose word its approvals count.
 
     Raises: InputError when there is no such key, or the name can't be one.
@@ -162,23 +153,24 @@ def set_team_limits(store: Store, team: str, rpm: int | None, tpm: int | None, b
         if not to.execute(update(teams).where(teams.c.team == team).values(rpm=rpm, tpm=tpm)).rowcount:
             to.execute(insert(teams).values(team=team, rpm=rpm, tpm=tpm))
         if budget is None:
-            to.execute(purses.delete().where(purses.c.owner == f"team:{team}"))
+            to.execute(budgets.delete().where(budgets.c.owner == f"team:{team}"))
         elif not to.execute(
-            update(purses).where(purses.c.owner == f"team:{team}").values(budget=round(budget * NANO))
+            update(budgets).where(budgets.c.owner == f"team:{team}").values(amount=round(budget * NANO))
         ).rowcount:
-            to.execute(insert(purses).values(owner=f"team:{team}", budget=round(budget * NANO), spent=0, reserved=0))
+            to.execute(insert(budgets).values(owner=f"team:{team}", amount=round(budget * NANO), spent=0, reserved=0))
 
 
 def list_keys(store: Store) -> list[dict[str, Any]]:
     """All keys, revoked ones too, with what they may spend and have spent; their secrets are nowhere."""
     with store.reading() as of:
         rows = of.execute(select(keys).order_by(keys.c.created_at)).mappings().all()
-        held = {row["owner"]: row for row in of.execute(select(purses)).mappings()}
+        held = {row["owner"]: row for row in of.execute(select(budgets)).mappings()}
     told = []
     for row in rows:
-        purse = held.get(f"key:{row['id']}")
-        money = {name: purse[name] / NANO if purse else None for name in ("budget", "spent", "reserved")}
-        told.append({name: value for name, value in row.items() if name != "hash"} | money)
+        budget = held.get(f"key:{row['id']}")
+        money = {"budget": "amount", "spent": "spent", "reserved": "reserved"}
+        amounts = {name: budget[column] / NANO if budget else None for name, column in money.items()}
+        told.append({name: value for name, value in row.items() if name != "hash"} | amounts)
     return told
 
 
@@ -186,7 +178,7 @@ def read_keyring(store: Store) -> Keyring:
     with store.reading() as of:
         rows = of.execute(select(keys)).mappings().all()
         together = {row["team"]: row for row in of.execute(select(teams)).mappings()}
-        owners = set(of.execute(select(purses.c.owner)).scalars())
+        owners = set(of.execute(select(budgets.c.owner)).scalars())
     found = {}
     for row in rows:
         if row["revoked_at"] is not None:
@@ -199,14 +191,14 @@ def read_keyring(store: Store) -> Keyring:
 
 
 def _key_of(row: RowMapping, team: RowMapping | None, owners: Set[str]) -> Key:
-    limits = [Limit(f"key:{row['id']}", row["rpm"], row["tpm"])]
+    limits = [RateLimit(f"key:{row['id']}", row["rpm"], row["tpm"])]
     if team:
-        limits.append(Limit(f"team:{row['team']}", team["rpm"], team["tpm"]))
+        limits.append(RateLimit(f"team:{row['team']}", team["rpm"], team["tpm"]))
     return Key(
         id=row["id"],
         team=row["team"],
         roles=frozenset(row["roles"]),
         owner=row["owner"],
         limits=tuple(limit for limit in limits if limit.rpm or limit.tpm),
-        purses=tuple(owner for owner in (f"key:{row['id']}", f"team:{row['team']}") if owner in owners),
+        budgets=tuple(owner for owner in (f"key:{row['id']}", f"team:{row['team']}") if owner in owners),
     )

@@ -1,9 +1,9 @@
-"""Prefect tasks of the ledger room."""
+"""Prefect tasks of the store: requests for approval and the cost of training."""
 
 from __future__ import annotations
 
 from services.store import approvals
-from services.store.config import Approval
+from services.store.config import ApprovalRule
 from tasks.core.config import digest_of
 from tasks.core.prefect import emit_alert, show_text, stage
 from tasks.core.settings import Settings
@@ -11,34 +11,35 @@ from tasks.evaluate.results import Verdict
 from tasks.train.results import Candidate
 
 
-@stage("ask for a person's word", lambda asked: asked.told)
+@stage("request approval", lambda approval: approval.outcome)
 def request_approval(
-    candidate: Candidate, verdict: Verdict, rule: Approval, by: str, run: str, settings: Settings
+    candidate: Candidate, verdict: Verdict, rule: ApprovalRule, by: str, run: str, settings: Settings
 ) -> approvals.Approval:
-    """Show the evidence to whoever decides, and tell them of it, unless they have decided already."""
+    """Request approval of a candidate on its evidence, and alert people while the request is pending."""
     from contextlib import closing
 
-    from services.store.approvals import request_approval
+    from services.store.approvals import ApprovalRequest, request_approval
     from services.store.database import Store
     from tasks.evaluate.tabular.gates import explain
 
     case = candidate.case
     evidence = digest_of([verdict.digest, candidate.weights_digest, candidate.data_digest, verdict.champion])
-    beside = (verdict.champion or "no champion")[:12]
-    shown = f"As of {candidate.as_of:%Y-%m-%d %H:%M} UTC, beside {beside}:\n{explain(verdict)}"
+    champion = (verdict.champion or "no champion")[:12]
+    summary = f"As of {candidate.as_of:%Y-%m-%d %H:%M} UTC, beside {champion}:\n{explain(verdict)}"
+    request = ApprovalRequest(case, evidence, candidate.as_of, by, summary, run)
     with closing(Store(settings)) as store:
-        asked = request_approval(store, case, evidence, candidate.as_of, by, run, shown, rule.within)
-    if asked.state == "waiting":
-        until = f"{asked.expires_at:%Y-%m-%d %H:%M} UTC"
+        approval = request_approval(store, request, rule.within)
+    if approval.state == "waiting":
+        until = f"{approval.expires_at:%Y-%m-%d %H:%M} UTC"
         todo = f"driftline approve {case} --evidence {evidence[:12]}, or reject, until {until}"
         subject = f"{case}: a release waits for approval"
-        emit_alert(case, f"approval {evidence[:12]}", subject, f"{shown}\n{todo}")
-        show_text(f"{case}-approval", f"{shown}\n\n{todo}", "What a person is to decide on")
-    return asked
+        emit_alert(case, f"approval {evidence[:12]}", subject, f"{summary}\n{todo}")
+        show_text(f"{case}-approval", f"{summary}\n\n{todo}", "A release that needs approval")
+    return approval
 
 
 def record_training_cost(candidate: Candidate, machine_hour: float, settings: Settings) -> None:
-    """Have the ledger know what a candidate's training took, once."""
+    """Enter what a candidate's training cost into the usage records, once."""
     from services.store.training import record_training
 
     record_training(candidate, machine_hour, settings)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
 
-from services.store.database import DAY, DONE, USED, Store, ledger
+from services.store.database import DAY, DONE, USAGE_COLUMNS, Store, usage_records
 from tasks.core.mlflow import mlflow_client, mlflow_errors
 from tasks.core.settings import Settings
 from tasks.release.config import NANO
@@ -31,7 +31,7 @@ def record_training(candidate: Candidate, machine_hour: float, settings: Setting
     seconds = seconds_of(run)
     at = run.info.start_time / 1000
     row = {
-        **dict.fromkeys(("reserved", "retries", *USED), 0),
+        **dict.fromkeys(("reserved", "retries", *USAGE_COLUMNS), 0),
         "id": f"{TRAINING}-{candidate.run_id}"[:40],
         "at": at,
         "day": int(at // DAY),
@@ -40,7 +40,7 @@ def record_training(candidate: Candidate, machine_hour: float, settings: Setting
         "key": "",
         "case": candidate.case,
         "role": "",
-        "purses": [],
+        "budgets": [],
         "state": DONE,
         "status": 200,
         "engine_seconds": seconds,
@@ -51,7 +51,7 @@ def record_training(candidate: Candidate, machine_hour: float, settings: Setting
     with closing(Store(settings)) as store:
         try:
             with store.writing() as to:
-                to.execute(insert(ledger).values(**row))
+                to.execute(insert(usage_records).values(**row))
         except IntegrityError:
             pass  # it was entered before
 

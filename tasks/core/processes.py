@@ -34,4 +34,7 @@ def with_parent_death_signal(command: list[str], starter: int | None = None) -> 
 
 def current_user() -> str:
     """Who runs this process, as the system knows them: variables can say anything."""
-    return pwd.getpwuid(os.getuid()).pw_name
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"

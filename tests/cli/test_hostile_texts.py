@@ -18,7 +18,7 @@ from sqlalchemy import insert
 from typer.testing import CliRunner
 
 from cli.main import answer, app
-from services.store.approvals import request_approval
+from services.store.approvals import ApprovalRequest, request_approval
 from services.store.database import Store, keys, now
 from services.store.keys import MAX_TEAM
 from tasks.core import console as terminal
@@ -115,10 +115,9 @@ def test_reasons_and_people_are_shown_as_they_wrote(here: Settings, text: str):
     """A pending decision with its criteria, and what was said of it."""
     moment = datetime(2013, 4, 1, tzinfo=UTC)
     with closing(Store(here)) as store:
-        asked = request_approval(
-            store, "shop", "e" * 64, moment, text, "", explain(verdict_of(text)), timedelta(days=1)
-        )
-    assert asked.shown
+        request = ApprovalRequest("shop", "e" * 64, moment, text, explain(verdict_of(text)))
+        asked = request_approval(store, request, timedelta(days=1))
+    assert asked.evidence_summary
     out = shown("reject", "shop", "--evidence", "e" * 12, "--why", text)
     assert flat(one_line(text))[:20] in flat(out)
 

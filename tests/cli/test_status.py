@@ -17,7 +17,7 @@ from sqlalchemy import insert
 from cli import status
 from services.rollout.shares import promote, set_share, upsert_release
 from services.serving.process import free_port
-from services.store.database import Store, ledger, now
+from services.store.database import Store, now, usage_records
 from tasks.core.console import Terminal
 from tasks.core.settings import ROOT, Settings
 from tasks.release.config import NANO
@@ -57,7 +57,7 @@ def busy(tmp_path, prefect_server) -> Settings:
         today = int(now() // 86_400)
         with store.writing() as to:
             for number, (day, state) in enumerate([(today, "done"), (today, "failed"), (today - 1, "done")]):
-                to.execute(insert(ledger).values(entry(number, day, state)))
+                to.execute(insert(usage_records).values(entry(number, day, state)))
     for name, content in {
         f"releases/blue/{FIRST[:12]}/manifest.json": {"sealed": {"as_of": "2013-04-01T00:00:00+00:00"}},
         "verdicts/blue/one/verdict.json": {"decision": "reject"},
@@ -80,7 +80,7 @@ def entry(number: int, day: int, state: str) -> dict:
     zeros = ("reserved", "status", "retries", "tokens_in", "tokens_cached", "tokens_out", "engine_seconds", "saved")
     texts = {"worker": "w", "interface": "predict", "team": "t", "key": "k", "case": "blue", "role": "champion"}
     own = {"id": str(number), "at": day * 86_400.0, "day": day, "state": state, "price": NANO // 2, "seconds": 0.1}
-    return {**dict.fromkeys(zeros, 0), **texts, "digest": FIRST, "purses": [], **own}
+    return {**dict.fromkeys(zeros, 0), **texts, "digest": FIRST, "budgets": [], **own}
 
 
 def flow_run(server: str, run_name: str, **state: str) -> None:

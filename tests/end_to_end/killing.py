@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from services.rollout.champion_sync import champion_at_gateway
-from services.rollout.history import history
+from services.rollout.history import rollout_history
 from tasks.core.mlflow import Tracking, mlflow_client
 from tasks.monitor.attempts import attempts
 from tests.end_to_end.home import ENDED, Home
@@ -70,7 +70,7 @@ def outlives(home: Home, terminal: Terminal, case: str, kills: Iterable[Kill]) -
     client, named = mlflow_client(Tracking.in_folder(home.world.state)), f"name = '{case}'"
     assert len(client.search_model_versions(named)) == 2, "one release more"
     with home.store() as store:
-        moved = [move["what"] for move in history(store, case)[1]]
+        moved = [move["action"] for move in rollout_history(store, case)[1]]
     assert moved == ["promote", "promote"]
 
 

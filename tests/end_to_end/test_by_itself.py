@@ -17,11 +17,11 @@ import psutil
 import pytest
 
 from services.rollout.config import Plan
-from services.rollout.history import champions
-from services.rollout.history import history as moved
-from services.rollout.plan import begin
+from services.rollout.history import champion_history
+from services.rollout.history import rollout_history as moved
+from services.rollout.plan import begin_plan
 from services.runtime.supervision import Supervisor
-from services.store.approvals import decide
+from services.store.approvals import Review, decide
 from tasks.core.events import case_event
 from tasks.core.local_secrets import secret_file
 from tasks.core.settings import LOGIN_SECRET
@@ -111,9 +111,9 @@ def test_people_hear_of_a_rollback_that_the_gateway_makes_by_itself(home, told):
     """A release on a plan that it can't meet: the gateway knows no Prefect, and yet the alert comes by its channels."""
     plan = Plan.model_validate({"steps": [{"percent": 50}], "slow_s": 1e-6, "slow": 0.01})
     with home.store() as store, store.reading() as of:
-        champion, before = champions(of, "meters")
+        champion, before = champion_history(of, "meters")
     with home.store() as store, httpx.Client(base_url=home.gateway, trust_env=False, verify=False, timeout=30) as http:
-        begin(store, "meters", before, plan)
+        begin_plan(store, "meters", before, plan)
 
         def goes_back() -> bool:
             row = {"rows": [{"one": 0.5, "two": 0.1}]}
@@ -221,13 +221,13 @@ def test_a_release_waits_for_a_person(home):
     id_ = home.start("retrain", "asking", as_of=CHANGED, by="bo")
     assert wait_for(lambda: home.run(id_)["state_name"] == "Suspended", 120), home.run(id_)["state"]
     (asked,) = home.approvals("asking")
-    assert (asked.state, asked.asked_by, asked.run) == ("waiting", "bo", id_)
+    assert (asked.state, asked.requested_by, asked.run) == ("waiting", "bo", id_)
     assert home.world.champion("asking") == before
     with home.store() as store:
-        decide(store, "asking", asked.evidence, True, "anna", "terminal", "looked at it")
+        decide(store, "asking", Review(asked.evidence, True, "anna", "terminal", "looked at it"))
     assert home.ended(id_)["state_type"] == "COMPLETED"
     assert home.world.champion("asking") != before
-    assert [(each.state, each.who) for each in home.approvals("asking")] == [("approved", "anna")]
+    assert [(each.state, each.decided_by) for each in home.approvals("asking")] == [("approved", "anna")]
 
 
 def test_a_person_starts_and_approves_a_release_in_the_ui(home):
@@ -270,7 +270,7 @@ def test_a_person_starts_and_approves_a_release_in_the_ui(home):
         browser.close()
     assert home.world.champion("asking") != before
     said = home.approvals("asking")[0]
-    assert (said.state, said.who, said.via, said.asked_by) == ("approved", "ada", "prefect", "bo")
+    assert (said.state, said.decided_by, said.channel, said.requested_by) == ("approved", "ada", "prefect", "bo")
 
 
 def test_a_guarded_server_lets_nobody_else_in(home, terminal, tmp_path):

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import delete
 
-from services.rollout.shares import follow_stack
+from services.rollout.shares import sync_endpoints
 from services.runtime.stack import retire_releases
 from services.store.database import Store, endpoints
 from tasks.core.mlflow import Tracking
@@ -98,7 +98,7 @@ def test_the_champion_serves_until_another_one_has_taken_over(stack, terminal):
     here = Settings(state=stack.state)
     assert retire_releases(here, "diabetes", [later]) == [first]
     with closing(Store(here)) as store:
-        follow_stack(store, here)
+        sync_endpoints(store, here)
     done = terminal.run(stack, "rollback diabetes")
     assert done.code == 0, done.output
     assert at_gateway(stack) == stack.champion("diabetes") == digest

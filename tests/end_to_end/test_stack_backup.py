@@ -125,13 +125,13 @@ def test_a_backup_taken_under_calls_is_the_same_stack_again(world, saved, termin
         done = terminal.run(world, f"restore {saved.archive}")
         assert done.code == 0, done.output
 
-        ledger = "SELECT id, price FROM ledger WHERE state = 'done'"
+        ledger = "SELECT id, price FROM usage_records WHERE state = 'done'"
         then, now = dict(rows(before, ledger)), dict(rows(world, ledger))
         assert saved.before <= set(now) < set(then)
         assert now == {call: then[call] for call in now}
-        ((spent, reserved),) = rows(world, "SELECT spent, reserved FROM purses WHERE owner LIKE 'key:%' AND spent > 0")
-        assert (spent,) == rows(world, "SELECT sum(price) FROM ledger WHERE team = 'home' AND state = 'done'")[0]
-        assert [(reserved,)] == rows(world, "SELECT coalesce(sum(reserved), 0) FROM ledger WHERE state = 'open'")
+        ((spent, reserved),) = rows(world, "SELECT spent, reserved FROM budgets WHERE owner LIKE 'key:%' AND spent > 0")
+        assert (spent,) == rows(world, "SELECT sum(price) FROM usage_records WHERE team = 'home' AND state = 'done'")[0]
+        assert [(reserved,)] == rows(world, "SELECT coalesce(sum(reserved), 0) FROM usage_records WHERE state = 'open'")
 
         assert terminal.run(world, "up").code == 0
         try:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from flows.deployed import worker
-from services.store.database import Store, alerts
+from services.store.database import Store, alert_outbox
 from tasks.core.loops import loops
 from tasks.core.settings import Settings
 
@@ -28,7 +28,7 @@ def test_each_loop_survives_and_is_alerted(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(worker, "settings", lambda: here)
     names = asyncio.run(break_each())
     with closing(Store(here)) as store, store.reading() as of:
-        subjects = [event["payload"]["subject"] for event in of.execute(select(alerts.c.event)).scalars()]
+        subjects = [event["payload"]["subject"] for event in of.execute(select(alert_outbox.c.event)).scalars()]
     assert sorted(subjects) == sorted(f"The worker's loop {name!r} fails" for name in names)
 
 

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from services.gateway.app import make_app
 from services.gateway.call import Call
 from services.rollout.routing import Route, Share
-from services.store.keys import LOCAL, Key
+from services.store.keys import LOCAL_KEY, Key
 from tasks.core.loops import Loop, loops
 from tasks.core.settings import Settings
 from tasks.release.config import Price
@@ -61,5 +61,5 @@ async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
         await asyncio.sleep(0.02)
 
 
-def call_of(key: Key = LOCAL, route: Route = ROUTE, interface: str = "predict") -> Call:
+def call_of(key: Key = LOCAL_KEY, route: Route = ROUTE, interface: str = "predict") -> Call:
     return Call(interface, key, Share(route, "champion"), asked=b'{"rows": []}', answered=b'{"predictions": []}')

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import psutil
 
-from services.rollout.shares import follow_stack, promote, upsert_release
+from services.rollout.shares import promote, sync_endpoints, upsert_release
 from services.runtime import stack
 from services.serving.package import package
 from services.serving.process import free_port
@@ -88,7 +88,7 @@ def serve(settings: Settings, folder: Path, champion: bool = True) -> Release:
     release, store = release_in(folder, "1"), Store(settings)
     stack.serve_release(settings, release)
     upsert_release(store, read_manifest(folder))
-    follow_stack(store, settings)
+    sync_endpoints(store, settings)
     if champion:
         promote(store, release.case, release.digest, "for a test")
         with asking(settings) as client:

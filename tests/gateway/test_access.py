@@ -13,7 +13,7 @@ import pytest
 
 from services.serving.process import free_port
 from services.store.database import Store
-from services.store.keys import LOCAL, create_key
+from services.store.keys import LOCAL_KEY, create_key
 from tasks.core.hosts import host_name
 from tasks.core.local_secrets import read_secret, secret_file
 from tasks.core.processes import with_parent_death_signal
@@ -83,7 +83,7 @@ def relay_of_another_user(port: int) -> Iterator[int]:
 
 def test_the_owner_gets_in_directly(open_gateway):
     """To predict, to give feedback, and to look at what their own gateway does."""
-    assert LOCAL.roles == {"predict", "feedback"}
+    assert LOCAL_KEY.roles == {"predict", "feedback"}
     with asking(open_gateway) as http:
         assert http.get("/v1/models").status_code == 200
         assert http.post("/v1/predict/any", json={}).status_code == 404

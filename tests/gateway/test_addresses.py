@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 import pytest
 from sqlalchemy import delete, insert, select
 
-from services.rollout.shares import SEEN, follow_stack
+from services.rollout.shares import PROPAGATION_SECONDS, sync_endpoints
 from services.runtime import stack
 from services.serving.fork_client import listen
 from services.store.database import endpoints
@@ -61,10 +61,10 @@ def test_a_dead_address_among_several_costs_no_call(settings, store, table, tmp_
         with store.changing() as to:
             for path in (stale, tmp_path / "gone.sock"):
                 to.execute(insert(endpoints).values(digest=table.digest, address=f"{UNIX_SCHEME}{path}"))
-        assert not wait_for(lambda: statuses(settings, table, 1) != {200}, 2 * SEEN)
+        assert not wait_for(lambda: statuses(settings, table, 1) != {200}, 2 * PROPAGATION_SECONDS)
         assert statuses(settings, table, 20) == {200}
     finally:
-        follow_stack(store, settings)
+        sync_endpoints(store, settings)
     with store.reading() as of:
         left = set(of.execute(select(endpoints.c.address).where(endpoints.c.digest == table.digest)).scalars())
     assert left == {stack.release_address(settings, table)}
@@ -78,8 +78,8 @@ def test_a_release_on_a_port_is_reached(settings, store, table):
             with store.changing() as to:
                 to.execute(delete(endpoints).where(endpoints.c.digest == table.digest))
                 to.execute(insert(endpoints).values(digest=table.digest, address=address))
-            assert not wait_for(lambda: statuses(settings, table, 1) != {200}, 2 * SEEN)
+            assert not wait_for(lambda: statuses(settings, table, 1) != {200}, 2 * PROPAGATION_SECONDS)
             assert statuses(settings, table, 5) == {200}
         finally:
-            follow_stack(store, settings)
-            assert not wait_for(lambda: statuses(settings, table, 1) != {200}, 2 * SEEN)
+            sync_endpoints(store, settings)
+            assert not wait_for(lambda: statuses(settings, table, 1) != {200}, 2 * PROPAGATION_SECONDS)

@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from cli import chat
-from services.store.database import Store, ledger
+from services.store.database import Store, usage_records
 from tasks.core.errors import Unavailable
 from tasks.core.settings import Settings
 from tasks.release.results import Release
@@ -42,7 +42,7 @@ def rows(table: Release) -> list[dict]:
 
 def entry(store: Store, request_id: str) -> dict:
     with store.reading() as of:
-        return dict(of.execute(ledger.select().where(ledger.c.id == request_id)).mappings().one())
+        return dict(of.execute(usage_records.select().where(usage_records.c.id == request_id)).mappings().one())
 
 
 def test_predictions_are_the_releases_own_and_say_who_answered(http, table, rows, store):

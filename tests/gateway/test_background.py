@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select, text, update
 
-from services.rollout.plan import advance, begin
+from services.rollout.plan import advance_plans, begin_plan
 from services.rollout.shares import promote, upsert_release
-from services.store.database import DONE, Store, alerts, ledger, plans, predictions
+from services.store.database import DONE, Store, alert_outbox, plans, predictions, usage_records
 from services.store.keys import create_key, revoke_key
 from tasks.core.loops import ThreadLoop, loops
 from tasks.core.settings import ROOT
@@ -83,7 +83,7 @@ async def break_each(state: Path, store: Store) -> None:
             assert f'driftline_loop_failures_total{{loop="{name}"}}' in gateway.figures.text().decode()
         await use(gateway)
         await until(lambda: settled(store))
-        subjects = [row["event"]["payload"]["subject"] for row in rows(store, alerts)]
+        subjects = [row["event"]["payload"]["subject"] for row in rows(store, alert_outbox)]
         for name in NAMES - {"alerts"}:
             assert sum(repr(name) in subject for subject in subjects) == 1, name
         assert (await client.get("/readyz")).status_code == 200
@@ -107,7 +107,7 @@ async def use(gateway: Any) -> None:
 
 
 def settled(store: Store) -> bool:
-    states = {row["state"] for row in rows(store, ledger)}
+    states = {row["state"] for row in rows(store, usage_records)}
     return states == {DONE}
 
 
@@ -169,19 +169,19 @@ ABSURD: list[Any] = [10**400, -(10**350), "1e999", "nan", "inf", None, [1], {}, 
 @pytest.mark.parametrize("label", ABSURD, ids=lambda value: str(value)[:20])
 def test_an_absurd_label_in_the_store_stops_no_plan(store: Store, label: Any):
     """A store of an earlier version may hold it: the plan is judged without it."""
-    begin_plan(store, "shop")
+    begin_rollout(store, "shop")
     answer(store, "req-1", "shop", {"label": label}, {"": 1})
-    assert advance(store) == {}
+    assert advance_plans(store) == {}
 
 
 def test_a_plan_that_fails_stops_no_other(store: Store):
     for name in ("broken", "shop"):
-        begin_plan(store, name)
+        begin_rollout(store, name)
         for number in range(40):
             answer(store, f"{name}-{number}", name, {"label": 2}, {"": 1})
     with store.writing() as to:
         to.execute(update(plans).where(plans.c.case == "broken").values(plan={}))
-    assert list(advance(store)) == ["broken"]
+    assert list(advance_plans(store)) == ["broken"]
     assert {row["case"] for row in rows(store, plans)} == {"broken"}  # the other went back
 
 
@@ -198,11 +198,11 @@ POISON = [
     f"INSERT INTO keys ({KEY}) VALUES ('k2', 'h2', 'team', '7', NULL, NULL, 0, 1)",
     "INSERT INTO plans VALUES ('shop', '{bad}', '{{\"steps\": []}}', 0, 0, 0)",
     "INSERT INTO plans VALUES ('other', '{bad}', 'null', -7, 9e999, 0)",
-    "INSERT INTO feedback (request_id, at, team, key, said) VALUES ('r', 0, 't', 'k', '[[[')",
+    "INSERT INTO feedback (request_id, at, team, key, payload) VALUES ('r', 0, 't', 'k', '[[[')",
     "INSERT INTO predictions VALUES ('r', '7')",
-    "INSERT INTO pushes VALUES ('d', 'b', 0, '{{}}', NULL)",
-    "INSERT INTO alerts VALUES ('x', 9e999, '{{}}')",
-    "INSERT INTO alerts VALUES ('y', 0, 'no json')",
+    "INSERT INTO webhook_deliveries VALUES ('d', 'b', 0, '{{}}', NULL)",
+    "INSERT INTO alert_outbox VALUES ('x', 9e999, '{{}}')",
+    "INSERT INTO alert_outbox VALUES ('y', 0, 'no json')",
 ]
 
 
@@ -235,12 +235,12 @@ async def readiness(state: Path, secret: str) -> dict[str, Any]:
         return dict(answer.json())
 
 
-def begin_plan(store: Store, name: str) -> None:
+def begin_rollout(store: Store, name: str) -> None:
     champion, canary = (name[0] + letter + "0" * 62 for letter in "xy")
     for digest in (champion, canary):
         upsert_release(store, {"digest": digest, "sealed": {"case": name, "kind": "tabular"}})
     promote(store, name, champion, "a test")
-    begin(store, name, canary, PLAN)
+    begin_plan(store, name, canary, PLAN)
 
 
 def answer(store: Store, id_: str, name: str, said: Any, classes: Any) -> None:
@@ -248,12 +248,12 @@ def answer(store: Store, id_: str, name: str, said: Any, classes: Any) -> None:
     call = call_of()
     row = {name: getattr(call, name) for name in ("interface", "status", "retries", "tokens_in", "tokens_cached")}
     row |= {"tokens_out": 0, "engine_seconds": 0.0, "seconds": 0.0, "price": 0, "saved": 0, "reserved": 0}
-    row |= {"at": time.time(), "day": 0, "worker": "w", "team": "t", "key": "k", "role": "canary", "purses": []}
+    row |= {"at": time.time(), "day": 0, "worker": "w", "team": "t", "key": "k", "role": "canary", "budgets": []}
     with store.writing() as to:
-        to.execute(insert(ledger).values(id=id_, case=name, digest=name[0] + "y" + "0" * 62, state=DONE, **row))
+        to.execute(insert(usage_records).values(id=id_, case=name, digest=name[0] + "y" + "0" * 62, state=DONE, **row))
         to.execute(insert(predictions).values(request_id=id_, classes=classes))
         to.execute(
-            text("INSERT INTO feedback (request_id, at, team, key, said) VALUES (:id, 0, 't', 'k', :said)"),
+            text("INSERT INTO feedback (request_id, at, team, key, payload) VALUES (:id, 0, 't', 'k', :said)"),
             {"id": id_, "said": json.dumps(said)},
         )
 

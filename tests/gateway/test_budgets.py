@@ -22,7 +22,7 @@ from services.gateway.rate_limits import RateLimits
 from services.gateway.usage_writer import UsageWriter
 from services.rollout.routing import Route
 from services.store.api_error import ApiError
-from services.store.database import ABORTED, DONE, FAILED, Store, ledger, purses
+from services.store.database import ABORTED, DONE, FAILED, Store, budgets, usage_records
 from services.store.keys import Key, create_key, list_keys, read_keyring
 from tasks.core.settings import ROOT
 from tasks.release.config import NANO, Price
@@ -68,8 +68,8 @@ def key_with(store: Store, budget: float) -> Key:
 def spent(store: Store) -> tuple[int, int, int]:
     """What the budget and the ledger say was spent, and what is reserved."""
     with store.reading() as of:
-        purse = of.execute(select(purses)).mappings().one()
-        return purse["spent"], of.execute(select(func.sum(ledger.c.price))).scalar() or 0, purse["reserved"]
+        purse = of.execute(select(budgets)).mappings().one()
+        return purse["spent"], of.execute(select(func.sum(usage_records.c.price))).scalar() or 0, purse["reserved"]
 
 
 @pytest.mark.parametrize(("route", "seconds", "tokens"), [(TABLE, 0.0001, 0), (CHAT, 0.5, 10)])

@@ -10,7 +10,7 @@ import pytest
 from services.runtime import stack
 from services.serving.package import package
 from services.serving.smoke import smoke
-from services.store.costs import costs
+from services.store.costs import summarize_costs
 from services.store.database import Store
 from tasks.core.settings import ROOT, Settings
 from tasks.core.sockets import http_client
@@ -63,5 +63,5 @@ def test_an_answer_names_its_class_and_scores_all(
         for answer, label in ((first, first["prediction"]), (second, "vinegar")):
             word = {"label": label, "example_id": answer["example_id"]}
             assert http.post(f"/v1/feedback/{said['request_id']}", json=word).status_code == 201
-    (row,) = [row for row in costs(store, "case") if row["case"] == case]
+    (row,) = [row for row in summarize_costs(store, "case") if row["case"] == case]
     assert (row["judged"], row["accepted"]) == (2, 1)

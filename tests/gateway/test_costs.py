@@ -11,10 +11,10 @@ import pytest
 from services.gateway.call import Call
 from services.gateway.usage_writer import UsageWriter
 from services.rollout.routing import Route, Share
-from services.store.costs import costs
+from services.store.costs import summarize_costs
 from services.store.database import DONE, Store
 from services.store.feedback import Feedback, store_feedback
-from services.store.keys import LOCAL
+from services.store.keys import LOCAL_KEY
 from services.store.training import record_training
 from tasks.core.mlflow import Tracking, mlflow_client
 from tasks.core.settings import Settings
@@ -41,12 +41,12 @@ def test_a_training_is_entered_once(mine, candidate: Candidate, tracking: Tracki
     info = mlflow_client(tracking).get_run(candidate.run_id).info
     seconds = (info.end_time - info.start_time) / 1000
     for by in ("case", "day"):
-        (row,) = costs(store, by)
+        (row,) = summarize_costs(store, by)
         assert row["spent"] == row["training"] == pytest.approx(seconds * 0.001)
         assert row["engine_seconds"] == pytest.approx(seconds)
         assert (row["calls"], row["judged"], row["per_accepted"]) == (0, 0, None)
-    assert costs(store, "team")[0]["team"] == "training"
-    assert costs(store, "case")[0]["energy_wh"] is None
+    assert summarize_costs(store, "team")[0]["team"] == "training"
+    assert summarize_costs(store, "case")[0]["energy_wh"] is None
     # what a tuning counted over all its processes is more than the last one's; the GPU tells each stage's energy
     client = mlflow_client(tracking)
     client.log_metric(candidate.run_id, "minutes", 10)
@@ -54,9 +54,9 @@ def test_a_training_is_entered_once(mine, candidate: Candidate, tracking: Tracki
         stage = client.create_run(info.experiment_id, tags={"mlflow.parentRunId": candidate.run_id}).info.run_id
         client.log_metric(stage, ENERGY, watt_hours)
     with store.writing() as to:
-        to.exec_driver_sql("DELETE FROM ledger")
+        to.exec_driver_sql("DELETE FROM usage_records")
     record_training(candidate, 3.6, settings)
-    (row,) = costs(store, "case")
+    (row,) = summarize_costs(store, "case")
     assert row["training"] == pytest.approx(0.6)
     assert row["energy_wh"] == 3.75
 
@@ -79,16 +79,16 @@ def test_an_accepted_answer_has_its_price(mine) -> None:
     async def calls() -> None:
         books = UsageWriter(store, "w")
         for given, said in [*((1, said) for said in words), *(("Yes", said) for said in named)]:
-            call = Call("predict", LOCAL, share, engine_seconds=1.0, classes={"a": given})
+            call = Call("predict", LOCAL_KEY, share, engine_seconds=1.0, classes={"a": given})
             await books.open(call)
             call.ended(DONE, 200)
             await books.settle(call)
             for word in said:
-                store_feedback(store, LOCAL, call.id, Feedback.model_validate(word))
+                store_feedback(store, LOCAL_KEY, call.id, Feedback.model_validate(word))
         books.close()
 
     asyncio.run(calls())
     for by in ("case", "release", "day", "team"):
-        (row,) = costs(store, by)
+        (row,) = summarize_costs(store, by)
         assert (row["calls"], row["judged"], row["accepted"]) == (10, 8, 4)
         assert row["per_accepted"] == pytest.approx(8 * 0.001 / 4)

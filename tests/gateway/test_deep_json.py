@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import func, select
 
-from services.store.database import REFUSED, ledger
+from services.store.database import REFUSED, usage_records
 from tests.gateway.small import asking
 
 pytestmark = pytest.mark.xdist_group("gateway")
@@ -20,7 +20,7 @@ def nested(levels: int, kind: str) -> str:
 
 def refused(store) -> int:
     with store.reading() as of:
-        return of.execute(select(func.count()).where(ledger.c.state == REFUSED)).scalar_one()
+        return of.execute(select(func.count()).where(usage_records.c.state == REFUSED)).scalar_one()
 
 
 @pytest.mark.parametrize("kind", ["list", "object"])

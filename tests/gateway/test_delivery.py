@@ -13,7 +13,7 @@ from aiohttp import web
 from sqlalchemy import insert, select, text
 
 from services.gateway.outbox import Outbox
-from services.store.database import Store, alerts, now, pushes
+from services.store.database import Store, alert_outbox, now, webhook_deliveries
 from tasks.core.git_push import GitPush
 from tasks.core.loops import TaskLoop
 from tests.gateway.alone import settings_of
@@ -78,14 +78,27 @@ async def deliver(store: Store, state: Path, enough: Any) -> Server:
 def test_bad_rows_hold_up_no_good_ones(store: Store, tmp_path: Path):
     with store.writing() as to:
         for number, id_ in enumerate(("breaks the server", "is never taken", "good", "also good")):
-            to.execute(insert(alerts).values(id=id_, at=number, event={"event": "driftline.alert"}))
+            to.execute(insert(alert_outbox).values(id=id_, at=number, event={"event": "driftline.alert"}))
         for id_, at, event in (("no json", 0, "{{"), ("no object", 0, "[1]"), ("no moment", "9e999", "{}")):
-            to.execute(text(f"INSERT INTO alerts VALUES ('{id_}', {at}, '{event}')"))
-        to.execute(insert(pushes).values(delivery="d-1", body="1", at=0, push={"nothing": "of a push"}))
-        to.execute(insert(pushes).values(delivery="d-2", body="2", at=now(), push=PUSH.model_dump()))
+            to.execute(text(f"INSERT INTO alert_outbox VALUES ('{id_}', {at}, '{event}')"))
+        to.execute(
+            insert(webhook_deliveries).values(
+                delivery_id="d-1", body_digest="1", received_at=0, payload={"nothing": "of a push"}
+            )
+        )
+        to.execute(
+            insert(webhook_deliveries).values(
+                delivery_id="d-2", body_digest="2", received_at=now(), payload=PUSH.model_dump()
+            )
+        )
     server = asyncio.run(deliver(store, tmp_path, lambda server: len(server.events) >= 2 and server.runs))
     assert server.events == ["good", "also good"]
     assert [run["idempotency_key"] for run in server.runs] == ["push d-2"]
     with store.reading() as of:
-        assert of.execute(select(alerts.c.id)).scalars().all() == ["breaks the server"]  # it is tried again
-        assert of.execute(select(pushes.c.delivery).where(pushes.c.delivered_at.is_(None))).all() == []
+        assert of.execute(select(alert_outbox.c.id)).scalars().all() == ["breaks the server"]  # it is tried again
+        assert (
+            of.execute(
+                select(webhook_deliveries.c.delivery_id).where(webhook_deliveries.c.forwarded_at.is_(None))
+            ).all()
+            == []
+        )

@@ -7,7 +7,7 @@ import openai
 import pytest
 from sqlalchemy import select
 
-from services.store.database import ledger, now
+from services.store.database import now, usage_records
 from tasks.data.language.embedder_files import find_embedder
 from tasks.language.embedder import Embedder
 from tests.gateway.small import asking
@@ -47,8 +47,8 @@ def test_vectors_are_the_embedders_own(ai, talker, tmp_path, store):
     alike, strange = own[0] @ own[2], own[0] @ own[1]
     assert alike > strange + 0.3
     with store.reading() as of:
-        calls = ledger.c.interface == "embeddings", ledger.c.at >= began
-        entered = of.execute(select(ledger).where(*calls).order_by(ledger.c.at)).mappings().first()
+        calls = usage_records.c.interface == "embeddings", usage_records.c.at >= began
+        entered = of.execute(select(usage_records).where(*calls).order_by(usage_records.c.at)).mappings().first()
     assert (entered["state"], entered["tokens_out"]) == ("done", 0)
     assert entered["tokens_in"] == answers[0].usage.prompt_tokens
     assert entered["price"] == 1000 * entered["tokens_in"]

@@ -19,8 +19,8 @@ from services.gateway.call import Call
 from services.gateway.usage_writer import UsageWriter, close_lost_calls
 from services.rollout.routing import Route, Share
 from services.store.api_error import ApiError
-from services.store.costs import costs
-from services.store.database import ABORTED, DONE, LOST, Store, feedback, keys, ledger, now, purses, workers
+from services.store.costs import summarize_costs
+from services.store.database import ABORTED, DONE, LOST, Store, budgets, feedback, keys, now, usage_records, workers
 from services.store.keys import create_key, read_keyring
 from tasks.core.settings import ROOT, Settings
 from tasks.release.config import NANO, Price
@@ -69,9 +69,9 @@ def test_a_hundred_calls_at_once_do_not_overspend(store: Store) -> None:
     books.close()
     assert refusals == {(429, "budget_reserved"), (429, "insufficient_quota")}
     with store.reading() as of:
-        purse = of.execute(select(purses)).mappings().one()
+        purse = of.execute(select(budgets)).mappings().one()
         assert (purse["spent"], purse["reserved"]) == (10 * NANO, 0)
-        assert of.execute(select(func.sum(ledger.c.price))).scalar() == 10 * NANO
+        assert of.execute(select(func.sum(usage_records.c.price))).scalar() == 10 * NANO
 
 
 def test_a_killed_gateways_calls_are_in_the_ledger(store: Store, tmp_path: Path) -> None:
@@ -100,9 +100,9 @@ asyncio.run(main())
     assert close_lost_calls(store) == 1
     assert close_lost_calls(store) == 0
     with store.reading() as of:
-        entry = of.execute(select(ledger)).mappings().one()
+        entry = of.execute(select(usage_records)).mappings().one()
         assert (entry["id"], entry["state"], entry["price"]) == (id_, LOST, 3)
-        purse = of.execute(select(purses)).mappings().one()
+        purse = of.execute(select(budgets)).mappings().one()
         assert (purse["spent"], purse["reserved"]) == (3, 0)
 
 
@@ -123,14 +123,14 @@ def test_a_gateway_that_only_slept_pays_once(store: Store) -> None:
 
     asyncio.run(sleep_and_settle())
     with store.reading() as of:
-        purse = of.execute(select(purses)).mappings().one()
+        purse = of.execute(select(budgets)).mappings().one()
     assert (purse["spent"], purse["reserved"]) == (NANO // 2, 0)
 
 
 def test_a_living_gateways_calls_are_left_alone(store: Store) -> None:
     create_key(store, "a", ["predict"], None, None, None)
     with store.writing() as to:
-        to.execute(workers.insert().values(id="alive", seen=now()))
+        to.execute(workers.insert().values(id="alive", last_seen=now()))
 
     async def begin() -> None:
         books = UsageWriter(store, "alive")
@@ -140,7 +140,7 @@ def test_a_living_gateways_calls_are_left_alone(store: Store) -> None:
     asyncio.run(begin())
     assert close_lost_calls(store) == 0
     with store.writing() as to:
-        to.execute(update(workers).values(seen=0))
+        to.execute(update(workers).values(last_seen=0))
     assert close_lost_calls(store) == 1
 
 
@@ -159,11 +159,11 @@ def test_costs_add_up_whatever_they_are_summed_by(store: Store) -> None:
         books.close()
 
     asyncio.run(calls())
-    by_team = {row["team"]: row for row in costs(store, "team")}
+    by_team = {row["team"]: row for row in summarize_costs(store, "team")}
     assert (by_team["a"]["calls"], by_team["a"]["failed"], by_team["b"]["calls"]) == (2, 1, 1)
     assert by_team["a"]["spent"] == pytest.approx(1010 * 0.75e-6)
     for by in ("case", "release", "day"):
-        (row,) = costs(store, by)
+        (row,) = summarize_costs(store, by)
         assert row["spent"] == pytest.approx(1510 * 0.75e-6)
         assert row["tokens_in"] == 1510
 

@@ -17,7 +17,7 @@ from services.gateway.request_log import recover_log
 from services.runtime.process_specs import release_program_name
 from services.runtime.supervision import Supervisor
 from services.serving.process import free_port
-from services.store.database import ledger
+from services.store.database import usage_records
 from tests.gateway.small import answering_of, asking, gateway, kill_all
 from tests.waiting import wait_for
 
@@ -74,7 +74,9 @@ def test_a_killed_gateway_loses_no_entry_and_little_log(settings, store, table, 
             pass
         answering.wait(10)  # its connections end before its lock on the log does
     with store.reading() as of:
-        states = dict(of.execute(select(ledger.c.id, ledger.c.state).where(ledger.c.id.in_(answered))).all())
+        states = dict(
+            of.execute(select(usage_records.c.id, usage_records.c.state).where(usage_records.c.id.in_(answered))).all()
+        )
     assert {states.get(id_) for id_ in answered} == {"done"}
     folder = settings.state / "gateway" / "requests"
     recover_log(folder)
@@ -152,8 +154,8 @@ def test_a_model_killed_within_a_stream_ends_it_with_an_error(settings, store, t
         last = [line for line in lines if line][-1]
     assert "error" in json.loads(last.removeprefix("data: "))
     with store.reading() as of:
-        of_it = ledger.c.id == answer.headers["x-request-id"]
-        assert of.execute(select(ledger.c.state).where(of_it)).scalar() == "failed"
+        of_it = usage_records.c.id == answer.headers["x-request-id"]
+        assert of.execute(select(usage_records.c.state).where(of_it)).scalar() == "failed"
     with asking(settings) as http:
         said = {"model": "talker", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
         assert http.post("/v1/chat/completions", json=said).status_code == 200, "it is back, or waited for"

@@ -18,7 +18,7 @@ from sqlalchemy import event, select
 from services.gateway.call import Call
 from services.gateway.usage_writer import UsageWriter
 from services.store.api_error import ApiError
-from services.store.database import DONE, FAILED, Store, ledger, purses
+from services.store.database import DONE, FAILED, Store, budgets, usage_records
 from services.store.keys import create_key, read_keyring
 from tasks.core.settings import ROOT
 from tests.gateway.alone import call_of, settings_of, until
@@ -68,8 +68,8 @@ def test_an_open_call_costs_nothing_and_is_entered_later(store: Store):
 
     calls = asyncio.run(run())
     with store.reading() as of:
-        entries = {row["id"]: row for row in of.execute(select(ledger)).mappings()}
-        purse = of.execute(select(purses)).mappings().one()
+        entries = {row["id"]: row for row in of.execute(select(usage_records)).mappings()}
+        purse = of.execute(select(budgets)).mappings().one()
     assert {call.id for call in calls} <= set(entries)
     assert {(entries[call.id]["state"], entries[call.id]["price"]) for call in calls} == {(FAILED, 0)}
     assert (purse["owner"], purse["spent"], purse["reserved"]) == (f"key:{id_}", 0, 0)
@@ -89,7 +89,7 @@ def test_a_call_that_could_not_be_opened_is_entered_when_it_ends(store: Store):
 
     call = asyncio.run(run())
     with store.reading() as of:
-        assert of.execute(select(ledger.c.state).where(ledger.c.id == call.id)).scalar() == DONE
+        assert of.execute(select(usage_records.c.state).where(usage_records.c.id == call.id)).scalar() == DONE
 
 
 async def first_unopened(books: UsageWriter) -> Call:
@@ -134,7 +134,7 @@ def test_a_bad_entry_fails_alone(store: Store, name: str, value: Any):
 
     (count,) = asyncio.run(run())
     with store.reading() as of:
-        states = of.execute(select(ledger.c.state)).scalars().all()
+        states = of.execute(select(usage_records.c.state)).scalars().all()
     assert states == [DONE] * count
 
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from services.runtime.supervision import Supervisor
-from services.store.database import ledger
+from services.store.database import usage_records
 from tests.gateway.small import asking
 from tests.serving.small_chat import body, engine_process
 from tests.waiting import wait_for
@@ -27,8 +27,10 @@ def test_a_hang_is_told_and_charged_to_nobody(settings, store, talker):
         response = http.post("/v1/chat/completions", json=body("Say hello.", model="talker", max_tokens=4))
         assert response.status_code == 200
     with store.reading() as of:
-        wanted = ledger.c.id == response.headers["x-request-id"]
-        seconds, engine_seconds = of.execute(select(ledger.c.seconds, ledger.c.engine_seconds).where(wanted)).one()
+        wanted = usage_records.c.id == response.headers["x-request-id"]
+        seconds, engine_seconds = of.execute(
+            select(usage_records.c.seconds, usage_records.c.engine_seconds).where(wanted)
+        ).one()
     assert seconds > 4
     assert engine_seconds < seconds / 2
 
@@ -53,7 +55,11 @@ def test_a_client_that_hangs_up_before_its_whole_answer_ends_it(settings, store,
     long = body("Tell a story.", model="talker", max_tokens=450, response_format={"type": "text"}, ignore_eos=True)
     with asking(settings) as http, pytest.raises(httpx.TimeoutException):
         http.post("/v1/chat/completions", json=long, timeout=1)
-    latest = select(ledger.c.state, ledger.c.seconds).where(ledger.c.case == "talker").order_by(ledger.c.at.desc())
+    latest = (
+        select(usage_records.c.state, usage_records.c.seconds)
+        .where(usage_records.c.case == "talker")
+        .order_by(usage_records.c.at.desc())
+    )
 
     def last() -> tuple[str, float]:
         with store.reading() as of:

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from services.serving.process import free_port
-from services.store.database import Store, ledger, purses
+from services.store.database import Store, budgets, usage_records
 from services.store.keys import create_key, read_keyring, revoke_key, set_team_limits
 from tasks.core.settings import Settings
 from tasks.release.config import NANO
@@ -119,8 +119,8 @@ def test_a_hundred_calls_at_once_stay_within_the_budget(guarded, own):
     refused = answers[statuses.index(429)]
     assert refused.json()["error"]["code"] in ("budget_reserved", "insufficient_quota")
     with own.reading() as of:
-        purse = of.execute(select(purses).where(purses.c.owner == f"key:{id_}")).mappings().one()
-        entries = of.execute(select(ledger).where(ledger.c.key == id_)).mappings().all()
+        purse = of.execute(select(budgets).where(budgets.c.owner == f"key:{id_}")).mappings().one()
+        entries = of.execute(select(usage_records).where(usage_records.c.key == id_)).mappings().all()
     assert len(entries) == 100
     assert {entry["state"] for entry in entries} == {"done", "refused"}
     assert purse["reserved"] == 0
@@ -137,8 +137,8 @@ def test_streams_are_paid_from_the_budget(guarded, own):
             answers = list(pool.map(lambda _: http.post("/v1/chat/completions", json=body), range(10)))
     assert all(answer.text.rstrip().endswith("data: [DONE]") for answer in answers)
     with own.reading() as of:
-        purse = of.execute(select(purses).where(purses.c.owner == f"key:{id_}")).mappings().one()
-        entries = of.execute(select(ledger).where(ledger.c.key == id_)).mappings().all()
+        purse = of.execute(select(budgets).where(budgets.c.owner == f"key:{id_}")).mappings().one()
+        entries = of.execute(select(usage_records).where(usage_records.c.key == id_)).mappings().all()
     assert [entry["state"] for entry in entries] == ["done"] * 10
     assert (purse["spent"], purse["reserved"]) == (sum(entry["price"] for entry in entries), 0)
 

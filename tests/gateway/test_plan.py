@@ -13,7 +13,7 @@ import pytest
 from services.rollout import history, shares
 from services.rollout.confidence_sequence import BinomialSequence
 from services.rollout.config import Plan
-from services.rollout.plan import begin, judge
+from services.rollout.plan import begin_plan, decide_step
 from services.runtime import stack
 from services.serving.package import bento_folder
 from services.store.database import Store
@@ -51,18 +51,18 @@ def test_intervals_hold_at_all_looks_together():
 def test_what_is_decided_and_why():
     """Surely worse than allowed or than the champion: back; surely allowed and seen enough: on; else wait."""
     good = NONE | {"failed": BinomialSequence(0, 100), "slow": BinomialSequence(0, 100)}
-    assert judge(PLAN, 0, 100, good, good).what == "on"
-    assert judge(PLAN, 0, 5, good, good).what == "wait"
-    assert judge(PLAN, 0, 5, NONE, good).what == "wait"
-    bad = judge(PLAN, 0, 30, good | {"failed": BinomialSequence(25, 30)}, good)
+    assert decide_step(PLAN, 0, 100, good, good).what == "on"
+    assert decide_step(PLAN, 0, 5, good, good).what == "wait"
+    assert decide_step(PLAN, 0, 5, NONE, good).what == "wait"
+    bad = decide_step(PLAN, 0, 30, good | {"failed": BinomialSequence(25, 30)}, good)
     assert (bad.what, bad.why) == ("back", "25 of 30 calls failed: more than the 30% allowed")
     assert (
-        judge(
+        decide_step(
             PLAN, 0, 300, good | {"failed": BinomialSequence(60, 300)}, good | {"failed": BinomialSequence(0, 300)}
         ).what
         == "back"
     )
-    assert judge(PLAN, 0, 100, good | {"disliked": BinomialSequence(40, 40)}, good).what == "back"
+    assert decide_step(PLAN, 0, 100, good | {"disliked": BinomialSequence(40, 40)}, good).what == "back"
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def broken(settings: Settings, store: Store, other: Release) -> Iterator[Release
     made = other.model_copy(update={"digest": "b" * 64, "bento": "small:broken"})
     stack.serve_release(settings, made)
     shares.upsert_release(store, read_manifest(other.folder) | {"digest": made.digest})
-    shares.follow_stack(store, settings)
+    shares.sync_endpoints(store, settings)
     yield made
     stack.stop_release(settings, made)
 
@@ -106,23 +106,23 @@ def ask(settings, body, until) -> list[int]:
 
 def test_a_good_release_takes_over_by_plan(settings, store, table, other, body):
     """As a shadow, then half of the people, then all: without anybody's help."""
-    begin(store, "small", other.digest, PLAN)
-    statuses = ask(settings, body, lambda: history.history(store, "small")[0][0]["digest"] == other.digest)
+    begin_plan(store, "small", other.digest, PLAN)
+    statuses = ask(settings, body, lambda: history.rollout_history(store, "small")[0][0]["digest"] == other.digest)
     assert set(statuses) == {200}
-    newest = [move["what"] for move in history.history(store, "small")[1][:3]]
+    newest = [move["action"] for move in history.rollout_history(store, "small")[1][:3]]
     assert newest == ["promote", "canary", "shadow"]
     shares.promote(store, "small", table.digest, "the test is over")
 
 
 def test_a_bad_release_is_rolled_back_by_itself(settings, store, table, broken, body):
     """A canary that only fails loses its share before many have met it, and the rollout says why."""
-    begin(store, "small", broken.digest, PLAN.model_copy(update={"steps": PLAN.steps[1:]}))
-    statuses = ask(settings, body, lambda: len(history.history(store, "small")[0]) == 1)
+    begin_plan(store, "small", broken.digest, PLAN.model_copy(update={"steps": PLAN.steps[1:]}))
+    statuses = ask(settings, body, lambda: len(history.rollout_history(store, "small")[0]) == 1)
     assert 0 < statuses.count(502) < len(statuses)
-    held, moved = history.history(store, "small")
+    held, moved = history.rollout_history(store, "small")
     assert held[0]["digest"] == table.digest
-    assert moved[0]["what"] == "rolled back"
-    assert "failed: more than the 30% allowed" in moved[0]["why"]
+    assert moved[0]["action"] == "rolled back"
+    assert "failed: more than the 30% allowed" in moved[0]["reason"]
     with asking(settings) as http:
 
         def statuses_of_all() -> set[int]:
@@ -135,7 +135,7 @@ def test_a_bad_release_is_rolled_back_by_itself(settings, store, table, broken, 
 def test_a_release_that_labels_say_is_wrong_is_rolled_back_by_itself(settings, store, table, other, body):
     """It answers as fast and as surely as the champion; only the outcomes tell, joined by request and row."""
     step = Plan.model_validate({"steps": [{"percent": 50, "requests": 5000}], "failed": 0.3, "slow": 0.9})
-    begin(store, "small", other.digest, step)
+    begin_plan(store, "small", other.digest, step)
     row, asked = {**body["rows"][0], "example_id": "a"}, 0
 
     def outcome(digest: str, predicted: int) -> int:
@@ -152,9 +152,9 @@ def test_a_release_that_labels_say_is_wrong_is_rolled_back_by_itself(settings, s
                 label = {"label": outcome(said["release"], each["prediction"]), "example_id": each["example_id"]}
                 answer = http.post(f"/v1/feedback/{said['request_id']}", json=label)
                 assert answer.status_code == 201, answer.text
-            return len(history.history(store, "small")[0]) == 1
+            return len(history.rollout_history(store, "small")[0]) == 1
 
         assert wait_for(rolled_back, 60)
-    held, (moved, *_) = history.history(store, "small")
-    assert (held[0]["digest"], moved["what"]) == (table.digest, "rolled back")
-    assert "disliked" in moved["why"]
+    held, (moved, *_) = history.rollout_history(store, "small")
+    assert (held[0]["digest"], moved["action"]) == (table.digest, "rolled back")
+    assert "disliked" in moved["reason"]

@@ -16,7 +16,7 @@ import openai
 import pytest
 
 from services.serving.process import free_port
-from services.store.database import Store, ledger
+from services.store.database import Store, usage_records
 from services.store.keys import create_key
 from tasks.core.processes import with_parent_death_signal
 from tasks.core.settings import ROOT, Settings
@@ -104,7 +104,7 @@ def ai(own: tuple[Settings, Store], proxy: httpx.Client) -> openai.OpenAI:
 
 def state_of(store: Store, request_id: str) -> tuple[str, int]:
     with store.reading() as of:
-        entry = of.execute(ledger.select().where(ledger.c.id == request_id)).mappings().one()
+        entry = of.execute(usage_records.select().where(usage_records.c.id == request_id)).mappings().one()
         return entry["state"], entry["tokens_out"]
 
 

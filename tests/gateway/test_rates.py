@@ -10,9 +10,9 @@ import pytest
 from services.gateway.rate_limits import PATIENCE, RateLimits
 from services.serving.process import free_port
 from services.store.api_error import ApiError
-from services.store.keys import LOCAL, Key, Limit
+from services.store.keys import LOCAL_KEY, Key, RateLimit
 
-LIMITED = Key("k", "t", frozenset({"predict"}), (Limit("key:k", 100, None),))
+LIMITED = Key("k", "t", frozenset({"predict"}), (RateLimit("key:k", 100, None),))
 
 
 @pytest.mark.parametrize("hangs", [True, False])
@@ -24,7 +24,7 @@ async def ask(hangs: bool) -> None:
     port = free_port()
     server = await asyncio.start_server(lambda *_: asyncio.sleep(60), "127.0.0.1", port) if hangs else None
     rates, began = RateLimits(f"redis://127.0.0.1:{port}"), time.monotonic()
-    await rates.admit(LOCAL)
+    await rates.admit(LOCAL_KEY)
     with pytest.raises(ApiError) as refused:
         await rates.admit(LIMITED)
     assert (refused.value.status, refused.value.wait) == (503, 5)

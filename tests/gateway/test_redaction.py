@@ -14,7 +14,7 @@ from services.gateway.sse_events import DONE_EVENT, END, error_event, loggable_b
 from services.rollout.routing import LANGUAGE, Route, Share
 from services.store.database import Store, feedback
 from services.store.feedback import Feedback
-from services.store.keys import LOCAL
+from services.store.keys import LOCAL_KEY
 from tasks.core.settings import Settings
 from tests.gateway.small import asking
 
@@ -23,7 +23,7 @@ MASKED = Guardrails("masked")
 
 
 def chat() -> Call:
-    return Call("chat", LOCAL, Share(Route("d" * 64, "talker", LANGUAGE, ()), "champion"))
+    return Call("chat", LOCAL_KEY, Share(Route("d" * 64, "talker", LANGUAGE, ()), "champion"))
 
 
 @pytest.mark.parametrize("cut", range(1, len(CARD)))
@@ -85,6 +85,6 @@ def test_the_gateway_stores_no_personal_data_of_feedback(settings: Settings, tal
         assert http.post(f"/v1/feedback/{id_}", json={"corrected": f"ask {EMAIL}, {key}"}).status_code == 201
     store = Store(settings)
     with store.reading() as of:
-        said = of.execute(select(feedback.c.said).where(feedback.c.request_id == id_)).scalar_one()
+        said = of.execute(select(feedback.c.payload).where(feedback.c.request_id == id_)).scalar_one()
     store.close()
     assert said == {"corrected": "ask [EMAIL], [SECRET]"}

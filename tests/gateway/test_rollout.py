@@ -20,7 +20,7 @@ from services.runtime import stack
 from services.runtime.process_specs import FORKS
 from services.runtime.supervision import Supervisor
 from services.serving.process import free_port
-from services.store.database import Store, ledger, now
+from services.store.database import Store, now, usage_records
 from tasks.core.errors import InputError
 from tasks.core.settings import Settings
 from tasks.release.results import Release
@@ -38,7 +38,7 @@ def body(table: Release) -> dict:
 @pytest.fixture(autouse=True)
 def as_it_was(store: Store, table: Release, other: Release) -> Iterator[None]:
     yield
-    for share in history.history(store, "small")[0]:
+    for share in history.rollout_history(store, "small")[0]:
         if share["role"] != "champion":
             shares.remove_share(store, "small", share["digest"], "the test is over")
     shares.promote(store, "small", table.digest, "the test is over")
@@ -85,8 +85,12 @@ def test_a_shadow_gets_copies_and_answers_nobody(settings, store, table, other, 
     def shadowed() -> int:
         """Since the share was given: other tests had shadows, too."""
         with store.reading() as of:
-            of_it = ledger.c.digest == other.digest, ledger.c.role == "shadow", ledger.c.state == "done"
-            return len(of.execute(select(ledger.c.id).where(*of_it, ledger.c.at >= began)).all())
+            of_it = (
+                usage_records.c.digest == other.digest,
+                usage_records.c.role == "shadow",
+                usage_records.c.state == "done",
+            )
+            return len(of.execute(select(usage_records.c.id).where(*of_it, usage_records.c.at >= began)).all())
 
     earlier = shadowed()
     with asking(settings) as http:
@@ -145,9 +149,9 @@ def test_rolling_back_to_a_release_that_runs_no_more(settings, store, table, oth
     """Under load no request fails; its process is a fork, which imports nothing that takes time; so is the next."""
     supervisor = Supervisor(settings.state)
     shares.promote(store, "small", table.digest, "a test")
-    time.sleep(shares.SEEN)
+    time.sleep(shares.PROPAGATION_SECONDS)
     stack.retire_releases(settings, "small", [table.digest])
-    shares.follow_stack(store, settings)
+    shares.sync_endpoints(store, settings)
     assert not history.is_running(store, other.digest)
     forks = psutil.Process(supervisor.processes()[FORKS]["pid"])
     before = set(forks.children())

@@ -20,10 +20,10 @@ from sqlalchemy import select
 from services.gateway.usage_writer import UsageWriter
 from services.rollout import history, shares
 from services.rollout.config import Plan
-from services.rollout.plan import advance, begin
+from services.rollout.plan import advance_plans, begin_plan
 from services.serving.process import free_port
-from services.store.costs import costs
-from services.store.database import Store, ledger, purses
+from services.store.costs import summarize_costs
+from services.store.database import Store, budgets, usage_records
 from services.store.keys import create_key, revoke_key, set_team_limits
 from tasks.core.processes import with_parent_death_signal
 from tasks.core.settings import Settings
@@ -119,11 +119,11 @@ def test_routes_keys_and_ledger_are_one(two, own, table, other, body):
         revoke_key(own, id_)
         assert wait_for(lambda: {http.get("/v1/models").status_code for http in clients} == {401}, 2)
     with own.reading() as of:
-        entries = of.execute(select(ledger).where(ledger.c.key == id_)).mappings().all()
+        entries = of.execute(select(usage_records).where(usage_records.c.key == id_)).mappings().all()
     assert {entry["state"] for entry in entries} == {"done"}
     assert len({entry["worker"] for entry in entries}) == 2
     for by in ("team", "case", "release", "day"):
-        assert sum(row["calls"] for row in costs(own, by)) == len(entries)
+        assert sum(row["calls"] for row in summarize_costs(own, by)) == len(entries)
 
 
 def test_two_ledgers_never_wait_for_each_other(two, own):
@@ -134,7 +134,7 @@ def test_two_ledgers_never_wait_for_each_other(two, own):
         for _ in range(10):
             calls = [call_of(own) for _ in order]
             for call, owner in zip(calls, order, strict=True):
-                call.key = replace(call.key, purses=(owner,))
+                call.key = replace(call.key, budgets=(owner,))
             await asyncio.gather(*map(books.open, calls))
 
     def work(name: str, order: list[str]) -> None:
@@ -163,8 +163,8 @@ def test_a_hundred_calls_at_both_stay_within_the_budget(two, own):
             statuses = list(pool.map(ask, (next(ways) for _ in range(100))))
     assert set(statuses) == {200, 429}
     with own.reading() as of:
-        held = {row["owner"]: row for row in of.execute(select(purses)).mappings()}
-        entries = of.execute(select(ledger).where(ledger.c.key.in_(ids))).mappings().all()
+        held = {row["owner"]: row for row in of.execute(select(budgets)).mappings()}
+        entries = of.execute(select(usage_records).where(usage_records.c.key.in_(ids))).mappings().all()
     assert len(entries) == 100
     assert {entry["state"] for entry in entries} == {"done", "refused"}
     team, keys = held["team:thrifty"], [held[f"key:{id_}"] for id_ in ids]
@@ -189,21 +189,21 @@ def test_a_plan_is_decided_once(two, own, table, other, body):
     """Two gateways and eight others look at once, again and again: one of them makes the new release the champion."""
     plan = Plan.model_validate({"steps": [{"percent": 50, "requests": 10}], "failed": 0.5, "slow": 0.9, "slow_s": 30})
     _, secret = create_key(own, "people", ["predict"], None, None, None)
-    begin(own, "small", other.digest, plan)
+    begin_plan(own, "small", other.digest, plan)
     with both(two, secret) as clients, ThreadPoolExecutor(8) as others:
 
         def ask_and_look() -> bool:
             for number, http in enumerate(clients * 10):
                 answer = http.post("/v1/predict/small", json=body, headers={"x-entity": f"person {number}"})
                 assert answer.status_code == 200
-            list(others.map(advance, [own] * 8))
-            return len(history.history(own, "small")[0]) == 1
+            list(others.map(advance_plans, [own] * 8))
+            return len(history.rollout_history(own, "small")[0]) == 1
 
         assert wait_for(ask_and_look, 60)
-    (share,), moved = history.history(own, "small")
+    (share,), moved = history.rollout_history(own, "small")
     assert share["digest"] == other.digest
-    assert [move["what"] for move in moved][:2] == ["promote", "canary"]
-    assert [move["what"] for move in moved if "calls:" in move["why"]] == ["promote"]
+    assert [move["action"] for move in moved][:2] == ["promote", "canary"]
+    assert [move["action"] for move in moved if "calls:" in move["reason"]] == ["promote"]
     shares.promote(own, "small", table.digest, "the test is over")
 
 

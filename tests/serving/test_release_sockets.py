@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import insert, select
 
 from flows.deployed.servers import servers
-from services.rollout.shares import follow_stack, upsert_release
+from services.rollout.shares import sync_endpoints, upsert_release
 from services.runtime import stack
 from services.runtime.process_specs import release_program, release_program_name
 from services.runtime.supervision import Program, Supervisor
@@ -106,7 +106,7 @@ def test_a_release_of_an_earlier_version_moves_to_a_socket(settings: Settings, r
         stack.start(settings, servers(settings))
         assert supervisor.programs()[name] == old, "it answers until its turn comes"
         stack.restart(settings, name)
-        follow_stack(store, settings)
+        sync_endpoints(store, settings)
         with store.reading() as of:
             (address,) = of.execute(select(endpoints.c.address)).scalars()
     assert digest_at(address) == release.digest

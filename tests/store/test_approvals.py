@@ -10,11 +10,12 @@ import pytest
 from sqlalchemy import update
 
 from services.serving.process import free_port
-from services.store.approvals import Approval, decide, list_approvals, request_approval
+from services.store.approvals import Approval, ApprovalRequest, Review, decide, list_approvals, request_approval
 from services.store.database import Store, approvals, keys, now
-from services.store.keys import create_key, os_user
+from services.store.keys import create_key
 from tasks.core.errors import InputError
 from tasks.core.local_secrets import OPERATOR, read_secret
+from tasks.core.processes import current_user
 from tasks.core.settings import Settings
 from tests.gateway.small import asking, gateway
 from tests.waiting import wait_for
@@ -33,37 +34,37 @@ def book(tmp_path: Path) -> Iterator[Store]:
 def asked(
     book: Store, evidence: str = ONE, by: str = "bo", run: str = "", within: timedelta = timedelta(hours=1)
 ) -> Approval:
-    return request_approval(book, "mine", evidence, DAY, by, run, "all is well", within)
+    return request_approval(book, ApprovalRequest("mine", evidence, DAY, by, "all is well", run), within)
 
 
 def test_a_word_is_kept_with_who_gave_it_and_on_what(book):
     asked(book)
-    said = decide(book, "mine", ONE[:12], True, "anna", "terminal", "looked at it")
-    assert (said.state, said.who, said.why, said.evidence) == ("approved", "anna", "looked at it", ONE)
+    said = decide(book, "mine", Review(ONE[:12], True, "anna", "terminal", "looked at it"))
+    assert (said.state, said.decided_by, said.reason, said.evidence) == ("approved", "anna", "looked at it", ONE)
     assert asked(book).state == "approved", "the run that asks again goes on"
 
 
 def test_nobody_decides_on_their_own_run(book):
     asked(book, by="Anna")
     with pytest.raises(InputError, match="own run"):
-        decide(book, "mine", ONE, True, " anna ", "terminal", "")
+        decide(book, "mine", Review(ONE, True, " anna ", "terminal", ""))
     assert list_approvals(book)[0].state == "waiting"
 
 
 def test_a_word_without_a_name_is_none(book):
     """What a machine decides can't become a person's word by leaving the name out."""
     asked(book, by="decision 1234")
-    with pytest.raises(InputError, match="Nobody knows who decides"):
-        decide(book, "mine", ONE, True, " ", "terminal", "")
+    with pytest.raises(InputError, match="who decides is unknown"):
+        decide(book, "mine", Review(ONE, True, " ", "terminal", ""))
 
 
 def test_it_lapses_when_the_evidence_changes(book):
     """An approval holds for what was looked at; other evidence is asked about anew, and an old question is closed."""
     asked(book)
     asked(book, OTHER)
-    with pytest.raises(InputError, match="evidence has changed"):
-        decide(book, "mine", ONE, True, "anna", "terminal", "")
-    decide(book, "mine", OTHER, True, "anna", "terminal", "")
+    with pytest.raises(InputError, match="other evidence"):
+        decide(book, "mine", Review(ONE, True, "anna", "terminal", ""))
+    decide(book, "mine", Review(OTHER, True, "anna", "terminal", ""))
     assert {each.evidence: each.state for each in list_approvals(book)} == {ONE: "lapsed", OTHER: "approved"}
     assert asked(book).state == "waiting", "what lapsed can be asked again"
 
@@ -73,15 +74,15 @@ def test_nobody_answering_in_time_is_a_no(book):
     with book.writing() as to:
         to.execute(update(approvals).values(expires_at=now() - 1))
     assert asked(book).state == "expired"
-    with pytest.raises(InputError, match="Nothing of mine waits"):
-        decide(book, "mine", ONE, True, "anna", "terminal", "")
+    with pytest.raises(InputError, match="No approval of mine is pending"):
+        decide(book, "mine", Review(ONE, True, "anna", "terminal", ""))
 
 
 def test_the_first_word_counts(book):
     asked(book)
-    decide(book, "mine", ONE, False, "anna", "terminal", "no")
-    with pytest.raises(InputError, match="Nothing of mine waits"):
-        decide(book, "mine", ONE, True, "carl", "terminal", "yes")
+    decide(book, "mine", Review(ONE, False, "anna", "terminal", "no"))
+    with pytest.raises(InputError, match="No approval of mine is pending"):
+        decide(book, "mine", Review(ONE, True, "carl", "terminal", "yes"))
     assert asked(book).state == "rejected"
 
 
@@ -89,14 +90,14 @@ def test_the_first_word_counts(book):
 def test_one_person_is_one_however_they_are_written(book, name):
     asked(book, by="anna")
     with pytest.raises(InputError, match="own run"):
-        decide(book, "mine", ONE, True, name, "api", "")
+        decide(book, "mine", Review(ONE, True, name, "api", ""))
 
 
 def test_sizes_are_bounded(book):
     asked(book)
     for who, why in (("a" * 121, ""), ("anna", "a" * 2_001)):
         with pytest.raises(InputError, match="too long"):
-            decide(book, "mine", ONE, True, who, "api", why)
+            decide(book, "mine", Review(ONE, True, who, "api", why))
     assert asked(book).state == "waiting"
 
 
@@ -142,7 +143,7 @@ def test_over_http_the_owner_of_a_key_decides(front, book):
 
 def test_a_key_that_one_makes_oneself_is_no_other_person(front, book):
     """As at the terminal: the same user asks for the run and holds the key, the operator's key too; nor is nobody."""
-    asked(book, by=os_user())
+    asked(book, by=current_user())
     _, own = key_of(book, front, None)
     _, nobodys = key_of(book, front, "")
     for secret in (own, nobodys, str(read_secret(front.state, OPERATOR))):
@@ -150,5 +151,5 @@ def test_a_key_that_one_makes_oneself_is_no_other_person(front, book):
             answer = http.post("/v1/approvals/mine", json=WORD)
             assert (answer.status_code, answer.json()["error"]["code"]) == (409, "not_decided")
     with pytest.raises(InputError, match="own run"):
-        decide(book, "mine", ONE, True, os_user(), "terminal", "")
+        decide(book, "mine", Review(ONE, True, current_user(), "terminal", ""))
     assert list_approvals(book)[0].state == "waiting"

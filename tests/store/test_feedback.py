@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from services.store.database import DONE, Store, feedback
-from services.store.feedback import Feedback, acceptance, opinion_of
+from services.store.feedback import Feedback, acceptance, rating_of
 from tests.gateway.alone import call_of, gateway_alone, settings_of
 
 REFUSED = [
@@ -79,7 +79,7 @@ def test_a_large_body_is_refused(tmp_path: Path):
 
 
 def test_one_request_has_so_many_records_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("services.store.feedback.MOST_RECORDS", 5)
+    monkeypatch.setattr("services.store.feedback.MAX_RECORDS", 5)
     responses = post(tmp_path, ['{"thumbs": "up"}'] * 8)
     assert [response.status_code for response in responses] == [201] * 5 + [409] * 3
     assert responses[-1].json()["error"]["code"] == "too_many"
@@ -96,7 +96,7 @@ def test_a_key_gives_so_much_feedback_a_minute(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("said", [{"score": "high"}, {"score": None}, {"thumbs": 7}, {"label": 10**400}])
 def test_what_old_stores_hold_has_some_opinion_or_none(said: dict[str, Any]):
-    assert opinion_of(said) is None or isinstance(opinion_of(said), str)
+    assert rating_of(said) is None or isinstance(rating_of(said), str)
 
 
 def test_the_longest_correction_fits_however_it_is_written(tmp_path: Path):

@@ -13,7 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import select, text
 
-from services.store.database import Store, tables, version
+from services.store.database import Store, config_version, tables
 from services.store.keys import create_key, list_keys, read_keyring
 from services.store.migrate import HEAD, VERSION_TABLE
 from tasks.core.errors import Unavailable
@@ -60,7 +60,7 @@ def test_a_store_without_revisions_keeps_its_rows(tmp_path):
         (key,) = list_keys(store)
         assert (key["id"], key["rpm"], key["owner"], key["created_by"]) == ("old", 5, "", "")
         assert read_keyring(store).by_hash["h"].roles == {"predict", "approve"}
-        assert store.version() == 7
+        assert store.config_version() == 7
         create_key(store, "team", ["predict"], None, None, None)
 
 
@@ -115,14 +115,14 @@ def test_gateways_that_start_at_once_do_not_race(tmp_path, old):
             before.executescript(BEFORE)
     started_at_once(tmp_path, "")
     with closing(Store(Settings(state=tmp_path))) as store, store.reading() as of:
-        assert of.execute(select(version.c.number)).scalars().all() == [7 if old else 0]
+        assert of.execute(select(config_version.c.version)).scalars().all() == [7 if old else 0]
 
 
 def test_on_postgres_too(tmp_path):
     with running_postgres() as server:
         started_at_once(tmp_path, server.url)
         with closing(Store(Settings(state=tmp_path, gateway_store=server.url))) as store, store.reading() as of:
-            assert of.execute(select(version.c.number)).scalars().all() == [0]
+            assert of.execute(select(config_version.c.version)).scalars().all() == [0]
             assert of.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalars().all() == [HEAD]
 
 
