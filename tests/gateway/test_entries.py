@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, select, update
 
 from services.gateway.call import Call
 from services.gateway.usage_writer import UsageWriter, close_lost_calls
 from services.rollout.routing import Route, Share
 from services.store.api_error import ApiError
 from services.store.costs import summarize_costs
-from services.store.database import ABORTED, DONE, LOST, Store, budgets, feedback, keys, now, usage_records, workers
+from services.store.database import ABORTED, DONE, LOST, Store, budgets, now, usage_records, workers
 from services.store.keys import create_key, read_keyring
 from tasks.core.settings import ROOT, Settings
 from tasks.release.config import NANO, Price
@@ -80,14 +78,14 @@ def test_a_killed_gateways_calls_are_in_the_ledger(store: Store, tmp_path: Path)
     code = """
 import asyncio, os, sys
 from tasks.core.settings import settings
-from services.gateway.usage_writer import Ledger
+from services.gateway.usage_writer import UsageWriter
 from services.store.database import Store
 from tests.gateway.test_entries import call_of
 async def main():
     store = Store(settings())
     call = call_of(store)
     call.reserved = 3
-    await Ledger(store, "dead").open(call)
+    await UsageWriter(store, "dead").open(call)
     print(call.id, flush=True)
     await asyncio.sleep(60)
 asyncio.run(main())
@@ -166,20 +164,3 @@ def test_costs_add_up_whatever_they_are_summed_by(store: Store) -> None:
         (row,) = summarize_costs(store, by)
         assert row["spent"] == pytest.approx(1510 * 0.75e-6)
         assert row["tokens_in"] == 1510
-
-
-def test_an_earlier_version_s_tables_get_the_later_columns(tmp_path):
-    """A database without a column that came later keeps its rows, and takes new ones."""
-    here = Settings(state=tmp_path)
-    Store(here).close()
-    with closing(sqlite3.connect(tmp_path / "gateway" / "gateway.db")) as db, db:
-        db.execute("INSERT INTO keys (id, hash, team, roles, created_at) VALUES ('old', 'h', 'team', '[]', 0)")
-        db.execute("ALTER TABLE keys DROP COLUMN rpm")
-        db.execute("ALTER TABLE keys DROP COLUMN owner")
-        db.execute("ALTER TABLE keys DROP COLUMN created_by")
-        db.execute("DROP TABLE feedback")
-        db.execute("DROP TABLE driftline_version")
-    with closing(Store(here)) as store, store.writing() as to:
-        to.execute(insert(keys).values(id="new", hash="i", team="team", roles=[], created_at=1, rpm=5))
-        assert to.execute(select(keys.c.id, keys.c.rpm).order_by(keys.c.id)).all() == [("new", 5), ("old", None)]
-        assert to.execute(select(feedback)).all() == []

@@ -143,7 +143,7 @@ import asyncio, json, sys, os
 from pathlib import Path
 from services.gateway.metering import Accounts
 from services.store.api_error import Refusal
-from services.store.database import DONE, Store, ledger
+from services.store.database import DONE, Store, usage_records
 from tests.gateway.alone import call_of, gateway_alone, settings_of, until
 
 async def use(gateway):
@@ -188,7 +188,7 @@ async def main(state):
         seen["lost"] = [details["unlogged"], details["unentered"]]
     store = Store(settings_of(state))
     with store.reading() as of:
-        seen["entries"] = len(of.execute(ledger.select()).all())
+        seen["entries"] = len(of.execute(usage_records.select()).all())
     from services.gateway.request_log import reading
     with reading(state / "gateway" / "requests") as db:
         seen["logged"] = db.execute("SELECT count(DISTINCT id) FROM logged").fetchone()[0]
