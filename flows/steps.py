@@ -13,7 +13,7 @@ from flows.case import LanguageCase, TabularCase
 from flows.deployed.approval import require_approval
 from flows.run_context import RunContext
 from services.gateway.task import collect_log, trace_calls
-from services.rollout.task import agree_on_champion, retire_others, send_traffic
+from services.rollout.task import reconcile_champion, retire_unused_releases, start_rollout
 from services.runtime.task import is_stack_running, package_release, serve_and_smoke
 from services.store.task import record_training_cost
 from tasks.core.config import Result
@@ -111,7 +111,7 @@ def messages_since(run: RunContext, case: LanguageCase, snapshot: Snapshot, star
 
 def train_and_evaluate(run: RunContext, snapshot: Snapshot) -> TrainResult:
     """Train a candidate, and evaluate it against the champion, if there is one."""
-    agree_on_champion(run.case.name, run.settings)
+    reconcile_champion(run.case.name, run.settings)
     champion = find_champion(run.case.name, run.settings.tracking, run.settings.state)
     candidate = create_candidate(run, snapshot)
     return TrainResult(snapshot=snapshot, candidate=candidate, verdict=evaluate(run, candidate, champion))
@@ -184,9 +184,9 @@ def release_candidate(run: RunContext, trained: TrainResult) -> Release:
         online = fill_online_store(case.features, trained.snapshot, config.state, config.online_store)
     if is_new or is_stack_running(config):
         serve_and_smoke(release, online, run.as_of if run.is_replay else None, config)
-    if send_traffic(release, case.rollout, config):
+    if start_rollout(release, case.rollout, config):
         promote_release(release, config.tracking)
-    retire_others(release, config)
+    retire_unused_releases(release, config)
     return release
 
 
@@ -211,7 +211,7 @@ def current_champion(run: RunContext) -> Release:
 
     Raises: CaseError when the case has none.
     """
-    agree_on_champion(run.case.name, run.settings)
+    reconcile_champion(run.case.name, run.settings)
     return require_champion(run.case.name, run.settings.tracking, run.settings.state)
 
 
