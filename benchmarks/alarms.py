@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from benchmarks.table import Report, arguments
 from tasks.features.results import Column
 from tasks.monitor.drift import compare_column, prepare
-from tasks.monitor.permutation import adjusted
 from tasks.monitor.tabular.labels_and_predictions import labels_and_predictions
-from tasks.monitor.tabular.metric_permutation import performance_chances
+from tasks.monitor.tabular.metric_permutation import performance_p_values
+from tasks.statistics.permutation import benjamini_hochberg
 from tasks.train.classes import PLAIN
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def lowest(rows: int, windows: int, sample: int, seed: int = 0) -> list[float]:
-    """The lowest adjusted p-value of each window: what it would raise an alarm at."""
+    """The lowest benjamini_hochberg p-value of each window: what it would raise an alarm at."""
     import numpy as np
 
     random = np.random.default_rng(seed)
@@ -59,13 +59,13 @@ def lowest(rows: int, windows: int, sample: int, seed: int = 0) -> list[float]:
     for _ in range(windows):
         then, now = world(HELD, random), world(rows, random, columns_of=sample)
         sides = [labels_and_predictions(side, "outcome", PLAIN) for side in (now, then)]
-        chances = dict(performance_chances(sides[0], sides[1], PLAIN, "auc"))
+        chances = dict(performance_p_values(sides[0], sides[1], PLAIN, "auc"))
         kinds = {**COLUMNS, "prediction": "number"}
         for name, kind in kinds.items():
             a, b = (side[name].head(sample) for side in (then, now))
             column = Column(name=name, kind=kind, origin="request")  # type: ignore[arg-type]
             chances[f"column {name}"] = compare_column(column, *prepare(a, b, kind), a, b).chance
-        found.append(min(adjusted(chances).values()))
+        found.append(min(benjamini_hochberg(chances).values()))
     return found
 
 

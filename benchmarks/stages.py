@@ -96,12 +96,12 @@ def above(one: dict[str, Any], sft: dict[str, Any]) -> str:
     """How much more often a stage's answers are right than those of sft."""
     import numpy as np
 
-    from tasks.evaluate.compare import compare
+    from tasks.statistics.bootstrap import paired_bootstrap
 
     if one is sft:
         return ""
     exact, before = np.array(one["exact"], float), np.array(sft["exact"], float)
-    seen = compare(exact, before, confidence=0.975, clusters=one["clusters"])
+    seen = paired_bootstrap(exact, before, confidence=0.975, clusters=one["clusters"])
     return f"{seen.difference:+.3f} ({seen.low:+.3f} to {seen.high:+.3f})"
 
 

@@ -116,7 +116,7 @@ def test_the_plain_script_computes_the_metrics_of_evaluation():
     import numpy as np
 
     from benchmarks.plain_flights import measure as plain
-    from tasks.evaluate.metrics import measure
+    from tasks.train.metrics import measure
 
     random = np.random.default_rng(0)
     chances = random.random(500)

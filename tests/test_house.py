@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ["tasks", "services", "flows", "cli"]
 STAGES = [
     "core",
+    "statistics",
     "language",
     "guard",
     "data",

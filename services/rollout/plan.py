@@ -9,14 +9,14 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, case, func, insert, select, update
 
-from services.rollout.confidence_sequence import BinomialSequence
 from services.rollout.config import Plan
 from services.rollout.routing import CANARY, SHADOW
 from services.rollout.shares import champion_of, delete_share, set_champion, write_share
 from services.store.alerts import add_alert
 from services.store.database import DONE, FAILED, LOST, Store, now, plans, usage_records
 from services.store.feedback import acceptance
-from tasks.core.events import alert_event
+from tasks.core.events import alert_of
+from tasks.statistics.confidence_sequence import BinomialSequence
 
 MEASURES = ("failed", "slow", "disliked")
 

@@ -12,7 +12,7 @@ from tasks.backtest.chart import draw_gains, draw_lines
 from tasks.backtest.policies import BASELINE
 from tasks.backtest.results import BacktestResult
 from tasks.core.files import write_text
-from tasks.evaluate.metrics import HIGHER_IS_BETTER
+from tasks.statistics.metric_catalog import HIGHER_IS_BETTER
 
 Figures = Mapping[str, Any]
 STYLE = """

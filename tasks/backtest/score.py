@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Literal
 from tasks.backtest.results import MonthScore
 from tasks.core.errors import DataError
 from tasks.core.files import atomic_path
-from tasks.evaluate.compare import compare
-from tasks.evaluate.criteria import CLUSTERS
 from tasks.monitor.tabular.labels_and_predictions import labels_and_predictions
 from tasks.monitor.tabular.outcomes import join_outcomes
 from tasks.predict.tabular import read_predictions
+from tasks.statistics.bootstrap import MIN_CLUSTERS, paired_bootstrap
+from tasks.statistics.metric_catalog import LossName
 from tasks.train.classes import Classes
 from tasks.train.config import Target
-from tasks.train.metrics import Loss, losses, measure
+from tasks.train.metrics import losses, measure
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Task = Literal["classification", "regression"]
 SHOWN: dict[Task, tuple[str, str]] = {"classification": ("brier", "auc"), "regression": ("rmse", "r2")}
-LOSS: dict[Task, Loss] = {"classification": "brier", "regression": "squared_error"}
+LOSS: dict[Task, LossName] = {"classification": "brier", "regression": "squared_error"}
 CONFIDENCE = 0.95
 
 
@@ -72,8 +72,8 @@ def gain(of: Sequence[Path], over: Sequence[Path]) -> dict[str, float | int | No
     if not mine["example_id"].equals(theirs["example_id"]):
         raise ValueError("losses of the same examples are needed")
     two_sided, days = (1 + CONFIDENCE) / 2, mine["day"].tolist()
-    found = compare(mine["loss"].to_numpy(), theirs["loss"].to_numpy(), two_sided, clusters=days)
-    enough = mine["day"].nunique() >= CLUSTERS
+    found = paired_bootstrap(mine["loss"].to_numpy(), theirs["loss"].to_numpy(), confidence=two_sided, clusters=days)
+    enough = mine["day"].nunique() >= MIN_CLUSTERS
     return {
         "mean": 0.0 - found.difference,
         "low": 0.0 - found.high if enough else None,

@@ -7,42 +7,11 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from tasks.core.config import Section, Text
-
-TableMetric = Literal[
-    "auc",
-    "average_precision",
-    "brier",
-    "log_loss",
-    "calibration_error",
-    "accuracy",
-    "macro_f1",
-    "mae",
-    "rmse",
-    "r2",
-]
-AnswerMetric = Literal[
-    "json_validity",
-    "schema_validity",
-    "exact_match",
-    "field_precision",
-    "field_recall",
-    "field_f1",
-    "hallucination_rate",
-    "abstention_recall",
-    "wrong_abstention_rate",
-    "refusal_rate",
-    "over_refusal_rate",
-    "repetition_rate",
-    "perplexity",
-    "latency_p50_ms",
-    "cost_per_1k_answers",
-    "judge_score",
-]
-Metric = Literal[TableMetric, AnswerMetric]
+from tasks.statistics.metric_catalog import LossName, MetricName
 
 
 class Bound(Section):
-    metric: Metric
+    metric: MetricName
     at_least: float | None = Field(None, description="Lowest value that passes.")
     at_most: float | None = Field(None, description="Highest value that passes.")
 
@@ -56,7 +25,7 @@ class Bound(Section):
 class SliceGate(Section):
     """No slice may be far worse than the whole."""
 
-    metric: Metric
+    metric: MetricName
     at_most_worse: float = Field(gt=0, description="How much worse than the whole a slice may be.")
     min_rows: int = Field(200, ge=10, description="Smaller slices are shown, not gated.")
 
@@ -64,9 +33,7 @@ class SliceGate(Section):
 class ChampionGate(Section):
     """The challenger may not be worse than the champion: paired bootstrap on per-example losses."""
 
-    loss: Literal["brier", "log_loss", "absolute_error", "squared_error", "inexact"] = Field(
-        description="inexact, for answers: 1 unless it is exactly right."
-    )
+    loss: LossName = Field(description="inexact, for answers: 1 unless it is exactly right.")
     margin: float = Field(0.0, ge=0, description="How much worse, in mean loss, is still not worse.")
     confidence: float = Field(0.95, gt=0.5, lt=1)
     resamples: int = Field(1000, ge=100, le=100_000)

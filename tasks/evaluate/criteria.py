@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks.evaluate.compare import compare, interval
 from tasks.evaluate.config import Bound, ChampionGate, SliceGate
-from tasks.evaluate.metrics import per_example_loss, worse_by
 from tasks.evaluate.results import Criterion
+from tasks.statistics.bootstrap import MIN_CLUSTERS, paired_bootstrap, ratio_interval
+from tasks.statistics.metric_catalog import worse_by
+from tasks.train.metrics import losses
 
 if TYPE_CHECKING:
     import numpy as np
 
-CLUSTERS = 8  # fewer resampled wordings would give bounds that are far too narrow, and one no width at all
 Decision = Literal["promote", "reject", "insufficient evidence"]
 Tables = Mapping[str, Mapping[str, float]]
 
@@ -67,17 +67,15 @@ def champion_criterion(
     prediction: np.ndarray,
     champion: np.ndarray | None,
     problem: str = "",
-    seed: int = 0,
 ) -> Criterion:
     """Whether the challenger is shown to be not worse; `problem` says why the champion's predictions are not there."""
     if gate.loss == "inexact":
-        raise ValueError("answers have no predictions: compare their losses")
+        raise ValueError("answers have no predictions: paired_bootstrap their losses")
     return losses_criterion(
         gate,
-        per_example_loss(gate.loss, target, prediction),
-        None if champion is None else per_example_loss(gate.loss, target, champion),
+        losses(gate.loss, target, prediction),
+        None if champion is None else losses(gate.loss, target, champion),
         problem,
-        seed,
     )
 
 
@@ -86,7 +84,6 @@ def losses_criterion(
     challenger: np.ndarray,
     champion: np.ndarray | None,
     problem: str = "",
-    seed: int = 0,
     clusters: Sequence[Any] | None = None,
 ) -> Criterion:
     """The same on losses of the same examples, where those of a cluster are alike."""
@@ -99,21 +96,19 @@ def losses_criterion(
         return unknown(problem or "no champion yet", passed=not problem)
     if len(challenger) < gate.min_rows:
         return unknown(f"only {len(challenger):,} examples, {gate.min_rows:,} are needed")
-    if clusters is not None and len(set(clusters)) < CLUSTERS:
-        return unknown(f"only {len(set(clusters))} different wordings, {CLUSTERS} are needed")
-    found = compare(challenger, champion, gate.confidence, gate.resamples, seed, clusters)
+    if clusters is not None and len(set(clusters)) < MIN_CLUSTERS:
+        return unknown(f"only {len(set(clusters))} different wordings, {MIN_CLUSTERS} are needed")
+    found = paired_bootstrap(
+        challenger, champion, confidence=gate.confidence, resamples=gate.resamples, clusters=clusters
+    )
     reading = (
-        "not worse"
-        if found.shows_not_worse(gate.margin)
-        else "worse"
-        if found.shows_worse(gate.margin)
-        else "not shown"
+        "not worse" if found.is_not_worse(gate.margin) else "worse" if found.is_worse(gate.margin) else "not shown"
     )
     note = (
         f"{reading}: mean difference {found.difference:+.4g}, with {gate.confidence:.0%} confidence "
         f"at most {found.high:+.4g} and at least {found.low:+.4g}, of {found.rows:,} examples"
     )
-    passed = found.shows_not_worse(gate.margin)
+    passed = found.is_not_worse(gate.margin)
     return Criterion(name=name, observed=found.high, required=required, passed=passed, note=note)
 
 
@@ -128,12 +123,12 @@ def paired_criterion(
     import numpy as np
 
     required = f">= {at_least:g}" if at_least is not None else f"<= {at_most:g}"
-    bounds = interval(differences, np.ones(len(differences)), clusters)
+    bounds = ratio_interval(differences, np.ones(len(differences)), clusters)
     if bounds is None:
         return Criterion(name=name, observed=None, required=required, passed=False, note="no example has both")
     observed = float(np.mean(differences))
     passed = observed >= at_least if at_least is not None else observed <= (at_most or 0.0)
-    note = f"95 % interval {bounds[0]:+.3f} to {bounds[1]:+.3f}, of {len(differences):,} examples"
+    note = f"95 % ratio_interval {bounds[0]:+.3f} to {bounds[1]:+.3f}, of {len(differences):,} examples"
     return Criterion(name=name, observed=observed, required=required, passed=passed, note=note)
 
 

@@ -11,10 +11,9 @@ from tasks.data.results import BaseModelFiles
 from tasks.evaluate.config import Evaluate, LanguageEvaluation
 from tasks.evaluate.report import explain
 from tasks.evaluate.results import Verdict
+from tasks.statistics.metric_catalog import HEADLINES
 from tasks.train.config import Serving, Target, Train
 from tasks.train.results import Candidate
-
-FIGURES = ("auc", "brier", "rmse", "r2", "exact_match", "schema_validity", "hallucination_rate")
 
 
 @stage("judge the candidate", lambda verdict: f"{verdict.decision}: {_figures(verdict)}")
@@ -92,12 +91,7 @@ def _show(case: str, verdict: Verdict) -> None:
 
 def _figures(verdict: Verdict) -> str:
     overall = verdict.metrics["overall"]
-    shown = [
-        name
-        for name in ("auc", "brier", "rmse", "r2", "exact_match", "schema_validity", "hallucination_rate")
-        if name in overall
-    ]
-    return ", ".join(f"{name} {overall[name]:.3f}" for name in shown)
+    return ", ".join(f"{name} {overall[name]:.3f}" for name in HEADLINES if name in overall)
 
 
 def _rounded(metrics: dict[str, float]) -> dict[str, float]:

@@ -11,19 +11,6 @@ from typing import Any
 
 from tasks.core.errors import CaseError
 
-HIGHER_IS_BETTER = frozenset(
-    {
-        "json_validity",
-        "schema_validity",
-        "exact_match",
-        "field_precision",
-        "field_recall",
-        "field_f1",
-        "abstention_recall",
-        "refusal_rate",
-        "judge_score",
-    }
-)
 REFUSAL = re.compile(
     r"\b((i am|i'?m) (sorry|unable|not able)|sorry, (but )?i|i apologi[sz]e|unfortunately,? i|as an ai"
     r"|(i|we) (can'?t|cannot|can not|won'?t|will not|must decline|decline|refuse)|against my guidelines)\b"

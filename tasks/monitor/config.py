@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Literal, get_args
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from tasks.core.config import Duration, Section
 from tasks.core.errors import CaseError
 from tasks.data.config import Embedder
-from tasks.evaluate.config import AnswerMetric, Metric
-from tasks.evaluate.metrics import metrics_of
+from tasks.statistics.metric_catalog import AnswerMetric, MetricName, metrics_of
 
 
 class Retrain(Section):
     """Any of these decides: retrain, when it is no chance, and holds for the window and for enough of its parts."""
 
-    metric: Metric = Field(description="The metric watched.")
+    metric: MetricName = Field(description="The metric watched.")
     worse_by: float = Field(gt=0, description="How much worse than on the release's hold-out, in the metric's units.")
     bias: float | None = Field(
         default=None,
@@ -132,7 +131,7 @@ def check_monitor(config: Watch, task: str) -> None:
 
     Raises: CaseError.
     """
-    fitting = get_args(AnswerMetric) if task == "answers" else metrics_of(task)
+    fitting = metrics_of(task)
     if config.retrain.metric not in fitting:
         raise CaseError(
             f"{config.retrain.metric} is no metric of this task, {task}.",

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.core.files import write_text
 from tasks.features.results import Column
-from tasks.monitor.permutation import chance_of_numbers, chance_of_share, chance_of_texts
 from tasks.monitor.results import ColumnDrift
+from tasks.statistics.permutation import jensen_shannon_p_value, share_p_value, wasserstein_p_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,12 +126,12 @@ def compare_column(column: Column, a: pd.Series, b: pd.Series, then: pd.Series, 
     if gone_then.all() and gone_now.all():
         return drift.model_copy(update={"note": "empty then and now"})
     if column.kind == "text":
-        few, chances = min(len(a), len(b)), [chance_of_texts(a.to_numpy(str), b.to_numpy(str))]
+        few, chances = min(len(a), len(b)), [jensen_shannon_p_value(a.to_numpy(str), b.to_numpy(str))]
     else:
         few = min(int(a.notna().sum()), int(b.notna().sum()))
-        chances = [chance_of_numbers(a.dropna().to_numpy(), b.dropna().to_numpy())] if few >= FEWEST else []
+        chances = [wasserstein_p_value(a.dropna().to_numpy(), b.dropna().to_numpy())] if few >= FEWEST else []
         if gone_then.any() or gone_now.any():
-            chances.append(chance_of_share(gone_then, gone_now))
+            chances.append(share_p_value(gone_then, gone_now))
     note = "" if few >= FEWEST else f"only {few} values to compare, {FEWEST} are needed"
     known = [chance for chance in chances if chance is not None] if min(len(a), len(b)) >= FEWEST else []
     chance = min(1.0, len(known) * min(known)) if known else None  # of two looks, the better one counts twice

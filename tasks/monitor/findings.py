@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from tasks.evaluate.metrics import worse_by
 from tasks.monitor.config import AnswerAlert, Monitor, TableAlert, Watch
 from tasks.monitor.results import Signal
+from tasks.statistics.metric_catalog import worse_by
 
 Effect: TypeAlias = Literal["fine", "unknown", "alert", "recalibrate", "retrain"]
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.core.errors import DataError
-from tasks.evaluate.compare import compare
 from tasks.evaluate.config import ChampionGate
 from tasks.monitor.results import Predecessor
 from tasks.release.results import Release
+from tasks.statistics.bootstrap import paired_bootstrap
 from tasks.train.classes import Classes, align_classes, answers_in
 from tasks.train.metrics import losses
 from tasks.train.tabular.model_file import load, predict
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def compare_predecessor(
     known: pd.DataFrame, classes: Classes, before: Release, examples: Path, gate: ChampionGate, missing: list[str]
 ) -> Predecessor | None:
-    """Answer the rows with an outcome with the model before, and compare its losses with the champion's, row by row.
+    """Compare the losses of the previous champion with the champion's, on the rows that have an outcome.
 
     `classes` are the champion's. The features are those of `examples`, as of each row's own moment. None, with a
     sentence in `missing`, when they lack what that model takes.
@@ -39,8 +39,8 @@ def compare_predecessor(
         missing.append(f"The champion before was not compared: {error.what} {error.found}.")
         return None
     y, ours, theirs = align_classes(known["outcome"], answers_in(known, classes), classes, answers, model.classes)
-    ours, theirs = (losses(gate.loss, y, p) for p in (ours, theirs))  # type: ignore[arg-type]
-    found = compare(theirs, ours, gate.confidence, gate.resamples)
+    ours, theirs = (losses(gate.loss, y, p) for p in (ours, theirs))
+    found = paired_bootstrap(theirs, ours, confidence=gate.confidence, resamples=gate.resamples)
     return Predecessor(
         release=before.digest,
         rows=found.rows,

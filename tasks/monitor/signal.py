@@ -17,8 +17,8 @@ from tasks.core.files import write_text
 from tasks.core.progress import mark_cached
 from tasks.monitor.config import Watch
 from tasks.monitor.drift import judge_column
-from tasks.monitor.permutation import adjusted
 from tasks.monitor.results import Signal
+from tasks.statistics.permutation import benjamini_hochberg
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,12 +60,12 @@ def store_signal(
 ) -> Signal:
     """Write what was measured of a window beside its report, as a signal.
 
-    All its p-values, those of columns with `chances`, are adjusted together: that is what holds the rate of false
-    alarms for the window as a whole.
+    All its p-values, those of columns with `chances`, are adjusted together, which holds the rate of
+    false alarms for the window as a whole.
     """
     rate, columns = config.alert.false_alarms, measured["columns"]
     of_columns = {f"column {column.column}": column.chance for column in columns}
-    q = adjusted({**of_columns, **chances})
+    q = benjamini_hochberg({**of_columns, **chances})
     judged = tuple(judge_column(column, q.get(f"column {column.column}"), rate) for column in columns)
     told = [column.drifted for column in judged if column.drifted is not None]
     missing = [*measured["not_computed"]]

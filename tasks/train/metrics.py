@@ -8,21 +8,13 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
+from tasks.statistics.metric_catalog import LossName
 from tasks.train.classes import predicted_in
 
 if TYPE_CHECKING:
     import numpy as np
 
-CLASSIFICATION = ("auc", "average_precision", "brier", "log_loss", "calibration_error", "accuracy", "macro_f1")
-REGRESSION = ("mae", "rmse", "r2")
-HIGHER_IS_BETTER = frozenset({"auc", "average_precision", "accuracy", "macro_f1", "r2"})
 BINS = 10
-Loss = Literal["brier", "log_loss", "absolute_error", "squared_error"]
-
-
-def metrics_of(task: str) -> tuple[str, ...]:
-    """The metrics that fit a task."""
-    return CLASSIFICATION if task == "classification" else REGRESSION
 
 
 def measure(
@@ -65,7 +57,7 @@ def add_other_class(y: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return np.where(other, p.shape[1], y), np.column_stack([p, np.zeros(len(p))])
 
 
-def losses(loss: Loss, target: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+def losses(loss: LossName, target: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """The loss of each example."""
     import numpy as np
 
@@ -106,7 +98,7 @@ def _classification(y: np.ndarray, p: np.ndarray) -> dict[str, float]:
     y, p = add_other_class(y, p)
     sides = [(y, p)] if p.ndim == 1 else [((y == k).astype(float), p[:, k]) for k in range(p.shape[1])]
     each = [_of_one_class(*side) for side in sides]
-    found = {name: float(losses(name, y, p).mean()) for name in ("brier", "log_loss")}  # type: ignore[arg-type]
+    found = {name: float(losses(name, y, p).mean()) for name in ("brier", "log_loss")}
     for name in ("calibration_error", "auc", "average_precision"):
         if values := [one[name] for one in each if name in one]:
             found[name] = float(np.mean(values))

@@ -18,7 +18,7 @@ from tasks.core.mlflow import Tracking, get_or_create_experiment, mlflow_client,
 from tasks.data.config import Answer, ChatSpec, Pairs, Prompt
 from tasks.data.language.base_model import GGUF
 from tasks.data.results import BaseModelFiles
-from tasks.evaluate.config import AnswerMetric, ChampionGate, LanguageEvaluation
+from tasks.evaluate.config import ChampionGate, LanguageEvaluation
 from tasks.evaluate.criteria import losses_criterion, paired_criterion
 from tasks.evaluate.language import gates as judging
 from tasks.evaluate.language import genai_report as assess
@@ -31,6 +31,7 @@ from tasks.evaluate.tabular.gates import check_gates
 from tasks.language.answer_scoring import Score
 from tasks.language.engine import start_engine
 from tasks.language.gguf_writer import write_gguf
+from tasks.statistics.metric_catalog import AnswerMetric
 from tasks.train.config import Lora, Serving
 from tasks.train.language.model import add_adapter, load_base, save_adapter
 from tasks.train.results import Candidate

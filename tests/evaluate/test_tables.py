@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.evaluate.metrics import by_month, by_value, measure, per_example_loss, worse_by
+from tasks.evaluate.metrics import by_month, by_value
+from tasks.statistics.metric_catalog import worse_by
+from tasks.train.metrics import losses, measure
 
 
 @pytest.fixture
@@ -48,5 +50,5 @@ def test_worse_points_the_right_way() -> None:
     assert worse_by("auc", 0.6, than=0.7) == pytest.approx(0.1)
     assert worse_by("brier", 0.2, than=0.15) == pytest.approx(0.05)
     y, p = np.array([0.0, 2.0]), np.array([1.0, 5.0])
-    assert per_example_loss("absolute_error", y, p).tolist() == [1, 3]
-    assert per_example_loss("squared_error", y, p).tolist() == [1, 9]
+    assert losses("absolute_error", y, p).tolist() == [1, 3]
+    assert losses("squared_error", y, p).tolist() == [1, 9]

@@ -11,7 +11,6 @@ from functools import cache
 import pytest
 
 from services.rollout import history, shares
-from services.rollout.confidence_sequence import BinomialSequence
 from services.rollout.config import Plan
 from services.rollout.plan import begin_plan, decide_step
 from services.runtime import stack
@@ -20,6 +19,7 @@ from services.store.database import Store
 from tasks.core.settings import Settings
 from tasks.release.results import Release
 from tasks.release.seal import read_manifest
+from tasks.statistics.confidence_sequence import BinomialSequence
 from tests.gateway.small import asking
 from tests.waiting import wait_for
 

@@ -7,15 +7,15 @@ import pandas as pd
 import pytest
 
 from benchmarks.alarms import lowest, world
-from tasks.monitor.permutation import (
-    chance_of_mean,
-    chance_of_numbers,
-    chance_of_ratio,
-    chance_of_share,
-    chance_of_texts,
-)
 from tasks.monitor.tabular.labels_and_predictions import labels_and_predictions
-from tasks.monitor.tabular.metric_permutation import performance_chances
+from tasks.monitor.tabular.metric_permutation import performance_p_values
+from tasks.statistics.permutation import (
+    jensen_shannon_p_value,
+    mean_p_value,
+    ratio_p_value,
+    share_p_value,
+    wasserstein_p_value,
+)
 from tasks.train.classes import PLAIN, Classes, columns_of
 from tasks.train.metrics import CLASSIFICATION
 
@@ -45,9 +45,9 @@ def test_p_values_are_even_when_nothing_has_changed():
         yes = random.random((2, 150)) < 0.1
         ratio = np.stack([yes, np.ones_like(yes)], axis=2).astype(float)
         found += [
-            [chance_of_numbers(*heavy), chance_of_texts(*rare), chance_of_share(*yes)],
+            [wasserstein_p_value(*heavy), jensen_shannon_p_value(*rare), share_p_value(*yes)],
         ]
-        found[-1] += [chance_of_ratio(*ratio), chance_of_mean(*heavy)]
+        found[-1] += [ratio_p_value(*ratio), mean_p_value(*heavy)]
     for of_one_test in np.array(found).T:
         assert (of_one_test <= 0.05).sum() <= binom.ppf(0.999, 60, 0.05)
         assert (of_one_test <= 0.5).sum() <= binom.ppf(0.999, 60, 0.5)
@@ -55,7 +55,7 @@ def test_p_values_are_even_when_nothing_has_changed():
 
 def chances_of(now: pd.DataFrame, then: pd.DataFrame, classes: Classes, metric: str) -> dict[str, float | None]:
     now_and_then = [labels_and_predictions(rows, "outcome", classes) for rows in (now, then)]
-    return performance_chances(*now_and_then, classes, metric)
+    return performance_p_values(*now_and_then, classes, metric)
 
 
 @pytest.mark.parametrize("metric", CLASSIFICATION)

@@ -9,8 +9,8 @@ import pandas as pd
 
 from tasks.features.results import Column
 from tasks.monitor.drift import judge_column, measure_drift
-from tasks.monitor.permutation import adjusted
 from tasks.monitor.results import ColumnDrift
+from tasks.statistics.permutation import benjamini_hochberg
 
 TEXTS = ("town", "code", "blank", "gone_town")
 
@@ -74,7 +74,7 @@ def test_a_move_counts_when_it_is_no_chance_and_far_enough(tmp_path):
 
 
 def judged(then: pd.DataFrame, now: pd.DataFrame, columns: list[Column], folder: Path) -> dict[str, ColumnDrift]:
-    """Each column by name, adjusted for the others."""
+    """Each column by name, benjamini_hochberg for the others."""
     found = measure_drift(then, now, columns, folder).columns
-    q = adjusted({column.column: column.chance for column in found})
+    q = benjamini_hochberg({column.column: column.chance for column in found})
     return {column.column: judge_column(column, q.get(column.column), 0.05) for column in found}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from tasks.evaluate.compare import interval
 from tasks.evaluate.language.inference import scores_of
-from tasks.language.answer_scoring import metric_fractions, summarise
+from tasks.language.answer_scoring import answer_fields, summarise
+from tasks.statistics.bootstrap import ratio_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,7 @@ def slices_of(scored: pd.DataFrame, column: str) -> dict[str, dict[str, float]]:
 
 
 def intervals_of(scored: pd.DataFrame) -> dict[str, list[float]]:
-    """Each metric's 95 % interval over ordinary pairs; wordings are resampled."""
+    """Each metric's 95 % ratio_interval over ordinary pairs; wordings are resampled."""
     import numpy as np
 
     ordinary = scored[~scored["unsafe"]]
@@ -44,7 +44,7 @@ def intervals_of(scored: pd.DataFrame) -> dict[str, list[float]]:
     found = {}
     for name in each[0] if each else ():
         above, below = np.array([one[name] for one in each], float).T
-        if bounds := interval(above, below, clusters):
+        if bounds := ratio_interval(above, below, clusters):
             found[name] = list(bounds)  # as JSON gives it back
     return found
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from tasks.core.code_digest import cache_key
 from tasks.core.errors import CaseError, DataError
 from tasks.core.files import file_digest
 from tasks.core.mlflow import Tracking
 from tasks.core.progress import mark_cached
-from tasks.evaluate.config import AnswerMetric, Evaluate, LanguageEvaluation
+from tasks.evaluate.config import Evaluate, LanguageEvaluation
 from tasks.evaluate.criteria import (
     batch_invariance_criterion,
     bound_criterion,
@@ -21,12 +21,14 @@ from tasks.evaluate.criteria import (
     slice_criterion,
     speed_criterion,
 )
-from tasks.evaluate.metrics import by_month, by_value, measure, metrics_of
+from tasks.evaluate.metrics import by_month, by_value
 from tasks.evaluate.report import explain
 from tasks.evaluate.results import Verdict
 from tasks.evaluate.verdicts import find_verdict, require_run, store_verdict
+from tasks.statistics.metric_catalog import LOSSES, TaskKind, metrics_of
 from tasks.train.classes import Classes, align_classes, answers_in, columns_of, numbers_of
 from tasks.train.config import Split, Target
+from tasks.train.metrics import measure
 from tasks.train.results import Candidate
 from tasks.train.tabular.model_file import Model, load, predict
 from tasks.train.tabular.split import split_frame
@@ -37,21 +39,16 @@ if TYPE_CHECKING:
 
 __all__ = ["check_gates", "evaluate_gates", "explain"]
 
-LOSSES = {
-    "classification": ("brier", "log_loss"),
-    "regression": ("absolute_error", "squared_error"),
-    "answers": ("inexact",),
-}
 PHRASES = {"classification": "a classification", "regression": "a regression", "answers": "answers"}
 ALONE = 50  # rows that are also scored one at a time
 
 
-def check_gates(config: Evaluate | LanguageEvaluation, task: str, columns: Sequence[str] | None = None) -> None:
+def check_gates(config: Evaluate | LanguageEvaluation, task: TaskKind, columns: Sequence[str] | None = None) -> None:
     """Check that metrics and losses fit the task, and, given the frame's columns, that slices are among them.
 
     `task` is classification, regression, or answers. Raises: CaseError.
     """
-    fitting = get_args(AnswerMetric) if task == "answers" else metrics_of(task)
+    fitting = metrics_of(task)
     otherwise = "" if task == "answers" else ", or correct target.task"
     named = [(f"evaluate.bounds[{i}].metric", bound.metric) for i, bound in enumerate(config.bounds)]
     named += [("evaluate.slice_gate.metric", config.slice_gate.metric)] if config.slice_gate else []

@@ -18,7 +18,12 @@ from tasks.language.embedder import Embedder
 from tasks.monitor.config import AnswerMonitor, Retrain
 from tasks.monitor.drift import measure_drift
 from tasks.monitor.language.descriptors import COLUMNS, describe
-from tasks.monitor.language.reference_free_metrics import chance_of_metric, proxies_of, proxy_chances, ratios
+from tasks.monitor.language.reference_free_metrics import (
+    metric_p_value,
+    reference_free_p_values,
+    reference_free_ratios,
+    sum_ratios,
+)
 from tasks.monitor.language.two_sample_classifier import classifier_two_sample_test
 from tasks.monitor.results import Part, Signal
 from tasks.monitor.signal import Window, find_signal, fingerprint, sample, store_signal
@@ -74,10 +79,10 @@ def measure_answers(
     apart = classifier_two_sample_test(opened.encode(messages_then), opened.encode(messages_now))
     if apart is None:
         missing.append(f"Drift of the messages was not computed: {len(now):,} now, {len(then):,} then.")
-    proxies, proxies_then = (proxies_of(side, scorer, price) for side in (now, then))
-    chances: dict[str, float | None] = proxy_chances(proxies_then, proxies)
+    proxies, proxies_then = (reference_free_ratios(side, scorer, price) for side in (now, then))
+    chances: dict[str, float | None] = reference_free_p_values(proxies_then, proxies)
     if len(known_now) >= config.min_rows:
-        chances["performance"] = chance_of_metric(right_then, found, config.retrain.metric)
+        chances["performance"] = metric_p_value(right_then, found, config.retrain.metric)
     chances["prediction"] = drift.prediction_chance if drift.prediction is not None else None
     chances["messages"] = apart and apart[1]
     measured = {
@@ -91,8 +96,8 @@ def measure_answers(
         "parts": _parts(known_now, found, window, config.retrain),
         "columns": drift.columns,
         "prediction_drift": drift.prediction,
-        "proxies": ratios(proxies),
-        "proxies_then": ratios(proxies_then),
+        "proxies": sum_ratios(proxies),
+        "proxies_then": sum_ratios(proxies_then),
         "told_apart": apart and apart[0],
         "not_computed": tuple(missing),
         "inputs": inputs,

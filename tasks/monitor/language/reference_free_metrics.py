@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from tasks.evaluate.language.inference import message_in
-from tasks.evaluate.metrics import worse_by
-from tasks.language.answer_scoring import Score, Scorer, metric_fractions
-from tasks.monitor.permutation import chance_of_mean, chance_of_ratio
+from tasks.language.answer_scoring import Score, Scorer, answer_fields
 from tasks.release.config import NANO, Price
+from tasks.statistics.metric_catalog import worse_by
+from tasks.statistics.permutation import mean_p_value, ratio_p_value
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +20,7 @@ FORM = ("json_validity", "schema_validity", "hallucination_rate", "repetition_ra
 SPENT = ("answer_tokens", "cost_per_1k_answers")
 
 
-def proxies_of(rows: pd.DataFrame, scorer: Scorer, price: Price) -> Ratios:
+def reference_free_ratios(rows: pd.DataFrame, scorer: Scorer, price: Price) -> Ratios:
     """Each proxy of each answer; an answer is held against itself, so only what needs no right one counts."""
     import numpy as np
 
@@ -35,27 +35,27 @@ def proxies_of(rows: pd.DataFrame, scorer: Scorer, price: Price) -> Ratios:
     return found
 
 
-def ratios(proxies: Ratios) -> dict[str, float]:
+def sum_ratios(proxies: Ratios) -> dict[str, float]:
     """The proxies of all answers together; one that none of them has is left out."""
     sums = {name: values.sum(axis=0) for name, values in proxies.items()}
     return {name: round(float(above / below), 6) for name, (above, below) in sums.items() if below}
 
 
-def proxy_chances(then: Ratios, now: Ratios) -> dict[str, float | None]:
+def reference_free_p_values(then: Ratios, now: Ratios) -> dict[str, float | None]:
     """The p-value of each proxy having become worse."""
     return {
-        name: chance_of_mean(then[name][:, 0], now[name][:, 0])
+        name: mean_p_value(then[name][:, 0], now[name][:, 0])
         if name in SPENT
-        else chance_of_ratio(then[name], now[name], worse_by(name, 1.0, 0.0))
+        else ratio_p_value(then[name], now[name], worse_by(name, 1.0, 0.0))
         for name in now
     }
 
 
-def chance_of_metric(then: Sequence[Score], now: Sequence[Score], metric: str) -> float | None:
+def metric_p_value(then: Sequence[Score], now: Sequence[Score], metric: str) -> float | None:
     """The p-value of a metric of answers beside the right ones having become worse; None for one not made of them."""
     if not then or not now or metric not in metric_fractions(then[0]):
         return None
-    return chance_of_ratio(_ratio(then, metric), _ratio(now, metric), worse_by(metric, 1.0, 0.0))
+    return ratio_p_value(_ratio(then, metric), _ratio(now, metric), worse_by(metric, 1.0, 0.0))
 
 
 def _ratio(scores: Sequence[Score], name: str) -> np.ndarray:

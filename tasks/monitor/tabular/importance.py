@@ -1,10 +1,11 @@
-"""Whether the champion leans on other features than on its hold-out, and whether that may be chance."""
+"""Whether the champion relies on other features than on its hold-out, and whether that may be chance."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.train.metrics import Loss, losses
+from tasks.statistics.permutation import row_permutation_p_value
+from tasks.train.metrics import losses
 from tasks.train.tabular.importance import ROWS
 from tasks.train.tabular.scoring import Model, predict
 
@@ -12,28 +13,28 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-DEALS = 1999
-AT_ONCE = 200  # deals held in memory: some 6 MB
 
+def permutation_importance(model: Model, rows: pd.DataFrame, outcomes: np.ndarray, seed: int) -> np.ndarray:
+    """The loss that permuting each feature adds to each of a sample of rows, of shape (rows, features).
 
-def harms_of(model: Model, rows: pd.DataFrame, outcomes: np.ndarray, seed: int) -> np.ndarray:
-    """The loss that shuffling each feature adds to each of some rows: (rows, features). Its means are importance."""
+    The mean over rows is permutation importance. Source: Breiman, Random Forests (2001).
+    """
     import numpy as np
 
     random = np.random.default_rng(seed)
-    some = np.sort(random.permutation(len(rows))[:ROWS])
-    values = {column.name: rows[column.name].to_numpy()[some] for column in model.columns}
-    loss: Loss = "brier" if model.classifies else "squared_error"
-    before = losses(loss, outcomes[some], predict(model, values))
-    harms = []
+    chosen = np.sort(random.permutation(len(rows))[:ROWS])
+    values = {column.name: rows[column.name].to_numpy()[chosen] for column in model.columns}
+    loss = "brier" if model.classifies else "squared_error"
+    before = losses(loss, outcomes[chosen], predict(model, values))
+    added = []
     for column in model.columns:
-        shuffled = {**values, column.name: values[column.name][random.permutation(len(some))]}
-        harms.append(losses(loss, outcomes[some], predict(model, shuffled)) - before)
-    return np.stack(harms, axis=1)
+        permuted = {**values, column.name: values[column.name][random.permutation(len(chosen))]}
+        added.append(losses(loss, outcomes[chosen], predict(model, permuted)) - before)
+    return np.stack(added, axis=1)
 
 
-def shares_of(sums: np.ndarray) -> np.ndarray:
-    """Each feature's share of the harm; all 0 where none helps."""
+def importance_shares(sums: np.ndarray) -> np.ndarray:
+    """Each feature's share of the added loss, over the last axis; all 0 where no feature helps."""
     import numpy as np
 
     helpful = np.maximum(sums, 0)
@@ -41,18 +42,10 @@ def shares_of(sums: np.ndarray) -> np.ndarray:
     return np.divide(helpful, total, out=np.zeros_like(helpful), where=total > 0)
 
 
-def importance_chance(then: np.ndarray, now: np.ndarray, seed: int) -> float:
-    """The p-value of the shift of shares: rows of both sides dealt anew, each with its harms."""
+def importance_p_value(reference: np.ndarray, window: np.ndarray, seed: int) -> float:
+    """The p-value of the shift of the shares, from the added losses of both sides."""
     import numpy as np
 
-    pool, total = np.concatenate([then, now]), then.sum(axis=0) + now.sum(axis=0)
-    random, found = np.random.default_rng(seed), []
-    for start in range(0, DEALS, AT_ONCE):
-        drawn = random.random((min(AT_ONCE, DEALS - start), len(pool)))
-        picked = np.argpartition(drawn, len(now) - 1, axis=1)[:, : len(now)]
-        chosen = np.zeros_like(drawn)
-        np.put_along_axis(chosen, picked, 1.0, axis=1)
-        dealt = chosen @ pool
-        found.append(np.abs(shares_of(dealt) - shares_of(total - dealt)).sum(axis=1))
-    observed = float(np.abs(shares_of(now.sum(axis=0)) - shares_of(then.sum(axis=0))).sum())
-    return float((1 + (np.concatenate(found) >= observed - 1e-12).sum()) / (1 + DEALS))
+    return row_permutation_p_value(
+        reference, window, lambda a, b: np.abs(importance_shares(b) - importance_shares(a)).sum(axis=1), seed
+    )

@@ -1,4 +1,4 @@
-"""What is compared: outcomes and predictions of a window, and of the release's hold-out."""
+"""The two sides of a comparison: outcomes and predictions of a window, and of the release's hold-out."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-Side: TypeAlias = "tuple[np.ndarray, np.ndarray]"  # outcomes as numbers, and what the model answered
+LabelsAndPredictions: TypeAlias = "tuple[np.ndarray, np.ndarray]"  # (rows,) and (rows,) or (rows, classes)
 
 
-def labels_and_predictions(rows: pd.DataFrame, outcome: str, classes: Sequence[Class]) -> Side:
+def labels_and_predictions(rows: pd.DataFrame, outcome: str, classes: Sequence[Class]) -> LabelsAndPredictions:
     return numbers_of(rows[outcome], classes), answers_in(rows, classes)
 
 
-def most_biased_class(side: Side, classes: Sequence[Class]) -> int | None:
-    """The class whose predicted share is furthest from the seen one, the second of two; None of numbers."""
+def most_biased_class(side: LabelsAndPredictions, classes: Sequence[Class]) -> int | None:
+    """The class whose predicted share is furthest from the observed one; the second of two; None of a regression."""
     import numpy as np
 
     y, p = side
     if p.ndim == 1 or not len(y):
         return len(classes) - 1 if classes else None
-    return int(np.argmax([abs(errors_of(side, of).mean()) for of in range(p.shape[1])]))
+    return int(np.argmax([abs(errors_of(side, number).mean()) for number in range(p.shape[1])]))
 
 
-def errors_of(side: Side, of: int | None) -> np.ndarray:
-    """By how much each prediction is too high: of a class, or of a number."""
+def errors_of(side: LabelsAndPredictions, number: int | None) -> np.ndarray:
+    """Prediction minus outcome of each row: of the class with this number, or of a regression."""
     y, p = side
-    return p - y if of is None else (p if p.ndim == 1 else p[:, of]) - (y == of)
+    return p - y if number is None else (p if p.ndim == 1 else p[:, number]) - (y == number)

@@ -14,12 +14,12 @@ from tasks.monitor.drift import measure_drift
 from tasks.monitor.predecessor import compare_predecessor
 from tasks.monitor.results import Signal
 from tasks.monitor.signal import SEED, Window, find_signal, fingerprint, sample, store_signal
-from tasks.monitor.tabular.importance import harms_of, importance_chance, shares_of
-from tasks.monitor.tabular.labels_and_predictions import Side, labels_and_predictions
-from tasks.monitor.tabular.metric_permutation import performance_chances
+from tasks.monitor.tabular.importance import importance_p_value, importance_shares, permutation_importance
+from tasks.monitor.tabular.labels_and_predictions import LabelsAndPredictions, labels_and_predictions
+from tasks.monitor.tabular.metric_permutation import performance_p_values
 from tasks.monitor.tabular.outcomes import join_outcomes
 from tasks.monitor.tabular.performance import measure_parts, measure_performance
-from tasks.monitor.tabular.performance_estimate import estimate, estimate_chance
+from tasks.monitor.tabular.performance_estimate import estimate, estimate_p_value
 from tasks.predict.tabular import read_predictions
 from tasks.release.results import Release
 from tasks.train.classes import answers_in
@@ -96,7 +96,7 @@ def measure(
         else None,
         **_drift(now, reference, columns, model, config, folder, missing),
     }
-    chances = performance_chances(*sides, model.classes, metric) if enough else {}
+    chances = performance_p_values(*sides, model.classes, metric) if enough else {}
     chances["prediction"] = measured.pop("prediction_chance")
     measured |= _importance(known, reference, sides, model, config, chances, missing)
     measured |= _estimated(answers_in(unknown, model.classes), sides[1], target, config, chances, missing)
@@ -126,7 +126,7 @@ def _drift(
 
 def _estimated(
     unknown: np.ndarray,
-    then: Side,
+    then: LabelsAndPredictions,
     target: Target,
     config: Monitor,
     chances: dict[str, float | None],
@@ -145,14 +145,14 @@ def _estimated(
         return {}
     estimated = estimate(unknown, then)
     if config.retrain.metric in estimated:
-        chances["estimated"] = estimate_chance(unknown, then, config.retrain.metric)
+        chances["estimated"] = estimate_p_value(unknown, then, config.retrain.metric)
     return {"estimated": estimated, "estimated_rows": len(unknown)}
 
 
 def _importance(
     known: pd.DataFrame,
     reference: pd.DataFrame,
-    sides: tuple[Side, Side],
+    sides: tuple[LabelsAndPredictions, LabelsAndPredictions],
     model: Model,
     config: Monitor,
     chances: dict[str, float | None],
@@ -163,9 +163,11 @@ def _importance(
             f"Importance was not computed: {len(known):,} rows with an outcome, {config.min_rows:,} are needed."
         )
         return {}
-    now, then = (harms_of(model, rows, y, SEED) for rows, (y, _) in zip((known, reference), sides, strict=True))
-    chances["importance"] = importance_chance(then, now, SEED)
+    now, then = (
+        permutation_importance(model, rows, y, SEED) for rows, (y, _) in zip((known, reference), sides, strict=True)
+    )
+    chances["importance"] = importance_p_value(then, now, SEED)
     names = [column.name for column in model.columns]
-    shares = [dict(zip(names, map(float, shares_of(side.sum(axis=0))), strict=True)) for side in (now, then)]
+    shares = [dict(zip(names, map(float, importance_shares(side.sum(axis=0))), strict=True)) for side in (now, then)]
     shift = sum(abs(shares[0][name] - shares[1][name]) for name in names)
     return {"importance": shares[0], "importance_then": shares[1], "importance_shift": shift}

@@ -7,17 +7,20 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tasks.monitor.results import Part
-from tasks.monitor.tabular.labels_and_predictions import Side, errors_of, most_biased_class
+from tasks.monitor.tabular.labels_and_predictions import LabelsAndPredictions, errors_of, most_biased_class
 from tasks.monitor.tabular.performance_estimate import estimate
+from tasks.statistics.metric_catalog import metrics_of
 from tasks.train.classes import Classes
 from tasks.train.config import Target
-from tasks.train.metrics import measure, metrics_of
+from tasks.train.metrics import measure
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def measure_performance(now: Side, then: Side, target: Target, classes: Classes, missing: list[str]) -> dict[str, Any]:
+def measure_performance(
+    now: LabelsAndPredictions, then: LabelsAndPredictions, target: Target, classes: Classes, missing: list[str]
+) -> dict[str, Any]:
     """Metrics and bias of the rows with an outcome, beside the hold-out's; what can't be computed is named."""
     metrics, worst = measure(*now, target.task), most_biased_class(now, classes)
     for name in metrics_of(target.task):
@@ -39,8 +42,8 @@ def measure_performance(now: Side, then: Side, target: Target, classes: Classes,
 
 
 def measure_parts(
-    now: Side,
-    then: Side,
+    now: LabelsAndPredictions,
+    then: LabelsAndPredictions,
     times: pd.Series,
     target: Target,
     classes: Classes,
@@ -59,14 +62,14 @@ def measure_parts(
     return tuple(made)
 
 
-def _scale(then: Side, target: Target) -> float:
+def _scale(then: LabelsAndPredictions, target: Target) -> float:
     """What a bias is told in: 1, or for regression the hold-out's mean |outcome|."""
     import numpy as np
 
     return 1.0 if target.task == "classification" else float(np.abs(then[0]).mean())
 
 
-def _bias(side: Side, of: int | None, scale: float) -> float | None:
+def _bias(side: LabelsAndPredictions, of: int | None, scale: float) -> float | None:
     return float(errors_of(side, of).mean()) / scale if len(side[0]) and scale else None
 
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from tasks.statistics.metric_catalog import LossName
 from tasks.train.classes import Class
-from tasks.train.metrics import Loss, calibration_bins, losses
+from tasks.train.metrics import calibration_bins, losses
 from tasks.train.tabular.scoring import Model, predict
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def importance(
     some = np.sort(random.permutation(len(holdout))[:rows])
     values = {c.name: holdout[c.name].to_numpy()[some] for c in model.columns}
     y = np.asarray(target, float)[some]
-    loss: Loss = "brier" if model.classifies else "squared_error"
+    loss: LossName = "brier" if model.classifies else "squared_error"
     before = losses(loss, y, predict(model, values)).mean()
     harm = {}
     for column in model.columns:

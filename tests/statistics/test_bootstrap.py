@@ -5,8 +5,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from tasks.evaluate.compare import GROUPS, compare
-from tasks.evaluate.metrics import per_example_loss
+from tasks.statistics.bootstrap import MAX_GROUPS, paired_bootstrap
+from tasks.train.metrics import losses
 
 
 def test_bounds_cover_the_truth_as_often_as_they_say() -> None:
@@ -15,7 +15,7 @@ def test_bounds_cover_the_truth_as_often_as_they_say() -> None:
     above = below = 0
     for trial in range(800):
         differences = random.exponential(0.1, 600) - 0.1  # skewed, true mean 0
-        found = compare(differences, np.zeros(600), confidence=0.9, resamples=300, seed=trial)
+        found = paired_bootstrap(differences, np.zeros(600), confidence=0.9, resamples=300, seed=trial)
         above += found.high >= 0
         below += found.low <= 0
     assert 0.85 <= above / 800 <= 0.95
@@ -29,7 +29,7 @@ def test_a_truly_worse_challenger_rarely_passes() -> None:
     for trial in range(300):
         champion = random.random(500)
         challenger = champion + 0.02 + random.normal(0, 0.2, 500)
-        passed += compare(challenger, champion, 0.95, 300, seed=trial).shows_not_worse(margin=0.02)
+        passed += paired_bootstrap(challenger, champion, resamples=300, seed=trial).is_not_worse(margin=0.02)
     assert passed / 300 <= 0.09
 
 
@@ -38,18 +38,18 @@ def test_a_better_challenger_passes_and_a_bad_one_is_shown_to_be_worse() -> None
     random = np.random.default_rng(3)
     p = random.beta(2, 5, 3000)
     y = (random.random(3000) < p).astype(float)
-    honest, noisy = (per_example_loss("brier", y, q) for q in (p, np.clip(p + random.normal(0, 0.2, 3000), 0, 1)))
-    assert compare(honest, noisy).shows_not_worse(0)
-    assert compare(noisy, honest).shows_worse(0)
-    assert not compare(noisy, honest).shows_not_worse(0)
+    honest, noisy = (losses("brier", y, q) for q in (p, np.clip(p + random.normal(0, 0.2, 3000), 0, 1)))
+    assert paired_bootstrap(honest, noisy).is_not_worse(0)
+    assert paired_bootstrap(noisy, honest).is_worse(0)
+    assert not paired_bootstrap(noisy, honest).is_not_worse(0)
 
 
 def test_identical_scores_are_not_worse() -> None:
     """No difference is no difference, at margin 0 too."""
     losses = np.random.default_rng(4).random(1000)
-    found = compare(losses, losses)
+    found = paired_bootstrap(losses, losses)
     assert (found.low, found.difference, found.high) == (0, 0, 0)
-    assert found.shows_not_worse(0)
+    assert found.is_not_worse(0)
 
 
 def test_pairing_cancels_what_is_hard_for_both() -> None:
@@ -57,8 +57,8 @@ def test_pairing_cancels_what_is_hard_for_both() -> None:
     random = np.random.default_rng(5)
     hard = random.normal(1, 1, 2000)
     better = hard - 0.01 + random.normal(0, 0.01, 2000)
-    assert compare(better, hard).shows_not_worse(0)
-    assert not compare(random.permutation(better), hard).shows_not_worse(0)
+    assert paired_bootstrap(better, hard).is_not_worse(0)
+    assert not paired_bootstrap(random.permutation(better), hard).is_not_worse(0)
 
 
 def test_many_rows_in_groups_give_the_same_bounds_in_bounded_memory() -> None:
@@ -67,20 +67,20 @@ def test_many_rows_in_groups_give_the_same_bounds_in_bounded_memory() -> None:
     differences = random.normal(0.001, 0.1, 1_000_003)
     zeros = np.zeros(len(differences))
     tracemalloc.start()
-    found = compare(differences, zeros, 0.95, 1000)
+    found = paired_bootstrap(differences, zeros)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 200e6
-    assert len(differences) > GROUPS
+    assert len(differences) > MAX_GROUPS
     error = 0.1 / np.sqrt(len(differences))
     assert found.high - found.difference == pytest.approx(1.645 * error, rel=0.15)
     assert found.difference - found.low == pytest.approx(1.645 * error, rel=0.15)
-    assert compare(differences, zeros, 0.95, 1000) == found
+    assert paired_bootstrap(differences, zeros) == found
 
 
 def test_losses_of_other_examples_are_refused() -> None:
     """Not the same number, or none at all."""
     with pytest.raises(ValueError, match="could not be broadcast"):
-        compare(np.zeros(3), np.zeros(4))
+        paired_bootstrap(np.zeros(3), np.zeros(4))
     with pytest.raises(ValueError, match="at least one"):
-        compare(np.zeros(0), np.zeros(0))
+        paired_bootstrap(np.zeros(0), np.zeros(0))
