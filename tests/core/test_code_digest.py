@@ -43,7 +43,7 @@ CACHES = {
     "tasks.evaluate.language.logprobs": "tasks/train/language/model.py",
     "tasks.evaluate.language.llm_judge": "tasks/language/messages.py",
     "tasks.evaluate.language.genai_report": "tasks/language/answer_scoring.py",
-    "tasks.evaluate.tabular.gates": "tasks/evaluate/compare.py",
+    "tasks.evaluate.tabular.gates": "tasks/statistics/bootstrap.py",
     "tasks.evaluate.language.gates": "tasks/language/engine.py",
     "tasks.monitor.tabular.measure": "tasks/monitor/drift.py",
     "tasks.monitor.language.measure": "tasks/language/embedder.py",

@@ -4,9 +4,42 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from tasks.statistics.bootstrap import MAX_GROUPS, paired_bootstrap
+from tasks.statistics.bootstrap import MAX_GROUPS, paired_bootstrap, ratio_interval
 from tasks.train.metrics import losses
+
+
+def test_paired_bounds_agree_with_scipy() -> None:
+    """Percentile bounds of the mean difference, from pairs that stay together."""
+    random = np.random.default_rng(1)
+    champion = random.exponential(1, 200)
+    challenger = champion + random.normal(0.1, 0.5, 200)
+    found = paired_bootstrap(challenger, champion, confidence=0.95, resamples=5000)
+    expected = stats.bootstrap(
+        (challenger, champion),
+        lambda a, b, axis: np.mean(a - b, axis=axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=5000,
+        confidence_level=0.9,  # two-sided, as two one-sided bounds of 95 %
+        method="percentile",
+        rng=np.random.default_rng(2),
+    ).confidence_interval
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.005)
+
+
+def test_clustered_bounds_agree_with_scipy() -> None:
+    """Clusters of equal size: resampling them is resampling their means."""
+    random = np.random.default_rng(3)
+    means = random.normal(0.2, 1, 60)
+    values, clusters = np.repeat(means, 5), np.repeat(np.arange(60), 5)
+    bounds = ratio_interval(values, np.ones(300), clusters, resamples=5000)
+    expected = stats.bootstrap(
+        (means,), np.mean, n_resamples=5000, method="percentile", rng=np.random.default_rng(4)
+    ).confidence_interval
+    assert bounds == pytest.approx((expected.low, expected.high), abs=0.03)
+    assert ratio_interval(values, np.zeros(300), clusters) is None
 
 
 def test_bounds_cover_the_truth_as_often_as_they_say() -> None:
