@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def lowest(rows: int, windows: int, sample: int, seed: int = 0) -> list[float]:
-    """The lowest benjamini_hochberg p-value of each window: what it would raise an alarm at."""
+    """The lowest adjusted p-value of each window: the rate at which it raises an alarm."""
     import numpy as np
 
     random = np.random.default_rng(seed)

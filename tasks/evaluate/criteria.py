@@ -70,7 +70,7 @@ def champion_criterion(
 ) -> Criterion:
     """Whether the challenger is shown to be not worse; `problem` says why the champion's predictions are not there."""
     if gate.loss == "inexact":
-        raise ValueError("answers have no predictions: paired_bootstrap their losses")
+        raise ValueError("answers have no predictions: compare their losses")
     return losses_criterion(
         gate,
         losses(gate.loss, target, prediction),
@@ -128,7 +128,7 @@ def paired_criterion(
         return Criterion(name=name, observed=None, required=required, passed=False, note="no example has both")
     observed = float(np.mean(differences))
     passed = observed >= at_least if at_least is not None else observed <= (at_most or 0.0)
-    note = f"95 % ratio_interval {bounds[0]:+.3f} to {bounds[1]:+.3f}, of {len(differences):,} examples"
+    note = f"95 % interval {bounds[0]:+.3f} to {bounds[1]:+.3f}, of {len(differences):,} examples"
     return Criterion(name=name, observed=observed, required=required, passed=passed, note=note)
 
 

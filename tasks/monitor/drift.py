@@ -1,7 +1,7 @@
 """How far features and predictions have moved from the release's hold-out, with Evidently, and its report.
 
-A column has drifted when two things are true: the move is no chance (a p-value, tasks/statistics/permutation.py), and it
-is far enough to matter (a distance). A test alone calls any change drift once there are rows enough (evidently issue
+A column has drifted when its move is significant (a p-value, tasks/statistics/permutation.py) and when it
+is large enough to matter (a distance). A test alone calls any change drift once there are rows enough (evidently issue
 50); a distance alone calls chance drift when there are few.
 """
 

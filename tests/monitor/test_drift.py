@@ -74,7 +74,7 @@ def test_a_move_counts_when_it_is_no_chance_and_far_enough(tmp_path):
 
 
 def judged(then: pd.DataFrame, now: pd.DataFrame, columns: list[Column], folder: Path) -> dict[str, ColumnDrift]:
-    """Each column by name, benjamini_hochberg for the others."""
+    """Each column by name, adjusted for the others."""
     found = measure_drift(then, now, columns, folder).columns
     q = benjamini_hochberg({column.column: column.chance for column in found})
     return {column.column: judge_column(column, q.get(column.column), 0.05) for column in found}

@@ -30,7 +30,7 @@ def test_an_unknown_metric_is_refused_with_all_names():
     """A case that misspells a metric reads which there are."""
     adapter = TypeAdapter(MetricName)
     assert [adapter.validate_python(metric.name) for metric in METRICS]
-    with pytest.raises(ValidationError, match="'auc'.*'judge_score'"):
+    with pytest.raises(ValidationError, match=r"'auc'.*'judge_score'"):
         adapter.validate_python("aux")
 
 

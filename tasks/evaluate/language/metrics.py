@@ -35,7 +35,7 @@ def slices_of(scored: pd.DataFrame, column: str) -> dict[str, dict[str, float]]:
 
 
 def intervals_of(scored: pd.DataFrame) -> dict[str, list[float]]:
-    """Each metric's 95 % ratio_interval over ordinary pairs; wordings are resampled."""
+    """Each metric's 95 % interval over ordinary pairs; wordings are resampled."""
     import numpy as np
 
     ordinary = scored[~scored["unsafe"]]
