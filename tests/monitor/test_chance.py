@@ -9,6 +9,7 @@ import pytest
 from benchmarks.alarms import lowest, world
 from tasks.monitor.tabular.labels_and_predictions import labels_and_predictions
 from tasks.monitor.tabular.metric_permutation import performance_p_values
+from tasks.statistics.metric_catalog import metrics_of
 from tasks.statistics.permutation import (
     jensen_shannon_p_value,
     mean_p_value,
@@ -17,7 +18,6 @@ from tasks.statistics.permutation import (
     wasserstein_p_value,
 )
 from tasks.train.classes import PLAIN, Classes, columns_of
-from tasks.train.metrics import CLASSIFICATION
 
 THREE = ("a", "b", "c")
 RATE = 0.2  # higher than a case would state: so that a few dozen windows tell something
@@ -58,7 +58,7 @@ def chances_of(now: pd.DataFrame, then: pd.DataFrame, classes: Classes, metric: 
     return performance_p_values(*now_and_then, classes, metric)
 
 
-@pytest.mark.parametrize("metric", CLASSIFICATION)
+@pytest.mark.parametrize("metric", metrics_of("classification"))
 def test_each_metric_of_classes_sees_scores_that_mean_less(metric):
     """Half of the outcomes shuffled: every metric is worse, no chance; the other way round it is not."""
     random = np.random.default_rng(2)
