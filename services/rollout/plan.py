@@ -15,7 +15,7 @@ from services.rollout.shares import champion_of, delete_share, set_champion, wri
 from services.store.alerts import add_alert
 from services.store.database import DONE, FAILED, LOST, Store, now, plans, usage_records
 from services.store.feedback import acceptance
-from tasks.core.events import alert_of
+from tasks.core.events import alert_event
 from tasks.statistics.confidence_sequence import BinomialSequence
 
 MEASURES = ("failed", "slow", "disliked")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.language.answer_scoring import Scorer, answer_fields
+from tasks.language.answer_scoring import Scorer, metric_fractions
 from tasks.statistics.metric_catalog import METRICS, MetricName, metrics_of, worse_by
 from tasks.train.metrics import measure
 
@@ -23,7 +23,7 @@ def test_each_metric_of_predictions_is_computed():
 def test_each_ratio_of_answers_is_in_the_catalog():
     """All but the one that only a baseline is measured by."""
     score = Scorer({"type": "object"}).score("{}", "{}", "")
-    assert {*answer_fields(score)} - {"exact_match_anywhere"} <= {*metrics_of("answers")}
+    assert {*metric_fractions(score)} - {"exact_match_anywhere"} <= {*metrics_of("answers")}
 
 
 def test_an_unknown_metric_is_refused_with_all_names():

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tasks.evaluate.language.inference import scores_of
-from tasks.language.answer_scoring import answer_fields, summarise
+from tasks.language.answer_scoring import metric_fractions, summarise
 from tasks.statistics.bootstrap import ratio_interval
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from tasks.evaluate.language.inference import message_in
-from tasks.language.answer_scoring import Score, Scorer, answer_fields
+from tasks.language.answer_scoring import Score, Scorer, metric_fractions
 from tasks.release.config import NANO, Price
 from tasks.statistics.metric_catalog import worse_by
 from tasks.statistics.permutation import mean_p_value, ratio_p_value
