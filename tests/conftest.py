@@ -14,7 +14,7 @@ from tasks.core.processes import tune_gc
 
 tune_gc()
 ROOT = Path(__file__).resolve().parents[1]
-ELSEWHERE = (
+EXTERNAL_SERVICES = (
     "PREFECT_URL",
     "PREFECT_DATABASE",
     "TRACKING_URL",
@@ -39,8 +39,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
 
     def group(item: pytest.Item) -> str:
-        told = item.get_closest_marker("xdist_group")
-        return told.args[0] if told else item.path.parent.name
+        marker = item.get_closest_marker("xdist_group")
+        return marker.args[0] if marker else item.path.parent.name
 
     items.sort(key=lambda item: LONGEST.index(group(item)) if group(item) in LONGEST else len(LONGEST))
     for item in items:
@@ -53,7 +53,7 @@ def own_world(tmp_path_factory) -> Iterator[Path]:
     from services.serving.process import free_port
 
     folder = tmp_path_factory.mktemp("world")
-    values = {f"DRIFTLINE_{name}": "" for name in ELSEWHERE}  # set, so that .env does not set them
+    values = {f"DRIFTLINE_{name}": "" for name in EXTERNAL_SERVICES}  # set, so that .env does not set them
     values |= {"DRIFTLINE_STATE": str(folder / "state"), "DRIFTLINE_DATA": str(folder / "data")}
     values |= {"PREFECT_SERVER_API_AUTH_STRING": "tests:a-password"}  # of the server that all test states share
     values |= {"DRIFTLINE_THREADS": "1"}  # the test processes share the cores

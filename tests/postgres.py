@@ -39,11 +39,11 @@ class Postgres:
         return f"postgresql+psycopg://driftline@127.0.0.1:{self.port}/postgres"
 
     def start(self) -> None:
-        said = self._folder / "said"
+        log = self._folder / "postgres.log"
         command = [self._programs / "postgres", "-D", self._folder / "data", "-p", str(self.port), "-F", "-k", ""]
-        with said.open("wb") as output:
+        with log.open("wb") as output:
             self._process = subprocess.Popen([*self._as, *command], cwd=self._folder, stdout=output, stderr=output)
-        assert wait_for(lambda: "ready to accept connections" in said.read_text()), said.read_text()
+        assert wait_for(lambda: "ready to accept connections" in log.read_text()), log.read_text()
 
     def stop(self) -> None:
         self._process.send_signal(2)  # not waiting for who is connected

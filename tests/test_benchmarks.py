@@ -28,8 +28,8 @@ NEEDS = {  # what must have run before, on real data
     "hostile": "run flights --as-of 2013-03-01",
     "stages": "prepare assistant --profile smoke",
 }
-NOT_HERE = 2  # exit code: what it measures is not on this machine
-PATIENCE = 1200.0  # seconds; a benchmark's quick run takes a minute or two on an idle machine
+UNAVAILABLE = 2  # exit code: what it measures is not on this machine
+TIMEOUT = 1200.0  # seconds; a benchmark's quick run takes a minute or two on an idle machine
 METRICS = {"auc": 0.7, "brier": 0.1}
 
 
@@ -55,8 +55,8 @@ def test_a_quick_run_comes_to_its_figures(name, tmp_path, prepared):
     if (needed := NEEDS.get(name)) and needed not in prepared:
         run(["-m", "cli.main", *needed.split()])
         prepared.add(needed)
-    done = run(["-m", f"benchmarks.{name}", "--quick", "--json", str(tmp_path / "figures.json")], (0, NOT_HERE))
-    if done.returncode == NOT_HERE:
+    done = run(["-m", f"benchmarks.{name}", "--quick", "--json", str(tmp_path / "figures.json")], (0, UNAVAILABLE))
+    if done.returncode == UNAVAILABLE:
         why = done.stderr.strip().splitlines()[-1]
         assert why.endswith(".")  # a sentence, no usage message
         pytest.skip(why)
@@ -68,7 +68,7 @@ def test_a_quick_run_comes_to_its_figures(name, tmp_path, prepared):
 
 def run(arguments: list[str], allowed: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=False
     )
     assert done.returncode in allowed, f"{arguments}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     return done
@@ -121,5 +121,5 @@ def test_the_plain_script_computes_the_metrics_of_evaluation():
     random = np.random.default_rng(0)
     chances = random.random(500)
     outcomes = (random.random(500) < chances).astype(float)
-    theirs, ours = plain(outcomes, chances), measure(outcomes, chances, "classification")
-    assert {name: theirs[name] for name in ours} == pytest.approx(ours, abs=1e-9)
+    plain_metrics, platform_metrics = plain(outcomes, chances), measure(outcomes, chances, "classification")
+    assert {name: plain_metrics[name] for name in platform_metrics} == pytest.approx(platform_metrics, abs=1e-9)

@@ -29,7 +29,7 @@ STAGES = [
 ]
 SERVICES = ["store", "serving", "runtime", "rollout", "gateway"]
 SOURCES = sorted(path for part in (*FLOORS, "benchmarks") for path in (ROOT / part).rglob("*.py"))
-OF_OURS = re.compile(rf"(?:{'|'.join(FLOORS)})(?:\.\w+)+")
+OWN_MODULE = re.compile(rf"(?:{'|'.join(FLOORS)})(?:\.\w+)+")
 
 
 def imports(path: Path) -> set[str]:
@@ -49,7 +49,7 @@ def named(path: Path) -> set[str]:
     return {
         text.partition(":")[0]
         for text in strings
-        if isinstance(text, str) and OF_OURS.fullmatch(text.partition(":")[0])
+        if isinstance(text, str) and OWN_MODULE.fullmatch(text.partition(":")[0])
     }
 
 

@@ -192,6 +192,6 @@ def test_the_twelve_are_what_is_imported():
 def test_uv_trusts_what_the_system_trusts():
     """The Makefile exports the name that the locked uv takes; pip trusts the system by itself."""
     uv = Path(sys.executable).with_name("uv")
-    told = subprocess.run([uv, "pip", "install", "--help"], capture_output=True, text=True, check=True).stdout
-    assert "UV_SYSTEM_CERTS=" in told
+    help_text = subprocess.run([uv, "pip", "install", "--help"], capture_output=True, text=True, check=True).stdout
+    assert "UV_SYSTEM_CERTS=" in help_text
     assert "\nexport UV_SYSTEM_CERTS = 1\n" in (ROOT / "Makefile").read_text(encoding="utf-8")

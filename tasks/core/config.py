@@ -1,4 +1,4 @@
-"""What every section of a case or platform file is: frozen, strict, described, with a digest."""
+"""Base models of configuration sections and stage results: frozen, strict, with a digest."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Section(BaseModel):
 
 
 def canonical_json(value: Any) -> str:
-    """One text for equal values: sorted keys, no spaces, floats as Python writes them."""
+    """The same JSON text for equal values: sorted keys, no spaces, floats as Python writes them."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def digest_of(value: Any) -> str:
-    """SHA-256 of a JSON-able value's canonical text, hex."""
+    """SHA-256 of a JSON-serializable value's canonical text, hex."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
@@ -43,7 +43,7 @@ class Result(BaseModel):
 
 
 def _read_file(*suffixes: str, parse: Callable[[str], Any] = str) -> Callable[[Any, ValidationInfo], Any]:
-    """Take the content of the file that a value with one of these endings names, from the folder of the case."""
+    """Replace a file name with one of these suffixes by the content of that file in the case folder."""
 
     def read(value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, str) or not value.endswith(suffixes) or len(value.split()) > 1:
@@ -61,7 +61,7 @@ def _read_file(*suffixes: str, parse: Callable[[str], Any] = str) -> Callable[[A
     return read
 
 
-def _read_span(value: Any) -> Any:
+def _parse_duration(value: Any) -> Any:
     """Read '90m', '6h', '35d' or a number of seconds."""
     if isinstance(value, str) and (match := re.fullmatch(r"(\d+)([mhd])", value.strip())):
         return timedelta(**{{"m": "minutes", "h": "hours", "d": "days"}[match[2]]: int(match[1])})
@@ -77,4 +77,4 @@ Text = Annotated[
     Field(description="Text, or the name of a .txt, .md or .jinja file in the case."),
 ]
 READ_STRUCTURE = BeforeValidator(_read_file(".yaml", ".json", parse=load_yaml))  # JSON is YAML
-Duration = Annotated[timedelta, BeforeValidator(_read_span), Field(description="A length of time: 90m, 6h, 35d.")]
+Duration = Annotated[timedelta, BeforeValidator(_parse_duration), Field(description="A length of time: 90m, 6h, 35d.")]

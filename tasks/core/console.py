@@ -1,4 +1,4 @@
-"""The terminal: every string is text and never markup."""
+"""The terminal console: strings are plain text, never markup."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasks.core.display import escape_terminal, one_line
 
 
 class Terminal(Console):
-    """A console to which every string is a text and never markup: styles come as rich's Text, see `styled`."""
+    """A console that treats every string as plain text; styles need rich's Text, see `styled`."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(escape_terminal(text), **{**options, "markup": False, "emoji": False})
@@ -23,7 +23,7 @@ class Terminal(Console):
 
 
 class PlainTable(Table):
-    """A table without lines around it, whose cells have one line each."""
+    """A table without borders; each cell is one line."""
 
     def __init__(self, *columns: str, **options: Any) -> None:
         super().__init__(*columns, **{"box": None, "pad_edge": False, "header_style": "dim", **options})
@@ -38,4 +38,4 @@ def styled(text: str, style: str) -> Text:
 
 console = Terminal(highlight=False, soft_wrap=True, markup=False, emoji=False)
 if not console.is_terminal:
-    console.width = 160  # in a file or a pipe nothing need be cut
+    console.width = 160  # a file or a pipe has no width that output must fit

@@ -1,4 +1,4 @@
-"""DuckDB as we use it: in memory, in UTC, spilling into a private folder; and the quoting that SQL needs."""
+"""DuckDB connections in memory and in UTC, with a private spill folder; and SQL quoting."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tasks.core.permissions import make_private
 if TYPE_CHECKING:
     import duckdb
 
-SPILL_VARIABLE = "DRIFTLINE_SPILL"  # variable: the folder for what does not fit into memory; entry points set it
+SPILL_VARIABLE = "DRIFTLINE_SPILL"  # environment variable with the spill folder; entry points set it
 _numbers = itertools.count()
 
 
 def connect(*, threads: int | None = None, memory: str | None = None) -> duckdb.DuckDBPyConnection:
-    """A database of its own, in memory, in which naive timestamps are UTC.
+    """Open a new in-memory database in which naive timestamps are UTC.
 
-    memory: how much it may take, such as 2GB; what is beyond goes to files that are gone when it is closed.
+    memory: the memory limit, such as 2GB; data beyond it spills to files that are removed on close.
     """
     import duckdb
 
@@ -40,26 +40,26 @@ def connect(*, threads: int | None = None, memory: str | None = None) -> duckdb.
 
 
 def quote_identifier(name: str) -> str:
-    """A column's or table's name for SQL."""
+    """Quote the name of a column or table for SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def quote_literal(value: object) -> str:
-    """A text for SQL."""
+    """Quote a value as a SQL string."""
     return "'" + str(value).replace("'", "''") + "'"
 
 
 def quote_path(path: Path | str) -> str:
-    """The path of one file for a function of SQL that reads files and would take some characters for a pattern."""
+    """Quote the path of one file for a SQL function that would read some characters as a glob pattern."""
     return quote_literal(glob.escape(str(path)))
 
 
 def scan_parquet(*paths: Path | str, by_name: bool = False) -> str:
-    """SQL that reads Parquet files, or all in a folder; a `str` is a pattern of DuckDB's.
+    """SQL that reads Parquet files, or all files of a folder; a `str` is a DuckDB glob pattern.
 
-    by_name: columns are matched by name; one that some files lack is null there.
+    by_name: match columns by name; a column is null where a file lacks it.
     """
-    # each file of a folder by its name: in a pattern DuckDB takes a backslash for a slash
+    # list the files of a folder: in a pattern, DuckDB reads a backslash as a slash
     files = ", ".join(
         quote_literal(file) if isinstance(file, str) else quote_path(file) for path in paths for file in _files(path)
     )
@@ -71,7 +71,7 @@ def _files(path: Path | str) -> Sequence[Path | str]:
 
 
 def _spill_folder() -> Path:
-    """A folder for one connection, which DuckDB makes when it needs it, and removes."""
+    """A folder for one connection, which DuckDB creates on demand and removes."""
     base = Path(os.environ.get(SPILL_VARIABLE) or _temporary().name)
     make_private(base)
     _remove_stale(base)
@@ -80,12 +80,12 @@ def _spill_folder() -> Path:
 
 @cache
 def _temporary() -> tempfile.TemporaryDirectory[str]:
-    return temporary_folder("duckdb")  # goes with the process
+    return temporary_folder("duckdb")  # removed when the process ends
 
 
 @cache
 def _remove_stale(base: Path) -> None:
-    """Remove what killed processes left."""
+    """Remove the folders of killed processes."""
     for folder in base.glob("duckdb-*-*"):
         with contextlib.suppress(ValueError):
             if not is_alive(int(folder.name.split("-")[1])):

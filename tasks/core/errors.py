@@ -1,27 +1,27 @@
-"""Everything Driftline raises on purpose.
+"""The exceptions that Driftline raises.
 
-DriftlineError            exit 1   something of ours could not go on
+DriftlineError            exit 1   Driftline could not go on
 ├── InputError            exit 2   the user's files, options or data are wrong
 │   ├── CaseError                  a case folder: unknown case or key, wrong type or bound
-│   └── DataError                  a source: missing, a column short, empty, all bad
-│       └── NothingYet             no champion, or nothing asked of it since: a deployed run leaves it to the next one
+│   └── DataError                  a data source: missing, empty, without a column, or without a valid row
+│       └── NotReady               no champion, or no requests since: the next deployed run tries again
 ├── GateFailed            exit 3   a verdict other than promote
-├── Busy                  exit 4   another run holds this case
+├── Busy                  exit 4   another run holds the lock
 ├── Unavailable           exit 5   a server, port, disk or remote does not answer
-└── Waits                 exit 6   a person's word is awaited
+└── WaitsForApproval      exit 6   a person must approve first
 """
 
 from __future__ import annotations
 
 
 class DriftlineError(Exception):
-    """Says what went wrong, where, what was found, what is allowed, and what to do."""
+    """States what went wrong, where, the value found, the allowed values and how to fix it."""
 
     exit_code = 1
 
     def __init__(self, what: str, *, where: str = "", found: str = "", allowed: str = "", todo: str = "") -> None:
         self.what, self.where, self.found, self.allowed, self.todo = what, where, found, allowed, todo
-        super().__init__(what, where, found, allowed, todo)  # positional, so that a pickled error comes back whole
+        super().__init__(what, where, found, allowed, todo)  # positional, so that pickling keeps every field
 
     def __reduce__(self):
         parts = {"where": self.where, "found": self.found, "allowed": self.allowed, "todo": self.todo}

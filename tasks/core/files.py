@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, digests of them, and locks that a killed process lets go."""
+"""Atomic writes, file digests, temporary folders and advisory locks."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tasks.core.errors import Busy, DriftlineError, Unavailable
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path` to write a file or folder under; rename it when the block ends well.
+    """Yield a temporary path beside `path` to write to; rename it to `path` when the block succeeds.
 
-    Raises: Unavailable when the disk is full. An existing file is replaced; an existing folder is kept, since
+    Raises: Unavailable when the disk is full. An existing file is replaced. An existing folder stays, since
     folders are named by their content or inputs.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,15 +32,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
             return
         temporary.replace(path)
     except OSError as error:
-        if _says_full(error):
-            raise _full(path, error) from error
+        if _is_disk_full(error):
+            raise _disk_full_error(path, error) from error
         raise
     finally:
         _remove(temporary)
 
 
 class disk_full_as_unavailable:  # noqa: N801 (a context manager, used as one)
-    """Raise Unavailable for whatever a package raises when the disk under `path` is full, and nothing else."""
+    """Turn any error that means a full disk under `path` into Unavailable."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -49,12 +49,12 @@ class disk_full_as_unavailable:  # noqa: N801 (a context manager, used as one)
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is not None and not isinstance(error, DriftlineError) and _says_full(error):
-            raise _full(self._path, error) from error
+        if error is not None and not isinstance(error, DriftlineError) and _is_disk_full(error):
+            raise _disk_full_error(self._path, error) from error
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write a whole text file, or none."""
+    """Write a text file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
@@ -68,7 +68,7 @@ def file_digest(path: Path) -> str:
 
 @contextmanager
 def lock(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
-    """Hold an advisory lock; the system releases it when the process ends, however it ends.
+    """Hold an advisory lock; the system releases it when the process ends, even by kill -9.
 
     Raises: Busy when another process holds it and `wait` is false.
     """
@@ -92,18 +92,18 @@ def lock(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
 
 
 def scratch_folder(parent: Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder for work in progress, on the disk where its result will live."""
+    """A temporary folder on the same disk as the result."""
     parent.mkdir(parents=True, exist_ok=True)
     return tempfile.TemporaryDirectory(dir=parent, prefix=".scratch-")
 
 
 def temporary_folder(purpose: str, parent: Path | None = None) -> tempfile.TemporaryDirectory[str]:
-    """A folder for this user alone in the system's temporary one, named driftline-pidPID-PURPOSE-...
+    """A private folder in the system's temporary folder, named driftline-pidPID-PURPOSE-...
 
-    Those that killed processes left behind are removed first.
+    Folders of killed processes are removed first.
     """
-    place = parent or Path(tempfile.gettempdir())
-    for old in place.glob("driftline-pid*-*"):
+    base = parent or Path(tempfile.gettempdir())
+    for old in base.glob("driftline-pid*-*"):
         with contextlib.suppress(OSError, ValueError):
             if old.lstat().st_uid == os.getuid() and not is_alive(int(old.name.split("-")[1].removeprefix("pid"))):
                 shutil.rmtree(old)
@@ -111,7 +111,7 @@ def temporary_folder(purpose: str, parent: Path | None = None) -> tempfile.Tempo
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of this id runs, whoever owns it."""
+    """Whether a process with this id runs, of any user."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -122,21 +122,21 @@ def is_alive(pid: int) -> bool:
 
 
 def disk_usage(folder: Path) -> dict[str, int]:
-    """Bytes that each entry of a folder takes, the largest first; a file with several names counts once."""
+    """Bytes on disk of each entry of a folder, largest first; hard links count once."""
     seen: set[tuple[int, int]] = set()
 
-    def size(of: str) -> int:
+    def size(path: str) -> int:
         total = 0
-        with contextlib.suppress(OSError), os.scandir(of) as entries:  # gone since it was listed
+        with contextlib.suppress(OSError), os.scandir(path) as entries:  # removed since it was listed
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     total += size(entry.path)
                     continue
                 with contextlib.suppress(OSError):
-                    found = entry.stat(follow_symlinks=False)
-                    if found.st_nlink == 1 or (found.st_dev, found.st_ino) not in seen:
-                        seen.add((found.st_dev, found.st_ino))
-                        total += found.st_blocks * 512
+                    status = entry.stat(follow_symlinks=False)
+                    if status.st_nlink == 1 or (status.st_dev, status.st_ino) not in seen:
+                        seen.add((status.st_dev, status.st_ino))
+                        total += status.st_blocks * 512
         return total
 
     tops = sorted(folder.iterdir()) if folder.is_dir() else []
@@ -145,7 +145,7 @@ def disk_usage(folder: Path) -> dict[str, int]:
 
 
 def tail(log: Path, lines: int = 15, since: int = 0) -> str:
-    """The last lines of a log that may not be there; what stands before byte `since` does not count."""
+    """The last lines of a log after byte `since`; empty when there is no log."""
     try:
         with log.open("rb") as stream:
             stream.seek(max(since, log.stat().st_size - 16_384))
@@ -155,14 +155,14 @@ def tail(log: Path, lines: int = 15, since: int = 0) -> str:
     return "\n".join(text.strip().splitlines()[-lines:])
 
 
-def _says_full(error: BaseException) -> bool:
-    """DuckDB, SQLite and others wrap the system's error and give no number."""
+def _is_disk_full(error: BaseException) -> bool:
+    """DuckDB, SQLite and others wrap the system's error without its number."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return any(words in str(error) for words in ("No space left on device", "disk is full", "Disk quota exceeded"))
 
 
-def _full(path: Path, error: BaseException) -> Unavailable:
+def _disk_full_error(path: Path, error: BaseException) -> Unavailable:
     return Unavailable(
         "The disk is full: nothing was written.",
         where=str(path),

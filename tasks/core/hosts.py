@@ -1,4 +1,4 @@
-"""Host names of requests: a page whose name was given this machine's address sends its own name, and so is refused."""
+"""Host names of requests, against DNS rebinding: a foreign page that resolves to this machine sends its own name."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:@/?#\\\s]+?)\.?(:\d{0,5})?", re.ASCI
 
 
 def host_name(host: str) -> str:
-    """The name or address in a Host header, lower-case, without port and brackets; empty if it is none."""
+    """The name or address of a Host header, lower-case, without port and brackets; empty when invalid."""
     match = HOST.fullmatch(host.lower())
     return match[1].strip("[]") if match else ""
 
 
 def parse_host_names(text: str) -> frozenset[str]:
-    """The names in a setting, with blanks or commas between."""
+    """The host names of a setting, separated by blanks or commas."""
     return frozenset(host_name(name) for name in re.split(r"[\s,]+", text)) - {""}
 
 
 def is_loopback(address: str) -> bool:
-    """Whether this is an address of the loopback; a name is none."""
+    """Whether this is a loopback address; false for a name."""
     try:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:

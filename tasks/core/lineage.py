@@ -1,4 +1,4 @@
-"""Which code made this: the commit, whether the tree differs from it, and the lock."""
+"""Code lineage: the commit, whether the work tree differs from it, and the lock file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Lineage(Result):
 
 
 def read_lineage(root: Path) -> Lineage:
-    """Ask git and the lock file."""
+    """Read the lineage of the code under `root` from git and the lock file."""
     lock = root / "requirements.lock"
     return Lineage(
         commit=_git(root, "rev-parse", "HEAD") or "none",
@@ -27,7 +27,9 @@ def read_lineage(root: Path) -> Lineage:
 
 def _git(root: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=20, check=False)
+        completed = subprocess.run(
+            ["git", *arguments], cwd=root, capture_output=True, text=True, timeout=20, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return completed.stdout.strip() if completed.returncode == 0 else ""

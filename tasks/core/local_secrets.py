@@ -1,4 +1,4 @@
-"""Secrets that this installation makes for itself: one file each, readable by its owner alone."""
+"""Secrets that this installation generates: one file each, readable by its owner alone."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import secrets
 from pathlib import Path
 
 SECRETS_FOLDER = "secrets"  # within the state folder
-OPERATOR = "operator"  # the gateway's key of whoever owns the installation
+OPERATOR = "operator"  # the gateway key of the installation's owner
 
 
 def local_secret(state: Path, name: str) -> str:
-    """Return the secret of this name, created at the first call; of several processes, all get the same one.
+    """Return the secret of this name, created at the first call; concurrent processes get the same one.
 
     state: the state folder. name: for example `prefect`. Returns 43 URL-safe characters (256 random bits).
     """
@@ -24,7 +24,7 @@ def local_secret(state: Path, name: str) -> str:
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
         file.write(secrets.token_urlsafe(32))
     try:
-        os.link(temporary, path)  # fails if another process was first, whose secret counts then
+        os.link(temporary, path)  # fails if another process was first; its secret is used
     except FileExistsError:
         pass
     finally:
@@ -41,5 +41,5 @@ def read_secret(state: Path, name: str) -> str | None:
 
 
 def secret_file(state: Path, name: str) -> Path:
-    """Where a secret lies."""
+    """The path of a secret's file."""
     return state / SECRETS_FOLDER / name

@@ -1,4 +1,4 @@
-"""Background loops that nothing ends but their owner: a step that raises is logged, counted, and called again."""
+"""Background loops that only their owner stops: a step that raises is logged, counted and retried."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 MAX_BACKOFF = 30.0  # seconds between two calls of a step that fails again and again
 MIN_BACKOFF = 0.1  # seconds after a first failure
-ALERT_AFTER = 3  # failures in a row from which on people should know
+ALERT_AFTER = 3  # consecutive failures before an alert is sent
 
 
 class Loop:
@@ -67,7 +67,7 @@ class Loop:
             logging.getLogger("driftline").error(
                 "The loop %r failed (%d in a row) and goes on: %s", self.name, row, self.last_error, exc_info=error
             )
-        loops.count(self)
+        loops.notify(self)
         return float(min(max(self.interval, MIN_BACKOFF) * 2 ** min(row - 1, 20), self.max_backoff))
 
 
@@ -86,7 +86,7 @@ class TaskLoop(Loop):
         """Cancel the task and wait for its end."""
         self.task.cancel()
         await asyncio.wait([self.task])
-        loops.remove(self)  # one that had not begun yet could not do so itself
+        loops.remove(self)  # a task that never ran could not remove itself
 
     async def _repeat(self) -> None:
         task = asyncio.current_task()
@@ -98,7 +98,7 @@ class TaskLoop(Loop):
                 except asyncio.CancelledError as error:
                     if task and task.cancelling():
                         raise
-                    pause = self._failed(error)  # something that the step awaited was cancelled, not this loop
+                    pause = self._failed(error)  # the step's own await was cancelled, not this loop
                 except Exception as error:  # noqa: BLE001 (the purpose of this class)
                     pause = self._failed(error)
                 await asyncio.sleep(pause)
@@ -107,7 +107,7 @@ class TaskLoop(Loop):
 
 
 class ThreadLoop(Loop):
-    """A daemon thread that calls its step again and again until it is stopped; a step may wait as long as it likes."""
+    """A daemon thread that calls its step repeatedly until it is stopped; a step may block."""
 
     def start(self) -> ThreadLoop:
         """Start the thread."""
@@ -118,7 +118,7 @@ class ThreadLoop(Loop):
         return self
 
     def stop(self, timeout: float | None = None) -> None:
-        """Have no further step begin, and wait for the one that runs; timeout in seconds."""
+        """Start no further step, and wait for the current one; timeout in seconds."""
         self.stopping.set()
         self.thread.join(timeout)
 
@@ -136,7 +136,7 @@ class ThreadLoop(Loop):
 
 
 class Loops:
-    """The loops of this process that run, for readiness, metrics and alerts."""
+    """The running loops of this process, for readiness, metrics and alerts."""
 
     def __init__(self) -> None:
         self._running: list[Loop] = []
@@ -152,9 +152,9 @@ class Loops:
         with contextlib.suppress(ValueError):
             self._running.remove(loop)
 
-    def count(self, loop: Loop) -> None:
+    def notify(self, loop: Loop) -> None:
         for observe in list(self.on_failure):
-            with contextlib.suppress(Exception):  # a metric that can't be written must not end the loop
+            with contextlib.suppress(Exception):  # a metric that fails to be written must not end the loop
                 observe(loop)
 
     @property
@@ -164,7 +164,7 @@ class Loops:
     def alert(self, send: Callable[[Loop], None]) -> None:
         """Send an alert about each loop that keeps failing, once for each series of failures.
 
-        Raises: what `send` raises; the alert is then due again.
+        Raises: what `send` raises; the alert is then sent at the next call.
         """
         for loop in self:
             if loop.failures_in_a_row >= ALERT_AFTER and not loop.alerted:

@@ -1,4 +1,4 @@
-"""MLflow in one place: where it keeps things, runs that end however the process ends, and logging in few writes."""
+"""MLflow clients, runs that always end, batched logging, and the local tracking database."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from tasks.core.files import atomic_path, lock
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-KEY_TAG = "driftline.key"  # tag: what a run computes; a killed run is found again by it
+KEY_TAG = "driftline.key"  # tag with the cache key of a run, by which a killed run is found
 
 
 @dataclass(frozen=True)
 class Tracking:
-    """Where MLflow keeps its tables and its files."""
+    """The tracking URI and the artifact root of MLflow."""
 
     uri: str
     artifacts: str
 
     @classmethod
     def in_folder(cls, state: Path) -> Tracking:
-        """SQLite and a folder in the state folder."""
+        """SQLite and an artifact folder within the state folder."""
         return cls(f"sqlite:///{state / 'mlflow.db'}", (state / "mlflow").absolute().as_uri())
 
 
 @cache
 def mlflow_client(tracking: Tracking) -> MlflowClient:
-    """A client of its own for this address; nothing global is set.
+    """The client for these URIs; it sets no global state.
 
     Raises: Unavailable when the store does not answer.
     """
@@ -53,27 +53,27 @@ def mlflow_client(tracking: Tracking) -> MlflowClient:
         logging.getLogger(name).setLevel(logging.WARNING)
     with mlflow_errors(tracking.uri):
         if tracking.uri.startswith(("http://", "https://")):
-            _knock(tracking.uri)
+            _check_reachable(tracking.uri)
         if tracking.uri.startswith("sqlite:///"):
-            _make_tables(Path(tracking.uri.removeprefix("sqlite:///")), tracking.artifacts)
+            _create_database(Path(tracking.uri.removeprefix("sqlite:///")), tracking.artifacts)
         client = mlflow.MlflowClient(tracking_uri=tracking.uri, registry_uri=tracking.uri)
         client.search_experiments(max_results=1)
     return client
 
 
-def _knock(uri: str) -> None:
-    """See that somebody listens: MLflow itself would try for minutes."""
+def _check_reachable(uri: str) -> None:
+    """Connect once: MLflow itself would retry for minutes."""
     from mlflow.exceptions import MlflowException
 
     parts = urlsplit(uri)
     try:
         socket.create_connection((parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)), 5).close()
     except OSError as error:
-        raise MlflowException(f"nobody listens there: {error.strerror or error}") from error
+        raise MlflowException(f"no server listens there: {error.strerror or error}") from error
 
 
-def _make_tables(path: Path, artifacts: str) -> None:
-    """Make the database whole or not at all, one process at a time: half of its migrations would never be mended.
+def _create_database(path: Path, artifacts: str) -> None:
+    """Create the database atomically, one process at a time: MLflow can't resume half-done migrations.
 
     A write-ahead log lets a writer and readers (the server) work without waiting for each other.
     """
@@ -93,9 +93,9 @@ def _make_tables(path: Path, artifacts: str) -> None:
 
 
 def _upgrade(path: Path) -> None:
-    """Bring a database that an earlier MLflow made up to ours, and keep it as it was beside it.
+    """Upgrade the database of an earlier MLflow, with a backup beside it.
 
-    MLflow's own migrations are not transactional. Raises: Unavailable when a newer MLflow made it.
+    MLflow's own migrations are not transactional. Raises: Unavailable when a newer MLflow wrote it.
     """
     template = template_database()
     if template is None or (revision := _revision(path)) == _revision(template):
@@ -104,11 +104,11 @@ def _upgrade(path: Path) -> None:
     from mlflow.db import upgrade
 
     with (
-        atomic_path(path.with_name(f"mlflow-{revision}.db")) as kept,
-        closing(sqlite3.connect(path)) as source,
-        closing(sqlite3.connect(kept)) as target,
+        atomic_path(path.with_name(f"mlflow-{revision}.db")) as backup_path,
+        closing(sqlite3.connect(path)) as connection,
+        closing(sqlite3.connect(backup_path)) as target,
     ):
-        source.backup(target)
+        connection.backup(target)
     try:
         upgrade.main([f"sqlite:///{path}"], standalone_mode=False)
     except CommandError as error:
@@ -127,9 +127,10 @@ def _revision(path: Path) -> str:
 
 
 def template_database(path: Path | None = None) -> Path | None:
-    """Make the migrated, empty database that others begin as, beside the installed packages, unless it is there.
+    """Create the migrated, empty database that new ones are copied from, unless it exists.
 
-    MLflow's migrations would take 2 s for each new state folder. None where the folder can't be written.
+    It lies beside the installed packages: MLflow's migrations take 2 s for each new state folder.
+    None when that folder can't be written.
     """
     path = path or Path(sys.prefix) / "share" / "driftline" / f"mlflow-{version('mlflow')}.db"
     if path.is_file():
@@ -142,7 +143,7 @@ def template_database(path: Path | None = None) -> Path | None:
                 with atomic_path(path) as temporary:
                     SqlAlchemyStore(f"sqlite:///{temporary}", "unused").engine.dispose()
                     connection = sqlite3.connect(temporary)
-                    with connection:  # its default experiment would keep its files in that place
+                    with connection:  # the default experiment would store artifacts there
                         connection.execute("DELETE FROM experiments")
                     connection.close()
     except OSError:
@@ -152,10 +153,7 @@ def template_database(path: Path | None = None) -> Path | None:
 
 @contextmanager
 def mlflow_errors(uri: str) -> Iterator[None]:
-    """Tell what MLflow can't do in our words.
-
-    Raises: Unavailable.
-    """
+    """Turn errors of MLflow and its database into Unavailable."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -163,22 +161,22 @@ def mlflow_errors(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error) as error:
         raise Unavailable(
-            "MLflow does not answer, or can't store what it is told.",
+            "MLflow does not answer, or can't store the data.",
             where=uri.split("@")[-1],  # an address may carry a password
             found=str(error).split("\n")[0],
-            todo="See that its server runs and its disk has space, or correct DRIFTLINE_TRACKING_URL.",
+            todo="Check that its server runs and its disk has space, or correct DRIFTLINE_TRACKING_URL.",
         ) from error
 
 
 def get_or_create_experiment(client: MlflowClient, tracking: Tracking, name: str) -> str:
-    """The id of an experiment, made when it isn't there."""
+    """The id of an experiment, created if it does not exist."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
             return client.create_experiment(name, artifact_location=f"{tracking.artifacts}/{name}")
-        except MlflowException:  # another process was faster
+        except MlflowException:  # another process created it first
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
@@ -189,9 +187,9 @@ def get_or_create_experiment(client: MlflowClient, tracking: Tracking, name: str
 
 @contextmanager
 def start_run(client: MlflowClient, experiment_id: str, key: str, name: str, tags: Mapping[str, str]) -> Iterator[str]:
-    """Give the id of a new run; it ends FINISHED, or FAILED or KILLED when the block does not end well.
+    """Yield the id of a new run; it ends FINISHED, or FAILED or KILLED when the block raises.
 
-    Runs with this key that a killed process left RUNNING are ended as KILLED first. Raises: Unavailable.
+    Earlier RUNNING runs with this key, of killed processes, end as KILLED first. Raises: Unavailable.
     """
     with mlflow_errors(client.tracking_uri):
         for orphan in unfinished_runs(client, experiment_id, key):
@@ -202,7 +200,7 @@ def start_run(client: MlflowClient, experiment_id: str, key: str, name: str, tag
         with mlflow_errors(client.tracking_uri):
             yield run_id
     except BaseException as error:
-        with suppress(Unavailable), mlflow_errors(client.tracking_uri):  # what went wrong first is what matters
+        with suppress(Unavailable), mlflow_errors(client.tracking_uri):  # the first error is the one to raise
             client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
     with mlflow_errors(client.tracking_uri):
@@ -210,15 +208,15 @@ def start_run(client: MlflowClient, experiment_id: str, key: str, name: str, tag
 
 
 def unfinished_runs(client: MlflowClient, experiment_id: str, key: str) -> list[str]:
-    """Ids of the runs with this key that never ended."""
-    found = client.search_runs([experiment_id], f"attributes.status = 'RUNNING' and tags.`{KEY_TAG}` = '{key}'")
-    return [each.info.run_id for each in found]
+    """Ids of the RUNNING runs with this key."""
+    runs = client.search_runs([experiment_id], f"attributes.status = 'RUNNING' and tags.`{KEY_TAG}` = '{key}'")
+    return [run.info.run_id for run in runs]
 
 
 def run_status(client: MlflowClient, run_id: str) -> str | None:
-    """A run's status, or None when there is no such run (any more).
+    """A run's status, or None when the run does not exist or is deleted.
 
-    Raises: Unavailable when MLflow can't tell.
+    Raises: Unavailable when MLflow can't answer.
     """
     from mlflow.exceptions import MlflowException
 
@@ -241,7 +239,7 @@ def log_batch(
     tags: Mapping[str, str] | None = None,
     timestamp_ms: int | None = None,
 ) -> None:
-    """Log any number of values in as few transactions as MLflow allows.
+    """Log any number of values in as few requests as MLflow allows.
 
     Metrics logged twice with the same timestamp leave one point, not two.
     """

@@ -1,4 +1,4 @@
-"""Which user of this machine holds the other end of a connection: the kernel knows, whatever headers claim."""
+"""The local user at the other end of a connection, from the kernel rather than from headers."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def is_own_loopback(client: Endpoint | None, server: Endpoint | None) -> bool:
 
 
 def socket_user(local: Endpoint, remote: Endpoint) -> int | None:
-    """The user id that owns the connected socket `local`; None where no such socket is open, or nobody can tell.
+    """The user id that owns the connected socket `local`; None when there is no such socket.
 
-    The kernel is asked for this one socket, which takes 35 us however many there are. None on other systems than Linux.
+    Queries the kernel for this one socket, in 35 us for any number of sockets. None on systems other than Linux.
     """
     family = socket.AF_INET6 if ":" in local[0] else socket.AF_INET
     try:
@@ -46,4 +46,4 @@ def socket_user(local: Endpoint, remote: Endpoint) -> int | None:
     if HEADER.unpack_from(reply)[1] != BY_FAMILY or reply[STATE_AT] != ESTABLISHED:
         return None
     user, inode = struct.unpack_from("=II", reply, USER_AT)
-    return int(user) if inode else None  # a socket whose process has let go of it is shown as root's, without inode
+    return int(user) if inode else None  # the kernel reports a closed socket as root's, without inode

@@ -1,4 +1,4 @@
-"""Who may read what we write: its owner alone, but for files that the user's git tracks."""
+"""File permissions: everything is private to its owner, except files that git tracks."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ from pathlib import Path
 from tasks.core.errors import CaseError
 from tasks.core.files import write_text
 
-OTHERS = 0o077  # the permissions of everybody but the owner
-# DVC marks its objects by this mode, and takes one of another mode for a file that may have changed. They lie in
-# folders that nobody else can enter.
+OTHERS = 0o077  # permission bits of everybody but the owner
+# DVC marks its objects by this mode, and takes any other mode as a sign of a change. They lie in private folders.
 DVC_OBJECT = 0o444
 
 
 def use_private_umask() -> None:
-    """Have this process, and those that it starts, write for their owner alone."""
+    """Let this process and its children create private files."""
     os.umask(OTHERS)
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder, unless it is there, and close it to others; that of another user stays as it is."""
+    """Create a folder if needed and remove others' permissions; another user's folder stays as it is."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _close(str(folder), folder.stat())
 
 
 def make_all_private(folder: Path) -> None:
-    """Close a folder to others, and all that an earlier version wrote in it."""
+    """Remove others' permissions from a folder and its whole content, which earlier versions wrote."""
     make_private(folder)
     for entry in _entries(str(folder)):
         with contextlib.suppress(FileNotFoundError):
@@ -37,7 +36,7 @@ def make_all_private(folder: Path) -> None:
 
 
 def write_shared(path: Path, text: str) -> Path:
-    """Write a whole text file that git is to track: whoever may read the folder around it may read it, too."""
+    """Write a text file that git tracks atomically, with the permissions of the folder around it."""
     new_folders = [folder for folder in path.parents if not folder.exists()]
     write_text(path, text)
     for new in [*reversed(new_folders), path]:
@@ -66,8 +65,8 @@ def _close(path: str, status: os.stat_result) -> None:
 
 
 def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
-    """Everything in a folder but symbolic links, whose targets are not ours."""
-    # gone since it was listed, or another user's
+    """Everything in a folder except symbolic links, whose targets lie elsewhere."""
+    # removed since it was listed, or another user's
     with contextlib.suppress(FileNotFoundError, PermissionError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_symlink():

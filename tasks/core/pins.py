@@ -1,4 +1,4 @@
-"""The pins of a lock: one version of each package, with the Pythons and systems that need it."""
+"""The pins of a lock file: one version of each package, with environment markers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def read_pins(lock: Path) -> dict[str, Requirement]:
-    """The lock's requirements by normalized name, with markers and without hashes; other lines are left out."""
+    """The requirements of a lock file by normalized name, with markers and without hashes."""
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.utils import canonicalize_name
 
@@ -25,7 +25,7 @@ def read_pins(lock: Path) -> dict[str, Requirement]:
 
 
 def lock_mismatches(lock: Path) -> list[str]:
-    """What is installed otherwise than the lock says for this Python and system, as `name version`, or `name none`."""
+    """Installed packages that differ from the lock for this Python and system, as `name version` or `name none`."""
     from importlib.metadata import PackageNotFoundError, version
 
     differing = []

@@ -1,4 +1,4 @@
-"""How a room's plain functions become Prefect tasks, shown as steps; their outputs are cached by what they call."""
+"""Turn plain stage functions into Prefect tasks that report progress; and artifacts and events of a run."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ R = TypeVar("R")
 
 
 def stage(title: str, figure: Callable[[Any], str] = lambda _: "") -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Make a Prefect task. `title` may name parameters in braces; `figure` tells the result in a few words.
+    """Make a Prefect task. `title` may name parameters in braces; `figure` summarises the result.
 
-    Prefect keeps no result. A stage that takes long finds its own output again, in a folder named by
-    `code_digest.cache_key`: so there is one cache, and it also works outside a flow, as in `dvc repro`, a notebook or
-    a test, where the function is called as it is.
+    Prefect persists no result. A long stage caches its own output in a folder named by `code_digest.cache_key`: so
+    there is one cache, and it also works outside a flow, as in `dvc repro`, a notebook or a test.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -47,7 +46,9 @@ def stage(title: str, figure: Callable[[Any], str] = lambda _: "") -> Callable[[
                 if FlowRunContext.get() is None:
                     result = function(*args, **kwargs)
                 else:
-                    with TagsContext(current_tags=set()):  # for the run's tags each task asks the server for a slot
+                    with TagsContext(
+                        current_tags=set()
+                    ):  # with the run's tags, each task would ask the server for a concurrency slot
                         result = run_in_flow(*args, **kwargs)
                 current.figure = figure(result)
             return result
@@ -58,30 +59,30 @@ def stage(title: str, figure: Callable[[Any], str] = lambda _: "") -> Callable[[
 
 
 def show_table(key: str, rows: list[dict[str, Any]], description: str) -> None:
-    """Put a table on the run's page in the Prefect UI."""
+    """Show a table on the run's page in the Prefect UI."""
     if FlowRunContext.get():
         create_table_artifact(rows, key=_key(key), description=description)
 
 
 def show_text(key: str, markdown: str, description: str) -> None:
-    """Put Markdown on the run's page in the Prefect UI."""
+    """Show Markdown on the run's page in the Prefect UI."""
     if FlowRunContext.get():
         create_markdown_artifact(markdown, key=_key(key), description=description)
 
 
 def show_link(key: str, path: Path, description: str) -> None:
-    """Put a link to a report on the run's page in the Prefect UI."""
+    """Show a link to a report on the run's page in the Prefect UI."""
     if FlowRunContext.get():
         create_link_artifact(path.as_uri(), description, key=_key(key), description=description)
 
 
 def emit_case_event(event: str, case: str, payload: dict[str, Any], **labels: str) -> None:
-    """Tell Prefect's server of an event of a case, for the automations that wait for it."""
+    """Emit an event of a case, for Prefect's automations."""
     _emit(case_event(event, case, payload, **labels))
 
 
 def emit_alert(case: str, cause: str, subject: str, body: str) -> None:
-    """Tell people, at most once in a while for the same cause."""
+    """Send an alert, rate-limited for each cause."""
     _emit(alert_event(case, cause, subject, body))
 
 
@@ -91,4 +92,4 @@ def _emit(event: dict[str, Any]) -> None:
 
 
 def _key(text: str) -> str:
-    return text.lower().replace("_", "-")  # all that Prefect takes
+    return text.lower().replace("_", "-")  # Prefect allows no other characters

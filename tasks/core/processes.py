@@ -1,4 +1,4 @@
-"""What the processes that we start have in common."""
+"""Process helpers: garbage collection, death with the parent, the current user."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 import pwd
 import sys
 
-# The system ends the command when its starter is gone, even by kill -9: no server is ever left behind. One line, since
-# a supervisor's configuration takes no more.
+# The kernel ends the command when its parent dies, even by kill -9, so no server is left behind. One line, since
+# supervisord's configuration allows no more.
 PARENT_DEATH_SCRIPT = (
     "import ctypes,os,signal,sys;p=int(sys.argv[1])or os.getppid();ctypes.CDLL(None).prctl(1,signal.SIGTERM);"
     "os.getppid()==p or sys.exit(1);os.execv(sys.argv[2],sys.argv[2:])"
@@ -16,24 +16,24 @@ PARENT_DEATH_SCRIPT = (
 
 
 def tune_gc() -> None:
-    """For the begin of a process: what it imports are objects by the million, and they stay.
+    """Raise the thresholds of the garbage collector, at the start of a process.
 
-    To look through them as often as Python does by default took a fifth of every start.
+    Imports create millions of objects that stay; scanning them at the default rate took a fifth of each start.
     """
     gc.set_threshold(20_000, 10, 10)
 
 
-def with_parent_death_signal(command: list[str], starter: int | None = None) -> list[str]:
-    """The command, such that it ends with the process that starts it (on Linux; elsewhere as it is).
+def with_parent_death_signal(command: list[str], parent_pid: int | None = None) -> list[str]:
+    """Wrap a command so that it ends with its parent process (on Linux; unchanged on other systems).
 
-    starter: id of that process, which may be gone before the command begins; None: this one; 0: whoever it then is.
+    parent_pid: the parent, which may end before the command starts; None: this process; 0: any parent.
     """
-    by = str(os.getpid() if starter is None else starter)
-    return [sys.executable, "-c", PARENT_DEATH_SCRIPT, by, *command] if sys.platform == "linux" else command
+    parent = str(os.getpid() if parent_pid is None else parent_pid)
+    return [sys.executable, "-c", PARENT_DEATH_SCRIPT, parent, *command] if sys.platform == "linux" else command
 
 
 def current_user() -> str:
-    """Who runs this process, as the system knows them: variables can say anything."""
+    """The user of this process by the system's record, since environment variables can be forged."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

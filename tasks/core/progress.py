@@ -1,4 +1,4 @@
-"""What is going on right now, told to whoever listens: the terminal, or nobody."""
+"""Progress steps of a run, reported to a listener such as the terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Step:
-    """One step of a run as a person would tell it."""
+    """One step of a run, as shown to a person."""
 
     title: str
     started: float = field(default_factory=time.monotonic)
@@ -19,7 +19,7 @@ class Step:
     figure: str = ""  # its key figure
     cached: bool = False
     failed: bool = False
-    depth: int = 0  # of steps that it is a part of
+    depth: int = 0  # nesting level
 
 
 Listener = Callable[[Step], None]
@@ -29,7 +29,7 @@ _running: ContextVar[Step | None] = ContextVar("running", default=None)
 
 @contextmanager
 def progress_listener(listener: Listener) -> Iterator[None]:
-    """Have `listener` called at the start and at the end of each step."""
+    """Call `listener` at the start and at the end of each step."""
     token = _listener.set(listener)
     try:
         yield
@@ -39,11 +39,11 @@ def progress_listener(listener: Listener) -> Iterator[None]:
 
 @contextmanager
 def progress_step(title: str) -> Iterator[Step]:
-    """Time a block of work and tell the listener."""
-    tell = _listener.get() or (lambda _: None)
-    around = _running.get()
-    current = Step(title, depth=around.depth + 1 if around else 0)
-    tell(current)
+    """Time a block of work and notify the listener."""
+    notify = _listener.get() or (lambda _: None)
+    parent = _running.get()
+    current = Step(title, depth=parent.depth + 1 if parent else 0)
+    notify(current)
     token = _running.set(current)
     try:
         yield current
@@ -53,10 +53,10 @@ def progress_step(title: str) -> Iterator[Step]:
     finally:
         _running.reset(token)
         current.seconds = time.monotonic() - current.started
-        tell(current)
+        notify(current)
 
 
 def mark_cached() -> None:
-    """Say of the step that runs that its output was in a cache."""
+    """Mark the current step as served from a cache."""
     if current := _running.get():
         current.cached = True

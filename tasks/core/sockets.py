@@ -1,4 +1,4 @@
-"""Unix sockets in folders that only this user can enter, and HTTP over them or over TCP by the form of an address."""
+"""Unix sockets in private folders, and HTTP clients over a Unix socket or TCP."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNIX_SCHEME, SUFFIX = "unix://", ".sock"  # the address of a server on a Unix so
 
 
 def short_socket_path(folder: Path, name: str) -> Path:
-    """In the folder, or, where that path is too long for a socket, in a short folder that only this user can enter."""
+    """A socket path in the folder, or in a short private folder where that path is too long for a socket."""
     path = folder / name
     if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
         return path
@@ -29,16 +29,16 @@ def short_socket_path(folder: Path, name: str) -> Path:
 
 
 def make_socket_folder(path: Path) -> None:
-    """Make the folder of a socket, for this user alone.
+    """Create the private folder of a socket.
 
-    Raises: Unavailable when another user owns it, who could put a socket of his own in our socket's place.
+    Raises: Unavailable when another user owns it, who could replace the socket.
     """
     folder = path.parent
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise Unavailable(
-            "The folder for a socket belongs to another user, or is no folder.",
+            "The folder for a socket belongs to another user, or is not a folder.",
             where=str(folder),
             found=f"owner {status.st_uid}",
             allowed=f"a folder of user {os.getuid()}",
@@ -48,13 +48,13 @@ def make_socket_folder(path: Path) -> None:
 
 
 def private_temporary_folder() -> tempfile.TemporaryDirectory[str]:
-    """A temporary folder for this user alone, with a path that is short enough for sockets."""
+    """A private temporary folder with a path that is short enough for sockets."""
     long = len(os.fsencode(tempfile.gettempdir())) > MAX_SOCKET_PATH - 40
     return temporary_folder("serve", Path("/tmp") if long else None)
 
 
 def unix_socket_path(address: str) -> str:
-    """The path of the Unix socket that an address names; empty for an address of another form."""
+    """The socket path of a unix:// address; empty for any other address."""
     return address.removeprefix(UNIX_SCHEME) if address.startswith(UNIX_SCHEME) else ""
 
 
@@ -69,7 +69,7 @@ def split_url(url: str) -> tuple[str, str]:
 
 
 def http_client(address: str, **options: Any) -> httpx.Client:
-    """A client for a server of ours, at unix:///path.sock or http://host:port; paths of requests begin with a slash.
+    """A client for a local server at unix:///path.sock or http://host:port; paths of requests begin with a slash.
 
     It ignores proxies of the environment and trusts no certificate: it is for this machine's own servers.
     """

@@ -1,4 +1,4 @@
-"""YAML that people write, or bring: read only when it is neither too long nor too deep, nor unfolds to too much."""
+"""Safe YAML: refused when it is too long, too deep, or expands to too many nodes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import yaml
 
 MAX_CHARACTERS = 4 << 20  # characters
 MAX_DEPTH = 64  # levels
-MAX_NODES = 500_000  # with every alias unfolded
+MAX_NODES = 500_000  # with every alias expanded
 _FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def load_yaml(text: str) -> Any:
     """The value of a YAML text.
 
-    Raises: ValueError that says what is wrong with it, and in which line.
+    Raises: ValueError with the reason and the line.
     """
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"{len(text):,} characters; at most {MAX_CHARACTERS:,}")
@@ -23,7 +23,7 @@ def load_yaml(text: str) -> Any:
         try:
             _check_nodes(text, _FAST)
         except yaml.YAMLError:
-            _check_nodes(text, yaml.SafeLoader)  # it reads a little more, and says better where it is wrong
+            _check_nodes(text, yaml.SafeLoader)  # slower; accepts a little more, with better messages
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
@@ -42,7 +42,7 @@ def _check_nodes(text: str, loader: Any) -> None:
             if anchor:
                 anchors[anchor] = nodes - before
         elif isinstance(event, yaml.AliasEvent):
-            nodes += anchors.get(event.anchor, MAX_NODES + 1)  # of itself: without end
+            nodes += anchors.get(event.anchor, MAX_NODES + 1)  # an alias of itself is endless
         elif isinstance(event, yaml.NodeEvent):
             nodes += 1
             if isinstance(event, yaml.CollectionStartEvent):

@@ -91,10 +91,10 @@ _CARD_GAP = re.compile(rf"{SEPARATOR}+")
 
 def find_cards(text: str) -> list[tuple[int, int]]:
     """Spans of card numbers: groups of 12 to 19 digits that an issuer uses, with a right check digit."""
-    apart = {start for match in _UUID.finditer(text) for start in range(*match.span())}
+    in_uuids = {start for match in _UUID.finditer(text) for start in range(*match.span())}
     spans: list[tuple[int, int]] = []
     for run in digit_runs(text, _CARD_GAP):
-        if sum(end - start for start, end in run) >= 12 and run[0][0] not in apart:
+        if sum(end - start for start, end in run) >= 12 and run[0][0] not in in_uuids:
             spans += _Run(text, run).cards()
     return spans
 

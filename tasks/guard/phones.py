@@ -116,11 +116,11 @@ def _unmarked(text: str, run: list[Group], first: int, gap_before: str) -> int |
     ahead = run[first : first + 6]
     sizes = tuple(end - start for start, end in ahead)
     gaps = [text[one[1] : other[0]] for one, other in pairwise(ahead)]
-    if sizes[:3] == _NORTH_AMERICAN and _is_apart(text, run[first]) and _are_alone(gap_before, gaps):
+    if sizes[:3] == _NORTH_AMERICAN and _is_standalone(text, run[first]) and _are_alone(gap_before, gaps):
         return first + 2
     alone = first == 0 and 2 <= len(run) <= 5 and min(sizes) >= 2 and MIN_DIGITS <= sum(sizes) <= MOST
     plain = _PLAIN_GAPS.issuperset(gaps)
-    if alone and plain and _is_apart(text, run[0]) and not text[run[-1][1] : run[-1][1] + 1].isalpha():
+    if alone and plain and _is_standalone(text, run[0]) and not text[run[-1][1] : run[-1][1] + 1].isalpha():
         return len(run) - 1
     return None
 
@@ -131,7 +131,7 @@ def _are_alone(gap_before: str, gaps: list[str]) -> bool:
     return _PLAIN_GAPS.issuperset(within) and gap_before not in within and behind != within[1:]
 
 
-def _is_apart(text: str, group: Group) -> bool:
+def _is_standalone(text: str, group: Group) -> bool:
     """Whether no letter, and no part of another number, stands directly before."""
     before = text[max(group[0] - 2, 0) : group[0]]
     if not before or before[-1] == "_":

@@ -67,38 +67,40 @@ class Scorer:
 
     def score(self, text: str, answer: str, message: str) -> Score:
         """Score `text` as an answer to `message`, where `answer` (JSON, or prose that refuses) is right."""
-        valid, given = read_json(text)
+        valid, predicted = read_json(text)
         expected_valid, expected = read_json(answer)
         if expected_valid:
-            exact = valid and _canonical(given) == _canonical(expected)
+            exact = valid and _canonical(predicted) == _canonical(expected)
             anywhere = exact or any(_canonical(each) == _canonical(expected) for each in _objects(text))
         else:
             exact = anywhere = _plain(text) == _plain(answer)
-        got, wanted = (Counter(_leaves(each)) for each in (given if valid else {}, expected if expected_valid else {}))
+        predicted_fields, expected_fields = (
+            Counter(_leaves(each)) for each in (predicted if valid else {}, expected if expected_valid else {})
+        )
         share = repetition(text)
         return Score(
             json_valid=valid,
-            schema_valid=valid and self._schema.is_valid(given),
+            schema_valid=valid and self._schema.is_valid(predicted),
             exact=exact,
             exact_anywhere=anywhere,
-            fields_correct=(got & wanted).total(),
-            fields_predicted=got.total(),
-            fields_expected=wanted.total(),
-            hallucinated=self._hallucinated(given, message) if valid else None,
-            abstained=self._abstains(valid, given, text),
+            fields_correct=(predicted_fields & expected_fields).total(),
+            fields_predicted=predicted_fields.total(),
+            fields_expected=expected_fields.total(),
+            hallucinated=self._hallucinated(predicted, message) if valid else None,
+            abstained=self._abstains(valid, predicted, text),
             should_abstain=self._abstains(expected_valid, expected, answer),
             repetition=share,
             repeated=share > REPEATED or LOOP.search(_plain(text)) is not None,
         )
 
-    def _abstains(self, valid: bool, given: Any, text: str) -> bool:
-        return _canonical(given) == self._abstain if valid else is_refusal(text)
+    def _abstains(self, valid: bool, predicted: Any, text: str) -> bool:
+        return _canonical(predicted) == self._abstain if valid else is_refusal(text)
 
-    def _hallucinated(self, given: Any, message: str) -> bool | None:
+    def _hallucinated(self, predicted: Any, message: str) -> bool | None:
         plain = _plain(message)
         values = [
             value
-            for path, leaf in _leaves(given)
+            for path, leaf in _leaves(predicted)
             if path[-1:] and path[-1] in self._stated
             if isinstance(value := json.loads(leaf), str | int | float) and not isinstance(value, bool)
         ]
@@ -117,15 +119,15 @@ def reward(score: Score) -> float:
 
 def metric_fractions(score: Score) -> dict[str, tuple[float, float]]:
     """What an answer adds above and below the line of each metric, which is the sum above by the sum below."""
-    right, given, expected = score.fields_correct, score.fields_predicted, score.fields_expected
+    correct, predicted, expected = score.fields_correct, score.fields_predicted, score.fields_expected
     return {
         "json_validity": (score.json_valid, 1),
         "schema_validity": (score.schema_valid, 1),
         "exact_match": (score.exact, 1),
         "exact_match_anywhere": (score.exact_anywhere, 1),
-        "field_precision": (right, given),
-        "field_recall": (right, expected),
-        "field_f1": (2 * right, given + expected),
+        "field_precision": (correct, predicted),
+        "field_recall": (correct, expected),
+        "field_f1": (2 * correct, predicted + expected),
         "hallucination_rate": (score.hallucinated is True, score.hallucinated is not None),
         "abstention_recall": (score.abstained and score.should_abstain, score.should_abstain),
         "wrong_abstention_rate": (score.abstained and not score.should_abstain, not score.should_abstain),

@@ -42,15 +42,15 @@ class Embedder:
         import torch
 
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # batches of like lengths pad little
-        found: list[Any] = [None] * len(texts)
+        vectors: list[Any] = [None] * len(texts)
         with torch.inference_mode():
             for start in range(0, len(order), BATCH):
-                some = order[start : start + BATCH]
-                read = self._tokenizer(
-                    [texts[i] for i in some], padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
+                batch = order[start : start + BATCH]
+                encoded = self._tokenizer(
+                    [texts[i] for i in batch], padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
                 )
-                said = read["attention_mask"][..., None]
-                mean = (self._network(**read).last_hidden_state * said).sum(1) / said.sum(1)
-                for i, vector in zip(some, torch.nn.functional.normalize(mean).numpy(), strict=True):
-                    found[i] = vector
-        return np.array(found)
+                mask = encoded["attention_mask"][..., None]
+                mean = (self._network(**encoded).last_hidden_state * mask).sum(1) / mask.sum(1)
+                for i, vector in zip(batch, torch.nn.functional.normalize(mean).numpy(), strict=True):
+                    vectors[i] = vector
+        return np.array(vectors)

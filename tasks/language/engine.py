@@ -108,14 +108,14 @@ class Engine:
 
         Raises: DataError when it does not fit the context, or the schema is none; Unavailable when the engine is gone.
         """
-        body = _question(messages, max_tokens, schema) | {"temperature": temperature, "seed": seed}
+        body = _request_body(messages, max_tokens, schema) | {"temperature": temperature, "seed": seed}
         if logprobs:
             body |= {"logprobs": True, "top_logprobs": 1}
         start = time.monotonic()
         answer = self._post("/v1/chat/completions", body)
         seconds = time.monotonic() - start
         choice, usage = answer["choices"][0], answer["usage"]
-        said = (choice.get("logprobs") or {}).get("content") or []
+        token_logprobs = (choice.get("logprobs") or {}).get("content") or []
         return Completion(
             text=choice["message"].get("content") or "",
             tokens_in=usage["prompt_tokens"],
@@ -123,14 +123,14 @@ class Engine:
             tokens_out=usage["completion_tokens"],
             seconds=seconds,
             finish=choice["finish_reason"],
-            logprobs=[(each["id"], each["logprob"]) for each in said] if logprobs else None,
+            logprobs=[(each["id"], each["logprob"]) for each in token_logprobs] if logprobs else None,
         )
 
     def stream(self, messages: Messages, *, max_tokens: int, schema: dict[str, Any] | None = None) -> Iterator[str]:
         """Answer a conversation piece by piece, as `chat` would with no temperature."""
         import httpx
 
-        body = _question(messages, max_tokens, schema) | {"temperature": 0.0, "stream": True}
+        body = _request_body(messages, max_tokens, schema) | {"temperature": 0.0, "stream": True}
         try:
             with self._client.stream("POST", "/v1/chat/completions", json=body) as response:
                 if not response.is_success:
@@ -259,7 +259,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
             process.kill()
 
 
-def _question(messages: Messages, max_tokens: int, schema: dict[str, Any] | None) -> dict[str, Any]:
+def _request_body(messages: Messages, max_tokens: int, schema: dict[str, Any] | None) -> dict[str, Any]:
     body: dict[str, Any] = {"messages": list(messages), "max_tokens": max_tokens}
     if schema is not None:
         wanted = {"name": "answer", "strict": True, "schema": schema}

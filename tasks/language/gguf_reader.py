@@ -146,11 +146,11 @@ def gguf_to_checkpoint(model: GgufFile, folder: Path) -> None:
     except KeyError as error:
         raise _unknown(model, f"no field {error}") from error
     tensors = {}
-    for theirs in model.names():
-        name = checkpoint_name(theirs)
+    for tensor_name in model.names():
+        name = checkpoint_name(tensor_name)
         if name is None:
-            raise _unknown(model, f"a tensor {theirs}")
-        values, heads = model.tensor(theirs), head_count(name, config)
+            raise _unknown(model, f"a tensor {tensor_name}")
+        values, heads = model.tensor(tensor_name), head_count(name, config)
         values = unpermute(values, heads) if heads else values
         tensors[name] = torch.tensor(values).to(torch.bfloat16)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

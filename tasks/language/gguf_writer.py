@@ -103,7 +103,7 @@ def gguf_name(name: str) -> str | None:
 
 def checkpoint_name(name: str) -> str | None:
     """What transformers calls a GGUF's tensor; None where there is no such thing."""
-    return _rename(name, {theirs: ours for ours, theirs in _TENSORS.items()})
+    return _rename(name, {gguf_stem: transformers_name for transformers_name, gguf_stem in _TENSORS.items()})
 
 
 def _rename(name: str, table: dict[str, str]) -> str | None:

@@ -158,8 +158,8 @@ class _Checker:
             if one and two and one.isdisjoint(two):
                 return True
         types = [set(self._types(each, list(each), ())) for each in (first, second)]
-        apart = all(types) and types[0].isdisjoint(types[1])
-        return apart and not {"integer", "number"} <= types[0] | types[1]
+        disjoint = all(types) and types[0].isdisjoint(types[1])
+        return disjoint and not {"integer", "number"} <= types[0] | types[1]
 
     def _followed(self, schema: dict[str, Any]) -> dict[str, Any]:
         while "$ref" in schema:

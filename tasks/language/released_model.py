@@ -30,8 +30,8 @@ class ReleasedModel:
         self.context: int = sealed["context"]
         self.slots: int = sealed["serving"]["slots"]
         self.embedder = folder / "embedder" if sealed["serving"].get("embedder") else None
-        self.elsewhere: bool = sealed["serving"].get("engine") == "vllm"
-        self.base = f"base-{sealed['base']['digest'][:12]}" if self.elsewhere else ""  # as that server calls it
+        self.on_vllm: bool = sealed["serving"].get("engine") == "vllm"
+        self.base = f"base-{sealed['base']['digest'][:12]}" if self.on_vllm else ""  # as that server calls it
         self.answer_tokens: int = sealed["serving"]["answer_tokens"]
         self.system = (folder / "system.txt").read_text(encoding="utf-8")
         self.schema = json.loads((folder / "schema.json").read_text(encoding="utf-8"))
@@ -40,7 +40,7 @@ class ReleasedModel:
     def request(self, chat: ChatCompletionRequest) -> dict[str, Any]:
         """What the engine is asked: the release's system prompt, schema and length, unless the request has its own."""
         body = chat.model_dump(exclude_none=True, exclude={"model", "max_completion_tokens", "user", "n"})
-        if self.elsewhere or chat.cache_prompt:
+        if self.on_vllm or chat.cache_prompt:
             del body["cache_prompt"]
         if chat.messages[0].role != SYSTEM:
             body["messages"].insert(0, chat_message(SYSTEM, self.system))
@@ -56,12 +56,12 @@ class ReleasedModel:
 
     def start(self) -> AbstractContextManager[Engine | VllmServer]:
         """What answers for this release, as long as the context lasts."""
-        if self.elsewhere:
+        if self.on_vllm:
             return connect_vllm(self.tag)
         threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
         return start_engine(self.model, threads=threads, slots=self.slots, context=self.context, name=self.tag)
 
-    def answers_to(self, name: str | None) -> bool:
+    def is_named(self, name: str | None) -> bool:
         return name in (None, self.case, self.tag, self.digest)
 
 
@@ -70,22 +70,22 @@ def require_server(folder: Path) -> None:
 
     Raises: Unavailable with the command that prints how to start it.
     """
-    if (release := ReleasedModel(folder)).elsewhere:
+    if (release := ReleasedModel(folder)).on_vllm:
         with connect_vllm(release.tag, as_of=release.as_of, base=release.base, adapter=folder.absolute() / "adapter"):
             pass
 
 
-def check_golden(running: Engine | VllmServer, golden: Sequence[Mapping[str, Any]]) -> None:
+def check_golden(engine: Engine | VllmServer, golden: Sequence[Mapping[str, Any]]) -> None:
     """Refuse to serve when prompts are rendered to other tokens than when the release was sealed.
 
     Raises: DriftlineError.
     """
     for example in golden:
-        if (found := running.tokens(example["messages"])) != example["tokens"]:
+        if (tokens := engine.tokens(example["messages"])) != example["tokens"]:
             raise DriftlineError(
                 "The engine reads a golden prompt otherwise than when it was sealed.",
                 where=f"example {example['example_id']}",
-                found=f"{len(found)} tokens {found[:8]} ...",
+                found=f"{len(tokens)} tokens {tokens[:8]} ...",
                 allowed=f"{len(example['tokens'])} tokens {example['tokens'][:8]} ...",
                 todo="Serve it with the locked versions of its libraries, or release it again.",
             )

@@ -196,10 +196,10 @@ def test_the_patterns_find_what_the_parser_finds(path):
             names |= {alias.name for alias in node.names}
         else:
             names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
-    ours = {name for name in names if name.startswith(("tasks.", "services."))}
-    packages = {name.partition(".")[0] for name in names - ours} - sys.stdlib_module_names
+    own_modules = {name for name in names if name.startswith(("tasks.", "services."))}
+    packages = {name.partition(".")[0] for name in names - own_modules} - sys.stdlib_module_names
     found, others = imports_of(source)
-    assert ours <= found
+    assert own_modules <= found
     assert others == packages
 
 
@@ -263,8 +263,8 @@ if TYPE_CHECKING:
 def work():
     from tasks.c.d import three
 """
-    ours, packages = imports_of(source)
-    assert ours >= {"tasks.a", "tasks.a.one", "tasks.a.two", "tasks.c.d", "tasks.c.d.three"}
-    assert not [name for name in ours if "never" in name or "tasks.b" in name]
+    own_modules, packages = imports_of(source)
+    assert own_modules >= {"tasks.a", "tasks.a.one", "tasks.a.two", "tasks.c.d", "tasks.c.d.three"}
+    assert not [name for name in own_modules if "never" in name or "tasks.b" in name]
     assert {"numpy", "yaml"} <= packages
     assert "pandas" not in packages

@@ -64,9 +64,9 @@ def test_without_an_entry_point_it_is_a_private_folder_of_the_process(tmp_path: 
     """As in a script that uses our packages; another user can't read it, and can't have made it before."""
     places = {SPILL_VARIABLE: "", "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
     command, environment = [sys.executable, "-c", ASK], {**os.environ, **places}
-    told = [subprocess.run(command, env=environment, capture_output=True, text=True, check=True) for _ in range(2)]
-    folders = [done.stdout.split()[0] for done in told]
-    assert {done.stdout.split()[1] for done in told} == {"0o40700"}
+    runs = [subprocess.run(command, env=environment, capture_output=True, text=True, check=True) for _ in range(2)]
+    folders = [done.stdout.split()[0] for done in runs]
+    assert {done.stdout.split()[1] for done in runs} == {"0o40700"}
     assert all(Path(folder).is_relative_to(tmp_path) for folder in folders)
     assert len({Path(folder).parent for folder in folders}) == 2
     assert not list(tmp_path.iterdir())

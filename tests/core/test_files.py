@@ -35,7 +35,7 @@ def test_an_error_in_the_middle_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_is_told(tmp_path):
+def test_a_full_disk_raises_unavailable(tmp_path):
     """Writing to a device without space says so, says where, and leaves nothing behind."""
     full = Path("/dev/full")
     if not full.exists():

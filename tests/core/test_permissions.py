@@ -36,7 +36,7 @@ def test_an_earlier_version_s_state_is_closed(tmp_path: Path) -> None:
     assert (mode_of(state), mode_of(outside)) == (0o700, 0o644)
 
 
-def test_a_state_folder_is_made_private(tmp_path: Path) -> None:
+def test_a_state_folder_becomes_private(tmp_path: Path) -> None:
     """Whatever the umask, and where it was there already."""
     there = tmp_path / "there"
     there.mkdir()

@@ -16,10 +16,10 @@ def test_a_child_process_reads_the_same_settings(monkeypatch, tmp_path):
     """Every setting reaches children, also one that its code was given and the environment says otherwise."""
     monkeypatch.setenv("DRIFTLINE_GATEWAY_WARM", "3")
     monkeypatch.setenv("DRIFTLINE_ONLINE_STORE", "redis://elsewhere:6379")
-    given = Settings(
+    config = Settings(
         state=tmp_path, threads=7, worker=False, alerts_every="90m", gateway_traces=0.5, gateway_warm=1, online_store=""
     )
-    for name, value in given.variables.items():
+    for name, value in config.variables.items():
         monkeypatch.setenv(name, value)
-    assert Settings() == given
-    assert len(given.variables) == len(Settings.model_fields)
+    assert Settings() == config
+    assert len(config.variables) == len(Settings.model_fields)

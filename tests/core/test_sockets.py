@@ -55,7 +55,7 @@ def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
         make_socket_folder(path)
     link = tmp_path / "link"
     link.symlink_to(tmp_path)
-    with pytest.raises(Unavailable, match="no folder"):
+    with pytest.raises(Unavailable, match="not a folder"):
         make_socket_folder(link / "a.sock")
 
 

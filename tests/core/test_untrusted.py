@@ -24,7 +24,7 @@ from tasks.data.sources import connect, read_raw
 MB = 1 << 20
 
 
-def test_damaged_files_end_in_one_error_of_ours():
+def test_each_damaged_file_raises_one_data_error():
     """Ten seconds of what `python -m benchmarks.fuzz_files` does for ten minutes."""
     ends, grown = fuzz(10)
     assert {kind for kind, _ in ends} == {"skops", "safetensors", "gguf", "backup", "zip", "yaml", "json"}

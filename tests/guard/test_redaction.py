@@ -21,9 +21,9 @@ from tasks.guard.redaction import redact
 )
 def test_personal_data_is_replaced_by_its_kind(text, masked):
     """An e-mail address, a telephone, a card and an IBAN each become a placeholder; what stands around stays."""
-    said, found = redact(text)
-    assert said == masked
-    assert sum(found.values()) == masked.count("[")
+    redacted, counts = redact(text)
+    assert redacted == masked
+    assert sum(counts.values()) == masked.count("[")
 
 
 @pytest.mark.parametrize(

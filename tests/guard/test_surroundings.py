@@ -301,7 +301,7 @@ def test_digests_and_ids_stay():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_the_kinds_asked_for_are_redacted(kind):
+def test_only_requested_kinds_are_redacted(kind):
     """A case whose answers name telephone numbers can leave them."""
     written = {"email": EMAILS[0], "phone": PHONES[0], "card": CARDS[0], "iban": IBANS[0], "secret": SECRETS[0]}
     redacted, counts = redact("; ".join(written.values()), [kind])

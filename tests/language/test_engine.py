@@ -138,11 +138,11 @@ def test_replies_come_in_order_and_count_their_tokens(f16, tokenizer):
 
 def test_a_seed_repeats_a_sampled_answer(f16):
     """Sampling is repeatable, and another seed says something else."""
-    said = [f16.chat(ask("Tell me a story."), max_tokens=12, temperature=1.5, seed=seed).text for seed in (1, 1, 2)]
-    assert said[0] == said[1] != said[2]
+    replies = [f16.chat(ask("Tell me a story."), max_tokens=12, temperature=1.5, seed=seed).text for seed in (1, 1, 2)]
+    assert replies[0] == replies[1] != replies[2]
 
 
-def test_what_it_cannot_answer_is_said_so(f16):
+def test_invalid_requests_raise_data_errors(f16):
     """A message beyond the context and a schema that is none are the user's errors; the engine goes on."""
     with pytest.raises(DataError, match="can't answer") as caught:
         f16.chat(ask("a " * 1000), max_tokens=4)

@@ -77,9 +77,9 @@ def test_a_header_longer_than_its_file_is_not_read(length: int, tmp_path: Path):
 
 def test_whole_safetensors_are_read(tmp_path: Path):
     """As the format's own writer makes them, scalars and empty tensors too."""
-    made = {"a": np.ones((2, 3), np.float32), "b": np.ones((), np.int64), "c": np.ones((0, 5), np.float16)}
-    save_file(made, tmp_path / "w.safetensors", metadata={"format": "pt"})
-    assert read_shapes(tmp_path / "w.safetensors") == {name: each.shape for name, each in made.items()}
+    tensors_by_name = {"a": np.ones((2, 3), np.float32), "b": np.ones((), np.int64), "c": np.ones((0, 5), np.float16)}
+    save_file(tensors_by_name, tmp_path / "w.safetensors", metadata={"format": "pt"})
+    assert read_shapes(tmp_path / "w.safetensors") == {name: each.shape for name, each in tensors_by_name.items()}
 
 
 def text(value: str) -> bytes:

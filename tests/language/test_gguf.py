@@ -71,13 +71,13 @@ def test_our_reader_reads_what_the_formats_own_reads(tmp_path):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    ours, theirs = GgufFile(tmp_path / "a.gguf"), gguf.GGUFReader(tmp_path / "a.gguf")
-    fields = {name: each.contents() for name, each in theirs.fields.items() if not name.startswith("GGUF.")}
-    assert ours.fields == fields
-    assert ours.names() == [each.name for each in theirs.tensors]
-    for each in theirs.tensors:
-        assert ours.tensor(each.name).shape == (3, 64)
-        assert np.array_equal(ours.tensor(each.name), gguf.dequantize(each.data, each.tensor_type))
+    file, reference = GgufFile(tmp_path / "a.gguf"), gguf.GGUFReader(tmp_path / "a.gguf")
+    fields = {name: each.contents() for name, each in reference.fields.items() if not name.startswith("GGUF.")}
+    assert file.fields == fields
+    assert file.names() == [each.name for each in reference.tensors]
+    for each in reference.tensors:
+        assert file.tensor(each.name).shape == (3, 64)
+        assert np.array_equal(file.tensor(each.name), gguf.dequantize(each.data, each.tensor_type))
 
 
 @pytest.mark.parametrize(
