@@ -1,4 +1,4 @@
-"""Who sends a request, and what they may: a key, the operator's key, or this machine's owner on a direct connection."""
+"""Authentication: by an API key, the operator's key, or a direct connection of this machine's owner."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ FORWARDED = ("forwarded", "x-forwarded-", "via", "x-real-ip", "origin", "sec-fet
 
 
 class Access:
-    """What the headers and the connection of a request open."""
+    """Authenticates requests by their headers and their connection."""
 
     def __init__(self, settings: Settings) -> None:
         self._operator_hash = hash_secret(local_secret(settings.state, OPERATOR))
         self._operator = Key(OPERATOR, OPERATOR, frozenset({"admin"}), owner=current_user())
         self._secret_file = secret_file(settings.state, OPERATOR)
 
-    def key(self, http: Request, keyring: Keyring, *roles: str) -> Key:
-        """The key of a request, which has one of these roles.
+    def authenticate(self, http: Request, keyring: Keyring, *roles: str) -> Key:
+        """Return the request's key, which must have one of these roles.
 
-        Raises: Refusal.
+        Raises: ApiError.
         """
-        key = self._find(http, keyring)
+        key = self._find_key(http, keyring)
         key.require(*roles)
         return key
 
     def may_inspect(self, http: Request, keyring: Keyring) -> bool:
-        """Whether metrics and the like are for whoever sends this: a key that may operate, or the owner directly."""
-        key = self._known(bearer_token(http.headers), keyring)
+        """Whether the sender may read metrics and the like: by a key with `operate`, or as the owner, directly."""
+        key = self._lookup(bearer_token(http.headers), keyring)
         return key.has("operate") if key else is_direct(http)
 
     def require_inspect(self, http: Request, keyring: Keyring) -> None:
-        """Raises: Refusal."""
+        """Raises: ApiError."""
         if not self.may_inspect(http, keyring):
-            self._find(http, keyring).require("operate")
+            self._find_key(http, keyring).require("operate")
 
-    def _find(self, http: Request, keyring: Keyring) -> Key:
+    def _find_key(self, http: Request, keyring: Keyring) -> Key:
         secret = bearer_token(http.headers)
-        if key := self._known(secret, keyring):
+        if key := self._lookup(secret, keyring):
             return key
         if keyring.guarded:
             keyring.find(secret)  # raises
@@ -50,13 +50,13 @@ class Access:
             return LOCAL_KEY
         raise ApiError(
             401,
-            "An API key is needed: without one only this machine's owner may ask, directly. Send the operator's key, "
-            f"which lies in {self._secret_file.relative_to(self._secret_file.parents[1])} of the state folder, or "
-            "make one: driftline keys create",
+            "An API key is needed: without one, only direct requests of this machine's owner are allowed. Send the "
+            f"operator's key, from {self._secret_file.relative_to(self._secret_file.parents[1])} of the state folder, "
+            "or create one: driftline keys create",
             code="missing_api_key",
         )
 
-    def _known(self, secret: str | None, keyring: Keyring) -> Key | None:
+    def _lookup(self, secret: str | None, keyring: Keyring) -> Key | None:
         if secret is None:
             return None
         hashed = hash_secret(secret)
@@ -64,11 +64,11 @@ class Access:
 
 
 def is_direct(http: Request) -> bool:
-    """Whether a process of this machine's owner sends this by itself, neither a proxy's nor a web page's doing.
+    """Whether a process of this machine's owner sends the request itself, not through a proxy or from a web page.
 
-    A proxy is another user's process; one that the owner runs is noticed by its headers alone.
+    The connection reveals another user's proxy; only the headers reveal one that the owner runs.
     """
     if any(name.startswith(FORWARDED) for name in http.headers):
         return False
     connection = http.scope.get("state", {}).get("connection")
-    return connection is not None and connection.is_owners
+    return connection is not None and connection.is_owner

@@ -1,4 +1,4 @@
-"""The gateway's HTTP interface: who asks is found here, what is asked is read here, and errors get their form."""
+"""The gateway's HTTP interface: it authenticates and parses requests, and gives errors their form."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from services.gateway.access import Access
-from services.gateway.background import Background
+from services.gateway.background import BackgroundLoops
 from services.gateway.body import read_body
 from services.gateway.config_cache import ConfigCache
 from services.gateway.guardrails import Guardrails
 from services.gateway.hosts import HostCheck
 from services.gateway.metering import Metering
 from services.gateway.metrics import GatewayMetrics
-from services.gateway.openapi import document
+from services.gateway.openapi import openapi_document
 from services.gateway.outbox import Outbox
 from services.gateway.parameters import check_tokens
 from services.gateway.rate_limits import RateLimits
 from services.gateway.readiness import Readiness
 from services.gateway.release_health import ReleaseHealth
 from services.gateway.release_metrics import release_metrics
-from services.gateway.request_handler import RequestHandler, too_deep
+from services.gateway.request_handler import RequestHandler, nested_too_deep
 from services.gateway.request_log import RequestLog
 from services.gateway.upstream import UpstreamPool
 from services.gateway.usage_writer import UsageWriter
@@ -51,12 +51,12 @@ from tasks.core.errors import InputError
 from tasks.core.loops import loops
 from tasks.core.settings import Settings
 
-MAX_FEEDBACK = 128 * 1024  # bytes; the longest correction has that many when every letter is escaped
+MAX_FEEDBACK = 128 * 1024  # bytes; the longest correction, with every character escaped, has that many
 MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,200})"')
 
 
 class Gateway:
-    """One process of the gateway."""
+    """One process of the gateway: its parts, and a handler for each route."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -64,154 +64,156 @@ class Gateway:
         self.worker = f"{secrets.token_hex(6)}"
 
     @contextlib.asynccontextmanager
-    async def life(self, _: Starlette) -> AsyncIterator[None]:
-        """From the first connection of the store to the last line of the log."""
-        settings, figures = self._settings, GatewayMetrics()
-        self.figures, self.store = figures, Store(settings)
-        self.memory = ConfigCache(self.store)
-        telling = Outbox(self.store, settings)
-        background = Background(self.store, self.memory, telling, self.worker)
-        loops.on_failure.append(figures.loop_failed)
+    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        """Open the store, start the loops, and close everything in reverse order."""
+        settings, metrics = self._settings, GatewayMetrics()
+        self.metrics, self.store = metrics, Store(settings)
+        self.config_cache = ConfigCache(self.store)
+        self.outbox = Outbox(self.store, settings)
+        background = BackgroundLoops(self.store, self.config_cache, self.outbox, self.worker)
+        loops.on_failure.append(metrics.count_loop_failure)
         await asyncio.to_thread(background.start)
-        ledger, policy = UsageWriter(self.store, self.worker), Guardrails(settings.gateway_log)
-        log = RequestLog(settings.state / "gateway" / "requests", self.worker, policy.logged, figures.unlogged.inc)
-        self.forward = forward = UpstreamPool(lambda: self.memory.routes, figures)
-        self.accounts = Metering(RateLimits(settings.gateway_limits), ledger, figures, log)
-        self.policy = policy
-        self.answering = RequestHandler(self.accounts, forward, policy, figures)
-        self.release_health = ReleaseHealth(lambda: self.memory.routes, forward.is_ready)
-        self.hooks = WebhookReceiver(self.store, settings, telling)
-        self.readiness = Readiness(self.memory, ledger, log, background)
-        tasks = [background.delivery.start(), self.accounts.meter.loop.start(), self.release_health.loop.start()]
+        usage_writer, guardrails = UsageWriter(self.store, self.worker), Guardrails(settings.gateway_log)
+        folder = settings.state / "gateway" / "requests"
+        log = RequestLog(folder, self.worker, guardrails.redact_for_log, metrics.unlogged.inc)
+        self.upstream = upstream = UpstreamPool(lambda: self.config_cache.routes, metrics)
+        self.metering = Metering(RateLimits(settings.gateway_limits), usage_writer, metrics, log)
+        self.guardrails = guardrails
+        self.request_handler = RequestHandler(self.metering, upstream, guardrails, metrics)
+        self.release_health = ReleaseHealth(lambda: self.config_cache.routes, upstream.is_ready)
+        self.webhooks = WebhookReceiver(self.store, settings, self.outbox)
+        self.readiness = Readiness(self.config_cache, usage_writer, log, background)
+        tasks = [background.delivery.start(), self.metering.meter.loop.start(), self.release_health.loop.start()]
         try:
             yield
         finally:
             for task in tasks:
                 await task.stop()
-            await forward.close()
+            await upstream.close()
             await asyncio.to_thread(log.close)
-            await asyncio.to_thread(ledger.close)
+            await asyncio.to_thread(usage_writer.close)
             await asyncio.to_thread(background.stop)
-            loops.on_failure.remove(figures.loop_failed)
+            loops.on_failure.remove(metrics.count_loop_failure)
             self.store.close()
 
     async def predict(self, http: Request) -> Response:
-        key = self._who(http, "predict")
-        rollout = self.memory.routes.rollout(http.path_params["case"], TABULAR)
+        key = self._authenticate(http, "predict")
+        rollout = self.config_cache.routes.rollout(http.path_params["case"], TABULAR)
         body = await read_body(http)
-        return await self.answering.predict(key, rollout, body, http.headers.get("x-entity", ""))
+        return await self.request_handler.predict(key, rollout, body, http.headers.get("x-entity", ""))
 
-    async def chat(self, http: Request) -> Response:
+    async def chat_completions(self, http: Request) -> Response:
         return await self._complete(http, "chat", "messages")
 
     async def embeddings(self, http: Request) -> Response:
         return await self._complete(http, "embeddings", "input")
 
-    async def models(self, http: Request) -> Response:
-        self._who(http, "predict", "operate")
-        routes = self.memory.routes
+    async def list_models(self, http: Request) -> Response:
+        self._authenticate(http, "predict", "operate")
+        routes = self.config_cache.routes
         tags = [route.tag for route in routes.by_digest.values() if route.kind == LANGUAGE and route.addresses]
-        list_approvals = [*sorted(routes.cases(LANGUAGE)), *sorted(tags)]
-        return JSONResponse({"object": "list", "data": [model_object(name) for name in list_approvals]})
+        names = [*sorted(routes.cases(LANGUAGE)), *sorted(tags)]
+        return JSONResponse({"object": "list", "data": [model_object(name) for name in names]})
 
-    async def model(self, http: Request) -> Response:
-        self._who(http, "predict", "operate")
+    async def retrieve_model(self, http: Request) -> Response:
+        self._authenticate(http, "predict", "operate")
         name = http.path_params["model"]
-        self.memory.routes.named(name, LANGUAGE)
+        self.config_cache.routes.named(name, LANGUAGE)
         return JSONResponse(model_object(name))
 
-    async def feedback(self, http: Request) -> Response:
-        key = self._who(http, "feedback")
-        await self.accounts.limit_feedback(key)
+    async def create_feedback(self, http: Request) -> Response:
+        key = self._authenticate(http, "feedback")
+        await self.metering.limit_feedback(key)
         try:
-            said = Feedback.model_validate_json(await read_body(http, MAX_FEEDBACK))
+            feedback = Feedback.model_validate_json(await read_body(http, MAX_FEEDBACK))
         except ValidationError as error:
             raise _invalid(error) from error
-        about = await asyncio.to_thread(
-            store_feedback, self.store, key, http.path_params["request_id"], self.policy.stored(said)
-        )
-        return JSONResponse(about, 201)
+        redacted, request_id = self.guardrails.redact_feedback(feedback), http.path_params["request_id"]
+        return JSONResponse(await asyncio.to_thread(store_feedback, self.store, key, request_id, redacted), 201)
 
-    async def git(self, http: Request) -> Response:
-        self.hooks.check_headers(http.headers)
-        return JSONResponse({"status": await self.hooks.take(http.headers, await read_body(http, MAX_PUSH))}, 202)
+    async def receive_webhook(self, http: Request) -> Response:
+        self.webhooks.check_headers(http.headers)
+        status = await self.webhooks.handle(http.headers, await read_body(http, MAX_PUSH))
+        return JSONResponse({"status": status}, 202)
 
-    async def waiting(self, http: Request) -> Response:
-        self._who(http, "approve")
-        asked = await asyncio.to_thread(list_approvals, self.store)
-        return JSONResponse({"approvals": [each.model_dump(mode="json") for each in asked if each.state == "waiting"]})
+    async def list_approvals(self, http: Request) -> Response:
+        self._authenticate(http, "approve")
+        approvals = await asyncio.to_thread(list_approvals, self.store)
+        waiting = [each.model_dump(mode="json") for each in approvals if each.state == "waiting"]
+        return JSONResponse({"approvals": waiting})
 
-    async def decide(self, http: Request) -> Response:
-        key = self._who(http, "approve")
+    async def decide_approval(self, http: Request) -> Response:
+        key = self._authenticate(http, "approve")
         try:
-            said = ApprovalDecision.model_validate_json(await read_body(http))
+            decision = ApprovalDecision.model_validate_json(await read_body(http))
         except ValidationError as error:
             raise _invalid(error) from error
         case, via = http.path_params["case"], f"api, key {key.id}"
         try:
-            review = Review(said.evidence, said.decision == "approve", key.owner, via, said.reason)
-            decided = await asyncio.to_thread(decide, self.store, case, review)
+            review = Review(decision.evidence, decision.decision == "approve", key.owner, via, decision.reason)
+            approval = await asyncio.to_thread(decide, self.store, case, review)
         except InputError as error:
             raise ApiError(409, " ".join(str(error).split()), code="not_decided") from error
-        return JSONResponse(decided.model_dump(mode="json"), 201)
+        return JSONResponse(approval.model_dump(mode="json"), 201)
 
-    async def healthy(self, _: Request) -> Response:
+    async def healthz(self, _: Request) -> Response:
+        """Liveness."""
         return JSONResponse({"status": "alive"})
 
-    async def ready(self, http: Request) -> Response:
-        """Whether it can answer, to everybody; of which cases, for whom and what is wrong, to who may inspect."""
+    async def readyz(self, http: Request) -> Response:
+        """Readiness, for everybody; champions and problems, for those who may inspect."""
         problem, unready = self.readiness.problem, self.release_health.unready
         if unready and not problem:
             problem = "the engines of some releases do not answer"
         body: dict[str, Any] = {"status": problem or "ready"}
-        if self.access.may_inspect(http, self.memory.keyring):
-            guarded = self.memory.keyring.guarded
+        if self.access.may_inspect(http, self.config_cache.keyring):
+            guarded = self.config_cache.keyring.guarded
             body["asked_by"] = "API key" if guarded else "this machine only: no API key was made yet"
-            rollouts = self.memory.routes.rollouts.items()
+            rollouts = self.config_cache.routes.rollouts.items()
             body["champions"] = {case: rollout.champion.route.digest for case, rollout in rollouts}
             body |= {"unready": unready, **self.readiness.details}
         return JSONResponse(body, 503 if self.readiness.problem or self.release_health.all_unready else 200)
 
-    async def metrics(self, http: Request) -> Response:
-        self.access.require_inspect(http, self.memory.keyring)
-        return Response(await asyncio.to_thread(self.figures.text), media_type="text/plain; version=0.0.4")
+    async def get_metrics(self, http: Request) -> Response:
+        self.access.require_inspect(http, self.config_cache.keyring)
+        return Response(await asyncio.to_thread(self.metrics.text), media_type="text/plain; version=0.0.4")
 
-    async def metrics_of_releases(self, http: Request) -> Response:
-        self.access.require_inspect(http, self.memory.keyring)
-        text = await release_metrics(self.forward.sessions, self.memory.routes)
+    async def get_release_metrics(self, http: Request) -> Response:
+        self.access.require_inspect(http, self.config_cache.keyring)
+        text = await release_metrics(self.upstream.sessions, self.config_cache.routes)
         return Response(text, media_type="text/plain; version=0.0.4")
 
-    async def openapi(self, http: Request) -> Response:
-        self.access.require_inspect(http, self.memory.keyring)
-        return JSONResponse(document())
+    async def get_openapi(self, http: Request) -> Response:
+        self.access.require_inspect(http, self.config_cache.keyring)
+        return JSONResponse(openapi_document())
 
-    def _who(self, http: Request, *roles: str) -> Key:
-        return self.access.key(http, self.memory.keyring, *roles)
+    def _authenticate(self, http: Request, *roles: str) -> Key:
+        return self.access.authenticate(http, self.config_cache.keyring, *roles)
 
-    async def _complete(self, http: Request, interface: str, needs: str) -> Response:
-        key = self._who(http, "predict")
+    async def _complete(self, http: Request, interface: str, required: str) -> Response:
+        key = self._authenticate(http, "predict")
         body = await read_body(http)
         try:
-            asked: Any = orjson.loads(body)
+            request: Any = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             if "depth" in str(error):
-                raise await self._too_deep(interface, key, body) from error
+                raise await self._refuse_nested(interface, key, body) from error
             raise ApiError(400, f"The body is not JSON: {error}.") from error
-        if not isinstance(asked, dict) or not isinstance(asked.get("model"), str) or needs not in asked:
-            raise ApiError(400, f"The body is an object with a model's name and {needs}.")
-        check_tokens(asked)
-        rollout = self.memory.routes.named(asked["model"], LANGUAGE)
+        if not isinstance(request, dict) or not isinstance(request.get("model"), str) or required not in request:
+            raise ApiError(400, f"The body must be an object with the model's name and {required}.")
+        check_tokens(request)
+        rollout = self.config_cache.routes.named(request["model"], LANGUAGE)
         entity = http.headers.get("x-entity", "")
-        return await while_connected(http, self.answering.complete(interface, key, rollout, asked, entity))
+        return await while_connected(http, self.request_handler.complete(interface, key, rollout, request, entity))
 
-    async def _too_deep(self, interface: str, key: Key, body: bytes) -> ApiError:
-        """What the client is told of a request that is nested too deep to be read; entered if it names a model."""
-        named = MODEL.search(body)
+    async def _refuse_nested(self, interface: str, key: Key, body: bytes) -> ApiError:
+        """The error for JSON that is nested too deep to be parsed; it is recorded if the body names a model."""
+        match = MODEL.search(body)
         try:
-            rollout = self.memory.routes.named(named[1].decode(errors="replace") if named else "", LANGUAGE)
+            rollout = self.config_cache.routes.named(match[1].decode(errors="replace") if match else "", LANGUAGE)
         except ApiError:
-            return too_deep()
-        return await self.answering.refuse_too_deep(interface, key, rollout)
+            return nested_too_deep()
+        return await self.request_handler.refuse_nested_request(interface, key, rollout)
 
 
 def make_app(settings: Settings) -> Starlette:
@@ -219,29 +221,29 @@ def make_app(settings: Settings) -> Starlette:
     gateway = Gateway(settings)
     routes = [
         Route("/v1/predict/{case}", gateway.predict, methods=["POST"]),
-        Route("/v1/chat/completions", gateway.chat, methods=["POST"]),
+        Route("/v1/chat/completions", gateway.chat_completions, methods=["POST"]),
         Route("/v1/embeddings", gateway.embeddings, methods=["POST"]),
-        Route("/v1/models", gateway.models, methods=["GET"]),
-        Route("/v1/models/{model}", gateway.model, methods=["GET"]),
-        Route("/v1/feedback/{request_id}", gateway.feedback, methods=["POST"]),
-        Route("/hooks/git", gateway.git, methods=["POST"]),
-        Route("/v1/approvals", gateway.waiting, methods=["GET"]),
-        Route("/v1/approvals/{case}", gateway.decide, methods=["POST"]),
-        Route("/healthz", gateway.healthy, methods=["GET"]),
-        Route("/readyz", gateway.ready, methods=["GET"]),
-        Route("/metrics", gateway.metrics, methods=["GET"]),
-        Route("/metrics/releases", gateway.metrics_of_releases, methods=["GET"]),
-        Route("/openapi.json", gateway.openapi, methods=["GET"]),
+        Route("/v1/models", gateway.list_models, methods=["GET"]),
+        Route("/v1/models/{model}", gateway.retrieve_model, methods=["GET"]),
+        Route("/v1/feedback/{request_id}", gateway.create_feedback, methods=["POST"]),
+        Route("/hooks/git", gateway.receive_webhook, methods=["POST"]),
+        Route("/v1/approvals", gateway.list_approvals, methods=["GET"]),
+        Route("/v1/approvals/{case}", gateway.decide_approval, methods=["POST"]),
+        Route("/healthz", gateway.healthz, methods=["GET"]),
+        Route("/readyz", gateway.readyz, methods=["GET"]),
+        Route("/metrics", gateway.get_metrics, methods=["GET"]),
+        Route("/metrics/releases", gateway.get_release_metrics, methods=["GET"]),
+        Route("/openapi.json", gateway.get_openapi, methods=["GET"]),
     ]
     handlers: Any = {
-        ApiError: handle_refusal,
+        ApiError: handle_api_error,
         HTTPException: handle_http_exception,
         ClientDisconnect: handle_client_disconnect,
         SQLAlchemyError: handle_unavailable_store,
         Exception: handle_unexpected,
     }
     hosts = [Middleware(HostCheck, settings)]
-    return Starlette(routes=routes, middleware=hosts, exception_handlers=handlers, lifespan=gateway.life)
+    return Starlette(routes=routes, middleware=hosts, exception_handlers=handlers, lifespan=gateway.lifespan)
 
 
 def model_object(name: str) -> dict[str, Any]:
@@ -249,8 +251,8 @@ def model_object(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "driftline"}
 
 
-async def handle_refusal(_: Request, refusal: ApiError) -> Response:
-    return JSONResponse(refusal.body, refusal.status, refusal.headers)
+async def handle_api_error(_: Request, error: ApiError) -> Response:
+    return JSONResponse(error.body, error.status, error.headers)
 
 
 async def handle_http_exception(_: Request, error: HTTPException) -> Response:
@@ -273,5 +275,5 @@ async def handle_unexpected(_: Request, error: Exception) -> Response:
 
 def _invalid(error: ValidationError) -> ApiError:
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where, why = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-    return ApiError(400, f"{where}: {why}" if where else why, param=where or None)
+    where, reason = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    return ApiError(400, f"{where}: {reason}" if where else reason, param=where or None)

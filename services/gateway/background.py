@@ -1,4 +1,4 @@
-"""The loops that a gateway process runs beside its calls, each apart from the others and from every call."""
+"""The background loops of a gateway process; none of them can hold up another one, or a call."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from functools import partial
 
 from sqlalchemy import insert, update
 
-from services.gateway.config_cache import EVERY, ConfigCache
+from services.gateway.config_cache import REFRESH_SECONDS, ConfigCache
 from services.gateway.outbox import Outbox
-from services.gateway.usage_writer import LIVES, close_lost_calls
+from services.gateway.usage_writer import WORKER_TIMEOUT, close_lost_calls
 from services.rollout.plan import advance_plans
 from services.store.alerts import PLATFORM, add_alert, alert_loop_failure
 from services.store.database import Store, now, workers
@@ -18,78 +18,78 @@ from tasks.core.errors import DriftlineError
 from tasks.core.events import alert_event
 from tasks.core.loops import TaskLoop, ThreadLoop, loops
 
-DECIDE = 2.0  # seconds between decisions on rollouts and on calls of dead processes
-HEARTBEAT = 5.0  # seconds between two; each one also shows that the store can be written
-PROMPT = 2.0  # seconds that a loop waits at most after failures: a fault must not last longer than its cause
+DECISION_SECONDS = 2.0  # seconds between decisions on rollouts and on calls of dead processes
+HEARTBEAT_SECONDS = 5.0  # seconds between two; each also proves that the store is writable
+MAX_PAUSE = 2.0  # seconds that a loop pauses at most after failures, so that it recovers soon
 
 
-class Background:
-    """Starts and stops them. Threads, since a full thread pool or a busy event loop must not hold up a revoked key;
-    `delivery` needs the event loop, and whoever runs that starts and stops it.
+class BackgroundLoops:
+    """Starts and stops the loops. They are threads: a full pool or a busy event loop must not delay a revocation;
+    `delivery` needs the event loop, so the application starts and stops it.
     """
 
-    def __init__(self, store: Store, memory: ConfigCache, telling: Outbox, worker: str) -> None:
-        self._store, self._memory, self._worker = store, memory, worker
-        self.heartbeat = ThreadLoop("heartbeat", self.say_alive, interval=HEARTBEAT, max_backoff=PROMPT)
+    def __init__(self, store: Store, config_cache: ConfigCache, outbox: Outbox, worker: str) -> None:
+        self._store, self._config_cache, self._worker = store, config_cache, worker
+        self.heartbeat = ThreadLoop("heartbeat", self.send_heartbeat, interval=HEARTBEAT_SECONDS, max_backoff=MAX_PAUSE)
         self._threads = [
-            ThreadLoop("keys", memory.look_at_keys, interval=EVERY, max_backoff=PROMPT),
-            ThreadLoop("routes", memory.look_at_routes, interval=EVERY, max_backoff=PROMPT),
+            ThreadLoop("keys", config_cache.refresh_keys, interval=REFRESH_SECONDS, max_backoff=MAX_PAUSE),
+            ThreadLoop("routes", config_cache.refresh_routes, interval=REFRESH_SECONDS, max_backoff=MAX_PAUSE),
             self.heartbeat,
-            ThreadLoop("lost calls", self.close_lost_calls, interval=DECIDE, max_backoff=PROMPT),
-            ThreadLoop("rollouts", self.advance, interval=DECIDE, max_backoff=PROMPT),
-            ThreadLoop("alerts", self.alert, interval=DECIDE, max_backoff=PROMPT),
+            ThreadLoop("lost calls", self.close_lost_calls, interval=DECISION_SECONDS, max_backoff=MAX_PAUSE),
+            ThreadLoop("rollouts", self.advance, interval=DECISION_SECONDS, max_backoff=MAX_PAUSE),
+            ThreadLoop("alerts", self.raise_alerts, interval=DECISION_SECONDS, max_backoff=MAX_PAUSE),
         ]
-        self.delivery = TaskLoop("delivery to Prefect", telling.deliver, max_backoff=PROMPT)
-        self._alerted: dict[str, set[tuple[str, str]]] = {}  # by kind, the problems that people were alerted about
+        self.delivery = TaskLoop("delivery to Prefect", outbox.deliver, max_backoff=MAX_PAUSE)
+        self._alerted: dict[str, set[tuple[str, str]]] = {}  # problems with an alert, by kind
 
     def start(self) -> None:
-        """Know keys and routes, say that we live, so that no call is taken for lost, and start every loop."""
-        for step in (self._memory.look_at_keys, self._memory.look_at_routes, self.say_alive):
+        """Read keys and routes, send a first heartbeat so that no call counts as lost, and start the threads."""
+        for step in (self._config_cache.refresh_keys, self._config_cache.refresh_routes, self.send_heartbeat):
             try:
                 step()
-            except Exception:  # the loops go on trying, and until then nobody gets in
-                logging.getLogger("driftline").exception("The gateway's first look at its store failed.")
+            except Exception:  # the loops retry; until then every request is refused
+                logging.getLogger("driftline").exception("The gateway could not read its store at the start.")
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Stop the threads, and say that this process ends: nobody need wait for it to be taken for dead."""
+        """Stop the threads and deregister this worker, so that its calls need not wait for the timeout."""
         for thread in self._threads:
             thread.stopping.set()
         for thread in self._threads:
             thread.stop(5)
         try:
-            with self._store.writing() as to:
-                to.execute(workers.delete().where(workers.c.id == self._worker))
+            with self._store.writing() as connection:
+                connection.execute(workers.delete().where(workers.c.id == self._worker))
         except Exception:  # its calls count as lost a minute later
-            logging.getLogger("driftline").exception("The gateway could not sign off.")
+            logging.getLogger("driftline").exception("The gateway could not deregister itself.")
 
-    def say_alive(self) -> None:
-        with self._store.writing() as to:
-            mine = workers.c.id == self._worker
-            if not to.execute(update(workers).where(mine).values(last_seen=now())).rowcount:
-                to.execute(insert(workers).values(id=self._worker, last_seen=now()))
-            to.execute(workers.delete().where(workers.c.last_seen < now() - 100 * LIVES))
+    def send_heartbeat(self) -> None:
+        with self._store.writing() as connection:
+            own_row = workers.c.id == self._worker
+            if not connection.execute(update(workers).where(own_row).values(last_seen=now())).rowcount:
+                connection.execute(insert(workers).values(id=self._worker, last_seen=now()))
+            connection.execute(workers.delete().where(workers.c.last_seen < now() - 100 * WORKER_TIMEOUT))
 
     def close_lost_calls(self) -> None:
         close_lost_calls(self._store)
 
     def advance(self) -> None:
-        """Raises: DriftlineError for plans that can't be decided, after all others were."""
+        """Decide every plan, then raise DriftlineError about those that failed."""
         errors = advance_plans(self._store)
         subjects = {case: f"{case}: its rollout can't be decided" for case in errors}
         self._alert_new("rollout", [(case, subjects[case], error) for case, error in errors.items()])
         if errors:
             raise DriftlineError("; ".join(f"rollout of {case}: {error}" for case, error in errors.items()))
 
-    def alert(self) -> None:
-        """Raise an alert about each loop that keeps failing and each row that can't be used, once."""
+    def raise_alerts(self) -> None:
+        """Alert once about each loop that keeps failing and each row that can't be used."""
         loops.alert(partial(alert_loop_failure, self._store, "gateway"))
-        problems = self._memory.routes.problems
+        problems = self._config_cache.routes.problems
         self._alert_new("row", [(PLATFORM, "The gateway leaves out a row of its store", text) for text in problems])
 
     def _alert_new(self, kind: str, problems: Sequence[tuple[str, str, str]]) -> None:
-        """Alert about the problems (case, subject, body) that were not there at the last look."""
+        """Alert about the problems (case, subject, body) that are new since the last check."""
         known = self._alerted.setdefault(kind, set())
         for case, subject, body in problems:
             if (case, body) not in known:
@@ -98,5 +98,5 @@ class Background:
         self._alerted[kind] = {(case, body) for case, _, body in problems}
 
     def _add_alert(self, case: str, cause: str, subject: str, body: str) -> None:
-        with self._store.writing() as to:
-            add_alert(to, alert_event(case, cause, subject, body))
+        with self._store.writing() as connection:
+            add_alert(connection, alert_event(case, cause, subject, body))

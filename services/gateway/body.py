@@ -1,4 +1,4 @@
-"""A request's body, read within limits of size, time, and memory for all bodies that are on their way."""
+"""Reads a request's body within limits of size, time and total memory."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from starlette.requests import Request
 from services.store.api_error import ApiError
 
 MAX_BODY = 16 * 1024 * 1024  # bytes
-BODY_SECONDS = 20.0  # that a client may take to send it
-ARRIVING = 32 * 1024 * 1024  # bytes of all bodies of this process that have not come to their end
+BODY_SECONDS = 20.0  # in which a client must send it
+ARRIVING = 32 * 1024 * 1024  # bytes of all incomplete bodies of this process
 
 
 class _Arriving:
@@ -23,8 +23,8 @@ class _Arriving:
 async def read_body(http: Request, limit: int = MAX_BODY) -> bytes:
     """The body of a request; `limit` is in bytes.
 
-    When all bodies together take too much, those with more than an equal share of it are refused.
-    Raises: Refusal when it is too large, or takes too long.
+    When all bodies together exceed ARRIVING, those above an equal share are refused.
+    Raises: ApiError when the body is too large or too slow.
     """
     length = http.headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit()):
@@ -52,4 +52,4 @@ async def read_body(http: Request, limit: int = MAX_BODY) -> bytes:
 
 def _too_large(limit: int) -> ApiError:
     size = f"{limit // 1024 // 1024} MB" if limit >= 1024 * 1024 else f"{limit // 1024} kB"
-    return ApiError(413, f"This request may have {size}.", code="too_large")
+    return ApiError(413, f"The limit for this request is {size}.", code="too_large")

@@ -1,4 +1,4 @@
-"""Calls under way that a budget pays: their reserve grows with them, and they are stopped when there is no more."""
+"""Grows the reservation of running calls that have a budget, and stops them when the budget is exhausted."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from services.gateway.usage_writer import UsageWriter
 from services.store.api_error import ApiError
 from tasks.core.loops import TaskLoop
 
-TICK = 0.25  # seconds between looks at the calls under way
-EARLY = 0.6  # share of its reserve at which a call gets more
+CHECK_SECONDS = 0.25  # seconds between checks of the running calls
+TOP_UP_AT = 0.6  # share of its reservation at which a call gets more
 
 
 class BudgetExhausted(ApiError):
-    """A call is stopped since its budgets have no more; what it used is paid."""
+    """A call was stopped because its budgets are exhausted; what it used is charged."""
 
     def __init__(self) -> None:
         message = "The budget of this key or its team ran out within this call, so it was stopped."
@@ -26,12 +26,12 @@ class BudgetExhausted(ApiError):
 
 @dataclass
 class MeteredCall:
-    """A call under way that a budget pays; money in billionths."""
+    """A running call with a budget; money in billionths."""
 
     call: Call
     reserved: int
-    prompt: int  # what its prompt costs, as long as nobody has counted its tokens
-    limit: asyncio.Timeout | None = None
+    prompt: int  # estimated cost of the prompt, until its tokens are counted
+    timeout: asyncio.Timeout | None = None
     stopped: bool = False
 
     @property
@@ -40,21 +40,21 @@ class MeteredCall:
 
     def stop(self) -> None:
         self.stopped = True
-        if self.limit is not None:
-            self.limit.reschedule(asyncio.get_running_loop().time())
+        if self.timeout is not None:
+            self.timeout.reschedule(asyncio.get_running_loop().time())
 
 
 class BudgetMeter:
-    """Looks after the calls under way whose keys have budgets."""
+    """Watches the running calls whose keys have budgets."""
 
-    def __init__(self, ledger: UsageWriter) -> None:
-        self._ledger = ledger
+    def __init__(self, usage_writer: UsageWriter) -> None:
+        self._usage_writer = usage_writer
         self._running: dict[str, MeteredCall] = {}
-        self.loop = TaskLoop("budgets", self.check, interval=TICK, max_backoff=2.0)
+        self.loop = TaskLoop("budgets", self.check, interval=CHECK_SECONDS, max_backoff=2.0)
 
     @contextmanager
     def watch(self, call: Call, tokens_in: int) -> Iterator[MeteredCall]:
-        """Have a call's reserve grow with it; `stopped` says that there is no more."""
+        """Grow a call's reservation while it runs; `stopped` is set when its budgets are exhausted."""
         prompt = call.share.route.price.of(tokens_in, 0, 0, 0) if call.is_language else 0
         watched = MeteredCall(call, call.reserved, prompt)
         if call.key.budgets:
@@ -65,16 +65,16 @@ class BudgetMeter:
             self._running.pop(call.id, None)
 
     async def check(self) -> None:
-        """Reserve more for the calls that need it, and stop those whose budgets have no more."""
+        """Reserve more for the calls that need it, and stop those whose budgets are exhausted."""
         running = [each for each in self._running.values() if not each.stopped]
-        growing = [each for each in running if each.likely_cost > EARLY * each.reserved]
+        growing = [each for each in running if each.likely_cost > TOP_UP_AT * each.reserved]
         await asyncio.gather(*(self._grow(each) for each in growing))
 
     async def _grow(self, watched: MeteredCall) -> None:
-        """Double the reserve, or else add what is needed now; stop a call that has surely used up all of its own."""
+        """Double the reservation, or else add what is needed now; stop a call that has used all of it."""
         missing = round(1.25 * watched.likely_cost) - watched.reserved
         for amount in dict.fromkeys((max(watched.reserved, missing), missing)):
-            if amount > 0 and await self._ledger.top_up(watched.call, amount):
+            if amount > 0 and await self._usage_writer.top_up(watched.call, amount):
                 watched.reserved += amount
                 return
         if watched.call.cost() > watched.reserved:

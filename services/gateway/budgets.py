@@ -1,4 +1,4 @@
-"""Budgets within a transaction of the store: reserved before a call, topped up during it, settled after it."""
+"""Budgets within a transaction of the store: reserve before a call, top up during it, settle after it."""
 
 from __future__ import annotations
 
@@ -9,51 +9,53 @@ from sqlalchemy import Connection, select, update
 
 from services.store.database import LOST, budgets, usage_records
 
-ALLOWED, RESERVED, SPENT = "allowed", "reserved", "spent"  # what the budgets of a call say to an amount
+ALLOWED, RESERVED, SPENT = "allowed", "reserved", "spent"  # outcomes of a reservation
 
-LEFT = budgets.c.amount - budgets.c.spent - budgets.c.reserved
+AVAILABLE = budgets.c.amount - budgets.c.spent - budgets.c.reserved
 
 
-def reserve(to: Connection, owners: Sequence[str], amount: int) -> str:
-    """Reserve an amount (billionths) in every budget, or in none; return ALLOWED, or why not.
+def reserve_budget(connection: Connection, owners: Sequence[str], amount: int) -> str:
+    """Reserve an amount (billionths) in every budget, or in none; return the outcome.
 
-    RESERVED: once the calls under way have ended there may be enough; SPENT: there won't be.
+    RESERVED: there may be enough once running calls have ended. SPENT: there is not enough left.
     """
     taken: list[str] = []
     for owner in owners:
-        take = update(budgets).where(budgets.c.owner == owner, amount <= LEFT, LEFT > 0)
-        if not to.execute(take.values(reserved=budgets.c.reserved + amount)).rowcount:
-            unspent = to.execute(select(budgets.c.amount - budgets.c.spent).where(budgets.c.owner == owner)).scalar()
+        take = update(budgets).where(budgets.c.owner == owner, amount <= AVAILABLE, AVAILABLE > 0)
+        if not connection.execute(take.values(reserved=budgets.c.reserved + amount)).rowcount:
+            query = select(budgets.c.amount - budgets.c.spent).where(budgets.c.owner == owner)
+            unspent = connection.execute(query).scalar()
             if unspent is None:
-                continue  # this budget was removed meanwhile
-            pay(to, taken, amount, 0)
+                continue  # this budget was removed in the meantime
+            release_and_spend(connection, taken, amount, 0)
             return RESERVED if unspent >= max(amount, 1) else SPENT
         taken.append(owner)
     return ALLOWED
 
 
-def pay(to: Connection, owners: Sequence[str], reserved: int, price: int) -> None:
-    """Give back what was reserved, and spend the price."""
+def release_and_spend(connection: Connection, owners: Sequence[str], reserved: int, price: int) -> None:
+    """Release the reservation and spend the price."""
     for owner in owners:
         values = {"reserved": budgets.c.reserved - reserved, "spent": budgets.c.spent + price}
-        to.execute(update(budgets).where(budgets.c.owner == owner).values(values))
+        connection.execute(update(budgets).where(budgets.c.owner == owner).values(values))
 
 
-def settle(to: Connection, row: dict[str, Any], opened_earlier: bool) -> None:
-    """Pay for a call that ended, beyond its reserve too, as far as its budgets have something left.
+def settle_budgets(connection: Connection, row: dict[str, Any], opened_earlier: bool) -> None:
+    """Charge a call that ended, also beyond its reservation, as far as its budgets allow.
 
-    Where they have not, `row["price"]` becomes what they paid, and no budget is ever overspent.
+    Otherwise `row["price"]` becomes what they paid: no budget is ever overspent.
     """
     owners, reserved = row["budgets"], row["reserved"]
     if not owners:
         return
-    # a gateway taken for dead that only slept: the reserve counts as spent already
-    counted = reserved if opened_earlier and _was_lost(to, row["id"]) else 0
+    # a gateway that slept and was taken for dead: its reservation is already spent
+    counted = reserved if opened_earlier and _was_lost(connection, row["id"]) else 0
     if row["price"] > reserved:
-        left = min(to.execute(select(LEFT).where(budgets.c.owner.in_(owners))).scalars(), default=row["price"])
+        query = select(AVAILABLE).where(budgets.c.owner.in_(owners))
+        left = min(connection.execute(query).scalars(), default=row["price"])
         row["price"] = reserved + min(row["price"] - reserved, max(0, left))
-    pay(to, owners, reserved - counted, row["price"] - counted)
+    release_and_spend(connection, owners, reserved - counted, row["price"] - counted)
 
 
-def _was_lost(to: Connection, id_: str) -> bool:
-    return to.execute(select(usage_records.c.state).where(usage_records.c.id == id_)).scalar() == LOST
+def _was_lost(connection: Connection, id_: str) -> bool:
+    return connection.execute(select(usage_records.c.state).where(usage_records.c.id == id_)).scalar() == LOST

@@ -1,4 +1,4 @@
-"""Exact answers, kept for whoever of the same team asks the same release the same thing again."""
+"""A cache of exact responses: the same request of the same team to the same release."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from services.gateway.call import Call
 from services.gateway.parameters import is_repeatable
 from tasks.core.config import digest_of
 
-MOST_BYTES = 64 * 1024 * 1024
-KEEP = 3600.0  # seconds
+MAX_CACHE_BYTES = 64 * 1024 * 1024
+TTL_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
 class CachedResponse:
-    """An answer as it was sent, its tokens, and what it had cost."""
+    """A response as it was sent, its tokens, and its cost."""
 
     body: bytes
     tokens_in: int
@@ -31,39 +31,39 @@ class CachedResponse:
         return int(time.monotonic() - self.at)
 
 
-class Cache:
-    """The newest answers up to so many bytes; in this process only, since losing it costs nothing but time."""
+class ResponseCache:
+    """The newest responses, up to a number of bytes. In memory of one process: losing them costs only time."""
 
-    def __init__(self, most: int = MOST_BYTES, keep: float = KEEP) -> None:
-        self._kept: OrderedDict[str, CachedResponse] = OrderedDict()
-        self._most, self._keep, self._bytes = most, keep, 0
+    def __init__(self, max_bytes: int = MAX_CACHE_BYTES, ttl: float = TTL_SECONDS) -> None:
+        self._responses: OrderedDict[str, CachedResponse] = OrderedDict()
+        self._max_bytes, self._ttl, self._bytes = max_bytes, ttl, 0
 
-    def key(self, call: Call, body: Mapping[str, Any]) -> str | None:
-        """Of team, release and every parameter, streaming included; None where the answer may differ next time."""
+    def key_for(self, call: Call, body: Mapping[str, Any]) -> str | None:
+        """A digest of team, release and every parameter, streaming included; None where the response may differ."""
         if call.interface != "embeddings" and not is_repeatable(body):
             return None
         return digest_of([call.key.team, call.share.route.digest, call.interface, body])
 
-    def find(self, key: str) -> CachedResponse | None:
-        kept = self._kept.get(key)
-        if kept is None:
+    def get(self, key: str) -> CachedResponse | None:
+        cached = self._responses.get(key)
+        if cached is None:
             return None
-        if kept.age >= self._keep:
+        if cached.age >= self._ttl:
             self._drop(key)
             return None
-        self._kept.move_to_end(key)
-        return kept
+        self._responses.move_to_end(key)
+        return cached
 
-    def keep(self, key: str, body: bytes, call: Call) -> None:
-        """Keep a whole answer."""
-        if len(body) > self._most // 8:
+    def put(self, key: str, body: bytes, call: Call) -> None:
+        """Store a complete response."""
+        if len(body) > self._max_bytes // 8:
             return
-        if key in self._kept:
+        if key in self._responses:
             self._drop(key)
-        self._kept[key] = CachedResponse(body, call.tokens_in, call.tokens_out, call.cost())
+        self._responses[key] = CachedResponse(body, call.tokens_in, call.tokens_out, call.cost())
         self._bytes += len(body)
-        while self._bytes > self._most:
-            self._drop(next(iter(self._kept)))
+        while self._bytes > self._max_bytes:
+            self._drop(next(iter(self._responses)))
 
     def _drop(self, key: str) -> None:
-        self._bytes -= len(self._kept.pop(key).body)
+        self._bytes -= len(self._responses.pop(key).body)

@@ -1,4 +1,4 @@
-"""One call on its way through the gateway, and what it came to."""
+"""One call through the gateway: its request, its response and its usage."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from services.rollout.routing import Share
 from services.store.database import CACHED, FAILED, OPEN, REFUSED, now
 from services.store.keys import Key
 
-LOGGED = 20_000  # bytes of a request or an answer that the log keeps
-READ = LOGGED + 2_000  # bytes of it that are read: a number or a key that reaches over the end is seen whole
-MOST_TOKENS = 1_000_000_000  # of one call; more does not fit into the ledger
+MAX_LOGGED = 20_000  # bytes of a request or a response that the log stores
+MAX_READ = MAX_LOGGED + 2_000  # bytes that are read of them, so that redaction sees a value that crosses the end
+MAX_CALL_TOKENS = 1_000_000_000  # more does not fit into the store's columns
 
 
 @dataclass
@@ -25,24 +25,24 @@ class Call:
     key: Key
     share: Share
     entity: str = ""
-    asked: bytes = b""
-    answered: bytes = b""  # as much as is read for the log
-    classes: dict[str, int | str] = field(default_factory=dict)  # of a table's rows by example_id, to hold labels to
+    request_body: bytes = b""
+    response_body: bytes = b""  # as much as the log reads
+    classes: dict[str, int | str] = field(default_factory=dict)  # predicted, by example_id; labels must be of these
     id: str = field(default_factory=lambda: f"req-{secrets.token_hex(12)}")
     at: float = field(default_factory=now)
-    began: float = field(default_factory=time.perf_counter)
+    started: float = field(default_factory=time.perf_counter)
     state: str = OPEN
     status: int = 0
     retries: int = 0
     size: int = 0  # bytes of the request
-    most_out: int = 0  # tokens that the answer may have
+    max_tokens_out: int = 0  # tokens that the response may have
     reserved: int = 0
     tokens_in: int = 0
     tokens_cached: int = 0
     tokens_out: int = 0
-    placed_at: float = 0.0  # when it came to the release, as time.perf_counter() tells; 0: not yet
+    dispatched_at: float = 0.0  # when it reached the release, by time.perf_counter(); 0: not yet
     engine_seconds: float = 0.0
-    lost_seconds: float = 0.0  # at the release, on processes that died or hung
+    lost_seconds: float = 0.0  # at the release, in processes that died or hung
     seconds: float = 0.0
     price: int = 0
     saved: int = 0
@@ -51,8 +51,8 @@ class Call:
     def is_language(self) -> bool:
         return self.interface != "predict"
 
-    def used(self, usage: Any) -> None:
-        """Take over the tokens that a language model says it used; whatever else it says there counts as none."""
+    def record_usage(self, usage: Any) -> None:
+        """Record the token counts of a release's `usage`; anything malformed counts as zero."""
         usage = usage if isinstance(usage, Mapping) else {}
         details = usage.get("prompt_tokens_details")
         self.tokens_in, self.tokens_out = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
@@ -60,18 +60,18 @@ class Call:
         self.tokens_cached = min(cached, self.tokens_in)
 
     def cost(self) -> int:
-        """What its tokens and seconds cost by the release's price table."""
+        """The cost of its tokens and seconds by the release's price table."""
         fresh = self.tokens_in - self.tokens_cached
-        seconds = self.engine_seconds or (time.perf_counter() - self.placed_at if self.placed_at else 0.0)
+        seconds = self.engine_seconds or (time.perf_counter() - self.dispatched_at if self.dispatched_at else 0.0)
         return self.share.route.price.of(fresh, self.tokens_cached, self.tokens_out, seconds)
 
-    def ended(self, state: str, status: int) -> None:
-        """Note how it ended. What failed costs nobody: the fault is ours or the release's."""
+    def finish(self, state: str, status: int) -> None:
+        """Record how it ended. A failed call is free: the fault is the gateway's or the release's."""
         self.state, self.status = state, status
-        self.seconds = time.perf_counter() - self.began
+        self.seconds = time.perf_counter() - self.started
         self.price = 0 if state in (CACHED, REFUSED, FAILED) else self.cost()
 
 
 def _count(tokens: Any) -> int:
-    """A number of tokens as a release tells it; releases elsewhere may tell anything."""
-    return min(tokens, MOST_TOKENS) if isinstance(tokens, int) and tokens > 0 else 0
+    """A release's token count; an external server may send anything."""
+    return min(tokens, MAX_CALL_TOKENS) if isinstance(tokens, int) and tokens > 0 else 0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-# not httpx, as elsewhere: it needs 1.7 ms of processor time a request, aiohttp 0.3, and this is on every call's way
+# not httpx, as in other modules: it takes 1.7 ms of processor time a request, aiohttp 0.3, and every call pays it
 import aiohttp
 
 from tasks.core.sockets import unix_socket_path
 
-KEEP_ALIVE = 3.0  # seconds that we keep a connection; a server closes its end after 5, and must not while we send
-LOCALHOST = "http://localhost"  # whom a request over a Unix socket names as its host
+KEEP_ALIVE = 3.0  # seconds; less than the 5 of the servers, which must not close a connection while we send
+LOCALHOST = "http://localhost"  # the host that a request over a Unix socket names
 
 
 class ClientSessions:
@@ -18,8 +18,8 @@ class ClientSessions:
         self._by_socket: dict[str, aiohttp.ClientSession] = {}
         self._tcp = _session(aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE, use_dns_cache=True))
 
-    def to(self, address: str) -> tuple[aiohttp.ClientSession, str]:
-        """The session for an address, and what URLs begin with in it."""
+    def session_for(self, address: str) -> tuple[aiohttp.ClientSession, str]:
+        """The session for an address, and the base of its URLs."""
         path = unix_socket_path(address)
         if not path:
             return self._tcp, address

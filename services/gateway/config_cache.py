@@ -1,4 +1,4 @@
-"""What a gateway keeps in memory of the store: routes and keys, never older than the last look at their version."""
+"""A cache of the routes and keys in the store, never older than the last check of their version."""
 
 from __future__ import annotations
 
@@ -13,54 +13,55 @@ from services.rollout.shares import PROPAGATION_SECONDS
 from services.store.database import Store, endpoints, releases, shares
 from services.store.keys import Keyring, read_keyring
 
-EVERY = PROPAGATION_SECONDS / 2  # seconds between looks
-STALE = 5.0  # seconds without one after which a gateway says that it is not ready
+REFRESH_SECONDS = PROPAGATION_SECONDS / 2  # seconds between checks
+STALE_SECONDS = 5.0  # seconds without a check after which the gateway is not ready
 
 T = TypeVar("T")
 
 
 class ConfigCache:
-    """Routes and keys, each of one version of the store, read apart so that neither waits for the other.
+    """Routes and keys, each of one version of the store, refreshed separately so that neither delays the other.
 
-    Until the first look nobody may ask, and nothing can be asked. While the store does not answer, what is known goes
-    on to hold.
+    Until the first refresh every request is refused. While the store does not answer, the cached values remain valid.
     """
 
     def __init__(self, store: Store) -> None:
         self.routes, self.keyring = Routes(), Keyring({}, guarded=True)
         self._store = store
         self._keys_version, self._routes_version = -1, -1
-        self._keys_seen = self._routes_seen = -STALE
+        self._keys_seen = self._routes_seen = -STALE_SECONDS
 
     @property
-    def fresh(self) -> bool:
-        return time.monotonic() - min(self._keys_seen, self._routes_seen) < STALE
+    def is_fresh(self) -> bool:
+        return time.monotonic() - min(self._keys_seen, self._routes_seen) < STALE_SECONDS
 
-    def look(self) -> None:
-        """Read anew what has changed."""
-        self.look_at_keys()
-        self.look_at_routes()
+    def refresh(self) -> None:
+        """Read what has changed."""
+        self.refresh_keys()
+        self.refresh_routes()
 
-    def look_at_keys(self) -> None:
+    def refresh_keys(self) -> None:
         if changed := self._read(read_keyring, self._keys_version):
             self.keyring, self._keys_version = changed
         self._keys_seen = time.monotonic()
 
-    def look_at_routes(self) -> None:
+    def refresh_routes(self) -> None:
         if changed := self._read(read_routes, self._routes_version):
             self.routes, self._routes_version = changed
         self._routes_seen = time.monotonic()
 
     def _read(self, read: Callable[[Store], T], known: int) -> tuple[T, int] | None:
-        """What is read of the store, all of it of one version; None where the known version is the store's."""
+        """Read a value that belongs to one version of the store; None if the store still has the known version."""
         while (version := self._store.config_version()) != known:
             value = read(self._store)
-            if self._store.config_version() == version:  # else some of it is from before a change, some from after
+            if self._store.config_version() == version:  # otherwise a change came in between
                 return value, version
         return None
 
 
 def read_routes(store: Store) -> Routes:
-    with store.reading() as of:
-        known, running, held = (of.execute(select(table)).mappings().all() for table in (releases, endpoints, shares))
+    with store.reading() as connection:
+        known, running, held = (
+            connection.execute(select(table)).mappings().all() for table in (releases, endpoints, shares)
+        )
     return routes_of(known, running, held)

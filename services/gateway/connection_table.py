@@ -1,4 +1,4 @@
-"""The connections that a process holds, and which of them makes room for another one."""
+"""The open connections of a process, and which of them is closed to make room for another one."""
 
 from __future__ import annotations
 
@@ -8,76 +8,76 @@ from collections.abc import Iterable
 from typing import Protocol
 
 MAX_CONNECTIONS = 4096  # of one process
-OWN_FILES = 256  # of the files that the system allows a process, those that are not for its clients
-PATIENCE = 1.0  # seconds that a connection is not closed for another one, though it has sent nothing
+OWN_FILES = 256  # of the files that the system allows a process, those reserved for other uses
+GRACE_SECONDS = 1.0  # seconds in which a silent connection is not closed for another one
 
 
 class Connection(Protocol):
-    """What the table needs of one: the bytes of a request that it has begun to send, and its end."""
+    """What the table needs of a connection: the bytes of an incomplete request, and a way to close it."""
 
-    other_bytes: int
+    overhead_bytes: int
 
     def drop(self) -> None: ...
 
 
 class ConnectionTable:
-    """So many in all, and half of them of one address.
+    """At most `limit` connections, and half of them from one address.
 
-    Those that wait for a request's headers make room first, oldest first, then those that rest between two requests.
-    One whose request is under way never does: then the newest is refused.
+    Connections that await a request's headers are closed first, oldest first, then idle ones between two requests.
+    A connection with a running request is never closed: then the new one is refused.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._address: dict[Connection, str] = {}
         self._count: Counter[str] = Counter()
-        self._waiting: dict[Connection, float] = {}  # since when; in that order
-        self._resting: dict[Connection, float] = {}
+        self._awaiting_head: dict[Connection, float] = {}  # the time since when, oldest first
+        self._idle: dict[Connection, float] = {}
 
     def __len__(self) -> int:
         return len(self._address)
 
     def add(self, connection: Connection, address: str) -> bool:
-        """Take one in; False when there is no room for it."""
+        """Add a connection; False when there is no room for it."""
         if self._count[address] >= self.limit // 2 and not self._make_room(address):
             return False
         if len(self) >= self.limit and not self._make_room(None):
             return False
         self._address[connection] = address
         self._count[address] += 1
-        self.waits(connection)
+        self.await_head(connection)
         return True
 
     def remove(self, connection: Connection) -> None:
-        self._waiting.pop(connection, None)
-        self._resting.pop(connection, None)
+        self._awaiting_head.pop(connection, None)
+        self._idle.pop(connection, None)
         if (address := self._address.pop(connection, None)) is not None:
             self._count[address] -= 1
             if not self._count[address]:
                 del self._count[address]
 
-    def waits(self, connection: Connection) -> None:
-        """It is to send a request's headers."""
-        self._resting.pop(connection, None)
-        self._waiting[connection] = time.monotonic()
+    def await_head(self, connection: Connection) -> None:
+        """The client has to send a request's headers."""
+        self._idle.pop(connection, None)
+        self._awaiting_head[connection] = time.monotonic()
 
-    def works(self, connection: Connection) -> None:
-        """Its request is under way."""
-        self._waiting.pop(connection, None)
-        self._resting.pop(connection, None)
+    def mark_busy(self, connection: Connection) -> None:
+        """Its request is running."""
+        self._awaiting_head.pop(connection, None)
+        self._idle.pop(connection, None)
 
-    def rests(self, connection: Connection) -> None:
-        """Its request was answered."""
-        self._waiting.pop(connection, None)
+    def mark_idle(self, connection: Connection) -> None:
+        """Its request was answered, and it waits for the next one."""
+        self._awaiting_head.pop(connection, None)
         if connection in self._address:
-            self._resting[connection] = time.monotonic()
+            self._idle[connection] = time.monotonic()
 
     def _make_room(self, address: str | None) -> bool:
-        """Close one, of this address if one is named."""
-        before = time.monotonic() - PATIENCE
-        waiting: Iterable[Connection] = (c for c, since in self._waiting.items() if since < before or c.other_bytes)
-        resting: Iterable[Connection] = (c for c, since in self._resting.items() if since < before)
-        for candidates in (waiting, resting):
+        """Close one connection, of this address unless it is None."""
+        before = time.monotonic() - GRACE_SECONDS
+        heads: Iterable[Connection] = (c for c, at in self._awaiting_head.items() if at < before or c.overhead_bytes)
+        idle: Iterable[Connection] = (c for c, since in self._idle.items() if since < before)
+        for candidates in (heads, idle):
             for connection in candidates:
                 if address is None or self._address[connection] == address:
                     self.remove(connection)

@@ -1,4 +1,4 @@
-"""Connections with limits on every part of them, which hold before memory is taken."""
+"""HTTP connections with a limit on every part, enforced before memory is used."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from typing import Any, ClassVar
 
 import httptools
 import orjson
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from services.gateway.compat import HttpProtocol, RequestResponseCycle, status_line
 from services.gateway.connection_table import MAX_CONNECTIONS, OWN_FILES, ConnectionTable
 from services.store.api_error import ApiError
 from tasks.core.peer import is_own_loopback
 
-MAX_LINE = 16 * 1024  # bytes of a request line's target
+MAX_TARGET = 16 * 1024  # bytes of a request line's target
 MAX_HEADERS = 32 * 1024  # bytes of all headers, and so of one
 MAX_COUNT = 100  # headers, trailers among them
-MAX_PIPELINED = 16  # requests that wait for the answer to an earlier one of their connection
+MAX_PIPELINED = 16  # requests that wait for an earlier one of their connection
 HEAD_SECONDS = 10.0  # from a connection's start, or a request's first byte, until its headers are complete
-STALL_SECONDS = 30.0  # in which a client takes MIN_TAKEN bytes of what waits for it
+STALL_SECONDS = 30.0  # in which a client must read MIN_TAKEN bytes of its response
 MIN_TAKEN = 32 * 1024
-LINGER_SECONDS = 2.0  # that a client has to read a refusal, and to end the body that nobody reads
+LINGER_SECONDS = 2.0  # that a client has to read an error, and to end a body that is not read
 STEP = 16 * 1024  # bytes of a head that are parsed at once
 FRAMING = 8  # bytes of a body for each byte around them: chunks, in bodies beyond some kB, have 40 bytes or more
-MAX_UNREAD = 16 * 1024 * 1024  # bytes of a body that come after its answer
-REPORT_SECONDS = 60.0  # between two lines of the log about connections that were ended
+MAX_UNREAD = 16 * 1024 * 1024  # bytes of a body that arrive after the response
+REPORT_SECONDS = 60.0  # between two log lines about connections that were closed
 
 
-class LimitedConnection(HttpToolsProtocol):
-    """uvicorn's connection, which ends where a part of a request is too long, too slow or too many."""
+class LimitedHttpProtocol(HttpProtocol):
+    """uvicorn's HTTP protocol, which closes a connection when a part of a request exceeds its limit."""
 
     table = ConnectionTable(MAX_CONNECTIONS)  # of this process
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
         self.in_head, self.is_lingering = True, False
-        self.body_bytes = self.other_bytes = 0  # of the message that is being read; other: whatever is no body
+        self.body_bytes = self.overhead_bytes = 0  # of the message that is being read; overhead: what is not body
         self.refusal: ApiError | None = None
         self.running: RequestResponseCycle | None = None
         self._head_timer: asyncio.TimerHandle | None = None
@@ -63,7 +63,7 @@ class LimitedConnection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     @cached_property
-    def is_owners(self) -> bool:
+    def is_owner(self) -> bool:
         """Whether the other end is a socket of this process's user on this machine."""
         server = self.server
         return is_own_loopback(self.client, (server[0], server[1]) if server and server[1] is not None else None)
@@ -71,43 +71,46 @@ class LimitedConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.is_lingering:
             return
-        self._unset_keepalive_if_required()
+        self.cancel_keep_alive()
         try:
             self._parse(data)
-        except httptools.HttpParserUpgrade:  # it is answered as if it had not asked for another protocol
+        except httptools.HttpParserUpgrade:  # the request is handled as if it had not asked for another protocol
             self.is_lingering, self.cycle.keep_alive = True, False
         except httptools.HttpParserError:
             self._refuse(self.refusal or ApiError(400, "The request is not HTTP/1.1.", code="invalid_request"))
-        if self.other_bytes and self.in_head and self._head_timer is None and not (self.is_lingering or self._is_busy):
-            self.table.waits(self)
+        if (
+            self.overhead_bytes
+            and self.in_head
+            and self._head_timer is None
+            and not (self.is_lingering or self._is_busy)
+        ):
+            self.table.await_head(self)
             self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["state"]["connection"] = self  # type: ignore[index]
+        self.scope["state"]["connection"] = self
 
     def on_url(self, url: bytes) -> None:
-        if len(self.url) + len(url) > MAX_LINE:
-            self._stop(ApiError(414, f"A request line may have {MAX_LINE:,} bytes.", code="too_long"))
+        if len(self.url) + len(url) > MAX_TARGET:
+            self._stop(ApiError(414, f"The limit for a request target is {MAX_TARGET:,} bytes.", code="too_long"))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if len(self.headers) >= MAX_COUNT:
-            self._stop(ApiError(431, f"A request may have {MAX_COUNT} headers.", code="too_many_headers"))
+            self._stop(ApiError(431, f"The limit is {MAX_COUNT} headers.", code="too_many_headers"))
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         if sum(len(name) + len(value) for name, value in self.headers) > MAX_HEADERS:
             self._stop(_headers_too_long())
         if len(self.pipeline) >= MAX_PIPELINED:
-            self._stop(
-                ApiError(400, f"{MAX_PIPELINED} requests may wait for an earlier one.", code="too_many_requests")
-            )
+            self._stop(ApiError(400, f"The limit is {MAX_PIPELINED} pipelined requests.", code="too_many_requests"))
         self.in_head = False
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
-        self.table.works(self)
+        self.table.mark_busy(self)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -116,9 +119,9 @@ class LimitedConnection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self.in_head = True
-        self.body_bytes = self.other_bytes = 0
+        self.body_bytes = self.overhead_bytes = 0
         super().on_message_complete()
-        if self._linger_timer is not None:  # the body that nobody read has come to its end
+        if self._linger_timer is not None:  # the body that is not read has ended
             self._linger_timer.cancel()
             self._linger_timer = None
             self._rest()
@@ -128,9 +131,9 @@ class LimitedConnection(HttpToolsProtocol):
         if self.transport.is_closing() or self.pipeline or self._is_busy:
             return
         if self.in_head:
-            self.table.rests(self)
+            self.table.mark_idle(self)
         else:
-            self._unset_keepalive_if_required()
+            self.cancel_keep_alive()
             self._linger_timer = self.loop.call_later(LINGER_SECONDS, self._abort)
 
     def pause_writing(self) -> None:
@@ -145,7 +148,7 @@ class LimitedConnection(HttpToolsProtocol):
             self._stall_timer = None
 
     def timeout_keep_alive_handler(self) -> None:
-        if self.transport.get_write_buffer_size():  # to close would wait for a reader that takes nothing
+        if self.transport.get_write_buffer_size():  # closing would wait for a client that reads nothing
             self.timeout_keep_alive_task = None
             self._rest()
             if self._stall_timer is None:
@@ -155,15 +158,14 @@ class LimitedConnection(HttpToolsProtocol):
 
     @property
     def _is_busy(self) -> bool:
-        """Whether a request is under way."""
+        """Whether a request is running."""
         return self.running is not None and not self.running.response_complete
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+    def start_request(self, cycle: RequestResponseCycle) -> None:
         self.running = cycle
-        super()._start_asgi_task(cycle, app)
 
     def _abort(self) -> None:
-        """Close without a further word; what still answers is to know before it writes."""
+        """Close at once, and mark the running request as disconnected before it writes."""
         if self.running is not None:
             self.running.disconnected = True
         self.transport.abort()
@@ -174,27 +176,27 @@ class LimitedConnection(HttpToolsProtocol):
         self._abort()
 
     def _parse(self, data: bytes) -> None:
-        """Parse a head step by step, so that its limits hold, and the rest at once."""
+        """Parse a head in steps, so that its limits hold, and the rest at once."""
         start = 0
         while start < len(data) and not self.transport.is_closing():
             piece = data[start : start + STEP] if self.in_head and len(data) > STEP else data[start:]
             start += len(piece)
-            body, self.other_bytes = self.body_bytes, self.other_bytes + len(piece)
+            body, self.overhead_bytes = self.body_bytes, self.overhead_bytes + len(piece)
             self.parser.feed_data(piece)
-            self.other_bytes -= max(0, self.body_bytes - body)
-            if self.other_bytes > MAX_LINE + MAX_HEADERS + self.body_bytes // FRAMING:
+            self.overhead_bytes -= max(0, self.body_bytes - body)
+            if self.overhead_bytes > MAX_TARGET + MAX_HEADERS + self.body_bytes // FRAMING:
                 self.refusal = _headers_too_long()
                 raise httptools.HttpParserError("too long")
             if self._linger_timer is not None and self.body_bytes > MAX_UNREAD:
                 self._abort()
 
     def _stop(self, refusal: ApiError) -> None:
-        """End the parsing, within a callback of the parser."""
+        """Stop parsing, within a callback of the parser."""
         self.refusal = refusal
         raise ValueError(refusal.message)
 
     def _refuse(self, refusal: ApiError) -> None:
-        """Answer, unless another answer is under way, and close once the client has had time to read it."""
+        """Send the error, unless a response is running, and close after the client had time to read it."""
         if self.transport.is_closing() or self.is_lingering:
             return
         _report(refusal.code or str(refusal.status), self.client)
@@ -202,11 +204,11 @@ class LimitedConnection(HttpToolsProtocol):
         if self._is_busy:
             self._abort()
             return
-        self.table.rests(self)
+        self.table.mark_idle(self)
         body = orjson.dumps(refusal.body)
         headers = {**refusal.headers, "content-type": "application/json", "content-length": str(len(body))}
         lines = "".join(f"{name}: {value}\r\n" for name, value in (headers | {"connection": "close"}).items())
-        self.transport.write(STATUS_LINE[refusal.status] + lines.encode() + b"\r\n" + body)
+        self.transport.write(status_line(refusal.status) + lines.encode() + b"\r\n" + body)
         self.transport.pause_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -214,7 +216,7 @@ class LimitedConnection(HttpToolsProtocol):
 
     def _head_is_late(self) -> None:
         self._head_timer = None
-        if self.other_bytes:
+        if self.overhead_bytes:
             self._refuse(ApiError(408, f"The headers did not arrive in {HEAD_SECONDS:.0f} s.", code="too_slow"))
         else:
             _report("silent", self.client)
@@ -224,32 +226,32 @@ class LimitedConnection(HttpToolsProtocol):
         if not self.transport.is_closing() and self.timeout_keep_alive_task is None:
             keep = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
             self.timeout_keep_alive_task = keep
-            self.table.rests(self)
+            self.table.mark_idle(self)
 
     def _watch_reader(self, waiting: int | None = None) -> None:
-        """Abort when the client has taken too little since the last look."""
+        """Abort when the client has read too little since the last check."""
         remaining = self.transport.get_write_buffer_size()
         if waiting is not None and waiting - remaining < min(MIN_TAKEN, waiting):
             _report("slow_reader", self.client)
             self._abort()
             return
-        again = self.loop.call_later(STALL_SECONDS, self._watch_reader, remaining) if remaining else None
-        self._stall_timer = again
+        timer = self.loop.call_later(STALL_SECONDS, self._watch_reader, remaining) if remaining else None
+        self._stall_timer = timer
 
 
 def allow_connections() -> None:
-    """Have the system allow as many open files as it ever does, and no more connections than fit into these."""
+    """Raise the limit on open files, and limit the connections to what fits into it."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_CONNECTIONS + OWN_FILES
-    allowed = wanted if most == resource.RLIM_INFINITY else min(most, wanted)
+    required = MAX_CONNECTIONS + OWN_FILES
+    allowed = required if most == resource.RLIM_INFINITY else min(most, required)
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < allowed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
-    LimitedConnection.table.limit = max(OWN_FILES, allowed - OWN_FILES)
+    LimitedHttpProtocol.table.limit = max(OWN_FILES, allowed - OWN_FILES)
 
 
 class _Reports:
-    """Connections that were ended, by reason, since the last line of the log."""
+    """Counts of closed connections, by reason, since the last log line."""
 
     counts: ClassVar[Counter[str]] = Counter()
     last = -REPORT_SECONDS
@@ -259,10 +261,10 @@ def _report(reason: str, client: Any) -> None:
     _Reports.counts[reason] += 1
     if time.monotonic() - _Reports.last >= REPORT_SECONDS:
         reasons = ", ".join(f"{count} {name}" for name, count in _Reports.counts.items())
-        logging.getLogger("driftline").warning("Connections ended: %s; the last one of %s", reasons, client)
+        logging.getLogger("driftline").warning("Connections ended: %s; the last from %s", reasons, client)
         _Reports.counts.clear()
         _Reports.last = time.monotonic()
 
 
 def _headers_too_long() -> ApiError:
-    return ApiError(431, f"The headers of a request may have {MAX_HEADERS:,} bytes.", code="headers_too_long")
+    return ApiError(431, f"The limit for all headers is {MAX_HEADERS:,} bytes.", code="headers_too_long")

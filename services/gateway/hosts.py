@@ -1,4 +1,4 @@
-"""The Host names that the gateway answers to: a page whose name was rebound to this machine sends its own name."""
+"""The allowed Host names: a web page whose DNS name was rebound to this machine sends its own name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tasks.core.settings import Settings
 
 
 class HostCheck:
-    """ASGI middleware that refuses every request whose Host is not on the list, before anything else is looked at."""
+    """ASGI middleware that refuses every request whose Host is not allowed, before any other check."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
@@ -31,7 +31,7 @@ class HostCheck:
         await self._app(scope, receive, send)
 
     def _look_up(self, host: bytes, local: str) -> bool:
-        """Loopback's names and addresses, the address that was connected to, and what the settings list."""
+        """Allows loopback names and addresses, the address that was connected to, and the configured names."""
         name = host_name(host.decode("latin-1"))
         return name in self._names or is_loopback(name) or (name == local and _is_address(name))
 
@@ -46,7 +46,7 @@ def _is_address(name: str) -> bool:
 
 def _refusal(hosts: list[bytes]) -> ApiError:
     if len(hosts) != 1:
-        return ApiError(400, "A request has one Host header.", code="wrong_host")
-    found = hosts[0][:100].decode("latin-1")
-    message = f"The gateway does not answer to the Host {found!r}: to allow a name, add it to DRIFTLINE_ALLOWED_HOSTS."
+        return ApiError(400, "A request must have one Host header.", code="wrong_host")
+    host = hosts[0][:100].decode("latin-1")
+    message = f"The gateway does not answer to the Host {host!r}: to allow a name, add it to DRIFTLINE_ALLOWED_HOSTS."
     return ApiError(421, message, code="wrong_host")

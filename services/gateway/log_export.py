@@ -1,4 +1,4 @@
-"""What the gateway was asked and answered for a case, with what people said of it: one file, which a source can be."""
+"""Exports the request log of a case with its feedback, as one file that can be a data source."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tasks.core.errors import CaseError, InputError
 from tasks.core.files import atomic_path
 from tasks.core.settings import Settings
 
-WORDS = ("id", "feedback", "correction", "completion")
+OPINION_COLUMNS = ("id", "feedback", "correction", "completion")
 ANSWERED = f"""
 SELECT call.id AS request_id, make_timestamptz((call.at * 1e6)::BIGINT) AS asked_at, asked->>'messages' AS messages,
     answered AS answer, feedback, correction, completion, digest AS release, role, state, tokens_in, tokens_out,
     seconds, price / 1e9 AS price
-FROM (SELECT DISTINCT ON (id) * FROM logged) call LEFT JOIN said ON said.id = call.id
+FROM (SELECT DISTINCT ON (id) * FROM logged) call LEFT JOIN opinions ON opinions.id = call.id
 WHERE "case" = $case AND interface = 'chat' AND role <> '{SHADOW}' AND state IN ('{DONE}', '{CACHED}')
     AND call.at + seconds <= $as_of AND json_valid(asked) AND asked->>'messages' IS NOT NULL
 ORDER BY asked_at, request_id
@@ -31,61 +31,63 @@ ORDER BY asked_at, request_id
 
 
 def export_log(case: str, as_of: datetime, out: Path, settings: Settings) -> Path:
-    """Write all that had been answered by `as_of`, with all that had been said of it by then; equal logs, equal files.
+    """Write all calls that were answered by `as_of`, with their feedback until then; equal logs give equal files.
 
     One row a chat, the oldest first: request_id, asked_at (UTC), messages (JSON), answer; feedback (up, down or a
-    score), correction, completion (a right answer); release, role, state, tokens_in, tokens_out, seconds, price.
-    Shadows, and calls that were refused or failed, answered nobody. A request too long for the log is left out.
-    Raises: InputError when the log keeps no texts; CaseError for a table's case.
+    score), correction, completion (the correct answer); release, role, state, tokens_in, tokens_out, seconds, price.
+    Shadow calls, and calls that were refused or failed, are left out; so is a request too long for the log.
+    Raises: InputError when the log stores no texts; CaseError for a tabular case.
     """
-    with closing(Store(settings)) as store, store.reading() as of:
-        known = of.execute(select(releases.c.metadata).where(releases.c.case == case)).scalars().first()
+    with closing(Store(settings)) as store, store.reading() as connection:
+        known = connection.execute(select(releases.c.metadata).where(releases.c.case == case)).scalars().first()
         check_log(case, known["kind"] if known else LANGUAGE, settings)
-        words = _said(of, case, as_of)
+        opinions = _feedback_by_call(connection, case, as_of)
     import pyarrow as pa
 
     with reading_log(settings.state / "gateway" / "requests") as db, atomic_path(out) as temporary:
-        db.register("said", pa.Table.from_pylist(words, pa.schema([(name, pa.string()) for name in WORDS])))
+        schema = pa.schema([(name, pa.string()) for name in OPINION_COLUMNS])
+        db.register("opinions", pa.Table.from_pylist(opinions, schema))
         copy = f"COPY ({ANSWERED}) TO {quote_literal(temporary)} (FORMAT parquet)"
         db.execute(copy, {"case": case, "as_of": as_of.timestamp()})
     return out
 
 
 def check_log(case: str, kind: str, settings: Settings) -> None:
-    """Raises: InputError when the log keeps no texts; CaseError for a table's case."""
+    """Raises: InputError when the log stores no texts; CaseError for a tabular case."""
     if settings.gateway_log == "none":
         raise InputError(
-            "The gateway's log keeps no texts, so it can't be a source.",
+            "The gateway's log stores no texts, so it can't be a source.",
             where="DRIFTLINE_GATEWAY_LOG",
             found="none",
             allowed="masked or full",
-            todo="Change the setting and start the gateway again, or take the source out of the case.",
+            todo="Change the setting and restart the gateway, or remove the source from the case.",
         )
     if kind != LANGUAGE:
         raise CaseError(
-            "A table's log is no source: its calls are no chats.",
+            "The log of a tabular case can't be a source: its calls are not chats.",
             where=f"log://{case}",
             found=f"kind: {kind}",
             allowed=f"a case with kind: {LANGUAGE}",
-            todo="Keep what was asked in a table of your own; its outcomes come from there.",
+            todo="Use your own table of requests and outcomes.",
         )
 
 
-def _said(of: Connection, case: str, as_of: datetime) -> list[dict[str, Any]]:
-    """What was last said of each call."""
-    known = select(feedback.c.request_id, feedback.c.payload).join(
+def _feedback_by_call(connection: Connection, case: str, as_of: datetime) -> list[dict[str, Any]]:
+    """The latest feedback on each call."""
+    query = select(feedback.c.request_id, feedback.c.payload).join(
         usage_records, usage_records.c.id == feedback.c.request_id
     )
-    known = known.where(usage_records.c.case == case, feedback.c.at <= as_of.timestamp()).order_by(feedback.c.id)
-    words: dict[str, dict[str, Any]] = {}
-    for id_, said in of.execute(known):
-        if not isinstance(said, dict):
-            continue  # of a store that somebody wrote by hand
-        label = said.get("label")
-        told = {
-            "feedback": rating_of(said),
-            "correction": said["corrected"] if isinstance(said.get("corrected"), str) else None,
+    query = query.where(usage_records.c.case == case, feedback.c.at <= as_of.timestamp()).order_by(feedback.c.id)
+    opinions: dict[str, dict[str, Any]] = {}
+    for id_, payload in connection.execute(query):
+        if not isinstance(payload, dict):
+            continue  # a row that was edited by hand
+        label = payload.get("label")
+        values = {
+            "feedback": rating_of(payload),
+            "correction": payload["corrected"] if isinstance(payload.get("corrected"), str) else None,
             "completion": label if isinstance(label, str) else None,
         }
-        words.setdefault(id_, {"id": id_}).update({name: value for name, value in told.items() if value is not None})
-    return list(words.values())
+        known = {name: value for name, value in values.items() if value is not None}
+        opinions.setdefault(id_, {"id": id_}).update(known)
+    return list(opinions.values())

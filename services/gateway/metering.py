@@ -1,4 +1,4 @@
-"""What begins and ends every call, however it is answered: limits, reserve, ledger, figures, log."""
+"""Begins and ends every call: rate limits, budgets, usage records, metrics, request log."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 from services.gateway.budget_meter import BudgetExhausted, BudgetMeter
 from services.gateway.call import Call
-from services.gateway.cost_estimates import TEMPLATE, CostEstimates
+from services.gateway.cost_estimates import TEMPLATE_TOKENS, CostEstimates
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.rate_limits import RateLimits
 from services.gateway.request_log import RequestLog
-from services.gateway.upstream import PATIENCE
+from services.gateway.upstream import TIMEOUTS
 from services.gateway.usage_writer import UsageWriter
 from services.store.api_error import ApiError
 from services.store.database import ABORTED, DONE, FAILED, REFUSED
@@ -22,80 +22,82 @@ from services.store.keys import Key
 
 
 class Metering:
-    """Whoever begins a call ends it, with one of three words: `end`, `end_badly`, or a Refusal of `begin`."""
+    """Every call that is begun must be ended, by `end` or `fail`; an ApiError of `begin` ends it too."""
 
-    def __init__(self, rates: RateLimits, ledger: UsageWriter, figures: GatewayMetrics, log: RequestLog) -> None:
-        self._rates, self._ledger, self._figures, self._log = rates, ledger, figures, log
-        self.meter, self._experience = BudgetMeter(ledger), CostEstimates()
+    def __init__(
+        self, rate_limits: RateLimits, usage_writer: UsageWriter, metrics: GatewayMetrics, log: RequestLog
+    ) -> None:
+        self._rate_limits, self._usage_writer, self._metrics, self._log = rate_limits, usage_writer, metrics, log
+        self.meter, self._cost_estimates = BudgetMeter(usage_writer), CostEstimates()
 
-    async def begin(self, call: Call, size: int, asked: Mapping[str, Any]) -> None:
-        """Enter a call of so many bytes; `asked` is what a language model is asked, else empty.
+    async def begin(self, call: Call, size: int, request: Mapping[str, Any]) -> None:
+        """Record a call of `size` bytes and reserve its budget; `request` is a language call's body, else empty.
 
-        Raises: Refusal when a limit or a budget does not allow it; it is then in the ledger as refused.
+        Raises: ApiError when a limit or a budget refuses it; it is then recorded as refused.
         """
         route, tokens, prompt = call.share.route, 0, 0
         call.size = size
         if call.interface == "embeddings":
             tokens, prompt = estimate_tokens(size), size
-        elif asked:
-            longest = asked.get("max_completion_tokens") or asked.get("max_tokens") or route.answer_tokens
+        elif request:
+            longest = request.get("max_completion_tokens") or request.get("max_tokens") or route.answer_tokens
             bounded = isinstance(longest, int) and longest > 0
-            call.most_out = min(longest, route.context) if bounded else route.context
-            tokens = estimate_tokens(size) + call.most_out
-            prompt = min(size + TEMPLATE, route.context)  # a token has a byte at least
+            call.max_tokens_out = min(longest, route.context) if bounded else route.context
+            tokens = estimate_tokens(size) + call.max_tokens_out
+            prompt = min(size + TEMPLATE_TOKENS, route.context)  # a token has at least one byte
         if call.key.budgets:
-            worst = route.price.of(prompt, 0, call.most_out, PATIENCE[call.interface])
-            call.reserved = min(self._experience.estimate(call, prompt), worst)
+            worst = route.price.of(prompt, 0, call.max_tokens_out, TIMEOUTS[call.interface])
+            call.reserved = min(self._cost_estimates.estimate(call, prompt), worst)
         try:
-            await self._rates.admit(call.key, tokens)
-            await self._ledger.open(call)
-        except ApiError as refusal:
-            await self.refuse(call, refusal.status)
+            await self._rate_limits.admit(call.key, tokens)
+            await self._usage_writer.open(call)
+        except ApiError as error:
+            await self.refuse(call, error.status)
             raise
 
     async def refuse(self, call: Call, status: int) -> None:
-        """Enter a call that is not even begun."""
+        """Record a call that is refused before it begins."""
         call.key, call.reserved = replace(call.key, budgets=()), 0  # nothing was reserved
-        with suppress(ApiError):  # it is entered when it ends, or when the ledger can be written again
-            await self._ledger.open(call)
+        with suppress(ApiError):  # it is recorded when it ends, or when the store is writable again
+            await self._usage_writer.open(call)
         await self.end(call, REFUSED, status)
 
     async def limit_feedback(self, key: Key) -> None:
-        """Raises: Refusal when this key gives feedback too often."""
-        await self._rates.admit_feedback(key)
+        """Raises: ApiError when this key sends feedback too often."""
+        await self._rate_limits.admit_feedback(key)
 
-    async def begin_unpaid(self, call: Call) -> None:
-        """Enter a call that nobody asked for, and no budget pays."""
+    async def begin_unmetered(self, call: Call) -> None:
+        """Record a call that no client sent and no budget pays, such as a shadow's."""
         call.key = replace(call.key, budgets=())
-        await self._ledger.open(call)
+        await self._usage_writer.open(call)
 
     async def end(self, call: Call, state: str, status: int) -> None:
-        """Settle it; when this returns, it is on disk.
+        """Settle a call; when this returns, its record is on disk.
 
-        Raises: Refusal when it can't be settled: its answer must then not go out.
+        Raises: ApiError when it can't be settled: its response must then not be sent.
         """
-        call.ended(state, status)
+        call.finish(state, status)
         try:
-            await self._ledger.settle(call)
+            await self._usage_writer.settle(call)
             if call.state == DONE:
-                self._experience.learn(call)
-        except ApiError as refusal:
-            if refusal.status >= 500:
-                call.ended(FAILED, refusal.status)
+                self._cost_estimates.observe(call)
+        except ApiError as error:
+            if error.status >= 500:
+                call.finish(FAILED, error.status)
             raise
         finally:
-            self._figures.ended(call)
+            self._metrics.observe_call(call)
             self._log.put(call)
 
     async def try_to_end(self, call: Call, state: str, status: int) -> ApiError | None:
-        """Settle it; give the Refusal of `end` in place of raising it."""
+        """Settle a call; return the ApiError of `end` instead of raising it."""
         try:
             await self.end(call, state, status)
-        except ApiError as refusal:
-            return refusal
+        except ApiError as error:
+            return error
         return None
 
-    async def end_badly(self, call: Call, error: BaseException) -> None:
+    async def fail(self, call: Call, error: BaseException) -> None:
         await self.end(call, *outcome_of(error))
 
 
@@ -111,5 +113,5 @@ def outcome_of(error: BaseException) -> tuple[str, int]:
 
 
 def estimate_tokens(size: int) -> int:
-    """Tokens of so many bytes of prompt, where nobody has counted them."""
+    """Estimate the tokens of a prompt of `size` bytes that was not tokenized."""
     return size // 4

@@ -1,4 +1,4 @@
-"""What Prometheus is told."""
+"""The gateway's Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from services.gateway.call import Call
 from tasks.core.loops import Loop
 
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
-OF_CALL = ("case", "release", "role")
+LABELS = ("case", "release", "role")
 
 
 class GatewayMetrics:
@@ -19,47 +19,51 @@ class GatewayMetrics:
 
     def __init__(self) -> None:
         own = self._registry = CollectorRegistry()
-        self.calls = Counter("driftline_calls", "Calls that ended.", [*OF_CALL, "state", "status"], registry=own)
+        self.calls = Counter("driftline_calls", "Calls that ended.", [*LABELS, "state", "status"], registry=own)
         self.seconds = Histogram(
-            "driftline_call_seconds", "From request to last byte.", OF_CALL, buckets=SECONDS, registry=own
+            "driftline_call_seconds", "From request to last byte.", LABELS, buckets=SECONDS, registry=own
         )
-        self.first = Histogram("driftline_first_byte_seconds", "Of streams.", OF_CALL, buckets=SECONDS, registry=own)
-        self.tokens = Counter("driftline_tokens", "Tokens.", [*OF_CALL, "kind"], registry=own)
-        self.spent = Counter("driftline_spent", "Money, in the budgets' currency.", OF_CALL, registry=own)
+        self.first_byte = Histogram(
+            "driftline_first_byte_seconds", "Of streams.", LABELS, buckets=SECONDS, registry=own
+        )
+        self.tokens = Counter("driftline_tokens", "Tokens.", [*LABELS, "kind"], registry=own)
+        self.spent = Counter("driftline_spent", "Money, in the budgets' currency.", LABELS, registry=own)
         self.cache = Counter("driftline_cache", "Look-ups of exact answers.", ["case", "outcome"], registry=own)
         self.retries = Counter("driftline_retries", "Calls asked again.", ["case"], registry=own)
-        self.waiting = Gauge("driftline_waiting", "In a queue.", ["case"], multiprocess_mode="livesum", registry=own)
-        self.working = Gauge("driftline_working", "At a release.", ["case"], multiprocess_mode="livesum", registry=own)
+        self.queued = Gauge("driftline_waiting", "In a queue.", ["case"], multiprocess_mode="livesum", registry=own)
+        self.in_flight = Gauge(
+            "driftline_working", "At a release.", ["case"], multiprocess_mode="livesum", registry=own
+        )
         self.unlogged = Counter("driftline_unlogged", "Calls that the log lacks, or their texts.", registry=own)
         self.loop_failures = Counter(
             "driftline_loop_failures", "Failed steps of background loops.", ["loop"], registry=own
         )
 
-    def loop_failed(self, loop: Loop) -> None:
+    def count_loop_failure(self, loop: Loop) -> None:
         self.loop_failures.labels(loop.name).inc()
 
-    def began(self, call: Call, seconds: float) -> None:
-        """A stream has its first byte."""
+    def observe_first_byte(self, call: Call, seconds: float) -> None:
+        """Observe the time to a stream's first byte."""
         route = call.share.route
-        self.first.labels(route.case, route.digest[:12], call.share.role).observe(seconds)
+        self.first_byte.labels(route.case, route.digest[:12], call.share.role).observe(seconds)
 
-    def ended(self, call: Call) -> None:
+    def observe_call(self, call: Call) -> None:
         route = call.share.route
-        of = (route.case, route.digest[:12], call.share.role)
-        self.calls.labels(*of, call.state, call.status).inc()
-        self.seconds.labels(*of).observe(call.seconds)
+        labels = (route.case, route.digest[:12], call.share.role)
+        self.calls.labels(*labels, call.state, call.status).inc()
+        self.seconds.labels(*labels).observe(call.seconds)
         if call.tokens_in:
             for kind in ("in", "cached", "out"):
-                self.tokens.labels(*of, kind).inc(getattr(call, f"tokens_{kind}"))
+                self.tokens.labels(*labels, kind).inc(getattr(call, f"tokens_{kind}"))
         if call.price:
-            self.spent.labels(*of).inc(call.price / 1e9)
+            self.spent.labels(*labels).inc(call.price / 1e9)
         if call.retries:
             self.retries.labels(route.case).inc(call.retries)
 
     def text(self) -> bytes:
-        """In Prometheus's form."""
+        """The metrics in Prometheus's text format."""
         if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             return generate_latest(self._registry)
-        together = CollectorRegistry()
-        MultiProcessCollector(together)
-        return generate_latest(together)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)

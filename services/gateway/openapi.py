@@ -8,7 +8,7 @@ from typing import Any
 
 from services.gateway.parameters import MAX_TOKENS
 from services.gateway.rate_limits import FEEDBACK
-from services.gateway.streaming import EVENTS
+from services.gateway.streaming import EVENT_STREAM
 from services.store.approvals import ApprovalDecision
 from services.store.feedback import MAX_RECORDS, Feedback
 from tasks.language.chat_request import ChatCompletionRequest
@@ -61,39 +61,39 @@ ERROR = {
     "properties": {"error": {"type": "object", "properties": {"message": TEXT, "type": TEXT, "code": {}, "param": {}}}},
 }
 REFUSED = {
-    400: "It is not what is taken; it says where.",
-    401: "No key, or an unknown one.",
-    403: "The key may not.",
-    404: "There is no such model.",
-    409: "It can't be done so, or there is too much of it already; it says why.",
+    400: "The request is invalid; the error names the field.",
+    401: "The API key is missing or unknown.",
+    403: "The key lacks the role.",
+    404: "The model does not exist.",
+    409: "The request conflicts with the current state, or a limit is reached; the error says which.",
     408: "The request did not arrive in time.",
-    413: "Too large.",
-    421: "The gateway does not answer to this Host.",
-    429: "A limit is reached, or a budget reserved or spent; Retry-After says when to come again, if that helps.",
+    413: "The request is too large.",
+    421: "The Host is not allowed.",
+    429: "A rate limit is reached, or a budget is reserved or spent; Retry-After says when to retry.",
     502: "The model failed.",
-    503: "The model can't be reached, or too many wait for it; Retry-After says when to come again.",
+    503: "The model can't be reached or is overloaded; Retry-After says when to retry.",
     504: "The model did not answer in time.",
 }
 
 
 @cache
-def document() -> dict[str, Any]:
+def openapi_document() -> dict[str, Any]:
     """OpenAPI 3.1."""
     case = {"name": "case", "in": "path", "required": True, "schema": TEXT}
     entity = {
         "name": "x-entity",
         "in": "header",
         "schema": TEXT,
-        "description": "Whom it is about: sticky in a rollout.",
+        "description": "The user or entity of the request: it always gets the same release of a rollout.",
     }
     model = {"name": "model", "in": "path", "required": True, "schema": TEXT}
     request = {"name": "request_id", "in": "path", "required": True, "schema": TEXT}
     rows = {"rows": [{"example_id": "one", "carrier": "UA"}]}
     hello = {"model": "CASE", "messages": [chat_message(USER, "Hello")]}
     words = {"model": "CASE", "input": ["Where is my parcel?", "It has not arrived."]}
-    asked, shared = _chat()
-    chat = _post("Chat, as OpenAI's", asked, hello, {"type": "object"}, [entity])
-    chat["post"]["responses"]["200"]["content"][EVENTS] = {"schema": {}}
+    request_schema, shared = _chat()
+    chat = _post("Chat, as OpenAI's", request_schema, hello, {"type": "object"}, [entity])
+    chat["post"]["responses"]["200"]["content"][EVENT_STREAM] = {"schema": {}}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Driftline gateway", "version": "1"},
@@ -104,7 +104,7 @@ def document() -> dict[str, Any]:
             "/v1/models": _get("Language models", guarded=True),
             "/v1/models/{model}": _get("A language model", guarded=True, parameters=[model]),
             "/v1/feedback/{request_id}": _post(
-                f"Tell an outcome or a judgement: {FEEDBACK} a minute, {MAX_RECORDS} about one request, 128 kB each",
+                f"Send an outcome or a rating: {FEEDBACK} a minute, {MAX_RECORDS} for one request, 128 kB each",
                 Feedback.model_json_schema(),
                 {"label": 1},
                 {"type": "object"},
@@ -112,7 +112,7 @@ def document() -> dict[str, Any]:
                 201,
             ),
             "/hooks/git": _hook(),
-            "/v1/approvals": _get("What waits for a person's word", guarded=True),
+            "/v1/approvals": _get("Releases that wait for approval", guarded=True),
             "/v1/approvals/{case}": _post(
                 "Approve or reject a release",
                 ApprovalDecision.model_json_schema(),
@@ -121,27 +121,27 @@ def document() -> dict[str, Any]:
                 [case],
                 201,
             ),
-            "/healthz": _get("Does the process live?"),
-            "/readyz": _get("Can it answer? For operators: which cases?"),
-            "/metrics": _get("Prometheus's figures", guarded=True, kind="text/plain"),
-            "/metrics/releases": _get("Prometheus's figures of the releases", guarded=True, kind="text/plain"),
+            "/healthz": _get("Liveness"),
+            "/readyz": _get("Readiness; for operators, with the champion of each case"),
+            "/metrics": _get("Prometheus metrics", guarded=True, kind="text/plain"),
+            "/metrics/releases": _get("Prometheus metrics of the releases", guarded=True, kind="text/plain"),
         },
         "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}, "schemas": shared},
     }
 
 
 def _chat() -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a release takes, and what it refers to; the gateway needs the model's name, and reads the user."""
-    asked = ChatCompletionRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-    shared = asked.pop("$defs")
-    asked["required"] = ["model", "messages"]
-    asked["properties"]["model"] = {**TEXT, "description": "A case, or CASE:DIGEST for one release of it."}
+    """The schema of a chat request and the definitions it refers to; the gateway requires the model's name."""
+    request_schema = ChatCompletionRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    shared = request_schema.pop("$defs")
+    request_schema["required"] = ["model", "messages"]
+    request_schema["properties"]["model"] = {**TEXT, "description": "A case, or CASE:DIGEST for one release of it."}
     for name in ("max_tokens", "max_completion_tokens"):
-        asked["properties"][name] = {
+        request_schema["properties"][name] = {
             "anyOf": [{"type": "integer", "minimum": 1, "maximum": MAX_TOKENS}, {"type": "null"}]
         }
-    asked["properties"]["user"]["description"] = "Whoever has the same one gets the same release of a rollout."
-    return asked, shared
+    request_schema["properties"]["user"]["description"] = "The same user always gets the same release of a rollout."
+    return request_schema, shared
 
 
 def _post(
@@ -164,9 +164,9 @@ def _post(
 def _hook() -> dict[str, Any]:
     names = ("x-hub-signature-256", "x-github-event", "x-github-delivery")
     headers = [{"name": name, "in": "header", "schema": TEXT} for name in names]
-    hook = _post("A git push, as GitHub's signed webhook tells it", PUSH, PUSHED, {"type": "object"}, headers, 202)
-    hook["post"]["security"] = []  # the signature is it
-    hook["post"]["responses"]["409"] = _error("It came before.")
+    hook = _post("A git push, by a webhook in GitHub's form", PUSH, PUSHED, {"type": "object"}, headers, 202)
+    hook["post"]["security"] = []  # the signature authenticates it
+    hook["post"]["responses"]["409"] = _error("The delivery was received before.")
     return hook
 
 

@@ -1,4 +1,4 @@
-"""What Prefect's server is to be told lies in the store until it has heard: a push becomes a run, an alert an event."""
+"""A transactional outbox for Prefect's server: a stored push becomes a flow run, a stored alert an event."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ PUSHES = (
     .where(webhook_deliveries.c.forwarded_at.is_(None))
     .order_by(webhook_deliveries.c.received_at)
 )
-LOOK, MOST_WAIT = 2.0, 32.0  # seconds between tries, ever longer; a push that comes is told at once
-NEVER = (400, 409, 413, 422)  # Prefect will not take it, however often it is asked
-AT_ONCE = 500  # rows of one look
+RETRY_SECONDS, MAX_RETRY_SECONDS = 2.0, 32.0  # between attempts; `notify` ends a pause
+PERMANENT_FAILURES = (400, 409, 413, 422)  # Prefect rejects the content: a retry would not help
+BATCH = 500  # rows of one query
 
 
 class Outbox:
-    """Tells in the background. What two gateways tell, or one tells twice, is one run, and one alert of its cause."""
+    """Delivers rows in the background. Deliveries are idempotent: a repeated one creates no second run or alert."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store, self._api, self._headers = store, settings.prefect_api, settings.prefect_headers
-        self._came = asyncio.Event()
-        self._wait = 0.0
+        self._wake = asyncio.Event()
+        self._delay = 0.0
         self._failed: set[str] = set()
 
-    def at_once(self) -> None:
-        """Something has come that should not wait for the next look."""
-        self._came.set()
+    def notify(self) -> None:
+        """Deliver now, without waiting for the next attempt."""
+        self._wake.set()
 
     async def deliver(self) -> None:
-        """Wait for something to come, or for the next look, and tell of everything, oldest first.
+        """Wait for `notify` or the next attempt, then deliver all rows, oldest first.
 
-        A row that Prefect's server fails over comes last from then on, and holds up no other; one that can't be read is
-        dropped, and the log says so.
+        A row that Prefect's server fails on is tried last from then on, so that it delays no other.
+        A row that can't be parsed is dropped with a log line.
         """
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._came.wait(), self._wait)
-        self._came.clear()
-        self._wait = min(max(2 * self._wait, LOOK), MOST_WAIT)  # until everything was sent
+            await asyncio.wait_for(self._wake.wait(), self._delay)
+        self._wake.clear()
+        self._delay = min(max(2 * self._delay, RETRY_SECONDS), MAX_RETRY_SECONDS)  # until all rows are delivered
         timeout = aiohttp.ClientTimeout(total=5)
         async with aiohttp.ClientSession(headers=self._headers, timeout=timeout, trust_env=False) as http:
             waiting = [
@@ -63,35 +63,35 @@ class Outbox:
                 try:
                     await send(http, row)
                     self._failed.discard(name)
-                except Exception as error:  # noqa: BLE001 (whatever it is, the other rows must not wait for it)
+                except Exception as error:  # noqa: BLE001 (no error may delay the other rows)
                     if name not in self._failed:
-                        logging.getLogger("driftline").warning("The %s waits for Prefect: %.300r", name, error)
+                        logging.getLogger("driftline").warning("Prefect did not get the %s: %.300r", name, error)
                     self._failed.add(name)
                     if isinstance(error, aiohttp.ClientConnectionError | TimeoutError):
-                        return  # the server is not there
+                        return  # the server is down
         if not self._failed:
-            self._wait = LOOK
+            self._delay = RETRY_SECONDS
 
     async def _send_alert(self, http: aiohttp.ClientSession, row: RowMapping) -> None:
         try:
             occurred = datetime.fromtimestamp(row["at"], UTC).isoformat()
             body = json.dumps([{"id": row["id"], "occurred": occurred, **row["event"]}])
         except Exception:
-            logging.getLogger("driftline").exception("The alert %s can't be read, and is dropped.", row["id"])
+            logging.getLogger("driftline").exception("The alert %s can't be parsed and is dropped.", row["id"])
         else:
             await self._post(http, "events", body)
         await asyncio.to_thread(self._write, delete(alert_outbox).where(alert_outbox.c.id == row["id"]))
 
     async def _send_push(self, http: aiohttp.ClientSession, row: RowMapping) -> None:
-        """Have the run created, or found, if an earlier try did it and we never heard."""
+        """Create the run; its idempotency key finds one that an earlier attempt created."""
         try:
             body = json.dumps(GitPush.model_validate(row["payload"]).run)
         except Exception:
-            logging.getLogger("driftline").exception("The push %s can't be read, and is dropped.", row["delivery_id"])
+            logging.getLogger("driftline").exception("The push %s can't be parsed and is dropped.", row["delivery_id"])
         else:
-            async with http.get(f"{self._api}/deployments/name/{PUSH_DEPLOYMENT}") as found:
-                found.raise_for_status()
-                deployment = (await found.json())["id"]
+            async with http.get(f"{self._api}/deployments/name/{PUSH_DEPLOYMENT}") as response:
+                response.raise_for_status()
+                deployment = (await response.json())["id"]
             await self._post(http, f"deployments/{deployment}/create_flow_run", body)
         delivered = (
             update(webhook_deliveries)
@@ -102,17 +102,17 @@ class Outbox:
 
     async def _post(self, http: aiohttp.ClientSession, what: str, body: str) -> None:
         headers = {"content-type": "application/json"}
-        async with http.post(f"{self._api}/{what}", data=body.encode(), headers=headers) as answer:
-            if answer.status in NEVER:
-                said = (await answer.text())[:300]
-                logging.getLogger("driftline").error("Prefect does not take %s: %s", body[:2000], said)
+        async with http.post(f"{self._api}/{what}", data=body.encode(), headers=headers) as response:
+            if response.status in PERMANENT_FAILURES:
+                reason = (await response.text())[:300]
+                logging.getLogger("driftline").error("Prefect rejects %s: %s", body[:2000], reason)
                 return
-            answer.raise_for_status()
+            response.raise_for_status()
 
     def _rows(self, waiting: Select[Any]) -> Sequence[RowMapping]:
-        with self._store.reading() as of:
-            return of.execute(waiting.limit(AT_ONCE)).mappings().all()
+        with self._store.reading() as connection:
+            return connection.execute(waiting.limit(BATCH)).mappings().all()
 
     def _write(self, done: Update | Delete) -> None:
-        with self._store.writing() as to:
-            to.execute(done)
+        with self._store.writing() as connection:
+            connection.execute(done)

@@ -1,4 +1,4 @@
-"""What the gateway itself reads of a chat's parameters, before a release does."""
+"""The chat parameters that the gateway itself checks."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any
 
 from services.store.api_error import ApiError
 
-MAX_TOKENS = 2**31 - 1  # engines count in 32 bits: what is beyond wraps around, to one token at worst
-RANDOM_SEED = 2**32 - 1  # of engines that count seeds in 32 bits; -1 is the same
+MAX_TOKENS = 2**31 - 1  # engines use 32 bits: a larger number wraps around, to one token at worst
+RANDOM_SEED = 2**32 - 1  # of engines with 32-bit seeds; -1 is the same
 
 
 def check_tokens(body: Mapping[str, Any]) -> None:
-    """Raises: Refusal unless each length of an answer is null or a whole number that engines can count."""
+    """Raises: ApiError unless each token limit is null or an integer that engines support."""
     for name in ("max_tokens", "max_completion_tokens"):
         value = body.get(name)
         if value is None:
             continue
         is_whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
         if not is_whole or not 1 <= value <= MAX_TOKENS:
-            raise ApiError(400, f"{name} is a whole number from 1 to {MAX_TOKENS:,}.", param=name)
+            raise ApiError(400, f"{name} must be an integer from 1 to {MAX_TOKENS:,}.", param=name)
 
 
 def is_repeatable(body: Mapping[str, Any]) -> bool:
-    """Whether the same chat gets the same answer again: it is greedy, or has a seed that is one."""
+    """Whether a repeated request gets the same response: it is greedy, or has a fixed seed."""
     seed = body.get("seed")
     if seed is None:
         return bool(body.get("temperature") == 0)

@@ -1,4 +1,4 @@
-"""Limits on requests and tokens a minute, for a key and for its team; in Redis where several gateways share them."""
+"""Rate limits on requests and tokens a minute, per key and per team; in Redis if several gateways share them."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from limits.errors import StorageError
 from services.store.api_error import ApiError
 from services.store.keys import Key
 
-FEEDBACK = 600  # records a minute that one key may give
-PATIENCE = 2.0  # seconds that Redis may take
+FEEDBACK = 600  # records a minute from one key
+STORE_TIMEOUT = 2.0  # seconds
 
 
 @asynccontextmanager
-async def _answering() -> AsyncIterator[None]:
-    """Raises: Refusal when the store of the limits fails or hangs."""
+async def _storage_errors() -> AsyncIterator[None]:
+    """Raises: ApiError when the storage of the limits fails or hangs."""
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(STORE_TIMEOUT):
             yield
     except (StorageError, TimeoutError, OSError) as error:
-        raise ApiError(503, "The store of the rate limits does not answer.", wait=5) from error
+        raise ApiError(503, "The storage of the rate limits does not answer.", wait=5) from error
 
 
 class RateLimits:
-    """Counts over the last 60 seconds, whenever they are asked."""
+    """A moving window over the last 60 seconds."""
 
     def __init__(self, redis: str = "") -> None:
         """`redis` is redis://host:port; empty: this process's memory."""
-        kept: Storage = MemoryStorage()
+        storage: Storage = MemoryStorage()
         if redis:
-            kept = RedisStorage(f"async+{redis}", implementation="redispy", wrap_exceptions=True)
-        self._window = MovingWindowRateLimiter(kept)  # type: ignore[arg-type]
+            storage = RedisStorage(f"async+{redis}", implementation="redispy", wrap_exceptions=True)
+        self._window = MovingWindowRateLimiter(storage)
 
     async def admit(self, key: Key, tokens: int = 0) -> None:
-        """Count a call that may take so many tokens.
+        """Count a call with an upper bound on its tokens.
 
-        Raises: Refusal.
+        Raises: ApiError.
         """
         if not key.limits:
             return
-        async with _answering():
+        async with _storage_errors():
             for limit in key.limits:
                 if limit.rpm:
                     await self._hit(RateLimitItemPerMinute(limit.rpm), limit.owner, "requests", 1)
@@ -54,11 +54,11 @@ class RateLimits:
                     await self._hit(RateLimitItemPerMinute(limit.tpm), limit.owner, "tokens", tokens)
 
     async def admit_feedback(self, key: Key) -> None:
-        """Count a feedback record, apart from the calls.
+        """Count a feedback record, separately from calls.
 
-        Raises: Refusal.
+        Raises: ApiError.
         """
-        async with _answering():
+        async with _storage_errors():
             await self._hit(RateLimitItemPerMinute(FEEDBACK), f"key:{key.id}", "feedback records", 1)
 
     async def _hit(self, item: RateLimitItem, owner: str, what: str, cost: int) -> None:
@@ -68,7 +68,7 @@ class RateLimits:
         kind = owner.partition(":")[0]
         raise ApiError(
             429,
-            f"This {kind} may use {item.amount} {what} a minute.",
+            f"The limit of this {kind} is {item.amount} {what} a minute.",
             code="rate_limit_exceeded",
             wait=max(1.0, resets - time.time()),
         )

@@ -1,10 +1,10 @@
-"""Whether a gateway process can answer, and if not, why."""
+"""The readiness of a gateway process."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from services.gateway.background import Background
+from services.gateway.background import BackgroundLoops
 from services.gateway.config_cache import ConfigCache
 from services.gateway.request_log import RequestLog
 from services.gateway.usage_writer import UsageWriter
@@ -12,27 +12,30 @@ from tasks.core.loops import loops
 
 
 class Readiness:
-    """Looks at what the process is made of; costs nothing but reading a few attributes."""
+    """Reads the state of the process's parts; it costs a few attribute reads."""
 
-    def __init__(self, memory: ConfigCache, ledger: UsageWriter, log: RequestLog, background: Background) -> None:
-        self._memory, self._ledger, self._log, self._background = memory, ledger, log, background
+    def __init__(
+        self, config_cache: ConfigCache, usage_writer: UsageWriter, log: RequestLog, background: BackgroundLoops
+    ) -> None:
+        self._config_cache, self._usage_writer = config_cache, usage_writer
+        self._log, self._background = log, background
 
     @property
     def problem(self) -> str:
-        """Why nobody should be sent here; empty: nothing."""
-        if not self._memory.fresh:
+        """Why this process should get no requests; empty: it is ready."""
+        if not self._config_cache.is_fresh:
             return "the store does not answer"
-        if self._ledger.problem:
-            return f"the store can't be written: {self._ledger.problem}"
+        if self._usage_writer.problem:
+            return f"the store can't be written: {self._usage_writer.problem}"
         heartbeat = self._background.heartbeat
         return f"the store can't be written: {heartbeat.last_error}" if heartbeat.is_failing else ""
 
     @property
     def details(self) -> dict[str, Any]:
-        """What works only in part, for operators."""
+        """Partial failures, for operators."""
         return {
             "failing_loops": [loop.report for loop in loops.failing],
-            "left_out": list(self._memory.routes.problems),
+            "left_out": list(self._config_cache.routes.problems),
             "unlogged": self._log.lost,
-            "unentered": self._ledger.dropped,
+            "unentered": self._usage_writer.dropped,
         }

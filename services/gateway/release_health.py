@@ -1,4 +1,4 @@
-"""Which champions can't answer just now, by what their own processes say of themselves."""
+"""The champions that can't answer now, by the readiness of their processes."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from collections.abc import Awaitable, Callable
 from services.rollout.routing import Route, Routes
 from tasks.core.loops import TaskLoop
 
-EVERY = 2.0  # seconds between two looks
+CHECK_SECONDS = 2.0  # seconds between checks
 
 
 class ReleaseHealth:
-    """Asks each champion's processes whether they are ready. A case without a process is none of its matters.
+    """Checks the readiness of each champion's processes; a case without processes is ignored.
 
-    ask: whether the process of an address is ready.
+    is_ready: whether the process at an address is ready.
     """
 
-    def __init__(self, routes: Callable[[], Routes], ask: Callable[[str], Awaitable[bool]]) -> None:
-        self.unready: dict[str, str] = {}  # case: the tag of its champion, none of whose processes can answer
-        self.loop = TaskLoop("release health", self._look, interval=EVERY)
-        self._routes, self._ask = routes, ask
+    def __init__(self, routes: Callable[[], Routes], is_ready: Callable[[str], Awaitable[bool]]) -> None:
+        self.unready: dict[str, str] = {}  # by case, the tag of a champion without a ready process
+        self.loop = TaskLoop("release health", self._check, interval=CHECK_SECONDS)
+        self._routes, self._is_ready = routes, is_ready
         self._champions = 0
 
     @property
     def all_unready(self) -> bool:
-        """No champion that has a process can answer."""
+        """Whether no champion that has processes is ready."""
         return 0 < self._champions == len(self.unready)
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         champions = [rollout.champion.route for rollout in self._routes().rollouts.values()]
         served = [route for route in champions if route.addresses]
         answers = await asyncio.gather(*map(self._ready, served))
@@ -36,4 +36,4 @@ class ReleaseHealth:
         self.unready = {route.case: route.tag for route, ready in zip(served, answers, strict=True) if not ready}
 
     async def _ready(self, route: Route) -> bool:
-        return any(await asyncio.gather(*map(self._ask, route.addresses)))
+        return any(await asyncio.gather(*map(self._is_ready, route.addresses)))

@@ -1,4 +1,4 @@
-"""The Prometheus metrics of all releases, collected over their sockets, since nobody but the gateway reaches those."""
+"""The Prometheus metrics of all releases, collected over their sockets, which only the gateway can reach."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from services.gateway.client_sessions import ClientSessions
 from services.rollout.routing import Route, Routes
 
-SECONDS = 5.0  # that a release's process may take; one that takes longer is missing this time
+TIMEOUT = 5.0  # seconds; a process that takes longer is left out
 
 
 async def release_metrics(sessions: ClientSessions, routes: Routes) -> bytes:
@@ -29,7 +29,7 @@ async def release_metrics(sessions: ClientSessions, routes: Routes) -> bytes:
 
 
 def merge(texts: Iterable[tuple[dict[str, str], str]]) -> bytes:
-    """Metrics of several processes as those of one, which takes more labels to tell them apart."""
+    """Merge the metrics of several processes, distinguished by additional labels."""
     families: dict[str, Metric] = {}
     for labels, text in texts:
         for family in text_string_to_metric_families(text):
@@ -45,9 +45,9 @@ def _labels(route: Route, number: int) -> dict[str, str]:
 
 
 async def _fetch(sessions: ClientSessions, address: str) -> str:
-    http, base = sessions.to(address)
+    http, base = sessions.session_for(address)
     try:
-        async with http.get(f"{base}/metrics", timeout=aiohttp.ClientTimeout(total=SECONDS)) as response:
+        async with http.get(f"{base}/metrics", timeout=aiohttp.ClientTimeout(total=TIMEOUT)) as response:
             return await response.text() if response.status == 200 else ""
     except (aiohttp.ClientError, TimeoutError):
         return ""

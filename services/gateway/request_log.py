@@ -1,4 +1,4 @@
-"""The request log: what was asked and answered, in Parquet by day, written beside the answers and never before them."""
+"""The request log: requests and responses in Parquet by day, written in the background."""
 
 from __future__ import annotations
 
@@ -23,108 +23,108 @@ from tasks.core.loops import ThreadLoop
 if TYPE_CHECKING:
     import duckdb
 
-WAITING = 20_000  # calls; what comes while so many wait to be written is not logged
-EVERY = 0.02  # seconds between writes: what one takes, calls meanwhile wait for; and so much is lost by a kill
+MAX_QUEUED = 20_000  # calls; beyond, calls are lost to the log
+FLUSH_SECONDS = 0.02  # seconds between writes; a kill loses the calls of this time
 BATCH = 5_000  # calls of a Parquet file, or
-LONGEST = 60.0  # seconds that calls wait for one
-MOST_WAIT = 5.0  # seconds between tries while the disk takes nothing
-TOGETHER = 200  # calls in memory while a file is made
+BATCH_SECONDS = 60.0  # seconds after which a smaller file is written
+MAX_RETRY_SECONDS = 5.0  # seconds between attempts while the disk is full
+CHUNK = 200  # calls in memory while a file is written
 NUMBERS = ("status", "retries", "tokens_in", "tokens_cached", "tokens_out", "price")
 SECONDS = ("at", "engine_seconds", "seconds")
-OF_CALL = ("id", "interface", "state", *NUMBERS, *SECONDS)
-COLUMNS = (*OF_CALL, "team", "key", "case", "digest", "role", "asked", "answered")
+CALL_FIELDS = ("id", "interface", "state", *NUMBERS, *SECONDS)
+COLUMNS = (*CALL_FIELDS, "team", "key", "case", "digest", "role", "asked", "answered")
 
 
 class RequestLog:
-    """Calls go to a file of lines at once, and from there in batches to `day=.../`; what a killed one left is found.
+    """Calls are appended to a file of lines, and packed from there into `day=.../` in batches, even after a kill.
 
-    While the disk takes nothing, calls wait in memory, WAITING at most; it goes on by itself when there is space again.
+    While the disk is full, up to MAX_QUEUED calls wait in memory; writing resumes when there is space.
     """
 
-    def __init__(self, folder: Path, worker: str, logged: Callable[[bytes], str], dropped: Callable[[], None]) -> None:
-        """`logged` says what may be written of a request or an answer; `dropped` is told of a call that is not."""
-        self.lost = 0  # calls of this process that are not in the log, or without their texts
-        self._folder, self._logged, self._dropped = folder, logged, dropped
-        self._calls: queue.Queue[Call] = queue.Queue(WAITING)
+    def __init__(self, folder: Path, worker: str, redact: Callable[[bytes], str], on_lost: Callable[[], None]) -> None:
+        """`redact` returns what may be stored of a text; `on_lost` is called for each call that is lost."""
+        self.lost = 0  # calls of this process that the log lacks, or whose texts it lacks
+        self._folder, self._redact, self._on_lost = folder, redact, on_lost
+        self._calls: queue.Queue[Call] = queue.Queue(MAX_QUEUED)
         self._lines = LinesFile(folder / f"{worker}.jsonl")
-        self._waiting: list[bytes] = []  # lines that are to be written next
-        self._count, self._since, self._take_up_at = 0, time.monotonic(), 0.0
-        self.loop = ThreadLoop("log", self._write, interval=EVERY, max_backoff=MOST_WAIT).start()
+        self._pending: list[bytes] = []  # lines to write next
+        self._count, self._since, self._recover_at = 0, time.monotonic(), 0.0
+        self.loop = ThreadLoop("log", self._write, interval=FLUSH_SECONDS, max_backoff=MAX_RETRY_SECONDS).start()
 
     def put(self, call: Call) -> None:
         try:
             self._calls.put_nowait(call)
         except queue.Full:
-            self._lose(1)
+            self._count_lost(1)
 
     def close(self) -> None:
-        """Write what is left; what the disk does not take is lost, and counted."""
+        """Write the rest; what can't be written is counted as lost."""
         self.loop.stop()
         try:
             self._drain()
             self._pack()
             self._lines.remove()
-        except Exception:  # the lines that stand there are taken up by the next gateway
+        except Exception:  # the next gateway recovers the lines in the file
             logging.getLogger("driftline").exception("The rest of the request log can't be written.")
-            self._lose(len(self._waiting) + self._calls.qsize())
+            self._count_lost(len(self._pending) + self._calls.qsize())
             self._lines.close()
 
     def _write(self) -> None:
-        """Raises: OSError, Unavailable when the disk takes nothing."""
+        """Raises: OSError, Unavailable when the disk is full."""
         self._drain()
-        if time.monotonic() >= self._take_up_at:
-            self._take_up_at = time.monotonic() + LONGEST
-            self._lose(recover_log(self._folder))
-        if self._count >= BATCH or (self._count and time.monotonic() - self._since > LONGEST):
+        if time.monotonic() >= self._recover_at:
+            self._recover_at = time.monotonic() + BATCH_SECONDS
+            self._count_lost(recover_log(self._folder))
+        if self._count >= BATCH or (self._count and time.monotonic() - self._since > BATCH_SECONDS):
             self._pack()
 
     def _drain(self) -> None:
-        while self._waiting or not self._calls.empty():
-            while len(self._waiting) < TOGETHER and not self._calls.empty():
+        while self._pending or not self._calls.empty():
+            while len(self._pending) < CHUNK and not self._calls.empty():
                 if line := self._line(self._calls.get_nowait()):
-                    self._waiting.append(line)
-            self._lines.append(b"".join(self._waiting))  # to the system: from here on, only the machine can lose it
-            self._count += len(self._waiting)
-            self._waiting.clear()
+                    self._pending.append(line)
+            self._lines.append(b"".join(self._pending))  # with the operating system now: a killed process loses nothing
+            self._count += len(self._pending)
+            self._pending.clear()
 
     def _line(self, call: Call) -> bytes:
-        """A call as a line of ASCII: other letters can end lines, too."""
+        """A call as a line of ASCII: other characters can end lines, too."""
         for texts in (True, False):
             try:
                 return json.dumps(self._row(call, texts)).encode("ascii") + b"\n"
-            except Exception:  # nested too deep, for one; nobody else's call must be lost over it
-                logging.getLogger("driftline").warning("The call %s can't be logged whole.", call.id, exc_info=True)
-                self._lose(int(texts))
+            except Exception:  # for example, nested too deep; it must not affect other calls
+                logging.getLogger("driftline").warning("The texts of call %s can't be logged.", call.id, exc_info=True)
+                self._count_lost(int(texts))
         return b""
 
     def _row(self, call: Call, texts: bool) -> dict[str, Any]:
         route = call.share.route
         return {
-            **{name: getattr(call, name) for name in OF_CALL},
+            **{name: getattr(call, name) for name in CALL_FIELDS},
             "team": call.key.team,
             "key": call.key.id,
             "case": route.case,
             "digest": route.digest,
             "role": call.share.role,
-            "asked": self._logged(call.asked) if texts else "",
-            "answered": self._logged(call.answered) if texts else "",
+            "asked": self._redact(call.request_body) if texts else "",
+            "answered": self._redact(call.response_body) if texts else "",
         }
 
     def _pack(self) -> None:
-        self._lose(pack(self._lines.read(), self._folder))
+        self._count_lost(pack(self._lines.read(), self._folder))
         self._lines.truncate()
         self._count, self._since = 0, time.monotonic()
 
-    def _lose(self, calls: int) -> None:
+    def _count_lost(self, calls: int) -> None:
         self.lost += calls
         for _ in range(calls):
-            self._dropped()
+            self._on_lost()
 
 
 def pack(lines: Iterable[str], folder: Path) -> int:
-    """Write lines as Parquet, one file a day of theirs, with no more than a few of them in memory at a time.
+    """Write lines as Parquet, one file for each day, with CHUNK rows in memory at a time.
 
-    Returns how many lines no row could be made of. Raises: Unavailable when the disk is full.
+    Returns the number of rows that fit no column. Raises: Unavailable when the disk is full.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -132,15 +132,15 @@ def pack(lines: Iterable[str], folder: Path) -> int:
     rows, schema, unusable = _rows_of(lines), _schema(), 0
     with contextlib.ExitStack() as files:
         writers: dict[str, pq.ParquetWriter] = {}
-        while some := list(itertools.islice(rows, TOGETHER)):
+        while chunk := list(itertools.islice(rows, CHUNK)):
             days: dict[str, list[dict[str, Any]]] = {}
-            for row in some:
+            for row in chunk:
                 days.setdefault(f"{datetime.fromtimestamp(row['at'], UTC):%Y-%m-%d}", []).append(row)
-            for day, its in days.items():
-                table = _table(its, schema)
-                unusable += len(its) - table.num_rows
+            for day, day_rows in days.items():
+                table = _table(day_rows, schema)
+                unusable += len(day_rows) - table.num_rows
                 if day not in writers:
-                    temporary = files.enter_context(atomic_path(folder / f"day={day}" / f"{its[0]['id']}.parquet"))
+                    temporary = files.enter_context(atomic_path(folder / f"day={day}" / f"{day_rows[0]['id']}.parquet"))
                     writers[day] = files.enter_context(pq.ParquetWriter(temporary, schema))
                 writers[day].write_table(table)
     pa.default_memory_pool().release_unused()
@@ -148,7 +148,7 @@ def pack(lines: Iterable[str], folder: Path) -> int:
 
 
 def _table(rows: list[dict[str, Any]], schema: Any) -> Any:
-    """The rows as a table, without those that don't fit."""
+    """The rows as a table, without those that don't match the schema."""
     import pyarrow as pa
 
     try:
@@ -163,10 +163,10 @@ def _table(rows: list[dict[str, Any]], schema: Any) -> Any:
 
 @contextlib.contextmanager
 def reading_log(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB in which the view `logged` has every call of the log; one that is just being packed may stand twice."""
-
+    """Open a DuckDB whose view `logged` has every call; one that is being packed may appear twice."""
     fresh = _table(list(_rows_of(_lines_in(folder))), _schema())
-    packed = sorted(folder.glob("day=*/*.parquet"))  # after the lines: else what is packed in between stands nowhere
+    # after the lines: otherwise calls that are packed in between would be missing
+    packed = sorted(folder.glob("day=*/*.parquet"))
     with connect() as db:
         db.register("fresh", fresh)
         union = f"UNION ALL FROM {scan_parquet(*packed)}" if packed else ""
@@ -175,26 +175,26 @@ def reading_log(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def _lines_in(folder: Path) -> Iterator[str]:
-    """What is not packed yet; a gateway that ends meanwhile takes its lines with it, into Parquet."""
+    """The lines that are not packed yet; a gateway that ends now packs its own."""
     for path in folder.glob("*.jsonl"):
         with contextlib.suppress(FileNotFoundError):
             yield from path.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def _rows_of(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """The calls that lines tell of; the last line of a killed process may be half a one."""
+    """The calls in the lines; the last line of a killed process may be incomplete."""
     for line in lines:
         with contextlib.suppress(ValueError, RecursionError, OverflowError, OSError):
             row = json.loads(line)
             if isinstance(row, dict) and isinstance(row.get("id"), str) and isinstance(row.get("at"), int | float):
-                datetime.fromtimestamp(row["at"], UTC)  # raises for what is no moment
+                datetime.fromtimestamp(row["at"], UTC)  # raises for an invalid time
                 yield row
 
 
 def recover_log(folder: Path) -> int:
-    """Pack the lines that killed gateways have left; return how many no row could be made of.
+    """Pack the lines that killed gateways left; return the number of unusable rows.
 
-    A file that can't be packed now stays for the next time.
+    A file that can't be packed now is tried again later.
     """
     unusable = 0
     for path in filter(Path.is_file, folder.glob("*.jsonl")):
@@ -204,9 +204,9 @@ def recover_log(folder: Path) -> int:
                 unusable += pack(lines, folder)
                 path.unlink()
         except (BlockingIOError, FileNotFoundError):
-            continue  # its gateway lives, or another one has packed it
+            continue  # its gateway is running, or another one has packed it
         except Exception:
-            logging.getLogger("driftline").exception("The request log's %s waits to be packed.", path.name)
+            logging.getLogger("driftline").exception("The request log's %s could not be packed yet.", path.name)
     return unusable
 
 

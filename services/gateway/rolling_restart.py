@@ -1,4 +1,4 @@
-"""All processes of the stack started anew, one after the other, so that new code counts and no call fails."""
+"""Restarts all processes of the stack, one after the other, without failing a call."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import closing
 
 from sqlalchemy import select
 
-from services.gateway.usage_writer import LIVES
+from services.gateway.usage_writer import WORKER_TIMEOUT
 from services.rollout.shares import sync_endpoints
 from services.runtime import stack
 from services.runtime.process_specs import GATEWAY
@@ -19,40 +19,45 @@ from tasks.core.settings import Settings
 
 
 def rolling_restart(
-    settings: Settings, servers: stack.Servers, tell: Callable[[str], None] = lambda name: None, patience: float = 120
+    settings: Settings,
+    servers: stack.Servers,
+    on_restart: Callable[[str], None] = lambda name: None,
+    timeout: float = 120,
 ) -> None:
-    """Restart servers, then the gateway's processes, each once another answers, then releases, whose calls wait.
+    """Restart servers, then the gateway's workers, each once its successor is ready, then releases, whose calls wait.
 
-    Raises: Unavailable when one does not get ready; what comes after it runs on as it did.
+    Raises: Unavailable when a process does not get ready; the processes after it are left as they are.
     """
-    stack.start(settings, servers)  # what a new version has that the old one had not
+    stack.start(settings, servers)  # programs that are new in this version
     names = list(Supervisor(settings.state).programs())
     releases = [name for name in names if name.startswith("release-")]
     for name in [name for name in names if name not in releases and name != GATEWAY]:
-        stack.restart(settings, name, patience)
-        tell(name)
-    _renew_gateway(settings, patience)
-    tell(GATEWAY)
+        stack.restart(settings, name, timeout)
+        on_restart(name)
+    _restart_gateway(settings, timeout)
+    on_restart(GATEWAY)
     with closing(Store(settings)) as store:
         for name in releases:
-            stack.restart(settings, name, patience)
-            sync_endpoints(store, settings)  # one of an earlier version listened elsewhere
-            tell(name)
+            stack.restart(settings, name, timeout)
+            sync_endpoints(store, settings)  # an earlier version may have had another address
+            on_restart(name)
 
 
-def _renew_gateway(settings: Settings, patience: float) -> None:
-    """Its processes are others when all that lived have taken their leave."""
+def _restart_gateway(settings: Settings, timeout: float) -> None:
+    """Restart the gateway's workers, and wait until all earlier ones have deregistered."""
     with closing(Store(settings)) as store:
-        before, deadline = _living(store), time.monotonic() + patience
+        earlier, deadline = _live_workers(store), time.monotonic() + timeout
         Supervisor(settings.state).signal(GATEWAY, "HUP")
-        while before & _living(store):
+        while earlier & _live_workers(store):
             if time.monotonic() > deadline:
                 raise Unavailable(
-                    "A new process of the gateway did not get ready.", todo="See its log: driftline status."
+                    "A new worker of the gateway did not get ready.", todo="See its log: driftline status."
                 )
             time.sleep(0.1)
 
 
-def _living(store: Store) -> set[str]:
-    with store.reading() as of:
-        return set(of.execute(select(workers.c.id).where(workers.c.last_seen > now() - LIVES)).scalars())
+def _live_workers(store: Store) -> set[str]:
+    with store.reading() as connection:
+        return set(
+            connection.execute(select(workers.c.id).where(workers.c.last_seen > now() - WORKER_TIMEOUT)).scalars()
+        )

@@ -1,7 +1,7 @@
 """The gateway's program: python -m services.gateway.server PORT [WORKERS].
 
-One process holds the socket and watches over those that answer. SIGHUP starts these anew, one after the other, each
-once its successor answers. Connections that nobody took yet stay with the socket whichever of them ends, or is killed.
+A supervisor process holds the socket and watches its workers. SIGHUP restarts the workers one after the other, each
+once its successor is ready. Pending connections stay with the socket when a worker ends or is killed.
 """
 
 from __future__ import annotations
@@ -15,104 +15,95 @@ from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
-from uvicorn.supervisors import multiprocess
 
-from services.gateway.connections import LimitedConnection, allow_connections
+from services.gateway.compat import run_workers
+from services.gateway.connections import LimitedHttpProtocol, allow_connections
 from tasks.core.permissions import use_private_umask
 from tasks.core.processes import tune_gc
 from tasks.core.settings import Settings, settings
 
-DRAIN = 10  # seconds that calls under way have when a process is told to end
-LINGER = 2.0  # of these, seconds that a connection without one has, since its next may be on the way
-START = 60  # seconds that a process may take until it answers, and to say that it lives
+DRAIN_SECONDS = 10  # seconds that running calls have when a worker is stopped
+LINGER_SECONDS = 2.0  # of these, for an idle connection, since its next request may be on the way
+START_SECONDS = 60  # seconds for a worker to start, and to answer a health check
 BACKLOG = 2048
 
 
-def main(here: Settings, port: int, workers: int) -> None:
-    """Serve until told to end."""
+def main(config: Settings, port: int, workers: int) -> None:
+    """Serve until a signal stops the process."""
     use_private_umask()
-    counts = _counts(here)
-    counts.mkdir(parents=True, exist_ok=True)
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(counts)  # of all processes together; read when imported
-    config = uvicorn.Config(
+    metrics_folder = _metrics_folder(config)
+    metrics_folder.mkdir(parents=True, exist_ok=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics_folder)  # shared by all; read on import
+    server_config = uvicorn.Config(
         "services.gateway.server:worker",
         factory=True,
-        http=DrainingConnection,
+        http=DrainingHttpProtocol,
         ws="none",
         workers=workers,
         log_level="warning",
         access_log=False,
-        proxy_headers=False,  # who asks is who connects: anybody could claim to be this machine
+        proxy_headers=False,  # trust the connection only: anybody could send a header
         server_header=False,
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=DRAIN,
-        timeout_worker_healthcheck=START,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        timeout_worker_healthcheck=START_SECONDS,
     )
-    multiprocess.Process = GatewayWorker  # type: ignore[misc]
-    multiprocess.Multiprocess(config, [bind_socket(here.host, port)]).run()
+    run_workers(server_config, [bind_socket(config.host, port)])
 
 
 def worker() -> Starlette:
-    """The application, in the process that answers; it ends when the one that holds the socket is gone."""
+    """The application of one worker, which ends when the supervisor process is gone."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
     tune_gc()
     allow_connections()
     from services.gateway.app import make_app
 
-    here = settings()
-    prune_metrics(_counts(here))
-    sys.setswitchinterval(0.001)  # the ledger's thread waits less for the loop's
-    return make_app(here)
+    config = settings()
+    prune_metrics(_metrics_folder(config))
+    sys.setswitchinterval(0.001)  # the usage writer's thread waits less for the event loop's
+    return make_app(config)
 
 
-class GatewayWorker(multiprocess.Process):
-    """One that is killed is missed at once: with our copy of its pipe open, uvicorn waits for its pong for `START`."""
+class DrainingHttpProtocol(LimitedHttpProtocol):
+    """A connection of a stopping worker: its next response closes it, so that no call is refused."""
 
-    def start(self) -> None:
-        super().start()
-        self.child_conn.close()
-
-
-class DrainingConnection(LimitedConnection):
-    """A connection whose process ends: its next answer says that it is the last; no call meets a closed door."""
-
-    leaving = False
+    stopping = False
 
     def shutdown(self) -> None:
-        DrainingConnection.leaving = True
+        DrainingHttpProtocol.stopping = True
         if self.cycle is None or self.cycle.response_complete:
-            self.loop.call_later(LINGER, super().shutdown)
+            self.loop.call_later(LINGER_SECONDS, super().shutdown)
         else:
             super().shutdown()
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        if self.leaving:
+        if self.stopping:
             self.cycle.keep_alive = False
 
 
 def bind_socket(host: str, port: int) -> socket.socket:
-    """The socket; of a program that was killed, processes may still hold the one before, which they are closing."""
-    made = socket.socket()
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    made.bind((host, port))
-    made.listen(BACKLOG)
-    return made
+    """Bind the port, also while workers of a killed supervisor are still closing their socket."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind((host, port))
+    listener.listen(BACKLOG)
+    return listener
 
 
-def prune_metrics(counts: Path) -> None:
-    """What killed processes said that they were doing just then counts no longer."""
+def prune_metrics(metrics_folder: Path) -> None:
+    """Drop the gauges of dead workers."""
     from prometheus_client.multiprocess import mark_process_dead
 
-    for pid in {path.stem.rpartition("_")[2] for path in counts.glob("*.db")}:
+    for pid in {path.stem.rpartition("_")[2] for path in metrics_folder.glob("*.db")}:
         if not Path(f"/proc/{pid}").exists():
-            mark_process_dead(pid, str(counts))  # type: ignore[no-untyped-call]
+            mark_process_dead(pid, str(metrics_folder))  # type: ignore[no-untyped-call]
 
 
-def _counts(here: Settings) -> Path:
-    return here.state / "gateway" / "counts"
+def _metrics_folder(config: Settings) -> Path:
+    return config.state / "gateway" / "counts"
 
 
 if __name__ == "__main__":

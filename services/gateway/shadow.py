@@ -1,4 +1,4 @@
-"""Copies of calls for releases that are tried in the dark: asked after the client has its answer, and only recorded."""
+"""Shadow traffic: copies of calls, sent after the client was answered; their responses are only recorded."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ from services.rollout.routing import Rollout, Share
 from services.store.api_error import ApiError
 from services.store.database import DONE, FAILED
 
-MOST = 32  # copies under way at once; more are not sent
+MAX_COPIES = 32  # running at once; further copies are dropped
 
 
 class ShadowTraffic:
-    """Never in anybody's way: what there is no room for is left out."""
+    """Sends copies to shadow releases, if there is room for them."""
 
-    def __init__(self, accounts: Metering, forward: UpstreamPool) -> None:
-        self._accounts, self._forward = accounts, forward
-        self._asking: set[asyncio.Task[None]] = set()
+    def __init__(self, metering: Metering, upstream: UpstreamPool) -> None:
+        self._metering, self._upstream = metering, upstream
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def copy(self, call: Call, rollout: Rollout, path: str, body: bytes) -> None:
         for share in rollout.shadows:
-            if len(self._asking) < MOST and not self._forward.lane(share.route).busy:
-                task = asyncio.create_task(self._ask(call, share, path, body))
-                self._asking.add(task)
-                task.add_done_callback(self._asking.discard)
+            if len(self._tasks) < MAX_COPIES and not self._upstream.limiter(share.route).is_busy:
+                task = asyncio.create_task(self._send_copy(call, share, path, body))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
 
-    async def _ask(self, original: Call, share: Share, path: str, body: bytes) -> None:
-        """Ask one shadow, and enter it; whatever goes wrong concerns nobody but it."""
+    async def _send_copy(self, original: Call, share: Share, path: str, body: bytes) -> None:
+        """Send one copy and record it; its errors affect no other call."""
         try:
             await self._copy(original, share, path, body)
         except ApiError:
-            pass  # it is entered as failed
+            pass  # it is recorded as failed
         except Exception:
-            logging.getLogger("driftline").exception("A copy for %s failed.", share.route.tag)
+            logging.getLogger("driftline").exception("A shadow call of %s failed.", share.route.tag)
 
     async def _copy(self, original: Call, share: Share, path: str, body: bytes) -> None:
-        call = Call(original.interface, original.key, share, original.entity, original.asked)
+        call = Call(original.interface, original.key, share, original.entity, original.request_body)
         if call.is_language:
-            sent = orjson.loads(body) | {"model": share.route.tag, "stream": False}
-            sent.pop("stream_options", None)
-            body = orjson.dumps(sent)
-        await self._accounts.begin_unpaid(call)
+            request = orjson.loads(body) | {"model": share.route.tag, "stream": False}
+            request.pop("stream_options", None)
+            body = orjson.dumps(request)
+        await self._metering.begin_unmetered(call)
         try:
-            reply = await self._forward.ask(call, path, body)
-            if call.is_language and reply.status < 400:
-                call.used(usage_of(reply.body))
-            call.answered = loggable_body(call, reply.body)
+            response = await self._upstream.send(call, path, body)
+            if call.is_language and response.status < 400:
+                call.record_usage(usage_of(response.body))
+            call.response_body = loggable_body(call, response.body)
         except BaseException as error:
-            await self._accounts.end_badly(call, error)
+            await self._metering.fail(call, error)
             raise
-        await self._accounts.end(call, DONE if reply.status < 400 else FAILED, reply.status)
+        await self._metering.end(call, DONE if response.status < 400 else FAILED, response.status)

@@ -1,4 +1,4 @@
-"""A language model's stream: whole events out of bytes, and what they say of tokens and text."""
+"""Server-sent events of a language model's stream: splits them, counts usage, extracts text."""
 
 from __future__ import annotations
 
@@ -7,97 +7,97 @@ from typing import Any
 
 import orjson
 
-from services.gateway.call import LOGGED, READ, Call
+from services.gateway.call import MAX_LOGGED, MAX_READ, Call
 from services.store.api_error import ApiError
 
 END = b"\n\n"
 DATA = b"data: "
 DONE_EVENT = DATA + b"[DONE]"
-LONGEST = 1_000_000  # bytes of one event; more is no chat
+MAX_EVENT = 1_000_000  # bytes
 
 
 async def split_events(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
-    """Events with their ends, as many together as have arrived.
+    """Yield whole events, all those together that have arrived.
 
-    Raises: ValueError for an event that does not end.
+    Raises: ValueError for an event longer than MAX_EVENT.
     """
-    left = first
+    buffer = first
     while True:
-        if (end := left.rfind(END)) >= 0:
-            yield left[: end + len(END)]
-            left = left[end + len(END) :]
-        if len(left) > LONGEST:
+        if (end := buffer.rfind(END)) >= 0:
+            yield buffer[: end + len(END)]
+            buffer = buffer[end + len(END) :]
+        if len(buffer) > MAX_EVENT:
             raise ValueError("an event without an end")
         piece = await anext(pieces, b"")
         if not piece:
             break
-        left += piece
-    if left.strip():
-        yield left
+        buffer += piece
+    if buffer.strip():
+        yield buffer
 
 
 def count_usage(call: Call, events: bytes, wants_usage: bool) -> bytes:
-    """Take over what the events say of tokens; an event that tells nothing else goes only to who asked for it."""
+    """Record the events' usage; drop an event with nothing else unless the client asked for usage."""
     if b'"usage":' not in events:
         call.tokens_out += events.count(b'"content":')
         return events
-    kept = []
+    remaining = []
     for event in events.split(END):
-        if b'"usage":' in event and isinstance(usage := (said := _read(event)).get("usage"), dict):
-            call.used(usage)
-            if not wants_usage and not said.get("choices"):
+        if b'"usage":' in event and isinstance(usage := (message := _parse_event(event)).get("usage"), dict):
+            call.record_usage(usage)
+            if not wants_usage and not message.get("choices"):
                 continue
         elif b'"content":' in event:
             call.tokens_out += 1
-        kept.append(event)
-    return END.join(kept)
+        remaining.append(event)
+    return END.join(remaining)
 
 
 def error_event(body: dict[str, Any]) -> bytes:
     return DATA + orjson.dumps(body) + END
 
 
-def loggable_body(call: Call, answered: bytes) -> bytes:
-    """What is read for the log of an answer: of a chat, streamed or whole, what was said, each choice by itself."""
+def loggable_body(call: Call, body: bytes) -> bytes:
+    """Return what the log reads of a response: for a chat, streamed or whole, the text of each choice."""
     if call.interface != "chat":
-        return answered[:READ]
-    is_stream = answered.startswith(DATA)
-    parts = [_read(event) for event in answered.split(END)] if is_stream else [_object(answered)]
+        return body[:MAX_READ]
+    is_stream = body.startswith(DATA)
+    parts = [_parse_event(event) for event in body.split(END)] if is_stream else [_parse_object(body)]
     choices: dict[Any, list[str]] = {}
     try:
         for part in parts:
             for choice in part.get("choices") or ():
                 content = (choice.get("delta" if is_stream else "message") or {}).get("content") or ""
                 choices.setdefault(choice.get("index"), []).append(content)
-        return "\n".join("".join(texts) for texts in choices.values()).encode()[:READ]
-    except (AttributeError, TypeError):  # of another form than OpenAI's: the call must be settled all the same
-        return answered[:READ]
+        return "\n".join("".join(texts) for texts in choices.values()).encode()[:MAX_READ]
+    except (AttributeError, TypeError):  # not in OpenAI's form: the call must be settled all the same
+        return body[:MAX_READ]
 
 
-def usage_of(answered: bytes) -> Any:
-    """What a whole answer says of the tokens it used. Raises: Refusal when it is no JSON object."""
-    answer = _object(answered)
-    if not answer:
-        raise ApiError(502, "The model's answer is no JSON object.", code="model_failed")
-    return answer.get("usage")
+def usage_of(body: bytes) -> Any:
+    """The `usage` of a whole response. Raises: ApiError when it is not a JSON object."""
+    response = _parse_object(body)
+    if not response:
+        raise ApiError(502, "The model's response is not a JSON object.", code="model_failed")
+    return response.get("usage")
 
 
-def classes_of(answered: bytes) -> dict[str, int | str]:
-    """The classes that a table's answer gives its rows, by example_id; none of numbers, nor of very many rows."""
-    if len(answered) > LOGGED:
+def predicted_classes(body: bytes) -> dict[str, int | str]:
+    """The predicted classes of a tabular response by example_id; empty for regression and for very many rows."""
+    if len(body) > MAX_LOGGED:
         return {}
-    rows = [row for row in _object(answered).get("predictions") or () if "score" in row]
+    rows = [row for row in _parse_object(body).get("predictions") or () if "score" in row]
     return {row["example_id"] or "": row["prediction"] for row in rows if row["example_id"] or len(rows) == 1}
 
 
-def _read(event: bytes) -> dict[str, Any]:
-    return _object(event.removeprefix(DATA)) if event.startswith(DATA) else {}
+def _parse_event(event: bytes) -> dict[str, Any]:
+    return _parse_object(event.removeprefix(DATA)) if event.startswith(DATA) else {}
 
 
-def _object(text: bytes) -> dict[str, Any]:
-    """The object that a text is; of anything else, an empty one."""
+def _parse_object(text: bytes) -> dict[str, Any]:
+    """Parse a JSON object; return an empty one for anything else."""
     try:
-        said = orjson.loads(text)
+        message = orjson.loads(text)
     except orjson.JSONDecodeError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return message if isinstance(message, dict) else {}

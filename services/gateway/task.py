@@ -1,4 +1,4 @@
-"""Prefect tasks of the gateway room."""
+"""Prefect tasks of the gateway."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tasks.core.settings import Settings
 
 @stage("collect the log of {case}")
 def collect_log(case: str, as_of: datetime, out: Path, settings: Settings) -> Path:
-    """Write what the gateway had answered for a case, and what people had said of it, as a file that can be landed."""
+    """Export the request log of a case with its feedback, as a file that can be ingested."""
     from services.gateway.log_export import export_log
 
     return export_log(case, as_of, out, settings)
@@ -19,7 +19,7 @@ def collect_log(case: str, as_of: datetime, out: Path, settings: Settings) -> Pa
 
 @stage("trace a sample of the calls", lambda count: f"{count} new")
 def trace_calls(case: str, as_of: datetime, settings: Settings) -> int:
-    """Show a share of the case's calls in its MLflow experiment."""
-    from services.gateway.traces import trace
+    """Write a sample of the case's calls as traces into its MLflow experiment."""
+    from services.gateway.traces import write_traces
 
-    return trace(case, as_of, settings)
+    return write_traces(case, as_of, settings)

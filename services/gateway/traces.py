@@ -1,4 +1,4 @@
-"""A sample of the calls as MLflow traces, written from the log: no answer ever waits for one."""
+"""Writes a sample of the calls as MLflow traces, from the request log, so that no call waits for it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from services.gateway.compat import tracing_client
 from services.gateway.request_log import reading_log
 from services.store.database import CACHED, DONE, REFUSED
 from tasks.core.mlflow import get_or_create_experiment, mlflow_client, mlflow_errors
@@ -17,68 +18,67 @@ from tasks.data.language.source_tables import read_rows
 if TYPE_CHECKING:
     from mlflow.entities import Span, TraceInfo
 
-MOST = 100  # traces that a run writes; SQLite takes 40 to 70 ms for each
-REQUEST = "driftline.request"  # tag: which call it is
-SHOWN = 1000  # letters of a request or an answer in the list of traces
-# request ids are random, so those up to a number are a sample, and always the same one
+MAX_TRACES = 100  # in one run; SQLite takes 40 to 70 ms for each
+REQUEST = "driftline.request"  # tag with the request id
+PREVIEW_LENGTH = 1000  # characters of a request or a response in the list of traces
+# request ids are random, so those below a bound are a stable sample
 SAMPLE = f"""
 SELECT DISTINCT ON (id) * FROM logged
 WHERE "case" = $1 AND state <> '{REFUSED}' AND logged.at + seconds <= $2 AND right(id, 8) <= $3
-ORDER BY logged.at DESC LIMIT {MOST}
+ORDER BY logged.at DESC LIMIT {MAX_TRACES}
 """
 
 
-def trace(case: str, as_of: datetime, settings: Settings) -> int:
-    """Write the newest calls of the sample that are no traces yet into the case's experiment; give how many.
+def write_traces(case: str, as_of: datetime, settings: Settings) -> int:
+    """Write the newest sampled calls without a trace into the case's experiment; return their number.
 
-    A trace has the call's own times, tokens and price, and what the log keeps of its texts. Raises: Unavailable.
+    A trace has the call's times, tokens, price and logged texts. Raises: Unavailable.
     """
     folder = settings.state / "gateway" / "requests"
     if not settings.gateway_traces or not folder.is_dir():
         return 0
-    last = f"{round(settings.gateway_traces * (2**32 - 1)):08x}"
+    bound = f"{round(settings.gateway_traces * (2**32 - 1)):08x}"
     with reading_log(folder) as db:
-        found = read_rows(db, SAMPLE, [case, as_of.timestamp(), last])
-    if not found:
+        rows = read_rows(db, SAMPLE, [case, as_of.timestamp(), bound])
+    if not rows:
         return 0
     with mlflow_errors(settings.mlflow_uri):
         client = mlflow_client(settings.tracking)
-        from mlflow.tracing.client import TracingClient
-
-        place, tracing = get_or_create_experiment(client, settings.tracking, case), TracingClient(settings.mlflow_uri)
-        since = min(row["at"] for row in found)
+        place, tracing = get_or_create_experiment(client, settings.tracking, case), tracing_client(settings.mlflow_uri)
+        since = min(row["at"] for row in rows)
         after = f"trace.timestamp_ms >= {int(since * 1000)}"
         written = client.search_traces(locations=[place], filter_string=after, max_results=500, include_spans=False)
         known = {each.info.tags.get(REQUEST) for each in written}
-        new = [row for row in found if row["id"] not in known]
+        new = [row for row in rows if row["id"] not in known]
         for row in new:
             tracing.log_spans(place, [_span(row)])
-            tracing.start_trace(_info(row, place))  # last: it says that the trace is whole
+            tracing.start_trace(_info(row, place))  # last: it marks the trace as complete
     return len(new)
 
 
 def _id(row: Mapping[str, Any]) -> str:
-    """The trace's id, 32 hexadecimal digits: a run that is started again writes the same trace."""
-    return row["id"].removeprefix("req-").rjust(32, "0")
+    """The trace's id, 32 hexadecimal digits: a repeated run writes the same trace."""
+    request_id: str = row["id"]
+    return request_id.removeprefix("req-").rjust(32, "0")
 
 
 def _info(row: Mapping[str, Any], place: str) -> TraceInfo:
     from mlflow.entities import TraceInfo, TraceLocation, TraceState
 
-    about = ("release", row["digest"]), ("role", row["role"]), ("state", row["state"]), ("team", row["team"])
+    tags = ("release", row["digest"]), ("role", row["role"]), ("state", row["state"]), ("team", row["team"])
     return TraceInfo(
         trace_id=f"tr-{_id(row)}",
         trace_location=TraceLocation.from_experiment_id(place),
         request_time=int(row["at"] * 1000),
         execution_duration=int(row["seconds"] * 1000),
         state=TraceState.OK if row["state"] in (DONE, CACHED) else TraceState.ERROR,
-        request_preview=row["asked"][:SHOWN],
-        response_preview=row["answered"][:SHOWN],
+        request_preview=row["asked"][:PREVIEW_LENGTH],
+        response_preview=row["answered"][:PREVIEW_LENGTH],
         client_request_id=row["id"],
         tags={
             "mlflow.traceName": row["interface"],
             REQUEST: row["id"],
-            **{f"driftline.{name}": value for name, value in about},
+            **{f"driftline.{name}": value for name, value in tags},
         },
     )
 
@@ -124,6 +124,6 @@ def _read(text: str) -> Any:
     try:
         value = json.loads(text)
         json.dumps(value)
-    except (ValueError, RecursionError):  # no JSON, or too deep for a trace
+    except (ValueError, RecursionError):  # not JSON, or nested too deep for a trace
         return text
     return value

@@ -1,4 +1,4 @@
-"""What one transaction writes of many calls' entries in the ledger."""
+"""Writes a batch of usage records in one transaction."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, update
 
-from services.gateway.budgets import ALLOWED, reserve, settle
+from services.gateway.budgets import ALLOWED, reserve_budget, settle_budgets
 from services.store.database import FAILED, REFUSED, USAGE_COLUMNS, predictions, usage_records
 
-OPENS, TOPS_UP, SETTLES = "opens", "tops up", "settles"
+OPEN_RECORD, TOP_UP, SETTLE = "opens", "tops up", "settles"
 SETTLED = ("state", "status", "retries", *USAGE_COLUMNS)
-LARGEST = 2**31 - 1  # of the whole numbers in the ledger's Integer columns
+MAX_INTEGER = 2**31 - 1  # of the Integer columns
 
 
 @dataclass
@@ -23,99 +23,101 @@ class UsageRecord:
 
     row: dict[str, Any]
     kind: str
-    classes: dict[str, int | str] = field(default_factory=dict)  # of a table's answer
+    classes: dict[str, int | str] = field(default_factory=dict)  # of a tabular response
     done: asyncio.Future[str] | None = None  # gets ALLOWED, RESERVED or SPENT
     amount: int = 0
 
 
 @dataclass
-class BudgetDays:
-    """What the writing thread remembers of calls under way, by their id."""
+class OpenCalls:
+    """What the writing thread knows of open calls, by their id."""
 
-    topped: dict[str, int] = field(default_factory=dict)  # reserved beyond what their rows say
-    unopened: set[str] = field(default_factory=set)  # their opening could not be written
+    topped: dict[str, int] = field(default_factory=dict)  # reserved beyond their rows' amount
+    unopened: set[str] = field(default_factory=set)  # their first record could not be written
 
-    def copy(self) -> BudgetDays:
-        return BudgetDays(dict(self.topped), set(self.unopened))
+    def copy(self) -> OpenCalls:
+        return OpenCalls(dict(self.topped), set(self.unopened))
 
 
-def write_records(to: Connection, batch: Sequence[UsageRecord], memo: BudgetDays) -> list[str]:
-    """Write a batch; return what the budgets said to each entry. The entries stay as they are, for another try.
+def write_records(connection: Connection, batch: Sequence[UsageRecord], open_calls: OpenCalls) -> list[str]:
+    """Write a batch; return the budgets' outcome for each record. The records stay unchanged, for a retry.
 
-    Opened and settled in one batch, an entry is inserted once, as it ended.
+    A call that is opened and settled in one batch is inserted once, as settled.
     """
     inserted: dict[str, dict[str, Any]] = {}
     settled: list[dict[str, Any]] = []
     outcomes: list[str] = []
-    for entry in batch:
-        row, outcome = entry.row, ALLOWED
-        if entry.kind == OPENS:
-            outcome = reserve(to, row["budgets"], row["reserved"])
+    for record in batch:
+        row, outcome = record.row, ALLOWED
+        if record.kind == OPEN_RECORD:
+            outcome = reserve_budget(connection, row["budgets"], row["reserved"])
             if outcome == ALLOWED:
                 inserted[row["id"]] = row
-                memo.unopened.discard(row["id"])
-        elif entry.kind == TOPS_UP:
-            outcome = _top_up(to, entry, inserted, memo)
+                open_calls.unopened.discard(row["id"])
+        elif record.kind == TOP_UP:
+            outcome = _top_up(connection, record, inserted, open_calls)
         else:
-            row = {**row, "reserved": row["reserved"] + memo.topped.pop(row["id"], 0)}
-            opened_earlier = row["id"] not in inserted and row["id"] not in memo.unopened
-            settle(to, row, opened_earlier)
+            row = {**row, "reserved": row["reserved"] + open_calls.topped.pop(row["id"], 0)}
+            opened_earlier = row["id"] not in inserted and row["id"] not in open_calls.unopened
+            settle_budgets(connection, row, opened_earlier)
             if opened_earlier:
                 settled.append(row)
             else:
                 inserted[row["id"]] = row
-                memo.unopened.discard(row["id"])
+                open_calls.unopened.discard(row["id"])
         outcomes.append(outcome)
-    _write_rows(to, batch, list(inserted.values()), settled)
+    _write_rows(connection, batch, list(inserted.values()), settled)
     return outcomes
 
 
-def _top_up(to: Connection, entry: UsageRecord, inserted: dict[str, dict[str, Any]], memo: BudgetDays) -> str:
-    """Reserve more for a call under way, in its row too: its price, should this process die under it."""
-    outcome, id_ = reserve(to, entry.row["budgets"], entry.amount), entry.row["id"]
+def _top_up(
+    connection: Connection, record: UsageRecord, inserted: dict[str, dict[str, Any]], open_calls: OpenCalls
+) -> str:
+    """Reserve more for an open call, in its row too: that is its price if this process dies."""
+    outcome, id_ = reserve_budget(connection, record.row["budgets"], record.amount), record.row["id"]
     if outcome == ALLOWED:
-        memo.topped[id_] = memo.topped.get(id_, 0) + entry.amount
-        total = entry.row["reserved"] + memo.topped[id_]
+        open_calls.topped[id_] = open_calls.topped.get(id_, 0) + record.amount
+        total = record.row["reserved"] + open_calls.topped[id_]
         if id_ in inserted:
             inserted[id_] = {**inserted[id_], "reserved": total}
         else:
-            to.execute(update(usage_records).where(usage_records.c.id == id_).values(reserved=total))
+            connection.execute(update(usage_records).where(usage_records.c.id == id_).values(reserved=total))
     return outcome
 
 
 def _write_rows(
-    to: Connection, batch: Sequence[UsageRecord], inserted: list[dict[str, Any]], settled: list[dict[str, Any]]
+    connection: Connection, batch: Sequence[UsageRecord], inserted: list[dict[str, Any]], settled: list[dict[str, Any]]
 ) -> None:
-    if answered := [{"request_id": entry.row["id"], "classes": entry.classes} for entry in batch if entry.classes]:
-        to.execute(insert(predictions), answered)
+    if answered := [{"request_id": record.row["id"], "classes": record.classes} for record in batch if record.classes]:
+        connection.execute(insert(predictions), answered)
     if inserted:
-        to.execute(insert(usage_records), inserted)
+        connection.execute(insert(usage_records), inserted)
     if settled:
         values = [{"b_id": row["id"], **{name: row[name] for name in SETTLED}} for row in settled]
         changed: dict[str, Any] = {name: bindparam(name) for name in SETTLED}
-        to.execute(update(usage_records).where(usage_records.c.id == bindparam("b_id")).values(changed), values)
+        connection.execute(update(usage_records).where(usage_records.c.id == bindparam("b_id")).values(changed), values)
 
 
-def encodable(entry: UsageRecord) -> UsageRecord:
-    """An entry whose texts and numbers fit and whose classes are left out, for a store that refuses it as it is."""
+def encodable(record: UsageRecord) -> UsageRecord:
+    """A record with valid texts and numbers and without classes, for a store that rejected the original."""
     row: dict[str, Any] = {
-        name: _encodable(value) if isinstance(value, str) else value for name, value in entry.row.items()
+        name: _encodable(value) if isinstance(value, str) else value for name, value in record.row.items()
     }
     for name in SETTLED[1:]:
-        value: Any = entry.row[name]
-        row[name] = value if isinstance(value, int | float) and 0 <= value <= LARGEST else 0  # NaN is not
-    return UsageRecord(row, entry.kind, {}, entry.done, entry.amount)
+        value: Any = record.row[name]
+        row[name] = value if isinstance(value, int | float) and 0 <= value <= MAX_INTEGER else 0  # NaN is not
+    return UsageRecord(row, record.kind, {}, record.done, record.amount)
 
 
 def _encodable(value: Any) -> Any:
-    """A text without lone surrogates, which have no bytes, and NUL, which Postgres does not take; else the value."""
+    """A text without lone surrogates, which can't be encoded, and NUL, which Postgres rejects."""
     return value.encode(errors="replace").decode().replace("\0", "") if isinstance(value, str) else value
 
 
-def without_budgets(entry: UsageRecord) -> UsageRecord:
-    """The entry of a call that we could not settle, so that its client got an error: it costs nobody anything."""
-    row = dict(entry.row)
+def without_budgets(record: UsageRecord) -> UsageRecord:
+    """The record of a call that could not be settled: its client got an error, so it is free."""
+    row = dict(record.row)
     if row["state"] != REFUSED:
         row.update(state=FAILED, status=503)
     row.update(price=0, saved=0)
-    return UsageRecord(row, entry.kind, entry.classes)
+    return UsageRecord(row, record.kind, record.classes)

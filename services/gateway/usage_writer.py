@@ -1,4 +1,4 @@
-"""The ledger: one entry a call, opened before it with its price reserved, settled after it, whatever became of it."""
+"""Writes usage records: one for each call, opened with a reservation before it, settled after it."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import logging
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.exc import DBAPIError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from services.gateway.budgets import ALLOWED, RESERVED, pay
+from services.gateway.budgets import ALLOWED, RESERVED, release_and_spend
 from services.gateway.call import Call
 from services.gateway.usage_transaction import (
-    OPENS,
+    OPEN_RECORD,
+    SETTLE,
     SETTLED,
-    SETTLES,
-    TOPS_UP,
-    BudgetDays,
+    TOP_UP,
+    OpenCalls,
     UsageRecord,
     encodable,
     without_budgets,
@@ -32,98 +32,98 @@ from services.store.api_error import ApiError
 from services.store.database import DAY, LOST, OPEN, Store, config_version, now, usage_records, workers
 from tasks.core.loops import ThreadLoop
 
-MOST_AT_ONCE = 500  # entries of one transaction
-MOST_LATE = 50_000  # entries that wait in memory for a store that can't be written
-RETRY = 1.0  # seconds between tries to write them
-LIVES = 60.0  # seconds after which a worker that says nothing is taken for dead
+MAX_BATCH = 500  # records of one transaction
+MAX_LATE_RECORDS = 50_000  # records that wait in memory for an unavailable store
+RETRY = 1.0  # seconds between attempts to write them
+WORKER_TIMEOUT = 60.0  # seconds without a heartbeat after which a worker counts as dead
 
 Outcome = str | Exception
 
 
 class UsageWriter:
-    """A thread writes what all calls of this process enter, as much at once as has come in meanwhile."""
+    """A thread that writes the records of this process's calls, in batches of those that have arrived."""
 
     def __init__(self, store: Store, worker: str) -> None:
-        self.problem = ""  # why the store can't be written, while it can't
-        self.dropped = 0  # entries that found no room to wait for it
-        self._store, self._worker, self._memo = store, worker, BudgetDays()
-        self._entries: queue.SimpleQueue[UsageRecord | None] = queue.SimpleQueue()
+        self.problem = ""  # why the store is unavailable, while it is
+        self.dropped = 0  # records that found no room in memory
+        self._store, self._worker, self._open_calls = store, worker, OpenCalls()
+        self._records: queue.SimpleQueue[UsageRecord | None] = queue.SimpleQueue()
         self._late: deque[UsageRecord] = deque()
         self._retry_at = 0.0
         self._loop = ThreadLoop("ledger", self._write, max_backoff=RETRY)
         self._loop.start()
 
     async def open(self, call: Call) -> None:
-        """Enter a call, and reserve what it may cost from the budgets of its key.
+        """Open the record of a call, and reserve its cost from the budgets of its key.
 
-        Without a budget nobody need wait for it: it is written within milliseconds, and before any answer goes out.
-        Raises: Refusal when the budget does not allow it, or the ledger can't be written.
+        A call without a budget does not wait: its record is written within milliseconds, before its response is sent.
+        Raises: ApiError when a budget refuses the call, or the store is unavailable.
         """
         done = asyncio.get_running_loop().create_future() if call.key.budgets or self.problem else None
-        self._entries.put(UsageRecord(_row(call, self._worker), OPENS, {}, done))
+        self._records.put(UsageRecord(_row(call, self._worker), OPEN_RECORD, {}, done))
         if done is None:
             return
-        outcome = await _written(done)
+        outcome = await _outcome_of(done)
         if outcome == RESERVED:
-            message = "What is left of the budget is reserved by calls under way. Try again when some have ended."
+            message = "The rest of the budget is reserved by running calls. Try again when some have ended."
             raise ApiError(429, message, code="budget_reserved", wait=1)
         if outcome != ALLOWED:
             message = "The budget of this key or its team is spent: what is left does not pay for this call."
             raise ApiError(429, message, code="insufficient_quota")
 
     async def top_up(self, call: Call, amount: int) -> bool:
-        """Reserve more for a call under way, in billionths; return whether its budgets allow it.
+        """Reserve more for a running call, in billionths; return whether its budgets allow it.
 
-        Raises: Refusal when the ledger can't be written.
+        Raises: ApiError when the store is unavailable.
         """
         done = asyncio.get_running_loop().create_future()
-        self._entries.put(UsageRecord(_row(call, self._worker), TOPS_UP, {}, done, amount))
-        return await _written(done) == ALLOWED
+        self._records.put(UsageRecord(_row(call, self._worker), TOP_UP, {}, done, amount))
+        return await _outcome_of(done) == ALLOWED
 
     async def settle(self, call: Call) -> None:
-        """Enter how a call ended; it is on disk when this returns.
+        """Settle the record of a call; it is on disk when this returns.
 
-        Raises: Refusal when the ledger can't be written, which costs nobody anything.
+        Raises: ApiError when the store is unavailable; then the call is free.
         """
         done = asyncio.get_running_loop().create_future()
-        self._entries.put(UsageRecord(_row(call, self._worker), SETTLES, call.classes, done))
-        await asyncio.shield(_written(done))
+        self._records.put(UsageRecord(_row(call, self._worker), SETTLE, call.classes, done))
+        await asyncio.shield(_outcome_of(done))
 
     def close(self) -> None:
-        """Write what is left."""
-        self._entries.put(None)
+        """Write the rest and stop."""
+        self._records.put(None)
         self._loop.thread.join()
 
     def _write(self) -> None:
-        """Write what has come in; while the store can't be written, look now and then whether it can."""
-        uneasy = self.problem or self._late or self._loop.is_failing
+        """Write the records that have arrived; while the store is unavailable, retry periodically."""
+        is_degraded = self.problem or self._late or self._loop.is_failing
         try:
-            entries = [self._entries.get(timeout=RETRY if uneasy else None)]
+            records = [self._records.get(timeout=RETRY if is_degraded else None)]
         except queue.Empty:
-            entries = []
-        while entries and len(entries) < MOST_AT_ONCE and entries[-1] is not None:
+            records = []
+        while records and len(records) < MAX_BATCH and records[-1] is not None:
             try:
-                entries.append(self._entries.get_nowait())
+                records.append(self._records.get_nowait())
             except queue.Empty:
                 break
-        if batch := [entry for entry in entries if entry is not None]:
+        if batch := [record for record in records if record is not None]:
             self._write_batch(batch)
         while (self.problem or self._late) and time.monotonic() >= self._retry_at:
             self._write_late()
-        if entries and entries[-1] is None:
+        if records and records[-1] is None:
             while self._late and self._write_late():
                 pass
             self._loop.stopping.set()
 
     def _write_batch(self, batch: Sequence[UsageRecord]) -> None:
-        """Write a batch, or where one entry spoils it, its halves: that entry fails alone."""
+        """Write a batch; if a record makes it fail, write its halves, so that this record fails alone."""
         outcomes: list[Outcome]
         try:
             outcomes = [*self._commit(batch)]
-        except Exception as error:  # noqa: BLE001 (calls wait for an outcome, whatever it is)
-            if self._is_down(error):
+        except Exception as error:  # noqa: BLE001 (the calls wait for an outcome)
+            if self._is_unavailable(error):
                 outcomes = [error] * len(batch)
-                self._keep(batch, error)
+                self._defer(batch, error)
             elif len(batch) > 1:
                 self._write_batch(batch[: len(batch) // 2])
                 self._write_batch(batch[len(batch) // 2 :])
@@ -132,75 +132,77 @@ class UsageWriter:
                 outcomes = [self._write_plain(batch[0], error)]
         _resolve(batch, outcomes)
 
-    def _write_plain(self, entry: UsageRecord, error: Exception) -> Outcome:
-        """Enter what can be entered of a call whose entry the store does not take."""
-        logging.getLogger("driftline").error("The ledger does not take %s: %r", entry.row["id"], error)
+    def _write_plain(self, record: UsageRecord, error: Exception) -> Outcome:
+        """Write what is valid of a record that the store rejects."""
+        logging.getLogger("driftline").error("The store rejects the usage record %s: %r", record.row["id"], error)
         try:
-            return self._commit([encodable(entry)])[0]
+            return self._commit([encodable(record)])[0]
         except Exception as again:  # noqa: BLE001
-            if entry.kind == OPENS:
-                self._memo.unopened.add(entry.row["id"])
+            if record.kind == OPEN_RECORD:
+                self._open_calls.unopened.add(record.row["id"])
             self.dropped += 1
             return again
 
     def _commit(self, batch: Sequence[UsageRecord]) -> list[str]:
-        memo = self._memo.copy()
-        with self._store.writing() as to:
-            outcomes = write_records(to, batch, memo)
-            if not batch:  # a try whether the store can be written
-                to.execute(update(config_version).values(version=config_version.c.version))
-        self._memo = memo
+        open_calls = self._open_calls.copy()
+        with self._store.writing() as connection:
+            outcomes = write_records(connection, batch, open_calls)
+            if not batch:  # probe whether the store is writable
+                connection.execute(update(config_version).values(version=config_version.c.version))
+        self._open_calls = open_calls
         if self.problem:
-            logging.getLogger("driftline").warning("The ledger can be written again.")
+            logging.getLogger("driftline").warning("Usage records can be written again.")
             self.problem = ""
         return outcomes
 
-    def _is_down(self, error: Exception) -> bool:
-        """Whether the store takes nothing now: a full or broken disk, a server that is gone."""
+    def _is_unavailable(self, error: Exception) -> bool:
+        """Whether the store is unavailable: a full or broken disk, or a server that is gone."""
         invalid = isinstance(error, DBAPIError) and error.connection_invalidated
         return invalid or isinstance(error, OperationalError | InternalError | PoolTimeout | OSError)
 
-    def _keep(self, batch: Sequence[UsageRecord], error: Exception) -> None:
-        """Remember what could not be written; the calls themselves fail."""
+    def _defer(self, batch: Sequence[UsageRecord], error: Exception) -> None:
+        """Keep the records for later; the calls themselves fail."""
         if not self.problem:
-            logging.getLogger("driftline").error("The ledger can't be written: %s", error)
+            logging.getLogger("driftline").error("Usage records can't be written: %s", error)
         reason = str(getattr(error, "orig", None) or error)
         self.problem, self._retry_at = " ".join(reason.split())[:200], time.monotonic() + RETRY
-        for entry in batch:
-            if entry.kind == OPENS:
-                self._memo.unopened.add(entry.row["id"])
-            elif entry.kind == SETTLES and len(self._late) < MOST_LATE:
-                self._late.append(without_budgets(entry))
-            elif entry.kind == SETTLES:
+        for record in batch:
+            if record.kind == OPEN_RECORD:
+                self._open_calls.unopened.add(record.row["id"])
+            elif record.kind == SETTLE and len(self._late) < MAX_LATE_RECORDS:
+                self._late.append(without_budgets(record))
+            elif record.kind == SETTLE:
                 self.dropped += 1
-                self._memo.unopened.discard(entry.row["id"])
+                self._open_calls.unopened.discard(record.row["id"])
 
     def _write_late(self) -> bool:
-        """Try to write some of what waits, or else anything; whether that worked."""
-        some = [self._late.popleft() for _ in range(min(len(self._late), MOST_AT_ONCE))]
+        """Try to write deferred records, or else a probe; return whether the store was available."""
+        some = [self._late.popleft() for _ in range(min(len(self._late), MAX_BATCH))]
         try:
             self._commit(some)
-        except Exception as error:  # noqa: BLE001 (they wait on, or fail one by one)
+        except Exception as error:  # noqa: BLE001 (the records are deferred again, or fail one by one)
             self._retry_at = time.monotonic() + RETRY
-            if self._is_down(error):
+            if self._is_unavailable(error):
                 self._late.extendleft(reversed(some))
                 return False
-            for entry in some:
-                self._write_plain(entry, error)
+            for record in some:
+                self._write_plain(record, error)
         return True
 
 
 def close_lost_calls(store: Store) -> int:
-    """Settle the calls of workers that died under them: what was reserved counts as spent. Gives how many."""
-    with store.writing() as to:
-        living = select(workers.c.id).where(workers.c.last_seen > now() - LIVES)
+    """Settle the open calls of dead workers: what was reserved counts as spent. Returns their number."""
+    with store.writing() as connection:
+        living = select(workers.c.id).where(workers.c.last_seen > now() - WORKER_TIMEOUT)
         lost = usage_records.c.state == OPEN, usage_records.c.worker.not_in(living)
-        rows = to.execute(
+        rows = connection.execute(
             select(usage_records.c.id, usage_records.c.budgets, usage_records.c.reserved).where(*lost)
         ).all()
         for id_, owners, reserved in rows:
-            pay(to, owners or (), reserved, reserved)
-            to.execute(update(usage_records).where(usage_records.c.id == id_).values(state=LOST, price=reserved))
+            release_and_spend(connection, owners or (), reserved, reserved)
+            connection.execute(
+                update(usage_records).where(usage_records.c.id == id_).values(state=LOST, price=reserved)
+            )
     return len(rows)
 
 
@@ -222,23 +224,25 @@ def _row(call: Call, worker: str) -> dict[str, Any]:
     }
 
 
-async def _written(done: asyncio.Future[str]) -> str:
+async def _outcome_of(done: asyncio.Future[str]) -> str:
     try:
         return await done
     except Exception as error:
-        raise ApiError(503, "The ledger can't be written, so nothing is answered.", wait=5) from error
+        raise ApiError(503, "Usage records can't be written, so calls are refused.", wait=5) from error
 
 
 def _resolve(batch: Sequence[UsageRecord], outcomes: Sequence[Outcome]) -> None:
     waiting = [(e.done, outcome) for e, outcome in zip(batch, outcomes, strict=True) if e.done is not None]
     if waiting:
-        with contextlib.suppress(RuntimeError):  # their event loop has ended, and they with it
-            waiting[0][0].get_loop().call_soon_threadsafe(_tell, waiting)
+        with contextlib.suppress(RuntimeError):  # their event loop has ended, and the calls with it
+            waiting[0][0].get_loop().call_soon_threadsafe(_set_outcomes, waiting)
 
 
-def _tell(waiting: Sequence[tuple[asyncio.Future[str], Outcome]]) -> None:
+def _set_outcomes(waiting: Sequence[tuple[asyncio.Future[str], Outcome]]) -> None:
     for future, outcome in waiting:
         if future.done():
             continue
-        tell: Callable[[Any], None] = future.set_exception if isinstance(outcome, Exception) else future.set_result
-        tell(outcome)
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)

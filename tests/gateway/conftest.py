@@ -10,7 +10,7 @@ from services.runtime import stack
 from services.store.database import Store
 from tasks.core.settings import Settings
 from tasks.release.results import Release
-from tests.gateway.small import serve, small_settings, talking_release
+from tests.gateway.stack import language_release, serve, small_settings
 from tests.release.small import bento, candidate, folder, second, state, tracking  # noqa: F401 (fixtures)
 
 
@@ -40,7 +40,7 @@ def other(settings: Settings, table: Release, second: Path) -> Release:  # noqa:
 @pytest.fixture(scope="session")
 def talker(settings: Settings, state: Path) -> Release:  # noqa: F811
     """The champion of the language case."""
-    return serve(settings, talking_release(state))
+    return serve(settings, language_release(state))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Promise: without a key only this machine's owner gets in, directly, and only to predict and give feedback."""
+"""Promise: without a key only direct requests of this machine's owner are allowed: to predict and to send feedback."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tasks.core.hosts import host_name
 from tasks.core.local_secrets import read_secret, secret_file
 from tasks.core.processes import with_parent_death_signal
 from tasks.core.settings import Settings
-from tests.gateway.small import asking, gateway
+from tests.gateway.stack import gateway, gateway_client
 from tests.waiting import listens, wait_for
 
 pytestmark = pytest.mark.xdist_group("gateway")
@@ -48,7 +48,7 @@ asyncio.run(main())
 
 @pytest.fixture(scope="module")
 def open_gateway(tmp_path_factory) -> Iterator[Settings]:
-    """One for which no key was ever created."""
+    """A gateway for which no key was ever created."""
     folder = tmp_path_factory.mktemp("open")
     own = Settings(state=folder, gateway_port=free_port(), allowed_hosts="models.example.org, Other.Example:8443")
     with gateway(own, own.gateway_port, folder / "log"):
@@ -84,7 +84,7 @@ def relay_of_another_user(port: int) -> Iterator[int]:
 def test_the_owner_gets_in_directly(open_gateway):
     """To predict, to give feedback, and to look at what their own gateway does."""
     assert LOCAL_KEY.roles == {"predict", "feedback"}
-    with asking(open_gateway) as http:
+    with gateway_client(open_gateway) as http:
         assert http.get("/v1/models").status_code == 200
         assert http.post("/v1/predict/any", json={}).status_code == 404
         assert http.get("/readyz").json()["champions"] == {}
@@ -93,13 +93,13 @@ def test_the_owner_gets_in_directly(open_gateway):
 
 def test_approvals_need_a_key(open_gateway):
     """The owner's direct connection opens neither the list nor the decision."""
-    with asking(open_gateway) as http:
+    with gateway_client(open_gateway) as http:
         assert http.get("/v1/approvals").status_code == 403
         assert http.post("/v1/approvals/any", json={"decision": "approve", "evidence": "abcd"}).status_code == 403
 
 
 def test_another_user_of_the_machine_does_not_get_in(open_gateway):
-    """Told apart by the socket, with headers that are the same to the letter; a proxy of theirs is no way in either."""
+    """Recognised by the socket, although the headers are identical; so is a proxy that this user runs."""
     with (
         relay_of_another_user(open_gateway.gateway_port) as port,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http,
@@ -126,7 +126,7 @@ def test_another_user_of_the_machine_does_not_get_in(open_gateway):
     ],
 )
 def test_proxies_and_pages_of_the_owner_show_by_headers(open_gateway, header):
-    with asking(open_gateway) as http:
+    with gateway_client(open_gateway) as http:
         for method, path in ROUTES:
             answer = http.request(method, path, headers={header: "a"})
             assert answer.status_code == 401
@@ -157,7 +157,7 @@ def test_a_rebound_name_is_refused_before_anything_else(open_gateway, host):
     """On every route, with and without a key, also what needs none."""
     secret = read_secret(open_gateway.state, "operator")
     for headers in ({}, {"authorization": f"Bearer {secret}"}):
-        with asking(open_gateway) as http:
+        with gateway_client(open_gateway) as http:
             for path in ("/healthz", "/readyz", "/v1/models", "/metrics", "/openapi.json", "/none"):
                 answer = http.get(path, headers={"host": host} | headers)
                 assert (answer.status_code, answer.json()["error"]["code"]) == (421, "wrong_host")
@@ -178,7 +178,7 @@ def test_a_rebound_name_is_refused_before_anything_else(open_gateway, host):
     ],
 )
 def test_the_machines_names_and_the_listed_ones_are_answered(open_gateway, host):
-    with asking(open_gateway) as http:
+    with gateway_client(open_gateway) as http:
         assert http.get("/healthz", headers={"host": host}).status_code == 200
 
 
@@ -192,19 +192,19 @@ def test_the_operators_key_is_the_owners_alone(open_gateway):
     """It is created at the first start, opens everything, and does not switch on keys for this machine."""
     path = secret_file(open_gateway.state, "operator")
     assert path.stat().st_mode & 0o777 == 0o600
-    with asking(open_gateway, path.read_text()) as http:
+    with gateway_client(open_gateway, path.read_text()) as http:
         assert http.get("/v1/approvals").json() == {"approvals": []}
         assert http.get("/metrics", headers={"x-forwarded-for": "8.8.8.8"}).status_code == 200
-    with asking(open_gateway) as http:
+    with gateway_client(open_gateway) as http:
         assert http.get("/v1/models").status_code == 200
 
 
 def test_the_operators_key_works_beside_other_keys(guarded_gateway):
     own, _ = guarded_gateway
-    with asking(own, str(read_secret(own.state, "operator"))) as http:
+    with gateway_client(own, str(read_secret(own.state, "operator"))) as http:
         assert http.get("/v1/models").status_code == http.get("/v1/approvals").status_code == 200
         assert http.post("/v1/predict/any", json={}).status_code == 404
-    with asking(own) as http:
+    with gateway_client(own) as http:
         assert http.get("/v1/models").status_code == 401
         assert http.get("/v1/approvals").status_code == 401
         assert http.get("/metrics").status_code == 200, "the owner may look, directly"
@@ -216,7 +216,7 @@ def test_the_role_operate_opens_what_operators_look_at(guarded_gateway):
     opened = {}
     for role in ("operate", "predict", "feedback", "approve"):
         _, secret = create_key(store, role, [role], None, None, None)
-        with asking(own, secret) as http:
+        with gateway_client(own, secret) as http:
             assert wait_for(lambda: http.get("/v1/models").status_code != 401, 3)
             paths = [*INSIDE, "/v1/models", "/v1/approvals"]
             opened[role] = [path for path in paths if http.get(path).status_code == 200]

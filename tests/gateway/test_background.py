@@ -1,4 +1,4 @@
-"""Promise: nothing that a person or a client writes ends a background loop, nor keeps the others from their work."""
+"""Promise: nothing that a person or a client writes stops a background loop, or delays the others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from services.store.database import DONE, Store, alert_outbox, plans, prediction
 from services.store.keys import create_key, revoke_key
 from tasks.core.loops import ThreadLoop, loops
 from tasks.core.settings import ROOT
-from tests.gateway.alone import call_of, gateway_alone, loop_named, settings_of, until
+from tests.gateway.in_process import call_of, in_process_gateway, loop_named, settings_of, until
 from tests.rollout.plans import PLAN
 
 FLOORS = ("cli", "flows", "services", "tasks")
@@ -42,7 +42,7 @@ GOOD, BAD = "a" * 64, "b" * 64
 
 
 class Absurd(Exception):
-    """What nobody has thought of."""
+    """An unexpected error."""
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_each_loop_survives_and_the_others_work(tmp_path: Path, store: Store):
 
 
 async def break_each(state: Path, store: Store) -> None:
-    async with gateway_alone(settings_of(state)) as (gateway, client):
+    async with in_process_gateway(settings_of(state)) as (gateway, client):
         assert {loop.name for loop in loops} == NAMES
         for loop in loops:
             loop.interval, loop.max_backoff = 0.02, 0.1  # a test can't wait as long as operators can
@@ -66,21 +66,21 @@ async def break_each(state: Path, store: Store) -> None:
             good = loop.step
             loop.step = raise_absurd if isinstance(loop, ThreadLoop) else raise_absurd_later
             await use(gateway)
-            gateway.hooks._telling.at_once()  # wakes it
+            gateway.outbox.notify()  # wakes it
             await until(lambda loop=loop, before=before: loop.failures > before + 2, 60)
             ready = (await client.get("/readyz")).json()
             assert name in {each["name"] for each in ready["failing_loops"]}
             if name != "keys":
                 id_, secret = create_key(store, "team", ["predict"], None, None, None)
                 headers = {"authorization": f"Bearer {secret}"}
-                await until(lambda: gateway.memory.keyring.guarded)
+                await until(lambda: gateway.config_cache.keyring.guarded)
                 await wait_status(client, headers, 200)
                 revoke_key(store, id_)
                 await wait_status(client, headers, 401)
             loop.step = good
-            gateway.hooks._telling.at_once()
+            gateway.outbox.notify()
             await until(lambda loop=loop: not loop.is_failing, 60)
-            assert f'driftline_loop_failures_total{{loop="{name}"}}' in gateway.figures.text().decode()
+            assert f'driftline_loop_failures_total{{loop="{name}"}}' in gateway.metrics.text().decode()
         await use(gateway)
         await until(lambda: settled(store))
         subjects = [row["event"]["payload"]["subject"] for row in rows(store, alert_outbox)]
@@ -90,7 +90,7 @@ async def break_each(state: Path, store: Store) -> None:
 
 
 def raise_absurd() -> None:
-    raise Absurd("nobody has thought of this")
+    raise Absurd("unexpected")
 
 
 async def raise_absurd_later() -> None:
@@ -98,10 +98,10 @@ async def raise_absurd_later() -> None:
 
 
 async def use(gateway: Any) -> None:
-    """Give the ledger and the log something to do, without waiting for it."""
+    """Record and log a call, without waiting for it."""
     call = call_of()
-    await gateway.accounts.begin(call, 10, {})
-    task = asyncio.create_task(gateway.accounts.end(call, DONE, 200))
+    await gateway.metering.begin(call, 10, {})
+    task = asyncio.create_task(gateway.metering.end(call, DONE, 200))
     await asyncio.sleep(0.1)
     gateway.waiting_for = [*getattr(gateway, "waiting_for", []), task]
 
@@ -119,19 +119,19 @@ async def wait_status(client: Any, headers: dict[str, str], status: int) -> None
     raise AssertionError(f"no {status}")
 
 
-def test_no_thread_or_task_of_ours_is_unsupervised(tmp_path: Path):
+def test_every_thread_and_task_is_supervised(tmp_path: Path):
     """In a running gateway every thread and task whose code is ours is a loop of the registry."""
     asyncio.run(list_all(tmp_path))
 
 
 async def list_all(state: Path) -> None:
     before = set(threading.enumerate())
-    async with gateway_alone(settings_of(state)):
+    async with in_process_gateway(settings_of(state)):
         supervised = {loop.thread for loop in loops if isinstance(loop, ThreadLoop)}
-        ours = {thread for thread in set(threading.enumerate()) - before if is_ours(code_of(thread))}
-        assert ours == supervised
+        project_threads = {thread for thread in set(threading.enumerate()) - before if is_project_code(code_of(thread))}
+        assert project_threads == supervised
         running = {loop.task for loop in loops if not isinstance(loop, ThreadLoop)}
-        assert {task for task in asyncio.all_tasks() if is_ours(task.get_coro().cr_code.co_filename)} == running
+        assert {task for task in asyncio.all_tasks() if is_project_code(task.get_coro().cr_code.co_filename)} == running
 
 
 def code_of(thread: threading.Thread) -> str:
@@ -139,7 +139,7 @@ def code_of(thread: threading.Thread) -> str:
     return target.__code__.co_filename if hasattr(target, "__code__") else ""
 
 
-def is_ours(path: str) -> bool:
+def is_project_code(path: str) -> bool:
     return path.startswith(tuple(str(ROOT / floor) for floor in FLOORS))
 
 
@@ -179,8 +179,8 @@ def test_a_plan_that_fails_stops_no_other(store: Store):
         begin_rollout(store, name)
         for number in range(40):
             answer(store, f"{name}-{number}", name, {"label": 2}, {"": 1})
-    with store.writing() as to:
-        to.execute(update(plans).where(plans.c.case == "broken").values(plan={}))
+    with store.writing() as connection:
+        connection.execute(update(plans).where(plans.c.case == "broken").values(plan={}))
     assert list(advance_plans(store)) == ["broken"]
     assert {row["case"] for row in rows(store, plans)} == {"broken"}  # the other went back
 
@@ -212,9 +212,9 @@ def test_it_starts_and_serves_beside_rows_that_nobody_can_use(tmp_path: Path, st
         upsert_release(store, {"digest": digest, "sealed": {"case": "shop", "kind": "tabular"}})
     promote(store, "shop", GOOD, "a test")
     _, secret = create_key(store, "team", ["predict"], None, None, None)
-    with store.changing() as to:
+    with store.changing() as connection:
         for statement in POISON:
-            to.execute(text(statement.format(bad=BAD).replace(":", "\\:")))
+            connection.execute(text(statement.format(bad=BAD).replace(":", "\\:")))
     ready = asyncio.run(readiness(tmp_path, secret))
     assert ready["status"] == "ready"
     assert ready["champions"]["shop"] == GOOD
@@ -226,7 +226,7 @@ def test_it_starts_and_serves_beside_rows_that_nobody_can_use(tmp_path: Path, st
 
 
 async def readiness(state: Path, secret: str) -> dict[str, Any]:
-    async with gateway_alone(settings_of(state)) as (_, client):
+    async with in_process_gateway(settings_of(state)) as (_, client):
         await until(lambda: loop_named("rollouts").failures > 1)
         headers = {"authorization": f"Bearer {secret}"}
         assert (await client.get("/v1/models", headers=headers)).status_code == 200
@@ -243,21 +243,23 @@ def begin_rollout(store: Store, name: str) -> None:
     begin_plan(store, name, canary, PLAN)
 
 
-def answer(store: Store, id_: str, name: str, said: Any, classes: Any) -> None:
+def answer(store: Store, id_: str, name: str, payload: Any, classes: Any) -> None:
     """A call that the canary has answered, and feedback on it, past all checks."""
     call = call_of()
     row = {name: getattr(call, name) for name in ("interface", "status", "retries", "tokens_in", "tokens_cached")}
     row |= {"tokens_out": 0, "engine_seconds": 0.0, "seconds": 0.0, "price": 0, "saved": 0, "reserved": 0}
     row |= {"at": time.time(), "day": 0, "worker": "w", "team": "t", "key": "k", "role": "canary", "budgets": []}
-    with store.writing() as to:
-        to.execute(insert(usage_records).values(id=id_, case=name, digest=name[0] + "y" + "0" * 62, state=DONE, **row))
-        to.execute(insert(predictions).values(request_id=id_, classes=classes))
-        to.execute(
+    with store.writing() as connection:
+        connection.execute(
+            insert(usage_records).values(id=id_, case=name, digest=name[0] + "y" + "0" * 62, state=DONE, **row)
+        )
+        connection.execute(insert(predictions).values(request_id=id_, classes=classes))
+        connection.execute(
             text("INSERT INTO feedback (request_id, at, team, key, payload) VALUES (:id, 0, 't', 'k', :said)"),
-            {"id": id_, "said": json.dumps(said)},
+            {"id": id_, "said": json.dumps(payload)},
         )
 
 
 def rows(store: Store, table: Any) -> list[Any]:
-    with store.reading() as of:
-        return list(of.execute(select(table)).mappings().all())
+    with store.reading() as connection:
+        return list(connection.execute(select(table)).mappings().all())

@@ -1,4 +1,4 @@
-"""Promise: a budget is never overspent, and refuses nobody for what calls only might cost."""
+"""Promise: a budget is never overspent, and refuses no call for a cost that is only possible."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from services.store.database import ABORTED, DONE, FAILED, Store, budgets, usage
 from services.store.keys import Key, create_key, list_keys, read_keyring
 from tasks.core.settings import ROOT
 from tasks.release.config import NANO, Price
-from tests.gateway.alone import call_of, settings_of, until
+from tests.gateway.in_process import call_of, settings_of, until
 
 TABLE = Route("d" * 64, "shop", "tabular", ("http://a",), Price())  # .10 an hour of the machine
 CHAT = Route("e" * 64, "talker", "llm", ("http://a",), Price(tokens_in=1, tokens_out=4, machine_hour=0), (), 4096, 512)
@@ -40,23 +40,23 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 class Process:
-    """What a gateway process pays its calls with."""
+    """The metering of a gateway process."""
 
     def __init__(self, store: Store, worker: str = "w") -> None:
-        self.ledger = UsageWriter(store, worker)
+        self.usage_writer = UsageWriter(store, worker)
         log: Any = SimpleNamespace(put=lambda call: None)
-        self.accounts = Metering(RateLimits(), self.ledger, GatewayMetrics(), log)
+        self.metering = Metering(RateLimits(), self.usage_writer, GatewayMetrics(), log)
 
     async def answer(self, key: Key, route: Route, seconds: float, tokens_out: int = 0, work: float = 0.05) -> str:
         """The state of a call that needs so many seconds of the machine, or the code of its refusal."""
         call = call_of(key, route, "chat" if route.kind == "llm" else "predict")
         try:
-            await self.accounts.begin(call, SIZE, {"messages": []} if route.kind == "llm" else {})
+            await self.metering.begin(call, SIZE, {"messages": []} if route.kind == "llm" else {})
         except ApiError as refusal:
             return str(refusal.code)
         await asyncio.sleep(work)
         call.engine_seconds, call.tokens_in, call.tokens_out = seconds, 40 if route.kind == "llm" else 0, tokens_out
-        await self.accounts.end(call, DONE, 200)
+        await self.metering.end(call, DONE, 200)
         return call.state
 
 
@@ -67,20 +67,24 @@ def key_with(store: Store, budget: float) -> Key:
 
 def spent(store: Store) -> tuple[int, int, int]:
     """What the budget and the ledger say was spent, and what is reserved."""
-    with store.reading() as of:
-        purse = of.execute(select(budgets)).mappings().one()
-        return purse["spent"], of.execute(select(func.sum(usage_records.c.price))).scalar() or 0, purse["reserved"]
+    with store.reading() as connection:
+        purse = connection.execute(select(budgets)).mappings().one()
+        return (
+            purse["spent"],
+            connection.execute(select(func.sum(usage_records.c.price))).scalar() or 0,
+            purse["reserved"],
+        )
 
 
 @pytest.mark.parametrize(("route", "seconds", "tokens"), [(TABLE, 0.0001, 0), (CHAT, 0.5, 10)])
 def test_the_first_hundred_cheap_calls_are_all_answered(store: Store, route: Route, seconds: float, tokens: int):
-    """A budget that pays for all of them a hundred times over refuses none, though nobody knows yet what they cost."""
+    """A budget of a hundred times their cost refuses none, although their cost is still unknown."""
     key = key_with(store, 0.05)
 
     async def run() -> list[str]:
         process = Process(store)
         states = await asyncio.gather(*(process.answer(key, route, seconds, tokens) for _ in range(100)))
-        process.ledger.close()
+        process.usage_writer.close()
         return list(states)
 
     assert set(asyncio.run(run())) == {DONE}
@@ -97,28 +101,28 @@ def test_later_calls_reserve_what_such_calls_cost(store: Store):
         for _ in range(20):
             await process.answer(rich, TABLE, 0.1, work=0)
         states = await asyncio.gather(*(process.answer(key, TABLE, 0.1) for _ in range(100)))
-        process.ledger.close()
+        process.usage_writer.close()
         return list(states)
 
     assert set(asyncio.run(run())) == {DONE}
 
 
-def test_reserved_and_spent_are_told_apart(store: Store):
+def test_refusals_name_reserved_or_spent(store: Store):
     key = key_with(store, 0.00001)  # of which the first call reserves most
 
     async def run() -> list[ApiError]:
         process, refusals = Process(store), []
         under_way = call_of(key, TABLE)
-        await process.accounts.begin(under_way, SIZE, {})
+        await process.metering.begin(under_way, SIZE, {})
         assert list_keys(store)[0]["reserved"] == under_way.reserved / NANO > 0
         for spend in (False, True):
             if spend:
                 under_way.engine_seconds = 0.3
-                await process.accounts.end(under_way, DONE, 200)
+                await process.metering.end(under_way, DONE, 200)
             with pytest.raises(ApiError) as refused:
-                await process.accounts.begin(call_of(key, TABLE), SIZE, {})
+                await process.metering.begin(call_of(key, TABLE), SIZE, {})
             refusals.append(refused.value)
-        process.ledger.close()
+        process.usage_writer.close()
         return refusals
 
     by_reserve, by_spent = asyncio.run(run())
@@ -137,7 +141,7 @@ def test_a_hundred_calls_of_any_length_never_overspend(store: Store, seconds: fl
         process = Process(store)
         states = await asyncio.gather(*(process.answer(key, TABLE, seconds) for _ in range(100)))
         states += await asyncio.gather(*(process.answer(key, TABLE, seconds) for _ in range(100)))
-        process.ledger.close()
+        process.usage_writer.close()
         return list(states)
 
     states = asyncio.run(run())
@@ -152,18 +156,18 @@ def test_a_call_that_outgrows_its_reserve_gets_more(store: Store):
 
     async def run() -> int:
         process = Process(store)
-        process.accounts.meter.loop.start()
+        process.metering.meter.loop.start()
         call = call_of(key, TABLE)
-        await process.accounts.begin(call, SIZE, {})
+        await process.metering.begin(call, SIZE, {})
         first = call.reserved
-        with process.accounts.meter.watch(call, 0) as watched:
-            call.placed_at = call.began - 30  # seconds ago
+        with process.metering.meter.watch(call, 0) as watched:
+            call.dispatched_at = call.started - 30  # seconds ago
             await until(lambda: watched.reserved > 4 * first)
             assert not watched.stopped
             call.engine_seconds = 30.0
-        await process.accounts.end(call, DONE, 200)
-        await process.accounts.meter.loop.stop()
-        process.ledger.close()
+        await process.metering.end(call, DONE, 200)
+        await process.metering.meter.loop.stop()
+        process.usage_writer.close()
         return call.price
 
     price = asyncio.run(run())
@@ -172,26 +176,26 @@ def test_a_call_that_outgrows_its_reserve_gets_more(store: Store):
 
 
 def test_a_call_is_stopped_when_its_budget_has_no_more(store: Store):
-    """It ends with an error that says so, what it used is paid, and no more than there is."""
+    """It ends with an error that says so; its usage is charged, as far as the budget allows."""
     budget = 0.0001
     key = key_with(store, budget)
 
     async def run() -> tuple[Call, ApiError]:
         process = Process(store)
-        process.accounts.meter.loop.start()
+        process.metering.meter.loop.start()
         call = call_of(key, TABLE)
-        await process.accounts.begin(call, SIZE, {})
-        with process.accounts.meter.watch(call, 0) as watched:
-            call.placed_at = call.began - 300
+        await process.metering.begin(call, SIZE, {})
+        with process.metering.meter.watch(call, 0) as watched:
+            call.dispatched_at = call.started - 300
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(None) as watched.limit:
+                async with asyncio.timeout(None) as watched.timeout:
                     await asyncio.sleep(30)
         assert watched.stopped
         stopped = BudgetExhausted()
         call.engine_seconds = 300.0
-        await process.accounts.end_badly(call, stopped)
-        await process.accounts.meter.loop.stop()
-        process.ledger.close()
+        await process.metering.fail(call, stopped)
+        await process.metering.meter.loop.stop()
+        process.usage_writer.close()
         return call, stopped
 
     call, refusal = asyncio.run(run())
@@ -207,11 +211,11 @@ def test_what_fails_by_our_fault_costs_nobody(store: Store):
     async def run() -> None:
         process = Process(store)
         call = call_of(key, TABLE)
-        await process.accounts.begin(call, SIZE, {})
+        await process.metering.begin(call, SIZE, {})
         call.engine_seconds = 60.0
-        await process.accounts.end_badly(call, ApiError(504, "It hangs."))
+        await process.metering.fail(call, ApiError(504, "It hangs."))
         assert call.state == FAILED
-        process.ledger.close()
+        process.usage_writer.close()
 
     asyncio.run(run())
     assert spent(store) == (0, 0, 0)
@@ -222,7 +226,7 @@ import asyncio, sys
 from pathlib import Path
 from services.store.keys import read_keyring
 from services.store.database import Store
-from tests.gateway.alone import settings_of
+from tests.gateway.in_process import settings_of
 from tests.gateway.test_budgets import TABLE, Process
 
 async def main():
@@ -230,7 +234,7 @@ async def main():
     key = next(iter(read_keyring(store).by_hash.values()))
     process = Process(store, sys.argv[2])
     print(await asyncio.gather(*(process.answer(key, TABLE, 2.0) for _ in range(100))))
-    process.ledger.close()
+    process.usage_writer.close()
 asyncio.run(main())
 """
 

@@ -20,7 +20,7 @@ from tasks.release.seal import seal
 from tasks.release.tabular import table_parts
 from tasks.train.config import Target
 from tasks.train.tabular.fit import train
-from tests.gateway.small import asking, serve
+from tests.gateway.stack import gateway_client, serve
 from tests.release.small import LINEAGE
 from tests.train.frames import BY_HASH, CLASSES, boosting, frame_of, origin_of, wines
 
@@ -37,7 +37,7 @@ REST = Target(column="target", task="classification", positive="barolo")
 def test_an_answer_names_its_class_and_scores_all(
     case: str, names: tuple[str, ...], target: Target, settings: Settings, state: Path, store: Store, tmp_path: Path
 ) -> None:
-    """As the model said offline, which the smoke test holds over HTTP; the schema lists the classes."""
+    """As the model predicts offline, which the smoke test checks over HTTP; the schema lists the classes."""
     candidate = train(origin_of(case, state), frame_of(wines(names), tmp_path), target, boosting((), BY_HASH))
     verdict = evaluate_gates(candidate, target, BY_HASH, Evaluate.model_validate(GATES), state)
     folder = seal(candidate, verdict, table_parts(candidate, verdict, target), "tabular", LINEAGE, state)
@@ -47,21 +47,21 @@ def test_an_answer_names_its_class_and_scores_all(
     assert smoke(folder, address)["examples"] == 24
     with http_client(address) as release:
         document = release.get("/docs.json").json()
-    told = document["components"]["schemas"]["Prediction"]["properties"]
-    assert told["prediction"]["enum"] == list(verdict.classes)
-    assert "scores" in told
+    properties = document["components"]["schemas"]["Prediction"]["properties"]
+    assert properties["prediction"]["enum"] == list(verdict.classes)
+    assert "scores" in properties
 
     golden = json.loads((folder / "golden.json").read_text())
     rows = [{"example_id": one["example_id"], **one["features"]} for one in golden]
-    with asking(settings) as http:
-        said = http.post(f"/v1/predict/{case}", json={"rows": rows}).json()
-        for answer, one in zip(said["predictions"], golden, strict=True):
+    with gateway_client(settings) as http:
+        response = http.post(f"/v1/predict/{case}", json={"rows": rows}).json()
+        for answer, one in zip(response["predictions"], golden, strict=True):
             every = one["prediction"] if len(verdict.classes) > 2 else [1 - one["prediction"], one["prediction"]]
             assert answer["scores"] == dict(zip(verdict.classes, every, strict=True))
             assert answer["score"] == max(every) == answer["scores"][answer["prediction"]]
-        first, second, *_ = said["predictions"]
+        first, second, *_ = response["predictions"]
         for answer, label in ((first, first["prediction"]), (second, "vinegar")):
             word = {"label": label, "example_id": answer["example_id"]}
-            assert http.post(f"/v1/feedback/{said['request_id']}", json=word).status_code == 201
+            assert http.post(f"/v1/feedback/{response['request_id']}", json=word).status_code == 201
     (row,) = [row for row in summarize_costs(store, "case") if row["case"] == case]
     assert (row["judged"], row["accepted"]) == (2, 1)

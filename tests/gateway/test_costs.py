@@ -53,8 +53,8 @@ def test_a_training_is_entered_once(mine, candidate: Candidate, tracking: Tracki
     for watt_hours in (1.5, 2.25):
         stage = client.create_run(info.experiment_id, tags={"mlflow.parentRunId": candidate.run_id}).info.run_id
         client.log_metric(stage, ENERGY, watt_hours)
-    with store.writing() as to:
-        to.exec_driver_sql("DELETE FROM usage_records")
+    with store.writing() as connection:
+        connection.exec_driver_sql("DELETE FROM usage_records")
     record_training(candidate, 3.6, settings)
     (row,) = summarize_costs(store, "case")
     assert row["training"] == pytest.approx(0.6)
@@ -62,7 +62,7 @@ def test_a_training_is_entered_once(mine, candidate: Candidate, tracking: Tracki
 
 
 def test_an_accepted_answer_has_its_price(mine) -> None:
-    """Thumbs, scores and labels judge, the last word on each row; what nobody judged does not count."""
+    """Thumbs, scores and labels count, the latest for each row; calls without feedback do not."""
     _, store = mine
     share = Share(Route("d" * 64, "small", "tabular", (), Price(machine_hour=3.6)), "champion")
     words = [
@@ -77,15 +77,18 @@ def test_an_accepted_answer_has_its_price(mine) -> None:
     named = [[{"label": "Yes"}], [{"label": "No"}], [{"label": True}]]
 
     async def calls() -> None:
-        books = UsageWriter(store, "w")
-        for given, said in [*((1, said) for said in words), *(("Yes", said) for said in named)]:
-            call = Call("predict", LOCAL_KEY, share, engine_seconds=1.0, classes={"a": given})
-            await books.open(call)
-            call.ended(DONE, 200)
-            await books.settle(call)
-            for word in said:
+        writer = UsageWriter(store, "w")
+        for prediction, feedback in [
+            *((1, feedback) for feedback in words),
+            *(("Yes", feedback) for feedback in named),
+        ]:
+            call = Call("predict", LOCAL_KEY, share, engine_seconds=1.0, classes={"a": prediction})
+            await writer.open(call)
+            call.finish(DONE, 200)
+            await writer.settle(call)
+            for word in feedback:
                 store_feedback(store, LOCAL_KEY, call.id, Feedback.model_validate(word))
-        books.close()
+        writer.close()
 
     asyncio.run(calls())
     for by in ("case", "release", "day", "team"):

@@ -1,4 +1,4 @@
-"""Promise: JSON that nests too deep is a client's error, said so and entered, wherever it is sent."""
+"""Promise: JSON that nests too deep is a client's error and is recorded, on every route."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import func, select
 
 from services.store.database import REFUSED, usage_records
-from tests.gateway.small import asking
+from tests.gateway.stack import gateway_client
 
 pytestmark = pytest.mark.xdist_group("gateway")
 
@@ -19,8 +19,8 @@ def nested(levels: int, kind: str) -> str:
 
 
 def refused(store) -> int:
-    with store.reading() as of:
-        return of.execute(select(func.count()).where(usage_records.c.state == REFUSED)).scalar_one()
+    with store.reading() as connection:
+        return connection.execute(select(func.count()).where(usage_records.c.state == REFUSED)).scalar_one()
 
 
 @pytest.mark.parametrize("kind", ["list", "object"])
@@ -38,7 +38,7 @@ def refused(store) -> int:
 )
 def test_too_deep_is_refused_and_entered(settings, store, table, talker, levels, kind, path, body):
     before = refused(store)
-    with asking(settings) as http:
+    with gateway_client(settings) as http:
         response = http.post(f"/v1/{path}", content=body % nested(levels, kind))
     assert response.status_code == 400, response.text[:300]
     assert response.json()["error"]["type"] == "invalid_request_error"
@@ -48,7 +48,7 @@ def test_too_deep_is_refused_and_entered(settings, store, table, talker, levels,
 @pytest.mark.parametrize("levels", DEPTHS)
 def test_nobody_else_waits_for_it(settings, table, talker, levels):
     """The release goes on to answer."""
-    with asking(settings) as http:
+    with gateway_client(settings) as http:
         http.post("/v1/predict/small", content='{"rows": ' + nested(levels, "list") + "}")
         http.post("/v1/feedback/req-none", content='{"label": ' + nested(levels, "list") + "}")
         assert http.get("/readyz").json()["status"] == "ready"

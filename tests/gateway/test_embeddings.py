@@ -1,4 +1,4 @@
-"""Embeddings through the gateway, asked for by OpenAI's own client."""
+"""Embeddings through the gateway, with OpenAI's own client."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import select
 from services.store.database import now, usage_records
 from tasks.data.language.embedder_files import find_embedder
 from tasks.language.embedder import Embedder
-from tests.gateway.small import asking
+from tests.gateway.stack import gateway_client
 from tests.language_case import EMBEDDER
 
 pytestmark = pytest.mark.xdist_group("gateway")
@@ -46,9 +46,11 @@ def test_vectors_are_the_embedders_own(ai, talker, tmp_path, store):
     np.testing.assert_allclose(one.data[0].embedding, own[0], atol=1e-5)
     alike, strange = own[0] @ own[2], own[0] @ own[1]
     assert alike > strange + 0.3
-    with store.reading() as of:
+    with store.reading() as connection:
         calls = usage_records.c.interface == "embeddings", usage_records.c.at >= began
-        entered = of.execute(select(usage_records).where(*calls).order_by(usage_records.c.at)).mappings().first()
+        entered = (
+            connection.execute(select(usage_records).where(*calls).order_by(usage_records.c.at)).mappings().first()
+        )
     assert (entered["state"], entered["tokens_out"]) == ("done", 0)
     assert entered["tokens_in"] == answers[0].usage.prompt_tokens
     assert entered["price"] == 1000 * entered["tokens_in"]
@@ -56,10 +58,10 @@ def test_vectors_are_the_embedders_own(ai, talker, tmp_path, store):
 
 def test_the_same_texts_again_come_from_the_cache(ai, talker):
     """A vector does not change: it costs once, and another form of it is another answer."""
-    asked = {"model": "talker", "input": "Once more."}
-    hits = [ai.embeddings.with_raw_response.create(**asked).headers.get("x-driftline-cache") for _ in range(2)]
+    request = {"model": "talker", "input": "Once more."}
+    hits = [ai.embeddings.with_raw_response.create(**request).headers.get("x-driftline-cache") for _ in range(2)]
     assert hits == [None, "hit"]
-    floats = ai.embeddings.with_raw_response.create(**asked, encoding_format="float")
+    floats = ai.embeddings.with_raw_response.create(**request, encoding_format="float")
     assert "x-driftline-cache" not in floats.headers
 
 
@@ -78,9 +80,9 @@ def test_the_same_texts_again_come_from_the_cache(ai, talker):
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_what_is_not_taken_is_said(settings, talker, body, says):
+def test_invalid_input_is_refused_with_a_reason(settings, talker, body, says):
     """In OpenAI's form, with what is taken."""
-    with asking(settings) as client:
+    with gateway_client(settings) as client:
         answer = client.post("/v1/embeddings", json={"model": "talker", **body})
     assert answer.status_code == 400
     assert says in answer.json()["error"]["message"]

@@ -1,4 +1,4 @@
-"""What is killed, and who notices."""
+"""Killed processes: which calls and records survive."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from services.runtime.process_specs import release_program_name
 from services.runtime.supervision import Supervisor
 from services.serving.process import free_port
 from services.store.database import usage_records
-from tests.gateway.small import answering_of, asking, gateway, kill_all
+from tests.gateway.stack import gateway, gateway_client, kill_all, worker_processes
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("gateway")
 
 
 def test_a_release_killed_under_load_fails_no_request(settings, table):
-    """kill -9 of its processes: requests wait for it to be there again, or are asked once more."""
+    """kill -9 of its processes: requests wait until it is back, or are retried."""
     body = {"rows": [json.loads((table.folder / "golden.json").read_text())[0]["features"]]}
     statuses: list[int] = []
     over = threading.Event()
 
-    def ask() -> None:
-        with asking(settings) as http:
+    def send() -> None:
+        with gateway_client(settings) as http:
             while not over.is_set():
                 statuses.append(http.post("/v1/predict/small", json=body).status_code)
 
-    threads = [threading.Thread(target=ask) for _ in range(8)]
+    threads = [threading.Thread(target=send) for _ in range(8)]
     for thread in threads:
         thread.start()
     try:
@@ -59,68 +59,70 @@ def test_a_killed_gateway_loses_no_entry_and_little_log(settings, store, table, 
     port, answered = free_port(), []
     with (
         gateway(settings, port, tmp_path / "log") as process,
-        asking(settings.model_copy(update={"gateway_port": port})) as http,
+        gateway_client(settings.model_copy(update={"gateway_port": port})) as http,
     ):
         for _ in range(20):
             answered.append(http.post("/v1/predict/small", json=body).json()["request_id"])
-        kept = len(answered)
+        logged_count = len(answered)
         time.sleep(1.2)
-        (answering,) = answering_of(process.pid)
+        (worker,) = worker_processes(process.pid)
         threading.Timer(0.3, kill_all, [process.pid]).start()
         try:
             while True:
                 answered.append(http.post("/v1/predict/small", json=body).json()["request_id"])
         except httpx.TransportError:
             pass
-        answering.wait(10)  # its connections end before its lock on the log does
-    with store.reading() as of:
+        worker.wait(10)  # its connections end before its lock on the log does
+    with store.reading() as connection:
         states = dict(
-            of.execute(select(usage_records.c.id, usage_records.c.state).where(usage_records.c.id.in_(answered))).all()
+            connection.execute(
+                select(usage_records.c.id, usage_records.c.state).where(usage_records.c.id.in_(answered))
+            ).all()
         )
     assert {states.get(id_) for id_ in answered} == {"done"}
     folder = settings.state / "gateway" / "requests"
     recover_log(folder)
     logged = {id_ for path in folder.rglob("*.parquet") for id_ in pq.read_table(path)["id"].to_pylist()}
-    assert set(answered[:kept]) <= logged
+    assert set(answered[:logged_count]) <= logged
 
 
 def test_a_killed_process_of_the_gateway_loses_its_own_calls_only(settings, table, tmp_path):
-    """kill -9 of what answers: whoever connects meanwhile waits for the next process; the socket is not theirs."""
+    """kill -9 of a worker: new connections wait for the next worker, since the supervisor holds the socket."""
     body = {"rows": [json.loads((table.folder / "golden.json").read_text())[0]["features"]]}
-    port, said, over = free_port(), [], threading.Event()
-    here = settings.model_copy(update={"gateway_port": port})
+    port, outcomes, over = free_port(), [], threading.Event()
+    config = settings.model_copy(update={"gateway_port": port})
 
-    def ask() -> None:
+    def send() -> None:
         while not over.is_set():
             try:
-                with asking(here) as http:
-                    said.append(http.post("/v1/predict/small", json=body).status_code)
+                with gateway_client(config) as http:
+                    outcomes.append(http.post("/v1/predict/small", json=body).status_code)
             except httpx.TransportError as error:
-                said.append(repr(error))
+                outcomes.append(repr(error))
 
     with gateway(settings, port, tmp_path / "log") as process:
-        (answering,) = answering_of(process.pid)
-        threads = [threading.Thread(target=ask) for _ in range(4)]
+        (worker,) = worker_processes(process.pid)
+        threads = [threading.Thread(target=send) for _ in range(4)]
         for thread in threads:
             thread.start()
         try:
-            assert wait_for(lambda: len(said) > 40)
-            answering.suspend()
+            assert wait_for(lambda: len(outcomes) > 40)
+            worker.suspend()
             time.sleep(1)  # so that it is killed while it is asked whether it lives
-            answering.kill()
-            answered = len(said)
-            assert wait_for(lambda: len(said) > answered + 40, 60)
+            worker.kill()
+            answered = len(outcomes)
+            assert wait_for(lambda: len(outcomes) > answered + 40, 60)
         finally:
             over.set()
             for thread in threads:
                 thread.join()
         assert process.poll() is None
-        assert answering_of(process.pid) != [answering]
-    lost = [each for each in said if each != 200]
+        assert worker_processes(process.pid) != [worker]
+    lost = [each for each in outcomes if each != 200]
     assert len(lost) <= 4, lost
 
 
-def test_a_gateway_told_to_end_answers_what_it_has_begun(settings, talker, tmp_path):
+def test_a_terminated_gateway_ends_its_calls_first(settings, talker, tmp_path):
     """SIGTERM within a stream: its last piece still comes."""
     port = free_port()
     body = {
@@ -132,7 +134,7 @@ def test_a_gateway_told_to_end_answers_what_it_has_begun(settings, talker, tmp_p
     body["response_format"] = {"type": "text"}
     with (
         gateway(settings, port, tmp_path / "log") as process,
-        asking(settings.model_copy(update={"gateway_port": port})) as http,
+        gateway_client(settings.model_copy(update={"gateway_port": port})) as http,
     ):
         with http.stream("POST", "/v1/chat/completions", json=body) as answer:
             lines = answer.iter_lines()
@@ -143,29 +145,29 @@ def test_a_gateway_told_to_end_answers_what_it_has_begun(settings, talker, tmp_p
 
 
 def test_a_model_killed_within_a_stream_ends_it_with_an_error(settings, store, talker):
-    """The client is told, and the ledger has what was used."""
+    """The client gets an error event, and the record has the usage."""
     body = {"model": "talker", "messages": [{"role": "user", "content": "Count to one thousand."}], "stream": True}
     body |= {"response_format": {"type": "text"}, "max_tokens": 400}
     name = release_program_name("talker", talker.digest)
-    with asking(settings) as http, http.stream("POST", "/v1/chat/completions", json=body) as answer:
+    with gateway_client(settings) as http, http.stream("POST", "/v1/chat/completions", json=body) as answer:
         lines = answer.iter_lines()
         next(lines)
         kill_all(Supervisor(settings.state).processes()[name]["pid"])
         last = [line for line in lines if line][-1]
     assert "error" in json.loads(last.removeprefix("data: "))
-    with store.reading() as of:
+    with store.reading() as connection:
         of_it = usage_records.c.id == answer.headers["x-request-id"]
-        assert of.execute(select(usage_records.c.state).where(of_it)).scalar() == "failed"
-    with asking(settings) as http:
-        said = {"model": "talker", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
-        assert http.post("/v1/chat/completions", json=said).status_code == 200, "it is back, or waited for"
+        assert connection.execute(select(usage_records.c.state).where(of_it)).scalar() == "failed"
+    with gateway_client(settings) as http:
+        request = {"model": "talker", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
+        assert http.post("/v1/chat/completions", json=request).status_code == 200, "it is back, or waited for"
 
 
 def test_what_the_log_keeps_has_no_personal_data(settings, store, talker):
     """By the platform's setting, which is to mask."""
-    said = {"model": "talker", "messages": [{"role": "user", "content": "I am ann@example.org"}], "max_tokens": 4}
-    with asking(settings) as http:
-        http.post("/v1/chat/completions", json=said)
+    request = {"model": "talker", "messages": [{"role": "user", "content": "I am ann@example.org"}], "max_tokens": 4}
+    with gateway_client(settings) as http:
+        http.post("/v1/chat/completions", json=request)
     folder: Path = settings.state / "gateway" / "requests"
     assert wait_for(lambda: any("[EMAIL]" in path.read_text() for path in folder.glob("*.jsonl")), 5)
     assert not any("ann@example" in path.read_text() for path in folder.glob("*.jsonl"))

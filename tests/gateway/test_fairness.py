@@ -1,4 +1,4 @@
-"""Promise: first come, first served: with 64 clients at once nobody waits much longer than the others."""
+"""Promise: first come, first served: with 64 clients at once none waits much longer than the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promise: on a full disk the gateway answers whole or with 503, says why, and goes on when there is space."""
+"""Promise: on a full disk the gateway answers completely or with 503, reports why, and recovers when there is space."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from services.store.api_error import ApiError
 from services.store.database import DONE, FAILED, Store, budgets, usage_records
 from services.store.keys import create_key, read_keyring
 from tasks.core.settings import ROOT
-from tests.gateway.alone import call_of, settings_of, until
+from tests.gateway.in_process import call_of, settings_of, until
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 class Disk:
-    """Lets SQLite find no page more, as on a full disk, until there is space again."""
+    """Denies SQLite further pages, as a full disk does, until there is space again."""
 
     def __init__(self, store: Store) -> None:
         self.full = False
@@ -44,32 +44,32 @@ class Disk:
 
 
 def test_an_open_call_costs_nothing_and_is_entered_later(store: Store):
-    """It can't be settled: its client gets 503, its reserve is released when there is space, and so is its entry."""
+    """It can't be settled: its client gets 503; its record is written and its reservation released later."""
     id_, _ = create_key(store, "team", ["predict"], None, None, 1.0)
     disk = Disk(store)
 
     async def run() -> list[Call]:
         key = next(iter(read_keyring(store).by_hash.values()))
-        books, calls = UsageWriter(store, "w"), [call_of(key) for _ in range(300)]
+        writer, calls = UsageWriter(store, "w"), [call_of(key) for _ in range(300)]
         for call in calls:
             call.reserved = 1000
-            await books.open(call)
+            await writer.open(call)
             call.classes = {"row": "x" * 500}
             call.engine_seconds = 1.0
         disk.full = True
-        outcomes = await asyncio.gather(*(settle(books, call) for call in calls))
+        outcomes = await asyncio.gather(*(settle(writer, call) for call in calls))
         assert set(outcomes) == {503}
-        assert "full" in books.problem
+        assert "full" in writer.problem
         disk.full = False
-        await until(lambda: not books.problem and not books._late)
-        assert books.dropped == 0
-        books.close()
+        await until(lambda: not writer.problem and not writer._late)
+        assert writer.dropped == 0
+        writer.close()
         return calls
 
     calls = asyncio.run(run())
-    with store.reading() as of:
-        entries = {row["id"]: row for row in of.execute(select(usage_records)).mappings()}
-        purse = of.execute(select(budgets)).mappings().one()
+    with store.reading() as connection:
+        entries = {row["id"]: row for row in connection.execute(select(usage_records)).mappings()}
+        purse = connection.execute(select(budgets)).mappings().one()
     assert {call.id for call in calls} <= set(entries)
     assert {(entries[call.id]["state"], entries[call.id]["price"]) for call in calls} == {(FAILED, 0)}
     assert (purse["owner"], purse["spent"], purse["reserved"]) == (f"key:{id_}", 0, 0)
@@ -79,34 +79,34 @@ def test_a_call_that_could_not_be_opened_is_entered_when_it_ends(store: Store):
     disk = Disk(store)
 
     async def run() -> Call:
-        books = UsageWriter(store, "w")
+        writer = UsageWriter(store, "w")
         disk.full = True
-        call = await first_unopened(books)
+        call = await first_unopened(writer)
         disk.full = False
-        assert await settle(books, call) == 200
-        books.close()
+        assert await settle(writer, call) == 200
+        writer.close()
         return call
 
     call = asyncio.run(run())
-    with store.reading() as of:
-        assert of.execute(select(usage_records.c.state).where(usage_records.c.id == call.id)).scalar() == DONE
+    with store.reading() as connection:
+        assert connection.execute(select(usage_records.c.state).where(usage_records.c.id == call.id)).scalar() == DONE
 
 
-async def first_unopened(books: UsageWriter) -> Call:
+async def first_unopened(writer: UsageWriter) -> Call:
     """Fill the last pages with calls until one can't be opened."""
     while True:
         call = call_of()
         try:
-            await books.open(call)
+            await writer.open(call)
         except ApiError:
             return call
-        await settle(books, call)
+        await settle(writer, call)
 
 
-async def settle(books: UsageWriter, call: Call) -> int:
-    call.ended(DONE, 200)
+async def settle(writer: UsageWriter, call: Call) -> int:
+    call.finish(DONE, 200)
     try:
-        await books.settle(call)
+        await writer.settle(call)
     except ApiError as refusal:
         return refusal.status
     return 200
@@ -120,39 +120,38 @@ def test_a_bad_entry_fails_alone(store: Store, name: str, value: Any):
     """Whatever a call holds that the store does not take, the calls of its batch are entered."""
 
     async def run() -> list[int]:
-        books, calls = UsageWriter(store, "w"), [call_of() for _ in range(30)]
+        writer, calls = UsageWriter(store, "w"), [call_of() for _ in range(30)]
         for call in calls:
-            await books.open(call)
-            call.ended(DONE, 200)
+            await writer.open(call)
+            call.finish(DONE, 200)
         setattr(calls[7], name, value)
-        await asyncio.gather(*(books.settle(call) for call in calls))
+        await asyncio.gather(*(writer.settle(call) for call in calls))
         after = call_of()
-        await books.open(after)
-        assert await settle(books, after) == 200
-        books.close()
+        await writer.open(after)
+        assert await settle(writer, after) == 200
+        writer.close()
         return [len(calls) + 1]
 
     (count,) = asyncio.run(run())
-    with store.reading() as of:
-        states = of.execute(select(usage_records.c.state)).scalars().all()
+    with store.reading() as connection:
+        states = connection.execute(select(usage_records.c.state)).scalars().all()
     assert states == [DONE] * count
 
 
 SCRIPT = """
 import asyncio, json, sys, os
 from pathlib import Path
-from services.gateway.metering import Accounts
-from services.store.api_error import Refusal
+from services.store.api_error import ApiError
 from services.store.database import DONE, Store, usage_records
-from tests.gateway.alone import call_of, gateway_alone, settings_of, until
+from tests.gateway.in_process import call_of, in_process_gateway, settings_of, until
 
 async def use(gateway):
     call = call_of()
     try:
-        await gateway.accounts.begin(call, 10, {})
-        await gateway.accounts.end(call, DONE, 200)
+        await gateway.metering.begin(call, 10, {})
+        await gateway.metering.end(call, DONE, 200)
         return 200
-    except Refusal as refusal:
+    except ApiError as refusal:
         return refusal.status
 
 async def status(client, wanted):
@@ -164,7 +163,7 @@ async def status(client, wanted):
     return answer.json()
 
 async def main(state):
-    async with gateway_alone(settings_of(state)) as (gateway, client):
+    async with in_process_gateway(settings_of(state)) as (gateway, client):
         seen = {"before": (await status(client, 200))["status"], "used_before": [await use(gateway) for _ in range(20)]}
         filler = (state / "filler").open("wb", buffering=0)
         try:
@@ -187,10 +186,10 @@ async def main(state):
         details = (await client.get("/readyz")).json()
         seen["lost"] = [details["unlogged"], details["unentered"]]
     store = Store(settings_of(state))
-    with store.reading() as of:
-        seen["entries"] = len(of.execute(usage_records.select()).all())
-    from services.gateway.request_log import reading
-    with reading(state / "gateway" / "requests") as db:
+    with store.reading() as connection:
+        seen["entries"] = len(connection.execute(usage_records.select()).all())
+    from services.gateway.request_log import reading_log
+    with reading_log(state / "gateway" / "requests") as db:
         seen["logged"] = db.execute("SELECT count(DISTINCT id) FROM logged").fetchone()[0]
     print(json.dumps(seen))
 

@@ -14,7 +14,7 @@ from benchmarks import hostile
 from services.serving.process import free_port
 from tasks.core.settings import Settings
 from tasks.release.results import Release
-from tests.gateway.small import answering_of, gateway, same_releases
+from tests.gateway.stack import copy_routes, gateway, worker_processes
 
 pytestmark = pytest.mark.xdist_group("gateway")
 
@@ -24,15 +24,15 @@ def front(settings: Settings, table: Release, tmp_path_factory) -> Iterator[tupl
     """The port of a gateway of its own before the releases that run, and the id of its process that answers."""
     folder = tmp_path_factory.mktemp("hostile")
     own = Settings(state=folder, gateway_port=free_port())
-    same_releases(settings, own)
+    copy_routes(settings, own)
     with gateway(own, own.gateway_port, folder / "log") as process:
-        (answering,) = answering_of(process.pid)
-        yield own.gateway_port, answering.pid
+        (worker,) = worker_processes(process.pid)
+        yield own.gateway_port, worker.pid
 
 
-def exchange(port: int, request: bytes, patience: float = 15) -> bytes:
+def exchange(port: int, request: bytes, timeout: float = 15) -> bytes:
     """All that comes back until the gateway closes; nothing more is sent."""
-    with socket.create_connection(("127.0.0.1", port), timeout=patience) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=timeout) as connection:
         connection.sendall(request)
         return until_closed(connection)
 
@@ -108,7 +108,7 @@ def test_what_is_within_the_limits_is_answered(front):
 
 
 def test_a_head_has_ten_seconds_from_the_first_moment(front):
-    """Nothing, a part of a head, one that drips, blank lines, and a second request on a kept connection."""
+    """Nothing, a part of a head, one that drips, blank lines, and a second request on a keep-alive connection."""
     port, _ = front
     whole = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     beginnings = {"nothing": b"", "part": whole[:-2], "blank": b"\r\n", "second": whole + whole[:-2]}
@@ -178,7 +178,7 @@ def test_an_answer_before_its_body_keeps_the_connection(front):
 
 
 def test_limits_hold_without_the_log_growing(front, tmp_path_factory):
-    """What is hostile is told once a minute at most, with counts."""
+    """Closed connections are logged at most once a minute, with counts."""
     folder: Path = next(tmp_path_factory.getbasetemp().glob("hostile*"))
     lines = (folder / "log").read_text().splitlines()
     assert 1 <= sum("Connections ended" in line for line in lines) <= 5

@@ -17,7 +17,7 @@ from services.store.keys import create_key, read_keyring, revoke_key, set_team_l
 from tasks.core.settings import Settings
 from tasks.release.config import NANO
 from tasks.release.results import Release
-from tests.gateway.small import asking, gateway, same_releases
+from tests.gateway.stack import copy_routes, gateway, gateway_client
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("gateway")
@@ -28,11 +28,11 @@ HELLO = {"model": "talker", "messages": [{"role": "user", "content": "Say hello.
 @pytest.fixture(scope="module")
 def guarded(settings: Settings, table: Release, talker: Release, tmp_path_factory) -> Iterator[Settings]:
     folder = tmp_path_factory.mktemp("guarded")
-    made = Settings(state=folder, gateway_port=free_port())
-    same_releases(settings, made)
-    create_key(Store(made), "nobody", ["feedback"], None, None, None)
-    with gateway(made, made.gateway_port, folder / "log"):
-        yield made
+    config = Settings(state=folder, gateway_port=free_port())
+    copy_routes(settings, config)
+    create_key(Store(config), "nobody", ["feedback"], None, None, None)
+    with gateway(config, config.gateway_port, folder / "log"):
+        yield config
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +42,18 @@ def own(guarded: Settings) -> Iterator[Store]:
     store.close()
 
 
-def made(own: Store, settings: Settings, team: str, role: str = "predict", **limits: float) -> str:
+def create_known_key(own: Store, settings: Settings, team: str, role: str = "predict", **limits: float) -> str:
     """A key that the gateway knows already."""
-    given = {"rpm": None, "tpm": None, "budget": None} | limits
-    _, secret = create_key(own, team, [role, "feedback"], **given)  # type: ignore[arg-type]
-    with asking(settings, secret) as http:
+    options = {"rpm": None, "tpm": None, "budget": None} | limits
+    _, secret = create_key(own, team, [role, "feedback"], **options)  # type: ignore[arg-type]
+    with gateway_client(settings, secret) as http:
         assert wait_for(lambda: http.get("/v1/models").status_code != 401, 3)
     return secret
 
 
 def test_without_a_key_nobody_gets_in(guarded):
     """401 in OpenAI's form for none and a wrong one, 403 for a role that the key lacks; health is for everybody."""
-    with asking(guarded) as http:
+    with gateway_client(guarded) as http:
         assert http.get("/healthz").is_success
         for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Basic x"}):
             answer = http.post("/v1/predict/small", json={}, headers=headers)
@@ -62,19 +62,19 @@ def test_without_a_key_nobody_gets_in(guarded):
 
 
 def test_a_key_may_what_its_roles_say(guarded, own):
-    secret = made(own, guarded, "readers", role="feedback")
-    with asking(guarded, secret) as http:
+    secret = create_known_key(own, guarded, "readers", role="feedback")
+    with gateway_client(guarded, secret) as http:
         answer = http.post("/v1/predict/small", json={})
         assert answer.status_code == 403
         assert "may not predict" in answer.json()["error"]["message"]
 
 
-def test_secrets_are_kept_nowhere(guarded, own):
+def test_secrets_are_stored_nowhere(guarded, own):
     """Only a hash is in the database's files; and a revoked key opens nothing within a second."""
     id_, secret = create_key(own, "a", ["predict"], None, None, None)
     for path in guarded.state.rglob("gateway.db*"):
         assert secret.encode() not in path.read_bytes()
-    with asking(guarded, secret) as http:
+    with gateway_client(guarded, secret) as http:
         assert wait_for(lambda: http.get("/v1/models").is_success, 3)
         revoke_key(own, id_)
         assert wait_for(lambda: http.get("/v1/models").status_code == 401, 2)
@@ -83,21 +83,21 @@ def test_secrets_are_kept_nowhere(guarded, own):
 
 def test_requests_and_tokens_are_limited(guarded, own):
     """By key and by team: 429 that says when to come again; the official client raises what it should."""
-    secret = made(own, guarded, "slow", rpm=3)
-    with asking(guarded, secret) as http:
+    secret = create_known_key(own, guarded, "slow", rpm=3)
+    with gateway_client(guarded, secret) as http:
         answers = [http.post("/v1/chat/completions", json=HELLO) for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
     assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
-    secret = made(own, guarded, "brief", tpm=100)
+    secret = create_known_key(own, guarded, "brief", tpm=100)
     ai = openai.OpenAI(base_url=f"http://127.0.0.1:{guarded.gateway_port}/v1", api_key=secret, max_retries=0)
     ai.chat.completions.create(**HELLO)
     with pytest.raises(openai.RateLimitError, match="100 tokens a minute"):
         ai.chat.completions.create(**HELLO | {"max_tokens": 90})
     set_team_limits(own, "both", 2, None, None)
-    secrets = [made(own, guarded, "both") for _ in range(2)]
+    secrets = [create_known_key(own, guarded, "both") for _ in range(2)]
     statuses = []
     for secret in (*secrets, *secrets):
-        with asking(guarded, secret) as http:
+        with gateway_client(guarded, secret) as http:
             statuses.append(http.post("/v1/chat/completions", json=HELLO).status_code)
     assert statuses == [200, 200, 429, 429]
 
@@ -118,9 +118,9 @@ def test_a_hundred_calls_at_once_stay_within_the_budget(guarded, own):
     assert set(statuses) == {200, 429}
     refused = answers[statuses.index(429)]
     assert refused.json()["error"]["code"] in ("budget_reserved", "insufficient_quota")
-    with own.reading() as of:
-        purse = of.execute(select(budgets).where(budgets.c.owner == f"key:{id_}")).mappings().one()
-        entries = of.execute(select(usage_records).where(usage_records.c.key == id_)).mappings().all()
+    with own.reading() as connection:
+        purse = connection.execute(select(budgets).where(budgets.c.owner == f"key:{id_}")).mappings().one()
+        entries = connection.execute(select(usage_records).where(usage_records.c.key == id_)).mappings().all()
     assert len(entries) == 100
     assert {entry["state"] for entry in entries} == {"done", "refused"}
     assert purse["reserved"] == 0
@@ -131,41 +131,41 @@ def test_streams_are_paid_from_the_budget(guarded, own):
     """Ten at once, streamed: each is answered, and budget and ledger agree."""
     id_, secret = create_key(own, "streaming", ["predict"], None, None, budget=0.01)
     body = HELLO | {"max_tokens": 10, "stream": True, "response_format": {"type": "text"}}
-    with asking(guarded, secret) as http:
+    with gateway_client(guarded, secret) as http:
         assert wait_for(lambda: http.get("/v1/models").is_success, 3)
         with ThreadPoolExecutor(10) as pool:
             answers = list(pool.map(lambda _: http.post("/v1/chat/completions", json=body), range(10)))
     assert all(answer.text.rstrip().endswith("data: [DONE]") for answer in answers)
-    with own.reading() as of:
-        purse = of.execute(select(budgets).where(budgets.c.owner == f"key:{id_}")).mappings().one()
-        entries = of.execute(select(usage_records).where(usage_records.c.key == id_)).mappings().all()
+    with own.reading() as connection:
+        purse = connection.execute(select(budgets).where(budgets.c.owner == f"key:{id_}")).mappings().one()
+        entries = connection.execute(select(usage_records).where(usage_records.c.key == id_)).mappings().all()
     assert [entry["state"] for entry in entries] == ["done"] * 10
     assert (purse["spent"], purse["reserved"]) == (sum(entry["price"] for entry in entries), 0)
 
 
 def test_teams_never_share_cached_answers(guarded, own):
-    """The same question by another team is asked anew; by the same team it is not."""
+    """The same request of another team is forwarded again; one of the same team is not."""
     body = HELLO | {"temperature": 0, "max_tokens": 5}
-    first, second = (made(own, guarded, team) for team in ("one", "two"))
+    first, second = (create_known_key(own, guarded, team) for team in ("one", "two"))
     hits = []
     for secret in (first, first, second):
-        with asking(guarded, secret) as http:
+        with gateway_client(guarded, secret) as http:
             hits.append(http.post("/v1/chat/completions", json=body).headers.get("x-driftline-cache"))
     assert hits == [None, "hit", None]
 
 
 def test_feedback_is_for_the_teams_own_calls(guarded, own):
-    mine, theirs = (made(own, guarded, team) for team in ("mine", "theirs"))
-    with asking(guarded, mine) as http:
+    mine, other_team = (create_known_key(own, guarded, team) for team in ("mine", "theirs"))
+    with gateway_client(guarded, mine) as http:
         id_ = http.post("/v1/chat/completions", json=HELLO).headers["x-request-id"]
         assert http.post(f"/v1/feedback/{id_}", json={"thumbs": "up"}).status_code == 201
-    with asking(guarded, theirs) as http:
+    with gateway_client(guarded, other_team) as http:
         assert http.post(f"/v1/feedback/{id_}", json={"thumbs": "up"}).status_code == 404
 
 
 def test_without_any_key_only_this_machine_may_ask(settings, table):
-    """And not whoever comes through a proxy, or from a web page."""
-    with asking(settings) as http:
+    """But not through a proxy, or from a web page."""
+    with gateway_client(settings) as http:
         for headers in ({"x-forwarded-for": "8.8.8.8"}, {"forwarded": "for=8.8.8.8"}, {"origin": "https://a.example"}):
             answer = http.get("/v1/models", headers=headers)
             assert answer.status_code == 401

@@ -12,7 +12,7 @@ import pytest
 
 from tasks.core.settings import Settings
 from tasks.release.results import Release
-from tests.gateway.small import asking
+from tests.gateway.stack import gateway_client
 
 pytestmark = pytest.mark.xdist_group("gateway")
 
@@ -26,10 +26,10 @@ def of_what_is_there(http: httpx.Client, row: dict) -> dict:
     document = http.get("/openapi.json").json()
     answered = http.post("/v1/predict/small", json={"rows": [row]}).json()["request_id"]
     document["paths"]["/v1/models/{model}"]["get"]["parameters"][0]["schema"] = {"enum": ["talker", "none"]}
-    asked = {path: what["post"] for path, what in document["paths"].items() if "post" in what}
+    operations = {path: what["post"] for path, what in document["paths"].items() if "post" in what}
     for path, name in (("/v1/predict/{case}", "small"), ("/v1/feedback/{request_id}", answered)):
-        asked[path]["parameters"][0]["schema"] = {"enum": [name]}
-    bodies = {path: what["requestBody"]["content"]["application/json"] for path, what in asked.items()}
+        operations[path]["parameters"][0]["schema"] = {"enum": [name]}
+    bodies = {path: what["requestBody"]["content"]["application/json"] for path, what in operations.items()}
     bodies["/v1/predict/{case}"]["example"] = {"rows": [row]}
     for path in ("/v1/chat/completions", "/v1/embeddings"):
         bodies[path]["example"]["model"] = "talker"
@@ -43,7 +43,7 @@ def of_what_is_there(http: httpx.Client, row: dict) -> dict:
 def test_whatever_is_sent_gets_a_documented_answer(settings: Settings, table: Release, talker: Release, tmp_path: Path):
     """Never a 5xx, no status, content type or shape that the document does not name; the same tries each time."""
     row = json.loads((table.folder / "golden.json").read_text())[0]["features"]
-    with asking(settings) as http:
+    with gateway_client(settings) as http:
         (tmp_path / "openapi.json").write_text(json.dumps(of_what_is_there(http, row)))
     command = f"{sys.executable} -m schemathesis.cli run openapi.json {OPTIONS} {SAME}".split()
     at = ["--url", f"http://127.0.0.1:{settings.gateway_port}"]

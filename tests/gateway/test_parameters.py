@@ -7,7 +7,7 @@ import pytest
 
 from tasks.core.settings import Settings
 from tasks.release.results import Release
-from tests.gateway.small import asking
+from tests.gateway.stack import gateway_client
 
 pytestmark = pytest.mark.xdist_group("gateway")
 
@@ -17,7 +17,7 @@ HELLO = {"model": "talker", "messages": [{"role": "user", "content": "Say hello.
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 @pytest.mark.parametrize("value", [2**31, 2**32 + 1, 2**64, 1e20, 0, -1, 1.5, True, "99999999999", [1], {}])
 def test_lengths_that_no_engine_counts_are_refused(settings: Settings, talker: Release, name, value):
-    with asking(settings) as http:
+    with gateway_client(settings) as http:
         answer = http.post("/v1/chat/completions", json=HELLO | {name: value})
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == name
@@ -25,7 +25,7 @@ def test_lengths_that_no_engine_counts_are_refused(settings: Settings, talker: R
 
 @pytest.mark.parametrize("value", [2**31 - 1, 3, None])
 def test_lengths_that_engines_count_are_taken(settings: Settings, talker: Release, value):
-    with asking(settings) as http:
+    with gateway_client(settings) as http:
         answer = http.post("/v1/chat/completions", json=HELLO | {"max_tokens": value})
     assert answer.status_code == 200, answer.text
     assert answer.json()["usage"]["completion_tokens"] > 1
@@ -45,7 +45,7 @@ def test_lengths_that_engines_count_are_taken(settings: Settings, talker: Releas
 )
 def test_what_is_random_is_not_cached(settings: Settings, talker: Release, parameters, hit):
     body = HELLO | {"messages": [{"role": "user", "content": f"Say {sorted(parameters.items())}"}]} | parameters
-    with asking(settings) as http:
+    with gateway_client(settings) as http:
         answers = [http.post("/v1/chat/completions", json=body) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [200, 200]
     assert ("x-driftline-cache" in answers[1].headers) is hit

@@ -20,7 +20,7 @@ from tasks.core.settings import Settings
 from tasks.release.results import Release
 from tasks.release.seal import read_manifest
 from tasks.statistics.confidence_sequence import BinomialSequence
-from tests.gateway.small import asking
+from tests.gateway.stack import gateway_client
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("gateway")
@@ -72,17 +72,17 @@ def broken(settings: Settings, store: Store, other: Release) -> Iterator[Release
     source, target = bento_folder(bentos, other.bento), bento_folder(bentos, "small:broken")
     shutil.copytree(source, target, dirs_exist_ok=True)
     service = target / "src" / "services" / "serving" / "tabular.py"
-    asked = "            try:\n                if isinstance(rows, ValidationError):"
-    assert asked in service.read_text()
+    original = "            try:\n                if isinstance(rows, ValidationError):"
+    assert original in service.read_text()
     service.write_text(
-        service.read_text().replace(asked, "            raise RuntimeError('deliberately bad')\n" + asked)
+        service.read_text().replace(original, "            raise RuntimeError('deliberately bad')\n" + original)
     )
-    made = other.model_copy(update={"digest": "b" * 64, "bento": "small:broken"})
-    stack.serve_release(settings, made)
-    shares.upsert_release(store, read_manifest(other.folder) | {"digest": made.digest})
+    release = other.model_copy(update={"digest": "b" * 64, "bento": "small:broken"})
+    stack.serve_release(settings, release)
+    shares.upsert_release(store, read_manifest(other.folder) | {"digest": release.digest})
     shares.sync_endpoints(store, settings)
-    yield made
-    stack.stop_release(settings, made)
+    yield release
+    stack.stop_release(settings, release)
 
 
 @pytest.fixture
@@ -90,10 +90,10 @@ def body(table) -> dict:
     return {"rows": [json.loads((table.folder / "golden.json").read_text())[0]["features"]]}
 
 
-def ask(settings, body, until) -> list[int]:
+def send(settings, body, until) -> list[int]:
     """Ask as different people until something has happened."""
     statuses: list[int] = []
-    with asking(settings) as http:
+    with gateway_client(settings) as http:
 
         def once() -> bool:
             headers = {"x-entity": f"person {len(statuses)}"}
@@ -107,7 +107,7 @@ def ask(settings, body, until) -> list[int]:
 def test_a_good_release_takes_over_by_plan(settings, store, table, other, body):
     """As a shadow, then half of the people, then all: without anybody's help."""
     begin_plan(store, "small", other.digest, PLAN)
-    statuses = ask(settings, body, lambda: history.rollout_history(store, "small")[0][0]["digest"] == other.digest)
+    statuses = send(settings, body, lambda: history.rollout_history(store, "small")[0][0]["digest"] == other.digest)
     assert set(statuses) == {200}
     newest = [move["action"] for move in history.rollout_history(store, "small")[1][:3]]
     assert newest == ["promote", "canary", "shadow"]
@@ -117,13 +117,13 @@ def test_a_good_release_takes_over_by_plan(settings, store, table, other, body):
 def test_a_bad_release_is_rolled_back_by_itself(settings, store, table, broken, body):
     """A canary that only fails loses its share before many have met it, and the rollout says why."""
     begin_plan(store, "small", broken.digest, PLAN.model_copy(update={"steps": PLAN.steps[1:]}))
-    statuses = ask(settings, body, lambda: len(history.rollout_history(store, "small")[0]) == 1)
+    statuses = send(settings, body, lambda: len(history.rollout_history(store, "small")[0]) == 1)
     assert 0 < statuses.count(502) < len(statuses)
     held, moved = history.rollout_history(store, "small")
     assert held[0]["digest"] == table.digest
     assert moved[0]["action"] == "rolled back"
     assert "failed: more than the 30% allowed" in moved[0]["reason"]
-    with asking(settings) as http:
+    with gateway_client(settings) as http:
 
         def statuses_of_all() -> set[int]:
             people = ({"x-entity": f"person {i}"} for i in range(10))
@@ -136,21 +136,21 @@ def test_a_release_that_labels_say_is_wrong_is_rolled_back_by_itself(settings, s
     """It answers as fast and as surely as the champion; only the outcomes tell, joined by request and row."""
     step = Plan.model_validate({"steps": [{"percent": 50, "requests": 5000}], "failed": 0.3, "slow": 0.9})
     begin_plan(store, "small", other.digest, step)
-    row, asked = {**body["rows"][0], "example_id": "a"}, 0
+    row, count = {**body["rows"][0], "example_id": "a"}, 0
 
     def outcome(digest: str, predicted: int) -> int:
         return 1 - predicted if digest == other.digest else predicted
 
-    with asking(settings) as http:
+    with gateway_client(settings) as http:
 
         def rolled_back() -> bool:
-            nonlocal asked
-            asked += 1
-            rows = {"rows": [row, {**row, "example_id": "b"}][: 1 + asked % 2]}
-            said = http.post("/v1/predict/small", json=rows, headers={"x-entity": f"person {asked}"}).json()
-            for each in said["predictions"]:
-                label = {"label": outcome(said["release"], each["prediction"]), "example_id": each["example_id"]}
-                answer = http.post(f"/v1/feedback/{said['request_id']}", json=label)
+            nonlocal count
+            count += 1
+            rows = {"rows": [row, {**row, "example_id": "b"}][: 1 + count % 2]}
+            response = http.post("/v1/predict/small", json=rows, headers={"x-entity": f"person {count}"}).json()
+            for each in response["predictions"]:
+                label = {"label": outcome(response["release"], each["prediction"]), "example_id": each["example_id"]}
+                answer = http.post(f"/v1/feedback/{response['request_id']}", json=label)
                 assert answer.status_code == 201, answer.text
             return len(history.rollout_history(store, "small")[0]) == 1
 

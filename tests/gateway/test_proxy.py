@@ -20,7 +20,7 @@ from services.store.database import Store, usage_records
 from services.store.keys import create_key
 from tasks.core.processes import with_parent_death_signal
 from tasks.core.settings import ROOT, Settings
-from tests.gateway.small import gateway, same_releases
+from tests.gateway.stack import copy_routes, gateway
 from tests.waiting import wait_for
 
 pytestmark = [
@@ -42,17 +42,29 @@ def nginx(folder: Path, gateway_port: int) -> Iterator[httpx.Client]:
     """A client of the server that the documentation shows, under another port and certificate."""
     port, (certificate, key) = free_port(), (folder / "models.pem", folder / "models.key")
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2"]
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, *subject]
-    subprocess.run(made, capture_output=True, check=True)
+    create_certificate = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        key,
+        "-out",
+        certificate,
+        *subject,
+    ]
+    subprocess.run(create_certificate, capture_output=True, check=True)
     (server,) = re.findall(r"```nginx\n(.*?)```", (ROOT / "docs" / "serving.md").read_text(encoding="utf-8"), re.S)
-    for shown, here in (
+    for shown, actual in (
         ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"),
         ("/etc/ssl/models.pem", str(certificate)),
         ("/etc/ssl/models.key", str(key)),
         ("127.0.0.1:8400", f"127.0.0.1:{gateway_port}"),
     ):
         assert shown in server
-        server = server.replace(shown, here)
+        server = server.replace(shown, actual)
     places = "".join(f"{name}_temp_path {folder};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     alone = f"daemon off; pid {folder}/pid; {'user root;' if os.geteuid() == 0 else ''} events {{}}"
     configuration = folder / "nginx.conf"
@@ -80,11 +92,11 @@ def _answers(client: httpx.Client) -> bool:
 @pytest.fixture(scope="module")
 def own(settings: Settings, table, talker, tmp_path_factory) -> Iterator[tuple[Settings, Store]]:
     """Another gateway before the releases that run, with a store of its own."""
-    made = Settings(state=tmp_path_factory.mktemp("proxied"), gateway_port=free_port())
-    with closing(Store(made)) as store:
-        same_releases(settings, made)
-        with gateway(made, made.gateway_port, made.state / "log"):
-            yield made, store
+    config = Settings(state=tmp_path_factory.mktemp("proxied"), gateway_port=free_port())
+    with closing(Store(config)) as store:
+        copy_routes(settings, config)
+        with gateway(config, config.gateway_port, config.state / "log"):
+            yield config, store
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +115,13 @@ def ai(own: tuple[Settings, Store], proxy: httpx.Client) -> openai.OpenAI:
 
 
 def state_of(store: Store, request_id: str) -> tuple[str, int]:
-    with store.reading() as of:
-        entry = of.execute(usage_records.select().where(usage_records.c.id == request_id)).mappings().one()
+    with store.reading() as connection:
+        entry = connection.execute(usage_records.select().where(usage_records.c.id == request_id)).mappings().one()
         return entry["state"], entry["tokens_out"]
 
 
-def test_a_stream_comes_as_it_is_made(own, ai):
-    """The first piece is here while the model still answers; the whole arrives."""
+def test_a_stream_arrives_piece_by_piece(own, ai):
+    """The first piece arrives while the model is still generating; the rest follows."""
     with ai.chat.completions.with_raw_response.create(**STORY).parse() as stream:
         request_id = stream.response.headers["x-request-id"]
         next(iter(stream))
@@ -120,7 +132,7 @@ def test_a_stream_comes_as_it_is_made(own, ai):
 
 
 def test_a_client_that_leaves_ends_its_answer(own, ai):
-    """Through the proxy, too: nobody pays for what nobody reads."""
+    """Through the proxy, too: tokens that no client reads are not generated."""
     with ai.chat.completions.with_raw_response.create(**STORY).parse() as stream:
         request_id = stream.response.headers["x-request-id"]
         next(iter(stream))

@@ -1,4 +1,4 @@
-"""Promise: the gateway relays the Prometheus metrics of all releases, whose sockets nobody else reaches."""
+"""Promise: the gateway relays the Prometheus metrics of all releases, whose sockets only it can reach."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from prometheus_client.parser import text_string_to_metric_families
 
 from services.gateway.release_metrics import merge
-from tests.gateway.small import asking
+from tests.gateway.stack import gateway_client
 from tests.waiting import wait_for
 
 REQUESTS = "bentoml_service_request_total"
@@ -16,7 +16,7 @@ REQUESTS = "bentoml_service_request_total"
 def test_metrics_of_releases_come_through_the_gateway(settings, table, other):
     """With the release that each sample is of; all of them as one page, which Prometheus can read."""
     row = json.loads((table.folder / "golden.json").read_text())[0]["features"]
-    with asking(settings) as http:
+    with gateway_client(settings) as http:
         assert http.post("/v1/predict/small", json={"rows": [row]}).is_success
         digests = {table.digest[:12], other.digest[:12]}
         pages = []
@@ -37,7 +37,7 @@ def test_metrics_of_releases_come_through_the_gateway(settings, table, other):
     assert {s.labels["service_name"] for s in counts} == {"small"}
 
 
-def test_processes_of_one_release_stay_apart():
+def test_processes_of_one_release_stay_separate():
     """Two processes have the same series, which a page may hold once."""
     text = '# HELP c_total A count.\n# TYPE c_total counter\nc_total{path="/a \\"b\\""} 2.0\n'
     merged = merge([({"process": "0"}, text), ({"process": "1"}, text), ({"process": "2"}, "")]).decode()

@@ -1,4 +1,4 @@
-"""Promise: the request log never ends; what it could not write is counted, and it goes on when it can."""
+"""Promise: the request log never stops; it counts what it could not write, and continues when it can."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from services.gateway.call import Call
 from services.gateway.guardrails import Guardrails
 from services.gateway.request_log import RequestLog, pack, reading_log
-from tests.gateway.alone import call_of
+from tests.gateway.in_process import call_of
 from tests.waiting import wait_for
 
 
@@ -37,7 +37,7 @@ def ids(folder: Path) -> set[str]:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_a_full_disk_loses_nothing(tmp_path: Path):
-    """While every write fails calls wait; with space again all are there, and none counts as lost."""
+    """While every write fails, calls wait; with space again all are written, and none counts as lost."""
     (tmp_path / "worker.jsonl").symlink_to("/dev/full")
     counted = Counted(tmp_path)
     calls = [call_of() for _ in range(50)]
@@ -57,7 +57,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_what_finds_no_room_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("services.gateway.request_log.WAITING", 100)
+    monkeypatch.setattr("services.gateway.request_log.MAX_QUEUED", 100)
     (tmp_path / "worker.jsonl").symlink_to("/dev/full")
     counted = Counted(tmp_path)
     counted.log.put(call_of())
@@ -70,7 +70,7 @@ def test_what_finds_no_room_is_counted(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_file_that_can_not_be_packed_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The folder of the day can't be made: lines go on to be written, and are packed once it can."""
+    """The day's folder can't be created: lines are still written, and packed once it can."""
     monkeypatch.setattr("services.gateway.request_log.BATCH", 1)
     call = call_of()
     day = time.strftime("%Y-%m-%d", time.gmtime(call.at))
@@ -89,7 +89,7 @@ def test_a_file_that_can_not_be_packed_waits(tmp_path: Path, monkeypatch: pytest
 
 
 def deep(levels: int) -> bytes:
-    """With something that is masked, so that it is written anew."""
+    """With a value that is redacted, so that the JSON is serialised again."""
     return b'{"messages": ' + b"[" * levels + b'"ann@example.org"' + b"]" * levels + b"}"
 
 
@@ -97,8 +97,8 @@ def deep(levels: int) -> bytes:
 @pytest.mark.parametrize("setting", ["masked", "full", "none"])
 def test_a_body_that_nests_deep_is_logged(tmp_path: Path, levels: int, setting: str):
     call, after = call_of(), call_of()
-    call.asked = call.answered = deep(levels)
-    counted = Counted(tmp_path, Guardrails(setting).logged)
+    call.request_body = call.response_body = deep(levels)
+    counted = Counted(tmp_path, Guardrails(setting).redact_for_log)
     counted.log.put(call)
     counted.log.put(after)
     counted.log.close()
@@ -108,7 +108,7 @@ def test_a_body_that_nests_deep_is_logged(tmp_path: Path, levels: int, setting: 
 @pytest.mark.parametrize("error", [RecursionError(), TypeError("Recursion limit"), MemoryError(), KeyError("x")])
 def test_texts_that_can_not_be_masked_are_left_out_and_counted(tmp_path: Path, error: Exception):
     bad, good = call_of(), call_of()
-    bad.asked = b"bad"
+    bad.request_body = b"bad"
 
     def logged(text: bytes) -> str:
         if text == b"bad":
@@ -173,4 +173,4 @@ def test_half_a_line_of_a_full_disk_spoils_no_other(tmp_path: Path):
     counted.log.put(call)
     counted.log.close()
     assert ids(tmp_path) == {call.id}
-    assert orjson.loads(call.asked) == {"rows": []}
+    assert orjson.loads(call.request_body) == {"rows": []}

@@ -24,7 +24,7 @@ from services.store.database import Store, now, usage_records
 from tasks.core.errors import InputError
 from tasks.core.settings import Settings
 from tasks.release.results import Release
-from tests.gateway.small import asking, gateway, kill_all
+from tests.gateway.stack import gateway, gateway_client, kill_all
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("gateway")
@@ -53,7 +53,7 @@ def answered_by(http: httpx.Client, body: dict, entity: str = "") -> str:
 
 def test_a_canary_answers_its_share_and_the_same_people(settings, store, table, other, body):
     shares.set_share(store, "small", other.digest, "canary", 30, "", "a test")
-    with asking(settings) as http:
+    with gateway_client(settings) as http:
         both = {table.digest, other.digest}  # else the gateway may not have read yet that an earlier test is over
         assert wait_for(lambda: {answered_by(http, body, f"p{i}") for i in range(20)} == both)
         time.sleep(1)  # the end of an earlier test's shares and the beginning of this one's may be two looks
@@ -65,7 +65,7 @@ def test_a_canary_answers_its_share_and_the_same_people(settings, store, table, 
 def test_the_rows_own_key_keeps_a_person_at_a_release(settings, store, table, other, body):
     """Without a header the join keys of the row say whom it is about."""
     shares.set_share(store, "small", other.digest, "arm", 50, "blue", "a test")
-    with asking(settings) as http:
+    with gateway_client(settings) as http:
 
         def arms() -> list[str]:
             rows = [{"rows": [{**body["rows"][0], "origin": f"airport {i}", "distance": 100 + i}]} for i in range(30)]
@@ -84,16 +84,16 @@ def test_a_shadow_gets_copies_and_answers_nobody(settings, store, table, other, 
 
     def shadowed() -> int:
         """Since the share was given: other tests had shadows, too."""
-        with store.reading() as of:
+        with store.reading() as connection:
             of_it = (
                 usage_records.c.digest == other.digest,
                 usage_records.c.role == "shadow",
                 usage_records.c.state == "done",
             )
-            return len(of.execute(select(usage_records.c.id).where(*of_it, usage_records.c.at >= began)).all())
+            return len(connection.execute(select(usage_records.c.id).where(*of_it, usage_records.c.at >= began)).all())
 
     earlier = shadowed()
-    with asking(settings) as http:
+    with gateway_client(settings) as http:
         assert wait_for(lambda: answered_by(http, body, "first") == table.digest and shadowed() > earlier)
         before = shadowed()
         assert {answered_by(http, body, str(i)) for i in range(10)} == {table.digest}
@@ -107,8 +107,8 @@ def load(settings: Settings, body: dict, clients: int) -> Iterator[tuple[list[tu
     failures: list[str] = []
     over = threading.Event()
 
-    def ask() -> None:
-        with asking(settings) as http:
+    def send() -> None:
+        with gateway_client(settings) as http:
             while not over.is_set():
                 begun = time.monotonic()
                 try:
@@ -116,7 +116,7 @@ def load(settings: Settings, body: dict, clients: int) -> Iterator[tuple[list[tu
                 except (AssertionError, httpx.HTTPError) as error:
                     failures.append(repr(error))
 
-    threads = [threading.Thread(target=ask) for _ in range(clients)]
+    threads = [threading.Thread(target=send) for _ in range(clients)]
     for thread in threads:
         thread.start()
     try:
@@ -175,7 +175,11 @@ def test_two_gateways_agree_and_a_killed_one_comes_back_with_the_same_routes(
     """Both follow a change within 2 s; kill -9 loses no route."""
     port = free_port()
     second = settings.model_copy(update={"gateway_port": port})
-    with gateway(settings, port, tmp_path / "log") as process, asking(settings) as a, asking(second) as b:
+    with (
+        gateway(settings, port, tmp_path / "log") as process,
+        gateway_client(settings) as a,
+        gateway_client(second) as b,
+    ):
         shares.promote(store, "small", other.digest, "a test")
         assert wait_for(lambda: answered_by(a, body) == answered_by(b, body) == other.digest, 2)
         shares.rollback(store, "small", table.digest, "a test")
@@ -186,11 +190,11 @@ def test_two_gateways_agree_and_a_killed_one_comes_back_with_the_same_routes(
         assert [answered_by(a, body, p) for p in people] == [answered_by(b, body, p) for p in people]
         before = [answered_by(b, body, p) for p in people]
         kill_all(process.pid)
-    with gateway(settings, port, tmp_path / "log"), asking(second) as b:
+    with gateway(settings, port, tmp_path / "log"), gateway_client(second) as b:
         assert [answered_by(b, body, p) for p in people] == before
 
 
-def test_what_can_not_be_rolled_out_is_said(store, table, other):
+def test_invalid_rollouts_are_refused(store, table, other):
     with pytest.raises(InputError, match="come to more than all"):
         shares.set_share(store, "small", other.digest, "canary", 101, "", "a test")
     with pytest.raises(InputError, match="champion already"):

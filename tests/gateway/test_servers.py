@@ -29,8 +29,8 @@ from tasks.core.processes import with_parent_death_signal
 from tasks.core.settings import Settings
 from tasks.release.config import NANO
 from tasks.release.results import Release
-from tests.gateway.small import asking, gateway, same_releases
-from tests.gateway.test_entries import call_of
+from tests.gateway.stack import copy_routes, gateway, gateway_client
+from tests.gateway.test_usage_writer import call_of
 from tests.postgres import Postgres, running_postgres
 from tests.waiting import wait_for
 
@@ -47,7 +47,7 @@ def postgres() -> Iterator[Postgres]:
 
 @contextmanager
 def redis(folder: Path) -> Iterator[str]:
-    """Where a Redis of this test's own listens; nothing where none is installed."""
+    """The address of this test's own Redis; empty if none is installed."""
     program = shutil.which("redis-server")
     if not program:
         yield ""
@@ -64,20 +64,20 @@ def redis(folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def two(settings: Settings, table, other, talker, postgres, tmp_path_factory) -> Iterator[list[Settings]]:
-    """Two gateways with nothing in common but the servers; their tables are made by both at once."""
+    """Two gateways that share only the servers; both create the tables at the same time."""
     folder = tmp_path_factory.mktemp("two")
     with ExitStack() as running:
-        given = {"gateway_store": postgres.url, "gateway_limits": running.enter_context(redis(folder))}
-        made = [Settings(state=folder / name, gateway_port=free_port(), **given) for name in ("a", "b")]
+        options = {"gateway_store": postgres.url, "gateway_limits": running.enter_context(redis(folder))}
+        gateways = [Settings(state=folder / name, gateway_port=free_port(), **options) for name in ("a", "b")]
         with ThreadPoolExecutor(2) as both:
-            for store in both.map(Store, made):
+            for store in both.map(Store, gateways):
                 store.close()
-        same_releases(settings, made[0])
-        with closing(Store(made[0])) as own:
+        copy_routes(settings, gateways[0])
+        with closing(Store(gateways[0])) as own:
             create_key(own, "nobody", ["feedback"], None, None, None)
-        for each in made:
+        for each in gateways:
             running.enter_context(gateway(each, each.gateway_port, folder / f"{each.gateway_port}.log"))
-        yield made
+        yield gateways
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def own(two: list[Settings]) -> Iterator[Store]:
 @contextmanager
 def both(two: list[Settings], secret: str) -> Iterator[list[httpx.Client]]:
     """A client of each, once they know the key."""
-    with asking(two[0], secret) as a, asking(two[1], secret) as b:
+    with gateway_client(two[0], secret) as a, gateway_client(two[1], secret) as b:
         assert wait_for(lambda: a.get("/v1/models").is_success and b.get("/v1/models").is_success)
         yield [a, b]
 
@@ -104,22 +104,22 @@ def test_routes_keys_and_ledger_are_one(two, own, table, other, body):
     id_, secret = create_key(own, "team", ["predict", "feedback"], None, None, None)
     with both(two, secret) as clients:
 
-        def answering() -> set[str]:
+        def serving_releases() -> set[str]:
             return {http.post("/v1/predict/small", json=body).json()["release"] for http in clients}
 
         shares.promote(own, "small", other.digest, "a test")
-        assert wait_for(lambda: answering() == {other.digest}, 2)
+        assert wait_for(lambda: serving_releases() == {other.digest}, 2)
         assert shares.rollback(own, "small", table.digest, "a test") == table.digest
-        assert wait_for(lambda: answering() == {table.digest}, 2)
-        asked = clients[0].post("/v1/predict/small", json=body).json()["request_id"]
-        assert clients[1].post(f"/v1/feedback/{asked}", json={"label": 1}).status_code == 201
+        assert wait_for(lambda: serving_releases() == {table.digest}, 2)
+        request_id = clients[0].post("/v1/predict/small", json=body).json()["request_id"]
+        assert clients[1].post(f"/v1/feedback/{request_id}", json={"label": 1}).status_code == 201
         for strange in ("req-none", "%00", "%ED%A0%80"):
             assert clients[1].post(f"/v1/feedback/{strange}", json={"label": 1}).status_code == 404
-        assert clients[1].post(f"/v1/feedback/{asked}", content=b'{"label": 1e999}').status_code == 400
+        assert clients[1].post(f"/v1/feedback/{request_id}", content=b'{"label": 1e999}').status_code == 400
         revoke_key(own, id_)
         assert wait_for(lambda: {http.get("/v1/models").status_code for http in clients} == {401}, 2)
-    with own.reading() as of:
-        entries = of.execute(select(usage_records).where(usage_records.c.key == id_)).mappings().all()
+    with own.reading() as connection:
+        entries = connection.execute(select(usage_records).where(usage_records.c.key == id_)).mappings().all()
     assert {entry["state"] for entry in entries} == {"done"}
     assert len({entry["worker"] for entry in entries}) == 2
     for by in ("team", "case", "release", "day"):
@@ -130,41 +130,41 @@ def test_two_ledgers_never_wait_for_each_other(two, own):
     """Entries for the same purses in opposite order, again and again: Postgres has to end no transaction."""
     owners = [f"key:{create_key(own, 'many', ['predict'], None, None, 1)[0]}" for _ in range(20)]
 
-    async def enter(books: UsageWriter, order: list[str]) -> None:
+    async def enter(writer: UsageWriter, order: list[str]) -> None:
         for _ in range(10):
             calls = [call_of(own) for _ in order]
             for call, owner in zip(calls, order, strict=True):
                 call.key = replace(call.key, budgets=(owner,))
-            await asyncio.gather(*map(books.open, calls))
+            await asyncio.gather(*map(writer.open, calls))
 
     def work(name: str, order: list[str]) -> None:
-        with closing(Store(two[0])) as store, closing(UsageWriter(store, name)) as books:
-            asyncio.run(enter(books, order))
+        with closing(Store(two[0])) as store, closing(UsageWriter(store, name)) as writer:
+            asyncio.run(enter(writer, order))
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(work, ("up", "down"), (owners, owners[::-1])))
 
 
 def test_a_hundred_calls_at_both_stay_within_the_budget(two, own):
-    """Of a team with two keys, each with a budget: what was spent passes no budget, and nobody waits for ever."""
+    """Of a team with two keys, each with a budget: no budget is overspent, and no call waits for ever."""
     ids, secrets = zip(
         *(create_key(own, "thrifty", ["predict"], None, None, budget=0.001) for _ in range(2)), strict=True
     )
     set_team_limits(own, "thrifty", None, None, 0.0015)
-    said = HELLO | {"max_tokens": 20, "response_format": {"type": "text"}}
+    request = HELLO | {"max_tokens": 20, "response_format": {"type": "text"}}
     with both(two, secrets[0]), both(two, secrets[1]), httpx.Client(timeout=60, trust_env=False) as http:
         ways = cycle((s.gateway_port, secret) for s in two for secret in secrets)
 
-        def ask(way: tuple[int, str]) -> int:
+        def send(way: tuple[int, str]) -> int:
             url, headers = f"http://127.0.0.1:{way[0]}/v1/chat/completions", {"authorization": f"Bearer {way[1]}"}
-            return http.post(url, json=said, headers=headers).status_code
+            return http.post(url, json=request, headers=headers).status_code
 
         with ThreadPoolExecutor(100) as pool:
-            statuses = list(pool.map(ask, (next(ways) for _ in range(100))))
+            statuses = list(pool.map(send, (next(ways) for _ in range(100))))
     assert set(statuses) == {200, 429}
-    with own.reading() as of:
-        held = {row["owner"]: row for row in of.execute(select(budgets)).mappings()}
-        entries = of.execute(select(usage_records).where(usage_records.c.key.in_(ids))).mappings().all()
+    with own.reading() as connection:
+        held = {row["owner"]: row for row in connection.execute(select(budgets)).mappings()}
+        entries = connection.execute(select(usage_records).where(usage_records.c.key.in_(ids))).mappings().all()
     assert len(entries) == 100
     assert {entry["state"] for entry in entries} == {"done", "refused"}
     team, keys = held["team:thrifty"], [held[f"key:{id_}"] for id_ in ids]
@@ -175,7 +175,7 @@ def test_a_hundred_calls_at_both_stay_within_the_budget(two, own):
 
 
 def test_limits_are_counted_together(two, own):
-    """Six a minute are six, whichever of the two is asked."""
+    """Six a minute are six, through either of the two."""
     if not two[0].gateway_limits:
         pytest.skip("no redis-server is installed")
     _, secret = create_key(own, "slow", ["predict"], 6, None, None)

@@ -20,7 +20,7 @@ from services.gateway.webhooks import SECRET
 from services.serving.process import free_port
 from tasks.core.git_push import GitPush
 from tasks.core.settings import AUTH_STRINGS, ROOT, Settings
-from tests.gateway.small import asking, gateway
+from tests.gateway.stack import gateway, gateway_client
 from tests.git.listener import Listener, prefect_at
 from tests.waiting import wait_for
 
@@ -53,7 +53,7 @@ class Hooked:
         told = {"event": kind.encode(), "delivery": delivery.encode()}
         headers = {f"x-github-{name}": value for name, value in told.items()}
         headers["x-hub-signature-256"] = ours if signature is None else signature
-        with asking(self.settings) as http:
+        with gateway_client(self.settings) as http:
             return http.post("/hooks/git", content=body, headers=headers)
 
 

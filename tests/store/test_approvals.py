@@ -17,7 +17,7 @@ from tasks.core.errors import InputError
 from tasks.core.local_secrets import OPERATOR, read_secret
 from tasks.core.processes import current_user
 from tasks.core.settings import Settings
-from tests.gateway.small import asking, gateway
+from tests.gateway.stack import gateway, gateway_client
 from tests.waiting import wait_for
 
 DAY = datetime(2020, 1, 1, tzinfo=UTC)
@@ -114,7 +114,7 @@ def key_of(book: Store, settings: Settings, owner: str | None, role: str = "appr
     if owner is not None:
         with book.changing() as to:
             to.execute(update(keys).where(keys.c.id == id_).values(owner=owner))
-    with asking(settings, secret) as http:
+    with gateway_client(settings, secret) as http:
         opens = 200 if role == "approve" else 403
         assert wait_for(lambda: http.get("/v1/approvals").status_code == opens, 5)
     return id_, secret
@@ -129,9 +129,9 @@ def test_over_http_the_owner_of_a_key_decides(front, book):
     id_, secret = key_of(book, front, "Anna")
     _, other = key_of(book, front, "Anna", role="predict")
     for wrong, status in (("", 401), (other, 403)):
-        with asking(front, wrong) as http:
+        with gateway_client(front, wrong) as http:
             assert http.post("/v1/approvals/mine", json=WORD).status_code == status
-    with asking(front, secret) as http:
+    with gateway_client(front, secret) as http:
         (waiting,) = http.get("/v1/approvals").json()["approvals"]
         assert waiting["shown"] == "all is well"
         assert http.post("/v1/approvals/mine", json={**WORD, "evidence": "abcdef"}).status_code == 409
@@ -147,7 +147,7 @@ def test_a_key_that_one_makes_oneself_is_no_other_person(front, book):
     _, own = key_of(book, front, None)
     _, nobodys = key_of(book, front, "")
     for secret in (own, nobodys, str(read_secret(front.state, OPERATOR))):
-        with asking(front, secret) as http:
+        with gateway_client(front, secret) as http:
             answer = http.post("/v1/approvals/mine", json=WORD)
             assert (answer.status_code, answer.json()["error"]["code"]) == (409, "not_decided")
     with pytest.raises(InputError, match="own run"):

@@ -10,7 +10,7 @@ import pytest
 
 from services.store.database import DONE, Store, feedback
 from services.store.feedback import Feedback, acceptance, rating_of
-from tests.gateway.alone import call_of, gateway_alone, settings_of
+from tests.gateway.in_process import call_of, in_process_gateway, settings_of
 
 REFUSED = [
     '{"label": 1%s}' % ("0" * 400),
@@ -46,11 +46,11 @@ def post(state: Path, bodies: list[str]) -> list[Any]:
     """The responses to feedback about one call that was answered."""
 
     async def run() -> list[Any]:
-        async with gateway_alone(settings_of(state)) as (gateway, client):
+        async with in_process_gateway(settings_of(state)) as (gateway, client):
             call = call_of()
             call.classes = {"": 1}
-            await gateway.accounts.begin(call, 10, {})
-            await gateway.accounts.end(call, DONE, 200)
+            await gateway.metering.begin(call, 10, {})
+            await gateway.metering.end(call, DONE, 200)
             return [await client.post(f"/v1/feedback/{call.id}", content=body) for body in bodies]
 
     return asyncio.run(run())

@@ -1,4 +1,4 @@
-"""Promise: the gateway reaches a release at any of its addresses: Unix sockets here, TCP for one elsewhere."""
+"""Promise: the gateway reaches a release at any of its addresses: Unix sockets on this machine, TCP for another one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from services.runtime import stack
 from services.serving.fork_client import listen
 from services.store.database import endpoints
 from tasks.core.sockets import UNIX_SCHEME, unix_socket_path
-from tests.gateway.small import asking
+from tests.gateway.stack import gateway_client
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("gateway")
@@ -49,7 +49,7 @@ def on_a_port(path: str) -> Iterator[str]:
 
 def statuses(settings, table, calls: int) -> set[int]:
     body = {"rows": [json.loads((table.folder / "golden.json").read_text())[0]["features"]]}
-    with asking(settings) as http:
+    with gateway_client(settings) as http:
         return {http.post("/v1/predict/small", json=body).status_code for _ in range(calls)}
 
 
@@ -58,15 +58,15 @@ def test_a_dead_address_among_several_costs_no_call(settings, store, table, tmp_
     stale = tmp_path / "stale.sock"
     listen(str(stale)).close()
     try:
-        with store.changing() as to:
+        with store.changing() as connection:
             for path in (stale, tmp_path / "gone.sock"):
-                to.execute(insert(endpoints).values(digest=table.digest, address=f"{UNIX_SCHEME}{path}"))
+                connection.execute(insert(endpoints).values(digest=table.digest, address=f"{UNIX_SCHEME}{path}"))
         assert not wait_for(lambda: statuses(settings, table, 1) != {200}, 2 * PROPAGATION_SECONDS)
         assert statuses(settings, table, 20) == {200}
     finally:
         sync_endpoints(store, settings)
-    with store.reading() as of:
-        left = set(of.execute(select(endpoints.c.address).where(endpoints.c.digest == table.digest)).scalars())
+    with store.reading() as connection:
+        left = set(connection.execute(select(endpoints.c.address).where(endpoints.c.digest == table.digest)).scalars())
     assert left == {stack.release_address(settings, table)}
 
 
@@ -75,9 +75,9 @@ def test_a_release_on_a_port_is_reached(settings, store, table):
     path = unix_socket_path(str(stack.release_address(settings, table)))
     with on_a_port(path) as address:
         try:
-            with store.changing() as to:
-                to.execute(delete(endpoints).where(endpoints.c.digest == table.digest))
-                to.execute(insert(endpoints).values(digest=table.digest, address=address))
+            with store.changing() as connection:
+                connection.execute(delete(endpoints).where(endpoints.c.digest == table.digest))
+                connection.execute(insert(endpoints).values(digest=table.digest, address=address))
             assert not wait_for(lambda: statuses(settings, table, 1) != {200}, 2 * PROPAGATION_SECONDS)
             assert statuses(settings, table, 5) == {200}
         finally:

@@ -1,4 +1,4 @@
-"""A gateway process within the test's own, without releases: everything but the answers."""
+"""A gateway in the test's own process, without releases."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def settings_of(state: Path, **more: Any) -> Settings:
 
 
 @contextlib.asynccontextmanager
-async def gateway_alone(settings: Settings) -> AsyncIterator[tuple[Any, httpx.AsyncClient]]:
-    """The running gateway, and a client of it on this machine."""
+async def in_process_gateway(settings: Settings) -> AsyncIterator[tuple[Any, httpx.AsyncClient]]:
+    """The running gateway, and a client on the same machine."""
     app: Starlette = make_app(settings)
     gateway = app.router.routes[0].endpoint.__self__  # type: ignore[attr-defined]
 
     async def as_owner(scope: Any, receive: Any, send: Any) -> None:
-        """What the server says of a connection of the gateway's own user."""
-        scope["state"] = {"connection": SimpleNamespace(is_owners=True)}
+        """Mark the connection as one of the gateway's own user."""
+        scope["state"] = {"connection": SimpleNamespace(is_owner=True)}
         await app(scope, receive, send)
 
     transport = httpx.ASGITransport(as_owner, client=("127.0.0.1", 1234))
@@ -62,4 +62,6 @@ async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
 
 
 def call_of(key: Key = LOCAL_KEY, route: Route = ROUTE, interface: str = "predict") -> Call:
-    return Call(interface, key, Share(route, "champion"), asked=b'{"rows": []}', answered=b'{"predictions": []}')
+    return Call(
+        interface, key, Share(route, "champion"), request_body=b'{"rows": []}', response_body=b'{"predictions": []}'
+    )

@@ -14,7 +14,7 @@ from services.store.database import Store, usage_records
 from tasks.core.errors import Unavailable
 from tasks.core.settings import Settings
 from tasks.release.results import Release
-from tests.gateway.small import asking
+from tests.gateway.stack import gateway_client
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("gateway")
@@ -25,7 +25,7 @@ FREE = {"type": "text"}
 
 @pytest.fixture(scope="module")
 def http(settings: Settings) -> Iterator[httpx.Client]:
-    with asking(settings) as client:
+    with gateway_client(settings) as client:
         yield client
 
 
@@ -41,21 +41,21 @@ def rows(table: Release) -> list[dict]:
 
 
 def entry(store: Store, request_id: str) -> dict:
-    with store.reading() as of:
-        return dict(of.execute(usage_records.select().where(usage_records.c.id == request_id)).mappings().one())
+    with store.reading() as connection:
+        return dict(connection.execute(usage_records.select().where(usage_records.c.id == request_id)).mappings().one())
 
 
 def test_predictions_are_the_releases_own_and_say_who_answered(http, table, rows, store):
     """One row and many: the offline prediction, the release's digest, a request id, and an entry in the ledger."""
     for some in (rows[:1], rows):
-        asked = [{"example_id": row["example_id"], **row["features"]} for row in some]
-        answer = http.post("/v1/predict/small", json={"rows": asked})
+        request = [{"example_id": row["example_id"], **row["features"]} for row in some]
+        answer = http.post("/v1/predict/small", json={"rows": request})
         assert answer.status_code == 200, answer.text
-        said = answer.json()
-        assert [p["score"] for p in said["predictions"]] == [row["prediction"] for row in some]
-        assert said["release"] == answer.headers["x-driftline-release"] == table.digest
-        assert said["request_id"] == answer.headers["x-request-id"]
-        entered = entry(store, said["request_id"])
+        payload = answer.json()
+        assert [p["score"] for p in payload["predictions"]] == [row["prediction"] for row in some]
+        assert payload["release"] == answer.headers["x-driftline-release"] == table.digest
+        assert payload["request_id"] == answer.headers["x-request-id"]
+        entered = entry(store, payload["request_id"])
         assert (entered["state"], entered["case"], entered["digest"]) == ("done", "small", table.digest)
         assert entered["engine_seconds"] > 0
 
@@ -87,7 +87,7 @@ def test_a_wrong_row_is_refused_as_the_release_says(http, table, store):
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_what_can_not_be_answered_is_said_in_openais_form(http, table, talker, method, path, body, status):
+def test_errors_have_openais_form(http, table, talker, method, path, body, status):
     answer = http.request(method, path, content=body)
     assert answer.status_code == status
     assert answer.json()["error"]["message"]
@@ -107,19 +107,19 @@ def test_openais_client_lists_and_asks(ai, talker, store):
 
 
 def test_openais_client_streams(ai, talker, store):
-    """Piece by piece the same text as whole; usage only for who asks for it, and in the ledger either way."""
-    asked = {"model": "talker", "messages": HELLO, "response_format": FREE, "max_tokens": 12}
-    whole = ai.chat.completions.create(**asked)
-    for told in (True, False):
-        options = {"stream_options": {"include_usage": True}} if told else {}
-        with ai.chat.completions.with_raw_response.create(**asked, stream=True, **options).parse() as stream:
+    """The stream has the same text as the whole response; usage only on request, but always in the record."""
+    request = {"model": "talker", "messages": HELLO, "response_format": FREE, "max_tokens": 12}
+    whole = ai.chat.completions.create(**request)
+    for wants_usage in (True, False):
+        options = {"stream_options": {"include_usage": True}} if wants_usage else {}
+        with ai.chat.completions.with_raw_response.create(**request, stream=True, **options).parse() as stream:
             chunks = list(stream)
             request_id = stream.response.headers["x-request-id"]
         assert (
             "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == whole.choices[0].message.content
         )
         assert len(chunks) > 3
-        assert [c.usage.completion_tokens for c in chunks if c.usage] == ([12] if told else [])
+        assert [c.usage.completion_tokens for c in chunks if c.usage] == ([12] if wants_usage else [])
         entered = entry(store, request_id)
         assert (entered["state"], entered["tokens_out"]) == ("done", 12)
         assert entered["tokens_in"] == whole.usage.prompt_tokens
@@ -136,9 +136,9 @@ def test_a_replayed_day_costs_the_same_streamed_or_not(ai, talker, store):
         entries = []
         for number in range(12):
             messages = [{"role": "user", "content": f"Say {'hello ' * number}again."}]
-            asked = {"model": "talker", "messages": messages, "temperature": 0, "response_format": FREE}
+            request = {"model": "talker", "messages": messages, "temperature": 0, "response_format": FREE}
             more = {"max_tokens": 1 + number % 5, "stream": streams, "extra_body": {"ignore_eos": True}}
-            answer = ai.chat.completions.with_raw_response.create(**asked, **more)
+            answer = ai.chat.completions.with_raw_response.create(**request, **more)
             answer.http_response.read()
             entries.append(entry(store, answer.headers["x-request-id"]))
         assert {(e["state"], e["price"] > 0) for e in entries} == {("done", True)}
@@ -148,7 +148,7 @@ def test_a_replayed_day_costs_the_same_streamed_or_not(ai, talker, store):
 
 
 def test_the_terminal_talks_through_the_gateway(settings, talker, monkeypatch):
-    """Piece by piece; and what the gateway refuses is said."""
+    """Streamed; and refusals are shown."""
     monkeypatch.setattr(chat, "settings", lambda: settings)
     assert chat.at_gateway("talker")
     assert not chat.at_gateway("nothing")
@@ -159,7 +159,7 @@ def test_the_terminal_talks_through_the_gateway(settings, talker, monkeypatch):
         list(chat.through_gateway("nothing", "Say hello."))
 
 
-def test_one_release_can_be_asked_by_name(ai, talker):
+def test_one_release_is_addressed_by_name(ai, talker):
     for name in (talker.bento, talker.digest):
         answer = ai.chat.completions.with_raw_response.create(model=name, messages=HELLO, max_tokens=4)
         assert answer.headers["x-driftline-release"] == talker.digest
@@ -189,10 +189,10 @@ def test_a_client_that_hangs_up_ends_the_engines_work(ai, talker, store):
 def test_the_same_question_again_is_answered_from_the_cache(ai, talker, store):
     """Streamed and not: the same bytes, at no price, with what it saved; another parameter is another question."""
     for streams in (False, True):
-        asked = {"model": "talker", "messages": HELLO, "temperature": 0, "max_tokens": 7, "stream": streams}
-        first = ai.chat.completions.with_raw_response.create(**asked)
+        request = {"model": "talker", "messages": HELLO, "temperature": 0, "max_tokens": 7, "stream": streams}
+        first = ai.chat.completions.with_raw_response.create(**request)
         first.http_response.read()
-        again = ai.chat.completions.with_raw_response.create(**asked)
+        again = ai.chat.completions.with_raw_response.create(**request)
         again.http_response.read()
         assert again.headers["x-driftline-cache"] == "hit"
         assert float(again.headers["x-driftline-saved"]) > 0
@@ -200,24 +200,24 @@ def test_the_same_question_again_is_answered_from_the_cache(ai, talker, store):
         entered = entry(store, again.headers["x-request-id"])
         assert (entered["state"], entered["price"]) == ("cached", 0)
         assert entered["saved"] > 0
-        other = ai.chat.completions.with_raw_response.create(**(asked | {"max_tokens": 8}))
+        other = ai.chat.completions.with_raw_response.create(**(request | {"max_tokens": 8}))
         assert "x-driftline-cache" not in other.headers
 
 
 def test_feedback_joins_what_was_answered(http, table, rows):
     """By the request id, with the release that it is about."""
-    asked = http.post("/v1/predict/small", json={"rows": [rows[0]["features"]]}).json()
-    answer = http.post(f"/v1/feedback/{asked['request_id']}", json={"label": 1, "thumbs": "up"})
+    request = http.post("/v1/predict/small", json={"rows": [rows[0]["features"]]}).json()
+    answer = http.post(f"/v1/feedback/{request['request_id']}", json={"label": 1, "thumbs": "up"})
     assert answer.status_code == 201
-    assert answer.json() == {"request_id": asked["request_id"], "case": "small", "release": table.digest}
+    assert answer.json() == {"request_id": request["request_id"], "case": "small", "release": table.digest}
 
 
 def test_a_label_names_its_row(http, table, rows):
     """Of several rows one is meant, by its example_id; a name that is none of them is refused."""
-    asked = [{"example_id": row["example_id"], **row["features"]} for row in rows[:2]]
-    id_ = http.post("/v1/predict/small", json={"rows": asked}).json()["request_id"]
-    told = [{"label": 1, "example_id": asked[1]["example_id"]}, {"label": 1}, {"label": 1, "example_id": "none"}]
-    answers = [http.post(f"/v1/feedback/{id_}", json=said) for said in told]
+    request = [{"example_id": row["example_id"], **row["features"]} for row in rows[:2]]
+    id_ = http.post("/v1/predict/small", json={"rows": request}).json()["request_id"]
+    payloads = [{"label": 1, "example_id": request[1]["example_id"]}, {"label": 1}, {"label": 1, "example_id": "none"}]
+    answers = [http.post(f"/v1/feedback/{id_}", json=payload) for payload in payloads]
     assert [answer.status_code for answer in answers] == [201, 400, 400]
     assert answers[2].json()["error"]["param"] == "example_id"
 
@@ -228,8 +228,8 @@ def test_health_figures_and_document(http, table):
     ready = http.get("/readyz").json()
     assert ready["champions"]["small"] == table.digest
     assert "this machine only" in ready["asked_by"]
-    figures = http.get("/metrics").text
-    assert 'driftline_calls_total{case="small"' in figures
-    assert "driftline_call_seconds_bucket" in figures
+    metrics = http.get("/metrics").text
+    assert 'driftline_calls_total{case="small"' in metrics
+    assert "driftline_call_seconds_bucket" in metrics
     document = http.get("/openapi.json").json()
     assert document["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]["example"]

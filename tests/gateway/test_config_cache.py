@@ -1,4 +1,4 @@
-"""What a gateway keeps in memory of the store."""
+"""The cache of routes and keys."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ A, B = "a" * 64, "b" * 64
 
 
 def test_a_change_within_a_look_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:
-    """A release gets its address and then the traffic between two reads: it is no champion that nobody answers as."""
+    """A release gets its address and then the traffic between two reads: the champion has an address."""
     settings = Settings(state=tmp_path)
     store, another = Store(settings), Store(settings)
     for digest in (A, B):
         upsert_release(store, {"digest": digest, "sealed": {"case": "shop", "kind": "tabular"}})
     listen(store, A)
     promote(store, "shop", A, "a test")
-    memory, changed = ConfigCache(store), []
+    config_cache, changed = ConfigCache(store), []
 
     def change(_: Any, __: Any, statement: str, *rest: Any) -> None:
         if "FROM endpoints" in statement and not changed:
@@ -32,14 +32,14 @@ def test_a_change_within_a_look_is_seen_whole_or_not_at_all(tmp_path: Path) -> N
             promote(another, "shop", B, "a test")
 
     event.listen(store.engine, "after_cursor_execute", change)
-    memory.look()
+    config_cache.refresh()
     assert changed
-    champion = memory.routes.rollouts["shop"].champion.route
+    champion = config_cache.routes.rollouts["shop"].champion.route
     assert (champion.digest, champion.addresses) == (B, ("http://b",))
     store.close()
     another.close()
 
 
 def listen(store: Store, digest: str) -> None:
-    with store.changing() as to:
-        to.execute(insert(endpoints).values(digest=digest, address=f"http://{digest[0]}"))
+    with store.changing() as connection:
+        connection.execute(insert(endpoints).values(digest=digest, address=f"http://{digest[0]}"))

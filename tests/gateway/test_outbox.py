@@ -1,4 +1,4 @@
-"""Promise: an alert or a push that nobody can deliver holds up no other."""
+"""Promise: an alert or a push that can't be delivered delays no other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from services.gateway.outbox import Outbox
 from services.store.database import Store, alert_outbox, now, webhook_deliveries
 from tasks.core.git_push import GitPush
 from tasks.core.loops import TaskLoop
-from tests.gateway.alone import settings_of
+from tests.gateway.in_process import settings_of
 
 PUSH = GitPush(id="d-2", ref="refs/heads/main", old="a" * 40, new="b" * 40, repository="r", who="w")
 
@@ -28,7 +28,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 class Server:
-    """Stands where Prefect's does, and fails as it may."""
+    """A fake of Prefect's server, with its failures."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -61,12 +61,12 @@ async def deliver(store: Store, state: Path, enough: Any) -> Server:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = runner.addresses[0][1]
-    telling = Outbox(store, settings_of(state).model_copy(update={"prefect_url": f"http://127.0.0.1:{port}"}))
-    loop = TaskLoop("delivery", telling.deliver).start()
+    outbox = Outbox(store, settings_of(state).model_copy(update={"prefect_url": f"http://127.0.0.1:{port}"}))
+    loop = TaskLoop("delivery_id", outbox.deliver).start()
     try:
         async with asyncio.timeout(20):
             while not enough(server):
-                telling.at_once()
+                outbox.notify()
                 await asyncio.sleep(0.05)
     finally:
         await loop.stop()
@@ -76,17 +76,17 @@ async def deliver(store: Store, state: Path, enough: Any) -> Server:
 
 
 def test_bad_rows_hold_up_no_good_ones(store: Store, tmp_path: Path):
-    with store.writing() as to:
+    with store.writing() as connection:
         for number, id_ in enumerate(("breaks the server", "is never taken", "good", "also good")):
-            to.execute(insert(alert_outbox).values(id=id_, at=number, event={"event": "driftline.alert"}))
+            connection.execute(insert(alert_outbox).values(id=id_, at=number, event={"event": "driftline.alert"}))
         for id_, at, event in (("no json", 0, "{{"), ("no object", 0, "[1]"), ("no moment", "9e999", "{}")):
-            to.execute(text(f"INSERT INTO alert_outbox VALUES ('{id_}', {at}, '{event}')"))
-        to.execute(
+            connection.execute(text(f"INSERT INTO alert_outbox VALUES ('{id_}', {at}, '{event}')"))
+        connection.execute(
             insert(webhook_deliveries).values(
                 delivery_id="d-1", body_digest="1", received_at=0, payload={"nothing": "of a push"}
             )
         )
-        to.execute(
+        connection.execute(
             insert(webhook_deliveries).values(
                 delivery_id="d-2", body_digest="2", received_at=now(), payload=PUSH.model_dump()
             )
@@ -94,10 +94,12 @@ def test_bad_rows_hold_up_no_good_ones(store: Store, tmp_path: Path):
     server = asyncio.run(deliver(store, tmp_path, lambda server: len(server.events) >= 2 and server.runs))
     assert server.events == ["good", "also good"]
     assert [run["idempotency_key"] for run in server.runs] == ["push d-2"]
-    with store.reading() as of:
-        assert of.execute(select(alert_outbox.c.id)).scalars().all() == ["breaks the server"]  # it is tried again
+    with store.reading() as connection:
+        assert connection.execute(select(alert_outbox.c.id)).scalars().all() == [
+            "breaks the server"
+        ]  # it is tried again
         assert (
-            of.execute(
+            connection.execute(
                 select(webhook_deliveries.c.delivery_id).where(webhook_deliveries.c.forwarded_at.is_(None))
             ).all()
             == []

@@ -1,4 +1,4 @@
-"""The request log as a source: what was asked and answered for a case, with what people said of it, as of a moment."""
+"""The request log as a data source: requests, responses and feedback of a case, as of a moment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from services.gateway.log_export import export_log
-from services.gateway.traces import trace
+from services.gateway.traces import write_traces
 from tasks.core.errors import CaseError, InputError
 from tasks.core.files import file_digest
 from tasks.core.mlflow import Tracking, mlflow_client
@@ -24,7 +24,7 @@ from tasks.data.language.traffic import gather_messages
 from tasks.data.sources import ingest
 from tasks.predict.language import answer
 from tasks.release.results import Release
-from tests.gateway.small import asking
+from tests.gateway.stack import gateway_client
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("gateway")
@@ -35,7 +35,7 @@ GOOD = '{"said":"Good morning."}'
 
 
 class Log:
-    """Calls to the talker that nobody else makes, in the order in which they were made."""
+    """This test's own calls to the talker, in order."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings, self.folder, self.ids = settings, folder, []
@@ -49,10 +49,10 @@ class Log:
 def log(settings: Settings, talker: Release, tmp_path_factory) -> Log:
     """A liked answer, a corrected one, one of which a label tells what was right, a cached one without feedback; then
     a disliked one, which came later, and a refused one."""
-    made = Log(settings, tmp_path_factory.mktemp("collected"))
-    said = [{"thumbs": "down"}, {"thumbs": "up"}], [{"corrected": GOOD}], [{"label": GOOD}], [], [{"score": 0.2}]
-    with asking(settings) as http:
-        for number, words in enumerate(said):
+    log = Log(settings, tmp_path_factory.mktemp("collected"))
+    feedback = [{"thumbs": "down"}, {"thumbs": "up"}], [{"corrected": GOOD}], [{"label": GOOD}], [], [{"score": 0.2}]
+    with gateway_client(settings) as http:
+        for number, words in enumerate(feedback):
             text = f"Say\u2028hello,\nann@example.org, {min(number, 2)} times."
             body = {"model": "talker", "messages": [{"role": "user", "content": text}], "stream": number == 1}
             body |= {"max_tokens": 8, "temperature": 0, "response_format": {"type": "text"}}
@@ -62,32 +62,38 @@ def log(settings: Settings, talker: Release, tmp_path_factory) -> Log:
             answered = http.post("/v1/chat/completions", json=body)
             assert answered.status_code == 200
             assert answered.headers.get("x-driftline-cache") == ("hit" if number == 3 else None)
-            made.ids.append(answered.headers["x-request-id"])
+            log.ids.append(answered.headers["x-request-id"])
             for word in words:
-                assert http.post(f"/v1/feedback/{made.ids[-1]}", json=word).status_code == 201
+                assert http.post(f"/v1/feedback/{log.ids[-1]}", json=word).status_code == 201
         refused = http.post("/v1/chat/completions", json={"model": "talker", "messages": []})
-        made.ids.append(refused.headers["x-request-id"])
-    assert wait_for(lambda: len(made.rows()) == 5)
-    return made
+        log.ids.append(refused.headers["x-request-id"])
+    assert wait_for(lambda: len(log.rows()) == 5)
+    return log
 
 
-def test_the_log_tells_what_was_asked_answered_and_said(log: Log, talker: Release) -> None:
-    """One row a chat, with the answer as text, streamed or not; masked; with the last word on it. Nothing refused."""
+def test_a_row_has_request_response_and_feedback(log: Log, talker: Release) -> None:
+    """One row a chat, with the response as redacted text and the latest feedback; refused calls are left out."""
     rows = log.rows()
     assert [row["request_id"] for row in rows] == log.ids[:5]
-    told = [(row["feedback"], row["correction"], row["completion"]) for row in rows]
-    assert told == [("up", None, None), ("down", GOOD, None), (None, None, GOOD), (None,) * 3, ("0.2", None, None)]
+    feedback_columns = [(row["feedback"], row["correction"], row["completion"]) for row in rows]
+    assert feedback_columns == [
+        ("up", None, None),
+        ("down", GOOD, None),
+        (None, None, GOOD),
+        (None,) * 3,
+        ("0.2", None, None),
+    ]
     assert [row["state"] for row in rows] == ["done"] * 3 + ["cached", "done"]
     for number, row in enumerate(rows[:4]):
-        (asked,) = json.loads(row["messages"])
-        assert asked == {"role": "user", "content": f"Say\u2028hello,\n[EMAIL], {min(number, 2)} times."}
+        (message,) = json.loads(row["messages"])
+        assert message == {"role": "user", "content": f"Say\u2028hello,\n[EMAIL], {min(number, 2)} times."}
         assert row["release"] == talker.digest
         assert (row["tokens_out"], row["answer"][:1] == "{") == (8, False)
     assert rows[2]["answer"] == rows[3]["answer"]
     assert rows[0]["price"] > rows[3]["price"] == 0
 
 
-def test_nothing_later_than_the_as_of_is_told(log: Log) -> None:
+def test_nothing_after_the_as_of_is_exported(log: Log) -> None:
     """Neither a call nor a word; and the same log gives the same file."""
     rows = log.rows()
     before = rows[4]["asked_at"] - timedelta(seconds=0.01)
@@ -112,8 +118,8 @@ def test_pairs_learn_from_the_log(log: Log) -> None:
     assert left == {"without feedback": 2, "disliked without a correction": 1}
 
 
-def test_traffic_is_what_was_asked_and_answers_are_those_that_were_given(log: Log, talker: Release) -> None:
-    """Landed like any file; right answers where they have arrived; the release's own answers are not asked again."""
+def test_the_log_is_a_source_of_traffic_and_answers(log: Log, talker: Release) -> None:
+    """Ingested like any file, with correct answers where known; logged answers are not computed again."""
     log.rows()
     landed = ingest("log", SOURCE, log.folder, log.folder / "raw", log.folder / "log.parquet")
     snapshot = log.folder / "snapshot"
@@ -121,23 +127,23 @@ def test_traffic_is_what_was_asked_and_answers_are_those_that_were_given(log: Lo
     for batch in landed.batches:
         (snapshot / "log" / f"{batch.name}.parquet").symlink_to(batch.path)
     now = datetime.now(UTC)
-    asked = gather_messages(
+    messages = gather_messages(
         "talker", Traffic(source="log"), Pairs(sources=("log",)), SCHEMA, {"log": SOURCE}, snapshot, log.folder,
         now - timedelta(days=1), now,
     )  # fmt: skip
-    rows = {row["example_id"]: row for row in pq.read_table(asked.path).to_pylist()}
+    rows = {row["example_id"]: row for row in pq.read_table(messages.path).to_pylist()}
     right = [rows[id_]["answer"] for id_ in log.ids[:5]]
     assert right[1:] == [GOOD, GOOD, None, None]
-    given = {row["request_id"]: row["answer"] for row in log.rows()}
-    assert right[0] == given[log.ids[0]], "liked"
-    # a folder without a model: whoever asked it would fail
-    said = answer(talker.digest, "talker", log.folder, asked, now, log.folder / "out", 1)
-    table = [row for path in said.paths for row in pq.ParquetFile(path).read().to_pylist()]
-    assert {row["example_id"]: row["prediction"] for row in table if row["example_id"] in log.ids} == given
+    logged_answers = {row["request_id"]: row["answer"] for row in log.rows()}
+    assert right[0] == logged_answers[log.ids[0]], "liked"
+    # a folder without a model: a prediction would fail
+    predictions = answer(talker.digest, "talker", log.folder, messages, now, log.folder / "out", 1)
+    table = [row for path in predictions.paths for row in pq.ParquetFile(path).read().to_pylist()]
+    assert {row["example_id"]: row["prediction"] for row in table if row["example_id"] in log.ids} == logged_answers
     assert {row["release_digest"] for row in table} == {talker.digest}
 
 
-def test_a_log_that_can_not_be_a_source_is_told(settings: Settings, table: Release, tmp_path: Path) -> None:
+def test_a_log_that_is_no_source_is_refused(settings: Settings, table: Release, tmp_path: Path) -> None:
     """A log without texts, and that of a table's case."""
     silent = settings.model_copy(update={"gateway_log": "none"})
     with pytest.raises(InputError, match="keeps no texts"):
@@ -154,9 +160,9 @@ def test_a_sample_becomes_traces(log: Log, talker: Release, tmp_path: Path) -> N
     everything = {"tracking_url": Tracking.in_folder(tmp_path).uri, "gateway_traces": 1.0}
     settings = log.settings.model_copy(update=everything)
     now = datetime.now(UTC)
-    assert trace("talker", now, settings.model_copy(update={"gateway_traces": 0.0})) == 0
-    assert trace("talker", now, settings) >= 5
-    assert trace("talker", now, settings) == 0
+    assert write_traces("talker", now, settings.model_copy(update={"gateway_traces": 0.0})) == 0
+    assert write_traces("talker", now, settings) >= 5
+    assert write_traces("talker", now, settings) == 0
     client = mlflow_client(settings.tracking)
     place = client.get_experiment_by_name("talker").experiment_id
     traces = {each.info.client_request_id: each for each in client.search_traces(locations=[place])}
@@ -171,9 +177,10 @@ def test_a_sample_becomes_traces(log: Log, talker: Release, tmp_path: Path) -> N
         assert span.outputs == row["answer"]
         assert span.status.status_code == "OK"
     assert "ann@example" not in str(traces)
-    half = Tracking.in_folder(tmp_path / "half").uri
-    some = settings.model_copy(update={"gateway_traces": 0.5, "tracking_url": half})
-    trace("talker", now, some)
+    some = settings.model_copy(
+        update={"gateway_traces": 0.5, "tracking_url": Tracking.in_folder(tmp_path / "half").uri}
+    )
+    write_traces("talker", now, some)
     place = mlflow_client(some.tracking).get_experiment_by_name("talker").experiment_id
     half = {each.info.client_request_id for each in mlflow_client(some.tracking).search_traces(locations=[place])}
     lower = {id_ for id_ in log.ids[:5] if int(id_[-8:], 16) < 2**31}

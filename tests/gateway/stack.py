@@ -32,7 +32,7 @@ from tasks.release.seal import read_manifest, release_folder
 from tests.language_case import EMBEDDER
 from tests.waiting import wait_for
 
-NOWHERE = "http://127.0.0.1:9"  # Prefect and MLflow have no part in here
+NOWHERE = "http://127.0.0.1:9"  # Prefect and MLflow take no part in these tests
 PRICE = {"tokens_in": 1.0, "tokens_cached": 0.5, "tokens_out": 4.0, "machine_hour": 0.0}
 
 
@@ -41,18 +41,18 @@ def small_settings(state: Path, bentos: Path, **more: Any) -> Settings:
     state.mkdir(parents=True)
     for folder in (bentos, bentos.with_name("releases")):
         os.symlink(folder, state / folder.name)
-    given = {
+    options = {
         "prefect_url": NOWHERE,
         "tracking_url": NOWHERE,
         "worker": False,
         "threads": 1,
         "gateway_port": free_port(),
     } | more
-    return Settings(state=state, **given)
+    return Settings(state=state, **options)
 
 
-def talking_release(state: Path, system: str = "Answer in one short sentence.") -> Path:
-    """A release of the untuned model as a language case's, packaged; it answers {"said": TEXT}, and embeds."""
+def language_release(state: Path, system: str = "Answer in one short sentence.") -> Path:
+    """A packaged language release with the untuned model and an embedder; it answers {"said": TEXT}."""
     embedder = find_embedder(EMBEDDER, state)
     sealed = {
         "case": "talker",
@@ -72,8 +72,8 @@ def talking_release(state: Path, system: str = "Answer in one short sentence.") 
         (folder / "embedder").mkdir()
         for name in embedder.files:
             (folder / "embedder" / name).symlink_to(embedder.folder / name)
-        said = {"type": "string", "maxLength": 12}  # untuned, it would not come to an end
-        schema = {"type": "object", "properties": {"said": said}, "required": ["said"]}
+        text_schema = {"type": "string", "maxLength": 12}  # the untuned model would not stop by itself
+        schema = {"type": "object", "properties": {"said": text_schema}, "required": ["said"]}
         for name, value in (("schema.json", schema), ("golden.json", [])):
             write_text(folder / name, json.dumps(value))
         write_text(folder / "system.txt", system)
@@ -84,21 +84,21 @@ def talking_release(state: Path, system: str = "Answer in one short sentence.") 
 
 
 def serve(settings: Settings, folder: Path, champion: bool = True) -> Release:
-    """Serve a release, tell the gateway of it, and perhaps make it the champion."""
+    """Serve a release, register it with the gateway, and make it the champion if asked to."""
     release, store = release_in(folder, "1"), Store(settings)
     stack.serve_release(settings, release)
     upsert_release(store, read_manifest(folder))
     sync_endpoints(store, settings)
     if champion:
         promote(store, release.case, release.digest, "for a test")
-        with asking(settings) as client:
+        with gateway_client(settings) as client:
             assert wait_for(lambda: client.get("/readyz").json()["champions"].get(release.case) == release.digest, 5)
     store.close()
     return release
 
 
 @contextmanager
-def asking(settings: Settings, key: str = "") -> Iterator[httpx.Client]:
+def gateway_client(settings: Settings, key: str = "") -> Iterator[httpx.Client]:
     headers = {"authorization": f"Bearer {key}"} if key else {}
     address = f"http://127.0.0.1:{settings.gateway_port}"
     with httpx.Client(base_url=address, headers=headers, timeout=180, trust_env=False) as client:
@@ -120,7 +120,7 @@ def gateway(settings: Settings, port: int, log: Path) -> Iterator[subprocess.Pop
             stderr=subprocess.STDOUT,
         )
     try:
-        with asking(settings.model_copy(update={"gateway_port": port})) as client:
+        with gateway_client(settings.model_copy(update={"gateway_port": port})) as client:
             assert wait_for(lambda: client.get("/readyz").is_success, 150), log.read_text()
         yield process
     finally:
@@ -132,23 +132,23 @@ def gateway(settings: Settings, port: int, log: Path) -> Iterator[subprocess.Pop
 
 
 def kill_all(pid: int) -> None:
-    """kill -9 of a process and all that it started."""
+    """kill -9 of a process and all its children."""
     process = psutil.Process(pid)
     for each in [process, *process.children(recursive=True)]:
         each.kill()
 
 
-def answering_of(pid: int) -> list[psutil.Process]:
-    """The processes of a gateway that answer; a tracker of Python's own is another child."""
+def worker_processes(pid: int) -> list[psutil.Process]:
+    """The workers of a gateway; Python's resource tracker is another child."""
     return [each for each in psutil.Process(pid).children() if "resource_tracker" not in " ".join(each.cmdline())]
 
 
-def same_releases(source: Settings, target: Settings) -> None:
-    """Have another store route to the releases that run already."""
-    of, to = Store(source), Store(target)
+def copy_routes(source: Settings, target: Settings) -> None:
+    """Copy the routes of running releases into another store."""
+    source_store, target_store = Store(source), Store(target)
     for table in (releases, endpoints, shares):
-        with of.reading() as read, to.changing() as write:
+        with source_store.reading() as read, target_store.changing() as write:
             for row in read.execute(table.select()).mappings():
                 write.execute(table.insert().values(**row))
-    of.close()
-    to.close()
+    source_store.close()
+    target_store.close()

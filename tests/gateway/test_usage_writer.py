@@ -1,4 +1,4 @@
-"""The ledger and its budgets, on a real store without a server."""
+"""Usage records and budgets, on a real store without a server."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ def call_of(store: Store, secret_id: str | None = None) -> Call:
 def test_a_hundred_calls_at_once_do_not_overspend(store: Store) -> None:
     """Of 100 calls that could each cost 1, a budget of 10 lets 10 begin; what they don't use lets others follow."""
     id_, _ = create_key(store, "a", ["predict"], None, None, budget=10)
-    books = UsageWriter(store, "w")
+    writer = UsageWriter(store, "w")
     refusals: set[tuple[int, str | None]] = set()
 
     async def one(uses: int) -> bool:
         call = call_of(store, id_)
         call.reserved = NANO
         try:
-            await books.open(call)
+            await writer.open(call)
         except ApiError as refusal:
             refusals.add((refusal.status, refusal.code))
             return False
         call.tokens_out = uses
         await asyncio.sleep(0.2)
-        call.ended(DONE, 200)
-        await books.settle(call)
+        call.finish(DONE, 200)
+        await writer.settle(call)
         return True
 
     async def many(uses: int) -> int:
@@ -64,23 +64,23 @@ def test_a_hundred_calls_at_once_do_not_overspend(store: Store) -> None:
     assert asyncio.run(many(125_000)) == 10  # each costs half of its reserve
     assert asyncio.run(many(250_000)) == 5
     assert asyncio.run(many(1)) == 0
-    books.close()
+    writer.close()
     assert refusals == {(429, "budget_reserved"), (429, "insufficient_quota")}
-    with store.reading() as of:
-        purse = of.execute(select(budgets)).mappings().one()
+    with store.reading() as connection:
+        purse = connection.execute(select(budgets)).mappings().one()
         assert (purse["spent"], purse["reserved"]) == (10 * NANO, 0)
-        assert of.execute(select(func.sum(usage_records.c.price))).scalar() == 10 * NANO
+        assert connection.execute(select(func.sum(usage_records.c.price))).scalar() == 10 * NANO
 
 
 def test_a_killed_gateways_calls_are_in_the_ledger(store: Store, tmp_path: Path) -> None:
-    """kill -9 while a call is under way: its entry is there, and what was reserved for it counts as spent."""
+    """kill -9 during a call: its record is there, and its reservation counts as spent."""
     create_key(store, "a", ["predict"], None, None, budget=10)
     code = """
 import asyncio, os, sys
 from tasks.core.settings import settings
 from services.gateway.usage_writer import UsageWriter
 from services.store.database import Store
-from tests.gateway.test_entries import call_of
+from tests.gateway.test_usage_writer import call_of
 async def main():
     store = Store(settings())
     call = call_of(store)
@@ -97,10 +97,10 @@ asyncio.run(main())
         process.send_signal(signal.SIGKILL)
     assert close_lost_calls(store) == 1
     assert close_lost_calls(store) == 0
-    with store.reading() as of:
-        entry = of.execute(select(usage_records)).mappings().one()
+    with store.reading() as connection:
+        entry = connection.execute(select(usage_records)).mappings().one()
         assert (entry["id"], entry["state"], entry["price"]) == (id_, LOST, 3)
-        purse = of.execute(select(budgets)).mappings().one()
+        purse = connection.execute(select(budgets)).mappings().one()
         assert (purse["spent"], purse["reserved"]) == (3, 0)
 
 
@@ -109,36 +109,36 @@ def test_a_gateway_that_only_slept_pays_once(store: Store) -> None:
     id_, _ = create_key(store, "a", ["predict"], None, None, budget=10)
 
     async def sleep_and_settle() -> None:
-        books = UsageWriter(store, "asleep")
+        writer = UsageWriter(store, "asleep")
         call = call_of(store, id_)
         call.reserved = NANO
-        await books.open(call)
+        await writer.open(call)
         assert close_lost_calls(store) == 1
         call.tokens_out = 125_000
-        call.ended(DONE, 200)
-        await books.settle(call)
-        books.close()
+        call.finish(DONE, 200)
+        await writer.settle(call)
+        writer.close()
 
     asyncio.run(sleep_and_settle())
-    with store.reading() as of:
-        purse = of.execute(select(budgets)).mappings().one()
+    with store.reading() as connection:
+        purse = connection.execute(select(budgets)).mappings().one()
     assert (purse["spent"], purse["reserved"]) == (NANO // 2, 0)
 
 
 def test_a_living_gateways_calls_are_left_alone(store: Store) -> None:
     create_key(store, "a", ["predict"], None, None, None)
-    with store.writing() as to:
-        to.execute(workers.insert().values(id="alive", last_seen=now()))
+    with store.writing() as connection:
+        connection.execute(workers.insert().values(id="alive", last_seen=now()))
 
     async def begin() -> None:
-        books = UsageWriter(store, "alive")
-        await books.open(call_of(store))
-        books.close()
+        writer = UsageWriter(store, "alive")
+        await writer.open(call_of(store))
+        writer.close()
 
     asyncio.run(begin())
     assert close_lost_calls(store) == 0
-    with store.writing() as to:
-        to.execute(update(workers).values(last_seen=0))
+    with store.writing() as connection:
+        connection.execute(update(workers).values(last_seen=0))
     assert close_lost_calls(store) == 1
 
 
@@ -147,14 +147,14 @@ def test_costs_add_up_whatever_they_are_summed_by(store: Store) -> None:
     first, second = (create_key(store, team, ["predict"], None, None, None)[0] for team in ("a", "b"))
 
     async def calls() -> None:
-        books = UsageWriter(store, "w")
+        writer = UsageWriter(store, "w")
         for key, state, tokens in ((first, DONE, 1000), (first, ABORTED, 10), (second, DONE, 500)):
             call = call_of(store, key)
             call.tokens_in, call.tokens_cached = tokens, tokens // 2
-            await books.open(call)
-            call.ended(state, 200)
-            await books.settle(call)
-        books.close()
+            await writer.open(call)
+            call.finish(state, 200)
+            await writer.settle(call)
+        writer.close()
 
     asyncio.run(calls())
     by_team = {row["team"]: row for row in summarize_costs(store, "team")}
