@@ -76,12 +76,12 @@ def world(rows: int, random: np.random.Generator, columns_of: int | None = None)
 
     p = random.beta(2, 5, rows)
     table = pd.DataFrame({"prediction": p, "outcome": (random.random(rows) < p).astype(float)})
-    told = min(rows, columns_of or rows)
+    column_rows = min(rows, columns_of or rows)
     columns = {
-        "steady": random.normal(size=told),
-        "heavy": np.exp(2 * random.normal(size=told)),
-        "gaps": np.where(random.random(told) < 0.2, np.nan, random.integers(0, 9, told)),
-        "town": random.choice(["York", "Bath", "Ely", "Wells"], told, p=[0.6, 0.3, 0.09, 0.01]),
+        "steady": random.normal(size=column_rows),
+        "heavy": np.exp(2 * random.normal(size=column_rows)),
+        "gaps": np.where(random.random(column_rows) < 0.2, np.nan, random.integers(0, 9, column_rows)),
+        "town": random.choice(["York", "Bath", "Ely", "Wells"], column_rows, p=[0.6, 0.3, 0.09, 0.01]),
     }
     return table.join(pd.DataFrame(columns))
 

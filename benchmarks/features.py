@@ -80,13 +80,13 @@ def compare(report: Report, folder: Path, size: int, ttls: str, quick: bool) -> 
         different += found[what]["differ"]
         seconds, peak = median(found[what]["seconds"]), found[what]["peak"]
         report.row(size, ttls, what, seconds, runs, peak, found[what]["differ"])
-    ours = found["ours"]
+    driftline = found["ours"]
     if "feast" in found:
-        ratio = median(found["feast"]["seconds"]) / median(ours["seconds"])
+        ratio = median(found["feast"]["seconds"]) / median(driftline["seconds"])
         report.figure(f"feast_over_ours_{label}_{ttls}", ratio)
-        report.figure(f"memory_ours_over_feast_{label}_{ttls}", ours["peak"] / found["feast"]["peak"])
+        report.figure(f"memory_ours_over_feast_{label}_{ttls}", driftline["peak"] / found["feast"]["peak"])
     if ttls == "long":  # for this pair the TTLs make no difference
-        ratio = median(ours["seconds"]) / median(found["asof"]["seconds"])
+        ratio = median(driftline["seconds"]) / median(found["asof"]["seconds"])
         report.figure(f"ours_over_asof_{label}", ratio)
     return different
 
@@ -237,10 +237,12 @@ def differing(folder: Path, what: str) -> int:
 
     features = [feature for names in FEATURES.values() for feature in names]
     unequal = " + ".join(f"(o.{f} IS DISTINCT FROM t.{f})::BIGINT" for f in ["row", "event_timestamp", *features])
-    ours, theirs = (f"read_parquet('{folder}/result_{name}.parquet')" for name in ("ours", what))
+    driftline, reference = (f"read_parquet('{folder}/result_{name}.parquet')" for name in ("ours", what))
     with duckdb.connect() as connection:
         return int(
-            connection.sql(f"SELECT sum({unequal}) FROM {ours} o FULL JOIN {theirs} t USING (row)").fetchall()[0][0]
+            connection.sql(f"SELECT sum({unequal}) FROM {driftline} o FULL JOIN {reference} t USING (row)").fetchall()[
+                0
+            ][0]
         )
 
 

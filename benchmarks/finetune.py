@@ -80,7 +80,7 @@ def measure(way: str, steps: int, threads: int, at: str) -> dict[str, Any]:
     torch.set_num_threads(threads)
     work, stage = work_of(steps, threads, Path(at))
     examples = batches(work, stage)
-    ends, losses = {"ours": ours, "trl": trl, "defaults": trl}.get(way, loop)(way, work, stage, examples)
+    ends, losses = {"ours": run_stage_benchmark, "trl": trl, "defaults": trl}.get(way, loop)(way, work, stage, examples)
     counted = sum(each.tokens for each in examples[BATCH : BATCH * len(ends)])
     seconds, busy = (last - first for first, last in zip(ends[0], ends[-1], strict=True))
     return {
@@ -141,7 +141,7 @@ def model_of(source: str) -> Any:
 
 def rows(count: int) -> list[dict[str, Any]]:
     """Messages of many lengths with answers like those of a flight desk."""
-    made = []
+    pairs = []
     for i in range(count):
         says = f"I want to fly from {'ABCDEFG'[i % 7]}XA to JF{i % 9} on the {i % 28 + 1}th" + ", please be quick" * (
             i % 5
@@ -152,8 +152,8 @@ def rows(count: int) -> list[dict[str, Any]]:
             "destination": f"JF{i % 9}",
             "day": i % 28,
         }
-        made.append({"messages": [{"role": "user", "content": says}], "answer": json.dumps(call), "rejected": None})
-    return made
+        pairs.append({"messages": [{"role": "user", "content": says}], "answer": json.dumps(call), "rejected": None})
+    return pairs
 
 
 def batches(work: Any, stage: Any) -> list[Any]:
@@ -165,7 +165,7 @@ def batches(work: Any, stage: Any) -> list[Any]:
     return [examples[i] for i in chosen]
 
 
-def ours(way: str, work: Any, stage: Any, examples: list[Any]) -> tuple[Ends, list[float]]:
+def run_stage_benchmark(way: str, work: Any, stage: Any, examples: list[Any]) -> tuple[Ends, list[float]]:
     """Our stage, as `tune` runs it, with its watch; nothing is looked at or kept within the steps counted."""
     from tasks.train.language.model import add_adapter, load_base
     from tasks.train.language.stages import make_trainer

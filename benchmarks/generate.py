@@ -75,11 +75,11 @@ def main() -> None:
         direct = stack.enter_context(start_engine(folder / "model.gguf", threads=threads, slots=SLOTS, context=1024))
         local = Local(merged, threads)
         sides: dict[tuple[str, int], Callable[[Sequence[str]], list[Heard]]] = {
-            ("the release, served", 1): lambda told: [hear(address, "", text, length) for text in told],
-            ("its engine, directly", 1): lambda told: [hear(direct.address, direct.key, t, length) for t in told],
-            ("transformers' generate", 1): lambda told: [local.answer(text, length) for text in told],
-            ("the release, served", SLOTS): lambda told: together(address, "", told, length),
-            ("its engine, directly", SLOTS): lambda told: together(direct.address, direct.key, told, length),
+            ("the release, served", 1): lambda texts: [hear(address, "", text, length) for text in texts],
+            ("its engine, directly", 1): lambda texts: [hear(direct.address, direct.key, t, length) for t in texts],
+            ("transformers' generate", 1): lambda texts: [local.answer(text, length) for text in texts],
+            ("the release, served", SLOTS): lambda texts: together(address, "", texts, length),
+            ("its engine, directly", SLOTS): lambda texts: together(direct.address, direct.key, texts, length),
         }
         speeds: dict[tuple[str, int], list[float]] = {side: [] for side in sides}
         waits: dict[tuple[str, int], list[float]] = {side: [] for side in sides}
@@ -87,9 +87,9 @@ def main() -> None:
             order = list(sides)
             for side in order[number % len(order) :] + order[: number % len(order)]:
                 subjects = SUBJECTS[: max(side[1], 3)]  # one at a time: three, as each takes a second only
-                told = [f"{number + 2}: tell me a long story about {subject}." for subject in subjects]
+                texts = [f"{number + 2}: tell me a long story about {subject}." for subject in subjects]
                 start = time.perf_counter()
-                heard = sides[side](told)
+                heard = sides[side](texts)
                 seconds = time.perf_counter() - start
                 if number >= 0:
                     speeds[side].append(sum(each.tokens for each in heard) / seconds)
@@ -97,17 +97,17 @@ def main() -> None:
     for side in sides:
         lowest_to_highest = f"{min(speeds[side]):.1f} to {max(speeds[side]):.1f}"
         report.row(*side, median(speeds[side]), lowest_to_highest, round(1000 * median(waits[side])))
-    ours, engines, theirs = "the release, served", "its engine, directly", "transformers' generate"
+    served, engines, transformers_side = "the release, served", "its engine, directly", "transformers' generate"
 
     def ratio(of: tuple[str, int], to: tuple[str, int], measured: dict[tuple[str, int], list[float]]) -> float:
         return median([a / b for a, b in zip(measured[of], measured[to], strict=True)])
 
     for count in (1, SLOTS):
-        report.figure(f"generate_over_engine_{count}", ratio((ours, count), (engines, count), speeds))
-        report.figure(f"first_token_over_engine_{count}", ratio((ours, count), (engines, count), waits))
-        report.figure(f"tokens_per_second_{count}", median(speeds[ours, count]))
-        report.figure(f"first_token_ms_{count}", 1000 * median(waits[ours, count]))
-    report.figure("generate_over_transformers_1", ratio((ours, 1), (theirs, 1), speeds))
+        report.figure(f"generate_over_engine_{count}", ratio((served, count), (engines, count), speeds))
+        report.figure(f"first_token_over_engine_{count}", ratio((served, count), (engines, count), waits))
+        report.figure(f"tokens_per_second_{count}", median(speeds[served, count]))
+        report.figure(f"first_token_ms_{count}", 1000 * median(waits[served, count]))
+    report.figure("generate_over_transformers_1", ratio((served, 1), (transformers_side, 1), speeds))
     report.notes.append(
         f"transformers in {local.precision}, {threads} threads a side, {rounds} rounds, load {os.getloadavg()[0]:.1f}"
     )
@@ -171,14 +171,14 @@ def scores(gguf: Path, serving: Serving, path: Path) -> Path:
     from tasks.language.messages import SYSTEM as SYSTEM_ROLE
     from tasks.language.messages import USER, chat_message
 
-    asked = [chat_message(USER, f"What about {subject}?") for subject in SUBJECTS[:2]]
+    messages = [chat_message(USER, f"What about {subject}?") for subject in SUBJECTS[:2]]
     with start_engine(gguf, threads=1, slots=1, context=1024) as running:
-        said = running.chat_batch(
-            [[chat_message(SYSTEM_ROLE, SYSTEM), each] for each in asked], max_tokens=serving.answer_tokens
+        replies = running.chat_batch(
+            [[chat_message(SYSTEM_ROLE, SYSTEM), each] for each in messages], max_tokens=serving.answer_tokens
         )
     rows = [
         {"pair_id": str(i), "variant": "served", "exact": 1.0, "messages": json.dumps([each]), "text": reply.text}
-        for i, (each, reply) in enumerate(zip(asked, said, strict=True))
+        for i, (each, reply) in enumerate(zip(messages, replies, strict=True))
     ]
     pd.DataFrame(rows).to_parquet(path)
     return path
@@ -196,11 +196,11 @@ def connect(address: str) -> HTTPConnection:
 
 
 def together(
-    address: str, key: str, told: Sequence[str], length: int, model: str | None = None, system: str = SYSTEM
+    address: str, key: str, texts: Sequence[str], length: int, model: str | None = None, system: str = SYSTEM
 ) -> list[Heard]:
     """Ask all at once."""
-    with ThreadPoolExecutor(len(told)) as pool:
-        return list(pool.map(lambda text: hear(address, key, text, length, model, system), told))
+    with ThreadPoolExecutor(len(texts)) as pool:
+        return list(pool.map(lambda text: hear(address, key, text, length, model, system), texts))
 
 
 def hear(address: str, key: str, text: str, length: int, model: str | None = None, system: str = SYSTEM) -> Heard:

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.finetune import MODEL, model_of, ours, work_of
+from benchmarks.finetune import MODEL, model_of, run_stage_benchmark, work_of
 from benchmarks.generate import SUBJECTS, make_release, together
 from benchmarks.table import Report, arguments, in_own_process, median, peak_memory
 
@@ -92,7 +92,7 @@ def measure(source: str, way: str, steps: int, state: str) -> dict[str, Any]:
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     work, stage = work_of(steps, 1, Path(state), source, BATCH, **WAYS[way])
-    ends, losses = ours(way, work, stage, [])
+    ends, losses = run_stage_benchmark(way, work, stage, [])
     read = sum(each.tokens for each in work.examples(work.train))  # all of it once: packed into fewer steps, or not
     on_gpu = torch.cuda.is_available()
     return {
@@ -120,9 +120,9 @@ def tell_serving(report: Report, source: str, size: str, python: str, rounds: in
                 for count in AT_ONCE:
                     speeds, waits = [], []
                     for number in range(-1, rounds):  # the first only warms up
-                        told = [f"{number}.{i}: a story about {SUBJECTS[i % len(SUBJECTS)]}." for i in range(count)]
+                        texts = [f"{number}.{i}: a story about {SUBJECTS[i % len(SUBJECTS)]}." for i in range(count)]
                         start = time.perf_counter()
-                        heard = together(address, key, told, length, ReleasedModel(folder).tag)
+                        heard = together(address, key, texts, length, ReleasedModel(folder).tag)
                         if number >= 0:
                             speeds.append(count * length / (time.perf_counter() - start))
                             waits.append(1000 * median([each.first for each in heard]))
@@ -143,12 +143,16 @@ def vllm(python: str, command: list[str], log: Path) -> Iterator[tuple[str, str]
     program = Path(python).absolute().with_name(command[0])  # not resolved: a link to Python leads out of its folder
     # the names of adapters come last, so that these flags stand before them
     whole = [str(program), *command[1:3], "--host", "127.0.0.1", "--port", str(port), *command[3:]]
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     quiet = {"VLLM_API_KEY": key, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
     address = f"http://127.0.0.1:{port}"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            with_parent_death_signal(whole), stdout=output, stderr=output, env=kept | quiet, start_new_session=True
+            with_parent_death_signal(whole),
+            stdout=output,
+            stderr=output,
+            env=environment | quiet,
+            start_new_session=True,
         )
         try:
             wait_until_ready(f"{address}/health", "vLLM", log, PATIENCE, lambda: process.poll() is None)

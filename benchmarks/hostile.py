@@ -112,14 +112,14 @@ async def honest_calls(port: int, path: str, body: Any, seconds: float, rate: fl
 
     fresh = aiohttp.TCPConnector(force_close=True)
     async with (
-        aiohttp.ClientSession(timeout=timeout) as kept,
+        aiohttp.ClientSession(timeout=timeout) as keep_alive,
         aiohttp.ClientSession(timeout=timeout, connector=fresh) as new,
         asyncio.TaskGroup() as tasks,
     ):
         begun = time.perf_counter()
         for number in range(int(seconds * rate)):
             await asyncio.sleep(max(0.0, begun + number / rate - time.perf_counter()))
-            tasks.create_task(call(kept if number % 2 else new))
+            tasks.create_task(call(keep_alive if number % 2 else new))
     return found
 
 

@@ -77,8 +77,8 @@ def warm(report: Report, figure: str, home: Path, cases: Path, as_of: str, runs:
         report.notes.append(f"{what}, {found['flights']:,} flights, last run: {parts}")
         print(f"    {parts}", flush=True)
     report.figure(figure, medians["flow, warm"] / medians["plain script"])
-    apart = check_equal(found["plain script"], found["flow, warm"])
-    report.notes.append(f"same rows on both sides; the metric that differs most differs by {apart:.1g}")
+    differences = check_equal(found["plain script"], found["flow, warm"])
+    report.notes.append(f"same rows on both sides; the metric that differs most differs by {differences:.1g}")
 
 
 def process(report: Report, home: Path, as_of: str) -> None:
@@ -169,11 +169,11 @@ def check_equal(plain: dict[str, Any], flow: dict[str, Any]) -> float:
     """
     if lacking := sorted(flow["metrics"].keys() - plain["metrics"].keys()):
         raise RuntimeError(f"benchmarks/plain_flights.py does not compute {', '.join(lacking)}: add it to measure().")
-    apart = {name: abs(plain["metrics"][name] - value) for name, value in flow["metrics"].items()}
+    differences = {name: abs(plain["metrics"][name] - value) for name, value in flow["metrics"].items()}
     rows = [name for name in ("train_rows", "holdout_rows", "quarantined") if plain[name] != flow[name]]
-    if rows or max(apart.values()) > 0.005:
-        raise RuntimeError(f"Plain script and flow differ: {rows} {apart}\n{plain}\n{flow}")
-    return max(apart.values())
+    if rows or max(differences.values()) > 0.005:
+        raise RuntimeError(f"Plain script and flow differ: {rows} {differences}\n{plain}\n{flow}")
+    return max(differences.values())
 
 
 def measured(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -93,26 +93,26 @@ def table(report: Report, folder: Path, seconds: float) -> None:
     row = examples[0]["features"]
     split = {"dataframe_split": {"columns": list(row), "data": [list(row.values())]}}
     servers: dict[str, tuple[Any, str, Any, Callable[[Any], float]]] = {
-        "gateway": (at_gateway(folder, release), f"/v1/predict/{CASE}", {"rows": [row]}, _ours),
-        "fastapi": (fastapi(folder, release), "/predict", {"rows": [row]}, lambda said: said[0]),
-        "mlflow": (mlflow(folder, release), "/invocations", split, lambda said: said["predictions"][0][1]),
+        "gateway": (at_gateway(folder, release), f"/v1/predict/{CASE}", {"rows": [row]}, gateway_score),
+        "fastapi": (fastapi(folder, release), "/predict", {"rows": [row]}, lambda response: response[0]),
+        "mlflow": (mlflow(folder, release), "/invocations", split, lambda response: response["predictions"][0][1]),
     }
     found: dict[tuple[str, int], dict[str, float]] = {}
     different = 0
     for name, (serving, path, body, predicted) in servers.items():
         with serving as address:
-            said = json.loads(_post(address + path, body))
-            different += abs(predicted(said) - examples[0]["prediction"]) > 1e-12
+            response = json.loads(_post(address + path, body))
+            different += abs(predicted(response) - examples[0]["prediction"]) > 1e-12
             for connections in CONNECTIONS:
-                asked = {"url": address + path, "body": body, "connections": connections, "seconds": seconds}
-                in_own_process("benchmarks.serving", **asked | {"seconds": 1})
-                found[name, connections] = one = in_own_process("benchmarks.serving", **asked)
+                request = {"url": address + path, "body": body, "connections": connections, "seconds": seconds}
+                in_own_process("benchmarks.serving", **request | {"seconds": 1})
+                found[name, connections] = one = in_own_process("benchmarks.serving", **request)
                 report.row("one row", name, connections, one["rps"], one["p50"], one["p90"], one["p99"])
     for peer in ("mlflow", "fastapi"):
         for connections in CONNECTIONS:
-            ours, theirs = found["gateway", connections], found[peer, connections]
-            report.figure(f"rps_over_{peer}_{connections}", ours["rps"] / theirs["rps"])
-            report.figure(f"p99_over_{peer}_{connections}", ours["p99"] / theirs["p99"])
+            gateway, reference = found["gateway", connections], found[peer, connections]
+            report.figure(f"rps_over_{peer}_{connections}", gateway["rps"] / reference["rps"])
+            report.figure(f"p99_over_{peer}_{connections}", gateway["p99"] / reference["p99"])
     most = found["gateway", max(CONNECTIONS)]
     report.figure(f"p90_over_p50_{max(CONNECTIONS)}", most["p90"] / most["p50"])
     report.figure("predictions_that_differ", different)
@@ -174,10 +174,10 @@ async def load(url: str, body: Any, connections: int, seconds: float) -> dict[st
         reader, writer = await asyncio.open_connection(*host.split(":"))
         while (begun := time.perf_counter()) < end:
             writer.write(request)
-            said = (await reader.readuntil(b"\r\n\r\n")).lower()
-            if not said.startswith(b"http/1.1 200"):
-                raise RuntimeError(said.decode())
-            await reader.readexactly(int(said.split(b"content-length: ")[1].split(b"\r\n")[0]))
+            response = (await reader.readuntil(b"\r\n\r\n")).lower()
+            if not response.startswith(b"http/1.1 200"):
+                raise RuntimeError(response.decode())
+            await reader.readexactly(int(response.split(b"content-length: ")[1].split(b"\r\n")[0]))
             taken.append(time.perf_counter() - begun)
         writer.close()
 
@@ -190,12 +190,12 @@ async def load(url: str, body: Any, connections: int, seconds: float) -> dict[st
 
 def streams(address: str, key: str, model: str | None, system: str, concurrent: int, number: int) -> dict[str, float]:
     """Tokens a second of so many streams at once, of one length, and milliseconds to the first token."""
-    told = [f"{concurrent}.{number}.{place}: a long story about {subject}." for place, subject in enumerate(SUBJECTS)]
+    texts = [f"{concurrent}.{number}.{place}: a long story about {subject}." for place, subject in enumerate(SUBJECTS)]
     begun = time.perf_counter()
     if concurrent == 1:
-        heard = [hear(address, key, text, LENGTH, model, system) for text in told[:3]]
+        heard = [hear(address, key, text, LENGTH, model, system) for text in texts[:3]]
     else:
-        heard = together(address, key, told[:concurrent], LENGTH, model, system)
+        heard = together(address, key, texts[:concurrent], LENGTH, model, system)
     seconds = time.perf_counter() - begun
     firsts = [1000 * each.first for each in heard]
     return {
@@ -230,11 +230,13 @@ def at_gateway(folder: Path, *releases: Release) -> Iterator[str]:
     from services.store.database import Store
     from tasks.release.seal import read_manifest
 
-    state, elsewhere = folder / "state", "http://127.0.0.1:9"
+    state, unreachable = folder / "state", "http://127.0.0.1:9"
     state.mkdir()
     (state / "bentoml").symlink_to(settings().state / "bentoml")
-    given: dict[str, Any] = {"gateway_port": free_port(), "threads": settings().threads}
-    own = Settings(state=state, prefect_url=elsewhere, tracking_url=elsewhere, gateway_store="", worker=False, **given)
+    ports: dict[str, Any] = {"gateway_port": free_port(), "threads": settings().threads}
+    own = Settings(
+        state=state, prefect_url=unreachable, tracking_url=unreachable, gateway_store="", worker=False, **ports
+    )
     try:
         stack.up(own, servers(own))
         store = Store(own)
@@ -285,8 +287,8 @@ def champion(case: str) -> Release | None:
     return find(settings().tracking, settings().state, case)
 
 
-def _ours(said: Any) -> float:
-    return said["predictions"][0]["score"]
+def gateway_score(response: Any) -> float:
+    return response["predictions"][0]["score"]
 
 
 def _post(url: str, body: Any) -> bytes:

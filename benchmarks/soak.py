@@ -115,8 +115,8 @@ def main() -> None:
     for what, count in sorted(calls.items()):
         report.figure(f"calls_{what.replace(' ', '_')}", count)
     report.figure("errors", wrong.total())
-    for told, count in wrong.most_common(10):
-        print(f"  {count} x {told}")
+    for problem, count in wrong.most_common(10):
+        print(f"  {count} x {problem}")
     report.finish(("bentoml", "uvicorn", "aiohttp"), options.json)
 
 
@@ -160,12 +160,12 @@ def memory(stack: Supervisor) -> dict[str, float]:
     """Megabytes of each program with all that it started; a release's fork, which another one started, by its port."""
     import psutil
 
-    told, programs = stack.processes(), stack.programs()
-    forks = psutil.Process(told[FORKS]["pid"]).children() if FORKS in told else []
+    processes, programs = stack.processes(), stack.programs()
+    forks = psutil.Process(processes[FORKS]["pid"]).children() if FORKS in processes else []
     by_port = {each.laddr.port: fork for fork in forks for each in fork.net_connections() if each.status == "LISTEN"}
     held = {}
-    for name in told.keys() - {FORKS}:
-        of = [psutil.Process(told[name]["pid"]), *filter(None, [by_port.get(programs[name].port)])]
+    for name in processes.keys() - {FORKS}:
+        of = [psutil.Process(processes[name]["pid"]), *filter(None, [by_port.get(programs[name].port)])]
         family = {each for one in of for each in (one, *one.children(recursive=True))}
         held[name] = sum(each.memory_info().rss for each in family) / 2**20
     return held

@@ -48,13 +48,13 @@ class Report:
         code = read_lineage(ROOT)
         commit = f"commit {code.commit[:12]}{' with changes' if code.dirty else ''}"
         machine = f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, Python {platform.python_version()}"
-        made_with = ", ".join([commit, machine, *(f"{package} {version(package)}" for package in packages)])
+        environment = ", ".join([commit, machine, *(f"{package} {version(package)}" for package in packages)])
         lines = [self.columns, ["---"] * len(self.columns), *self.rows]
         print(f"\n### {self.title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
-        print("\n".join(f"- {note}" for note in self.notes) + f"\n\n{made_with}", flush=True)
+        print("\n".join(f"- {note}" for note in self.notes) + f"\n\n{environment}", flush=True)
         if path:
             content: dict[str, Any] = {"commit": code.commit, "dirty": code.dirty}
-            content |= {"figures": self.figures, "columns": self.columns, "rows": self.rows, "versions": made_with}
+            content |= {"figures": self.figures, "columns": self.columns, "rows": self.rows, "versions": environment}
             path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 

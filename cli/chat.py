@@ -1,4 +1,4 @@
-"""`driftline chat`: ask a release of a language model from the terminal, and the untuned base beside it."""
+"""`driftline chat`: chat with a release in the terminal, optionally beside its untuned base model."""
 
 from __future__ import annotations
 
@@ -22,42 +22,42 @@ from tasks.language.messages import SYSTEM, USER, chat_message
 
 
 def chat(name: str, reference: str | None, compare: bool) -> None:
-    """Answer each line of the terminal, or of a pipe, as the release's service does: in JSON by its schema.
+    """Answer each line of standard input as the release's service does: in JSON that follows its schema.
 
-    Through the gateway, if it runs and nothing is to be compared; else by engines of our own.
+    The gateway answers when it runs and nothing is compared; else a local engine does.
     Raises: CaseError, InputError when there is no such release, Unavailable when the gateway refuses.
     """
     case = load_case(name, settings().cases)
     if not isinstance(case, LanguageCase):
-        raise CaseError("Only a language model can be talked to.", where=f"case {name}", found=f"kind: {case.kind}")
+        raise CaseError("Only a language case can chat.", where=f"case {name}", found=f"kind: {case.kind}")
     if not compare and reference is None and at_gateway(name):
         while (line := _read()) is not None:
-            _answer("", through_gateway(name, line))
+            _print_response("", through_gateway(name, line))
         return
     from tasks.data.language.base_model import GGUF, open_base
     from tasks.evaluate.language.inference import baseline_prompt
 
     release = find_release(name, reference)
-    told = (release.folder / "system.txt").read_text(encoding="utf-8")
+    system_prompt = (release.folder / "system.txt").read_text(encoding="utf-8")
     with ExitStack() as stack:
 
         def start(gguf: object) -> Engine:
-            made = start_engine(gguf, threads=settings().threads, slots=1, context=case.model.context)  # type: ignore[arg-type]
-            return stack.enter_context(made)
+            engine = start_engine(gguf, threads=settings().threads, slots=1, context=case.model.context)  # type: ignore[arg-type]
+            return stack.enter_context(engine)
 
-        asked = [(f"release {release.digest[:12]}", start(release.model), told)]
+        engines = [(f"release {release.digest[:12]}", start(release.model), system_prompt)]
         if compare:
             base = open_base(case.model, case.folder, settings().state)
-            asked.append(("base", start(base.folder / GGUF), baseline_prompt(case.prompt, case.answer)))
+            engines.append(("base", start(base.folder / GGUF), baseline_prompt(case.prompt, case.answer)))
         while (line := _read()) is not None:
-            for title, one, system in asked:
+            for title, one, system in engines:
                 messages = [chat_message(SYSTEM, system), chat_message(USER, line)]
                 pieces = one.stream(messages, max_tokens=case.serve.answer_tokens, schema=case.answer.json_schema)
-                _answer(title if compare else "", pieces)
+                _print_response(title if compare else "", pieces)
 
 
 def at_gateway(name: str) -> bool:
-    """Does the gateway run, and know a champion of this case?"""
+    """Whether the gateway runs and has a champion of this case."""
     try:
         ready = httpx.get(f"{settings().gateway}/readyz", headers=authorization(), timeout=2, trust_env=False)
         return name in ready.raise_for_status().json()["champions"]
@@ -66,7 +66,7 @@ def at_gateway(name: str) -> bool:
 
 
 def authorization() -> dict[str, str]:
-    """The key of DRIFTLINE_KEY, else the operator's, which goes to nobody but the gateway of a stack of ours."""
+    """The key in DRIFTLINE_KEY, else the operator's key, which is sent only to the local stack's gateway."""
     from services.runtime.stack import is_running
 
     key = os.environ.get("DRIFTLINE_KEY") or (
@@ -76,9 +76,9 @@ def authorization() -> dict[str, str]:
 
 
 def through_gateway(name: str, line: str) -> Iterator[str]:
-    """The answer, piece by piece.
+    """Yield the response text as it streams.
 
-    Raises: Unavailable with what the gateway says.
+    Raises: Unavailable with the gateway's error message.
     """
     body = {"model": name, "messages": [chat_message(USER, line)], "stream": True}
     url = f"{settings().gateway}/v1/chat/completions"
@@ -86,16 +86,16 @@ def through_gateway(name: str, line: str) -> Iterator[str]:
         "POST", url, json=body, headers=authorization(), timeout=ENGINE_TIMEOUT, trust_env=False
     ) as answer:
         for event in answer.iter_lines():
-            said = json.loads(event.removeprefix("data: ")) if event.startswith(("data: {", "{")) else {}
-            if error := said.get("error"):
-                todo = "Set DRIFTLINE_KEY to a key of yours." if answer.status_code in (401, 403) else ""
-                raise Unavailable("The gateway does not answer.", where=url, found=error["message"], todo=todo)
-            for choice in said.get("choices", ()):
+            event = json.loads(event.removeprefix("data: ")) if event.startswith(("data: {", "{")) else {}
+            if error := event.get("error"):
+                todo = "Set DRIFTLINE_KEY to a valid API key." if answer.status_code in (401, 403) else ""
+                raise Unavailable("The gateway did not answer.", where=url, found=error["message"], todo=todo)
+            for choice in event.get("choices", ()):
                 yield choice["delta"].get("content") or ""
 
 
 def _read() -> str | None:
-    """The next line that says something; None at the end."""
+    """The next line that is not blank; None at the end of input."""
     try:
         while not (line := console.input(styled("> ", "bold") if sys.stdin.isatty() else "").strip()):
             pass
@@ -104,12 +104,12 @@ def _read() -> str | None:
     return line
 
 
-def _answer(title: str, said: Iterable[str]) -> None:
+def _print_response(title: str, chunks: Iterable[str]) -> None:
     if title:
         console.print(styled(f"{title}: ", "dim"), end="")
-    begun, pieces = time.monotonic(), 0
-    for piece in said:
-        console.print(piece, end="", soft_wrap=True)
-        pieces += bool(piece)
-    seconds = time.monotonic() - begun
+    started, pieces = time.monotonic(), 0
+    for chunk in chunks:
+        console.print(chunk, end="", soft_wrap=True)
+        pieces += bool(chunk)
+    seconds = time.monotonic() - started
     console.print(styled(f"  {pieces} tokens, {seconds:.1f} s", "dim"))

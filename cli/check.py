@@ -1,4 +1,4 @@
-"""`driftline validate`: all that can be said of a case without running it."""
+"""`driftline validate`: every check of a case that needs no run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tasks.core.settings import settings
 
 
 def check(name: str, profile: str | None = None) -> str:
-    """Read a case and hold each section against the engine it is for; one paragraph when all is well.
+    """Check each section of a case with the engine that will use it; return a summary when all are valid.
 
     Raises: CaseError or DataError naming what is wrong.
     """
@@ -25,9 +25,9 @@ def check(name: str, profile: str | None = None) -> str:
         check_sql(f"data.sources.{source}.sql", config.sql)
         check_expectations(source, config)
     expectations = sum(len(s.expectations) + len(s.batch_expectations) for s in case.data.sources.values())
-    held = _check_language(case) if isinstance(case, LanguageCase) else _check_table(case)
+    summary = _check_language(case) if isinstance(case, LanguageCase) else _check_table(case)
     sources = f"{len(case.data.sources)} sources with {expectations} expectations"
-    return f"{name} is valid: {sources}, {held}. Next: driftline run {name}"
+    return f"{name} is valid: {sources}, {summary}. Next: driftline run {name}"
 
 
 def _check_table(case: TabularCase) -> str:

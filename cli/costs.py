@@ -1,4 +1,4 @@
-"""`driftline costs`: what was spent, and for what, from the ledger."""
+"""`driftline costs`: usage and spending from the usage records."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLUMNS = (*CALLS, "spent", "training", "saved", "judged", "accepted", "per_acce
 
 
 def print_costs(by: str, as_json: bool) -> None:
-    """Print the ledger's sums by team, case, release or day."""
+    """Print totals by team, case, release or day."""
     with closing(Store(settings())) as store:
         rows = summarize_costs(store, by)
     if as_json:
@@ -24,11 +24,11 @@ def print_costs(by: str, as_json: bool) -> None:
         return
     table = PlainTable(by, *(name.replace("_", " ") for name in COLUMNS))
     for row in rows:
-        table.add_row(str(row[by])[:40], *(_shown(row[name]) for name in COLUMNS))
-    console.print(table if rows else "Nothing was asked yet.")
+        table.add_row(str(row[by])[:40], *(_format(row[name]) for name in COLUMNS))
+    console.print(table if rows else "There are no calls yet.")
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.6g}" if isinstance(value, float) else f"{value:,}"

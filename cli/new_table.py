@@ -1,4 +1,4 @@
-"""The case.yaml of a table, from a file of it and the name of the column to predict."""
+"""Write the case.yaml of a tabular case from a file and its target column."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tasks.core.errors import DataError, InputError
 from tasks.data.tabular.profile import FEW, ColumnProfile, profile_file, quote_yaml
 from tasks.train.classes import MOST
 
-HELD_OUT = 0.2  # of the rows, to judge by
-NAMES = re.compile(r"(^|[_ ])(id|key|uuid|number)$", re.IGNORECASE)  # how columns are called that name a row
+HELD_OUT = 0.2  # share of the rows in the hold-out set
+NAMES = re.compile(r"(^|[_ ])(id|key|uuid|number)$", re.IGNORECASE)  # usual names of key columns
 
 
 def write_tabular_case(
     file: Path, source: str, target: str, key: Sequence[str], time: str | None
 ) -> tuple[list[str], str]:
-    """The lines of the file, and what was made of the columns.
+    """The lines of the file, and a summary of the columns.
 
     Raises: InputError, DataError.
     """
@@ -32,43 +32,43 @@ def write_tabular_case(
     if time and (columns[time].kind != "time" or columns[time].empty):
         kind = f"{columns[time].kind}, {columns[time].empty:,} rows without"
         raise InputError(
-            "That column tells no moment of each row.", where="--time", found=kind, allowed="a date or time"
+            "The time column has no valid time in each row.", where="--time", found=kind, allowed="a date or time"
         )
     if rows * HELD_OUT < 30:
         raise DataError(
-            "These are too few rows to learn from and to judge by.", where=str(file), found=f"{rows:,} rows"
+            "There are too few rows to train and evaluate a model.", where=str(file), found=f"{rows:,} rows"
         )
     if columns[target].kind in ("time", "other") or (
         columns[target].kind == "text" and columns[target].distinct > MOST
     ):
         raise InputError(
-            f"{target} can't be predicted.",
+            f"{target} can't be a target.",
             where="--target",
-            found=f"{columns[target].kind} with {columns[target].distinct:,} different values",
+            found=f"{columns[target].kind} with {columns[target].distinct:,} distinct values",
             allowed=f"numbers, or at most {MOST} classes",
         )
-    unique = [f.name for f in facts if f.distinct == rows and not f.empty and f.name != target and _can_name(f)]
+    unique = [f.name for f in facts if f.distinct == rows and not f.empty and f.name != target and _can_be_key(f)]
     keys = [*key] or [name for name in unique if name == facts[0].name or NAMES.search(name)][:1]
     left_out: dict[str, str] = {}
     features = [f for f in facts if f.name not in {target, time, *keys} and _is_feature(f, rows, left_out)]
     if not features:
-        raise DataError("No column is left to predict from.", where=str(file), found=str(left_out or list(columns)))
+        raise DataError("No usable feature column is left.", where=str(file), found=str(left_out or list(columns)))
     lines = _lines(file, source, rows, columns[target], keys, columns.get(time or ""), features, left_out)
-    said = [f"{len(features)} features of {rows:,} rows, to predict {target}"]
-    return lines, "\n".join([*said, *(f"  left out: {column}, {why}" for column, why in left_out.items())])
+    summary = [f"{len(features)} features of {rows:,} rows, to predict {target}"]
+    return lines, "\n".join([*summary, *(f"  left out: {column}, {why}" for column, why in left_out.items())])
 
 
-def _can_name(fact: ColumnProfile) -> bool:
+def _can_be_key(fact: ColumnProfile) -> bool:
     return fact.kind == "text" or fact.whole
 
 
 def _is_feature(fact: ColumnProfile, rows: int, left_out: dict[str, str]) -> bool:
     if fact.kind in ("time", "other"):
-        left_out[fact.name] = "neither number nor text: make numbers of it in features.examples"
+        left_out[fact.name] = "neither number nor text: derive numbers in features.examples"
     elif fact.distinct < 2:
-        left_out[fact.name] = "always the same"
+        left_out[fact.name] = "constant"
     elif fact.kind == "text" and fact.distinct > max(FEW, rows / 10):
-        left_out[fact.name] = f"text with {fact.distinct:,} different values"
+        left_out[fact.name] = f"text with {fact.distinct:,} distinct values"
     return fact.name not in left_out
 
 
@@ -102,12 +102,12 @@ def _lines(
     else:
         keys = ["row_id"]
         lines += [
-            "      sql: SELECT row_number() OVER () AS row_id, * FROM raw  # no column names a row: its number does",
+            "      sql: SELECT row_number() OVER () AS row_id, * FROM raw  # no key column: the row number is the key",
             "      key: [row_id]",
         ]
     lines += [f"      time: {flow(time.name)}"] if time else []
     if expected := [each for fact in features for each in _expectations(fact)]:
-        lines += ["      expectations:  # Great Expectations: what the file holds now; severity warning only reports"]
+        lines += ["      expectations:  # Great Expectations, inferred from this file; severity warning only reports"]
         lines += [f"        - {flow(each)}" for each in expected]
     identity = (
         f"{quote_yaml(keys[0])}::VARCHAR" if len(keys) == 1 else f"concat_ws('/', {', '.join(map(quote_yaml, keys))})"
@@ -116,7 +116,7 @@ def _lines(
     lines += [
         "",
         "features:",
-        "  examples: |  # of each row its id, the moment of prediction, what is known by then, and the target",
+        "  examples: |  # per row: id, time of prediction, features known by then, target",
         f"    SELECT {identity} AS example_id, {moment} AS event_timestamp,",
         *(f"           {quote_yaml(name)}," for name in names),
         f"           {quote_yaml(target.name)}",
@@ -144,7 +144,7 @@ def _lines(
     lines += [
         "",
         "evaluate:",
-        f"  bounds: [{{metric: {metric}, at_least: {least}}}]  # better than a guess: raise it to what you need",
+        f"  bounds: [{{metric: {metric}, at_least: {least}}}]  # better than chance: raise it to your requirement",
         f"  champion_gate: {{loss: {loss}, min_rows: {few}}}",
         "",
         "monitor:",
@@ -155,16 +155,16 @@ def _lines(
 
 
 def _expectations(fact: ColumnProfile) -> list[dict[str, Any]]:
-    made: list[dict[str, Any]] = []
+    expectations: list[dict[str, Any]] = []
     if not fact.empty:
-        made.append({"expect": "column_values_to_not_be_null", "column": fact.name})
+        expectations.append({"expect": "column_values_to_not_be_null", "column": fact.name})
     if fact.kind == "text" and fact.values:
         among = {"value_set": list(fact.values), "severity": "warning"}
-        made.append({"expect": "column_values_to_be_in_set", "column": fact.name, **among})
+        expectations.append({"expect": "column_values_to_be_in_set", "column": fact.name, **among})
     if fact.kind == "number":
         range_ = {"min_value": _plain(fact.least), "max_value": _plain(fact.most), "severity": "warning"}
-        made.append({"expect": "column_values_to_be_between", "column": fact.name, **range_})
-    return made
+        expectations.append({"expect": "column_values_to_be_between", "column": fact.name, **range_})
+    return expectations
 
 
 def _plain(value: Any) -> int | float:

@@ -1,4 +1,4 @@
-"""`driftline show`, `vllm` and `pin`: what a release is and how to serve it, from its manifest."""
+"""`driftline show`, `vllm` and `snapshot pin`: what a release consists of and how to serve it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,22 @@ from tasks.core.settings import settings
 if TYPE_CHECKING:
     from tasks.release.results import Release
 
-BESIDE = ("baselines", "constrained", "unquantized", "intervals")  # of a language model: metrics to compare with
+COMPARISONS = (
+    "baselines",
+    "constrained",
+    "unquantized",
+    "intervals",
+)  # metrics of language releases
 
 
 def show_release(case: str, reference: str | None, as_json: bool) -> None:
     """Print the manifest, metrics and verdict of a release; the champion when none is named."""
     manifest = read(case, reference)
     sealed, recorded = manifest["sealed"], manifest["recorded"]
-    told = {
+    report = {
         "release": {"digest": manifest["digest"], **sealed, "recorded": recorded},
         "metrics": recorded["metrics"]["overall"]
-        | {name: recorded["metrics"][name] for name in BESIDE if name in recorded["metrics"]},
+        | {name: recorded["metrics"][name] for name in COMPARISONS if name in recorded["metrics"]},
         "verdict": {
             "decision": sealed["verdict"]["decision"],
             "champion": sealed["verdict"]["champion"],
@@ -37,10 +42,10 @@ def show_release(case: str, reference: str | None, as_json: bool) -> None:
         },
     }
     if as_json:
-        print(escape_terminal(json.dumps(told, indent=2, ensure_ascii=False)))
+        print(escape_terminal(json.dumps(report, indent=2, ensure_ascii=False)))
         return
-    made = f", as of {sealed['as_of']}, made {recorded['created_at']}"
-    console.print(Text.assemble(styled(f"{case} {manifest['digest'][:12]}", "bold"), made))
+    origin = f", as of {sealed['as_of']}, created {recorded['created_at']}"
+    console.print(Text.assemble(styled(f"{case} {manifest['digest'][:12]}", "bold"), origin))
     facts = PlainTable("sealed", "")
     names = ("commit", "lock", "config", "data", "definitions", "weights", "imported")
     for name in [name for name in names if sealed.get(name)]:
@@ -50,22 +55,22 @@ def show_release(case: str, reference: str | None, as_json: bool) -> None:
     if classes := sealed.get("target", {}).get("classes"):
         facts.add_row("classes", ", ".join(map(str, classes)))
     console.print(facts)
-    if "baselines" in told["metrics"]:
-        console.print(compared(recorded["metrics"]))
+    if "baselines" in report["metrics"]:
+        console.print(metrics_table(recorded["metrics"]))
     else:
-        console.print("metrics: " + ", ".join(f"{name} {value:.4g}" for name, value in told["metrics"].items()))
+        console.print("metrics: " + ", ".join(f"{name} {value:.4g}" for name, value in report["metrics"].items()))
     criteria = PlainTable("criterion", "observed", "required", "")
-    for line in told["verdict"]["criteria"]:
+    for line in report["verdict"]["criteria"]:
         observed = "-" if line["observed"] is None else f"{line['observed']:.4g}"
         criteria.add_row(
             line["name"], observed, line["required"], "passed" if line["passed"] else styled("failed", "red")
         )
-    console.print(f"verdict: {told['verdict']['decision']}")
+    console.print(f"verdict: {report['verdict']['decision']}")
     console.print(criteria)
 
 
-def compared(metrics: dict[str, Any]) -> PlainTable:
-    """The tuned model's metrics in a table, beside the untuned base's and its own in other forms."""
+def metrics_table(metrics: dict[str, Any]) -> PlainTable:
+    """A table of the tuned model's metrics beside those of the base model and of other serving modes."""
     sides = {
         "base, zero-shot": metrics["baselines"]["zero_shot"],
         "base, few-shot": metrics["baselines"]["few_shot"],
@@ -83,8 +88,8 @@ def show_vllm(tags: list[str]) -> None:
     """Print the command that serves these releases from one vLLM server."""
     from tasks.release.language import vllm_command
 
-    named = [tag.partition(":") for tag in tags]
-    print(shlex.join(vllm_command([find_release(case, digest or None).folder for case, _, digest in named])))
+    parts = [tag.partition(":") for tag in tags]
+    print(shlex.join(vllm_command([find_release(case, digest or None).folder for case, _, digest in parts])))
 
 
 def pin_snapshot(case: str) -> None:
@@ -92,7 +97,7 @@ def pin_snapshot(case: str) -> None:
     from tasks.data.snapshots import pin
 
     path = pin(case, read(case, None)["recorded"]["snapshot"], settings().data)
-    console.print(f"wrote {path}\ncommit it; elsewhere, `dvc pull {path.name}` in that folder brings the snapshot back")
+    console.print(f"wrote {path}\ncommit this file; then `dvc pull {path.name}` in its folder restores the snapshot")
 
 
 def read(case: str, reference: str | None) -> dict[str, Any]:
@@ -114,7 +119,7 @@ def find_release(case: str, reference: str | None) -> Release:
     from tasks.release.task import require_champion
 
     load_case(case, settings().cases)
-    here = settings()
+    config = settings()
     if reference is None:
-        return require_champion(case, here.tracking, here.state)
-    return find(here.tracking, here.state, case, reference)
+        return require_champion(case, config.tracking, config.state)
+    return find(config.tracking, config.state, case, reference)

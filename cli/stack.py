@@ -1,4 +1,4 @@
-"""The verbs for what runs here."""
+"""Commands for the local stack."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ app = typer.Typer()
 
 @app.command(rich_help_panel=PANEL)
 def up() -> None:
-    """Start the local stack: Prefect and MLflow servers, a worker, the gateway, and the champions."""
+    """Start the local stack: Prefect, MLflow, a worker, the gateway and each case's champion."""
     from cli.local import start
 
     start()
@@ -29,26 +29,36 @@ def down() -> None:
 
 @app.command(rich_help_panel=PANEL)
 def restart() -> None:
-    """Start everything anew after an upgrade, one after the other: the gateway goes on answering."""
-    from cli.local import restart as renew
+    """Restart all processes one by one, for example after an upgrade; the gateway keeps answering."""
+    from cli.local import restart as restart_stack
 
-    renew()
+    restart_stack()
 
 
 @app.command(rich_help_panel=PANEL)
 def status(json: AsJson = False) -> None:
-    """What runs, who answers, what was decided, what it costs today, on one screen."""
+    """Show services, champions, traffic, decisions, runs and today's costs on one screen."""
     from cli.status import print_status
 
     print_status(json)
 
 
 @app.command(rich_help_panel=PANEL)
-def deploy() -> None:
-    """Make every flow of every case a deployment: to start from the UI, on schedule, by decision."""
-    from flows.deployed.deploy import deploy as make
+def doctor(json: AsJson = False) -> None:
+    """Check this installation and print how to fix each problem. Exit code 1 when there is one."""
+    from cli.doctor import diagnose, print_checks
+    from tasks.core.settings import settings
 
-    make()
+    if print_checks(diagnose(settings()), json):
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=PANEL)
+def deploy() -> None:
+    """Create a Prefect deployment of every flow of every case, for the UI, schedules, decisions and pushes."""
+    from flows.deployed.deploy import deploy as create_deployments
+
+    create_deployments()
 
 
 app.command(rich_help_panel=PANEL)(backup)

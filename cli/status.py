@@ -1,4 +1,4 @@
-"""`driftline status`: what runs, who answers, what was judged and decided, what waits and what it costs."""
+"""`driftline status`: services, traffic, verdicts, decisions, runs, approvals and costs."""
 
 from __future__ import annotations
 
@@ -25,61 +25,61 @@ from tasks.core.settings import AUTH_STRINGS, LOGIN_SECRET, LOGIN_USER, Settings
 
 LIVE = ("RUNNING", "PENDING", "PAUSED", "CANCELLING")
 BROKEN = ("FAILED", "CRASHED")
-WAITS = (
-    f"{WaitsForApproval.__name__}:"  # in the message of a run in a terminal that asked for a person's word, and ended
+APPROVAL_PENDING = (
+    f"{WaitsForApproval.__name__}:"  # in the message of a terminal run that ended to wait for an approval
 )
 NUMBERS = ("share", "calls today", "failed", "spent")  # columns
 
 
 def print_status(as_json: bool) -> None:
-    """Print it all; what does not answer is said, and the rest is told."""
-    told = gather(settings())
+    """Print the report; a part that does not answer is named, and the rest is shown."""
+    report = gather(settings())
     if as_json:
-        print(json.dumps(told, indent=2))
+        print(json.dumps(report, indent=2))
     else:
-        _show(told)
+        _show(report)
 
 
-def gather(here: Settings) -> dict[str, Any]:
-    """Everything that `status --json` says; `unknown` names what could not be found out, with the reason."""
+def gather(config: Settings) -> dict[str, Any]:
+    """The content of `status --json`; `unknown` names each part that did not answer, with the reason."""
     unknown: dict[str, str] = {}
 
-    def asked(part: str, ask: Callable[[], Any], otherwise: Any) -> Any:
+    def query(part: str, call: Callable[[], Any], default: Any) -> Any:
         try:
-            return ask()
+            return call()
         except DriftlineError as error:
             unknown[part] = f"{error.what} {error.found}".strip()
-            return otherwise
+            return default
 
-    services = [service.model_dump(mode="json") for service in stack.list_services(here)]
+    services = [service.model_dump(mode="json") for service in stack.list_services(config)]
     addresses = {service["name"]: service["address"] for service in services if service["state"] == "ready"}
-    shares, today, waiting = asked("gateway", lambda: _gateway(here), ({}, {}, []))
+    shares, today, waiting = query("gateway", lambda: _gateway(config), ({}, {}, []))
     return {
         "services": services,
         "cases": [
             {
                 "case": case,
-                **_champion(here, case, shares.get(case, []), addresses),
-                "verdict": _verdict(here, case),
-                "decision": _decision(here, case),
+                **_champion(config, case, shares.get(case, []), addresses),
+                "verdict": _verdict(config, case),
+                "decision": _decision(config, case),
                 "today": today.get(case, {"calls": 0, "failed": 0, "spent": 0.0}),
             }
-            for case in sorted({*case_names(here.cases), *shares, *today})
+            for case in sorted({*case_names(config.cases), *shares, *today})
         ],
         "open_decisions": waiting,
-        "login": _login(here),
-        "runs": asked("runs", lambda: _runs(here), None),
-        "disk": _disk(here),
+        "login": _login(config),
+        "runs": query("runs", lambda: _runs(config), None),
+        "disk": _disk(config),
         "unknown": unknown,
     }
 
 
-def _gateway(here: Settings) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any], list[dict[str, Any]]]:
-    """The shares by case, what today's calls cost, and the releases that wait for a person.
+def _gateway(config: Settings) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any], list[dict[str, Any]]]:
+    """The traffic shares by case, today's costs, and the approvals that are pending.
 
     Raises: Unavailable when the database does not answer.
     """
-    if not here.gateway_store and not (here.state / "gateway" / "gateway.db").exists():
+    if not config.gateway_store and not (config.state / "gateway" / "gateway.db").exists():
         return {}, {}, []
     from services.rollout.history import active_shares
     from services.store.approvals import list_approvals
@@ -87,14 +87,14 @@ def _gateway(here: Settings) -> tuple[dict[str, list[dict[str, Any]]], dict[str,
     from services.store.database import Store, database_errors
 
     shares: dict[str, list[dict[str, Any]]] = {}
-    with closing(Store(here)) as store, database_errors("the gateway's database"):
+    with closing(Store(config)) as store, database_errors("the gateway's database"):
         for row in active_shares(store):
             shares.setdefault(row["case"], []).append(dict(row))
         waiting = [each.model_dump(mode="json") for each in list_approvals(store) if each.state == "waiting"]
         return shares, usage_today(store), waiting
 
 
-def _champion(here: Settings, case: str, shares: list[dict[str, Any]], addresses: dict[str, str]) -> dict[str, Any]:
+def _champion(config: Settings, case: str, shares: list[dict[str, Any]], addresses: dict[str, str]) -> dict[str, Any]:
     held = [
         {
             "role": share["role"],
@@ -109,27 +109,32 @@ def _champion(here: Settings, case: str, shares: list[dict[str, Any]], addresses
     for share in held:
         share["percent"] = 100 - others if share["role"] == "champion" else share["percent"]
     champion = next((share["release"] for share in held if share["role"] == "champion"), "")
-    sealed = _read(here.state / "releases" / case / champion[:12] / "manifest.json").get("sealed", {})
+    sealed = _read(config.state / "releases" / case / champion[:12] / "manifest.json").get("sealed", {})
     since = _when(shares[0]["since"]) if shares and shares[0]["since"] else None
     return {"champion": champion, "as_of": sealed.get("as_of"), "since": since, "shares": held}
 
 
-def _verdict(here: Settings, case: str) -> dict[str, Any] | None:
-    path = _newest((here.state / "verdicts" / case).glob("*/verdict.json"))
+def _verdict(config: Settings, case: str) -> dict[str, Any] | None:
+    path = _newest((config.state / "verdicts" / case).glob("*/verdict.json"))
     return {"decision": _read(path).get("decision"), "at": _when(path.stat().st_mtime)} if path else None
 
 
-def _decision(here: Settings, case: str) -> dict[str, Any] | None:
-    path = _newest((here.state / "monitor" / case).glob("*/*/decision.json"))
-    said = _read(path) if path else {}
-    if not path or not said:
+def _decision(config: Settings, case: str) -> dict[str, Any] | None:
+    path = _newest((config.state / "monitor" / case).glob("*/*/decision.json"))
+    content = _read(path) if path else {}
+    if not path or not content:
         return None
-    why = next(iter(said.get("reasons", ())), "")
-    return {"action": said.get("action"), "as_of": said.get("as_of"), "why": why, "at": _when(path.stat().st_mtime)}
+    why = next(iter(content.get("reasons", ())), "")
+    return {
+        "action": content.get("action"),
+        "as_of": content.get("as_of"),
+        "why": why,
+        "at": _when(path.stat().st_mtime),
+    }
 
 
-def _runs(here: Settings) -> dict[str, list[dict[str, Any]]]:
-    """What runs, what broke in the last day, and what should have started, newest first and at most 20 of each.
+def _runs(config: Settings) -> dict[str, list[dict[str, Any]]]:
+    """Running, late and recently failed runs, newest first and at most 20 of each.
 
     Raises: Unavailable when Prefect's server does not answer, or refuses.
     """
@@ -141,16 +146,16 @@ def _runs(here: Settings) -> dict[str, list[dict[str, Any]]]:
         "broken": {"state": {"type": {"any_": BROKEN}}, "end_time": {"after_": since}},
         "late": {"state": {"name": {"any_": ["Late"]}}},
     }
-    found: dict[str, list[dict[str, Any]]] = {}
+    runs_by_state: dict[str, list[dict[str, Any]]] = {}
     try:
-        with httpx.Client(base_url=here.prefect_api, headers=here.prefect_headers, timeout=1.5) as server:
+        with httpx.Client(base_url=config.prefect_api, headers=config.prefect_headers, timeout=1.5) as server:
             for part, runs in wanted.items():
                 answer = server.post(
                     "/flow_runs/filter", json={"flow_runs": runs, "limit": 20, "sort": "EXPECTED_START_TIME_DESC"}
                 )
                 if answer.status_code == 401:
-                    raise Unavailable("Prefect's server demands another auth string.", where=here.prefect_api)
-                found[part] = [
+                    raise Unavailable("Prefect's server demands another auth string.", where=config.prefect_api)
+                runs_by_state[part] = [
                     {
                         "run": run["name"],
                         "state": run["state_name"],
@@ -160,24 +165,24 @@ def _runs(here: Settings) -> dict[str, list[dict[str, Any]]]:
                     for run in answer.raise_for_status().json()
                 ]
     except httpx.HTTPError as error:
-        raise Unavailable("Prefect's server does not answer.", where=here.prefect_api) from error
-    found["waiting"] = [run for run in found["broken"] if WAITS in run["why"]]
-    found["broken"] = [run for run in found["broken"] if run not in found["waiting"]]
-    return found
+        raise Unavailable("Prefect's server does not answer.", where=config.prefect_api) from error
+    runs_by_state["waiting"] = [run for run in runs_by_state["broken"] if APPROVAL_PENDING in run["why"]]
+    runs_by_state["broken"] = [run for run in runs_by_state["broken"] if run not in runs_by_state["waiting"]]
+    return runs_by_state
 
 
-def _login(here: Settings) -> str:
-    """What shows the user and password of the local servers; empty before the first `up`."""
-    if not here.login:
+def _login(config: Settings) -> str:
+    """The command that prints the login of the local servers; empty before the first `up`."""
+    if not config.login:
         return ""
-    if here.login.partition(":")[2] != read_secret(here.state, LOGIN_SECRET):
+    if config.login.partition(":")[2] != read_secret(config.state, LOGIN_SECRET):
         return f"see {AUTH_STRINGS[0]} in .env or your environment"
-    return f'echo "{LOGIN_USER}:$(cat {shlex.quote(str(secret_file(here.state, LOGIN_SECRET)))})"'
+    return f'echo "{LOGIN_USER}:$(cat {shlex.quote(str(secret_file(config.state, LOGIN_SECRET)))})"'
 
 
-def _disk(here: Settings) -> dict[str, Any]:
-    state, data = disk_usage(here.state), disk_usage(here.data)
-    near = next(path for path in (here.state, *here.state.parents) if path.is_dir())
+def _disk(config: Settings) -> dict[str, Any]:
+    state, data = disk_usage(config.state), disk_usage(config.data)
+    near = next(path for path in (config.state, *config.state.parents) if path.is_dir())
     total = {"state": sum(state.values()), "data": sum(data.values()), "free": shutil.disk_usage(near).free}
     return {**total, "largest": dict(list(state.items())[:4])}
 
@@ -187,7 +192,7 @@ def _newest(paths: Iterable[Path]) -> Path | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A file of ours; what can't be read says nothing here."""
+    """The content of a JSON file; empty when it can't be read."""
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -198,9 +203,9 @@ def _when(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def _show(told: dict[str, Any]) -> None:
-    """On one screen; what is long is cut at its edge, as --json has it whole."""
-    services, cases, runs, disk = told["services"], told["cases"], told["runs"], told["disk"]
+def _show(report: dict[str, Any]) -> None:
+    """Print one screen; long texts are cut at its edge, --json has them whole."""
+    services, cases, runs, disk = report["services"], report["cases"], report["runs"], report["disk"]
     if services:
         table = _table("service", "state", "address", "up")
         for each in services:
@@ -209,11 +214,11 @@ def _show(told: dict[str, Any]) -> None:
         for each in services:
             if each["state"] in ("failed", "starting"):
                 console.print(f"{each['name']} is {each['state']}: see {each['log']}")
-        console.print(f"log in to Prefect's and MLflow's pages as: {told['login']}")
+        console.print(f"login for the Prefect and MLflow pages: {report['login']}")
     else:
-        console.print("Nothing runs. Start it: driftline up")
+        console.print("The stack is down. Start it: driftline up")
     console.print()
-    table = _table("case", "champion", "share", "beside it", "calls today", "failed", "spent")
+    table = _table("case", "champion", "share", "others", "calls today", "failed", "spent")
     for each in cases:
         lead, *beside = each["shares"] or [{"percent": 0}]
         shares = ", ".join(f"{s['role']} {s['release'][:8]} {s['percent']:g} %" for s in beside)
@@ -221,7 +226,7 @@ def _show(told: dict[str, Any]) -> None:
         share = f"{lead['percent']:g} %" if each["champion"] else ""
         champion = each["champion"][:12] or "none yet"
         table.add_row(each["case"], champion, share, shares, f"{calls:,}", f"{failed:,}", f"{spent:.4g}")
-    console.print(table if cases else "There is no case: see docs/your-own-case.md")
+    console.print(table if cases else "There are no cases. Create one: driftline new CASE FILE")
     table = _table("case", "last verdict", "", "last decision", "as of", "why", cut="why")
     for each in cases:
         verdict, decision = each["verdict"] or {}, each["decision"] or {}
@@ -234,17 +239,17 @@ def _show(told: dict[str, Any]) -> None:
     if table.row_count:
         console.print()
         console.print(table)
-    for each in told["open_decisions"]:
-        by = f", asked by {each['asked_by']}" if each["asked_by"] else ""
+    for each in report["open_decisions"]:
+        by = f", requested by {each['asked_by']}" if each["asked_by"] else ""
         until = f"until {each['expires_at'][:16].replace('T', ' ')} UTC"
-        told_how = f" driftline approve {each['case']}, or reject, {until}{one_line(by)}"
-        console.print(Text.assemble(styled("waits for a person:", "yellow"), told_how))
+        instruction = f" driftline approve {each['case']}, or reject, {until}{one_line(by)}"
+        console.print(Text.assemble(styled("approval pending:", "yellow"), instruction))
     console.print()
     if runs is not None:
         counts = ", ".join(f"{len(runs[part])} {part}" for part in ("running", "late", "waiting"))
         console.print(f"runs: {counts}, {len(runs['broken'])} failed or crashed in the last day")
         table = _table("state", "run", "when", "why", cut="why")
-        for part in ("running", "late", "broken"):  # who waits stands above
+        for part in ("running", "late", "broken"):  # pending approvals are listed above
             for run in runs[part][:4]:
                 table.add_row(
                     Text.assemble("  ", _mark(run["state"])), run["run"], _ago(run["at"]), run["why"].split("\n")[0]
@@ -252,7 +257,7 @@ def _show(told: dict[str, Any]) -> None:
         if table.row_count:
             table.show_header = False
             console.print(table)
-    for part, why in told["unknown"].items():
+    for part, why in report["unknown"].items():
         console.print(f"{part}: unknown. {why}")
     largest = ", ".join(f"{name} {_size(size)}" for name, size in disk["largest"].items())
     console.print(
@@ -261,7 +266,7 @@ def _show(told: dict[str, Any]) -> None:
 
 
 def _table(*columns: str, cut: str = "") -> PlainTable:
-    """`cut` has the room that the others leave, whatever its length."""
+    """A table whose column `cut` takes the remaining width."""
     table = PlainTable(expand=bool(cut))
     for column in columns:
         justify: Literal["left", "right"] = "right" if column in NUMBERS else "left"

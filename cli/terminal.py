@@ -1,4 +1,4 @@
-"""A run as the terminal sees it: each step with its seconds and its key figure, alive while it lasts."""
+"""Runs a flow and prints its progress: each step with its seconds and its key figure."""
 
 from __future__ import annotations
 
@@ -30,40 +30,40 @@ def run_flow_with_progress(
     steps: ProgressPrinter | None = None,
     model: Path | None = None,
 ) -> Any:
-    """Run flows.FLOW as of a moment, as `play` does."""
+    """Run flows.FLOW for a case as of a moment."""
     return run_flow(
         flow, {"case": case, "as_of": as_of, "profile": profile, "by": current_user(), "model": model}, steps
     )
 
 
 def run_flow(flow: str, request: dict[str, Any], steps: ProgressPrinter | None = None) -> Any:
-    """Run flows.FLOW in this process and give its result; on our Prefect server when it is up, else on one of its own.
+    """Run flows.FLOW in this process, on the local Prefect server when it is up, else on a temporary one.
 
-    Raises: whatever the flow raises; a wrong case before anything is imported.
+    Raises: whatever the flow raises; CaseError before anything heavy is imported.
     """
     case, profile = request["case"], request["profile"]
     load_case(case, settings().cases, profile)
     server = contextlib.nullcontext() if reach_prefect() else ephemeral_server_login()
-    told = steps or ProgressPrinter()
-    with told, progress_listener(told):
-        told.say("starting")
+    printer = steps or ProgressPrinter()
+    with printer, progress_listener(printer):
+        printer.announce("starting")
         from prefect import tags
 
-        made = getattr(importlib.import_module(f"flows.{flow}"), flow)
+        flow_function = getattr(importlib.import_module(f"flows.{flow}"), flow)
         with server, tags(TAG, case, *([profile] if profile else [])):
-            result = made(request)
-    console.print(_ending(result))
+            result = flow_function(request)
+    console.print(_summary(result))
     return result
 
 
 class ProgressPrinter:
-    """Prints each step as it ends; says what runs meanwhile: a spinner on a terminal, a line now and then elsewhere."""
+    """Prints each finished step, and the running one: as a spinner on a terminal, else as occasional lines."""
 
-    def __init__(self, patience: float = 5.0, deepest: int = 9) -> None:
+    def __init__(self, interval: float = 5.0, deepest: int = 9) -> None:
         self.done: list[Step] = []
-        self._deepest = deepest  # what lies deeper is said while it runs, and leaves no line
+        self._deepest = deepest  # deeper steps show in the spinner only
         self._spinner = Status("", console=console)
-        self._patience = patience
+        self._interval = interval
         self._running, self._since = "", 0.0
         self._over = threading.Event()
 
@@ -80,7 +80,7 @@ class ProgressPrinter:
 
     def __call__(self, step: Step) -> None:
         if step.seconds is None:
-            self.say(step.title)
+            self.announce(step.title)
             return
         self.done.append(step)
         self._running = ""
@@ -91,41 +91,40 @@ class ProgressPrinter:
         title = f"  {'  ' * step.depth + one_line(step.title):<34} "
         console.print(Text.assemble("  ", " " * (7 - len(mark)), mark, title, styled(one_line(step.figure), "dim")))
 
-    def say(self, text: str) -> None:
+    def announce(self, text: str) -> None:
         self._running, self._since = text, self._since if text == self._running else time.monotonic()
         self._spinner.update(Text(f"{one_line(text)} ..."))
 
     def _tick(self) -> None:
-        """Say what runs and for how long, ever more rarely as long as it is the same."""
-        said, due, wait = "", 0.0, self._patience
-        while not self._over.wait(self._patience):
-            due = due - self._patience if self._running == said else 0.0
+        """Print the running step and its seconds, less and less often while it stays the same."""
+        printed, due, wait = "", 0.0, self._interval
+        while not self._over.wait(self._interval):
+            due = due - self._interval if self._running == printed else 0.0
             if self._running and due <= 0:
-                wait = min(2 * wait, 60.0) if self._running == said else self._patience
-                said, due = self._running, wait
-                console.print(f"           {said} ... {time.monotonic() - self._since:.0f} s")
+                wait = min(2 * wait, 60.0) if self._running == printed else self._interval
+                printed, due = self._running, wait
+                console.print(f"           {printed} ... {time.monotonic() - self._since:.0f} s")
 
 
-def _ending(result: Any) -> str:
-    """A result in a line or a small table."""
+def _summary(result: Any) -> str:
+    """A result as one line or a small table."""
     from tasks.backtest.results import BacktestResult
     from tasks.monitor.results import Decision
 
-    given = result
-    if isinstance(given, BacktestResult):
+    if isinstance(result, BacktestResult):
         from tasks.backtest.report import lines as table
 
-        return f"{table(given.figures)}\nreport: {given.page}"
-    if hasattr(given, "verdict"):
+        return f"{table(result.figures)}\nreport: {result.page}"
+    if hasattr(result, "verdict"):
         from tasks.evaluate.report import lines
 
-        return lines(given.verdict)
-    if isinstance(given, Decision):
-        return f"decision: {given.action}\n" + "\n".join(f"  - {reason}" for reason in given.reasons)
-    if getattr(given, "decision", None) is not None:
-        return _ending(given.decision) + (f"\n{_ending(given.release)}" if given.release else "")
-    if hasattr(given, "bento"):
-        return f"release {given.digest[:12]} is champion of {given.case}: driftline show {given.case}"
-    if hasattr(given, "folder"):
-        return f"predictions: {given.folder}"
-    return f"snapshot {given.digest}: {given.path}"
+        return lines(result.verdict)
+    if isinstance(result, Decision):
+        return f"decision: {result.action}\n" + "\n".join(f"  - {reason}" for reason in result.reasons)
+    if getattr(result, "decision", None) is not None:
+        return _summary(result.decision) + (f"\n{_summary(result.release)}" if result.release else "")
+    if hasattr(result, "bento"):
+        return f"release {result.digest[:12]} is champion of {result.case}: driftline show {result.case}"
+    if hasattr(result, "folder"):
+        return f"predictions: {result.folder}"
+    return f"snapshot {result.digest}: {result.path}"

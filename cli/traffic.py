@@ -1,4 +1,4 @@
-"""The verbs for who answers, who decides so, and what it costs."""
+"""Commands for traffic, approvals and costs."""
 
 from __future__ import annotations
 
@@ -8,25 +8,30 @@ import typer
 
 from cli.options import AsJson, CaseName
 
-PANEL = "Traffic, people and money"
+PANEL = "Traffic, approvals and costs"
 app = typer.Typer()
 
-Evidence = Annotated[str | None, typer.Option(metavar="DIGEST", help="What you looked at. Default: you are asked.")]
-Why = Annotated[str, typer.Option(help="Is kept with it.")]
+Evidence = Annotated[
+    str | None, typer.Option(metavar="DIGEST", help="Digest of the reviewed evidence. Default: show it and ask.")
+]
+Why = Annotated[str, typer.Option(help="Reason, stored with the decision.")]
 
 
 @app.command(rich_help_panel=PANEL)
 def rollout(
     case: CaseName,
-    canary: Annotated[str | None, typer.Option(metavar="RELEASE", help="Let it answer --percent of the users.")] = None,
-    shadow: Annotated[
-        str | None, typer.Option(metavar="RELEASE", help="Ask it too, and only record its answers.")
+    canary: Annotated[
+        str | None, typer.Option(metavar="RELEASE", help="Route --percent of users to this release.")
     ] = None,
-    arm: Annotated[str | None, typer.Option(metavar="NAME=RELEASE", help="A named arm of --percent.")] = None,
-    percent: Annotated[float, typer.Option(min=0, max=100, help="Share of a canary or an arm.")] = 5.0,
-    stop: Annotated[str | None, typer.Option(metavar="RELEASE", help="End its share.")] = None,
+    shadow: Annotated[
+        str | None,
+        typer.Option(metavar="RELEASE", help="Copy each request to this release; only log its responses."),
+    ] = None,
+    arm: Annotated[str | None, typer.Option(metavar="NAME=RELEASE", help="Add an A/B arm of --percent.")] = None,
+    percent: Annotated[float, typer.Option(min=0, max=100, help="Share of the canary or arm.")] = 5.0,
+    stop: Annotated[str | None, typer.Option(metavar="RELEASE", help="Stop routing traffic to this release.")] = None,
 ) -> None:
-    """Which releases answer a case, and what changed when; or give one a share beside the champion."""
+    """Show the traffic split of a case and its history, or change the share of a release."""
     from cli.rollout import share, show
 
     if canary or shadow or arm or stop:
@@ -38,28 +43,30 @@ def rollout(
 @app.command(rich_help_panel=PANEL)
 def promote(
     case: CaseName,
-    release: Annotated[str | None, typer.Option(help="Digest, or its beginning. Default: the canary.")] = None,
+    release: Annotated[str | None, typer.Option(help="Digest or a prefix of it. Default: the canary.")] = None,
 ) -> None:
-    """Make a release the champion."""
-    from cli.rollout import promote as make_champion
+    """Promote a release to champion."""
+    from cli.rollout import promote as promote_release
 
-    make_champion(case, release)
+    promote_release(case, release)
 
 
 @app.command(rich_help_panel=PANEL)
 def rollback(
     case: CaseName,
-    to: Annotated[str | None, typer.Option(metavar="RELEASE", help="Default: the champion before.")] = None,
+    to: Annotated[
+        str | None, typer.Option(metavar="RELEASE", help="Digest or prefix. Default: the previous champion.")
+    ] = None,
 ) -> None:
-    """Let an earlier release answer again, at once."""
-    from cli.rollout import rollback as go_back
+    """Roll traffic back to an earlier release at once."""
+    from cli.rollout import rollback as roll_back
 
-    go_back(case, to)
+    roll_back(case, to)
 
 
 @app.command(rich_help_panel=PANEL)
 def approve(case: CaseName, evidence: Evidence = None, why: Why = "") -> None:
-    """Let a release that waits for a person take over. Not your own run's."""
+    """Approve a pending release. You can't approve a run that you started."""
     from flows.deployed.approval import decide_at_terminal
 
     decide_at_terminal(case, True, evidence, why)
@@ -67,7 +74,7 @@ def approve(case: CaseName, evidence: Evidence = None, why: Why = "") -> None:
 
 @app.command(rich_help_panel=PANEL)
 def reject(case: CaseName, evidence: Evidence = None, why: Why = "") -> None:
-    """Keep a release that waits for a person from taking over."""
+    """Reject a pending release."""
     from flows.deployed.approval import decide_at_terminal
 
     decide_at_terminal(case, False, evidence, why)
@@ -75,10 +82,10 @@ def reject(case: CaseName, evidence: Evidence = None, why: Why = "") -> None:
 
 @app.command(rich_help_panel=PANEL)
 def costs(
-    by: Annotated[Literal["team", "case", "release", "day"], typer.Option(help="What to sum by.")] = "case",
+    by: Annotated[Literal["team", "case", "release", "day"], typer.Option(help="Group by.")] = "case",
     json: AsJson = False,
 ) -> None:
-    """What calls and training have cost, and each answer that was accepted."""
+    """Show the costs of calls and training, and the cost per accepted answer."""
     from cli.costs import print_costs
 
     print_costs(by, json)

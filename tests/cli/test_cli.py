@@ -1,4 +1,4 @@
-"""The command line's words: a verb a flow, help from the declarations, and checks that start nothing."""
+"""The command line: one command per flow, generated help, and checks that start nothing."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import _moment, app
+from cli.main import app, parse_as_of
 from services.runtime import prefect_api
 from tasks.core.errors import Busy, CaseError, DataError, GateFailed, InputError, Unavailable
 from tasks.core.settings import Settings
+from tests.conftest import ROOT
 
 VERBS = [
     "new",
@@ -21,18 +22,18 @@ VERBS = [
     "prepare",
     "train",
     "run",
-    "release",
-    "import",
+    "import-model",
     "predict",
     "monitor",
     "retrain",
-    "replay",
+    "backtest",
     "show",
     "vllm",
-    "pin",
+    "snapshot",
     "up",
     "down",
     "restart",
+    "doctor",
     "status",
     "backup",
     "restore",
@@ -52,20 +53,42 @@ def run():
 
 
 def test_help_lists_every_verb(run):
-    """`driftline --help` and `driftline` alone tell all verbs, each with a sentence."""
-    said = run("--help").output
-    assert all(f" {verb} " in said for verb in VERBS)
-    assert "From raw data" in said
+    """`driftline --help` lists all commands."""
+    output = run("--help").output
+    assert all(f" {verb} " in output for verb in VERBS)
+    assert "From raw data" in output
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_verb_has_help(run, verb):
-    """Each verb says what it does and what its options mean."""
+    """Each command describes itself and its options."""
     done = run(verb, "--help")
     assert done.exit_code == 0
-    if verb in ["prepare", "train", "run", "release", "import", "predict", "monitor", "retrain"]:
+    if verb in ["prepare", "train", "run", "release", "import", "import-model", "predict", "monitor", "retrain"]:
         for part in ("CASE", "--as-of", "--profile", "smoke"):
             assert part in done.output
+
+
+@pytest.mark.parametrize(
+    ("alias", "flow"), [("release", "release"), ("import", "release"), ("pin", ""), ("replay", "backtest")]
+)
+def test_old_names_still_work(run, monkeypatch, tmp_path, alias, flow):
+    """Each old command does the same as its new name, is not listed, and is named in a warning."""
+    flows = []
+    monkeypatch.setattr("cli.terminal.run_flow", lambda flow, request, steps=None: flows.append(flow))
+    monkeypatch.setattr("cli.show.pin_snapshot", flows.append)
+    arguments = {"import": [str(tmp_path)], "replay": ["--from", "2013-04", "--to", "2013-05"]}.get(alias, [])
+    done = run(alias, "flights", *arguments)
+    assert done.exit_code == 0, done.exception
+    assert flows == [flow or "flights"]
+    assert alias == "replay" or f"`{alias}` is now called" in done.output
+    assert f"\n│ {alias} " not in run("--help").output
+
+
+@pytest.mark.parametrize("flow", ["prepare", "train", "release", "predict", "monitor", "retrain", "backtest"])
+def test_each_flow_that_a_command_runs_exists(flow):
+    """run_flow looks a flow up by its name."""
+    assert f"def {flow}(" in (ROOT / "flows" / f"{flow}.py").read_text()
 
 
 @pytest.mark.parametrize("arguments", [("run",), ("run", "a", "b"), ("rnu", "a"), ("run", "a", "--asof", "2013-01-01")])
@@ -85,48 +108,48 @@ def test_wrong_usage_ends_with_2(run, arguments):
 )
 def test_an_as_of_without_a_zone_is_utc(text, moment):
     """A day is its start; a moment without a zone is UTC."""
-    read = _moment(text)
+    read = parse_as_of(text)
     assert (read.isoformat() if read else read) == moment
 
 
 @pytest.mark.parametrize("text", ["yesterday", "2013-13-01", "01.04.2013", ""])
 def test_an_as_of_that_is_no_date(text):
-    """What was found and what is allowed."""
+    """The error names an allowed form."""
     with pytest.raises(InputError, match="2013-04-01"):
-        _moment(text)
+        parse_as_of(text)
 
 
-def test_exit_codes_tell_what_kind_of_trouble_it_was():
-    """2 the user's input, 3 a gate, 4 busy, 5 something does not answer: scripts depend on them."""
+def test_exit_codes_name_the_kind_of_error():
+    """2 wrong input, 3 a failed gate, 4 busy, 5 unavailable: scripts depend on them."""
     assert [e.exit_code for e in (CaseError, DataError, InputError)] == [2, 2, 2]
     assert [e.exit_code for e in (GateFailed, Busy, Unavailable)] == [3, 4, 5]
 
 
 @pytest.mark.parametrize("case", ["flights", "credit"])
-def test_the_shipped_cases_hold_against_their_engines(run, case):
-    """`driftline validate` reads sources, expectations, estimator and gates of a case, and starts nothing."""
+def test_the_shipped_cases_are_valid(run, case):
+    """`driftline validate` checks sources, expectations, estimator and gates."""
     done = run("validate", case)
     assert done.exit_code == 0, done.exception
     assert f"{case} is valid" in done.output
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("assistant", "--from", "2026-10-01", "--to", "2026-11-01"), "kind: llm"),
         (("flights", "--from", "2013-04", "--to", "2013-12-31", "--policies", "never,weekly"), "weekly"),
         (("flights", "--from", "2013-04-01", "--to", "2013-03-31"), "before it begins"),
     ],
 )
-def test_a_replay_that_can_not_be_played_starts_nothing(run, arguments, told):
-    """A language case, an unknown policy and a period backwards are refused before Prefect is imported."""
-    error = run("replay", *arguments).exception
+def test_an_invalid_backtest_starts_nothing(run, arguments, message):
+    """A language case, an unknown policy and a reversed period are refused before Prefect is imported."""
+    error = run("backtest", *arguments).exception
     assert isinstance(error, InputError)
-    assert told in str(error)
+    assert message in str(error)
 
 
-def test_a_busy_prefect_server_is_waited_for_and_a_missing_one_is_not(monkeypatch):
-    """One that takes seconds to answer is there; where nobody listens that is known at once."""
+def test_a_busy_prefect_server_is_awaited(monkeypatch):
+    """A server that takes seconds counts as up; a closed port is known at once."""
 
     class Slow(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -140,10 +163,10 @@ def test_a_busy_prefect_server_is_waited_for_and_a_missing_one_is_not(monkeypatc
     monkeypatch.setenv("PREFECT_API_URL", "")  # put back afterwards
     with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        here = Settings(prefect_url=f"http://127.0.0.1:{server.server_port}/api")
-        monkeypatch.setattr(prefect_api, "settings", lambda: here)
+        config = Settings(prefect_url=f"http://127.0.0.1:{server.server_port}/api")
+        monkeypatch.setattr(prefect_api, "settings", lambda: config)
         assert prefect_api.reach_prefect()
-        assert os.environ["PREFECT_API_URL"] == here.prefect_url
+        assert os.environ["PREFECT_API_URL"] == config.prefect_url
         server.shutdown()
     began = time.monotonic()
     assert not prefect_api.reach_prefect()

@@ -17,7 +17,7 @@ from rich.text import Text
 from sqlalchemy import insert
 from typer.testing import CliRunner
 
-from cli.main import answer, app
+from cli.main import app, run_command
 from services.store.approvals import ApprovalRequest, request_approval
 from services.store.database import Store, keys, now
 from services.store.keys import MAX_TEAM
@@ -61,7 +61,7 @@ def text(request) -> str:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     """An installation with a case, whose servers don't run."""
     monkeypatch.setenv("DRIFTLINE_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("DRIFTLINE_CASES", str(tmp_path / "cases"))
@@ -87,7 +87,7 @@ def flat(output: str) -> str:
     return "".join(output.split())
 
 
-def test_a_key_is_shown_once_whatever_its_team_is_called(here: Settings, text: str):
+def test_a_key_is_shown_once_whatever_its_team_is_called(installation: Settings, text: str):
     """Making it, listing it, costs and limits of the team; an earlier version took names of any letters."""
     if text.isprintable() and len(text) <= MAX_TEAM:
         out = shown("keys", "create", "--team", text)
@@ -99,25 +99,25 @@ def test_a_key_is_shown_once_whatever_its_team_is_called(here: Settings, text: s
     else:
         for verb in (("create", "--team", text), ("team", text, "--rpm", "5")):
             assert isinstance(CliRunner().invoke(app, ("keys", *verb)).exception, InputError)
-        add_keys(here, [text])
+        add_keys(installation, [text])
     assert len(shown("keys", "list").splitlines()) >= 2
     assert flat(one_line(text))[:20] in flat(shown("keys", "list"))
 
 
 def add_keys(settings: Settings, teams: Iterable[str]) -> None:
     """As the store of an earlier version holds them."""
-    with closing(Store(settings)) as store, store.changing() as to:
+    with closing(Store(settings)) as store, store.changing() as connection:
         rows = [{"id": f"k{n}", "hash": f"h{n}", "team": team} for n, team in enumerate(teams)]
-        to.execute(insert(keys), [{**row, "roles": ["predict"], "created_at": now()} for row in rows])
+        connection.execute(insert(keys), [{**row, "roles": ["predict"], "created_at": now()} for row in rows])
 
 
-def test_reasons_and_people_are_shown_as_they_wrote(here: Settings, text: str):
+def test_reasons_and_people_are_shown_as_they_wrote(installation: Settings, text: str):
     """A pending decision with its criteria, and what was said of it."""
     moment = datetime(2013, 4, 1, tzinfo=UTC)
-    with closing(Store(here)) as store:
+    with closing(Store(installation)) as store:
         request = ApprovalRequest("shop", "e" * 64, moment, text, explain(verdict_of(text)))
-        asked = request_approval(store, request, timedelta(days=1))
-    assert asked.evidence_summary
+        approval = request_approval(store, request, timedelta(days=1))
+    assert approval.evidence_summary
     out = shown("reject", "shop", "--evidence", "e" * 12, "--why", text)
     assert flat(one_line(text))[:20] in flat(out)
 
@@ -171,20 +171,20 @@ def test_the_console_knows_no_markup(text: str):
     assert out.count(one_line(text)) + out.count(escape_terminal(text)) >= 4
 
 
-def test_errors_are_shown_as_text(here: Settings, text: str, monkeypatch, capsys):
+def test_errors_are_shown_as_text(installation: Settings, text: str, monkeypatch, capsys):
     """What was found in a case may stand in its error."""
-    (here.cases / "shop" / "case.yaml").write_text(yaml.safe_dump({"kind": text, text: text}))
+    (installation.cases / "shop" / "case.yaml").write_text(yaml.safe_dump({"kind": text, text: text}))
     monkeypatch.setattr("sys.argv", ["driftline", "validate", "shop"])
     ending = signal.getsignal(signal.SIGTERM)
-    assert answer() == 2
+    assert run_command() == 2
     signal.signal(signal.SIGTERM, ending)
-    said = capsys.readouterr()
-    assert not OBEYED.search(said.out + said.err)
+    captured = capsys.readouterr()
+    assert not OBEYED.search(captured.out + captured.err)
 
 
-def test_every_verb_that_shows_something_runs_over_hostile_texts(here: Settings):
+def test_every_verb_that_shows_something_runs_over_hostile_texts(installation: Settings):
     """All verbs of the app without required arguments, over a store that is full of them."""
-    add_keys(here, HOSTILE.values())
+    add_keys(installation, HOSTILE.values())
     group = typer.main.get_command(app)
     printing = {"status", "costs", "keys list"}
     verbs = {name for name, command in group.commands.items() if not hasattr(command, "commands")}
@@ -195,9 +195,9 @@ def test_every_verb_that_shows_something_runs_over_hostile_texts(here: Settings)
 
 
 @pytest.mark.parametrize(
-    ("written", "made"),
+    ("written", "expected"),
     [("a_b and 3 < 4, [10, 20)", "a_b and 3 < 4, [10, 20)"), ("x|y", "x\\|y"), ("<b>", "\\<b>"), ("*a*", "\\*a\\*")],
 )
-def test_ordinary_names_stay_readable_in_markdown(written: str, made: str):
+def test_ordinary_names_stay_readable_in_markdown(written: str, expected: str):
     """Only what Markdown would obey is escaped."""
-    assert escape_markdown(written) == made
+    assert escape_markdown(written) == expected

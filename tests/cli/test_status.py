@@ -37,27 +37,27 @@ def nobody(folder: Path, **more: str) -> Settings:
     return Settings(state=folder / "state", data=folder / "data", cases=folder / "cases", **urls)
 
 
-def shown(told: dict, monkeypatch: pytest.MonkeyPatch, width: int = 100) -> list[str]:
+def shown(report: dict, monkeypatch: pytest.MonkeyPatch, width: int = 100) -> list[str]:
     """The lines of a terminal of that width."""
     console = Terminal(width=width, highlight=False, soft_wrap=True, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     monkeypatch.setattr(status, "console", console)
-    status._show(told)
+    status._show(report)
     return console.export_text().splitlines()
 
 
 @pytest.fixture
 def busy(tmp_path, prefect_server) -> Settings:
     """A champion with a canary, calls of today and yesterday, a verdict and two decisions."""
-    here = nobody(tmp_path, prefect_url=prefect_server)
-    with closing(Store(here)) as store:
+    config = nobody(tmp_path, prefect_url=prefect_server)
+    with closing(Store(config)) as store:
         for digest in (FIRST, SECOND):
             upsert_release(store, {"digest": digest, "sealed": {"case": "blue", "kind": "tabular"}})
         promote(store, "blue", FIRST, "a test")
         set_share(store, "blue", SECOND, "canary", 12.5, "", "a test")
         today = int(now() // 86_400)
-        with store.writing() as to:
+        with store.writing() as connection:
             for number, (day, state) in enumerate([(today, "done"), (today, "failed"), (today - 1, "done")]):
-                to.execute(insert(usage_records).values(entry(number, day, state)))
+                connection.execute(insert(usage_records).values(entry(number, day, state)))
     for name, content in {
         f"releases/blue/{FIRST[:12]}/manifest.json": {"sealed": {"as_of": "2013-04-01T00:00:00+00:00"}},
         "verdicts/blue/one/verdict.json": {"decision": "reject"},
@@ -68,12 +68,12 @@ def busy(tmp_path, prefect_server) -> Settings:
             "reasons": [WHY, "more"],
         },
     }.items():
-        path = here.state / name
+        path = config.state / name
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(content))
-    earlier = here.state / "monitor" / "blue" / "one" / "2013-05-01T000000Z" / "decision.json"
+    earlier = config.state / "monitor" / "blue" / "one" / "2013-05-01T000000Z" / "decision.json"
     os.utime(earlier, (1, 1))
-    return here
+    return config
 
 
 def entry(number: int, day: int, state: str) -> dict:
@@ -88,14 +88,14 @@ def flow_run(server: str, run_name: str, **state: str) -> None:
     with httpx.Client(base_url=server, headers=Settings().prefect_headers, trust_env=False, timeout=30) as http:
         flow = http.post("/flows/", json={"name": "status"}).raise_for_status().json()["id"]
         run = http.post("/flow_runs/", json={"flow_id": flow, "name": run_name}).raise_for_status().json()["id"]
-        asked = {"state": state, "force": True}
-        assert http.post(f"/flow_runs/{run}/set_state", json=asked).raise_for_status().json()["status"] == "ACCEPT"
+        request = {"state": state, "force": True}
+        assert http.post(f"/flow_runs/{run}/set_state", json=request).raise_for_status().json()["status"] == "ACCEPT"
 
 
-def test_it_tells_who_answers_what_was_decided_and_what_it_costs(busy, monkeypatch):
+def test_status_shows_traffic_decisions_and_costs(busy, monkeypatch):
     """Shares, the last verdict and decision, the calls and the money of today, as data and within 100 columns."""
-    told = status.gather(busy)
-    blue, green = told["cases"]
+    report = status.gather(busy)
+    blue, green = report["cases"]
     assert (blue["case"], blue["champion"], blue["as_of"][:10]) == ("blue", FIRST, "2013-04-01")
     assert [(s["role"], s["release"], s["percent"]) for s in blue["shares"]] == [
         ("champion", FIRST, 87.5),
@@ -105,9 +105,9 @@ def test_it_tells_who_answers_what_was_decided_and_what_it_costs(busy, monkeypat
     assert (blue["decision"]["action"], blue["decision"]["why"]) == ("retrain", WHY)
     assert blue["today"] == {"calls": 2, "failed": 1, "spent": 1.0}
     assert (green["champion"], green["shares"], green["decision"], green["today"]["calls"]) == ("", [], None, 0)
-    assert 0 < told["disk"]["state"] < told["disk"]["free"]
-    assert not told["unknown"]
-    lines = shown(told, monkeypatch)
+    assert 0 < report["disk"]["state"] < report["disk"]["free"]
+    assert not report["unknown"]
+    lines = shown(report, monkeypatch)
     assert max(map(len, lines)) <= 100
     text = "\n".join(lines)
     for part in (
@@ -122,42 +122,42 @@ def test_it_tells_who_answers_what_was_decided_and_what_it_costs(busy, monkeypat
     ):
         assert part in text
     assert "…" in text, "the reason is cut"
-    assert json.loads(json.dumps(told)) == told
+    assert json.loads(json.dumps(report)) == report
 
 
-def test_it_tells_runs_that_run_are_late_or_broke(busy, prefect_server, monkeypatch):
-    """Each with its state, and of broken ones why; those that ended well are not told."""
+def test_status_shows_running_late_and_failed_runs(busy, prefect_server, monkeypatch):
+    """Each with its state and reason; completed runs are left out."""
     flow_run(prefect_server, "train blue", type="RUNNING", name="Running")
     flow_run(prefect_server, "monitor blue", type="SCHEDULED", name="Late")
     flow_run(prefect_server, "predict blue", type="CRASHED", name="Crashed", message="killed by the [/system]\nmore")
     flow_run(prefect_server, "prepare blue", type="COMPLETED", name="Completed")
-    asks = "Flow run encountered an exception: Waits: The release of blue waits for a person's word."
+    asks = "Flow run encountered an exception: WaitsForApproval: The release of blue waits for a person's word."
     flow_run(prefect_server, "release blue", type="FAILED", name="Failed", message=asks)
-    told = status.gather(busy)
-    names = {part: {run["run"] for run in runs} for part, runs in told["runs"].items()}
+    report = status.gather(busy)
+    names = {part: {run["run"] for run in runs} for part, runs in report["runs"].items()}
     assert "train blue" in names["running"]
     assert "monitor blue" in names["late"]
     assert "predict blue" in names["broken"]
-    assert "release blue" in names["waiting"] - names["broken"], "who waits for a person has not failed"
+    assert "release blue" in names["waiting"] - names["broken"], "a run that waits for an approval has not failed"
     assert "prepare blue" not in set.union(*names.values())
-    text = "\n".join(shown(told, monkeypatch))
+    text = "\n".join(shown(report, monkeypatch))
     for part in ("train blue", "monitor blue", "predict blue", "killed by the [/system]"):
         assert part in text
 
 
-def test_what_does_not_answer_is_said(tmp_path, monkeypatch):
+def test_what_does_not_answer_is_reported(tmp_path, monkeypatch):
     """No stack, no Prefect, a dead database, files that are no JSON: the rest is told, and nothing is made."""
     gone = f"postgresql+psycopg://driftline:hunter2@127.0.0.1:{free_port()}/postgres"
-    here = nobody(tmp_path, gateway_store=gone)
-    (here.state / "verdicts" / "blue" / "one").mkdir(parents=True)
-    (here.state / "verdicts" / "blue" / "one" / "verdict.json").write_text("half a")
-    told = status.gather(here)
-    assert set(told["unknown"]) == {"gateway", "runs"}
-    text = "\n".join(shown(told, monkeypatch))
-    assert "Nothing runs. Start it: driftline up" in text
+    config = nobody(tmp_path, gateway_store=gone)
+    (config.state / "verdicts" / "blue" / "one").mkdir(parents=True)
+    (config.state / "verdicts" / "blue" / "one" / "verdict.json").write_text("half a")
+    report = status.gather(config)
+    assert set(report["unknown"]) == {"gateway", "runs"}
+    text = "\n".join(shown(report, monkeypatch))
+    assert "The stack is down. Start it: driftline up" in text
     assert "runs: unknown. Prefect's server does not answer." in text
     assert "gateway: unknown. The gateway's database does not answer." in text
-    assert "hunter2" not in text + json.dumps(told)
+    assert "hunter2" not in text + json.dumps(report)
 
 
 def test_it_is_quick_and_makes_nothing(tmp_path):
@@ -168,6 +168,6 @@ def test_it_is_quick_and_makes_nothing(tmp_path):
     command = [sys.executable, "-m", "cli.main", "status"]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **places}, capture_output=True, text=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert "There is no case" in done.stdout
+    assert "There are no cases" in done.stdout
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
     assert not list((tmp_path / "state").rglob("*.db"))

@@ -26,6 +26,7 @@ QUICK = (  # with Prefect's server alone
     "validate {case}",
     "deploy",
     "status",
+    "doctor",
     "backup {folder}/quick.tar.gz",
 )
 LONG = (
@@ -35,12 +36,15 @@ LONG = (
     "run {case}",
     "deploy",
     "release {case}",
+    "import-model {case} {file}",
     "import {case} {file}",
     "predict {case}",
     "monitor {case}",
     "retrain {case}",
-    "replay {case} --start 2020-01-01 --end 2020-02-01",
+    "backtest {case} --from 2020-01-01 --to 2020-02-01",
+    "replay {case} --from 2020-01-01 --to 2020-02-01",
     "show {case}",
+    "snapshot pin {case}",
     "pin {case}",
     "rollout {case}",
     "promote {case}",
@@ -136,7 +140,7 @@ def test_all_verbs_change_no_tracked_file(clone: Clone):
         for command in LONG:
             done = clone.run(command, **own)
             assert "Traceback" not in done.stderr, done.stderr
-            if command.split()[0] in ("up", "run", "deploy", "show", "pin", "restart", "down"):
+            if command.split()[0] in ("up", "run", "deploy", "show", "pin", "snapshot", "restart", "down"):
                 assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
             clone.check(command)
     finally:

@@ -100,7 +100,7 @@ def _run(command: list[str]) -> int:
     """Do what a new process would: Prefect, imported already, has to read its variables again."""
     from prefect.context import refresh_global_settings_context
 
-    from cli.main import answer
+    from cli.main import run_command
     from flows.dvc_stages import main as plain
     from services.runtime.prefect_api import reach_prefect
     from tasks.core.errors import DriftlineError
@@ -116,7 +116,7 @@ def _run(command: list[str]) -> int:
         plain(command[1], command[2], Path(command[3]))
         return 0
     sys.argv = ["driftline", *command]
-    return answer()
+    return run_command()
 
 
 if __name__ == "__main__":

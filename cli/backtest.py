@@ -1,4 +1,4 @@
-"""`driftline replay`: months of the past under several policies."""
+"""`driftline backtest`: compare retraining policies on past months."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import typer
 MONTH = ["%Y-%m-%d", "%Y-%m"]
 
 
-def replay(
+def backtest(
     case: Annotated[str, typer.Argument(metavar="CASE", help="A folder under configs/.")],
-    start: Annotated[datetime, typer.Option("--from", formats=MONTH, help="The first month, or a day of it.")],
-    end: Annotated[datetime, typer.Option("--to", formats=MONTH, help="The last month, or a day of it.")],
-    policies: Annotated[str, typer.Option(help="What to do at a month's end, with commas.")] = "never,monthly,decide",
+    start: Annotated[datetime, typer.Option("--from", formats=MONTH, help="First month, or any day in it.")],
+    end: Annotated[datetime, typer.Option("--to", formats=MONTH, help="Last month, or any day in it.")],
+    policies: Annotated[str, typer.Option(help="Retraining policies, separated by commas.")] = "never,monthly,decide",
     profile: Annotated[str | None, typer.Option(help="A profile of the case, such as smoke.")] = None,
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures there.")] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures to this JSON file.")] = None,
 ) -> None:
-    """Play months of the past under several policies of retraining, in a world of its own, and compare them."""
+    """Backtest retraining policies on past months, in a sandbox, and compare their results."""
     from cli.terminal import ProgressPrinter, run_flow
     from flows.case import load_case
     from tasks.backtest.policies import check_backtest
@@ -29,8 +29,8 @@ def replay(
     named = tuple(name.strip() for name in policies.split(","))
     first, last = start.replace(tzinfo=UTC), end.replace(tzinfo=UTC)
     check_backtest(load_case(case, settings().cases, profile).kind, named, first, last)
-    asked = {"case": case, "start": first, "end": last, "policies": named, "profile": profile}
-    report = run_flow("backtest", asked, ProgressPrinter(deepest=1))
+    request = {"case": case, "start": first, "end": last, "policies": named, "profile": profile}
+    report = run_flow("backtest", request, ProgressPrinter(deepest=1))
     if json:
         json.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(report.json_file, json)
