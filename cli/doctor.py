@@ -68,9 +68,9 @@ def check_python(_: Settings) -> Iterator[Check]:
 
 def check_packages(_: Settings) -> Iterator[Check]:
     """Installed packages against requirements.lock."""
-    from tasks.core.pins import differences
+    from tasks.core.pins import lock_mismatches
 
-    if different := differences(ROOT / "requirements.lock"):
+    if different := lock_mismatches(ROOT / "requirements.lock"):
         names = ", ".join(different[:5]) + (f" and {len(different) - 5} more" if len(different) > 5 else "")
         yield Check("problem", "packages", f"not as in requirements.lock: {names}", "make setup")
     else:
@@ -163,9 +163,9 @@ def check_mlflow(config: Settings) -> Iterator[Check]:
     if uri.startswith("sqlite") and not (config.state / "mlflow.db").exists():
         yield Check("ok", "mlflow", "no database yet; the first run creates it")
         return
-    from tasks.core.mlflow import client_of
+    from tasks.core.mlflow import mlflow_client
 
-    client_of(config.tracking).search_experiments(max_results=1)
+    mlflow_client(config.tracking).search_experiments(max_results=1)
     yield Check("ok", "mlflow", "the tracking store answers")
 
 

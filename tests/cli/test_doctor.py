@@ -74,7 +74,7 @@ def test_little_disk_space_is_reported(config, monkeypatch, free, level):
 
 
 def test_packages_that_differ_from_the_lock_are_a_problem(config, monkeypatch):
-    monkeypatch.setattr("tasks.core.pins.differences", lambda _: ["mlflow 2.0", "feast none"])
+    monkeypatch.setattr("tasks.core.pins.lock_mismatches", lambda _: ["mlflow 2.0", "feast none"])
     [check] = doctor.check_packages(config)
     assert (check.level, check.fix) == ("problem", "make setup")
     assert "mlflow 2.0, feast none" in check.detail
