@@ -46,7 +46,8 @@ def share(case: str, canary: str | None, shadow: str | None, arm: str | None, pe
                 label, _, reference = name.rpartition("=") if role == ARM else ("", "", name)
                 digest = _running(config, store, case, reference)
                 share = 100.0 if role == SHADOW else percent
-                shares.set_share(store, case, digest, role, share, label or (reference if role == ARM else ""), "asked")
+                label = label or (reference if role == ARM else "")
+                shares.set_share(store, case, shares.ShareSpec(digest, role, share, label), "asked")
         if stop:
             shares.remove_share(store, case, history.find_release(store, case, stop) or stop, "asked")
     show(case)

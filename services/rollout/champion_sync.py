@@ -21,8 +21,8 @@ def start_rollout(release: Release, plan: Plan | None, settings: Settings) -> bo
     with closing(Store(settings)) as store:
         upsert_release(store, read_manifest(release.folder))
         sync_endpoints(store, settings)
-        with store.reading() as of:
-            before = champion_of(of, release.case)
+        with store.reading() as connection:
+            before = champion_of(connection, release.case)
         if plan and before not in (None, release.digest) and stack.is_running(settings):
             begin_plan(store, release.case, release.digest, plan)
             return False
@@ -38,8 +38,8 @@ def register_champion(release: Release, settings: Settings) -> None:
 
 def champion_at_gateway(case: str, settings: Settings) -> str | None:
     """The digest of the release that has the traffic."""
-    with closing(Store(settings)) as store, store.reading() as of:
-        return champion_of(of, case)
+    with closing(Store(settings)) as store, store.reading() as connection:
+        return champion_of(connection, case)
 
 
 def reconcile(case: str, settings: Settings) -> None:
@@ -85,8 +85,8 @@ def roll_back(case: str, to: str | None, why: str, settings: Settings) -> Releas
     from tasks.release.registry import promote as move_alias
 
     with closing(Store(settings)) as store:
-        with store.reading() as of:
-            wanted = to or next(iter(champion_history(of, case)[1:]), None)
+        with store.reading() as connection:
+            wanted = to or next(iter(champion_history(connection, case)[1:]), None)
         if wanted and not stack.is_running(settings):
             digest = find(settings.tracking, settings.state, case, wanted).digest
             promote(store, case, digest, why, "rollback")

@@ -9,9 +9,9 @@ from sqlalchemy import Connection, RowMapping, func, select
 from services.store.database import Store, endpoints, releases, rollout_events, shares
 
 
-def champion_history(to: Connection, case: str) -> list[str]:
+def champion_history(connection: Connection, case: str) -> list[str]:
     """Every champion there was, each once, the newest first."""
-    found = to.execute(
+    found = connection.execute(
         select(rollout_events.c.champion).where(rollout_events.c.case == case).order_by(rollout_events.c.id.desc())
     ).scalars()
     return list(dict.fromkeys(found))
@@ -19,9 +19,9 @@ def champion_history(to: Connection, case: str) -> list[str]:
 
 def releases_to_keep_warm(store: Store, case: str, earlier: int) -> list[str]:
     """The releases of a case that must keep running: all with a share, and so many earlier champions."""
-    with store.reading() as of:
-        sharing = of.execute(select(shares.c.digest).where(shares.c.case == case)).scalars().all()
-        return list(dict.fromkeys([*sharing, *champion_history(of, case)[: earlier + 1]]))
+    with store.reading() as connection:
+        sharing = connection.execute(select(shares.c.digest).where(shares.c.case == case)).scalars().all()
+        return list(dict.fromkeys([*sharing, *champion_history(connection, case)[: earlier + 1]]))
 
 
 def active_shares(store: Store) -> Sequence[RowMapping]:
@@ -32,29 +32,33 @@ def active_shares(store: Store) -> Sequence[RowMapping]:
         .subquery()
     )
     query = select(shares, last.c.since).join(last, last.c.case == shares.c.case, isouter=True)
-    with store.reading() as of:
-        return of.execute(query.order_by(shares.c.case, shares.c.role != "champion", shares.c.role)).mappings().all()
+    with store.reading() as connection:
+        return (
+            connection.execute(query.order_by(shares.c.case, shares.c.role != "champion", shares.c.role))
+            .mappings()
+            .all()
+        )
 
 
 def rollout_history(store: Store, case: str) -> tuple[Sequence[RowMapping], Sequence[RowMapping]]:
     """The shares of a case, and its last moves, newest first."""
-    with store.reading() as of:
-        held = of.execute(select(shares).where(shares.c.case == case)).mappings().all()
+    with store.reading() as connection:
+        held = connection.execute(select(shares).where(shares.c.case == case)).mappings().all()
         newest = (
             select(rollout_events).where(rollout_events.c.case == case).order_by(rollout_events.c.id.desc()).limit(10)
         )
-        return held, of.execute(newest).mappings().all()
+        return held, connection.execute(newest).mappings().all()
 
 
 def find_release(store: Store, case: str, reference: str) -> str | None:
     """The digest that the beginning of one means, among the releases that ever ran; None for none or several."""
-    with store.reading() as of:
-        found = of.execute(select(releases.c.digest).where(releases.c.case == case)).scalars().all()
+    with store.reading() as connection:
+        found = connection.execute(select(releases.c.digest).where(releases.c.case == case)).scalars().all()
     matches = [digest for digest in found if len(reference) >= 4 and digest.startswith(reference)]
     return matches[0] if len(matches) == 1 else None
 
 
 def is_running(store: Store, digest: str) -> bool:
     """Does a process answer as this release?"""
-    with store.reading() as of:
-        return of.execute(select(endpoints.c.address).where(endpoints.c.digest == digest)).first() is not None
+    with store.reading() as connection:
+        return connection.execute(select(endpoints.c.address).where(endpoints.c.digest == digest)).first() is not None

@@ -11,22 +11,24 @@ from sqlalchemy import Connection, RowMapping, case, func, insert, select, updat
 
 from services.rollout.config import Plan
 from services.rollout.routing import CANARY, SHADOW
-from services.rollout.shares import champion_of, delete_share, set_champion, write_share
+from services.rollout.shares import Change, ShareSpec, champion_of, delete_share, set_champion, write_share
 from services.store.alerts import add_alert
+from services.store.audit import record_audit_event
 from services.store.database import DONE, FAILED, LOST, Store, now, plans, usage_records
 from services.store.feedback import acceptance
 from tasks.core.events import alert_event
 from tasks.statistics.confidence_sequence import BinomialSequence
 
+GATEWAY = "gateway"  # the actor of what a plan decides by itself
 MEASURES = ("failed", "slow", "disliked")
 
 
 @dataclass(frozen=True)
 class StepDecision:
-    """What is to be done about a step, and why: back, on or wait."""
+    """What to do about a step, and the reason: back, on or wait."""
 
-    what: str
-    why: str
+    action: str
+    reason: str
 
 
 def begin_plan(store: Store, name: str, digest: str, plan: Plan) -> None:
@@ -34,15 +36,17 @@ def begin_plan(store: Store, name: str, digest: str, plan: Plan) -> None:
 
     Raises: InputError when the case has no champion yet, or this release is it.
     """
-    with store.changing() as to:
-        running = to.execute(select(plans.c.digest).where(plans.c.case == name)).scalars().all()
+    with store.changing() as connection:
+        running = connection.execute(select(plans.c.digest).where(plans.c.case == name)).scalars().all()
         if running == [digest]:
             return  # a run that is started again
         for old in running:
-            delete_share(to, name, old, f"{digest[:12]} comes instead", "stop")
-        _give(to, name, digest, plan, 0, "its plan begins")
+            delete_share(connection, name, old, Change("stop", f"replaced by {digest[:12]}"))
+        _set_step(connection, name, digest, plan.steps[0], "its plan begins")
         at = {"step": 0, "started_at": now(), "step_started_at": now()}
-        to.execute(insert(plans).values(case=name, digest=digest, plan=plan.model_dump(mode="json"), **at))
+        values = plan.model_dump(mode="json")
+        connection.execute(insert(plans).values(case=name, digest=digest, plan=values, **at))
+        record_audit_event(connection, "plan.begin", digest, case=name, plan=values)
 
 
 def advance_plans(store: Store) -> dict[str, str]:
@@ -52,15 +56,15 @@ def advance_plans(store: Store) -> dict[str, str]:
     Raises: SQLAlchemyError when the store does not answer at all.
     """
     errors: dict[str, str] = {}
-    with store.reading() as of:
-        running = of.execute(select(plans)).mappings().all()
+    with store.reading() as connection:
+        running = connection.execute(select(plans)).mappings().all()
     for row in running:
         try:
-            with store.reading() as of:
-                judged = _judge(of, row)
-            if judged.what != "wait":
-                with store.changing() as to:
-                    _decide(to, row, judged)
+            with store.reading() as connection:
+                decision = _judge(connection, row)
+            if decision.action != "wait":
+                with store.changing() as connection:
+                    _decide(connection, row, decision)
         except Exception as error:  # whatever it is, the other cases' plans go on
             logging.getLogger("driftline").warning("The rollout of %s can't be decided.", row["case"], exc_info=True)
             errors[row["case"]] = f"{type(error).__name__}: {error}"[:300]
@@ -91,9 +95,9 @@ def decide_step(
     return StepDecision("on", f"{calls} calls: {shown}")
 
 
-def _judge(of: Connection, row: RowMapping) -> StepDecision:
+def _judge(connection: Connection, row: RowMapping) -> StepDecision:
     plan, name = Plan.model_validate(row["plan"]), row["case"]
-    champion = champion_of(of, name)
+    champion = champion_of(connection, name)
     calls = select(func.count()).where(
         usage_records.c.case == name,
         usage_records.c.digest == row["digest"],
@@ -101,17 +105,20 @@ def _judge(of: Connection, row: RowMapping) -> StepDecision:
         _counts(),
     )
     measured = (
-        _measured(of, name, digest, row["started_at"], plan.slow_s) for digest in (row["digest"], champion or "")
+        _measured(connection, name, digest, row["started_at"], plan.slow_s)
+        for digest in (row["digest"], champion or "")
     )
-    return decide_step(plan, row["step"], of.execute(calls).scalar_one(), *measured)
+    return decide_step(plan, row["step"], connection.execute(calls).scalar_one(), *measured)
 
 
-def _measured(of: Connection, name: str, digest: str, began: float, slow_s: float) -> dict[str, BinomialSequence]:
-    asked = usage_records.c.case == name, usage_records.c.digest == digest, usage_records.c.at >= began, _counts()
+def _measured(
+    connection: Connection, name: str, digest: str, began: float, slow_s: float
+) -> dict[str, BinomialSequence]:
+    calls = usage_records.c.case == name, usage_records.c.digest == digest, usage_records.c.at >= began, _counts()
     failed = func.sum(case((usage_records.c.state != DONE, 1), else_=0))
     slow = func.sum(case(((usage_records.c.state == DONE) & (usage_records.c.seconds > slow_s), 1), else_=0))
-    total, bad, late = of.execute(select(func.count(), failed, slow).where(*asked)).one()
-    accepted = acceptance(of, *asked).values()
+    total, bad, late = connection.execute(select(func.count(), failed, slow).where(*calls)).one()
+    accepted = acceptance(connection, *calls).values()
     return {
         "failed": BinomialSequence(int(bad or 0), total),
         "slow": BinomialSequence(int(late or 0), total - int(bad or 0)),
@@ -124,26 +131,30 @@ def _counts() -> Any:
     return usage_records.c.state.in_((DONE, FAILED, LOST))
 
 
-def _decide(to: Connection, row: RowMapping, judged: StepDecision) -> None:
+def _decide(connection: Connection, row: RowMapping, decision: StepDecision) -> None:
     name, digest, step, plan = row["case"], row["digest"], row["step"], Plan.model_validate(row["plan"])
-    here = plans.c.case == name, plans.c.digest == digest, plans.c.step == step
-    if not to.execute(update(plans).where(*here).values(step=step + 1, step_started_at=now())).rowcount:
+    current = plans.c.case == name, plans.c.digest == digest, plans.c.step == step
+    if not connection.execute(update(plans).where(*current).values(step=step + 1, step_started_at=now())).rowcount:
         return  # another gateway was first
-    if judged.what == "back":
-        delete_share(to, name, digest, judged.why, "rolled back")
-        _alert(to, name, digest, judged.why)
+    if decision.action == "back":
+        delete_share(connection, name, digest, Change("rolled back", decision.reason, GATEWAY))
+        _alert(connection, name, digest, decision.reason)
     elif step + 1 == len(plan.steps):
-        set_champion(to, name, digest, judged.why, "promote")
+        set_champion(connection, name, digest, Change("promote", decision.reason, GATEWAY))
     else:
-        _give(to, name, digest, plan, step + 1, judged.why)
+        _set_step(connection, name, digest, plan.steps[step + 1], decision.reason, GATEWAY)
+        details = {"step": step + 1, "reason": decision.reason}
+        record_audit_event(connection, "plan.advance", digest, case=name, actor=GATEWAY, **details)
 
 
-def _alert(to: Connection, name: str, digest: str, why: str) -> None:
+def _alert(connection: Connection, name: str, digest: str, reason: str) -> None:
     subject = f"{name}: release {digest:.12} was rolled back"
-    body = f"{why}. The champion answers everybody again.\nWhat happened: driftline rollout {name}"
-    add_alert(to, alert_event(name, f"rollback {digest:.12}", subject, body))
+    body = f"{reason}. The champion answers everybody again.\nWhat happened: driftline rollout {name}"
+    add_alert(connection, alert_event(name, f"rollback {digest:.12}", subject, body))
 
 
-def _give(to: Connection, name: str, digest: str, plan: Plan, step: int, why: str) -> None:
-    percent = plan.steps[step].percent
-    write_share(to, name, digest, CANARY if percent else SHADOW, percent or 100.0, "", why)
+def _set_step(
+    connection: Connection, name: str, digest: str, step: Step, reason: str, actor: str | None = None
+) -> None:
+    share = ShareSpec(digest, CANARY if step.percent else SHADOW, step.percent or 100.0)
+    write_share(connection, name, share, Change(share.role, reason, actor))

@@ -14,14 +14,14 @@ from tasks.core.loops import Loop
 PLATFORM = "platform"  # what alerts are about that concern no single case
 
 
-def add_alert(to: Connection, event: dict[str, Any]) -> None:
+def add_alert(connection: Connection, event: dict[str, Any]) -> None:
     """Queue an event for the alerts that people get; `event` is as `alert_event` makes it."""
-    to.execute(insert(alert_outbox).values(id=str(uuid.uuid4()), at=now(), event=event))
+    connection.execute(insert(alert_outbox).values(id=str(uuid.uuid4()), at=now(), event=event))
 
 
 def alert_loop_failure(store: Store, process: str, loop: Loop) -> None:
     """Have people know that a background loop of the gateway or the worker keeps failing."""
     subject = f"The {process}'s loop {loop.name!r} fails"
     body = f"{loop.failures_in_a_row} failures in a row: {loop.last_error}\nIt goes on. See the {process}'s log."
-    with store.writing() as to:
-        add_alert(to, alert_event(PLATFORM, f"{process} {loop.name}", subject, body))
+    with store.writing() as connection:
+        add_alert(connection, alert_event(PLATFORM, f"{process} {loop.name}", subject, body))

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 from sqlalchemy import insert, select, update
 
+from services.store.audit import record_audit_event
 from services.store.database import Store, approvals, now
 from tasks.core.config import Result, Section
 from tasks.core.errors import InputError
@@ -102,6 +103,11 @@ def request_approval(store: Store, request: ApprovalRequest, within: timedelta) 
         else:
             again = pending if existing == "lapsed" else {}
             connection.execute(update(approvals).where(same).values(run=request.run, **again))
+        if existing in (None, "lapsed"):
+            requester = request.requested_by
+            record_audit_event(
+                connection, "approval.request", request.evidence, case=request.case, actor=requester, run=request.run
+            )
     return _find(store, request.case, request.evidence)
 
 
@@ -135,6 +141,16 @@ def decide(store: Store, case: str, review: Review) -> Approval:
                 decided_at=now(),
             )
         )
+        if decided.rowcount:
+            record_audit_event(
+                connection,
+                "approval.approve" if review.approves else "approval.reject",
+                pending.evidence,
+                case=case,
+                actor=review.decided_by.strip(),
+                channel=review.channel,
+                reason=review.reason,
+            )
     if not decided.rowcount:
         raise InputError("Another person has just decided.", where=case, todo="driftline status")
     return _find(store, case, pending.evidence)

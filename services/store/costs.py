@@ -61,8 +61,8 @@ def usage_today(store: Store) -> dict[str, dict[str, Any]]:
         .where(usage_records.c.day == int(now() // 86_400))
         .group_by(usage_records.c.case)
     )
-    with store.reading() as of:
-        rows = of.execute(query).all()
+    with store.reading() as connection:
+        rows = connection.execute(query).all()
     return {
         name: {"calls": int(calls), "failed": int(bad), "spent": float(spent) / NANO}
         for name, calls, bad, spent in rows

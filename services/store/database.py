@@ -186,6 +186,17 @@ approvals = Table(  # what a person was asked before a release, and what they sa
     Column("reason", Text, nullable=False),
     Column("decided_at", Double),
 )
+audit_events = Table(  # decisions; triggers refuse to change or delete a row
+    "audit_events",
+    tables,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", Double, nullable=False),
+    Column("actor", String(120), nullable=False),
+    Column("action", String(40), nullable=False),
+    Column("case", String(64), nullable=False),  # empty: it concerns no single case
+    Column("subject", String(80), nullable=False),
+    Column("details", JSON, nullable=False),
+)
 workers = Table(  # the gateway's processes, each saying now and then that it lives
     "workers",
     tables,
@@ -199,6 +210,7 @@ config_version = Table(  # one row; it grows with every change of what gateways 
     Column("version", Integer, nullable=False),
 )
 Index("usage_records_by_case", usage_records.c.case, usage_records.c.digest, usage_records.c.at)
+Index("audit_events_by_case", audit_events.c.case, audit_events.c.at)
 Index("usage_records_by_state", usage_records.c.state)
 
 
@@ -241,8 +253,8 @@ class Store:
             connection.execute(update(config_version).values(version=config_version.c.version + 1))
 
     def config_version(self) -> int:
-        with self.reading() as of:
-            return of.execute(select(config_version.c.version)).scalar_one()
+        with self.reading() as connection:
+            return connection.execute(select(config_version.c.version)).scalar_one()
 
     def close(self) -> None:
         self.engine.dispose()

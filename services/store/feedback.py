@@ -71,7 +71,7 @@ def rating_of(said: Mapping[str, Any]) -> str | None:
     return "down" if "corrected" in said or "preferred" in said else None
 
 
-def acceptance(of: Connection, *calls: ColumnElement[bool]) -> dict[tuple[str, str], bool]:
+def acceptance(connection: Connection, *calls: ColumnElement[bool]) -> dict[tuple[str, str], bool]:
     """Which answers of these calls of the ledger were accepted, by request id and example_id: the last word on each."""
     words = (
         select(feedback.c.request_id, feedback.c.payload, predictions.c.classes)
@@ -81,7 +81,7 @@ def acceptance(of: Connection, *calls: ColumnElement[bool]) -> dict[tuple[str, s
         .order_by(feedback.c.id)
     )
     found = {}
-    for id_, said, classes in of.execute(words):
+    for id_, said, classes in connection.execute(words):
         said, classes = (value if isinstance(value, Mapping) else {} for value in (said, classes))
         if (accepted := _accepts(said, classes)) is not None:
             found[id_, str(said.get("example_id", ""))] = accepted
@@ -127,9 +127,9 @@ def store_feedback(store: Store, key: Key, request_id: str, said: Feedback) -> d
         predictions, predictions.c.request_id == usage_records.c.id
     )
     for id_ in filter(None, (request_id, said.preferred)):
-        with store.reading() as of:
+        with store.reading() as connection:
             # else the database fails
-            call = of.execute(asked.where(usage_records.c.id == id_)).first() if id_.isprintable() else None
+            call = connection.execute(asked.where(usage_records.c.id == id_)).first() if id_.isprintable() else None
         if call is None or (call.team != key.team and key is not LOCAL_KEY):
             raise ApiError(404, f"There is no request {id_!r} of this team.", code="request_not_found")
         if id_ == request_id:
@@ -143,12 +143,12 @@ def store_feedback(store: Store, key: Key, request_id: str, said: Feedback) -> d
             ):
                 raise ApiError(400, "example_id: it names none of the request's rows.", param="example_id")
     values = said.model_dump(exclude_none=True)
-    with store.writing() as to:
+    with store.writing() as connection:
         records = select(func.count()).where(feedback.c.request_id == request_id)
-        if to.execute(records).scalar_one() >= MAX_RECORDS:
+        if connection.execute(records).scalar_one() >= MAX_RECORDS:
             raise ApiError(
                 409, f"Request {request_id} has {MAX_RECORDS:,} feedback records, the most allowed.", code="too_many"
             )
         row = {"request_id": request_id, "at": now(), "team": key.team, "key": key.id, "payload": values}
-        to.execute(insert(feedback).values(**row))
+        connection.execute(insert(feedback).values(**row))
     return about

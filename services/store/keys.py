@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import RowMapping, insert, select, update
 
 from services.store.api_error import ApiError
+from services.store.audit import record_audit_event
 from services.store.database import Store, budgets, keys, now, teams
 from tasks.core.errors import InputError
 from tasks.core.processes import current_user
@@ -102,10 +103,14 @@ def create_key(
     id_, secret = secrets.token_hex(4), PREFIX + secrets.token_urlsafe(32)
     row = {"id": id_, "hash": hash_secret(secret), "team": team, "roles": sorted(set(roles)), "rpm": rpm, "tpm": tpm}
     person = current_user()
-    with store.changing() as to:
-        to.execute(insert(keys).values(**row, created_at=now(), owner=person, created_by=person))
+    with store.changing() as connection:
+        connection.execute(insert(keys).values(**row, created_at=now(), owner=person, created_by=person))
         if budget is not None:
-            to.execute(insert(budgets).values(owner=f"key:{id_}", amount=round(budget * NANO), spent=0, reserved=0))
+            connection.execute(
+                insert(budgets).values(owner=f"key:{id_}", amount=round(budget * NANO), spent=0, reserved=0)
+            )
+        limits: dict[str, Any] = {"rpm": rpm, "tpm": tpm, "budget": budget}
+        record_audit_event(connection, "key.create", id_, team=team, roles=row["roles"], owner=person, **limits)
     return id_, secret
 
 
@@ -115,9 +120,10 @@ def set_key_owner(store: Store, id_: str, owner: str) -> None:
     Raises: InputError when there is no such key, or the name can't be one.
     """
     check_name(owner, "--owner", MAX_OWNER)
-    with store.changing() as to:
-        if not to.execute(update(keys).where(keys.c.id == id_).values(owner=owner.strip())).rowcount:
+    with store.changing() as connection:
+        if not connection.execute(update(keys).where(keys.c.id == id_).values(owner=owner.strip())).rowcount:
             raise InputError("There is no such key.", found=id_, todo="driftline keys list")
+        record_audit_event(connection, "key.update", id_, owner=owner.strip())
 
 
 def check_name(name: str, where: str, longest: int) -> None:
@@ -136,10 +142,13 @@ def check_budget(budget: float | None) -> None:
 
 def revoke_key(store: Store, id_: str) -> None:
     """Raises: InputError when there is no such key."""
-    with store.changing() as to:
-        done = to.execute(update(keys).where(keys.c.id == id_, keys.c.revoked_at.is_(None)).values(revoked_at=now()))
-        if not done.rowcount:
+    with store.changing() as connection:
+        revoked = connection.execute(
+            update(keys).where(keys.c.id == id_, keys.c.revoked_at.is_(None)).values(revoked_at=now())
+        )
+        if not revoked.rowcount:
             raise InputError("There is no such key.", found=id_, todo="driftline keys list")
+        record_audit_event(connection, "key.revoke", id_)
 
 
 def set_team_limits(store: Store, team: str, rpm: int | None, tpm: int | None, budget: float | None) -> None:
@@ -149,36 +158,39 @@ def set_team_limits(store: Store, team: str, rpm: int | None, tpm: int | None, b
     """
     check_name(team, "TEAM", MAX_TEAM)
     check_budget(budget)
-    with store.changing() as to:
-        if not to.execute(update(teams).where(teams.c.team == team).values(rpm=rpm, tpm=tpm)).rowcount:
-            to.execute(insert(teams).values(team=team, rpm=rpm, tpm=tpm))
+    with store.changing() as connection:
+        if not connection.execute(update(teams).where(teams.c.team == team).values(rpm=rpm, tpm=tpm)).rowcount:
+            connection.execute(insert(teams).values(team=team, rpm=rpm, tpm=tpm))
         if budget is None:
-            to.execute(budgets.delete().where(budgets.c.owner == f"team:{team}"))
-        elif not to.execute(
+            connection.execute(budgets.delete().where(budgets.c.owner == f"team:{team}"))
+        elif not connection.execute(
             update(budgets).where(budgets.c.owner == f"team:{team}").values(amount=round(budget * NANO))
         ).rowcount:
-            to.execute(insert(budgets).values(owner=f"team:{team}", amount=round(budget * NANO), spent=0, reserved=0))
+            connection.execute(
+                insert(budgets).values(owner=f"team:{team}", amount=round(budget * NANO), spent=0, reserved=0)
+            )
+        record_audit_event(connection, "team.update", team, rpm=rpm, tpm=tpm, budget=budget)
 
 
 def list_keys(store: Store) -> list[dict[str, Any]]:
     """All keys, revoked ones too, with what they may spend and have spent; their secrets are nowhere."""
-    with store.reading() as of:
-        rows = of.execute(select(keys).order_by(keys.c.created_at)).mappings().all()
-        held = {row["owner"]: row for row in of.execute(select(budgets)).mappings()}
-    told = []
+    with store.reading() as connection:
+        rows = connection.execute(select(keys).order_by(keys.c.created_at)).mappings().all()
+        held = {row["owner"]: row for row in connection.execute(select(budgets)).mappings()}
+    listed = []
     for row in rows:
         budget = held.get(f"key:{row['id']}")
         money = {"budget": "amount", "spent": "spent", "reserved": "reserved"}
         amounts = {name: budget[column] / NANO if budget else None for name, column in money.items()}
-        told.append({name: value for name, value in row.items() if name != "hash"} | amounts)
-    return told
+        listed.append({name: value for name, value in row.items() if name != "hash"} | amounts)
+    return listed
 
 
 def read_keyring(store: Store) -> Keyring:
-    with store.reading() as of:
-        rows = of.execute(select(keys)).mappings().all()
-        together = {row["team"]: row for row in of.execute(select(teams)).mappings()}
-        owners = set(of.execute(select(budgets.c.owner)).scalars())
+    with store.reading() as connection:
+        rows = connection.execute(select(keys)).mappings().all()
+        together = {row["team"]: row for row in connection.execute(select(teams)).mappings()}
+        owners = set(connection.execute(select(budgets.c.owner)).scalars())
     found = {}
     for row in rows:
         if row["revoked_at"] is not None:

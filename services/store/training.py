@@ -50,8 +50,8 @@ def record_training(candidate: Candidate, machine_hour: float, settings: Setting
     }
     with closing(Store(settings)) as store:
         try:
-            with store.writing() as to:
-                to.execute(insert(usage_records).values(**row))
+            with store.writing() as connection:
+                connection.execute(insert(usage_records).values(**row))
         except IntegrityError:
             pass  # it was entered before
 

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import insert
 
 from cli import status
-from services.rollout.shares import promote, set_share, upsert_release
+from services.rollout.shares import ShareSpec, promote, set_share, upsert_release
 from services.serving.process import free_port
 from services.store.database import Store, now, usage_records
 from tasks.core.console import Terminal
@@ -53,7 +53,7 @@ def busy(tmp_path, prefect_server) -> Settings:
         for digest in (FIRST, SECOND):
             upsert_release(store, {"digest": digest, "sealed": {"case": "blue", "kind": "tabular"}})
         promote(store, "blue", FIRST, "a test")
-        set_share(store, "blue", SECOND, "canary", 12.5, "", "a test")
+        set_share(store, "blue", ShareSpec(SECOND, "canary", 12.5), "a test")
         today = int(now() // 86_400)
         with store.writing() as connection:
             for number, (day, state) in enumerate([(today, "done"), (today, "failed"), (today - 1, "done")]):

@@ -51,18 +51,18 @@ def test_intervals_hold_at_all_looks_together():
 def test_what_is_decided_and_why():
     """Surely worse than allowed or than the champion: back; surely allowed and seen enough: on; else wait."""
     good = NONE | {"failed": BinomialSequence(0, 100), "slow": BinomialSequence(0, 100)}
-    assert decide_step(PLAN, 0, 100, good, good).what == "on"
-    assert decide_step(PLAN, 0, 5, good, good).what == "wait"
-    assert decide_step(PLAN, 0, 5, NONE, good).what == "wait"
+    assert decide_step(PLAN, 0, 100, good, good).action == "on"
+    assert decide_step(PLAN, 0, 5, good, good).action == "wait"
+    assert decide_step(PLAN, 0, 5, NONE, good).action == "wait"
     bad = decide_step(PLAN, 0, 30, good | {"failed": BinomialSequence(25, 30)}, good)
-    assert (bad.what, bad.why) == ("back", "25 of 30 calls failed: more than the 30% allowed")
+    assert (bad.action, bad.reason) == ("back", "25 of 30 calls failed: more than the 30% allowed")
     assert (
         decide_step(
             PLAN, 0, 300, good | {"failed": BinomialSequence(60, 300)}, good | {"failed": BinomialSequence(0, 300)}
-        ).what
+        ).action
         == "back"
     )
-    assert decide_step(PLAN, 0, 100, good | {"disliked": BinomialSequence(40, 40)}, good).what == "back"
+    assert decide_step(PLAN, 0, 100, good | {"disliked": BinomialSequence(40, 40)}, good).action == "back"
 
 
 @pytest.fixture

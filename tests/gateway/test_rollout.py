@@ -79,7 +79,7 @@ def test_the_rows_own_key_keeps_a_person_at_a_release(settings, store, table, ot
 
 def test_a_shadow_gets_copies_and_answers_nobody(settings, store, table, other, body):
     """Its calls are in the ledger as a shadow's; every client is answered by the champion."""
-    shares.set_share(store, "small", other.digest, "shadow", 100, "", "a test")
+    shares.set_share(store, "small", shares.ShareSpec(other.digest, "shadow", 100), "a test")
     began = now()
 
     def shadowed() -> int:
@@ -184,7 +184,7 @@ def test_two_gateways_agree_and_a_killed_one_comes_back_with_the_same_routes(
         assert wait_for(lambda: answered_by(a, body) == answered_by(b, body) == other.digest, 2)
         shares.rollback(store, "small", table.digest, "a test")
         assert wait_for(lambda: answered_by(a, body) == answered_by(b, body) == table.digest, 2)
-        shares.set_share(store, "small", other.digest, "canary", 50, "", "a test")
+        shares.set_share(store, "small", shares.ShareSpec(other.digest, "canary", 50), "a test")
         time.sleep(1.5)
         people = [f"person {i}" for i in range(40)]
         assert [answered_by(a, body, p) for p in people] == [answered_by(b, body, p) for p in people]
@@ -198,8 +198,8 @@ def test_invalid_rollouts_are_refused(store, table, other):
     with pytest.raises(InputError, match="come to more than all"):
         shares.set_share(store, "small", other.digest, "canary", 101, "", "a test")
     with pytest.raises(InputError, match="champion already"):
-        shares.set_share(store, "small", table.digest, "canary", 5, "", "a test")
-    with pytest.raises(InputError, match="No process answers"):
+        shares.set_share(store, "small", shares.ShareSpec(table.digest, "canary", 5), "a test")
+    with pytest.raises(InputError, match="No process serves"):
         shares.rollback(store, "small", "f" * 64, "a test")
-    with pytest.raises(InputError, match="nothing to roll nowhere back to"):
+    with pytest.raises(InputError, match="nowhere has no earlier champion"):
         shares.rollback(store, "nowhere", None, "a test")

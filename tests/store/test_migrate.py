@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import select, text
+from sqlalchemy import JSON, Engine, Integer, create_engine, inspect, select, text
 
 from services.store.database import Store, config_version, tables
 from services.store.keys import create_key, list_keys, read_keyring
 from services.store.migrate import HEAD, VERSION_TABLE
+from services.store.migrations import initial
+from services.store.migrations.standard_terms import COLUMNS, TABLES
 from tasks.core.errors import Unavailable
 from tasks.core.settings import ROOT, Settings
 from tests.postgres import running_postgres
@@ -114,16 +116,16 @@ def test_gateways_that_start_at_once_do_not_race(tmp_path, old):
         with closing(database(tmp_path)) as before, before:
             before.executescript(BEFORE)
     started_at_once(tmp_path, "")
-    with closing(Store(Settings(state=tmp_path))) as store, store.reading() as of:
-        assert of.execute(select(config_version.c.version)).scalars().all() == [7 if old else 0]
+    with closing(Store(Settings(state=tmp_path))) as store, store.reading() as connection:
+        assert connection.execute(select(config_version.c.version)).scalars().all() == [7 if old else 0]
 
 
 def test_on_postgres_too(tmp_path):
     with running_postgres() as server:
         started_at_once(tmp_path, server.url)
-        with closing(Store(Settings(state=tmp_path, gateway_store=server.url))) as store, store.reading() as of:
-            assert of.execute(select(config_version.c.version)).scalars().all() == [0]
-            assert of.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalars().all() == [HEAD]
+        with closing(Store(Settings(state=tmp_path, gateway_store=server.url))) as store, store.reading() as connection:
+            assert connection.execute(select(config_version.c.version)).scalars().all() == [0]
+            assert connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalars().all() == [HEAD]
 
 
 def test_an_up_to_date_store_needs_no_alembic(tmp_path):
@@ -131,3 +133,95 @@ def test_an_up_to_date_store_needs_no_alembic(tmp_path):
     Store(Settings(state=tmp_path)).close()
     code = STARTING + "assert not [name for name in sys.modules if name.startswith('alembic')]"
     subprocess.run([sys.executable, "-c", code, str(tmp_path), ""], cwd=ROOT, input="x", text=True, check=True)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from services.store.database import Store
+from tasks.core.settings import Settings
+from alembic import op
+op.create_table = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # after the renames
+Store(Settings(state=Path(sys.argv[1])))
+"""
+
+
+def rows_of_initial(engine: Engine) -> dict[str, list[dict[str, object]]]:
+    """Make a database as the initial revision did, with three rows in each table; return them by table."""
+    rows: dict[str, list[dict[str, object]]] = {}
+    initial.tables.create_all(engine)
+    with engine.begin() as connection:
+        for table in initial.tables.sorted_tables:
+            rows[table.name] = [
+                {column.name: _value(column, number) for column in table.columns} for number in range(1, 4)
+            ]
+            connection.execute(table.insert(), rows[table.name])
+        connection.execute(text(f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
+        connection.execute(text(f"INSERT INTO {VERSION_TABLE} VALUES ('initial')"))
+    return rows
+
+
+def _value(column, number):
+    if isinstance(column.type, JSON):
+        return [f"key:{number}"]
+    if isinstance(column.type, Integer):
+        return number
+    return number / 2 if column.type.python_type is float else f"{column.name[:3]}-{number}"
+
+
+def has_all_of(engine: Engine, before: dict[str, list[dict[str, object]]]) -> None:
+    """Every row and value under the new names, with the same indexes, keys and constraints as a new database."""
+    with engine.connect() as connection:
+        for name, rows in before.items():
+            new = tables.tables[TABLES.get(name, name)]
+            found = connection.execute(select(new).order_by(*new.primary_key.columns)).mappings().all()
+            renamed = [{COLUMNS.get(new.name, {}).get(key, key): row[key] for key in row} for row in rows]
+            assert [{key: row[key] for key in renamed[0]} for row in found] == renamed, name
+        options = {"version_table": VERSION_TABLE, "compare_type": True}
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), tables) == []
+
+
+def constraints(engine: Engine) -> dict[str, object]:
+    found, inspector = {}, inspect(engine)
+    for name in tables.tables:
+        unique = sorted(str(each["column_names"]) for each in inspector.get_unique_constraints(name))
+        indexes = sorted((str(each["name"]), str(each["column_names"])) for each in inspector.get_indexes(name))
+        found[name] = inspector.get_pk_constraint(name)["constrained_columns"], unique, indexes
+    return found
+
+
+def test_every_row_of_an_initial_store_is_kept(tmp_path):
+    database(tmp_path).close()
+    engine = create_engine(f"sqlite:///{tmp_path / 'gateway' / 'gateway.db'}")
+    before = rows_of_initial(engine)
+    Store(Settings(state=tmp_path)).close()
+    has_all_of(engine, before)
+    with closing(Store(Settings(state=tmp_path / "new"))) as new:
+        assert constraints(engine) == constraints(new.engine)
+    engine.dispose()
+
+
+def test_a_migration_that_is_killed_starts_again(tmp_path):
+    database(tmp_path).close()
+    engine = create_engine(f"sqlite:///{tmp_path / 'gateway' / 'gateway.db'}")
+    before = rows_of_initial(engine)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=ROOT, check=False)
+    assert killed.returncode == -9
+    with engine.connect() as connection:
+        assert len(connection.execute(text("SELECT * FROM ledger")).all()) == 3
+        assert connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar() == "initial"
+    Store(Settings(state=tmp_path)).close()
+    has_all_of(engine, before)
+    engine.dispose()
+
+
+def test_rows_are_kept_on_postgres_too(tmp_path):
+    with running_postgres() as server:
+        engine = create_engine(server.url)
+        before = rows_of_initial(engine)
+        Store(Settings(state=tmp_path, gateway_store=server.url)).close()
+        has_all_of(engine, before)
+        named = text("SELECT relname FROM pg_class WHERE relname ~ '^(ledger|purses|moves|pushes|alerts|version)'")
+        with engine.connect() as connection:
+            assert connection.execute(named).scalars().all() == []
+        engine.dispose()

@@ -49,6 +49,7 @@ INDEXES = {  # SQLite can't rename an index
 POSTGRES_NAMES = {  # of constraints and sequences, which SQLite does not name
     **{f"INDEX {old}_pkey": f"{new}_pkey" for old, new in TABLES.items()},
     "INDEX pushes_body_key": "webhook_deliveries_body_digest_key",
+    "SEQUENCE version_only_seq": "config_version_id_seq",
     "SEQUENCE moves_number_seq": "rollout_events_id_seq",
     "SEQUENCE feedback_number_seq": "feedback_id_seq",
 }
