@@ -1,4 +1,4 @@
-"""Rollouts that advance by plan, or go back by themselves: each step decided by what the ledger and feedback show."""
+"""Plans of rollouts: each step advances or rolls back on what usage records and feedback show."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, case, func, insert, select, update
 
-from services.rollout.config import Plan
+from services.rollout.config import Plan, Step
 from services.rollout.routing import CANARY, SHADOW
 from services.rollout.shares import Change, ShareSpec, champion_of, delete_share, set_champion, write_share
 from services.store.alerts import add_alert
