@@ -52,7 +52,7 @@ def answered_by(http: httpx.Client, body: dict, entity: str = "") -> str:
 
 
 def test_a_canary_answers_its_share_and_the_same_people(settings, store, table, other, body):
-    shares.set_share(store, "small", other.digest, "canary", 30, "", "a test")
+    shares.set_share(store, "small", shares.ShareSpec(other.digest, "canary", 30), "a test")
     with gateway_client(settings) as http:
         both = {table.digest, other.digest}  # else the gateway may not have read yet that an earlier test is over
         assert wait_for(lambda: {answered_by(http, body, f"p{i}") for i in range(20)} == both)
@@ -64,7 +64,7 @@ def test_a_canary_answers_its_share_and_the_same_people(settings, store, table, 
 
 def test_the_rows_own_key_keeps_a_person_at_a_release(settings, store, table, other, body):
     """Without a header the join keys of the row say whom it is about."""
-    shares.set_share(store, "small", other.digest, "arm", 50, "blue", "a test")
+    shares.set_share(store, "small", shares.ShareSpec(other.digest, "arm", 50, "blue"), "a test")
     with gateway_client(settings) as http:
 
         def arms() -> list[str]:
@@ -195,8 +195,8 @@ def test_two_gateways_agree_and_a_killed_one_comes_back_with_the_same_routes(
 
 
 def test_invalid_rollouts_are_refused(store, table, other):
-    with pytest.raises(InputError, match="come to more than all"):
-        shares.set_share(store, "small", other.digest, "canary", 101, "", "a test")
+    with pytest.raises(InputError, match="sum to more than 100"):
+        shares.set_share(store, "small", shares.ShareSpec(other.digest, "canary", 101), "a test")
     with pytest.raises(InputError, match="champion already"):
         shares.set_share(store, "small", shares.ShareSpec(table.digest, "canary", 5), "a test")
     with pytest.raises(InputError, match="No process serves"):
