@@ -12,7 +12,7 @@ _GAP = re.compile(r"[\s.\-_/·()\\]+")
 _MARKED_GAP = re.compile(r"[\s.\-_/·()+,:;|*~\\]+")
 # What looks like a telephone number, and is a moment, an address of the network, an id or an amount. Behind a plus or
 # a zero, only the first four are.
-_OTHERS = re.compile(
+_OTHER_NUMBERS = re.compile(
     r"""
       (?<![0-9])[0-9]{4}([-./])[0-9]{1,2}\1[0-9]{1,2}(?![0-9])
     | (?<![0-9])[0-9]{1,2}([-./])[0-9]{1,2}\2(?:19|20)[0-9]{2}(?![0-9])
@@ -32,7 +32,7 @@ def find_phones(text: str) -> list[tuple[int, int]]:
     """Spans of telephone numbers. Bare digits are a number like any other, unless a plus or a zero comes first."""
     if all(map(_is_short, digit_runs(text, _MARKED_GAP))):
         return []
-    text = _OTHERS.sub(lambda match: "\0" * len(match[0]), text)
+    text = _OTHER_NUMBERS.sub(lambda match: "\0" * len(match[0]), text)
     spans: list[tuple[int, int]] = []
     for run in digit_runs(text, _MARKED_GAP):
         if not _is_short(run):

@@ -1,4 +1,4 @@
-"""Score answers in strict JSON by computation alone: what judging measures, and what reward tuning pays for."""
+"""Deterministic scores of JSON answers: for evaluation, and as the reward of reinforcement tuning."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ REFUSAL = re.compile(
     r"|(i|we) (can'?t|cannot|can not|won'?t|will not|must decline|decline|refuse)|against my guidelines)\b"
 )
 LOOP = re.compile(r"(.{1,40}?)\1{9,}", re.DOTALL)  # ten times the same in a row
-GRAM = 4  # words looked at together
-GRAMS = 8  # a shorter text does not tell a loop
-REPEATED = 0.3  # share of word groups seen before, beyond which an answer repeats itself
+NGRAM = 4  # words
+MIN_NGRAMS = 8  # shorter texts count as without repetition
+MAX_REPETITION = 0.3  # share of repeated word groups above which an answer counts as repetitive
 
 
 @dataclass(frozen=True)
 class Score:
-    """What computation says of one answer."""
+    """The scores of one answer."""
 
     json_valid: bool
     schema_valid: bool
     exact: bool
-    exact_anywhere: bool  # the right JSON stands somewhere in the text, perhaps amid prose: fair to an untuned model
-    fields_correct: int  # key-value pairs both given and expected
+    exact_anywhere: bool  # the expected JSON occurs within the text, even amid prose: fair to an untuned model
+    fields_correct: int  # key-value pairs both predicted and expected
     fields_predicted: int
     fields_expected: int
-    hallucinated: bool | None  # a stated value that the message doesn't contain; None: nothing was stated
+    hallucinated: bool | None  # a stated value is absent from the message; None: no value was stated
     abstained: bool
     should_abstain: bool
-    repetition: float  # share of four-word groups that came before
+    repetition: float  # share of repeated four-word groups
     repeated: bool
 
 
 class Scorer:
     """Scores answers of one case; the schema is compiled once.
 
-    Raises: CaseError when the schema is none.
+    Raises: CaseError when the schema is invalid.
     """
 
     def __init__(self, schema: Mapping[str, Any], stated: Sequence[str] = (), abstain: Mapping[str, Any] | None = None):
@@ -55,18 +55,18 @@ class Scorer:
             checker.check_schema(schema)
         except SchemaError as error:
             raise CaseError(
-                "The answer's schema is no JSON schema.",
+                "The answer's schema is not a valid JSON schema.",
                 where="answer.json_schema" + "".join(f".{part}" for part in error.absolute_path),
                 found=error.message,
-                todo="Correct it; json-schema.org tells the words.",
+                todo="Correct it; json-schema.org lists the keywords.",
             ) from error
-        # an empty registry: without it a $ref to an address would be fetched from the network
+        # an empty registry: otherwise a $ref to a URL would be fetched
         self._schema = checker(schema, registry=Registry())
         self._stated = frozenset(stated)
         self._abstain = None if abstain is None else _canonical(abstain)
 
     def score(self, text: str, answer: str, message: str) -> Score:
-        """Score `text` as an answer to `message`, where `answer` (JSON, or prose that refuses) is right."""
+        """Score `text` as a response to `message`, against the expected `answer` (JSON, or a refusal in prose)."""
         valid, predicted = read_json(text)
         expected_valid, expected = read_json(answer)
         if expected_valid:
@@ -90,7 +90,7 @@ class Scorer:
             abstained=self._abstains(valid, predicted, text),
             should_abstain=self._abstains(expected_valid, expected, answer),
             repetition=share,
-            repeated=share > REPEATED or LOOP.search(_plain(text)) is not None,
+            repeated=share > MAX_REPETITION or LOOP.search(_plain(text)) is not None,
         )
 
     def _abstains(self, valid: bool, predicted: Any, text: str) -> bool:
@@ -110,15 +110,15 @@ class Scorer:
 
 
 def reward(score: Score) -> float:
-    """How much an answer is worth to reward tuning, 0 to 1; only an exact one earns all."""
-    if not score.fields_expected:  # prose is right: to refuse, in whatever words
+    """The reward of an answer, 0 to 1; only an exact answer earns 1."""
+    if not score.fields_expected:  # prose is expected: any refusal is right
         return float(score.exact or (score.should_abstain and score.abstained))
     fields = 2 * score.fields_correct / (score.fields_predicted + score.fields_expected)
     return 0.1 * score.json_valid + 0.2 * score.schema_valid + 0.3 * fields + 0.4 * score.exact
 
 
 def metric_fractions(score: Score) -> dict[str, tuple[float, float]]:
-    """What an answer adds above and below the line of each metric, which is the sum above by the sum below."""
+    """The numerator and denominator that an answer adds to each metric, which is the ratio of their sums."""
     correct, predicted, expected = score.fields_correct, score.fields_predicted, score.fields_expected
     return {
         "json_validity": (score.json_valid, 1),
@@ -136,7 +136,7 @@ def metric_fractions(score: Score) -> dict[str, tuple[float, float]]:
 
 
 def summarise(scores: Iterable[Score]) -> dict[str, float]:
-    """The metrics of these answers; one that can't be computed, for want of such answers, is left out."""
+    """The metrics of these answers; a metric without applicable answers is omitted."""
     above: dict[str, float] = defaultdict(float)
     below: dict[str, float] = defaultdict(float)
     for score in scores:
@@ -149,29 +149,29 @@ def summarise(scores: Iterable[Score]) -> dict[str, float]:
 def read_json(text: str) -> tuple[bool, Any]:
     """Whether the whole text is one JSON value, and that value."""
     try:
-        return True, json.loads(text, parse_constant=_no_number)
+        return True, json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return False, None
 
 
 def is_refusal(text: str) -> bool:
-    """Whether prose declines to help; told by its beginning, where a refusal says so."""
+    """Whether prose is a refusal, judged by its beginning."""
     return REFUSAL.search(_plain(text)[:200].replace("\u2019", "'")) is not None
 
 
 def repetition(text: str) -> float:
-    """Share of four-word groups that came before in the text."""
+    """Share of four-word groups that occurred before in the text."""
     words = re.findall(r"\w+", text.lower())
-    grams = [tuple(words[i : i + GRAM]) for i in range(len(words) - GRAM + 1)]
-    return 1 - len(set(grams)) / len(grams) if len(grams) >= GRAMS else 0.0
+    grams = [tuple(words[i : i + NGRAM]) for i in range(len(words) - NGRAM + 1)]
+    return 1 - len(set(grams)) / len(grams) if len(grams) >= MIN_NGRAMS else 0.0
 
 
-def _no_number(word: str) -> Any:
+def _refuse_constant(word: str) -> Any:
     raise ValueError(f"{word} is not JSON")
 
 
 def _canonical(value: Any) -> str:
-    # compared as text, or Python would take 1 for true
+    # compare as text: in Python, 1 == True
     return json.dumps(value, sort_keys=True)
 
 
@@ -180,7 +180,7 @@ def _plain(text: str) -> str:
 
 
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Key-value pairs at any depth, the value as JSON; items of a list share their path, so their order is free."""
+    """Key-value pairs at any depth, the value as JSON; list items share a path, so their order does not count."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from _leaves(inner, (*path, key))
@@ -192,7 +192,7 @@ def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
 
 
 def _objects(text: str) -> Iterator[Any]:
-    """JSON objects that stand in a text, one after the other."""
+    """The JSON objects within a text, in order."""
     decoder, at = json.JSONDecoder(), text.find("{")
     while at >= 0:
         try:

@@ -1,4 +1,4 @@
-"""Texts as vectors: a sentence-embedding model, in a folder as transformers saves it."""
+"""Sentence embeddings, from a model folder as transformers saves it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 BATCH = 64
-MAX_TOKENS = 256  # of a text that are read, as the usual models were trained to
+MAX_TOKENS = 256  # of each text; the rest is truncated, as in the training of common models
 
 
 class Embedder:
-    """Opened once, since that takes seconds; for one thread at a time."""
+    """A loaded embedding model. Loading takes seconds; not thread-safe."""
 
     def __init__(self, folder: Path) -> None:
         from transformers import AutoModel, AutoTokenizer
@@ -29,11 +29,11 @@ class Embedder:
 
     @property
     def size(self) -> int:
-        """Numbers in a vector."""
+        """Dimensions of a vector."""
         return int(self._network.config.hidden_size)
 
     def tokens(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens each text has, with those that the model puts around it."""
+        """The number of tokens of each text, with special tokens."""
         return [len(ids) for ids in self._tokenizer(list(texts), verbose=False)["input_ids"]]
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -41,7 +41,7 @@ class Embedder:
         import numpy as np
         import torch
 
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # batches of like lengths pad little
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # batches of similar lengths need little padding
         vectors: list[Any] = [None] * len(texts)
         with torch.inference_mode():
             for start in range(0, len(order), BATCH):

@@ -1,4 +1,4 @@
-"""llama.cpp's OpenAI-compatible server as a child process that ends with its starter, and a client for it."""
+"""llama.cpp's OpenAI-compatible server as a child process that ends with its parent, and its client."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     import httpx
 
 ENGINE_TIMEOUT = 300.0  # seconds for loading, and for one answer
-PROBE_TIMEOUT = 4.0  # seconds in which a probe of the engine is answered
+PROBE_TIMEOUT = 4.0  # seconds until a probe times out
 PROBE_INTERVAL = 2.5  # seconds between two probes; more frequent ones keep it from noticing closed connections
-MAX_SILENCE = 6.0  # seconds without an HTTP answer after which the process counts as hung: a stopped one gives none
+MAX_SILENCE = 6.0  # seconds without an HTTP response after which the process counts as hung
 MAX_STUCK = 20.0  # seconds without a response of its main loop: one call's grammar may block all others for good
 
 
@@ -38,11 +38,11 @@ class Completion:
 
     text: str
     tokens_in: int
-    tokens_cached: int  # of tokens_in: those not computed anew
+    tokens_cached: int  # part of tokens_in that came from the cache
     tokens_out: int
     seconds: float
     finish: str  # stop, or length
-    logprobs: list[tuple[int, float]] | None = None  # token id and log-probability, where asked for
+    logprobs: list[tuple[int, float]] | None = None  # token id and log-probability, if requested
 
 
 class Engine:
@@ -61,9 +61,9 @@ class Engine:
         self._probed = 0.0
 
     def fault(self) -> str:
-        """Why it can't answer any more: its process ended or hangs; empty while it works, or may only be slow.
+        """The reason why the engine can't answer: its process ended or hangs; empty while it works.
 
-        Takes up to twice PROBE seconds.
+        Takes up to twice PROBE_TIMEOUT.
         """
         import httpx
 
@@ -72,25 +72,25 @@ class Engine:
         if time.monotonic() - self._probed < PROBE_INTERVAL:
             return ""
         self._probed = time.monotonic()
-        for path, patience in (("/health", MAX_SILENCE), ("/slots", MAX_STUCK)):
+        for path, limit in (("/health", MAX_SILENCE), ("/slots", MAX_STUCK)):
             try:
                 self._client.get(path, timeout=PROBE_TIMEOUT).raise_for_status()
                 self._answered[path] = time.monotonic()
             except httpx.HTTPError as error:
-                if (silent := time.monotonic() - self._answered[path]) > patience:
+                if (silent := time.monotonic() - self._answered[path]) > limit:
                     return f"{path} did not answer in {silent:.0f} s ({type(error).__name__})"
         return ""
 
     def kill(self) -> None:
-        """End its process at once, also one that hangs or is stopped."""
+        """Kill the process, even when it hangs or is stopped."""
         self._process.kill()
 
     def render(self, messages: Messages) -> str:
-        """The prompt as the model's chat template makes it."""
+        """The prompt, rendered by the model's chat template."""
         return self._post("/apply-template", {"messages": list(messages)})["prompt"]
 
     def tokens(self, messages: Messages) -> list[int]:
-        """The prompt's token ids, as the engine computes on them."""
+        """The token ids of the rendered prompt."""
         body = {"content": self.render(messages), "add_special": True, "parse_special": True}
         return self._post("/tokenize", body)["tokens"]
 
@@ -104,9 +104,9 @@ class Engine:
         schema: dict[str, Any] | None = None,
         logprobs: bool = False,
     ) -> Completion:
-        """Answer a conversation; with `schema`, only such JSON can come out.
+        """Answer a conversation; with `schema`, the response is constrained to that JSON.
 
-        Raises: DataError when it does not fit the context, or the schema is none; Unavailable when the engine is gone.
+        Raises: DataError when it exceeds the context or the schema is invalid; Unavailable without an engine.
         """
         body = _request_body(messages, max_tokens, schema) | {"temperature": temperature, "seed": seed}
         if logprobs:
@@ -127,7 +127,7 @@ class Engine:
         )
 
     def stream(self, messages: Messages, *, max_tokens: int, schema: dict[str, Any] | None = None) -> Iterator[str]:
-        """Answer a conversation piece by piece, as `chat` would with no temperature."""
+        """Stream the response that `chat` gives at temperature 0."""
         import httpx
 
         body = _request_body(messages, max_tokens, schema) | {"temperature": 0.0, "stream": True}
@@ -135,16 +135,16 @@ class Engine:
             with self._client.stream("POST", "/v1/chat/completions", json=body) as response:
                 if not response.is_success:
                     response.read()
-                    raise self._gone(f"HTTP {response.status_code}: {_message(response)}")
+                    raise self._unreachable(f"HTTP {response.status_code}: {_message(response)}")
                 for line in response.iter_lines():
                     if line.startswith("data: ") and line != "data: [DONE]":
                         for choice in json.loads(line[6:])["choices"]:
                             yield choice["delta"].get("content") or ""
         except httpx.TransportError as error:
-            raise self._gone(f"{type(error).__name__}: {error}") from error
+            raise self._unreachable(f"{type(error).__name__}: {error}") from error
 
     def chat_batch(self, conversations: Iterable[Messages], **options: Any) -> list[Completion]:
-        """Answer many, as many at once as there are slots; replies come in the order of the conversations."""
+        """Answer conversations, one per slot at a time; responses are in the order of the conversations."""
         with ThreadPoolExecutor(self.slots) as pool:
             return list(pool.map(lambda messages: self.chat(messages, **options), conversations))
 
@@ -154,7 +154,7 @@ class Engine:
         try:
             response = self._client.post(path, json=body)
         except httpx.TransportError as error:
-            raise self._gone(f"{type(error).__name__}: {error}") from error
+            raise self._unreachable(f"{type(error).__name__}: {error}") from error
         if response.status_code == 400:
             raise DataError(
                 "The engine can't answer this.",
@@ -163,15 +163,15 @@ class Engine:
                 todo="Shorten the messages, or correct the schema.",
             )
         if not response.is_success:
-            raise self._gone(f"HTTP {response.status_code}: {_message(response)}")
+            raise self._unreachable(f"HTTP {response.status_code}: {_message(response)}")
         return response.json()
 
-    def _gone(self, why: str) -> Unavailable:
+    def _unreachable(self, reason: str) -> Unavailable:
         return Unavailable(
-            f"The engine does not answer: {why}.",
+            f"The engine does not answer: {reason}.",
             where=f"{self.address}, log {self._log}",
             found=tail(self._log) or "an empty log",
-            todo="Look for the cause in the log, and start again.",
+            todo="Find the cause in the log, and start again.",
         )
 
 
@@ -185,15 +185,15 @@ def start_engine(
     name: str = "model",
     log: Path | None = None,
 ) -> Iterator[Engine]:
-    """Serve a GGUF on a free port of the loopback and stop after the block; `context` tokens are for each slot.
+    """Serve a GGUF file on a free loopback port until the block ends; `context` is in tokens per slot.
 
-    Raises: DataError when there is no such file; Unavailable with the end of the log when it can't be served.
+    Raises: DataError when the file does not exist; Unavailable with the end of the log when the server fails to start.
     """
     import httpx
 
     if not gguf.is_file():
-        raise DataError("There is no model to serve.", where=str(gguf), todo="Run the step that makes it again.")
-    key = secrets.token_hex(16)  # every program on this machine, and every web page in it, can reach the loopback
+        raise DataError("There is no model to serve.", where=str(gguf), todo="Run the step that creates it again.")
+    key = secrets.token_hex(16)  # every local program and every web page can reach the loopback
     settings = {"gguf": str(gguf), "threads": threads, "slots": slots, "context": context, "key": key, "name": name}
     with ExitStack() as stack:
         if log is None:
@@ -201,7 +201,7 @@ def start_engine(
         log.parent.mkdir(parents=True, exist_ok=True)
         process = _start(log)
         stack.callback(_stop, process)
-        address = _greet(process, settings, log)
+        address = _read_address(process, settings, log)
         client = http_client(
             address,
             headers={"Authorization": f"Bearer {key}"},
@@ -211,10 +211,10 @@ def start_engine(
 
 
 def _start(log: Path) -> subprocess.Popen[bytes]:
-    # a process of its own, since a crash in native code would take the whole run along
+    # a separate process: a crash in native code must not end the run
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    # threads that wait must soon sleep: where others need the cores too, spinning ones made two threads 15 times slower
+    # waiting threads must soon sleep: on busy cores, spinning made two threads 15 times slower
     environment = {"GOMP_SPINCOUNT": "2000", **os.environ, "PYTHONPATH": path}
     with log.open("wb") as output:
         return subprocess.Popen(
@@ -223,34 +223,34 @@ def _start(log: Path) -> subprocess.Popen[bytes]:
             stdout=subprocess.PIPE,
             stderr=output,
             env=environment,
-            start_new_session=True,  # Ctrl-C is for the starter, which then stops it
+            start_new_session=True,  # Ctrl-C goes to the parent, which then stops the engine
         )
 
 
-def _greet(process: subprocess.Popen[bytes], settings: dict[str, Any], log: Path) -> str:
-    """Hand the settings over, and wait for the address."""
+def _read_address(process: subprocess.Popen[bytes], settings: dict[str, Any], log: Path) -> str:
+    """Send the settings, and wait for the address."""
     assert process.stdin
     assert process.stdout
-    why = f"no answer in {ENGINE_TIMEOUT:.0f} s"
+    reason = f"no answer in {ENGINE_TIMEOUT:.0f} s"
     try:
         process.stdin.write(json.dumps(settings).encode() + b"\n")
         process.stdin.flush()
         if select.select([process.stdout], [], [], ENGINE_TIMEOUT)[0]:
             if address := process.stdout.readline().decode().strip():
                 return address
-            why = "it could not start"
+            reason = "it could not start"
     except BrokenPipeError:
-        why = "it could not start"
+        reason = "it could not start"
     raise Unavailable(
-        f"The engine did not get ready: {why}.",
+        f"The engine did not get ready: {reason}.",
         where=f"{settings['gguf']}, log {log}",
         found=tail(log) or "an empty log",
-        todo="Correct what the log names: a damaged model file is made again by the step that made it.",
+        todo="Correct what the log names; for a damaged model file, run the step that creates it again.",
     )
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    with process:  # closes the pipes; the end of its input is its sign to end
+    with process:  # closes the pipes; the engine ends at the end of its input
         assert process.stdin
         process.stdin.close()
         try:
@@ -262,8 +262,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def _request_body(messages: Messages, max_tokens: int, schema: dict[str, Any] | None) -> dict[str, Any]:
     body: dict[str, Any] = {"messages": list(messages), "max_tokens": max_tokens}
     if schema is not None:
-        wanted = {"name": "answer", "strict": True, "schema": schema}
-        body["response_format"] = {"type": "json_schema", "json_schema": wanted}
+        json_schema = {"name": "answer", "strict": True, "schema": schema}
+        body["response_format"] = {"type": "json_schema", "json_schema": json_schema}
     return body
 
 

@@ -144,12 +144,12 @@ def gguf_to_checkpoint(model: GgufFile, folder: Path) -> None:
         config = _config(model)
         tokenizer, settings = _tokenizer(model)
     except KeyError as error:
-        raise _unknown(model, f"no field {error}") from error
+        raise _unsupported(model, f"no field {error}") from error
     tensors = {}
     for tensor_name in model.names():
         name = checkpoint_name(tensor_name)
         if name is None:
-            raise _unknown(model, f"a tensor {tensor_name}")
+            raise _unsupported(model, f"a tensor {tensor_name}")
         values, heads = model.tensor(tensor_name), head_count(name, config)
         values = unpermute(values, heads) if heads else values
         tensors[name] = torch.tensor(values).to(torch.bfloat16)
@@ -161,7 +161,7 @@ def gguf_to_checkpoint(model: GgufFile, folder: Path) -> None:
 def _config(model: GgufFile) -> dict[str, Any]:
     fields = model.fields
     if fields.get("general.architecture") != "llama" or "llama.rope.scaling.type" in fields:
-        raise _unknown(model, f"architecture {fields.get('general.architecture')} or scaled rope")
+        raise _unsupported(model, f"architecture {fields.get('general.architecture')} or scaled rope")
     heads = fields["llama.attention.head_count"]
     return {
         "architectures": ["LlamaForCausalLM"],
@@ -192,7 +192,7 @@ def _tokenizer(model: GgufFile) -> tuple[dict[str, Any], dict[str, Any]]:
     fields = model.fields
     kind, pre = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
     if kind != "gpt2" or pre not in PRE_TOKENIZERS:
-        raise _unknown(model, f"tokenizer {kind}, cut as {pre}")
+        raise _unsupported(model, f"tokenizer {kind}, cut as {pre}")
     tokens, types = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     added = [
@@ -237,7 +237,7 @@ def _shortest(value: float) -> float:
     return float(str(np.float32(value)))
 
 
-def _unknown(model: GgufFile, found: str) -> DataError:
+def _unsupported(model: GgufFile, found: str) -> DataError:
     return DataError(
         "This GGUF can't be turned into a checkpoint to train on.",
         where=str(model.path),

@@ -59,7 +59,7 @@ def write_gguf(checkpoint: Path, out: Path, weights: Weights) -> Path:
             data, kind = _encode(values, name, weights)
             renamed = gguf_name(name)
             if renamed is None:
-                raise _unknown(checkpoint, f"a tensor {name}")
+                raise _unsupported(checkpoint, f"a tensor {name}")
             writer.add_tensor(renamed, data, raw_dtype=kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -97,12 +97,12 @@ def head_count(name: str, config: dict[str, Any]) -> int | None:
 
 
 def gguf_name(name: str) -> str | None:
-    """What a GGUF calls a checkpoint's tensor; None where it has no such thing."""
+    """The GGUF name of a checkpoint's tensor; None when there is no such tensor."""
     return _rename(name, _TENSORS)
 
 
 def checkpoint_name(name: str) -> str | None:
-    """What transformers calls a GGUF's tensor; None where there is no such thing."""
+    """The transformers name of a GGUF tensor; None when there is no such tensor."""
     return _rename(name, {gguf_stem: transformers_name for transformers_name, gguf_stem in _TENSORS.items()})
 
 
@@ -115,16 +115,16 @@ def _rename(name: str, table: dict[str, str]) -> str | None:
 
 def _check_architecture(checkpoint: Path, config: dict[str, Any]) -> None:
     if config.get("model_type") not in ARCHITECTURES:
-        raise _unknown(checkpoint, f"model_type {config.get('model_type')}")
+        raise _unsupported(checkpoint, f"model_type {config.get('model_type')}")
     if config.get("sliding_window"):
-        raise _unknown(checkpoint, f"sliding_window {config['sliding_window']}")
+        raise _unsupported(checkpoint, f"sliding_window {config['sliding_window']}")
     if (rope := _rope(config)).get("rope_type", "default") != "default":
-        raise _unknown(checkpoint, f"rope type {rope['rope_type']}")
+        raise _unsupported(checkpoint, f"rope type {rope['rope_type']}")
     if config.get("quantization_config"):
-        raise _unknown(checkpoint, "quantized weights")
+        raise _unsupported(checkpoint, "quantized weights")
 
 
-def _unknown(checkpoint: Path, found: str) -> DataError:
+def _unsupported(checkpoint: Path, found: str) -> DataError:
     return DataError(
         "This model can't be written for the CPU engine.",
         where=str(checkpoint),
@@ -198,7 +198,7 @@ def _read_tokenizer(checkpoint: Path) -> tuple[dict[str, Any], str]:
     pre = next((name for name, each in PRE_TOKENIZERS.items() if each == cut), None)
     special = [name for name in ("ignore_merges", "byte_fallback") if tokenizer["model"].get(name)]
     if kind != "BPE" or pre is None or special or tokenizer.get("normalizer"):
-        raise _unknown(checkpoint, f"a {kind} tokenizer cut by {json.dumps(cut)[:200]} {' '.join(special)}")
+        raise _unsupported(checkpoint, f"a {kind} tokenizer cut by {json.dumps(cut)[:200]} {' '.join(special)}")
     return tokenizer, pre
 
 

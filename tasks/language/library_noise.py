@@ -1,4 +1,4 @@
-"""Torch and transformers with so many threads, and without a word."""
+"""Torch and transformers with a fixed number of threads, and without output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def silence_libraries(threads: int) -> Iterator[None]:
-    """Use so many threads, ask no hub, send nothing and draw no bars, as long as it lasts."""
+    """Use `threads` threads, offline, without telemetry and progress bars, within the block."""
     import datasets
     import torch
     from transformers.utils import logging
@@ -25,7 +25,7 @@ def silence_libraries(threads: int) -> Iterator[None]:
     datasets.disable_progress_bars()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of trl and peft about names that they still use
+            warnings.simplefilter("ignore", FutureWarning)  # trl and peft warn about their own names
             yield
     finally:
         torch.set_num_threads(before)

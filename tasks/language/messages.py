@@ -1,18 +1,18 @@
-"""Conversations in OpenAI's form: who says what."""
+"""Chat messages in OpenAI's form."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 ROLES = SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
-Messages = Sequence[dict[str, str]]  # turns
+Messages = Sequence[dict[str, str]]  # the turns of a conversation
 
 
 def user_message(messages: Messages) -> str:
-    """What the user says in them."""
+    """The content of the user's messages."""
     return "\n".join(each["content"] for each in messages if each["role"] == USER)
 
 
 def chat_message(role: str, content: str) -> dict[str, str]:
-    """What one of them says."""
+    """A message."""
     return {"role": role, "content": content}

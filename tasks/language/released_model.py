@@ -17,7 +17,7 @@ from tasks.language.vllm import VllmServer, connect_vllm
 
 
 class ReleasedModel:
-    """What the service knows of the release in its folder."""
+    """The released model in a release folder."""
 
     def __init__(self, folder: Path) -> None:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -31,14 +31,14 @@ class ReleasedModel:
         self.slots: int = sealed["serving"]["slots"]
         self.embedder = folder / "embedder" if sealed["serving"].get("embedder") else None
         self.on_vllm: bool = sealed["serving"].get("engine") == "vllm"
-        self.base = f"base-{sealed['base']['digest'][:12]}" if self.on_vllm else ""  # as that server calls it
+        self.base = f"base-{sealed['base']['digest'][:12]}" if self.on_vllm else ""  # its name on the vLLM server
         self.answer_tokens: int = sealed["serving"]["answer_tokens"]
         self.system = (folder / "system.txt").read_text(encoding="utf-8")
         self.schema = json.loads((folder / "schema.json").read_text(encoding="utf-8"))
         self.golden = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
 
     def request(self, chat: ChatCompletionRequest) -> dict[str, Any]:
-        """What the engine is asked: the release's system prompt, schema and length, unless the request has its own."""
+        """The engine's request: with the release's system prompt, schema and length as defaults."""
         body = chat.model_dump(exclude_none=True, exclude={"model", "max_completion_tokens", "user", "n"})
         if self.on_vllm or chat.cache_prompt:
             del body["cache_prompt"]
@@ -50,12 +50,12 @@ class ReleasedModel:
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         if (
             not chat.stream and not chat.logprobs
-        ):  # the service puts it together; llama.cpp's streams lack some logprobs
+        ):  # the service assembles the response; llama.cpp's streams lack some logprobs
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        return {**body, "model": self.tag}  # the engine says it after us
+        return {**body, "model": self.tag}  # the engine repeats it in its response
 
     def start(self) -> AbstractContextManager[Engine | VllmServer]:
-        """What answers for this release, as long as the context lasts."""
+        """Start or connect the engine of this release."""
         if self.on_vllm:
             return connect_vllm(self.tag)
         threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
@@ -66,9 +66,9 @@ class ReleasedModel:
 
 
 def require_server(folder: Path) -> None:
-    """Look for the server of a release that is served elsewhere, before anything is started; it may take the adapter.
+    """Check the vLLM server of a release before the start; it may load the adapter.
 
-    Raises: Unavailable with the command that prints how to start it.
+    Raises: Unavailable with the command that starts the server.
     """
     if (release := ReleasedModel(folder)).on_vllm:
         with connect_vllm(release.tag, as_of=release.as_of, base=release.base, adapter=folder.absolute() / "adapter"):
@@ -76,14 +76,14 @@ def require_server(folder: Path) -> None:
 
 
 def check_golden(engine: Engine | VllmServer, golden: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse to serve when prompts are rendered to other tokens than when the release was sealed.
+    """Check that the engine renders golden prompts to the tokens of the sealed release.
 
     Raises: DriftlineError.
     """
     for example in golden:
         if (tokens := engine.tokens(example["messages"])) != example["tokens"]:
             raise DriftlineError(
-                "The engine reads a golden prompt otherwise than when it was sealed.",
+                "The engine renders a golden prompt otherwise than when the release was sealed.",
                 where=f"example {example['example_id']}",
                 found=f"{len(tokens)} tokens {tokens[:8]} ...",
                 allowed=f"{len(example['tokens'])} tokens {example['tokens'][:8]} ...",

@@ -1,4 +1,4 @@
-"""A vLLM server that answers for a release, on another machine or in an environment of its own."""
+"""Client of a vLLM server, which runs on another machine or in its own environment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ URL_VARIABLE, API_KEY_VARIABLE = "DRIFTLINE_VLLM_URL", "VLLM_API_KEY"  # the key
 
 
 class VllmServer:
-    """A model of the server: like an engine of our own, it is reached and renders conversations."""
+    """A model on a vLLM server, with the interface of a local engine."""
 
     def __init__(self, client: httpx.Client, address: str, key: str, model: str, as_of: str) -> None:
         self.address = address  # of the OpenAI-compatible API, without /v1
@@ -31,7 +31,7 @@ class VllmServer:
         self._answered = time.monotonic()
 
     def fault(self) -> str:
-        """Why it can't answer; empty while it does, or was silent for less than SILENT seconds."""
+        """The reason why the server can't answer; empty until it was silent for MAX_SILENCE seconds."""
         import httpx
 
         try:
@@ -43,26 +43,26 @@ class VllmServer:
         return ""
 
     def kill(self) -> None:
-        """Nothing: the server is not ours, and is reached again when it answers again."""
+        """Do nothing: the server is not a child process, and is used again when it answers."""
 
     def tokens(self, messages: Messages) -> list[int]:
-        """The prompt's token ids, as the model computes on them."""
-        return self.ask("POST", "/tokenize", {"model": self._model, "messages": list(messages)})["tokens"]
+        """The token ids of the rendered prompt."""
+        return self.request("POST", "/tokenize", {"model": self._model, "messages": list(messages)})["tokens"]
 
     def models(self) -> list[str]:
-        """What the server answers for."""
-        return [each["id"] for each in self.ask("GET", "/v1/models")["data"]]
+        """Names of the served models."""
+        return [each["id"] for each in self.request("GET", "/v1/models")["data"]]
 
     def load(self, adapter: Path) -> None:
-        """Ask it to take one more adapter of its base; it may not do that, or not see the folder."""
+        """Request the server to load the adapter; it may refuse, or not see the folder."""
         import httpx
 
         with suppress(httpx.HTTPError):
             body = {"lora_name": self._model, "lora_path": str(adapter)}
             self._client.post("/v1/load_lora_adapter", json=body, timeout=120)
 
-    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Raises: Unavailable."""
+    def request(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The JSON response to a request. Raises: Unavailable."""
         import httpx
 
         try:
@@ -70,35 +70,35 @@ class VllmServer:
             return response.raise_for_status().json()
         except (httpx.HTTPError, ValueError) as error:
             found = f"{type(error).__name__}: {error}"
-            raise _lacking(self._model, f"{self.address}{path}", found, self._as_of) from error
+            raise _unavailable_error(self._model, f"{self.address}{path}", found, self._as_of) from error
 
 
 @contextmanager
 def connect_vllm(model: str, *, as_of: str = "", base: str = "", adapter: Path | None = None) -> Iterator[VllmServer]:
-    """Reach the server that the environment names, and require that it holds the model.
+    """Connect to the server that the environment names, and require that it serves the model.
 
-    adapter: to be loaded where the server lacks the model but holds its base.
-    Raises: Unavailable with the command that starts it, and the moment as of which the release is made again.
+    adapter: loaded when the server has the base model alone.
+    Raises: Unavailable with the command that starts it, and the as-of of the release.
     """
     import httpx
 
     address, key = os.environ.get(URL_VARIABLE, "").rstrip("/"), os.environ.get(API_KEY_VARIABLE, "")
     if not address:
-        raise _lacking(model, URL_VARIABLE, "no URL is set", as_of)
+        raise _unavailable_error(model, URL_VARIABLE, "no URL is set", as_of)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     with httpx.Client(base_url=address, headers=headers, timeout=30, trust_env=False) as client:
-        reached = VllmServer(client, address, key, model, as_of)
-        known = reached.models()
-        if adapter and model not in known and base in known:
-            reached.load(adapter)
-            known = reached.models()
-        if model not in known:
-            raise _lacking(model, address, ", ".join(known) or "no model", as_of)
-        yield reached
+        server = VllmServer(client, address, key, model, as_of)
+        models = server.models()
+        if adapter and model not in models and base in models:
+            server.load(adapter)
+            models = server.models()
+        if model not in models:
+            raise _unavailable_error(model, address, ", ".join(models) or "no model", as_of)
+        yield server
 
 
-def _lacking(model: str, where: str, found: str, as_of: str) -> Unavailable:
-    again = f" with --as-of {as_of}" if as_of else ""  # of another moment it would be another release
+def _unavailable_error(model: str, where: str, found: str, as_of: str) -> Unavailable:
+    again = f" with --as-of {as_of}" if as_of else ""  # with another as-of it would be another release
     return Unavailable(
         f"No vLLM server answers for {model}.",
         where=where,

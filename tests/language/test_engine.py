@@ -204,9 +204,9 @@ def test_an_engine_with_many_calls_is_not_taken_for_hung(f16):
 def test_a_killed_starter_leaves_no_engine(tmp_path):
     """Even kill -9 of the starter ends the engine."""
     code = (
-        "import sys, time; from pathlib import Path; from tasks.language.engine import engine\n"
-        f"with engine(Path({str(smollm_base().folder / GGUF)!r}), threads=1, slots=1, context=64) as running:\n"
-        "    print(running.address, flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from tasks.language.engine import start_engine\n"
+        f"with start_engine(Path({str(smollm_base().folder / GGUF)!r}), threads=1, slots=1, context=64) as engine:\n"
+        "    print(engine.address, flush=True); time.sleep(60)"
     )
     root = Path(__file__).resolve().parents[2]
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=root) as starter:
