@@ -1,4 +1,4 @@
-"""The rules of the house, held by reading the source."""
+"""The rules of the house, checked against the source."""
 
 from __future__ import annotations
 
@@ -85,6 +85,156 @@ def test_modules_use_only_lower_floors_and_earlier_packages():
             if top in ("benchmarks", "tests") or (top in FLOORS and place(module) > place(".".join(parts))):
                 wrong.append(f"{path.relative_to(ROOT)} uses {module}")
     assert not wrong
+
+
+BANNED = {
+    *("told", "said", "asked", "given", "made", "kept", "here", "ours", "theirs"),
+    *("whoever", "telling", "answering", "apart", "elsewhere"),
+}
+# Packages that still bind banned names, or define functions with more than six parameters. Remove clean ones.
+UNCLEAN_NAMES: set[str] = {
+    "benchmarks",
+    "cli",
+    "flows",
+    "services/gateway",
+    "services/rollout",
+    "services/runtime",
+    "services/serving",
+    "services/store",
+    "tasks/backtest",
+    "tasks/data",
+    "tasks/evaluate",
+    "tasks/features",
+    "tasks/monitor",
+    "tasks/predict",
+    "tasks/release",
+    "tasks/train",
+    "tests/backtest",
+    "tests/cli",
+    "tests/data",
+    "tests/end_to_end",
+    "tests/evaluate",
+    "tests/features",
+    "tests/flows",
+    "tests/git",
+    "tests/monitor",
+    "tests/predict",
+    "tests/release",
+    "tests/rollout",
+    "tests/runtime",
+    "tests/serving",
+    "tests/store",
+    "tests/train",
+}
+LONG_SIGNATURES: set[str] = {
+    "benchmarks",
+    "cli",
+    "services/rollout",
+    "tasks/backtest",
+    "tasks/data",
+    "tasks/evaluate",
+    "tasks/features",
+    "tasks/monitor",
+    "tasks/predict",
+    "tasks/release",
+    "tasks/train",
+    "tests/monitor",
+}
+MAX_PARAMETERS, MAX_LINES = 6, 300
+EVERYTHING = sorted(
+    path
+    for part in ("flows", "tasks", "services", "cli", "benchmarks", "tests", "deployments")
+    for path in (ROOT / part).rglob("*.py")
+)
+
+
+def package_of(path: Path) -> str:
+    """The package of a file, such as tasks/core, flows or tests/gateway."""
+    parts = path.relative_to(ROOT).parts
+    return "/".join(parts[:2]) if parts[0] in ("tasks", "services", "tests") else parts[0]
+
+
+def parameters(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> list[str]:
+    arguments = node.args
+    variadic = [arg for arg in (arguments.vararg, arguments.kwarg) if arg]
+    return [arg.arg for arg in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, *variadic)]
+
+
+def bound_names(path: Path) -> set[str]:
+    """The names that a file binds: functions, classes, parameters, variables and attributes; not imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            names |= set(parameters(node))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            names.add(node.attr)
+        elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
+            names.add(node.name)
+    return names
+
+
+def long_signatures(path: Path) -> list[str]:
+    """Functions with too many parameters, except tests, decorated commands and routes, and library overrides."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    overrides = {
+        method
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and node.bases
+        for method in node.body
+        if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef) and method.name != "__init__"
+    }
+    return [
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and len(set(parameters(node)) - {"self", "cls"}) > MAX_PARAMETERS
+        and not node.name.startswith("test_")
+        and not any(re.match(r"app\.|\w+\.(command|get|post|put|delete)", ast.unparse(d)) for d in node.decorator_list)
+        and node not in overrides
+    ]
+
+
+def test_names_use_no_banned_word():
+    """A name says what a thing is, not what happened to it."""
+    unclean = {}
+    for path in EVERYTHING:
+        names = {*bound_names(path), *path.relative_to(ROOT).with_suffix("").parts}
+        if banned := sorted(name for name in names if BANNED & set(name.lower().split("_"))):
+            unclean.setdefault(package_of(path), []).append(f"{path.relative_to(ROOT)}: {', '.join(banned)}")
+    assert not [line for package, lines in unclean.items() if package not in UNCLEAN_NAMES for line in lines]
+
+
+def test_no_function_has_more_than_six_parameters():
+    """What travels together is one object."""
+    long = {path: long_signatures(path) for path in EVERYTHING if package_of(path) not in LONG_SIGNATURES}
+    assert not {path: names for path, names in long.items() if names}
+
+
+def test_no_file_has_more_than_300_lines():
+    """Files are short enough to be read at once; blank lines do not count."""
+    lengths = {path: sum(map(bool, map(str.strip, path.read_text("utf-8").splitlines()))) for path in EVERYTHING}
+    assert not {path: length for path, length in lengths.items() if length > MAX_LINES}
+
+
+def test_private_names_are_imported_in_compat_alone():
+    """Private modules and names of other packages stand in compat.py, where a contract test covers them."""
+    private = []
+    for path in SOURCES:
+        if path.name == "compat.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                names = [part for alias in node.names for part in alias.name.split(".")]
+            else:
+                continue
+            private += [f"{path.relative_to(ROOT)}: {name}" for name in names if re.match(r"_(?!_)", name)]
+    assert not private
 
 
 def test_no_case_is_named_in_code():

@@ -129,8 +129,8 @@ def test_a_server_ends_with_its_starter(
     code = f"""
 import os, signal
 from pathlib import Path
-from services.serving.process import served
-with served(Path({str(built)!r}), {environment!r}, Path({str(tmp_path / "serve.log")!r})):
+from services.serving.process import serve_bento
+with serve_bento(Path({str(built)!r}), {environment!r}, Path({str(tmp_path / "serve.log")!r})):
     os.kill(os.getpid(), signal.SIGKILL)
 """
     starter = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)

@@ -37,17 +37,18 @@ KILLED = """
 import os, signal, sys, json
 from pathlib import Path
 import psutil
-from tasks.data.results import Base
-from tasks.train.language.trainer_callbacks import Watch
+from tasks.data.results import BaseModelFiles
+from tasks.train.language.trainer_callbacks import ProgressCallback
 from tests.train.pairs import tuned
-state, base, pairs, at = Path(sys.argv[1]), Base.model_validate_json(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-seen = Watch.on_step_end
+state, base = Path(sys.argv[1]), BaseModelFiles.model_validate_json(sys.argv[2])
+pairs, at = Path(sys.argv[3]), int(sys.argv[4])
+seen = ProgressCallback.on_step_end
 def die(self, args, state, control, **more):
     if state.global_step == at:
         print(json.dumps([child.pid for child in psutil.Process().children()]), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     seen(self, args, state, control, **more)
-Watch.on_step_end = die
+ProgressCallback.on_step_end = die
 tuned(state, base, pairs, json.loads(sys.argv[5]), **json.loads(sys.argv[6]))
 """
 AS_OF = datetime(2013, 4, 1, tzinfo=UTC)

@@ -156,6 +156,6 @@ def test_the_summary_weighs_fields_not_answers(scorer: Scorer) -> None:
 
 def test_a_schema_that_is_none_is_refused() -> None:
     """It is told where it is wrong, before anything is trained; and no reference is fetched from the network."""
-    with pytest.raises(CaseError, match="no JSON schema") as caught:
+    with pytest.raises(CaseError, match="not a valid JSON schema") as caught:
         Scorer({"properties": {"a": {"type": "strange"}}})
     assert "properties.a" in caught.value.where
