@@ -1,4 +1,4 @@
-"""How the gateway and the registry agree on a case's champion: both are told, the traffic decides."""
+"""Synchronises a case's champion between the gateway and the registry; the gateway's traffic decides."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tasks.release.seal import MANIFEST, read_manifest, release_folder
 
 
 def start_rollout(release: Release, plan: Plan | None, settings: Settings) -> bool:
-    """Give a release its case's traffic, and say so; or begin its plan, if there is one and processes to carry it."""
+    """Make a release the champion and return True; or begin its plan, if it has one and the stack runs."""
     with closing(Store(settings)) as store:
         upsert_release(store, read_manifest(release.folder))
         sync_endpoints(store, settings)
@@ -31,7 +31,7 @@ def start_rollout(release: Release, plan: Plan | None, settings: Settings) -> bo
 
 
 def register_champion(release: Release, settings: Settings) -> None:
-    """Tell the gateway of the registry's champion, where it knows of none."""
+    """Make the registry's champion the gateway's, where the gateway has none."""
     if champion_at_gateway(release.case, settings) is None:
         start_rollout(release, None, settings)
 

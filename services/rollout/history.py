@@ -1,4 +1,4 @@
-"""What there is to know of a case's rollout: who has which share, who was champion when, who runs."""
+"""Queries about rollouts: shares, events, earlier champions, running releases."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from services.store.database import Store, endpoints, releases, rollout_events, 
 
 
 def champion_history(connection: Connection, case: str) -> list[str]:
-    """Every champion there was, each once, the newest first."""
+    """All champions of a case, each once, the newest first."""
     found = connection.execute(
         select(rollout_events.c.champion).where(rollout_events.c.case == case).order_by(rollout_events.c.id.desc())
     ).scalars()
@@ -25,7 +25,7 @@ def releases_to_keep_warm(store: Store, case: str, earlier: int) -> list[str]:
 
 
 def active_shares(store: Store) -> Sequence[RowMapping]:
-    """All shares of all cases, the champion's first, each with the moment of the case's last move."""
+    """All shares of all cases, the champion's first, each with the time of the case's latest event."""
     last = (
         select(rollout_events.c.case, func.max(rollout_events.c.at).label("since"))
         .group_by(rollout_events.c.case)
@@ -41,7 +41,7 @@ def active_shares(store: Store) -> Sequence[RowMapping]:
 
 
 def rollout_history(store: Store, case: str) -> tuple[Sequence[RowMapping], Sequence[RowMapping]]:
-    """The shares of a case, and its last moves, newest first."""
+    """The shares of a case, and its latest events, newest first."""
     with store.reading() as connection:
         held = connection.execute(select(shares).where(shares.c.case == case)).mappings().all()
         newest = (
@@ -59,6 +59,6 @@ def find_release(store: Store, case: str, reference: str) -> str | None:
 
 
 def is_running(store: Store, digest: str) -> bool:
-    """Does a process answer as this release?"""
+    """Whether a process serves this release."""
     with store.reading() as connection:
         return connection.execute(select(endpoints.c.address).where(endpoints.c.digest == digest)).first() is not None

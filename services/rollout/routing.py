@@ -1,4 +1,4 @@
-"""Which release answers: the rollout of each case, and who falls into which share of it."""
+"""Routing: the rollout of each case, and the assignment of users to its shares."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Routes:
-    """Everything that can be asked, as of one version of the store."""
+    """All routes, as of one version of the configuration."""
 
     rollouts: Mapping[str, Rollout] = field(default_factory=dict)
     by_digest: Mapping[str, Route] = field(default_factory=dict)
     problems: tuple[str, ...] = ()  # rows that were left out, each with the reason
 
     def rollout(self, case: str, kind: str) -> Rollout:
-        """Raises: Refusal when no release of that case and kind is there."""
+        """Raises: ApiError when no release of that case and kind is there."""
         found = self.rollouts.get(case)
         if found is None or found.champion.route.kind != kind:
             there = ", ".join(sorted(self.cases(kind))) or "none"
@@ -88,7 +88,7 @@ class Routes:
     def named(self, model: str, kind: str) -> Rollout:
         """The rollout of a case, or, for CASE:DIGEST or a digest, that release alone.
 
-        Raises: Refusal when there is none.
+        Raises: ApiError when there is none.
         """
         case, _, digest = model.rpartition(":")
         if model not in self.rollouts and len(digest) >= 12:
@@ -157,12 +157,12 @@ def _share(row: RowMapping, routes: Mapping[str, Route]) -> Share:
     return Share(routes[row["digest"]], row["role"], row["percent"], row["arm"])
 
 
-def _rollout(case: str, of: Sequence[Share]) -> Rollout:
-    champion = next((share for share in of if share.role == CHAMPION), None)
+def _rollout(case: str, shares: Sequence[Share]) -> Rollout:
+    champion = next((share for share in shares if share.role == CHAMPION), None)
     if champion is None:
         raise ValueError("it has no champion")
     # canaries first: an arm beside them must not move their users when they grow
     ordered = sorted(
-        (s for s in of if s.role in (CANARY, ARM)), key=lambda s: (s.role != CANARY, s.arm, s.route.digest)
+        (s for s in shares if s.role in (CANARY, ARM)), key=lambda s: (s.role != CANARY, s.arm, s.route.digest)
     )
-    return Rollout(case, champion, tuple(ordered), tuple(s for s in of if s.role == SHADOW))
+    return Rollout(case, champion, tuple(ordered), tuple(s for s in shares if s.role == SHADOW))

@@ -1,4 +1,4 @@
-"""Prefect tasks of the rollout room."""
+"""Prefect tasks of rollouts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def retire_unused_releases(release: Release, settings: Settings) -> list[str]:
 
 
 def reconcile_champion(case: str, settings: Settings) -> None:
-    """Have the registry know which release the traffic went to."""
+    """Make the gateway's champion the registry's."""
     from services.rollout.champion_sync import reconcile
 
     reconcile(case, settings)

@@ -1,4 +1,4 @@
-"""Alerts wait in the store until Prefect's server has taken them."""
+"""Alerts wait in an outbox table until Prefect's server has accepted them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from services.store.database import Store, alert_outbox, now
 from tasks.core.events import alert_event
 from tasks.core.loops import Loop
 
-PLATFORM = "platform"  # what alerts are about that concern no single case
+PLATFORM = "platform"  # the case of an alert that concerns no single case
 
 
 def add_alert(connection: Connection, event: dict[str, Any]) -> None:
@@ -20,7 +20,7 @@ def add_alert(connection: Connection, event: dict[str, Any]) -> None:
 
 
 def alert_loop_failure(store: Store, process: str, loop: Loop) -> None:
-    """Have people know that a background loop of the gateway or the worker keeps failing."""
+    """Alert people that a background loop of the gateway or the worker keeps failing."""
     subject = f"The {process}'s loop {loop.name!r} fails"
     body = f"{loop.failures_in_a_row} failures in a row: {loop.last_error}\nIt goes on. See the {process}'s log."
     with store.writing() as connection:

@@ -1,4 +1,4 @@
-"""What a client is told that gets no answer, in OpenAI's form."""
+"""Errors of the HTTP API in OpenAI's form."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KINDS = {
 
 
 class ApiError(DriftlineError):
-    """A call that ends with an error, and the HTTP status that says so."""
+    """A call that ends with an HTTP error."""
 
     def __init__(
         self, status: int, message: str, *, code: str | None = None, param: str | None = None, wait: float | None = None
@@ -40,13 +40,13 @@ class ApiError(DriftlineError):
 
 
 def release_error_body(tag: str, status: int, body: bytes) -> bytes:
-    """A release's refusal in OpenAI's form; what else it says stays, such as which rows are wrong."""
+    """A release's error in OpenAI's form; its other fields stay, such as which rows are invalid."""
     try:
-        said = orjson.loads(body)
+        content = orjson.loads(body)
     except orjson.JSONDecodeError:
-        said = None
-    if not isinstance(said, dict):
+        content = None
+    if not isinstance(content, dict):
         return orjson.dumps(ApiError(status, f"{tag} does not take that: {status}.").body)
-    if isinstance(said.get("error"), dict):
+    if isinstance(content.get("error"), dict):
         return body
-    return orjson.dumps(said | ApiError(status, str(said.get("error", status))).body)
+    return orjson.dumps(content | ApiError(status, str(content.get("error", status))).body)

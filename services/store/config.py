@@ -1,4 +1,4 @@
-"""What a case says of the person whose word a release waits for."""
+"""The approval section of a case."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from tasks.core.config import Duration, Section
 
 
 class ApprovalRule(Section):
-    """A person's word before a release that has passed its gates takes over."""
+    """A person must approve a release that has passed its gates before it takes over."""
 
-    within: Duration = Field(timedelta(days=3), description="Nobody answering for so long is a no.")
+    within: Duration = Field(timedelta(days=3), description="An approval that is pending for this long is rejected.")

@@ -1,4 +1,4 @@
-"""What calls and training have cost, summed over the ledger."""
+"""Costs of calls and training, summed over the usage records."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def summarize_costs(store: Store, by: str) -> list[dict[str, Any]]:
     `spent` is all, training included; `per_accepted` is what the calls cost whose answers were judged, for each answer
     that was accepted, and None where none was. `energy_wh` is what GPUs have told of training, and None where none has.
     """
-    of = usage_records.c[{"release": "digest"}.get(by, by)].label("of")
+    group = usage_records.c[{"release": "digest"}.get(by, by)].label("group")
     trained = usage_records.c.interface == TRAINING
     query = select(
-        of,
+        group,
         _sum(~trained).label("calls"),
         _sum(usage_records.c.state.in_((FAILED, ABORTED, LOST))).label("failed"),
         _sum(usage_records.c.state == CACHED).label("cached"),
@@ -33,20 +33,20 @@ def summarize_costs(store: Store, by: str) -> list[dict[str, Any]]:
         *(func.sum(usage_records.c[name]).label(name) for name in (*SUMS, "energy_wh")),
     )
     with store.reading() as connection:
-        rows = connection.execute(query.group_by(of).order_by(of)).mappings().all()
-        judged, accepted, paid = _accepted(connection, of)
+        rows = connection.execute(query.group_by(group).order_by(group)).mappings().all()
+        judged, accepted, paid = _accepted(connection, group)
     return [
         {
-            by: _day(row["of"]) if by == "day" else row["of"],
+            by: _day(row["group"]) if by == "day" else row["group"],
             **{name: int(row[name]) for name in ("calls", "failed", "cached", "tokens_in", "tokens_out")},
             "engine_seconds": float(row["engine_seconds"]),
             "energy_wh": row["energy_wh"],
             "spent": float(row["price"]) / NANO,
             "training": float(row["training"]) / NANO,
             "saved": float(row["saved"]) / NANO,
-            "judged": judged[row["of"]],
-            "accepted": accepted[row["of"]],
-            "per_accepted": paid[row["of"]] / NANO / accepted[row["of"]] if accepted[row["of"]] else None,
+            "judged": judged[row["group"]],
+            "accepted": accepted[row["group"]],
+            "per_accepted": paid[row["group"]] / NANO / accepted[row["group"]] if accepted[row["group"]] else None,
         }
         for row in rows
     ]
@@ -69,22 +69,22 @@ def usage_today(store: Store) -> dict[str, dict[str, Any]]:
     }
 
 
-def _sum(where: Any, of: Any = 1) -> Any:
-    return func.sum(case((where, of), else_=0))
+def _sum(where: Any, value: Any = 1) -> Any:
+    return func.sum(case((where, value), else_=0))
 
 
-def _accepted(connection: Connection, of: Label[Any]) -> tuple[Counter[Any], Counter[Any], Counter[Any]]:
+def _accepted(connection: Connection, group: Label[Any]) -> tuple[Counter[Any], Counter[Any], Counter[Any]]:
     """Answers judged and accepted, and what the calls cost that they came with, by what is summed by."""
-    about = select(usage_records.c.id, of, usage_records.c.price).where(
+    about = select(usage_records.c.id, group, usage_records.c.price).where(
         usage_records.c.id.in_(select(feedback.c.request_id))
     )
-    calls = {id_: (group, price) for id_, group, price in connection.execute(about)}
-    opinions = {of_row: liked for of_row, liked in acceptance(connection).items() if of_row[0] in calls}
+    calls = {id_: (key, price) for id_, key, price in connection.execute(about)}
+    opinions = {row: liked for row, liked in acceptance(connection).items() if row[0] in calls}
     judged = Counter(calls[id_][0] for id_, _ in opinions)
     accepted = Counter(calls[id_][0] for (id_, _), liked in opinions.items() if liked)
     paid: Counter[Any] = Counter()
-    for group, price in (calls[id_] for id_ in {id_ for id_, _ in opinions}):
-        paid[group] += price
+    for key, price in (calls[id_] for id_ in {id_ for id_, _ in opinions}):
+        paid[key] += price
     return judged, accepted, paid
 
 

@@ -1,4 +1,4 @@
-"""The tables, in SQLite or any database by URL: who may ask, who answers, what was asked and what it cost."""
+"""The platform's tables, in SQLite or any database by URL: routes, keys, budgets, usage, feedback, approvals, audit."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ class Store:
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """One transaction, all of it or nothing, one after the other: SQLite knows no other way, elsewhere a row's lock
-        keeps two gateways' entries for the same purses from waiting for each other.
+        keeps two gateways' records for the same budgets from waiting for each other.
         """
         with self.engine.begin() as connection:
             connection.execute(select(config_version.c.id).with_for_update())

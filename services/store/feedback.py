@@ -1,4 +1,4 @@
-"""What became of an answer, or what somebody thinks of it, joined to the call by its request id."""
+"""Feedback on an answer: its true label or a rating, joined to the call by the request id."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FEEDBACK_FIELDS = ("label", "score", "thumbs", "corrected", "preferred")
 
 
 class Feedback(BaseModel):
-    """At least one of them."""
+    """At least one of the fields is required."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -62,17 +62,17 @@ class Feedback(BaseModel):
         return self
 
 
-def rating_of(said: Mapping[str, Any]) -> str | None:
-    """What somebody thought of an answer: up, down or a score; None where the feedback is no opinion."""
-    if "thumbs" in said:
-        return str(said["thumbs"])
-    if "score" in said:
-        return str(said["score"])
-    return "down" if "corrected" in said or "preferred" in said else None
+def rating_of(payload: Mapping[str, Any]) -> str | None:
+    """The rating in a feedback record: up, down or a score; None where it has none."""
+    if "thumbs" in payload:
+        return str(payload["thumbs"])
+    if "score" in payload:
+        return str(payload["score"])
+    return "down" if "corrected" in payload or "preferred" in payload else None
 
 
 def acceptance(connection: Connection, *calls: ColumnElement[bool]) -> dict[tuple[str, str], bool]:
-    """Which answers of these calls of the ledger were accepted, by request id and example_id: the last word on each."""
+    """Whether the answers of these calls were accepted, by request id and example_id; the latest feedback counts."""
     words = (
         select(feedback.c.request_id, feedback.c.payload, predictions.c.classes)
         .join(usage_records, usage_records.c.id == feedback.c.request_id)
@@ -81,22 +81,22 @@ def acceptance(connection: Connection, *calls: ColumnElement[bool]) -> dict[tupl
         .order_by(feedback.c.id)
     )
     found = {}
-    for id_, said, classes in connection.execute(words):
-        said, classes = (value if isinstance(value, Mapping) else {} for value in (said, classes))
-        if (accepted := _accepts(said, classes)) is not None:
-            found[id_, str(said.get("example_id", ""))] = accepted
+    for id_, payload, classes in connection.execute(words):
+        payload, classes = (value if isinstance(value, Mapping) else {} for value in (payload, classes))
+        if (accepted := _accepts(payload, classes)) is not None:
+            found[id_, str(payload.get("example_id", ""))] = accepted
     return found
 
 
-def _accepts(said: Mapping[str, Any], classes: Mapping[str, int | str]) -> bool | None:
-    """Whether a label says that it was right, or else somebody liked it; None where the feedback says neither."""
-    predicted = _class_of(classes, str(said.get("example_id", "")))
-    if "label" in said and isinstance(predicted, str):
-        return predicted == str(said["label"])
-    if "label" in said and predicted is not None:
-        label = _number(said["label"])
+def _accepts(payload: Mapping[str, Any], classes: Mapping[str, int | str]) -> bool | None:
+    """Whether the label equals the prediction, or else the rating is good; None where the feedback has neither."""
+    predicted = _class_of(classes, str(payload.get("example_id", "")))
+    if "label" in payload and isinstance(predicted, str):
+        return predicted == str(payload["label"])
+    if "label" in payload and predicted is not None:
+        label = _number(payload["label"])
         return None if label is None else predicted == label
-    opinion = rating_of(said)
+    opinion = rating_of(payload)
     if opinion in (None, "up", "down"):
         return None if opinion is None else opinion == "up"
     score = _number(opinion)
@@ -117,32 +117,32 @@ def _class_of(classes: Mapping[str, int | str], example_id: str) -> int | str | 
     return next(iter(classes.values())) if len(classes) == 1 and not example_id else classes.get(example_id)
 
 
-def store_feedback(store: Store, key: Key, request_id: str, said: Feedback) -> dict[str, Any]:
-    """Write it down, and tell which release it is about.
+def store_feedback(store: Store, key: Key, request_id: str, payload: Feedback) -> dict[str, Any]:
+    """Store a feedback record; return the request, case and release that it is about.
 
-    Raises: Refusal when this key's team has asked nothing of that id, none of its rows is meant, or it has
-    MAX_RECORDS already.
+    Raises: ApiError when this key's team has no request of that id, the request has no such row, or it has
+    MAX_RECORDS records already.
     """
-    asked = select(usage_records.c.team, usage_records.c.digest, usage_records.c.case, predictions.c.classes).outerjoin(
+    query = select(usage_records.c.team, usage_records.c.digest, usage_records.c.case, predictions.c.classes).outerjoin(
         predictions, predictions.c.request_id == usage_records.c.id
     )
-    for id_ in filter(None, (request_id, said.preferred)):
+    for id_ in filter(None, (request_id, payload.preferred)):
         with store.reading() as connection:
             # else the database fails
-            call = connection.execute(asked.where(usage_records.c.id == id_)).first() if id_.isprintable() else None
+            call = connection.execute(query.where(usage_records.c.id == id_)).first() if id_.isprintable() else None
         if call is None or (call.team != key.team and key is not LOCAL_KEY):
             raise ApiError(404, f"There is no request {id_!r} of this team.", code="request_not_found")
         if id_ == request_id:
             about = {"request_id": id_, "case": call.case, "release": call.digest}
-            of_a_row = said.example_id or said.label is not None
+            of_a_row = payload.example_id or payload.label is not None
             if (
                 isinstance(call.classes, dict)
                 and call.classes
                 and of_a_row
-                and _class_of(call.classes, said.example_id or "") is None
+                and _class_of(call.classes, payload.example_id or "") is None
             ):
                 raise ApiError(400, "example_id: it names none of the request's rows.", param="example_id")
-    values = said.model_dump(exclude_none=True)
+    values = payload.model_dump(exclude_none=True)
     with store.writing() as connection:
         records = select(func.count()).where(feedback.c.request_id == request_id)
         if connection.execute(records).scalar_one() >= MAX_RECORDS:

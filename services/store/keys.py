@@ -26,7 +26,7 @@ MAX_BUDGET = 1e9  # which fits into 64 bits, counted in billionths
 
 @dataclass(frozen=True)
 class RateLimit:
-    """Of a minute; None: none."""
+    """Limits for a minute; None: unlimited."""
 
     owner: str  # key:ID or team:TEAM
     rpm: int | None
@@ -35,7 +35,7 @@ class RateLimit:
 
 @dataclass(frozen=True)
 class Key:
-    """Who asks, and what they may."""
+    """An authenticated caller and its permissions."""
 
     id: str
     team: str
@@ -49,7 +49,7 @@ class Key:
         return bool(self.roles & {*roles, "admin"})
 
     def require(self, *roles: str) -> None:
-        """Raises: Refusal when this key has none of these roles."""
+        """Raises: ApiError when this key has none of these roles."""
         if not self.has(*roles):
             may = ", ".join(sorted(self.roles))
             raise ApiError(403, f"This key may not {' or '.join(roles)}; it may {may}.", code="forbidden")
@@ -60,7 +60,7 @@ LOCAL_KEY = Key("local", "local", frozenset({"predict", "feedback"}))  # whoever
 
 @dataclass(frozen=True)
 class Keyring:
-    """All keys that hold now; `guarded` once any was ever made."""
+    """All valid keys; `guarded` once any was ever created."""
 
     by_hash: Mapping[str, Key]
     guarded: bool
@@ -68,7 +68,7 @@ class Keyring:
     def find(self, secret: str | None) -> Key:
         """The key with this secret.
 
-        Raises: Refusal.
+        Raises: ApiError.
         """
         if not secret:
             raise ApiError(401, "An API key is needed: Authorization: Bearer KEY", code="missing_api_key")
@@ -115,7 +115,7 @@ def create_key(
 
 
 def set_key_owner(store: Store, id_: str, owner: str) -> None:
-    """Have a key belong to a person, as whose word its approvals count.
+    """Set the person who owns a key; its approvals count as theirs.
 
     Raises: InputError when there is no such key, or the name can't be one.
     """
@@ -152,7 +152,7 @@ def revoke_key(store: Store, id_: str) -> None:
 
 
 def set_team_limits(store: Store, team: str, rpm: int | None, tpm: int | None, budget: float | None) -> None:
-    """Set what all keys of a team may together.
+    """Set the limits that all keys of a team share.
 
     Raises: InputError for a name or a budget that can't be.
     """

@@ -1,4 +1,4 @@
-"""What training costs, in the ledger beside the calls: one entry a candidate, whenever its run is started again."""
+"""The cost of training: one usage record for each candidate, also when its run is restarted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TRAINING = "training"  # its interface, and instead of a team and a release, whi
 
 
 def record_training(candidate: Candidate, machine_hour: float, settings: Settings) -> None:
-    """Enter a candidate's training as its MLflow run tells it, at the price of an hour of the machine.
+    """Record a candidate's training time from its MLflow run, at the machine's price for an hour.
 
     Raises: Unavailable.
     """
@@ -53,7 +53,7 @@ def record_training(candidate: Candidate, machine_hour: float, settings: Setting
             with store.writing() as connection:
                 connection.execute(insert(usage_records).values(**row))
         except IntegrityError:
-            pass  # it was entered before
+            pass  # an earlier run recorded it
 
 
 def _energy(run: Run, settings: Settings) -> float | None:
@@ -62,5 +62,5 @@ def _energy(run: Run, settings: Settings) -> float | None:
         stages = mlflow_client(settings.tracking).search_runs(
             [run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
         )
-    told = [stage.data.metrics[ENERGY] for stage in stages if ENERGY in stage.data.metrics]
-    return sum(told) if told else None
+    energies = [stage.data.metrics[ENERGY] for stage in stages if ENERGY in stage.data.metrics]
+    return sum(energies) if energies else None

@@ -8,7 +8,7 @@ A, B, C = (Route(letter * 64, "x", "tabular", ()) for letter in "abc")
 PEOPLE = [f"person {i}" for i in range(20_000)]
 
 
-def test_shares_are_kept_and_growing_ones_keep_their_people() -> None:
+def test_assignment_is_stable_while_shares_grow() -> None:
     """A canary of 5 % gets 5 % of people; grown to 25 % it still has all of the first."""
     small = Rollout("x", Share(A, "champion"), (Share(B, "canary", 5.0),))
     large = Rollout("x", Share(A, "champion"), (Share(B, "canary", 25.0),))

@@ -1,4 +1,4 @@
-"""A person's word on a release: on the evidence that they saw, in time, and not on their own run."""
+"""Promise: a person decides on the evidence that they saw, in time, and not on their own run."""
 
 from __future__ import annotations
 
@@ -31,21 +31,26 @@ def book(tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
-def asked(
+def submit(
     book: Store, evidence: str = ONE, by: str = "bo", run: str = "", within: timedelta = timedelta(hours=1)
 ) -> Approval:
     return request_approval(book, ApprovalRequest("mine", evidence, DAY, by, "all is well", run), within)
 
 
-def test_a_word_is_kept_with_who_gave_it_and_on_what(book):
-    asked(book)
-    said = decide(book, "mine", Review(ONE[:12], True, "anna", "terminal", "looked at it"))
-    assert (said.state, said.decided_by, said.reason, said.evidence) == ("approved", "anna", "looked at it", ONE)
-    assert asked(book).state == "approved", "the run that asks again goes on"
+def test_a_decision_is_stored_with_person_and_evidence(book):
+    submit(book)
+    approval = decide(book, "mine", Review(ONE[:12], True, "anna", "terminal", "looked at it"))
+    assert (approval.state, approval.decided_by, approval.reason, approval.evidence) == (
+        "approved",
+        "anna",
+        "looked at it",
+        ONE,
+    )
+    assert submit(book).state == "approved", "the run that asks again goes on"
 
 
 def test_nobody_decides_on_their_own_run(book):
-    asked(book, by="Anna")
+    submit(book, by="Anna")
     with pytest.raises(InputError, match="own run"):
         decide(book, "mine", Review(ONE, True, " anna ", "terminal", ""))
     assert list_approvals(book)[0].state == "waiting"
@@ -53,52 +58,52 @@ def test_nobody_decides_on_their_own_run(book):
 
 def test_a_word_without_a_name_is_none(book):
     """What a machine decides can't become a person's word by leaving the name out."""
-    asked(book, by="decision 1234")
+    submit(book, by="decision 1234")
     with pytest.raises(InputError, match="who decides is unknown"):
         decide(book, "mine", Review(ONE, True, " ", "terminal", ""))
 
 
 def test_it_lapses_when_the_evidence_changes(book):
     """An approval holds for what was looked at; other evidence is asked about anew, and an old question is closed."""
-    asked(book)
-    asked(book, OTHER)
+    submit(book)
+    submit(book, OTHER)
     with pytest.raises(InputError, match="other evidence"):
         decide(book, "mine", Review(ONE, True, "anna", "terminal", ""))
     decide(book, "mine", Review(OTHER, True, "anna", "terminal", ""))
     assert {each.evidence: each.state for each in list_approvals(book)} == {ONE: "lapsed", OTHER: "approved"}
-    assert asked(book).state == "waiting", "what lapsed can be asked again"
+    assert submit(book).state == "waiting", "what lapsed can be asked again"
 
 
-def test_nobody_answering_in_time_is_a_no(book):
-    asked(book)
-    with book.writing() as to:
-        to.execute(update(approvals).values(expires_at=now() - 1))
-    assert asked(book).state == "expired"
+def test_a_request_expires(book):
+    submit(book)
+    with book.writing() as connection:
+        connection.execute(update(approvals).values(expires_at=now() - 1))
+    assert submit(book).state == "expired"
     with pytest.raises(InputError, match="No approval of mine is pending"):
         decide(book, "mine", Review(ONE, True, "anna", "terminal", ""))
 
 
 def test_the_first_word_counts(book):
-    asked(book)
+    submit(book)
     decide(book, "mine", Review(ONE, False, "anna", "terminal", "no"))
     with pytest.raises(InputError, match="No approval of mine is pending"):
         decide(book, "mine", Review(ONE, True, "carl", "terminal", "yes"))
-    assert asked(book).state == "rejected"
+    assert submit(book).state == "rejected"
 
 
 @pytest.mark.parametrize("name", ["ANNA", "  anna\t", "\uff21nna", "an\u006ea", "\u2003anna\u2003"])
 def test_one_person_is_one_however_they_are_written(book, name):
-    asked(book, by="anna")
+    submit(book, by="anna")
     with pytest.raises(InputError, match="own run"):
         decide(book, "mine", Review(ONE, True, name, "api", ""))
 
 
 def test_sizes_are_bounded(book):
-    asked(book)
+    submit(book)
     for who, why in (("a" * 121, ""), ("anna", "a" * 2_001)):
         with pytest.raises(InputError, match="too long"):
             decide(book, "mine", Review(ONE, True, who, "api", why))
-    assert asked(book).state == "waiting"
+    assert submit(book).state == "waiting"
 
 
 @pytest.fixture
@@ -112,8 +117,8 @@ def key_of(book: Store, settings: Settings, owner: str | None, role: str = "appr
     """The id and secret of a key that the gateway knows already; None: whoever runs this test is its owner."""
     id_, secret = create_key(book, "risk", [role], None, None, None)
     if owner is not None:
-        with book.changing() as to:
-            to.execute(update(keys).where(keys.c.id == id_).values(owner=owner))
+        with book.changing() as connection:
+            connection.execute(update(keys).where(keys.c.id == id_).values(owner=owner))
     with gateway_client(settings, secret) as http:
         opens = 200 if role == "approve" else 403
         assert wait_for(lambda: http.get("/v1/approvals").status_code == opens, 5)
@@ -125,7 +130,7 @@ WORD = {"decision": "approve", "evidence": ONE[:12]}
 
 def test_over_http_the_owner_of_a_key_decides(front, book):
     """Kept with the key that it came by; other roles, other evidence, and who has no key are refused."""
-    asked(book)
+    submit(book)
     id_, secret = key_of(book, front, "Anna")
     _, other = key_of(book, front, "Anna", role="predict")
     for wrong, status in (("", 401), (other, 403)):
@@ -143,7 +148,7 @@ def test_over_http_the_owner_of_a_key_decides(front, book):
 
 def test_a_key_that_one_makes_oneself_is_no_other_person(front, book):
     """As at the terminal: the same user asks for the run and holds the key, the operator's key too; nor is nobody."""
-    asked(book, by=current_user())
+    submit(book, by=current_user())
     _, own = key_of(book, front, None)
     _, nobodys = key_of(book, front, "")
     for secret in (own, nobodys, str(read_secret(front.state, OPERATOR))):

@@ -66,9 +66,9 @@ def test_what_is_usual_is_taken_and_can_be_judged(tmp_path: Path):
     bodies = [f'{{"label": {label}}}' for label in TAKEN]
     assert [response.status_code for response in post(tmp_path, bodies)] == [201] * len(TAKEN)
     store = Store(settings_of(tmp_path))
-    with store.reading() as of:
-        assert len(of.execute(feedback.select()).all()) == len(TAKEN)
-        assert list(acceptance(of).values()) == [False]  # the last word that could be held to the class: 0.0
+    with store.reading() as connection:
+        assert len(connection.execute(feedback.select()).all()) == len(TAKEN)
+        assert list(acceptance(connection).values()) == [False]  # the last word that could be held to the class: 0.0
     store.close()
 
 
@@ -94,9 +94,9 @@ def test_a_key_gives_so_much_feedback_a_minute(tmp_path: Path, monkeypatch: pyte
     assert 1 <= int(responses[-1].headers["retry-after"]) <= 60
 
 
-@pytest.mark.parametrize("said", [{"score": "high"}, {"score": None}, {"thumbs": 7}, {"label": 10**400}])
-def test_what_old_stores_hold_has_some_opinion_or_none(said: dict[str, Any]):
-    assert rating_of(said) is None or isinstance(rating_of(said), str)
+@pytest.mark.parametrize("payload", [{"score": "high"}, {"score": None}, {"thumbs": 7}, {"label": 10**400}])
+def test_what_old_stores_hold_has_some_opinion_or_none(payload: dict[str, Any]):
+    assert rating_of(payload) is None or isinstance(rating_of(payload), str)
 
 
 def test_the_longest_correction_fits_however_it_is_written(tmp_path: Path):

@@ -190,7 +190,7 @@ def constraints(engine: Engine) -> dict[str, object]:
     return found
 
 
-def test_every_row_of_an_initial_store_is_kept(tmp_path):
+def test_every_row_of_an_initial_store_is_preserved(tmp_path):
     database(tmp_path).close()
     engine = create_engine(f"sqlite:///{tmp_path / 'gateway' / 'gateway.db'}")
     before = rows_of_initial(engine)
@@ -215,7 +215,7 @@ def test_a_migration_that_is_killed_starts_again(tmp_path):
     engine.dispose()
 
 
-def test_rows_are_kept_on_postgres_too(tmp_path):
+def test_rows_are_preserved_on_postgres_too(tmp_path):
     with running_postgres() as server:
         engine = create_engine(server.url)
         before = rows_of_initial(engine)
