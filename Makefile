@@ -1,6 +1,6 @@
-# The two commands: `make demo` and `make test`. Both set up what they need; the second time nothing is set up.
+# The main commands are `make demo` and `make test`. Both install what they need, once.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev supported upgrade demo demo-llm test test-all smoke check lint types format lock clean
+.PHONY: help setup setup-dev supported upgrade demo demo-llm test test-all smoke check lint types format reference lock clean
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder --durations=15
 PYTHON ?= python3
@@ -14,12 +14,12 @@ export UV_PYTHON_DOWNLOADS = never
 export OMP_NUM_THREADS ?= 2
 export GOMP_SPINCOUNT ?= 2000
 
-help:  ## This list
+help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 
-setup: .venv/ready  ## The virtual environment, from requirements.lock; with another Python: PYTHON=python3.13
+setup: .venv/ready  ## Install .venv from requirements.lock; choose a Python: PYTHON=python3.13
 
-setup-dev: .venv/ready-dev  ## What tests and checks need besides, from requirements-dev.lock
+setup-dev: .venv/ready-dev  ## Install the tools of tests and checks, from requirements-dev.lock
 
 # A Python that is named must be that of the environment; else the environment's own serves, or python3 for a new one.
 supported:
@@ -29,40 +29,43 @@ supported:
 	if $(WHOLE); then $(PYTHON) deployments/install/supported.py $(BIN)/python; \
 	else $(PYTHON) deployments/install/supported.py; fi
 
-upgrade: setup  ## A backup, what is new from git, and everything started anew while the gateway goes on answering
+upgrade: setup  ## Back up, pull, install, restart one by one; the gateway keeps answering
 	@$(BIN)/driftline backup
 	git pull --ff-only
 	@$(MAKE) --no-print-directory setup
 	@$(BIN)/driftline restart
 	@$(BIN)/driftline deploy
 
-demo: setup  ## The whole chain on real flights: data to monitored, retrained release
+demo: setup  ## Run the whole pipeline on real flights, until it retrains
 	@$(BIN)/driftline demo flights
 
-demo-llm: setup  ## The same for a language model: pairs, LoRA, gates, a release that chats
+demo-llm: setup  ## Run the whole pipeline of a language model
 	@$(BIN)/driftline demo assistant
 
-test: setup-dev  ## All tests but the long ones, offline
+test: setup-dev  ## Run all tests except the long ones, offline
 	@$(PYTEST)
 
-test-all: setup-dev  ## The long ones, too: kill -9 of everything in every stage
+test-all: setup-dev  ## Run all tests, with kill -9 of every process in every stage
 	@$(PYTEST) -m ""
 
-smoke: setup-dev  ## The real small language model through its whole chain: three minutes
+smoke: setup-dev  ## Test the pipeline of a real small language model (three minutes)
 	@$(BIN)/pytest -m "" tests/end_to_end/test_assistant.py
 
-check: lint types  ## Lint and types
+check: lint types  ## Run ruff and mypy
 
-lint: setup-dev  ## ruff: lint and format
+lint: setup-dev  ## Run ruff
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-types: setup-dev  ## mypy
+types: setup-dev  ## Run mypy
 	@$(BIN)/mypy
 
-format: setup-dev  ## Put the code in form
+format: setup-dev  ## Format the code
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-lock:  ## Resolve pyproject.toml into the locks; versions stay, but for those named: make lock UPGRADE="fastapi redis"
+reference: setup-dev  ## Generate docs/reference from the code
+	@$(BIN)/python docs/reference/generate.py
+
+lock:  ## Update the locks; upgrade only named packages: make lock UPGRADE="fastapi redis"
 	rm -rf .venv.lock && $(PYTHON) -m venv .venv.lock
 	.venv.lock/bin/pip install -q $$(grep -oE '^(packaging|uv)==[^ ;]*' requirements.lock)
 	$(COMPILE) pyproject.toml --group models -o requirements.lock
@@ -70,7 +73,7 @@ lock:  ## Resolve pyproject.toml into the locks; versions stay, but for those na
 	.venv.lock/bin/python -m deployments.install.locked
 	rm -rf .venv.lock
 
-clean:  ## Remove the virtual environment; state and data stay
+clean:  ## Remove .venv; state and data stay
 	rm -rf .venv
 
 # pip first, for torch: it takes the CPU wheel where one is offered, uv would take the CUDA build of several GB.

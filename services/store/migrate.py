@@ -45,7 +45,7 @@ def _upgrade(connection: Connection) -> None:
             where=connection.engine.url.render_as_string(),
             found=f"revision {found}",
             allowed=f"up to revision {HEAD}",
-            todo="Go back to the version of Driftline that wrote it, or restore a backup: docs/operations.md.",
+            todo="Go back to the version of Driftline that wrote it, or restore a backup: docs/guides/operations.md.",
         )
     options = {"version_table": VERSION_TABLE, "transactional_ddl": True}
     context = MigrationContext.configure(connection, opts=options)

@@ -117,7 +117,7 @@ def _upgrade(path: Path) -> None:
             where=str(path),
             found=f"revision {revision}",
             allowed=f"up to that of MLflow {version('mlflow')}",
-            todo="Go back to the version of Driftline that wrote it, or restore a backup: docs/operations.md.",
+            todo="Go back to the version of Driftline that wrote it, or restore a backup: docs/guides/operations.md.",
         ) from error
 
 

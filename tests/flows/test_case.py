@@ -102,7 +102,7 @@ def test_a_profile_changes_only_what_it_names():
 
 
 def test_the_case_of_the_docs_is_valid(tmp_path, monkeypatch):
-    """What docs/llm.md tells a newcomer to write, with the sample beside it, passes `driftline validate`."""
+    """What docs/guides/language-case.md tells a newcomer to write, with the sample beside it, passes `driftline validate`."""
     from cli.check import check
     from tasks.core.settings import settings
 

@@ -1,4 +1,4 @@
-"""The gateway behind nginx, set up as docs/serving.md says: TLS, streams, clients that leave, large bodies."""
+"""The gateway behind nginx, set up as docs/guides/serving.md says: TLS, streams, clients that leave, large bodies."""
 
 from __future__ import annotations
 
