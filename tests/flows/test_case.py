@@ -102,11 +102,11 @@ def test_a_profile_changes_only_what_it_names():
 
 
 def test_the_case_of_the_docs_is_valid(tmp_path, monkeypatch):
-    """What docs/guides/language-case.md tells a newcomer to write, with the sample beside it, passes `driftline validate`."""
+    """The case of docs/guides/language-case.md is valid."""
     from cli.check import check
     from tasks.core.settings import settings
 
-    text = (ROOT / "docs" / "llm.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "guides" / "language-case.md").read_text(encoding="utf-8")
     folder = tmp_path / "tickets"
     folder.mkdir()
     (folder / "case.yaml").write_text(text.split("```yaml\n", 1)[1].split("```", 1)[0])
