@@ -56,7 +56,8 @@ def nginx(folder: Path, gateway_port: int) -> Iterator[httpx.Client]:
         *subject,
     ]
     subprocess.run(create_certificate, capture_output=True, check=True)
-    (server,) = re.findall(r"```nginx\n(.*?)```", (ROOT / "docs" / "guides" / "serving.md").read_text(encoding="utf-8"), re.S)
+    page = (ROOT / "docs" / "guides" / "serving.md").read_text(encoding="utf-8")
+    (server,) = re.findall(r"```nginx\n(.*?)```", page, re.S)
     for shown, actual in (
         ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"),
         ("/etc/ssl/models.pem", str(certificate)),
