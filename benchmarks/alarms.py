@@ -18,7 +18,7 @@ from tasks.monitor.drift import compare_column, prepare
 from tasks.monitor.tabular.labels_and_predictions import labels_and_predictions
 from tasks.monitor.tabular.metric_permutation import performance_p_values
 from tasks.statistics.permutation import benjamini_hochberg
-from tasks.train.classes import PLAIN
+from tasks.train.classes import DEFAULT_CLASSES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,8 +58,8 @@ def lowest(rows: int, windows: int, sample: int, seed: int = 0) -> list[float]:
     found = []
     for _ in range(windows):
         then, now = world(HELD, random), world(rows, random, columns_of=sample)
-        sides = [labels_and_predictions(side, "outcome", PLAIN) for side in (now, then)]
-        chances = dict(performance_p_values(sides[0], sides[1], PLAIN, "auc"))
+        sides = [labels_and_predictions(side, "outcome", DEFAULT_CLASSES) for side in (now, then)]
+        chances = dict(performance_p_values(sides[0], sides[1], DEFAULT_CLASSES, "auc"))
         kinds = {**COLUMNS, "prediction": "number"}
         for name, kind in kinds.items():
             a, b = (side[name].head(sample) for side in (then, now))

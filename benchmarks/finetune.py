@@ -99,9 +99,10 @@ def work_of(
     from tasks.data.config import Answer, ChatSpec, Prompt
     from tasks.data.language.base_model import open_base
     from tasks.train.config import Lora, Serving, Sft, Stages, Tuning
-    from tasks.train.language.model import arithmetic
+    from tasks.train.language.model import supported_precision
     from tasks.train.language.stage_context import StageContext
     from tasks.train.language.time_budget import TrainingClock
+    from tasks.train.results import LanguageSpec
 
     stage = Sft(
         learning_rate=RATE,
@@ -112,17 +113,16 @@ def work_of(
         checkpoint_every=10_000,
         evaluate_every=10_000,
     )
+    chat = ChatSpec(
+        prompt=Prompt(system=SYSTEM, baseline="{schema}"),
+        answer=Answer(json_schema={"type": "object"}),
+        context=1024,
+    )
     folder = Path(tempfile.mkdtemp(prefix="finetune-"))
     work = StageContext(
-        base=open_base(model_of(source), Path(), state),
-        talk=ChatSpec(
-            prompt=Prompt(system=SYSTEM, baseline="{schema}"),
-            answer=Answer(json_schema={"type": "object"}),
-            context=1024,
-        ),
+        spec=LanguageSpec(base=open_base(model_of(source), Path(), state), chat=chat, serving=Serving(answer_tokens=8)),
         tuning=Tuning(lora=Lora(rank=RANK, alpha=ALPHA), stages=Stages(sft=stage), threads=threads, **changes),
-        serving=Serving(answer_tokens=8),
-        precision=arithmetic("bf16"),
+        precision=supported_precision("bf16"),
         train=rows(batch * steps),
         validation=rows(batch),
         folder=folder,
@@ -158,26 +158,29 @@ def rows(count: int) -> list[dict[str, Any]]:
 
 def batches(work: Any, stage: Any) -> list[Any]:
     """The examples in the order in which all ways read them."""
-    from tasks.train.language.stage_context import order, steps_of
+    from tasks.train.language.stage_context import example_order, optimizer_steps
 
     examples = work.examples(work.train)
-    chosen = order(len(examples), BATCH, steps_of(stage, len(examples)), work.tuning.seed)
+    chosen = example_order(len(examples), BATCH, optimizer_steps(stage, len(examples)), work.tuning.seed)
     return [examples[i] for i in chosen]
 
 
 def run_stage_benchmark(way: str, work: Any, stage: Any, examples: list[Any]) -> tuple[Ends, list[float]]:
     """Our stage, as `tune` runs it, with its watch; nothing is looked at or kept within the steps counted."""
+    from tasks.train.compat import plain_torch_logprobs
     from tasks.train.language.model import add_adapter, load_base
     from tasks.train.language.stages import make_trainer
     from tasks.train.language.trainer_callbacks import ProgressCallback
 
     figures: list[dict[str, float]] = []
     watch = ProgressCallback("sft", stage, lambda found, at: figures.append(dict(found)), lambda *_: {}, lambda _: None)
-    model = load_base(work.base, work.precision, work.tuning.attention, work.tuning.quantize)
+    model = load_base(work.spec.base, work.precision, work.tuning.attention, work.tuning.quantize)
     model = add_adapter(model, work.tuning.lora, work.tuning.seed)
-    trainer = make_trainer("sft", stage, work, model, watch)
-    assert trainer is not None
-    return times_of(trainer), [each["loss"] for each in figures if "loss" in each]
+    with plain_torch_logprobs():
+        trainer = make_trainer("sft", stage, work, model, watch)
+        assert trainer is not None
+        times = times_of(trainer)
+    return times, [each["loss"] for each in figures if "loss" in each]
 
 
 def trl(way: str, work: Any, stage: Any, examples: list[Any]) -> tuple[Ends, list[float]]:
@@ -194,7 +197,7 @@ def trl(way: str, work: Any, stage: Any, examples: list[Any]) -> tuple[Ends, lis
         trl.trainer.utils._use_triton = lambda device: True
         settings |= {"gradient_checkpointing": False, "train_sampling_strategy": "sequential", "max_length": None}
     dtype = torch.bfloat16 if work.precision == "bf16" else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(work.base.folder, dtype=dtype)
+    model = AutoModelForCausalLM.from_pretrained(work.spec.base.folder, dtype=dtype)
     ids = [each.prompt + each.completion for each in examples]
     labels = [[-100] * len(each.prompt) + each.completion for each in examples]
     trainer = SFTTrainer(
@@ -232,7 +235,7 @@ def loop(way: str, work: Any, stage: Any, examples: list[Any]) -> tuple[Ends, li
 
     from tasks.train.language.model import add_adapter, load_base
 
-    model = add_adapter(load_base(work.base, work.precision, "sdpa"), work.tuning.lora, 0).train()
+    model = add_adapter(load_base(work.spec.base, work.precision, "sdpa"), work.tuning.lora, 0).train()
     learnt = [each for each in model.parameters() if each.requires_grad]
     optimizer = torch.optim.AdamW(learnt, lr=RATE, weight_decay=0.0)
     schedule = get_cosine_with_min_lr_schedule_with_warmup(optimizer, WARMUP, len(examples) // BATCH, min_lr_rate=0.05)

@@ -127,9 +127,10 @@ def make_release(state: Path, base: BaseModelFiles, serving: Serving) -> tuple[P
     from tasks.evaluate.results import Verdict
     from tasks.language.gguf_writer import write_gguf
     from tasks.release.language import ADAPTER, language_parts
+    from tasks.release.results import SealContext
     from tasks.release.seal import seal
     from tasks.train.language.model import add_adapter, load_base, merge, save_adapter
-    from tasks.train.results import Candidate
+    from tasks.train.results import Candidate, LanguageSpec
 
     folder = state / "candidate"
     save_adapter(add_adapter(load_base(base, "fp32", "sdpa"), Lora(), 0), folder / "adapter", base)
@@ -158,8 +159,9 @@ def make_release(state: Path, base: BaseModelFiles, serving: Serving) -> tuple[P
         digest="none",
     )
     lineage = {"commit": "none", "dirty": "true", "lock_digest": "none", "case_digest": "none"}
+    spec = LanguageSpec(base=base, chat=talk, serving=serving)
     return seal(
-        candidate, verdict, language_parts(candidate, verdict, base, talk, serving), "llm", lineage, state
+        candidate, verdict, language_parts(candidate, verdict, spec), SealContext(lineage=lineage, state=state)
     ), merged
 
 
@@ -242,10 +244,10 @@ class Local:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        from tasks.train.language.model import arithmetic
+        from tasks.train.language.model import supported_precision
 
         torch.set_num_threads(threads)
-        self.precision = arithmetic("bf16")
+        self.precision = supported_precision("bf16")
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         self.model: Any = AutoModelForCausalLM.from_pretrained(merged, dtype=dtype).eval()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(merged)

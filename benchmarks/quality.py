@@ -82,7 +82,7 @@ def _trained(as_of: datetime) -> Candidate:
 def _auc(candidate: Candidate, frame: Frame, target: Target) -> float:
     import pandas as pd
 
-    from tasks.train.metrics import measure as metrics
+    from tasks.train.metrics import compute_metrics as metrics
     from tasks.train.tabular.model_file import load, predict
 
     rows = pd.read_parquet(frame.path)

@@ -282,7 +282,7 @@ def running(command: list[str], port: int, folder: Path, more: Mapping[str, str]
 
 
 def champion(case: str) -> Release | None:
-    from tasks.release.registry import champion as find
+    from tasks.release.registry import load_champion as find
 
     return find(settings().tracking, settings().state, case)
 

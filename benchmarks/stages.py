@@ -45,7 +45,7 @@ def main() -> int:
     import torch
 
     from tasks.core.settings import settings
-    from tasks.train.language.model import arithmetic
+    from tasks.train.language.model import supported_precision
 
     seeds = SEEDS[:1] if options.quick else SEEDS
     pairs = options.pairs or newest_pairs(settings().state / "pairs" / CASE)
@@ -54,9 +54,9 @@ def main() -> int:
         return 2
     on_gpu = torch.cuda.is_available()
     ways = WAYS | (FOUR_BITS if on_gpu else {})
-    shared_options: dict[str, Any] = {"pairs": str(pairs), "state": str(settings().state), "quick": options.quick}
+    asked: dict[str, Any] = {"pairs": str(pairs), "state": str(settings().state), "quick": options.quick}
     report = Report(
-        f"{CASE}: stages over seeds, {arithmetic('bf16')}",
+        f"{CASE}: stages over seeds, {supported_precision('bf16')}",
         ["seed", "stage", *SHOWN, "exact match above sft (95 %)", "seconds (foreseen)", "GB (foreseen)"],
     )
 
@@ -64,9 +64,7 @@ def main() -> int:
         found: dict[str, dict[str, Any]] = {}
         with tempfile.TemporaryDirectory(prefix="stages-") as folder:
             for title, way in ways.items():
-                one = in_own_process(
-                    "benchmarks.stages", seed=seed, folder=folder, title=title, **way, **shared_options
-                )
+                one = in_own_process("benchmarks.stages", seed=seed, folder=folder, title=title, **way, **asked)
                 if problem := one.get("problem"):
                     report.row(seed, title, *["" for _ in SHOWN], problem, "", "")
                     continue
@@ -78,20 +76,20 @@ def main() -> int:
     with ThreadPoolExecutor(len(seeds) if on_gpu else 1) as pool:
         found = list(pool.map(all_stages, seeds))
     for title in ways:
-        results = [of[title] for of in found if title in of]
-        if results:
-            report.figure(f"{title}_exact_match", median([one["metrics"]["exact_match"] for one in results]))
-            report.figure(f"{title}_seconds", median([one["seconds"] for one in results]))
-            report.figure(f"{title}_memory_gb", median([one["memory_gb"] for one in results]))
-        for figure in results[0]["gpu"] if results else ():
-            report.figure(f"{title}_{figure}", median([one["gpu"].get(figure, 0.0) for one in results]))
+        told = [of[title] for of in found if title in of]
+        if told:
+            report.figure(f"{title}_exact_match", median([one["metrics"]["exact_match"] for one in told]))
+            report.figure(f"{title}_seconds", median([one["seconds"] for one in told]))
+            report.figure(f"{title}_memory_gb", median([one["memory_gb"] for one in told]))
+        for figure in told[0]["gpu"] if told else ():
+            report.figure(f"{title}_{figure}", median([one["gpu"].get(figure, 0.0) for one in told]))
     report.finish(["torch", "transformers", "peft", "trl"], options.json)
     return 0
 
 
 def newest_pairs(folder: Path) -> Path | None:
-    snapshots = sorted(folder.glob("*/checked.json"), key=lambda each: each.stat().st_mtime)
-    return snapshots[-1].parent if snapshots else None
+    made = sorted(folder.glob("*/checked.json"), key=lambda each: each.stat().st_mtime)
+    return made[-1].parent if made else None
 
 
 def above(one: dict[str, Any], sft: dict[str, Any]) -> str:
@@ -125,7 +123,7 @@ def measure(
 
     from flows.case import load_case
     from tasks.train.language.model import read_pairs
-    from tasks.train.language.preflight import check_fit
+    from tasks.train.language.preflight import TuningPlan, check_fit
 
     torch.set_num_threads(len(os.sched_getaffinity(0)) if not torch.cuda.is_available() else 4)
     case: Any = load_case(CASE, settings().cases, None if stage == "sft" else stage)
@@ -138,8 +136,8 @@ def measure(
     work = replace(work, tuning=work.tuning.model_copy(update=of_tuning | {"stages": stages}))
     rows = read_pairs(Path(pairs) / "evaluation.parquet")[: 24 if quick else None]
     try:
-        examples, answer_tokens = work.examples(work.train), work.serving.answer_tokens
-        foreseen = check_fit(work.base, work.tuning, work.precision, examples, answer_tokens)[stage]
+        examples, answer_tokens = work.examples(work.train), work.spec.serving.answer_tokens
+        foreseen = check_fit(TuningPlan(work.spec.base, work.tuning, work.precision, examples), answer_tokens)[stage]
         one = staged(stage, declared, work, None if stage == "sft" else Path(folder) / "sft" / "adapter", rows)
     except (RuntimeError, ValueError) as error:
         return {"problem": f"failed: {str(error).strip().splitlines()[-1][:160]}"}
@@ -153,16 +151,19 @@ def measure(
 def work_of(case: Any, seed: int, pairs: Path, state: Path, folder: Path, quick: bool) -> Any:
     """What the case's stages are given."""
     from tasks.data.language.base_model import open_base
-    from tasks.train.language.model import arithmetic, read_pairs
+    from tasks.train.language.model import read_pairs, supported_precision
     from tasks.train.language.stage_context import StageContext
     from tasks.train.language.time_budget import TrainingClock
+    from tasks.train.results import LanguageSpec
 
     return StageContext(
-        base=open_base(case.model, case.folder, state),
-        talk=case.chat_spec,
+        spec=LanguageSpec(
+            base=open_base(case.model, case.folder, state),
+            chat=case.chat_spec,
+            serving=case.serve.model_copy(update={"answer_tokens": 8} if quick else {}),
+        ),
         tuning=case.train.model_copy(update={"seed": seed}),
-        serving=case.serve.model_copy(update={"answer_tokens": 8} if quick else {}),
-        precision=arithmetic(case.train.precision),
+        precision=supported_precision(case.train.precision),
         train=read_pairs(pairs / "train.parquet")[: 64 if quick else None],
         validation=read_pairs(pairs / "validation.parquet"),
         folder=folder,
@@ -176,32 +177,39 @@ def staged(name: str, stage: Any, work: Any, start: Path | None, rows: list[dict
 
     from tasks.language.answer_scoring import summarise
     from tasks.language.messages import user_message
-    from tasks.train.language.model import add_adapter, generate, load_adapter, load_base, render, save_adapter
+    from tasks.train.compat import plain_torch_logprobs
+    from tasks.train.language.model import (
+        GenerationSettings,
+        add_adapter,
+        generate,
+        load_adapter,
+        load_base,
+        render,
+        save_adapter,
+    )
     from tasks.train.language.rewards import scorer_of
     from tasks.train.language.stages import make_trainer
     from tasks.train.language.trainer_callbacks import ProgressCallback
 
     figures: list[dict[str, float]] = []
     watch = ProgressCallback(name, stage, lambda seen, _: figures.append(dict(seen)), lambda *_: {}, lambda _: None)
-    model = load_base(work.base, work.precision, work.tuning.attention, work.tuning.quantize)
+    model = load_base(work.spec.base, work.precision, work.tuning.attention, work.tuning.quantize)
     model = (
         load_adapter(model, start, trainable=True) if start else add_adapter(model, work.tuning.lora, work.tuning.seed)
     )
     begun = time.perf_counter()
-    trainer = make_trainer(name, stage, work, model, watch)
-    if trainer is None:
-        return None
-    trainer.train()
+    with plain_torch_logprobs():
+        trainer = make_trainer(name, stage, work, model, watch)
+        if trainer is None:
+            return None
+        trainer.train()
     seconds, memory = time.perf_counter() - begun, peak_memory() / 1024
-    save_adapter(trainer.model, work.folder / "adapter", work.base)
-    prompts = [render(work.tokenizer, work.talk.prompt.system, row["messages"]) for row in rows]
-    answers = generate(
-        trainer.model, work.tokenizer, prompts, work.serving.answer_tokens, batch=AT_ONCE, precision=work.precision
-    )
-    scorer = scorer_of(work.talk.answer)
-    scores = [
-        scorer.score(text, r["answer"], user_message(r["messages"])) for text, r in zip(answers, rows, strict=True)
-    ]
+    save_adapter(trainer.model, work.folder / "adapter", work.spec.base)
+    asked = [render(work.tokenizer, work.spec.chat.prompt.system, row["messages"]) for row in rows]
+    settings = GenerationSettings(work.spec.serving.answer_tokens, batch=AT_ONCE, precision=work.precision)
+    said = generate(trainer.model, work.tokenizer, asked, settings)
+    scorer = scorer_of(work.spec.chat.answer)
+    scores = [scorer.score(text, r["answer"], user_message(r["messages"])) for text, r in zip(said, rows, strict=True)]
     gpu = [each for each in figures if "gpu_watts" in each]
     del trainer, model
     if torch.cuda.is_available():

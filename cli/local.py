@@ -83,9 +83,9 @@ def addresses() -> list[tuple[str, str]]:
 
 def _releases(config: Settings) -> list[Release]:
     """The champion of each case that has one."""
-    from tasks.release.registry import champion
+    from tasks.release.registry import load_champion
 
     if config.mlflow_uri.startswith("sqlite") and not (config.state / "mlflow.db").exists():
         return []
-    champions = (champion(config.tracking, config.state, case) for case in case_names(config.cases))
+    champions = (load_champion(config.tracking, config.state, case) for case in case_names(config.cases))
     return [release for release in champions if release]

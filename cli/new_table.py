@@ -11,7 +11,7 @@ from typing import Any
 from cli.new import flow
 from tasks.core.errors import DataError, InputError
 from tasks.data.tabular.profile import FEW, ColumnProfile, profile_file, quote_yaml
-from tasks.train.classes import MOST
+from tasks.train.classes import MAX_CLASSES
 
 HELD_OUT = 0.2  # share of the rows in the hold-out set
 NAMES = re.compile(r"(^|[_ ])(id|key|uuid|number)$", re.IGNORECASE)  # usual names of key columns
@@ -39,13 +39,13 @@ def write_tabular_case(
             "There are too few rows to train and evaluate a model.", where=str(file), found=f"{rows:,} rows"
         )
     if columns[target].kind in ("time", "other") or (
-        columns[target].kind == "text" and columns[target].distinct > MOST
+        columns[target].kind == "text" and columns[target].distinct > MAX_CLASSES
     ):
         raise InputError(
             f"{target} can't be a target.",
             where="--target",
             found=f"{columns[target].kind} with {columns[target].distinct:,} distinct values",
-            allowed=f"numbers, or at most {MOST} classes",
+            allowed=f"numbers, or at most {MAX_CLASSES} classes",
         )
     unique = [f.name for f in facts if f.distinct == rows and not f.empty and f.name != target and _can_be_key(f)]
     keys = [*key] or [name for name in unique if name == facts[0].name or NAMES.search(name)][:1]

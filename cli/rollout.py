@@ -89,6 +89,6 @@ def _running(config: Settings, store: Store, case: str, reference: str) -> str:
 
 def _move_alias(config: Settings, case: str, digest: str) -> None:
     """Move the registry alias: last, since it takes seconds and no traffic depends on it."""
-    from tasks.release.registry import find, promote
+    from tasks.release.registry import promote, resolve_release
 
-    promote(config.tracking, find(config.tracking, config.state, case, digest))
+    promote(config.tracking, resolve_release(config.tracking, config.state, case, digest))

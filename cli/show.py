@@ -115,11 +115,11 @@ def find_release(case: str, reference: str | None) -> Release:
 
     Raises: CaseError, InputError when there is no such release.
     """
-    from tasks.release.registry import find
+    from tasks.release.registry import resolve_release
     from tasks.release.task import require_champion
 
     load_case(case, settings().cases)
     config = settings()
     if reference is None:
         return require_champion(case, config.tracking, config.state)
-    return find(config.tracking, config.state, case, reference)
+    return resolve_release(config.tracking, config.state, case, reference)

@@ -34,7 +34,7 @@ from tasks.core.settings import settings
 from tasks.data.results import Snapshot
 from tasks.monitor.results import Attempt, Decision
 from tasks.predict.task import predict_window
-from tasks.release.registry import release_in
+from tasks.release.registry import read_release
 from tasks.release.results import Release
 from tasks.release.task import require_promotion
 
@@ -116,7 +116,7 @@ def release_first(run: RunContext) -> Release:
         candidate = create_candidate(run, snapshot)
         trained = TrainResult(snapshot=snapshot, candidate=candidate, verdict=evaluate(run, candidate, None))
         require_promotion(run.case.name, trained.verdict)
-        return release_in(seal_release(run, trained), "")
+        return read_release(seal_release(run, trained), "")
 
 
 def simulate_month(month: Month, case: TabularCase, policy: str, state: PolicyState) -> tuple[MonthResult, PolicyState]:
@@ -154,7 +154,7 @@ def apply_decision(
     with progress_step("evaluate it") as evaluation:
         verdict = evaluate(month.run, candidate, champion)
     trained = TrainResult(snapshot=month.snapshot, candidate=candidate, verdict=verdict)
-    release = release_in(seal_release(month.run, trained), "") if verdict.decision == "promote" else None
+    release = read_release(seal_release(month.run, trained), "") if verdict.decision == "promote" else None
     seconds = (training.seconds or 0.0, evaluation.seconds or 0.0)
     challenge = challenge_of(candidate, verdict, release, *seconds, month.run.settings)
     result = result.model_copy(update={"challenge": challenge})

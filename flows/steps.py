@@ -37,7 +37,7 @@ from tasks.monitor.results import Attempt, Decision
 from tasks.monitor.task import decide_on, measure_messages, measure_window, recalibrate_champion
 from tasks.predict.results import Predictions
 from tasks.predict.task import answer_window, predict_window
-from tasks.release.results import Release
+from tasks.release.results import Release, SealContext
 from tasks.release.task import (
     find_champion,
     find_champion_of_candidate,
@@ -47,10 +47,10 @@ from tasks.release.task import (
     require_champion,
     require_promotion,
     seal_language_release,
-    seal_table_release,
+    seal_tabular_release,
 )
-from tasks.train.results import Candidate
-from tasks.train.task import import_language_adapter, import_table_model, train_candidate, tune_candidate
+from tasks.train.results import Candidate, LanguageSpec
+from tasks.train.task import import_language_adapter, import_tabular_model, train_candidate, tune_candidate
 
 
 class TrainResult(Result):
@@ -127,7 +127,7 @@ def create_candidate(run: RunContext, snapshot: Snapshot) -> Candidate:
 def _create_tabular(run: RunContext, case: TabularCase, snapshot: Snapshot) -> Candidate:
     frame = training_frame(case.features, case.target.column, case.evaluate.slices, snapshot, run.settings.state)
     if run.model:
-        return import_table_model(run.origin, run.model, frame, case.target, case.train, case.trusted)
+        return import_tabular_model(run.origin, run.model, frame, case.target, case.train, case.trusted)
     candidate = train_candidate(run.origin, frame, case.target, case.train)
     record_training_cost(candidate, case.price.machine_hour, run.settings)
     return candidate
@@ -139,10 +139,10 @@ def _create_language(run: RunContext, case: LanguageCase, snapshot: Snapshot) ->
     if case.serve.embedder:
         find_embedder(case.serve.embedder, case.folder)
     base = open_model(case.model, case.folder, run.settings.state)
+    spec = LanguageSpec(base=base, chat=case.chat_spec, serving=case.serve)
     if run.model:
-        threads = case.train.threads
-        return import_language_adapter(run.origin, run.model, snapshot, base, case.chat_spec, case.serve, threads)
-    candidate = tune_candidate(run.origin, snapshot, base, case.chat_spec, case.train, case.serve)
+        return import_language_adapter(run.origin, run.model, snapshot, spec, case.train.threads)
+    candidate = tune_candidate(run.origin, snapshot, spec, case.train)
     budget = case.train.budget
     record_training_cost(candidate, budget.price_per_hour if budget else case.price.machine_hour, run.settings)
     return candidate
@@ -193,14 +193,14 @@ def release_candidate(run: RunContext, trained: TrainResult) -> Release:
 def seal_release(run: RunContext, trained: TrainResult) -> Path:
     """The folder of the sealed release."""
     case, state = run.case, run.settings.state
-    candidate, verdict, snapshot = trained.candidate, trained.verdict, trained.snapshot
+    candidate, verdict = trained.candidate, trained.verdict
+    context = SealContext(lineage=run.lineage, state=state, price=case.price, snapshot=trained.snapshot)
     if isinstance(case, TabularCase):
-        return seal_table_release(candidate, verdict, case.target, case.price, run.lineage, snapshot, state)
+        return seal_tabular_release(candidate, verdict, case.target, context)
     base = open_model(case.model, case.folder, state)
     embedder = find_embedder(case.serve.embedder, case.folder) if case.serve.embedder else None
-    return seal_language_release(
-        candidate, verdict, base, case.chat_spec, case.serve, embedder, case.price, run.lineage, snapshot, state
-    )
+    spec = LanguageSpec(base=base, chat=case.chat_spec, serving=case.serve)
+    return seal_language_release(candidate, verdict, spec, embedder, context)
 
 
 # predict and monitor

@@ -116,10 +116,10 @@ def test_the_plain_script_computes_the_metrics_of_evaluation():
     import numpy as np
 
     from benchmarks.plain_flights import measure as plain
-    from tasks.train.metrics import measure
+    from tasks.train.metrics import compute_metrics
 
     random = np.random.default_rng(0)
     chances = random.random(500)
     outcomes = (random.random(500) < chances).astype(float)
-    plain_metrics, platform_metrics = plain(outcomes, chances), measure(outcomes, chances, "classification")
+    plain_metrics, platform_metrics = plain(outcomes, chances), compute_metrics(outcomes, chances, "classification")
     assert {name: plain_metrics[name] for name in platform_metrics} == pytest.approx(platform_metrics, abs=1e-9)

@@ -47,11 +47,11 @@ def reconcile(case: str, settings: Settings) -> None:
     digest = champion_at_gateway(case, settings)
     if digest is None:
         return
-    from tasks.release.registry import champion, find, promote
+    from tasks.release.registry import load_champion, promote, resolve_release
 
-    known = champion(settings.tracking, settings.state, case)
+    known = load_champion(settings.tracking, settings.state, case)
     if known and known.digest != digest:
-        promote(settings.tracking, find(settings.tracking, settings.state, case, digest))
+        promote(settings.tracking, resolve_release(settings.tracking, settings.state, case, digest))
 
 
 def ensure_running(store: Store, case: str, reference: str, settings: Settings) -> str:
@@ -59,16 +59,16 @@ def ensure_running(store: Store, case: str, reference: str, settings: Settings) 
 
     Raises: InputError when there is none; Unavailable when it can't be served.
     """
-    from tasks.release.registry import find, release_in
+    from tasks.release.registry import read_release, resolve_release
 
     known = find_release(store, case, reference)
     if known and is_running(store, known):
         return known
     folder = release_folder(settings.state, case, known or "?")
     if (folder / MANIFEST).is_file():
-        release = release_in(folder, "")  # asking the registry for its version takes seconds
+        release = read_release(folder, "")  # asking the registry for its version takes seconds
     else:
-        release = find(settings.tracking, settings.state, case, reference)
+        release = resolve_release(settings.tracking, settings.state, case, reference)
     stack.serve_release(settings, release)
     upsert_release(store, read_manifest(release.folder))
     sync_endpoints(store, settings)
@@ -81,19 +81,19 @@ def roll_back(case: str, to: str | None, why: str, settings: Settings) -> Releas
     Without `to` it is the champion before. Where no stack runs there is no process to answer as it, and none is asked
     for. Raises: InputError when there is none; Unavailable when it can't be served.
     """
-    from tasks.release.registry import find
     from tasks.release.registry import promote as move_alias
+    from tasks.release.registry import resolve_release
 
     with closing(Store(settings)) as store:
         with store.reading() as connection:
             wanted = to or next(iter(champion_history(connection, case)[1:]), None)
         if wanted and not stack.is_running(settings):
-            digest = find(settings.tracking, settings.state, case, wanted).digest
+            digest = resolve_release(settings.tracking, settings.state, case, wanted).digest
             promote(store, case, digest, why, "rollback")
         else:
             digest = rollback(store, case, ensure_running(store, case, wanted, settings) if wanted else None, why)
     seen = time.monotonic() + PROPAGATION_SECONDS
-    release = find(settings.tracking, settings.state, case, digest)
+    release = resolve_release(settings.tracking, settings.state, case, digest)
     move_alias(settings.tracking, release)
     time.sleep(max(0.0, seen - time.monotonic()))
     return release

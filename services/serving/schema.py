@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from tasks.train.classes import CERTAIN, PLAIN, Classes, scores_of
+from tasks.train.classes import DECISION_THRESHOLD, DEFAULT_CLASSES, Classes, class_scores
 
 MAX_ROWS = 10_000  # a request; more is work for the batch flow
 
@@ -84,7 +84,7 @@ def make_schema(manifest: Mapping[str, Any], golden: Sequence[Mapping[str, Any]]
 
 def classes_of(target: Mapping[str, Any]) -> Classes:
     """The classes of a sealed target, in the order of the model's answers."""
-    return tuple(target.get("classes", PLAIN)) if target["task"] == "classification" else ()
+    return tuple(target.get("classes", DEFAULT_CLASSES)) if target["task"] == "classification" else ()
 
 
 def _response_model(target: Mapping[str, Any], golden: Mapping[str, Any], digest: str) -> type[BaseModel]:
@@ -94,13 +94,15 @@ def _response_model(target: Mapping[str, Any], golden: Mapping[str, Any], digest
     shown = format_prediction(golden["example_id"], golden["prediction"], classes)
     fields: dict[str, Any] = {"example_id": (str | None, given)}
     if "scores" in shown:
-        about = f"Predicted {column}" + (f": {classes[1]} from a probability of {CERTAIN} on." * (len(classes) == 2))
+        about = f"Predicted {column}" + (
+            f": {classes[1]} from a probability of {DECISION_THRESHOLD} on." * (len(classes) == 2)
+        )
         fields["prediction"] = (Literal[classes], Field(description=about, examples=[shown["prediction"]]))
         fields["score"] = (float, Field(description="Its probability.", examples=[shown["score"]]))
         about = "The probability of each class."
         fields["scores"] = (dict[str, float], Field(description=about, examples=[shown["scores"]]))
     elif "score" in shown:
-        about = f"1 where the score is {CERTAIN} or more, else 0."
+        about = f"1 where the score is {DECISION_THRESHOLD} or more, else 0."
         fields["prediction"] = (int, Field(description=about, examples=[shown["prediction"]]))
         about = f"Probability that {column} is 1."
         fields["score"] = (float, Field(description=about, examples=[shown["score"]]))
@@ -118,11 +120,11 @@ def format_prediction(example_id: str | None, predicted: Any, classes: Classes) 
     """What is said of a row: the predicted number; 0 or 1 and the score of 1; or a class, its score, and all scores."""
     if not classes:
         return {"example_id": example_id, "prediction": predicted}
-    if classes == PLAIN:
-        return {"example_id": example_id, "prediction": int(predicted >= CERTAIN), "score": predicted}
-    scores = scores_of(predicted, classes)
+    if classes == DEFAULT_CLASSES:
+        return {"example_id": example_id, "prediction": int(predicted >= DECISION_THRESHOLD), "score": predicted}
+    scores = class_scores(predicted, classes)
     told = list(scores.values())
-    chosen = told.index(max(told)) if len(told) > 2 else int(predicted >= CERTAIN)
+    chosen = told.index(max(told)) if len(told) > 2 else int(predicted >= DECISION_THRESHOLD)
     return {"example_id": example_id, "prediction": classes[chosen], "score": told[chosen], "scores": scores}
 
 

@@ -12,9 +12,9 @@ from services.store.database import DAY, DONE, USAGE_COLUMNS, Store, usage_recor
 from tasks.core.mlflow import mlflow_client, mlflow_errors
 from tasks.core.settings import Settings
 from tasks.release.config import NANO
-from tasks.train.candidates import DEVICE, ENERGY
+from tasks.train.candidates import DEVICE_TAG, ENERGY_METRIC
 from tasks.train.results import Candidate
-from tasks.train.training_time import run_of, seconds_of
+from tasks.train.training_time import run_seconds, training_run
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -27,15 +27,15 @@ def record_training(candidate: Candidate, machine_hour: float, settings: Setting
 
     Raises: Unavailable.
     """
-    run = run_of(candidate, settings)
-    seconds = seconds_of(run)
+    run = training_run(candidate, settings)
+    seconds = run_seconds(run)
     at = run.info.start_time / 1000
     row = {
         **dict.fromkeys(("reserved", "retries", *USAGE_COLUMNS), 0),
         "id": f"{TRAINING}-{candidate.run_id}"[:40],
         "at": at,
         "day": int(at // DAY),
-        "worker": run.data.tags.get(DEVICE, "cpu")[:40],
+        "worker": run.data.tags.get(DEVICE_TAG, "cpu")[:40],
         **dict.fromkeys(("interface", "team", "digest"), TRAINING),
         "key": "",
         "case": candidate.case,
@@ -62,5 +62,5 @@ def _energy(run: Run, settings: Settings) -> float | None:
         stages = mlflow_client(settings.tracking).search_runs(
             [run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
         )
-    energies = [stage.data.metrics[ENERGY] for stage in stages if ENERGY in stage.data.metrics]
+    energies = [stage.data.metrics[ENERGY_METRIC] for stage in stages if ENERGY_METRIC in stage.data.metrics]
     return sum(energies) if energies else None

@@ -17,7 +17,7 @@ from tasks.statistics.bootstrap import MIN_CLUSTERS, paired_bootstrap
 from tasks.statistics.metric_catalog import LossName
 from tasks.train.classes import Classes
 from tasks.train.config import Target
-from tasks.train.metrics import losses, measure
+from tasks.train.metrics import compute_metrics, losses
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +59,7 @@ def score(
     )
     with atomic_path(path) as temporary:
         kept.to_parquet(temporary, index=False)
-    return MonthScore(release=release, rows=len(known), metrics=measure(y, p, target.task), losses=path)
+    return MonthScore(release=release, rows=len(known), metrics=compute_metrics(y, p, target.task), losses=path)
 
 
 def gain(of: Sequence[Path], over: Sequence[Path]) -> dict[str, float | int | None]:

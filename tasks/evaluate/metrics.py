@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
-from tasks.train.metrics import measure
+from tasks.train.metrics import compute_metrics
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,5 +37,5 @@ def by_value(
     tables = {}
     for name, start, end in zip(["missing", *map(str, names)], starts, starts[1:], strict=False):
         if end > start:
-            tables[name] = {"rows": int(end - start), **measure(y[start:end], p[start:end], task)}
+            tables[name] = {"rows": int(end - start), **compute_metrics(y[start:end], p[start:end], task)}
     return dict(sorted(tables.items()))

@@ -10,7 +10,7 @@ from tasks.evaluate.config import ChampionGate
 from tasks.monitor.results import Predecessor
 from tasks.release.results import Release
 from tasks.statistics.bootstrap import paired_bootstrap
-from tasks.train.classes import Classes, align_classes, answers_in
+from tasks.train.classes import Classes, align_classes, predictions_in
 from tasks.train.metrics import losses
 from tasks.train.tabular.model_file import load, predict
 
@@ -38,7 +38,7 @@ def compare_predecessor(
     except DataError as error:
         missing.append(f"The champion before was not compared: {error.what} {error.found}.")
         return None
-    y, ours, theirs = align_classes(known["outcome"], answers_in(known, classes), classes, answers, model.classes)
+    y, ours, theirs = align_classes(known["outcome"], predictions_in(known, classes), classes, answers, model.classes)
     ours, theirs = (losses(gate.loss, y, p) for p in (ours, theirs))
     found = paired_bootstrap(theirs, ours, confidence=gate.confidence, resamples=gate.resamples)
     return Predecessor(

@@ -1,7 +1,6 @@
-"""Answer a window's messages with a release, by the engine that serves it, into Parquet that holds each message once.
+"""Answer a window's messages with a release and its engine, into Parquet that holds each message once.
 
-The files lie where those of tables do, and are written some messages at a time: a run started again after a kill asks
-only what is not answered yet.
+The folder is laid out as in `tabular`. Answers are written in batches, so a restarted run continues after the last.
 """
 
 from __future__ import annotations
@@ -21,59 +20,61 @@ from tasks.language.engine import start_engine
 from tasks.language.messages import SYSTEM, chat_message
 from tasks.language.released_model import ReleasedModel
 from tasks.predict.results import Predictions
-from tasks.predict.tabular import build_result, open_partitions
+from tasks.predict.tabular import PARTITIONS, open_partitions
+from tasks.release.results import Release
 
-PART = 64  # answers that a killed run may lose
+PART_ROWS = 64  # answers that a killed run may lose
 
 
-def answer(
-    release_digest: str, case: str, release: Path, asked: WindowMessages, as_of: datetime, out: Path, threads: int
-) -> Predictions:
-    """Answer the messages of `asked` that this release has not answered yet; what it once said stays.
+def answer(release: Release, messages: WindowMessages, as_of: datetime, out: Path, threads: int) -> Predictions:
+    """Answer the messages that this release has not answered yet; existing answers stay.
 
-    What it said when it was asked, by the log, is what it is known by: that is not asked again.
+    A logged answer of this release is taken from the log, not generated again.
 
     The files' columns: example_id, event_timestamp (UTC), messages (JSON), prediction (the answer as text), tokens_in,
-    tokens_out, seconds, release_digest and as_of. Answers keep to the release's schema, as the service's do.
+    tokens_out, seconds, release_digest and as_of. Answers follow the release's schema, as the service's do.
     Raises: DataError for a message that does not fit the context; Unavailable when the engine ends.
     """
     import pyarrow.parquet as pq
 
-    with open_partitions(out, case, release_digest) as (folder, _):
+    with open_partitions(out, release.case, release.digest) as partitions:
+        folder = partitions.folder
         known: set[str] = set()
-        for path in folder.glob("month=*/part-*.parquet"):
+        for path in folder.glob(PARTITIONS):
             known.update(pq.read_table(path, columns=["example_id"])["example_id"].to_pylist())
-        everything = pq.read_table(asked.path).to_pylist()
-        new = [row for row in everything if row["example_id"] not in known]
-        given = [row for row in new if row.get("release") == release_digest]  # to whoever asked it at the gateway
-        _keep(given, folder, as_of)
-        if rest := [row for row in new if row.get("release") != release_digest]:
-            _answer(rest, ReleasedModel(release), folder, as_of, threads)
-        return build_result(case, release_digest, as_of, asked, len(new), folder, {_month(row) for row in everything})
+        rows = pq.read_table(messages.path).to_pylist()
+        new = [row for row in rows if row["example_id"] not in known]
+        logged = [row for row in new if row.get("release") == release.digest]  # answered through the gateway
+        _write_logged(logged, folder, as_of)
+        if unanswered := [row for row in new if row.get("release") != release.digest]:
+            _answer(unanswered, ReleasedModel(release.folder), folder, as_of, threads)
+        return partitions.result(as_of, messages, len(new), {_month(row) for row in rows})
 
 
 def _month(row: dict[str, Any]) -> str:
     return f"{row['event_timestamp']:%Y-%m}"
 
 
-def _keep(given: list[dict[str, Any]], folder: Path, as_of: datetime) -> None:
-    for month, rows in groupby(given, key=_month):
-        said = [{**row, "prediction": row["given"], "release_digest": row["release"]} for row in rows]
-        _write(said, as_of, folder, month)
+def _write_logged(logged: list[dict[str, Any]], folder: Path, as_of: datetime) -> None:
+    for month, rows in groupby(logged, key=_month):
+        answers = [{**row, "prediction": row["given"], "release_digest": row["release"]} for row in rows]
+        _write(answers, as_of, folder, month)
 
 
 def _answer(new: list[dict[str, Any]], release: ReleasedModel, folder: Path, as_of: datetime, threads: int) -> None:
     done = 0
-    with start_engine(release.model, threads=threads, slots=release.slots, context=release.context) as running:
-        for month, rows in groupby(new, key=_month):
-            of_month = list(rows)
-            for start in range(0, len(of_month), PART):
-                some = of_month[start : start + PART]
-                done += len(some)
-                with progress_step(f"answer {done:,} of {len(new):,}") as told:
-                    asked = [[chat_message(SYSTEM, release.system), *json.loads(row["messages"])] for row in some]
-                    replies = running.chat_batch(asked, max_tokens=release.answer_tokens, schema=release.schema)
-                    said = [
+    with start_engine(release.model, threads=threads, slots=release.slots, context=release.context) as engine:
+        for month, group in groupby(new, key=_month):
+            rows = list(group)
+            for start in range(0, len(rows), PART_ROWS):
+                batch = rows[start : start + PART_ROWS]
+                done += len(batch)
+                with progress_step(f"answer {done:,} of {len(new):,}") as step:
+                    conversations = [
+                        [chat_message(SYSTEM, release.system), *json.loads(row["messages"])] for row in batch
+                    ]
+                    replies = engine.chat_batch(conversations, max_tokens=release.answer_tokens, schema=release.schema)
+                    answers = [
                         {
                             **row,
                             "prediction": reply.text,
@@ -82,14 +83,14 @@ def _answer(new: list[dict[str, Any]], release: ReleasedModel, folder: Path, as_
                             "seconds": reply.seconds,
                             "release_digest": release.digest,
                         }
-                        for row, reply in zip(some, replies, strict=True)
+                        for row, reply in zip(batch, replies, strict=True)
                     ]
-                    _write(said, as_of, folder, month)
-                    told.figure = f"{sum(reply.tokens_out for reply in replies):,} tokens"
+                    _write(answers, as_of, folder, month)
+                    step.figure = f"{sum(reply.tokens_out for reply in replies):,} tokens"
 
 
-def _write(said: Sequence[dict[str, Any]], as_of: datetime, folder: Path, month: str) -> None:
-    """Write answers of a month as one file, named by their messages."""
+def _write(answers: Sequence[dict[str, Any]], as_of: datetime, folder: Path, month: str) -> None:
+    """Write answers of a month into one file, named by the digest of their ids."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -107,6 +108,6 @@ def _write(said: Sequence[dict[str, Any]], as_of: datetime, folder: Path, month:
             ("as_of", time),
         ]
     )
-    part = folder / f"month={month}" / f"part-{digest_of([row['example_id'] for row in said])[:16]}.parquet"
+    part = folder / f"month={month}" / f"part-{digest_of([row['example_id'] for row in answers])[:16]}.parquet"
     with atomic_path(part) as temporary:
-        pq.write_table(pa.Table.from_pylist([{**row, "as_of": as_of} for row in said], schema), temporary)
+        pq.write_table(pa.Table.from_pylist([{**row, "as_of": as_of} for row in answers], schema), temporary)

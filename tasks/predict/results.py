@@ -1,4 +1,4 @@
-"""What the predict room hands on."""
+"""What the predict package hands on."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from tasks.core.config import Result
 
 
 class Predictions(Result):
-    """What a release predicted for a frame's examples: partitioned Parquet that a killed run leaves whole."""
+    """Predictions of a release for a window: partitioned Parquet, which a killed run leaves intact."""
 
     case: str
     release: str  # digest of the release, in full
     as_of: datetime
     start: datetime | None  # first and last event_timestamp of the frame
     end: datetime | None
-    rows: int  # examples of the frame that have a prediction now: all of them
-    written: int  # of these, predicted by this run; the others were there already
+    rows: int  # examples of the frame, all of which have a prediction
+    written: int  # of these, predicted by this run; the others existed before
     folder: Path  # OUT/CASE/release=DIGEST12
     paths: tuple[Path, ...]  # the files of the frame's months, sorted
-    digest: str  # over the names of these files, which tell their content
+    digest: str  # over the names of these files, which depend on their content

@@ -1,4 +1,4 @@
-"""Prefect tasks of the predict room."""
+"""Prefect tasks of the predict package."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tasks.release.results import Release
 
 @stage("predict", lambda p: f"{p.rows:,} rows, {p.written:,} of them new")
 def predict_window(release: Release, case: str, frame: Frame, as_of: datetime, out: Path) -> Predictions:
-    """Score the frame with the release; what it answered before stays."""
-    from tasks.predict.tabular import predict
+    """Predict the frame with the release; existing predictions stay."""
+    from tasks.predict.tabular import Predictor, predict
 
-    return predict(release.digest, case, release.model, release.columns, frame, as_of, out)
+    return predict(Predictor(release.digest, case, release.model, release.columns), frame, as_of, out)
 
 
 @stage("answer", lambda p: f"{p.rows:,} messages, {p.written:,} of them new")
-def answer_window(release: Release, asked: WindowMessages, as_of: datetime, out: Path, threads: int) -> Predictions:
-    """Answer the messages with the release; what it said before stays."""
+def answer_window(release: Release, messages: WindowMessages, as_of: datetime, out: Path, threads: int) -> Predictions:
+    """Answer the messages with the release; existing answers stay."""
     from tasks.predict.language import answer
 
-    return answer(release.digest, release.case, release.folder, asked, as_of, out, threads)
+    return answer(release, messages, as_of, out, threads)

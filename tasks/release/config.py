@@ -1,4 +1,4 @@
-"""What a case says of a release: its price table."""
+"""The price table of a case, which its releases seal."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from pydantic import Field
 
 from tasks.core.config import Section
 
-NANO = 1_000_000_000  # money is counted in whole billionths: sums of floats would drift apart
+NANO = 1_000_000_000  # money is counted in integer billionths: sums of floats would lose precision
 
 
 class Price(Section):
-    """What an answer costs, in whatever currency the budgets are in. It is sealed: a release's price never changes."""
+    """The price of an answer, in the currency of the budgets. It is sealed: a release's price never changes."""
 
     tokens_in: float = Field(0.0, ge=0, description="A million tokens of prompt.")
-    tokens_cached: float = Field(0.0, ge=0, description="A million tokens of prompt that the engine had kept.")
+    tokens_cached: float = Field(0.0, ge=0, description="A million cached tokens of prompt.")
     tokens_out: float = Field(0.0, ge=0, description="A million tokens of answer.")
-    machine_hour: float = Field(0.10, ge=0, description="An hour of the machine that answers.")
+    machine_hour: float = Field(0.10, ge=0, description="An hour of the serving machine.")
 
     def of(self, fresh: int, cached: int, out: int, seconds: float) -> int:
-        """The price of a call in billionths; `fresh` and `cached` are its prompt's tokens, each counted once."""
+        """The price of a call in billionths; `fresh` and `cached` are the uncached and cached tokens of its prompt."""
         tokens = fresh * self.tokens_in + cached * self.tokens_cached + out * self.tokens_out
         return round(NANO * (tokens / 1_000_000 + seconds * self.machine_hour / 3600))

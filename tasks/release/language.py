@@ -1,4 +1,4 @@
-"""What the release of a language model is made of."""
+"""The parts of a language release, and the command that serves releases with vLLM."""
 
 from __future__ import annotations
 
@@ -10,69 +10,64 @@ from typing import Any
 from tasks.core.config import digest_of
 from tasks.core.errors import DriftlineError, InputError
 from tasks.core.files import file_digest
-from tasks.data.config import ChatSpec
 from tasks.data.language.base_model import CONTENTS, GGUF
 from tasks.data.results import BaseModelFiles, EmbedderFiles
 from tasks.evaluate.results import Verdict
 from tasks.language.messages import SYSTEM, chat_message
-from tasks.release.seal import EMBEDDER, Parts, digest_mismatch, verify
-from tasks.train.config import Serving
-from tasks.train.results import Candidate
+from tasks.release.seal import EMBEDDER, ReleaseParts, digest_mismatch, verify
+from tasks.train.results import Candidate, LanguageSpec
 
-WEIGHTS, TOLD, SCHEMA = "model.gguf", "system.txt", "schema.json"
+WEIGHTS, SYSTEM_PROMPT, SCHEMA = "model.gguf", "system.txt", "schema.json"
 ADAPTER = ("adapter/adapter_model.safetensors", "adapter/adapter_config.json")
 TOKENIZER = ("tokenizer.json", "chat_template.jinja")  # of the base
 PACKAGES = ("mlflow", "bentoml", "xllamacpp", "gguf", "torch", "transformers", "peft", "trl")
-BASE = "base"  # folder of what vLLM loads, and the name that the untuned base has there
-RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM makes room for
+BASE = "base"  # folder of the base for vLLM, and the name of the untuned base there
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the allowed values of --max-lora-rank
 GOLDEN = 8
 
 
 def language_parts(
-    candidate: Candidate,
-    verdict: Verdict,
-    base: BaseModelFiles,
-    talk: ChatSpec,
-    serving: Serving,
-    embedder: EmbedderFiles | None = None,
-) -> Parts:
+    candidate: Candidate, verdict: Verdict, spec: LanguageSpec, embedder: EmbedderFiles | None = None
+) -> ReleaseParts:
     """Served weights, adapter, tokenizer, chat template, system prompt and schema, embedder, golden conversations.
 
     Raises: DriftlineError when the adapter is not the one that was trained.
     """
+    base, chat, serving = spec.base, spec.chat, spec.serving
     path = candidate.folder / ADAPTER[0]
     if (found := digest_of([file_digest(path), base.digest])) != candidate.weights_digest:
         raise digest_mismatch(path, found, candidate.weights_digest)
-    return Parts(
+    return ReleaseParts(
+        kind="llm",
         sealed={
             "base": {"source": base.source, "digest": base.digest, "template": base.template_digest},
-            "answer": talk.answer.model_dump(mode="json"),
+            "answer": chat.answer.model_dump(mode="json"),
             "serving": serving.model_dump(mode="json"),
-            "context": talk.context,
+            "context": chat.context,
         },
-        golden=_golden(verdict, base, talk.prompt.system),
+        golden=_golden(verdict, base, chat.prompt.system),
         files={
             **{name: candidate.folder / name for name in (WEIGHTS, *ADAPTER)},
             **{name: base.folder / name for name in TOKENIZER},
             **(_checkpoint(base) if serving.engine == "vllm" else {}),
             **({f"{EMBEDDER}/{name}": embedder.folder / name for name in embedder.files} if embedder else {}),
-            TOLD: talk.prompt.system,
-            SCHEMA: json.dumps(talk.answer.json_schema, indent=1, ensure_ascii=False),
+            SYSTEM_PROMPT: chat.prompt.system,
+            SCHEMA: json.dumps(chat.answer.json_schema, indent=1, ensure_ascii=False),
         },
         packages=PACKAGES,
     )
 
 
 def _checkpoint(base: BaseModelFiles) -> dict[str, Path | str]:
-    """The base as transformers and vLLM open it; the adapter is put on it there, so that several share one base."""
+    """The files of the base for vLLM, which adds the adapter, so that several releases share one base."""
     files = [path for path in sorted(base.folder.iterdir()) if path.name not in (GGUF, CONTENTS)]
     return {f"{BASE}/{path.name}": path for path in files}
 
 
 def vllm_command(folders: Sequence[Path]) -> list[str]:
-    """What starts a vLLM server that answers for these releases: one base, and each one's adapter under its tag.
+    """The command of a vLLM server for these releases: one base, and each release's adapter under its tag.
 
-    Raises: InputError when they can't share a server; DriftlineError when a file is not what was sealed.
+    Raises: InputError when they can't share a server; DriftlineError when a file differs from what was sealed.
     """
     manifests = [verify(folder) for folder in folders]
     sealed = [manifest["sealed"] for manifest in manifests]
@@ -81,7 +76,7 @@ def vllm_command(folders: Sequence[Path]) -> list[str]:
         raise InputError(
             "These releases are served by another engine.",
             found=", ".join(others),
-            allowed="releases of a case with serve.engine: vllm, which hold their base",
+            allowed="releases of a case with serve.engine: vllm",
             todo="Set serve: {engine: vllm, weights: f16} in the case, and run it.",
         )
     bases = {(each["base"]["digest"], each["base"]["template"]) for each in sealed}
@@ -89,7 +84,7 @@ def vllm_command(folders: Sequence[Path]) -> list[str]:
         raise InputError(
             "One server holds one base, with one chat template.",
             found=f"{len(bases)} among {', '.join(tags)}",
-            todo="Start a server for each base, or tune them on the same one.",
+            todo="Start a server for each base, or tune on the same base.",
         )
     base = folders[0] / BASE
     ranks = [json.loads((folder / ADAPTER[1]).read_text(encoding="utf-8"))["r"] for folder in folders]
@@ -98,17 +93,17 @@ def vllm_command(folders: Sequence[Path]) -> list[str]:
         "chat-template": base / "chat_template.jinja",
         "max-model-len": max(each["context"] for each in sealed),
         "max-num-seqs": sum(each["serving"]["slots"] for each in sealed),
-        "generation-config": "vllm",  # else the base's own sampling habits come in
-        "max-loras": len(folders) + 1,  # and a challenger's
-        "max-lora-rank": next((rank for rank in RANKS if rank >= max(ranks)), max(ranks)),
+        "generation-config": "vllm",  # else vLLM takes sampling defaults from the base
+        "max-loras": len(folders) + 1,  # one more for a challenger
+        "max-lora-rank": next((rank for rank in VLLM_RANKS if rank >= max(ranks)), max(ranks)),
     }
-    told = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
+    options = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
     modules = [f"{tag}={(folder / ADAPTER[0]).parent}" for tag, folder in zip(tags, folders, strict=True)]
-    return ["vllm", "serve", str(base), *told, "--enable-lora", "--lora-modules", *modules]
+    return ["vllm", "serve", str(base), *options, "--enable-lora", "--lora-modules", *modules]
 
 
 def _golden(verdict: Verdict, base: BaseModelFiles, system: str) -> list[dict[str, Any]]:
-    """Conversations with the token ids that they are rendered to, and what was answered; right answers first."""
+    """Conversations with the token ids of their prompts and the answers; right answers first."""
     import pandas as pd
     from transformers import AutoTokenizer
 

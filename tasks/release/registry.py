@@ -1,4 +1,4 @@
-"""Releases in MLflow's model registry: one version a release, and aliases that say which one is the champion."""
+"""Releases in MLflow's model registry: one version for each release, and the aliases champion and challenger."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 
 
 def register(tracking: Tracking, folder: Path) -> Release:
-    """Make a sealed release a version of the model named as its case, once, and the challenger; give the release."""
+    """Register a sealed release as a version of its case's model, once, and as the challenger."""
     client = mlflow_client(tracking)
     manifest = read_manifest(folder)
     case, digest, run_id = manifest["sealed"]["case"], manifest["digest"], manifest["recorded"]["run_id"]
     version = _version_of(client, case, digest)
     if version is None:
-        _make_model(client, case)
+        _ensure_registered_model(client, case)
         tags = {"release": digest, "as_of": manifest["sealed"]["as_of"], "weights": manifest["sealed"]["weights"]}
         model = _logged_model(client, run_id)
-        # not models:/m-..., which MLflow looks up at the process's global address instead of at the client's
+        # not models:/m-..., which MLflow resolves at the process's global address instead of the client's
         version = client.create_model_version(
             case, model.artifact_location, run_id=run_id, tags=tags, model_id=model.model_id
         )
         _register_prompt(client, case, folder, digest)
     if CHAMPION not in version.aliases:
         client.set_registered_model_alias(case, CHALLENGER, version.version)
-    return release_in(folder, str(version.version))
+    return read_release(folder, str(version.version))
 
 
 def promote(tracking: Tracking, release: Release) -> None:
-    """Make a registered release the champion; moving the alias is the last and only step that counts."""
+    """Make a registered release the champion; only the last step, moving the alias, takes effect."""
     client = mlflow_client(tracking)
     version = client.get_model_version(release.case, release.version)
     if CHAMPION in version.aliases:
@@ -55,8 +55,8 @@ def promote(tracking: Tracking, release: Release) -> None:
     client.set_registered_model_alias(release.case, CHAMPION, release.version)
 
 
-def champion(tracking: Tracking, state: Path, case: str) -> Release | None:
-    """The release that the champion alias points to, or None.
+def load_champion(tracking: Tracking, state: Path, case: str) -> Release | None:
+    """The release that the champion alias names, or None.
 
     Raises: DriftlineError when its folder is gone.
     """
@@ -68,25 +68,27 @@ def champion(tracking: Tracking, state: Path, case: str) -> Release | None:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
-    return _found(state, case, version)
+    return _load(state, case, version)
 
 
-def predecessor(tracking: Tracking, state: Path, release: Release) -> Release | None:
-    """The newest release made before this one that was a champion, too, or None."""
-    found = mlflow_client(tracking).search_model_versions(f"name = '{release.case}'", max_results=1000)
-    here = [v for v in found if (release_folder(state, release.case, v.tags.get("release", "?")) / MANIFEST).is_file()]
-    earlier = [_found(state, release.case, version) for version in here if "promoted_at" in version.tags]
+def load_predecessor(tracking: Tracking, state: Path, release: Release) -> Release | None:
+    """The newest earlier release that was a champion, or None."""
+    versions = mlflow_client(tracking).search_model_versions(f"name = '{release.case}'", max_results=1000)
+    local = [version for version in versions if _is_local(state, release.case, version)]
+    earlier = [_load(state, release.case, version) for version in local if "promoted_at" in version.tags]
     earlier = [other for other in earlier if other.as_of < release.as_of]
     return max(earlier, key=lambda other: (other.as_of, int(other.version)), default=None)
 
 
-def is_champion(tracking: Tracking, state: Path, candidate: Candidate, lineage: Mapping[str, str]) -> Release | None:
-    """The champion, if it was made of this very candidate: then a run that is started again has nothing to release."""
-    release = champion(tracking, state, candidate.case)
+def champion_of_candidate(
+    tracking: Tracking, state: Path, candidate: Candidate, lineage: Mapping[str, str]
+) -> Release | None:
+    """The champion, if it consists of this very candidate; then a restarted run has nothing to release."""
+    release = load_champion(tracking, state, candidate.case)
     if release is None:
         return None
     sealed = read_manifest(release.folder)["sealed"]
-    same = {
+    expected = {
         "as_of": candidate.as_of.astimezone(UTC).isoformat(),
         "weights": candidate.weights_digest,
         "imported": candidate.imported,
@@ -97,22 +99,21 @@ def is_champion(tracking: Tracking, state: Path, candidate: Candidate, lineage: 
         "commit": lineage["commit"],
         "dirty": lineage["dirty"] == "true",
     }
-    return release if all(sealed.get(name) == value for name, value in same.items()) else None
+    return release if all(sealed.get(name) == value for name, value in expected.items()) else None
 
 
-def releases(tracking: Tracking, state: Path, case: str) -> list[Release]:
-    """All registered releases of a case whose folder is here, newest version first."""
+def list_releases(tracking: Tracking, state: Path, case: str) -> list[Release]:
+    """All registered releases of a case with a local folder, newest version first."""
     versions = sorted(_versions(mlflow_client(tracking), case), key=lambda version: int(version.version), reverse=True)
-    here = [v for v in versions if (release_folder(state, case, v.tags.get("release", "?")) / MANIFEST).is_file()]
-    return [_found(state, case, version) for version in here]
+    return [_load(state, case, version) for version in versions if _is_local(state, case, version)]
 
 
-def find(tracking: Tracking, state: Path, case: str, reference: str) -> Release:
-    """The release that a digest, the beginning of one, a version number or an alias names.
+def resolve_release(tracking: Tracking, state: Path, case: str, reference: str) -> Release:
+    """The release of a digest, a digest's prefix, a version number or an alias.
 
-    Raises: InputError naming the releases there are.
+    Raises: InputError naming the existing releases.
     """
-    known = releases(tracking, state, case)
+    known = list_releases(tracking, state, case)
     if reference in (CHAMPION, CHALLENGER):
         versions = [v.version for v in _versions(mlflow_client(tracking), case) if reference in v.aliases]
         matches = [release for release in known if release.version in map(str, versions)]
@@ -124,16 +125,20 @@ def find(tracking: Tracking, state: Path, case: str, reference: str) -> Release:
     if len(matches) == 1:
         return matches[0]
     raise InputError(
-        f"{'No release' if not matches else 'More than one release'} of {case} is called {reference}.",
+        f"{'No release' if not matches else 'More than one release'} of {case} has the name {reference}.",
         where=str(state / "releases" / case),
         found=reference,
         allowed=", ".join(f"{release.digest[:12]} (version {release.version})" for release in known) or "none yet",
-        todo=f"Name one of these, or make one: driftline run {case}",
+        todo=f"Name one of these, or create one: driftline run {case}",
     )
 
 
+def _is_local(state: Path, case: str, version: ModelVersion) -> bool:
+    return (release_folder(state, case, version.tags.get("release", "?")) / MANIFEST).is_file()
+
+
 def _versions(client: MlflowClient, case: str) -> list[ModelVersion]:
-    """All versions with their aliases, which a search leaves out."""
+    """All versions with their aliases, which a search omits."""
     found = client.search_model_versions(f"name = '{case}'", max_results=1000)
     return [client.get_model_version(case, version.version) for version in found if "release" in version.tags]
 
@@ -143,7 +148,7 @@ def _version_of(client: MlflowClient, case: str, digest: str) -> ModelVersion | 
     return client.get_model_version(case, found[0].version) if found else None
 
 
-def _make_model(client: MlflowClient, case: str) -> None:
+def _ensure_registered_model(client: MlflowClient, case: str) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -154,7 +159,7 @@ def _make_model(client: MlflowClient, case: str) -> None:
 
 
 def _register_prompt(client: MlflowClient, case: str, folder: Path, digest: str) -> None:
-    """Put a language model's system prompt into MLflow's prompt registry, with the release that it belongs to."""
+    """Register a language model's system prompt in MLflow's prompt registry, with its release."""
     if (system := folder / "system.txt").is_file():
         client.register_prompt(
             f"{case}-system", system.read_text(encoding="utf-8"), tags={"release": digest}, commit_message=digest[:12]
@@ -171,7 +176,7 @@ def _logged_model(client: MlflowClient, run_id: str) -> LoggedModel:
     return client.get_logged_model(models[-1])
 
 
-def _found(state: Path, case: str, version: ModelVersion) -> Release:
+def _load(state: Path, case: str, version: ModelVersion) -> Release:
     digest = version.tags.get("release", "")
     folder = release_folder(state, case, digest)
     if not digest or not (folder / MANIFEST).is_file():
@@ -179,13 +184,13 @@ def _found(state: Path, case: str, version: ModelVersion) -> Release:
             "The registry names a release whose folder is gone.",
             where=str(folder),
             found=f"{case} version {version.version}, aliases {', '.join(version.aliases) or 'none'}",
-            todo=f"Bring the folder back from a copy, or make a new release: driftline run {case}",
+            todo=f"Restore the folder from a copy, or create a new release: driftline run {case}",
         )
-    return release_in(folder, str(version.version))
+    return read_release(folder, str(version.version))
 
 
-def release_in(folder: Path, version: str) -> Release:
-    """The release that a folder holds, under its version in the registry."""
+def read_release(folder: Path, version: str) -> Release:
+    """The release in a folder, with its version in the registry."""
     manifest = read_manifest(folder)
     sealed = manifest["sealed"]
     return Release(

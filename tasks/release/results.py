@@ -1,12 +1,26 @@
-"""What the release room hands on."""
+"""What the release package takes and hands on."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
 
+from pydantic import Field
+
 from tasks.core.config import Result
+from tasks.data.results import Snapshot
 from tasks.features.results import Column
+from tasks.release.config import Price
+
+
+class SealContext(Result):
+    """What every release records of its run: lineage, state folder, price and data."""
+
+    lineage: dict[str, str]  # commit, dirty ("true" or "false"), lock_digest, case_digest and more
+    state: Path
+    price: Price = Price()
+    snapshot: Snapshot | None = None
+    timings: dict[str, float] = Field(default_factory=dict)
 
 
 class Release(Result):
@@ -20,7 +34,7 @@ class Release(Result):
     version: str  # of the registered MLflow model
     run_id: str
     kind: str
-    columns: tuple[Column, ...]  # what a tabular model takes, in its order
+    columns: tuple[Column, ...]  # the columns of a tabular model, in its order
 
     @property
     def model(self) -> Path:

@@ -1,58 +1,48 @@
-"""The sealed manifest: what a release is made of, under one digest that anybody can compute again."""
+"""The sealed manifest: all parts of a release, under one digest that can be recomputed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tasks.core.config import digest_of
 from tasks.core.errors import DriftlineError, GateFailed
 from tasks.core.files import atomic_path, file_digest, write_text
+from tasks.data.snapshots import pointer
 from tasks.evaluate.results import Criterion, Verdict
-from tasks.release.config import Price
+from tasks.release.results import SealContext
 from tasks.train.results import Candidate
 
 MANIFEST = "manifest.json"
 SCORES = "scores.parquet"
 GOLDEN = "golden.json"
-EMBEDDER = "embedder"  # folder of what answers /v1/embeddings
+EMBEDDER = "embedder"  # folder of the model for /v1/embeddings
 LINEAGE = ("commit", "dirty", "lock_digest", "case_digest")
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What a kind of case puts into a release, besides what every release holds."""
+class ReleaseParts:
+    """The parts of a release that depend on the kind of its case."""
 
-    sealed: dict[str, Any]  # goes under the digest
-    golden: list[dict[str, Any]]  # scored examples, that whoever serves the release must answer alike
-    files: dict[str, Path | str]  # by their names in the release's folder: what to copy, or the text to write
-    packages: tuple[str, ...]  # whose versions are recorded
+    kind: Literal["tabular", "llm"]
+    sealed: dict[str, Any]  # part of the digest
+    golden: list[dict[str, Any]]  # scored examples; a server of the release must give equal answers
+    files: dict[str, Path | str]  # by their names in the release's folder: a file to copy, or text to write
+    packages: tuple[str, ...]  # their versions are recorded
 
 
-def seal(
-    candidate: Candidate,
-    verdict: Verdict,
-    parts: Parts,
-    kind: str,
-    lineage: Mapping[str, str],
-    state: Path,
-    *,
-    price: Price = Price(),  # noqa: B008 (frozen)
-    snapshot_pointer: str = "",
-    timings: Mapping[str, float] | None = None,
-) -> Path:
-    """Write `<state>/releases/<case>/<digest12>/` and give it; the same inputs give the same digest and folder.
+def seal(candidate: Candidate, verdict: Verdict, parts: ReleaseParts, context: SealContext) -> Path:
+    """Write `<state>/releases/<case>/<digest12>/` and return it; equal inputs give an equal digest and folder.
 
-    `lineage` holds commit, dirty ("true" or "false"), lock_digest and case_digest. `snapshot_pointer` is the text of
-    the snapshot's .dvc file. Raises: GateFailed when the verdict is not to promote.
+    Raises: GateFailed when the verdict is not to promote.
     """
+    lineage = context.lineage
     if verdict.decision != "promote":
         raise GateFailed(
             f"The candidate of {candidate.case} is not released.",
@@ -60,14 +50,14 @@ def seal(
             allowed="verdict: promote",
             todo="See the verdict's criteria; change the case, or wait for more data.",
         )
-    if lacking := [name for name in LINEAGE if not lineage.get(name)]:
+    if missing := [name for name in LINEAGE if not lineage.get(name)]:
         raise DriftlineError(
-            "The release can't be sealed: its lineage is incomplete.", found=f"no {', '.join(lacking)}"
+            "The release can't be sealed: its lineage is incomplete.", found=f"no {', '.join(missing)}"
         )
     sealed = {
         "format": 1,
         "case": candidate.case,
-        "kind": kind,
+        "kind": parts.kind,
         "as_of": candidate.as_of.astimezone(UTC).isoformat(),
         "commit": lineage["commit"],
         "dirty": lineage["dirty"] == "true",
@@ -78,7 +68,7 @@ def seal(
         "weights": candidate.weights_digest,
         "imported": candidate.imported,
         **parts.sealed,
-        "price": price.model_dump(),
+        "price": context.price.model_dump(),
         "verdict": {
             "decision": verdict.decision,
             "champion": verdict.champion,
@@ -86,13 +76,13 @@ def seal(
             "criteria": [_repeatable(criterion) for criterion in verdict.criteria],
         },
         "files": {
-            **{name: _digest_of_file(given) for name, given in sorted(parts.files.items())},
+            **{name: _content_digest(content) for name, content in sorted(parts.files.items())},
             SCORES: file_digest(verdict.scores),
             GOLDEN: digest_of(parts.golden),
         },
     }
     digest = digest_of(sealed)
-    folder = release_folder(state, candidate.case, digest)
+    folder = release_folder(context.state, candidate.case, digest)
     if not folder.exists():
         recorded = {
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -101,18 +91,18 @@ def seal(
             "rows": {"train": candidate.train_rows, "holdout": candidate.holdout_rows},
             "metrics": verdict.metrics,
             "observed": {c.name: {"value": c.observed, "note": c.note} for c in verdict.criteria},
-            "timings": dict(timings or {}),
+            "timings": context.timings,
             "lineage": {name: value for name, value in sorted(lineage.items()) if name not in LINEAGE},
-            "snapshot": snapshot_pointer,
+            "snapshot": pointer(context.snapshot.path) if context.snapshot else "",
         }
         with atomic_path(folder) as temporary:
             temporary.mkdir()
-            for name, given in parts.files.items():
+            for name, content in parts.files.items():
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-                if isinstance(given, Path):
-                    shutil.copyfile(given, temporary / name)
+                if isinstance(content, Path):
+                    shutil.copyfile(content, temporary / name)
                 else:
-                    write_text(temporary / name, given)
+                    write_text(temporary / name, content)
             shutil.copyfile(verdict.scores, temporary / SCORES)
             if (importance := candidate.folder / "importance.json").is_file():
                 shutil.copyfile(importance, temporary / importance.name)
@@ -141,7 +131,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """Compute every digest of a release again, compare, and give its manifest.
+    """Recompute and compare every digest of a release, and return its manifest.
 
     Raises: DriftlineError naming the first file or part that differs by a byte.
     """
@@ -161,19 +151,19 @@ def verify(folder: Path) -> dict[str, Any]:
 
 def digest_mismatch(path: Path, found: str, expected: str) -> DriftlineError:
     return DriftlineError(
-        "The release is not what was sealed: a digest differs.",
+        "The release differs from what was sealed: a digest does not match.",
         where=str(path),
         found=found,
         allowed=expected,
-        todo="Don't serve it. Delete its folder and run the release again, or take the files from a copy.",
+        todo="Don't serve it. Delete its folder and run the release again, or restore the files from a copy.",
     )
 
 
-def _digest_of_file(given: Path | str) -> str:
-    return file_digest(given) if isinstance(given, Path) else hashlib.sha256(given.encode()).hexdigest()
+def _content_digest(content: Path | str) -> str:
+    return file_digest(content) if isinstance(content, Path) else hashlib.sha256(content.encode()).hexdigest()
 
 
 def _repeatable(criterion: Criterion) -> dict[str, Any]:
-    """A criterion as it is sealed; what a clock observed differs on every run and is only recorded."""
+    """A criterion as it is sealed; a measured time differs between runs and is only recorded."""
     part = {"name": criterion.name, "required": criterion.required, "passed": criterion.passed}
     return {**part, "observed": criterion.observed} if criterion.repeatable else part

@@ -1,4 +1,4 @@
-"""What the release of a tabular model is made of."""
+"""The parts of a tabular release."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from tasks.core.errors import DriftlineError
 from tasks.core.files import file_digest
 from tasks.evaluate.results import Verdict
-from tasks.release.seal import Parts, digest_mismatch
-from tasks.train.classes import PLAIN, answers_in
+from tasks.release.seal import ReleaseParts, digest_mismatch
+from tasks.train.classes import DEFAULT_CLASSES, predictions_in
 from tasks.train.config import Target
 from tasks.train.results import Candidate
 
@@ -19,7 +19,7 @@ MODEL = "model.skops"
 PACKAGES = ("mlflow", "bentoml", "scikit-learn", "skops")
 
 
-def table_parts(candidate: Candidate, verdict: Verdict, target: Target) -> Parts:
+def tabular_parts(candidate: Candidate, verdict: Verdict, target: Target) -> ReleaseParts:
     """The model file, the columns that it takes, and golden examples.
 
     Raises: DriftlineError when the model file is not the one that was trained.
@@ -27,7 +27,8 @@ def table_parts(candidate: Candidate, verdict: Verdict, target: Target) -> Parts
     path = candidate.folder / MODEL
     if (found := file_digest(path)) != candidate.weights_digest:
         raise digest_mismatch(path, found, candidate.weights_digest)
-    return Parts(
+    return ReleaseParts(
+        kind="tabular",
         sealed={"target": _target(target, verdict), **_columns(candidate)},
         golden=_golden(candidate, verdict),
         files={MODEL: path},
@@ -36,8 +37,8 @@ def table_parts(candidate: Candidate, verdict: Verdict, target: Target) -> Parts
 
 
 def _target(target: Target, verdict: Verdict) -> dict[str, Any]:
-    """The declared target, and its classes where they say more than 0 and 1."""
-    named = {"classes": list(verdict.classes)} if verdict.classes not in ((), PLAIN) else {}
+    """The declared target, and its classes unless they are 0 and 1."""
+    named = {"classes": list(verdict.classes)} if verdict.classes not in ((), DEFAULT_CLASSES) else {}
     return {**target.model_dump(mode="json", exclude_none=True), **named}
 
 
@@ -62,14 +63,14 @@ def _has_missing(values: pa.ChunkedArray) -> bool:
     return values.null_count > 0 or (pa.types.is_floating(values.type) and bool(pc.any(pc.is_nan(values)).as_py()))
 
 
-def _kind(of: pa.DataType) -> str:
+def _kind(dtype: pa.DataType) -> str:
     import pyarrow as pa
 
-    return "integer" if pa.types.is_integer(of) else "number" if pa.types.is_floating(of) else "text"
+    return "integer" if pa.types.is_integer(dtype) else "number" if pa.types.is_floating(dtype) else "text"
 
 
 def _golden(candidate: Candidate, verdict: Verdict, count: int = 24) -> list[dict[str, Any]]:
-    """Some scored examples of the hold-out, spread over it, that whoever serves this release must answer alike."""
+    """Scored examples, spread over the hold-out; a server of the release must give equal predictions."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(verdict.scores)
@@ -78,20 +79,20 @@ def _golden(candidate: Candidate, verdict: Verdict, count: int = 24) -> list[dic
             "The hold-out has no scored example.", where=str(verdict.scores), todo="Run the training again."
         )
     picked = sorted({round(i * (table.num_rows - 1) / max(1, count - 1)) for i in range(count)})
-    some = table.take(picked)
-    answers = answers_in(some.to_pandas(), verdict.classes).tolist()
+    sample = table.take(picked)
+    predictions = predictions_in(sample.to_pandas(), verdict.classes).tolist()
     return [
         {
             "example_id": str(row["example_id"]),
-            "features": {column.name: _plain(row[column.name], column.kind) for column in candidate.columns},
-            "prediction": answer,
+            "features": {column.name: _json_value(row[column.name], column.kind) for column in candidate.columns},
+            "prediction": prediction,
         }
-        for row, answer in zip(some.to_pylist(), answers, strict=True)
+        for row, prediction in zip(sample.to_pylist(), predictions, strict=True)
     ]
 
 
-def _plain(value: Any, kind: str) -> Any:
-    """A feature's value as JSON has it; NaN is a missing value."""
+def _json_value(value: Any, kind: str) -> Any:
+    """A feature's value for JSON; NaN is a missing value."""
     if value is None or value != value:
         return None
     return str(value) if kind == "text" else float(value)

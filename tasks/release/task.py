@@ -1,4 +1,4 @@
-"""Prefect tasks of the release room."""
+"""Prefect tasks of the release package."""
 
 from __future__ import annotations
 
@@ -7,47 +7,45 @@ from pathlib import Path
 from tasks.core.errors import GateFailed, NotReady
 from tasks.core.mlflow import Tracking
 from tasks.core.prefect import stage
-from tasks.data.config import ChatSpec
-from tasks.data.results import BaseModelFiles, EmbedderFiles, Snapshot
+from tasks.data.results import EmbedderFiles
 from tasks.evaluate.results import Verdict
-from tasks.release.config import Price
-from tasks.release.results import Release
-from tasks.train.config import Serving, Target
-from tasks.train.results import Candidate
+from tasks.release.results import Release, SealContext
+from tasks.train.config import Target
+from tasks.train.results import Candidate, LanguageSpec
 
 
 def find_champion(case: str, tracking: Tracking, state: Path) -> Release | None:
     """The case's champion, if it has one."""
-    from tasks.release.registry import champion
+    from tasks.release.registry import load_champion
 
-    return champion(tracking, state, case)
+    return load_champion(tracking, state, case)
 
 
 def require_champion(case: str, tracking: Tracking, state: Path) -> Release:
     """The case's champion.
 
-    Raises: NothingYet when it has none.
+    Raises: NotReady when it has none.
     """
-    found = find_champion(case, tracking, state)
-    if found is None:
+    champion = find_champion(case, tracking, state)
+    if champion is None:
         raise NotReady(f"Case {case} has no champion yet.", where=tracking.uri, todo=f"driftline run {case}")
-    return found
+    return champion
 
 
 def find_predecessor(release: Release, tracking: Tracking, state: Path) -> Release | None:
     """The champion before a release, if there was one."""
-    from tasks.release.registry import predecessor
+    from tasks.release.registry import load_predecessor
 
-    return predecessor(tracking, state, release)
+    return load_predecessor(tracking, state, release)
 
 
 def find_champion_of_candidate(
     candidate: Candidate, lineage: dict[str, str], tracking: Tracking, state: Path
 ) -> Release | None:
-    """The champion, if it was made of this very candidate."""
-    from tasks.release.registry import is_champion
+    """The champion, if it consists of this very candidate."""
+    from tasks.release.registry import champion_of_candidate
 
-    return is_champion(tracking, state, candidate, lineage)
+    return champion_of_candidate(tracking, state, candidate, lineage)
 
 
 def require_promotion(case: str, verdict: Verdict) -> None:
@@ -66,51 +64,37 @@ def require_promotion(case: str, verdict: Verdict) -> None:
 
 
 @stage("seal the release", lambda folder: folder.name)
-def seal_table_release(
+def seal_tabular_release(
     candidate: Candidate,
     verdict: Verdict,
     target: Target,
-    price: Price,
-    lineage: dict[str, str],
-    snapshot: Snapshot,
-    state: Path,
+    context: SealContext,
 ) -> Path:
     """Write the manifest with its digest, beside the weights."""
-    from tasks.data.snapshots import pointer
     from tasks.release.seal import seal
-    from tasks.release.tabular import table_parts
+    from tasks.release.tabular import tabular_parts
 
-    parts = table_parts(candidate, verdict, target)
-    return seal(
-        candidate, verdict, parts, "tabular", lineage, state, price=price, snapshot_pointer=pointer(snapshot.path)
-    )
+    return seal(candidate, verdict, tabular_parts(candidate, verdict, target), context)
 
 
 @stage("seal the release", lambda folder: folder.name)
 def seal_language_release(
     candidate: Candidate,
     verdict: Verdict,
-    base: BaseModelFiles,
-    talk: ChatSpec,
-    serving: Serving,
+    spec: LanguageSpec,
     embedder: EmbedderFiles | None,
-    price: Price,
-    lineage: dict[str, str],
-    snapshot: Snapshot,
-    state: Path,
+    context: SealContext,
 ) -> Path:
     """Write the manifest with its digest, beside weights, tokenizer, chat template, system prompt and schema."""
-    from tasks.data.snapshots import pointer
     from tasks.release.language import language_parts
     from tasks.release.seal import seal
 
-    parts = language_parts(candidate, verdict, base, talk, serving, embedder)
-    return seal(candidate, verdict, parts, "llm", lineage, state, price=price, snapshot_pointer=pointer(snapshot.path))
+    return seal(candidate, verdict, language_parts(candidate, verdict, spec, embedder), context)
 
 
 @stage("register", lambda release: f"version {release.version}, challenger")
 def register_release(folder: Path, tracking: Tracking) -> Release:
-    """Make the release a version of the case's model in MLflow's registry."""
+    """Register the release as a version of the case's model in MLflow."""
     from tasks.release.registry import register
 
     return register(tracking, folder)
@@ -118,7 +102,7 @@ def register_release(folder: Path, tracking: Tracking) -> Release:
 
 @stage("promote to champion", lambda version: f"version {version}")
 def promote_release(release: Release, tracking: Tracking) -> str:
-    """Move the champion alias, last of all."""
+    """Move the champion alias, as the last step."""
     from tasks.release.registry import promote
 
     promote(tracking, release)

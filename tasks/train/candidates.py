@@ -1,4 +1,4 @@
-"""What candidates of every kind share: how they are made, found again, and told to MLflow."""
+"""What candidates of both kinds share: the cache key, the folder, and the MLflow run."""
 
 from __future__ import annotations
 
@@ -24,21 +24,29 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
 
-RECORD = "candidate.json"  # in a candidate's folder
-ENERGY = "gpu_energy_wh"  # metric of a stage's run, where a GPU tells its power
-DEVICE = "driftline.device"  # tag of a run: what it ran on, where that was no processor
+CANDIDATE_FILE = "candidate.json"  # in a candidate's folder
+ENERGY_METRIC = "gpu_energy_wh"  # metric of a stage's run on a GPU that reports its power
+DEVICE_TAG = "driftline.device"  # tag of a run: its GPU, if it had one
+
+
+@dataclass(frozen=True)
+class CandidateRun:
+    """The MLflow run of a candidate, and the folder that the run fills."""
+
+    run_id: str
+    folder: Path
 
 
 @dataclass(frozen=True)
 class CandidateBuilder:
-    """A candidate in the making, named by all that goes into it: so it is found when it was made before."""
+    """Builds one candidate. The digest of its inputs names its folder, so equal inputs find an existing candidate."""
 
     origin: Origin
-    key: str  # digest over all that goes into it
+    key: str  # digest of all inputs
     examples: Path  # a frame, or a folder of pairs
     data_digest: str
     definitions_digest: str
-    imported: str | None = None  # SHA-256 of what the model was brought in; None: it is trained here
+    imported: str | None = None  # SHA-256 of the imported file; None: trained by this platform
 
     @property
     def folder(self) -> Path:
@@ -54,8 +62,8 @@ class CandidateBuilder:
 
     @property
     def tags(self) -> dict[str, str]:
-        """What its run can be searched by."""
-        told = {
+        """The tags of its MLflow run."""
+        tags = {
             "case": self.origin.case,
             "as_of": self.origin.as_of.isoformat(),
             "data_digest": self.data_digest,
@@ -64,45 +72,45 @@ class CandidateBuilder:
             **self.origin.lineage,
             **({"imported": self.imported} if self.imported else {}),
         }
-        return {f"driftline.{name}": value for name, value in told.items()}
+        return {f"driftline.{name}": value for name, value in tags.items()}
 
-    def made_before(self, digest: Callable[[Path], str]) -> Candidate | None:
-        """The candidate that the same inputs made, when its weights and its run are what they were; else it is cleared.
+    def load_existing(self, digest: Callable[[Path], str]) -> Candidate | None:
+        """The existing candidate of equal inputs, or None. One with changed weights or a deleted run is removed.
 
-        Its folder appears when all is logged, and then the run ends. So a run that a killed process left RUNNING after
-        that only lacks its end.
+        The folder appears after everything is logged, and the run ends after that. So if a killed process left the
+        run RUNNING and the folder exists, the run only has to be terminated.
         """
         if not self.folder.exists():
             return None
         try:
-            candidate = Candidate.model_validate_json((self.folder / RECORD).read_bytes())
-            sound = digest(self.folder) == candidate.weights_digest
+            candidate = Candidate.model_validate_json((self.folder / CANDIDATE_FILE).read_bytes())
+            intact = digest(self.folder) == candidate.weights_digest
         except (OSError, ValidationError):
-            sound = False
-        if sound:
+            intact = False
+        if intact:
             status = run_status(self.client, candidate.run_id)
             if status == "RUNNING":
                 self.client.set_terminated(candidate.run_id, "FINISHED")
             if status in ("RUNNING", "FINISHED"):
                 mark_cached()
-                again = {"as_of": self.origin.as_of, "folder": self.folder, "frame": self.examples}
-                return candidate.model_copy(update=again)
+                current = {"as_of": self.origin.as_of, "folder": self.folder, "frame": self.examples}
+                return candidate.model_copy(update=current)
         shutil.rmtree(self.folder)
         return None
 
     @contextmanager
-    def begun(self, tags: Mapping[str, str] = MappingProxyType({})) -> Iterator[tuple[str, Path]]:
-        """The id of its MLflow run, and the folder to fill, which gets its name at the end."""
+    def start_run(self, tags: Mapping[str, str] = MappingProxyType({})) -> Iterator[CandidateRun]:
+        """Start the MLflow run. The folder is temporary and gets its final name when the block ends."""
         verb = "import" if self.imported else "train"
         name = f"{verb} {self.origin.case} {self.origin.as_of:%Y-%m-%d %H:%M}"
         with (
             start_run(self.client, self.experiment_id, self.key, name, {**self.tags, **tags}) as run_id,
             atomic_path(self.folder) as folder,
         ):
-            yield run_id, folder
+            yield CandidateRun(run_id, folder)
 
     def log_dataset(self, run_id: str, profile: Mapping[str, int], schema: Mapping[str, Any] | None = None) -> None:
-        """Name the training data: its hash is known already, so nothing is read or hashed again."""
+        """Log the training data by its known digest, without reading it again."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         dataset = Dataset(
@@ -117,28 +125,28 @@ class CandidateBuilder:
 
     @contextmanager
     def logged_model(self, run_id: str, folder: Path) -> Iterator[LoggedModel]:
-        """A model of MLflow's for the block to describe in `folder`; then the folder is logged, and it is ready."""
+        """Create a logged model, which the block describes in `folder`; then log the folder and finalize the model."""
         from mlflow.entities.logged_model_output import LoggedModelOutput
 
         client = self.client
-        made = client.create_logged_model(self.experiment_id, name="model", source_run_id=run_id, tags=self.tags)
+        model = client.create_logged_model(self.experiment_id, name="model", source_run_id=run_id, tags=self.tags)
         try:
-            yield made
-            client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
-            client.log_model_artifacts(made.model_id, str(folder))
+            yield model
+            client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+            client.log_model_artifacts(model.model_id, str(folder))
         except BaseException:
-            client.finalize_logged_model(made.model_id, "FAILED")
+            client.finalize_logged_model(model.model_id, "FAILED")
             raise
-        client.finalize_logged_model(made.model_id, "READY")
+        client.finalize_logged_model(model.model_id, "READY")
 
-    def keep(
-        self, run_id: str, folder: Path, weights: str, columns: tuple[Column, ...], train_rows: int, holdout_rows: int
+    def save(
+        self, run: CandidateRun, weights: str, columns: tuple[Column, ...], *, train_rows: int, holdout_rows: int
     ) -> Candidate:
-        """Write the candidate's record, when all else is in its folder."""
+        """Write the candidate's record, after all other files of its folder."""
         candidate = Candidate(
             case=self.origin.case,
             as_of=self.origin.as_of,
-            run_id=run_id,
+            run_id=run.run_id,
             folder=self.folder,
             weights_digest=weights,
             frame=self.examples,
@@ -149,5 +157,5 @@ class CandidateBuilder:
             holdout_rows=holdout_rows,
             imported=self.imported,
         )
-        (folder / RECORD).write_text(candidate.model_dump_json(indent=2), encoding="utf-8")
+        (run.folder / CANDIDATE_FILE).write_text(candidate.model_dump_json(indent=2), encoding="utf-8")
         return candidate

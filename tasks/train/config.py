@@ -1,4 +1,4 @@
-"""The part of a case that says how a candidate is trained."""
+"""The settings of a case for training a candidate."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Target(Section):
     column: str = Field(description="Column of examples to predict.")
     task: Literal["classification", "regression"] = Field(description="classification: two classes or more.")
     positive: bool | int | str | None = Field(
-        None, description="Of two classes, the one whose probability is told; empty: the last in sorted order."
+        None, description="The one of two classes whose probability is predicted; empty: the last in sorted order."
     )
 
     @property
@@ -34,7 +34,7 @@ class Target(Section):
     @model_validator(mode="after")
     def _has_classes(self) -> Target:
         if self.task == "regression" and self.positive is not None:
-            raise ValueError("positive names a class, and a regression has none: leave it out")
+            raise ValueError("positive names a class, and a regression has none: remove it")
         return self
 
 
@@ -79,14 +79,14 @@ class Train(Section):
 class Lora(Section):
     """Low-rank adapters on the matrices of the base's layers."""
 
-    layers: int | None = Field(None, ge=1, description="Only so many of the upper layers learn; empty: all of them.")
+    layers: int | None = Field(None, ge=1, description="Train so many of the upper layers; empty: all.")
     rank: int = Field(16, ge=1, le=512)
     alpha: float = Field(32, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
 class Stage(Section):
-    """What every stage of a tuning has."""
+    """The settings that all stages of a tuning share."""
 
     learning_rate: float = Field(gt=0, lt=1)
     epochs: float = Field(1.0, gt=0, le=100)
@@ -95,10 +95,12 @@ class Stage(Section):
     micro_batch: int | None = Field(None, ge=1, description="Examples in memory at once; empty: all of a process.")
     warmup: int = Field(5, ge=0, description="Steps until the learning rate is reached; it then falls by a cosine.")
     clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
-    checkpoint_every: int = Field(50, ge=1, description="Steps between checkpoints: what a killed run may lose.")
-    evaluate_every: int = Field(50, ge=1, description="Steps between looks at the validation pairs.")
-    patience: int | None = Field(None, ge=1, description="Looks without a better loss before it stops; empty: never.")
-    minutes: float | None = Field(None, gt=0, description="Time budget; what is learned by then is kept.")
+    checkpoint_every: int = Field(50, ge=1, description="Steps between checkpoints; a killed run may lose so many.")
+    evaluate_every: int = Field(50, ge=1, description="Steps between evaluations on the validation pairs.")
+    patience: int | None = Field(
+        None, ge=1, description="Evaluations without a better loss before the stage stops; empty: never."
+    )
+    minutes: float | None = Field(None, gt=0, description="Time budget; the adapter trained by then is saved.")
 
 
 class Sft(Stage):
@@ -111,18 +113,16 @@ class Preference(Stage):
     """DPO: the chosen answer rather than the rejected one."""
 
     learning_rate: float = Field(5e-5, gt=0, lt=1)
-    beta: float = Field(0.1, gt=0, description="How closely the model stays to what it was.")
-    pairs: int = Field(
-        200, ge=8, description="Pairs at most; too few are filled up with the model's own wrong answers."
-    )
+    beta: float = Field(0.1, gt=0, description="How closely the model stays to its reference.")
+    pairs: int = Field(200, ge=8, description="Maximum pairs; missing ones are filled with wrong answers of the model.")
 
 
 class Reward(Stage):
-    """GRPO or RLOO: several answers to each message, and more of what the reward prefers."""
+    """GRPO or RLOO: several answers to each message, and the reward prefers some of them."""
 
     method: Literal["grpo", "rloo"] = "grpo"
     reward: Literal["scorers", "model"] = Field(
-        "scorers", description="scorers: the case's own, checked by computation; model: one trained on preferences."
+        "scorers", description="scorers: those of the case; model: one trained on preferences."
     )
     learning_rate: float = Field(1e-5, gt=0, lt=1)
     answers: int = Field(4, ge=2, description="Answers to each message.")
@@ -130,7 +130,7 @@ class Reward(Stage):
 
 
 class Stages(Section):
-    """Run in this order; each starts from what the one before left."""
+    """The stages, in this order; each starts from the adapter of the last."""
 
     sft: Sft
     preference: Preference | None = None
@@ -138,7 +138,7 @@ class Stages(Section):
 
 
 class Budget(Section):
-    """What all stages together may take; what is learned by then is kept, and the stages left are left out."""
+    """The budget of all stages together. At its end the adapter is saved and further stages are skipped."""
 
     minutes: float | None = Field(None, gt=0)
     cost: float | None = Field(None, gt=0, description="In the currency of the price.")
@@ -147,7 +147,7 @@ class Budget(Section):
     @model_validator(mode="after")
     def _has_a_limit(self) -> Budget:
         if self.minutes is None and self.cost is None:
-            raise ValueError("give minutes, or cost, or both")
+            raise ValueError("set minutes, or cost, or both")
         return self
 
     @property
@@ -166,16 +166,14 @@ class Tuning(Section):
     precision: Literal["bf16", "fp32"] = Field("bf16", description="Of base and arithmetic; adapters are always fp32.")
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     packing: bool = Field(False, description="Several pairs in one sequence; for GPUs with flash attention.")
-    max_tokens: int = Field(512, ge=32, description="Longest pair; a longer one is an error, nothing is cut.")
+    max_tokens: int = Field(512, ge=32, description="Longest pair; a longer one is an error, never truncated.")
     stages: Stages
-    budget: Budget | None = Field(
-        None, description="Time and cost of all stages together; empty: as long as they take."
-    )
-    memory_gb: float | None = Field(None, gt=0, description="Memory that may be used; empty: what is free.")
+    budget: Budget | None = Field(None, description="Time and cost of all stages together; empty: no limit.")
+    memory_gb: float | None = Field(None, gt=0, description="Memory that may be used; empty: all free memory.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
-    threads: int = Field(2, ge=1, le=256, description="Of each process.")
+    threads: int = Field(2, ge=1, le=256, description="CPU threads of each process.")
     processes: int = Field(
-        1, ge=1, le=64, description="That learn at once, each its share of every batch; with GPUs, each has one."
+        1, ge=1, le=64, description="Training processes, each with its share of every batch; with GPUs, one for each."
     )
 
     def up_to(self, stage: str) -> Tuning:
@@ -186,27 +184,27 @@ class Tuning(Section):
 
 
 class Serving(Section):
-    """How the tuned model answers: judged by llama.cpp on this machine, and served by it or by vLLM elsewhere."""
+    """How the tuned model is served: by llama.cpp, which also evaluates it, or by a vLLM server."""
 
     engine: Literal["llama.cpp", "vllm"] = Field(
         "llama.cpp", description="llama.cpp: in the service, on CPUs; vllm: a server on a GPU, at DRIFTLINE_VLLM_URL."
     )
     weights: Literal["q8_0", "q4_1", "f16"] = Field(
-        "q8_0", description="Number format of the served weights; what rounding costs is judged."
+        "q8_0", description="Number format of the served weights; the evaluation measures the rounding loss."
     )
-    slots: int = Field(4, ge=1, le=64, description="Answers at the same time.")
+    slots: int = Field(4, ge=1, le=64, description="Concurrent requests.")
     answer_tokens: int = Field(128, ge=8, description="Longest answer.")
     embedder: Embedder | None = Field(
-        None, description="A folder as transformers saves it: what answers /v1/embeddings. Empty: nothing does."
+        None, description="A folder as transformers saves it, for /v1/embeddings; empty: no embeddings."
     )
 
     @property
     def digest(self) -> str:
-        """Of what answers depend on: with another embedder they stay, and what was judged too."""
+        """Digest of what answers depend on; the embedder is not part of it, so evaluations stay valid."""
         return digest_of(self.model_dump(mode="json", exclude={"embedder"}))
 
     @model_validator(mode="after")
     def _judges_what_it_serves(self) -> Serving:
         if self.engine == "vllm" and self.weights != "f16":
-            raise ValueError("vllm serves weights that are not rounded: set weights: f16, so that those are judged")
+            raise ValueError("vllm serves unrounded weights: set weights: f16, so that these are evaluated")
         return self

@@ -1,6 +1,6 @@
-"""How good predictions are: one number a metric, none where it can't be computed.
+"""Metrics of predictions; one that can't be computed is left out.
 
-The evaluate room builds its tables on this. It stands here since a room may only use rooms before it.
+The evaluate package builds its tables on them. Training logs them too, and a package imports earlier ones only.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from tasks.statistics.metric_catalog import LossName
-from tasks.train.classes import predicted_in
+from tasks.train.classes import predicted_classes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 BINS = 10
 
 
-def measure(
+def compute_metrics(
     target: np.ndarray, prediction: np.ndarray, task: Literal["classification", "regression"]
 ) -> dict[str, float]:
-    """Give each metric that fits the task; one that can't be computed (no rows, one class) is left out.
+    """Each metric that fits the task; one that can't be computed (no rows, one class) is left out.
 
     Rows without a target or a prediction don't count. Of a classification the target is the number of a class, and the
     prediction the probability of the second of two, or of shape (rows, classes).
@@ -34,8 +34,8 @@ def measure(
         y, p = y[known], p[known]
     if not len(y):
         return {}
-    found = _classification(y, p) if task == "classification" else _regression(y, p)
-    return {name: float(value) for name, value in found.items() if np.isfinite(value)}
+    metrics = _classification(y, p) if task == "classification" else _regression(y, p)
+    return {name: float(value) for name, value in metrics.items() if np.isfinite(value)}
 
 
 def mask_known(y: np.ndarray, p: np.ndarray) -> np.ndarray:
@@ -46,15 +46,15 @@ def mask_known(y: np.ndarray, p: np.ndarray) -> np.ndarray:
 
 
 def add_other_class(y: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A row of a class that the model does not know (OTHER) is one of a class that it gave no chance: it is wrong."""
+    """Turn UNKNOWN_CLASS into a class of probability 0, so that such a row counts as wrong."""
     import numpy as np
 
-    other = y < 0
-    if not other.any():
+    unknown = y < 0
+    if not unknown.any():
         return y, p
     if p.ndim == 1:
-        return np.where(other, 1.0, y), np.where(other, 0.0, p)
-    return np.where(other, p.shape[1], y), np.column_stack([p, np.zeros(len(p))])
+        return np.where(unknown, 1.0, y), np.where(unknown, 0.0, p)
+    return np.where(unknown, p.shape[1], y), np.column_stack([p, np.zeros(len(p))])
 
 
 def losses(loss: LossName, target: np.ndarray, prediction: np.ndarray) -> np.ndarray:
@@ -74,12 +74,12 @@ def losses(loss: LossName, target: np.ndarray, prediction: np.ndarray) -> np.nda
         return (y - p) ** 2
     if loss == "absolute_error":
         return np.abs(y - p)
-    tiny = np.finfo(float).eps  # a certain and wrong answer costs 36, not infinity
+    tiny = np.finfo(float).eps  # a certain and wrong prediction costs 36, not infinity
     return -np.log(np.clip(np.where(y > 0.5, p, 1 - p), tiny, 1))
 
 
 def calibration_bins(target: np.ndarray, prediction: np.ndarray, bins: int = BINS) -> list[tuple[float, float, int]]:
-    """Give (mean prediction, mean target, rows) for bins of equal count, in order of prediction.
+    """(mean prediction, mean target, rows) for bins of equal count, in order of prediction.
 
     Equal predictions may fall in two bins when they straddle a border; within them the order is the rows' own.
     """
@@ -92,24 +92,24 @@ def calibration_bins(target: np.ndarray, prediction: np.ndarray, bins: int = BIN
 
 
 def _classification(y: np.ndarray, p: np.ndarray) -> dict[str, float]:
-    """Of three classes or more, what is told of one class is the mean over all, each against the rest."""
+    """For three classes or more, a metric of one class is the mean over all, each against the rest."""
     import numpy as np
 
     y, p = add_other_class(y, p)
     sides = [(y, p)] if p.ndim == 1 else [((y == k).astype(float), p[:, k]) for k in range(p.shape[1])]
-    each = [_of_one_class(*side) for side in sides]
-    found = {name: float(losses(name, y, p).mean()) for name in ("brier", "log_loss")}
+    each = [_one_class_metrics(*side) for side in sides]
+    metrics = {name: float(losses(name, y, p).mean()) for name in ("brier", "log_loss")}
     for name in ("calibration_error", "auc", "average_precision"):
         if values := [one[name] for one in each if name in one]:
-            found[name] = float(np.mean(values))
-    return found | _of_predicted(y.astype(int), predicted_in(p))
+            metrics[name] = float(np.mean(values))
+    return metrics | _predicted_class_metrics(y.astype(int), predicted_classes(p))
 
 
-def _of_one_class(y: np.ndarray, p: np.ndarray) -> dict[str, float]:
+def _one_class_metrics(y: np.ndarray, p: np.ndarray) -> dict[str, float]:
     import numpy as np
 
     # expected calibration error over 10 bins of equal count: equal-width bins leave most rows in two or three
-    found = {"calibration_error": sum(abs(a - b) * rows for a, b, rows in calibration_bins(y, p)) / len(y)}
+    metrics = {"calibration_error": sum(abs(a - b) * rows for a, b, rows in calibration_bins(y, p)) / len(y)}
     positives = float(y.sum())
     if 0 < positives < len(y):
         # how many of each class score at least as high as each distinct score, from the highest down
@@ -118,25 +118,26 @@ def _of_one_class(y: np.ndarray, p: np.ndarray) -> dict[str, float]:
         hits = np.cumsum(y[order])[last_of_score]
         alarms = last_of_score + 1 - hits
         hit_rate = np.append(0, hits / positives)
-        found["auc"] = float(np.trapezoid(hit_rate, np.append(0, alarms / (len(y) - positives))))
-        found["average_precision"] = float(np.sum(np.diff(hit_rate) * hits / (hits + alarms)))
-    return found
+        metrics["auc"] = float(np.trapezoid(hit_rate, np.append(0, alarms / (len(y) - positives))))
+        metrics["average_precision"] = float(np.sum(np.diff(hit_rate) * hits / (hits + alarms)))
+    return metrics
 
 
-def _of_predicted(y: np.ndarray, said: np.ndarray) -> dict[str, float]:
-    """Of classes alone; F1 is the mean over those that occur or are predicted."""
+def _predicted_class_metrics(y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Accuracy, and the mean F1 of the classes that occur or are predicted."""
     import numpy as np
 
-    seen, told, hits = (np.bincount(of, minlength=max(y.max(), said.max()) + 1) for of in (y, said, y[y == said]))
-    some = seen + told > 0
-    return {"accuracy": hits.sum() / len(y), "macro_f1": float(np.mean(2 * hits[some] / (seen + told)[some]))}
+    groups, classes = (y, predicted, y[y == predicted]), max(y.max(), predicted.max()) + 1
+    actual, positive, hits = (np.bincount(group, minlength=classes) for group in groups)
+    used = actual + positive > 0
+    return {"accuracy": hits.sum() / len(y), "macro_f1": float(np.mean(2 * hits[used] / (actual + positive)[used]))}
 
 
 def _regression(y: np.ndarray, p: np.ndarray) -> dict[str, float]:
     import numpy as np
 
     spread = float(np.sum((y - y.mean()) ** 2))
-    found = {"mae": float(np.mean(np.abs(y - p))), "rmse": float(np.sqrt(np.mean((y - p) ** 2)))}
+    metrics = {"mae": float(np.mean(np.abs(y - p))), "rmse": float(np.sqrt(np.mean((y - p) ** 2)))}
     if spread > 0:
-        found["r2"] = 1 - float(np.sum((y - p) ** 2)) / spread
-    return found
+        metrics["r2"] = 1 - float(np.sum((y - p) ** 2)) / spread
+    return metrics

@@ -1,4 +1,4 @@
-"""What MLflow is told of a candidate: values, the dataset, pictures, and a model that its own tools can load."""
+"""Log a tabular candidate to MLflow: its dataset, and a model that MLflow's own tools can load."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.features.results import Frame
 from tasks.train.candidates import CandidateBuilder
-from tasks.train.tabular.model_file import ALLOWED, Model
-from tasks.train.tabular.scoring import block_of
+from tasks.train.compat import TRUSTED_TYPES
+from tasks.train.tabular.model_file import Model
+from tasks.train.tabular.scoring import column_block
 
 if TYPE_CHECKING:
     import pandas as pd
+    from mlflow.entities import LoggedModel
 
 PACKAGES = ("mlflow", "scikit-learn", "skops", "numpy", "pandas", "scipy")
 
 
-def log_frame(making: CandidateBuilder, run_id: str, frame: Frame) -> None:
-    """Name the frame that was trained on."""
+def log_frame(builder: CandidateBuilder, run_id: str, frame: Frame) -> None:
+    """Log the training frame."""
     columns = [{"type": _type(c.kind), "name": c.name, "required": False} for c in frame.columns]
     schema = {"mlflow_colspec": columns} if len(columns) < 500 else None
     profile = {"num_rows": frame.rows, "num_features": len(columns)}
-    making.log_dataset(run_id, profile, schema)
+    builder.log_dataset(run_id, profile, schema)
 
 
 def log_model(
-    making: CandidateBuilder, run_id: str, model: Model, file: Path, example: pd.DataFrame, work: Path
+    builder: CandidateBuilder, run_id: str, model: Model, file: Path, *, example: pd.DataFrame, work: Path
 ) -> None:
     """Log the model file, as it is, as a model of MLflow's scikit-learn flavour.
 
@@ -38,13 +40,12 @@ def log_model(
     folder = work / "model"
     folder.mkdir()
     os.link(file, folder / "model.skops")
-    with making.logged_model(run_id, folder) as made:
-        _write_description(folder, made.artifact_location, made.model_id, run_id, model, example)
+    with builder.logged_model(run_id, folder) as logged:
+        _write_description(folder, logged, run_id, model, example)
 
 
-def _write_description(
-    folder: Path, location: str, model_id: str, run_id: str, model: Model, example: pd.DataFrame
-) -> None:
+def _write_description(folder: Path, logged: LoggedModel, run_id: str, model: Model, example: pd.DataFrame) -> None:
+    """Write MLmodel, the requirements and the input example."""
     import numpy as np
     from mlflow.models import Model as Description
     from mlflow.models import ModelSignature
@@ -53,10 +54,10 @@ def _write_description(
     inputs = Schema([ColSpec(_type(c.kind), c.name, required=False) for c in model.columns])
     shape = (-1, len(model.classes)) if model.classifies else (-1,)
     described = Description(
-        artifact_path=location,
+        artifact_path=logged.artifact_location,
         run_id=run_id,
-        model_uuid=model_id,
-        model_id=model_id,
+        model_uuid=logged.model_id,
+        model_id=logged.model_id,
         signature=ModelSignature(inputs, Schema([TensorSpec(np.dtype("float64"), shape)])),
         saved_input_example_info={
             "artifact_path": "input_example.json",
@@ -77,7 +78,7 @@ def _write_description(
         "sklearn",
         pickled_model="model.skops",
         serialization_format="skops",
-        skops_trusted_types=list(ALLOWED),
+        skops_trusted_types=list(TRUSTED_TYPES),
         sklearn_version=version("scikit-learn"),
         code=None,
     )
@@ -104,12 +105,12 @@ def _write_description(
 
 
 def requirements() -> list[str]:
-    """What reading and running the model needs, as pinned requirements."""
+    """The packages that loading and running the model needs, pinned."""
     return [f"{name}=={version(name)}" for name in PACKAGES]
 
 
 def _example(model: Model, frame: pd.DataFrame) -> dict[str, Any]:
-    columns = [block_of(frame, [column], len(frame))[:, 0].tolist() for column in model.columns]
+    columns = [column_block(frame, [column], len(frame))[:, 0].tolist() for column in model.columns]
     rows = [[None if value != value else value for value in row] for row in zip(*columns, strict=True)]
     return {"columns": [column.name for column in model.columns], "data": rows}
 

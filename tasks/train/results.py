@@ -1,17 +1,33 @@
-"""What the train room hands on."""
+"""What the train package hands on."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
 
-from tasks.core.config import Result
+from tasks.core.config import Result, digest_of
 from tasks.core.mlflow import Tracking
+from tasks.data.config import ChatSpec
+from tasks.data.results import BaseModelFiles
 from tasks.features.results import Column
+from tasks.train.config import Serving
+
+
+class LanguageSpec(Result):
+    """What a language candidate consists of, besides its adapter."""
+
+    base: BaseModelFiles
+    chat: ChatSpec
+    serving: Serving
+
+    @property
+    def definitions_digest(self) -> str:
+        """Digest of the prompt, the answer format and the chat template."""
+        return digest_of([self.chat.prompt.digest, self.chat.answer.digest, self.base.template_digest])
 
 
 class Origin(Result):
-    """For what, as of when and by which code a candidate is made, and where it is kept."""
+    """The case, the as-of, the code and the stores of a candidate."""
 
     case: str
     as_of: datetime
@@ -28,10 +44,10 @@ class Candidate(Result):
     run_id: str
     folder: Path  # content-addressed; holds model.skops and importance.json, or model.gguf and adapter/
     weights_digest: str  # SHA-256 of model.skops, or over adapter and base; equal for equal inputs and seed
-    frame: Path  # what it was trained on: a frame, whose hold-out tasks.train.tabular.split tells; or a folder of pairs
+    frame: Path  # the training data: a frame, which tasks.train.tabular.split splits; or a folder of pairs
     data_digest: str
     definitions_digest: str
     columns: tuple[Column, ...]
-    train_rows: int  # that it learned from here
+    train_rows: int  # 0 for an imported model
     holdout_rows: int
-    imported: str | None = None  # SHA-256 of what was brought from outside; None: trained here
+    imported: str | None = None  # SHA-256 of the imported file; None: trained by this platform

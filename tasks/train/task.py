@@ -1,15 +1,14 @@
-"""Prefect tasks of the train room."""
+"""Prefect tasks of the train package."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from tasks.core.prefect import stage
-from tasks.data.config import ChatSpec
-from tasks.data.results import BaseModelFiles, Snapshot
+from tasks.data.results import Snapshot
 from tasks.features.results import Frame
-from tasks.train.config import Serving, Target, Train, Tuning
-from tasks.train.results import Candidate, Origin
+from tasks.train.config import Target, Train, Tuning
+from tasks.train.results import Candidate, LanguageSpec, Origin
 
 
 @stage("train a candidate", lambda c: f"{c.train_rows:,} rows, weights {c.weights_digest[:12]}")
@@ -21,10 +20,10 @@ def train_candidate(origin: Origin, frame: Frame, target: Target, config: Train)
 
 
 @stage("import a candidate", lambda c: f"weights {c.weights_digest[:12]}")
-def import_table_model(
+def import_tabular_model(
     origin: Origin, path: Path, frame: Frame, target: Target, config: Train, trusted: tuple[str, ...]
 ) -> Candidate:
-    """Check a scikit-learn model made elsewhere, save and log it."""
+    """Check, save and log an imported scikit-learn model."""
     from tasks.train.tabular.imported import import_model
 
     return import_model(origin, path, frame, target, config, trusted)
@@ -32,23 +31,23 @@ def import_table_model(
 
 @stage("import a candidate", lambda c: f"weights {c.weights_digest[:12]}")
 def import_language_adapter(
-    origin: Origin, path: Path, snapshot: Snapshot, base: BaseModelFiles, talk: ChatSpec, serving: Serving, threads: int
+    origin: Origin, path: Path, snapshot: Snapshot, spec: LanguageSpec, threads: int
 ) -> Candidate:
-    """Check an adapter made elsewhere, merge, save and log it."""
+    """Check, merge, save and log an imported adapter."""
     from tasks.data.snapshots import check_snapshot
     from tasks.train.language.imported import import_adapter
 
     check_snapshot(snapshot)
-    return import_adapter(origin, path, snapshot.path / "pairs", snapshot.digest, base, talk, serving, threads)
+    return import_adapter(
+        origin, path, snapshot.path / "pairs", data_digest=snapshot.digest, spec=spec, threads=threads
+    )
 
 
 @stage("tune a candidate", lambda c: f"{c.train_rows:,} pairs, weights {c.weights_digest[:12]}")
-def tune_candidate(
-    origin: Origin, snapshot: Snapshot, base: BaseModelFiles, talk: ChatSpec, tuning: Tuning, serving: Serving
-) -> Candidate:
+def tune_candidate(origin: Origin, snapshot: Snapshot, spec: LanguageSpec, tuning: Tuning) -> Candidate:
     """Tune an adapter in the case's stages, merge, save and log it."""
     from tasks.data.snapshots import check_snapshot
     from tasks.train.language.tune import tune
 
     check_snapshot(snapshot)
-    return tune(origin, snapshot.path / "pairs", snapshot.digest, base, talk, tuning, serving)
+    return tune(origin, snapshot.path / "pairs", data_digest=snapshot.digest, spec=spec, tuning=tuning)

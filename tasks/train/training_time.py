@@ -1,4 +1,4 @@
-"""How long the training of a candidate took, by its MLflow run."""
+"""The training time of a candidate, from its MLflow run."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from tasks.train.results import Candidate
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-MINUTES = "minutes"  # a tuning's own count, over all its processes
+MINUTES_METRIC = "minutes"  # logged by a tuning, over all its restarts
 
 
 def training_seconds(candidate: Candidate, settings: Settings) -> float:
-    """How long a candidate's training took, over all its processes.
+    """The training time of a candidate, over all its restarts.
 
     Raises: Unavailable.
     """
-    return seconds_of(run_of(candidate, settings))
+    return run_seconds(training_run(candidate, settings))
 
 
-def run_of(candidate: Candidate, settings: Settings) -> Run:
+def training_run(candidate: Candidate, settings: Settings) -> Run:
     with mlflow_errors(settings.mlflow_uri):
         return mlflow_client(settings.tracking).get_run(candidate.run_id)
 
 
-def seconds_of(run: Run) -> float:
-    lasted = (run.info.end_time or run.info.start_time) - run.info.start_time
-    return max(lasted / 1000, 60 * run.data.metrics.get(MINUTES, 0.0))
+def run_seconds(run: Run) -> float:
+    milliseconds = (run.info.end_time or run.info.start_time) - run.info.start_time
+    return max(milliseconds / 1000, 60 * run.data.metrics.get(MINUTES_METRIC, 0.0))

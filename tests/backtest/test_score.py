@@ -11,7 +11,7 @@ import pytest
 
 from tasks.backtest.score import gain, score
 from tasks.core.errors import DataError
-from tasks.train.classes import PLAIN
+from tasks.train.classes import DEFAULT_CLASSES
 from tasks.train.config import Target
 
 RELEASE = "ab" * 32
@@ -34,7 +34,9 @@ def test_only_the_month_and_only_known_outcomes_count(tmp_path):
     """Rows of other months and rows without an outcome are left out; the metrics are those of the rest."""
     examples = predicted(tmp_path / "out", 0.5)
     examples.to_parquet(tmp_path / "examples.parquet")
-    found = score("case", RELEASE, TARGET, PLAIN, tmp_path / "examples.parquet", START, END, tmp_path / "out", tmp_path)
+    found = score(
+        "case", RELEASE, TARGET, DEFAULT_CLASSES, tmp_path / "examples.parquet", START, END, tmp_path / "out", tmp_path
+    )
     april = examples[(examples["event_timestamp"] >= START) & (examples["event_timestamp"] < END)]
     assert found.rows == april["late"].notna().sum() < len(april)
     assert found.metrics["brier"] == pytest.approx(0.25)
@@ -47,7 +49,17 @@ def test_a_month_without_outcomes_says_so(tmp_path):
     """A replay beyond the data ends with a message that names the month."""
     predicted(tmp_path / "out", 0.5).assign(late=np.nan).to_parquet(tmp_path / "examples.parquet")
     with pytest.raises(DataError, match="No outcome of 2013-04"):
-        score("case", RELEASE, TARGET, PLAIN, tmp_path / "examples.parquet", START, END, tmp_path / "out", tmp_path)
+        score(
+            "case",
+            RELEASE,
+            TARGET,
+            DEFAULT_CLASSES,
+            tmp_path / "examples.parquet",
+            START,
+            END,
+            tmp_path / "out",
+            tmp_path,
+        )
 
 
 def losses(path: Path, values: np.ndarray, days: int) -> Path:

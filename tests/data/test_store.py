@@ -112,8 +112,8 @@ def test_every_candidate_is_made_of_a_checked_snapshot(tmp_path):
         lambda: features.training_frame(None, "y", (), snapshot, tmp_path),
         lambda: features.window_frame(None, "y", (), snapshot, tmp_path, AS_OF, AS_OF),
         lambda: features.fill_online_store(None, snapshot, tmp_path, ""),
-        lambda: train.tune_candidate(None, snapshot, None, None, None, None),
-        lambda: train.import_language_adapter(None, tmp_path, snapshot, None, None, None, 1),
+        lambda: train.tune_candidate(None, snapshot, None, None),
+        lambda: train.import_language_adapter(None, tmp_path, snapshot, None, 1),
     ):
         with pytest.raises(DataError, match="not as it was stored"):
             made()

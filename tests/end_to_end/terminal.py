@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tasks.core.mlflow import Tracking
 from tasks.core.settings import environment, settings
-from tasks.release.registry import champion
+from tasks.release.registry import load_champion
 from tasks.release.seal import verify
 from tests.conftest import ROOT
 
@@ -63,7 +63,7 @@ class World:
 
     def champion(self, case: str) -> str:
         """The digest of a case's champion, whose every byte is what its manifest says."""
-        found = champion(Tracking.in_folder(self.state), self.state, case)
+        found = load_champion(Tracking.in_folder(self.state), self.state, case)
         assert found is not None
         return verify(found.folder)["digest"]
 

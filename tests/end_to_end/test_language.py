@@ -18,7 +18,7 @@ from tasks.core.settings import environment, settings
 from tasks.core.sockets import http_client
 from tasks.language.gguf_writer import write_gguf
 from tasks.predict.tabular import read_predictions
-from tasks.release.registry import champion
+from tasks.release.registry import load_champion
 from tests.end_to_end.small import change_case
 from tests.end_to_end.terminal import World
 from tests.end_to_end.test_bad_input import half_written, refused
@@ -136,7 +136,7 @@ def test_a_second_run_changes_nothing(library, terminal, shown):
 
 def test_the_release_answers_in_openais_form(library, shown):
     """The Bento answers a chat, streaming and not, by its schema; embeds; says who it is; refuses what is no chat."""
-    release = champion(Tracking.in_folder(library.state), library.state, "library")
+    release = load_champion(Tracking.in_folder(library.state), library.state, "library")
     bento = bento_folder(library.state / "bentoml", release.bento)
     with (
         serve_bento(bento, environment(settings()), library.folder / "served.log") as address,

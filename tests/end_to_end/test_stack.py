@@ -15,7 +15,7 @@ from services.store.database import Store, endpoints
 from tasks.core.mlflow import Tracking
 from tasks.core.settings import Settings
 from tasks.core.sockets import http_client
-from tasks.release.registry import champion
+from tasks.release.registry import load_champion
 from tests.end_to_end.small import change_case
 from tests.end_to_end.terminal import Terminal, World
 from tests.waiting import wait_for
@@ -29,7 +29,7 @@ def served(terminal: Terminal, world: World) -> dict[str, str]:
 
 def answer(world: World, address: str) -> dict:
     """What a release says of its first golden example, beside what it said offline."""
-    release = champion(Tracking.in_folder(world.state), world.state, "diabetes")
+    release = load_champion(Tracking.in_folder(world.state), world.state, "diabetes")
     golden = json.loads((release.folder / "golden.json").read_text())[0]
     row = {"example_id": golden["example_id"], **golden["features"]}
     with http_client(address, timeout=30) as client:
@@ -48,7 +48,7 @@ def is_answered(world: World) -> bool:
 
 def at_gateway(world: World) -> str:
     """The digest of the release that answers at the gateway."""
-    release = champion(Tracking.in_folder(world.state), world.state, "diabetes")
+    release = load_champion(Tracking.in_folder(world.state), world.state, "diabetes")
     row = json.loads((release.folder / "golden.json").read_text())[0]["features"]
     url = f"http://127.0.0.1:{world.variables['DRIFTLINE_GATEWAY_PORT']}/v1/predict/diabetes"
     answer = httpx.post(url, json={"rows": [row]}, trust_env=False, verify=False, timeout=30).raise_for_status()

@@ -6,7 +6,7 @@ import pytest
 
 from tasks.evaluate.metrics import by_month, by_value
 from tasks.statistics.metric_catalog import worse_by
-from tasks.train.metrics import losses, measure
+from tasks.train.metrics import compute_metrics, losses
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def test_tables_measure_each_part_by_itself(scored: tuple[np.ndarray, np.ndarray
     assert list(table) == ["a", "b", "c", "missing"]
     assert [found["rows"] for found in table.values()] == [200, 400, 200, 200]
     picked = values == "b"
-    assert table["b"] == {"rows": 400, **measure(y[picked], p[picked], "classification")}
+    assert table["b"] == {"rows": 400, **compute_metrics(y[picked], p[picked], "classification")}
 
 
 def test_months_are_those_of_utc(scored: tuple[np.ndarray, np.ndarray]) -> None:

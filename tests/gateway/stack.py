@@ -26,7 +26,7 @@ from tasks.core.files import file_digest, write_text
 from tasks.core.processes import with_parent_death_signal
 from tasks.core.settings import ROOT, Settings
 from tasks.data.language.embedder_files import find_embedder
-from tasks.release.registry import release_in
+from tasks.release.registry import read_release
 from tasks.release.results import Release
 from tasks.release.seal import read_manifest, release_folder
 from tests.language_case import EMBEDDER
@@ -85,7 +85,7 @@ def language_release(state: Path, system: str = "Answer in one short sentence.")
 
 def serve(settings: Settings, folder: Path, champion: bool = True) -> Release:
     """Serve a release, register it with the gateway, and make it the champion if asked to."""
-    release, store = release_in(folder, "1"), Store(settings)
+    release, store = read_release(folder, "1"), Store(settings)
     stack.serve_release(settings, release)
     upsert_release(store, read_manifest(folder))
     sync_endpoints(store, settings)

@@ -16,8 +16,9 @@ from tasks.core.settings import ROOT, Settings
 from tasks.core.sockets import http_client
 from tasks.evaluate.config import Evaluate
 from tasks.evaluate.tabular.gates import evaluate_gates
+from tasks.release.results import SealContext
 from tasks.release.seal import seal
-from tasks.release.tabular import table_parts
+from tasks.release.tabular import tabular_parts
 from tasks.train.config import Target
 from tasks.train.tabular.fit import train
 from tests.gateway.stack import gateway_client, serve
@@ -40,7 +41,9 @@ def test_an_answer_names_its_class_and_scores_all(
     """As the model predicts offline, which the smoke test checks over HTTP; the schema lists the classes."""
     candidate = train(origin_of(case, state), frame_of(wines(names), tmp_path), target, boosting((), BY_HASH))
     verdict = evaluate_gates(candidate, target, BY_HASH, Evaluate.model_validate(GATES), state)
-    folder = seal(candidate, verdict, table_parts(candidate, verdict, target), "tabular", LINEAGE, state)
+    folder = seal(
+        candidate, verdict, tabular_parts(candidate, verdict, target), SealContext(lineage=LINEAGE, state=state)
+    )
     package(folder, state / "bentoml", ROOT / "requirements.lock")
     address = stack.release_address(settings, serve(settings, folder))
     assert address

@@ -19,7 +19,7 @@ from services.store.training import record_training
 from tasks.core.mlflow import Tracking, mlflow_client
 from tasks.core.settings import Settings
 from tasks.release.config import Price
-from tasks.train.candidates import ENERGY
+from tasks.train.candidates import ENERGY_METRIC
 from tasks.train.results import Candidate
 
 pytestmark = pytest.mark.xdist_group("gateway")  # where the candidate is trained already
@@ -52,7 +52,7 @@ def test_a_training_is_entered_once(mine, candidate: Candidate, tracking: Tracki
     client.log_metric(candidate.run_id, "minutes", 10)
     for watt_hours in (1.5, 2.25):
         stage = client.create_run(info.experiment_id, tags={"mlflow.parentRunId": candidate.run_id}).info.run_id
-        client.log_metric(stage, ENERGY, watt_hours)
+        client.log_metric(stage, ENERGY_METRIC, watt_hours)
     with store.writing() as connection:
         connection.exec_driver_sql("DELETE FROM usage_records")
     record_training(candidate, 3.6, settings)

@@ -21,7 +21,7 @@ from tasks.core.local_secrets import local_secret, secret_file
 from tasks.core.mlflow import Tracking, mlflow_client
 from tasks.core.processes import current_user, with_parent_death_signal
 from tasks.core.settings import LOGIN_SECRET, LOGIN_USER
-from tasks.release.registry import champion
+from tasks.release.registry import load_champion
 from tasks.release.seal import verify
 from tests.conftest import ROOT
 from tests.end_to_end.small import change_case, make_case
@@ -166,7 +166,7 @@ def test_pushes_start_the_runs_that_they_ask_for_at_their_commit(stack: Stack):
         assert configured[:12] in train["tags"]
         assert train["parameters"]["request"] == {"case": "diabetes", "by": current_user(), "commit": configured}
 
-        found = champion(Tracking.in_folder(stack.state), stack.state, "diabetes")
+        found = load_champion(Tracking.in_folder(stack.state), stack.state, "diabetes")
         sealed = verify(found.folder)["sealed"]
         assert (sealed["commit"], sealed["dirty"]) == (configured, False)
         client = mlflow_client(Tracking.in_folder(stack.state))

@@ -15,7 +15,7 @@ from tasks.monitor.config import Monitor
 from tasks.monitor.results import Signal
 from tasks.monitor.signal import Window
 from tasks.monitor.tabular.measure import measure
-from tasks.predict.tabular import predict
+from tasks.predict.tabular import Predictor, predict
 from tasks.train.config import Target
 
 RELEASE = "ab" * 32
@@ -69,7 +69,7 @@ def three(rows: int, seed: int, **more: float) -> pd.DataFrame:
 
 def make_release(folder: Path, target: Target, make: Callable[[int, int], pd.DataFrame] | None = None) -> Path:
     """Train and score a hold-out, as the rooms before this one do."""
-    from tasks.train.classes import columns_of
+    from tasks.train.classes import prediction_columns
     from tasks.train.config import Encoder, Split, Train
     from tasks.train.tabular.fit import fit
     from tasks.train.tabular.model_file import predict as score
@@ -87,7 +87,7 @@ def make_release(folder: Path, target: Target, make: Callable[[int, int], pd.Dat
     held = make(2000, 2)
     folder.mkdir(parents=True)
     save(model, folder / "model.skops")
-    held.assign(**columns_of(score(model, held, COLUMNS), model.classes)).to_parquet(folder / "scores.parquet")
+    held.assign(**prediction_columns(score(model, held, COLUMNS), model.classes)).to_parquet(folder / "scores.parquet")
     return folder
 
 
@@ -106,6 +106,6 @@ def watch(
         start=rows["event_timestamp"].min(),
         end=rows["event_timestamp"].max(),
     )
-    predict(RELEASE, "shop", release / "model.skops", COLUMNS, frame, END, place / "predictions")
+    predict(Predictor(RELEASE, "shop", release / "model.skops", COLUMNS), frame, END, place / "predictions")
     window = Window("shop", RELEASE, END, START, END)
     return measure(window, release, COLUMNS, target, config, frame.path, place / "predictions", place / "state")

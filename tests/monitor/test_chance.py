@@ -17,7 +17,7 @@ from tasks.statistics.permutation import (
     share_p_value,
     wasserstein_p_value,
 )
-from tasks.train.classes import PLAIN, Classes, columns_of
+from tasks.train.classes import DEFAULT_CLASSES, Classes, prediction_columns
 
 THREE = ("a", "b", "c")
 RATE = 0.2  # higher than a case would state: so that a few dozen windows tell something
@@ -66,8 +66,8 @@ def test_each_metric_of_classes_sees_scores_that_mean_less(metric):
     mixed = now["outcome"].to_numpy().copy()
     mixed[:1500] = random.permutation(mixed[:1500])
     blurred = now.assign(outcome=mixed)
-    assert chances_of(blurred, then, PLAIN, metric)["performance"] < 0.01
-    assert chances_of(then, blurred, PLAIN, metric)["performance"] > 0.9
+    assert chances_of(blurred, then, DEFAULT_CLASSES, metric)["performance"] < 0.01
+    assert chances_of(then, blurred, DEFAULT_CLASSES, metric)["performance"] > 0.9
 
 
 @pytest.mark.parametrize("metric", ["auc", "log_loss", "accuracy", "macro_f1"])  # one of each way of telling
@@ -96,7 +96,7 @@ def three(rows: int, random: np.random.Generator) -> pd.DataFrame:
     """Rows of three classes whose probabilities are right."""
     p = random.dirichlet([1, 1, 1], rows)
     number = (random.random(rows)[:, None] > p.cumsum(axis=1)).sum(axis=1)
-    return pd.DataFrame(columns_of(p, THREE)).assign(outcome=np.array(THREE)[number])
+    return pd.DataFrame(prediction_columns(p, THREE)).assign(outcome=np.array(THREE)[number])
 
 
 @pytest.mark.parametrize("metric", ["mae", "rmse", "r2"])

@@ -17,7 +17,7 @@ from tasks.monitor.decide import decide
 from tasks.monitor.predecessor import compare_predecessor
 from tasks.monitor.results import Attempt, Decision, Signal
 from tasks.release.results import Release
-from tasks.train.classes import PLAIN
+from tasks.train.classes import DEFAULT_CLASSES
 from tests.monitor.small import CLASSIFICATION, COLUMNS, END, REGRESSION, WATCHED, WATCHED_REGRESSION, watch, world
 
 
@@ -80,10 +80,10 @@ def test_a_bad_metric_of_few_rows_may_be_chance(release: Path, tmp_path: Path) -
 
 
 def _auc(rows: pd.DataFrame) -> float:
-    from tasks.train.metrics import measure
+    from tasks.train.metrics import compute_metrics
 
     score = 1.5 * rows["age"] + rows["income"]
-    return measure(rows["outcome_known"].to_numpy(), score.to_numpy(), "classification")["auc"]
+    return compute_metrics(rows["outcome_known"].to_numpy(), score.to_numpy(), "classification")["auc"]
 
 
 def test_late_outcomes_are_estimated_and_only_alert(release: Path, tmp_path: Path) -> None:
@@ -176,16 +176,16 @@ def test_a_champion_worse_than_the_one_before_is_rolled_back(
     rows.to_parquet(tmp_path / "frame.parquet")
     known = rows.assign(outcome=rows[CLASSIFICATION.column], prediction=0.5)  # a champion that tells nothing
     missing: list[str] = []
-    better = compare_predecessor(known, PLAIN, before, tmp_path / "frame.parquet", gate, missing)
+    better = compare_predecessor(known, DEFAULT_CLASSES, before, tmp_path / "frame.parquet", gate, missing)
     assert better.better
     assert better.high < -gate.margin
     decision = decide(shifted.model_copy(update={"predecessor": better}), WATCHED)
     assert (decision.action, decision.to) == ("rollback", before.digest)
     assert decision.reasons[0].startswith("The champion before, efefefefefef, answers the same 1,500 rows better")
 
-    alike = compare_predecessor(known.head(100), PLAIN, before, tmp_path / "frame.parquet", gate, missing)
+    alike = compare_predecessor(known.head(100), DEFAULT_CLASSES, before, tmp_path / "frame.parquet", gate, missing)
     assert not alike.better, "too few rows to say so"
     assert decide(shifted.model_copy(update={"predecessor": alike}), WATCHED).action == "retrain"
     rows.drop(columns="age").to_parquet(tmp_path / "short.parquet")
-    assert compare_predecessor(known, PLAIN, before, tmp_path / "short.parquet", gate, missing) is None
+    assert compare_predecessor(known, DEFAULT_CLASSES, before, tmp_path / "short.parquet", gate, missing) is None
     assert "The champion before was not compared" in missing[0]

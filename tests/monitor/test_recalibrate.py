@@ -15,7 +15,7 @@ from tasks.features.results import Frame
 from tasks.monitor.config import Monitor, check_monitor
 from tasks.monitor.tabular.recalibrate import recalibrate
 from tasks.train.config import Split, Train
-from tasks.train.metrics import measure
+from tasks.train.metrics import compute_metrics
 from tasks.train.tabular.imported import import_model
 from tasks.train.tabular.model_file import load, predict
 from tests.monitor.small import CLASSIFICATION, COLUMNS, START, world
@@ -35,7 +35,7 @@ def test_scores_too_low_are_calibrated_on_earlier_rows_and_right_on_later_ones(r
     before, after = (predict(load(model), later, COLUMNS) for model in (release / "model.skops", path))
     assert (before - outcomes).mean() < -0.06
     assert abs((after - outcomes).mean()) < 0.03
-    was, now = (measure(outcomes, scores, "classification") for scores in (before, after))
+    was, now = (compute_metrics(outcomes, scores, "classification") for scores in (before, after))
     assert now["auc"] == pytest.approx(was["auc"], abs=1e-9)
     assert now["brier"] < was["brier"]
 

@@ -1,4 +1,4 @@
-"""A model trained once for the whole room."""
+"""A model trained once for all tests of the package."""
 
 from __future__ import annotations
 

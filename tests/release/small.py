@@ -15,8 +15,9 @@ from tasks.core.mlflow import Tracking
 from tasks.core.settings import ROOT
 from tasks.evaluate.results import Criterion, Verdict
 from tasks.features.results import Column, Frame
+from tasks.release.results import SealContext
 from tasks.release.seal import seal
-from tasks.release.tabular import table_parts
+from tasks.release.tabular import tabular_parts
 from tasks.train.config import Encoder, Split, Target, Train
 from tasks.train.results import Candidate
 from tasks.train.tabular.fit import train
@@ -60,7 +61,7 @@ def make_frame(path: Path, rows: int = 1500) -> pd.DataFrame:
 
 
 def make_candidate(state: Path, seed: int = 0, case: str = "small") -> Candidate:
-    """Train for real, and score the hold-out as the evaluate room does."""
+    """Train for real, and score the hold-out as the evaluate package does."""
     path = state / "frame.parquet"
     frame = make_frame(path)
     config = Train(
@@ -71,7 +72,7 @@ def make_candidate(state: Path, seed: int = 0, case: str = "small") -> Candidate
         seed=seed,
         threads=1,
     )
-    made = Frame(
+    features = Frame(
         path=path,
         data_digest="abc.dir",
         definitions_digest="3" * 64,
@@ -80,7 +81,7 @@ def make_candidate(state: Path, seed: int = 0, case: str = "small") -> Candidate
         start=frame["event_timestamp"].min(),
         end=frame["event_timestamp"].max(),
     )
-    candidate = train(origin_of(case, state, AS_OF, LINEAGE), made, TARGET, config)
+    candidate = train(origin_of(case, state, AS_OF, LINEAGE), features, TARGET, config)
     held = split_frame(frame, config.split)[1].copy()
     held["prediction"] = predict(load(candidate.folder / "model.skops"), held)
     held.to_parquet(scores_of(candidate), index=False)
@@ -108,12 +109,13 @@ def make_verdict(candidate: Candidate, ms_per_row: float = 0.01, decision: str =
 
 
 def seal_table(candidate: Candidate, verdict: Verdict, lineage: dict[str, str], state: Path, **more: Any) -> Path:
-    return seal(candidate, verdict, table_parts(candidate, verdict, TARGET), "tabular", lineage, state, **more)
+    context = SealContext(lineage=lineage, state=state, **more)
+    return seal(candidate, verdict, tabular_parts(candidate, verdict, TARGET), context)
 
 
 @pytest.fixture(scope="session")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state folder of its own for a sealed release and its Bento; the tests of both rooms find the same one."""
+    """A state folder of its own for a sealed release and its Bento; shared by all tests."""
     state = tmp_path_factory.getbasetemp() / "released"
     state.mkdir(exist_ok=True)
     return state

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tasks.language.answer_scoring import Scorer, metric_fractions
 from tasks.statistics.metric_catalog import METRICS, MetricName, metrics_of, worse_by
-from tasks.train.metrics import measure
+from tasks.train.metrics import compute_metrics
 
 
 def test_each_metric_of_predictions_is_computed():
@@ -16,8 +16,8 @@ def test_each_metric_of_predictions_is_computed():
     random = np.random.default_rng(0)
     p = random.random(50)
     y = (random.random(50) < p).astype(float)
-    assert {*measure(y, p, "classification")} == {*metrics_of("classification")}
-    assert {*measure(y, p, "regression")} == {*metrics_of("regression")}
+    assert {*compute_metrics(y, p, "classification")} == {*metrics_of("classification")}
+    assert {*compute_metrics(y, p, "regression")} == {*metrics_of("regression")}
 
 
 def test_each_ratio_of_answers_is_in_the_catalog():

@@ -17,5 +17,5 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A layer is tried twice in place of a second: no test here asks how many minutes a tuning takes exactly."""
+    """A layer is tried twice in place of a second: no test needs the exact minutes of a tuning."""
     monkeypatch.setattr(pace, "SECONDS", 0.0)

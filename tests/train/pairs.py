@@ -1,4 +1,4 @@
-"""Small folders of pairs as the data room makes them, for what trains on them."""
+"""Small folders of pairs, as the data package writes them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tasks.core.settings import ROOT
 from tasks.data.config import Answer, ChatSpec, Prompt
 from tasks.data.results import BaseModelFiles
 from tasks.train.config import Serving, Tuning
-from tasks.train.results import Candidate
+from tasks.train.results import Candidate, LanguageSpec
 from tests.language_case import smollm_base, tiny_checkpoint
 from tests.train.frames import origin_of
 
@@ -32,7 +32,7 @@ SCHEMA = {
     "required": ["function"],
     "additionalProperties": False,
 }
-# dies by kill -9 in the step named, between two checkpoints; tells the processes that it had started
+# killed by SIGKILL in a step between two checkpoints; prints the ids of its child processes
 KILLED = """
 import os, signal, sys, json
 from pathlib import Path
@@ -42,12 +42,12 @@ from tasks.train.language.trainer_callbacks import ProgressCallback
 from tests.train.pairs import tuned
 state, base = Path(sys.argv[1]), BaseModelFiles.model_validate_json(sys.argv[2])
 pairs, at = Path(sys.argv[3]), int(sys.argv[4])
-seen = ProgressCallback.on_step_end
+original = ProgressCallback.on_step_end
 def die(self, args, state, control, **more):
     if state.global_step == at:
         print(json.dumps([child.pid for child in psutil.Process().children()]), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
-    seen(self, args, state, control, **more)
+    original(self, args, state, control, **more)
 ProgressCallback.on_step_end = die
 tuned(state, base, pairs, json.loads(sys.argv[5]), **json.loads(sys.argv[6]))
 """
@@ -109,7 +109,7 @@ def stages(**changes: Any) -> dict[str, Any]:
     return {"sft": {**short, **changes}}
 
 
-TALK = ChatSpec(
+CHAT = ChatSpec(
     prompt=Prompt(system=SYSTEM, baseline="{schema}"),
     answer=Answer(json_schema=SCHEMA, abstain={"function": "none"}, stated=("origin", "destination", "flight")),
     context=1024,
@@ -125,10 +125,8 @@ def tuned(state: Path, base: BaseModelFiles, pairs: Path, stages: dict[str, Any]
         origin_of("travel", state, AS_OF, {"commit": "none"}),
         pairs=pairs,
         data_digest="0f.dir",
-        base=base,
-        talk=TALK,
+        spec=LanguageSpec(base=base, chat=CHAT, serving=SERVING),
         tuning=Tuning.model_validate({"stages": stages, "threads": 1, **changes}),
-        serving=SERVING,
     )
 
 
@@ -136,9 +134,9 @@ def killed_at(
     step: int, state: Path, base: BaseModelFiles, pairs: Path, stages: dict[str, Any], **changes: Any
 ) -> list[int]:
     """Tune in a process that is killed in this step; the ids of the processes that it had started."""
-    given = [str(state), base.model_dump_json(), str(pairs), str(step), json.dumps(stages), json.dumps(changes)]
+    arguments = [str(state), base.model_dump_json(), str(pairs), str(step), json.dumps(stages), json.dumps(changes)]
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, *given],
+        [sys.executable, "-c", KILLED, *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONHASHSEED": "7"},
         capture_output=True,

@@ -12,7 +12,14 @@ from pydantic import ValidationError
 
 from tasks.core.errors import CaseError, DataError
 from tasks.features.results import Column
-from tasks.train.classes import OTHER, align_classes, answers_in, classes_in, columns_of, numbers_of
+from tasks.train.classes import (
+    UNKNOWN_CLASS,
+    align_classes,
+    encode_target,
+    infer_classes,
+    prediction_columns,
+    predictions_in,
+)
 from tasks.train.config import Target, Train
 from tasks.train.tabular.fit import fit, train
 from tasks.train.tabular.imported import import_model
@@ -58,32 +65,32 @@ def test_answers_are_the_estimators_own(names: Any, target: Target, classes: Any
         assert np.array_equal(
             np.concatenate([predict(model, table.iloc[[i]]) for i in (0, 70, 170)]), answers[[0, 70, 170]]
         )
-        assert np.array_equal(answers_in(table.assign(**columns_of(answers, classes)), classes), answers)
+        assert np.array_equal(predictions_in(table.assign(**prediction_columns(answers, classes)), classes), answers)
         assert predict(model, table.head(0)).shape == answers[:0].shape
 
 
 @pytest.mark.parametrize(
-    ("values", "target", "says", "found"),
+    ("values", "target", "message", "found"),
     [
         ([0.5, 1.0, 2.0], CLASSES, "must hold classes", "such as 0.5"),
         (range(150), CLASSES, "must hold classes", "150 different values"),
-        (["a"] * 9 + ["b"] * 9 + ["c"], CLASSES, "too few examples", "c (1)"),
+        (["a"] * 9 + ["b"] * 9 + ["c"], CLASSES, "too few training examples", "c (1)"),
         (["Yes", "No"] * 9, NO_FIRST.model_copy(update={"positive": "no"}), "not one of two", "'no', classes 'No'"),
         (["Yes", "No"] * 9, NO_FIRST.model_copy(update={"positive": False}), "not one of two", "in quotes"),
         ([1.0, 0.0] * 9, NO_FIRST, "not one of two", "if(target, 'Yes', 'No')"),
         (["Yes", "No", "?"] * 9, NO_FIRST, "not one of two", "'?'"),
     ],
 )
-def test_what_is_no_class_is_told(values: Any, target: Target, says: str, found: str) -> None:
+def test_values_that_are_not_classes_are_refused(values: Any, target: Target, message: str, found: str) -> None:
     """Measurements, a rare class, a positive that there is not, or that YAML reads otherwise, or of three classes."""
-    with pytest.raises((CaseError, DataError), match=says) as caught:
-        classes_in(pd.Series([*values]), target, 5)
+    with pytest.raises((CaseError, DataError), match=message) as caught:
+        infer_classes(pd.Series([*values]), target, 5)
     assert found in str(caught.value)
 
 
 def test_a_regression_has_no_classes(state: Path, tmp_path: Path) -> None:
     """Text is no number, and a positive class of none is refused before anything is read."""
-    with pytest.raises(DataError, match="must be a number"):
+    with pytest.raises(DataError, match="must be numeric"):
         train(origin_of("text", state), frame_of(wines(), tmp_path), VALUES, boosting())
     with pytest.raises(ValidationError, match="positive names a class"):
         Target(column="target", task="regression", positive="Yes")
@@ -97,35 +104,35 @@ def test_a_feature_is_not_called_as_a_score(state: Path, tmp_path: Path) -> None
 
 
 def test_what_a_model_does_not_know_has_no_probability() -> None:
-    """A class of the data that it never saw is OTHER; beside a model that knows it, it gets 0."""
+    """A class of the data that it never saw is UNKNOWN_CLASS; beside a model that knows it, it gets 0."""
     values = pd.Series(["a", "c", None, "b"])
-    assert numbers_of(values, ("a", "b")).tolist()[:2] == [0, OTHER]
-    assert np.isnan(numbers_of(values, ("a", "b"))[2])
-    assert numbers_of(pd.Series([0.0, 2.0, 1.0]), (0, 1)).tolist() == [0, OTHER, 1]
+    assert encode_target(values, ("a", "b")).tolist()[:2] == [0, UNKNOWN_CLASS]
+    assert np.isnan(encode_target(values, ("a", "b"))[2])
+    assert encode_target(pd.Series([0.0, 2.0, 1.0]), (0, 1)).tolist() == [0, UNKNOWN_CLASS, 1]
     two, three = np.array([0.75]), np.array([[0.5, 0.25, 0.25]])
-    y, ours, theirs = align_classes(values[:1], three, ("a", "b", "c"), two, ("c", "a"))
-    assert (y.tolist(), ours.tolist(), theirs.tolist()) == ([0], [[0.5, 0.25, 0.25]], [[0.75, 0, 0.25]])
-    y, ours, theirs = align_classes(values[:1], two, ("a", "b"), two, ("a", "b"))
-    assert (ours.tolist(), theirs.tolist()) == ([0.75], [0.75])
+    y, first, second = align_classes(values[:1], three, ("a", "b", "c"), two, ("c", "a"))
+    assert (y.tolist(), first.tolist(), second.tolist()) == ([0], [[0.5, 0.25, 0.25]], [[0.75, 0, 0.25]])
+    y, first, second = align_classes(values[:1], two, ("a", "b"), two, ("a", "b"))
+    assert (first.tolist(), second.tolist()) == ([0.75], [0.75])
 
 
-def test_a_model_made_elsewhere_has_the_cases_classes(state: Path, tmp_path: Path) -> None:
+def test_an_imported_model_has_the_cases_classes(state: Path, tmp_path: Path) -> None:
     """Of three names, or of two with the other one positive; one of other classes is refused with both named."""
     import skops.io
     from sklearn.linear_model import LogisticRegression
 
-    def brought(names: Any, target: Target = CLASSES, fitted_on: Any = None) -> Model:
+    def imported(names: Any, target: Target = CLASSES, fitted_on: Any = None) -> Model:
         table = wines(names)[["alcohol", "hue", "target"]]
-        made = LogisticRegression().fit(table[["alcohol", "hue"]], table["target"] if fitted_on is None else fitted_on)
-        skops.io.dump(made, tmp_path / "made.skops")
+        model = LogisticRegression().fit(table[["alcohol", "hue"]], table["target"] if fitted_on is None else fitted_on)
+        skops.io.dump(model, tmp_path / "model.skops")
         config = boosting((), BY_HASH)
         origin = origin_of("elsewhere", state)
-        candidate = import_model(origin, tmp_path / "made.skops", frame_of(table, tmp_path), target, config, ())
+        candidate = import_model(origin, tmp_path / "model.skops", frame_of(table, tmp_path), target, config, ())
         return load(candidate.folder / "model.skops")
 
-    assert brought(("b", "a", "c")).classes == ("a", "b", "c")
-    assert brought(("Yes", "No", "No"), NO_FIRST).classes == ("Yes", "No")
+    assert imported(("b", "a", "c")).classes == ("a", "b", "c")
+    assert imported(("Yes", "No", "No"), NO_FIRST).classes == ("Yes", "No")
     with pytest.raises(DataError, match="does not fit the task classification") as caught:
-        brought(("b", "a", "c"), fitted_on=wines((0, 1, 2))["target"])
+        imported(("b", "a", "c"), fitted_on=wines((0, 1, 2))["target"])
     assert "0" in caught.value.found
     assert "a, b, c" in caught.value.allowed

@@ -1,4 +1,4 @@
-"""Scikit-learn models made elsewhere: what is taken, kept as skops and answers as it did; what is refused, unread."""
+"""Scikit-learn models model elsewhere: what is taken, kept as skops and answers as it did; what is refused, unread."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SUGAR = diabetes()
 FEATURES = [name for name in SUGAR if name != "target"]
 
 
-def brought(state: Path, path: Path, table: pd.DataFrame = TABLE, trusted: tuple[str, ...] = ()) -> Candidate:
+def imported(state: Path, path: Path, table: pd.DataFrame = TABLE, trusted: tuple[str, ...] = ()) -> Candidate:
     target = CLASSES if table is TABLE else VALUES
     frame = frame_of(table, state / "frames")
     config = boosting(TEXTS if table is TABLE else (), BY_HASH)
@@ -56,41 +56,41 @@ def encoded(estimator: Any, *more: Any) -> Any:
         (make_pipeline(SimpleImputer(), StandardScaler()), NUMBERS),
         (OneHotEncoder(handle_unknown="ignore"), ["sex", "education"]),  # marriage is dropped
     )
-    made = make_pipeline(encoding, *more, estimator)
-    return made.fit(TABLE[[*NUMBERS, *TEXTS]], TABLE["target"])
+    model = make_pipeline(encoding, *more, estimator)
+    return model.fit(TABLE[[*NUMBERS, *TEXTS]], TABLE["target"])
 
 
 def test_a_pipeline_is_kept_and_answers_as_it_did(state: Path, tmp_path: Path) -> None:
     """The candidate has its run, importance and lineage; the same file gives the same one, even after a kill."""
-    made = encoded(LogisticRegression(max_iter=500))
-    path = written(made, tmp_path / "model.skops")
-    candidate = brought(state, path)
+    model = encoded(LogisticRegression(max_iter=500))
+    path = written(model, tmp_path / "model.skops")
+    candidate = imported(state, path)
     assert candidate.imported == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert (candidate.train_rows, candidate.folder.name) == (0, brought(state, path).folder.name)
+    assert (candidate.train_rows, candidate.folder.name) == (0, imported(state, path).folder.name)
     held = split_frame(pd.read_parquet(candidate.frame), BY_HASH)[1]
     values = held[[*NUMBERS, *TEXTS]].fillna({"marriage": np.nan})
-    model = load(candidate.folder / "model.skops")
-    assert np.allclose(predict(model, held, candidate.columns), made.predict_proba(values)[:, 1], rtol=1e-9)
+    loaded = load(candidate.folder / "model.skops")
+    assert np.allclose(predict(loaded, held, candidate.columns), model.predict_proba(values)[:, 1], rtol=1e-9)
     assert json.loads((candidate.folder / "importance.json").read_text())
     client = mlflow_client(Tracking.in_folder(state))
     run = client.get_run(candidate.run_id)
     assert run.data.tags["driftline.imported"] == run.data.params["imported"] == candidate.imported
     assert run.data.metrics["holdout_auc"] > 0.6
     client.update_run(candidate.run_id, status="RUNNING")  # as a process killed at the very end leaves it
-    assert brought(state, path) == candidate
+    assert imported(state, path) == candidate
 
 
 @pytest.mark.parametrize("kind", ["bare", "scaled", "forest", "steps"])
 def test_models_of_every_shape_are_taken(kind: str, state: Path, tmp_path: Path) -> None:
     """An estimator alone, on some columns in an order of its own; with steps before it; with steps after encoding."""
     if kind in ("bare", "scaled"):
-        made = Ridge() if kind == "bare" else make_pipeline(StandardScaler(), Ridge())
-        made.fit(SUGAR[FEATURES[::-1][:6]], SUGAR["target"])
-        brought(state, written(made, tmp_path / "model.skops"), SUGAR)
+        model = Ridge() if kind == "bare" else make_pipeline(StandardScaler(), Ridge())
+        model.fit(SUGAR[FEATURES[::-1][:6]], SUGAR["target"])
+        imported(state, written(model, tmp_path / "model.skops"), SUGAR)
     else:
         steps = [StandardScaler(with_mean=False)] if kind == "steps" else []
-        made = encoded(RandomForestClassifier(10, n_jobs=2, random_state=0), *steps)
-        brought(state, written(made, tmp_path / "model.skops"))
+        model = encoded(RandomForestClassifier(10, n_jobs=2, random_state=0), *steps)
+        imported(state, written(model, tmp_path / "model.skops"))
 
 
 class Payload:
@@ -111,7 +111,7 @@ def test_a_pickle_is_refused_without_being_read(state: Path, tmp_path: Path) -> 
         path = tmp_path / name
         path.write_bytes(content)
         with pytest.raises(DataError) as caught:
-            brought(state, path)
+            imported(state, path)
         if name != "model.skops":
             assert hashlib.sha256(content).hexdigest() in caught.value.found
             assert "trusted" in caught.value.todo
@@ -123,29 +123,29 @@ def test_a_pickle_is_refused_without_being_read(state: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize("how", [joblib.dump, lambda model, path: path.write_bytes(pickle.dumps(model))])
 def test_a_trusted_pickle_becomes_skops(how: Any, state: Path, tmp_path: Path) -> None:
     """Named by its digest it is opened, once; the candidate is a file that runs nothing, as from skops."""
-    made = Ridge().fit(SUGAR[FEATURES], SUGAR["target"])
+    model = Ridge().fit(SUGAR[FEATURES], SUGAR["target"])
     path = tmp_path / "model.pkl"
-    how(made, path)
-    candidate = brought(state, path, SUGAR, trusted=(hashlib.sha256(path.read_bytes()).hexdigest(),))
-    same = brought(state, written(made, tmp_path / "model.skops"), SUGAR)
+    how(model, path)
+    candidate = imported(state, path, SUGAR, trusted=(hashlib.sha256(path.read_bytes()).hexdigest(),))
+    same = imported(state, written(model, tmp_path / "model.skops"), SUGAR)
     assert candidate.weights_digest == same.weights_digest
     assert candidate.imported != same.imported
 
 
-def test_a_trusted_pickle_of_foreign_types_is_told(state: Path, tmp_path: Path) -> None:
-    made = make_pipeline(FunctionTransformer(partial(np.multiply, 2.0)), Ridge())
-    made.steps[0][1].kw_args = {}
-    made.fit(SUGAR[FEATURES], SUGAR["target"])
-    made.steps[0][1].note = Path("somewhere")
+def test_a_trusted_pickle_of_foreign_types_is_refused(state: Path, tmp_path: Path) -> None:
+    model = make_pipeline(FunctionTransformer(partial(np.multiply, 2.0)), Ridge())
+    model.steps[0][1].kw_args = {}
+    model.fit(SUGAR[FEATURES], SUGAR["target"])
+    model.steps[0][1].note = Path("somewhere")
     path = tmp_path / "model.pkl"
-    joblib.dump(made, path)
-    with pytest.raises(DataError, match="can't be kept as skops") as caught:
-        brought(state, path, SUGAR, trusted=(hashlib.sha256(path.read_bytes()).hexdigest(),))
+    joblib.dump(model, path)
+    with pytest.raises(DataError, match="can't be stored as skops") as caught:
+        imported(state, path, SUGAR, trusted=(hashlib.sha256(path.read_bytes()).hexdigest(),))
     assert "PosixPath" in caught.value.found
 
 
 @pytest.mark.parametrize(
-    ("change", "says", "found"),
+    ("change", "message", "found"),
     [
         (lambda: make_pipeline(FunctionTransformer(json.loads), Ridge()), "can't be read", "json.loads"),
         (
@@ -160,30 +160,30 @@ def test_a_trusted_pickle_of_foreign_types_is_told(state: Path, tmp_path: Path) 
         (lambda: StandardScaler().fit(SUGAR[FEATURES]), "regression", "StandardScaler"),
     ],
 )
-def test_what_does_not_fit_is_refused(change: Any, says: str, found: str, state: Path, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused(change: Any, message: str, found: str, state: Path, tmp_path: Path) -> None:
     """Foreign types by name, foreign columns, none, the wrong task, no model at all; and nothing is left of it."""
-    kept = state / "candidates" / "brought"
-    before = sorted(kept.glob("*"))
-    with pytest.raises(DataError, match=says) as caught:
-        brought(state, written(change(), tmp_path / "model.skops"), SUGAR)
+    folder = state / "candidates" / "brought"
+    before = sorted(folder.glob("*"))
+    with pytest.raises(DataError, match=message) as caught:
+        imported(state, written(change(), tmp_path / "model.skops"), SUGAR)
     assert found in str(caught.value)
-    assert sorted(kept.glob("*")) == before
+    assert sorted(folder.glob("*")) == before
 
 
 def test_columns_of_another_kind_are_refused(state: Path, tmp_path: Path) -> None:
     """A model that was fitted on numbers where the case has text."""
     numeric = TABLE[["age", "sex"]].assign(sex=range(len(TABLE)))
-    made = DecisionTreeClassifier(max_depth=2).fit(numeric, TABLE["target"])
+    model = DecisionTreeClassifier(max_depth=2).fit(numeric, TABLE["target"])
     with pytest.raises(DataError, match="does not take the case's columns") as caught:
-        brought(state, written(made, tmp_path / "model.skops"))
+        imported(state, written(model, tmp_path / "model.skops"))
     assert "sex (text)" in caught.value.allowed
 
 
 def test_crafted_trees_deep_inside_are_refused(state: Path, tmp_path: Path) -> None:
-    """A tree of an estimator within another, made for more columns than it is given, would read other memory."""
+    """A tree of an estimator within another, model for more columns than it is given, would read other memory."""
     wide = DecisionTreeClassifier(max_depth=2).fit(TABLE[NUMBERS].fillna(0), TABLE["target"])
-    made = BaggingClassifier(RandomForestClassifier(2), 1).fit(TABLE[["age", "pay_0"]], TABLE["target"])
-    made.estimators_[0].estimators_[0].tree_ = wide.tree_
+    model = BaggingClassifier(RandomForestClassifier(2), 1).fit(TABLE[["age", "pay_0"]], TABLE["target"])
+    model.estimators_[0].estimators_[0].tree_ = wide.tree_
     with pytest.raises(DataError, match="can't be read") as caught:
-        brought(state, written(made, tmp_path / "model.skops"))
-    assert "a column that there is not" in caught.value.found
+        imported(state, written(model, tmp_path / "model.skops"))
+    assert "a column out of range" in caught.value.found

@@ -1,4 +1,4 @@
-"""LoRA adapters made elsewhere: what is taken, and what is refused."""
+"""LoRA adapters imported: accepted and refused ones."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tasks.core.errors import DataError
 from tasks.core.mlflow import Tracking, mlflow_client
 from tasks.data.results import BaseModelFiles
 from tasks.train.language.imported import import_adapter
-from tasks.train.results import Candidate
+from tasks.train.results import Candidate, LanguageSpec
 from tests.train.frames import origin_of
-from tests.train.pairs import AS_OF, SERVING, TALK, tiny_base, write_pairs
+from tests.train.pairs import AS_OF, CHAT, SERVING, tiny_base, write_pairs
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, base: BaseModelFiles) -> Path:
+def saved_adapter(tmp_path_factory: pytest.TempPathFactory, base: BaseModelFiles) -> Path:
     """An adapter as peft itself saves one."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -45,18 +45,19 @@ def made(tmp_path_factory: pytest.TempPathFactory, base: BaseModelFiles) -> Path
 
 
 @pytest.fixture
-def adapter(made: Path, tmp_path: Path) -> Iterator[Path]:
+def adapter(saved_adapter: Path, tmp_path: Path) -> Iterator[Path]:
     """A copy, to be spoilt."""
-    return Path(shutil.copytree(made, tmp_path / "adapter"))
+    return Path(shutil.copytree(saved_adapter, tmp_path / "adapter"))
 
 
 def brought(state: Path, path: Path, base: BaseModelFiles, pairs: Path) -> Candidate:
+    spec = LanguageSpec(base=base, chat=CHAT, serving=SERVING)
     origin = origin_of("travel", state, AS_OF, {"commit": "none"})
-    return import_adapter(origin, path, pairs, "0f.dir", base, TALK, SERVING, 1)
+    return import_adapter(origin, path, pairs, data_digest="0f.dir", spec=spec, threads=1)
 
 
 def test_an_adapter_becomes_a_candidate_like_a_tuned_one(
-    state: Path, made: Path, adapter: Path, base: BaseModelFiles, pairs: Path
+    state: Path, saved_adapter: Path, adapter: Path, base: BaseModelFiles, pairs: Path
 ) -> None:
     """Merged, written as it is served, with a run and its lineage; the same adapter gives the same candidate."""
     candidate = brought(state, adapter, base, pairs)
@@ -68,7 +69,7 @@ def test_an_adapter_becomes_a_candidate_like_a_tuned_one(
     assert run.info.status == "FINISHED"
     assert run.data.tags["driftline.imported"] == candidate.imported
     assert run.outputs.model_outputs
-    assert brought(state, made, base, pairs) == candidate
+    assert brought(state, saved_adapter, base, pairs) == candidate
     settings = json.loads((adapter / "adapter_config.json").read_text())
     (adapter / "adapter_config.json").write_text(json.dumps(settings | {"lora_alpha": 16}))
     other = brought(state, adapter, base, pairs)
@@ -77,26 +78,26 @@ def test_an_adapter_becomes_a_candidate_like_a_tuned_one(
 
 
 @pytest.mark.parametrize(
-    ("changes", "says", "found"),
+    ("changes", "message", "found"),
     [
-        ({"base_model_name_or_path": "someone/other-base"}, "made for another base", "someone/other-base"),
-        ({"peft_type": "IA3"}, "no plain LoRA", "IA3"),
-        ({"modules_to_save": ["lm_head"]}, "no plain LoRA", "modules_to_save"),
-        ({"megatron_config": {"a": 1}}, "no plain LoRA", "megatron_config"),
-        ({"init_lora_weights": "pissa"}, "no plain LoRA", "pissa"),
-        ({"use_dora": True}, "no plain LoRA", "use_dora"),
+        ({"base_model_name_or_path": "someone/other-base"}, "trained on another base", "someone/other-base"),
+        ({"peft_type": "IA3"}, "not a plain LoRA", "IA3"),
+        ({"modules_to_save": ["lm_head"]}, "not a plain LoRA", "modules_to_save"),
+        ({"megatron_config": {"a": 1}}, "not a plain LoRA", "megatron_config"),
+        ({"init_lora_weights": "pissa"}, "not a plain LoRA", "pissa"),
+        ({"use_dora": True}, "not a plain LoRA", "use_dora"),
         ({"target_modules": ["q_proj"]}, "can't be read", "v_proj"),
         ({"r": 8}, "can't be read", "size mismatch"),
     ],
 )
 def test_an_adapter_that_does_not_fit_is_refused(
-    state: Path, adapter: Path, base: BaseModelFiles, pairs: Path, changes: dict[str, Any], says: str, found: str
+    state: Path, adapter: Path, base: BaseModelFiles, pairs: Path, changes: dict[str, Any], message: str, found: str
 ) -> None:
-    """For another base; of another kind, or with settings that change the base or load modules; not as it says."""
+    """For another base; of another kind, or with settings that change the base or load modules; not as it message."""
     settings = json.loads((adapter / "adapter_config.json").read_text())
     (adapter / "adapter_config.json").write_text(json.dumps(settings | changes))
     before = sorted((state / "candidates").glob("*/*"))
-    with pytest.raises(DataError, match=says) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         brought(state, adapter, base, pairs)
     assert found in str(caught.value)
     assert sorted((state / "candidates").glob("*/*")) == before

@@ -11,8 +11,8 @@ from tasks.data.results import BaseModelFiles
 from tasks.train.config import Lora
 from tasks.train.language.model import (
     ADAPTER,
+    GenerationSettings,
     add_adapter,
-    arithmetic,
     encode,
     generate,
     load_adapter,
@@ -22,11 +22,12 @@ from tasks.train.language.model import (
     read_pairs,
     render,
     save_adapter,
+    supported_precision,
 )
 from tests.language_case import smollm_base
 from tests.train.pairs import tiny_base
 
-SAID = [{"role": "user", "content": "Is UA123 on time?"}]
+MESSAGES = [{"role": "user", "content": "Is UA123 on time?"}]
 ANSWER = '{"function":"flight_status","flight":"UA123"}'
 
 
@@ -40,56 +41,57 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModelFiles:
     return tiny_base(tmp_path_factory.getbasetemp() / "tiny")
 
 
-def test_a_pair_is_read_as_it_is_served_and_ends_where_an_answer_ends(tokenizer: Any) -> None:
+def test_a_pair_has_the_tokens_of_serving(tokenizer: Any) -> None:
     """The prompt's ids are those that the serving side makes; the answer's end with the token that stops it."""
-    example = encode(tokenizer, "Answer in JSON.", SAID, ANSWER)
-    turns = [{"role": "system", "content": "Answer in JSON."}, *SAID]
+    example = encode(tokenizer, "Answer in JSON.", MESSAGES, ANSWER)
+    turns = [{"role": "system", "content": "Answer in JSON."}, *MESSAGES]
     assert example.prompt == tokenizer.apply_chat_template(turns, add_generation_prompt=True)["input_ids"]
     assert example.completion[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(example.completion[:-1]) == ANSWER
     assert tokenizer.eos_token_id not in example.completion[:-1]
 
 
-def test_a_pair_without_a_rejected_answer_has_none_whatever_pandas_reads(tmp_path: Path) -> None:
+def test_a_missing_rejected_answer_is_none(tmp_path: Path) -> None:
     """A column of nothing comes back as NaN from some files, which would pass for an answer to be rejected."""
     import pandas as pd
 
-    row = {"messages": json.dumps(SAID), "answer": ANSWER, "rejected": float("nan")}
+    row = {"messages": json.dumps(MESSAGES), "answer": ANSWER, "rejected": float("nan")}
     pd.DataFrame([row]).to_parquet(tmp_path / "train.parquet")
     assert read_pairs(tmp_path / "train.parquet")[0]["rejected"] is None
 
 
-def test_a_template_that_writes_otherwise_than_it_asks_is_told(tokenizer: Any) -> None:
+def test_a_template_of_two_renderings_is_refused(tokenizer: Any) -> None:
     """Learning answers in another place than they will be asked for would go unnoticed."""
     changed = open_tokenizer(smollm_base())
     changed.chat_template = (
         "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}{% if add_generation_prompt %}:{% endif %}"
     )
-    with pytest.raises(CaseError, match="asks for an answer otherwise"):
-        encode(changed, "Answer in JSON.", SAID, ANSWER)
+    with pytest.raises(CaseError, match="renders the prompt of an answer differently"):
+        encode(changed, "Answer in JSON.", MESSAGES, ANSWER)
 
 
-def test_a_template_that_takes_no_system_prompt_is_told(tokenizer: Any) -> None:
+def test_a_template_without_a_system_role_is_refused(tokenizer: Any) -> None:
     """What the template itself says is passed on."""
     changed = open_tokenizer(smollm_base())
     changed.chat_template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
     with pytest.raises(CaseError, match="can't render") as caught:
-        render(changed, "Answer in JSON.", SAID)
+        render(changed, "Answer in JSON.", MESSAGES)
     assert "no system role" in caught.value.found
 
 
-def test_answers_do_not_depend_on_their_neighbours_and_leave_chance_alone(base: BaseModelFiles) -> None:
+def test_answers_do_not_depend_on_their_batch(base: BaseModelFiles) -> None:
     """Batched and padded, each prompt gets the greedy answer that it gets alone; the training's chance is untouched."""
     import torch
 
     tokenizer, model = open_tokenizer(base), load_base(base, "fp32", "sdpa")
-    prompts = [render(tokenizer, "s" * n, SAID) for n in (1, 40, 9)]
+    prompts = [render(tokenizer, "s" * n, MESSAGES) for n in (1, 40, 9)]
     model.train()
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
-    together = generate(model, tokenizer, prompts, 8)
-    assert together == [generate(model, tokenizer, [prompt], 8)[0] for prompt in prompts]
-    sampled = [generate(model, tokenizer, prompts, 8, temperature=1.0, seed=seed) for seed in (1, 1, 2)]
+    together = generate(model, tokenizer, prompts, GenerationSettings(8))
+    assert together == [generate(model, tokenizer, [prompt], GenerationSettings(8))[0] for prompt in prompts]
+    settings = [GenerationSettings(8, temperature=1.0, seed=seed) for seed in (1, 1, 2)]
+    sampled = [generate(model, tokenizer, prompts, each) for each in settings]
     assert sampled[0] == sampled[1] != sampled[2]
     assert torch.equal(torch.random.get_rng_state(), before)
     assert model.training
@@ -130,7 +132,7 @@ def test_only_the_upper_layers_learn_when_the_case_says_so(tmp_path: Path, base:
     assert load_adapter(load_base(base, "fp32", "sdpa"), tmp_path / "upper").get_model_status().num_adapter_layers == 7
     seen: dict[str, bool] = {}
     for name, module in model.get_base_model().model.layers.named_children():
-        module.register_forward_hook(lambda *told, name=name: seen.update({name: told[2].requires_grad}))
+        module.register_forward_hook(lambda *hook, name=name: seen.update({name: hook[2].requires_grad}))
     model(torch.tensor([[1, 500, 900, 77]]))
     assert seen == {"0": False, "1": True}
 
@@ -170,5 +172,5 @@ def test_bf16_is_used_where_the_processor_computes_in_it(monkeypatch: pytest.Mon
         pytest.skip("about processors")
     for fast, used in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda fast=fast: fast)
-        assert arithmetic("bf16") == used
-        assert arithmetic("fp32") == "fp32"
+        assert supported_precision("bf16") == used
+        assert supported_precision("fp32") == "fp32"

@@ -25,28 +25,28 @@ def declared(family: str = "sklearn.ensemble.HistGradientBoostingClassifier", **
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
         (declared("sklearn.ensemble.HistGradientBoostingClassifer"), "Did you mean HistGradientBoostingClassifier"),
         (declared("sklearn.ensembles.Forest"), "no module sklearn.ensembles"),
         (declared("sklearn.utils.shuffle"), "has no estimator shuffle"),
         (declared("sklearn.linear_model.Ridge"), "Ridge is not a classifier"),
         (declared("sklearn.svm.LinearSVC"), "gives no probabilities"),
-        (declared("sklearn.ensemble.StackingClassifier"), "can't be made with these parameters"),
+        (declared("sklearn.ensemble.StackingClassifier"), "can't be built with these parameters"),
         (declared(parameters={"max_itr": 5}), "Did you mean max_iter"),
         (declared(parameters={"max_iter": "many"}), "The 'max_iter' parameter"),
         (declared(parameters={"random_state": 5}), "Set train.seed instead"),
         (declared(encoders=(Encoder(columns=("sex",), family="sklearn.linear_model.Ridge"),)), "is not a transformer"),
         (declared(encoders=(Encoder(columns=("sex",), family=ORDINAL.family),)), "without an encoder: town"),
         (declared(encoders=(Encoder(columns=("towns",), family=ORDINAL.family),)), "Did you mean town"),
-        (declared(parameters={"categorical_features": ["towm"]}), "columns without a fixed place: towm"),
+        (declared(parameters={"categorical_features": ["towm"]}), "columns without a fixed position: towm"),
     ],
 )
-def test_what_cannot_work_is_refused_before_data_is_read(config: Train, said: str) -> None:
+def test_what_cannot_work_is_refused_before_data_is_read(config: Train, message: str) -> None:
     """Each mistake is named with what is allowed, by validate already."""
     with pytest.raises(CaseError) as caught:
         check_training(config, "classification", COLUMNS)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert caught.value.where.startswith("train")
 
 
@@ -91,5 +91,5 @@ def test_not_a_number_can_be_declared_and_has_a_digest() -> None:
     encoder = Encoder(columns=("town", "sex"), family=ORDINAL.family, parameters=parameters)
     config = declared(encoders=(encoder,))
     assert digest_of(config.model_dump(mode="json")) == config.digest
-    made = build_pipeline(config, "classification", COLUMNS)[0].transformers[0][1]
-    assert made.unknown_value != made.unknown_value
+    encoder = build_pipeline(config, "classification", COLUMNS)[0].transformers[0][1]
+    assert encoder.unknown_value != encoder.unknown_value

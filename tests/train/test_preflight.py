@@ -10,9 +10,9 @@ import torch
 from tasks.core.errors import CaseError, Unavailable
 from tasks.data.results import BaseModelFiles
 from tasks.train.config import Tuning
-from tasks.train.language.model import Example
-from tasks.train.language.preflight import Estimate, check_fit, estimate, required_memory
-from tasks.train.language.resource_estimate import estimate_resources
+from tasks.train.language.model import Example, Precision
+from tasks.train.language.preflight import Estimate, TuningPlan, check_fit, estimate, required_memory
+from tasks.train.language.resource_estimate import ResourceEstimate, estimate_resources
 from tests.language_case import smollm_base
 
 PAIRS = [Example([1] * 100, [1] * 30)] * 40
@@ -28,10 +28,12 @@ def staged(name: str, room: float, **of: Any) -> Tuning:
     return tuning(memory_gb=room, stages={"sft": {"batch": 1}, name: {"batch": 8, **of}})
 
 
-def fits(
-    given: Tuning, examples: list[Example] = PAIRS, base: BaseModelFiles | None = None, **more: Any
-) -> dict[str, Estimate]:
-    return check_fit(base or smollm_base(), given, "fp32", examples, 30, **more)
+def fits(config: Tuning, examples: list[Example] = PAIRS, base: BaseModelFiles | None = None) -> dict[str, Estimate]:
+    return check_fit(TuningPlan(base or smollm_base(), config, "fp32", examples), 30)
+
+
+def memory(config: Tuning, demand: ResourceEstimate, micro: int, precision: Precision = "fp32") -> float:
+    return required_memory(TuningPlan(smollm_base(), config, precision, PAIRS), demand, micro)
 
 
 def test_what_can_not_fit_is_refused_with_what_would() -> None:
@@ -60,11 +62,11 @@ def test_each_stage_is_held_against_the_memory(name: str, of: dict[str, Any]) ->
     assert fits(staged(name, 7.0, **of, micro_batch=smaller), LONG)[name].memory_gb <= 7.0
 
 
-def test_a_preference_stage_reads_two_answers_and_a_reward_model_is_a_second_model() -> None:
+def test_preferences_and_reward_models_take_memory() -> None:
     """Chosen and rejected are both in memory; a trained reward model stays there beside the tuned one."""
     base = smollm_base()
     learnt, preferred = (estimate_resources(name, tuning(), PAIRS, 30) for name in ("sft", "preference"))
-    assert required_memory(base, tuning(), "fp32", preferred, 4) > required_memory(base, tuning(), "fp32", learnt, 8)
+    assert memory(tuning(), preferred, 4) > memory(tuning(), learnt, 8)
     paid = [
         fits(staged("reward", 64, reward=by, answers=2))["reward"].memory_gb - base.parameters * 4 * models / 2**30
         for by, models in (("scorers", 0), ("model", 1))
@@ -87,22 +89,14 @@ def test_answers_that_are_written_take_time() -> None:
     """Reward tuning writes each answer that it learns from; preference does where no rejected ones are given."""
     short = [Example([1] * 100, [1] * 4)] * 40
     assert fits(staged("reward", 64, answers=4))["reward"].tokens > 40 * 130
-    asked, base, speed = staged("preference", 64, pairs=40), smollm_base(), 1e10  # a measured one is another each time
-    wrote, given = (
-        estimate(
-            base,
-            asked,
-            PAIRS,
-            asked.stages.preference,
-            estimate_resources("preference", asked, PAIRS, 30, n),
-            speed,
-            1,
-            64,
-        )
-        for n in (0, 40)
+    config = staged("preference", 64, pairs=40)
+    plan = TuningPlan(smollm_base(), config, "fp32", PAIRS)
+    demands = [estimate_resources("preference", config, PAIRS, 30, n) for n in (0, 40)]
+    wrote, read = (  # a measured speed would differ each time
+        estimate(plan, config.stages.preference, demand, speed=1e10, memory=1, available=64) for demand in demands
     )
-    assert wrote.tokens == given.tokens + 2 * 40 * 30
-    assert wrote.minutes > given.minutes
+    assert wrote.tokens == read.tokens + 2 * 40 * 30
+    assert wrote.minutes > read.minutes
     assert fits(staged("preference", 64, pairs=40), short)["preference"].tokens < wrote.tokens
 
 
@@ -114,7 +108,7 @@ def test_a_base_that_never_fits_is_told_so(tmp_path: Path) -> None:
     assert "take a smaller base" in caught.value.todo
 
 
-def test_a_budget_that_will_cut_the_stage_short_is_told() -> None:
+def test_a_budget_that_cuts_a_stage_short_warns() -> None:
     """It is kept, but nobody should be surprised; that of a stage, and that of all, in minutes or money."""
     with pytest.warns(UserWarning, match="sft would take about .* its budget ends it after 0.01"):
         fits(tuning(stages={"sft": {"batch": 8, "steps": 1000, "minutes": 0.01}}))
@@ -137,21 +131,17 @@ def test_more_to_do_takes_longer_and_more() -> None:
     """Twice the steps take twice the tokens; a larger micro-batch and eager attention take more memory."""
     one, two = (fits(tuning(stages={"sft": {"batch": 8, "steps": steps}}))["sft"] for steps in (10, 20))
     assert two.tokens == 2 * one.tokens == 2 * 10 * 8 * 130
-    base, demand = smollm_base(), estimate_resources("sft", tuning(), PAIRS, 30)
-    assert required_memory(base, tuning(), "fp32", demand, 8) > required_memory(base, tuning(), "fp32", demand, 4)
-    assert required_memory(base, tuning(attention="eager"), "fp32", demand, 8) > required_memory(
-        base, tuning(), "fp32", demand, 8
-    )
-    assert required_memory(base, tuning(), "fp32", demand, 8) > required_memory(base, tuning(), "bf16", demand, 8)
+    demand = estimate_resources("sft", tuning(), PAIRS, 30)
+    assert memory(tuning(), demand, 8) > memory(tuning(), demand, 4)
+    assert memory(tuning(attention="eager"), demand, 8) > memory(tuning(), demand, 8)
+    assert memory(tuning(), demand, 8) > memory(tuning(), demand, 8, "bf16")
 
 
 def test_where_only_upper_layers_learn_it_takes_less() -> None:
     """Nothing is kept of the layers below, and nothing goes back through them; more than there are is told."""
-    base, demand, upper = smollm_base(), estimate_resources("sft", tuning(), PAIRS, 30), tuning(lora={"layers": 10})
-    assert required_memory(base, upper, "fp32", demand, 8) < required_memory(base, tuning(), "fp32", demand, 8)
-    assert required_memory(base, tuning(lora={"layers": 30}), "fp32", demand, 8) == required_memory(
-        base, tuning(), "fp32", demand, 8
-    )
-    with pytest.raises(CaseError, match="More layers are to learn") as caught:
+    demand = estimate_resources("sft", tuning(), PAIRS, 30)
+    assert memory(tuning(lora={"layers": 10}), demand, 8) < memory(tuning(), demand, 8)
+    assert memory(tuning(lora={"layers": 30}), demand, 8) == memory(tuning(), demand, 8)
+    with pytest.raises(CaseError, match="fewer layers than are to be trained") as caught:
         fits(tuning(lora={"layers": 31}))
     assert (caught.value.where, caught.value.allowed) == ("train.lora.layers", "1 to 30")

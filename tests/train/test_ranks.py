@@ -43,13 +43,13 @@ def vanish() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize(("other", "told"), [(fail, "no room for this one"), (vanish, "it was killed")])
-def test_a_process_that_fails_is_told_and_not_waited_for(other: object, told: str) -> None:
+@pytest.mark.parametrize(("worker", "message"), [(fail, "no room for this one"), (vanish, "the process was killed")])
+def test_a_failed_process_ends_the_training(worker: object, message: str) -> None:
     """Else the first one would wait for its share for ever."""
     begun = time.monotonic()
-    with pytest.raises(DriftlineError, match="learns along failed") as caught, spawn_ranks(2, other):  # type: ignore[arg-type]
+    with pytest.raises(DriftlineError, match="training process failed") as caught, spawn_ranks(2, worker):  # type: ignore[arg-type]
         wait_for_all()
-    assert told in caught.value.found
+    assert message in caught.value.found
     assert time.monotonic() - begun < 60
     assert rank() == 0
 

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from tasks.train.language import logprobs as scores
+from tasks.train.language import logprobs
+from tasks.train.language.logprobs import TorchLogProbs
 
 
-def asked(outputs: tuple[str, ...], bias: bool, softcap: float | None, scale: float) -> tuple[Any, ...]:
-    """A position's states, the output layer, and the tokens that were said; the states want a gradient."""
+def arguments(outputs: tuple[str, ...], bias: bool, softcap: float | None, scale: float) -> tuple[Any, ...]:
+    """A position's states, the output layer, and the tokens; the states need a gradient."""
     import torch
 
     torch.manual_seed(0)
@@ -28,17 +29,17 @@ def test_plain_scores_are_those_of_trl(
     import torch
     from trl.kernels import ChunkedLogProbFunction
 
-    gradients, found = [], []
-    for way in (scores.scores_of, ChunkedLogProbFunction.apply):
-        given = asked(outputs, bias, softcap, scale)
-        found.append(way(*given))
-        (found[-1][0].sum() + (found[-1][1].sum() if outputs else 0)).backward()
-        gradients.append(given[0].grad)
+    gradients, results = [], []
+    for way in (TorchLogProbs.apply, ChunkedLogProbFunction.apply):
+        args = arguments(outputs, bias, softcap, scale)
+        results.append(way(*args))
+        (results[-1][0].sum() + (results[-1][1].sum() if outputs else 0)).backward()
+        gradients.append(args[0].grad)
     assert torch.allclose(*gradients, atol=1e-5)
-    for ours, theirs in zip(*found, strict=True):
-        assert (ours is None) == (theirs is None)
-        assert ours is None or torch.allclose(ours.float(), theirs.float(), atol=1e-5)
-    assert not outputs or found[0][4][0]
+    for plain, chunked in zip(*results, strict=True):
+        assert (plain is None) == (chunked is None)
+        assert plain is None or torch.allclose(plain.float(), chunked.float(), atol=1e-5)
+    assert not outputs or results[0][4][0]
 
 
 def test_an_output_layer_of_another_precision_is_read_in_the_states_own() -> None:
@@ -46,24 +47,22 @@ def test_an_output_layer_of_another_precision_is_read_in_the_states_own() -> Non
     import torch
     from trl.kernels import ChunkedLogProbFunction
 
-    hidden, weight, *others = asked((), True, None, 1.0)
-    ours, theirs = (
-        way(hidden, weight.bfloat16(), *others)[0] for way in (scores.scores_of, ChunkedLogProbFunction.apply)
+    hidden, weight, *others = arguments((), True, None, 1.0)
+    plain, chunked = (
+        way(hidden, weight.bfloat16(), *others)[0] for way in (TorchLogProbs.apply, ChunkedLogProbFunction.apply)
     )
-    assert ours.dtype == theirs.dtype == torch.float32
-    assert torch.allclose(ours, theirs, atol=1e-5)
+    assert plain.dtype == chunked.dtype == torch.float32
+    assert torch.allclose(plain, chunked, atol=1e-5)
 
 
 def test_more_scores_than_fit_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then trl's own function has them, whose parts are bounded."""
     import torch
-    import trl.trainer.utils
 
-    scores.without_triton()
-    given = asked(("entropy",), False, None, 1.0)
-    plain = trl.trainer.utils._ChunkedLogProbFunction.apply(*given)[0]
+    args = arguments(("entropy",), False, None, 1.0)
+    plain = TorchLogProbs.apply(*args)[0]
     assert "ChunkedLogProb" not in type(plain.grad_fn).__name__
-    monkeypatch.setattr(scores, "MOST", 7 * 50 - 1)
-    parted = trl.trainer.utils._ChunkedLogProbFunction.apply(*given)[0]
+    monkeypatch.setattr(logprobs, "MAX_SCORES", 7 * 50 - 1)
+    parted = TorchLogProbs.apply(*args)[0]
     assert "ChunkedLogProb" in type(parted.grad_fn).__name__
     assert torch.allclose(plain, parted, atol=1e-5)

@@ -40,15 +40,15 @@ def test_by_hash_an_example_keeps_its_side(table: pd.DataFrame) -> None:
     _, fewer = split_frame(table.iloc[::-2], BY_HASH)
     assert set(fewer["example_id"]) == set(held["example_id"]) & set(table.iloc[::-2]["example_id"])
     assert 0.22 < len(held) / len(table) < 0.28
-    code = "from tasks.train.tabular.split import _place; print(_place('client-1'), _place('Ünï'))"
+    code = "from tasks.train.tabular.split import hash_position; print(hash_position('client-1'), hash_position('Ünï'))"
     root = Path(__file__).parents[2]
-    told = [
+    outputs = [
         subprocess.run(
             [sys.executable, "-c", code], cwd=root, env={"PYTHONHASHSEED": seed}, capture_output=True, text=True
         )
         for seed in ("1", "2")
     ]
-    assert told[0].stdout == told[1].stdout != ""
+    assert outputs[0].stdout == outputs[1].stdout != ""
 
 
 def test_a_side_that_is_empty_or_of_one_class_is_refused(table: pd.DataFrame) -> None:

@@ -61,12 +61,12 @@ def test_an_earlier_database_is_brought_up_to_date(tmp_path: Path) -> None:
     with start_run(client, get_or_create_experiment(client, place, "newer"), "k", "goes", {}) as goes:
         pass
     assert run_status(client, goes) == "FINISHED"
-    with sqlite3.connect(tmp_path / f"mlflow-{earlier}.db") as kept:
-        assert kept.execute("SELECT version_num FROM alembic_version").fetchone() == (earlier,)
+    with sqlite3.connect(tmp_path / f"mlflow-{earlier}.db") as backup:
+        assert backup.execute("SELECT version_num FROM alembic_version").fetchone() == (earlier,)
 
 
 def test_a_newer_database_is_refused(tmp_path: Path) -> None:
-    """One of a later MLflow is told, and left as it was."""
+    """One of a later MLflow is data, and left as it was."""
     place = Tracking.in_folder(tmp_path)
     mlflow_client.__wrapped__(place)
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
@@ -107,8 +107,8 @@ def test_any_number_of_values_is_logged_and_a_moment_has_one_point(state: Path) 
                 params={f"p{i}": i for i in range(150)},
                 at=1000,
             )
-    told = client.get_run(run_id).data
-    assert (len(told.metrics), len(told.params)) == (900, 150)
+    data = client.get_run(run_id).data
+    assert (len(data.metrics), len(data.params)) == (900, 150)
     assert len(client.get_metric_history(run_id, "m7")) == 1
 
 

@@ -102,16 +102,16 @@ def test_the_adapter_can_be_registered(undisturbed: Candidate) -> None:
     outputs = client.get_run(undisturbed.run_id).outputs.model_outputs
     model = client.get_logged_model(outputs[-1].model_id)
     client.create_registered_model("travel")
-    made = client.create_model_version(
+    candidate = client.create_model_version(
         "travel", model.artifact_location, run_id=undisturbed.run_id, model_id=model.model_id
     )
-    assert made.version in (1, "1")
+    assert candidate.version in (1, "1")
 
 
 def test_equal_inputs_give_the_same_candidate_without_training(
     undisturbed: Candidate, base: BaseModelFiles, pairs: Path
 ) -> None:
-    """A run that is started again finds what it made, even where the process died before its run ended."""
+    """A run that is started again finds what it candidate, even where the process died before its run ended."""
     state = undisturbed.folder.parents[2]
     client = mlflow_client(Tracking.in_folder(state))
     client.update_run(undisturbed.run_id, status="RUNNING")
@@ -177,10 +177,10 @@ def test_a_time_budget_is_kept_and_what_is_learned_by_then_too(
     tmp_path: Path, base: BaseModelFiles, pairs: Path
 ) -> None:
     """A stage whose minutes are over ends well."""
-    made = tuned(tmp_path, base, pairs, stages(steps=5000, minutes=0.05, evaluate_every=5000))
+    candidate = tuned(tmp_path, base, pairs, stages(steps=5000, minutes=0.05, evaluate_every=5000))
     child = next(each for each in runs(tmp_path) if each.data.tags.get("driftline.stage") == "sft")
     assert child.data.metrics["seconds"] < 10
-    assert (made.folder / "adapter").is_dir()
+    assert (candidate.folder / "adapter").is_dir()
 
 
 def test_a_budget_of_the_whole_is_kept_over_stages_and_processes(
@@ -189,13 +189,13 @@ def test_a_budget_of_the_whole_is_kept_over_stages_and_processes(
     """Of two stages the first ends when time is up, the second is left out and says so; what was spent is logged."""
     long = stages(steps=5000, evaluate_every=5000) | {"preference": {"steps": 5000, "batch": 4, "pairs": 8}}
     budget = {"minutes": 0.1, "price_per_hour": 1.0}
-    made = tuned(tmp_path, base, pairs, long, budget=budget)
-    told = {each.data.tags.get("driftline.stage", "all"): each.data for each in runs(tmp_path)}
-    assert told["sft"].metrics["seconds"] < 20
-    assert "budget" in told["preference"].tags["driftline.skipped"]
-    assert told["all"].metrics["minutes"] >= 0.1
-    assert told["all"].metrics["cost"] == pytest.approx(told["all"].metrics["minutes"] / 60)
-    assert (made.folder / "adapter").is_dir()
+    candidate = tuned(tmp_path, base, pairs, long, budget=budget)
+    stage_runs = {each.data.tags.get("driftline.stage", "all"): each.data for each in runs(tmp_path)}
+    assert stage_runs["sft"].metrics["seconds"] < 20
+    assert "budget" in stage_runs["preference"].tags["driftline.skipped"]
+    assert stage_runs["all"].metrics["minutes"] >= 0.1
+    assert stage_runs["all"].metrics["cost"] == pytest.approx(stage_runs["all"].metrics["minutes"] / 60)
+    assert (candidate.folder / "adapter").is_dir()
 
 
 def test_time_counts_on_after_a_killed_process(tmp_path: Path) -> None:
@@ -214,21 +214,21 @@ def test_time_counts_on_after_a_killed_process(tmp_path: Path) -> None:
 def test_it_stops_early_and_takes_the_best(tmp_path: Path, base: BaseModelFiles, pairs: Path) -> None:
     """Looks without a better validation loss end the stage, and the best adapter is the one that is kept."""
     wild = stages(steps=40, evaluate_every=2, patience=1, learning_rate=0.99, warmup=20, clip=100.0)
-    made = tuned(tmp_path, base, pairs, wild)
+    candidate = tuned(tmp_path, base, pairs, wild)
     child = next(each for each in runs(tmp_path) if each.data.tags.get("driftline.stage") == "sft")
     looks = mlflow_client(Tracking.in_folder(tmp_path)).get_metric_history(child.info.run_id, "eval_loss")
     values = [point.value for point in looks]
     assert len(values) < 20
     assert values.index(min(values)) == len(values) - 2
-    assert (made.folder / "adapter").is_dir()
+    assert (candidate.folder / "adapter").is_dir()
 
 
 def test_a_further_stage_begins_where_an_earlier_tuning_ended(preferred: Path, undisturbed: Candidate) -> None:
     """The same first stage is not learned again, and its adapter is not changed by what follows."""
     learned = [each.data.tags.get("driftline.stage") for each in runs(preferred)]
     assert sorted(filter(None, learned)) == ["preference", "sft"]
-    kept = next(preferred.glob("tuning/travel/*/sft/adapter/adapter_model.safetensors"))
-    assert kept.read_bytes() == adapter(undisturbed)
+    saved = next(preferred.glob("tuning/travel/*/sft/adapter/adapter_model.safetensors"))
+    assert saved.read_bytes() == adapter(undisturbed)
 
 
 @pytest.mark.parametrize(("method", "paid_by"), [("grpo", "scorers"), ("rloo", "scorers"), ("grpo", "model")])
@@ -238,7 +238,9 @@ def test_all_stages_follow_each_other(
     """Preference and reward tuning start from what the stage before left, and change it."""
     state = shutil.copytree(preferred, tmp_path / "state")
     reward = {"steps": 2, "batch": 4, "answers": 2, "warmup": 0, "learning_rate": 1e-3}
-    made = tuned(state, base, pairs, STAGES | PREFERENCE | {"reward": {**reward, "method": method, "reward": paid_by}})
+    candidate = tuned(
+        state, base, pairs, STAGES | PREFERENCE | {"reward": {**reward, "method": method, "reward": paid_by}}
+    )
     learned = [each for each in runs(state) if "driftline.stage" in each.data.tags]
     children = {each.data.tags["driftline.stage"]: each for each in learned}
     assert sorted(children) == ["preference", "reward", "sft"]
@@ -249,7 +251,7 @@ def test_all_stages_follow_each_other(
     before = {path.read_bytes() for path in preferred.glob("candidates/travel/*/adapter/adapter_model.safetensors")}
     assert len(before) == 2, "of sft alone, and changed by preferences"
     if paid_by == "model":  # the scorers pay the same for all that is noise, and nothing is learned from that
-        assert adapter(made) not in before
+        assert adapter(candidate) not in before
 
 
 def test_pairs_that_are_too_long_are_named(tmp_path: Path, base: BaseModelFiles, pairs: Path) -> None:
@@ -290,7 +292,9 @@ def test_accumulated_micro_batches_are_the_same_step(tmp_path: Path, base: BaseM
     """Half of the batch in memory at once gives the same adapter, to rounding; in bf16 rounding is coarse."""
     from safetensors.torch import load_file
 
-    made = [tuned(tmp_path / str(micro), base, pairs, stages(micro_batch=micro), precision="fp32") for micro in (2, 4)]
-    ours, theirs = (load_file(each.folder / "adapter" / "adapter_model.safetensors") for each in made)
-    worst = max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
+    candidates = [
+        tuned(tmp_path / str(micro), base, pairs, stages(micro_batch=micro), precision="fp32") for micro in (2, 4)
+    ]
+    halves, whole = (load_file(each.folder / "adapter" / "adapter_model.safetensors") for each in candidates)
+    worst = max(float((halves[name] - whole[name]).abs().max()) for name in halves)
     assert 0 <= worst < 1e-4, worst

@@ -18,7 +18,7 @@ from tasks.evaluate.language.logprobs import likelihoods, perplexity
 from tasks.evaluate.language.responses import generate_responses
 from tasks.language.answer_scoring import Scorer
 from tasks.train.config import Serving
-from tasks.train.language.model import ADAPTER, Example, encode, open_tokenizer, table_of_pairs
+from tasks.train.language.model import ADAPTER, Example, encode, open_tokenizer, read_pairs_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +44,7 @@ class EvaluationRun:
         """Ordinary pairs, and the unsafe ones, marked as such."""
         import pandas as pd
 
-        sets = [table_of_pairs(self.pairs / "evaluation.parquet").assign(unsafe=False)]
+        sets = [read_pairs_table(self.pairs / "evaluation.parquet").assign(unsafe=False)]
         if (self.pairs / "safety.parquet").is_file():
             sets.append(pd.read_parquet(self.pairs / "safety.parquet").assign(unsafe=True))
         return pd.concat([each for each in sets if len(each)], ignore_index=True)
@@ -52,7 +52,7 @@ class EvaluationRun:
     @cached_property
     def shown(self) -> list[Shown]:
         """Examples for the base that is shown some."""
-        return examples_of(table_of_pairs(self.pairs / "train.parquet"), self.talk.prompt.few_shot)
+        return examples_of(read_pairs_table(self.pairs / "train.parquet"), self.talk.prompt.few_shot)
 
     @cached_property
     def scorer(self) -> Scorer:

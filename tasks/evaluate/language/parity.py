@@ -12,7 +12,7 @@ from tasks.evaluate.results import Criterion
 from tasks.language.engine import start_engine
 from tasks.language.messages import SYSTEM, chat_message
 from tasks.train.config import Serving
-from tasks.train.language.model import Example, ids_of, open_tokenizer, render
+from tasks.train.language.model import Example, open_tokenizer, render, token_ids
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def check_parity(
     within `bound`, either may come first. Raises: DataError when model or adapter can't be read; Unavailable.
     """
     tokenizer = open_tokenizer(base)
-    prompts = [ids_of(tokenizer, render(tokenizer, system, messages)) for messages in asked]
+    prompts = [token_ids(tokenizer, render(tokenizer, system, messages)) for messages in asked]
     told = chat_message(SYSTEM, system if served_system is None else served_system)
     with start_engine(gguf, threads=threads, slots=1, context=context) as running:
         rendered = [running.tokens([told, *messages]) for messages in asked]

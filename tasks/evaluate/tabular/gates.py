@@ -26,9 +26,9 @@ from tasks.evaluate.report import explain
 from tasks.evaluate.results import Verdict
 from tasks.evaluate.verdicts import find_verdict, require_run, store_verdict
 from tasks.statistics.metric_catalog import LOSSES, TaskKind, metrics_of
-from tasks.train.classes import Classes, align_classes, answers_in, columns_of, numbers_of
+from tasks.train.classes import Classes, align_classes, encode_target, prediction_columns, predictions_in
 from tasks.train.config import Split, Target
-from tasks.train.metrics import measure
+from tasks.train.metrics import compute_metrics
 from tasks.train.results import Candidate
 from tasks.train.tabular.model_file import Model, load, predict
 from tasks.train.tabular.split import split_frame
@@ -159,15 +159,15 @@ def score_holdout(candidate: Candidate, target: Target, split: Split) -> tuple[p
     some = np.unique(np.linspace(0, len(scored) - 1, min(ALONE, len(scored))).astype(int))
     seconds, answers = _score_alone(model, scored, some)
     difference = float(np.max(np.abs(answers - batch[some])))
-    scored = scored.assign(**columns_of(batch, model.classes))
+    scored = scored.assign(**prediction_columns(batch, model.classes))
     return scored, {"ms_per_row": 1000 * median(seconds), "difference": difference}, model.classes
 
 
 def tables_of(scored: pd.DataFrame, target: Target, classes: Classes, slices: Sequence[str]) -> dict[str, Any]:
     """Metrics overall, by month and by slice; each with its number of rows."""
-    y, p = numbers_of(scored[target.column], classes), answers_in(scored, classes)
+    y, p = encode_target(scored[target.column], classes), predictions_in(scored, classes)
     return {
-        "overall": {"rows": len(scored), **measure(y, p, target.task)},
+        "overall": {"rows": len(scored), **compute_metrics(y, p, target.task)},
         "by_month": by_month(scored["event_timestamp"], y, p, target.task),
         "by_slice": {c: by_value(scored[c], y, p, target.task) for c in slices if c in scored},
     }
@@ -194,8 +194,8 @@ def _beside_champion(
 
     No champion at all is no problem.
     """
-    values, ours = scored[target.column], answers_in(scored, classes)
-    alone = numbers_of(values, classes), ours, None
+    values, ours = scored[target.column], predictions_in(scored, classes)
+    alone = encode_target(values, classes), ours, None
     if model is None:
         return alone, f"champion {digest[:12]} has no model file here" if digest else ""
     try:

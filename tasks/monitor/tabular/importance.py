@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tasks.statistics.permutation import row_permutation_p_value
 from tasks.train.metrics import losses
-from tasks.train.tabular.importance import ROWS
+from tasks.train.tabular.importance import SAMPLE_ROWS
 from tasks.train.tabular.scoring import Model, predict
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def permutation_importance(model: Model, rows: pd.DataFrame, outcomes: np.ndarra
     import numpy as np
 
     random = np.random.default_rng(seed)
-    chosen = np.sort(random.permutation(len(rows))[:ROWS])
+    chosen = np.sort(random.permutation(len(rows))[:SAMPLE_ROWS])
     values = {column.name: rows[column.name].to_numpy()[chosen] for column in model.columns}
     loss = "brier" if model.classifies else "squared_error"
     before = losses(loss, outcomes[chosen], predict(model, values))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from tasks.train.classes import Class, answers_in, numbers_of
+from tasks.train.classes import Class, encode_target, predictions_in
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,7 +15,7 @@ LabelsAndPredictions: TypeAlias = "tuple[np.ndarray, np.ndarray]"  # (rows,) and
 
 
 def labels_and_predictions(rows: pd.DataFrame, outcome: str, classes: Sequence[Class]) -> LabelsAndPredictions:
-    return numbers_of(rows[outcome], classes), answers_in(rows, classes)
+    return encode_target(rows[outcome], classes), predictions_in(rows, classes)
 
 
 def most_biased_class(side: LabelsAndPredictions, classes: Sequence[Class]) -> int | None:

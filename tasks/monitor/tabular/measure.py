@@ -22,7 +22,7 @@ from tasks.monitor.tabular.performance import measure_parts, measure_performance
 from tasks.monitor.tabular.performance_estimate import estimate, estimate_p_value
 from tasks.predict.tabular import read_predictions
 from tasks.release.results import Release
-from tasks.train.classes import answers_in
+from tasks.train.classes import predictions_in
 from tasks.train.config import Target
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def measure(
     chances = performance_p_values(*sides, model.classes, metric) if enough else {}
     chances["prediction"] = measured.pop("prediction_chance")
     measured |= _importance(known, reference, sides, model, config, chances, missing)
-    measured |= _estimated(answers_in(unknown, model.classes), sides[1], target, config, chances, missing)
+    measured |= _estimated(predictions_in(unknown, model.classes), sides[1], target, config, chances, missing)
     measured["not_computed"] = tuple(missing)
     return store_signal(window, folder, measured, known, chances, config)
 

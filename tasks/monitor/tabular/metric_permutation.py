@@ -9,7 +9,7 @@ from tasks.monitor.tabular.labels_and_predictions import LabelsAndPredictions, e
 from tasks.statistics.binned_metrics import BinnedMean, auc, average_precision, macro_f1
 from tasks.statistics.metric_catalog import HIGHER_IS_BETTER
 from tasks.statistics.permutation import bin_counts, bin_means, mean_p_value, permutation_p_value, quantile_bins
-from tasks.train.classes import Classes, predicted_in
+from tasks.train.classes import Classes, predicted_classes
 from tasks.train.metrics import add_other_class, losses, mask_known
 
 if TYPE_CHECKING:
@@ -70,9 +70,9 @@ def _worse_multiclass_p_value(sides: list[LabelsAndPredictions], metric: str) ->
     if metric in ("brier", "log_loss"):
         return mean_p_value(*(losses(metric, y, p) for y, p in sides))
     if metric == "accuracy":
-        return mean_p_value(*((predicted_in(p) != y).astype(float) for y, p in sides))
+        return mean_p_value(*((predicted_classes(p) != y).astype(float) for y, p in sides))
     classes = sides[1][1].shape[1]
-    confusions = [classes * y.astype(int) + predicted_in(p) for y, p in sides]
+    confusions = [classes * y.astype(int) + predicted_classes(p) for y, p in sides]
     return permutation_p_value(bin_counts(confusions, classes**2), lambda a, b: macro_f1(a) - macro_f1(b))
 
 
@@ -104,7 +104,7 @@ def _binned_metric(metric: str, bins: np.ndarray, y: np.ndarray, p: np.ndarray) 
     if metric in ("brier", "log_loss"):
         return mean_by_bin(losses(metric, y, p))
     if metric in ("accuracy", "macro_f1"):
-        predicted = predicted_in(p)
+        predicted = predicted_classes(p)
         right = mean_by_bin(predicted == y)
         if metric == "accuracy":
             return right

@@ -12,7 +12,7 @@ from tasks.monitor.tabular.performance_estimate import estimate
 from tasks.statistics.metric_catalog import metrics_of
 from tasks.train.classes import Classes
 from tasks.train.config import Target
-from tasks.train.metrics import measure
+from tasks.train.metrics import compute_metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +22,7 @@ def measure_performance(
     now: LabelsAndPredictions, then: LabelsAndPredictions, target: Target, classes: Classes, missing: list[str]
 ) -> dict[str, Any]:
     """Metrics and bias of the rows with an outcome, beside the hold-out's; what can't be computed is named."""
-    metrics, worst = measure(*now, target.task), most_biased_class(now, classes)
+    metrics, worst = compute_metrics(*now, target.task), most_biased_class(now, classes)
     for name in metrics_of(target.task):
         if name not in metrics:
             missing.append(f"{name} was not computed: {_why(len(now[0]), target)}.")
@@ -33,7 +33,7 @@ def measure_performance(
         missing.append("Bias was not computed: all outcomes of the hold-out are 0, so it is a share of nothing.")
     return {
         "metrics": metrics,
-        "reference": measure(*then, target.task),
+        "reference": compute_metrics(*then, target.task),
         "expected": estimate(now[1], then) if classes else {},
         "bias": _bias(now, worst, scale),
         "bias_then": _bias(then, worst, scale),
@@ -55,7 +55,7 @@ def measure_parts(
     for start, end in parts:
         some = ((times >= start) & (times < end)).to_numpy()
         side = now[0][some], now[1][some]
-        value = measure(*side, target.task).get(metric)
+        value = compute_metrics(*side, target.task).get(metric)
         expected = estimate(side[1], then).get(metric) if classes else None
         bias = _bias(side, worst, scale)
         made.append(Part(start=start, end=end, rows=int(some.sum()), value=value, expected=expected, bias=bias))

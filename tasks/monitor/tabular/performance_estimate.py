@@ -13,7 +13,7 @@ from tasks.monitor.tabular.metric_permutation import SCORE_BINS, BinnedMetric
 from tasks.statistics.binned_metrics import BinnedMean, auc
 from tasks.statistics.metric_catalog import HIGHER_IS_BETTER
 from tasks.statistics.permutation import bin_counts, bin_means, mean_p_value, permutation_p_value, quantile_bins
-from tasks.train.classes import predicted_in
+from tasks.train.classes import predicted_classes
 from tasks.train.metrics import losses
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _expected_losses(metric: str, probabilities: np.ndarray, p: np.ndarray) -> n
     import numpy as np
 
     if metric == "accuracy":
-        return 1 - probabilities[np.arange(len(p)), predicted_in(p)]
+        return 1 - probabilities[np.arange(len(p)), predicted_classes(p)]
     return sum(probabilities[:, k] * _losses(metric, k, p) for k in range(p.shape[1]))
 
 

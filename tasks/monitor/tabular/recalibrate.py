@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from tasks.features.results import Frame
-from tasks.train.classes import labels_of
+from tasks.train.classes import target_labels
 from tasks.train.config import Split, Target
 from tasks.train.tabular.model_file import load, save
 from tasks.train.tabular.split import split_frame
@@ -35,7 +35,7 @@ def recalibrate(model: Path, frame: Frame, start: datetime, target: Target, spli
         [("champion", FrozenEstimator(estimator))], LogisticRegression(C=1e6), cv="prefit", stack_method=score
     )
     values = learn[[column.name for column in made.columns]]
-    calibrated.fit(encoding.transform(values), labels_of(learn[target.column]))
+    calibrated.fit(encoding.transform(values), target_labels(learn[target.column]))
     calibrated.named_estimators_ = dict(calibrated.named_estimators_)  # a type that the list does not have
     pipeline = Pipeline([("columns", encoding), ("model", calibrated)])
     pipeline.columns_ = made.pipeline.columns_

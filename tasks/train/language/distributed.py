@@ -1,6 +1,6 @@
-"""Several processes that learn a stage together, each its share of every batch.
+"""Train a stage in several processes, each with its share of every batch.
 
-Transformers, trl and accelerate share batches and gradients by themselves where they find torch.distributed joined.
+Transformers, trl and accelerate share batches and gradients once torch.distributed is initialized.
 """
 
 from __future__ import annotations
@@ -17,58 +17,59 @@ from pathlib import Path
 from tasks.core.errors import DriftlineError
 from tasks.core.files import tail, temporary_folder
 from tasks.core.processes import tune_gc, with_parent_death_signal
+from tasks.train.compat import reset_accelerator_state
 
 READY = b"ready\n"
-PATIENCE = timedelta(hours=2)  # the first one may look for wrong answers, or show samples, while the others wait
+TIMEOUT = timedelta(hours=2)  # the others wait while the first samples answers
 
 
 @contextmanager
-def spawn_ranks(processes: int, learn: Callable[..., object], *given: object) -> Iterator[None]:
-    """In the block this process is the first of so many; each other one calls `learn(*given)`, and ends with it.
+def spawn_ranks(processes: int, train: Callable[..., object], *args: object) -> Iterator[None]:
+    """In the block this process has rank 0 of `processes`; each other process calls `train(*args)` and ends.
 
-    Raises: DriftlineError when another one fails.
+    Raises: DriftlineError when another process fails.
     """
     if processes == 1:
         yield
         return
-    with temporary_folder("learn") as name, ExitStack() as stack:
-        meeting = (Path(name) / "meeting").as_uri()
-        others = {log: _start(log, stack) for log in (Path(name) / f"{rank}.log" for rank in range(1, processes))}
-        for rank, other in enumerate(others.values(), 1):
-            with suppress(BrokenPipeError), other.stdin as told:  # type: ignore[union-attr]  # it is a pipe
-                pickle.dump((rank, processes, meeting, learn, given), told)
-        for log, other in others.items():
-            if other.stdout.readline() != READY:  # type: ignore[union-attr]
+    with temporary_folder("train") as name, ExitStack() as stack:
+        rendezvous = (Path(name) / "rendezvous").as_uri()
+        workers = {log: _start(log, stack) for log in (Path(name) / f"{rank}.log" for rank in range(1, processes))}
+        for rank, worker in enumerate(workers.values(), 1):
+            with suppress(BrokenPipeError), worker.stdin as stdin:  # type: ignore[union-attr]  # it is a pipe
+                pickle.dump((rank, processes, rendezvous, train, args), stdin)
+        for log, worker in workers.items():
+            if worker.stdout.readline() != READY:  # type: ignore[union-attr]
                 raise _failed(log)
         try:
-            with _joined(0, processes, meeting):
+            with _process_group(0, processes, rendezvous):
                 yield
-                _check(others, PATIENCE.total_seconds())
-        except RuntimeError:  # as torch tells that a process is gone
-            _check(others, 5)
+                _wait(workers, TIMEOUT.total_seconds())
+        except RuntimeError:  # torch raises it when a process is gone
+            _wait(workers, 5)
             raise
 
 
 def rank() -> int:
-    """Which of the processes this one is: the first, 0, tells and keeps what is learned."""
+    """The rank of this process; rank 0 logs and saves."""
     from torch import distributed
 
     return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
 
 
 def broadcast_flag(stop: bool) -> bool:
-    """What the first process says: none may stop alone, for the others would wait for it."""
+    """The flag of rank 0, in every process: a process that stopped alone would block the others."""
     from torch import distributed
 
     if not (distributed.is_available() and distributed.is_initialized()):
         return stop
-    said = [stop]
-    distributed.broadcast_object_list(said)
-    return said[0]
+    flags = [stop]
+    distributed.broadcast_object_list(flags)
+    return flags[0]
 
 
 def wait_for_all() -> None:
-    """Go on when all processes are here."""
+    """Wait until all processes have reached this point."""
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():
@@ -77,7 +78,7 @@ def wait_for_all() -> None:
 
 @contextmanager
 def main_process_first() -> Iterator[None]:
-    """The first process goes through the block before all others."""
+    """Rank 0 runs the block before all others."""
     first = rank() == 0
     if not first:
         wait_for_all()
@@ -87,7 +88,7 @@ def main_process_first() -> Iterator[None]:
 
 
 def _start(log: Path, stack: ExitStack) -> subprocess.Popen[bytes]:
-    """A process that waits for what it has to do, and that lives no longer than the stack."""
+    """Start a process that reads its work from standard input; the stack kills it."""
     output = stack.enter_context(log.open("wb"))
     command = with_parent_death_signal([sys.executable, "-m", "tasks.train.language.distributed"])
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output)
@@ -97,26 +98,25 @@ def _start(log: Path, stack: ExitStack) -> subprocess.Popen[bytes]:
 
 
 @contextmanager
-def _joined(rank: int, processes: int, meeting: str) -> Iterator[None]:
+def _process_group(rank: int, processes: int, rendezvous: str) -> Iterator[None]:
     import torch
-    from accelerate.state import AcceleratorState
     from torch import distributed
 
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(rank)
-    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
-    told |= {"OMP_NUM_THREADS": torch.get_num_threads()}  # else accelerate settles it
+    variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+    variables |= {"OMP_NUM_THREADS": torch.get_num_threads()}  # else accelerate sets it
     loopback = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
-    with _environment({name: str(value) for name, value in told.items()} | loopback):
+    with _environment({name: str(value) for name, value in variables.items()} | loopback):
         distributed.init_process_group(
-            "nccl" if on_gpu else "gloo", init_method=meeting, rank=rank, world_size=processes, timeout=PATIENCE
+            "nccl" if on_gpu else "gloo", init_method=rendezvous, rank=rank, world_size=processes, timeout=TIMEOUT
         )
         try:
             yield
         finally:
             distributed.destroy_process_group()
-            AcceleratorState._reset_state(reset_partial_state=True)
+            reset_accelerator_state()
 
 
 @contextmanager
@@ -132,33 +132,36 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _check(others: Mapping[Path, subprocess.Popen[bytes]], patience: float) -> None:
-    """Raises: DriftlineError when one of them failed; each has so many seconds to end."""
-    for log, other in others.items():
+def _wait(workers: Mapping[Path, subprocess.Popen[bytes]], timeout: float) -> None:
+    """Wait at most `timeout` seconds for each process.
+
+    Raises: DriftlineError when one failed.
+    """
+    for log, worker in workers.items():
         with suppress(subprocess.TimeoutExpired):
-            if other.wait(patience):
+            if worker.wait(timeout):
                 raise _failed(log)
 
 
 def _failed(log: Path) -> DriftlineError:
     return DriftlineError(
-        "A process that learns along failed.",
+        "A training process failed.",
         where="train.processes",
-        found=tail(log) or "it was killed",
-        allowed="what was learned till the last checkpoint is kept",
-        todo="Correct what it names, and run it again; or set train.processes to 1.",
+        found=tail(log) or "the process was killed",
+        allowed="the last checkpoint remains",
+        todo="Correct the error and run it again; or set train.processes to 1.",
     )
 
 
 def main() -> None:
-    """Learn along, as standard input says."""
+    """Run the training that standard input holds."""
     tune_gc()
-    out, sys.stdout = sys.stdout.buffer, sys.stderr  # what libraries print goes into the log
-    rank, processes, meeting, learn, given = pickle.load(sys.stdin.buffer)  # from the process that started this one
+    out, sys.stdout = sys.stdout.buffer, sys.stderr  # libraries print into the log
+    rank, processes, rendezvous, train, args = pickle.load(sys.stdin.buffer)  # written by the parent process
     out.write(READY)
     out.flush()
-    with _joined(rank, processes, meeting):
-        learn(*given)
+    with _process_group(rank, processes, rendezvous):
+        train(*args)
 
 
 if __name__ == "__main__":

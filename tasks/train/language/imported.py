@@ -1,4 +1,4 @@
-"""A LoRA adapter made elsewhere, in place of tuning: checked, merged, and kept as a candidate."""
+"""Import a LoRA adapter instead of tuning one: check it, merge it, and store it as a candidate."""
 
 from __future__ import annotations
 
@@ -13,96 +13,104 @@ from tasks.core.errors import DataError
 from tasks.core.files import file_digest, scratch_folder
 from tasks.core.mlflow import log_batch
 from tasks.core.untrusted import read_json_object
-from tasks.data.config import ChatSpec
 from tasks.data.results import BaseModelFiles
 from tasks.language.library_noise import silence_libraries
 from tasks.language.safetensors_header import read_shapes
 from tasks.train.candidates import CandidateBuilder
-from tasks.train.config import Serving
 from tasks.train.language.model import ADAPTER, read_pairs
-from tasks.train.language.tune import definitions_of, keep, weights_digest
-from tasks.train.results import Candidate, Origin
+from tasks.train.language.tune import store_candidate, weights_digest
+from tasks.train.results import Candidate, LanguageSpec, Origin
 from tasks.train.tabular.imported import unsupported_model_error
 
 CONFIG = "adapter_config.json"
-# What may stand in a LoRA's configuration; the rest of peft's settings change the base, or load modules by name.
-LORA = (
+# The allowed settings of a LoRA; the others of peft change the base, or load modules by name.
+LORA_SETTINGS = (
     *("peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern"),
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out"),
 )
-ABOUT = ("base_model_name_or_path", "revision", "peft_version", "inference_mode", "auto_mapping", "megatron_core")
-STARTS = (True, False, None, "gaussian")  # of init_lora_weights: others have changed the base
+IGNORED_SETTINGS = (
+    "base_model_name_or_path",
+    "revision",
+    "peft_version",
+    "inference_mode",
+    "auto_mapping",
+    "megatron_core",
+)
+INITIALIZERS = (True, False, None, "gaussian")  # of init_lora_weights: the others change the base
 
 
 def import_adapter(
     origin: Origin,
     path: Path,
     pairs: Path,
+    *,
     data_digest: str,
-    base: BaseModelFiles,
-    talk: ChatSpec,
-    serving: Serving,
+    spec: LanguageSpec,
     threads: int,
 ) -> Candidate:
-    """Merge and keep a LoRA adapter as a candidate, or give the one that the same adapter and inputs made before.
+    """Merge and store a LoRA adapter as a candidate, or return the existing one of equal adapter and inputs.
 
-    Raises: DataError when the adapter is a pickle, is damaged, or was made for another base.
+    Raises: DataError when the adapter is a pickle, is damaged, or was trained on another base.
     """
-    settings = _settings(path, base)
+    base = spec.base
+    config = _read_config(path, base)
     digest = digest_of([file_digest(path / ADAPTER), file_digest(path / CONFIG)])
-    definitions = definitions_of(talk, base)
-    key = cache_key(__name__, [origin.case, data_digest, base.digest, definitions, serving.weights, digest])
-    making = CandidateBuilder(origin, key, pairs, data_digest, definitions, imported=digest)
-    if (found := making.made_before(lambda made: weights_digest(made, base))) is not None:
-        return found
+    key = cache_key(
+        __name__, [origin.case, data_digest, base.digest, spec.definitions_digest, spec.serving.weights, digest]
+    )
+    builder = CandidateBuilder(origin, key, pairs, data_digest, spec.definitions_digest, imported=digest)
+    if (existing := builder.load_existing(lambda folder: weights_digest(folder, base))) is not None:
+        return existing
     rows = len(read_pairs(pairs / "evaluation.parquet"))
     with (
         silence_libraries(threads),
-        making.begun() as (run_id, out),
+        builder.start_run() as run,
         scratch_folder(origin.state / "candidates") as work,
     ):
-        told = {f"lora.{name}": settings[name] for name in ("r", "lora_alpha") if name in settings}
-        params = {"imported": digest, "base": base.source, "base_digest": base.digest, **told}
-        log_batch(making.client, run_id, params=params)
-        making.log_dataset(run_id, {"num_rows": rows})
+        params = {"imported": digest, "base": base.source, "base_digest": base.digest}
+        params |= {f"lora.{name}": config[name] for name in ("r", "lora_alpha") if name in config}
+        log_batch(builder.client, run.run_id, params=params)
+        builder.log_dataset(run.run_id, {"num_rows": rows})
         adapter = Path(work) / "adapter"
         adapter.mkdir()
         shutil.copyfile(path / ADAPTER, adapter / ADAPTER)
-        (adapter / CONFIG).write_text(json.dumps(settings, indent=2, sort_keys=True), encoding="utf-8")
-        return keep(making, run_id, out, adapter, base, serving, 0, rows)
+        (adapter / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+        return store_candidate(builder, run, adapter, spec, train_rows=0, holdout_rows=rows)
 
 
-def _settings(path: Path, base: BaseModelFiles) -> dict[str, Any]:
-    """A LoRA's configuration, with nothing in it that is not known.
+def _read_config(path: Path, base: BaseModelFiles) -> dict[str, Any]:
+    """The allowed settings of a LoRA's configuration.
 
     Raises: DataError.
     """
     files = sorted(each.name for each in path.iterdir()) if path.is_dir() else [path.name]
-    wanted = f"a folder with {ADAPTER} and {CONFIG}, as peft saves a LoRA"
+    allowed = f"a folder with {ADAPTER} and {CONFIG}, as peft saves a LoRA"
     if ADAPTER not in files or CONFIG not in files:
         pickled = " A .bin is a pickle: reading it could run code." if any(n.endswith(".bin") for n in files) else ""
-        raise unsupported_model_error(
-            f"There is no adapter that could be read.{pickled}", path, ", ".join(files), wanted
-        )
+        raise unsupported_model_error(f"There is no readable adapter.{pickled}", path, ", ".join(files), allowed)
     settings = read_json_object(path / CONFIG)
     read_shapes(path / ADAPTER)
-    named = str(settings.get("base_model_name_or_path"))
-    if named not in (base.source, base.source.partition("://")[2]):
+    base_name = str(settings.get("base_model_name_or_path"))
+    if base_name not in (base.source, base.source.partition("://")[2]):
         raise DataError(
-            "The adapter was made for another base.",
+            "The adapter was trained on another base.",
             where=f"{path / CONFIG}, base_model_name_or_path",
-            found=named,
+            found=base_name,
             allowed=base.source,
-            todo="Tune it on the case's base. If that is the same model by another name, write the case's name there.",
+            todo="Tune it on the case's base. If it is the same model under another name, write the case's name there.",
         )
     from peft import LoraConfig
 
-    usual = LoraConfig().to_dict()
-    others = {k: v for k, v in settings.items() if k not in (*LORA, *ABOUT) and v and v != usual.get(k)}
-    if settings.get("init_lora_weights") in STARTS:
+    defaults = LoraConfig().to_dict()
+    others = {
+        k: v for k, v in settings.items() if k not in (*LORA_SETTINGS, *IGNORED_SETTINGS) and v and v != defaults.get(k)
+    }
+    if settings.get("init_lora_weights") in INITIALIZERS:
         others.pop("init_lora_weights", None)
     if others or settings.get("peft_type") != "LORA":
         found = ", ".join(f"{k}: {v}" for k, v in (others or {"peft_type": settings.get("peft_type")}).items())
-        raise unsupported_model_error("The adapter is no plain LoRA.", path / CONFIG, found[:300], ", ".join(LORA))
-    kept = {name: settings[name] for name in LORA if name in settings}
-    return kept | {"base_model_name_or_path": base.source, "inference_mode": True}
+        raise unsupported_model_error(
+            "The adapter is not a plain LoRA.", path / CONFIG, found[:300], ", ".join(LORA_SETTINGS)
+        )
+    known = {name: settings[name] for name in LORA_SETTINGS if name in settings}
+    return known | {"base_model_name_or_path": base.source, "inference_mode": True}

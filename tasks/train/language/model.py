@@ -1,4 +1,4 @@
-"""A language model as training sees it: pairs as token ids, the base with its adapter, answers, and what is saved."""
+"""The model in training: pairs as token ids, the base with its adapter, generated answers, and saved files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ADAPTER = "adapter_model.safetensors"
 
 @dataclass(frozen=True)
 class Example:
-    """A pair as token ids: what is read, and what is to be answered."""
+    """A pair as token ids."""
 
     prompt: list[int]
     completion: list[int]
@@ -32,6 +32,17 @@ class Example:
     @property
     def tokens(self) -> int:
         return len(self.prompt) + len(self.completion)
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How answers are generated: greedily at temperature 0, else sampled."""
+
+    max_tokens: int
+    temperature: float = 0.0
+    seed: int = 0
+    batch: int = 16
+    precision: Precision = "fp32"
 
 
 def open_tokenizer(base: BaseModelFiles) -> Any:
@@ -42,7 +53,7 @@ def open_tokenizer(base: BaseModelFiles) -> Any:
 
 
 def render(tokenizer: Any, system: str, messages: Sequence[dict[str, str]], answer: str | None = None) -> str:
-    """The text that the model reads; with an answer, also what it should then write.
+    """The prompt as text; with an answer, prompt and answer.
 
     Raises: CaseError when the chat template can't render it.
     """
@@ -62,26 +73,26 @@ def render(tokenizer: Any, system: str, messages: Sequence[dict[str, str]], answ
 
 
 def encode(tokenizer: Any, system: str, messages: Sequence[dict[str, str]], answer: str) -> Example:
-    """A pair as token ids, the answer's up to the token that ends it, as when it is generated.
+    """A pair as token ids; the answer ends with its end token, as a generated one does.
 
-    Raises: CaseError when the template writes an answer otherwise than it asks for one.
+    Raises: CaseError when the template renders an answer differently from the prompt for one.
     """
-    prompt, whole = render(tokenizer, system, messages), render(tokenizer, system, messages, answer)
-    if not whole.startswith(prompt):
+    prompt, text = render(tokenizer, system, messages), render(tokenizer, system, messages, answer)
+    if not text.startswith(prompt):
         raise CaseError(
-            "The chat template asks for an answer otherwise than it writes one.",
+            "The chat template renders the prompt of an answer differently from the answer itself.",
             where="model.chat_template",
-            found=f"asks {prompt[-40:]!r}, writes {whole[-60:]!r}",
-            todo="Mend the template, so that add_generation_prompt ends where the model's words begin.",
+            found=f"prompt ends {prompt[-40:]!r}, answer ends {text[-60:]!r}",
+            todo="Correct the template, so that add_generation_prompt ends where the answer begins.",
         )
-    completion = ids_of(tokenizer, whole[len(prompt) :])
+    completion = token_ids(tokenizer, text[len(prompt) :])
     end = tokenizer.eos_token_id
     completion = completion[: completion.index(end) + 1] if end in completion else [*completion, end]
-    return Example(ids_of(tokenizer, prompt), completion)
+    return Example(token_ids(tokenizer, prompt), completion)
 
 
-def ids_of(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of rendered text: the template has written the special tokens already."""
+def token_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of rendered text, which already contains the special tokens."""
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
@@ -90,13 +101,13 @@ def read_pairs(file: Path) -> list[dict[str, Any]]:
 
     Raises: DataError when it is missing or empty.
     """
-    table = table_of_pairs(file)
-    rows = table.astype(object).where(table.notna(), None).to_dict("records")  # whatever pandas has for "none"
+    table = read_pairs_table(file)
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")  # NaN and NA become None
     return [{**{str(k): v for k, v in row.items()}, "messages": json.loads(row["messages"])} for row in rows]
 
 
-def table_of_pairs(file: Path) -> pd.DataFrame:
-    """A file of pairs as it is.
+def read_pairs_table(file: Path) -> pd.DataFrame:
+    """A file of pairs as a table.
 
     Raises: DataError when it is missing or empty.
     """
@@ -109,26 +120,27 @@ def table_of_pairs(file: Path) -> pd.DataFrame:
             where=str(file),
             found="no rows" if file.is_file() else "no such file",
             allowed="at least one pair",
-            todo="Make more pairs: see the case's pairs section.",
+            todo="Add pairs: see the case's pairs section.",
         )
     return rows
 
 
-def arithmetic(asked: Precision) -> Precision:
-    """bf16 where the processor computes in it; elsewhere it is several times slower than fp32, so fp32."""
+def supported_precision(requested: Precision) -> Precision:
+    """bf16 where the hardware supports it; elsewhere fp32, since bf16 would be several times slower."""
     import torch
 
-    if asked == "bf16":
-        on_gpu = torch.cuda.is_available()
-        fast = torch.cuda.is_bf16_supported() if on_gpu else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    from tasks.train.compat import cpu_supports_bf16
+
+    if requested == "bf16":
+        fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else cpu_supports_bf16()
         return "bf16" if fast else "fp32"
-    return asked
+    return requested
 
 
 def load_base(base: BaseModelFiles, precision: Precision, attention: str, quantize: str = "none") -> Any:
-    """The base model in memory, on the GPU where there is one.
+    """Load the base model, onto the GPU if there is one.
 
-    Raises: CaseError when what `quantize` or `attention` needs is not installed.
+    Raises: CaseError when a package that `quantize` or `attention` needs is not installed.
     """
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -138,7 +150,7 @@ def load_base(base: BaseModelFiles, precision: Precision, attention: str, quanti
     options: dict[str, Any] = {}
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     if quantize == "nf4":
-        _need("bitsandbytes", "train.quantize: nf4")
+        _require("bitsandbytes", "train.quantize: nf4")
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -146,7 +158,7 @@ def load_base(base: BaseModelFiles, precision: Precision, attention: str, quanti
             bnb_4bit_compute_dtype=dtype,
         )
     if attention == "flash_attention_2":
-        _need("flash_attn", "train.attention: flash_attention_2")
+        _require("flash_attn", "train.attention: flash_attention_2")
     model = AutoModelForCausalLM.from_pretrained(
         base.folder, dtype=dtype, attn_implementation=attention, use_safetensors=True, **options
     )
@@ -155,7 +167,7 @@ def load_base(base: BaseModelFiles, precision: Precision, attention: str, quanti
     return model
 
 
-def _need(package: str, where: str) -> None:
+def _require(package: str, where: str) -> None:
     if find_spec(package) is None:
         raise CaseError(
             f"{where.split(': ')[-1]} needs a package that is not installed.",
@@ -168,7 +180,7 @@ def _need(package: str, where: str) -> None:
 def add_adapter(model: Any, lora: Lora, seed: int) -> Any:
     """The model with new adapters in fp32 on every matrix of its layers, or of the upper ones.
 
-    No gradient is wanted of what lies below the lowest adapter, so nothing is kept for it and nothing goes back there.
+    Layers below the lowest adapter need no gradients, so neither their activations nor a backward pass.
     """
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
@@ -199,14 +211,14 @@ def load_adapter(model: Any, folder: Path, *, trainable: bool = False) -> Any:
         raise _bad_adapter(folder, ", ".join(found) or "nothing")
     try:
         loaded = PeftModel.from_pretrained(model, folder, is_trainable=trainable)
-    except Exception as error:  # peft raises what it comes to in an adapter of a stranger
+    except Exception as error:  # peft raises anything on a damaged adapter
         raise _bad_adapter(folder, " ".join(str(error).split())[:300]) from error
     with safe_open(folder / ADAPTER, framework="pt") as file:
         if others := set(file.keys()) ^ set(get_peft_model_state_dict(loaded, save_embedding_layers=False)):
             raise _bad_adapter(
-                folder, f"weights missing, or of layers that there are not: {', '.join(sorted(others)[:3])}"
+                folder, f"missing weights, or weights of unknown layers: {', '.join(sorted(others)[:3])}"
             )
-    loaded.peft_config["default"].base_model_name_or_path = model.name_or_path  # not the source, which is no path
+    loaded.peft_config["default"].base_model_name_or_path = model.name_or_path  # peft needs a path; the source is none
     return loaded
 
 
@@ -215,13 +227,13 @@ def _bad_adapter(folder: Path, found: str) -> DataError:
         "The adapter can't be read.",
         where=str(folder),
         found=found,
-        allowed=f"{ADAPTER} and adapter_config.json, made for this base; pickles are refused",
-        todo="Remove the folder and train again, or bring back a whole copy.",
+        allowed=f"{ADAPTER} and adapter_config.json of this base; pickles are refused",
+        todo="Remove the folder and train again, or restore a complete copy.",
     )
 
 
 def save_adapter(model: Any, folder: Path, base: BaseModelFiles) -> None:
-    """Write the adapter: equal weights give equal bytes, and no path of this machine is in them."""
+    """Write the adapter; equal weights give equal bytes, and the files hold no local path."""
     model.save_pretrained(folder, save_embedding_layers=False, selected_adapters=["default"])
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
@@ -246,44 +258,41 @@ def generate(
     model: Any,
     tokenizer: Any,
     prompts: Sequence[str],
-    tokens: int,
-    *,
-    temperature: float = 0.0,
-    seed: int = 0,
-    batch: int = 16,
-    precision: Precision = "fp32",
+    settings: GenerationSettings,
 ) -> list[str]:
-    """Answers to rendered prompts: greedy, or sampled when a temperature is given; the model's mode is kept."""
+    """Answers to rendered prompts. The model's training mode is restored."""
     import torch
 
-    sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # alike in length: little padding
+    sampling = (
+        {"do_sample": True, "temperature": settings.temperature} if settings.temperature else {"do_sample": False}
+    )
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # similar lengths need little padding
     answers = [""] * len(prompts)
-    trained, device = model.training, model.device.type
+    training, device = model.training, model.device.type
     model.eval()
     try:
-        with torch.random.fork_rng():  # looking at answers must not change how the training goes on
-            torch.manual_seed(seed)
-            for start in range(0, len(order), batch):
-                chosen = order[start : start + batch]
-                read = tokenizer(
+        with torch.random.fork_rng():  # sampling must not change the random numbers of the training
+            torch.manual_seed(settings.seed)
+            for start in range(0, len(order), settings.batch):
+                chosen = order[start : start + settings.batch]
+                encoded = tokenizer(
                     [prompts[i] for i in chosen],
                     add_special_tokens=False,
                     padding=True,
                     padding_side="left",
                     return_tensors="pt",
                 ).to(model.device)
-                with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
-                    written = model.generate(
-                        input_ids=read["input_ids"],
-                        attention_mask=read["attention_mask"],
-                        max_new_tokens=tokens,
+                with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bf16"):
+                    output = model.generate(
+                        input_ids=encoded["input_ids"],
+                        attention_mask=encoded["attention_mask"],
+                        max_new_tokens=settings.max_tokens,
                         pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
                         **sampling,
                     )
-                texts = tokenizer.batch_decode(written[:, read["input_ids"].shape[1] :], skip_special_tokens=True)
+                texts = tokenizer.batch_decode(output[:, encoded["input_ids"].shape[1] :], skip_special_tokens=True)
                 for i, text in zip(chosen, texts, strict=True):
                     answers[i] = text
     finally:
-        model.train(trained)
+        model.train(training)
     return answers

@@ -1,4 +1,4 @@
-"""What an answer is worth: computed by the case's scorers, or judged by a model trained on preferences."""
+"""Reward functions from the case's scorers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def scorer_of(answer: Answer) -> Scorer:
 
 
 def verifiable(scorer: Scorer) -> Callable[..., list[float]]:
-    """A reward function as trl calls it, with the columns `answer` and `message` beside each completion."""
+    """A reward function for trl, which passes the columns `answer` and `message` with each completion."""
 
-    def checked(completions: list[Any], answer: list[str], message: list[str], **_: Any) -> list[float]:
+    def rewards(completions: list[Any], answer: list[str], message: list[str], **_: Any) -> list[float]:
         texts = [completion[0]["content"] for completion in completions]
         return [reward(scorer.score(*each)) for each in zip(texts, answer, message, strict=True)]
 
-    return checked
+    return rewards

@@ -1,4 +1,4 @@
-"""What every stage of a tuning is given: the pairs as tokens, their order, and the arguments that all trainers take."""
+"""The context of a tuning stage: pairs as tokens, their order, and the arguments that all trainers share."""
 
 from __future__ import annotations
 
@@ -11,24 +11,29 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import CaseError, DataError
-from tasks.data.config import ChatSpec
-from tasks.data.results import BaseModelFiles
 from tasks.language.messages import SYSTEM, chat_message
-from tasks.train.config import Serving, Stage, Tuning
-from tasks.train.language.model import Example, Precision, encode, generate, open_tokenizer, render
+from tasks.train.config import Stage, Tuning
+from tasks.train.language.model import (
+    Example,
+    GenerationSettings,
+    Precision,
+    encode,
+    generate,
+    open_tokenizer,
+    render,
+)
 from tasks.train.language.time_budget import TrainingClock
+from tasks.train.results import LanguageSpec
 
 Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class StageContext:
-    """What every stage of one tuning is given."""
+    """The inputs that all stages of one tuning share."""
 
-    base: BaseModelFiles
-    talk: ChatSpec
+    spec: LanguageSpec
     tuning: Tuning
-    serving: Serving
     precision: Precision
     train: Rows
     validation: Rows
@@ -37,35 +42,30 @@ class StageContext:
 
     @cached_property
     def tokenizer(self) -> Any:
-        return open_tokenizer(self.base)
+        return open_tokenizer(self.spec.base)
 
     def examples(self, rows: Rows) -> list[Example]:
         """Pairs as token ids."""
-        return [encode(self.tokenizer, self.talk.prompt.system, row["messages"], row["answer"]) for row in rows]
+        return [encode(self.tokenizer, self.spec.chat.prompt.system, row["messages"], row["answer"]) for row in rows]
 
     def turns(self, row: dict[str, Any]) -> list[dict[str, str]]:
         """A row's message behind the system prompt."""
-        return [chat_message(SYSTEM, self.talk.prompt.system), *row["messages"]]
+        return [chat_message(SYSTEM, self.spec.chat.prompt.system), *row["messages"]]
 
     def answers(self, model: Any, rows: Rows, temperature: float = 0.0, seed: int = 0) -> list[str]:
-        """What the model says to these rows."""
-        prompts = [render(self.tokenizer, self.talk.prompt.system, row["messages"]) for row in rows]
-        return generate(
-            model,
-            self.tokenizer,
-            prompts,
-            self.serving.answer_tokens,
-            temperature=temperature,
-            seed=seed,
-            precision=self.precision,
+        """The model's answers to these rows."""
+        prompts = [render(self.tokenizer, self.spec.chat.prompt.system, row["messages"]) for row in rows]
+        settings = GenerationSettings(
+            self.spec.serving.answer_tokens, temperature=temperature, seed=seed, precision=self.precision
         )
+        return generate(model, self.tokenizer, prompts, settings)
 
 
-def check_lengths(work: StageContext, rows: Mapping[str, Rows], allowed: int) -> None:
-    """Raises: DataError naming the pairs that are too long: nothing is cut silently."""
-    for name, some in rows.items():
-        examples = work.examples(some)
-        long = [(row["pair_id"], e.tokens) for row, e in zip(some, examples, strict=True) if e.tokens > allowed]
+def check_lengths(context: StageContext, pairs: Mapping[str, Rows], allowed: int) -> None:
+    """Raises: DataError naming the pairs that are too long; pairs are never truncated."""
+    for name, rows in pairs.items():
+        examples = context.examples(rows)
+        long = [(row["pair_id"], e.tokens) for row, e in zip(rows, examples, strict=True) if e.tokens > allowed]
         if long:
             raise DataError(
                 f"{len(long)} of the {name} pairs are longer than the model may read.",
@@ -76,45 +76,45 @@ def check_lengths(work: StageContext, rows: Mapping[str, Rows], allowed: int) ->
             )
 
 
-def order(examples: int, batch: int, steps: int, seed: int) -> list[int]:
-    """Which example comes when: shuffled passes, settled here once, so that a resumed run reads on where it stopped.
+def example_order(examples: int, batch: int, steps: int, seed: int) -> list[int]:
+    """The order of the examples: shuffled epochs, fixed in advance, so that a resumed run continues where it stopped.
 
-    Batches of like lengths would pad less, but where an intent's answers are short they hold that intent alone, and the
-    model swings from one to the other: half of the validation pairs right instead of 94 %.
+    Batches of similar lengths need less padding. But an intent with short answers then has batches of its own, and
+    the model oscillates between intents: half of the validation pairs were right instead of 94 %.
     """
-    chance = random.Random(seed)
-    passes = math.ceil(steps * batch / examples)
-    return [i for _ in range(passes) for i in chance.sample(range(examples), examples)][: steps * batch]
+    generator = random.Random(seed)
+    epochs = math.ceil(steps * batch / examples)
+    return [i for _ in range(epochs) for i in generator.sample(range(examples), examples)][: steps * batch]
 
 
-def steps_of(stage: Stage, examples: int) -> int:
+def optimizer_steps(stage: Stage, examples: int) -> int:
     """Optimizer steps of a stage."""
     return stage.steps or max(1, math.ceil(stage.epochs * examples / stage.batch))
 
 
 def micro_batch(stage: Stage, processes: int) -> int:
-    """Examples that a process has in memory at once."""
+    """The number of examples that a process holds in memory at once."""
     return stage.micro_batch or max(1, stage.batch // processes)
 
 
-def arguments_of(name: str, stage: Stage, work: StageContext) -> dict[str, Any]:
-    """The arguments of every trainer."""
+def trainer_arguments(name: str, stage: Stage, context: StageContext) -> dict[str, Any]:
+    """The arguments that all trainers share."""
     import torch
 
     on_gpu = torch.cuda.is_available()
-    processes = work.tuning.processes
+    processes = context.tuning.processes
     micro = micro_batch(stage, processes)
     if stage.batch % (micro * processes):
         raise CaseError(
-            "The batch does not divide into its parts.",
+            "The batch does not divide into micro-batches.",
             where=f"train.stages.{name}.micro_batch",
             found=f"batch {stage.batch}, micro_batch {micro}, {processes} process(es)",
             allowed="a batch that is a multiple of micro_batch x processes",
             todo="Change one of them.",
         )
     return {
-        "output_dir": str(work.folder / name),
-        "num_train_epochs": 1,  # `order` has put all passes into one
+        "output_dir": str(context.folder / name),
+        "num_train_epochs": 1,  # `example_order` puts all epochs into one
         "train_sampling_strategy": "sequential",
         "per_device_train_batch_size": micro,
         "per_device_eval_batch_size": micro,
@@ -126,18 +126,18 @@ def arguments_of(name: str, stage: Stage, work: StageContext) -> dict[str, Any]:
         "max_grad_norm": stage.clip,
         "weight_decay": 0.0,
         "optim": "adamw_torch",
-        "bf16": work.precision == "bf16",
+        "bf16": context.precision == "bf16",
         "ddp_find_unused_parameters": False,
-        "gradient_checkpointing": False,  # trl's default computes every layer twice
+        "gradient_checkpointing": False,  # trl's default, which computes every layer twice
         "use_cpu": not on_gpu,
         "dataloader_pin_memory": on_gpu,
         "logging_steps": 1,
-        "logging_nan_inf_filter": False,  # it would hide a loss that is no number
+        "logging_nan_inf_filter": False,  # it would hide a loss that is not finite
         "save_steps": stage.checkpoint_every,
         "save_total_limit": 2,
         "eval_strategy": "steps",
         "eval_steps": stage.evaluate_every,
-        "seed": work.tuning.seed,
+        "seed": context.tuning.seed,
         "report_to": [],
         "disable_tqdm": True,
     }

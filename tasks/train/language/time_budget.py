@@ -1,4 +1,4 @@
-"""The time that a tuning takes, counted over all its processes, and held against its budget."""
+"""The time that a tuning takes over all its restarts, compared with its budget."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from tasks.train.config import Budget
 
 
 class TrainingClock:
-    """Counts from now on, and from what `kept` says of processes before, for one may be killed at any step."""
+    """Counts from now on, plus the time that `file` holds of killed runs before."""
 
-    def __init__(self, kept: Path, budget: Budget | None) -> None:
-        self._kept, self._limit = kept, budget.seconds if budget else None
+    def __init__(self, file: Path, budget: Budget | None) -> None:
+        self._file, self._limit = file, budget.seconds if budget else None
         self._begun, self._before = time.monotonic(), 0.0
         with contextlib.suppress(OSError, ValueError):
-            self._before = float(kept.read_text(encoding="utf-8"))
+            self._before = float(file.read_text(encoding="utf-8"))
 
     @property
     def seconds(self) -> float:
-        """Spent so far."""
+        """Seconds spent so far."""
         return self._before + time.monotonic() - self._begun
 
     def over(self, more: float = 0.0) -> bool:
-        """Whether so many seconds more would be too many; and the time till now is kept."""
-        write_text(self._kept, repr(self.seconds))
+        """Whether `more` seconds would exceed the budget; stores the time spent so far."""
+        write_text(self._file, repr(self.seconds))
         return self._limit is not None and self.seconds + more > self._limit
 
     def forget(self) -> None:
-        """What was counted is done with."""
-        self._kept.unlink(missing_ok=True)
+        """Delete the stored time."""
+        self._file.unlink(missing_ok=True)

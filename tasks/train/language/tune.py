@@ -1,10 +1,10 @@
-"""Tune a language model: the case's stages in order, each from what the one before left; killed, it goes on."""
+"""Tune a language model in stages. Each stage continues from the adapter of the last; a killed run resumes."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,180 +14,176 @@ from tasks.core.errors import DriftlineError
 from tasks.core.files import file_digest, lock, scratch_folder
 from tasks.core.mlflow import log_batch, start_run
 from tasks.core.progress import progress_step
-from tasks.data.config import ChatSpec
 from tasks.data.results import BaseModelFiles
 from tasks.language.gguf_writer import write_gguf
 from tasks.language.library_noise import silence_libraries
-from tasks.train.candidates import DEVICE, CandidateBuilder
-from tasks.train.config import Serving, Stage, Tuning
+from tasks.train.candidates import DEVICE_TAG, CandidateBuilder, CandidateRun
+from tasks.train.config import Stage, Tuning
 from tasks.train.language.mlflow_callback import MlflowReporter, log_adapter
 from tasks.train.language.model import (
     ADAPTER,
-    arithmetic,
     merge,
     read_pairs,
+    supported_precision,
 )
-from tasks.train.language.preflight import Estimate, check_fit
+from tasks.train.language.preflight import Estimate, TuningPlan, check_fit
 from tasks.train.language.run_stage import run_stage
 from tasks.train.language.stage_context import StageContext, check_lengths
 from tasks.train.language.time_budget import TrainingClock
-from tasks.train.results import Candidate, Origin
+from tasks.train.results import Candidate, LanguageSpec, Origin
 
-SPENT = "the budget of the tuning was spent"
-LEARNING = "tasks.train.language.run_stage"  # what an adapter depends on; how it is merged and packed does not count
+BUDGET_SPENT = "the budget of the tuning was spent"
+NO_WRONG_ANSWERS = "the model gave too few wrong answers to learn from"
+STAGE_CODE = "tasks.train.language.run_stage"  # an adapter depends on this code, but not on how it is merged and packed
 
 
-def tune(
-    origin: Origin,
-    pairs: Path,
-    data_digest: str,
-    base: BaseModelFiles,
-    talk: ChatSpec,
-    tuning: Tuning,
-    serving: Serving,
-) -> Candidate:
-    """Tune, save and log a candidate, or give the one that the same inputs made before.
+@dataclass(frozen=True)
+class ParentRun:
+    """The run of a tuning, under which its stages log their own runs."""
 
-    Raises: CaseError when the declaration can't be followed; DataError when pairs are missing or too long; Unavailable
-    when memory does not suffice; DriftlineError when a loss is no number any more.
+    builder: CandidateBuilder
+    run_id: str
+    device: Mapping[str, str]  # tags
+
+
+def tune(origin: Origin, pairs: Path, *, data_digest: str, spec: LanguageSpec, tuning: Tuning) -> Candidate:
+    """Tune, save and log a candidate, or return the existing one of equal inputs.
+
+    Raises: CaseError when the case can't be tuned as declared; DataError when pairs are missing or too long;
+    Unavailable when there is too little memory; DriftlineError when a loss is not finite.
     """
     import torch
 
-    precision = arithmetic(tuning.precision)
-    definitions = definitions_of(talk, base)
+    precision = supported_precision(tuning.precision)
+    base, serving, context_tokens = spec.base, spec.serving, spec.chat.context
     inputs = {
         "case": origin.case,
         "data": data_digest,
         "base": base.digest,
-        "definitions": definitions,
-        "lengths": [talk.context, serving.answer_tokens],
+        "definitions": spec.definitions_digest,
+        "lengths": [context_tokens, serving.answer_tokens],
         "arithmetic": [precision, torch.cuda.is_available()],
     }
     key = cache_key(__name__, [inputs, tuning.digest, serving.digest])
-    making = CandidateBuilder(origin, key, pairs, data_digest, definitions)
-    if (found := making.made_before(lambda made: weights_digest(made, base))) is not None:
-        return found
+    builder = CandidateBuilder(origin, key, pairs, data_digest, spec.definitions_digest)
+    if (existing := builder.load_existing(lambda folder: weights_digest(folder, base))) is not None:
+        return existing
 
     rows = {name: read_pairs(pairs / f"{name}.parquet") for name in ("train", "validation", "evaluation")}
-    place = origin.state / "tuning" / origin.case
-    work = StageContext(
-        base=base,
-        talk=talk,
+    folder = origin.state / "tuning" / origin.case
+    context = StageContext(
+        spec=spec,
         tuning=tuning,
-        serving=serving,
         precision=precision,
         train=rows["train"],
         validation=rows["validation"],
-        folder=place,
-        clock=TrainingClock(place / f"{key[:16]}.seconds", tuning.budget),
+        folder=folder,
+        clock=TrainingClock(folder / f"{key[:16]}.seconds", tuning.budget),
     )
-    check_lengths(work, rows, min(tuning.max_tokens, talk.context))
-    preferring = sum(row["rejected"] is not None for row in work.train)
-    foreseen = check_fit(base, tuning, precision, work.examples(work.train), serving.answer_tokens, preferring)
-    device = {DEVICE: torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    check_lengths(context, rows, min(tuning.max_tokens, context_tokens))
+    preference_pairs = sum(row["rejected"] is not None for row in context.train)
+    plan = TuningPlan(base, tuning, precision, context.examples(context.train))
+    estimates = check_fit(plan, serving.answer_tokens, preference_pairs)
+    device = {DEVICE_TAG: torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     with (
-        lock(place / "lock", f"The tuning of {origin.case}"),
+        lock(folder / "lock", f"The tuning of {origin.case}"),
         silence_libraries(tuning.threads),
-        making.begun(device) as (run_id, out),
+        builder.start_run(device) as started,
     ):
-        log_batch(making.client, run_id, params=_parameters(tuning, precision, base), metrics=_foreseen(foreseen))
-        making.log_dataset(run_id, {"num_rows": len(work.train)})
+        parent = ParentRun(builder, started.run_id, device)
+        params = _parameters(tuning, precision, base)
+        log_batch(builder.client, started.run_id, params=params, metrics=_estimate_metrics(estimates))
+        builder.log_dataset(started.run_id, {"num_rows": len(context.train)})
         adapter: Path | None = None
         for name, stage in tuning.stages:
             if stage is not None:
-                so_far = cache_key(LEARNING, [inputs, tuning.up_to(name).digest])  # tunings that begin alike share it
-                mine = replace(work, folder=place / so_far[:16])
-                adapter = _run_stage(name, stage, mine, adapter, making, run_id, so_far, device)
-        spent = work.clock.seconds
+                stage_key = cache_key(STAGE_CODE, [inputs, tuning.up_to(name).digest])  # equal first stages share it
+                stage_context = replace(context, folder=folder / stage_key[:16])
+                adapter = _run_stage(name, stage, stage_context, start=adapter, parent=parent, key=stage_key)
+        spent = context.clock.seconds
         price = tuning.budget.price_per_hour if tuning.budget else 0.0
         cost = {"cost": spent / 3600 * price} if price else {}
-        log_batch(making.client, run_id, metrics={"minutes": spent / 60} | cost)
+        log_batch(builder.client, started.run_id, metrics={"minutes": spent / 60} | cost)
         if adapter is None:
             raise DriftlineError(
                 "No stage of the tuning left an adapter.", where="train.stages", todo="Declare stage sft."
             )
-        learned, held = len(work.train), len(rows["evaluation"])
-        candidate = keep(making, run_id, out, adapter, base, serving, learned, held)
-    work.clock.forget()
-    for checkpoint in place.glob("*/*/checkpoint-*"):  # adapters stay: a tuning with one stage more begins there
+        counts = {"train_rows": len(context.train), "holdout_rows": len(rows["evaluation"])}
+        candidate = store_candidate(builder, started, adapter, spec, **counts)
+    context.clock.forget()
+    for checkpoint in folder.glob("*/*/checkpoint-*"):  # adapters stay: a tuning with a further stage starts there
         shutil.rmtree(checkpoint)
     return candidate
 
 
-def keep(
-    making: CandidateBuilder,
-    run_id: str,
-    out: Path,
+def store_candidate(
+    builder: CandidateBuilder,
+    run: CandidateRun,
     adapter: Path,
-    base: BaseModelFiles,
-    serving: Serving,
-    learned: int,
-    held: int,
+    spec: LanguageSpec,
+    *,
+    train_rows: int,
+    holdout_rows: int,
 ) -> Candidate:
-    """Merge an adapter, write what is served into `out`, and log it; it learned from so many pairs."""
+    """Merge an adapter, write the served weights into the run's folder, and log the candidate."""
+    out, base = run.folder, spec.base
     shutil.copytree(adapter, out / "adapter")
     with progress_step("merge and write GGUF"), scratch_folder(out.parent) as work:
         merged = merge(base, adapter, Path(work) / "merged")
         write_gguf(merged, out / "model.f16.gguf", "f16")
-        if serving.weights == "f16":
+        if spec.serving.weights == "f16":
             (out / "model.f16.gguf").rename(out / "model.gguf")
         else:
-            write_gguf(merged, out / "model.gguf", serving.weights)
+            write_gguf(merged, out / "model.gguf", spec.serving.weights)
     weights = weights_digest(out, base)
-    log_batch(making.client, run_id, tags={"driftline.weights_digest": weights})
-    log_adapter(making, run_id, out / "adapter", base)
-    return making.keep(run_id, out, weights, (), learned, held)
+    log_batch(builder.client, run.run_id, tags={"driftline.weights_digest": weights})
+    log_adapter(builder, run.run_id, out / "adapter", base)
+    return builder.save(run, weights, (), train_rows=train_rows, holdout_rows=holdout_rows)
 
 
 def _run_stage(
     name: str,
     stage: Stage,
-    work: StageContext,
+    context: StageContext,
+    *,
     start: Path | None,
-    making: CandidateBuilder,
-    parent: str,
+    parent: ParentRun,
     key: str,
-    device: Mapping[str, str],
 ) -> Path | None:
-    """Train a stage from the adapter in `start`, or go on with it; give the folder of the adapter that it leaves."""
+    """Train a stage from the adapter in `start`, or resume it. Return the folder of the resulting adapter."""
     from tasks.train.language.trainer_callbacks import newest_valid_checkpoint
 
-    folder = work.folder / name
-    done = folder / "adapter"
-    if (done / ADAPTER).is_file():
-        with progress_step(f"tune, {name}") as telling:
-            telling.figure = "learned before"
-        return done
-    client = making.client
-    mine = {**making.tags, **device, "mlflow.parentRunId": parent, "driftline.stage": name}
-    with start_run(client, making.experiment_id, f"{key}-{name}", name, mine) as run_id:
+    folder = context.folder / name
+    adapter = folder / "adapter"
+    if (adapter / ADAPTER).is_file():
+        with progress_step(f"tune, {name}") as step:
+            step.figure = "trained before"
+        return adapter
+    builder, client = parent.builder, parent.builder.client
+    tags = {**builder.tags, **parent.device, "mlflow.parentRunId": parent.run_id, "driftline.stage": name}
+    with start_run(client, builder.experiment_id, f"{key}-{name}", name, tags) as run_id:
         log_batch(client, run_id, params=stage.model_dump(exclude_none=True))
-        if start is not None and work.clock.over() and newest_valid_checkpoint(folder) is None:
-            log_batch(client, run_id, tags={"driftline.skipped": SPENT})
+        if start is not None and context.clock.over() and newest_valid_checkpoint(folder) is None:
+            log_batch(client, run_id, tags={"driftline.skipped": BUDGET_SPENT})
             return start
-        teller = MlflowReporter(client, run_id, work)
+        reporter = MlflowReporter(client, run_id, context)
         try:
-            learned = run_stage(name, stage, work, start, teller)
+            trained = run_stage(name, stage, context, start, reporter)
         finally:
-            teller.flush()
-        if not learned:
-            why = SPENT if work.clock.over() else "the model gave too few wrong answers to learn from"
-            log_batch(client, run_id, tags={"driftline.skipped": why})
+            reporter.flush()
+        if not trained:
+            reason = BUDGET_SPENT if context.clock.over() else NO_WRONG_ANSWERS
+            log_batch(client, run_id, tags={"driftline.skipped": reason})
             return start
-    return done
+    return adapter
 
 
-def _foreseen(estimates: Mapping[str, Estimate]) -> dict[str, float]:
+def _estimate_metrics(estimates: Mapping[str, Estimate]) -> dict[str, float]:
     return {
         f"estimated_{stage}_{name}": value
         for stage, estimate in estimates.items()
         for name, value in estimate.model_dump().items()
     }
-
-
-def definitions_of(talk: ChatSpec, base: BaseModelFiles) -> str:
-    """Digest of what is said to a model and what it may answer."""
-    return digest_of([talk.prompt.digest, talk.answer.digest, base.template_digest])
 
 
 def weights_digest(folder: Path, base: BaseModelFiles) -> str:

@@ -1,4 +1,4 @@
-"""Train a scikit-learn pipeline from a case's declaration; equal inputs and seed give equal weights, bit by bit."""
+"""Train a scikit-learn pipeline as a case declares it; equal inputs and seed give equal weights, bit by bit."""
 
 from __future__ import annotations
 
@@ -8,58 +8,67 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.core.code_digest import cache_key
 from tasks.core.errors import CaseError, DataError
 from tasks.core.files import file_digest
 from tasks.core.mlflow import log_batch
 from tasks.features.results import Column, Frame
-from tasks.train.candidates import CandidateBuilder
-from tasks.train.classes import FEWEST, classes_in, labels_of, numbers_of, score_columns
+from tasks.train.candidates import CandidateBuilder, CandidateRun
+from tasks.train.classes import MIN_CLASS_EXAMPLES, encode_target, infer_classes, score_columns, target_labels
 from tasks.train.config import Target, Train
-from tasks.train.metrics import measure
+from tasks.train.metrics import compute_metrics
 from tasks.train.mlflow_logging import log_frame, log_model
 from tasks.train.results import Candidate, Origin
 from tasks.train.tabular.importance import draw, importance
 from tasks.train.tabular.model_file import Model, load, predict, save
 from tasks.train.tabular.pipeline import build_pipeline
-from tasks.train.tabular.scoring import block_of, prepare
+from tasks.train.tabular.scoring import column_block, prepare
 from tasks.train.tabular.split import split_frame
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-    from mlflow import MlflowClient
 
 
 def train(origin: Origin, frame: Frame, target: Target, config: Train) -> Candidate:
-    """Fit, save and log a candidate, or give the one that the same inputs made before.
+    """Fit, save and log a candidate, or return the existing one of equal inputs.
 
-    Raises: CaseError when the declaration does not fit the data; DataError when the data can't be split or learnt from.
+    Raises: CaseError when the declaration does not fit the data; DataError when the data can't be split or used.
     """
-    job = Job(origin, frame, target, config)
-    if (found := job.made_before()) is not None:
-        return found
-    learn, held = job.sides()
-    learn = learn.tail(config.rows) if config.rows else learn
+    job = TrainingJob(origin, frame, target, config)
+    if (existing := job.load_existing()) is not None:
+        return existing
+    sides = job.split()
+    if config.rows:
+        sides = Sides(sides.train.tail(config.rows), sides.holdout)
     pipeline = build_pipeline(config, target.task, frame.columns)
-    return keep(job, learn, held, lambda: fit(pipeline, learn, target, config, frame.columns), _parameters(config))
+    return store_candidate(
+        job, sides, lambda: fit(pipeline, sides.train, target, config, frame.columns), _parameters(config)
+    )
+
+
+class Sides(NamedTuple):
+    """The two sides of a split."""
+
+    train: pd.DataFrame
+    holdout: pd.DataFrame
 
 
 @dataclass(frozen=True)
-class Job:
-    """What one candidate is made from."""
+class TrainingJob:
+    """The inputs of one candidate."""
 
     origin: Origin
     frame: Frame
     target: Target
     config: Train
-    imported: str | None = None  # SHA-256 of the file that the model comes from; None: it is fitted here
-    module: str = __name__  # whose code makes it
+    imported: str | None = None  # SHA-256 of the imported file; None: fitted by this platform
+    module: str = __name__  # its code is part of the cache key
 
     @cached_property
-    def making(self) -> CandidateBuilder:
+    def builder(self) -> CandidateBuilder:
         frame = self.frame
         key = cache_key(
             self.module,
@@ -76,34 +85,37 @@ class Job:
             self.origin, key, frame.path, frame.data_digest, frame.definitions_digest, self.imported
         )
 
-    def made_before(self) -> Candidate | None:
-        """The candidate that the same inputs made."""
-        return self.making.made_before(lambda made: file_digest(made / "model.skops"))
+    def load_existing(self) -> Candidate | None:
+        """The existing candidate of equal inputs, or None."""
+        return self.builder.load_existing(lambda folder: file_digest(folder / "model.skops"))
 
-    def sides(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The examples to learn from, and those held out."""
-        return split_frame(read_examples(self.frame, self.target), self.config.split, self.target)
+    def split(self) -> Sides:
+        """The training and the hold-out examples."""
+        return Sides(*split_frame(read_examples(self.frame, self.target), self.config.split, self.target))
 
 
-def keep(
-    job: Job, learn: pd.DataFrame, held: pd.DataFrame, make: Callable[[], Model], parameters: Mapping[str, Any]
+def store_candidate(
+    job: TrainingJob, sides: Sides, build_model: Callable[[], Model], parameters: Mapping[str, Any]
 ) -> Candidate:
-    """Make the model within an MLflow run, save it, and log all that is to be known of it.
+    """Build the model within an MLflow run, save it, and log it.
 
-    Raises: CaseError when it can't be kept in a model file.
+    Raises: CaseError when it can't be stored in a model file.
     """
-    making, client = job.making, job.making.client
-    with making.begun() as (run_id, work):
+    builder, client = job.builder, job.builder.client
+    with builder.start_run() as run:
+        run_id, work = run.run_id, run.folder
         work.mkdir(parents=True)
-        weights = save(make(), work / "model.skops")
+        weights = save(build_model(), work / "model.skops")
         model = _read_back(work / "model.skops", job.config)
-        answers = _describe(client, run_id, model, learn, held, job.target, job.config, work)
+        metrics = _describe(job, run, model, sides)
         parameters = {**parameters, **({"classes": ", ".join(map(str, model.classes))} if model.classes else {})}
-        log_batch(client, run_id, params=parameters, tags={"driftline.weights_digest": weights}, metrics=answers)
-        log_frame(making, run_id, job.frame)
-        log_model(making, run_id, model, work / "model.skops", held.head(3), work / "mlflow")
+        log_batch(client, run_id, params=parameters, tags={"driftline.weights_digest": weights}, metrics=metrics)
+        log_frame(builder, run_id, job.frame)
+        example = sides.holdout.head(3)
+        log_model(builder, run_id, model, work / "model.skops", example=example, work=work / "mlflow")
         shutil.rmtree(work / "mlflow")
-        return making.keep(run_id, work, weights, job.frame.columns, len(learn), len(held))
+        counts = {"train_rows": len(sides.train), "holdout_rows": len(sides.holdout)}
+        return builder.save(run, weights, job.frame.columns, **counts)
 
 
 def read_examples(frame: Frame, target: Target) -> pd.DataFrame:
@@ -119,7 +131,7 @@ def read_examples(frame: Frame, target: Target) -> pd.DataFrame:
     examples = examples if known.all() else examples[known]
     values = examples[target.column]
     if target.task == "classification":
-        classes = classes_in(values, target)
+        classes = infer_classes(values, target)
         if taken := [name for name in names if len(classes) > 2 and name in score_columns(classes)]:
             raise CaseError(
                 f"Features have the name of a class's score: {', '.join(taken)}.",
@@ -130,7 +142,7 @@ def read_examples(frame: Frame, target: Target) -> pd.DataFrame:
             )
     elif not pd.api.types.is_numeric_dtype(values):
         raise DataError(
-            "The target of a regression must be a number.",
+            "The target of a regression must be numeric.",
             where=f"column {target.column} of the frame",
             found=", ".join(map(str, values.unique()[:5])),
             allowed="a number; empty while unknown",
@@ -150,10 +162,10 @@ def fit(pipeline: Any, examples: pd.DataFrame, target: Target, config: Train, co
     from threadpoolctl import threadpool_limits
 
     encoding, estimator = pipeline[0], pipeline[-1]
-    values = pd.DataFrame({column.name: block_of(examples, [column], len(examples))[:, 0] for column in columns})
+    values = pd.DataFrame({column.name: column_block(examples, [column], len(examples))[:, 0] for column in columns})
     known = examples[target.column]
-    classes = classes_in(known, target, FEWEST) if target.task == "classification" else ()
-    y: np.ndarray = labels_of(known) if classes else known.to_numpy("float64")
+    classes = infer_classes(known, target, MIN_CLASS_EXAMPLES) if target.task == "classification" else ()
+    y: np.ndarray = target_labels(known) if classes else known.to_numpy("float64")
     try:
         with threadpool_limits(config.threads):
             matrix = encoding.fit_transform(values, y)
@@ -168,7 +180,7 @@ def fit(pipeline: Any, examples: pd.DataFrame, target: Target, config: Train, co
             todo="Change the family, its parameters or the encoders in the case's train section.",
         ) from error
     if "n_jobs" in estimator.get_params():
-        # threads add up their trees' votes in the order they finish, and one row is faster without them
+        # threads sum their trees' votes in the order they finish; and one row is faster without threads
         estimator.set_params(n_jobs=None)
     pipeline.columns_ = [column.model_dump(mode="json") for column in columns]
     if list(classes) != sorted(classes):
@@ -177,7 +189,7 @@ def fit(pipeline: Any, examples: pd.DataFrame, target: Target, config: Train, co
 
 
 def _read_back(path: Path, config: Train) -> Model:
-    """What is described, judged and released is the file; so a family that can't be read fails here, not later.
+    """Read the written file: evaluation and release use the file, so a family that can't be read must fail now.
 
     Raises: CaseError.
     """
@@ -185,11 +197,11 @@ def _read_back(path: Path, config: Train) -> Model:
         return load(path)
     except DataError as error:
         raise CaseError(
-            f"{config.family} or one of its encoders can't be kept in a model file.",
+            f"{config.family} or one of its encoders can't be stored in a model file.",
             where="train",
             found=error.found,
             allowed="trees, forests, boosting, linear models, naive Bayes, networks; one-to-one encoders and imputers",
-            todo="Take another family or encoder: these are made of types that may not be read without trusting them.",
+            todo="Take another family or encoder; this one holds types that are not trusted.",
         ) from error
 
 
@@ -211,38 +223,30 @@ def _takes_no_missing(estimator: Any, values: pd.DataFrame) -> CaseError:
     )
 
 
-def _describe(
-    client: MlflowClient,
-    run_id: str,
-    model: Model,
-    learn: pd.DataFrame,
-    held: pd.DataFrame,
-    target: Target,
-    config: Train,
-    work: Path,
-) -> dict[str, float]:
-    """Write importance.json, log the pictures, and give quick metrics of both sides."""
+def _describe(job: TrainingJob, run: CandidateRun, model: Model, sides: Sides) -> dict[str, float]:
+    """Write importance.json, log the plots, and return metrics of both sides."""
     from threadpoolctl import threadpool_limits
 
-    y = numbers_of(held[target.column], model.classes)
+    target, config, (train, holdout) = job.target, job.config, sides
+    y = encode_target(holdout[target.column], model.classes)
     with threadpool_limits(config.threads):
-        answers = predict(model, held)
-        shares = importance(model, held, y, config.seed)
-        some = learn.sample(min(len(learn), 20_000), random_state=config.seed)  # to see over-fitting, that is enough
+        answers = predict(model, holdout)
+        shares = importance(model, holdout, y, config.seed)
+        sample = train.sample(min(len(train), 20_000), random_state=config.seed)  # enough to see over-fitting
         fitted = (
-            measure(numbers_of(some[target.column], model.classes), predict(model, some), target.task)
-            if len(some)
+            compute_metrics(encode_target(sample[target.column], model.classes), predict(model, sample), target.task)
+            if len(sample)
             else {}
         )
     text = json.dumps(shares, indent=2)
-    (work / "importance.json").write_text(text, encoding="utf-8")
-    pictures = work / "mlflow" / "run"
-    draw(pictures / "plots", model.classes, y, answers, shares)
-    (pictures / "importance.json").write_text(text, encoding="utf-8")
-    client.log_artifacts(run_id, str(pictures))
-    quick = {f"holdout_{name}": value for name, value in measure(y, answers, target.task).items()}
-    quick |= {f"train_{name}": value for name, value in fitted.items()}
-    return quick | {"train_rows": len(learn), "holdout_rows": len(held)}
+    (run.folder / "importance.json").write_text(text, encoding="utf-8")
+    artifacts = run.folder / "mlflow" / "run"
+    draw(artifacts / "plots", model.classes, y, answers, shares)
+    (artifacts / "importance.json").write_text(text, encoding="utf-8")
+    job.builder.client.log_artifacts(run.run_id, str(artifacts))
+    metrics = {f"holdout_{name}": value for name, value in compute_metrics(y, answers, target.task).items()}
+    metrics |= {f"train_{name}": value for name, value in fitted.items()}
+    return metrics | {"train_rows": len(train), "holdout_rows": len(holdout)}
 
 
 def _parameters(config: Train) -> dict[str, Any]:

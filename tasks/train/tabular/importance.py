@@ -1,4 +1,4 @@
-"""How much each feature matters to a model, and the pictures that a person looks at first."""
+"""Permutation importance, and the plots of a candidate."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-ROWS = 2000
-POINTS = 400  # of a curve: more than a screen shows
-LINES = 10  # that an eye can tell apart
+SAMPLE_ROWS = 2000
+POINTS = 400  # of a curve; a screen shows fewer
+MAX_LINES = 10  # more could not be distinguished
 
 Lines: TypeAlias = "dict[str, tuple[np.ndarray, np.ndarray]]"  # by class: whether it is the one, and its probability
 
 
 def importance(
-    model: Model, holdout: pd.DataFrame, target: np.ndarray, seed: int, rows: int = ROWS
+    model: Model, holdout: pd.DataFrame, target: np.ndarray, seed: int, rows: int = SAMPLE_ROWS
 ) -> dict[str, float]:
     """Permutation importance on a seeded sample: each feature's share of the loss that shuffling it adds; sums to 1.
 
@@ -56,7 +56,7 @@ def draw(
     if classes:
         lines = {"": (target == 1, prediction)}
         if len(classes) > 2:
-            lines = {str(name): (target == k, prediction[:, k]) for k, name in enumerate(classes[:LINES])}
+            lines = {str(name): (target == k, prediction[:, k]) for k, name in enumerate(classes[:MAX_LINES])}
         _draw_curves(folder / "roc_pr.png", lines)
         _draw_calibration(folder / "calibration.png", lines)
     else:

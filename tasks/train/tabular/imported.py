@@ -1,6 +1,6 @@
-"""A scikit-learn model made elsewhere, in place of training: checked, put into our form, and kept as a candidate.
+"""Import a scikit-learn model instead of training one: check it, convert it, and store it as a candidate.
 
-What it learned from, nobody here knows; it is judged, sealed and served like one that was trained here.
+Its training data is unknown; it is evaluated, sealed and served like a trained model.
 """
 
 from __future__ import annotations
@@ -15,106 +15,109 @@ from tasks.core.errors import DataError
 from tasks.core.files import scratch_folder
 from tasks.core.untrusted import MB, reading_untrusted
 from tasks.features.results import Column, Frame
-from tasks.train.classes import Classes, classes_in, label_of
+from tasks.train.classes import Classes, infer_classes, normalize_label
 from tasks.train.config import Target, Train
 from tasks.train.results import Candidate, Origin
-from tasks.train.tabular.fit import Job, keep
+from tasks.train.tabular.fit import Sides, TrainingJob, store_candidate
 from tasks.train.tabular.model_file import Model, load, predict, read, save
-from tasks.train.tabular.scoring import block_of
-from tasks.train.tabular.skops_archive import MOST
+from tasks.train.tabular.scoring import column_block
+from tasks.train.tabular.skops_archive import MAX_BYTES
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
 SKOPS = ".skops"
-CLOSE = 1e-6
-FORM = "an estimator on numbers, or a pipeline of a ColumnTransformer (columns by name) and what follows it"
-TODO = "Bring a model that fits; the champion stays as it is."
+TOLERANCE = 1e-6
+SUPPORTED = "an estimator on numbers, or a pipeline of a ColumnTransformer (columns by name) and further steps"
+TODO = "Import a supported model; the champion stays."
 
 
 def import_model(
     origin: Origin, path: Path, frame: Frame, target: Target, config: Train, trusted: Collection[str]
 ) -> Candidate:
-    """Keep a scikit-learn model as a candidate, or give the one that the same file and inputs made before.
+    """Store a scikit-learn model as a candidate, or return the existing one of equal file and inputs.
 
-    `trusted` are digests of pickles that may be run. Raises: DataError when the file is refused, can't be kept as
+    `trusted`: digests of pickles that may be loaded. Raises: DataError when the file is refused, can't be stored as
     skops, or holds a model that does not take the case's columns.
     """
     import pandas as pd
 
-    content = _content(path)
+    content = _read_content(path)
     digest = hashlib.sha256(content).hexdigest()
-    job = Job(origin, frame, target, config, imported=digest, module=__name__)
-    if (found := job.made_before()) is not None:
-        return found
-    made = read(path) if path.suffix == SKOPS else _unpickled(path, content, digest, trusted)
-    learn, held = job.sides()
-    values = pd.concat([learn[target.column], held[target.column]])
-    classes = classes_in(values, target) if target.task == "classification" else ()
-    names = _columns_of(made, frame.columns, classes, path)
-    asked = [column for name in names for column in frame.columns if column.name == name]
-    expected = _asked(made, held, asked, classes, path)
+    job = TrainingJob(origin, frame, target, config, imported=digest, module=__name__)
+    if (existing := job.load_existing()) is not None:
+        return existing
+    imported = read(path) if path.suffix == SKOPS else _unpickle(path, content, digest, trusted)
+    sides = job.split()
+    values = pd.concat([side[target.column] for side in sides])
+    classes = infer_classes(values, target) if target.task == "classification" else ()
+    names = _column_names(imported, frame.columns, classes, path)
+    columns = [column for name in names for column in frame.columns if column.name == name]
+    expected = _original_predictions(imported, sides.holdout, columns, classes, path)
     with scratch_folder(origin.state / "candidates") as work:
-        with reading_untrusted("The model can't be put into the form that is served.", path, allowed=FORM, todo=TODO):
-            pipeline = _in_our_form(made, names, frame.columns, classes)
-        model = _as_file(pipeline, Path(work) / "model.skops", path)
-        with reading_untrusted("The model does not answer in the form that is served.", path, allowed=FORM, todo=TODO):
-            answers = predict(model, held)
-    _check_same(answers, expected, path)
-    told = {"imported": digest, "file": path.name, "type": type(made).__name__}
-    return keep(job, held.head(0), held, lambda: model, told)
+        with reading_untrusted("The model can't be converted for serving.", path, allowed=SUPPORTED, todo=TODO):
+            pipeline = _convert(imported, names, frame.columns, classes)
+        model = _save_and_load(pipeline, Path(work) / "model.skops", path)
+        with reading_untrusted("The converted model does not predict.", path, allowed=SUPPORTED, todo=TODO):
+            predictions = predict(model, sides.holdout)
+    _check_equal(predictions, expected, path)
+    parameters = {"imported": digest, "file": path.name, "type": type(imported).__name__}
+    no_training = Sides(sides.holdout.head(0), sides.holdout)
+    return store_candidate(job, no_training, lambda: model, parameters)
 
 
-def _content(path: Path) -> bytes:
-    """The file, read once: what is opened is what was hashed."""
-    allowed = f"a {SKOPS} file of a scikit-learn model, of at most {MOST // MB:,} MB"
+def _read_content(path: Path) -> bytes:
+    """Read the file once, so that the hashed bytes are the loaded ones."""
+    allowed = f"a {SKOPS} file of a scikit-learn model, of at most {MAX_BYTES // MB:,} MB"
     with reading_untrusted("The model can't be read.", path, allowed=allowed, todo=TODO):
-        if path.exists() and not path.is_file():  # a device or a pipe has no end
+        if path.exists() and not path.is_file():  # a device or a pipe may never end
             raise ValueError("no file")
-        if (size := path.stat().st_size) > MOST:
+        if (size := path.stat().st_size) > MAX_BYTES:
             raise ValueError(f"{size:,} bytes")
         return path.read_bytes()
 
 
-def _unpickled(path: Path, content: bytes, digest: str, trusted: Collection[str]) -> Any:
+def _unpickle(path: Path, content: bytes, digest: str, trusted: Collection[str]) -> Any:
     if digest not in trusted:
         raise DataError(
-            "The model is a pickle, or of a kind we don't know: reading it could run code. It was not read.",
+            "The model is a pickle or an unknown format: reading it could run code. It was not read.",
             where=str(path),
             found=f"{path.name}, sha256 {digest}",
-            allowed=f"a {SKOPS} file, or one whose sha256 stands in the case's trusted",
-            todo=f"Write it with skops.io.dump(model, 'model{SKOPS}') where it was made. If you know its origin, "
-            "and would run its code, add the sha256 to trusted in case.yaml.",
+            allowed=f"a {SKOPS} file, or a file whose sha256 is listed under trusted in the case",
+            todo=f"Write it with skops.io.dump(model, 'model{SKOPS}') where it was trained. If you trust its "
+            "origin and its code, add the sha256 to trusted in case.yaml.",
         )
     import joblib
 
     try:
         return joblib.load(io.BytesIO(content))
-    except Exception as error:  # a pickle may raise whatever it likes
+    except Exception as error:  # a pickle may raise anything
         found = f"{type(error).__name__}: {error}"
         raise unsupported_model_error(
             "The trusted pickle can't be read.", path, found, "a model of this scikit-learn"
         ) from error
 
 
-def _columns_of(made: Any, columns: Sequence[Column], classes: Classes, path: Path) -> list[str]:
+def _column_names(imported: Any, columns: Sequence[Column], classes: Classes, path: Path) -> list[str]:
     """The columns that a model takes, in its order.
 
-    Raises: DataError when it is no fitted model for this task, or takes what the case does not have.
+    Raises: DataError when it is not a fitted model for this task, or takes columns that the case does not have.
     """
-    theirs = getattr(made, "classes_", None)
-    if not (_has_classes(made, theirs, classes) if classes else hasattr(made, "predict") and theirs is None):
-        found = type(made).__name__ + ("" if theirs is None else f" of the classes {list(theirs)[:10]}")
+    known_classes = getattr(imported, "classes_", None)
+    is_regressor = hasattr(imported, "predict") and known_classes is None
+    if not (_has_classes(imported, known_classes, classes) if classes else is_regressor):
+        found = type(imported).__name__
+        found += "" if known_classes is None else f" of the classes {list(known_classes)[:10]}"
         allowed = f"a classifier with predict_proba and the classes {', '.join(map(str, classes))}"
         task = "classification" if classes else "regression"
         raise unsupported_model_error(
             f"The model does not fit the task {task}.", path, found, allowed if classes else "a regressor"
         )
-    names = [str(name) for name in getattr(made, "feature_names_in_", ())]
+    names = [str(name) for name in getattr(imported, "feature_names_in_", ())]
     known = {column.name: column.kind for column in columns}
     if lacking := [name for name in names if name not in known]:
-        found = f"asks for {', '.join(lacking)}"
+        found = f"takes {', '.join(lacking)}"
         raise unsupported_model_error(
             "The model takes columns that the case does not have.", path, found, ", ".join(known)
         )
@@ -125,43 +128,45 @@ def _columns_of(made: Any, columns: Sequence[Column], classes: Classes, path: Pa
     return names
 
 
-def _has_classes(made: Any, theirs: Any, classes: Classes) -> bool:
-    """Whether a classifier knows just the case's classes."""
+def _has_classes(imported: Any, known_classes: Any, classes: Classes) -> bool:
+    """Whether a classifier has exactly the case's classes."""
     try:
-        return hasattr(made, "predict_proba") and sorted(map(label_of, theirs)) == sorted(classes)
-    except (TypeError, ValueError):  # none, or of another kind
+        return hasattr(imported, "predict_proba") and sorted(map(normalize_label, known_classes)) == sorted(classes)
+    except (TypeError, ValueError):  # None, or of another type
         return False
 
 
-def _asked(made: Any, held: pd.DataFrame, columns: Sequence[Column], classes: Classes, path: Path) -> np.ndarray:
-    """What the model itself answers for the hold-out."""
+def _original_predictions(
+    imported: Any, holdout: pd.DataFrame, columns: Sequence[Column], classes: Classes, path: Path
+) -> np.ndarray:
+    """The predictions of the model before its conversion."""
     import numpy as np
     import pandas as pd
 
-    values = pd.DataFrame({column.name: block_of(held, [column], len(held))[:, 0] for column in columns})
+    values = pd.DataFrame({column.name: column_block(holdout, [column], len(holdout))[:, 0] for column in columns})
     try:
         if classes:
-            told = np.asarray(made.predict_proba(values), np.float64)
-            return (
-                told if len(classes) > 2 else told[:, [label_of(label) for label in made.classes_].index(classes[-1])]
-            )
-        return np.asarray(made.predict(values), np.float64).reshape(-1)
-    except Exception as error:  # a stranger's model may raise whatever it comes to
+            scores = np.asarray(imported.predict_proba(values), np.float64)
+            if len(classes) > 2:
+                return scores
+            return scores[:, [normalize_label(label) for label in imported.classes_].index(classes[-1])]
+        return np.asarray(imported.predict(values), np.float64).reshape(-1)
+    except Exception as error:  # a foreign model may raise anything
         found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         taken = ", ".join(f"{column.name} ({column.kind})" for column in columns)
         raise unsupported_model_error("The model does not take the case's columns.", path, found, taken) from error
 
 
-def _in_our_form(made: Any, names: list[str], columns: Sequence[Column], classes: Classes) -> Any:
-    """An encoding of named columns and one estimator, which is how rows are answered fast."""
+def _convert(imported: Any, names: list[str], columns: Sequence[Column], classes: Classes) -> Any:
+    """A pipeline of one encoding and one estimator, which `scoring.prepare` requires."""
     import pandas as pd
     from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import Pipeline
 
-    steps = list(made.steps) if isinstance(made, Pipeline) else [("model", made)]
+    steps = list(imported.steps) if isinstance(imported, Pipeline) else [("model", imported)]
     if len(steps) > 1 and isinstance(steps[0][1], ColumnTransformer):
         (_, encoding), *steps = steps
-    else:  # one encoding of all columns: what stands before the estimator, fitted as it is
+    else:  # one encoding of all columns: the fitted steps before the estimator
         encoding = ColumnTransformer([("all", "passthrough", names)], verbose_feature_names_out=False)
         encoding.fit(pd.DataFrame([dict.fromkeys(names, 0.0)]))
         if len(steps) > 1:
@@ -169,9 +174,9 @@ def _in_our_form(made: Any, names: list[str], columns: Sequence[Column], classes
         steps = steps[-1:]
     estimator, last = (steps[0][1] if len(steps) == 1 else Pipeline(steps)), steps[-1][1]
     for _, step in steps:
-        getattr(step, "__dict__", {}).pop("feature_names_in_", None)  # it is given plain arrays, and would warn of it
+        getattr(step, "__dict__", {}).pop("feature_names_in_", None)  # it gets plain arrays and would warn
     if "n_jobs" in last.get_params():
-        last.set_params(n_jobs=None)  # as in fitting here: one row is faster without, and sums keep their order
+        last.set_params(n_jobs=None)  # as in `fit`
     pipeline = Pipeline([("columns", encoding), ("model", estimator)])
     pipeline.columns_ = [column.model_dump(mode="json") for column in columns]
     if list(classes) != sorted(classes):
@@ -179,28 +184,28 @@ def _in_our_form(made: Any, names: list[str], columns: Sequence[Column], classes
     return pipeline
 
 
-def _as_file(pipeline: Any, file: Path, path: Path) -> Model:
-    """What is judged and served is a file of types on our list, whatever it came from."""
+def _save_and_load(pipeline: Any, file: Path, path: Path) -> Model:
+    """Store the model as a file of trusted types and load it, as evaluation and serving do."""
     try:
         save(pipeline, file)
         return load(file)
-    except Exception as error:  # so may its parts
+    except Exception as error:  # its parts may raise anything too
         found = error.found if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
         raise unsupported_model_error(
-            "The model can't be kept as skops.", path, found, "types that tasks/train/tabular/model_file.py lists"
+            "The model can't be stored as skops.", path, found, "types that tasks/train/compat.py lists"
         ) from error
 
 
-def _check_same(answers: np.ndarray, expected: np.ndarray, path: Path) -> None:
+def _check_equal(predictions: np.ndarray, expected: np.ndarray, path: Path) -> None:
     import numpy as np
 
-    if not np.allclose(answers, expected, rtol=CLOSE, atol=CLOSE):
-        apart = float(np.abs(answers - expected).max())
+    if not np.allclose(predictions, expected, rtol=TOLERANCE, atol=TOLERANCE):
+        difference = float(np.abs(predictions - expected).max())
         raise unsupported_model_error(
-            "In the form in which models are served here, the model would answer otherwise.",
+            "The converted model predicts other values.",
             path,
-            f"answers differ by up to {apart:.3g}",
-            FORM,
+            f"predictions differ by up to {difference:.3g}",
+            SUPPORTED,
         )
 
 

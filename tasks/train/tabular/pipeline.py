@@ -1,4 +1,4 @@
-"""From a case's declaration to an unfitted scikit-learn pipeline, refusing what can't work before any data is read."""
+"""Build an unfitted scikit-learn pipeline from a case, and refuse what can't work before any data is read."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import CaseError
 from tasks.features.results import Column
+from tasks.train.compat import validate_parameters
 from tasks.train.config import Train
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-OURS = {"random_state": "train.seed", "n_jobs": "train.threads"}  # parameters that the case sets elsewhere
+# Parameters that other keys of the case set.
+MANAGED_PARAMETERS = {"random_state": "train.seed", "n_jobs": "train.threads"}
 
-# Values unseen in training arrive in every service: these encoders would refuse them by default.
-LENIENT: dict[str, dict[str, Any]] = {
+# A service meets values that training did not; by default these encoders would refuse them.
+LENIENT_DEFAULTS: dict[str, dict[str, Any]] = {
     "OneHotEncoder": {"handle_unknown": "ignore"},
     "OrdinalEncoder": {"handle_unknown": "use_encoded_value", "unknown_value": float("nan")},
 }
 
 
 def check_training(config: Train, task: str, columns: Sequence[Column] | None = None) -> None:
-    """Check that families exist and fit, that their parameters are valid, and, given the columns, that all are encoded.
+    """Check families, parameters and, with `columns`, their encoders.
 
     Raises: CaseError naming what was found and what is allowed.
     """
@@ -33,7 +35,7 @@ def check_training(config: Train, task: str, columns: Sequence[Column] | None = 
 
 
 def build_pipeline(config: Train, task: str, columns: Sequence[Column] | None) -> Pipeline:
-    """Make the pipeline: encoded columns first, in the encoders' order, then the others as they are.
+    """Build the pipeline: encoded columns first, in the encoders' order, then the others as they are.
 
     A column that several encoders name goes through them one after the other (an imputer, then a scaler).
 
@@ -44,7 +46,7 @@ def build_pipeline(config: Train, task: str, columns: Sequence[Column] | None) -
     from sklearn.utils import get_tags
 
     encoders = [
-        _make(encoder.family, encoder.parameters, f"train.encoders[{i}]", config, "encoder")
+        _build_estimator(encoder.family, encoder.parameters, f"train.encoders[{i}]", config, "encoder")
         for i, encoder in enumerate(config.encoders)
     ]
     groups = _groups(config, columns) if columns is not None else {}
@@ -52,7 +54,7 @@ def build_pipeline(config: Train, task: str, columns: Sequence[Column] | None) -
     categorical = parameters.get("categorical_features")
     if columns is not None and isinstance(categorical, list | tuple) and any(isinstance(c, str) for c in categorical):
         parameters["categorical_features"] = _positions(categorical, groups, encoders)
-    estimator = _make(config.family, parameters, "train", config, task)
+    estimator = _build_estimator(config.family, parameters, "train", config, task)
 
     transformers: list[tuple[str, Any, list[str]]] = []
     for (chain, kind), names in groups.items():
@@ -86,7 +88,7 @@ def _groups(config: Train, columns: Sequence[Column]) -> dict[tuple[tuple[int, .
             f"Text columns without an encoder: {', '.join(bare)}.",
             where="train.encoders",
             found=f"encoders for {', '.join(chains) or 'no column'}",
-            allowed="every text column goes through an encoder that makes numbers of it",
+            allowed="an encoder for every text column",
             todo="Add an encoder for them, such as sklearn.preprocessing.OrdinalEncoder.",
         )
     groups: dict[tuple[tuple[int, ...], str], list[str]] = {}
@@ -96,38 +98,39 @@ def _groups(config: Train, columns: Sequence[Column]) -> dict[tuple[tuple[int, .
 
 
 def _positions(names: Sequence[Any], groups: dict[tuple[tuple[int, ...], str], list[str]], encoders: list) -> list[int]:
-    """Where named columns stand after encoding, for estimators that want positions."""
+    """The positions of named columns after encoding, for estimators that take positions."""
     from sklearn.base import OneToOneFeatureMixin
 
-    at: dict[str, int] = {}
-    place = 0
+    positions: dict[str, int] = {}
     for (chain, _), members in groups.items():
         if not all(isinstance(encoders[i], OneToOneFeatureMixin) for i in chain):
-            break  # this encoder decides while fitting how many columns it makes: the rest have no fixed place
+            break  # the number of columns of this encoder is known only after fitting
         for name in members:
-            at[name] = place
-            place += 1
-    unknown = [str(name) for name in names if name not in at]
+            positions[name] = len(positions)
+    unknown = [str(name) for name in names if name not in positions]
     if unknown:
         raise CaseError(
-            f"categorical_features names columns without a fixed place: {', '.join(unknown)}.",
+            f"categorical_features names columns without a fixed position: {', '.join(unknown)}.",
             where="train.parameters.categorical_features",
             found=", ".join(map(str, names)),
-            allowed=", ".join(at) or "none",
+            allowed=", ".join(positions) or "none",
             todo="Name features that are encoded one to one (such as with OrdinalEncoder).",
         )
-    return [at[name] for name in names]
+    return [positions[name] for name in names]
 
 
-def _make(family: str, parameters: dict[str, Any], where: str, config: Train, role: str) -> Any:
+def _build_estimator(family: str, parameters: dict[str, Any], where: str, config: Train, role: str) -> Any:
     """Build one estimator with the case's parameters, its seed and its threads."""
     kind = _class_of(family, where)
     _check_role(kind, family, where, role)
-    allowed = [name for name in inspect.signature(kind).parameters if name not in OURS]
+    allowed = [name for name in inspect.signature(kind).parameters if name not in MANAGED_PARAMETERS]
     for name in parameters:
-        if name in OURS:
+        if name in MANAGED_PARAMETERS:
             raise CaseError(
-                f"{name} is not set here.", where=f"{where}.parameters", found=name, todo=f"Set {OURS[name]} instead."
+                f"{name} is set by another key.",
+                where=f"{where}.parameters",
+                found=name,
+                todo=f"Set {MANAGED_PARAMETERS[name]} instead.",
             )
         if name not in allowed:
             raise CaseError(
@@ -137,27 +140,26 @@ def _make(family: str, parameters: dict[str, Any], where: str, config: Train, ro
                 allowed=", ".join(allowed) or "none",
                 todo=_nearest(name, allowed) or "Remove it, or take one of the allowed ones.",
             )
-    values = {**LENIENT.get(kind.__name__, {}), **{k: _value(v) for k, v in parameters.items()}}
+    values = {**LENIENT_DEFAULTS.get(kind.__name__, {}), **{k: _value(v) for k, v in parameters.items()}}
     if values.get("handle_unknown") == "error":
         values.pop("unknown_value", None)
-    ours = inspect.signature(kind).parameters
-    if "random_state" in ours:
+    accepted = inspect.signature(kind).parameters
+    if "random_state" in accepted:
         values["random_state"] = config.seed
-    if "n_jobs" in ours and role != "encoder" and not family.startswith("sklearn.linear_model."):  # no effect there
+    if "n_jobs" in accepted and role != "encoder" and not family.startswith("sklearn.linear_model."):  # has no effect
         values["n_jobs"] = config.threads
     try:
-        made = kind(**values)
-        if hasattr(made, "_validate_params"):
-            made._validate_params()
+        estimator = kind(**values)
+        validate_parameters(estimator)
     except (TypeError, ValueError) as error:
         raise CaseError(
-            f"{kind.__name__} can't be made with these parameters.",
+            f"{kind.__name__} can't be built with these parameters.",
             where=f"{where}.parameters",
             found=str(error).split("\n")[0],
             allowed=", ".join(allowed) or "none",
             todo="Correct the value; scikit-learn's page of the class lists what each parameter takes.",
         ) from error
-    if role == "classification" and not hasattr(made, "predict_proba"):
+    if role == "classification" and not hasattr(estimator, "predict_proba"):
         raise CaseError(
             f"{kind.__name__} gives no probabilities with these parameters.",
             where=f"{where}.family",
@@ -165,7 +167,7 @@ def _make(family: str, parameters: dict[str, Any], where: str, config: Train, ro
             allowed="classifiers with predict_proba",
             todo="Take another family, such as sklearn.ensemble.HistGradientBoostingClassifier.",
         )
-    return made
+    return estimator
 
 
 def _class_of(family: str, where: str) -> type:
@@ -212,7 +214,7 @@ def _check_role(kind: type, family: str, where: str, role: str) -> None:
 
 
 def _value(value: Any) -> Any:
-    """YAML's lists stay lists; the text 'nan' is the number, which configuration can't carry (no JSON has it)."""
+    """The text 'nan' is the number, which configuration can't hold, since JSON has none."""
     return float("nan") if isinstance(value, str) and value == "nan" else value
 
 

@@ -1,4 +1,4 @@
-"""A fitted pipeline made ready to answer: one row in well under a millisecond of our own, many rows at once."""
+"""Fast predictions of a fitted pipeline: one row in well under a millisecond, or many rows at once."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tasks.core.errors import DataError
 from tasks.features.results import Column
-from tasks.train.classes import Classes, label_of
+from tasks.train.classes import Classes, normalize_label
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     Values: TypeAlias = pd.DataFrame | Mapping[str, Sequence[Any] | np.ndarray]
 
 
-FEW = 2048  # rows that are scored on one thread
-HANDFUL = 64  # rows for which asking a forest's trees ourselves is faster
+SINGLE_THREAD_ROWS = 2048  # up to so many rows are scored on one thread
+DIRECT_FOREST_ROWS = 64  # up to so many rows, calling a forest's trees directly is faster
 
 
 @dataclass(frozen=True)
 class Model:
-    """A fitted scikit-learn pipeline (an encoding step and an estimator), with what it takes to run it fast.
+    """A fitted scikit-learn pipeline (an encoding step and an estimator), prepared to run fast.
 
-    Pipelines spend most of a one-row answer on pandas. We call the fitted steps ourselves with plain arrays: text
-    columns as objects, all others as floats, never both in one array.
+    For one row, a pipeline spends most of its time in pandas. So the fitted steps are called directly with plain
+    arrays: text columns as objects, all others as floats, never both in one array.
     """
 
     pipeline: Pipeline
@@ -38,8 +38,9 @@ class Model:
     estimator: Any = field(repr=False)
     columns: tuple[Column, ...]
     classes: Classes  # in the order of answers; of two, the positive one last
-    place: Any  # in what the estimator says of a row: one column, or of three classes or more all of them
-    manner: str  # how rows are given to the estimator: together, sparse, or alone
+    output: Any  # index into the estimator's output: one column, or all columns of three classes or more
+    row_mode: Literal["dense", "sparse", "single"]  # how rows are passed to the estimator
+    forest: bool
     threads: ThreadpoolController = field(repr=False)
 
     @property
@@ -48,7 +49,13 @@ class Model:
 
 
 def prepare(pipeline: Pipeline) -> Model:
-    """Make a fitted pipeline ready to answer."""
+    """Prepare a fitted pipeline for `predict`."""
+    from sklearn.ensemble import (
+        ExtraTreesClassifier,
+        ExtraTreesRegressor,
+        RandomForestClassifier,
+        RandomForestRegressor,
+    )
     from threadpoolctl import ThreadpoolController
 
     encoding, estimator = pipeline[0], pipeline[-1]
@@ -58,17 +65,28 @@ def prepare(pipeline: Pipeline) -> Model:
     for _, step, names in encoding.transformers_:
         if len(names) and step != "drop":
             steps = [part for _, part in step.steps] if hasattr(step, "steps") else [step]
-            blocks.append((tuple(by_name[name] for name in names), tuple(map(_quick, steps))))
-    manner = _manner(estimator, [step for _, step, _ in encoding.transformers_])
+            blocks.append((tuple(by_name[name] for name in names), tuple(map(_fast_encoder, steps))))
+    row_mode = _row_mode(estimator, [step for _, step, _ in encoding.transformers_])
     threads = ThreadpoolController().select(user_api="openmp")
-    classes, place = _classes_of(pipeline, estimator)
-    return Model(pipeline, tuple(blocks), estimator, columns, classes, place, manner, threads)
+    classes, output = _classes_of(pipeline, estimator)
+    forests = (RandomForestClassifier, RandomForestRegressor, ExtraTreesClassifier, ExtraTreesRegressor)
+    return Model(
+        pipeline=pipeline,
+        blocks=tuple(blocks),
+        estimator=estimator,
+        columns=columns,
+        classes=classes,
+        output=output,
+        row_mode=row_mode,
+        forest=isinstance(estimator, forests),
+        threads=threads,
+    )
 
 
 def _classes_of(pipeline: Pipeline, estimator: Any) -> tuple[Classes, Any]:
     if not hasattr(estimator, "predict_proba"):
         return (), 0
-    known = tuple(map(label_of, estimator.classes_))
+    known = tuple(map(normalize_label, estimator.classes_))
     if len(known) > 2:
         return known, slice(None)
     positive = getattr(pipeline, "positive_", known[-1])
@@ -81,9 +99,10 @@ def predict(model: Model, values: Values, columns: Sequence[Column] | None = Non
     Of three classes or more it is each one's probability, of shape (rows, classes).
 
     `values` is a DataFrame, or a mapping from each column's name to its values (lists or arrays), which is faster
-    for one row. None, NaN and NA are missing values. A row's answer is the same, to the last digit, in any company.
+    for one row. None, NaN and NA are missing values. A row's prediction does not depend on
+    the other rows, to the last digit.
 
-    Raises: DataError when a column is missing or holds what the model can't take.
+    Raises: DataError when a column is missing or holds values that the model can't take.
     """
     import numpy as np
 
@@ -100,11 +119,11 @@ def predict(model: Model, values: Values, columns: Sequence[Column] | None = Non
         return np.zeros((0, len(model.classes)) if len(model.classes) > 2 else 0)
     try:
         # setting the limit costs 0.02 ms; waking a second thread for every tree costs more, and far more on busy cores
-        with model.threads.limit(limits=1) if rows <= FEW else nullcontext():
-            if model.manner != "alone" or rows == 1:
+        with model.threads.limit(limits=1) if rows <= SINGLE_THREAD_ROWS else nullcontext():
+            if model.row_mode != "single" or rows == 1:
                 return _score(model, values, rows)
             arrays = {c.name: np.asarray(values[c.name], dtype=object) for c in model.columns}
-            answers = [_score(model, {n: a[i : i + 1] for n, a in arrays.items()}, 1) for i in range(rows)]
+            predictions = [_score(model, {n: a[i : i + 1] for n, a in arrays.items()}, 1) for i in range(rows)]
     except (ValueError, TypeError) as error:
         raise DataError(
             "The model can't take these values.",
@@ -112,7 +131,7 @@ def predict(model: Model, values: Values, columns: Sequence[Column] | None = Non
             found=str(error).split("\n")[0],
             todo="Check the values, or declare an encoder (an imputer for missing values) in the case's train section.",
         ) from error
-    return np.concatenate(answers)
+    return np.concatenate(predictions)
 
 
 def _score(model: Model, values: Values, rows: int) -> np.ndarray:
@@ -120,27 +139,27 @@ def _score(model: Model, values: Values, rows: int) -> np.ndarray:
 
     parts = []
     for columns, steps in model.blocks:
-        block: Any = block_of(values, columns, rows)
+        block: Any = column_block(values, columns, rows)
         for step in steps:
             block = step.transform(block)
         parts.append(block)
-    if any(hasattr(part, "toarray") for part in parts) or model.manner == "sparse":
+    if any(hasattr(part, "toarray") for part in parts) or model.row_mode == "sparse":
         import scipy.sparse
 
         matrix: Any = scipy.sparse.csr_matrix(scipy.sparse.hstack([scipy.sparse.csr_matrix(p) for p in parts]))
-        if model.manner != "sparse" and not getattr(model.pipeline[0], "sparse_output_", False):
+        if model.row_mode != "sparse" and not getattr(model.pipeline[0], "sparse_output_", False):
             matrix = matrix.toarray()
     else:
         matrix = parts[0] if len(parts) == 1 else np.hstack(parts)
-    if rows <= HANDFUL and type(model.estimator).__module__ == "sklearn.ensemble._forest":
-        return _ask_trees(model.estimator, matrix, model.place)
+    if rows <= DIRECT_FOREST_ROWS and model.forest:
+        return _predict_forest(model.estimator, matrix, model.output)
     if model.classifies:
-        return model.estimator.predict_proba(matrix)[:, model.place].astype(np.float64)
+        return model.estimator.predict_proba(matrix)[:, model.output].astype(np.float64)
     return np.asarray(model.estimator.predict(matrix), np.float64).reshape(-1)
 
 
-def _ask_trees(forest: Any, matrix: Any, place: Any) -> np.ndarray:
-    """A forest's answer to a few rows: the same sum in the same order, without a parallel call for each tree."""
+def _predict_forest(forest: Any, matrix: Any, output: Any) -> np.ndarray:
+    """A forest's prediction for a few rows: the same sum in the same order, without a parallel call for each tree."""
     import numpy as np
 
     dense = matrix.toarray() if hasattr(matrix, "toarray") else matrix
@@ -149,11 +168,11 @@ def _ask_trees(forest: Any, matrix: Any, place: Any) -> np.ndarray:
         raise ValueError("Input X contains infinity or a value too large for dtype('float32').")
     total: Any = 0.0
     for tree in forest.estimators_:
-        total += tree.tree_.predict(values)[:, place]
+        total += tree.tree_.predict(values)[:, output]
     return total / len(forest.estimators_)
 
 
-def block_of(values: Values, columns: Sequence[Column], rows: int) -> np.ndarray:
+def column_block(values: Values, columns: Sequence[Column], rows: int) -> np.ndarray:
     """Columns of one kind as an array of shape (rows, columns): float64 with NaN, or object with text and NaN."""
     import numpy as np
 
@@ -177,10 +196,10 @@ def _numbers(values: Any) -> np.ndarray:
 
 
 def _texts(values: Any, column: Column) -> Any:
-    """All of a column at once where that is safe, which is seven times faster than one by one."""
+    """A whole column at once where that is safe, which is seven times faster."""
     import numpy as np
 
-    if len(values) > FEW:
+    if len(values) > SINGLE_THREAD_ROWS:
         import pandas as pd
 
         array = np.asarray(values, dtype=object)
@@ -206,13 +225,13 @@ def _check_names(model: Model, values: Values) -> None:
             "Columns that the model takes are missing.",
             found=f"without {', '.join(lacking)}",
             allowed=", ".join(column.name for column in model.columns),
-            todo="Give every column; a missing value is written as null.",
+            todo="Send every column; write a missing value as null.",
         )
 
 
 @dataclass(frozen=True)
-class _Codes:
-    """What a fitted OrdinalEncoder answers, from dictionaries: ten times faster for one row."""
+class _FastOrdinalEncoder:
+    """A fitted OrdinalEncoder as dictionaries: ten times faster for one row."""
 
     codes: tuple[dict[Any, float], ...]
     missing: tuple[float, ...]
@@ -227,8 +246,8 @@ class _Codes:
         return coded
 
 
-def _quick(step: Any) -> Any:
-    """A copy for plain arrays, which carry no column names: scikit-learn would warn of it on each call."""
+def _fast_encoder(step: Any) -> Any:
+    """A copy of an encoder for arrays without column names, of which scikit-learn would warn on each call."""
     import numpy as np
 
     plain = {"handle_unknown": "use_encoded_value", "dtype": np.float64, "max_categories": None, "min_frequency": None}
@@ -236,30 +255,30 @@ def _quick(step: Any) -> Any:
         codes = [{c: float(i) for i, c in enumerate(known) if c == c} for known in step.categories_]
         gaps = [bool(len(known) > len(c)) for known, c in zip(step.categories_, codes, strict=True)]
         missing = [step.encoded_missing_value if gap else step.unknown_value for gap in gaps]
-        return _Codes(tuple(codes), tuple(map(float, missing)), float(step.unknown_value))
+        return _FastOrdinalEncoder(tuple(codes), tuple(map(float, missing)), float(step.unknown_value))
     quiet = copy(step)
     quiet.__dict__.pop("feature_names_in_", None)
     return quiet
 
 
-def _manner(estimator: Any, encoders: list[Any]) -> str:
-    """How rows must be given so that a row's answer does not depend on its neighbours, to the last digit.
+def _row_mode(estimator: Any, encoders: list[Any]) -> Literal["dense", "sparse", "single"]:
+    """How rows must be passed so that a row's prediction does not depend on the others, to the last digit.
 
-    Trees and kernels look at each row by itself. A dense product with coefficients goes to BLAS, whose order of
-    summation depends on the number of rows; the sparse product sums row by row. Whatever we don't know answers alone.
+    Trees use each row by itself. A dense product with coefficients goes to BLAS, whose order of
+    summation depends on the number of rows; the sparse product sums row by row. Unknown estimators get single rows.
     """
     from sklearn.utils import get_tags
 
     by_row = ("sklearn.preprocessing.", "sklearn.impute._base", "sklearn.feature_selection.")
-    between = getattr(estimator, "steps", [])[:-1]  # an imported pipeline may have steps after its encoding
-    estimator = estimator[-1] if between else estimator
+    middle = getattr(estimator, "steps", [])[:-1]  # an imported pipeline may have steps after its encoding
+    estimator = estimator[-1] if middle else estimator
     family = type(estimator).__module__
     parts = [part for encoder in encoders for _, part in getattr(encoder, "steps", [("", encoder)])]
-    parts += [part for _, part in between]
+    parts += [part for _, part in middle]
     if not all(isinstance(part, str) or type(part).__module__.startswith(by_row) for part in parts):
-        return "alone"
+        return "single"
     if family.startswith(("sklearn.ensemble.", "sklearn.tree.", "sklearn.dummy")):
-        return "together"
+        return "dense"
     if family.startswith("sklearn.linear_model.") and hasattr(estimator, "coef_"):
-        return "sparse" if get_tags(estimator).input_tags.sparse and not between else "alone"
-    return "alone"
+        return "sparse" if get_tags(estimator).input_tags.sparse and not middle else "single"
+    return "single"

@@ -1,4 +1,4 @@
-"""Which examples a candidate learns from, and which are held out to judge it."""
+"""Split examples into training and hold-out."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 def split_frame(frame: pd.DataFrame, split: Split, target: Target | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Give (train, holdout), each in the frame's order; every example is in exactly one of them.
+    """Return (train, holdout), each in the frame's order; every example is in exactly one of them.
 
     By time, the hold-out starts `holdout` before the last event_timestamp, and nothing from then on is trained on.
     By hash, an example's side depends on its id alone: it stays there when others come or go.
 
     Raises: DataError when a side is empty or, given a classification target, holds one class only.
     """
-    held = _held_out(frame, split).astype(bool)
-    sides = {"training": frame.loc[~held], "holdout": frame.loc[held]}
+    holdout = _holdout_mask(frame, split).astype(bool)
+    sides = {"training": frame.loc[~holdout], "holdout": frame.loc[holdout]}
     for name, side in sides.items():
         if side.empty:
             raise DataError(
@@ -45,17 +45,17 @@ def split_frame(frame: pd.DataFrame, split: Split, target: Target | None = None)
     return sides["training"], sides["holdout"]
 
 
-def _held_out(frame: pd.DataFrame, split: Split) -> np.ndarray | pd.Series:
+def _holdout_mask(frame: pd.DataFrame, split: Split) -> np.ndarray | pd.Series:
     import numpy as np
 
     if frame.empty:
         return np.zeros(0, bool)
     if split.by == "time":
         return frame["event_timestamp"] >= frame["event_timestamp"].max() - split.holdout
-    return np.fromiter(map(_place, frame["example_id"]), float, len(frame)) < split.share
+    return np.fromiter(map(hash_position, frame["example_id"]), float, len(frame)) < split.share
 
 
-def _place(example_id: object) -> float:
+def hash_position(example_id: object) -> float:
     """A number in [0, 1) that depends on the id alone, in every process and on every machine."""
     return int.from_bytes(hashlib.sha256(str(example_id).encode()).digest()[:6], "big") / 2**48
 

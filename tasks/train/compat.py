@@ -1,0 +1,73 @@
+"""Private parts of libraries that training needs, one function each; tests/train/test_compat.py checks them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# The types that model files may hold besides those that skops trusts: data holders of scikit-learn and numpy.
+TRUSTED_TYPES = (
+    "functools.partial",  # the function that it calls must be trusted too
+    "numpy.dtype",
+    "sklearn._loss.link.BaseLink",
+    "sklearn._loss.link.IdentityLink",
+    "sklearn._loss.link.Interval",
+    "sklearn._loss.link.LogLink",
+    "sklearn._loss.link.LogitLink",
+    "sklearn._loss.loss.HalfTweedieLoss",
+    "sklearn._loss.loss.HalfTweedieLossIdentity",
+    "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.utils.validation.check_array",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+    "sklearn.tree._tree.Tree",  # it follows node numbers unchecked, so model_file.load() checks them
+)
+
+
+@contextmanager
+def plain_torch_logprobs() -> Iterator[None]:
+    """Let trl compute log-probabilities by `TorchLogProbs`; its own functions are restored at the end.
+
+    Without Triton, trl would also score each prompt, in its kernels' steps: a tenth of a small model's time.
+    """
+    from trl.trainer import utils
+
+    from tasks.train.language.logprobs import TorchLogProbs
+
+    trl_utils: Any = utils
+    originals = trl_utils._use_triton, trl_utils._ChunkedLogProbFunction
+    trl_utils._use_triton, trl_utils._ChunkedLogProbFunction = (lambda device: True), TorchLogProbs
+    try:
+        yield
+    finally:
+        trl_utils._use_triton, trl_utils._ChunkedLogProbFunction = originals
+
+
+def reset_accelerator_state() -> None:
+    """Let accelerate forget a closed process group; its state lasts for the whole process, without a public reset."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def cpu_supports_bf16() -> bool:
+    """Whether this CPU computes in bf16; torch has no public query."""
+    import torch
+
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def validate_parameters(estimator: Any) -> None:
+    """Check an estimator's parameters before `fit`, where scikit-learn itself checks them.
+
+    Raises: ValueError.
+    """
+    if hasattr(estimator, "_validate_params"):
+        estimator._validate_params()
+
+
+def boosting_trees(estimator: Any) -> list[Any]:
+    """The trees of a histogram gradient boosting, none of other estimators; there is no public attribute."""
+    return [tree for iteration in getattr(estimator, "_predictors", ()) for tree in iteration]
