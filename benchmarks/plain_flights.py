@@ -140,7 +140,9 @@ def work(case: Path, as_of: datetime, out: Path) -> dict[str, Any]:
     }
 
 
-def read(db: duckdb.DuckDBPyConnection, case: Path, name: str, source: dict, as_of: datetime, out: Path) -> None:
+def read(
+    db: duckdb.DuckDBPyConnection, case: Path, name: str, source: dict[str, Any], as_of: datetime, out: Path
+) -> None:
     """Make the table `name` of what was known at `as_of`."""
     from tasks.data.sources import locate
 
@@ -182,7 +184,7 @@ def validate(db: duckdb.DuckDBPyConnection, name: str) -> int:
         raise ValueError(f"{name}: types {wrong}, {twice[0][0]} keys twice, {aside} of {rows} rows bad")
     if aside:
         db.execute(f"DELETE FROM {name} WHERE {bad}")
-    return aside
+    return int(aside)
 
 
 def features(db: duckdb.DuckDBPyConnection, case: Path) -> pd.DataFrame:
@@ -206,7 +208,7 @@ def features(db: duckdb.DuckDBPyConnection, case: Path) -> pd.DataFrame:
     return db.execute(f"SELECT * EXCLUDE ({', '.join(f'{name}_at' for name in fresh)}) FROM frame").df()
 
 
-def features_of(frame: pd.DataFrame, declared: dict) -> list[str]:
+def features_of(frame: pd.DataFrame, declared: dict[str, Any]) -> list[str]:
     """The views' columns, in their order."""
     others = {"example_id", "event_timestamp", "route", "service", "late", *declared["features"]["request"]}
     return [column for column in frame.columns if column not in others]
@@ -219,7 +221,7 @@ def split(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return frame[~held], frame[held]
 
 
-def train(learn: pd.DataFrame, columns: list[str], declared: dict, out: Path) -> Any:
+def train(learn: pd.DataFrame, columns: list[str], declared: dict[str, Any], out: Path) -> Any:
     """Fit and save the estimator that the case declares."""
     import joblib
     from sklearn.compose import make_column_transformer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,18 @@ from tasks.train.classes import MAX_CLASSES
 
 HELD_OUT = 0.2  # share of the rows in the hold-out set
 NAMES = re.compile(r"(^|[_ ])(id|key|uuid|number)$", re.IGNORECASE)  # usual names of key columns
+
+
+@dataclass(frozen=True)
+class TableProfile:
+    """What the file's columns are used for."""
+
+    rows: int
+    target: ColumnProfile
+    keys: Sequence[str]
+    time: ColumnProfile | None
+    features: Sequence[ColumnProfile]
+    left_out: dict[str, str]
 
 
 def write_tabular_case(
@@ -53,7 +66,8 @@ def write_tabular_case(
     features = [f for f in facts if f.name not in {target, time, *keys} and _is_feature(f, rows, left_out)]
     if not features:
         raise DataError("No usable feature column is left.", where=str(file), found=str(left_out or list(columns)))
-    lines = _lines(file, source, rows, columns[target], keys, columns.get(time or ""), features, left_out)
+    table = TableProfile(rows, columns[target], keys, columns.get(time or ""), features, left_out)
+    lines = _lines(file, source, table)
     summary = [f"{len(features)} features of {rows:,} rows, to predict {target}"]
     return lines, "\n".join([*summary, *(f"  left out: {column}, {why}" for column, why in left_out.items())])
 
@@ -72,16 +86,9 @@ def _is_feature(fact: ColumnProfile, rows: int, left_out: dict[str, str]) -> boo
     return fact.name not in left_out
 
 
-def _lines(
-    file: Path,
-    source: str,
-    rows: int,
-    target: ColumnProfile,
-    keys: Sequence[str],
-    time: ColumnProfile | None,
-    features: Sequence[ColumnProfile],
-    left_out: dict[str, str],
-) -> list[str]:
+def _lines(file: Path, source: str, profile: TableProfile) -> list[str]:
+    rows, target, keys, time = profile.rows, profile.target, profile.keys, profile.time
+    features, left_out = profile.features, profile.left_out
     table = re.sub(r"\W+", "_", file.name.split(".")[0].lower()).strip("_") or "rows"
     regression = target.kind == "number" and target.distinct > FEW
     names = [fact.name for fact in features]
