@@ -40,7 +40,7 @@ def test_the_right_answer_earns_all(scorer: Scorer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "json_valid", "schema_valid", "right", "given"),
+    ("text", "json_valid", "schema_valid", "right", "pairs"),
     [
         ('{"function": "book", "origin": "JFK", "seats": 3}', True, True, 2, 3),
         ('{"function": "book", "origin": "JFK"}', True, True, 2, 2),
@@ -53,12 +53,12 @@ def test_the_right_answer_earns_all(scorer: Scorer) -> None:
     ],
 )
 def test_each_kind_of_mistake_costs(
-    scorer: Scorer, text: str, json_valid: bool, schema_valid: bool, right: int, given: int
+    scorer: Scorer, text: str, json_valid: bool, schema_valid: bool, right: int, pairs: int
 ) -> None:
     """JSON, schema and fields are told apart, and the reward falls with each."""
     score = scorer.score(text, RIGHT, MESSAGE)
     assert (score.json_valid, score.schema_valid) == (json_valid, schema_valid)
-    assert (score.fields_correct, score.fields_predicted, score.fields_expected) == (right, given, 3)
+    assert (score.fields_correct, score.fields_predicted, score.fields_expected) == (right, pairs, 3)
     assert not score.exact
     assert 0 <= reward(score) < 0.7
 
@@ -105,7 +105,7 @@ def test_nothing_stated_is_nothing_hallucinated(scorer: Scorer) -> None:
     assert summarise(scores)["hallucination_rate"] == 1.0
 
 
-def test_abstention_is_told_apart_from_wrong_abstention(scorer: Scorer) -> None:
+def test_abstention_differs_from_wrong_abstention(scorer: Scorer) -> None:
     """The case's own answer abstains, and so does prose that refuses; other JSON never does."""
     none = '{"function": "none"}'
     scores = [scorer.score(text, none, "") for text in (none, "I'm sorry, but I can't help with that.", RIGHT)]

@@ -60,7 +60,7 @@ def encoded(estimator: Any, *more: Any) -> Any:
     return model.fit(TABLE[[*NUMBERS, *TEXTS]], TABLE["target"])
 
 
-def test_a_pipeline_is_kept_and_answers_as_it_did(state: Path, tmp_path: Path) -> None:
+def test_an_imported_pipeline_predicts_as_before(state: Path, tmp_path: Path) -> None:
     """The candidate has its run, importance and lineage; the same file gives the same one, even after a kill."""
     model = encoded(LogisticRegression(max_iter=500))
     path = written(model, tmp_path / "model.skops")

@@ -100,7 +100,7 @@ def test_answers_that_are_written_take_time() -> None:
     assert fits(staged("preference", 64, pairs=40), short)["preference"].tokens < wrote.tokens
 
 
-def test_a_base_that_never_fits_is_told_so(tmp_path: Path) -> None:
+def test_a_base_that_never_fits_is_refused(tmp_path: Path) -> None:
     """A base of seventy billion parameters on a small machine: no batch would help."""
     huge: BaseModelFiles = smollm_base().model_copy(update={"parameters": 70_000_000_000})
     with pytest.raises(Unavailable, match="would not fit") as caught:

@@ -112,7 +112,7 @@ def test_any_number_of_values_is_logged_and_a_moment_has_one_point(state: Path) 
     assert len(client.get_metric_history(run_id, "m7")) == 1
 
 
-def test_a_server_that_does_not_answer_is_said_in_seconds() -> None:
+def test_a_silent_server_is_reported_in_seconds() -> None:
     """Which address, without a password in it, and what to do."""
     with pytest.raises(Unavailable) as caught:
         mlflow_client(Tracking("http://user:secret@127.0.0.1:9", "unused"))

@@ -62,7 +62,7 @@ def runs(state: Path) -> list[Any]:
     return client.search_runs([each.experiment_id for each in client.search_experiments()])
 
 
-def test_a_candidate_holds_adapter_and_gguf_and_nothing_pickled(undisturbed: Candidate) -> None:
+def test_a_candidate_holds_adapter_and_gguf_only(undisturbed: Candidate) -> None:
     """What the later rooms need is there, and no file of a kind that runs code when it is read."""
     files = {str(path.relative_to(undisturbed.folder)) for path in undisturbed.folder.rglob("*") if path.is_file()}
     assert files == {
@@ -173,9 +173,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(
     assert {each.info.status for each in runs(tmp_path)} == {"FAILED"}
 
 
-def test_a_time_budget_is_kept_and_what_is_learned_by_then_too(
-    tmp_path: Path, base: BaseModelFiles, pairs: Path
-) -> None:
+def test_a_stage_ends_within_its_minutes(tmp_path: Path, base: BaseModelFiles, pairs: Path) -> None:
     """A stage whose minutes are over ends well."""
     candidate = tuned(tmp_path, base, pairs, stages(steps=5000, minutes=0.05, evaluate_every=5000))
     child = next(each for each in runs(tmp_path) if each.data.tags.get("driftline.stage") == "sft")
@@ -183,9 +181,7 @@ def test_a_time_budget_is_kept_and_what_is_learned_by_then_too(
     assert (candidate.folder / "adapter").is_dir()
 
 
-def test_a_budget_of_the_whole_is_kept_over_stages_and_processes(
-    tmp_path: Path, base: BaseModelFiles, pairs: Path
-) -> None:
+def test_the_budget_holds_over_stages_and_processes(tmp_path: Path, base: BaseModelFiles, pairs: Path) -> None:
     """Of two stages the first ends when time is up, the second is left out and says so; what was spent is logged."""
     long = stages(steps=5000, evaluate_every=5000) | {"preference": {"steps": 5000, "batch": 4, "pairs": 8}}
     budget = {"minutes": 0.1, "price_per_hour": 1.0}
