@@ -41,6 +41,7 @@ def measure(months: Sequence[int], report: Report, json: Path | None) -> None:
     from flows.run_context import Request, run_context
     from flows.steps import prepare_snapshot
     from tasks.core.settings import apply_environment, settings
+    from tasks.data.results import TimeWindow
     from tasks.features.task import window_frame
 
     apply_environment(settings())
@@ -54,9 +55,7 @@ def measure(months: Sequence[int], report: Report, json: Path | None) -> None:
             stop = datetime(2013 + month // 12, month % 12 + 1, 1, tzinfo=UTC)
             newest = _trained(start)
             first = first or newest
-            frame = window_frame(
-                section.features, section.target.column, section.evaluate.slices, year, state, start, stop
-            )
+            frame = window_frame(section.frame_spec, year, state, TimeWindow(start=start, end=stop))
             once, anew = (_auc(model, frame, section.target) for model in (first, newest))
             report.row(f"{start:%Y-%m}", frame.rows, once, STUDY["never"][number], anew, STUDY["monthly"][number])
             report.figure(f"auc_once_{month:02}", once)
@@ -75,7 +74,7 @@ def _trained(as_of: datetime) -> Candidate:
         assert isinstance(run.case, TabularCase)
         case = run.case
         state = run.settings.state
-        frame = training_frame(case.features, case.target.column, case.evaluate.slices, prepare_snapshot(run), state)
+        frame = training_frame(case.frame_spec, prepare_snapshot(run), state)
         return train_candidate(run.origin, frame, case.target, case.train)
 
 

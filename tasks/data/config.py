@@ -1,4 +1,4 @@
-"""The part of a case that says where its data comes from and what is expected of it."""
+"""The sections of a case that define its data: sources, expectations, base model, prompt, pairs, traffic."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from tasks.core.config import READ_STRUCTURE, Duration, Section, Sql, Text
+from tasks.core.config import READ_STRUCTURE, Duration, Result, Section, Sql, Text
 from tasks.language.json_schema import check_schema
+
+COLUMN_ARGUMENTS = ("column", "column_A", "column_B", "column_list")
 
 
 class Expectation(Section):
@@ -28,6 +30,12 @@ class Expectation(Section):
     @property
     def arguments(self) -> dict[str, object]:
         return dict(self.model_extra or {})
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that its arguments name."""
+        values = [self.arguments.get(name, []) for name in COLUMN_ARGUMENTS]
+        return tuple(each for value in values for each in (value if isinstance(value, list | tuple) else [str(value)]))
 
 
 class Source(Section):
@@ -217,3 +225,20 @@ class Traffic(Section):
     )
     share: float = Field(0.5, gt=0, le=1, description="Share of the replayed messages that come from `shift`.")
     outcomes: bool = Field(True, description="Whether right answers become known; else only proxies are measured.")
+
+
+class PairsSpec(Result):
+    """What the instruction pairs of a case are made from, and for."""
+
+    pairs: Pairs
+    chat: ChatSpec
+    sources: dict[str, Source]
+
+
+class TrafficSpec(Result):
+    """What the requests of a case are read or generated from."""
+
+    traffic: Traffic
+    pairs: Pairs
+    answer: Answer
+    sources: dict[str, Source]

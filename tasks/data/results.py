@@ -1,4 +1,4 @@
-"""What the data room hands on."""
+"""What the data stage returns."""
 
 from __future__ import annotations
 
@@ -8,17 +8,24 @@ from pathlib import Path
 from tasks.core.config import Result
 
 
+class TimeWindow(Result):
+    """A span of time: start <= moment < end."""
+
+    start: datetime
+    end: datetime
+
+
 class Validation(Result):
-    """What the expectations said of one source's new batches."""
+    """The results of the expectations on one source's new batches."""
 
     source: str
     rows: int
-    quarantined: dict[str, int]  # rows put aside, by batch
+    quarantined: dict[str, int]  # rows, by batch
     failed: list[str]  # one sentence each: table-level expectations and batches beyond tolerance; empty: passed
     warnings: list[str]  # one sentence each
     expectations: int
     docs: Path | None  # index.html of the Data Docs
-    quarantine: Path | None  # Parquet of the rows put aside, with batch and reasons
+    quarantine: Path | None  # Parquet of the quarantined rows, with batch and reasons
 
 
 class Snapshot(Result):
@@ -47,26 +54,26 @@ class BaseModelFiles(Result):
     """A base model, checked against its pin, as a folder that transformers opens."""
 
     source: str
-    digest: str  # SHA-256 of its weights as they were delivered
+    digest: str  # SHA-256 of its weights as delivered
     folder: Path  # config.json, model.safetensors, tokenizer.json, tokenizer_config.json, chat_template.jinja
     template_digest: str  # SHA-256 of the chat template in use
     parameters: int
-    context: int  # tokens that it was made for
+    context: int  # the longest context that it supports, in tokens
 
 
 class EmbedderFiles(Result):
-    """A sentence-embedding model, checked, in a folder that transformers opens."""
+    """A checked sentence-embedding model, in a folder that transformers opens."""
 
     digest: str  # over the digests of its files
     folder: Path
-    files: tuple[str, ...]  # names of weights, configuration and tokenizer there
+    files: tuple[str, ...]  # names of weights, configuration and tokenizer
 
 
 class WindowMessages(Result):
     """The messages of a window, in one Parquet file sorted by time and id.
 
-    Its columns: example_id, event_timestamp (UTC), messages (JSON), answer (the right one as JSON; empty while unknown)
-    and intent; of a log also given (the answer that was given), release (who gave it), tokens_in, tokens_out, seconds.
+    Its columns: example_id, event_timestamp (UTC), messages (JSON), answer (the expected one as JSON; empty while
+    unknown) and intent; for a log also given (the release's response), release, tokens_in, tokens_out, seconds.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""Snapshots in DVC: a repository of its own in the state folder, so that a run never touches the git work tree."""
+"""Snapshots in DVC: a separate repository in the state folder, so that a run never changes the git work tree."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tasks.core.errors import DataError, Unavailable
 from tasks.core.files import atomic_path, file_digest, lock, write_text
 from tasks.core.permissions import make_all_private, write_shared
 from tasks.core.progress import mark_cached
-from tasks.data.results import Snapshot
+from tasks.data.results import Snapshot, ValidatedBatches
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -29,20 +29,14 @@ REMOTE = "driftline"
 
 
 def store_snapshot(
-    case: str,
-    as_of: datetime,
-    batches: dict[str, dict[str, Path]],
-    rows: dict[str, int],
-    quarantined: dict[str, int],
-    docs: dict[str, Path],
-    store: Path,
-    remote: str,
+    case: str, as_of: datetime, validated: Sequence[ValidatedBatches], *, store: Path, remote: str
 ) -> Snapshot:
-    """Gather validated batches (by source, by batch name) in one folder, add it to DVC and push it.
+    """Link validated batches in one folder, add it to DVC and push it.
 
-    The folder is named by what is in it, so an equal snapshot is stored once; a file beside it says where it was
-    pushed. Raises: Unavailable when the remote does not take it.
+    The folder is named by a digest of its contents, so an equal snapshot is stored once; a file beside it records the
+    remote. Raises: Unavailable when the push fails.
     """
+    batches = {each.source: each.files for each in validated}
     key = digest_of({source: {name: file_digest(p) for name, p in files.items()} for source, files in batches.items()})
     folder = store / "snapshots" / case / key[:16]
     pointer_file, pushed, done = folder.with_suffix(".dvc"), folder.with_suffix(".pushed"), cache_key(__name__, remote)
@@ -51,8 +45,15 @@ def store_snapshot(
     else:
         _add_and_push(folder, batches, store, remote)
         write_text(pushed, done)
-    digest = _digest(pointer_file)
-    return Snapshot(case=case, as_of=as_of, digest=digest, path=folder, rows=rows, quarantined=quarantined, docs=docs)
+    return Snapshot(
+        case=case,
+        as_of=as_of,
+        digest=_digest(pointer_file),
+        path=folder,
+        rows={each.source: each.rows for each in validated},
+        quarantined={each.source: each.quarantined for each in validated},
+        docs={each.source: each.validation.docs for each in validated if each.validation.docs},
+    )
 
 
 def _add_and_push(folder: Path, batches: dict[str, dict[str, Path]], store: Path, remote: str) -> None:
@@ -60,8 +61,8 @@ def _add_and_push(folder: Path, batches: dict[str, dict[str, Path]], store: Path
         lock(store.parent / "locks" / "dvc", "The snapshot store", wait=True),  # DVC breaks under concurrent writers
         _repository(store, remote) as repo,
     ):
-        if not _is_as_stored(folder):
-            _forget(folder, repo)
+        if not _matches_pointer(folder):
+            _remove_damaged(folder, repo)
             with atomic_path(folder) as temporary:
                 for source, files in batches.items():
                     (temporary / source).mkdir(parents=True)
@@ -72,7 +73,7 @@ def _add_and_push(folder: Path, batches: dict[str, dict[str, Path]], store: Path
             repo.push([str(folder)])
         except Exception as error:
             raise Unavailable(
-                "The snapshot could not be pushed; it is kept locally.",
+                "The snapshot could not be pushed; it is stored locally.",
                 where=f"DVC remote {remote}",
                 found=f"{type(error).__name__}: {error}",
                 todo="Check the remote (DRIFTLINE_DVC_REMOTE) and its credentials, and start again.",
@@ -80,24 +81,24 @@ def _add_and_push(folder: Path, batches: dict[str, dict[str, Path]], store: Path
 
 
 def check_snapshot(snapshot: Snapshot) -> None:
-    """Hold every byte of a snapshot against its digest, before anything is made of it.
+    """Check every byte of a snapshot against its digest, before a stage reads it.
 
-    Raises: DataError when a file was damaged, lost or added since.
+    Raises: DataError when a file was damaged, lost or added.
     """
-    if is_sound(snapshot):
+    if is_intact(snapshot):
         return
-    snapshot.path.with_suffix(".pushed").unlink(missing_ok=True)  # so that it is stored anew
+    snapshot.path.with_suffix(".pushed").unlink(missing_ok=True)  # so that it is stored again
     raise DataError(
-        "The snapshot is not as it was stored: a file was damaged, lost or added.",
+        "The snapshot has changed since it was stored: a file was damaged, lost or added.",
         where=str(snapshot.path),
         found=content_digest(snapshot.path) if snapshot.path.is_dir() else "no such folder",
         allowed=snapshot.digest,
-        todo=f"driftline prepare {snapshot.case} --as-of {snapshot.as_of.isoformat()}: it stores the snapshot anew.",
+        todo=f"Run driftline prepare {snapshot.case} --as-of {snapshot.as_of.isoformat()} to store the snapshot again.",
     )
 
 
-def is_sound(snapshot: Snapshot) -> bool:
-    """Whether every byte is as it was stored."""
+def is_intact(snapshot: Snapshot) -> bool:
+    """Whether no byte has changed since the snapshot was stored."""
     return snapshot.path.is_dir() and content_digest(snapshot.path) == snapshot.digest
 
 
@@ -113,23 +114,23 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _is_as_stored(folder: Path) -> bool:
+def _matches_pointer(folder: Path) -> bool:
     pointer_file = folder.with_suffix(".dvc")
     return pointer_file.is_file() and folder.is_dir() and content_digest(folder) == _digest(pointer_file)
 
 
-def _forget(folder: Path, repo: Repo) -> None:
-    """Remove what is left of a snapshot that is incomplete or damaged, and whatever is damaged in DVC's cache."""
+def _remove_damaged(folder: Path, repo: Repo) -> None:
+    """Remove an incomplete or damaged snapshot, and damaged files in DVC's cache."""
     if folder.with_suffix(".dvc").is_file():
-        for kept in Path(repo.cache.local.path).glob("files/md5/??/*"):
-            if _md5(kept) != (kept.parent.name + kept.name).removesuffix(".dir"):
-                kept.unlink()
+        for cached in Path(repo.cache.local.path).glob("files/md5/??/*"):
+            if _md5(cached) != (cached.parent.name + cached.name).removesuffix(".dir"):
+                cached.unlink()
     shutil.rmtree(folder, ignore_errors=True)
     folder.with_suffix(".dvc").unlink(missing_ok=True)
 
 
 def fetch_data(files: Sequence[str], tree: Path, repository: Path) -> None:
-    """Get what DVC's pointers to these files stand for into a tree of the repository, by its cache and its remote.
+    """Pull the data of these files' DVC pointers into a checkout, with the repository's cache and remote.
 
     Raises: Unavailable when the remote does not have it.
     """
@@ -141,17 +142,17 @@ def fetch_data(files: Sequence[str], tree: Path, repository: Path) -> None:
 
     logging.getLogger("dvc").setLevel(logging.WARNING)
     try:
-        with Repo(str(repository)) as ours:
-            known = {name: ours.config[name] for name in ("core", "remote")}
-            config = {**known, "cache": {**ours.config["cache"], "dir": ours.cache.local.path}}
-        with Repo(str(tree), config=config) as theirs:
-            theirs.pull([str(tree / name) for name in pointers])
+        with Repo(str(repository)) as repo:
+            config = {name: repo.config[name] for name in ("core", "remote")}
+            config["cache"] = {**repo.config["cache"], "dir": repo.cache.local.path}
+        with Repo(str(tree), config=config) as checkout:
+            checkout.pull([str(tree / name) for name in pointers])
     except DvcException as error:
         raise Unavailable(
-            "The data that a commit's pointers stand for is not to be had.",
+            "The data of a commit's DVC pointers is not available.",
             where=", ".join(pointers),
             found=str(error).split("\n")[0],
-            todo="dvc push it from where it was added.",
+            todo="Run dvc push on the machine where it was added.",
         ) from error
 
 
@@ -161,15 +162,15 @@ def pointer(snapshot: Path) -> str:
 
 
 def pin(case: str, text: str, data: Path) -> Path:
-    """Write a snapshot's pointer as `data`/snapshots/CASE.dvc, for git; `dvc pull` then brings the snapshot back.
+    """Write a snapshot's pointer as `data`/snapshots/CASE.dvc, for git; `dvc pull` then restores the snapshot.
 
-    Raises: DataError when the text is no DVC pointer.
+    Raises: DataError when the text is not a DVC pointer.
     """
     import yaml
 
     out = (yaml.safe_load(text) or {}).get("outs", [{}])[0]
     if not {"md5", "size", "nfiles"} <= set(out):
-        raise DataError("The release carries no snapshot pointer.", where=f"case {case}", found=text[:80])
+        raise DataError("The release has no snapshot pointer.", where=f"case {case}", found=text[:80])
     pinned = {"outs": [{**out, "path": case}]}
     return write_shared(data / "snapshots" / f"{case}.dvc", yaml.safe_dump(pinned, sort_keys=False))
 
@@ -177,12 +178,12 @@ def pin(case: str, text: str, data: Path) -> Path:
 def _digest(pointer_file: Path) -> str:
     import yaml
 
-    return yaml.safe_load(pointer_file.read_text(encoding="utf-8"))["outs"][0]["md5"]
+    return str(yaml.safe_load(pointer_file.read_text(encoding="utf-8"))["outs"][0]["md5"])
 
 
 @contextlib.contextmanager
 def _repository(store: Path, remote: str) -> Iterator[Repo]:
-    """The store's DVC repository, made when it is not there yet."""
+    """The store's DVC repository, created on first use."""
     from dvc.repo import Repo
 
     logging.getLogger("dvc").setLevel(logging.WARNING)
@@ -197,6 +198,6 @@ def _repository(store: Path, remote: str) -> Iterator[Repo]:
         '[cache]\n    type = "reflink,hardlink,copy"\n',
     )
     with Repo(str(store)) as repo, warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # DVC's own, of a library that it uses
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a library that DVC uses
         yield repo
-    make_all_private(store / ".dvc" / "site")  # which DVC opens to everybody
+    make_all_private(store / ".dvc" / "site")  # DVC makes it readable by everybody

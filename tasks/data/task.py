@@ -1,4 +1,4 @@
-"""Prefect tasks of the data room."""
+"""Prefect tasks of the data stage."""
 
 from __future__ import annotations
 
@@ -6,103 +6,91 @@ from datetime import datetime
 from pathlib import Path
 
 from tasks.core.prefect import show_link, show_table, stage
-from tasks.data.config import Answer, ChatSpec, Model, Pairs, Source, Traffic
-from tasks.data.results import BaseModelFiles, Snapshot, ValidatedBatches, WindowMessages
+from tasks.data.config import Model, PairsSpec, Source, TrafficSpec
+from tasks.data.results import BaseModelFiles, Snapshot, TimeWindow, ValidatedBatches, WindowMessages
 from tasks.data.sources import Ingestion
 
 
-@stage("land {name}", lambda landing: f"{len(landing.batches)} batches")
-def ingest_source(name: str, source: Source, folder: Path, raw: Path, log: Path | None) -> Ingestion:
+@stage("ingest {name}", lambda ingestion: f"{len(ingestion.batches)} batches")
+def ingest_source(name: str, source: Source, folder: Path, *, raw: Path, log: Path | None) -> Ingestion:
     """Write a source month by month under data/raw; an unchanged source is not read again."""
     from tasks.data.sources import ingest
 
-    return ingest(name, source, folder, raw, log)
+    return ingest(name, source, folder, raw=raw, log=log)
 
 
-def _told(checked: ValidatedBatches) -> str:
-    warnings = len(checked.validation.warnings)
-    parts = [f"{checked.rows:,} rows", f"{checked.validation.expectations} expectations"]
-    parts += [f"{checked.quarantined:,} quarantined"] if checked.quarantined else []
+def _validation_summary(validated: ValidatedBatches) -> str:
+    warnings = len(validated.validation.warnings)
+    parts = [f"{validated.rows:,} rows", f"{validated.validation.expectations} expectations"]
+    parts += [f"{validated.quarantined:,} quarantined"] if validated.quarantined else []
     return ", ".join(parts + ([f"{warnings} warnings"] if warnings else []))
 
 
-@stage("validate {name}", _told)
+@stage("validate {name}", _validation_summary)
 def validate_source(
-    name: str, case: str, sources: dict[str, Source], landings: dict[str, Ingestion], as_of: datetime, state: Path
+    case: str,
+    name: str,
+    sources: dict[str, Source],
+    *,
+    ingestions: dict[str, Ingestion],
+    as_of: datetime,
+    state: Path,
 ) -> ValidatedBatches:
-    """Cut a source to the as-of, validate what is new, and put bad rows aside."""
+    """Filter a source by the as-of, validate new batches, and quarantine bad rows."""
     from tasks.data.tabular.validation_run import validate_source
 
-    checked = validate_source(case, name, sources, landings, as_of, state)
-    if checked.validation.docs:
-        show_link(f"{case}-{name}", checked.validation.docs, f"Data Docs of {name}")
-    return checked
+    validated = validate_source(case, name, sources, ingestions=ingestions, as_of=as_of, state=state)
+    if validated.validation.docs:
+        show_link(f"{case}-{name}", validated.validation.docs, f"Data Docs of {name}")
+    return validated
 
 
 @stage("open the base model", lambda base: f"{base.parameters / 1e6:.0f}M parameters, {base.digest[:12]}")
 def open_model(model: Model, folder: Path, state: Path) -> BaseModelFiles:
-    """Check the base model against its pin, and keep it as a plain checkpoint."""
+    """Check the base model against its pin, and store it as a plain checkpoint."""
     from tasks.data.language.base_model import open_base
 
     return open_base(model, folder, state)
 
 
-@stage("curate pairs", _told)
+@stage("curate pairs", _validation_summary)
 def curate_pairs(
     case: str,
-    pairs: Pairs,
-    talk: ChatSpec,
+    spec: PairsSpec,
     base: BaseModelFiles,
-    sources: dict[str, Source],
-    checked: list[ValidatedBatches],
+    *,
+    validated: list[ValidatedBatches],
     as_of: datetime,
     state: Path,
 ) -> ValidatedBatches:
-    """Make or read instruction pairs, free them of duplicates and personal data, split and validate them."""
+    """Generate or read instruction pairs, remove duplicates and personal data, split and validate them."""
     from tasks.data.language.curate import curate
 
-    curated = curate(case, pairs, talk, base, sources, checked, as_of, state)
+    curated = curate(case, spec, base, validated=validated, as_of=as_of, state=state)
     show_link(f"{case}-pairs", curated.files["train"].parent / "card.md", "Data card of the pairs")
     return curated
 
 
 @stage("snapshot", lambda snapshot: f"{sum(snapshot.rows.values()):,} rows, {snapshot.digest[:12]}")
 def take_snapshot(
-    case: str, as_of: datetime, checked: list[ValidatedBatches], state: Path, remote: str, repaired: str = ""
+    case: str, as_of: datetime, validated: list[ValidatedBatches], *, state: Path, remote: str, repaired: str = ""
 ) -> Snapshot:
-    """Gather the validated batches, add them to DVC, and push; again at the moment `repaired`, when it was damaged."""
+    """Add the validated batches to DVC, and push them; `repaired` is a time: a damaged snapshot is stored again."""
     from tasks.data.snapshots import store_snapshot
 
     rows = [
-        {"source": c.source, "rows": c.rows, "quarantined": c.quarantined, "warnings": "; ".join(c.validation.warnings)}
-        for c in checked
+        {"source": v.source, "rows": v.rows, "quarantined": v.quarantined, "warnings": "; ".join(v.validation.warnings)}
+        for v in validated
     ]
-    show_table(f"{case}-validation", rows, "What is in the snapshot")
-    return store_snapshot(
-        case,
-        as_of,
-        {c.source: c.files for c in checked},
-        {c.source: c.rows for c in checked},
-        {c.source: c.quarantined for c in checked},
-        {c.source: c.validation.docs for c in checked if c.validation.docs},
-        state / "store",
-        remote,
-    )
+    show_table(f"{case}-validation", rows, "Contents of the snapshot")
+    return store_snapshot(case, as_of, validated, store=state / "store", remote=remote)
 
 
-@stage("gather messages {start:%Y-%m-%d} to {end:%Y-%m-%d}", lambda asked: f"{asked.rows:,} messages")
-def gather_messages(
-    case: str,
-    traffic: Traffic,
-    pairs: Pairs,
-    answer: Answer,
-    sources: dict[str, Source],
-    snapshot: Snapshot,
-    state: Path,
-    start: datetime,
-    end: datetime,
-) -> WindowMessages:
-    """What was asked in a window, with the right answers that are known."""
+@stage(
+    "gather messages {window.start:%Y-%m-%d} to {window.end:%Y-%m-%d}", lambda messages: f"{messages.rows:,} messages"
+)
+def gather_messages(spec: TrafficSpec, snapshot: Snapshot, window: TimeWindow, state: Path) -> WindowMessages:
+    """The requests of a time window, with the expected answers that are known."""
     from tasks.data.language.traffic import gather_messages
 
-    return gather_messages(case, traffic, pairs, answer, sources, snapshot.path, state, start, end)
+    return gather_messages(spec, snapshot, window, state)

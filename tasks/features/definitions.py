@@ -1,4 +1,4 @@
-"""A case's features as Feast knows them: entities, views and a service, in a feature repository of their own."""
+"""A case's features as Feast objects: entities, views and a service, in a feature repository of their own."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ YAML = "feature_store.yaml"
 def make_repository(
     folder: Path, project: str, case: str, tables: Tables, online: dict[str, Any] | None = None
 ) -> FeatureStore:
-    """Write feature_store.yaml and the registry, unless they are there, and open them; `feast -c FOLDER ui` shows them.
+    """Write feature_store.yaml and the registry unless they exist, and open them; `feast -c FOLDER ui` shows them.
 
-    The folder is named by what the definitions say, so that what is there is right.
+    The folder is named by a digest of the definitions, so an existing repository is up to date.
     """
     with lock(folder / ".lock", "The feature repository", wait=True):
         if not (folder / "registry.db").exists():
@@ -33,21 +33,21 @@ def make_repository(
 
 
 def open_repository(folder: Path, online: dict[str, Any] | None = None) -> FeatureStore:
-    """The FeatureStore of a repository; `online`, where given, is its online store's configuration, with secrets."""
+    """The FeatureStore of a repository; `online` is its online store's configuration, with secrets."""
     return _open(folder, folder / "registry.db", online)
 
 
 def _write(folder: Path, project: str, case: str, tables: Tables, online: dict[str, Any] | None) -> None:
     import yaml
 
-    # A connection string may hold a password, and files hold none.
-    kept = {key: value for key, value in online.items() if key != "connection_string"} if online else None
+    # A connection string may contain a password, and files contain none.
+    without_secrets = {key: value for key, value in online.items() if key != "connection_string"} if online else None
     content = {
         "project": re.sub(r"\W", "_", project),
         "provider": "local",
         "registry": {"path": "registry.db", "cache_ttl_seconds": 0},  # 0: read once
         "offline_store": {"type": OFFLINE},
-        "online_store": kept,
+        "online_store": without_secrets,
         "entity_key_serialization_version": 3,
     }
     write_text(folder / YAML, "# Written by Driftline.\n" + yaml.safe_dump(content, sort_keys=False))
@@ -70,7 +70,7 @@ def _open(folder: Path, registry: Path, online: dict[str, Any] | None) -> Featur
 
 
 def define(case: str, tables: Tables) -> tuple[list[Entity], list[FeatureView], FeatureService]:
-    """The Feast objects of a case; its service, named as the case, gives the features of all views."""
+    """The Feast objects of a case; its service has the case's name and the features of all views."""
     import_feast()
     from feast import Entity, FeatureService, Field, FileSource
     from feast import FeatureView as View

@@ -9,21 +9,21 @@ from typing import Any
 
 
 def import_feast() -> ModuleType:
-    """Import feast without what costs 7 of its 9 seconds; returns at once when it is imported already.
+    """Import feast without two steps that take 7 of its 9 seconds; returns at once when feast is already imported.
 
-    Its classes are decorated with typeguard's `typechecked`, which parses and recompiles their source at import; under
-    `python -O` typeguard itself leaves them alone, as checks that production does without. And it imports torch, for
-    RetrievalJob.to_tensor alone: here torch is imported when to_tensor asks for it.
+    Its classes are decorated with typeguard's `typechecked`, which parses and recompiles their source at import; with
+    `python -O` typeguard skips these checks itself. And feast imports torch, for RetrievalJob.to_tensor alone: this
+    function defers that import until to_tensor is called. Both are private to feast: tests/features/test_compat.py.
     """
     if "feast" in sys.modules:
         return sys.modules["feast"]
     import typeguard
 
-    lazy = ModuleType("feast.torch_wrapper", "Imports torch when it is asked for.")
+    lazy = ModuleType("feast.torch_wrapper", "Imports torch on first use.")
     lazy.get_torch = lambda: importlib.import_module("torch")  # type: ignore[attr-defined]
     sys.modules[lazy.__name__] = lazy
     decorate = typeguard.typechecked
-    typeguard.typechecked = _leave_alone  # type: ignore[assignment]
+    typeguard.typechecked = _without_checks
     try:
         feast = importlib.import_module("feast")
         feast.torch_wrapper = lazy  # type: ignore[attr-defined]
@@ -32,5 +32,5 @@ def import_feast() -> ModuleType:
         typeguard.typechecked = decorate
 
 
-def _leave_alone(target: Any = None, **_: Any) -> Any:
+def _without_checks(target: Any = None, **_: Any) -> Any:
     return (lambda decorated: decorated) if target is None else target

@@ -1,8 +1,8 @@
-"""A Feast offline store that answers with DuckDB's ASOF JOIN over Parquet.
+"""A Feast offline store that uses DuckDB's ASOF JOIN over Parquet.
 
 In feature_store.yaml: `offline_store: {type: tasks.features.offline_store.AsofOfflineStore}`. Feast's own DuckDB store
-joins every row of a view that is within its TTL, and then drops all but one; this one finds that one by sorting, so
-that neither its time nor its memory depend on the TTL. The values are the same.
+joins every row of a view within its TTL, and then drops all but one; this store finds that row by sorting, so that
+neither its time nor its memory depends on the TTL. The values are the same.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from feast.repo_config import FeastConfigBaseModel, RepoConfig
 
 from tasks.core.duckdb import quote_identifier, scan_parquet
 from tasks.features.point_in_time import Lookup
-from tasks.features.retrieval import PointInTimeJob, QueryJob
+from tasks.features.retrieval import PointInTimeJob, PointInTimeRequest, QueryJob
 from tasks.features.sql import microseconds
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class AsofOfflineStoreConfig(FeastConfigBaseModel):
 
 
 class AsofOfflineStore(OfflineStore):
-    """Reads FileSources of Parquet: one file, a folder or a glob, local or wherever DuckDB reads."""
+    """Reads FileSources of Parquet: one file, a folder or a glob, local or at any address that DuckDB reads."""
 
     supports_filter_by_created_timestamp = True
 
@@ -64,9 +64,15 @@ class AsofOfflineStore(OfflineStore):
             raise ValueError("This store needs entity_df: features of a time range without entities are not supported.")
         lookups = [_lookup(config, view, feature_refs, full_feature_names) for view in feature_views]
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
-        return PointInTimeJob(
-            config, entity_df, lookups, filter_by_created_timestamp, feature_refs, on_demand, full_feature_names
+        request = PointInTimeRequest(
+            entities=entity_df,
+            lookups=lookups,
+            known_only=filter_by_created_timestamp,
+            feature_refs=feature_refs,
+            on_demand=on_demand,
+            full_feature_names=full_feature_names,
         )
+        return PointInTimeJob(config, request)
 
     @staticmethod
     def pull_latest_from_table_or_query(
@@ -80,11 +86,10 @@ class AsofOfflineStore(OfflineStore):
         end_date: datetime,
     ) -> RetrievalJob:
         """The newest row of each key from start_date to end_date, both included."""
-        columns, created = [*join_key_columns, *feature_name_columns], created_timestamp_column
-        rows = _rows_between(config, data_source, columns, timestamp_field, created, start_date, end_date)
-        order = f"{microseconds(quote_identifier(timestamp_field))} DESC NULLS LAST"
-        if created:
-            order += f", {microseconds(quote_identifier(created))} DESC NULLS LAST"
+        times = [timestamp_field, *([created_timestamp_column] if created_timestamp_column else [])]
+        columns = [*join_key_columns, *feature_name_columns, *times]
+        rows = _rows_between(config, data_source, columns, timestamp_field, start=start_date, end=end_date)
+        order = ", ".join(f"{microseconds(quote_identifier(time))} DESC NULLS LAST" for time in times)
         keys = ", ".join(map(quote_identifier, join_key_columns)) or "true"
         return QueryJob(config, f"{rows} QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {order}) = 1")
 
@@ -100,25 +105,26 @@ class AsofOfflineStore(OfflineStore):
         end_date: datetime | None = None,
     ) -> RetrievalJob:
         """All rows from start_date to end_date, both included."""
-        columns, created = [*join_key_columns, *feature_name_columns], created_timestamp_column
-        rows = _rows_between(config, data_source, columns, timestamp_field, created, start_date, end_date)
+        times = [timestamp_field, *([created_timestamp_column] if created_timestamp_column else [])]
+        columns = [*join_key_columns, *feature_name_columns, *times]
+        rows = _rows_between(config, data_source, columns, timestamp_field, start=start_date, end=end_date)
         return QueryJob(config, rows)
 
 
 def _lookup(config: RepoConfig, view: FeatureView, feature_refs: list[str], full_feature_names: bool) -> Lookup:
-    """What Feast's definitions ask of one view. Field mappings give the new names of a source's columns."""
+    """Feast's definition of one view as a lookup. Field mappings contain the new names of a source's columns."""
     source = _parquet(view.batch_source)
-    theirs = {new: old for old, new in source.field_mapping.items()}
+    source_names = {new: old for old, new in source.field_mapping.items()}
     used_as, shown_as = view.projection.name_to_use(), view.projection.name_alias or view.name
     features = [ref.split(":")[1] for ref in feature_refs if ref.startswith(f"{used_as}:")]
     keys = view.projection.join_key_map or {column.name: column.name for column in view.entity_columns}
     created = source.created_timestamp_column
     return Lookup(
         paths=_paths(config, source),
-        keys={ours: theirs.get(key, key) for key, ours in keys.items()},
-        features={f"{shown_as}__{f}" if full_feature_names else f: theirs.get(f, f) for f in features},
-        event=theirs.get(source.timestamp_field, source.timestamp_field),
-        created=theirs.get(created, created) if created else None,
+        keys={column: source_names.get(key, key) for key, column in keys.items()},
+        features={f"{shown_as}__{f}" if full_feature_names else f: source_names.get(f, f) for f in features},
+        event=source_names.get(source.timestamp_field, source.timestamp_field),
+        created=source_names.get(created, created) if created else None,
         ttl=view.ttl,
     )
 
@@ -142,11 +148,11 @@ def _rows_between(
     source: DataSource,
     columns: list[str],
     event: str,
-    created: str | None,
+    *,
     start: datetime | None,
     end: datetime | None,
 ) -> str:
-    selected = ", ".join(map(quote_identifier, [*columns, event, *([created] if created else [])]))
+    selected = ", ".join(map(quote_identifier, columns))
     moment = microseconds(quote_identifier(event))
     bounds = [f"{moment} {sign} {_epoch(at)}" for sign, at in ((">=", start), ("<=", end)) if at]
     rows = scan_parquet(*_paths(config, _parquet(source)), by_name=True)
@@ -154,5 +160,5 @@ def _rows_between(
 
 
 def _epoch(at: datetime) -> int:
-    """Microseconds since 1970; Feast hands naive times over as local ones, and so does its own store read them."""
+    """Microseconds since 1970; Feast passes naive times as local times, and its own store reads them so."""
     return (at.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

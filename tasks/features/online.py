@@ -1,4 +1,4 @@
-"""The newest values of each view, ready for a service: written as of a snapshot, read with their TTL."""
+"""The newest values of each view for a service: written as of a snapshot, read with their TTL."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ Value = float | str | None
 
 
 def materialise(features: Features, snapshot: Snapshot, state: Path, online_store: str = "") -> Path:
-    """Put each key's newest values known at the snapshot's as-of into the online store; returns its feature repository.
+    """Write each key's newest values known at the snapshot's as-of to the online store; returns its feature repository.
 
-    The folder is the same for all snapshots of one definition, so that a service need not be told of a new one. What
-    the store holds of a later moment stays. `online_store` is redis://HOST:PORT, or empty for SQLite in that folder.
+    The folder is the same for all snapshots of one definition, so that a service needs no notice of a new one. Newer
+    values in the store stay. `online_store` is redis://HOST:PORT, or empty for SQLite in that folder.
 
     Raises: CaseError when the case has no views; Unavailable when Redis does not answer.
     """
     if not features.views:
         raise CaseError(
-            "A case without views has nothing for the online store.",
+            "A case without views needs no online store.",
             where="features.views",
-            todo="Skip this step: each request brings all of its features.",
+            todo="Skip this step: each request carries all of its features.",
         )
     tables = describe_tables(features, snapshot, state)
     key = digest_of([features.digest, [table.columns for table in tables.views]])[:12]
@@ -53,7 +53,7 @@ def materialise(features: Features, snapshot: Snapshot, state: Path, online_stor
         mark_cached()
         return folder
     if not online_store and not (folder / "online.db").exists():
-        (folder / "registry.db").unlink(missing_ok=True)  # defining the views again makes the store's tables, too
+        (folder / "registry.db").unlink(missing_ok=True)  # defining the views again creates the store's tables, too
     build_tables(tables, snapshot)
     import_feast()
     from feast.infra.provider import get_provider
@@ -70,7 +70,7 @@ def materialise(features: Features, snapshot: Snapshot, state: Path, online_stor
 
 
 class OnlineFeatures:
-    """Reads a materialised repository; one for a process, usable from several threads."""
+    """Reads a materialised repository; create one per process: several threads may use it."""
 
     def __init__(self, repository: Path, online_store: str = "") -> None:
         self._store = open_repository(repository, _online(online_store))
@@ -80,22 +80,22 @@ class OnlineFeatures:
         self.keys = {key: column.dtype for view in self._views.values() for key, column in _keys(view)}
 
     def lookup(self, rows: Sequence[Mapping[str, Any]], now: datetime) -> list[dict[str, Value]]:
-        """The features of all views for each row of join keys; None where the store has none that holds at `now`.
+        """The features of all views for each row of join keys; None where the store has no value valid at `now`.
 
-        Values older than their view's TTL are left out, which Feast's online stores leave to the caller, and so are
-        those of a moment after `now`.
+        Values older than their view's TTL, which Feast's online stores do not check, and values from after `now` are
+        not valid.
         """
         if not rows:
             return []
         columns = {key: [row.get(key) for row in rows] for key in self.keys}
-        # Feast takes no empty key: something stands in, and what is found for it is dropped below.
-        stand_in = {key: _stand_in(dtype) for key, dtype in self.keys.items()}
-        filled = {k: [stand_in[k] if value is None else value for value in values] for k, values in columns.items()}
+        # Feast accepts no empty key: a placeholder replaces it, and its features are dropped below.
+        placeholders = {key: _placeholder(dtype) for key, dtype in self.keys.items()}
+        filled = {k: [placeholders[k] if value is None else value for value in values] for k, values in columns.items()}
         with _connection_errors(self._where):
             response = self._store.get_online_features(features=self._service, entity_rows=filled)
         values = response.to_dict()
         moment = _micros(now)
-        answers: list[dict[str, Value]] = [{} for _ in rows]
+        features: list[dict[str, Value]] = [{} for _ in rows]
         moments = dict(zip(response.proto.metadata.feature_names.val, response.proto.results, strict=True))
         for projection in self._service.feature_view_projections:
             view = self._views[projection.name]
@@ -103,17 +103,17 @@ class OnlineFeatures:
             names = [feature.name for feature in projection.features]
             for number, event in enumerate(moments[names[0]].event_timestamps):  # those of a view are written together
                 age = moment - event.ToMicroseconds()
-                holds = age >= 0 and (ttl is None or age <= ttl)
-                holds = holds and all(columns[key][number] is not None for key, _ in _keys(view))
-                answers[number].update({name: values[name][number] if holds else None for name in names})
-        return answers
+                valid = age >= 0 and (ttl is None or age <= ttl)
+                valid = valid and all(columns[key][number] is not None for key, _ in _keys(view))
+                features[number].update({name: values[name][number] if valid else None for name in names})
+        return features
 
 
 def _keys(view: FeatureView) -> list[tuple[str, Field]]:
     return [(column.name, column) for column in view.entity_columns]
 
 
-def _stand_in(dtype: Any) -> str | int:
+def _placeholder(dtype: Any) -> str | int:
     from feast.types import String
 
     return "" if dtype == String else 0
@@ -124,7 +124,7 @@ def _micros(at: datetime) -> int:
 
 
 def _latest(path: Path, table: Table, as_of: datetime) -> pd.DataFrame:
-    """Each key's newest row that had happened and was known at the moment."""
+    """Each key's newest row whose event and creation are not after `as_of`."""
     times = [column for column in ("event_timestamp", "created_timestamp") if column in table.columns]
     known = " AND ".join(f"{column} <= {quote_literal(as_of.isoformat())}::TIMESTAMPTZ" for column in times)
     keys = ", ".join(map(quote_identifier, table.keys))
@@ -143,7 +143,7 @@ def _online(url: str) -> dict[str, Any]:
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("redis", "rediss") or not parts.hostname:
         raise InputError(
-            "The online store's address is not one.",
+            "The address of the online store is invalid.",
             where="setting online_store",
             found=f"{parts.scheme}://...",
             allowed="redis://HOST:PORT, rediss://USER:PASSWORD@HOST:PORT/DB, or empty for SQLite",
@@ -151,13 +151,13 @@ def _online(url: str) -> dict[str, Any]:
         )
     options = {"db": parts.path.strip("/"), "username": parts.username, "password": parts.password}
     options["ssl"] = "true" if parts.scheme == "rediss" else ""
-    given = "".join(f",{key}={urllib.parse.unquote(value)}" for key, value in options.items() if value)
-    return {"type": "redis", "connection_string": f"{parts.hostname}:{parts.port or 6379}{given}"}
+    suffix = "".join(f",{key}={urllib.parse.unquote(value)}" for key, value in options.items() if value)
+    return {"type": "redis", "connection_string": f"{parts.hostname}:{parts.port or 6379}{suffix}"}
 
 
 @contextlib.contextmanager
 def _connection_errors(url: str) -> Iterator[None]:
-    """Turn what a Redis client raises into Unavailable; SQLite needs no connection."""
+    """Turn a Redis client's errors into Unavailable; SQLite needs no connection."""
     if not url:
         yield
         return

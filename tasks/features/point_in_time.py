@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Lookup:
-    """One view to look in, and what to bring from it."""
+    """One view, its keys, and the features to read from it."""
 
     paths: tuple[Path | str, ...]  # Parquet files; patterns, where a str
     keys: Mapping[str, str]  # column of the rows -> column of the view
     features: Mapping[str, str]  # name in the result -> column of the view
-    event: str  # column: when the values were true
+    event: str  # column: the moment that the values are about
     created: str | None  # column: when they became known; breaks ties
-    ttl: timedelta | None  # how long a value holds; None or 0: for ever
+    ttl: timedelta | None  # how long a value is valid; None or 0: for ever
 
 
 def look_up(
@@ -33,31 +33,29 @@ def look_up(
 ) -> pa.Table:
     """The features of all lookups, one row for each row of the table `rows`, in its order.
 
-    `rows` is a table in memory and `moment` its time column. With `known_only`, a value counts only once it was
-    created, too. A null key or moment finds nothing.
+    `rows` is a table in memory and `moment` its time column. With `known_only`, a value is used only from its creation
+    on. A null key or moment matches nothing.
     """
     import pyarrow as pa
 
     lowest, highest = f"min({microseconds(moment)})", f"max({microseconds(moment)})"
-    found = connection.sql(f"SELECT count(*), {lowest}, {highest} FROM {rows}").fetchall()
-    count, first, last = found[0]
+    count, first, last = connection.sql(f"SELECT count(*), {lowest}, {highest} FROM {rows}").fetchall()[0]
     columns: dict[str, Any] = {}
     for lookup in lookups:
         _number_keys(connection, rows, lookup)
         _load(connection, lookup, known_only, first, last)
-        picked = _match(connection, rows, moment, lookup, count)
+        matches = _match(connection, rows, moment, lookup, count)
         selected = ", ".join(quote_identifier(feature) for feature in lookup.features)
-        values = connection.sql(f"SELECT {selected} FROM asof_view").to_arrow_table().combine_chunks()
-        taken = values.take(picked)
-        columns.update({feature: taken[feature] for feature in lookup.features})
+        values = connection.sql(f"SELECT {selected} FROM asof_view").to_arrow_table().combine_chunks().take(matches)
+        columns.update({feature: values[feature] for feature in lookup.features})
     return pa.table(columns)
 
 
 def _number_keys(connection: duckdb.DuckDBPyConnection, rows: str, lookup: Lookup) -> None:
-    """Make asof_keys: a number for each combination of keys among the rows.
+    """Create asof_keys: a number for each combination of keys among the rows.
 
-    ASOF JOIN sorts by all that must be equal: numbers sort several times faster than text, and what the view holds of
-    other keys drops out before it is sorted.
+    ASOF JOIN sorts by all columns that must be equal: numbers sort several times faster than text, and the view's rows
+    of other keys are dropped before sorting.
     """
     keys = ", ".join(map(quote_identifier, lookup.keys)) or "0 AS everything"
     known = " AND ".join(f"{quote_identifier(key)} IS NOT NULL" for key in lookup.keys) or "true"
@@ -70,18 +68,18 @@ def _number_keys(connection: duckdb.DuckDBPyConnection, rows: str, lookup: Looku
 def _load(
     connection: duckdb.DuckDBPyConnection, lookup: Lookup, known_only: bool, first: int | None, last: int | None
 ) -> None:
-    """Make asof_view and asof_steps.
+    """Create asof_view and asof_steps.
 
-    asof_view: the view's rows in order of event and creation, so that of several the newest has the highest rowid;
-    asof_steps: from which moment (since) on which of them is the newest that was known.
+    asof_view: the view's rows in order of event and creation, so that the newest of several has the highest rowid;
+    asof_steps: the newest known row from each moment (since) on.
     """
-    ttl = _micros_of(lookup.ttl)
+    ttl = _to_microseconds(lookup.ttl)
     quote = quote_identifier
     event, created = (
         microseconds(quote(lookup.event)),
         microseconds(quote(lookup.created)) if lookup.created else "NULL::BIGINT",
     )
-    equal = " AND ".join(f"s.{quote(theirs)} = q.{quote(ours)}" for ours, theirs in lookup.keys.items()) or "true"
+    equal = " AND ".join(f"s.{quote(column)} = q.{quote(key)}" for key, column in lookup.keys.items()) or "true"
     features = ", ".join(f"s.{quote(column)} AS {quote(feature)}" for feature, column in lookup.features.items())
     oldest = f"AND {event} >= {first - ttl}" if ttl and first is not None else ""
     connection.execute(
@@ -93,7 +91,7 @@ def _load(
         f"ORDER BY asof_event, asof_created NULLS FIRST"
     )
     if known_only and lookup.created and _any_late(connection):
-        # From each moment at which a row became known, the newest of all that were known by then.
+        # For each moment at which a row became known: the newest of all rows known by then.
         steps = (
             "SELECT DISTINCT asof_k AS k, since, max(asof_event) OVER known AS event, max(i) OVER known AS i "
             "FROM (SELECT asof_k, asof_event, rowid AS i, greatest(asof_event, asof_created) AS since FROM asof_view "
@@ -112,21 +110,21 @@ def _any_late(connection: duckdb.DuckDBPyConnection) -> bool:
 
 
 def _match(connection: duckdb.DuckDBPyConnection, rows: str, moment: str, lookup: Lookup, count: int) -> pa.Array:
-    """For each row the number of its row in asof_view, or null; only numbers go through the join's sorting."""
+    """For each row the number of its row in asof_view, or null; the join sorts numbers only."""
     import numpy as np
     import pyarrow as pa
 
     equal = " AND ".join(f"e.{quote_identifier(key)} = q.{quote_identifier(key)}" for key in lookup.keys) or "true"
-    ttl, at = _micros_of(lookup.ttl), microseconds(f"e.{quote_identifier(moment)}")
-    fresh = f"WHERE s.event + {ttl} >= e.t" if ttl else ""
-    found = connection.sql(
+    ttl, at = _to_microseconds(lookup.ttl), microseconds(f"e.{quote_identifier(moment)}")
+    valid = f"WHERE s.event + {ttl} >= e.t" if ttl else ""
+    pairs = connection.sql(
         f"SELECT e.r, s.i FROM (SELECT e.rowid AS r, q.asof_k AS k, {at} AS t FROM {rows} e "
-        f"JOIN asof_keys q ON {equal}) e ASOF JOIN asof_steps s ON e.k = s.k AND e.t >= s.since {fresh}"
+        f"JOIN asof_keys q ON {equal}) e ASOF JOIN asof_steps s ON e.k = s.k AND e.t >= s.since {valid}"
     ).fetchnumpy()
-    picked = np.full(count, -1, dtype=np.int64)
-    picked[found["r"]] = found["i"]
-    return pa.array(picked, mask=picked < 0)
+    matches = np.full(count, -1, dtype=np.int64)
+    matches[pairs["r"]] = pairs["i"]
+    return pa.array(matches, mask=matches < 0)
 
 
-def _micros_of(span: timedelta | None) -> int:
+def _to_microseconds(span: timedelta | None) -> int:
     return span // timedelta(microseconds=1) if span else 0

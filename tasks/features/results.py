@@ -1,4 +1,4 @@
-"""What the features room hands on."""
+"""What the feature stage returns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Column(Result):
 
 
 class Frame(Result):
-    """Examples with their features as of each one's own moment, in one Parquet file sorted by time and id.
+    """Examples with their point-in-time features, in one Parquet file sorted by time and id.
 
     Its columns: example_id (text), event_timestamp (UTC), the join keys and slices of the case's SQL, the features,
     and the target (empty while unknown).

@@ -1,19 +1,21 @@
-"""Feast's retrieval jobs over DuckDB: they run when their result is asked for."""
+"""Feast's retrieval jobs over DuckDB: they run when their result is requested."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.infra.offline_stores.file_source import FileSource
-from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
+from feast.infra.offline_stores.offline_store import RetrievalMetadata
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
 from feast.repo_config import RepoConfig
 
 from tasks.core.duckdb import connect, quote_identifier
 from tasks.core.files import atomic_path
+from tasks.features.compat import ArrowRetrievalJob
 from tasks.features.point_in_time import Lookup, look_up
 
 if TYPE_CHECKING:
@@ -24,21 +26,28 @@ if TYPE_CHECKING:
     from feast.saved_dataset import SavedDatasetStorage, ValidationReference
 
 
-class QueryJob(RetrievalJob):
-    """A query that runs, in a DuckDB of its own, when its result is asked for."""
+class _FileJob(ArrowRetrievalJob):
+    def __init__(self, config: RepoConfig) -> None:
+        self._config = config
+
+    def persist(self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None) -> None:
+        """Write the result as one Parquet file, atomically."""
+        _write(self.to_arrow(timeout=timeout), _target(self._config, storage, allow_overwrite))
+
+
+class QueryJob(_FileJob):
+    """A query that runs, in a DuckDB of its own, when its result is requested."""
 
     def __init__(self, config: RepoConfig, sql: str) -> None:
-        self._config, self._sql = config, sql
+        super().__init__(config)
+        self._sql = sql
 
     def to_sql(self) -> str:
         return self._sql
 
-    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
+    def read(self) -> pa.Table:
         with connect(threads=_threads(self._config)) as connection:
             return connection.sql(self._sql).to_arrow_table().combine_chunks()
-
-    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
-        return self._to_arrow_internal(timeout).to_pandas()
 
     @property
     def full_feature_names(self) -> bool:
@@ -52,34 +61,33 @@ class QueryJob(RetrievalJob):
     def metadata(self) -> RetrievalMetadata | None:
         return None
 
-    def persist(self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None) -> None:
-        """Write the result as one Parquet file, whole or not at all."""
-        _write(self.to_arrow(timeout=timeout), _target(self._config, storage, allow_overwrite))
+
+@dataclass(frozen=True)
+class PointInTimeRequest:
+    """The arguments of one call of `get_historical_features`."""
+
+    entities: pd.DataFrame | str  # a frame, or a DuckDB query
+    lookups: Sequence[Lookup]
+    known_only: bool  # a value is used only from its creation on
+    feature_refs: list[str]
+    on_demand: list[OnDemandFeatureView]
+    full_feature_names: bool
 
 
-class PointInTimeJob(RetrievalJob):
+class PointInTimeJob(_FileJob):
     """Entity rows with their features, in the rows' order."""
 
-    def __init__(
-        self,
-        config: RepoConfig,
-        entities: pd.DataFrame | str,
-        lookups: Sequence[Lookup],
-        known_only: bool,
-        feature_refs: list[str],
-        on_demand: list[OnDemandFeatureView],
-        full_feature_names: bool,
-    ) -> None:
-        self._config, self._entities, self._lookups, self._known_only = config, entities, lookups, known_only
-        self._feature_refs, self._on_demand, self._full_feature_names = feature_refs, on_demand, full_feature_names
+    def __init__(self, config: RepoConfig, request: PointInTimeRequest) -> None:
+        super().__init__(config)
+        self._request, self._entities, self._lookups = request, request.entities, request.lookups
 
     @property
     def full_feature_names(self) -> bool:
-        return self._full_feature_names
+        return self._request.full_feature_names
 
     @property
     def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
-        return self._on_demand
+        return self._request.on_demand
 
     @property
     def metadata(self) -> RetrievalMetadata:
@@ -89,19 +97,19 @@ class PointInTimeJob(RetrievalJob):
             first, last = connection.sql(
                 f"SELECT min({column}::TIMESTAMPTZ), max({column}::TIMESTAMPTZ) FROM asof_rows"
             ).fetchall()[0]
-        return RetrievalMetadata(self._feature_refs, [c for c in columns if c != moment], first, last)
+        return RetrievalMetadata(self._request.feature_refs, [c for c in columns if c != moment], first, last)
 
     def to_df(
         self, validation_reference: ValidationReference | None = None, timeout: int | None = None
     ) -> pd.DataFrame:
-        """As to_arrow, but the columns of a pandas entity_df stay in pandas instead of going through Arrow and back."""
-        if validation_reference or self._on_demand:
+        """As to_arrow, but the columns of a pandas entity_df stay in pandas instead of a round trip through Arrow."""
+        if validation_reference or self._request.on_demand:
             return super().to_df(validation_reference, timeout)
-        return self._to_df_internal(timeout)
+        return self.read_frame()
 
-    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
+    def read_frame(self) -> pd.DataFrame:
         if isinstance(self._entities, str):
-            return self._to_arrow_internal(timeout).to_pandas(split_blocks=True, self_destruct=True)
+            return self.read().to_pandas(split_blocks=True, self_destruct=True)
         import pandas as pd
 
         with connect(threads=_threads(self._config)) as connection:
@@ -111,7 +119,7 @@ class PointInTimeJob(RetrievalJob):
         frame.index = pd.RangeIndex(len(frame))
         return pd.concat([frame, features], axis=1)
 
-    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
+    def read(self) -> pa.Table:
         import pyarrow as pa
 
         with connect(threads=_threads(self._config)) as connection:
@@ -125,12 +133,8 @@ class PointInTimeJob(RetrievalJob):
             table = table.append_column(column, features[column])
         return table
 
-    def persist(self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None) -> None:
-        """Write the result as one Parquet file, whole or not at all."""
-        _write(self.to_arrow(timeout=timeout), _target(self._config, storage, allow_overwrite))
-
     def _load_entities(self, connection: duckdb.DuckDBPyConnection) -> tuple[list[str], str]:
-        """Make the table asof_rows: a frame's keys and times, or a whole query. Returns all columns, and the time."""
+        """Create the table asof_rows: a frame's keys and times, or a query. Returns all columns and the time column."""
         if isinstance(self._entities, str):
             import numpy as np
 
@@ -151,11 +155,11 @@ class PointInTimeJob(RetrievalJob):
 
     def _look_up(self, connection: duckdb.DuckDBPyConnection, columns: list[str], moment: str) -> pa.Table:
         _check_columns(columns, self._lookups)
-        return look_up(connection, "asof_rows", moment, self._lookups, self._known_only)
+        return look_up(connection, "asof_rows", moment, self._lookups, self._request.known_only)
 
 
 def _with_times(frame: pd.DataFrame, moment: str) -> pd.DataFrame:
-    """The frame, sharing its columns, with moments that are times also where they came as text or objects."""
+    """The frame, sharing its columns, with times parsed where they are text or objects."""
     import pandas as pd
 
     frame = frame.copy(deep=False)
@@ -169,12 +173,12 @@ def _check_columns(columns: list[str], lookups: Sequence[Lookup]) -> None:
     if missing:
         raise ValueError(f"The entity rows lack the join keys {', '.join(missing)}; they have: {', '.join(columns)}.")
     names = {*columns, *(feature for lookup in lookups for feature in lookup.features)}
-    taken = sorted(name for name in names if name.lower() == "rowid" or name.lower().startswith("asof_"))
-    if taken:
-        raise ValueError(f"The names rowid and asof_... are this store's own; found: {', '.join(taken)}.")
-    twice = sorted({feature for lookup in lookups for feature in lookup.features if feature in columns})
-    if twice:
-        raise ValueError(f"Features and entity rows share the names {', '.join(twice)}: ask for full_feature_names.")
+    reserved = sorted(name for name in names if name.lower() == "rowid" or name.lower().startswith("asof_"))
+    if reserved:
+        raise ValueError(f"The names rowid and asof_... are reserved by this store; found: {', '.join(reserved)}.")
+    shared = sorted({feature for lookup in lookups for feature in lookup.features if feature in columns})
+    if shared:
+        raise ValueError(f"Features and entity rows share the names {', '.join(shared)}: set full_feature_names.")
 
 
 def _threads(config: RepoConfig) -> int | None:

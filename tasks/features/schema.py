@@ -1,4 +1,4 @@
-"""Which columns the tables of a case will have, read from its SQL without running it."""
+"""The columns of a case's tables, read from its SQL without running it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from tasks.core.config import Result
 from tasks.core.errors import CaseError
 from tasks.data.results import Snapshot
 from tasks.features.config import Features
-from tasks.features.determinism import is_order_independent
 from tasks.features.sql import open_snapshot, sql_errors
 
 if TYPE_CHECKING:
@@ -27,17 +26,17 @@ class Table(Result):
     """One table as its SQL gives it."""
 
     name: str
-    where: str  # in the case, for messages
+    where: str  # its key in case.yaml, for error messages
     sql: str
     columns: dict[str, Kind]
     whole_numbers: tuple[str, ...]  # the number columns without fractions
-    is_order_independent: bool  # on several threads, too
+
     keys: tuple[str, ...] = ()  # join keys, of a view
     ttl: timedelta = timedelta(0)
 
     @property
     def features(self) -> tuple[str, ...]:
-        """What a view gives besides its keys and times."""
+        """A view's columns besides its keys and times."""
         return tuple(c for c in self.columns if c not in {*self.keys, "event_timestamp", "created_timestamp"})
 
 
@@ -57,12 +56,12 @@ class Tables(Result):
 
 
 def describe_tables(features: Features, snapshot: Snapshot, state: Path) -> Tables:
-    """Read from the SQL, without running it, which columns of what kind each table will have.
+    """The columns of each table and their kinds, read from the SQL without running it.
 
-    Raises: CaseError for SQL that DuckDB refuses, for a missing column, and for one of a kind that can't be used.
+    Raises: CaseError for invalid SQL, for a missing column, and for a column of an unsupported kind.
     """
     key = cache_key(BUILDER, [features.digest, snapshot.digest])
-    with open_snapshot(snapshot, empty=True) as connection:
+    with open_snapshot(snapshot) as connection:
         examples = _describe(connection, "examples", "features.examples", features.examples)
         views = []
         for name, view in features.views.items():
@@ -77,15 +76,13 @@ def describe_tables(features: Features, snapshot: Snapshot, state: Path) -> Tabl
 
 def _describe(connection: duckdb.DuckDBPyConnection, name: str, where: str, sql: str) -> Table:
     with sql_errors(where):
-        found = connection.execute(f"DESCRIBE FROM (\n{_query(sql)}\n)").fetchall()
-        stable = is_order_independent(connection, f"FROM (\n{_query(sql)}\n)")
+        columns = connection.execute(f"DESCRIBE FROM (\n{_query(sql)}\n)").fetchall()
     return Table(
         name=name,
         where=where,
         sql=_query(sql),
-        columns={row[0]: _kind(row[1]) for row in found},
-        whole_numbers=tuple(row[0] for row in found if re.fullmatch(r"\w*INT(EGER)?", row[1])),
-        is_order_independent=stable,
+        columns={row[0]: _kind(row[1]) for row in columns},
+        whole_numbers=tuple(row[0] for row in columns if re.fullmatch(r"\w*INT(EGER)?", row[1])),
     )
 
 
@@ -103,30 +100,30 @@ def _query(sql: str) -> str:
 
 def _check_examples(tables: Tables, features: Features) -> None:
     examples = tables.examples
-    _check_has(examples, ("example_id", "event_timestamp", *tables.join_keys, *features.request))
+    _check_columns(examples, ("example_id", "event_timestamp", *tables.join_keys, *features.request))
     _check_kinds(examples, features.request)
 
 
 def _check_view(view: Table, examples: Table) -> None:
-    _check_has(view, (*view.keys, "event_timestamp"))
+    _check_columns(view, (*view.keys, "event_timestamp"))
     _check_kinds(view, view.features)
     for key in view.keys:
-        theirs, ours = (_key_kind(table, key) for table in (view, examples))
-        if theirs != ours or "other" in theirs:
+        view_kind, examples_kind = (_key_kind(table, key) for table in (view, examples))
+        if view_kind != examples_kind or "other" in view_kind:
             raise CaseError(
-                f"The join key {key} is not the same in the view {view.name} and in the examples.",
+                f"The join key {key} has another type in the view {view.name} than in the examples.",
                 where=view.where,
-                found=f"{theirs} in the view, {ours} in the examples",
+                found=f"{view_kind} in the view, {examples_kind} in the examples",
                 allowed="text in both, or a whole number in both",
                 todo=f"Cast it: {key}::VARCHAR or {key}::BIGINT.",
             )
     if not view.features:
         raise CaseError(
-            f"The view {view.name} gives no feature.",
+            f"The view {view.name} has no feature.",
             where=view.where,
             found=f"columns {', '.join(view.columns)}",
             allowed="at least one column besides the entities, event_timestamp and created_timestamp",
-            todo="Add a column to the query, or leave the view out.",
+            todo="Add a column to the query, or remove the view.",
         )
 
 
@@ -135,23 +132,23 @@ def _key_kind(table: Table, key: str) -> str:
     return kind if kind == "text" else "whole number" if key in table.whole_numbers else f"{kind} (other)"
 
 
-def _check_has(table: Table, needed: tuple[str, ...]) -> None:
-    taken = [column for column in table.columns if re.fullmatch(r"(?i)rowid|asof_.*", column)]
-    if taken:
+def _check_columns(table: Table, required: tuple[str, ...]) -> None:
+    reserved = [column for column in table.columns if re.fullmatch(r"(?i)rowid|asof_.*", column)]
+    if reserved:
         raise CaseError(
-            f"The SQL of {table.name} uses names of the offline store: {', '.join(taken)}.",
+            f"The SQL of {table.name} uses reserved names of the offline store: {', '.join(reserved)}.",
             where=table.where,
-            found=", ".join(taken),
-            allowed="any name but rowid and those that begin with asof_",
+            found=", ".join(reserved),
+            allowed="any name except rowid and names that begin with asof_",
             todo="Rename the column in the query.",
         )
-    missing = [column for column in dict.fromkeys(needed) if column not in table.columns]
+    missing = [column for column in dict.fromkeys(required) if column not in table.columns]
     if missing:
         raise CaseError(
             f"The SQL of {table.name} lacks {', '.join(missing)}.",
             where=table.where,
             found=f"columns {', '.join(table.columns)}",
-            allowed=f"at least {', '.join(dict.fromkeys(needed))}",
+            allowed=f"at least {', '.join(dict.fromkeys(required))}",
             todo="Add the column to the query, or correct its name in case.yaml.",
         )
     for column in ("event_timestamp", "created_timestamp"):
@@ -160,7 +157,7 @@ def _check_has(table: Table, needed: tuple[str, ...]) -> None:
                 f"{column} of {table.name} is not a time.",
                 where=table.where,
                 found=table.columns[column],
-                allowed="TIMESTAMP, TIMESTAMPTZ or DATE; without a time zone it counts as UTC",
+                allowed="TIMESTAMP, TIMESTAMPTZ or DATE; without a time zone it is read as UTC",
                 todo="Cast it in the query.",
             )
 
@@ -173,5 +170,5 @@ def _check_kinds(table: Table, columns: tuple[str, ...]) -> None:
             where=table.where,
             found=", ".join(f"{column} is {table.columns[column]}" for column in wrong),
             allowed="numbers, booleans and text",
-            todo="Turn them into one, such as hour(column) or column::VARCHAR.",
+            todo="Convert the column, for example with hour(column) or column::VARCHAR.",
         )

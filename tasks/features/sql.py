@@ -1,16 +1,14 @@
-"""What SQL in this room stands on: a snapshot's tables, and errors that say enough."""
+"""The database that a case's SQL runs in: the tables of a snapshot, and errors that name the query."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.core.duckdb import connect, quote_identifier, quote_literal, scan_parquet
 from tasks.core.errors import CaseError
-from tasks.core.files import atomic_path
 
 if TYPE_CHECKING:
     import duckdb
@@ -24,19 +22,17 @@ def microseconds(column: str) -> str:
 
 
 @contextlib.contextmanager
-def open_snapshot(
-    snapshot: Snapshot, writable: Path | None = None, threads: int | None = None, empty: bool = False
-) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB in which each source is a view, and which reads nothing else; it writes to one folder at most.
+def open_snapshot(snapshot: Snapshot, writable: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB in which each source is a view, and which reads no other file; it writes to one folder at most.
 
-    With `empty`, sources are tables without rows, enough to see what a query would give.
+    It has one thread: several take rows in any order, and floats summed in another order differ in the last digit.
     """
     sources = sorted(folder for folder in snapshot.path.iterdir() if any(folder.glob("*.parquet")))
-    with connect(threads=threads) as connection:
+    with connect(threads=1) as connection:
         for source in sources:
-            rows = f"FROM {scan_parquet(source, by_name=True)}"
-            kind, limit = ("TABLE", "LIMIT 0") if empty else ("VIEW", "")
-            connection.execute(f"CREATE {kind} {quote_identifier(source.name)} AS {rows} {limit}")
+            connection.execute(
+                f"CREATE VIEW {quote_identifier(source.name)} AS FROM {scan_parquet(source, by_name=True)}"
+            )
         folders = ", ".join(quote_literal(folder) for folder in (snapshot.path, writable) if folder)
         connection.execute(f"SET allowed_directories = [{folders}]")
         connection.execute("SET enable_external_access = false")
@@ -44,22 +40,8 @@ def open_snapshot(
 
 
 @contextlib.contextmanager
-def dump_yaml(path: Path) -> Iterator[Path]:
-    """As `whole`, for files that DuckDB writes: its errors don't tell a full disk the way Python's do."""
-    import duckdb
-
-    with atomic_path(path) as temporary:
-        try:
-            yield temporary
-        except duckdb.IOException as error:
-            if "No space left" in str(error) or "quota" in str(error):
-                raise OSError(errno.ENOSPC, "No space left on device", str(path)) from error
-            raise
-
-
-@contextlib.contextmanager
 def sql_errors(where: str) -> Iterator[None]:
-    """Turn what DuckDB says of a case's SQL into a CaseError."""
+    """Turn DuckDB's errors about a case's SQL into a CaseError."""
     import duckdb
 
     try:
@@ -77,7 +59,7 @@ def sql_errors(where: str) -> Iterator[None]:
 
 
 def check_sql(where: str, sql: str) -> None:
-    """Raises: CaseError when it is no one query that DuckDB can read."""
+    """Raises: CaseError unless DuckDB can parse it as exactly one query."""
     import duckdb
 
     with sql_errors(where):

@@ -1,4 +1,4 @@
-"""Makes the tables of a case's SQL from a snapshot: the examples, and one for each view."""
+"""Builds the tables of a case's SQL from a snapshot: the examples, and one table per view."""
 
 from __future__ import annotations
 
@@ -7,48 +7,48 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.core.duckdb import quote_identifier, quote_literal, scan_parquet
+from tasks.core.duckdb import quote_identifier, scan_parquet
 from tasks.core.errors import DataError
-from tasks.core.files import lock
+from tasks.core.files import atomic_path, lock
+from tasks.data.parquet import copy_to_parquet
 from tasks.data.results import Snapshot
 from tasks.features.schema import Table, Tables
-from tasks.features.sql import dump_yaml, open_snapshot, sql_errors
+from tasks.features.sql import open_snapshot, sql_errors
 
 if TYPE_CHECKING:
     import duckdb
 
 
 def build_tables(tables: Tables, snapshot: Snapshot) -> Tables:
-    """Write the tables that are not there yet.
+    """Write the tables that do not exist yet, several at a time, each on one thread.
 
-    Raises: DataError for examples or a view that are empty, or in which a row can't be told from another.
+    Raises: DataError for empty examples or a view that is empty, and for rows with equal keys.
     """
     with lock(tables.folder / ".lock", "The case's tables", wait=True):
         missing = [table for table in (tables.examples, *tables.views) if not tables.path(table).exists()]
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            for done in [pool.submit(_build, table, tables, snapshot) for table in missing]:
-                done.result()
+            for future in [pool.submit(_build, table, tables, snapshot) for table in missing]:
+                future.result()
     return tables
 
 
 def _build(table: Table, tables: Tables, snapshot: Snapshot) -> None:
     path = tables.path(table)
-    keys = table.keys or tables.join_keys  # examples hold those of all views
+    keys = table.keys or tables.join_keys  # examples contain the keys of all views
     columns = ", ".join(f"{_cast(table, column, keys)} AS {quote_identifier(column)}" for column in table.columns)
-    kept = " AND ".join(f"{quote_identifier(column)} IS NOT NULL" for column in (*table.keys, "event_timestamp"))
-    rest = "ORDER BY event_timestamp, example_id" if not table.keys else f"WHERE {kept}"
-    query = f"SELECT {columns} FROM (\n{table.sql}\n) {rest}"
+    complete = " AND ".join(f"{quote_identifier(column)} IS NOT NULL" for column in (*table.keys, "event_timestamp"))
+    rest = "ORDER BY event_timestamp, example_id" if not table.keys else f"WHERE {complete}"
     with (
         sql_errors(table.where),
-        dump_yaml(path) as temporary,
-        open_snapshot(snapshot, path.parent, threads=None if table.is_order_independent else 1) as connection,
+        atomic_path(path) as temporary,
+        open_snapshot(snapshot, path.parent) as connection,
     ):
-        connection.execute(f"COPY ({query}) TO {quote_literal(temporary)} (FORMAT parquet)")
+        copy_to_parquet(connection, f"SELECT {columns} FROM (\n{table.sql}\n) {rest}", temporary)
         _check_rows(connection, table, temporary)
 
 
 def _cast(table: Table, column: str, keys: tuple[str, ...]) -> str:
-    """Numbers become doubles, whatever a month's nulls and sizes made of them; keys stay exact; naive times are UTC."""
+    """Numbers become doubles, whatever type a month's nulls and sizes led to; keys stay exact; naive times are UTC."""
     if column == "example_id":
         return f"{quote_identifier(column)}::VARCHAR"
     kind = table.columns[column]
@@ -61,34 +61,34 @@ def _check_rows(connection: duckdb.DuckDBPyConnection, table: Table, path: Path)
     rows = scan_parquet(path)
     unique = [c for c in (*table.keys, "event_timestamp", "created_timestamp") if c in table.columns]
     unique = unique if table.keys else ["example_id"]
-    needed = [] if table.keys else ["example_id", "event_timestamp"]
-    empty = " OR ".join(f"{column} IS NULL" for column in needed) or "false"
+    required = [] if table.keys else ["example_id", "event_timestamp"]
+    empty = " OR ".join(f"{column} IS NULL" for column in required) or "false"
     count, nulls = connection.execute(f"SELECT count(*), count(*) FILTER ({empty}) FROM {rows}").fetchall()[0]
     if not count and not table.keys:
         raise DataError(
             "There are no examples.",
             where=table.where,
-            found="the query gives no row",
-            allowed="one row an example",
-            todo="Take a later as-of, or widen the query.",
+            found="the query returns no row",
+            allowed="one row per example",
+            todo="Use a later as-of, or a query that returns more rows.",
         )
     if nulls:
         raise DataError(
             f"{nulls} of {count} examples have no example_id or no event_timestamp.",
             where=table.where,
-            allowed="both are there in each row",
-            todo="Leave such rows out in the query, or let the data's expectations put them aside.",
+            allowed="both in each row",
+            todo="Exclude such rows in the query, or quarantine them with an expectation of the data.",
         )
     names = ", ".join(map(quote_identifier, unique))
-    twice = connection.execute(
+    duplicate = connection.execute(
         f"SELECT {names}, count(*) FROM {rows} GROUP BY {names} HAVING count(*) > 1 ORDER BY ALL LIMIT 1"
     ).fetchone()
-    if twice:
-        named = ", ".join(f"{column}={value}" for column, value in zip(unique, twice, strict=False))
+    if duplicate:
+        values = ", ".join(f"{column}={value}" for column, value in zip(unique, duplicate, strict=False))
         raise DataError(
-            f"Rows of {table.name} can't be told apart.",
+            f"The rows of {table.name} are not unique.",
             where=table.where,
-            found=f"{twice[-1]} rows with {named}",
+            found=f"{duplicate[-1]} rows with {values}",
             allowed=f"one row for each {', '.join(unique)}",
-            todo="Aggregate the query, or make the id say what tells the rows apart.",
+            todo="Aggregate the query, or add what distinguishes the rows to the id.",
         )

@@ -132,7 +132,7 @@ def test_reports_hold_no_link_image_or_html(text: str, tmp_path: Path):
     """A verdict, and the data card of pairs."""
     pair = Pair(messages=({"role": "user", "content": text},), answer=text, intent=text, origin=text)
     validation = Validation.model_construct(quarantined={}, expectations=1)
-    write_card(tmp_path / "card.md", {"case": "shop"}, {"train": [pair]}, {}, {}, validation)
+    write_card(tmp_path / "card.md", {"case": "shop"}, {"train": [pair]}, inputs={}, notes={}, validation=validation)
     verdict = verdict_of(text)
     card = (tmp_path / "card.md").read_text(encoding="utf-8")
     for report in (card, explain(verdict)):

@@ -39,14 +39,14 @@ def test_unpacked_weights_are_exactly_the_delivered_ones():
 
     base = smollm_base()
     packed = GgufFile(locate(SMOLLM.source, Path()))
-    with safe_open(base.folder / "model.safetensors", framework="pt") as ours:
-        assert len(list(ours.keys())) == len(packed.names())
-        for name in ours.keys():  # noqa: SIM118 (no mapping)
+    with safe_open(base.folder / "model.safetensors", framework="pt") as weights:
+        assert len(list(weights.keys())) == len(packed.names())
+        for name in weights.keys():  # noqa: SIM118 (no mapping)
             there = torch.tensor(packed.tensor(str(gguf_name(name)))).to(torch.bfloat16)
             if ".q_proj." in name or ".k_proj." in name:
                 # transformers keeps the halves of a head of 64 one after the other, a GGUF has them in pairs
                 there = torch.cat([there.view(-1, 64, 576)[:, start::2] for start in (0, 1)], 1).reshape(there.shape)
-            assert torch.equal(ours.get_tensor(name), there)
+            assert torch.equal(weights.get_tensor(name), there)
     _, report = AutoModelForCausalLM.from_pretrained(base.folder, output_loading_info=True)
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
@@ -115,7 +115,7 @@ def test_a_template_that_does_not_render_is_refused(folder, template):
     assert not list((folder.parent / "state" / "models").glob("[!.]*"))
 
 
-def test_a_longer_context_than_the_model_was_made_for_is_refused(folder):
+def test_a_longer_context_than_supported_is_refused(folder):
     """The bound is the base's own."""
     model = Model(source=f"file://{folder}", context=1024)
     with pytest.raises(CaseError, match="longer context") as caught:

@@ -13,7 +13,7 @@ import pytest
 
 from tasks.core.errors import CaseError, DataError
 from tasks.core.files import file_digest
-from tasks.data.config import Answer, ChatSpec, Pairs, Prompt, Source
+from tasks.data.config import Answer, ChatSpec, Pairs, PairsSpec, Prompt, Source
 from tasks.data.language.curate import curate
 from tasks.data.language.pairs import Pair
 from tasks.data.language.splits import check_leaks
@@ -72,11 +72,13 @@ class Shop:
         path = self.folder / f"{name}.parquet"
         with duckdb.connect() as db:
             db.execute(f"COPY ({sql}) TO '{path}' (FORMAT parquet)")
-        said = Validation(
+        passed = Validation(
             source=name, rows=1, quarantined={}, failed=[], warnings=[], expectations=0, docs=None, quarantine=None
         )
         self.sources[name] = Source(uri=f"file://{name}.parquet", key=("key",))
-        self.checked.append(ValidatedBatches(source=name, files={"all": path}, rows=1, quarantined=0, validation=said))
+        self.checked.append(
+            ValidatedBatches(source=name, files={"all": path}, rows=1, quarantined=0, validation=passed)
+        )
 
     def add_rows(self, name: str, rows: list[dict]) -> None:
         lines = self.folder / f"{name}.jsonl"
@@ -86,9 +88,9 @@ class Shop:
     def curate(self, state: str = "state", context: int = 512, **pairs) -> ValidatedBatches:
         of = Pairs.model_validate({"train": 40, "validation": 10, "evaluation": 16, **pairs})
         prompt = Prompt(system="Answer in JSON.", baseline="{schema}")
-        talk = ChatSpec(prompt=prompt, answer=ANSWER, context=context)
-        place = self.folder / state
-        return curate("shop", of, talk, self.base, self.sources, self.checked, AS_OF, place)
+        chat = ChatSpec(prompt=prompt, answer=ANSWER, context=context)
+        spec = PairsSpec(pairs=of, chat=chat, sources=self.sources)
+        return curate("shop", spec, self.base, validated=self.checked, as_of=AS_OF, state=self.folder / state)
 
 
 def _write_tokenizer(path: Path) -> None:
@@ -140,7 +142,7 @@ def test_templates_become_four_splits(shop):
 
 
 def test_equal_inputs_give_equal_bytes_once(shop):
-    """The evaluation is frozen: made elsewhere it is equal to the last byte, and made again it is not made again."""
+    """The evaluation is frozen: it is equal in every folder to the last byte, and a second call writes nothing."""
     first = shop.curate("one", templates=TEMPLATES, safety="bad")
     second = shop.curate("two", templates=TEMPLATES, safety="bad")
     for split, path in first.files.items():
@@ -151,7 +153,7 @@ def test_equal_inputs_give_equal_bytes_once(shop):
     assert shop.curate("one", templates=TEMPLATES, safety="bad", seed=1).files != first.files
 
 
-def test_a_damaged_folder_is_made_again(shop):
+def test_a_damaged_folder_is_written_again(shop):
     """A split that somebody deleted comes back."""
     first = shop.curate(templates=TEMPLATES)
     digest = file_digest(first.files["train"])
@@ -161,12 +163,12 @@ def test_a_damaged_folder_is_made_again(shop):
 
 def test_users_rows_are_freed_of_duplicates_and_split_by_message(shop):
     """Exact and near duplicates go; messages that are alike but answered otherwise stay on one side."""
-    given = orders(300)
-    again = [{**row, "prompt": row["prompt"].upper() + "!"} for row in given[:20]]
-    otherwise = [{**row, "completion": '{"do": "none"}'} for row in given[20:40]]
+    users = orders(300)
+    again = [{**row, "prompt": row["prompt"].upper() + "!"} for row in users[:20]]
+    otherwise = [{**row, "completion": '{"do": "none"}'} for row in users[20:40]]
     long = " ".join(f"word{i}" for i in range(60))
     near = [{"prompt": f"{long} {end}", "completion": bought("word1")} for end in ("alpha", "beta")]
-    shop.add_rows("mine", [*given, *again, *otherwise, *near])
+    shop.add_rows("mine", [*users, *again, *otherwise, *near])
     checked = shop.curate(sources=["mine"])
     side = {}
     for split in checked.files:
@@ -181,18 +183,18 @@ def test_users_rows_are_freed_of_duplicates_and_split_by_message(shop):
 
 def test_a_rejected_answer_is_carried(shop):
     """Preference pairs keep both answers, whichever split they come to."""
-    given = [
+    users = [
         {"prompt": row["prompt"], "chosen": row["completion"], "rejected": '{"do": "none"}'} for row in orders(120)
     ]
-    shop.add_rows("mine", given)
+    shop.add_rows("mine", users)
     checked = shop.curate(sources=["mine"])
     assert {row["rejected"] for split in checked.files for row in rows(checked, split)} == {'{"do":"none"}'}
 
 
 def test_bad_rows_go_to_the_quarantine_with_reasons(shop):
     """A few bad rows are put aside and told; more than tolerated stop everything, with the same reasons."""
-    given = [*orders(150), {"prompt": "get it", "completion": "Sure!"}, {"prompt": "", "completion": bought("x")}]
-    shop.add_rows("mine", given)
+    users = [*orders(150), {"prompt": "get it", "completion": "Sure!"}, {"prompt": "", "completion": bought("x")}]
+    shop.add_rows("mine", users)
     checked = shop.curate(sources=["mine"], tolerance=0.05)
     assert (checked.rows, checked.quarantined) == (150, 2)
     aside = pq.read_table(checked.validation.quarantine).to_pylist()
@@ -207,8 +209,8 @@ def test_bad_rows_go_to_the_quarantine_with_reasons(shop):
 
 def test_personal_data_is_masked_and_counted(shop):
     """No address or number of a person reaches a split; the answer names the same placeholder."""
-    given = [*orders(120), {"prompt": "send it to jo@mail.org, +49 30 1234567", "completion": bought("jo@mail.org")}]
-    shop.add_rows("mine", given)
+    users = [*orders(120), {"prompt": "send it to jo@mail.org, +49 30 1234567", "completion": bought("jo@mail.org")}]
+    shop.add_rows("mine", users)
     checked = shop.curate(sources=["mine"])
     text = "".join(str(row) for split in checked.files for row in rows(checked, split))
     assert "jo@mail.org" not in text
@@ -219,12 +221,14 @@ def test_personal_data_is_masked_and_counted(shop):
 
 def test_a_training_row_like_an_evaluation_row_is_dropped(shop):
     """What templates hold out is not learned from a user's file either."""
-    made = [json.loads(row["messages"])[0]["content"] for row in rows(shop.curate(templates=TEMPLATES), "evaluation")]
-    stolen = [{"prompt": text, "completion": '{"do": "none"}'} for text in made]
+    held_out = [
+        json.loads(row["messages"])[0]["content"] for row in rows(shop.curate(templates=TEMPLATES), "evaluation")
+    ]
+    stolen = [{"prompt": text, "completion": '{"do": "none"}'} for text in held_out]
     shop.add_rows("mine", [*stolen, *orders(60)])
     checked = shop.curate(templates=TEMPLATES, sources=["mine"])
     learned = {json.loads(row["messages"])[0]["content"] for s in ("train", "validation") for row in rows(checked, s)}
-    assert not learned & set(made)
+    assert not learned & set(held_out)
 
 
 def _pair(text: str, template: str = "", day: date | None = None, origin: str = "templates") -> Pair:
@@ -234,7 +238,7 @@ def _pair(text: str, template: str = "", day: date | None = None, origin: str = 
 @pytest.mark.parametrize(
     ("planted", "says"),
     [
-        (_pair("x y z", template="buy-2"), r"wording buy-2 is in train \('x y z'\) and evaluation"),
+        (_pair("x y z", template="buy-2"), r"template buy-2 is in train \('x y z'\) and evaluation"),
         (_pair("x y z", day=date(2020, 3, 20)), r"day 2020-03-20 is in train"),
         (_pair("Would like, a piece of ITEM-1", origin="mine"), "evaluation has 'Would like a piece of item-1', train"),
         (_pair("Buy item-2"), "train and validation have 'Buy item-2'"),

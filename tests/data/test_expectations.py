@@ -1,4 +1,4 @@
-"""Expectations: wrong ones are told early, and ours on DuckDB say what Great Expectations says on pandas."""
+"""Expectations: invalid ones are refused early; on DuckDB they give the results of Great Expectations on pandas."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 
 from tasks.core.errors import CaseError
 from tasks.data.config import Expectation, Source
-from tasks.data.tabular.expectations import _schemas, build, check_expectations, columns_of
-from tasks.data.tabular.gx_runner import Check, GxRunner
+from tasks.data.tabular.checks import Check, build
+from tasks.data.tabular.expectations import check_expectations, expectation_schemas
+from tasks.data.tabular.gx_runner import GxRunner
 
 WORDS = "CASE WHEN i % 3 = 0 THEN NULL ELSE 'v' || (i % 5) END"
 ROWS = (
@@ -53,12 +54,12 @@ def source(*expectations: dict) -> Source:
 
 
 def as_checks(expectations: list[dict]) -> list[Check]:
-    stated = [Expectation.model_validate(given) for given in expectations]
-    return [Check(at, e, build("trips", e), columns_of(e), row_level=False) for at, e in enumerate(stated)]
+    stated = [Expectation.model_validate(each) for each in expectations]
+    return [Check(number, e, build("trips", e)) for number, e in enumerate(stated)]
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("expectation", "message"),
     [
         ({"expect": "column_values_to_be_betwen", "column": "a"}, "nearest: column_values_to_be_between"),
         ({"expect": "nonsense"}, "there are: column_distinct_values_to_be_in_set"),
@@ -72,14 +73,14 @@ def as_checks(expectations: list[dict]) -> list[Check]:
         ({"expect": "column_values_to_be_in_set", "column": "a", "value_set": [1], "values_of": "x.y"}, "not both"),
     ],
 )
-def test_wrong_expectations_are_told_before_any_data_is_read(given, said):
+def test_invalid_expectations_are_refused_without_data(expectation, message):
     with pytest.raises(CaseError) as error:
-        check_expectations("trips", source({"expect": "column_values_to_not_be_null", "column": "a"}, given))
-    assert error.value.found.startswith(f"expectations[1] {given['expect']}: ")
-    assert said in error.value.found
+        check_expectations("trips", source({"expect": "column_values_to_not_be_null", "column": "a"}, expectation))
+    assert error.value.found.startswith(f"expectations[1] {expectation['expect']}: ")
+    assert message in error.value.found
 
 
-def test_all_wrong_expectations_are_told_at_once():
+def test_all_invalid_expectations_are_named_at_once():
     with pytest.raises(CaseError) as error:
         check_expectations("trips", source({"expect": "one"}, {"expect": "column_to_exist"}))
     assert "expectations[0] one" in error.value.found
@@ -105,7 +106,7 @@ def test_duckdb_and_pandas_say_the_same():
     checks = as_checks(BOTH)
     with duckdb.connect() as db:
         db.execute(f"CREATE TABLE trips AS {ROWS}")
-        ours = GxRunner(db, "trips", "now").judge("trips", checks)
+        outcomes = GxRunner(db, "trips", "now").run("trips", checks)
         frame = db.execute("FROM trips").df()
     frame["at"] = frame["at"].astype("datetime64[ns]")  # the only ones it compares
     context = gx.get_context(mode="ephemeral")
@@ -114,14 +115,14 @@ def test_duckdb_and_pandas_say_the_same():
         context.data_sources.add_pandas("pandas").add_dataframe_asset("trips").add_batch_definition_whole_dataframe("x")
     )
     for check in checks:
-        said = batch.get_batch({"dataframe": frame}).validate(build("trips", check.stated), result_format="BASIC")
-        mine = ours[check.at]
-        assert mine.passed == bool(said.success), check.label
+        expected = batch.get_batch({"dataframe": frame}).validate(build("trips", check.stated), result_format="BASIC")
+        actual = outcomes[check.number]
+        assert actual.passed == bool(expected.success), check.label
         for name in ("element_count", "unexpected_count", "missing_count"):
-            assert mine.result.get(name) == said.result.get(name), (check.label, name)
-        if isinstance(said.result.get("observed_value"), (int, float)):
-            assert mine.result["observed_value"] == pytest.approx(said.result["observed_value"]), check.label
-    assert 5 < sum(outcome.passed for outcome in ours.values()) < len(BOTH) - 5
+            assert actual.result.get(name) == expected.result.get(name), (check.label, name)
+        if isinstance(expected.result.get("observed_value"), (int, float)):
+            assert actual.result["observed_value"] == pytest.approx(expected.result["observed_value"]), check.label
+    assert 5 < sum(outcome.passed for outcome in outcomes.values()) < len(BOTH) - 5
 
 
 def test_every_type_on_offer_can_be_computed():
@@ -159,11 +160,11 @@ def test_every_type_on_offer_can_be_computed():
         {"expect": "unexpected_rows_expectation", "unexpected_rows_query": "SELECT * FROM {batch} WHERE a > 97"},
     ]  # fmt: skip
     check_expectations("trips", source(*more, *BOTH))
-    assert {name.removeprefix("expect_") for name in _schemas()} == {given["expect"] for given in [*more, *BOTH]}
+    assert {name.removeprefix("expect_") for name in expectation_schemas()} == {e["expect"] for e in [*more, *BOTH]}
     checks = as_checks(more)
     with duckdb.connect() as db:
         db.execute(f"CREATE TABLE trips AS {ROWS}")
-        ours = GxRunner(db, "trips", f"{datetime(2013, 1, 1, tzinfo=UTC):%Y}").judge("trips", checks)
-    assert len(ours) == len(more)
-    assert ours[len(more) - 1].result["observed_value"] == 2
-    assert {check.stated.expect: ours[check.at].passed for check in checks}["column_values_to_be_of_type"]
+        outcomes = GxRunner(db, "trips", f"{datetime(2013, 1, 1, tzinfo=UTC):%Y}").run("trips", checks)
+    assert len(outcomes) == len(more)
+    assert outcomes[len(more) - 1].result["observed_value"] == 2
+    assert {check.stated.expect: outcomes[check.number].passed for check in checks}["column_values_to_be_of_type"]

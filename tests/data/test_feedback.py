@@ -1,4 +1,4 @@
-"""A log of answers with people's feedback teaches: what was liked, and what was corrected; the rest is counted."""
+"""Logged responses with feedback become pairs: the liked ones and the corrected ones; the rest is counted."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ NONE = '{"do":"none"}'
 
 def read(*rows: dict, liked: float = 0.5) -> tuple[list[Pair], Counter]:
     left: Counter[str] = Counter()
-    return read_log("log", rows, FORM, liked, left), left
+    return read_log("log", rows, FORM, liked=liked, skipped=left), left
 
 
 @pytest.mark.parametrize("feedback", ["up", "Up", True, 1, 0.8, "1", '"up"'])
 def test_a_liked_answer_becomes_a_pair(feedback: object) -> None:
-    """Thumbs up, in each way in which a log may write it; asked as text or as a chat with its system prompt."""
+    """Thumbs up, in each way in which a log may write it; the request is a text or a chat with its system prompt."""
     chat = [{"role": "system", "content": "Obey"}, user("Two large hats")]
-    for asked in ({"prompt": "Two large hats"}, {"messages": chat}, {"messages": json.dumps(chat)}):
-        (pair,), left = read({**asked, "answer": ANSWER, "feedback": feedback})
+    for request in ({"prompt": "Two large hats"}, {"messages": chat}, {"messages": json.dumps(chat)}):
+        (pair,), left = read({**request, "answer": ANSWER, "feedback": feedback})
         assert (pair.messages, pair.answer, pair.rejected, pair.problem) == (
             (user("Two large hats"),),
             WRITTEN,
@@ -38,7 +38,7 @@ def test_a_liked_answer_becomes_a_pair(feedback: object) -> None:
 
 @pytest.mark.parametrize("feedback", ["down", False, 0, 0.2, None, "up"])
 def test_a_correction_is_the_right_answer(feedback: object) -> None:
-    """The answer that was given is then the rejected one, JSON or not; whatever the thumb said."""
+    """The logged response is then the rejected answer, JSON or not, whatever the thumb."""
     (pair,), left = read({"prompt": "Hats", "answer": "Sure!", "feedback": feedback, "correction": ANSWER})
     assert (pair.answer, pair.rejected, pair.problem) == (WRITTEN, "Sure!", None)
     assert not left
@@ -84,9 +84,9 @@ def test_a_log_becomes_pairs_to_learn_from(shop) -> None:  # noqa: F811
     ]
     ignored = [{**each, "correction": None} for each in fixed[:7]]
     shop.add_rows("mine", [*liked, *fixed[7:], *ignored, {**ignored[0], "feedback": None}])
-    checked = shop.curate(sources=["mine"])
-    made = [row for split in checked.files for row in rows(checked, split)]
-    assert sum(row["rejected"] is None for row in made) == 90
-    assert sum(row["rejected"] == NONE for row in made) == 83
-    card: str = Path(checked.files["train"].parent / "card.md").read_text()
-    assert "- logged answers left out: 7 disliked without a correction, 1 without feedback\n" in card
+    curated = shop.curate(sources=["mine"])
+    pairs = [row for split in curated.files for row in rows(curated, split)]
+    assert sum(row["rejected"] is None for row in pairs) == 90
+    assert sum(row["rejected"] == NONE for row in pairs) == 83
+    card: str = Path(curated.files["train"].parent / "card.md").read_text()
+    assert "- logged answers skipped: 7 disliked without a correction, 1 without feedback\n" in card

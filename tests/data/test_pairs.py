@@ -109,7 +109,7 @@ def test_likeness_finds_what_comparing_all_finds():
     """The quick way to near duplicates misses none and adds none."""
     import random
 
-    from tasks.data.language.near_duplicates import _grams, _jaccard
+    from tasks.data.language.near_duplicates import jaccard, word_grams
 
     chance = random.Random(1)
     texts = []
@@ -119,12 +119,12 @@ def test_likeness_finds_what_comparing_all_finds():
         if chance.random() < 0.8:
             words[chance.randrange(len(words))] = chance.choice("abcdefgh")
         texts.append(" ".join(words))
-    grams = [_grams(text) for text in texts]
+    grams = [word_grams(text) for text in texts]
     for at_least in (0.6, 0.9, 1.0):
         likeness = NearDuplicateIndex(at_least)
         found = 0
         for at, text in enumerate(texts):
-            alike = [i for i in range(at) if _jaccard(grams[at], grams[i]) >= at_least]
+            alike = [i for i in range(at) if jaccard(grams[at], grams[i]) >= at_least]
             assert likeness.find(text) == min(alike, default=None)
             found += bool(alike)
             likeness.add(text)

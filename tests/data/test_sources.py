@@ -33,7 +33,7 @@ def rows(path: Path, columns: str = "*") -> list[tuple]:
 
 def test_a_source_lands_month_by_month(folder):
     """Each month of a source is one raw batch; NA is a missing value."""
-    landing = ingest("events", SOURCE, folder, folder / "raw")
+    landing = ingest("events", SOURCE, folder, raw=folder / "raw")
     assert [batch.name for batch in landing.batches] == ["2020-01", "2020-02"]
     assert rows(landing.batches[0].path, "id, value") == [("a", 1), ("b", 2)]
     assert rows(landing.batches[1].path, "id, value") == [("c", None)]
@@ -41,24 +41,24 @@ def test_a_source_lands_month_by_month(folder):
 
 def test_an_unchanged_source_is_not_read_again_and_a_changed_one_is(folder):
     """Landing is keyed by the file's content and the case's declaration."""
-    first = ingest("events", SOURCE, folder, folder / "raw")
+    first = ingest("events", SOURCE, folder, raw=folder / "raw")
     stamp = first.batches[0].path.stat().st_mtime_ns
-    assert ingest("events", SOURCE, folder, folder / "raw") == first
+    assert ingest("events", SOURCE, folder, raw=folder / "raw") == first
     assert first.batches[0].path.stat().st_mtime_ns == stamp
     (folder / "events.csv").write_text(CSV.replace("a,", "z,", 1))
-    assert ingest("events", SOURCE, folder, folder / "raw").batches[0].digest != first.batches[0].digest
+    assert ingest("events", SOURCE, folder, raw=folder / "raw").batches[0].digest != first.batches[0].digest
 
 
-def test_landing_gives_the_same_bytes_again(folder):
+def test_ingestion_gives_the_same_bytes_again(folder):
     """Equal sources land as equal files, whatever folder they land in."""
-    one = ingest("events", SOURCE, folder, folder / "one")
-    two = ingest("events", SOURCE, folder, folder / "two")
+    one = ingest("events", SOURCE, folder, raw=folder / "one")
+    two = ingest("events", SOURCE, folder, raw=folder / "two")
     assert [batch.digest for batch in one.batches] == [batch.digest for batch in two.batches]
 
 
 def test_a_cut_hides_what_came_later(folder):
     """No row and no outcome known only after the as-of is in the cut; what is complete is used as delivered."""
-    january, february = ingest("events", SOURCE, folder, folder / "raw").batches
+    january, february = ingest("events", SOURCE, folder, raw=folder / "raw").batches
     as_of = datetime(2020, 2, 1, tzinfo=UTC)
     assert rows(filter_as_of(january, SOURCE, as_of, folder / "cut.parquet"), "id, outcome") == [("a", 10), ("b", None)]
     assert filter_as_of(february, SOURCE, as_of, folder / "none.parquet") is None
@@ -68,7 +68,9 @@ def test_a_cut_hides_what_came_later(folder):
 
 def test_a_static_table_is_one_batch(folder):
     """Without a time column, a table is always all known."""
-    (batch,) = ingest("events", SOURCE.model_copy(update={"time": None, "late": {}}), folder, folder / "raw").batches
+    (batch,) = ingest(
+        "events", SOURCE.model_copy(update={"time": None, "late": {}}), folder, raw=folder / "raw"
+    ).batches
     assert batch.name == "all"
     assert filter_as_of(batch, SOURCE, datetime(1999, 1, 1, tzinfo=UTC), folder / "x") == batch.path
 
@@ -83,7 +85,7 @@ def test_columns_and_files_of_any_name_land(tmp_path, odd):
     frame.to_parquet(folder / f"{odd}.parquet")
     late = {names["told"]: (names["outcome"],)}
     source = Source(uri=f"file://{odd}.parquet", key=(names["id"],), time=names["happened"], late=late)
-    landing = ingest("events", source, folder, folder / "raw")
+    landing = ingest("events", source, folder, raw=folder / "raw")
     assert landing.columns == (names["id"], names["happened"], names["told"], "value", names["outcome"])
     assert [batch.name for batch in landing.batches] == ["2020-01", "2020-02"]
     known = filter_as_of(landing.batches[0], source, datetime(2020, 2, 1, tzinfo=UTC), folder / "cut.parquet")
@@ -111,15 +113,15 @@ def _csv(folder: Path) -> Path:
 def test_a_wrong_source_says_what_is_wrong(folder, change, says):
     """Missing file, package or column, wrong SQL and an empty file are told as such, and nothing lands."""
     with pytest.raises(DataError, match=says):
-        ingest("events", SOURCE.model_copy(update=change), folder, folder / "raw")
+        ingest("events", SOURCE.model_copy(update=change), folder, raw=folder / "raw")
     assert not list((folder / "raw").rglob("*.parquet"))
 
 
-def test_a_file_that_is_no_table_is_told(folder):
+def test_a_file_that_is_no_table_is_refused(folder):
     """A source of an unknown kind names the kinds there are."""
     (folder / "events.xls").write_text("x")
-    with pytest.raises(DataError, match="kind that can't be read"):
-        ingest("events", SOURCE.model_copy(update={"uri": "file://events.xls"}), folder, folder / "raw")
+    with pytest.raises(DataError, match="unsupported kind"):
+        ingest("events", SOURCE.model_copy(update={"uri": "file://events.xls"}), folder, raw=folder / "raw")
 
 
 def test_package_data_is_found_without_importing_it():

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tasks.core.errors import DataError, Unavailable
+from tasks.data.results import TimeWindow, ValidatedBatches, Validation
 from tasks.data.snapshots import check_snapshot, content_digest, pin, pointer, store_snapshot
 
 AS_OF = datetime(2020, 1, 1, tzinfo=UTC)
@@ -19,23 +20,20 @@ AS_OF = datetime(2020, 1, 1, tzinfo=UTC)
 def store(root: Path, content: bytes = b"rows", remote: str | None = None):
     batch = root / f"batch-{len(content)}"
     batch.write_bytes(content)
-    return store_snapshot(
-        "toy",
-        AS_OF,
-        {"events": {"2020-01": batch}},
-        {"events": 1},
-        {},
-        {},
-        root / "store",
-        remote or str(root / "remote"),
+    validation = Validation(
+        source="events", rows=1, quarantined={}, failed=[], warnings=[], expectations=0, docs=None, quarantine=None
     )
+    validated = ValidatedBatches(
+        source="events", files={"2020-01": batch}, rows=1, quarantined=0, validation=validation
+    )
+    return store_snapshot("toy", AS_OF, [validated], store=root / "store", remote=remote or str(root / "remote"))
 
 
 def test_a_pinned_snapshot_comes_back_by_dvc_pull(tmp_path):
-    """A pointer carried elsewhere brings the very snapshot back from the remote, with DVC's own command."""
+    """A pointer in another repository restores the same snapshot from the remote, with DVC's own command."""
     snapshot = store(tmp_path)
-    elsewhere = tmp_path / "elsewhere"
-    pinned = pin("toy", pointer(snapshot.path), elsewhere / "data")
+    other = tmp_path / "other"
+    pinned = pin("toy", pointer(snapshot.path), other / "data")
     env = {**os.environ, "DVC_NO_ANALYTICS": "1"}
     dvc = [sys.executable, "-m", "dvc"]
     for command in (
@@ -43,8 +41,8 @@ def test_a_pinned_snapshot_comes_back_by_dvc_pull(tmp_path):
         ["remote", "add", "-d", "r", str(tmp_path / "remote")],
         ["pull", str(pinned)],
     ):
-        subprocess.run([*dvc, *command], cwd=elsewhere, env=env, check=True, capture_output=True)
-    assert (elsewhere / "data/snapshots/toy/events/2020-01.parquet").read_bytes() == b"rows"
+        subprocess.run([*dvc, *command], cwd=other, env=env, check=True, capture_output=True)
+    assert (other / "data/snapshots/toy/events/2020-01.parquet").read_bytes() == b"rows"
 
 
 def test_equal_data_has_one_hash_and_other_data_another(tmp_path):
@@ -55,7 +53,7 @@ def test_equal_data_has_one_hash_and_other_data_another(tmp_path):
     assert first.digest != other.digest
 
 
-def test_a_remote_that_does_not_answer_is_told(tmp_path):
+def test_an_unreachable_remote_is_an_error(tmp_path):
     """A snapshot that can't be pushed is no success; the next run pushes it."""
     blocked = tmp_path / "blocked"
     blocked.write_text("a file where the remote's folder should be")
@@ -93,7 +91,7 @@ def test_a_damaged_snapshot_is_noticed_and_stored_anew(damage, tmp_path):
                 each.write_bytes(content)
     if damage == "added":
         path.with_name("2020-02.parquet").write_bytes(b"more")
-    with pytest.raises(DataError, match="not as it was stored"):
+    with pytest.raises(DataError, match="has changed since it was stored"):
         check_snapshot(snapshot)
     (tmp_path / "batch-17").unlink(missing_ok=True)
     again = store(tmp_path, b"many rows of data")
@@ -101,19 +99,19 @@ def test_a_damaged_snapshot_is_noticed_and_stored_anew(damage, tmp_path):
     check_snapshot(again)
 
 
-def test_every_candidate_is_made_of_a_checked_snapshot(tmp_path):
+def test_every_candidate_needs_a_checked_snapshot(tmp_path):
     """Each task that reads a snapshot to make a frame, an online store or a candidate looks first."""
     from tasks.features import task as features
     from tasks.train import task as train
 
     snapshot = store(tmp_path)
     (snapshot.path / "events" / "2020-01.parquet").unlink()
-    for made in (
-        lambda: features.training_frame(None, "y", (), snapshot, tmp_path),
-        lambda: features.window_frame(None, "y", (), snapshot, tmp_path, AS_OF, AS_OF),
+    for call in (
+        lambda: features.training_frame(None, snapshot, tmp_path),
+        lambda: features.window_frame(None, snapshot, tmp_path, TimeWindow(start=AS_OF, end=AS_OF)),
         lambda: features.fill_online_store(None, snapshot, tmp_path, ""),
         lambda: train.tune_candidate(None, snapshot, None, None),
         lambda: train.import_language_adapter(None, tmp_path, snapshot, None, 1),
     ):
-        with pytest.raises(DataError, match="not as it was stored"):
-            made()
+        with pytest.raises(DataError, match="has changed since it was stored"):
+            call()

@@ -16,7 +16,7 @@ from tasks.data.config import Answer, Pairs, Source
 from tasks.data.language.curate import check_pairs
 from tasks.data.language.near_duplicates import NearDuplicateIndex
 from tasks.data.language.pairs import PairFormat
-from tasks.data.language.templates import _mistype, generate_pairs, read_facts
+from tasks.data.language.templates import add_typo, facts_of_side, generate_pairs, read_facts
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 AS_OF = datetime(2020, 3, 31, tzinfo=UTC)
@@ -61,14 +61,15 @@ def pairs(**changes) -> Pairs:
     return Pairs.model_validate({"templates": templates, **plain})
 
 
-def made(side: str, wanted: int, of: Pairs):
+def generate(side: str, count: int, of: Pairs):
     with duckdb.connect() as db:
-        return generate_pairs(side, wanted, of, FORM, read_facts(db, of.templates), AS_OF, NearDuplicateIndex(0.9))
+        facts = facts_of_side(read_facts(db, of.templates), side, of, AS_OF)
+    return generate_pairs(side, count, of, form=FORM, facts=facts, seen=NearDuplicateIndex(0.9))
 
 
 def test_messages_say_what_the_answer_states():
     """Every stated value stands in the message as it is, a number that stands alone stays a number."""
-    of = made("train", 60, pairs())
+    of = generate("train", 60, pairs())
     buying = [(pair.text, json.loads(pair.answer)) for pair in of.pairs if pair.intent == "buy"]
     assert len(buying) == 30
     assert all(answer["item"] in text and str(answer["n"]) in text for text, answer in buying)
@@ -77,64 +78,64 @@ def test_messages_say_what_the_answer_states():
 
 def test_sides_share_no_wording_opener_or_day():
     """What the evaluation is asked was never learned from."""
-    of = {side: made(side, 60, pairs()).pairs for side in ("train", "held_out")}
+    of = {side: generate(side, 60, pairs()).pairs for side in ("train", "held_out")}
     assert not {p.template for p in of["train"]} & {p.template for p in of["held_out"]}
     assert max(p.day for p in of["train"] if p.day) < date(2020, 3, 17) <= min(p.day for p in of["held_out"] if p.day)
     assert not any(p.text.startswith("Hello") for p in of["held_out"])
 
 
-def test_too_few_wordings_are_told_not_repeated():
+def test_too_few_templates_give_fewer_pairs():
     """Where no further message can be made, there are fewer, and the notes say so."""
-    of = made("train", 60, pairs())
+    of = generate("train", 60, pairs())
     nothing = [pair.text for pair in of.pairs if pair.intent == "none"]
     assert len(nothing) == len(set(nothing)) == 10  # one wording, nine openers
-    assert of.short == ["none, train: 10 of 30 pairs; add wordings, facts, openers or closers."]
+    assert of.short == ["none, train: 10 of 30 pairs; add templates, facts, openers or closers."]
 
 
 def test_shares_and_seed_decide():
     """An intent with three times the share comes three times as often; the same seed gives the same pairs."""
     of = pairs(intents__buy__share=3.0)
-    first = made("train", 40, of)
+    first = generate("train", 40, of)
     assert [pair.intent for pair in first.pairs].count("buy") == 30
-    assert first == made("train", 40, of)
-    assert first != made("train", 40, pairs(intents__buy__share=3.0, seed=1))
+    assert first == generate("train", 40, of)
+    assert first != generate("train", 40, pairs(intents__buy__share=3.0, seed=1))
 
 
 def test_typing_errors_touch_no_fact():
     """A mistyped message still holds the values that the answer states."""
-    of = made("train", 200, pairs(typos=1.0))
+    of = generate("train", 200, pairs(typos=1.0))
     buying = [pair for pair in of.pairs if pair.intent == "buy"]
     assert all(json.loads(pair.answer)["item"] in pair.text for pair in buying)
     assert sum("please" not in p.text and "want" not in p.text for p in buying) > 10
     parts = ["", "KEEPTHIS", " abcdefgh"]
-    _mistype(parts, random.Random(0))
+    add_typo(parts, random.Random(0))
     assert parts[:2] == ["", "KEEPTHIS"]
     assert parts[2] != " abcdefgh"
 
 
 def test_personal_data_in_facts_is_masked_in_message_and_answer():
     """Message and answer name the same placeholder."""
-    of = made("train", 20, pairs(intents__buy__facts=FACTS.replace("'item-' || i", "'jo' || i || '@mail.org'")))
+    of = generate("train", 20, pairs(intents__buy__facts=FACTS.replace("'item-' || i", "'jo' || i || '@mail.org'")))
     buying = [pair for pair in of.pairs if pair.intent == "buy"]
     assert all("[EMAIL]" in pair.text and json.loads(pair.answer)["item"] == "[EMAIL]" for pair in buying)
-    assert of.masked["email"] == len(buying) == 10
+    assert of.redacted["email"] == len(buying) == 10
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"intents__buy__train": ["Buy {n} of it"]}, r"buy.train: the answer needs \{item\}, not said in 'Buy \{n\}"),
+        ({"intents__buy__train": ["Buy {n} of it"]}, r"buy.train: the answer needs \{item\}, which 'Buy \{n\}"),
         ({"intents__buy__held_out": ["Buy {item"]}, r"buy.held_out: a brace that is no \{placeholder\}"),
         (
             {"intents__buy__answer": {"do": "sell", "n": 1}},
             r"buy.answer breaks the schema: do: 'sell' is none of 'buy', 'none'",
         ),
-        ({"intents__none__held_out": ["sing SOMETHING nice!"]}, "a wording is both train and held_out"),
+        ({"intents__none__held_out": ["sing SOMETHING nice!"]}, "a template is both train and held_out"),
         ({"openers__held_out": ["hello 3"]}, "an opener is both train and held_out"),
         ({"sources": ["shop"], "safety": "bad"}, "no source is called bad, shop; there are: sales"),
     ],
 )
-def test_what_is_wrong_with_wordings_is_said_without_data(changes, says):
+def test_invalid_templates_are_refused_without_data(changes, says):
     """`driftline validate` finds it, before anything runs."""
     with pytest.raises(CaseError, match=says):
         check_pairs(pairs(**changes), ANSWER, {"sales": Source(uri="file://x.csv", key=("a",))})
@@ -166,10 +167,10 @@ def test_all_that_is_wrong_comes_at_once():
 def test_facts_that_do_not_fit_are_refused(changes, error, says):
     """SQL that does not run, columns and days that lack, and facts that break the schema each say where."""
     with pytest.raises(error, match=f"(?s){says}"):
-        made("train", 20, pairs(**changes))
+        generate("train", 20, pairs(**changes))
 
 
-def test_the_shipped_wordings_are_many_and_apart():
+def test_the_shipped_templates_are_many_and_disjoint():
     """Each intent has at least 12 held-out and 30 training wordings, and the case's own check passes."""
     for path in CONFIGS.glob("*/templates.yaml"):
         case = load_case(path.parent.name, CONFIGS)

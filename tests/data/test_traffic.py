@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 
 from tasks.core.errors import CaseError, DataError
-from tasks.data.config import Answer, Pairs, Source, Templates, Traffic
+from tasks.data.config import Answer, Pairs, Source, Templates, Traffic, TrafficSpec
 from tasks.data.language.traffic import gather_messages
-from tasks.data.results import WindowMessages
+from tasks.data.results import Snapshot, TimeWindow, WindowMessages
 
 ANSWER = Answer(json_schema={"type": "object"}, abstain={"call": "none"}, stated=("book",))
 FACTS = "SELECT book, day FROM loans"
-WORDINGS = Templates.model_validate(
+TEMPLATES = Templates.model_validate(
     {
         "intents": {
             "renew": {
@@ -34,7 +34,7 @@ WORDINGS = Templates.model_validate(
         }
     }
 )
-ELSEWHERE = Templates.model_validate(
+SHIFTED = Templates.model_validate(
     {"intents": {"lend": {"facts": FACTS, "answer": {"call": "lend"}, "held_out": ["Puis-je garder {book} ?"]}}}
 )
 SOURCES = {
@@ -50,8 +50,8 @@ def snapshot(tmp_path: Path) -> Path:
     days = pd.date_range("2024-05-01", "2024-05-31")
     loans = [{"book": f"{letter}{day.day}", "day": day.date()} for day in days for letter in "AB"]
     moments = pd.to_datetime(["2024-05-03 10:00", "2024-05-04 10:00", "2024-06-01 10:00"], utc=True)
-    said = ["Extend A3, please.", "Extend B4.", "Too late."]
-    requests = pd.DataFrame({"request": ["a", "b", "c"], "came": moments, "prompt": said})
+    prompts = ["Extend A3, please.", "Extend B4.", "Too late."]
+    requests = pd.DataFrame({"request": ["a", "b", "c"], "came": moments, "prompt": prompts})
     requests["completion"] = [None, '{"book": "B4", "call": "renew"}', None]
     for name, frame in (("loans", pd.DataFrame(loans)), ("requests", requests)):
         (folder / name).mkdir(parents=True)
@@ -60,13 +60,18 @@ def snapshot(tmp_path: Path) -> Path:
 
 
 def window(snapshot: Path, traffic: Traffic, first: int = 3, last: int = 10) -> WindowMessages:
-    pairs, state = Pairs(templates=WORDINGS), snapshot.parent / "state"
+    return gather(snapshot, traffic, Pairs(templates=TEMPLATES), first, last)
+
+
+def gather(folder: Path, traffic: Traffic, pairs: Pairs, first: int, last: int) -> WindowMessages:
     start, end = (datetime(2024, 5, day, tzinfo=UTC) for day in (first, last))
-    return gather_messages("library", traffic, pairs, ANSWER, SOURCES, snapshot, state, start, end)
+    snapshot = Snapshot(case="library", as_of=end, digest="", path=folder, rows={}, quarantined={}, docs={})
+    spec = TrafficSpec(traffic=traffic, pairs=pairs, answer=ANSWER, sources=SOURCES)
+    return gather_messages(spec, snapshot, TimeWindow(start=start, end=end), folder.parent / "state")
 
 
-def read(asked: WindowMessages) -> list[dict]:
-    return pd.read_parquet(asked.path).to_dict("records")
+def read(messages: WindowMessages) -> list[dict]:
+    return pd.read_parquet(messages.path).to_dict("records")
 
 
 def test_each_day_has_its_messages_about_its_own_facts(snapshot: Path) -> None:
@@ -75,11 +80,11 @@ def test_each_day_has_its_messages_about_its_own_facts(snapshot: Path) -> None:
     assert len(rows) == 7 * 6
     assert rows == sorted(rows, key=lambda row: row["event_timestamp"])
     for row in rows:
-        said = json.loads(row["messages"])[0]["content"]
-        assert said.startswith(("Extend", "More time", "Where", "What"))
+        text = json.loads(row["messages"])[0]["content"]
+        assert text.startswith(("Extend", "More time", "Where", "What"))
         answer = json.loads(row["answer"])
         if row["intent"] == "renew":
-            assert answer["book"] in said
+            assert answer["book"] in text
             assert int(answer["book"][1:]) == row["event_timestamp"].day
 
 
@@ -94,7 +99,7 @@ def test_a_day_is_the_same_in_every_window(snapshot: Path) -> None:
 
 def test_a_shift_takes_its_share(snapshot: Path) -> None:
     """Some of the messages come from the other wordings, under ids of their own."""
-    shifted = read(window(snapshot, Traffic(a_day=40, shift=ELSEWHERE, share=0.5)))
+    shifted = read(window(snapshot, Traffic(a_day=40, shift=SHIFTED, share=0.5)))
     lent = [row for row in shifted if row["intent"] == "lend"]
     assert 0.4 < len(lent) / len(shifted) < 0.6
     ordinary = {row["example_id"] for row in read(window(snapshot, Traffic(a_day=40)))}
@@ -114,21 +119,18 @@ def test_requests_are_read_from_a_source(snapshot: Path) -> None:
     assert json.loads(rows[0]["messages"]) == [{"role": "user", "content": "Extend A3, please."}]
 
 
-def test_a_source_without_a_time_or_messages_is_told(snapshot: Path) -> None:
+def test_a_source_without_time_or_messages_is_refused(snapshot: Path) -> None:
     """The error says which source, and which would do."""
     with pytest.raises(CaseError, match="no source with a time") as caught:
         window(snapshot, Traffic(source="loans"))
     assert caught.value.allowed == "requests"
     path = snapshot / "requests" / "all.parquet"
     pd.read_parquet(path).rename(columns={"prompt": "text"}).to_parquet(path)
-    with pytest.raises(DataError, match="holds no messages"):
+    with pytest.raises(DataError, match="has no messages"):
         window(snapshot, Traffic(source="requests"))
 
 
-def test_a_case_must_say_what_it_is_asked(snapshot: Path) -> None:
+def test_a_case_needs_a_source_of_requests(snapshot: Path) -> None:
     """Without wordings and without a source there is nothing to answer."""
-    with pytest.raises(CaseError, match="does not say what it is asked"):
-        gather_messages(
-            "library", Traffic(), Pairs(sources=("requests",)), ANSWER, SOURCES, snapshot, snapshot,
-            datetime(2024, 5, 3, tzinfo=UTC), datetime(2024, 5, 4, tzinfo=UTC),
-        )  # fmt: skip
+    with pytest.raises(CaseError, match="has no source of requests"):
+        gather(snapshot, Traffic(), Pairs(sources=("requests",)), 3, 4)

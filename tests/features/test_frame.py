@@ -9,15 +9,16 @@ import pytest
 
 from tasks.core.errors import CaseError, DataError
 from tasks.core.files import file_digest
-from tasks.features.config import View
+from tasks.data.results import TimeWindow
+from tasks.features.config import FrameSpec, View
 from tasks.features.training_frame import build_frame
 from tests.features.small import CARRIER_DAY, EXAMPLES, snapshot
 
 NAMES = ["carrier", "hour", "carrier_late", "carrier_words", "temp", "wind_gust"]
 
 
-def build(features, at, state, **options):
-    return build_frame(features, "late", ("origin",), at, state, **options)
+def build(features, at, state, slices=("origin",), **options):
+    return build_frame(FrameSpec(features=features, target="late", slices=slices), at, state, **options)
 
 
 def test_a_frame_says_what_it_holds(january, features, tmp_path):
@@ -38,16 +39,17 @@ def test_a_frame_says_what_it_holds(january, features, tmp_path):
     every = build(features, snapshot(january), tmp_path, known_only=False)
     assert every.rows > frame.rows
     day = datetime(2013, 1, 10, tzinfo=UTC)
-    window = pd.read_parquet(build(features, snapshot(january), tmp_path, start=day, end=day + timedelta(days=1)).path)
+    window = TimeWindow(start=day, end=day + timedelta(days=1))
+    window = pd.read_parquet(build(features, snapshot(january), tmp_path, window=window).path)
     inside = table[(table["event_timestamp"] >= day) & (table["event_timestamp"] < day + timedelta(days=1))]
     pd.testing.assert_frame_equal(window, inside.reset_index(drop=True))
 
 
 def test_equal_inputs_give_equal_bytes_and_a_second_call_reads_only_the_summary(january, features, tmp_path):
-    """The same snapshot and definitions make the same file, elsewhere too; what is there is not made again."""
+    """The same snapshot and definitions make the same file, in any folder; an existing file is not rewritten."""
     first = build(features, snapshot(january), tmp_path / "a")
-    elsewhere = build(features, snapshot(january), tmp_path / "b")
-    assert file_digest(first.path) == file_digest(elsewhere.path)
+    other = build(features, snapshot(january), tmp_path / "b")
+    assert file_digest(first.path) == file_digest(other.path)
     written = first.path.stat().st_mtime_ns
     again = build(features, snapshot(january / "gone"), tmp_path / "a")
     assert again == first
@@ -119,7 +121,7 @@ WRONG = [
     (examples("late", "late + 1"), CaseError, "target late"),
     (examples("origin,", ""), CaseError, "lacks origin"),
     (examples("FROM flights", "FROM flights WHERE false"), DataError, "no examples"),
-    (examples("flight_id", "carrier"), DataError, "told apart"),
+    (examples("flight_id", "carrier"), DataError, "not unique"),
     (examples("flight_id", "nullif(hour, 7)"), DataError, "have no example_id"),
     (request("carrier", "speed"), CaseError, "lacks speed"),
     (request("late"), CaseError, "is a feature, too"),
@@ -131,24 +133,25 @@ WRONG = [
     (view(sql="SELECT *, event_timestamp AS t FROM ({})"), CaseError, "t is time"),
     (view(sql="SELECT *, temp AS hour FROM ({})"), CaseError, "share a name"),
     (view(sql="SELECT * REPLACE (1 AS origin) FROM ({})"), CaseError, "join key origin"),
-    (view(sql="SELECT *, 1 AS rowid FROM ({})"), CaseError, "names of the offline store"),
-    (view(sql="{} UNION ALL {}"), DataError, "told apart"),
+    (view(sql="SELECT *, 1 AS rowid FROM ({})"), CaseError, "reserved names of the offline store"),
+    (view(sql="{} UNION ALL {}"), DataError, "not unique"),
 ]
 
 
-@pytest.mark.parametrize(("change", "error", "told"), WRONG)
-def test_a_wrong_definition_is_told_and_leaves_no_frame(january, features, tmp_path, change, error, told):
+@pytest.mark.parametrize(("change", "error", "message"), WRONG)
+def test_a_wrong_definition_is_refused_without_a_frame(january, features, tmp_path, change, error, message):
     """SQL that fails, missing or clashing columns, ids that repeat: what, where, found, allowed and what to do."""
-    with pytest.raises(error, match=told) as caught:
+    with pytest.raises(error, match=message) as caught:
         build(change(features), snapshot(january), tmp_path)
     assert caught.value.where
     assert caught.value.todo
     assert not list(tmp_path.glob("frames/*"))
 
 
-def test_a_missing_slice_and_an_empty_window_are_told(january, features, tmp_path):
+def test_missing_slices_and_empty_windows_are_refused(january, features, tmp_path):
     """A slice that no table gives is the case's fault; a window without examples the call's."""
     with pytest.raises(CaseError, match="slices"):
-        build_frame(features, "late", ("colour",), snapshot(january), tmp_path)
+        build(features, snapshot(january), tmp_path, slices=("colour",))
+    later = TimeWindow(start=datetime(2014, 1, 1, tzinfo=UTC), end=datetime(2014, 1, 2, tzinfo=UTC))
     with pytest.raises(DataError, match="No example is left"):
-        build(features, snapshot(january), tmp_path, start=datetime(2014, 1, 1, tzinfo=UTC))
+        build(features, snapshot(january), tmp_path, window=later)

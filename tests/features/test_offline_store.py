@@ -1,4 +1,4 @@
-"""Our offline store gives what Feast's own DuckDB store gives, on random data made to be awkward."""
+"""Our offline store returns what Feast's own DuckDB store returns, on random data with awkward cases."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-OURS, THEIRS = "tasks.features.offline_store.AsofOfflineStore", "duckdb"
+ASOF, FEAST = "tasks.features.offline_store.AsofOfflineStore", "duckdb"
 START = pd.Timestamp("2013-01-01")
 
 
@@ -17,8 +17,8 @@ def stores(folder: Path, objects: list) -> dict[str, object]:
     """A FeatureStore with each of the two offline stores, over one registry."""
     from feast import FeatureStore, RepoConfig
 
-    made = {}
-    for kind in (OURS, THEIRS):
+    opened = {}
+    for kind in (ASOF, FEAST):
         config = RepoConfig(
             project="parity",
             provider="local",
@@ -28,10 +28,10 @@ def stores(folder: Path, objects: list) -> dict[str, object]:
             entity_key_serialization_version=3,
         )
         config.repo_path = folder
-        made[kind] = FeatureStore(config=config)
-    made[OURS].apply(objects)
-    made[THEIRS].refresh_registry()
-    return made
+        opened[kind] = FeatureStore(config=config)
+    opened[ASOF].apply(objects)
+    opened[FEAST].refresh_registry()
+    return opened
 
 
 def view(folder: Path, name: str, frame: pd.DataFrame, keys: list[str], ttl: timedelta, **source):
@@ -41,9 +41,9 @@ def view(folder: Path, name: str, frame: pd.DataFrame, keys: list[str], ttl: tim
 
     types = {"user": (ValueType.STRING, String), "shop": (ValueType.STRING, String), "k": (ValueType.STRING, String)}
     frame.to_parquet(folder / f"{name}.parquet", coerce_timestamps="us")
-    kept = {"event_timestamp", "created", *keys, *source.get("field_mapping", {})}
-    features = [c for c in frame.columns if c not in kept] + list(source.get("field_mapping", {}).values())
-    made = FeatureView(
+    other_columns = {"event_timestamp", "created", *keys, *source.get("field_mapping", {})}
+    features = [c for c in frame.columns if c not in other_columns] + list(source.get("field_mapping", {}).values())
+    feature_view = FeatureView(
         name=name,
         entities=[Entity(name=key, join_keys=[key], value_type=types[key][0]) for key in keys],
         schema=[Field(name=key, dtype=types[key][1]) for key in keys]
@@ -57,7 +57,7 @@ def view(folder: Path, name: str, frame: pd.DataFrame, keys: list[str], ttl: tim
             **source,
         ),
     )
-    return [*[Entity(name=key, join_keys=[key], value_type=types[key][0]) for key in keys], made]
+    return [*[Entity(name=key, join_keys=[key], value_type=types[key][0]) for key in keys], feature_view]
 
 
 def events(rng, rows: int, keys: list[str], created: bool, aware: bool, features: list[str]) -> pd.DataFrame:
@@ -100,14 +100,14 @@ def answer(store, rows: pd.DataFrame, features: list[str], **options) -> pd.Data
     return store.get_historical_features(entity_df=rows, features=features, **options).to_df()
 
 
-def same(ours: pd.DataFrame, theirs: pd.DataFrame) -> None:
+def same(actual: pd.DataFrame, expected: pd.DataFrame) -> None:
     """Feast's own store loses the order of rows, so both are put into one."""
-    assert list(ours.columns) == list(theirs.columns)
-    assert len(ours) == len(theirs)
-    order = list(ours.columns)
-    for frame in (ours, theirs):
+    assert list(actual.columns) == list(expected.columns)
+    assert len(actual) == len(expected)
+    order = list(actual.columns)
+    for frame in (actual, expected):
         frame["event_timestamp"] = frame["event_timestamp"].dt.tz_convert("UTC").astype("datetime64[us, UTC]")
-    a, b = (frame.sort_values(order, ignore_index=True) for frame in (ours, theirs))
+    a, b = (frame.sort_values(order, ignore_index=True) for frame in (actual, expected))
     pd.testing.assert_frame_equal(a, b, check_dtype=False)
 
 
@@ -125,7 +125,7 @@ def test_values_equal_those_of_feasts_own_store(tmp_path, seed):
     rows = entity_rows(rng, 300, aware)
     features = ["by_user:a", "by_user:b", "by_shop:c", "by_both:d"]
     for options in ({}, {"filter_by_created_timestamp": True}, {"full_feature_names": True}):
-        ours, theirs = (answer(both[kind], rows, features, **options) for kind in (OURS, THEIRS))
-        assert ours["row"].tolist() == rows["row"].tolist()
-        same(ours, theirs)
-    assert ours.iloc[:, -4:].notna().any().all()
+        actual, expected = (answer(both[kind], rows, features, **options) for kind in (ASOF, FEAST))
+        assert actual["row"].tolist() == rows["row"].tolist()
+        same(actual, expected)
+    assert actual.iloc[:, -4:].notna().any().all()

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from tasks.core.errors import CaseError, InputError, Unavailable
+from tasks.features.config import FrameSpec
 from tasks.features.definitions import SQLITE, make_repository
 from tasks.features.online import OnlineFeatures, materialise
 from tasks.features.schema import describe_tables
@@ -20,12 +21,13 @@ NAMES = ["carrier_late", "carrier_words", "temp", "wind_gust"]
 
 def test_training_and_serving_see_the_same(january, features, tmp_path):
     """At the snapshot's moment, every key's features are equal, online and offline, found or not."""
-    asked = f"""
+    query = f"""
         SELECT * REPLACE (TIMESTAMPTZ '{AS_OF}' AS event_timestamp)
         FROM ({EXAMPLES}) WHERE event_timestamp > '2013-01-19'
         UNION ALL SELECT 'unknown', TIMESTAMPTZ '{AS_OF}', 'ZZ', 'ZZZ', '', 1, 0"""
-    offline = features.model_copy(update={"examples": asked})
-    frame = pd.read_parquet(build_frame(offline, "late", (), snapshot(january), tmp_path, known_only=False).path)
+    changed = features.model_copy(update={"examples": query})
+    offline = FrameSpec(features=changed, target="late", slices=())
+    frame = pd.read_parquet(build_frame(offline, snapshot(january), tmp_path, known_only=False).path)
     online = OnlineFeatures(materialise(features, snapshot(january), tmp_path))
     found = pd.DataFrame(online.lookup(frame[["carrier", "origin"]].to_dict("records"), AS_OF))
     pd.testing.assert_frame_equal(found[NAMES], frame[NAMES], check_exact=True)
@@ -79,7 +81,7 @@ def test_errors_say_what_to_do(january, features, tmp_path):
     """No views, a wrong address, a Redis that does not answer; a password reaches no file."""
     with pytest.raises(CaseError, match="without views"):
         materialise(features.model_copy(update={"views": {}}), snapshot(january), tmp_path)
-    with pytest.raises(InputError, match="address"):
+    with pytest.raises(InputError, match="address of the online store"):
         materialise(features, snapshot(january), tmp_path, "http://somewhere")
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1"):
         materialise(features, snapshot(january), tmp_path, "redis://:hunter2@127.0.0.1:1")
@@ -124,7 +126,7 @@ def test_of_one_event_the_value_created_last_stays(store):
         assert stays(store, "carrier_day", row, "carrier_late") == expected
 
 
-def test_a_lost_store_is_made_again(january, features, tmp_path):
+def test_a_lost_store_is_built_again(january, features, tmp_path):
     """Deleting the SQLite file loses nothing that the snapshot does not hold."""
     folder = materialise(features, snapshot(january), tmp_path)
     before = OnlineFeatures(folder).lookup([{"origin": "JFK"}], AS_OF)

@@ -17,10 +17,11 @@ from tasks.core.errors import CaseError, InputError
 from tasks.core.files import file_digest
 from tasks.core.mlflow import Tracking, mlflow_client
 from tasks.core.settings import Settings
-from tasks.data.config import Answer, Pairs, Source, Traffic
+from tasks.data.config import Answer, Pairs, Source, Traffic, TrafficSpec
 from tasks.data.language.feedback import is_log, read_log
 from tasks.data.language.pairs import PairFormat
 from tasks.data.language.traffic import gather_messages
+from tasks.data.results import Snapshot, TimeWindow
 from tasks.data.sources import ingest
 from tasks.predict.language import answer
 from tasks.release.results import Release
@@ -110,7 +111,7 @@ def test_pairs_learn_from_the_log(log: Log) -> None:
     """What was liked or corrected teaches; the rest is counted, as of any log with feedback."""
     rows, left = log.rows(), Counter()
     assert is_log(rows)
-    pairs = read_log("log", rows, PairFormat(SCHEMA), 0.5, left)
+    pairs = read_log("log", rows, PairFormat(SCHEMA), liked=0.5, skipped=left)
     assert [(pair.text[-8:], pair.answer, pair.rejected) for pair in pairs] == [
         ("0 times.", rows[0]["answer"], None),
         ("1 times.", GOOD, rows[1]["answer"]),
@@ -121,16 +122,17 @@ def test_pairs_learn_from_the_log(log: Log) -> None:
 def test_the_log_is_a_source_of_traffic_and_answers(log: Log, talker: Release) -> None:
     """Ingested like any file, with correct answers where known; logged answers are not computed again."""
     log.rows()
-    landed = ingest("log", SOURCE, log.folder, log.folder / "raw", log.folder / "log.parquet")
+    landed = ingest("log", SOURCE, log.folder, raw=log.folder / "raw", log=log.folder / "log.parquet")
     snapshot = log.folder / "snapshot"
     (snapshot / "log").mkdir(parents=True)
     for batch in landed.batches:
         (snapshot / "log" / f"{batch.name}.parquet").symlink_to(batch.path)
     now = datetime.now(UTC)
-    messages = gather_messages(
-        "talker", Traffic(source="log"), Pairs(sources=("log",)), SCHEMA, {"log": SOURCE}, snapshot, log.folder,
-        now - timedelta(days=1), now,
-    )  # fmt: skip
+    spec = TrafficSpec(
+        traffic=Traffic(source="log"), pairs=Pairs(sources=("log",)), answer=SCHEMA, sources={"log": SOURCE}
+    )
+    stored = Snapshot(case="talker", as_of=now, digest="", path=snapshot, rows={}, quarantined={}, docs={})
+    messages = gather_messages(spec, stored, TimeWindow(start=now - timedelta(days=1), end=now), log.folder)
     rows = {row["example_id"]: row for row in pq.read_table(messages.path).to_pylist()}
     right = [rows[id_]["answer"] for id_ in log.ids[:5]]
     assert right[1:] == [GOOD, GOOD, None, None]
@@ -151,7 +153,7 @@ def test_a_log_that_is_no_source_is_refused(settings: Settings, table: Release, 
     with pytest.raises(CaseError, match="calls are no chats"):
         export_log("small", datetime.now(UTC), tmp_path / "log", settings)
     path = export_log("nobody", datetime.now(UTC), tmp_path / "log.parquet", settings)
-    empty = ingest("log", SOURCE, tmp_path, tmp_path / "raw", path)
+    empty = ingest("log", SOURCE, tmp_path, raw=tmp_path / "raw", log=path)
     assert [batch.name for batch in empty.batches] == ["all"], "nobody has asked yet, which is no error"
 
 

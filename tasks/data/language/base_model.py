@@ -1,4 +1,4 @@
-"""Open the base model that a case names, check it against its pin, and keep it as a folder that transformers opens."""
+"""Opens the base model that a case names, checks it against its pin, and stores it as a folder for transformers."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from tasks.language.safetensors_header import read_shapes
 
 _TEMPLATE = "tokenizer.chat_template"  # field of a GGUF
 CONTENTS = "contents.json"  # digests of the folder's other files
-GGUF = "base.gguf"  # as tuned models are served, beside the checkpoint, where the CPU engine can serve it
-ALLOWED = "a whole model of transformers: config.json, tokenizer.json and weights that fit them"
+GGUF = "base.gguf"  # for the CPU engine, beside the checkpoint, if that engine supports the model
+ALLOWED = "a complete model of transformers: config.json, tokenizer.json and weights that fit them"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
 def open_base(model: Model, case_folder: Path, state: Path) -> BaseModelFiles:
-    """Give the base model as a checkpoint under `state`/models, made once and made again when found damaged.
+    """The base model as a checkpoint under `state`/models, written once and written again when it is damaged.
 
-    Raises: DataError when the model is missing, is another than the pinned one, holds pickles or lacks a chat template;
-    CaseError when the case asks for what it can't do; Unavailable when a hub does not answer.
+    Raises: DataError when the model is missing, differs from the pinned one, contains pickles or lacks a chat template;
+    CaseError when the case needs a longer context or lacks a revision; Unavailable when a hub does not respond.
     """
     origin = _find(model, case_folder)
     packed = GgufFile(origin) if origin.is_file() else None
@@ -44,19 +44,19 @@ def open_base(model: Model, case_folder: Path, state: Path) -> BaseModelFiles:
             where=model.source,
             found=f"sha256 {digest}",
             allowed=f"sha256 {model.sha256}",
-            todo="Get the pinned model, or, when the change is meant, set model.sha256 in case.yaml to what was found.",
+            todo="Get the pinned model, or, if the change is intended, set model.sha256 in case.yaml to this one.",
         )
     template = model.chat_template or (packed.fields.get(_TEMPLATE, "") if packed else _own_template(origin))
     if not template:
         raise DataError(
             "The base model has no chat template.",
             where=model.source,
-            todo="Name one in model.chat_template (a .jinja file in the case), or take a model that was tuned to chat.",
+            todo="Name one in model.chat_template (a .jinja file in the case), or use a model that was tuned for chat.",
         )
     template_digest = hashlib.sha256(template.encode()).hexdigest()
     folder = state / "models" / f"{digest[:16]}-{template_digest[:8]}"
     with lock(folder.parent / f".{folder.name}.lock", f"The base model {model.source}", wait=True):
-        if not _sound(folder):
+        if not _is_intact(folder):
             shutil.rmtree(folder, ignore_errors=True)
             with atomic_path(folder) as work:
                 work.mkdir(parents=True)
@@ -67,14 +67,14 @@ def open_base(model: Model, case_folder: Path, state: Path) -> BaseModelFiles:
                         _copy(origin, weights, work)
                     _complete(work, template)
     with reading_untrusted("The base model can't be read.", folder / "config.json", allowed=ALLOWED):
-        made_for = int(read_json_object(folder / "config.json").get("max_position_embeddings") or model.context)
-    if model.context > made_for:
+        max_context = int(read_json_object(folder / "config.json").get("max_position_embeddings") or model.context)
+    if model.context > max_context:
         raise CaseError(
-            "The case asks for a longer context than the base model was made for.",
+            "The case sets a longer context than the base model supports.",
             where="model.context",
             found=f"{model.context} tokens",
-            allowed=f"at most {made_for}",
-            todo="Lower model.context, or take another base.",
+            allowed=f"at most {max_context}",
+            todo="Lower model.context, or use another base.",
         )
     return BaseModelFiles(
         source=model.source,
@@ -82,7 +82,7 @@ def open_base(model: Model, case_folder: Path, state: Path) -> BaseModelFiles:
         folder=folder,
         template_digest=template_digest,
         parameters=sum(_count_parameters(path) for path in folder.glob("*.safetensors")),
-        context=made_for,
+        context=max_context,
     )
 
 
@@ -106,7 +106,7 @@ def _find(model: Model, case_folder: Path) -> Path:
 
 
 def _download(name: str, model: Model) -> Path:
-    """A hub's repository at the pinned commit, from the cache or, where the hub may be asked, from there."""
+    """A hub's repository at the pinned commit, from the cache or, if the hub may be contacted, from there."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -118,20 +118,20 @@ def _download(name: str, model: Model) -> Path:
             allowed="a commit of the repository",
             todo="Set model.revision, so that tomorrow's run starts from the same model.",
         )
-    wanted = ["*.safetensors", "*.json", "*.jinja"]
+    patterns = ["*.safetensors", "*.json", "*.jinja"]
     try:
-        return Path(snapshot_download(name, revision=model.revision, allow_patterns=wanted))
+        return Path(snapshot_download(name, revision=model.revision, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise Unavailable(
-            "The base model could not be had from the hub.",
+            "The base model could not be downloaded from the hub.",
             where=f"{model.source} at {model.revision}",
             found=str(error).strip().splitlines()[0][:300],
-            todo="Check name and revision; hubs are only asked with HF_HUB_OFFLINE=0. Or name a folder by file://.",
+            todo="Check name and revision; downloads need HF_HUB_OFFLINE=0. Or name a folder by file://.",
         ) from error
 
 
 def weights_in(folder: Path, source: str) -> list[Path]:
-    """The safetensors of a transformers folder that lacks nothing.
+    """The safetensors of a complete transformers folder.
 
     Raises: DataError when a file is missing, or the weights are pickles, which run code when they are read.
     """
@@ -144,24 +144,24 @@ def weights_in(folder: Path, source: str) -> list[Path]:
             where=source,
             found=", ".join(sorted(pickles)),
             allowed="model.safetensors, or several with model.safetensors.index.json",
-            todo="Get the model as safetensors, or convert it where you trust it.",
+            todo="Get the model as safetensors, or convert it on a machine where you trust it.",
         )
-    wanted = [*names, "config.json", "tokenizer.json", "tokenizer_config.json"]
-    if missing := [name for name in wanted if not (folder / name).is_file()]:
+    required = [*names, "config.json", "tokenizer.json", "tokenizer_config.json"]
+    if missing := [name for name in required if not (folder / name).is_file()]:
         raise DataError(
             "The model's folder lacks files.",
             where=source,
             found=f"no {', no '.join(missing)}",
-            allowed=", ".join(wanted),
+            allowed=", ".join(required),
             todo="Save the model there with transformers' save_pretrained, and its tokenizer too.",
         )
     for path in weights:
-        _count_parameters(path)  # now, since what is cut short would only fail in the middle of a training
+        _count_parameters(path)  # checked now: a truncated file would only fail in the middle of a training
     return weights
 
 
 def _names_in(index: Path) -> list[str]:
-    """The files that an index names, all beside it. Raises: DataError."""
+    """The files that an index names, all in its folder. Raises: DataError."""
     with reading_untrusted(
         "The index of the model's weights can't be read.", index, allowed="weight_map: names of files"
     ):
@@ -189,34 +189,34 @@ def _own_template(folder: Path) -> str:
         if isinstance(template, list):  # several by name
             template = {each["name"]: each["template"] for each in template}.get("default")
         if not isinstance(template, str | None):
-            raise ValueError("a chat_template that is no text")
+            raise ValueError("a chat_template that is not a text")
     return template or ""
 
 
 def _copy(origin: Path, weights: list[Path], work: Path) -> None:
-    """A copy, not a link: what was checked stays as it was, whatever becomes of the origin."""
+    """A copy, not a link: the checked files stay unchanged, whatever happens to the origin."""
     for path in [*weights, *origin.glob("*.json")]:
         shutil.copyfile(path, work / path.name)
 
 
 def _complete(work: Path, template: str) -> None:
     (work / "chat_template.jinja").write_text(template, encoding="utf-8")
-    _try_template(work)
+    _check_template(work)
     if is_supported(work):
         write_gguf(work, work / GGUF, "q8_0")
     files = {path.name: file_digest(path) for path in sorted(work.iterdir())}
     write_text(work / CONTENTS, json.dumps({"code": code_digest(__name__), "files": files}, indent=1))
 
 
-def _try_template(folder: Path) -> None:
+def _check_template(folder: Path) -> None:
     """Raises: DataError when the tokenizer can't be read, or its template does not render a conversation."""
     from jinja2 import TemplateError
     from transformers import AutoTokenizer
 
-    talk = [chat_message(role, "A word.") for role in (*ROLES, USER)]
+    messages = [chat_message(role, "A word.") for role in (*ROLES, USER)]
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        tokenizer.apply_chat_template(talk, add_generation_prompt=True)
+        tokenizer.apply_chat_template(messages, add_generation_prompt=True)
     except (TemplateError, ValueError, OSError, KeyError, TypeError) as error:
         raise DataError(
             "The base model's tokenizer can't be read, or its chat template does not render.",
@@ -227,8 +227,8 @@ def _try_template(folder: Path) -> None:
         ) from error
 
 
-def _sound(folder: Path) -> bool:
-    """Whether the folder holds, byte by byte, what this code put there."""
+def _is_intact(folder: Path) -> bool:
+    """Whether the folder contains, byte by byte, what this code wrote."""
     try:
         contents = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
         files = contents["files"].items()
@@ -240,5 +240,5 @@ def _sound(folder: Path) -> bool:
 
 
 def _count_parameters(path: Path) -> int:
-    """Raises: DataError when the file is not what its header says."""
+    """Raises: DataError when the file does not fit its header."""
     return sum(math.prod(shape) for shape in read_shapes(path).values())

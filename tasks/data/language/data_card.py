@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ def write_card(
     path: Path,
     about: Mapping[str, Any],
     splits: Mapping[str, Sequence[Pair]],
+    *,
     inputs: Mapping[str, Mapping[str, str]],
     notes: Mapping[str, Any],
     validation: Validation,
 ) -> None:
-    """Write what is in the pairs and how it came there, as Markdown.
+    """Write the contents of the pairs and their origin, as Markdown.
 
-    inputs: SHA-256 of the files by source and batch. notes: what was done to the pairs, in the order to tell it.
+    inputs: SHA-256 of the files by source and batch. notes: what was done to the pairs, in order.
     """
     quarantined = ", ".join(f"{n} of {split}" for split, n in sorted(validation.quarantined.items())) or "none"
     intents = sorted({pair.intent for rows in splits.values() for pair in rows})
@@ -47,11 +48,11 @@ def write_card(
                 ["days", *(_days(rows) for rows in splits.values())],
                 ["from", *(", ".join(sorted({p.origin for p in rows})) for rows in splits.values())],
                 ["with a rejected answer", *(sum(p.rejected is not None for p in rows) for rows in splits.values())],
-                *([f"tokens {name}", *(of(rows) for rows in splits.values())] for name, of in _LENGTHS.items()),
+                *([f"tokens {name}", *(f(rows) for rows in splits.values())] for name, f in _TOKEN_STATISTICS.items()),
             ],
         ),
         "## From\n",
-        *_table(["source", "batch", "SHA-256"], [[s, b, d] for s, of in inputs.items() for b, d in of.items()]),
+        *_table(["source", "batch", "SHA-256"], [[s, b, d] for s, files in inputs.items() for b, d in files.items()]),
         "## Examples\n",
         *_table(
             ["split", "intent", "message", "answer"],
@@ -75,12 +76,16 @@ def _days(rows: Sequence[Pair]) -> str:
     return f"{min(days)} to {max(days)}" if days else ""
 
 
-def _at(share: float, rows: Sequence[Pair]) -> int:
+def _quantile(share: float, rows: Sequence[Pair]) -> int:
     lengths = sorted(pair.tokens for pair in rows)
     return lengths[min(int(share * len(lengths)), len(lengths) - 1)] if lengths else 0
 
 
-_LENGTHS = {"p50": lambda rows: _at(0.5, rows), "p95": lambda rows: _at(0.95, rows), "max": lambda rows: _at(1, rows)}
+_TOKEN_STATISTICS: dict[str, Callable[[Sequence[Pair]], int]] = {
+    "p50": lambda rows: _quantile(0.5, rows),
+    "p95": lambda rows: _quantile(0.95, rows),
+    "max": lambda rows: _quantile(1, rows),
+}
 
 
 def _first_of_each(rows: Sequence[Pair]) -> list[Pair]:

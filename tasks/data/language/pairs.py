@@ -1,4 +1,4 @@
-"""An instruction pair: its row, how a user's row becomes one, and what its answer must look like."""
+"""Instruction pairs: their rows, how a user's row becomes a pair, and the format of their answers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tasks.core.errors import CaseError, DataError
 from tasks.data.config import Answer
 from tasks.language.messages import USER, chat_message, user_message
 
-SHAPES = (("messages",), ("prompt", "chosen", "rejected"), ("prompt", "completion"))  # the columns that users may bring
+SHAPES = (("messages",), ("prompt", "chosen", "rejected"), ("prompt", "completion"))  # the columns of users' sources
 LOG = ("answer", "feedback")  # beside messages or prompt: those of a log of requests
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A message and its right answer."""
+    """A message and its expected answer."""
 
     messages: tuple[dict[str, str], ...]  # role and content, all before the answer, without the system prompt
     answer: str  # JSON
@@ -36,12 +36,12 @@ class Pair:
 
     @property
     def pair_id(self) -> str:
-        said = [self.messages, self.answer, *([self.rejected] if self.rejected is not None else [])]
-        return digest_of(said)[:16]
+        content = [self.messages, self.answer, *([self.rejected] if self.rejected is not None else [])]
+        return digest_of(content)[:16]
 
     @property
     def text(self) -> str:
-        """What the user says."""
+        """The user's message."""
         return user_message(self.messages)
 
     def row(self) -> dict[str, Any]:
@@ -60,10 +60,10 @@ class Pair:
 
 
 class PairFormat:
-    """The schema of a case's answers: says what is wrong with one, and writes it in one way."""
+    """The schema of a case's answers: validates an answer, and writes it in a canonical form."""
 
     def __init__(self, answer: Answer) -> None:
-        """Raises: CaseError when the schema is none."""
+        """Raises: CaseError when the schema is invalid."""
         from jsonschema import SchemaError
         from jsonschema.validators import validator_for
 
@@ -81,11 +81,11 @@ class PairFormat:
         self._validator = kind(self._schema)
 
     def errors(self, value: Any) -> Iterator[Any]:
-        """What jsonschema says of an answer."""
-        return self._validator.iter_errors(value)
+        """The errors of jsonschema in an answer."""
+        yield from self._validator.iter_errors(value)
 
     def problem(self, value: Any, message: str | None = None) -> str | None:
-        """What is wrong with an answer (to a message, if given), in one sentence; None when nothing is."""
+        """The first error of an answer (to a message, if any), in one sentence; None for a valid answer."""
         for error in self.errors(value):
             return f"the answer breaks the schema: {error_message(error)}"
         for key, stated in _stated(value, self._stated) if message is not None else ():
@@ -111,7 +111,7 @@ class PairFormat:
         return value
 
     def _resolve(self, schema: Any) -> dict[str, Any]:
-        """Follow references within the schema; anything else orders nothing."""
+        """Follow references within the schema; other values define no order."""
         for _ in range(32):  # a chain of references, not a circle
             reference = schema.get("$ref", "") if isinstance(schema, dict) else ""
             if not reference.startswith("#/"):
@@ -123,7 +123,7 @@ class PairFormat:
 
 
 def _stated(value: Any, keys: Sequence[str], key: str = "") -> Iterator[tuple[str, str]]:
-    """The values of an answer that a message must say, with their keys."""
+    """The values of an answer that the message must contain, with their keys."""
     if isinstance(value, dict | list):
         inner = value.items() if isinstance(value, dict) else ((key, each) for each in value)
         for name, each in inner:
@@ -137,7 +137,7 @@ def _spaced(text: str) -> str:
 
 
 def schema_branches(error: Any) -> list[list[Any]]:
-    """The errors of each branch of a oneOf or anyOf that fits none."""
+    """The errors of each branch of a oneOf or anyOf that matches no branch."""
     branches: dict[Any, list[Any]] = {}
     for inner in error.context:
         branches.setdefault(inner.relative_schema_path[0], []).append(inner)
@@ -145,7 +145,7 @@ def schema_branches(error: Any) -> list[list[Any]]:
 
 
 def error_message(error: Any) -> str:
-    """An error of jsonschema in a few words; of several branches, of the one that was meant."""
+    """An error of jsonschema in a few words; with several branches, that of the intended branch."""
     branches = schema_branches(error)
     if meant := [branch for branch in branches if not any(inner.validator == "const" for inner in branch)]:
         return error_message(min(meant, key=len)[0])
@@ -160,9 +160,9 @@ def error_message(error: Any) -> str:
 
 
 def read_pairs(name: str, rows: Sequence[Mapping[str, Any]], form: PairFormat) -> list[Pair]:
-    """Make pairs of a source's rows: chat messages; prompt and completion; or prompt, chosen and rejected.
+    """Pairs of a source's rows: chat messages; prompt and completion; or prompt, chosen and rejected.
 
-    A row that can't be one says so in its `problem`. Raises: DataError when the columns are of none of these shapes.
+    An invalid row has a `problem`. Raises: DataError when the columns have none of these shapes.
     """
     columns = list(rows[0]) if rows else []
     shape = next((shape for shape in SHAPES if set(shape) <= set(columns)), None)
@@ -178,16 +178,16 @@ def read_pairs(name: str, rows: Sequence[Mapping[str, Any]], form: PairFormat) -
 
 
 def read_row(name: str, row: Mapping[str, Any], shape: tuple[str, ...], form: PairFormat) -> Pair:
-    """One row of a shape as a pair; what is wrong with it stands in its `problem`."""
+    """One row of a shape as a pair; an error is in its `problem`."""
     rejected = None
     if shape == ("messages",):
         *messages, last = conversation(row["messages"]) or [chat_message(USER, "")]
-        given, problem = last["content"], "the last message is not an answer" if last["role"] in ASKING else None
+        answer, problem = last["content"], "the last message is not an answer" if last["role"] in INPUT_ROLES else None
     else:
-        messages, given, problem = conversation(row["prompt"]), content_of(row[shape[1]]), None
+        messages, answer, problem = conversation(row["prompt"]), content_of(row[shape[1]]), None
         rejected = content_of(row["rejected"]) if "rejected" in shape and row["rejected"] is not None else None
-    messages = [message for message in messages if message["role"] != "system"]  # the case's own stands there
-    pair = Pair(tuple(messages), given, str(row.get("intent") or name), name, problem=problem)
+    messages = [message for message in messages if message["role"] != "system"]  # the case has its own
+    pair = Pair(tuple(messages), answer, str(row.get("intent") or name), name, problem=problem)
     if not pair.text.strip():
         return replace(pair, problem=problem or "there is no message of the user")
     pair = resolve(pair, form)
@@ -198,11 +198,11 @@ def read_row(name: str, row: Mapping[str, Any], shape: tuple[str, ...], form: Pa
     return replace(pair, rejected=rejected)
 
 
-ASKING = ("user", "system", "tool")  # roles that do not answer
+INPUT_ROLES = ("user", "system", "tool")
 
 
 def resolve(pair: Pair, form: PairFormat) -> Pair:
-    """The pair with its answer written in one way, or with what is wrong with it."""
+    """The pair with its answer in canonical form, or with its `problem`."""
     try:
         value = parse(pair.answer)
     except ValueError:
@@ -211,13 +211,13 @@ def resolve(pair: Pair, form: PairFormat) -> Pair:
 
 
 def parse(text: str) -> Any:
-    """What a JSON text says; of JSON written as a JSON string, what is in the string."""
+    """The value of a JSON text; for JSON inside a JSON string, the value of the inner text."""
     value = json.loads(text)
     return json.loads(value) if isinstance(value, str) else value
 
 
 def write_if_json(text: str, form: PairFormat) -> str:
-    """An answer in one way of writing if it is JSON; a worse answer need not be."""
+    """An answer in canonical form if it is JSON; a rejected answer need not be."""
     try:
         return form.write(parse(text))
     except ValueError:
@@ -225,7 +225,7 @@ def write_if_json(text: str, form: PairFormat) -> str:
 
 
 def conversation(value: Any) -> list[dict[str, str]]:
-    """Messages of a cell: a text is one message of the user."""
+    """The messages in a cell: a text is one message of the user."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         with contextlib.suppress(ValueError):
             value = json.loads(value)
@@ -236,7 +236,7 @@ def conversation(value: Any) -> list[dict[str, str]]:
 
 
 def content_of(value: Any) -> str:
-    """The text of a cell; of a list of messages, the last one's; an object is written as JSON."""
+    """The text of a cell; for a list of messages, the last one's; an object as JSON."""
     if isinstance(value, list) and value and isinstance(value[-1], dict) and "content" in value[-1]:
         value = value[-1]["content"]
     if value is None or isinstance(value, str):
@@ -246,7 +246,7 @@ def content_of(value: Any) -> str:
 
 
 def write_pairs(pairs: Sequence[Pair], path: Path, *, problems: bool = False) -> None:
-    """Write pairs as Parquet, equal ones as equal bytes; with `problems`, also the column that says what is wrong."""
+    """Write pairs as Parquet, equal ones as equal bytes; with `problems`, also that column."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""The sources of a case as the SQL of its wordings sees them."""
+"""The sources of a case as tables for the SQL of its templates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def source_tables(files: Mapping[str, Sequence[Path]]) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB in which each source is a view over its Parquet files, and which reads nothing else."""
+    """A DuckDB in which each source is a view over its Parquet files, and which reads no other file."""
     with connect() as db:
         for source, paths in files.items():
             db.execute(f"CREATE VIEW {quote_identifier(source)} AS FROM {scan_parquet(*sorted(paths))}")
@@ -26,7 +26,7 @@ def source_tables(files: Mapping[str, Sequence[Path]]) -> Iterator[duckdb.DuckDB
 
 
 def read_rows(db: duckdb.DuckDBPyConnection, query: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
-    """What a query finds, a dictionary a row."""
+    """The rows of a query as dictionaries."""
     cursor = db.execute(query, list(values))
     columns = [column for column, *_ in cursor.description or ()]
     return [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]

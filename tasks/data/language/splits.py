@@ -1,4 +1,4 @@
-"""The splits of instruction pairs: what comes to which side, and that nothing of the evaluation is learned from."""
+"""Splits instruction pairs, and checks that the training splits share nothing with the evaluation splits."""
 
 from __future__ import annotations
 
@@ -17,133 +17,137 @@ from tasks.data.language.feedback import is_log, read_log
 from tasks.data.language.near_duplicates import NearDuplicateIndex, normalize
 from tasks.data.language.pairs import Pair, PairFormat, read_pairs, resolve
 from tasks.data.language.source_tables import read_rows
-from tasks.data.language.templates import ORIGIN, generate_pairs, read_facts
+from tasks.data.language.templates import ORIGIN, facts_of_side, generate_pairs, read_facts
 from tasks.guard.redaction import redact
 from tasks.language.messages import USER, chat_message
 
 if TYPE_CHECKING:
     import duckdb
 
-LEARNED, JUDGED = ("train", "validation"), ("evaluation", "safety")
-EVALUATED = 0.1  # share of users' pairs that are held out for the evaluation
+TRAINING, EVALUATION = ("train", "validation"), ("evaluation", "safety")
+EVALUATION_SHARE = 0.1  # of users' pairs
 
 
 class SplitReport:
     """What was done to the pairs."""
 
     def __init__(self) -> None:
-        self.masked: Counter[str] = Counter()
-        self.left_out: Counter[str] = Counter()
-        self.exact = self.near = self.like_judged = 0
+        self.redacted: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()
+        self.exact = self.near = self.contaminated = 0
         self.short: list[str] = []
 
-    def told(self) -> dict[str, object]:
+    def summary(self) -> dict[str, object]:
         return {
             "exact duplicates removed": self.exact,
             "near duplicates removed": self.near,
-            "training pairs removed for being like one to judge by": self.like_judged,
-            "logged answers left out": ", ".join(f"{n} {why}" for why, n in sorted(self.left_out.items())) or "none",
-            "personal data masked": ", ".join(f"{n} {kind}" for kind, n in sorted(self.masked.items())) or "none",
-            "fewer than asked": "; ".join(self.short) or "none",
+            "training pairs removed as duplicates of evaluation pairs": self.contaminated,
+            "logged answers skipped": ", ".join(f"{n} {why}" for why, n in sorted(self.skipped.items())) or "none",
+            "personal data masked": ", ".join(f"{n} {kind}" for kind, n in sorted(self.redacted.items())) or "none",
+            "fewer than requested": "; ".join(self.short) or "none",
         }
 
 
 def make_splits(
     db: duckdb.DuckDBPyConnection, pairs: Pairs, answer: Answer, as_of: datetime
 ) -> tuple[dict[str, list[Pair]], SplitReport]:
-    """The pairs by split, and what to tell of how they came.
+    """The pairs by split, and a report of how they were made.
 
     Raises: CaseError for templates that don't render; DataError for an empty split, or one that leaks.
     """
-    form, seen, notes = PairFormat(answer), NearDuplicateIndex(pairs.near_duplicate), SplitReport()
-    facts = read_facts(db, pairs.templates) if pairs.templates else {}
-    evaluation = generate_pairs("held_out", pairs.evaluation if facts else 0, pairs, form, facts, as_of, seen)
-    learned = generate_pairs("train", pairs.train + pairs.validation if facts else 0, pairs, form, facts, as_of, seen)
-    notes.short = [*evaluation.short, *learned.short]
-    notes.masked += evaluation.masked + learned.masked
-    watched = round(len(learned.pairs) * pairs.validation / (pairs.train + pairs.validation))
-    splits = {
-        "train": learned.pairs[watched:],
-        "validation": learned.pairs[:watched],
-        "evaluation": evaluation.pairs,
-    }
-    logged = [(name, read_rows(db, f"FROM {quote_identifier(name)}")) for name in pairs.sources]
-    given = [pair for name, rows in logged for pair in _read(name, rows, form, pairs.liked, notes)]
-    given = _masked(given, pairs.mask, form, notes)
-    given = _drop_duplicates(given, [*learned.pairs, *evaluation.pairs], pairs, notes)
-    for name, rows in _split(given, pairs).items():
+    form, seen, report = PairFormat(answer), NearDuplicateIndex(pairs.near_duplicate), SplitReport()
+    splits: dict[str, list[Pair]] = {"train": [], "validation": [], "evaluation": []}
+    if pairs.templates:
+        facts = read_facts(db, pairs.templates)
+        evaluation_facts = facts_of_side(facts, "held_out", pairs, as_of)
+        evaluation = generate_pairs("held_out", pairs.evaluation, pairs, form=form, facts=evaluation_facts, seen=seen)
+        training_facts, count = facts_of_side(facts, "train", pairs, as_of), pairs.train + pairs.validation
+        training = generate_pairs("train", count, pairs, form=form, facts=training_facts, seen=seen)
+        report.short = [*evaluation.short, *training.short]
+        report.redacted += evaluation.redacted + training.redacted
+        validation = round(len(training.pairs) * pairs.validation / count)
+        splits["train"] += training.pairs[validation:]
+        splits["validation"] += training.pairs[:validation]
+        splits["evaluation"] += evaluation.pairs
+    sources = [(name, read_rows(db, f"FROM {quote_identifier(name)}")) for name in pairs.sources]
+    users = [pair for name, rows in sources for pair in _read(name, rows, form, pairs.liked, report)]
+    users = _redact(users, pairs.mask, form, report)
+    generated = [*splits["train"], *splits["validation"], *splits["evaluation"]]
+    for name, rows in _split(_drop_duplicates(users, generated, pairs, report), pairs).items():
         splits[name] += rows
     if pairs.safety:
-        refused = "" if answer.abstain is None else form.write(answer.abstain)
-        splits["safety"] = _masked(_unsafe(db, pairs, refused), pairs.mask, None, notes)
-    _drop_like_judged(splits, pairs.near_duplicate, notes)
+        abstention = "" if answer.abstain is None else form.write(answer.abstain)
+        splits["safety"] = _redact(_unsafe(db, pairs, abstention), pairs.mask, None, report)
+    _drop_contaminated(splits, pairs.near_duplicate, report)
     if empty := [name for name, rows in splits.items() if not rows]:
         raise DataError(
             f"No pair is left for {', '.join(empty)}.",
             where="pairs",
             found=", ".join(f"{name} {len(rows)}" for name, rows in splits.items()),
             allowed="at least one pair in each split",
-            todo="Bring more pairs, or wordings and facts from which they are made.",
+            todo="Provide more pairs, or more templates and facts to generate them from.",
         )
     check_leaks(splits, pairs.near_duplicate)
-    return splits, notes
+    return splits, report
 
 
-def _read(name: str, rows: list[dict[str, Any]], form: PairFormat, liked: float, notes: SplitReport) -> list[Pair]:
-    if not rows:  # a log of which nothing is known yet
+def _read(name: str, rows: list[dict[str, Any]], form: PairFormat, liked: float, report: SplitReport) -> list[Pair]:
+    if not rows:  # a log without requests
         return []
-    return read_log(name, rows, form, liked, notes.left_out) if is_log(rows) else read_pairs(name, rows, form)
+    if is_log(rows):
+        return read_log(name, rows, form, liked=liked, skipped=report.skipped)
+    return read_pairs(name, rows, form)
 
 
-def _masked(given: Sequence[Pair], kinds: Sequence[str], form: PairFormat | None, notes: SplitReport) -> list[Pair]:
-    masked = []
-    for pair in given:
-        covered = [redact(said, kinds) for said in (*(m["content"] for m in pair.messages), pair.answer)]
+def _redact(pairs: Sequence[Pair], kinds: Sequence[str], form: PairFormat | None, report: SplitReport) -> list[Pair]:
+    redacted = []
+    for pair in pairs:
+        texts = [redact(text, kinds) for text in (*(m["content"] for m in pair.messages), pair.answer)]
         rejected, in_rejected = redact(pair.rejected or "", kinds)
-        found = sum((of for _, of in covered), in_rejected)
-        if found:
-            *said, answer = (text for text, _ in covered)
+        counts = sum((count for _, count in texts), in_rejected)
+        if counts:
+            *contents, answer = (text for text, _ in texts)
             pair = replace(
                 pair,
-                messages=tuple({**m, "content": text} for m, text in zip(pair.messages, said, strict=True)),
+                messages=tuple({**m, "content": text} for m, text in zip(pair.messages, contents, strict=True)),
                 answer=answer,
                 rejected=None if pair.rejected is None else rejected,
                 problem=pair.problem and redact(pair.problem, kinds)[0],
             )
-            notes.masked += found
-        masked.append(resolve(pair, form) if found and form else pair)
-    return masked
+            report.redacted += counts
+        redacted.append(resolve(pair, form) if counts and form else pair)
+    return redacted
 
 
-def _drop_duplicates(given: Sequence[Pair], before: Sequence[Pair], pairs: Pairs, notes: SplitReport) -> list[Pair]:
-    """Keep the first of pairs that are alike and have the same answer; bad ones are left to the quarantine."""
+def _drop_duplicates(users: Sequence[Pair], generated: Sequence[Pair], pairs: Pairs, report: SplitReport) -> list[Pair]:
+    """The users' pairs without near duplicates that have the same answer; invalid ones go on to the quarantine."""
     exact: set[tuple[str, str, str | None]] = set()
-    alike: dict[tuple[str, str | None], NearDuplicateIndex] = {}
-    kept = []
-    for pair in (*before, *given):
+    indexes: dict[tuple[str, str | None], NearDuplicateIndex] = {}
+    unique = []
+    for pair in (*generated, *users):
         if pair.problem is None:
             same = (normalize(pair.text), pair.answer, pair.rejected)
-            near = alike.setdefault(same[1:], NearDuplicateIndex(pairs.near_duplicate))
+            index = indexes.setdefault(same[1:], NearDuplicateIndex(pairs.near_duplicate))
             if same in exact:
-                notes.exact += 1
+                report.exact += 1
                 continue
-            if near.find(pair.text) is not None:
-                notes.near += 1
+            if index.find(pair.text) is not None:
+                report.near += 1
                 continue
             exact.add(same)
-            near.add(pair.text)
-        kept.append(pair)
-    return kept[len(before) :]  # none of those is like another
+            index.add(pair.text)
+        unique.append(pair)
+    return unique[len(generated) :]  # generated pairs have no duplicates
 
 
-def _split(given: Sequence[Pair], pairs: Pairs) -> dict[str, list[Pair]]:
-    """Split users' pairs by hash; messages that are alike, with whatever answers, come to the same side."""
+def _split(users: Sequence[Pair], pairs: Pairs) -> dict[str, list[Pair]]:
+    """Split users' pairs by hash; near duplicates, whatever their answers, go to the same split."""
     seen = NearDuplicateIndex(pairs.near_duplicate)
     heads: list[str] = []
     splits: dict[str, list[Pair]] = {"train": [], "validation": [], "evaluation": []}
-    watched = pairs.validation / (pairs.train + pairs.validation)
-    for pair in given:
-        if pair.problem:  # goes to the quarantine from there
+    validation_share = pairs.validation / (pairs.train + pairs.validation)
+    for pair in users:
+        if pair.problem:  # quarantined later
             splits["train"].append(pair)
             continue
         like = seen.find(pair.text)
@@ -151,64 +155,68 @@ def _split(given: Sequence[Pair], pairs: Pairs) -> dict[str, list[Pair]]:
         seen.add(pair.text)
         heads.append(head)
         place = int.from_bytes(hashlib.sha256(f"{pairs.seed}/{head}".encode()).digest()[:6]) / 2**48
-        rest = (place - EVALUATED) / (1 - EVALUATED)
-        splits["evaluation" if rest < 0 else "validation" if rest < watched else "train"].append(pair)
+        rest = (place - EVALUATION_SHARE) / (1 - EVALUATION_SHARE)
+        splits["evaluation" if rest < 0 else "validation" if rest < validation_share else "train"].append(pair)
     return splits
 
 
-def _drop_like_judged(splits: dict[str, list[Pair]], at_least: float, notes: SplitReport) -> None:
-    """Leave out of what is learned from each pair that is like one to judge by."""
-    judged = NearDuplicateIndex(at_least)
-    for name in JUDGED:
+def _drop_contaminated(splits: dict[str, list[Pair]], threshold: float, report: SplitReport) -> None:
+    """Remove training pairs that are near duplicates of evaluation pairs."""
+    evaluation = NearDuplicateIndex(threshold)
+    for name in EVALUATION:
         for pair in splits.get(name, ()):
-            judged.add(pair.text)
-    for name in LEARNED:
-        kept = [pair for pair in splits[name] if pair.problem or judged.find(pair.text) is None]
-        notes.like_judged += len(splits[name]) - len(kept)
-        splits[name] = kept
+            evaluation.add(pair.text)
+    for name in TRAINING:
+        clean = [pair for pair in splits[name] if pair.problem or evaluation.find(pair.text) is None]
+        report.contaminated += len(splits[name]) - len(clean)
+        splits[name] = clean
 
 
-def check_leaks(splits: Mapping[str, Sequence[Pair]], at_least: float) -> None:
-    """Make sure that nothing of the evaluation is in what is learned from.
+def check_leaks(splits: Mapping[str, Sequence[Pair]], threshold: float) -> None:
+    """Check that the training splits contain nothing of the evaluation splits.
 
-    Raises: DataError naming what both share: a wording, a day of facts, a message or one like it.
+    Raises: DataError naming what both share: a template, a day of facts, a message or a near duplicate.
     """
-    learned = [(name, p) for name in LEARNED for p in splits.get(name, ()) if p.problem is None]
-    judged = [(name, p) for name in JUDGED for p in splits.get(name, ()) if p.problem is None]
+    training = [(name, p) for name in TRAINING for p in splits.get(name, ()) if p.problem is None]
+    evaluation = [(name, p) for name in EVALUATION for p in splits.get(name, ()) if p.problem is None]
     leaks = []
-    for what, of in (
-        ("wording", lambda pair: pair.template),
-        ("day", lambda pair: pair.day if pair.origin == ORIGIN else None),
-    ):
-        both = {of(p) for _, p in learned} & {of(p) for _, p in judged} - {"", None}
-        leaks += [f"{what} {value} is in {_tell(learned, of, value)} and {_tell(judged, of, value)}" for value in both]
-    seen = NearDuplicateIndex(at_least)
-    for _, pair in learned:
+    keys: dict[str, Callable[[Pair], Any]] = {
+        "template": lambda pair: pair.template,
+        "day": lambda pair: pair.day if pair.origin == ORIGIN else None,
+    }
+    for what, key in keys.items():
+        shared = {key(p) for _, p in training} & {key(p) for _, p in evaluation} - {"", None}
+        leaks += [
+            f"{what} {value} is in {_example(training, key, value)} and {_example(evaluation, key, value)}"
+            for value in shared
+        ]
+    seen = NearDuplicateIndex(threshold)
+    for _, pair in training:
         seen.add(pair.text)
-    for name, pair in judged:
+    for name, pair in evaluation:
         if (like := seen.find(pair.text)) is not None:
-            where, other = learned[like]
+            where, other = training[like]
             leaks.append(f"{name} has {pair.text[:80]!r}, {where} {other.text[:80]!r}")
-    trained = {p.text for name, p in learned if name == "train"}
+    trained = {p.text for name, p in training if name == "train"}
     leaks += [
-        f"train and validation have {p.text[:80]!r}" for n, p in learned if n == "validation" and p.text in trained
+        f"train and validation have {p.text[:80]!r}" for n, p in training if n == "validation" and p.text in trained
     ]
     if leaks:
         raise DataError(
             f"The evaluation leaks into the training: {len(leaks)} found.",
             where="the splits of the pairs",
             found="".join(f"\n    {sentence}" for sentence in sorted(leaks)[:12]),
-            allowed="no wording, day or message on both sides",
-            todo="Correct the templates, the SQL of the facts, or what made these files.",
+            allowed="no template, day or message on both sides",
+            todo="Correct the templates, the SQL of the facts, or the source of the pairs.",
         )
 
 
-def _tell(side: Sequence[tuple[str, Pair]], of: Callable[[Pair], Any], value: Any) -> str:
-    name, pair = next((name, pair) for name, pair in side if of(pair) == value)
+def _example(side: Sequence[tuple[str, Pair]], key: Callable[[Pair], Any], value: Any) -> str:
+    name, pair = next((name, pair) for name, pair in side if key(pair) == value)
     return f"{name} ({pair.text[:60]!r})"
 
 
-def _unsafe(db: duckdb.DuckDBPyConnection, pairs: Pairs, refused: str) -> list[Pair]:
+def _unsafe(db: duckdb.DuckDBPyConnection, pairs: Pairs, abstention: str) -> list[Pair]:
     name = str(pairs.safety)
     rows = read_rows(db, f"FROM {quote_identifier(name)}")
     if rows and "prompt" not in rows[0]:
@@ -220,4 +228,4 @@ def _unsafe(db: duckdb.DuckDBPyConnection, pairs: Pairs, refused: str) -> list[P
             todo="Name the column so in the source's SQL.",
         )
     prompts = sorted({str(row["prompt"]) for row in rows if row["prompt"]}, key=lambda p: digest_of([pairs.seed, p]))
-    return [Pair((chat_message(USER, p),), refused, "unsafe", name) for p in prompts[: pairs.unsafe]]
+    return [Pair((chat_message(USER, p),), abstention, "unsafe", name) for p in prompts[: pairs.unsafe]]

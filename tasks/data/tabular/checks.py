@@ -1,67 +1,119 @@
-"""A source's expectations as checks: how each is put to Great Expectations so that it stays cheap on many rows."""
+"""A source's expectations as Great Expectations objects, each in a form that stays cheap on many rows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.core.duckdb import quote_identifier, scan_parquet
-from tasks.core.errors import DataError
-from tasks.data.config import Expectation, Source
-from tasks.data.tabular.expectations import STRUCTURE, UNIQUE, build, columns_of, is_row_level
-from tasks.data.tabular.gx_runner import Check
-from tasks.data.tabular.quarantine import count_name, lookup_name
+from tasks.core.errors import CaseError, DataError
+from tasks.data.config import COLUMN_ARGUMENTS, Expectation, Source
+from tasks.data.tabular.expectations import expectation_schemas, full_type, unknown_type
 
 if TYPE_CHECKING:
     import duckdb
+    from great_expectations.expectations.expectation import Expectation as GxExpectation
 
+# answered by a table's columns and their types alone
+STRUCTURE = {
+    "column_to_exist",
+    "column_type_to_be",
+    "column_values_to_be_of_type",
+    "column_values_to_be_in_type_list",
+    "table_column_count_to_be_between",
+    "table_column_count_to_equal",
+    "table_columns_to_match_ordered_list",
+    "table_columns_to_match_set",
+}
+UNIQUE = {"column_values_to_be_unique", "compound_columns_to_be_unique"}
 BATCH_COLUMNS = ("batch", "rows", "first", "last", "hours_since_last")
 
 
 @dataclass(frozen=True)
-class Checks:
-    structure: list[Check]  # of columns and types: asked first, since rows of another shape crash the others
-    rows: list[Check]
-    batches: list[Check]  # of the table of batches
+class Check:
+    """An expectation as the case states it, and the Great Expectations object that computes it."""
+
+    number: int  # its place in the list: results are matched to checks by it
+    stated: Expectation
+    computed: GxExpectation
+    count_column: str = ""  # the validated view's column with the number of rows with the same values
+    is_lookup: bool = False  # compares a value with the one found in another table
 
     @property
-    def all(self) -> list[Check]:
-        return [*self.structure, *self.rows, *self.batches]
+    def columns(self) -> tuple[str, ...]:
+        return self.stated.columns
+
+    @property
+    def critical(self) -> bool:
+        return self.stated.severity == "critical"
+
+    @property
+    def label(self) -> str:
+        return " ".join([self.stated.expect, ", ".join(self.columns)]).strip()
+
+    @property
+    def row_level(self) -> bool:
+        """Whether it evaluates each row by itself, so that bad rows can be separated from good ones."""
+        from great_expectations.expectations import expectation as kinds
+
+        each_row = (kinds.ColumnMapExpectation, kinds.ColumnPairMapExpectation, kinds.MulticolumnMapExpectation)
+        return isinstance(self.computed, each_row)
+
+    @property
+    def allowed(self) -> str:
+        """Its arguments and its reason, as the end of a sentence."""
+        arguments = {name: value for name, value in self.stated.arguments.items() if name not in COLUMN_ARGUMENTS}
+        if self.stated.values_of:
+            arguments["one of"] = self.stated.values_of
+        condition = ", ".join(f"{name} {value}" for name, value in arguments.items())
+        return "; ".join(part for part in (condition, self.stated.why) if part)
+
+
+@dataclass(frozen=True)
+class Checks:
+    structure: list[Check] = field(default_factory=list)  # of columns and types: run first, as others crash without
+    rows: list[Check] = field(default_factory=list)
+    batches: list[Check] = field(default_factory=list)  # of the table of batches
+
+    @property
+    def count(self) -> int:
+        return len(self.structure) + len(self.rows) + len(self.batches)
 
 
 def make_checks(db: duckdb.DuckDBPyConnection, source: str, config: Source, references: Mapping[str, Path]) -> Checks:
-    """Number the stated expectations, and those on the key, which always hold; the view `plain` has the columns.
+    """Number the stated expectations, and those on the key, which always apply; the view `plain` has the columns.
 
     Raises: DataError when a column or a reference is missing; CaseError when an expectation is not valid.
     """
     columns = [name for (name, *_) in db.execute("DESCRIBE plain").fetchall()]
-    checks = Checks([], [], [])
-    stated = [*_on_key(config), *(e for e in config.expectations if not _is_on_key(e, config))]
-    for at, expectation in enumerate(stated):
+    checks = Checks()
+    stated = [*_key_expectations(config), *(e for e in config.expectations if not _is_key_expectation(e, config))]
+    for number, expectation in enumerate(stated):
         if expectation.expect in STRUCTURE:
-            checks.structure.append(_as_stated(at, source, expectation))
+            checks.structure.append(_as_stated(number, source, expectation))
             continue
         _require_columns(f"Source {source}", expectation, columns)
         if expectation.expect in UNIQUE and not {"row_condition", "ignore_row_if"} & set(expectation.arguments):
-            checks.rows.append(_counted(at, source, expectation))
+            checks.rows.append(_as_count(number, source, expectation))
         elif expectation.values_of and expectation.expect == "column_values_to_be_in_set":
-            reference_of(source, expectation, references)
-            checks.rows.append(_looked_up(at, source, expectation))
+            reference_path(source, expectation, references)
+            checks.rows.append(_as_lookup(number, source, expectation))
         elif expectation.values_of:
-            values = _values(db, expectation, reference_of(source, expectation, references))
-            checks.rows.append(_as_stated(at, source, expectation, value_set=values))
+            values = _distinct_values(db, expectation, reference_path(source, expectation, references))
+            checks.rows.append(_as_stated(number, source, expectation, value_set=values))
         else:
-            checks.rows.append(_as_stated(at, source, expectation))
-    for at, expectation in enumerate(config.batch_expectations, start=len(stated)):
+            checks.rows.append(_as_stated(number, source, expectation))
+    for number, expectation in enumerate(config.batch_expectations, start=len(stated)):
         _require_columns(f"The table of batches of {source}", expectation, BATCH_COLUMNS)
-        checks.batches.append(_as_stated(at, source, expectation))
+        checks.batches.append(_as_stated(number, source, expectation))
     return checks
 
 
-def reference_of(source: str, expectation: Expectation, references: Mapping[str, Path]) -> Path:
-    """Where the table lies that `values_of` names."""
+def reference_path(source: str, expectation: Expectation, references: Mapping[str, Path]) -> Path:
+    """The path of the table that `values_of` names."""
     table = str(expectation.values_of).partition(".")[0]
     if table not in references:
         raise DataError(
@@ -73,13 +125,59 @@ def reference_of(source: str, expectation: Expectation, references: Mapping[str,
     return references[table]
 
 
-def _on_key(config: Source) -> Iterator[Expectation]:
-    """What holds of a key even if nobody states it; a stated reason is kept."""
-    given = {e.arguments.get("column") for e in config.expectations if e.expect == "column_values_to_not_be_null"}
+def lookup_name(column: str, reference: str) -> str:
+    """The validated view's column with looked-up values."""
+    return f"{column} in {reference}"
+
+
+def count_name(columns: Sequence[str]) -> str:
+    """The validated view's column with the number of rows with the same values."""
+    return f"rows with the same {', '.join(columns)}"
+
+
+def build(source: str, expectation: Expectation, **changes: Any) -> GxExpectation:
+    """The Great Expectations object of an expectation, with some arguments changed.
+
+    Raises: CaseError when its type or arguments are wrong.
+    """
+    classes = _classes()
+    kind = classes.get(full_type(expectation.expect))
+    if kind is None:
+        raise _invalid(source, expectation, unknown_type(expectation.expect, tuple(classes)))
+    arguments = {**expectation.arguments, "severity": expectation.severity, "notes": expectation.why or None, **changes}
+    try:
+        return kind(**arguments)
+    except ValueError as error:  # pydantic's ValidationError is one
+        lines = {f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in getattr(error, "errors", list)()}
+        raise _invalid(source, expectation, "; ".join(sorted(lines)) or str(error)) from error
+
+
+def _invalid(source: str, expectation: Expectation, found: str) -> CaseError:
+    return CaseError(
+        "An expectation is not valid.",
+        where=f"data.sources.{source}: {expectation.expect} {expectation.arguments}",
+        found=found,
+        todo="Correct it in case.yaml.",
+    )
+
+
+@cache
+def _classes() -> dict[str, type[GxExpectation]]:
+    from great_expectations import expectations
+    from great_expectations.expectations.expectation import Expectation as Base
+
+    kinds = [kind for kind in vars(expectations).values() if isinstance(kind, type) and issubclass(kind, Base)]
+    schemas = expectation_schemas()
+    return {kind.expectation_type: kind for kind in kinds if getattr(kind, "expectation_type", None) in schemas}
+
+
+def _key_expectations(config: Source) -> Iterator[Expectation]:
+    """What every key must meet even if the case does not state it; a stated reason is used."""
+    stated = {e.arguments.get("column") for e in config.expectations if e.expect == "column_values_to_not_be_null"}
     for column in config.key:
-        if column not in given:
+        if column not in stated:
             yield _expectation("column_values_to_not_be_null", "part of the key", column=column)
-    reasons = [e.why for e in config.expectations if _is_on_key(e, config) and e.why]
+    reasons = [e.why for e in config.expectations if _is_key_expectation(e, config) and e.why]
     why = (reasons or ["the key names one row"])[0]
     if len(config.key) == 1:
         yield _expectation("column_values_to_be_unique", why, column=config.key[0])
@@ -87,56 +185,54 @@ def _on_key(config: Source) -> Iterator[Expectation]:
         yield _expectation("compound_columns_to_be_unique", why, column_list=list(config.key))
 
 
-def _is_on_key(expectation: Expectation, config: Source) -> bool:
-    """Whether it says what is checked anyway, or less."""
-    return expectation.expect in UNIQUE and set(columns_of(expectation)) == set(config.key)
+def _is_key_expectation(expectation: Expectation, config: Source) -> bool:
+    """Whether the expectations on the key cover it."""
+    return expectation.expect in UNIQUE and set(expectation.columns) == set(config.key)
 
 
 def _expectation(kind: str, why: str, severity: str = "critical", **arguments: object) -> Expectation:
     return Expectation.model_validate({"expect": kind, "why": why, "severity": severity, **arguments})
 
 
-def _as_stated(at: int, source: str, expectation: Expectation, **changes: object) -> Check:
-    asked = build(source, expectation, **changes)
-    return Check(at, expectation, asked, columns_of(expectation), is_row_level(asked))
+def _as_stated(number: int, source: str, expectation: Expectation, **changes: object) -> Check:
+    return Check(number, expectation, build(source, expectation, **changes))
 
 
-def _counted(at: int, source: str, expectation: Expectation) -> Check:
+def _as_count(number: int, source: str, expectation: Expectation) -> Check:
     """DuckDB counts rows with the same values once; Great Expectations would join the table with itself."""
-    columns = columns_of(expectation)
-    name, mostly = count_name(columns), expectation.arguments.get("mostly", 1)
-    ask = {"column": name, "min_value": 1, "max_value": 1, "mostly": mostly}
-    asked = build(
+    name, mostly = count_name(expectation.columns), expectation.arguments.get("mostly", 1)
+    limits = {"column": name, "min_value": 1, "max_value": 1, "mostly": mostly}
+    computed = build(
         source,
-        _expectation("column_values_to_be_between", expectation.why, expectation.severity, **ask),
-        description=f"No two rows have the same {', '.join(columns)}.",
+        _expectation("column_values_to_be_between", expectation.why, expectation.severity, **limits),
+        description=f"No two rows have the same {', '.join(expectation.columns)}.",
     )
-    return Check(at, expectation, asked, columns, row_level=True, counted=name)
+    return Check(number, expectation, computed, count_column=name)
 
 
-def _looked_up(at: int, source: str, expectation: Expectation) -> Check:
+def _as_lookup(number: int, source: str, expectation: Expectation) -> Check:
     """DuckDB looks the values up; Great Expectations would copy a set of thousands of them a thousand times."""
-    (column,), reference = columns_of(expectation), str(expectation.values_of)
+    (column,), reference = expectation.columns, str(expectation.values_of)
     others = {name: value for name, value in expectation.arguments.items() if name != "column"}
     pair = {"column_A": column, "column_B": lookup_name(column, reference)}
-    ask = _expectation(
+    equal = _expectation(
         "column_pair_values_to_be_equal", expectation.why, expectation.severity, **pair, **others,
         ignore_row_if="both_values_are_missing",
     )  # fmt: skip
-    asked = build(source, ask, description=f"Values of {column} are among those of {reference}.")
-    return Check(at, expectation, asked, (column,), row_level=True, looked_up=True)
+    computed = build(source, equal, description=f"Values of {column} are among those of {reference}.")
+    return Check(number, expectation, computed, is_lookup=True)
 
 
-def _values(db: duckdb.DuckDBPyConnection, expectation: Expectation, path: Path) -> list:
+def _distinct_values(db: duckdb.DuckDBPyConnection, expectation: Expectation, path: Path) -> list[Any]:
     column = quote_identifier(str(expectation.values_of).partition(".")[2])
-    found = db.execute(f"SELECT DISTINCT {column} FROM {scan_parquet(path)} WHERE {column} IS NOT NULL ORDER BY ALL")
-    return [value for (value,) in found.fetchall()]
+    rows = db.execute(f"SELECT DISTINCT {column} FROM {scan_parquet(path)} WHERE {column} IS NOT NULL ORDER BY ALL")
+    return [value for (value,) in rows.fetchall()]
 
 
-def _require_columns(what: str, expectation: Expectation, columns: Sequence[str]) -> None:
-    if lacking := [column for column in columns_of(expectation) if column not in columns]:
+def _require_columns(table: str, expectation: Expectation, columns: Sequence[str]) -> None:
+    if missing := [column for column in expectation.columns if column not in columns]:
         raise DataError(
-            f"{what} lacks {', '.join(lacking)}.",
+            f"{table} lacks {', '.join(missing)}.",
             where=f"expectation {expectation.expect}",
             found=f"has: {', '.join(columns)}",
             todo="Deliver the column, or correct the name in case.yaml.",

@@ -1,4 +1,4 @@
-"""The pages of Data Docs, with templates compiled once a process: that is most of what a page costs."""
+"""The pages of Data Docs, with templates compiled once per process: compiling takes most of a page's time."""
 
 from __future__ import annotations
 

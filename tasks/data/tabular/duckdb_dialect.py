@@ -1,7 +1,8 @@
-"""SQLAlchemy dialect by which Great Expectations asks DuckDB: PostgreSQL's, where DuckDB's differs.
+"""SQLAlchemy dialect for Great Expectations on DuckDB: PostgreSQL's dialect, changed where DuckDB differs.
 
 Great Expectations has no engine for DuckDB, and its pandas engine copies a whole frame for every expectation (tens of
-seconds at three million rows). It does write SQL for PostgreSQL, and DuckDB reads that.
+seconds at three million rows). It writes SQL for PostgreSQL, which DuckDB understands. The package duckdb-engine has
+had no release for DuckDB 2.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ URL = "duckdb://"
 
 
 def engine_arguments(database: DuckDBPyConnection) -> dict[str, Any]:
-    """Arguments of `sqlalchemy.create_engine(URL, ...)` that make it speak with an open database."""
+    """Arguments of `sqlalchemy.create_engine(URL, ...)` that connect it to an open database."""
     from sqlalchemy.pool import StaticPool
 
     registry.register("duckdb", __name__, "DuckDBDialect")
@@ -28,7 +29,7 @@ def engine_arguments(database: DuckDBPyConnection) -> dict[str, Any]:
 
 class _Compiler(PGCompiler):
     def visit_custom_op_binary(self, element: Any, operator: Any, **kw: Any) -> str:
-        # in PostgreSQL ~ searches, in DuckDB it must match the whole text
+        # in PostgreSQL ~ searches, in DuckDB it matches the whole text
         if operator.opstring in ("~", "!~"):
             sides = f"{self.process(element.left, **kw)}, {self.process(element.right, **kw)}"
             return f"{'NOT ' if operator.opstring == '!~' else ''}regexp_matches({sides})"
@@ -36,8 +37,8 @@ class _Compiler(PGCompiler):
 
 
 class _Preparer(PGIdentifierPreparer):
-    def _requires_quotes(self, value: str) -> bool:
-        return True  # the two have other reserved words, and columns may be named anything
+    def quote(self, ident: str) -> str:
+        return self.quote_identifier(ident)  # always: the reserved words differ, and columns may have any name
 
 
 class ColumnType(types.UserDefinedType):
@@ -53,7 +54,7 @@ class ColumnType(types.UserDefinedType):
 
 
 class DuckDBDialect(PGDialect):
-    """Reads and compares; the database's owner makes tables and views with DuckDB itself."""
+    """Reads only; tables and views are created with DuckDB itself."""
 
     driver = "duckdb"
     default_paramstyle = "qmark"
@@ -68,7 +69,7 @@ class DuckDBDialect(PGDialect):
         return duckdb
 
     def initialize(self, connection: Any) -> None:
-        self.default_schema_name = "main"  # PostgreSQL's dialect would ask the server for its version
+        self.default_schema_name = "main"  # PostgreSQL's dialect would query the server's version
 
     def create_connect_args(self, url: Any) -> tuple[list, dict]:
         return [], {}
@@ -89,7 +90,7 @@ class DuckDBDialect(PGDialect):
 
 
 class _Connection:
-    """What SQLAlchemy's pool holds; closing it leaves the database open."""
+    """The connection in SQLAlchemy's pool; closing it leaves the database open."""
 
     def __init__(self, database: DuckDBPyConnection) -> None:
         self._database = database
@@ -105,7 +106,7 @@ class _Connection:
 
 
 class _Cursor:
-    """Keeps its rows: Great Expectations fetches them after it gave the connection back."""
+    """Stores its rows: Great Expectations fetches them after it returned the connection."""
 
     rowcount = -1
 

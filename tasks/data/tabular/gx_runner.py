@@ -1,4 +1,4 @@
-"""Great Expectations at work on DuckDB's tables: runs a list of checks in one validation, and writes Data Docs."""
+"""Runs Great Expectations on DuckDB's tables: a list of checks in one validation, and Data Docs."""
 
 from __future__ import annotations
 
@@ -13,73 +13,41 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import DataError
 from tasks.core.files import atomic_path
-from tasks.data.config import Expectation
-from tasks.data.tabular.expectations import COLUMN_ARGUMENTS
+from tasks.data.tabular.checks import Check
 
 if TYPE_CHECKING:
     import duckdb
-    from great_expectations.expectations.expectation import Expectation as GxExpectation
 
-SHOWN = 20  # unexpected values that a report shows
-
-
-@dataclass(frozen=True)
-class Check:
-    """An expectation as the case states it, and as it is put to Great Expectations."""
-
-    at: int  # its number in the list, by which its result is found again
-    stated: Expectation
-    asked: GxExpectation
-    columns: tuple[str, ...]
-    row_level: bool  # judges each row by itself
-    counted: str = ""  # the judged view's column that has the number of rows with the same values
-    looked_up: bool = False  # asked of the value as found in another table
-
-    @property
-    def critical(self) -> bool:
-        return self.stated.severity == "critical"
-
-    @property
-    def label(self) -> str:
-        return " ".join([self.stated.expect, ", ".join(self.columns)]).strip()
-
-    @property
-    def allowed(self) -> str:
-        """What it asks for, and why, as the end of a sentence."""
-        given = {name: value for name, value in self.stated.arguments.items() if name not in COLUMN_ARGUMENTS}
-        if self.stated.values_of:
-            given["one of"] = self.stated.values_of
-        asked = ", ".join(f"{name} {value}" for name, value in given.items())
-        return "; ".join(part for part in (asked, self.stated.why) if part)
+MAX_SHOWN = 20  # unexpected values in a report
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What Great Expectations said of one check."""
+    """Great Expectations' result of one check."""
 
     passed: bool
     result: dict[str, Any]
-    rows: list[Any]  # the index values of rows that do not meet it, where they were asked for
+    rows: list[Any]  # the index values of rows that do not meet it, if an index was requested
 
     @property
     def unexpected(self) -> int:
         return int(self.result.get("unexpected_count") or 0)
 
-    def sentence(self, check: Check, of: str) -> str:
+    def sentence(self, check: Check, subject: str) -> str:
         """What was found and what is allowed, for a check that is not met."""
         if check.row_level and self.unexpected:
             values = int(self.result.get("element_count") or 0) - int(self.result.get("missing_count") or 0)
             shown = list(dict.fromkeys(map(_show, self.result.get("partial_unexpected_list") or [])))[:3]
-            such = f", such as {', '.join(shown)}" if any(shown) and not check.counted else ""
-            found = f"{self.unexpected:,} of {values:,} {'rows' if check.counted else 'values'}{such}"
+            examples = f", such as {', '.join(shown)}" if any(shown) and not check.count_column else ""
+            found = f"{self.unexpected:,} of {values:,} {'rows' if check.count_column else 'values'}{examples}"
         else:
             listed = self.result.get("partial_unexpected_list")
-            found = _show(self.result.get("observed_value") or (listed and listed[:SHOWN]))
+            found = _show(self.result.get("observed_value") or (listed and listed[:MAX_SHOWN]))
             mismatched = (self.result.get("details") or {}).get("mismatched") or []
             parts = mismatched.items() if isinstance(mismatched, dict) else []
             found += "".join(f"; {name}: {_show(values)}" for name, values in parts if values)
         allowed = f" ({check.allowed})" if check.allowed else ""
-        return f"{of}: {check.label} is not met{allowed}: found {found}."
+        return f"{subject}: {check.label} is not met{allowed}: found {found}."
 
 
 class GxRunner:
@@ -106,20 +74,20 @@ class GxRunner:
         self._views: dict[str, Any] = {}
         self._runs = 0
 
-    def judge(self, view: str, checks: Sequence[Check], index: str = "", at_most: int = SHOWN) -> dict[int, Outcome]:
-        """Put all checks to one view in one validation; outcomes by the checks' numbers.
+    def run(self, view: str, checks: Sequence[Check], index: str = "", limit: int = MAX_SHOWN) -> dict[int, Outcome]:
+        """Run all checks on one view in one validation; outcomes by the checks' numbers.
 
-        With `index`, outcomes list that column's values for up to `at_most` rows that do not meet a check.
+        With `index`, outcomes list that column's values for up to `limit` rows that do not meet a check.
         Raises: DataError naming the check that could not be computed.
         """
         if not checks:
             return {}
-        result_format: dict[str, Any] = {"result_format": "BASIC", "partial_unexpected_count": SHOWN}
+        result_format: dict[str, Any] = {"result_format": "BASIC", "partial_unexpected_count": MAX_SHOWN}
         if index:
             result_format = {
                 "result_format": "COMPLETE",
                 "unexpected_index_column_names": [index],
-                "partial_unexpected_count": at_most,  # the SQL engines cut even complete lists off at this
+                "partial_unexpected_count": limit,  # the SQL engines cut even complete lists off at this
                 "exclude_unexpected_values": True,
                 "return_unexpected_index_query": False,
             }
@@ -127,17 +95,18 @@ class GxRunner:
             validation = self._define(view, checks).run(result_format=result_format, run_id=self._run_id)
         outcomes = {}
         for result in validation.results:
-            at = result.expectation_config.meta["at"]
-            if message := _crash(result.exception_info or {}):
+            number = result.expectation_config.meta["at"]
+            if message := _exception_message(result.exception_info or {}):
+                label = next(check.label for check in checks if check.number == number)
                 raise DataError(
-                    f"The expectation {next(check.label for check in checks if check.at == at)} could not be computed.",
+                    f"The expectation {label} could not be computed.",
                     where=f"source {self._title}, its {view}",
                     found=message,
                     todo="Correct its arguments in case.yaml, or the column's type in the source.",
                 )
             listed = result.result.get("unexpected_index_list") or []
             rows = [row for entry in listed for row in entry[index]] if index else []
-            outcomes[at] = Outcome(bool(result.success), dict(result.result), rows)
+            outcomes[number] = Outcome(bool(result.success), dict(result.result), rows)
         return outcomes
 
     def _define(self, view: str, checks: Sequence[Check]) -> Any:
@@ -148,15 +117,15 @@ class GxRunner:
             self._views[view] = asset.add_batch_definition_whole_table("whole")
         self._runs += 1
         name = f"{self._title}_{view}" if self._runs <= len(self._views) else f"{self._title}_{view}_{self._runs}"
-        asked = [check.asked.copy(deep=True, update={"id": None, "meta": {"at": check.at}}) for check in checks]
-        suite = self._context.suites.add(gx.ExpectationSuite(name=name, expectations=asked))
+        expectations = [c.computed.copy(deep=True, update={"id": None, "meta": {"at": c.number}}) for c in checks]
+        suite = self._context.suites.add(gx.ExpectationSuite(name=name, expectations=expectations))
         definition = gx.ValidationDefinition(name=name, data=self._views[view], suite=suite)
         return self._context.validation_definitions.add(definition)
 
     def write_docs(self, folder: Path) -> Path:
-        """Write Data Docs of everything judged so far, as a static site; its index.html."""
+        """Write Data Docs of all runs so far, as a static site; returns its index.html."""
         if folder.is_dir():
-            shutil.rmtree(folder)  # a report of an earlier try
+            shutil.rmtree(folder)  # a report of an earlier attempt
         with atomic_path(folder) as temporary, _silence():
             page = {"view": {"module_name": "tasks.data.tabular.data_docs_views", "class_name": "PageView"}}
             index = {"view": {"module_name": "tasks.data.tabular.data_docs_views", "class_name": "IndexView"}}
@@ -186,8 +155,8 @@ def _show(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else "nothing" if value is None else str(value)
 
 
-def _crash(info: dict) -> str:
-    """The message of an exception inside an expectation, which reads `success: false` otherwise."""
+def _exception_message(info: dict[str, Any]) -> str:
+    """The message of an exception inside an expectation, whose result is only `success: false`."""
     for entry in [info] if "raised_exception" in info else info.values():
         if entry.get("raised_exception"):
             return str(entry.get("exception_message") or "unknown").strip().splitlines()[0]
@@ -196,11 +165,11 @@ def _crash(info: dict) -> str:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Great Expectations logs a traceback for what we raise as a clear error."""
+    """Great Expectations logs a traceback for what this module raises as a clear error."""
     logger = logging.getLogger("great_expectations")
-    before = logger.level
+    previous = logger.level
     logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logger.setLevel(previous)

@@ -1,4 +1,4 @@
-"""What a file holds, column by column: enough to begin a case with."""
+"""Profiles a file column by column, to generate a case for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tasks.data.sources import read_raw
 if TYPE_CHECKING:
     import duckdb
 
-FEW = 30  # different values up to which they are listed
+MAX_LISTED_VALUES = 30  # of a column's distinct values
 
 
 Kind = Literal["number", "text", "boolean", "time", "other"]
@@ -40,49 +40,49 @@ class ColumnProfile(Result):
     distinct: int
     least: Any
     most: Any
-    values: tuple[Any, ...]  # all of them, in order, of columns that have few
+    values: tuple[Any, ...]  # the distinct values in order, of columns with few
 
 
 def profile_file(path: Path) -> tuple[int, list[ColumnProfile]]:
-    """The number of rows of a .csv, .parquet, .json or .jsonl file, which may lie in a .zip, and its columns.
+    """The number of rows of a .csv, .parquet, .json or .jsonl file, which may be in a .zip, and its columns.
 
     Raises: DataError when it can't be read.
     """
-    with _raw(path) as db:
+    with _open_raw(path) as db:
         rows = db.execute("SELECT count(*) FROM raw").fetchall()[0][0]
-        return rows, [_fact(db, name, type_) for name, type_, *_ in db.execute("DESCRIBE raw").fetchall()]
+        return rows, [_profile_column(db, name, type_) for name, type_, *_ in db.execute("DESCRIBE raw").fetchall()]
 
 
-def count_rows(path: Path) -> list[dict[str, Any]]:
+def read_file(path: Path) -> list[dict[str, Any]]:
     """All rows of such a file.
 
     Raises: DataError when it can't be read.
     """
-    with _raw(path) as db:
+    with _open_raw(path) as db:
         return db.sql("FROM raw").to_arrow_table().to_pylist()
 
 
 @contextmanager
-def _raw(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def _open_raw(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     import duckdb
 
-    with temporary_folder("facts") as work, connect() as db:
+    with temporary_folder("profile") as work, connect() as db:
         try:
             read_raw(db, path.stem, path, Path(work))
         except duckdb.Error as error:
-            said = str(error).strip().splitlines()[0]
-            raise DataError("That is no table.", where=str(path), found=said, todo="Correct the file.") from error
+            found = str(error).strip().splitlines()[0]
+            raise DataError("The file is no table.", where=str(path), found=found, todo="Correct it.") from error
         yield db
 
 
-def _fact(db: duckdb.DuckDBPyConnection, name: str, type_: str) -> ColumnProfile:
+def _profile_column(db: duckdb.DuckDBPyConnection, name: str, type_: str) -> ColumnProfile:
     kind = next((kind for kind, pattern in KINDS.items() if re.fullmatch(pattern, type_)), "other")
     if kind == "other":
         return ColumnProfile(name=name, kind=kind, whole=False, empty=0, distinct=0, least=None, most=None, values=())
     column = quote_identifier(name)
     query = f"SELECT count(*) - count({column}), count(DISTINCT {column}), min({column}), max({column}) FROM raw"
     empty, distinct, least, most = db.execute(query).fetchall()[0]
-    several = f"SELECT DISTINCT {column} FROM raw WHERE {column} IS NOT NULL ORDER BY 1 LIMIT {FEW}"
+    values = f"SELECT DISTINCT {column} FROM raw WHERE {column} IS NOT NULL ORDER BY 1 LIMIT {MAX_LISTED_VALUES}"
     return ColumnProfile(
         name=name,
         kind=kind,
@@ -91,12 +91,12 @@ def _fact(db: duckdb.DuckDBPyConnection, name: str, type_: str) -> ColumnProfile
         distinct=distinct,
         least=least,
         most=most,
-        values=tuple(row[0] for row in db.execute(several).fetchall()) if distinct <= FEW else (),
+        values=tuple(row[0] for row in db.execute(values).fetchall()) if distinct <= MAX_LISTED_VALUES else (),
     )
 
 
-def quote_yaml(name: str) -> str:
-    """A column's or table's name as SQL has it: in quotes where it must be."""
+def quote_if_needed(name: str) -> str:
+    """A column's or table's name for SQL, in quotes only if SQL requires them."""
     plain = re.fullmatch(r"[a-z_][a-z0-9_]*", name) and name not in _reserved()
     return name if plain else quote_identifier(name)
 
