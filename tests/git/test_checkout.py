@@ -133,7 +133,7 @@ def test_data_behind_a_pointer_comes_into_the_tree(ours):
     fetch_data(["pushed.csv", "README.md", "nowhere.csv"], tree, repository)
     assert (tree / "pushed.csv").read_text() == "pushed.csv"
     assert not read_lineage(tree).dirty
-    with pytest.raises(Unavailable, match=r"(?s)is not to be had.*kept\.csv\.dvc"):
+    with pytest.raises(Unavailable, match=r"(?s)is not available.*kept\.csv\.dvc"):
         fetch_data(["kept.csv"], tree, repository)
 
 
