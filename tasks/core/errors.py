@@ -13,6 +13,8 @@ DriftlineError            exit 1   Driftline could not go on
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class DriftlineError(Exception):
     """States what went wrong, where, the value found, the allowed values and how to fix it."""
@@ -23,7 +25,7 @@ class DriftlineError(Exception):
         self.what, self.where, self.found, self.allowed, self.todo = what, where, found, allowed, todo
         super().__init__(what, where, found, allowed, todo)  # positional, so that pickling keeps every field
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[..., DriftlineError], tuple[type[DriftlineError], str, dict[str, str]]]:
         parts = {"where": self.where, "found": self.found, "allowed": self.allowed, "todo": self.todo}
         return _rebuild, (type(self), self.what, parts)
 

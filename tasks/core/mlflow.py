@@ -123,7 +123,7 @@ def _upgrade(path: Path) -> None:
 
 def _revision(path: Path) -> str:
     with closing(sqlite3.connect(path)) as connection:
-        return connection.execute("SELECT version_num FROM alembic_version").fetchone()[0]
+        return str(connection.execute("SELECT version_num FROM alembic_version").fetchone()[0])
 
 
 def template_database(path: Path | None = None) -> Path | None:

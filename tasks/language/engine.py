@@ -87,12 +87,12 @@ class Engine:
 
     def render(self, messages: Messages) -> str:
         """The prompt, rendered by the model's chat template."""
-        return self._post("/apply-template", {"messages": list(messages)})["prompt"]
+        return str(self._post("/apply-template", {"messages": list(messages)})["prompt"])
 
     def tokens(self, messages: Messages) -> list[int]:
         """The token ids of the rendered prompt."""
         body = {"content": self.render(messages), "add_special": True, "parse_special": True}
-        return self._post("/tokenize", body)["tokens"]
+        return list(self._post("/tokenize", body)["tokens"])
 
     def chat(
         self,
@@ -164,7 +164,7 @@ class Engine:
             )
         if not response.is_success:
             raise self._unreachable(f"HTTP {response.status_code}: {_message(response)}")
-        return response.json()
+        return dict(response.json())
 
     def _unreachable(self, reason: str) -> Unavailable:
         return Unavailable(

@@ -47,7 +47,7 @@ class VllmServer:
 
     def tokens(self, messages: Messages) -> list[int]:
         """The token ids of the rendered prompt."""
-        return self.request("POST", "/tokenize", {"model": self._model, "messages": list(messages)})["tokens"]
+        return list(self.request("POST", "/tokenize", {"model": self._model, "messages": list(messages)})["tokens"])
 
     def models(self) -> list[str]:
         """Names of the served models."""
@@ -67,7 +67,7 @@ class VllmServer:
 
         try:
             response = self._client.request(method, path, json=body)
-            return response.raise_for_status().json()
+            return dict(response.raise_for_status().json())
         except (httpx.HTTPError, ValueError) as error:
             found = f"{type(error).__name__}: {error}"
             raise _unavailable_error(self._model, f"{self.address}{path}", found, self._as_of) from error
