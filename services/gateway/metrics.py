@@ -28,13 +28,13 @@ class GatewayMetrics:
         )
         self.tokens = Counter("driftline_tokens", "Tokens.", [*LABELS, "kind"], registry=own)
         self.spent = Counter("driftline_spent", "Money, in the budgets' currency.", LABELS, registry=own)
-        self.cache = Counter("driftline_cache", "Look-ups of exact answers.", ["case", "outcome"], registry=own)
-        self.retries = Counter("driftline_retries", "Calls asked again.", ["case"], registry=own)
+        self.cache = Counter("driftline_cache", "Cache look-ups.", ["case", "outcome"], registry=own)
+        self.retries = Counter("driftline_retries", "Retried calls.", ["case"], registry=own)
         self.queued = Gauge("driftline_waiting", "In a queue.", ["case"], multiprocess_mode="livesum", registry=own)
         self.in_flight = Gauge(
             "driftline_working", "At a release.", ["case"], multiprocess_mode="livesum", registry=own
         )
-        self.unlogged = Counter("driftline_unlogged", "Calls that the log lacks, or their texts.", registry=own)
+        self.unlogged = Counter("driftline_unlogged", "Calls missing in the log, or their texts.", registry=own)
         self.loop_failures = Counter(
             "driftline_loop_failures", "Failed steps of background loops.", ["loop"], registry=own
         )

@@ -125,7 +125,7 @@ def test_another_user_of_the_machine_does_not_get_in(open_gateway):
         "sec-fetch-site",
     ],
 )
-def test_proxies_and_pages_of_the_owner_show_by_headers(open_gateway, header):
+def test_the_owners_proxies_and_pages_are_refused(open_gateway, header):
     with gateway_client(open_gateway) as http:
         for method, path in ROUTES:
             answer = http.request(method, path, headers={header: "a"})
@@ -153,7 +153,7 @@ def test_proxies_and_pages_of_the_owner_show_by_headers(open_gateway, header):
         "-",
     ],
 )
-def test_a_rebound_name_is_refused_before_anything_else(open_gateway, host):
+def test_a_rebound_host_name_is_refused_first(open_gateway, host):
     """On every route, with and without a key, also what needs none."""
     secret = read_secret(open_gateway.state, "operator")
     for headers in ({}, {"authorization": f"Bearer {secret}"}):
@@ -177,7 +177,7 @@ def test_a_rebound_name_is_refused_before_anything_else(open_gateway, host):
         "other.example",
     ],
 )
-def test_the_machines_names_and_the_listed_ones_are_answered(open_gateway, host):
+def test_local_and_allowed_host_names_are_accepted(open_gateway, host):
     with gateway_client(open_gateway) as http:
         assert http.get("/healthz", headers={"host": host}).status_code == 200
 

@@ -143,7 +143,7 @@ def is_project_code(path: str) -> bool:
     return path.startswith(tuple(str(ROOT / floor) for floor in FLOORS))
 
 
-def test_nobody_starts_threads_or_tasks_by_hand():
+def test_threads_and_tasks_are_started_by_loops():
     """Whatever starts one stands in this list, with the reason why it is no loop."""
     allowed = {
         "tasks/core/loops.py",  # what all others use
@@ -206,7 +206,7 @@ POISON = [
 ]
 
 
-def test_it_starts_and_serves_beside_rows_that_nobody_can_use(tmp_path: Path, store: Store):
+def test_unusable_rows_do_not_stop_the_gateway(tmp_path: Path, store: Store):
     """Each is left out and reported; the good case, and the good key, are served."""
     for digest in (GOOD, BAD):
         upsert_release(store, {"digest": digest, "sealed": {"case": "shop", "kind": "tabular"}})

@@ -77,7 +77,7 @@ def spent(store: Store) -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize(("route", "seconds", "tokens"), [(TABLE, 0.0001, 0), (CHAT, 0.5, 10)])
-def test_the_first_hundred_cheap_calls_are_all_answered(store: Store, route: Route, seconds: float, tokens: int):
+def test_a_hundred_cheap_first_calls_are_answered(store: Store, route: Route, seconds: float, tokens: int):
     """A budget of a hundred times their cost refuses none, although their cost is still unknown."""
     key = key_with(store, 0.05)
 
@@ -205,7 +205,7 @@ def test_a_call_is_stopped_when_its_budget_has_no_more(store: Store):
     assert reserved == 0
 
 
-def test_what_fails_by_our_fault_costs_nobody(store: Store):
+def test_a_failed_call_is_free(store: Store):
     key = key_with(store, 1.0)
 
     async def run() -> None:

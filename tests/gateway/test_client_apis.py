@@ -45,7 +45,7 @@ def entry(store: Store, request_id: str) -> dict:
         return dict(connection.execute(usage_records.select().where(usage_records.c.id == request_id)).mappings().one())
 
 
-def test_predictions_are_the_releases_own_and_say_who_answered(http, table, rows, store):
+def test_predictions_equal_the_releases_offline_ones(http, table, rows, store):
     """One row and many: the offline prediction, the release's digest, a request id, and an entry in the ledger."""
     for some in (rows[:1], rows):
         request = [{"example_id": row["example_id"], **row["features"]} for row in some]
@@ -186,7 +186,7 @@ def test_a_client_that_hangs_up_ends_the_engines_work(ai, talker, store):
     assert entered["price"] > 0
 
 
-def test_the_same_question_again_is_answered_from_the_cache(ai, talker, store):
+def test_a_repeated_request_comes_from_the_cache(ai, talker, store):
     """Streamed and not: the same bytes, at no price, with what it saved; another parameter is another question."""
     for streams in (False, True):
         request = {"model": "talker", "messages": HELLO, "temperature": 0, "max_tokens": 7, "stream": streams}

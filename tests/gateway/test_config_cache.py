@@ -15,7 +15,7 @@ from tasks.core.settings import Settings
 A, B = "a" * 64, "b" * 64
 
 
-def test_a_change_within_a_look_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_change_during_a_refresh_is_seen_whole(tmp_path: Path) -> None:
     """A release gets its address and then the traffic between two reads: the champion has an address."""
     settings = Settings(state=tmp_path)
     store, another = Store(settings), Store(settings)

@@ -33,7 +33,7 @@ def mine(tmp_path: Path, tracking: Tracking) -> Iterator[tuple[Settings, Store]]
     store.close()
 
 
-def test_a_training_is_entered_once(mine, candidate: Candidate, tracking: Tracking) -> None:
+def test_a_training_is_recorded_once(mine, candidate: Candidate, tracking: Tracking) -> None:
     """Its seconds are its MLflow run's, at the price of an hour; it is no call."""
     settings, store = mine
     for _ in range(2):

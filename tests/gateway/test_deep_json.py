@@ -36,7 +36,7 @@ def refused(store) -> int:
         ("predict/small", '{"rows": [{"a": %s}]}'),
     ],
 )
-def test_too_deep_is_refused_and_entered(settings, store, table, talker, levels, kind, path, body):
+def test_nested_json_is_refused_and_recorded(settings, store, table, talker, levels, kind, path, body):
     before = refused(store)
     with gateway_client(settings) as http:
         response = http.post(f"/v1/{path}", content=body % nested(levels, kind))
@@ -46,7 +46,7 @@ def test_too_deep_is_refused_and_entered(settings, store, table, talker, levels,
 
 
 @pytest.mark.parametrize("levels", DEPTHS)
-def test_nobody_else_waits_for_it(settings, table, talker, levels):
+def test_other_calls_are_not_affected(settings, table, talker, levels):
     """The release goes on to answer."""
     with gateway_client(settings) as http:
         http.post("/v1/predict/small", content='{"rows": ' + nested(levels, "list") + "}")

@@ -53,7 +53,7 @@ def test_a_release_killed_under_load_fails_no_request(settings, table):
     assert set(statuses) == {200}
 
 
-def test_a_killed_gateway_loses_no_entry_and_little_log(settings, store, table, tmp_path):
+def test_a_killed_gateway_loses_no_record(settings, store, table, tmp_path):
     """Every answer that came has its entry in the ledger; the log's lines are found by the next gateway."""
     body = {"rows": [json.loads((table.folder / "golden.json").read_text())[0]["features"]]}
     port, answered = free_port(), []
@@ -86,7 +86,7 @@ def test_a_killed_gateway_loses_no_entry_and_little_log(settings, store, table, 
     assert set(answered[:logged_count]) <= logged
 
 
-def test_a_killed_process_of_the_gateway_loses_its_own_calls_only(settings, table, tmp_path):
+def test_a_killed_worker_loses_only_its_own_calls(settings, table, tmp_path):
     """kill -9 of a worker: new connections wait for the next worker, since the supervisor holds the socket."""
     body = {"rows": [json.loads((table.folder / "golden.json").read_text())[0]["features"]]}
     port, outcomes, over = free_port(), [], threading.Event()
@@ -144,7 +144,7 @@ def test_a_terminated_gateway_ends_its_calls_first(settings, talker, tmp_path):
         assert process.wait(15) in (0, -signal.SIGTERM)
 
 
-def test_a_model_killed_within_a_stream_ends_it_with_an_error(settings, store, talker):
+def test_a_killed_model_ends_its_stream_with_an_error(settings, store, talker):
     """The client gets an error event, and the record has the usage."""
     body = {"model": "talker", "messages": [{"role": "user", "content": "Count to one thousand."}], "stream": True}
     body |= {"response_format": {"type": "text"}, "max_tokens": 400}
@@ -163,7 +163,7 @@ def test_a_model_killed_within_a_stream_ends_it_with_an_error(settings, store, t
         assert http.post("/v1/chat/completions", json=request).status_code == 200, "it is back, or waited for"
 
 
-def test_what_the_log_keeps_has_no_personal_data(settings, store, talker):
+def test_the_log_has_no_personal_data(settings, store, talker):
     """By the platform's setting, which is to mask."""
     request = {"model": "talker", "messages": [{"role": "user", "content": "I am ann@example.org"}], "max_tokens": 4}
     with gateway_client(settings) as http:

@@ -43,7 +43,7 @@ class Disk:
         cursor.execute(f"PRAGMA max_page_count = {pages if self.full else 1_000_000}")
 
 
-def test_an_open_call_costs_nothing_and_is_entered_later(store: Store):
+def test_an_unsettled_call_is_free_and_recorded_later(store: Store):
     """It can't be settled: its client gets 503; its record is written and its reservation released later."""
     id_, _ = create_key(store, "team", ["predict"], None, None, 1.0)
     disk = Disk(store)
@@ -75,7 +75,7 @@ def test_an_open_call_costs_nothing_and_is_entered_later(store: Store):
     assert (purse["owner"], purse["spent"], purse["reserved"]) == (f"key:{id_}", 0, 0)
 
 
-def test_a_call_that_could_not_be_opened_is_entered_when_it_ends(store: Store):
+def test_an_unopened_call_is_recorded_when_it_ends(store: Store):
     disk = Disk(store)
 
     async def run() -> Call:
@@ -116,7 +116,7 @@ ODD = [("tokens_out", 10**30), ("status", 2**70), ("retries", "x" * 10), ("class
 
 
 @pytest.mark.parametrize(("name", "value"), ODD, ids=lambda value: str(value)[:20])
-def test_a_bad_entry_fails_alone(store: Store, name: str, value: Any):
+def test_a_bad_record_fails_alone(store: Store, name: str, value: Any):
     """Whatever a call holds that the store does not take, the calls of its batch are entered."""
 
     async def run() -> list[int]:

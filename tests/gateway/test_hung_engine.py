@@ -48,7 +48,7 @@ def test_readiness_names_a_release_without_engine(settings, talker):
         assert wait_for(lambda: not http.get("/readyz").json()["unready"], 60)
 
 
-def test_a_client_that_hangs_up_before_its_whole_answer_ends_it(settings, store, talker):
+def test_a_disconnected_client_aborts_its_call(settings, store, talker):
     """The call is entered as aborted when its client leaves, not when its answer would have been complete."""
     import httpx
 

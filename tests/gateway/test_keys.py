@@ -51,7 +51,7 @@ def create_known_key(own: Store, settings: Settings, team: str, role: str = "pre
     return secret
 
 
-def test_without_a_key_nobody_gets_in(guarded):
+def test_requests_without_a_key_are_refused(guarded):
     """401 in OpenAI's form for none and a wrong one, 403 for a role that the key lacks; health is for everybody."""
     with gateway_client(guarded) as http:
         assert http.get("/healthz").is_success
@@ -102,7 +102,7 @@ def test_requests_and_tokens_are_limited(guarded, own):
     assert statuses == [200, 200, 429, 429]
 
 
-def test_a_hundred_calls_at_once_stay_within_the_budget(guarded, own):
+def test_concurrent_calls_stay_within_the_budget(guarded, own):
     """Reserved before, settled after: what was spent never passes the budget, and every call has its entry."""
     id_, secret = create_key(own, "thrifty", ["predict"], None, None, budget=0.0015)
     body = HELLO | {"max_tokens": 20, "response_format": {"type": "text"}}

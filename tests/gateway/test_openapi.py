@@ -40,7 +40,7 @@ def of_what_is_there(http: httpx.Client, row: dict) -> dict:
     return document
 
 
-def test_whatever_is_sent_gets_a_documented_answer(settings: Settings, table: Release, talker: Release, tmp_path: Path):
+def test_every_request_gets_a_documented_response(settings: Settings, table: Release, talker: Release, tmp_path: Path):
     """Never a 5xx, no status, content type or shape that the document does not name; the same tries each time."""
     row = json.loads((table.folder / "golden.json").read_text())[0]["features"]
     with gateway_client(settings) as http:

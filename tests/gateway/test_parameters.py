@@ -43,7 +43,7 @@ def test_lengths_that_engines_count_are_taken(settings: Settings, talker: Releas
         ({"temperature": 0}, True),
     ],
 )
-def test_what_is_random_is_not_cached(settings: Settings, talker: Release, parameters, hit):
+def test_random_responses_are_not_cached(settings: Settings, talker: Release, parameters, hit):
     body = HELLO | {"messages": [{"role": "user", "content": f"Say {sorted(parameters.items())}"}]} | parameters
     with gateway_client(settings) as http:
         answers = [http.post("/v1/chat/completions", json=body) for _ in range(2)]

@@ -48,7 +48,7 @@ def test_intervals_hold_at_all_looks_together():
     assert 0.08 < low < 0.1 < high < 0.12, "and it is narrow where much is known"
 
 
-def test_what_is_decided_and_why():
+def test_decisions_have_reasons():
     """Surely worse than allowed or than the champion: back; surely allowed and seen enough: on; else wait."""
     good = NONE | {"failed": BinomialSequence(0, 100), "slow": BinomialSequence(0, 100)}
     assert decide_step(PLAN, 0, 100, good, good).action == "on"
@@ -132,7 +132,7 @@ def test_a_bad_release_is_rolled_back_by_itself(settings, store, table, broken, 
         assert wait_for(lambda: statuses_of_all() == {200}), "nobody meets it any more; now it may end"
 
 
-def test_a_release_that_labels_say_is_wrong_is_rolled_back_by_itself(settings, store, table, other, body):
+def test_wrong_predictions_roll_a_release_back(settings, store, table, other, body):
     """It answers as fast and as surely as the champion; only the outcomes tell, joined by request and row."""
     step = Plan.model_validate({"steps": [{"percent": 50, "requests": 5000}], "failed": 0.3, "slow": 0.9})
     begin_plan(store, "small", other.digest, step)

@@ -27,7 +27,7 @@ def chat() -> Call:
 
 
 @pytest.mark.parametrize("cut", range(1, len(CARD)))
-def test_a_value_split_over_pieces_of_a_stream_is_found(cut):
+def test_a_value_split_over_events_is_redacted(cut):
     """The log reads the whole text of each choice."""
     pieces = [(0, "Pay " + CARD[:cut]), (1, EMAIL[:5]), (0, CARD[cut:] + " now"), (1, EMAIL[5:])]
     events = b"".join(error_event({"choices": [{"index": n, "delta": {"content": content}}]}) for n, content in pieces)
@@ -79,7 +79,7 @@ def test_feedback_is_stored_as_the_setting_says(setting, stored):
 
 
 @pytest.mark.xdist_group("gateway")
-def test_the_gateway_stores_no_personal_data_of_feedback(settings: Settings, talker):
+def test_feedback_over_http_is_redacted(settings: Settings, talker):
     """By HTTP, into the ledger."""
     with gateway_client(settings) as http:
         body = {"model": "talker", "messages": [{"role": "user", "content": "Hello."}], "max_tokens": 4}

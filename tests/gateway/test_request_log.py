@@ -106,7 +106,7 @@ def test_a_body_that_nests_deep_is_logged(tmp_path: Path, levels: int, setting: 
 
 
 @pytest.mark.parametrize("error", [RecursionError(), TypeError("Recursion limit"), MemoryError(), KeyError("x")])
-def test_texts_that_can_not_be_masked_are_left_out_and_counted(tmp_path: Path, error: Exception):
+def test_texts_that_fail_redaction_are_counted(tmp_path: Path, error: Exception):
     bad, good = call_of(), call_of()
     bad.request_body = b"bad"
 

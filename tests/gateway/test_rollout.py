@@ -51,7 +51,7 @@ def answered_by(http: httpx.Client, body: dict, entity: str = "") -> str:
     return answer.json()["release"]
 
 
-def test_a_canary_answers_its_share_and_the_same_people(settings, store, table, other, body):
+def test_a_canary_gets_its_share_of_sticky_entities(settings, store, table, other, body):
     shares.set_share(store, "small", shares.ShareSpec(other.digest, "canary", 30), "a test")
     with gateway_client(settings) as http:
         both = {table.digest, other.digest}  # else the gateway may not have read yet that an earlier test is over
@@ -169,9 +169,7 @@ def test_rolling_back_to_a_release_that_runs_no_more(settings, store, table, oth
     assert took < 20, "some 0.5 s on idle cores; without a fork 4 s"
 
 
-def test_two_gateways_agree_and_a_killed_one_comes_back_with_the_same_routes(
-    settings, store, table, other, body, tmp_path
-):
+def test_two_gateways_agree_also_after_a_kill(settings, store, table, other, body, tmp_path):
     """Both follow a change within 2 s; kill -9 loses no route."""
     port = free_port()
     second = settings.model_copy(update={"gateway_port": port})

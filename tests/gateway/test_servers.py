@@ -99,7 +99,7 @@ def body(table: Release) -> dict:
     return {"rows": [json.loads((table.folder / "golden.json").read_text())[0]["features"]]}
 
 
-def test_routes_keys_and_ledger_are_one(two, own, table, other, body):
+def test_two_gateways_share_routes_keys_and_records(two, own, table, other, body):
     """A change holds at both within 2 s; what one has answered, the other knows; a revoked key opens neither."""
     id_, secret = create_key(own, "team", ["predict", "feedback"], None, None, None)
     with both(two, secret) as clients:
@@ -126,7 +126,7 @@ def test_routes_keys_and_ledger_are_one(two, own, table, other, body):
         assert sum(row["calls"] for row in summarize_costs(own, by)) == len(entries)
 
 
-def test_two_ledgers_never_wait_for_each_other(two, own):
+def test_two_usage_writers_never_deadlock(two, own):
     """Entries for the same purses in opposite order, again and again: Postgres has to end no transaction."""
     owners = [f"key:{create_key(own, 'many', ['predict'], None, None, 1)[0]}" for _ in range(20)]
 
@@ -145,7 +145,7 @@ def test_two_ledgers_never_wait_for_each_other(two, own):
         list(pool.map(work, ("up", "down"), (owners, owners[::-1])))
 
 
-def test_a_hundred_calls_at_both_stay_within_the_budget(two, own):
+def test_calls_at_both_stay_within_the_budget(two, own):
     """Of a team with two keys, each with a budget: no budget is overspent, and no call waits for ever."""
     ids, secrets = zip(
         *(create_key(own, "thrifty", ["predict"], None, None, budget=0.001) for _ in range(2)), strict=True
@@ -207,7 +207,7 @@ def test_a_plan_is_decided_once(two, own, table, other, body):
     shares.promote(own, "small", table.digest, "the test is over")
 
 
-def test_nothing_is_answered_that_can_not_be_entered(two, own, postgres, body):
+def test_calls_are_refused_without_the_database(two, own, postgres, body):
     """Without the database calls are refused, with when to come again; and once it is back, they are answered."""
     _, secret = create_key(own, "patient", ["predict"], None, None, None)
     own.close()

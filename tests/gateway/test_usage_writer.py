@@ -72,7 +72,7 @@ def test_a_hundred_calls_at_once_do_not_overspend(store: Store) -> None:
         assert connection.execute(select(func.sum(usage_records.c.price))).scalar() == 10 * NANO
 
 
-def test_a_killed_gateways_calls_are_in_the_ledger(store: Store, tmp_path: Path) -> None:
+def test_a_killed_gateways_calls_are_recorded(store: Store, tmp_path: Path) -> None:
     """kill -9 during a call: its record is there, and its reservation counts as spent."""
     create_key(store, "a", ["predict"], None, None, budget=10)
     code = """
