@@ -148,9 +148,9 @@ def test_the_log_is_a_source_of_traffic_and_answers(log: Log, talker: Release) -
 def test_a_log_that_is_no_source_is_refused(settings: Settings, table: Release, tmp_path: Path) -> None:
     """A log without texts, and that of a table's case."""
     silent = settings.model_copy(update={"gateway_log": "none"})
-    with pytest.raises(InputError, match="keeps no texts"):
+    with pytest.raises(InputError, match="stores no texts"):
         export_log("talker", datetime.now(UTC), tmp_path / "log", silent)
-    with pytest.raises(CaseError, match="calls are no chats"):
+    with pytest.raises(CaseError, match="calls are not chats"):
         export_log("small", datetime.now(UTC), tmp_path / "log", settings)
     path = export_log("nobody", datetime.now(UTC), tmp_path / "log.parquet", settings)
     empty = ingest("log", SOURCE, tmp_path, raw=tmp_path / "raw", log=path)

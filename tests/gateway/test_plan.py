@@ -72,11 +72,9 @@ def broken(settings: Settings, store: Store, other: Release) -> Iterator[Release
     source, target = bento_folder(bentos, other.bento), bento_folder(bentos, "small:broken")
     shutil.copytree(source, target, dirs_exist_ok=True)
     service = target / "src" / "services" / "serving" / "tabular.py"
-    original = "            try:\n                if isinstance(rows, ValidationError):"
+    original = "predictions = await self._predictions(rows)"
     assert original in service.read_text()
-    service.write_text(
-        service.read_text().replace(original, "            raise RuntimeError('deliberately bad')\n" + original)
-    )
+    service.write_text(service.read_text().replace(original, "raise RuntimeError('deliberately bad')"))
     release = other.model_copy(update={"digest": "b" * 64, "bento": "small:broken"})
     stack.serve_release(settings, release)
     shares.upsert_release(store, read_manifest(other.folder) | {"digest": release.digest})
