@@ -83,12 +83,12 @@ class RequestHandler:
         except orjson.JSONEncodeError:
             raise await self._refuse_nested(call) from None
         body = await self._admit(call, body, request)
-        cache_key = self._cache.key_for(call, request)
-        if cache_key and (cached := self._find_cached(call, cache_key)):
+        name = self._cache.key_for(call, request)
+        if name and (cached := self._find_cached(call, name)):
             return await self._respond_from_cache(call, cached)
         if not streams:
-            return await self._respond_whole(call, rollout, body, cache_key)
-        events = self._stream_response(call, rollout, body, request, cache_key)
+            return await self._respond_whole(call, rollout, body, name)
+        events = self._stream_response(call, rollout, body, request, name)
         first = await anext(events)  # an error before the first byte gets its own status
         return first if isinstance(first, Response) else EventStreamResponse(first, events, response_headers(call))
 
@@ -112,7 +112,7 @@ class RequestHandler:
             await self._metering.fail(call, error)
             raise
 
-    async def _respond_whole(self, call: Call, rollout: Rollout, body: bytes, cache_key: str | None) -> Response:
+    async def _respond_whole(self, call: Call, rollout: Rollout, body: bytes, name: str | None) -> Response:
         try:
             upstream = await self._send(call, body)
             if upstream.status >= 500:
@@ -131,7 +131,7 @@ class RequestHandler:
         call.response_body = loggable_body(call, content)
         await self._metering.end(call, DONE if upstream.status < 400 else REFUSED, upstream.status)
         if upstream.status < 400:
-            self._cache_and_shadow(call, rollout, body, content, cache_key)
+            self._cache_and_shadow(call, rollout, body, content, name)
         return Response(content, upstream.status, response_headers(call), "application/json")
 
     async def _send(self, call: Call, body: bytes) -> UpstreamResponse:
@@ -146,7 +146,7 @@ class RequestHandler:
                 raise BudgetExhausted() from None
 
     async def _stream_response(
-        self, call: Call, rollout: Rollout, body: bytes, request: Mapping[str, Any], cache_key: str | None
+        self, call: Call, rollout: Rollout, body: bytes, request: Mapping[str, Any], name: str | None
     ) -> AsyncGenerator[Any]:
         """Yield a stream's events; or, as the only item, the response that came instead of a stream."""
         options = request.get("stream_options")
@@ -191,18 +191,16 @@ class RequestHandler:
         if unsettled:
             last = error_event(unsettled.body)
         elif state == DONE:
-            self._cache_and_shadow(call, rollout, body, bytes(streamed), cache_key)
+            self._cache_and_shadow(call, rollout, body, bytes(streamed), name)
         yield last  # settled first: a client that has read the end finds the record
 
-    def _cache_and_shadow(
-        self, call: Call, rollout: Rollout, body: bytes, content: bytes, cache_key: str | None
-    ) -> None:
-        if cache_key:
-            self._cache.put(cache_key, content, call)
+    def _cache_and_shadow(self, call: Call, rollout: Rollout, body: bytes, content: bytes, name: str | None) -> None:
+        if name:
+            self._cache.put(name, content, call)
         self._shadows.copy(call, rollout, PATHS[call.interface], body)
 
-    def _find_cached(self, call: Call, cache_key: str) -> CachedResponse | None:
-        cached = self._cache.get(cache_key)
+    def _find_cached(self, call: Call, name: str) -> CachedResponse | None:
+        cached = self._cache.get(name)
         self._metrics.cache.labels(call.share.route.case, "hit" if cached else "miss").inc()
         return cached
 
