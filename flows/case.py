@@ -24,7 +24,7 @@ from tasks.release.config import Price
 from tasks.train.config import Serving, Target, Train, Tuning
 
 
-def _cron(text: str) -> str:
+def _check_cron(text: str) -> str:
     from cronsim import CronSim, CronSimError
 
     try:
@@ -34,19 +34,19 @@ def _cron(text: str) -> str:
     return text
 
 
-Cron = Annotated[str, AfterValidator(_cron)]
+Cron = Annotated[str, AfterValidator(_check_cron)]
 
 
 class Schedule(Section):
-    """When the flows of a case start by themselves, once deployed. Retrain starts by the monitor's decision."""
+    """When a case's deployed flows start. A decision of the monitor flow starts retrain."""
 
-    prepare: Cron | None = Field(None, description="Cron expression; empty: never by itself.")
-    monitor: Cron | None = Field(None, description="Cron expression; empty: never by itself.")
-    timezone: str = Field("UTC", description="Of both, as in Europe/Vienna.")
+    prepare: Cron | None = Field(None, description="Cron expression; empty: not scheduled.")
+    monitor: Cron | None = Field(None, description="Cron expression; empty: not scheduled.")
+    timezone: str = Field("UTC", description="Time zone of both, for instance Europe/Vienna.")
 
     @field_validator("timezone")
     @classmethod
-    def _is_one(cls, name: str) -> str:
+    def _check_timezone(cls, name: str) -> str:
         from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
         try:
@@ -57,28 +57,30 @@ class Schedule(Section):
 
 
 class Case(Section):
-    """All that is particular to one use of the platform, whatever its kind."""
+    """What the cases of both kinds have in common."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,40}$", description="Its folder's name.")
-    kind: str = Field(description="Which engines the rooms use.")
+    kind: str = Field(description="tabular or llm.")
     description: str = Field(description="One sentence.")
-    as_of: datetime | None = Field(None, description="The moment a run pretends to be at, when not told. Empty: now.")
+    as_of: datetime | None = Field(
+        None, description="The moment a run pretends to be at, unless it names one. Empty: now."
+    )
     data: Data
     price: Price = Price()
     schedule: Schedule = Schedule()
-    approval: ApprovalRule | None = Field(None, description="A person's word before a release; empty: not needed.")
-    rollout: Plan | None = Field(None, description="How a new release takes over; empty: all at once.")
+    approval: ApprovalRule | None = Field(None, description="Approval by a person before a release; empty: not needed.")
+    rollout: Plan | None = Field(None, description="How a new release takes over the traffic; empty: all at once.")
 
     @field_validator("as_of", mode="before")
     @classmethod
-    def _day_is_its_start(cls, value: Any) -> Any:
+    def _parse_date(cls, value: Any) -> Any:
         if isinstance(value, date) and not isinstance(value, datetime):
             return datetime(value.year, value.month, value.day, tzinfo=UTC)
         return value
 
     @field_validator("as_of")
     @classmethod
-    def _is_utc_unless_it_says(cls, value: datetime | None) -> datetime | None:
+    def _assume_utc(cls, value: datetime | None) -> datetime | None:
         return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
 
     @cached_property
@@ -129,7 +131,7 @@ KINDS: dict[str, type[TabularCase] | type[LanguageCase]] = {"tabular": TabularCa
 
 
 def case_names(cases: Path) -> list[str]:
-    """All cases there are."""
+    """The names of all cases."""
     return sorted(path.parent.name for path in cases.glob("*/case.yaml"))
 
 
@@ -145,19 +147,19 @@ def load_case(name: str, cases: Path, profile: str | None = None) -> TabularCase
             f"There is no case {name!r}.",
             where=str(cases),
             found=", ".join(case_names(cases)) or "no case at all",
-            todo=f"Did you mean {near[0]}?" if near else f"Make {path}, or name one of those.",
+            todo=f"Did you mean {near[0]}?" if near else f"Create {path}, or name one of those.",
         )
     try:
         values = load_yaml(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CaseError(
-            "The case file is not YAML that can be read.", where=str(path), found=str(error), todo="Mend the line."
+            "The case file is not valid YAML.", where=str(path), found=str(error), todo="Correct the line."
         ) from error
     if not isinstance(values, dict):
         raise CaseError("The case file is empty.", where=str(path), allowed=", ".join(TabularCase.model_fields))
     if not isinstance(values.get("kind"), str) or values["kind"] not in KINDS:
         raise CaseError(
-            f"Case {name} is of no kind there is.",
+            f"Case {name} has an unknown kind.",
             where=f"{path}, kind",
             found=repr(values.get("kind")),
             allowed=", ".join(KINDS),
@@ -191,13 +193,13 @@ def _merge(base: Any, over: Any) -> Any:
 
 
 def _causes(errors: Sequence[Any]) -> list[Any]:
-    """The errors without those that say of a list what follows from its wrong entries: that it is too short."""
+    """The errors without those that follow from others: a list is too short because its entries are invalid."""
     inner = {e["loc"][:depth] for e in errors for depth in range(1, len(e["loc"]))}
     return [e for e in errors if e["type"] != "too_short" or e["loc"] not in inner]
 
 
 def _line(error: Any, kind: type[Case]) -> str:
-    """One error: where, what was found, and what is allowed."""
+    """An error as one line: where, what was found, and what is allowed."""
     where = ".".join(str(part) for part in error["loc"]) or "the whole"
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(where.rsplit(".", 1)[-1], _keys(error["loc"], kind), 1)

@@ -1,4 +1,4 @@
-"""What a git push starts."""
+"""A git push to runs of the cases that it changes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tasks.data.snapshots import fetch_data
 
 
 class PushResult(Result):
-    """The runs that a push started, as FLOW/CASE; none: it asked for none, or was overtaken by a later push."""
+    """The runs that a push started, as FLOW/CASE; none if it changes no case, or a later push overtook it."""
 
     commit: str | None
     started: tuple[str, ...]
 
 
 def run_name() -> str:
-    """What the Prefect UI calls it: what was pushed, and by whom."""
+    """The name of the run in the Prefect UI: the ref, the commit and who pushed it."""
     pushed = flow_run.parameters.get("request")
     pushed = pushed if isinstance(pushed, GitPush) else GitPush.model_validate(pushed)
     return f"push {pushed.ref} {pushed.new[:12]}" + (f" by {pushed.pusher}" if pushed.pusher else "")
@@ -34,29 +34,29 @@ def run_name() -> str:
 @flow(name="push", flow_run_name=run_name, retries=3, retry_delay_seconds=30)
 def push(request: GitPush) -> PushResult:
     """Start the flows of the cases whose files changed, each to run the code and configuration of that commit."""
-    here = settings()
-    commit = fetch(ROOT, here.state, request.new) if request.triggers(here.git_branch) else None
-    if commit is None or not is_published(commit, ROOT, here.git_branch):
+    config = settings()
+    commit = fetch(ROOT, config.state, request.new) if request.triggers(config.git_branch) else None
+    if commit is None or not is_published(commit, ROOT, config.git_branch):
         return PushResult(commit=None, started=())
-    tree = checkout_commit(commit, ROOT, here.state)
+    tree = checkout_commit(commit, ROOT, config.state)
     changed = [] if request.tag else changed_files(ROOT, request.old, commit)
-    cases = read_cases(cases_folder(tree, here), tree)
-    asked = flows_to_start(request.tag, changed, cases)
-    fetch_data([source for _, case in asked for source in cases[case].sources], tree, ROOT)
-    missing = [f"{name}/{case}" for name, case in asked if not start_run(name, case, request, commit)]
-    show_table("push", [{"flow": name, "case": case} for name, case in asked], f"Started at {commit[:12]}")
+    cases = read_cases(cases_folder(tree, config), tree)
+    runs = flows_to_start(request.tag, changed, cases)
+    fetch_data([source for _, case in runs for source in cases[case].sources], tree, ROOT)
+    missing = [f"{name}/{case}" for name, case in runs if not start_run(name, case, request, commit)]
+    show_table("push", [{"flow": name, "case": case} for name, case in runs], f"Started at {commit[:12]}")
     if missing:
         raise InputError(
-            f"{len(missing)} of {len(asked)} runs could not be started: there is no such deployment.",
+            f"{len(missing)} of {len(runs)} runs could not be started: there is no such deployment.",
             where="Prefect",
             found=", ".join(missing),
-            todo="git pull, driftline deploy, and run this push again: what was started is not started twice.",
+            todo="git pull, driftline deploy, and run this push again: runs that were started are not started twice.",
         )
-    return PushResult(commit=commit, started=tuple(f"{name}/{case}" for name, case in asked))
+    return PushResult(commit=commit, started=tuple(f"{name}/{case}" for name, case in runs))
 
 
 def start_run(name: str, case: str, pushed: GitPush, commit: str) -> bool:
-    """Create a deployment's run, unless that push did already; False when there is no such deployment."""
+    """Create a deployment's run, once for each push; False when there is no such deployment."""
     try:
         run_deployment(
             f"{name}/{case}",
@@ -64,7 +64,7 @@ def start_run(name: str, case: str, pushed: GitPush, commit: str) -> bool:
             timeout=0,
             idempotency_key=f"push {pushed.id} {name}/{case}",
             tags=[case, "push", commit[:12]],
-            as_subflow=False,  # it goes on by itself, whatever becomes of this run
+            as_subflow=False,  # it runs on, however this run ends
         )
     except ObjectNotFound:
         return False

@@ -1,4 +1,4 @@
-"""How every flow begins: its request checked, its case read, the case held against a second run, its steps told."""
+"""What every flow begins with: it checks the request, reads the case, and locks it against a second run."""
 
 from __future__ import annotations
 
@@ -29,82 +29,86 @@ _locked_case: ContextVar[str] = ContextVar("held", default="")
 
 
 class Request(Section):
-    """What every flow is asked."""
+    """The parameters of every flow."""
 
     case: str = Field(description="Name of a folder under configs/.")
     as_of: AwareDatetime | None = Field(
         None, description="The moment the run pretends to be at; empty: the case's own, or now."
     )
     profile: str | None = Field(None, description="A profile of the case, such as smoke.")
-    by: str = Field("", description="Who or what asks for the run: a name, a push, a decision.")
+    by: str = Field("", description="Who or what started the run: a name, a push, a decision.")
     commit: str = Field(
         "",
         pattern=f"{COMMIT_PATTERN}|^$",
-        description="Of a deployed run: the commit whose code and cases it works with; empty: the code as it is.",
+        description="Of a deployed run: the commit whose code and cases it uses; empty: the code as it is.",
     )
-    model: Path | None = Field(None, description="A model made elsewhere, in place of training; empty: one is trained.")
+    model: Path | None = Field(None, description="An external model to import in place of training; empty: train one.")
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """A request made concrete."""
+    """A checked request, with all that it refers to."""
 
     case: TabularCase | LanguageCase
     as_of: datetime
-    model: Path | None  # made elsewhere, in place of training
-    by: str  # who or what asked for the run
+    model: Path | None  # an external model to import in place of training
+    by: str  # who or what started the run
     is_replay: bool  # as_of is a moment of the past, not now
     lineage: dict[str, str]
     settings: Settings
 
     @property
     def origin(self) -> Origin:
-        """What a candidate that this run makes comes from."""
-        here = self.settings
+        """The origin of a candidate that this run creates."""
         return Origin(
-            case=self.case.name, as_of=self.as_of, lineage=self.lineage, state=here.state, tracking=here.tracking
+            case=self.case.name,
+            as_of=self.as_of,
+            lineage=self.lineage,
+            state=self.settings.state,
+            tracking=self.settings.tracking,
         )
 
 
 @contextlib.contextmanager
-def run_context(request: Request, world: Settings | None = None) -> Iterator[RunContext]:
-    """Read and hold the case for one run, in the world that the settings say unless another is given.
+def run_context(request: Request, config: Settings | None = None) -> Iterator[RunContext]:
+    """Read and lock the case for one run, with the platform's settings unless others are passed.
 
     Raises: CaseError, InputError for a future as-of, Busy when another run holds the case,
     Unavailable when the disk is full.
     """
-    here = world or settings()
-    case = load_case(request.case, here.cases, request.profile)
-    asked = request.as_of or case.as_of
-    as_of, replays = resolve_as_of(asked or _as_of_of_approval(case, here)), asked is not None
-    made_by = read_lineage(ROOT)
+    config = config or settings()
+    case = load_case(request.case, config.cases, request.profile)
+    requested = request.as_of or case.as_of
+    as_of = resolve_as_of(requested or _as_of_of_approval(case, config))
+    code = read_lineage(ROOT)
     lineage = {
-        "commit": made_by.commit,
-        "dirty": str(made_by.dirty).lower(),
-        "lock_digest": made_by.lock_digest,
+        "commit": code.commit,
+        "dirty": str(code.dirty).lower(),
+        "lock_digest": code.lock_digest,
         "case_digest": case.digest,
     }
+    run = RunContext(case, as_of, request.model, request.by, requested is not None, lineage, config)
     if _locked_case.get() == case.name:  # a flow within a flow
-        yield RunContext(case, as_of, request.model, request.by, replays, lineage, here)
+        yield run
         return
-    patient = deployment.id is not None  # nobody sits before a deployed run
-    held = lock(here.state / "locks" / case.name, f"Case {case.name}", wait=patient)
-    with disk_full_as_unavailable(here.state), held:
+    is_deployed = deployment.id is not None  # a run at a terminal fails at once instead of waiting
+    case_lock = lock(config.state / "locks" / case.name, f"Case {case.name}", wait=is_deployed)
+    with disk_full_as_unavailable(config.state), case_lock:
         token = _locked_case.set(case.name)
         try:
-            yield RunContext(case, as_of, request.model, request.by, replays, lineage, here)
+            yield run
         finally:
             _locked_case.reset(token)
 
 
-def _as_of_of_approval(case: TabularCase | LanguageCase, here: Settings) -> datetime | None:
-    """The as-of of a run that has waited for a person's word: what it goes on with is what that person saw."""
+def _as_of_of_approval(case: TabularCase | LanguageCase, config: Settings) -> datetime | None:
+    """The as-of of the approval that this run waited for: it continues with the evidence that the approver saw."""
     if case.approval is None or deployment.id is None:
         return None
     from services.store.approvals import find_by_run
     from services.store.database import Store
 
-    with closing(Store(here)) as store:
+    with closing(Store(config)) as store:
         approval = find_by_run(store, flow_run.id)
     return approval.as_of if approval else None
 
@@ -128,20 +132,20 @@ def resolve_as_of(as_of: datetime | None) -> datetime:
 
 
 def complete_if_nothing_to_do(steps: Callable[[], R]) -> R:
-    """Do the steps; a deployed run that finds nothing to do yet has done its duty, and ends well.
+    """Run the steps; a deployed run that has nothing to do yet completes.
 
-    Raises: NothingYet at a terminal, where somebody would wonder.
+    Raises: NotReady at a terminal.
     """
     try:
         return steps()
     except NotReady as nothing:
         if deployment.id is None:
             raise
-        return cast(R, Completed(message=str(nothing)))  # a flow that gives a state ends in it
+        return cast(R, Completed(message=str(nothing)))  # a flow that returns a state ends in it
 
 
 def run_name() -> str:
-    """What the Prefect UI calls a run: flow, case, as-of."""
+    """The name of a run in the Prefect UI: flow, case, as-of."""
     request = flow_run.parameters.get("request")
     request = request if isinstance(request, Request) else Request.model_validate(request)
     when = f" as of {request.as_of:%Y-%m-%d %H:%M}" if request.as_of else ""

@@ -1,4 +1,4 @@
-"""`driftline approve` and `reject`, and where a flow waits for them."""
+"""`driftline approve` and `reject`, and the step of a flow that waits for them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def require_approval(run: RunContext, trained: TrainResult) -> None:
-    """Go on only with a person's word on this very evidence, where the case wants one.
+    """Require a person's approval of this evidence, if the case demands one.
 
     A deployed run is suspended meanwhile: it needs no process, and shows a form in Prefect's UI.
-    Raises: GateFailed when they said no, or nothing in time; Waits in a terminal, where nobody would go on.
+    Raises: GateFailed when it is rejected or expires; WaitsForApproval at a terminal.
     """
     rule = run.case.approval
     if rule is None:
@@ -34,39 +34,42 @@ def require_approval(run: RunContext, trained: TrainResult) -> None:
     waiting = str(flow_run.id) if deployment.id else ""
     # only the schedule and this installation's owner can start a run without naming themselves
     by = run.by or ("schedule" if "auto-scheduled" in (flow_run.tags or []) else current_user())
-    asked = request_approval(trained.candidate, trained.verdict, rule, by, waiting, run.settings)
-    if asked.state == "waiting" and deployment.id:
-        asked = _ask_in_form(run, asked)
-    if asked.state == "waiting":
+    approval = request_approval(trained.candidate, trained.verdict, rule, by, waiting, run.settings)
+    if approval.state == "waiting" and deployment.id:
+        approval = _ask_in_form(run, approval)
+    if approval.state == "waiting":
         raise WaitsForApproval(
-            f"The release of {asked.case} waits for a person's word.\n{asked.evidence_summary}",
-            allowed=f"anybody but {asked.requested_by}, until {asked.expires_at:%Y-%m-%d %H:%M} UTC",
-            todo=f"driftline approve {asked.case}, then: driftline run {asked.case} --as-of {asked.as_of.isoformat()}",
+            f"The release of {approval.case} waits for approval.\n{approval.evidence_summary}",
+            allowed=f"anybody but {approval.requested_by}, until {approval.expires_at:%Y-%m-%d %H:%M} UTC",
+            todo=f"driftline approve {approval.case}, then: "
+            f"driftline run {approval.case} --as-of {approval.as_of.isoformat()}",
         )
-    if asked.state != "approved":
-        raise GateFailed(f"The release of {asked.case} was not approved: {asked.outcome}. The champion stays.")
+    if approval.state != "approved":
+        raise GateFailed(f"The release of {approval.case} was not approved: {approval.outcome}. The champion stays.")
 
 
-def _ask_in_form(run: RunContext, asked: Approval) -> Approval:
-    """Suspend this run until somebody has filled in the form, here or by `driftline approve`."""
+def _ask_in_form(run: RunContext, approval: Approval) -> Approval:
+    """Suspend this run until a person submits the form or runs `driftline approve`."""
     from prefect.flow_runs import suspend_flow_run
     from prefect.input import RunInput
 
-    class Word(RunInput):
+    class ApprovalForm(RunInput):
         decision: Literal["approve", "reject"]
         name: str = Field(
-            min_length=1, description=f"Who you are: a person, and not {asked.requested_by or 'who asked'}."
+            min_length=1, description=f"Who you are: a person, and not {approval.requested_by or 'the requester'}."
         )
         why: str = ""
 
-    shown = f"{asked.evidence_summary}\n\nEvidence {asked.evidence[:12]}"
-    seconds = max(1, int((asked.expires_at - asked.requested_at).total_seconds()))
-    said = suspend_flow_run(Word.with_initial_data(description=shown), timeout=seconds, key=asked.evidence[:32])
-    return decide(asked.case, asked.evidence, said.decision == "approve", said.name, "prefect", said.why)
+    shown = f"{approval.evidence_summary}\n\nEvidence {approval.evidence[:12]}"
+    seconds = max(1, int((approval.expires_at - approval.requested_at).total_seconds()))
+    form = suspend_flow_run(
+        ApprovalForm.with_initial_data(description=shown), timeout=seconds, key=approval.evidence[:32]
+    )
+    return decide(approval.case, approval.evidence, form.decision == "approve", form.name, "prefect", form.why)
 
 
 def decide(case: str, evidence: str, approves: bool, who: str, via: str, why: str) -> Approval:
-    """Write down a person's word.
+    """Store a person's decision.
 
     Raises: InputError.
     """
@@ -79,9 +82,9 @@ def decide(case: str, evidence: str, approves: bool, who: str, via: str, why: st
 
 
 def decide_at_terminal(case: str, approves: bool, evidence: str | None, why: str) -> None:
-    """Show what waits, and write down what the person at this terminal says of it.
+    """Show the pending approval, and store the decision of the person at this terminal.
 
-    Raises: InputError when nothing waits, or nobody sits here to be asked and no evidence is named.
+    Raises: InputError when nothing is pending, or there is no terminal and no evidence is named.
     """
     import typer
 
@@ -96,16 +99,20 @@ def decide_at_terminal(case: str, approves: bool, evidence: str | None, why: str
     if waiting:
         console.print(waiting.evidence_summary)
         requester = one_line(waiting.requested_by or "") or "nobody known"
-        console.print(f"asked by {requester}, evidence {waiting.evidence[:12]}")
+        console.print(f"requested by {requester}, evidence {waiting.evidence[:12]}")
         if evidence is None and not sys.stdin.isatty():
             raise InputError(
-                "Nobody sits at this terminal to be asked.",
+                "There is no terminal to confirm at.",
                 where=case,
-                allowed="--evidence DIGEST, which says what was looked at",
+                allowed="--evidence DIGEST, which names what was reviewed",
                 todo=f"--evidence {waiting.evidence[:12]}",
             )
         if evidence is None and not typer.confirm("Approve?" if approves else "Reject?"):
             return
-    said = decide(case, evidence or (waiting.evidence if waiting else ""), approves, current_user(), "terminal", why)
-    goes_on = "the run that waits goes on" if said.run else f"driftline run {case} --as-of {said.as_of.isoformat()}"
-    console.print(f"{one_line(said.outcome)}. Next: {goes_on if approves else 'the champion stays'}")
+    approval = decide(
+        case, evidence or (waiting.evidence if waiting else ""), approves, current_user(), "terminal", why
+    )
+    goes_on = (
+        "the suspended run resumes" if approval.run else f"driftline run {case} --as-of {approval.as_of.isoformat()}"
+    )
+    console.print(f"{one_line(approval.outcome)}. Next: {goes_on if approves else 'the champion stays'}")

@@ -1,4 +1,4 @@
-"""A Prefect block that sends to any URL Apprise knows, such as mailto://; pyproject.toml tells the server of it."""
+"""A Prefect block that sends to any URL Apprise knows, such as mailto://; pyproject.toml registers it at the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run's code lies: in this repository, or in a tree of the commit that it was started for."""
+"""The code of a run: this repository, or a clone of the commit that the run names."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tasks.core.lineage import read_lineage
 from tasks.core.pins import lock_mismatches
 from tasks.core.settings import ROOT, Settings
 
-KEEP = 30 * 86_400  # seconds that a tree is kept after its last run began: longer than a run may wait for a person
+KEEP = 30 * 86_400  # seconds after the start of its last run: longer than a run may wait for approval
 
 
 def code_directory() -> dict[str, str]:
-    """The pull step of every deployment: the folder that a run works in.
+    """The pull step of every deployment: the working folder of a run.
 
-    Raises: Unavailable, InputError when the run belongs to a commit and this is not its code, or its packages are
-    not installed; nothing else runs in its place.
+    Raises: Unavailable, InputError when the run names a commit and this is not its code, or its packages are not
+    installed.
     """
     from prefect.runtime import flow_run
 
@@ -39,7 +39,7 @@ def requested_commit(parameters: Mapping[str, Any]) -> str:
 
 
 def run_directory(commit: str) -> Path:
-    """This repository's folder, which has to be that commit's tree if there is a commit.
+    """This repository's folder, which must hold the commit if one is named.
 
     Raises: as `code_directory`.
     """
@@ -47,7 +47,7 @@ def run_directory(commit: str) -> Path:
         lineage = read_lineage(ROOT)
         if lineage.commit != commit or lineage.dirty:
             raise Unavailable(
-                f"The code of commit {commit[:12]} is not here any more.",
+                f"The code of commit {commit[:12]} is no longer available.",
                 where=str(ROOT),
                 found=f"commit {lineage.commit[:12]}" + (" with changes" if lineage.dirty else ""),
                 todo="Run its push again.",
@@ -58,9 +58,9 @@ def run_directory(commit: str) -> Path:
 
 
 def checkout_commit(commit: str, repository: Path, state: Path) -> Path:
-    """A folder with the whole of a commit, made unless it is there; those that nobody used for long are removed.
+    """A folder with a commit's files, created unless it exists; unused ones are removed after a time.
 
-    A clone that shares the repository's objects: unlike a work tree of git's own it can be made under a temporary
+    It is a clone that shares the repository's objects: unlike a git worktree, it can be created under a temporary
     name, and removed without a trace in the repository.
     """
     trees = state / "commits"
@@ -78,15 +78,15 @@ def checkout_commit(commit: str, repository: Path, state: Path) -> Path:
     return path
 
 
-def cases_folder(tree: Path, here: Settings) -> Path:
-    """Where that tree has the cases; they may lie outside the repository altogether."""
-    return tree / here.cases.relative_to(ROOT) if here.cases.is_relative_to(ROOT) else here.cases
+def cases_folder(tree: Path, config: Settings) -> Path:
+    """The cases of that tree; they may lie outside the repository."""
+    return tree / config.cases.relative_to(ROOT) if config.cases.is_relative_to(ROOT) else config.cases
 
 
 def require_published(commit: str, repository: Path, branch: str) -> None:
-    """See that a commit is part of the branch or of a tag, here or at the repository's origin.
+    """Require that a commit is part of the branch or of a tag, in this repository or at its origin.
 
-    Raises: InputError, so that who may start runs has us check out nothing but what was released or reviewed.
+    Raises: InputError, so that only published code can be run.
     """
     if not (re.fullmatch(COMMIT_PATTERN, commit) and is_published(commit, repository, branch)):
         raise InputError(
@@ -99,29 +99,29 @@ def require_published(commit: str, repository: Path, branch: str) -> None:
 
 
 def is_published(commit: str, repository: Path, branch: str) -> bool:
-    """Whether a commit, which is known here, is part of the branch or of a tag."""
+    """Whether a commit is in this repository, and part of the branch or of a tag."""
     if resolve_commit(repository, commit) != commit:
         return False
     refs = [f"refs/{owner}{kind}" for owner in ("", "driftline/") for kind in (f"heads/{branch}", "tags")]
     return bool(git(repository, "for-each-ref", "--count=1", "--format=%(refname)", f"--contains={commit}", *refs))
 
 
-def checkout_environment(tree: Path, here: Settings) -> dict[str, str]:
-    """The variables of a process that runs the code and the cases of that tree, on our state and data."""
+def checkout_environment(tree: Path, config: Settings) -> dict[str, str]:
+    """The environment of a process that runs the code and the cases of that tree on this state and data."""
     return {
         "PYTHONPATH": os.pathsep.join(filter(None, [str(tree), os.environ.get("PYTHONPATH")])),
-        "DRIFTLINE_STATE": str(here.state),
-        "DRIFTLINE_DATA": str(here.data),
-        "DRIFTLINE_CASES": str(cases_folder(tree, here)),
+        "DRIFTLINE_STATE": str(config.state),
+        "DRIFTLINE_DATA": str(config.data),
+        "DRIFTLINE_CASES": str(cases_folder(tree, config)),
     }
 
 
 def fetch(repository: Path, state: Path, commit: str) -> str | None:
-    """Get everything from the repository's origin, and give the commit that was pushed; None: it is not there any more.
+    """Fetch all branches and tags of the origin, and resolve the commit that was pushed; None when it no longer exists.
 
-    Into refs of our own, which nobody's work is disturbed by. Raises: Unavailable when origin does not answer.
+    They get refs of their own, so that no branch of the user changes. Raises: Unavailable when git fails.
     """
-    ours = [f"+refs/{kind}/*:refs/driftline/{kind}/*" for kind in ("heads", "tags")]
+    refspecs = [f"+refs/{kind}/*:refs/driftline/{kind}/*" for kind in ("heads", "tags")]
     with lock(state / "commits" / ".fetching", "Fetching from origin", wait=True):
         git(
             repository,
@@ -132,13 +132,13 @@ def fetch(repository: Path, state: Path, commit: str) -> str | None:
             "--refmap=",
             "--prune",
             "origin",
-            *ours,
+            *refspecs,
         )
     return resolve_commit(repository, commit)
 
 
 def resolve_commit(repository: Path, commit: str) -> str | None:
-    """The commit that this names, itself or as an annotated tag; None when it is not in the repository."""
+    """The commit that a commit or an annotated tag names; None when it is not in the repository."""
     try:
         return git(repository, "rev-parse", "--quiet", "--verify", f"{commit}^{{commit}}").strip()
     except Unavailable:
@@ -146,9 +146,9 @@ def resolve_commit(repository: Path, commit: str) -> str | None:
 
 
 def changed_files(repository: Path, old: str, new: str) -> list[str]:
-    """What differs between two commits; all files when the old one is not known: a new branch, or a history rewritten.
+    """The files that differ between two commits; all files of a new branch, or when the old commit no longer exists.
 
-    Of a history rewritten from a known commit too it is what differs between what was there and what is.
+    After a force-push the previous tip is the old commit.
     """
     if resolve_commit(repository, old):
         names = git(repository, "diff", "--name-only", "--no-renames", "-z", old, new)
@@ -158,7 +158,7 @@ def changed_files(repository: Path, old: str, new: str) -> list[str]:
 
 
 def git(repository: Path, *arguments: str) -> str:
-    """Raises: Unavailable with what git said."""
+    """Run git. Raises: Unavailable with git's message."""
     variables = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
     try:
         done = subprocess.run(
@@ -184,7 +184,7 @@ def _git_failed(repository: Path, arguments: tuple[str, ...], found: str) -> Una
         f"git {arguments[0]} failed.",
         where=str(repository),
         found=found,
-        todo="See that the repository's origin can be reached without a password prompt: git fetch origin",
+        todo="Check that the repository's origin answers without a password prompt: git fetch origin",
     )
 
 
@@ -195,6 +195,6 @@ def _check_packages(commit: str) -> None:
             f"Commit {commit[:12]} locks other packages than are installed.",
             where="requirements.lock",
             found=", ".join(differing[:5]) + (f" and {len(differing) - 5} more" if len(differing) > 5 else ""),
-            allowed="what the commit's lock says, as its release will claim",
+            allowed="the packages of the commit's lock, which its release records",
             todo="Install them (git pull, make setup), and run it again.",
         )

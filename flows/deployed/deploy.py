@@ -20,27 +20,27 @@ from tasks.core.git_push import PUSH_DEPLOYMENT
 from tasks.core.settings import ROOT, settings
 
 POOL = TAG
-# A run has no command, environment or folder of its caller's: the worker knows them, from its parameters
+# A caller can set no command, environment or folder of a run: the worker derives them from its parameters
 TEMPLATE = {
-    "job_configuration": {"stream_output": True},  # Prefect wants something there
+    "job_configuration": {"stream_output": True},  # Prefect requires an entry
     "variables": {"type": "object", "properties": {}, "additionalProperties": False},
 }
-SKIP, QUEUE = "CANCEL_NEW", "ENQUEUE"  # a second run at the same time: is there anything left for it to do?
-FLOWS = {  # what a case's flows do, and what becomes of a second run of one
-    "prepare": ("Sources to a validated snapshot.", QUEUE),  # of two pushes, each has its own sources
-    "train": ("Prepare, train a candidate, and judge it.", QUEUE),
-    "release": ("The whole chain: a candidate that passes its gates becomes the champion.", QUEUE),
-    "predict": ("The champion's answers since its release, as Parquet.", SKIP),
+SKIP, QUEUE = "CANCEL_NEW", "ENQUEUE"  # a second run at the same time: is anything left to do for it?
+FLOWS = {  # what each flow does, and what happens to a second run of it
+    "prepare": ("Sources to a validated snapshot.", QUEUE),  # each push has its own sources
+    "train": ("Prepare, train a candidate, and evaluate it.", QUEUE),
+    "release": ("From sources to a candidate that passes its gates and becomes the champion.", QUEUE),
+    "predict": ("The champion's predictions since its release, as Parquet.", SKIP),
     "monitor": ("Measure the champion and decide; a decision to act starts retrain.", SKIP),
-    "retrain": ("Monitor, and do what is decided: challenger against champion.", SKIP),
-    "backtest": ("Months of the past under several policies of retraining.", SKIP),
+    "retrain": ("Monitor, and carry out the decision: challenger against champion.", SKIP),
+    "backtest": ("Past months under several retraining policies.", SKIP),
 }
 TABULAR_ONLY = ("backtest",)
 HEADER = """\
-# Every flow of every case, for Prefect: made by `driftline deploy` from the case folders. Change those, not this.
+# Every flow of every case, for Prefect: written by `driftline deploy` from the case folders. Change those, not this.
 # Needs:    driftline up
 # Run:      driftline deploy
-# Override: the section `schedule` of a case says when
+# Override: the section `schedule` of a case
 """
 
 
@@ -56,34 +56,34 @@ def prefect_yaml(cases: Path) -> str:
         for flow in FLOWS
         if flow not in TABULAR_ONLY or isinstance(case, TabularCase)
     ]
-    told: dict[str, Any] = {
+    declared: dict[str, Any] = {
         "prefect-version": None,
         "name": "driftline",
         "pull": [{"flows.deployed.checkout.code_directory": {}}],
         "deployments": [*deployments, _push_deployment()],
     }
-    return HEADER + yaml.safe_dump(told, sort_keys=False, width=120)
+    return HEADER + yaml.safe_dump(declared, sort_keys=False, width=120)
 
 
 def _deployment(case: TabularCase | LanguageCase, flow: str) -> dict[str, Any]:
-    does, second = FLOWS[flow]
-    when = {"prepare": case.schedule.prepare, "monitor": case.schedule.monitor}.get(flow, "")
+    description, collision_strategy = FLOWS[flow]
+    cron = {"prepare": case.schedule.prepare, "monitor": case.schedule.monitor}.get(flow, "")
     return {
         "name": case.name,
         "entrypoint": f"flows/{flow}.py:{flow}",
-        "description": f"{does} {case.description}",
+        "description": f"{description} {case.description}",
         "tags": [TAG, case.name],
         "parameters": {"request": {"case": case.name}},
         "enforce_parameter_schema": True,
         "work_pool": {"name": POOL},
-        "concurrency_limit": {"limit": 1, "collision_strategy": second},
-        "schedules": [{"cron": when, "timezone": case.schedule.timezone}] if when else [],
+        "concurrency_limit": {"limit": 1, "collision_strategy": collision_strategy},
+        "schedules": [{"cron": cron, "timezone": case.schedule.timezone}] if cron else [],
         "triggers": [_decision_trigger(case.name)] if flow == "retrain" else [],
     }
 
 
 def _push_deployment() -> dict[str, Any]:
-    """The one that a git push has a run of: it finds out which of the others to start. Any number may run at once."""
+    """The deployment that a git push runs: it finds out which of the others to start. Any number may run at once."""
     flow, _, name = PUSH_DEPLOYMENT.partition("/")
     return {
         "name": name,
@@ -96,7 +96,7 @@ def _push_deployment() -> dict[str, Any]:
 
 
 def _decision_trigger(case: str) -> dict[str, Any]:
-    """One evidence, one run: a second event of the same evidence within a day starts nothing."""
+    """One run for each evidence: a second event of the same evidence within a day starts nothing."""
     return {
         "type": "event",
         "name": f"{case} retrains when monitoring decides so",
@@ -117,15 +117,16 @@ def _decision_trigger(case: str) -> dict[str, Any]:
 
 
 def deploy() -> None:
-    """Write prefect.yaml into the state folder, make its deployments at the server, remove those whose case is gone.
+    """Write prefect.yaml into the state folder, create its deployments, and remove those whose case is gone.
 
     Raises: Unavailable when the server does not answer, or refuses.
     """
-    here = settings()
-    declared = prefect_yaml(here.cases)
-    file = write_text(here.state / "prefect.yaml", declared)  # not into the repository, whose files are its user's
+    config = settings()
+    declared = prefect_yaml(config.cases)
+    # not into the repository, where a changed file would mark releases as dirty
+    file = write_text(config.state / "prefect.yaml", declared)
     if not reach_prefect():
-        raise Unavailable("Prefect's server does not answer.", where=here.prefect_api, todo="driftline up")
+        raise Unavailable("Prefect's server does not answer.", where=config.prefect_api, todo="driftline up")
     with console.status("deploying ..."):
         from prefect.client.orchestration import get_client
 
@@ -135,22 +136,22 @@ def deploy() -> None:
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise Unavailable(
-                    "Prefect did not take the deployments.",
+                    "Prefect refused the deployments.",
                     where=str(file),
                     found=(done.stdout + done.stderr)[-2000:].strip(),
                     todo="Correct what it names.",
                 )
-            made = yaml.safe_load(declared)["deployments"]
-            gone = _remove_gone(client, {(each["entrypoint"], each["name"]) for each in made})
-            channels = set_up_alerts(client, here)
-    console.print(f"  {len(made)} deployments of {len(case_names(here.cases))} cases")
+            deployments = yaml.safe_load(declared)["deployments"]
+            gone = _remove_gone(client, {(each["entrypoint"], each["name"]) for each in deployments})
+            channels = set_up_alerts(client, config)
+    console.print(f"  {len(deployments)} deployments of {len(case_names(config.cases))} cases")
     console.print(f"  alerts go to {channels} channels" if channels else "  alerts go nowhere: set DRIFTLINE_ALERTS")
     for name in gone:
         console.print(f"  removed {name}: its case is gone")
 
 
 def ensure_work_pool(client: Any) -> None:
-    """Make the pool of work, or change the one that is there to our template."""
+    """Create the work pool, or give an existing one our template."""
     from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
     from prefect.exceptions import ObjectAlreadyExists
 
@@ -163,8 +164,8 @@ def ensure_work_pool(client: Any) -> None:
 def _remove_gone(client: Any, declared: set[tuple[str, str]]) -> list[str]:
     from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 
-    ours = client.read_deployments(deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG])))
-    gone = [each for each in ours if (each.entrypoint, each.name) not in declared]
+    existing = client.read_deployments(deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG])))
+    gone = [each for each in existing if (each.entrypoint, each.name) not in declared]
     for each in gone:
         client.delete_resource_owned_automations(f"prefect.deployment.{each.id}")
         client.delete_deployment(each.id)

@@ -1,4 +1,4 @@
-"""What a deployed run's process is: its command, variables and folder follow from the run's parameters alone."""
+"""The process of a deployed run: its command, environment and folder follow from the run's parameters alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENGINE = ("-m", "prefect.engine")
 
 
 class Job(ProcessJobConfiguration):
-    """A run's process. Nothing of it comes from the work pool, the deployment or who creates the run."""
+    """A run's process. Work pool, deployment and the creator of the run can set nothing of it."""
 
     run_command: ClassVar[str] = shlex.join([sys.executable, *ENGINE])
 
@@ -29,9 +29,9 @@ class Job(ProcessJobConfiguration):
     async def from_template_and_values(
         cls, base_job_template: dict[str, Any], values: dict[str, Any], client: Any = None
     ) -> Job:
-        """Take no value.
+        """Accept no job variables.
 
-        Raises: InputError when there are some: a run that leaves them out would not be the one that was meant.
+        Raises: InputError when there are some: ignoring them would start another run than was requested.
         """
         if values:
             raise InputError(
@@ -39,7 +39,7 @@ class Job(ProcessJobConfiguration):
                 where="job_variables",
                 found=", ".join(sorted(values)),
                 allowed="parameters alone",
-                todo="Leave them out. The parameter commit says whose code and cases a run works with.",
+                todo="Leave them out. The parameter commit names the code and cases of a run.",
             )
         return cls()
 
@@ -60,8 +60,8 @@ class Job(ProcessJobConfiguration):
 
 
 def _checkout(commit: str, variables: dict[str, str | None]) -> tuple[dict[str, str | None], Path]:
-    """The variables and the folder of a run that belongs to a commit."""
-    here = settings()
-    require_published(commit, ROOT, here.git_branch)
-    tree = checkout_commit(commit, ROOT, here.state)
-    return {**variables, **checkout_environment(tree, here)}, tree
+    """The environment and the folder of a run of a commit."""
+    config = settings()
+    require_published(commit, ROOT, config.git_branch)
+    tree = checkout_commit(commit, ROOT, config.state)
+    return {**variables, **checkout_environment(tree, config)}, tree

@@ -1,4 +1,4 @@
-"""Which flows of which cases a push starts: the table is `flow_for`."""
+"""Which flows of which cases a push starts; `flow_for` is the rule."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ CODE = ("flows/", "services/", "tasks/", "requirements.lock", "pyproject.toml", 
 
 
 class CaseFiles(Result):
-    """Where the files of a case lie in its repository; a folder stands for what is in it."""
+    """The paths of a case in its repository; a folder includes what is in it."""
 
     name: str
     folder: str
-    sources: tuple[str, ...] = ()  # what its data is read from
-    models: tuple[str, ...] = ()  # what else it names by a file:// URI
+    sources: tuple[str, ...] = ()  # its data
+    models: tuple[str, ...] = ()  # other files that it names by a file:// URI
 
 
 def flows_to_start(tag: str, changed: Sequence[str], cases: Mapping[str, CaseFiles]) -> list[tuple[str, str]]:
-    """Flow and case of each run that a push of a tag, or else of changed files, asks for."""
+    """Flow and case of each run that a pushed tag, or else changed files, start."""
     if tag:
         return [("release", name) for name in cases_of_tag(tag, cases)]
-    asked = {name: {flow_for(path, case) for path in changed} for name, case in cases.items()}
+    flows_of = {name: {flow_for(path, case) for path in changed} for name, case in cases.items()}
     return [
-        ("train" if "train" in flows else "prepare", name)  # to train is to prepare first
-        for name, flows in sorted(asked.items())
+        ("train" if "train" in flows else "prepare", name)  # training prepares first
+        for name, flows in sorted(flows_of.items())
         if flows - {None}
     ]
 
 
 def flow_for(path: str, case: CaseFiles) -> str | None:
-    """What a changed file means to a case; None: nothing."""
+    """The flow that a changed file starts for a case; None: none."""
     if any(_within(path, source) for source in (*case.sources, f"data/snapshots/{case.name}")):
         return "prepare"
     if any(_within(path, place) for place in (case.folder, *case.models, *CODE)):
@@ -44,7 +44,7 @@ def flow_for(path: str, case: CaseFiles) -> str | None:
 
 
 def cases_of_tag(tag: str, cases: Mapping[str, CaseFiles]) -> list[str]:
-    """The case that a tag is about, CASE/... or CASE-..., the longest name first; every case when it names none."""
+    """The case that a tag names, CASE/... or CASE-..., the longest name first; every case when it names none."""
     for name in sorted(cases, key=len, reverse=True):
         if tag == name or tag.startswith((f"{name}/", f"{name}-")):
             return [name]
@@ -52,9 +52,9 @@ def cases_of_tag(tag: str, cases: Mapping[str, CaseFiles]) -> list[str]:
 
 
 def read_cases(cases: Path, tree: Path) -> dict[str, CaseFiles]:
-    """The cases in a folder of a tree, whether they are valid or not: a run says what is wrong with one.
+    """The cases in a folder of a tree, valid or not: the run of an invalid one fails with its errors.
 
-    Of a folder outside the tree no file can be pushed: its cases are asked for by code alone.
+    When the folder lies outside the tree, only a change of code starts its cases.
     """
     found = {}
     for path in sorted(cases.glob("*/case.yaml")):

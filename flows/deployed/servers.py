@@ -1,4 +1,4 @@
-"""The servers of the local stack, as programs that its supervisor runs."""
+"""The servers of the local stack, as programs of its supervisor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tasks.core.settings import Settings
 
 
 def servers(settings: Settings) -> list[tuple[Program, str]]:
-    """The servers that are ours to run, with the setting of each one's port."""
+    """The servers that this stack runs, each with the setting of its port."""
     servers: list[tuple[Program, str]] = []
     if not settings.prefect_url:
         root = f"http://{settings.host}:{settings.prefect_port}"
@@ -20,7 +20,7 @@ def servers(settings: Settings) -> list[tuple[Program, str]]:
             host=settings.host,
             port=settings.prefect_port,
             health="/api/health",
-            # its pages ask whichever name they were opened by
+            # its pages use the host name by which they were opened
             environment={"PREFECT_UI_API_URL": "/api", "PREFECT_API_URL": f"{root}/api"},
             starts_with_supervisor=False,
         )
@@ -42,7 +42,7 @@ def _module(name: str, *arguments: str) -> list[str]:
 
 
 def _own(name: str, module: str, host: str, port: int, health: str) -> Program:
-    """A server that is a module of ours, which takes its port."""
+    """A server that is a module of this repository, with its port as argument."""
     return Program(
         name=name, command=_module(module, str(port)), host=host, port=port, health=health, starts_with_supervisor=False
     )

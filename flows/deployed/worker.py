@@ -1,4 +1,4 @@
-"""The worker of the stack: python -m flows.deployed.worker PORT. It starts what is due, and again what was killed."""
+"""The worker of the stack: python -m flows.deployed.worker PORT. It starts due runs, and restarts killed ones."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from tasks.core.loops import Loop, TaskLoop, loops
 from tasks.core.processes import tune_gc
 from tasks.core.settings import settings
 
-EVERY = 10.0  # seconds between two looks for what died
-POLL = 2  # seconds between two looks for what is due
+RECOVERY_INTERVAL = 10.0  # seconds
+POLL_INTERVAL = 2  # seconds
 
 
 async def work() -> None:
-    """Work until told to end."""
+    """Work until a signal ends it."""
     from prefect.workers.process import ProcessWorker
 
+    from flows.deployed.compat import use_job_type
     from flows.deployed.deploy import POOL
     from flows.deployed.job import Job
 
     await asyncio.to_thread(_prepare_pool)
     worker = ProcessWorker(work_pool_name=POOL, name=socket.gethostname())
-    worker.job_configuration = Job
+    use_job_type(worker, Job)
     working = asyncio.create_task(worker.start(with_healthcheck=True))
     others = [loop.start() for loop in background()]
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -40,17 +41,20 @@ async def work() -> None:
     finally:
         for other in others:
             other.task.cancel()
-    # the server may be gone, or go with us: what else would tell it something asks again for up to half a minute
+    # Prefect's exit handlers retry for up to half a minute when the server stops with this process
     os._exit(0)
 
 
 def background() -> list[TaskLoop]:
-    """What runs beside Prefect's worker, not yet started."""
-    return [TaskLoop("recovery of runs", Recovery().step, interval=EVERY), TaskLoop("alerts", _alert, interval=EVERY)]
+    """The loops beside Prefect's worker, not yet started."""
+    return [
+        TaskLoop("recovery of runs", Recovery().step, interval=RECOVERY_INTERVAL),
+        TaskLoop("alerts", _alert, interval=RECOVERY_INTERVAL),
+    ]
 
 
 async def _alert() -> None:
-    """Have people know which loops of this process keep failing."""
+    """Alert about loops of this process that keep failing."""
     await asyncio.to_thread(loops.alert, _add_alert)
 
 
@@ -60,7 +64,7 @@ def _add_alert(loop: Loop) -> None:
 
 
 class Recovery:
-    """Looks for runs that died; the server may be gone for a while, and the worker goes on."""
+    """Recovers crashed runs; the worker survives an outage of the server."""
 
     def __init__(self) -> None:
         self._first = True
@@ -74,7 +78,7 @@ class Recovery:
 
 
 def _prepare_pool() -> None:
-    """Wait for the server, which starts beside us, and make the pool."""
+    """Wait for the server, which starts at the same time, and create the work pool."""
     import time
 
     from prefect.client.orchestration import get_client
@@ -92,12 +96,12 @@ def main(port: int) -> None:
     tune_gc()
     from tasks.core.settings import apply_environment
 
-    here = settings()
-    apply_environment(here)
-    os.environ["PREFECT_API_URL"] = here.prefect_api
-    os.environ["PREFECT_WORKER_WEBSERVER_HOST"] = here.host
+    config = settings()
+    apply_environment(config)
+    os.environ["PREFECT_API_URL"] = config.prefect_api
+    os.environ["PREFECT_WORKER_WEBSERVER_HOST"] = config.host
     os.environ["PREFECT_WORKER_WEBSERVER_PORT"] = str(port)
-    os.environ["PREFECT_WORKER_QUERY_SECONDS"] = str(POLL)
+    os.environ["PREFECT_WORKER_QUERY_SECONDS"] = str(POLL_INTERVAL)
     asyncio.run(work())
 
 

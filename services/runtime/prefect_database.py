@@ -1,4 +1,4 @@
-"""Prefect's database, made once for each version and copied: its 114 migrations take 15 s on every empty folder."""
+"""A migrated Prefect database for each version, to copy: its 114 migrations take 15 s on every empty folder."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ NAME = "prefect.db"
 
 
 def template_path() -> Path:
-    """Beside the installed packages: it belongs to their version of Prefect, and to no state folder."""
+    """The path beside the installed packages: the template belongs to their version of Prefect."""
     return Path(sys.prefix) / "share" / "driftline" / f"prefect-{version('prefect')}.db"
 
 
 def make_template(path: Path | None = None) -> Path | None:
-    """Make the migrated, empty database unless it is there; None where the folder can't be written."""
+    """Create the migrated, empty database unless it exists; None when the folder is not writable."""
     path = path or template_path()
     if path.is_file():
         return path
@@ -31,19 +31,19 @@ def make_template(path: Path | None = None) -> Path | None:
                     _migrate(Path(home))
                     shutil.copyfile(Path(home) / NAME, temporary)
     except (OSError, subprocess.CalledProcessError):
-        return None  # the server then migrates by itself
+        return None  # the server then migrates itself
     return path
 
 
 def seed(prefect_home: Path, template: Path | None = None) -> bool:
-    """Put a migrated database into a Prefect home that has none; False when it has one, or none could be made."""
+    """Copy the template into a Prefect home without database; False when it has one, or there is no template."""
     if (prefect_home / NAME).exists():
         return False
-    made = make_template(template)
-    if made is None:
+    source = make_template(template)
+    if source is None:
         return False
     with atomic_path(prefect_home / NAME) as temporary:
-        shutil.copyfile(made, temporary)
+        shutil.copyfile(source, temporary)
     return True
 
 
@@ -61,4 +61,4 @@ def _migrate(home: Path) -> None:
 
 
 if __name__ == "__main__":
-    print(make_template() or "Prefect's database will be made at the first start.")
+    print(make_template() or "Prefect creates its database at the first start.")

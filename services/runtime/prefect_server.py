@@ -1,6 +1,6 @@
 """Prefect's server: python -m services.runtime.prefect_server HOST PORT
 
-It is the application that `prefect server start` runs, behind a guard.
+It runs the application of `prefect server start` behind a guard.
 """
 
 from __future__ import annotations
@@ -13,20 +13,22 @@ from tasks.core.settings import AUTH_STRINGS, apply_environment, create_login, s
 
 
 def main(host: str, port: int) -> None:
-    """Serve until a signal ends it; all else comes from Prefect's own variables."""
+    """Serve until a signal ends it; Prefect's own variables configure the rest."""
     tune_gc()
-    here = settings()
-    os.environ[AUTH_STRINGS[0]] = create_login(here)  # Prefect asks for it itself: a WebSocket in its first message
-    apply_environment(here)
+    config = settings()
+    os.environ[AUTH_STRINGS[0]] = create_login(
+        config
+    )  # Prefect checks it itself: a WebSocket sends it in its first message
+    apply_environment(config)
     import uvicorn
-    from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
 
+    from services.runtime.compat import prefect_app
     from services.runtime.server_guard import ServerGuard
 
     options = get_current_settings().server
     uvicorn.run(
-        ServerGuard(create_app(final=True), here.host_names),
+        ServerGuard(prefect_app(), config.host_names),
         host=host,
         port=port,
         timeout_keep_alive=options.api.keepalive_timeout,

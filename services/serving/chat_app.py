@@ -1,4 +1,4 @@
-"""The routes of a language model's service: what a request becomes at the engine, and what an answer becomes here."""
+"""The routes of a language model's service: they pass requests to its engine, and its answers to clients."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 
 RELEASE_HEADER = "x-driftline-release"
 LOST_SECONDS_HEADER = (
-    "x-driftline-lost-seconds"  # spent on an engine that died or hung: the gateway charges nobody for them
+    "x-driftline-lost-seconds"  # spent on an engine that died or hung: the gateway does not charge for them
 )
-STARTUP_EXAMPLES = 2  # golden answers asked for before the service says that it is ready
+STARTUP_EXAMPLES = 2  # golden examples that an engine must answer before the service is ready
 DEADLINE = 280.0  # seconds for a call; the gateway waits a little longer
-ENGINE_TIMEOUT = 15.0  # seconds that a call waits for an engine that is started again
-RETRY_AFTER = 5  # seconds, in a response without an engine
+ENGINE_TIMEOUT = 15.0  # seconds that a call waits for an engine that restarts
+RETRY_AFTER = 5  # seconds, in a 503 response
 
 RequestT = TypeVar("RequestT", ChatCompletionRequest, EmbeddingsRequest)
 EngineResponse: TypeAlias = "dict[str, Any] | tuple[bytes, aiohttp.ClientResponse]"
 
 
 class ChatError(Exception):
-    """A request that gets an error in OpenAI's form."""
+    """An error that the client gets in OpenAI's form."""
 
     def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -50,7 +50,7 @@ class ChatError(Exception):
 
 
 class ChatApp:
-    """OpenAI's interface of one release. Call `watch.open()` before the first request, and close."""
+    """OpenAI's API of one release. Call `watch.open()` before the first request, and `close()` at the end."""
 
     def __init__(self, release: ReleasedModel, deadline: float = DEADLINE) -> None:
         self.release = release
@@ -71,12 +71,12 @@ class ChatApp:
         from starlette.routing import Route
 
         routes = [
-            Route("/v1/chat/completions", self.complete, methods=["POST"]),
-            Route("/v1/embeddings", self.embed, methods=["POST"]),
-            Route("/v1/models", self.models, methods=["GET"]),
-            Route("/release", self.which, methods=["GET"]),
+            Route("/v1/chat/completions", self.create_chat_completion, methods=["POST"]),
+            Route("/v1/embeddings", self.create_embeddings, methods=["POST"]),
+            Route("/v1/models", self.list_models, methods=["GET"]),
+            Route("/release", self.get_release, methods=["GET"]),
         ]
-        handlers: Any = {ChatError: self.refused, ClientDisconnect: self.left}
+        handlers: Any = {ChatError: self.handle_error, ClientDisconnect: self.handle_disconnect}
         return Starlette(routes=routes, exception_handlers=handlers)
 
     async def close(self) -> None:
@@ -84,47 +84,47 @@ class ChatApp:
             await self._session.close()
         await asyncio.to_thread(self.watch.close)
 
-    async def complete(self, http: Request) -> Response:
+    async def create_chat_completion(self, http: Request) -> Response:
         """POST /v1/chat/completions."""
         from services.serving.event_stream import EventStream
 
         chat = await self._read(http, ChatCompletionRequest)
-        with ExitStack() as place:
-            place.enter_context(self._place())
-            opened, lost = await while_connected(http, self._ask(chat))
+        with ExitStack() as slot:
+            slot.enter_context(self._slot())
+            answer, lost = await while_connected(http, self._forward(chat))
             headers = {LOST_SECONDS_HEADER: f"{lost:.3f}"} if lost > 0.1 else {}
-            if isinstance(opened, dict):
-                return self._json({**opened, "release": self.release.digest}, 200, headers)
-            return EventStream(*opened, place.pop_all(), self._headers | headers)
+            if isinstance(answer, dict):
+                return self._json({**answer, "release": self.release.digest}, 200, headers)
+            return EventStream(*answer, slot.pop_all(), self._headers | headers)
 
-    async def embed(self, http: Request) -> Response:
+    async def create_embeddings(self, http: Request) -> Response:
         """POST /v1/embeddings."""
         if self._embeddings is None:
             raise ChatError(404, f"{self.release.tag} has no embedder: it answers chat only.", param="model")
-        wanted = await self._read(http, EmbeddingsRequest)
+        request = await self._read(http, EmbeddingsRequest)
         try:
-            vectors = await self._embeddings.answer(wanted)
+            vectors = await self._embeddings.create(request)
         except ValueError as error:
             raise ChatError(400, str(error), param="input") from error
         return self._json({**vectors, "model": self.release.tag, "release": self.release.digest})
 
-    async def models(self, _: Request) -> Response:
+    async def list_models(self, _: Request) -> Response:
         """GET /v1/models."""
         model = {"id": self.release.tag, "object": "model", "owned_by": "driftline", "created": 0}
         return self._json({"object": "list", "data": [model]})
 
-    async def which(self, _: Request) -> Response:
+    async def get_release(self, _: Request) -> Response:
         """GET /release."""
         return self._json(self.info)
 
-    async def refused(self, _: Request, error: ChatError) -> Response:
+    async def handle_error(self, _: Request, error: ChatError) -> Response:
         kind = "invalid_request_error" if error.status < 500 else "server_error"
         body = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
         wait = {"retry-after": str(RETRY_AFTER)} if error.status == 503 else {}
         return self._json({"error": body}, error.status, wait)
 
-    async def left(self, _: Request, __: Exception) -> Response:
-        """For a client that hung up, and reads nothing any more."""
+    async def handle_disconnect(self, _: Request, __: Exception) -> Response:
+        """End the call of a client that disconnected."""
         return self._json(None, 499)
 
     def _json(self, value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -133,20 +133,20 @@ class ChatApp:
         return JSONResponse(value, status_code=status, headers={**self._headers, **(headers or {})})
 
     async def _read(self, http: Request, form: type[RequestT]) -> RequestT:
-        """Raises: Refused."""
+        """Raises: ChatError."""
         try:
             request = form.model_validate_json(await http.body() or b"{}")
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            where, why = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-            raise ChatError(400, f"{where}: {why}" if where else why, param=where or None) from error
+            where, reason = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+            raise ChatError(400, f"{where}: {reason}" if where else reason, param=where or None) from error
         if not self.release.is_named(request.model):
             raise ChatError(404, f"This service answers as {self.release.tag}.", param="model")
         return request
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
-        """Raises: Refused when as many calls as the engine takes wait for it already."""
+    def _slot(self) -> Iterator[None]:
+        """Count a call. Raises: ChatError when the engine's queue is full."""
         if self._calls >= MAX_CALLS:
             raise ChatError(503, "Too many calls wait for this model already.", code="overloaded")
         self._calls += 1
@@ -155,11 +155,11 @@ class ChatApp:
         finally:
             self._calls -= 1
 
-    async def _ask(self, chat: ChatCompletionRequest) -> tuple[EngineResponse, float]:
-        """The answer of the engine, and the seconds lost on engines that died or hung.
+    async def _forward(self, chat: ChatCompletionRequest) -> tuple[EngineResponse, float]:
+        """The engine's answer, and the seconds lost on engines that died or hung.
 
-        An engine that ends before it has answered has lost nothing: the next one is asked, once.
-        Raises: Refused.
+        When an engine ends before its answer, the call is retried once at the next one.
+        Raises: ChatError.
         """
         import aiohttp
 
@@ -167,7 +167,7 @@ class ChatApp:
         engine = await self.watch.engine(ENGINE_TIMEOUT)
         for last in (False, True):
             if engine is None:
-                raise ChatError(503, f"The engine is started again: {self.watch.fault}.", code="model_unavailable")
+                raise ChatError(503, f"The engine restarts: {self.watch.fault}.", code="model_unavailable")
             try:
                 lost = time.monotonic() - begun
                 return await self._attempt(engine, chat, self._deadline - lost), lost
@@ -186,11 +186,11 @@ class ChatApp:
     async def _attempt(
         self, engine: Engine | VllmServer, chat: ChatCompletionRequest, seconds: float
     ) -> EngineResponse:
-        """The whole answer; of a stream its first bytes, and what follows.
+        """The complete answer; or the first bytes of a stream, and the response to read on from.
 
-        Closing the connection, by the deadline or for a client that hangs up, frees the engine's slot. At once for
-        streams alone: llama.cpp looks whether the client of a whole answer is still there only when none of its calls
-        has got a token for a second. So whole answers are put together here.
+        Closing the connection, at the deadline or when the client disconnects, frees the engine's slot: at once for
+        a stream. For a complete answer llama.cpp checks its client only when no call got a token for a second. So
+        complete answers are assembled here from a stream.
         """
         import aiohttp
 
@@ -212,15 +212,14 @@ class ChatApp:
             raise
         if response.ok:
             return full_response(answer) if request["stream"] else json.loads(answer)
-        # what else it says than 400 is of this answer, such as that no parser reads it; the engine is there
+        # another status concerns this answer alone, for instance one that no parser reads; the engine lives
         raise ChatError(400 if response.status == 400 else 502, error_message(answer))
 
     def _connections(self) -> aiohttp.ClientSession:
-        import aiohttp  # not httpx, whose work for each token the engine's threads would lack
+        import aiohttp  # not httpx, whose work for each token takes CPU time from the engine
 
         if self._session is None:
-            # a connection of its own for each request: llama.cpp closes it after a stream, and who is quick to use it
-            # again would be told that the engine does not answer
-            fresh = aiohttp.TCPConnector(limit=0, force_close=True)
-            self._session = aiohttp.ClientSession(connector=fresh, trust_env=False)
+            # one connection for each request: llama.cpp closes it after a stream, and a quick reuse would fail
+            connector = aiohttp.TCPConnector(limit=0, force_close=True)
+            self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
         return self._session

@@ -1,4 +1,4 @@
-"""Work for a client that ends when the client hangs up."""
+"""Work for a client that is cancelled when the client disconnects."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ T = TypeVar("T")
 
 
 async def while_connected(http: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of the work, which is cancelled when the client hangs up; its body must have been read.
+    """The result of the work, which is cancelled when the client disconnects; the body must have been read before.
 
-    Raises: ClientDisconnect, and what the work raises.
+    Raises: ClientDisconnect, and the errors of the work.
     """
     working = asyncio.create_task(work)
     leaving = asyncio.create_task(_disconnected(http))

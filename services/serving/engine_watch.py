@@ -1,4 +1,4 @@
-"""Keeps one engine up: watches that it lives and answers, and starts another in its place when it does not."""
+"""Supervision of one engine: it checks that the engine lives and answers, and replaces it when it does not."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Generic, Protocol, TypeVar
 
 from tasks.core.loops import ThreadLoop
 
-CHECK_INTERVAL = 0.5  # seconds between two looks at the engine
-MIN_BACKOFF, MAX_BACKOFF = 0.25, 30.0  # seconds before a start, when one engine after the other ends
-STABLE_AFTER = 30.0  # seconds of life after which the end of an engine counts as the first one again
+CHECK_INTERVAL = 0.5  # seconds between two checks of the engine
+MIN_BACKOFF, MAX_BACKOFF = 0.25, 30.0  # seconds before a start, when engines fail in a row
+STABLE_AFTER = 30.0  # seconds of life that reset the backoff
 
 
 class WatchedEngine(Protocol):
-    """An engine that can be watched."""
+    """An engine to watch."""
 
     def fault(self) -> str:
-        """Why it can't answer any more; empty while it can."""
+        """Why it can no longer answer; empty while it can."""
         ...
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill its process."""
         ...
 
 
@@ -33,13 +33,13 @@ EngineT = TypeVar("EngineT", bound=WatchedEngine)
 
 
 class EngineWatch(Generic[EngineT]):
-    """The engine of a service, whichever process it is right now.
+    """The current engine of a service.
 
-    start: opens an engine that lasts as long as the context; check: raises when it must not serve.
+    start: a context manager that runs an engine; check: raises when an engine must not serve.
     """
 
     def __init__(self, start: Callable[[], AbstractContextManager[EngineT]], check: Callable[[EngineT], None]) -> None:
-        self.fault = "It was not started yet."  # why there is no engine; empty while there is one
+        self.fault = "It is not started yet."  # why there is no engine; empty while there is one
         self.restarts = 0
         self._start, self._check = start, check
         self._engine: EngineT | None = None
@@ -53,7 +53,7 @@ class EngineWatch(Generic[EngineT]):
         return self._engine is not None
 
     def open(self) -> None:
-        """Start the first engine, and the watch.
+        """Start the first engine, and the checks.
 
         Raises: DriftlineError when it can't be started, or fails the check.
         """
@@ -61,23 +61,23 @@ class EngineWatch(Generic[EngineT]):
         self._loop.start()
 
     def close(self) -> None:
-        """End the watch and the engine."""
+        """Stop the checks and the engine."""
         self._closing.set()
         engine, self._engine, self.fault = self._engine, None, "The service ends."
         self._loop.stop(timeout=2.0)
         if engine and self._loop.thread.is_alive():
-            engine.kill()  # the watch waits for it: so it hangs
+            engine.kill()  # a check still waits for it: it hangs
         self._opened.close()
 
     async def engine(self, timeout: float) -> EngineT | None:
-        """The engine; none when there is none again within `timeout` seconds."""
+        """The engine; None when there is none within `timeout` seconds."""
         until = time.monotonic() + timeout
         while (engine := self._engine) is None and time.monotonic() < until:
             await asyncio.sleep(0.05)
         return engine
 
     async def replacement(self, engine: EngineT, timeout: float) -> EngineT | None:
-        """The engine after one that broke off an answer: another; or, where it lives, itself after `timeout` seconds.
+        """The engine after one that broke off an answer: another, or the same if it lives after `timeout` seconds.
 
         None when there is none.
         """
@@ -93,15 +93,15 @@ class EngineWatch(Generic[EngineT]):
         if self._engine is None and not self._closing.wait(self._pause()):
             self._begin()
             self.restarts += 1
-            logging.getLogger("driftline").warning("Another engine is up, the %d. restart.", self.restarts)
+            logging.getLogger("driftline").warning("Another engine is up: restart %d.", self.restarts)
 
     def _end(self, engine: EngineT, fault: str) -> None:
-        logging.getLogger("driftline").error("The engine is ended and started again: %s.", fault)
+        logging.getLogger("driftline").error("The engine is killed and restarted: %s.", fault)
         self._engine, self.fault = None, fault
         engine.kill()
 
     def _pause(self) -> float:
-        """Seconds before a start, doubled with each end in a row: what one request breaks, the next breaks again."""
+        """Seconds before a start, doubled with each failure in a row, since the same request may come again."""
         self._deaths = 0 if time.monotonic() - self._started > STABLE_AFTER else self._deaths + 1
         return min(MIN_BACKOFF * 2.0**self._deaths, MAX_BACKOFF) if self._deaths else 0.0
 

@@ -1,4 +1,4 @@
-"""A streamed answer of an engine, passed on as it comes."""
+"""A streamed answer of an engine, forwarded chunk by chunk."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from starlette.types import Receive, Scope, Send
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events; one that the engine breaks off ends with an error in OpenAI's form.
+    """Server-sent events; a stream that the engine breaks off ends with an error in OpenAI's form.
 
-    first: the bytes read already; place: closed at the end, as is the engine's response, however it comes.
+    first: the bytes already read; slot: closed at the end, as is the engine's response.
     """
 
     def __init__(
-        self, first: bytes, source: aiohttp.ClientResponse, place: ExitStack, headers: Mapping[str, str]
+        self, first: bytes, source: aiohttp.ClientResponse, slot: ExitStack, headers: Mapping[str, str]
     ) -> None:
         super().__init__(self._events(), media_type="text/event-stream", headers=headers)
-        self._first, self._source, self._place = first, source, place
+        self._first, self._source, self._slot = first, source, slot
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._source.close()  # of a client that hangs up, too: this ends the engine's work
-            self._place.close()
+            self._source.close()  # also when the client disconnects: this ends the engine's work
+            self._slot.close()
 
     async def _events(self) -> AsyncIterator[bytes]:
         try:
             yield self._first
-            async for piece in self._source.content.iter_any():
-                yield piece
+            async for chunk in self._source.content.iter_any():
+                yield chunk
         except TimeoutError:
             yield _error("The answer was not complete in time.", "timeout")
         except aiohttp.ClientError:

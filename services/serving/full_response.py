@@ -1,4 +1,4 @@
-"""A whole answer in OpenAI's form, put together from the events of a stream."""
+"""A complete answer in OpenAI's form, assembled from the events of a stream."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ DONE = b"data: [DONE]"
 
 
 class BrokenStreamError(Exception):
-    """An engine that ends a stream with an error, in its own words."""
+    """A stream that the engine ended with an error; its message is the engine's."""
 
 
 def full_response(events: bytes) -> dict[str, Any]:
-    """The chat completion that the events of a stream with its usage are the parts of.
+    """The chat completion of a stream's events, with its usage.
 
-    Raises: BrokenStreamError when the stream says that it failed, or lacks its end.
+    Raises: BrokenStreamError when the stream contains an error, or lacks its end.
     """
     answer: dict[str, Any] = {}
     texts: list[str] = []
@@ -44,7 +44,7 @@ def full_response(events: bytes) -> dict[str, Any]:
 
 
 def error_message(body: bytes) -> str:
-    """The message of an engine's error; what stands before an engine elsewhere may have a form of its own."""
+    """The message of an engine's error; a proxy of a remote engine may use another form."""
     with suppress(ValueError, KeyError, TypeError):
         return str(json.loads(body)["error"]["message"])
     return body.decode(errors="replace")[:500]

@@ -1,4 +1,4 @@
-"""The types that a release takes and gives, made from its manifest."""
+"""The request and response types of a release, built from its manifest."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from tasks.train.classes import DECISION_THRESHOLD, DEFAULT_CLASSES, Classes, class_scores
 
-MAX_ROWS = 10_000  # a request; more is work for the batch flow
+MAX_ROWS = 10_000  # in a request; use the predict flow for more
 
-# strict: "12" is no number and 12 no text; an integer is taken where a number is asked for
+# strict: "12" is no number and 12 no text; an integer is a valid number
 VALUE_TYPES: dict[str, Any] = {
     "number": Annotated[float, Field(strict=True, allow_inf_nan=False)],
     "integer": Annotated[int, Field(strict=True)],
@@ -30,9 +30,9 @@ class ReleaseAnswer(BaseModel):
 
 @dataclass(frozen=True)
 class Schema:
-    """A release's request and answer types; a row's values are the attributes f0, f1 ... of a Row, by `attributes`.
+    """A release's request and response types; the values of a row are the attributes f0, f1 ... of a Row.
 
-    The attributes have names of their own, since a column may be called like a method of pydantic's (`json`, `_id`).
+    `attributes` maps columns to them, since a column may have the name of a pydantic method (`json`, `_id`).
     """
 
     request: type[BaseModel]
@@ -44,7 +44,7 @@ class Schema:
 
 
 def make_schema(manifest: Mapping[str, Any], golden: Sequence[Mapping[str, Any]]) -> Schema:
-    """Make a release's types; the first golden example becomes the example in its OpenAPI document."""
+    """Build a release's types; the first golden example becomes the example in its OpenAPI document."""
     sealed = manifest["sealed"]
     example = {"example_id": golden[0]["example_id"], **golden[0]["features"]}
     fields: dict[str, Any] = {}
@@ -54,15 +54,15 @@ def make_schema(manifest: Mapping[str, Any], golden: Sequence[Mapping[str, Any]]
         attributes[name] = f"f{len(attributes)}"
         shown = None if example.get(name) is None else [example[name]]
         default: Any = ... if required else None
-        of = VALUE_TYPES[kind] | None if nullable else VALUE_TYPES[kind]
-        fields[attributes[name]] = (of, Field(default, alias=name, description=about, examples=shown))
+        value_type = VALUE_TYPES[kind] | None if nullable else VALUE_TYPES[kind]
+        fields[attributes[name]] = (value_type, Field(default, alias=name, description=about, examples=shown))
 
     for column in sealed["columns"]:
-        asked = column["origin"] == "request"
+        in_request = column["origin"] == "request"
         about = f"From {column['origin']} by {', '.join(column['entities'])}; left out with all of them: looked up."
-        if asked:
+        if in_request:
             about = "Known at the moment of prediction" + ("; null where missing." if column["nullable"] else ".")
-        add(column["name"], column["kind"], required=asked, nullable=column["nullable"], about=about)
+        add(column["name"], column["kind"], required=in_request, nullable=column["nullable"], about=about)
     for key, kind in sealed["entities"].items():
         if key not in attributes:
             add(key, kind, required=False, nullable=True, about="Join key; needed where features are looked up.")
@@ -83,16 +83,16 @@ def make_schema(manifest: Mapping[str, Any], golden: Sequence[Mapping[str, Any]]
 
 
 def classes_of(target: Mapping[str, Any]) -> Classes:
-    """The classes of a sealed target, in the order of the model's answers."""
+    """The classes of a sealed target, in the order of the model's probabilities."""
     return tuple(target.get("classes", DEFAULT_CLASSES)) if target["task"] == "classification" else ()
 
 
 def _response_model(target: Mapping[str, Any], golden: Mapping[str, Any], digest: str) -> type[BaseModel]:
     column = target["column"]
-    given = Field(description="The row's example_id, as given.")
+    identity = Field(description="The row's example_id, as given.")
     classes = classes_of(target)
     shown = format_prediction(golden["example_id"], golden["prediction"], classes)
-    fields: dict[str, Any] = {"example_id": (str | None, given)}
+    fields: dict[str, Any] = {"example_id": (str | None, identity)}
     if "scores" in shown:
         about = f"Predicted {column}" + (
             f": {classes[1]} from a probability of {DECISION_THRESHOLD} on." * (len(classes) == 2)
@@ -117,15 +117,15 @@ def _response_model(target: Mapping[str, Any], golden: Mapping[str, Any], digest
 
 
 def format_prediction(example_id: str | None, predicted: Any, classes: Classes) -> dict[str, Any]:
-    """What is said of a row: the predicted number; 0 or 1 and the score of 1; or a class, its score, and all scores."""
+    """A row of the response: the predicted number; 0 or 1 and the score of 1; or a class, its score, and all scores."""
     if not classes:
         return {"example_id": example_id, "prediction": predicted}
     if classes == DEFAULT_CLASSES:
         return {"example_id": example_id, "prediction": int(predicted >= DECISION_THRESHOLD), "score": predicted}
     scores = class_scores(predicted, classes)
-    told = list(scores.values())
-    chosen = told.index(max(told)) if len(told) > 2 else int(predicted >= DECISION_THRESHOLD)
-    return {"example_id": example_id, "prediction": classes[chosen], "score": told[chosen], "scores": scores}
+    values = list(scores.values())
+    chosen = values.index(max(values)) if len(values) > 2 else int(predicted >= DECISION_THRESHOLD)
+    return {"example_id": example_id, "prediction": classes[chosen], "score": values[chosen], "scores": scores}
 
 
 def _views(columns: Sequence[Mapping[str, Any]]) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:

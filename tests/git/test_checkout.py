@@ -152,10 +152,10 @@ def test_a_run_gets_its_commits_code_or_none(ours, monkeypatch: pytest.MonkeyPat
     assert run_directory(second) == place.ROOT
     assert place.ROOT.stat().st_mtime > 0, "it was not marked as used"
     (place.ROOT / "README.md").write_text("other")
-    with pytest.raises(DriftlineError, match="not here any more"):
+    with pytest.raises(DriftlineError, match="no longer available"):
         run_directory(second)
     monkeypatch.setattr(place, "ROOT", repository)
-    with pytest.raises(DriftlineError, match="not here any more"):
+    with pytest.raises(DriftlineError, match="no longer available"):
         run_directory(second)
     monkeypatch.setattr(place, "ROOT", checkout_commit(first, repository, state))
     with pytest.raises(InputError, match=r"(?s)locks other packages.*prefect 3\."):
