@@ -1,4 +1,4 @@
-"""Folders in one archive that is whole or not there, taken while others write, and brought back only as it was."""
+"""Folders in one archive: written atomically while others write them, and unpacked only if it is undamaged."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from tasks.core.files import atomic_path, scratch_folder
 from tasks.core.untrusted import MAX_JSON_BYTES, BoundedReader, require_disk_space
 
 FORMAT = 1
-METADATA, DIGESTS = "backup.json", "digests.json"  # the first member, and the last: an archive without it was cut short
+METADATA, DIGESTS = "backup.json", "digests.json"  # the first member, and the last: an archive without it is truncated
 SQLITE = b"SQLite format 3\0"
 
 
 def pack(
     archive: Path,
     places: Mapping[str, Path],
-    facts: Mapping[str, Any],
-    leave_out: Callable[[str], bool],
+    metadata: Mapping[str, Any],
+    exclude: Callable[[str], bool],
     first: Sequence[str] = (),
 ) -> int:
-    """Write the files of `places` under their names into a new archive; gives their number.
+    """Write the files of `places` under their names into a new archive; returns their number.
 
-    `first` are patterns of what must be older than the rest, in this order: what names files that are there already,
-    or may be emptied while it is read. SQLite's databases are copied by SQLite itself.
+    `first` are patterns of files to read before the rest, in this order: they refer to other files, or may be emptied
+    meanwhile. SQLite copies its databases itself.
     """
     digests: dict[str, str] = {}
     with (
@@ -45,9 +45,9 @@ def pack(
         scratch_folder(archive.parent) as work,
         _opened(temporary) as tar,
     ):
-        _add_text(tar, METADATA, {"format": FORMAT, **facts})
-        for name, path in chain(_matching(places, first), _files(places)):  # the rest is listed when its turn comes
-            if name not in digests and not leave_out(name):
+        _add_text(tar, METADATA, {"format": FORMAT, **metadata})
+        for name, path in chain(_matching(places, first), _files(places)):  # the rest is listed only after the first
+            if name not in digests and not exclude(name):
                 changes = any(PurePosixPath(name).match(pattern) for pattern in first)
                 _add(tar, name, path, digests, changes, Path(work) / str(len(digests)))
         _add_text(tar, DIGESTS, digests)
@@ -55,32 +55,32 @@ def pack(
 
 
 def read_metadata(archive: Path) -> dict[str, Any]:
-    """What an archive says of itself.
+    """An archive's metadata.
 
-    Raises: DataError when it is none; InputError when a newer Driftline made it.
+    Raises: DataError when it is no archive; InputError when a newer version wrote it.
     """
     with _reading(archive) as tar:
         member = tar.next()
-        facts = _json(tar, member) if member and member.name == METADATA else {}
-    if "format" not in facts:
+        metadata = _json(tar, member) if member and member.name == METADATA else {}
+    if "format" not in metadata:
         raise _damaged(archive, f"its first file is not {METADATA}")
-    if not isinstance(facts["format"], int):
+    if not isinstance(metadata["format"], int):
         raise _damaged(archive, "its format is no number")
-    if facts["format"] > FORMAT:
+    if metadata["format"] > FORMAT:
         raise InputError(
-            "The archive was made by a newer version.",
+            "A newer version wrote the archive.",
             where=str(archive),
-            found=f"format {facts['format']}, of commit {facts.get('commit', 'unknown')}",
+            found=f"format {metadata['format']}, of commit {metadata.get('commit', 'unknown')}",
             allowed=f"up to format {FORMAT}",
-            todo="Restore with the version that made it.",
+            todo="Restore with the version that wrote it.",
         )
-    return facts
+    return metadata
 
 
 def unpack(archive: Path, places: Mapping[str, Path]) -> None:
-    """Write all files of an archive under `places`, each held against its digest.
+    """Write all files of an archive under `places`, with their digests checked.
 
-    Raises: DataError when one is missing, damaged, of another kind or wants to lie elsewhere.
+    Raises: DataError when one is missing, damaged, no regular file, or outside these places.
     """
     digests: dict[str, str] = {}
     stated = None
@@ -93,7 +93,7 @@ def unpack(archive: Path, places: Mapping[str, Path]) -> None:
     if stated is None:
         raise _damaged(archive, "its end is missing")
     if wrong := sorted(name for name in {*stated, *digests} if stated.get(name) != digests.get(name)):
-        raise _damaged(archive, f"{len(wrong)} files are not as they were packed: {', '.join(wrong[:3])}")
+        raise _damaged(archive, f"{len(wrong)} files differ from their digests: {', '.join(wrong[:3])}")
 
 
 def is_database(path: Path) -> bool:
@@ -109,7 +109,7 @@ def _matching(places: Mapping[str, Path], patterns: Sequence[str]) -> Iterator[t
 
 
 def _files(places: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
-    """Listed only now, after what comes first was read."""
+    """A generator, so that files are listed after the first ones were read."""
     for place, root in places.items():
         for path in sorted(root.rglob("*")):
             if path.is_file():
@@ -124,7 +124,7 @@ def _add(tar: tarfile.TarFile, name: str, path: Path, digests: dict[str, str], c
             shutil.copy2(path, copy)
         stream = (copy if copy.exists() else path).open("rb")
     except FileNotFoundError:
-        return  # gone since it was listed: what is named by something packed before never goes
+        return  # deleted since it was listed; files to which packed ones refer are never deleted
     with stream:
         member = tar.gettarinfo(arcname=name, fileobj=stream)
         member.uid = member.gid = 0
@@ -138,14 +138,14 @@ def _add(tar: tarfile.TarFile, name: str, path: Path, digests: dict[str, str], c
             digests[name] = reader.digest.hexdigest()
 
 
-def _copy_database(path: Path, to: Path) -> None:
-    """As of one moment, while others read and write it."""
+def _copy_database(path: Path, target: Path) -> None:
+    """A consistent copy, while others read and write the database."""
     with (
         closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=60)) as source,
-        closing(sqlite3.connect(to)) as target,
+        closing(sqlite3.connect(target)) as copy,
     ):
-        source.backup(target)
-    shutil.copystat(path, to)
+        source.backup(copy)
+    shutil.copystat(path, target)
 
 
 def _extract(
@@ -153,7 +153,7 @@ def _extract(
 ) -> str:
     place, *parts = PurePosixPath(member.name).parts
     if place not in places or not parts or ".." in parts or not (member.isreg() or member.islnk()):
-        raise _damaged(archive, f"{member.name} has no place here")
+        raise _damaged(archive, f"{member.name} is outside the places of a backup")
     target = places[place].joinpath(*parts)
     target.parent.mkdir(parents=True, exist_ok=True)
     if member.issparse():
@@ -162,7 +162,7 @@ def _extract(
     if member.islnk():
         place, *parts = PurePosixPath(member.linkname).parts
         if member.linkname not in known:
-            raise _damaged(archive, f"{member.name} is a link to nowhere")
+            raise _damaged(archive, f"{member.name} links to no earlier file")
         _link(places[place].joinpath(*parts), target)
         return known[member.linkname]
     reader = _Hashing(_content(tar, member))
@@ -176,15 +176,15 @@ def _extract(
 def _link(source: Path, target: Path) -> None:
     try:
         target.hardlink_to(source)
-    except OSError:  # the places lie on different disks
+    except OSError:  # the places are on different disks
         shutil.copy2(source, target)
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
-    found = tar.extractfile(member)
-    if found is None:
+    content = tar.extractfile(member)
+    if content is None:
         raise tarfile.ReadError(f"{member.name} is no file")
-    return found
+    return content
 
 
 def _json(tar: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any]:
@@ -205,14 +205,14 @@ def _add_text(tar: tarfile.TarFile, name: str, value: object) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tarfile.TarFile]:
-    path.touch(mode=0o600)  # for its owner alone, as the databases in it are
+    path.touch(mode=0o600)  # private, as the databases in it are
     with tarfile.open(path, "w:gz", compresslevel=1) as tar:
         yield tar
 
 
 @contextmanager
 def _reading(archive: Path) -> Iterator[tarfile.TarFile]:
-    """Raises: InputError when there is no such file; DataError for whatever says that it is damaged."""
+    """Open an archive. Raises: InputError when it does not exist; DataError when it is damaged."""
     try:
         with gzip.open(archive) as stream, _tar(stream) as tar:
             yield tar
@@ -225,27 +225,27 @@ def _reading(archive: Path) -> Iterator[tarfile.TarFile]:
     except (tarfile.TarError, zlib.error, EOFError, ValueError, RecursionError, MemoryError, TypeError) as error:
         raise _damaged(archive, str(error)) from error
     except OSError as error:
-        if error.errno is not None:  # the disk's; gzip's own have no number
+        if error.errno is not None:  # of the disk; gzip's own errors have no number
             raise
         raise _damaged(archive, str(error)) from error
 
 
 def _tar(stream: Any) -> tarfile.TarFile:
-    """Headers of a tar say how long they are themselves, and are read at once."""
+    """A tar whose headers are bounded: they state their own length, and are read at once."""
     return tarfile.open(fileobj=BoundedReader(stream, MAX_JSON_BYTES), mode="r:")  # type: ignore[call-overload]
 
 
 def _damaged(archive: Path, found: str) -> DataError:
     return DataError(
-        "The archive is not a whole backup; nothing was restored.",
+        "The archive is damaged; nothing was restored.",
         where=str(archive),
         found=found,
-        todo="Use another copy of it, or an earlier one.",
+        todo="Use another copy of it, or an earlier backup.",
     )
 
 
 class _Hashing:
-    """A stream that is read once, and its digest then known."""
+    """A stream that computes the digest of what is read."""
 
     def __init__(self, stream: Any) -> None:
         self._stream, self.digest = stream, hashlib.sha256()

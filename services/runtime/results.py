@@ -1,4 +1,4 @@
-"""What the serve room hands on."""
+"""Results of the local stack."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tasks.core.config import Result
 
 
 class Service(Result):
-    """One process of the local stack."""
+    """A process of the local stack."""
 
     name: str  # prefect, mlflow, or release-CASE-DIGEST12
     state: str  # ready, starting, stopped or failed
@@ -20,4 +20,4 @@ class Served(Result):
     """A release that passed its smoke test."""
 
     address: str  # empty: it was served for the test only
-    figures: dict[str, float]
+    metrics: dict[str, float]

@@ -1,7 +1,7 @@
-"""What stands before Prefect's and MLflow's servers: it refuses other pages, other host names and unused paths.
+"""A guard before Prefect's and MLflow's servers: it refuses other origins, other host names and unused paths.
 
 A web page of any origin can send requests to a loopback port, and can give its own host name a loopback address. So a
-request has to name a known host, and one that a page sends has to come from this server's own pages.
+request must name a known host, and one from a web page must come from this server's own pages.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-HEALTH = "/health"  # needs no login, since a supervisor asks for it
+HEALTH = "/health"  # without login, for the supervisor
 SET_ALWAYS = {
-    b"x-frame-options": b"SAMEORIGIN",  # no other page shows ours in a frame, to have it clicked on
+    b"x-frame-options": b"SAMEORIGIN",  # against clickjacking
     b"x-content-type-options": b"nosniff",
     b"cross-origin-resource-policy": b"same-origin",
 }
@@ -32,8 +32,8 @@ SET_ALWAYS = {
 class ServerGuard:
     """An ASGI application before another one, for HTTP and WebSocket alike.
 
-    hosts: names and addresses that a Host header may have, without port. login: `user:password` for HTTP Basic; None:
-    the other application asks for it. paths: what may be asked for; None: everything.
+    hosts: allowed names and addresses in the Host header, without port. login: `user:password` for HTTP Basic; None:
+    the application checks it. paths: the allowed paths; None: all.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class ServerGuard:
         await self.app(scope, receive, _without_cors(send))
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
-        """The status and the reason for which a request is refused; None: it is not."""
+        """Status and reason for refusing a request; None: it is allowed."""
         headers: dict[bytes, list[str]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name.lower(), []).append(value.decode("latin-1"))
@@ -94,19 +94,19 @@ class ServerGuard:
 
 
 def _is_of_another_page(scope: Scope, headers: dict[bytes, list[str]]) -> bool:
-    """Whether the browser says so; a link that opens our page in a tab of its own is allowed."""
+    """Does the browser say so? A link that opens our page in a tab of its own is allowed."""
 
-    def says(name: bytes) -> list[str]:
+    def values(name: bytes) -> list[str]:
         return headers.get(name, [])
 
-    if {"same-origin", "none"}.issuperset(says(b"sec-fetch-site")):
+    if {"same-origin", "none"}.issuperset(values(b"sec-fetch-site")):
         return False
-    opens_a_tab = says(b"sec-fetch-mode") == ["navigate"] and says(b"sec-fetch-dest") == ["document"]
+    opens_a_tab = values(b"sec-fetch-mode") == ["navigate"] and values(b"sec-fetch-dest") == ["document"]
     return not (opens_a_tab and scope.get("method") in ("GET", "HEAD"))
 
 
 async def refuse(kind: str, status: int, reason: str, send: Send) -> None:
-    """Answer a request with this status; before a WebSocket is accepted, closing it answers with 403."""
+    """Answer a request with this status; closing a WebSocket before its acceptance answers with 403."""
     if kind == "websocket":
         await send({"type": "websocket.close", "code": 1008, "reason": reason})
         return
@@ -119,7 +119,7 @@ async def refuse(kind: str, status: int, reason: str, send: Send) -> None:
 
 
 def _without_cors(send: Send) -> Send:
-    """Leave out what would let other pages read a response."""
+    """Remove the headers that would let other pages read a response."""
 
     async def guarded(message: Message) -> None:
         if message["type"] == "http.response.start":

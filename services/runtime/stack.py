@@ -31,32 +31,39 @@ from tasks.core.sockets import http_client, make_socket_folder
 from tasks.release.results import Release
 
 OnReady = Callable[[Service], None]
-Servers = Sequence[tuple[Program, str]]  # with the setting of each one's port
+SERVICE_STATES = {  # of supervisord's; a starting service is ready once it answers
+    "STARTING": "starting",
+    "BACKOFF": "starting",
+    "RUNNING": "starting",
+    "FATAL": "failed",
+    "EXITED": "failed",
+}
+Servers = Sequence[tuple[Program, str]]  # each with the setting of its port
 
 
 def up(
     settings: Settings, servers: Servers, on_ready: OnReady = lambda service: None, timeout: float = 120
 ) -> list[Service]:
-    """Start what does not run yet, tell of each service once it is ready, and give them all.
+    """Start what does not run yet, call `on_ready` for each service, and return all of them.
 
-    Raises: Unavailable when a port is taken by somebody else, or a service does not get ready.
+    Raises: Unavailable when another program uses a port, or a service does not get ready.
     """
     start(settings, servers)
     return wait(settings, on_ready, timeout)
 
 
 def start(settings: Settings, servers: Servers) -> None:
-    """Start what does not run yet of these servers and the served releases, without waiting for it.
+    """Start these servers and the served releases unless they run, without waiting for them.
 
-    Raises: Unavailable when a port is taken by somebody else.
+    Raises: Unavailable when another program uses a port.
     """
     supervisor = Supervisor(settings.state)
     create_login(settings)
     with _stack_lock(settings):
         running = supervisor.processes()
-        held = {program.port for name, program in supervisor.programs().items() if _is_live(running, name)}
+        own_ports = {program.port for name, program in supervisor.programs().items() if _is_live(running, name)}
         for program, setting in servers:
-            if program.port not in held and _port_in_use(program.host, program.port):
+            if program.port not in own_ports and _port_in_use(program.host, program.port):
                 raise _port_taken(program, setting)
         for program in [p for p in supervisor.programs().values() if p.name.startswith("release-")]:
             make_socket_folder(release_socket(settings.state, program.name))
@@ -80,43 +87,43 @@ def start(settings: Settings, servers: Servers) -> None:
 
 
 def wait(settings: Settings, on_ready: OnReady = lambda service: None, timeout: float = 120) -> list[Service]:
-    """Wait until everything that was started is ready.
+    """Wait until all started services are ready.
 
     Raises: Unavailable with the end of the log of the one that is not.
     """
-    told: set[str] = set()
+    ready: set[str] = set()
     deadline = time.monotonic() + timeout
     while True:
         services = [service for service in list_services(settings) if service.state != "stopped"]
         for service in services:
             if service.state == "failed" or time.monotonic() > deadline:
                 raise _not_ready(service)
-            if service.state == "ready" and service.name not in told:
-                told.add(service.name)
+            if service.state == "ready" and service.name not in ready:
+                ready.add(service.name)
                 on_ready(service)
-        if len(told) == len(services):
+        if len(ready) == len(services):
             return services
         time.sleep(0.2)
 
 
 def down(settings: Settings) -> bool:
-    """Stop the supervisor of this state folder and all that it started; False when it did not run."""
+    """Stop the supervisor of this state folder and its programs; False when it did not run."""
     with _stack_lock(settings):
         return Supervisor(settings.state).stop()
 
 
 def is_running(settings: Settings) -> bool:
-    """Is the stack of this state folder up?"""
+    """Is the stack of this state folder running?"""
     return Supervisor(settings.state).pid() is not None
 
 
 def list_services(settings: Settings) -> list[Service]:
-    """Each service of the stack, whether it runs or not, asked just now."""
+    """The current state of each service of the stack."""
     supervisor = Supervisor(settings.state)
     running = supervisor.processes()
     programs = sorted(supervisor.programs().values(), key=lambda program: (program.name != "prefect", program.name))
-    with ThreadPoolExecutor(8) as asking:  # at once: one that hangs takes 2 s to say nothing
-        return list(asking.map(lambda program: _service(supervisor, program, running.get(program.name)), programs))
+    with ThreadPoolExecutor(8) as pool:  # in parallel: one that hangs takes 2 s
+        return list(pool.map(lambda program: _service(supervisor, program, running.get(program.name)), programs))
 
 
 def serve_release(
@@ -126,12 +133,13 @@ def serve_release(
     online_moment: datetime | None = None,
     timeout: float = 120,
 ) -> str:
-    """Serve a release under the supervisor, beside those that are served already, and give its address once ready.
+    """Serve a release under the supervisor, beside the others, and return its address once it is ready.
 
-    `online_repository` is what materialise() gave: left-out features are looked up there, as of `online_moment` or
-    now; without, where this release's last were. One that is served already keeps its process, unless these differ.
+    `online_repository` is the folder that materialise() returned: features that a request leaves out are looked up
+    there, as of `online_moment` or now; without it, where this release looked them up before. A served release keeps
+    its process, unless these differ.
 
-    Raises: Unavailable with the end of its log when it does not get ready; it is then stopped again.
+    Raises: Unavailable with the end of its log when it does not get ready; it is then stopped.
     """
     supervisor = Supervisor(settings.state)
     name = release_program_name(release.case, release.digest)
@@ -154,7 +162,7 @@ def serve_release(
 
 
 def restart(settings: Settings, name: str, timeout: float = 120) -> None:
-    """Start a program anew, and wait until it is ready; a release of an earlier version leaves its port for a socket.
+    """Restart a program, and wait until it is ready; a release that an earlier version started on a port gets a socket.
 
     Raises: Unavailable with the end of its log when it does not get ready.
     """
@@ -172,7 +180,7 @@ def restart(settings: Settings, name: str, timeout: float = 120) -> None:
 
 
 def stop_release(settings: Settings, release: Release) -> None:
-    """Stop and forget a served release."""
+    """Stop a served release, and remove its program."""
     with _stack_lock(settings):
         Supervisor(settings.state).remove(release_program_name(release.case, release.digest))
 
@@ -183,17 +191,17 @@ def release_log(settings: Settings, release: Release) -> Path:
 
 
 def release_address(settings: Settings, release: Release) -> str | None:
-    """Where a release is served now, or None."""
+    """The address of a release that is served now, or None."""
     name = release_program_name(release.case, release.digest)
     return next((s.address for s in list_services(settings) if s.name == name and s.state == "ready"), None)
 
 
 def retire_releases(settings: Settings, case: str, keep: Collection[str]) -> list[str]:
-    """Stop the served releases of a case other than those of these digests, and give their names."""
+    """Stop the served releases of a case except those of these digests; returns their names."""
     supervisor = Supervisor(settings.state)
-    kept = {release_program_name(case, digest) for digest in keep}
+    remaining = {release_program_name(case, digest) for digest in keep}
     with _stack_lock(settings):
-        names = [n for n in supervisor.programs() if n.rpartition("-")[0] == f"release-{case}" and n not in kept]
+        names = [n for n in supervisor.programs() if n.rpartition("-")[0] == f"release-{case}" and n not in remaining]
         for name in names:
             supervisor.remove(name)
     return names
@@ -206,21 +214,20 @@ def _run_fork_server(supervisor: Supervisor, settings: Settings) -> None:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """What supervisord and so all programs get; secrets are among it, and only in here."""
+    """The environment of supervisord and its programs; it is the only place of their secrets."""
     return {**environment(settings), **settings.variables}
 
 
 def _service(supervisor: Supervisor, program: Program, process: dict | None) -> Service:
-    said = process["statename"] if process else "STOPPED"
-    told = {"STARTING": "starting", "BACKOFF": "starting", "RUNNING": "starting", "FATAL": "failed", "EXITED": "failed"}
-    now = told.get(said, "stopped")
-    answers = _is_healthy(program) if program.address else said == "RUNNING"
-    if said in ("STARTING", "RUNNING") and answers:
-        now = "ready"
+    status = process["statename"] if process else "STOPPED"
+    state = SERVICE_STATES.get(status, "stopped")
+    answers = _is_healthy(program) if program.address else status == "RUNNING"
+    if status in ("STARTING", "RUNNING") and answers:
+        state = "ready"
     lives = process is not None and process["pid"] > 0
     return Service(
         name=program.name,
-        state=now,
+        state=state,
         address=program.address,
         pid=process["pid"] if process and lives else None,
         uptime_s=float(process["now"] - process["start"]) if process and lives else None,
@@ -230,7 +237,7 @@ def _service(supervisor: Supervisor, program: Program, process: dict | None) -> 
 
 def _wait_for(supervisor: Supervisor, program: Program, timeout: float, since: int) -> None:
     if not program.address:
-        return  # who needs it waits for it
+        return  # its clients wait for it
     wait_until_ready(
         f"{program.address}{program.health}",
         program.name,
@@ -256,7 +263,7 @@ def _is_live(processes: dict[str, dict], name: str) -> bool:
 
 
 def _port_in_use(host: str, port: int) -> bool:
-    """Does anybody listen there? As servers do, we may use a port whose last connections are still closing."""
+    """Does a program listen there? A port whose last connections are closing is free, as it is for servers."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -268,14 +275,14 @@ def _port_in_use(host: str, port: int) -> bool:
 
 @contextlib.contextmanager
 def _stack_lock(settings: Settings) -> Iterator[None]:
-    """One change of the stack at a time."""
+    """Lock the stack for one change at a time."""
     with lock(settings.state / "supervisor" / "changing.lock", "The local stack", wait=True):
         yield
 
 
 def _port_taken(program: Program, setting: str) -> Unavailable:
     return Unavailable(
-        f"Port {program.port}, for {program.name}, is taken by another program.",
+        f"Port {program.port}, for {program.name}, is used by another program.",
         where=program.address,
         allowed="a free port",
         todo=f"Stop that program, or set {setting} to another port in .env or the environment.",
@@ -287,5 +294,5 @@ def _not_ready(service: Service) -> Unavailable:
         f"{service.name} did not get ready ({service.state}).",
         where=f"{service.address}, log {service.log}",
         found=tail(Path(service.log)) or "an empty log",
-        todo="Correct what the log names, and start again.",
+        todo="Correct what the log names, and restart.",
     )

@@ -1,4 +1,4 @@
-"""Supervisord for one state folder: its configuration, its start and its end, and its programs."""
+"""Supervisord for one state folder: its configuration, start, stop and programs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tasks.core.sockets import UNIX_SCHEME, make_socket_folder, short_socket_pat
 
 
 class Program(Result):
-    """One supervised process; with a port or a socket it listens there, and answers 2xx at `health` when ready."""
+    """A supervised process; one with a port or a socket answers 2xx at `health` when it is ready."""
 
     name: str
     command: list[str]
@@ -32,7 +32,9 @@ class Program(Result):
     port: int = 0
     socket: str = ""  # path of a Unix socket
     health: str = ""
-    environment: dict[str, str] = Field(default_factory=dict)  # secrets come with supervisord's own
+    environment: dict[str, str] = Field(
+        default_factory=dict
+    )  # without secrets, which supervisord's own environment has
     starts_with_supervisor: bool = True
 
     @property
@@ -51,7 +53,7 @@ class Supervisor:
 
     @property
     def socket(self) -> Path:
-        """In the folder, or, where that name is too long for a socket, in a short one that only this user can enter."""
+        """In the folder, or, where that path is too long for a socket, in a short one that only this user can enter."""
         return short_socket_path(self.folder, "supervisor.sock")
 
     def log(self, name: str) -> Path:
@@ -59,7 +61,7 @@ class Supervisor:
 
     @contextlib.contextmanager
     def rpc(self) -> Any:
-        """Supervisor's own interface, over its socket.
+        """Supervisor's XML-RPC interface, over its socket.
 
         Raises: Unavailable when it does not answer.
         """
@@ -76,7 +78,7 @@ class Supervisor:
             transport.close()
 
     def pid(self) -> int | None:
-        """Of the running supervisord; None when none runs."""
+        """The process id of supervisord; None when it does not run."""
         try:
             with self.rpc() as supervisor:
                 return supervisor.getPID()
@@ -84,9 +86,9 @@ class Supervisor:
             return None
 
     def start(self, environment: Mapping[str, str], timeout: float = 20) -> None:
-        """Start supervisord in the background, unless it runs, with the programs that are to start with it.
+        """Start supervisord in the background unless it runs, with the programs that start with it.
 
-        Raises: Unavailable when it does not come up.
+        Raises: Unavailable when it does not start.
         """
         if self.pid() is not None:
             return
@@ -114,19 +116,19 @@ class Supervisor:
                     "The supervisor of the local stack did not start.",
                     where=str(self.logs / "supervisord.log"),
                     found=(done.stderr or done.stdout).strip() or tail(self.logs / "supervisord.log", 5),
-                    todo="Correct what it names, and start again.",
+                    todo="Correct what it names, and restart.",
                 )
             time.sleep(0.05)
 
     def stop(self, timeout: float = 60) -> bool:
-        """Stop supervisord and all its programs, and wait until they are gone; False when none ran.
+        """Stop supervisord and its programs, and wait for their end; False when it did not run.
 
         Raises: Unavailable when they don't end.
         """
         pid = self.pid()
         if pid is None:
             return False
-        with contextlib.suppress(Fault), self.rpc() as supervisor:  # a fault: it is shutting down already
+        with contextlib.suppress(Fault), self.rpc() as supervisor:  # a fault: it is already shutting down
             supervisor.shutdown()
         deadline = time.monotonic() + timeout
         pidfile = self.folder / "supervisord.pid"  # a container without an init keeps ended processes as zombies
@@ -141,7 +143,7 @@ class Supervisor:
         return True
 
     def put(self, program: Program) -> None:
-        """Write a program's configuration; it counts once `run` or the next start reads it."""
+        """Write a program's configuration, which `run` or the next start reads."""
         environment = ",".join(f'{name}="{value}"' for name, value in sorted(program.environment.items()))
         values = {
             "command": " ".join(shlex.quote(part) for part in with_parent_death_signal(program.command, 0)),
@@ -149,7 +151,7 @@ class Supervisor:
             "environment": environment,
             "autostart": str(program.starts_with_supervisor).lower(),
             "autorestart": "true",
-            "startsecs": "3",  # ending earlier counts as failed; after a few of those it is given up
+            "startsecs": "3",  # an earlier end counts as failed; after a few of those supervisord gives up
             "startretries": "3",
             "stopwaitsecs": "15",
             "stopasgroup": "true",
@@ -164,25 +166,25 @@ class Supervisor:
         write_text(self._file(program.name), "\n".join([f"[program:{program.name}]", *lines, ""]))
 
     def programs(self) -> dict[str, Program]:
-        """The programs there are configurations of, by name."""
+        """The configured programs by name."""
         files = sorted((self.folder / "programs").glob("*.json"))
         return {path.stem: Program.model_validate_json(path.read_bytes()) for path in files}
 
     def run(self, name: str) -> None:
-        """Have the running supervisor read a program's configuration, and start the program unless it runs."""
+        """Have the supervisor read a program's configuration, and start the program unless it runs."""
         with self.rpc() as supervisor:
             _, changed, _ = supervisor.reloadConfig()[0]
             if name in changed:
                 _remove(supervisor, name)
-            with _passing("ALREADY_ADDED"):
+            with _ignore_faults("ALREADY_ADDED"):
                 supervisor.addProcessGroup(name)
-            with _passing("ALREADY_STARTED"):
+            with _ignore_faults("ALREADY_STARTED"):
                 supervisor.startProcess(name, False)
 
     def restart(self, name: str) -> None:
-        """End a program, which has its time for what is under way, and start it again."""
+        """Stop a program, once it has finished its requests, and start it."""
         with self.rpc() as supervisor:
-            with _passing("NOT_RUNNING"):
+            with _ignore_faults("NOT_RUNNING"):
                 supervisor.stopProcess(name, True)
             supervisor.startProcess(name, False)
 
@@ -192,7 +194,7 @@ class Supervisor:
             supervisor.signalProcess(name, signal)
 
     def remove(self, name: str) -> None:
-        """Stop a program and forget it."""
+        """Stop a program, and remove its configuration."""
         self._file(name).unlink(missing_ok=True)
         self._file(name, "json").unlink(missing_ok=True)
         if self.pid() is not None:
@@ -200,7 +202,7 @@ class Supervisor:
                 _remove(supervisor, name)
 
     def processes(self) -> dict[str, dict[str, Any]]:
-        """What supervisord says of each program; empty when it does not run."""
+        """Supervisord's information on each program; empty when it does not run."""
         try:
             with self.rpc() as supervisor:
                 return {info["name"]: info for info in supervisor.getAllProcessInfo()}
@@ -212,15 +214,15 @@ class Supervisor:
 
 
 def _remove(supervisor: Any, name: str) -> None:
-    with _passing("NOT_RUNNING", "BAD_NAME"):
+    with _ignore_faults("NOT_RUNNING", "BAD_NAME"):
         supervisor.stopProcess(name, True)
-    with _passing("BAD_NAME"):
+    with _ignore_faults("BAD_NAME"):
         supervisor.removeProcessGroup(name)
 
 
 @contextlib.contextmanager
-def _passing(*names: str) -> Any:
-    """Pass over faults that say that there is nothing to do."""
+def _ignore_faults(*names: str) -> Any:
+    """Ignore faults by name: they mean that there is nothing to do."""
     from supervisor.xmlrpc import Faults
 
     try:

@@ -1,4 +1,4 @@
-"""Prefect tasks of the serve room. Nothing in the Bento imports this file."""
+"""Prefect tasks that package and serve a release."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasks.release.results import Release
 
 
 def is_stack_running(settings: Settings) -> bool:
-    """Does the local stack run, so that a release stays there and answers?"""
+    """Does the local stack run? Then a release stays served."""
     from services.runtime import stack
 
     return stack.is_running(settings)
@@ -21,18 +21,18 @@ def is_stack_running(settings: Settings) -> bool:
 
 @stage("package the Bento", str)
 def package_release(folder: Path, state: Path) -> str:
-    """Build the Bento, unless it is there."""
+    """Build the Bento unless it exists."""
     from services.serving.package import package
 
     return package(folder, state / "bentoml", ROOT / "requirements.lock")
 
 
-@stage("serve and smoke-test", lambda s: f"{s.figures['ms_per_request']:.1f} ms a request {s.address}")
+@stage("serve and smoke-test", lambda s: f"{s.metrics['ms_per_request']:.1f} ms a request {s.address}")
 def serve_and_smoke(release: Release, online: Path | None, moment: datetime | None, settings: Settings) -> Served:
-    """Serve the Bento and require that it answers over HTTP as it did offline; the old champion goes on serving.
+    """Serve the Bento and require that it answers over HTTP as it did offline; the champion goes on serving.
 
-    With the local stack up, the process stays, supervised; without, it is stopped after the test. Features that a
-    request leaves out are looked up in the repository `online` as of `moment`, or as of the request.
+    In a running local stack the process stays, supervised; otherwise it stops after the test. Features that a request
+    leaves out are looked up in the repository `online` as of `moment`, or as of the request.
     """
     from services.runtime import stack
     from services.runtime.process_specs import store_lookup
@@ -42,12 +42,12 @@ def serve_and_smoke(release: Release, online: Path | None, moment: datetime | No
     if release.kind == "llm":
         require_server(release.folder)
     if not is_stack_running(settings):
-        store_lookup(settings, release, online, moment)  # for the next `up`
+        store_lookup(settings, release, online, moment)  # for the next `driftline up`
         log = settings.state / "logs" / f"smoke-{release.case}.log"
-        return Served(address="", figures=smoke_bento(release.folder, release.bento, environment(settings), log))
+        return Served(address="", metrics=smoke_bento(release.folder, release.bento, environment(settings), log))
     address = stack.serve_release(settings, release, online, moment)
     try:
-        return Served(address=address, figures=smoke(release.folder, address, stack.release_log(settings, release)))
+        return Served(address=address, metrics=smoke(release.folder, address, stack.release_log(settings, release)))
     except DriftlineError:
         stack.stop_release(settings, release)
         raise

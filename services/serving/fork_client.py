@@ -1,9 +1,9 @@
-"""What is supervised as a release, while a fork of a fork server does the work.
+"""The supervised process of a release, for which a fork of the fork server does the work.
 
-    python -I -S services/serving/fork_client.py BENTO SOCKET        holds the socket, where a fork answers
-    python -I -S services/serving/fork_client.py BENTO SOCKET alone  the same, where nothing forks
+    python -I -S services/serving/fork_client.py BENTO SOCKET        listens, and a fork serves
+    python -I -S services/serving/fork_client.py BENTO SOCKET alone  serves by itself, without a fork server
 
-It imports little, and so starts at once. The fork ends with it.
+It imports little, so it starts at once. The fork ends with it.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ import sys
 import time
 from collections.abc import Iterator
 
-CHUNK = 1 << 20  # bytes of what a fork is told, its environment above all
+CHUNK = 1 << 20  # most bytes of a request: a fork's environment
 BACKLOG = 2048
-SOON = 3  # seconds; when the first fork ends before, the release can't start
-PAUSE = 0.5  # seconds until one that ended, or a server that does not answer yet, is asked for again
+STARTUP = 3  # seconds; when the first fork ends earlier, the release can't start
+PAUSE = 0.5  # seconds before a fork is requested again
 
 
 def fork_server_socket() -> str:
-    """The socket of their fork server: beside the one of supervisord, which runs it and them."""
-    beside = os.environ["SUPERVISOR_SERVER_URL"].removeprefix("unix://")
-    return os.path.join(os.path.dirname(beside), "forks.sock")
+    """The socket of the fork server: beside that of supervisord, which runs it."""
+    supervisor = os.environ["SUPERVISOR_SERVER_URL"].removeprefix("unix://")
+    return os.path.join(os.path.dirname(supervisor), "forks.sock")
 
 
 @contextlib.contextmanager
-def request_fork(place: str, bento: str, *held: int) -> Iterator[socket.socket]:
-    """Have a fork serve this Bento, in our environment and with our output: to shut the socket down tells it to end.
+def request_fork(server: str, bento: str, *held: int) -> Iterator[socket.socket]:
+    """Request a fork that serves this Bento with our environment and output; it ends when the socket is shut down.
 
     Raises: OSError when no server answers.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
-        asking.connect(place)
-        said = json.dumps({"bento": bento, "environment": dict(os.environ)})
-        socket.send_fds(asking, [said.encode()], [1, 2, *held])
-        yield asking
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.connect(server)
+        request = json.dumps({"bento": bento, "environment": dict(os.environ)})
+        socket.send_fds(connection, [request.encode()], [1, 2, *held])
+        yield connection
 
 
 def listen(path: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
@@ -55,31 +55,31 @@ def listen(path: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.so
 
 
 def serve_alone(bento: str, path: str) -> None:
-    """Become the release's server, from nothing."""
+    """Become the release's server."""
     listening = listen(path)
     os.set_inheritable(listening.fileno(), True)
     server = os.path.join(os.path.dirname(os.path.abspath(__file__)), "release_server.py")
     os.execv(sys.executable, [sys.executable, "-P", server, bento, str(listening.fileno())])
 
 
-def supervise(place: str, bento: str, path: str) -> None:
-    """Hold the socket, and have a fork answer there, always; told to end, give it its time for what is under way."""
+def supervise(server: str, bento: str, path: str) -> None:
+    """Listen, and keep a fork serving; on SIGTERM, let the fork finish its requests."""
     listening = listen(path)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     begun = None
     while True:
-        with contextlib.suppress(OSError), request_fork(place, bento, listening.fileno()) as answering:
+        with contextlib.suppress(OSError), request_fork(server, bento, listening.fileno()) as connection:
             begun = begun or time.monotonic()
             try:
-                answering.recv(CHUNK)
+                connection.recv(CHUNK)
             except SystemExit:
                 listening.close()
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
-                answering.shutdown(socket.SHUT_WR)
-                answering.recv(CHUNK)
+                connection.shutdown(socket.SHUT_WR)
+                connection.recv(CHUNK)
                 raise
-            if time.monotonic() - begun < SOON:
+            if time.monotonic() - begun < STARTUP:
                 sys.exit(1)
         time.sleep(PAUSE)
 

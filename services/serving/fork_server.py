@@ -1,8 +1,8 @@
-"""The fork server of releases: the process of each is a fork of one that has imported already what all of them need.
+"""The fork server of releases: it has imported what all of them need, and each release is a fork of it.
 
     python -m services.serving.fork_server
 
-Who wants a fork runs `fork_client.py`, which asks at the socket.
+`fork_client.py` requests a fork at its socket.
 """
 
 from __future__ import annotations
@@ -23,64 +23,64 @@ from services.serving.compat import PRELOADED, metrics_folder
 from services.serving.fork_client import CHUNK, fork_server_socket, listen
 from services.serving.release_server import serve as serve_release
 
-# Prometheus's client counts in files where there is such a folder when it is imported; a fork has files of its own.
+# With such a folder at import, Prometheus's client counts in files; each fork has files of its own.
 METRICS_VARIABLES = ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR")
 
 
-def serve(place: str) -> None:
-    """Fork for whoever asks at the socket, for ever."""
+def serve(path: str) -> None:
+    """Fork for each request at the socket, for ever."""
     forks: dict[int, socket.socket] = {}
     signal.signal(signal.SIGCHLD, lambda *_: _reap_children(forks))
-    with listen(place, socket.SOCK_SEQPACKET) as listening:
+    with listen(path, socket.SOCK_SEQPACKET) as listening:
         while True:
-            asking, _ = listening.accept()
+            connection, _ = listening.accept()
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
             pid = os.fork()
             if pid == 0:
                 for other in (listening, *forks.values()):
                     other.close()
-                _run_child(asking)
+                _run_child(connection)
                 sys.exit()
-            forks[pid] = asking
+            forks[pid] = connection
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
 
 
 def _reap_children(forks: dict[int, socket.socket]) -> None:
-    for pid in [*forks]:  # what is imported may have children of its own
+    for pid in [*forks]:  # imported packages may have children of their own
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            with forks.pop(pid) as asking, contextlib.suppress(OSError):
-                asking.send(str(os.waitstatus_to_exitcode(status)).encode())
+            with forks.pop(pid) as connection, contextlib.suppress(OSError):
+                connection.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
-def _run_child(asking: socket.socket) -> None:
-    """Be the process that was asked for, until it ends or is told to."""
+def _run_child(connection: socket.socket) -> None:
+    """Serve a Bento in this fork, until it ends or the client closes the connection."""
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-    said, (output, errors, *held), *_ = socket.recv_fds(asking, CHUNK, 3)
-    wanted = json.loads(said)
+    message, (output, errors, *listening), *_ = socket.recv_fds(connection, CHUNK, 3)
+    request = json.loads(message)
     os.dup2(output, 1)
     os.dup2(errors, 2)
     os.environ.clear()
-    os.environ.update(wanted["environment"])
-    os.chdir(wanted["bento"])
-    threading.Thread(target=_exit_with_parent, args=[asking], daemon=True).start()
-    _serve_bento(wanted["bento"], held[0])
+    os.environ.update(request["environment"])
+    os.chdir(request["bento"])
+    threading.Thread(target=_exit_with_parent, args=[connection], daemon=True).start()
+    _serve_bento(request["bento"], listening[0])
 
 
-def _exit_with_parent(asking: socket.socket) -> None:
-    """End when the other side says no more, and at once when it is gone."""
-    asking.recv(1)
+def _exit_with_parent(connection: socket.socket) -> None:
+    """End when the client shuts the connection down, and at once when it is gone."""
+    connection.recv(1)
     os.kill(os.getpid(), signal.SIGTERM)
     gone = select.poll()
-    gone.register(asking, 0)
+    gone.register(connection, 0)
     gone.poll()
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def preload() -> None:
-    """Import packages, but leave nothing of our own: a release has its own version of that in its Bento."""
+    """Import packages, but keep no module of ours: a release has its own version in its Bento."""
     import gc
 
     from tasks.core.processes import tune_gc
@@ -88,9 +88,9 @@ def preload() -> None:
     from tasks.train.tabular.model_file import import_skops
 
     tune_gc()
-    with tempfile.TemporaryDirectory() as counts, warnings.catch_warnings():
-        os.environ.update(dict.fromkeys(METRICS_VARIABLES, counts))
-        warnings.simplefilter("ignore")  # Feast would have all deprecations told, whoever's
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        os.environ.update(dict.fromkeys(METRICS_VARIABLES, folder))
+        warnings.simplefilter("ignore")  # Feast turns on all deprecation warnings
         import_skops()
         for name in PRELOADED:
             importlib.import_module(name)
@@ -99,12 +99,12 @@ def preload() -> None:
         del sys.modules[name]
     sys.path[:] = [path for path in sys.path if path != os.getcwd()]
     gc.collect()
-    gc.freeze()  # a collection in a fork would write to every page, and so copy it
+    gc.freeze()  # a collection in a fork would write to each page, and so copy it
 
 
-def _serve_bento(bento: str, held: int) -> None:
+def _serve_bento(bento: str, descriptor: int) -> None:
     os.environ.update(dict.fromkeys(METRICS_VARIABLES, metrics_folder()))
-    serve_release(bento, socket.socket(fileno=held))
+    serve_release(bento, socket.socket(fileno=descriptor))
 
 
 if __name__ == "__main__":

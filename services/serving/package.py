@@ -1,4 +1,4 @@
-"""The Bento of a release: what it takes to answer requests, and nothing else."""
+"""The Bento of a release: what serving needs, and nothing else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tasks.core.processes import with_parent_death_signal
 from tasks.core.settings import ROOT
 from tasks.release.seal import EMBEDDER, GOLDEN, MANIFEST, verify
 
-# by kind: the module that makes the service, the model file, and what it needs installed
+# by kind: the module with `make_service`, the model file, and the required packages
 ENTRY_MODULE = {"tabular": "services.serving.tabular", "llm": "services.serving.language"}
 MODEL_FILE = {"tabular": "model.skops", "llm": "model.gguf"}
 LOOKUP_MODULES = (
@@ -35,9 +35,9 @@ LANGUAGE_FILES = ("system.txt", "schema.json")
 EMBEDDING_REQUIREMENTS = ("numpy", "torch", "transformers")
 LOOKUP_REQUIREMENTS = ("duckdb", "feast", "pandas", "pyarrow", "PyYAML", "redis")
 
-# Run in a process of its own, since BentoML changes its folder, imports the service and keeps both for good.
+# Run in a process of its own, since BentoML changes the working folder and imports the service.
 BUILD = "import bentoml, json, sys; bentoml.bentos.build(**json.loads(sys.argv[1]))"
-SERVICE = '''"""What BentoML serves: the release beside this file."""
+SERVICE = '''"""The service of the release beside this file."""
 
 from pathlib import Path
 
@@ -48,10 +48,10 @@ Predictor = make_service(Path(__file__).parent)
 
 
 def package(folder: Path, bentoml_home: Path, requirements_lock: Path) -> str:
-    """Build the Bento of a sealed release into `<bentoml_home>/bentos/`, unless it is there, and give its tag.
+    """Build the Bento of a sealed release into `<bentoml_home>/bentos/` unless it exists; returns its tag.
 
-    It is built aside and renamed, so that a killed build leaves no half Bento; the leftovers go with the next build.
-    Raises: DriftlineError with what BentoML said.
+    It is built in a temporary folder and renamed, so a killed build leaves no partial Bento.
+    Raises: DriftlineError with BentoML's message.
     """
     manifest = verify(folder)
     case, version = manifest["sealed"]["case"], manifest["digest"][:12]
@@ -76,9 +76,9 @@ def _build(work: Path, folder: Path, case: str, version: str, requirements_lock:
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     kind = manifest["sealed"]["kind"]
     looks_up = any(column["origin"] != "request" for column in manifest["sealed"].get("columns", ()))
-    elsewhere = manifest["sealed"].get("serving", {}).get("engine") == "vllm"  # where the weights are, too
+    is_remote = manifest["sealed"].get("serving", {}).get("engine") == "vllm"  # the weights are at that server
     embedder = [name for name in manifest["sealed"]["files"] if name.startswith(f"{EMBEDDER}/")]
-    for name in (MANIFEST, *(() if elsewhere else (MODEL_FILE[kind],)), GOLDEN, *LANGUAGE_FILES, *embedder):
+    for name in (MANIFEST, *(() if is_remote else (MODEL_FILE[kind],)), GOLDEN, *LANGUAGE_FILES, *embedder):
         if (folder / name).is_file():
             _copy(folder / name, context / name)
     tree = SourceTree(ROOT)
@@ -104,7 +104,7 @@ def _build(work: Path, folder: Path, case: str, version: str, requirements_lock:
         "labels": {"case": case, "release": manifest["digest"], "as_of": manifest["sealed"]["as_of"][:10]},
         "description": f"# {case}\n\nRelease `{manifest['digest']}`, as of {manifest['sealed']['as_of']}.\n",
         "python": {
-            "lock_packages": False,  # they are locked already
+            "lock_packages": False,  # they are already locked
             "packages": locked_requirements(direct, requirements_lock),
         },
     }
@@ -112,13 +112,13 @@ def _build(work: Path, folder: Path, case: str, version: str, requirements_lock:
         **os.environ,
         "BENTOML_HOME": str(home),
         "BENTOML_DO_NOT_TRACK": "True",
-        # BentoML looks for uv there, and would else install it from the network
+        # BentoML finds uv there, which it would otherwise install from the network
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
     }
     done = subprocess.run(
-        # an orphan of a killed run would go on writing where the next build has cleaned up
+        # an orphan of a killed run would write into the folder of the next build
         with_parent_death_signal([sys.executable, "-c", BUILD, json.dumps(arguments)]),
-        cwd=context,  # so that the service is imported from what the Bento holds
+        cwd=context,  # so that the service is imported from the Bento's files
         env=environment,
         capture_output=True,
         text=True,
@@ -130,16 +130,16 @@ def _build(work: Path, folder: Path, case: str, version: str, requirements_lock:
             "BentoML could not build the Bento.",
             where=f"{case}:{version}",
             found="\n".join((done.stderr or done.stdout).strip().splitlines()[-12:]),
-            todo="Correct what it names, and run the release again; nothing was left behind.",
+            todo="Correct what it names, and run the release again.",
         )
-    make_all_private(built)  # BentoML opens its scripts to everybody
+    make_all_private(built)  # BentoML makes its scripts readable for all users
     return built
 
 
 def locked_requirements(direct: Iterable[str], requirements_lock: Path) -> list[str]:
-    """The lock's pins of some distributions and of all that they need; no index and no file host.
+    """The lock's pins of some distributions and of their dependencies, without index or file host.
 
-    Raises: DriftlineError when the lock lacks a direct one.
+    Raises: DriftlineError when the lock lacks one of `direct`.
     """
     from importlib.metadata import PackageNotFoundError, requires
 
@@ -147,17 +147,17 @@ def locked_requirements(direct: Iterable[str], requirements_lock: Path) -> list[
     from packaging.utils import canonicalize_name
 
     pins = read_pins(requirements_lock)
-    wanted = [canonicalize_name(name) for name in direct]
-    if lacking := [name for name in wanted if name not in pins]:
+    pending = [canonicalize_name(name) for name in direct]
+    if lacking := [name for name in pending if name not in pins]:
         raise DriftlineError(
-            "The lock lacks what the service needs.",
+            "The lock lacks packages that the service needs.",
             where=str(requirements_lock),
             found=f"no {', '.join(lacking)}",
             todo="Run `make lock`.",
         )
     chosen: set[str] = set()
-    while wanted:
-        name = wanted.pop()
+    while pending:
+        name = pending.pop()
         if name in chosen or name not in pins:
             continue
         chosen.add(name)
@@ -166,7 +166,9 @@ def locked_requirements(direct: Iterable[str], requirements_lock: Path) -> list[
         except PackageNotFoundError:
             continue
         parsed = [Requirement(text) for text in needs]
-        wanted.extend(canonicalize_name(r.name) for r in parsed if r.marker is None or r.marker.evaluate({"extra": ""}))
+        pending.extend(
+            canonicalize_name(r.name) for r in parsed if r.marker is None or r.marker.evaluate({"extra": ""})
+        )
     return [str(pins[name]) for name in sorted(chosen - {"bentoml"})]  # BentoML adds its own pin
 
 

@@ -1,4 +1,4 @@
-"""A process that serves a Bento, and lives no longer than the block, or the process, that asked for it."""
+"""A process that serves a Bento, and ends with the block, or the process, that started it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tasks.core.sockets import UNIX_SCHEME, http_client, private_temporary_folde
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on now."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         return probe.getsockname()[1]
@@ -34,7 +34,7 @@ def serve_command(bento: Path, path: Path) -> list[str]:
 
 @contextmanager
 def serve_bento(bento: Path, environment: Mapping[str, str], log: Path, *, timeout: float = 90) -> Iterator[str]:
-    """Serve a Bento on a Unix socket and give its address once it is ready; stop it after the block.
+    """Serve a Bento on a Unix socket; yields its address once it is ready, and stops it after the block.
 
     Raises: Unavailable with the end of the log when it ends or is not ready in time.
     """
@@ -48,7 +48,11 @@ def serve_bento(bento: Path, environment: Mapping[str, str], log: Path, *, timeo
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **environment, "BENTOML_HOME": home},  # a starting server empties its home's metrics
+            env={
+                **os.environ,
+                **environment,
+                "BENTOML_HOME": home,
+            },  # a server deletes the metrics in its home when it starts
             start_new_session=True,
         )
         try:
@@ -59,9 +63,9 @@ def serve_bento(bento: Path, environment: Mapping[str, str], log: Path, *, timeo
 
 
 def wait_until_ready(
-    url: str, what: str, log: Path, timeout: float, alive: Callable[[], bool], since: int = 0
+    url: str, name: str, log: Path, timeout: float, alive: Callable[[], bool], since: int = 0
 ) -> float:
-    """Ask until a server answers 2xx, and give the seconds that took; its log counts from byte `since` on.
+    """Poll a server until it answers 2xx; returns the seconds. Its log counts from byte `since`.
 
     Raises: Unavailable with the end of its log when it ends or is not ready in time.
     """
@@ -76,27 +80,27 @@ def wait_until_ready(
                     return time.monotonic() - start
             except httpx.TransportError:
                 pass
-            # BentoML would try again for ever
+            # BentoML would retry for ever
             if not alive() or "Application startup failed" in tail(log, lines=1000, since=since):
-                raise _not_ready(what, "it could not start", url, log)
+                raise _not_ready(name, "it could not start", url, log)
             time.sleep(0.1)
-    raise _not_ready(what, f"no answer in {timeout:.0f} s", url, log)
+    raise _not_ready(name, f"no answer in {timeout:.0f} s", url, log)
 
 
-def _not_ready(what: str, why: str, url: str, log: Path) -> Unavailable:
+def _not_ready(name: str, reason: str, url: str, log: Path) -> Unavailable:
     return Unavailable(
-        f"{what} did not get ready: {why}.",
+        f"{name} did not get ready: {reason}.",
         where=f"{url}, log {log}",
         found=tail(log) or "an empty log",
-        todo="Correct what the log names, and start again.",
+        todo="Correct what the log names, and restart.",
     )
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the process and all that it started."""
-    for end, timeout in ((signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0)):
+    """Stop the process and its children."""
+    for number, timeout in ((signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0)):
         try:
-            os.killpg(process.pid, end)
+            os.killpg(process.pid, number)
         except ProcessLookupError:
             break
         try:

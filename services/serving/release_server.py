@@ -1,8 +1,8 @@
 """The HTTP server of one release: BentoML's ASGI application of a Bento, under uvicorn, on a Unix socket.
 
-    python -P services/serving/release_server.py BENTO DESCRIPTOR     (of the listening socket: `forks.py` opens it)
+    python -P services/serving/release_server.py BENTO DESCRIPTOR     (of a listening socket)
 
-It imports no module of ours: a release's own code lies in its Bento.
+It imports no module of ours: the release's own code is in its Bento.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ BACKLOG = 2048
 
 
 def serve(bento: str, listening: socket.socket) -> None:
-    """Serve a Bento's folder until told to end."""
+    """Serve a Bento's folder until a signal ends it."""
     import bentoml
     import uvicorn
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING, force=True)
     for name in ("bentoml", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.INFO)
-    # standalone: the process is the service's own, which may change its folder
+    # standalone: BentoML may change the working folder, as this process serves nothing else
     service: Any = bentoml.load(bento, standalone_load=True)
     context, tag = bentoml.server_context, service.bento.tag
     # labels of BentoML's Prometheus metrics
@@ -42,7 +42,7 @@ def main(bento: str, descriptor: int) -> None:
     from bentoml.serving import ensure_prometheus_dir
 
     os.umask(0o077)
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = ensure_prometheus_dir()  # read when Prometheus's client is imported
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = ensure_prometheus_dir()  # Prometheus's client reads it at import
     serve(bento, socket.socket(fileno=descriptor))
 
 

@@ -1,4 +1,4 @@
-"""The smoke test: does the Bento, over real HTTP, answer what the model answered offline?"""
+"""The smoke test: does the Bento answer over HTTP as the model did offline?"""
 
 from __future__ import annotations
 
@@ -20,32 +20,31 @@ from tasks.train.classes import matches_label
 if TYPE_CHECKING:
     import httpx
 
-VECTOR_TOLERANCE = 1e-4  # sums in another order, by other threads
+VECTOR_TOLERANCE = 1e-4  # other threads sum in another order
 NEAR_TIE_NATS = (
     0.25  # nats between two tokens of which either may come first: other batches, and a GPU, round otherwise
 )
 
 
 def smoke(folder: Path, address: str, log: Path | None = None) -> dict[str, float]:
-    """Send a release's golden examples to a running service; give `examples`, and `ms_per_request` over HTTP.
+    """Send a release's golden examples to a running service; returns `examples`, and `ms_per_request` over HTTP.
 
-    Raises: DriftlineError naming the first answer that differs, or Unavailable when it does not answer, both with the
-    end of the server's log.
+    Raises: DriftlineError that names the first different answer, or Unavailable, both with the end of the server's log.
     """
     import httpx
 
     manifest = read_manifest(folder)
-    digest, converse = manifest["digest"], _check_chat if manifest["sealed"]["kind"] == "llm" else _check_tabular
+    digest, check = manifest["digest"], _check_chat if manifest["sealed"]["kind"] == "llm" else _check_tabular
     golden = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))
     try:
         with http_client(address, timeout=60) as client:
-            figures = converse(client, digest, golden)
+            metrics = check(client, digest, golden)
             if manifest["sealed"].get("serving", {}).get("embedder"):
                 _check_embeddings(client, folder / EMBEDDER, [example["messages"][-1]["content"] for example in golden])
-            return figures
+            return metrics
     except (httpx.TransportError, ValueError) as error:
-        silent = Unavailable("The service does not answer.", found=f"{type(error).__name__}: {error}")
-        raise _with_log(silent, address, log) from error
+        unavailable = Unavailable("The service does not answer.", found=f"{type(error).__name__}: {error}")
+        raise _with_log(unavailable, address, log) from error
     except DriftlineError as error:
         raise _with_log(error, address, log) from error
 
@@ -53,7 +52,7 @@ def smoke(folder: Path, address: str, log: Path | None = None) -> dict[str, floa
 def smoke_bento(
     folder: Path, tag: str, environment: Mapping[str, str], log: Path, timeout: float = 90
 ) -> dict[str, float]:
-    """Serve a Bento in a process of its own, smoke-test it, and stop it whatever happens; `ready_s` is its start.
+    """Serve a Bento, smoke-test it, and stop it; `ready_s` is the time of its start.
 
     `environment` names BENTOML_HOME, where the Bento is.
     """
@@ -71,27 +70,27 @@ def _check_tabular(client: httpx.Client, digest: str, golden: list[dict[str, Any
     if answers.get("release") != digest:
         raise _smoke_failure(address, "Another release answers.", str(answers.get("release")), digest)
     _require_same_predictions(address, digest, golden, _predict(client, rows))
-    taken = []
+    seconds = []
     for example, row in zip(golden, rows, strict=True):
         start = time.perf_counter()
         answer = _predict(client, [row])
-        taken.append(time.perf_counter() - start)
+        seconds.append(time.perf_counter() - start)
         _require_same_predictions(address, digest, [example], answer)
     refused = client.post("/predict", json={"rows": [{**rows[0], "no such field": 1}]})
     if not 400 <= refused.status_code < 500 or "no such field" not in refused.text:
         found = f"{refused.status_code} {refused.text[:200]}"
         raise _smoke_failure(address, "A request with an unknown field is not refused.", found, "4xx, naming it")
-    return {"examples": len(golden), "ms_per_request": 1000 * sorted(taken)[len(taken) // 2]}
+    return {"examples": len(golden), "ms_per_request": 1000 * sorted(seconds)[len(seconds) // 2]}
 
 
 def _check_chat(client: httpx.Client, digest: str, golden: list[dict[str, Any]]) -> dict[str, float]:
-    """Ask a language model freely, which must answer as it did offline, streamed too; then by its schema."""
-    address, taken = str(client.base_url), []
+    """Require the golden answers, complete and streamed, without the answer format; then an answer in that format."""
+    address, seconds = str(client.base_url), []
     for example in golden:
         body = _unconstrained(example)
         start = time.perf_counter()
         response = client.post("/v1/chat/completions", json=body)
-        taken.append(time.perf_counter() - start)
+        seconds.append(time.perf_counter() - start)
         if not response.is_success:
             found = f"{response.status_code} {response.text[:500]}"
             raise _smoke_failure(address, "The service refuses a golden example.", found, "200")
@@ -101,78 +100,78 @@ def _check_chat(client: httpx.Client, digest: str, golden: list[dict[str, Any]])
         _require_same_text(
             client, example, answer["choices"][0]["message"]["content"], "An answer differs from the offline one."
         )
-    said = _stream_text(client, {**_unconstrained(golden[0]), "stream": True})
-    _require_same_text(client, golden[0], said, "A streamed answer differs from the offline one.")
+    text = _stream_text(client, {**_unconstrained(golden[0]), "stream": True})
+    _require_same_text(client, golden[0], text, "A streamed answer differs from the offline one.")
     answer = client.post("/v1/chat/completions", json={"messages": golden[0]["messages"]}).json()
-    json.loads(answer["choices"][0]["message"]["content"])  # by the release's schema: JSON, whatever it was asked
+    json.loads(answer["choices"][0]["message"]["content"])  # the release's schema guarantees JSON
     refused = client.post("/v1/chat/completions", json={"messages": [], "no such field": 1})
     if refused.status_code != 400:
         raise _smoke_failure(address, "A request without messages is not refused.", str(refused.status_code), "400")
-    return {"examples": len(golden), "ms_per_request": 1000 * sorted(taken)[len(taken) // 2]}
+    return {"examples": len(golden), "ms_per_request": 1000 * sorted(seconds)[len(seconds) // 2]}
 
 
 def _unconstrained(example: dict[str, Any]) -> dict[str, Any]:
-    """All of it computed anew: a cached beginning rounds otherwise, and moved an unsure model by a whole nat."""
+    """A request without answer format and prompt cache: a cached prefix rounds otherwise, by up to one nat."""
     return {"messages": example["messages"], "response_format": {"type": "text"}, "cache_prompt": False}
 
 
-def _require_same_text(client: httpx.Client, example: dict[str, Any], said: str, problem: str) -> None:
-    """Is this the golden answer, or does it leave it at a near tie? The service is asked how likely its tokens are."""
-    name, wanted = example["example_id"], example["answer"]
-    if said == wanted:
+def _require_same_text(client: httpx.Client, example: dict[str, Any], text: str, problem: str) -> None:
+    """Require the golden answer, or one that leaves it at a near tie of the service's token probabilities."""
+    name, expected = example["example_id"], example["answer"]
+    if text == expected:
         return
     response = client.post(
         "/v1/chat/completions", json={**_unconstrained(example), "logprobs": True, "top_logprobs": 5}
     )
     tokens = (response.json()["choices"][0].get("logprobs") or {}).get("content") or [] if response.is_success else []
-    if not is_near_tie(tokens, said, wanted):
-        raise _smoke_failure(str(client.base_url), problem, f"{name}: {said}", f"{name}: {wanted}")
+    if not is_near_tie(tokens, text, expected):
+        raise _smoke_failure(str(client.base_url), problem, f"{name}: {text}", f"{name}: {expected}")
 
 
-def is_near_tie(tokens: list[dict[str, Any]], said: str, wanted: str) -> bool:
-    """Do two texts part where these tokens, in OpenAI's form with `top_logprobs`, go one way and nearly the other?
+def is_near_tie(tokens: list[dict[str, Any]], text: str, expected: str) -> bool:
+    """Do two texts first differ where these tokens, in OpenAI's form with `top_logprobs`, are nearly a tie?
 
-    Past that place nothing is compared: all that follows depends on it.
+    Nothing after that position is compared: it depends on the choice.
     """
     for token in tokens:
-        here = [_continues_with(way, token["token"]) for way in (said, wanted)]
-        if all(here):
-            said, wanted = (way[len(token["token"]) :] for way in (said, wanted))
+        matches = [_continues_with(rest, token["token"]) for rest in (text, expected)]
+        if all(matches):
+            text, expected = (rest[len(token["token"]) :] for rest in (text, expected))
             continue
-        other = wanted if here[0] else said
+        other = expected if matches[0] else text
         others = [each["logprob"] for each in token["top_logprobs"] if _continues_with(other, each["token"])]
-        return any(here) and any(token["logprob"] - each < NEAR_TIE_NATS for each in others)
+        return any(matches) and any(token["logprob"] - each < NEAR_TIE_NATS for each in others)
     return False
 
 
-def _continues_with(wanted: str, token: str) -> bool:
-    return wanted.startswith(token) if token else not wanted  # llama.cpp's last token has no text
+def _continues_with(rest: str, token: str) -> bool:
+    return rest.startswith(token) if token else not rest  # llama.cpp's last token has no text
 
 
 def _check_embeddings(client: httpx.Client, embedder: Path, texts: list[str]) -> None:
-    """Ask for vectors, which must be the embedder's own."""
+    """Require the embedder's own vectors."""
     import numpy as np
 
     response = client.post("/v1/embeddings", json={"input": texts}, timeout=180)  # it opens the embedder first
     if not response.is_success:
         found = f"{response.status_code} {response.text[:500]}"
-        raise _smoke_failure(str(client.base_url), "The service gives no embeddings.", found, "200")
+        raise _smoke_failure(str(client.base_url), "The service returns no embeddings.", found, "200")
     vectors = np.array([each["embedding"] for each in response.json()["data"]])
-    apart = float(np.abs(vectors - Embedder(embedder).encode(texts)).max())
-    if apart > VECTOR_TOLERANCE:
+    difference = float(np.abs(vectors - Embedder(embedder).encode(texts)).max())
+    if difference > VECTOR_TOLERANCE:
         raise _smoke_failure(
-            str(client.base_url), "An embedding differs.", f"by {apart:.2g}", f"at most {VECTOR_TOLERANCE}"
+            str(client.base_url), "An embedding differs.", f"by {difference:.2g}", f"at most {VECTOR_TOLERANCE}"
         )
 
 
 def _stream_text(client: httpx.Client, body: dict[str, Any]) -> str:
-    said = ""
+    text = ""
     with client.stream("POST", "/v1/chat/completions", json=body) as response:
         for line in response.iter_lines():
             if line.startswith("data: ") and line != "data: [DONE]":
                 for choice in json.loads(line[6:])["choices"]:
-                    said += choice["delta"].get("content") or ""
-    return said
+                    text += choice["delta"].get("content") or ""
+    return text
 
 
 def _predict(client: httpx.Client, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -189,12 +188,12 @@ def _require_same_predictions(address: str, digest: str, golden: list[dict[str, 
     predictions = answer.get("predictions", [])
     if len(predictions) != len(golden):
         raise _smoke_failure(address, "The number of answers is wrong.", str(len(predictions)), str(len(golden)))
-    for example, given in zip(golden, predictions, strict=True):
-        if given["example_id"] != example["example_id"] or not matches_label(given, example["prediction"]):
+    for example, prediction in zip(golden, predictions, strict=True):
+        if prediction["example_id"] != example["example_id"] or not matches_label(prediction, example["prediction"]):
             raise _smoke_failure(
                 address,
                 "An answer differs from the offline prediction.",
-                json.dumps(given),
+                json.dumps(prediction),
                 f"{example['example_id']}: {example['prediction']}",
             )
 
@@ -205,7 +204,7 @@ def _smoke_failure(address: str, what: str, found: str, allowed: str) -> Driftli
         where=address,
         found=found,
         allowed=allowed,
-        todo="The release is not promoted; the earlier champion keeps serving. See the service's log.",
+        todo="The release is not promoted; the champion goes on serving. See the service's log.",
     )
 
 
