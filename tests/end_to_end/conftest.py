@@ -15,9 +15,9 @@ from tests.end_to_end.terminal import Terminal, World, cold
 @pytest.fixture(scope="session")
 def warm(tmp_path_factory) -> Iterator[Terminal]:
     """For worlds with a Prefect server of their own."""
-    made = Terminal(tmp_path_factory.mktemp("terminal"))
-    yield made
-    made.close()
+    created = Terminal(tmp_path_factory.mktemp("terminal"))
+    yield created
+    created.close()
 
 
 @pytest.fixture(scope="session")
@@ -30,12 +30,12 @@ def terminal(warm, prefect_server) -> Terminal:
 def world(tmp_path_factory, terminal) -> World:
     """A world in which the small case has a champion, made by one cold process; `first.txt` is what it said."""
     folder = tmp_path_factory.mktemp("small")
-    made = World(folder, folder / "cases")
-    make_case(made.cases)
-    done = cold(made, "run diabetes")
+    created = World(folder, folder / "cases")
+    make_case(created.cases)
+    done = cold(created, "run diabetes")
     assert done.code == 0, done.output
     (folder / "first.txt").write_text(done.output)
-    return made
+    return created
 
 
 @pytest.fixture(scope="session")
@@ -44,9 +44,9 @@ def stack(tmp_path_factory, terminal, prefect_server) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("stack")
     ports = {f"DRIFTLINE_{name}_PORT": str(free_port()) for name in ("MLFLOW", "GATEWAY", "WORKER")}
     keeps = {"PYTHONDONTWRITEBYTECODE": ""}  # as at most people's: bytecode lies beside the code, and names its place
-    made = World(folder, folder / "cases", {"DRIFTLINE_PREFECT_URL": prefect_server, **ports, **keeps})
-    make_dated_case(made.cases)
-    done = terminal.run(made, "run diabetes")
+    created = World(folder, folder / "cases", {"DRIFTLINE_PREFECT_URL": prefect_server, **ports, **keeps})
+    make_dated_case(created.cases)
+    done = terminal.run(created, "run diabetes")
     assert done.code == 0, done.output
-    with standing(terminal, made):
-        yield made
+    with standing(terminal, created):
+        yield created

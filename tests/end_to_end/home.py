@@ -48,8 +48,8 @@ class Home:
 
     def start(self, flow: str, case: str, **request: Any) -> str:
         """Start a deployment as a schedule or a button would; gives the run's id."""
-        asked = {"parameters": {"request": {"case": case, **request}}, "state": {"type": "SCHEDULED"}}
-        return str(self.ask("POST", f"/deployments/{self.deployment(flow, case)}/create_flow_run", asked)["id"])
+        body = {"parameters": {"request": {"case": case, **request}}, "state": {"type": "SCHEDULED"}}
+        return str(self.ask("POST", f"/deployments/{self.deployment(flow, case)}/create_flow_run", body)["id"])
 
     def make_champions(self, *cases: str) -> None:
         """Release the cases, all at once."""
@@ -72,8 +72,8 @@ class Home:
     def run(self, id_: str) -> dict[str, Any]:
         return self.http.get(f"/flow_runs/{id_}").raise_for_status().json()
 
-    def ended(self, id_: str, patience: float = 120) -> dict[str, Any]:
-        assert wait_for(lambda: self.run(id_)["state_type"] in ENDED, patience), self.run(id_)["state"]
+    def ended(self, id_: str, timeout: float = 120) -> dict[str, Any]:
+        assert wait_for(lambda: self.run(id_)["state_type"] in ENDED, timeout), self.run(id_)["state"]
         return self.run(id_)
 
     def ask(self, method: str, path: str, body: Any) -> Any:
@@ -84,7 +84,7 @@ class Home:
         now = {"id": str(uuid.uuid4()), "occurred": datetime.now(UTC).isoformat()}
         self.ask("POST", "/events", [{**now, **event}])
 
-    def reached(self, flow: str, case: str, step: str, patience: float = 120) -> bool:
+    def reached(self, flow: str, case: str, step: str, timeout: float = 120) -> bool:
         """Wait until a run of the deployment is at a step, or was too quick and is over."""
 
         def is_there() -> bool:
@@ -93,7 +93,7 @@ class Home:
             live = [run["id"] for run in self.runs(flow, case) if run["state_type"] == "RUNNING"]
             return any(each["state_type"] == "RUNNING" for each in self._steps(live, step))
 
-        return wait_for(is_there, patience, pause=0.05)
+        return wait_for(is_there, timeout, pause=0.05)
 
     def was_at(self, flow: str, case: str, step: str, at: datetime) -> bool:
         """Did a run of the deployment begin the step before that moment, and end it later or never?"""
@@ -143,8 +143,8 @@ class Home:
 
     def at_gateway(self, case: str) -> str:
         """The digest of the release that answers for a case."""
-        said = httpx.get(f"{self.gateway}/readyz", trust_env=False, verify=False, timeout=30)
-        return str(said.raise_for_status().json()["champions"][case])
+        response = httpx.get(f"{self.gateway}/readyz", trust_env=False, verify=False, timeout=30)
+        return str(response.raise_for_status().json()["champions"][case])
 
     def processes(self) -> list[psutil.Process]:
         found = []
@@ -174,8 +174,8 @@ def standing(terminal: Terminal, world: World, *then: str) -> Iterator[World]:
 def deployed(folder: Path, terminal: Terminal, cases: Sequence[str], channels: str = "") -> Iterator[Home]:
     """A deployed stack, and moving cases that have no champion yet."""
     ports = {f"DRIFTLINE_{name}_PORT": str(free_port()) for name in ("PREFECT", "MLFLOW", "GATEWAY", "WORKER")}
-    told = {"DRIFTLINE_PREFECT_URL": "", "DRIFTLINE_ALERTS": channels, **dict.fromkeys(AUTH_STRINGS, "")}
-    world = World(folder, folder / "cases", {**told, **ports})
+    variables = {"DRIFTLINE_PREFECT_URL": "", "DRIFTLINE_ALERTS": channels, **dict.fromkeys(AUTH_STRINGS, "")}
+    world = World(folder, folder / "cases", {**variables, **ports})
     for case in cases:
         make_moving_case(world.cases, case)
     home = Home(world)

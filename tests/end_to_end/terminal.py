@@ -74,24 +74,24 @@ class Running:
     def __init__(self, pid: int, output: Path) -> None:
         self.pid, self.output = pid, output
 
-    def said(self) -> str:
+    def text(self) -> str:
         return self.output.read_text(errors="replace") if self.output.exists() else ""
 
-    def wait(self, patience: float = 400) -> Done:
+    def wait(self, timeout: float = 400) -> Done:
         end = Path(f"{self.output}.end")
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while not end.exists():
             if time.monotonic() > deadline:
                 self.kill()
-                raise TimeoutError(f"not ended in {patience:.0f} s:\n{self.said()}")
+                raise TimeoutError(f"not ended in {timeout:.0f} s:\n{self.text()}")
             time.sleep(0.01)
-        return Done(int(end.read_text()), self.said())
+        return Done(int(end.read_text()), self.text())
 
-    def wait_for(self, steps: int, patience: float = 300) -> bool:
+    def wait_for(self, steps: int, timeout: float = 300) -> bool:
         """Wait until so many steps have ended; False when the command ended before."""
         end = Path(f"{self.output}.end")
-        deadline = time.monotonic() + patience
-        while len(STEP.findall(self.said())) < steps:
+        deadline = time.monotonic() + timeout
+        while len(STEP.findall(self.text())) < steps:
             if end.exists() or time.monotonic() > deadline:
                 return False
             time.sleep(0.003)
@@ -107,9 +107,9 @@ class Terminal:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._number = folder, count()
-        said = environment(settings())
-        of_a_state = {name for name, value in said.items() if str(settings().state) in value}
-        variables = {name: value for name, value in said.items() if name not in of_a_state}
+        text = environment(settings())
+        of_a_state = {name for name, value in text.items() if str(settings().state) in value}
+        variables = {name: value for name, value in text.items() if name not in of_a_state}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.end_to_end.warm"],
             cwd=ROOT,
@@ -124,17 +124,17 @@ class Terminal:
     def start(self, world: World, *commands: str) -> Running:
         """Start commands, one after the other in one process as long as they end well."""
         output = self._folder / f"{next(self._number)}.txt"
-        asked = {
+        request = {
             "commands": [command.split() for command in commands],
             "environment": world.environment,
             "output": str(output),
             "imports": LANGUAGE if any("kind: llm" in p.read_text() for p in world.cases.glob("*/case.yaml")) else [],
         }
         if not self._ready:
-            self._ready = self._tell() == "ready"
-        self._process.stdin.write(json.dumps(asked) + "\n")
+            self._ready = self._reply() == "ready"
+        self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        return Running(int(self._tell()), output)
+        return Running(int(self._reply()), output)
 
     def run(self, world: World, *commands: str) -> Done:
         return self.start(world, *commands).wait()
@@ -143,14 +143,14 @@ class Terminal:
         self._process.stdin.close()
         self._process.wait(60)
 
-    def _tell(self) -> str:
+    def _reply(self) -> str:
         line = self._process.stdout.readline().strip()
         if not line:
             raise RuntimeError((self._folder / "warm.log").read_text())
         return line
 
 
-def cold(world: World, command: str, patience: float = 400) -> Done:
+def cold(world: World, command: str, timeout: float = 400) -> Done:
     """Run a command as a user does: a process from nothing."""
     done = subprocess.run(
         [sys.executable, "-m", "cli.main", *command.split()],
@@ -160,7 +160,7 @@ def cold(world: World, command: str, patience: float = 400) -> Done:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=patience,
+        timeout=timeout,
         check=False,
     )
     return Done(done.returncode, done.stdout)

@@ -17,13 +17,13 @@ MONTHS = ["2024-03", "2024-04", "2024-05", "2024-06"]
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> World:
     folder = tmp_path_factory.mktemp("visits")
-    made = World(folder, folder / "cases")
-    make_case(made.cases)
-    return made
+    candidates = World(folder, folder / "cases")
+    make_case(candidates.cases)
+    return candidates
 
 
 @pytest.fixture(scope="module")
-def told(world, terminal: Terminal) -> Done:
+def report(world, terminal: Terminal) -> Done:
     """Undisturbed, from nothing."""
     done = terminal.run(world, f"{REPLAY} {world.folder / 'figures.json'}")
     assert done.code == 0, done.output
@@ -39,7 +39,7 @@ def read(path: Path) -> dict:
     return figures
 
 
-def test_policies_are_worth_what_the_world_allows(world, told):
+def test_policies_are_worth_what_the_world_allows(world, report):
     """Purchases rise in March: retraining gains, once is enough, and a candidate of a week that says nothing is out."""
     figures = json.loads((world.folder / "figures.json").read_text())
     assert list(figures["months"]) == MONTHS
@@ -58,9 +58,9 @@ def test_policies_are_worth_what_the_world_allows(world, told):
     assert figures["months"]["2024-03"]["never"]["brier"] == figures["months"]["2024-03"]["monthly"]["brier"]
 
 
-def test_it_ends_with_a_table_and_a_page(world, told):
+def test_it_ends_with_a_table_and_a_page(world, report):
     """The terminal ends with a line a policy and where the report lies; the page asks for nothing from outside."""
-    tail = told.output.strip().splitlines()
+    tail = report.output.strip().splitlines()
     assert [line.split()[0] for line in tail[-4:-1]] == ["never", "monthly", "decide"]
     page = Path(tail[-1].removeprefix("report: ")).read_text()
     assert page.count("<svg") == 3
@@ -68,14 +68,14 @@ def test_it_ends_with_a_table_and_a_page(world, told):
     assert "<link" not in page
 
 
-def test_nothing_of_it_reaches_the_real_world(world, told):
+def test_nothing_of_it_reaches_the_real_world(world, report):
     """No champion, registry, ledger, prediction or snapshot outside the replay's own folder."""
     assert {path.name for path in world.state.iterdir()} <= {"prefect", "replay", "scratch"}
     assert not list(world.state.glob("scratch/*"))
     assert not world.data.exists()
 
 
-def test_started_again_it_finds_all_of_it(world, told, terminal):
+def test_started_again_it_finds_all_of_it(world, report, terminal):
     """A second time nothing is trained, scored or measured, and the figures are the same, timings and all."""
     first = (world.folder / "figures.json").read_bytes()
     candidates = sorted(world.state.glob("replay/visits/world-*/candidates/*/*"))
@@ -85,15 +85,15 @@ def test_started_again_it_finds_all_of_it(world, told, terminal):
     assert sorted(world.state.glob("replay/visits/world-*/candidates/*/*")) == candidates
 
 
-def test_killed_in_the_middle_and_started_again(world, told, terminal, tmp_path):
+def test_killed_in_the_middle_and_started_again(world, report, terminal, tmp_path):
     """kill -9 while a month is played: the second start goes on, and ends with the figures of the undisturbed run."""
     mine = World(tmp_path, world.cases)
     running = terminal.start(mine, f"{REPLAY} {tmp_path / 'figures.json'}")
-    assert running.wait_for(7), running.said()  # the second month has begun
+    assert running.wait_for(7), running.text()  # the second month has begun
     running.kill()
-    made = {path.name for path in mine.state.glob("replay/visits/world-*/candidates/*/*")}
-    assert made
+    candidates = {path.name for path in mine.state.glob("replay/visits/world-*/candidates/*/*")}
+    assert candidates
     done = terminal.run(mine, f"{REPLAY} {tmp_path / 'figures.json'}")
     assert done.code == 0, done.output
     assert read(tmp_path / "figures.json") == read(world.folder / "figures.json")
-    assert made <= {path.name for path in mine.state.glob("replay/visits/world-*/candidates/*/*")}
+    assert candidates <= {path.name for path in mine.state.glob("replay/visits/world-*/candidates/*/*")}

@@ -53,7 +53,7 @@ def refused(done: Done, *says: str, code: int = 2) -> None:
         ("show diabetes --release abcdef", ["abcdef", "No release"]),
     ],
 )
-def test_a_wrong_command_is_told(world, terminal, command, says):
+def test_a_wrong_command_is_an_error(world, terminal, command, says):
     """Unknown case, profile or release, a future as-of, no date at all."""
     refused(terminal.run(world, command), *says)
 
@@ -77,7 +77,7 @@ def test_each_verb_before_there_is_a_champion(tmp_path, terminal):
         ({"features__examples": "SELECT at AS event_timestamp FORM patients"}, ["features.examples", "syntax error"]),
     ],
 )
-def test_a_wrong_case_is_told(own, terminal, unharmed, changes, says):
+def test_a_wrong_case_is_an_error(own, terminal, unharmed, changes, says):
     """Unknown key, wrong type, out of bounds, no such estimator or argument, no SQL; before anything runs."""
     change_case(own.cases / "diabetes", **changes)
     refused(terminal.run(own, "validate diabetes"), *says)
@@ -97,19 +97,19 @@ def test_a_wrong_case_is_told(own, terminal, unharmed, changes, says):
     ],
     ids=["no key column", "no column", "empty", "all bad", "type change", "duplicate keys"],
 )
-def test_bad_data_is_told(own, terminal, unharmed, change, says):
+def test_bad_data_is_an_error(own, terminal, unharmed, change, says):
     """A source without a column, empty, all bad, of another type, with duplicate keys: nothing is changed."""
     write_source(own.cases / "diabetes", change)
     refused(terminal.run(own, "run diabetes"), "patients", *says)
 
 
-def test_a_missing_source_is_told(own, terminal, unharmed):
+def test_a_missing_source_is_an_error(own, terminal, unharmed):
     """The message names the file that is not there and those that are."""
     (own.cases / "diabetes" / "patients.csv").rename(own.cases / "diabetes" / "patient.csv")
     refused(terminal.run(own, "run diabetes"), "missing", "patients.csv", "patient.csv")
 
 
-def test_a_source_that_is_no_table_is_told(own, unharmed):
+def test_a_source_that_is_no_table_is_an_error(own, unharmed):
     """A Parquet file that is none, told by a process from nothing: our message is the last thing it says."""
     (own.cases / "diabetes" / "patients.parquet").write_bytes(b"PAR1 not really")
     change_case(own.cases / "diabetes", data__sources__patients__uri="file://patients.parquet")
@@ -118,7 +118,7 @@ def test_a_source_that_is_no_table_is_told(own, unharmed):
     assert "leaked" not in done.output  # what DuckDB says at the exit of a process that keeps an error
 
 
-def test_an_as_of_before_the_first_data_is_told(own, terminal, unharmed):
+def test_an_as_of_before_the_data_is_an_error(own, terminal, unharmed):
     """The message says from when on there is data."""
 
     def dated(frame):
@@ -175,7 +175,7 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.parametrize("left", [0, 60_000, 700_000], ids=lambda left: f"{left} bytes left")
-def test_a_full_disk_is_told_and_leaves_nothing_half_written(tmp_path, small_disk, terminal, left):
+def test_a_full_disk_leaves_no_partial_files(tmp_path, small_disk, terminal, left):
     """Whatever could not be written: a clear message; and with space again the same command goes through."""
     mine = World(small_disk, tmp_path / "cases")
     make_case(mine.cases)

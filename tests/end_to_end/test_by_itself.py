@@ -26,10 +26,10 @@ from tasks.core.events import case_event
 from tasks.core.local_secrets import secret_file
 from tasks.core.settings import LOGIN_SECRET
 from tests.end_to_end.home import Home, deployed
+from tests.end_to_end.inbox import Inbox, listening
 from tests.end_to_end.killing import HALF_PROMOTED, VICTIMS, outlives
 from tests.end_to_end.small import CHANGED, change_case
 from tests.end_to_end.terminal import Terminal, World
-from tests.end_to_end.told import Told, listening
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("by_itself")
@@ -43,15 +43,15 @@ def terminal(warm: Terminal) -> Terminal:
 
 
 @pytest.fixture(scope="module")
-def told() -> Iterator[tuple[Told, str]]:
-    with listening() as (told, channels):
-        yield told, channels
+def inbox() -> Iterator[tuple[Inbox, str]]:
+    with listening() as (received, channels):
+        yield received, channels
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory, terminal: Terminal, told) -> Iterator[Home]:
+def home(tmp_path_factory, terminal: Terminal, inbox) -> Iterator[Home]:
     """A deployed stack, and three cases whose first champions were all made at once, which breaks nothing."""
-    with deployed(tmp_path_factory.mktemp("home"), terminal, CASES, told[1]) as home:
+    with deployed(tmp_path_factory.mktemp("home"), terminal, CASES, inbox[1]) as home:
         home.make_champions(*CASES)
         change_case(home.world.cases / "asking", approval={"within": "1h"})
         yield home
@@ -67,7 +67,7 @@ def test_each_server_answers_and_is_found_by_a_second_up(home, terminal):
     """Up tells of each server, and leaves those that run as they are; Prefect's and MLflow's pages are there."""
 
     def pids() -> dict[str, int]:
-        return {name: told["pid"] for name, told in Supervisor(home.world.state).processes().items()}
+        return {name: process["pid"] for name, process in Supervisor(home.world.state).processes().items()}
 
     before = pids()
     again = terminal.run(home.world, "up")
@@ -83,7 +83,7 @@ def test_each_server_answers_and_is_found_by_a_second_up(home, terminal):
     assert found.json()["experiments"][0]["name"] == "meters"
 
 
-def test_a_drift_retrains_once_and_people_hear_of_it(home, told):
+def test_a_drift_retrains_once_and_people_hear_of_it(home, inbox):
     """monitor -> event -> retrain -> champion; the same evidence twenty times more starts nothing; one alert each."""
     before = home.world.champion("meters")
     assert home.ended(home.start("monitor", "meters", as_of=CHANGED))["state_type"] == "COMPLETED"
@@ -100,14 +100,14 @@ def test_a_drift_retrains_once_and_people_hear_of_it(home, told):
     assert wait_for(lambda: len(home.runs("retrain", "meters")) > 1, 30)
     assert [run["parameters"]["request"]["by"] for run in home.runs("retrain", "meters")[1:]] == ["decision another"]
 
-    heard = [path for path, body in told[0].posts if "meters: retrain" in json.dumps(body)]
+    heard = [path for path, body in inbox[0].posts if "meters: retrain" in json.dumps(body)]
     assert sorted(heard) == ["/hook", "/slack"]
-    (mail,) = [mail for mail in told[0].mails if "meters: retrain" in mail]
+    (mail,) = [mail for mail in inbox[0].mails if "meters: retrain" in mail]
     assert "- rmse is" in mail
     home.ended(home.runs("retrain", "meters")[1]["id"])  # it holds the case until then
 
 
-def test_people_hear_of_a_rollback_that_the_gateway_makes_by_itself(home, told):
+def test_people_hear_of_a_rollback_that_the_gateway_makes_by_itself(home, inbox):
     """A release on a plan that it can't meet: the gateway knows no Prefect, and yet the alert comes by its channels."""
     plan = Plan.model_validate({"steps": [{"percent": 50}], "slow_s": 1e-6, "slow": 0.01})
     with home.store() as store, store.reading() as of:
@@ -124,8 +124,8 @@ def test_people_hear_of_a_rollback_that_the_gateway_makes_by_itself(home, told):
 
         assert wait_for(goes_back)
     subject = f"meters: release {before:.12} was rolled back"
-    assert wait_for(lambda: any(body.get("subject") == subject for _, body in told[0].posts))
-    (body,) = [body["body"] for _, body in told[0].posts if body.get("subject") == subject]
+    assert wait_for(lambda: any(body.get("subject") == subject for _, body in inbox[0].posts))
+    (body,) = [body["body"] for _, body in inbox[0].posts if body.get("subject") == subject]
     assert "calls slow: more than the 1% allowed" in body
 
 
@@ -136,8 +136,10 @@ def test_a_run_whose_heart_has_stopped_has_crashed(home, terminal):
     By the automation as deployed, but after 10 s in place of three beats. Prefect has no beats under 30 s apart, so of
     the two that go on they come from here.
     """
-    (made,) = [each for each in home.http.post("/automations/filter", json={}).json() if "heartbeat" in each["name"]]
-    as_deployed = {name: made[name] for name in ("name", "description", "enabled", "tags", "trigger", "actions")}
+    (existing,) = [
+        each for each in home.http.post("/automations/filter", json={}).json() if "heartbeat" in each["name"]
+    ]
+    as_deployed = {name: existing[name] for name in ("name", "description", "enabled", "tags", "trigger", "actions")}
     flow = home.http.get("/flows/name/prepare").json()["id"]
 
     def begin_run(name: str, *tags: str) -> str:
@@ -158,23 +160,23 @@ def test_a_run_whose_heart_has_stopped_has_crashed(home, terminal):
         beat(living)
         return list(states().values()).count("Crashed") == 2
 
-    sooner = {**as_deployed, "trigger": {**made["trigger"], "within": 10}}
-    home.ask("PUT", f"/automations/{made['id']}", sooner)
+    sooner = {**as_deployed, "trigger": {**existing["trigger"], "within": 10}}
+    home.ask("PUT", f"/automations/{existing['id']}", sooner)
     try:
         living, waiting = begin_run("living", "driftline"), begin_run("waiting", "driftline")
         begin_run("killed before its first beat", "driftline")
         begin_run("of other people")
         beat(waiting)
         time.sleep(1)  # of two events at once Prefect may take up the later one first
-        said = {"state": {"type": "PAUSED", "name": "Suspended"}}
-        home.ask("POST", f"/flow_runs/{waiting}/set_state", said)
+        suspended = {"state": {"type": "PAUSED", "name": "Suspended"}}
+        home.ask("POST", f"/flow_runs/{waiting}/set_state", suspended)
         assert terminal.run(home.world, "prepare meters").code == 0
         killed = terminal.start(home.world, "prepare meters --as-of 2020-02-20")
-        assert killed.wait_for(1), killed.said()
+        assert killed.wait_for(1), killed.text()
         killed.kill()
         assert wait_for(crashed, 30), states()
     finally:
-        home.ask("PUT", f"/automations/{made['id']}", as_deployed)
+        home.ask("PUT", f"/automations/{existing['id']}", as_deployed)
     assert states() == {
         "prepare meters": "Completed",
         "prepare meters as of 2020-02-20 00:00": "Crashed",
@@ -187,8 +189,8 @@ def test_a_run_whose_heart_has_stopped_has_crashed(home, terminal):
 
 def test_twenty_triggers_at_once_are_one_run(home):
     """One retrain of a case at a time; what comes meanwhile is cancelled, not queued."""
-    made = [home.start("retrain", "asking", as_of="2020-02-01T12:00:00Z") for _ in range(20)]
-    states = [home.ended(id_)["state_type"] for id_ in made]
+    existing = [home.start("retrain", "asking", as_of="2020-02-01T12:00:00Z") for _ in range(20)]
+    states = [home.ended(id_)["state_type"] for id_ in existing]
     assert states.count("CANCELLED") == 19
 
 
@@ -199,13 +201,13 @@ def test_nothing_to_do_yet_is_no_failure(home):
     assert "No example is left" in run["state"]["message"]
 
 
-def test_what_should_have_run_and_did_not_is_told(home, told):
+def test_late_runs_are_alerted(home, inbox):
     """With the worker hanging, people hear that runs are late; once it goes on they run."""
     worker = psutil.Process(Supervisor(home.world.state).processes()["worker"]["pid"])
     worker.suspend()
     run = home.start("prepare", "meters")
     assert wait_for(lambda: home.run(run)["state_name"] == "Late", 60)
-    assert wait_for(lambda: any("Runs are late" in body.get("subject", "") for _, body in told[0].posts), 60)
+    assert wait_for(lambda: any("Runs are late" in body.get("subject", "") for _, body in inbox[0].posts), 60)
     worker.resume()
     assert home.ended(run)["state_type"] == "COMPLETED"
 
@@ -220,11 +222,11 @@ def test_a_release_waits_for_a_person(home):
     before = home.world.champion("asking")
     id_ = home.start("retrain", "asking", as_of=CHANGED, by="bo")
     assert wait_for(lambda: home.run(id_)["state_name"] == "Suspended", 120), home.run(id_)["state"]
-    (asked,) = home.approvals("asking")
-    assert (asked.state, asked.requested_by, asked.run) == ("waiting", "bo", id_)
+    (approval,) = home.approvals("asking")
+    assert (approval.state, approval.requested_by, approval.run) == ("waiting", "bo", id_)
     assert home.world.champion("asking") == before
     with home.store() as store:
-        decide(store, "asking", Review(asked.evidence, True, "anna", "terminal", "looked at it"))
+        decide(store, "asking", Review(approval.evidence, True, "anna", "terminal", "looked at it"))
     assert home.ended(id_)["state_type"] == "COMPLETED"
     assert home.world.champion("asking") != before
     assert [(each.state, each.decided_by) for each in home.approvals("asking")] == [("approved", "anna")]
@@ -269,8 +271,13 @@ def test_a_person_starts_and_approves_a_release_in_the_ui(home):
         page.get_by_text("asking-verdict").first.wait_for()
         browser.close()
     assert home.world.champion("asking") != before
-    said = home.approvals("asking")[0]
-    assert (said.state, said.decided_by, said.channel, said.requested_by) == ("approved", "ada", "prefect", "bo")
+    approval = home.approvals("asking")[0]
+    assert (approval.state, approval.decided_by, approval.channel, approval.requested_by) == (
+        "approved",
+        "ada",
+        "prefect",
+        "bo",
+    )
 
 
 def test_a_guarded_server_lets_nobody_else_in(home, terminal, tmp_path):
@@ -291,9 +298,9 @@ def test_a_guarded_server_lets_nobody_else_in(home, terminal, tmp_path):
         done = terminal.run(stranger, "prepare meters")
         assert done.code == 5, done.output
         assert found in done.output
-        told = terminal.run(stranger, "status")
-        assert told.code == 0
-        assert "demands another auth string" in told.output
+        done = terminal.run(stranger, "status")
+        assert done.code == 0
+        assert "demands another auth string" in done.output
     secret = home.login[1].encode()
     services = [each["pid"] for each in status["services"]]
     commands = b"".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in services if pid)

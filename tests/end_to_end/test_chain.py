@@ -33,13 +33,13 @@ def test_a_regression_case_runs_from_its_folder_alone(shown):
     assert len(shown["release"]["digest"]) == 64
 
 
-def test_the_command_told_each_step(world):
+def test_the_command_shows_each_step(world):
     """What the terminal shows: each step with its seconds and figure, and what came of it."""
-    said = (world.folder / "first.txt").read_text()
+    output = (world.folder / "first.txt").read_text()
     for part in ("442 rows, 5 expectations", "442 rows x 10 features", "promote: rmse", "promote to champion"):
-        assert part in said
-    assert "is champion of diabetes" in said
-    assert "Traceback" not in said
+        assert part in output
+    assert "is champion of diabetes" in output
+    assert "Traceback" not in output
 
 
 def test_a_second_run_changes_nothing(world, terminal, shown):
@@ -93,7 +93,7 @@ def test_the_same_steps_without_prefect_give_the_same_weights(tmp_path, world, t
     assert json.loads(out.read_text())["rmse"] == shown["metrics"]["rmse"]
 
 
-def test_a_model_made_elsewhere_is_released_like_a_trained_one(tmp_path, terminal):
+def test_an_external_model_is_released_like_a_trained(tmp_path, terminal):
     """From skops file to champion, once; a pickle is not read, a bad model stops at the gates: the champion stays."""
     import skops.io
     from sklearn.datasets import load_diabetes

@@ -63,11 +63,11 @@ def visits() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("shop")
-    made = World(folder, folder / "cases")
-    (made.cases / "shop").mkdir(parents=True)
-    (made.cases / "shop" / "case.yaml").write_text(CASE)
-    visits().to_csv(made.cases / "shop" / "visits.csv", index=False)
-    return made
+    created = World(folder, folder / "cases")
+    (created.cases / "shop").mkdir(parents=True)
+    (created.cases / "shop" / "case.yaml").write_text(CASE)
+    visits().to_csv(created.cases / "shop" / "visits.csv", index=False)
+    return created
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +111,13 @@ def test_a_changed_concept_retrains_once_and_a_killed_attempt_is_finished(
     assert again.code == 0, again.output
     assert "train a candidate" not in again.steps
     (path,) = (path for path in files(shop) if "2013-07-01" in str(path))
-    told = json.loads(path.read_text())
-    assert (told["outcome"], told["release"]) == ("released", third)
-    path.write_text(json.dumps({**told, "outcome": "begun", "release": ""}))  # as if killed before the last line
+    stored = json.loads(path.read_text())
+    assert (stored["outcome"], stored["release"]) == ("released", third)
+    path.write_text(json.dumps({**stored, "outcome": "begun", "release": ""}))  # as if killed before the last line
     done = terminal.run(shop, "retrain shop --as-of 2013-07-01")
     assert done.code == 0, done.output
     assert done.steps["train a candidate"] == "cached"
-    assert json.loads(path.read_text()) == told
+    assert json.loads(path.read_text()) == stored
     assert shop.champion("shop") == third == champion_at_gateway(shop)
     assert len(list((shop.state / "releases" / "shop").iterdir())) == 3
 
@@ -135,6 +135,6 @@ def champion_at_gateway(world: World) -> str:
     from services.store.database import Store
     from tasks.core.settings import settings
 
-    here = settings().model_copy(update={"state": world.state})
-    with closing(Store(here)) as store, store.reading() as of:
+    config = settings().model_copy(update={"state": world.state})
+    with closing(Store(config)) as store, store.reading() as of:
         return champion_of(of, "shop")

@@ -33,19 +33,19 @@ def world(tmp_path_factory, flights) -> World:
 
 
 def make_world(folder: Path, flights: pd.DataFrame) -> World:
-    made = World(folder, folder / "cases")
-    shutil.copytree(ROOT / "configs" / "flights", made.cases / "flights")
-    flights.to_csv(made.cases / "flights" / "flights.csv", index=False, na_rep="NA")
+    created = World(folder, folder / "cases")
+    shutil.copytree(ROOT / "configs" / "flights", created.cases / "flights")
+    flights.to_csv(created.cases / "flights" / "flights.csv", index=False, na_rep="NA")
     change_case(
-        made.cases / "flights",
+        created.cases / "flights",
         data__sources__flights__uri="file://flights.csv",
         evaluate__bounds=[{"metric": "auc", "at_least": 0.55}],  # three weeks of training, twenty trees
     )
-    return made
+    return created
 
 
 @pytest.fixture(scope="module")
-def told(world, terminal: Terminal) -> Done:
+def report(world, terminal: Terminal) -> Done:
     """A champion as of February; its predictions as of March, twice; and what monitoring then decides."""
     verbs = [f"run {SMOKE} {AS_OF}", *2 * [f"predict {SMOKE} {LATER}"], f"monitor {SMOKE} {LATER}"]
     done = terminal.run(world, *verbs)
@@ -53,17 +53,17 @@ def told(world, terminal: Terminal) -> Done:
     return done
 
 
-def test_flights_run_from_raw_files_to_a_served_champion(world, told):
+def test_flights_run_from_raw_files_to_a_served_champion(world, report):
     """Prepare to release on real flights, views of Feast joined in, smoke-tested over HTTP, promoted."""
     for part in ("validate flights", "fill the online store", "serve and smoke-test", "promote to champion"):
-        assert part in told.steps
-    assert "is champion of flights" in told.output
-    assert "Traceback" not in told.output
+        assert part in report.steps
+    assert "is champion of flights" in report.output
+    assert "Traceback" not in report.output
 
 
-def test_predictions_cover_each_flight_since_once(world, told, flights):
+def test_predictions_cover_each_flight_since_once(world, report, flights):
     """A second run writes nothing: each flight of February has one prediction, by this release, at its own moment."""
-    first, second = [line for line in told.output.splitlines() if " of them new" in line][:2]
+    first, second = [line for line in report.output.splitlines() if " of them new" in line][:2]
     assert " 0 of them new" in second
     assert " 0 of them new" not in first
     predictions = duckdb.sql(
@@ -72,20 +72,20 @@ def test_predictions_cover_each_flight_since_once(world, told, flights):
     assert predictions["example_id"].is_unique
     assert predictions["event_timestamp"].between(_day(AS_OF), _day(LATER)).all()
     assert predictions["prediction"].between(0, 1).all()
-    asked = pd.to_datetime(flights["time_hour"], utc=True) + pd.to_timedelta(flights["minute"].astype(int) - 60, "min")
-    assert len(predictions) == ((asked >= _day(AS_OF)) & (asked < _day(LATER))).sum()
+    cutoff = pd.to_datetime(flights["time_hour"], utc=True) + pd.to_timedelta(flights["minute"].astype(int) - 60, "min")
+    assert len(predictions) == ((cutoff >= _day(AS_OF)) & (cutoff < _day(LATER))).sum()
 
 
-def test_monitoring_decides_with_reasons(world, told):
+def test_monitoring_decides_with_reasons(world, report):
     """The outcomes that have arrived are measured, and a decision says why."""
-    assert told.output.count("decision: ") == 1
-    decision = told.output.split("decision: ")[1]
+    assert report.output.count("decision: ") == 1
+    decision = report.output.split("decision: ")[1]
     assert decision.split()[0] in ("ignore", "alert", "retrain")
     assert "auc" in decision
     assert "  - " in decision
 
 
-def test_nothing_known_later_reaches_the_snapshot_or_the_features(world, told, tmp_path, terminal, flights):
+def test_nothing_known_later_reaches_the_snapshot_or_the_features(world, report, tmp_path, terminal, flights):
     """Planted flights, and outcomes and departures changed after the as-of, leave every byte as it was.
 
     The same changes reach the snapshot as of later: they were there to be seen.
@@ -93,10 +93,10 @@ def test_nothing_known_later_reaches_the_snapshot_or_the_features(world, told, t
     planted = make_world(tmp_path, plant(flights))
     done = terminal.run(planted, f"prepare {SMOKE} {AS_OF}")
     assert done.code == 0, done.output
-    assert done.figure("snapshot") == told.figure("snapshot")
+    assert done.figure("snapshot") == report.figure("snapshot")
     later = terminal.run(planted, f"prepare {SMOKE} {LATER}")
     assert later.code == 0, later.output
-    seen = [line for line in told.output.splitlines() if "  snapshot  " in line]
+    seen = [line for line in report.output.splitlines() if "  snapshot  " in line]
     assert later.figure("snapshot").split()[-1] not in "\n".join(seen)
     snapshots = (world.state / "store" / "snapshots" / "flights").glob("*/flights")
     earlier = min(snapshots, key=lambda folder: len(list(folder.glob("*.parquet"))))

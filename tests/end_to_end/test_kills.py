@@ -74,25 +74,25 @@ def another_worker(home: Home) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def test_a_worker_elsewhere_is_no_hindrance(home):
+def test_a_remote_worker_is_no_hindrance(home):
     """What ours had is started again; what the other has is left alone, until its missing heartbeats tell of it."""
-    theirs, ours, *_ = ROWS
-    with Supervisor(home.world.state).rpc() as supervisor, another_worker(home) as elsewhere:
+    remote, local, *_ = ROWS
+    with Supervisor(home.world.state).rpc() as supervisor, another_worker(home) as remote_worker:
         supervisor.stopProcess("worker")
-        run = home.start("train", theirs, as_of="2020-02-10T00:00:00Z")
-        assert home.reached("train", theirs, "validate"), home.runs("train", theirs)
-        elsewhere.send_signal(signal.SIGSTOP)  # it goes on being online for a while
-        home.kill_run("train", theirs)
+        run = home.start("train", remote, as_of="2020-02-10T00:00:00Z")
+        assert home.reached("train", remote, "validate"), home.runs("train", remote)
+        remote_worker.send_signal(signal.SIGSTOP)  # it goes on being online for a while
+        home.kill_run("train", remote)
         supervisor.startProcess("worker")
 
-        home.start("train", ours, as_of="2020-02-10T00:00:00Z")
-        assert home.reached("train", ours, "validate"), home.runs("train", ours)
+        home.start("train", local, as_of="2020-02-10T00:00:00Z")
+        assert home.reached("train", local, "validate"), home.runs("train", local)
         home.kill_program("worker")
-        home.kill_run("train", ours)
-        assert wait_for(lambda: home.states("train", ours)[1:] == ["COMPLETED"], 60), home.runs("train", ours)
-        assert home.states("train", ours)[0] == "CRASHED"
+        home.kill_run("train", local)
+        assert wait_for(lambda: home.states("train", local)[1:] == ["COMPLETED"], 60), home.runs("train", local)
+        assert home.states("train", local)[0] == "CRASHED"
         assert home.run(run)["state_type"] == "RUNNING"
 
         stopped = {"state": {"type": "CRASHED"}, "force": True}  # as the automation says, by then
         home.ask("POST", f"/flow_runs/{run}/set_state", stopped)
-        assert wait_for(lambda: home.states("train", theirs) == ["CRASHED", "COMPLETED"], 60)
+        assert wait_for(lambda: home.states("train", remote) == ["CRASHED", "COMPLETED"], 60)

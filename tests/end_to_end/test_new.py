@@ -14,6 +14,6 @@ def test_a_case_begun_from_a_file_trains(tmp_path, terminal: Terminal):
     world = World(tmp_path, tmp_path / "cases")
     done = terminal.run(world, f"new shop {file} --target spent", f"plain train shop {out}")
     assert done.code == 0, done.output
-    said = json.loads(out.read_text())
-    assert said["decision"] == "promote"
-    assert said["r2"] > 0.8, "what was spent follows from the others"
+    report = json.loads(out.read_text())
+    assert report["decision"] == "promote"
+    assert report["r2"] > 0.8, "what was spent follows from the others"

@@ -28,10 +28,10 @@ def world(tmp_path_factory, terminal: Terminal, postgres) -> Iterator[World]:
     ports = {f"DRIFTLINE_{name}_PORT": str(free_port()) for name in ("PREFECT", "MLFLOW", "GATEWAY", "WORKER")}
     variables = {"DRIFTLINE_PREFECT_URL": "", "DRIFTLINE_PREFECT_DATABASE": postgres.url, **ports}
     folder = tmp_path_factory.mktemp("own")
-    made = World(folder, folder / "cases", variables)
-    make_case(made.cases)
-    with standing(terminal, made):
-        yield made
+    created = World(folder, folder / "cases", variables)
+    make_case(created.cases)
+    with standing(terminal, created):
+        yield created
 
 
 def test_runs_live_in_postgres(world, terminal, postgres):

@@ -34,9 +34,9 @@ def answer(world: World, address: str) -> dict:
     row = {"example_id": golden["example_id"], **golden["features"]}
     with http_client(address, timeout=30) as client:
         response = client.post("/predict", json={"rows": [row]})
-    said = response.raise_for_status().json()
-    assert said["predictions"][0]["prediction"] == pytest.approx(golden["prediction"], rel=1e-12)
-    return said
+    body = response.raise_for_status().json()
+    assert body["predictions"][0]["prediction"] == pytest.approx(golden["prediction"], rel=1e-12)
+    return body
 
 
 def is_answered(world: World) -> bool:
@@ -55,7 +55,7 @@ def at_gateway(world: World) -> str:
     return answer.json()["release"]
 
 
-def test_up_serves_the_champion_that_a_run_made_before(stack, terminal):
+def test_up_serves_the_champion_of_an_earlier_run(stack, terminal):
     """No further run is needed, nor is one after `down` and another `up`."""
     digest = stack.champion("diabetes")
     for _ in range(2):
@@ -95,10 +95,10 @@ def test_the_champion_serves_until_another_one_has_taken_over(stack, terminal):
     assert answer(stack, running[f"release-diabetes-{later[:12]}"])["release"] == later
     assert at_gateway(stack) == later
 
-    here = Settings(state=stack.state)
-    assert retire_releases(here, "diabetes", [later]) == [first]
-    with closing(Store(here)) as store:
-        sync_endpoints(store, here)
+    config = Settings(state=stack.state)
+    assert retire_releases(config, "diabetes", [later]) == [first]
+    with closing(Store(config)) as store:
+        sync_endpoints(store, config)
     done = terminal.run(stack, "rollback diabetes")
     assert done.code == 0, done.output
     assert at_gateway(stack) == stack.champion("diabetes") == digest

@@ -47,8 +47,8 @@ class Saved:
 @pytest.fixture(scope="module")
 def saved(world, terminal, tmp_path_factory) -> Saved:
     """A backup under calls."""
-    made = terminal.run(world, "keys create --team home --role predict --budget 100").output
-    secret = next(word for word in made.split() if word.startswith("dl-"))
+    output = terminal.run(world, "keys create --team home --role predict --budget 100").output
+    secret = next(word for word in output.split() if word.startswith("dl-"))
     assert wait_for(lambda: ask(world, secret).is_success)  # the gateway knows the key
     answered: list[str] = []
     ends = threading.Event()
@@ -117,7 +117,7 @@ def lost(world: World) -> Iterator[World]:
 
 def test_a_backup_taken_under_calls_is_the_same_stack_again(world, saved, terminal):
     """Champion, answer, ledger and purse are those of the backup; what monitoring decides next is the same."""
-    said = predict(world, saved.secret)
+    response = predict(world, saved.secret)
     done = terminal.run(world, f"monitor {CASE} --as-of 2004-03-15", "down")
     assert done.code == 0, done.output
     champion = world.champion(CASE)
@@ -137,8 +137,8 @@ def test_a_backup_taken_under_calls_is_the_same_stack_again(world, saved, termin
         try:
             assert world.champion(CASE) == champion
             again = predict(world, saved.secret)
-            assert again["predictions"] == said["predictions"]
-            assert again["release"] == said["release"] == champion
+            assert again["predictions"] == response["predictions"]
+            assert again["release"] == response["release"] == champion
             assert set(decisions(world)) == {"2004-02-10T000000Z"}
             done = terminal.run(world, f"monitor {CASE} --as-of 2004-03-15")
             assert done.code == 0, done.output
@@ -153,9 +153,9 @@ def test_another_path_is_refused_with_what_to_do(world, saved, terminal, tmp_pat
     other = World(tmp_path / "other", world.cases, world.variables)
     done = terminal.run(other, f"restore {saved.archive}")
     assert done.code == 2, done.output
-    said = "".join(done.output.split())
+    text = "".join(done.output.split())
     for place, path in (("STATE", world.state), ("DATA", world.data)):
-        assert f"DRIFTLINE_{place}={path}" in said
+        assert f"DRIFTLINE_{place}={path}" in text
     assert not (other.state / "mlflow.db").exists()
     assert not other.data.exists()
 
@@ -183,18 +183,18 @@ def test_no_secret_of_the_environment_is_in_it(saved):
 
 def test_a_restore_that_is_killed_goes_on(saved, world):
     """Ended at each of its renames, and started again: everything is there, once."""
-    here = Settings(state=world.state, data=world.data)
+    config = Settings(state=world.state, data=world.data)
     with lost(world):
-        restore(here, saved.archive)
-        whole = contents(here)
+        restore(config, saved.archive)
+        whole = contents(config)
     with lost(world):
-        ends = killed_again_and_again(here, saved.archive)
+        ends = killed_again_and_again(config, saved.archive)
         assert ends[-1] == 0
         assert ends.count(9) >= 2
-        assert contents(here) == whole
+        assert contents(config) == whole
 
 
-def killed_again_and_again(here: Settings, archive: Path) -> list[int]:
+def killed_again_and_again(config: Settings, archive: Path) -> list[int]:
     """Restore, ended at ever later renames; gives how each ended."""
     stop = (
         "import os,sys;from pathlib import Path;from tasks.core.settings import Settings;"
@@ -205,7 +205,7 @@ def killed_again_and_again(here: Settings, archive: Path) -> list[int]:
     )
     ends = []
     for renames in range(1, 30, 4):
-        arguments = [str(here.state), str(here.data), str(archive), str(renames)]
+        arguments = [str(config.state), str(config.data), str(archive), str(renames)]
         ends.append(subprocess.run([sys.executable, "-c", stop, *arguments], cwd=ROOT, check=False).returncode)
         if ends[-1] == 0:
             break
@@ -244,13 +244,13 @@ def test_a_damaged_archive_leaves_nothing(saved, world, tmp_path):
     place = content.index(b"SQLite format 3")
     content[place + 5000] ^= 1
     harmed.write_bytes(gzip.compress(content, 1))
-    here = Settings(state=world.state, data=world.data)
+    config = Settings(state=world.state, data=world.data)
     with lost(world):
         with pytest.raises(DataError, match="differ from their digests"):
-            restore(here, harmed)
-        assert not any(path.is_file() for place in (here.state, here.data) for path in place.rglob("*"))
-        restore(here, saved.archive)
-        assert (here.state / "mlflow.db").is_file()
+            restore(config, harmed)
+        assert not any(path.is_file() for place in (config.state, config.data) for path in place.rglob("*"))
+        restore(config, saved.archive)
+        assert (config.state / "mlflow.db").is_file()
 
 
 def test_newer_databases_are_refused(saved, tmp_path, monkeypatch):

@@ -70,10 +70,10 @@ def test_another_user_reaches_nothing(world: World, terminal: Terminal, paths: l
         listening.bind(str(open_socket))
         open_socket.chmod(0o777)
         listening.listen()
-        asked = [*map(str, paths), *sockets, str(open_socket), str(world.cases)]
+        paths_checked = [*map(str, paths), *sockets, str(open_socket), str(world.cases)]
         done = subprocess.run(
             [PYTHON, "-c", INTRUDER],
-            input=json.dumps(asked),
+            input=json.dumps(paths_checked),
             capture_output=True,
             text=True,
             check=True,

@@ -47,44 +47,44 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the watchers
     print("ready", flush=True)
     for line in sys.stdin:
-        asked = json.loads(line)
-        for module in asked["imports"]:
+        request = json.loads(line)
+        for module in request["imports"]:
             __import__(module)
         receive, send = os.pipe()
         if os.fork() == 0:
             os.close(receive)
-            _watch(asked, send)
+            _watch(request, send)
             os._exit(0)
         os.close(send)
-        with os.fdopen(receive) as told:
-            print(told.read(), flush=True)
+        with os.fdopen(receive) as pipe:
+            print(pipe.read(), flush=True)
     os._exit(0)  # nothing was done here that would need tidying up
 
 
-def _watch(asked: dict, send: int) -> None:
+def _watch(request: dict, send: int) -> None:
     """Start the command, tell its id, and write down how it ended."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     child = os.fork()
     if child == 0:
         os.close(send)
-        _become(asked)
-        _leave(next((code for code in map(_run, asked["commands"]) if code), 0))
+        _become(request)
+        _leave(next((code for code in map(_run, request["commands"]) if code), 0))
     os.write(send, str(child).encode())
     os.close(send)
     _, status = os.waitpid(child, 0)
-    end = Path(asked["output"] + ".end")
+    end = Path(request["output"] + ".end")
     end.with_suffix(".tmp").write_text(str(os.waitstatus_to_exitcode(status)))
     end.with_suffix(".tmp").replace(end)
 
 
-def _become(asked: dict) -> None:
+def _become(request: dict) -> None:
     """Leave the parent's session, streams and variables behind."""
     os.setsid()
-    output = os.open(asked["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for descriptor, stream in ((nothing, 0), (output, 1), (output, 2)):
         os.dup2(descriptor, stream)
-    os.environ.update(asked["environment"])
+    os.environ.update(request["environment"])
 
 
 def _leave(code: int) -> None:

@@ -119,11 +119,11 @@ def test_the_case_of_the_docs_is_valid(tmp_path, monkeypatch):
         settings.cache_clear()
 
 
-@pytest.mark.parametrize("said", ["2005-10-01", "'2005-10-01'", "2005-10-01T00:00:00+00:00"])
-def test_a_moment_without_a_zone_is_utc(tmp_path, said):
+@pytest.mark.parametrize("as_of", ["2005-10-01", "'2005-10-01'", "2005-10-01T00:00:00+00:00"])
+def test_a_moment_without_a_zone_is_utc(tmp_path, as_of):
     """A day, in quotes or not, is its start."""
     folder = tmp_path / "credit"
     folder.mkdir()
     text = (CONFIGS / "credit" / "case.yaml").read_text(encoding="utf-8")
-    (folder / "case.yaml").write_text(text.replace("as_of: 2005-10-01", f"as_of: {said}"))
+    (folder / "case.yaml").write_text(text.replace("as_of: 2005-10-01", f"as_of: {as_of}"))
     assert load_case("credit", tmp_path).as_of == datetime(2005, 10, 1, tzinfo=UTC)

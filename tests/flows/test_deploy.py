@@ -20,11 +20,11 @@ def declared(cases):
 
 
 def test_every_flow_of_every_case_is_declared_once():
-    made = [(each["entrypoint"], each["name"]) for each in declared(CASES)]
+    deployments = [(each["entrypoint"], each["name"]) for each in declared(CASES)]
     kinds = {case: load_case(case, CASES).kind for case in case_names(CASES)}
     flows = [(flow, case) for flow in FLOWS for case, kind in kinds.items() if flow != "backtest" or kind == "tabular"]
-    ours = [(f"flows/{flow}.py:{flow}", case) for flow, case in flows]
-    assert sorted(made) == sorted([*ours, ("flows/push.py:push", "push")])
+    expected = [(f"flows/{flow}.py:{flow}", case) for flow, case in flows]
+    assert sorted(deployments) == sorted([*expected, ("flows/push.py:push", "push")])
 
 
 def test_a_case_says_when_its_flows_start(tmp_path):
@@ -58,7 +58,7 @@ def test_each_kind_of_channel_has_its_form():
     assert channel("mailto://user:secret@example.org").url.get_secret_value().endswith("?format=text")
 
 
-def test_an_unknown_channel_is_refused_without_telling_its_secret():
+def test_an_unknown_channels_secret_stays_hidden():
     with pytest.raises(CaseError) as refused:
         channel("carrier-pigeon://user:secret@example.org")
     assert "carrier-pigeon://..." in str(refused.value)

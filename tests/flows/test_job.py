@@ -99,8 +99,8 @@ def test_an_earlier_pool_is_changed_and_its_template_has_no_variable(http, deplo
 @pytest.mark.parametrize("variables", EVIL, ids=lambda each: "".join(each))
 def test_a_run_with_job_variables_does_not_start(http, deployment, variables):
     """Refused by the server; where it takes them (a run or deployment changed later), by the worker."""
-    made = http.post(f"/deployments/{deployment}/create_flow_run", json={"job_variables": variables})
-    assert made.status_code in (409, 422), made.text
+    response = http.post(f"/deployments/{deployment}/create_flow_run", json={"job_variables": variables})
+    assert response.status_code in (409, 422), response.text
     run = ask(http, "POST", f"/deployments/{deployment}/create_flow_run", {})["id"]
     if http.patch(f"/flow_runs/{run}", json={"job_variables": variables}).is_success:
         with pytest.raises(InputError, match="can't have job variables"):

@@ -24,10 +24,10 @@ async def fail() -> None:
 
 
 def test_each_loop_survives_and_is_alerted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    here = Settings(state=tmp_path)
-    monkeypatch.setattr(worker, "settings", lambda: here)
+    config = Settings(state=tmp_path)
+    monkeypatch.setattr(worker, "settings", lambda: config)
     names = asyncio.run(break_each())
-    with closing(Store(here)) as store, store.reading() as of:
+    with closing(Store(config)) as store, store.reading() as of:
         subjects = [event["payload"]["subject"] for event in of.execute(select(alert_outbox.c.event)).scalars()]
     assert sorted(subjects) == sorted(f"The worker's loop {name!r} fails" for name in names)
 

@@ -21,11 +21,11 @@ class Listener(ThreadingHTTPServer):
     def __init__(self, port: int, auth: str = "", status: int = 201) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.auth, self.status = auth, status
-        self.told: list[dict[str, Any]] = []
+        self.received: list[dict[str, Any]] = []
 
     @property
     def refs(self) -> list[str]:
-        return [body["parameters"]["request"]["ref"] for body in self.told]
+        return [body["parameters"]["request"]["ref"] for body in self.received]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -39,7 +39,7 @@ class _Handler(BaseHTTPRequestHandler):
         assert self.path == f"/api/deployments/{DEPLOYMENT}/create_flow_run"
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         if self._answer(self.server.status, {"id": "1"}):
-            self.server.told.append(body)
+            self.server.received.append(body)
 
     def _answer(self, status: int, body: dict[str, Any]) -> bool:
         wanted = f"Basic {base64.b64encode(self.server.auth.encode()).decode()}" if self.server.auth else None

@@ -24,16 +24,16 @@ from tests.git.listener import commit, git, repositories
 
 
 @pytest.fixture
-def ours(tmp_path: Path) -> tuple[Path, Path, Path]:
+def folders(tmp_path: Path) -> tuple[Path, Path, Path]:
     """Our repository with its origin, a developer's clone of that, and a state folder."""
     bare, clone = repositories(tmp_path)
     git(tmp_path, "clone", "--quiet", str(bare), "ours")
     return tmp_path / "ours", clone, tmp_path / "state"
 
 
-def test_a_tree_is_the_whole_commit_and_leaves_the_repository_alone(ours):
+def test_a_tree_is_the_whole_commit_and_leaves_the_repository_alone(folders):
     """Its files, its commit in the lineage, .env shared; our branch, refs and files stay as they were."""
-    repository, clone, state = ours
+    repository, clone, state = folders
     (repository / ".env").write_text("A=1")
     before = git(repository, "rev-parse", "HEAD", "origin/main")
     new = commit(clone, README_md="changed", _gitignore=".env")
@@ -48,9 +48,9 @@ def test_a_tree_is_the_whole_commit_and_leaves_the_repository_alone(ours):
     assert checkout_commit(new, repository, state) == tree
 
 
-def test_a_tree_that_was_begun_is_made_anew_and_an_old_one_goes(ours):
+def test_a_partial_tree_is_replaced_and_old_removed(folders):
     """What a killed process left is no tree; after a month without a run a tree is removed, one in use is not."""
-    repository, _, state = ours
+    repository, _, state = folders
     first = git(repository, "rev-parse", "HEAD")
     half = state / "commits" / f".{first}.1.tmp"
     half.mkdir(parents=True)
@@ -67,9 +67,9 @@ def test_a_tree_that_was_begun_is_made_anew_and_an_old_one_goes(ours):
     assert KEEP > 86_400
 
 
-def test_changed_files_whatever_they_are_called(ours):
+def test_changed_files_whatever_they_are_called(folders):
     """Quotes, blanks, newlines, UTF-8; a renamed file counts where it was and where it is."""
-    repository, clone, state = ours
+    repository, clone, state = folders
     old = git(clone, "rev-parse", "HEAD")
     names = ['a "quoted" name', "two\nlines", "größe/ü.csv", "back\\slash"]
     for name in names:
@@ -82,9 +82,9 @@ def test_changed_files_whatever_they_are_called(ours):
     assert sorted(changed_files(repository, old, new)) == sorted([*names, "README.md", "READ.md"])
 
 
-def test_a_rewritten_history_differs_by_what_is_not_there_any_more(ours):
+def test_a_rewritten_history_differs_by_what_is_not_there_any_more(folders):
     """From a known commit: what differs, so that taking a change back counts; else all files."""
-    repository, clone, state = ours
+    repository, clone, state = folders
     first = git(clone, "rev-parse", "HEAD")
     second = commit(clone, case_yaml="a: 1")
     git(clone, "push", "--quiet", "origin", "main")
@@ -97,9 +97,9 @@ def test_a_rewritten_history_differs_by_what_is_not_there_any_more(ours):
         assert changed_files(repository, old, second) == ["README.md", "case.yaml"]
 
 
-def test_a_tag_is_followed_to_its_commit_and_what_is_gone_is_not_there(ours):
+def test_a_tag_is_followed_to_its_commit_and_what_is_gone_is_not_there(folders):
     """An annotated tag names a commit; a commit that nobody can get any more is None; no origin is an error."""
-    repository, clone, state = ours
+    repository, clone, state = folders
     head = git(clone, "rev-parse", "HEAD")
     git(clone, "tag", "--annotate", "--message", "x", "a-v1")
     git(clone, "push", "--quiet", "origin", "a-v1")
@@ -112,11 +112,11 @@ def test_a_tag_is_followed_to_its_commit_and_what_is_gone_is_not_there(ours):
         fetch(repository, state, head)
 
 
-def test_data_behind_a_pointer_comes_into_the_tree(ours):
+def test_data_behind_a_pointer_comes_into_the_tree(folders):
     """What was added to DVC and pushed to its remote elsewhere lies in the tree; what was not pushed is an error."""
     from dvc.repo import Repo
 
-    repository, clone, state = ours
+    repository, clone, state = folders
     Repo.init(str(clone)).close()
     (clone / ".dvc" / "config").write_text(f"[core]\n remote = x\n['remote \"x\"']\n url = {state / 'remote'}\n")
     added = []
@@ -137,9 +137,9 @@ def test_data_behind_a_pointer_comes_into_the_tree(ours):
         fetch_data(["kept.csv"], tree, repository)
 
 
-def test_a_run_gets_its_commits_code_or_none(ours, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_gets_its_commits_code_or_none(folders, monkeypatch: pytest.MonkeyPatch):
     """Without a commit: this repository. With one: its own tree, unchanged, its packages installed; else an error."""
-    repository, clone, state = ours
+    repository, clone, state = folders
     assert code_directory() == {"directory": str(place.ROOT)}, "this process belongs to no run"
     assert run_directory("") == place.ROOT
     first = commit(clone, requirements_lock="prefect==0.0.1\n# no pin")
@@ -162,9 +162,9 @@ def test_a_run_gets_its_commits_code_or_none(ours, monkeypatch: pytest.MonkeyPat
         run_directory(first)
 
 
-def test_only_what_is_published_is_checked_out(ours):
+def test_only_what_is_published_is_checked_out(folders):
     """A commit of the branch or of a tag; no other object, name or expression, whether it is here or not."""
-    repository, clone, state = ours
+    repository, clone, state = folders
     first = git(clone, "rev-parse", "HEAD")
     published = commit(clone, a_md="x")
     git(clone, "push", "--quiet", "origin", "main")

@@ -49,10 +49,10 @@ class Hooked:
         self, body: bytes | dict = PUSH, delivery: str = "one", kind: str = "push", signature: bytes | None = None
     ) -> httpx.Response:
         body = body if isinstance(body, bytes) else json.dumps(body).encode()
-        ours = b"sha256=" + hmac.new(KEY.encode(), body, hashlib.sha256).hexdigest().encode()
-        told = {"event": kind.encode(), "delivery": delivery.encode()}
-        headers = {f"x-github-{name}": value for name, value in told.items()}
-        headers["x-hub-signature-256"] = ours if signature is None else signature
+        valid = b"sha256=" + hmac.new(KEY.encode(), body, hashlib.sha256).hexdigest().encode()
+        values = {"event": kind.encode(), "delivery": delivery.encode()}
+        headers = {f"x-github-{name}": value for name, value in values.items()}
+        headers["x-hub-signature-256"] = valid if signature is None else signature
         with gateway_client(self.settings) as http:
             return http.post("/hooks/git", content=body, headers=headers)
 
@@ -82,16 +82,16 @@ def prefect(hooked: Hooked) -> Iterator[Listener]:
 def test_a_signed_push_makes_a_run_once(hooked: Hooked, prefect: Listener):
     """As the hook of a repository has it; the same delivery, or the same body under another id, is refused."""
     assert hooked.send().json() == {"status": "accepted"}
-    assert wait_for(lambda: prefect.told)
-    (told,) = prefect.told
-    push = GitPush.model_validate(told["parameters"]["request"])
-    assert told == push.run
+    assert wait_for(lambda: prefect.received)
+    (delivered,) = prefect.received
+    push = GitPush.model_validate(delivered["parameters"]["request"])
+    assert delivered == push.run
     assert (push.id, push.ref, push.old, push.new, push.pusher) == ("one", "refs/heads/main", "1" * 40, "2" * 40, "Ada")
     again = {**PUSH, "after": "3" * 40}
     assert [hooked.send(delivery=name).status_code for name in ("one", "two")] == [409, 409]
     assert hooked.send(again, "one").status_code == 409
     assert hooked.send(again, "three").status_code == 202
-    assert wait_for(lambda: len(prefect.told) == 2)
+    assert wait_for(lambda: len(prefect.received) == 2)
 
 
 @pytest.mark.parametrize(
@@ -112,19 +112,19 @@ def test_what_is_not_a_signed_push_is_refused(hooked: Hooked, prefect: Listener,
     answer = hooked.send(**{"delivery": "wrong", **sent})
     assert answer.status_code == status
     assert says in answer.json()["error"]["message"]
-    assert not prefect.told
+    assert not prefect.received
 
 
 @pytest.mark.parametrize(
     ("kind", "changed"),
     [("ping", {}), ("issues", {}), ("push", {"ref": "refs/heads/mine"}), ("push", {"after": "0" * 40})],
 )
-def test_what_starts_nothing_is_answered_and_not_kept(hooked: Hooked, prefect: Listener, kind: str, changed: dict):
+def test_irrelevant_deliveries_are_not_stored(hooked: Hooked, prefect: Listener, kind: str, changed: dict):
     """A ping, another event, another branch, a deleted one."""
     answer = hooked.send({**PUSH, **changed, "x": kind}, f"nothing-{kind}-{len(changed)}", kind)
     assert answer.status_code == 202
     assert answer.json()["status"].startswith("nothing to do")
-    assert not prefect.told
+    assert not prefect.received
 
 
 def test_without_a_secret_nothing_is_taken(tmp_path: Path):
@@ -150,10 +150,10 @@ def test_a_dead_prefect_and_a_killed_gateway_lose_nothing(tmp_path: Path, monkey
         for number in range(2):
             stack.enter_context(hooked.running(number))
         prefect = stack.enter_context(prefect_at(hooked.port, auth="ada:a:secret"))
-        assert wait_for(lambda: len({body["idempotency_key"] for body in prefect.told}) == 3, 40)
+        assert wait_for(lambda: len({body["idempotency_key"] for body in prefect.received}) == 3, 40)
         assert hooked.send({**PUSH, "after": "9" * 40}, "push-4").status_code == 202
-        assert wait_for(lambda: prefect.told[-1]["idempotency_key"] == "push push-4")
-    first = list(dict.fromkeys(body["idempotency_key"] for body in prefect.told))
+        assert wait_for(lambda: prefect.received[-1]["idempotency_key"] == "push push-4")
+    first = list(dict.fromkeys(body["idempotency_key"] for body in prefect.received))
     assert first == [f"push push-{number}" for number in (1, 2, 3, 4)]
     assert KEY not in "".join(path.read_text(errors="replace") for path in tmp_path.rglob("*.log"))
 

@@ -22,7 +22,7 @@ NONE: list[tuple[str, str]] = []
 
 
 @pytest.mark.parametrize(
-    ("changed", "asked"),
+    ("changed", "runs"),
     [
         ("configs/a/case.yaml", [("train", "a")]),
         ("configs/a/sql/deep/x.sql", [("train", "a")]),
@@ -52,9 +52,9 @@ NONE: list[tuple[str, str]] = []
         ("", NONE),
     ],
 )
-def test_changed_files_ask_for_flows(changed: str, asked: list[tuple[str, str]]):
+def test_changed_files_ask_for_flows(changed: str, runs: list[tuple[str, str]]):
     """Sources and pointers prepare, configuration and code train, documents and tests start nothing."""
-    assert flows_to_start("", changed.split(), CASES) == asked
+    assert flows_to_start("", changed.split(), CASES) == runs
 
 
 @pytest.mark.parametrize(
@@ -111,6 +111,6 @@ def test_a_case_says_which_files_are_its_own(tmp_path: Path):
             models=("models/embedder",),
         ),
     }
-    elsewhere = read_cases(tmp_path / "configs", tmp_path / "tree")
-    assert flows_to_start("", ["configs/good/case.yaml"], elsewhere) == NONE
-    assert flows_to_start("", ["flows/train.py"], elsewhere) == [("train", "broken"), ("train", "good")]
+    outside = read_cases(tmp_path / "configs", tmp_path / "tree")
+    assert flows_to_start("", ["configs/good/case.yaml"], outside) == NONE
+    assert flows_to_start("", ["flows/train.py"], outside) == [("train", "broken"), ("train", "good")]

@@ -73,7 +73,7 @@ def hooked(tmp_path: Path):
     hooked.kill()
 
 
-def test_a_push_is_told_with_all_that_it_was(hooked: Hooked):
+def test_a_push_is_delivered_with_its_details(hooked: Hooked):
     """As our model of a push has it, in a run that Prefect knows again; other branches and deleted refs are not."""
     old = git(hooked.clone, "rev-parse", "HEAD")
     new = commit(hooked.clone, docs__x_md='a "quoted" name')
@@ -81,15 +81,15 @@ def test_a_push_is_told_with_all_that_it_was(hooked: Hooked):
         git(hooked.clone, "branch", "mine")
         git(hooked.clone, "tag", 'a-"ü"-v1')
         hooked.push("mine", "main", "--tags")
-        assert wait_for(lambda: len(prefect.told) == 2)
+        assert wait_for(lambda: len(prefect.received) == 2)
         hooked.push("--delete", 'a-"ü"-v1', "mine")
         assert wait_for(lambda: not hooked.deliverers())
         assert sorted(prefect.refs) == ["refs/heads/main", 'refs/tags/a-"ü"-v1']
-        told = next(body for body in prefect.told if body["parameters"]["request"]["ref"] == "refs/heads/main")
-    push = GitPush.model_validate(told["parameters"]["request"])
+        delivered = next(body for body in prefect.received if body["parameters"]["request"]["ref"] == "refs/heads/main")
+    push = GitPush.model_validate(delivered["parameters"]["request"])
     assert (push.old, push.new, push.repository) == (old, new, "bare.git")
     assert push.pusher
-    assert told == push.run
+    assert delivered == push.run
     assert not hooked.waiting
 
 
@@ -106,10 +106,10 @@ def test_a_dead_server_stalls_no_push_and_hears_of_it_later(hooked: Hooked, serv
     assert len(hooked.waiting) == 3
     listening.close()
     with prefect_at(hooked.port) as prefect:
-        assert wait_for(lambda: len(prefect.told) == 3, 40)
+        assert wait_for(lambda: len(prefect.received) == 3, 40)
         assert wait_for(lambda: not hooked.waiting)
     new = git(hooked.clone, "rev-list", "--reverse", "-3", "HEAD").split()
-    assert [body["parameters"]["request"]["new"] for body in prefect.told] == new
+    assert [body["parameters"]["request"]["new"] for body in prefect.received] == new
 
 
 @pytest.mark.parametrize("taken_up_by", ["the next push", "--deliver"])
@@ -123,15 +123,15 @@ def test_what_a_killed_deliverer_left_is_taken_up(hooked: Hooked, taken_up_by: s
     assert len(hooked.waiting) == 2
     with prefect_at(hooked.port) as prefect:
         time.sleep(0.3)
-        assert not prefect.told, "somebody still delivers"
+        assert not prefect.received, "somebody still delivers"
         if taken_up_by == "--deliver":
             variables = {name: value for name, value in os.environ.items() if name != "GIT_DIR"}
             subprocess.run([hooked.hook, "--deliver"], env=variables, cwd="/", timeout=20, check=True)
-            assert len(prefect.told) == 2
+            assert len(prefect.received) == 2
         else:
             commit(hooked.clone, file_txt="2")
             hooked.push("main")
-            assert wait_for(lambda: len(prefect.told) == 3)
+            assert wait_for(lambda: len(prefect.received) == 3)
 
 
 def test_a_server_with_a_password_and_one_that_refuses(hooked: Hooked, tmp_path: Path):
@@ -144,9 +144,9 @@ def test_a_server_with_a_password_and_one_that_refuses(hooked: Hooked, tmp_path:
         hooked.push("main")
         assert wait_for(lambda: (hooked.spool / "waits").exists())
         assert " 401 " in (hooked.spool / "waits").read_text()
-        assert not prefect.told
+        assert not prefect.received
         secret.write_text('ada:ri"ght\\\n')
-        assert wait_for(lambda: prefect.told)
+        assert wait_for(lambda: prefect.received)
         prefect.status = 422
         commit(hooked.clone, file_txt="2")
         hooked.push("main")
@@ -154,7 +154,7 @@ def test_a_server_with_a_password_and_one_that_refuses(hooked: Hooked, tmp_path:
         prefect.status = 201
         commit(hooked.clone, file_txt="3")
         hooked.push("main")
-        assert wait_for(lambda: len(prefect.told) == 2 and not hooked.waiting)
+        assert wait_for(lambda: len(prefect.received) == 2 and not hooked.waiting)
 
 
 def test_pushes_at_once_lose_none_and_send_none_twice(hooked: Hooked, tmp_path: Path):
@@ -167,5 +167,5 @@ def test_pushes_at_once_lose_none_and_send_none_twice(hooked: Hooked, tmp_path: 
     time.sleep(0.1)
     with prefect_at(hooked.port) as prefect:
         assert [each.wait(20) for each in pushes] == [0] * 5
-        assert wait_for(lambda: len(prefect.told) >= 5 and not hooked.waiting and not hooked.deliverers(), 40)
+        assert wait_for(lambda: len(prefect.received) >= 5 and not hooked.waiting and not hooked.deliverers(), 40)
     assert sorted(prefect.refs) == [f"refs/tags/v{number}" for number in range(5)]

@@ -35,14 +35,14 @@ class Stack:
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
         self.api = f"http://127.0.0.1:{self.port}/api"
-        self.state, self.ours, self.clone = folder / "state", folder / "ours", folder / "clone"
+        self.state, self.repository, self.clone = folder / "state", folder / "ours", folder / "clone"
         self.bare = folder / "bare.git"
         self._make_repositories()
         login = f"{LOGIN_USER}:{local_secret(self.state, LOGIN_SECRET)}"
         self.http = httpx.Client(base_url=self.api, auth=tuple(login.split(":")), timeout=30, trust_env=False)
         own = {"STATE": self.state, "DATA": folder / "data", "PREFECT_PORT": self.port, "WORKER_PORT": free_port()}
         self.variables = {f"DRIFTLINE_{name}": str(value) for name, value in own.items()} | {
-            "PYTHONPATH": str(self.ours),
+            "PYTHONPATH": str(self.repository),
             "PREFECT_SERVER_API_AUTH_STRING": "",
         }
 
@@ -62,7 +62,7 @@ class Stack:
         git(self.folder, "init", "--quiet", "--initial-branch=main", str(source))
         commit(source)
         git(self.folder, "clone", "--quiet", "--bare", str(source), str(self.bare))
-        for clone in (self.ours, self.clone):
+        for clone in (self.repository, self.clone):
             git(self.folder, "clone", "--quiet", str(self.bare), str(clone))
         shutil.copy(ROOT / "deployments" / "git" / "post-receive", self.bare / "hooks")
         git(self.bare, "config", "driftline.url", self.api)
@@ -73,7 +73,7 @@ class Stack:
         with (self.folder / f"{name}.log").open("ab") as output:
             process = subprocess.Popen(
                 with_parent_death_signal([sys.executable, "-m", *command]),
-                cwd=self.ours,
+                cwd=self.repository,
                 env={**os.environ, **self.variables, "OMP_NUM_THREADS": "1", **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -103,7 +103,7 @@ class Stack:
     def driftline(self, *command: str) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "cli.main", *command],
-            cwd=self.ours,
+            cwd=self.repository,
             env={**os.environ, **self.variables},
             capture_output=True,
             text=True,
@@ -132,21 +132,21 @@ class Stack:
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Deployed, and the worker running; the server was killed and is dead."""
-    made = Stack(tmp_path_factory.mktemp("pushes"))
-    (made.state / "prefect").mkdir(parents=True)
-    seed(made.state / "prefect")
-    with made.server() as server:
-        made.driftline("deploy")
+    stack = Stack(tmp_path_factory.mktemp("pushes"))
+    (stack.state / "prefect").mkdir(parents=True)
+    seed(stack.state / "prefect")
+    with stack.server() as server:
+        stack.driftline("deploy")
         os.killpg(server.pid, signal.SIGKILL)
-    with made.running("worker", "flows.deployed.worker", made.variables["DRIFTLINE_WORKER_PORT"]):
-        yield made
+    with stack.running("worker", "flows.deployed.worker", stack.variables["DRIFTLINE_WORKER_PORT"]):
+        yield stack
 
 
 def test_pushes_start_the_runs_that_they_ask_for_at_their_commit(stack: Stack):
     """Pushed while the server is dead: delivered when it is back. A change of one case trains that case, with the code
     and configuration of that commit, once, however often it is told; a tag releases; documents start none.
     """
-    before, files = git(stack.ours, "rev-parse", "HEAD"), git(stack.ours, "status", "--porcelain")
+    before, files = git(stack.repository, "rev-parse", "HEAD"), git(stack.repository, "status", "--porcelain")
     change_case(stack.clone / "configs" / "diabetes", train__parameters={"alpha": 0.25})
     configured = commit(stack.clone)
     stack.push("main")
@@ -155,7 +155,7 @@ def test_pushes_start_the_runs_that_they_ask_for_at_their_commit(stack: Stack):
     git(stack.clone, "tag", "--annotate", "--message", "x", "diabetes-v1", configured)
     stack.push("diabetes-v1")
     (waiting, *_) = sorted((stack.bare / "driftline").glob("*.json"))
-    told = waiting.read_text()
+    text = waiting.read_text()
     with stack.server():
         expected = {"push/push": 3, "train/diabetes": 1, "release/diabetes": 1}
         assert wait_for(lambda: stack.counts() == expected, 300), f"{stack.counts()}\n{stack.log('worker')[-5000:]}"
@@ -174,9 +174,12 @@ def test_pushes_start_the_runs_that_they_ask_for_at_their_commit(stack: Stack):
         assert trained.data.tags["driftline.commit"] == configured != before
         assert trained.data.tags["driftline.dirty"] == "false"
         assert trained.data.params["parameters.alpha"] == "0.25"
-        assert (git(stack.ours, "rev-parse", "HEAD"), git(stack.ours, "status", "--porcelain")) == (before, files)
+        assert (git(stack.repository, "rev-parse", "HEAD"), git(stack.repository, "status", "--porcelain")) == (
+            before,
+            files,
+        )
 
-        waiting.write_text(told)
+        waiting.write_text(text)
         subprocess.run([stack.bare / "hooks" / "post-receive", "--deliver"], timeout=20, check=True)
         assert not waiting.exists()
         push = stack.http.get("/deployments/name/push/push").json()["id"]

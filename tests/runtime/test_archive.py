@@ -20,22 +20,22 @@ from tasks.core.errors import DataError, InputError
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    made = tmp_path / "place"
-    (made / "deep" / "folder").mkdir(parents=True)
-    (made / "deep" / "folder" / "bytes").write_bytes(os.urandom(300_000))
-    (made / "empty").touch()
-    (made / "run.sh").write_text("true")
-    (made / "run.sh").chmod(0o750)
-    (made / "same").hardlink_to(made / "run.sh")
-    (made / "left.log").write_text("out")
-    return made
+    folder = tmp_path / "place"
+    (folder / "deep" / "folder").mkdir(parents=True)
+    (folder / "deep" / "folder" / "bytes").write_bytes(os.urandom(300_000))
+    (folder / "empty").touch()
+    (folder / "run.sh").write_text("true")
+    (folder / "run.sh").chmod(0o750)
+    (folder / "same").hardlink_to(folder / "run.sh")
+    (folder / "left.log").write_text("out")
+    return folder
 
 
 @pytest.fixture
 def archive(tmp_path: Path, place: Path) -> Path:
-    made = tmp_path / "made.tar.gz"
-    assert pack(made, {"place": place}, {"made": "here"}, lambda name: name.endswith(".log")) == 4
-    return made
+    archive_path = tmp_path / "made.tar.gz"
+    assert pack(archive_path, {"place": place}, {"made": "here"}, lambda name: name.endswith(".log")) == 4
+    return archive_path
 
 
 def test_what_was_packed_comes_back(archive, place, tmp_path):
@@ -77,9 +77,9 @@ def test_a_database_is_copied_as_of_one_moment(tmp_path):
     payer.start()
     try:
         for number in range(5):
-            made, back = tmp_path / f"{number}.tar.gz", tmp_path / str(number)
-            pack(made, {"place": place}, {}, lambda name: name.endswith(("-wal", "-shm")), ["place/bank.db"])
-            unpack(made, {"place": back})
+            archive_path, back = tmp_path / f"{number}.tar.gz", tmp_path / str(number)
+            pack(archive_path, {"place": place}, {}, lambda name: name.endswith(("-wal", "-shm")), ["place/bank.db"])
+            unpack(archive_path, {"place": back})
             assert [path.name for path in back.iterdir()] == ["bank.db"]
             with closing(sqlite3.connect(back / "bank.db")) as copy:
                 assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -124,7 +124,7 @@ def test_a_damaged_archive_is_refused(archive, tmp_path, harm):
 
 
 @pytest.mark.parametrize("name", ["place/../../outside", "/outside", "elsewhere/x", "place"])
-def test_nothing_is_written_elsewhere(tmp_path, name):
+def test_nothing_is_written_outside_the_places(tmp_path, name):
     """A name that leaves its place is refused, whatever the digests say."""
     write(tmp_path / "made", {METADATA: b'{"format": 1}', name: b"x", DIGESTS: b"{}"})
     with pytest.raises(DataError, match="is outside the places"):

@@ -116,12 +116,12 @@ def prey(browser: Any, servers: Servers) -> dict[str, str]:
         body = {"name": "a-deployment", "flow_id": flow}
         deployment = http.post("/api/deployments/", json=body).raise_for_status().json()["id"]
         later = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2100-01-01T00:00:00Z"}}  # it is never late
-        made = (
+        created = (
             http.post(f"/api/deployments/{deployment}/create_flow_run", json={"state": later}).raise_for_status().json()
         )
     with servers.client(servers.mlflow) as http:
         http.post("/api/2.0/mlflow/experiments/create", json={"name": "an-experiment"}).raise_for_status()
-    return {"deployment": deployment, "run": made["id"]}
+    return {"deployment": deployment, "run": created["id"]}
 
 
 def everything(servers: Servers) -> dict[str, Any]:

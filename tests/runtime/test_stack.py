@@ -81,7 +81,7 @@ def test_the_old_release_answers_until_the_new_one_does(
     assert _answers(address) == new.digest
 
 
-def test_a_release_that_cannot_start_is_said_and_taken_away(
+def test_a_release_that_can_not_start_is_removed(
     settings: Settings, tracking: Tracking, folder: Path, bento: str
 ) -> None:
     """The end of its log tells why, at once, and it does not try for ever."""

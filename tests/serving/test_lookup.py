@@ -105,7 +105,7 @@ def test_an_unknown_key_is_a_missing_value(client: httpx.Client) -> None:
         ({"origin": 7}, "origin", "valid string"),
     ],
 )
-def test_what_can_not_be_looked_up_is_said(client: httpx.Client, row: dict[str, Any], place: str, says: str) -> None:
+def test_missing_join_keys_are_named(client: httpx.Client, row: dict[str, Any], place: str, says: str) -> None:
     """The join key that lacks, or the half-given view."""
     answer = client.post("/predict", json={"rows": [{"carrier": "UA", "distance": 700, "tail_age": 3.0, **row}]})
     assert answer.status_code == 400

@@ -115,7 +115,7 @@ def test_a_model_that_answers_otherwise_does_not_start(
     assert not _processes(str(tmp_path))
 
 
-def test_smoke_without_a_server_is_said(folder: Path) -> None:
+def test_smoke_without_a_server_is_an_error(folder: Path) -> None:
     with pytest.raises(Unavailable, match="does not answer"):
         smoke(folder, f"http://127.0.0.1:{free_port()}")
 

@@ -101,7 +101,7 @@ def service(bento, running) -> Iterator[str]:
         yield service
 
 
-def test_the_service_asks_the_server_elsewhere(folder, bento, service):
+def test_the_service_forwards_to_a_remote_server(folder, bento, service):
     """The Bento holds no weights, and answers as the release did when it was judged, stream after stream."""
     assert not list(bento.rglob("*.gguf")) + list(bento.rglob("*.safetensors"))
     assert smoke(folder, service)["examples"] == 2
@@ -118,15 +118,17 @@ def test_the_service_asks_the_server_elsewhere(folder, bento, service):
 def test_an_answer_may_differ_at_a_near_tie_alone(folder, running, service, tmp_path, monkeypatch):
     """Other batches round otherwise: there, and nowhere else, the service may leave a golden answer."""
     golden = json.loads((folder / GOLDEN).read_text())
-    asked = {"messages": golden[0]["messages"], "max_tokens": 12, "logprobs": True, "top_logprobs": 2, "temperature": 0}
+    body = {"messages": golden[0]["messages"], "max_tokens": 12, "logprobs": True, "top_logprobs": 2, "temperature": 0}
     with httpx.Client(base_url=running.address, headers={"Authorization": f"Bearer {running.key}"}) as client:
-        said = client.post("/v1/chat/completions", json=asked, timeout=60).json()["choices"][0]["logprobs"]["content"]
-    assert "".join(token["token"] for token in said) == golden[0]["answer"]
+        tokens = client.post("/v1/chat/completions", json=body, timeout=60).json()["choices"][0]["logprobs"]["content"]
+    assert "".join(token["token"] for token in tokens) == golden[0]["answer"]
     place, (first, second) = next(
-        (place, token["top_logprobs"]) for place, token in enumerate(said) if place and len(token["top_logprobs"]) == 2
+        (place, token["top_logprobs"])
+        for place, token in enumerate(tokens)
+        if place and len(token["top_logprobs"]) == 2
     )
     lead = first["logprob"] - second["logprob"]
-    begun = "".join(token["token"] for token in said[:place])
+    begun = "".join(token["token"] for token in tokens[:place])
     shutil.copy(folder / MANIFEST, tmp_path)
     for answer, bound, near in (
         (begun + second["token"] + " and so on", lead * 1.01, True),
@@ -139,9 +141,9 @@ def test_an_answer_may_differ_at_a_near_tie_alone(folder, running, service, tmp_
         with nullcontext() if near else pytest.raises(DriftlineError, match="differs from the offline"):
             smoke(tmp_path, service)
     monkeypatch.setattr("services.serving.smoke.NEAR_TIE_NATS", lead * 1.01)
-    assert is_near_tie(said, begun + second["token"] + " and so on", golden[0]["answer"])
+    assert is_near_tie(tokens, begun + second["token"] + " and so on", golden[0]["answer"])
     for broken in (begun, "", begun + "\N{SNOWMAN}"):  # such as a stream that loses something
-        assert not is_near_tie(said, broken, golden[0]["answer"])
+        assert not is_near_tie(tokens, broken, golden[0]["answer"])
 
 
 @pytest.mark.skipif("VLLM_PYTHON" not in os.environ, reason="VLLM_PYTHON names no Python whose environment has vLLM")

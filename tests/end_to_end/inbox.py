@@ -1,4 +1,4 @@
-"""Somebody who is told of alerts."""
+"""A webhook and a mail server that collect alerts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any
 
 
-class Told:
-    """What arrived at a webhook, and by mail."""
+class Inbox:
+    """The alerts that arrived at a webhook, and by mail."""
 
     def __init__(self) -> None:
         self.posts: list[tuple[str, dict[str, Any]]] = []
@@ -20,13 +20,13 @@ class Told:
 
 
 @contextmanager
-def listening() -> Iterator[tuple[Told, str]]:
-    """Somebody who listens on loopback; gives what they were told, and the channels that lead there."""
-    told = Told()
+def listening() -> Iterator[tuple[Inbox, str]]:
+    """Listen on loopback; yields the inbox, and the channels that lead to it."""
+    inbox = Inbox()
 
     class Hook(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            told.posts.append((self.path, json.loads(self.rfile.read(int(self.headers["content-length"])))))
+            inbox.posts.append((self.path, json.loads(self.rfile.read(int(self.headers["content-length"])))))
             self.send_response(200)
             self.end_headers()
 
@@ -41,7 +41,7 @@ def listening() -> Iterator[tuple[Told, str]]:
                 self.wfile.write({b"DATA": b"354 go on\r\n", b"QUIT": b"221 bye\r\n"}.get(word, b"250 fine\r\n"))
                 if word == b"DATA":
                     lines = iter(self.rfile.readline, b".\r\n")
-                    told.mails.append(b"".join(lines).decode())
+                    inbox.mails.append(b"".join(lines).decode())
                     self.wfile.write(b"250 taken\r\n")
                 if word == b"QUIT":
                     return
@@ -53,7 +53,7 @@ def listening() -> Iterator[tuple[Told, str]]:
     web, post = (f"127.0.0.1:{server.server_address[1]}" for server in (hook, mail))
     address = "from=driftline@example.org&to=team@example.org&mode=insecure"
     try:
-        yield told, f"http://{web}/hook slack+http://{web}/slack mailto://{post}?{address}"
+        yield inbox, f"http://{web}/hook slack+http://{web}/slack mailto://{post}?{address}"
     finally:
         for server in (hook, mail):
             server.shutdown()
