@@ -97,8 +97,8 @@ def test_a_signed_push_makes_a_run_once(hooked: Hooked, prefect: Listener):
 @pytest.mark.parametrize(
     ("sent", "status", "says"),
     [
-        ({"signature": b"sha256=" + b"0" * 64}, 401, "HMAC"),
-        ({"signature": "ü".encode()}, 401, "no signature"),
+        ({"signature": b"sha256=" + b"0" * 64}, 401, "does not match"),
+        ({"signature": "ü".encode()}, 401, "malformed"),
         ({"signature": b""}, 401, "missing"),
         ({"body": b"payload=%7B%7D"}, 400, "application/json"),
         ({"body": {**PUSH, "after": "HEAD"}}, 400, "new"),
