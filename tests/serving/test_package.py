@@ -26,7 +26,7 @@ def test_a_bento_holds_what_it_needs_and_no_more(state: Path, bento: str, folder
     built = bento_folder(state / "bentoml", bento)
     files = {str(path.relative_to(built / "src")) for path in (built / "src").rglob("*") if path.is_file()}
     assert {"service.py", "manifest.json", "model.skops", "golden.json", "services/serving/tabular.py"} <= files
-    assert not {name for name in files if re.search(r"task\.py|tabular|registry|stack|settings", name)}
+    assert not {name for name in files if re.search(r"task\.py|fit\.py|evaluate|registry|stack|settings", name)}
     assert (built / "src" / "model.skops").read_bytes() == (folder / "model.skops").read_bytes()
     pins = (built / "env/python/requirements.txt").read_text()
     assert "scikit-learn==" in pins
