@@ -64,7 +64,7 @@ package(Path({str(folder)!r}), Path({str(home)!r}), Path({str(ROOT / "requiremen
 def test_a_broken_release_is_not_packaged(folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(folder, tmp_path / folder.name)
     (copy / "model.skops").write_bytes(b"other")
-    with pytest.raises(DriftlineError, match="digest differs"):
+    with pytest.raises(DriftlineError, match="digest does not match"):
         package(copy, tmp_path / "bentoml", ROOT / "requirements.lock")
 
 
