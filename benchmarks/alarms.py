@@ -64,7 +64,7 @@ def lowest(rows: int, windows: int, sample: int, seed: int = 0) -> list[float]:
         for name, kind in kinds.items():
             a, b = (side[name].head(sample) for side in (then, now))
             column = Column(name=name, kind=kind, origin="request")  # type: ignore[arg-type]
-            chances[f"column {name}"] = compare_column(column, *prepare(a, b, kind), a, b).chance
+            chances[f"column {name}"] = compare_column(column, *prepare(a, b, kind), a, b).p_value
         found.append(min(benjamini_hochberg(chances).values()))
     return found
 

@@ -19,6 +19,7 @@ from tasks.core.hosts import parse_host_names
 from tasks.core.local_secrets import local_secret, read_secret
 from tasks.core.mlflow import Tracking
 from tasks.core.permissions import make_private, require_private, use_private_umask
+from tasks.core.places import Places
 
 ROOT = Path(__file__).resolve().parents[2]
 ASYNCPG = "postgresql+asyncpg://"
@@ -93,6 +94,11 @@ class Settings(BaseSettings):
     def tracking(self) -> Tracking:
         """Where MLflow keeps its tables and files."""
         return Tracking(self.mlflow_uri, self.mlflow_artifacts)
+
+    @property
+    def places(self) -> Places:
+        """What the stages need to know of the platform."""
+        return Places(self.state, self.tracking, self.data)
 
     @property
     def prefect_api(self) -> str:

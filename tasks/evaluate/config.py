@@ -1,4 +1,4 @@
-"""The part of a case that says when a candidate is good enough."""
+"""The part of a case that states when a candidate is good enough."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Bound(Section):
     at_most: float | None = Field(None, description="Highest value that passes.")
 
     @model_validator(mode="after")
-    def _has_a_side(self) -> Bound:
+    def _require_one_bound(self) -> Bound:
         if (self.at_least is None) == (self.at_most is None):
             raise ValueError("give at_least or at_most, one of them")
         return self
@@ -27,14 +27,14 @@ class SliceGate(Section):
 
     metric: MetricName
     at_most_worse: float = Field(gt=0, description="How much worse than the whole a slice may be.")
-    min_rows: int = Field(200, ge=10, description="Smaller slices are shown, not gated.")
+    min_rows: int = Field(200, ge=10, description="Smaller slices are shown, but not checked.")
 
 
 class ChampionGate(Section):
     """The challenger may not be worse than the champion: paired bootstrap on per-example losses."""
 
     loss: LossName = Field(description="inexact, for answers: 1 unless it is exactly right.")
-    margin: float = Field(0.0, ge=0, description="How much worse, in mean loss, is still not worse.")
+    margin: float = Field(0.0, ge=0, description="How much worse, in mean loss, still counts as not worse.")
     confidence: float = Field(0.95, gt=0.5, lt=1)
     resamples: int = Field(1000, ge=100, le=100_000)
     min_rows: int = Field(500, ge=30, description="Fewer examples are insufficient evidence.")
@@ -49,24 +49,24 @@ class Evaluate(Section):
 
 
 class LlmJudge(Section):
-    """A language model at any OpenAI-compatible endpoint, asked for its opinion of some answers."""
+    """A language model at any OpenAI-compatible endpoint that judges a sample of the answers."""
 
     url: str = Field(
         pattern=r"^(https?://\S+|\$[A-Z][A-Z0-9_]*)$",
         description="Address with /v1, or $NAME of the environment variable that holds it.",
     )
-    model: str = Field(min_length=1, description="Its name there.")
+    model: str = Field(min_length=1, description="The model's name at the endpoint.")
     key: str = Field(
-        "", pattern=r"^([A-Z][A-Z0-9_]*)?$", description="Environment variable with its key, if it has one."
+        "", pattern=r"^([A-Z][A-Z0-9_]*)?$", description="Environment variable with the key, if one is needed."
     )
     rubric: Text = Field(
         "Judge the answer by how well it does what the message asks, compared with the right answer.",
-        description="What it is told to judge by; message, right answer and given answer follow.",
+        description="Instructions for the judge; message, right answer and given answer follow.",
     )
     scale: Literal["1-5", "pass"] = Field("1-5", description="1-5: marks, 5 is best; pass: 1 where it passes, else 0.")
-    examples: int = Field(50, ge=1, le=1000, description="Answers that are judged, evenly over intents and wordings.")
-    at_once: int = Field(4, ge=1, le=64, description="Questions at the same time.")
-    seconds: float = Field(60, gt=0, le=600, description="Longest wait for one judgement.")
+    examples: int = Field(50, ge=1, le=1000, description="Answers that are judged, evenly over intents and templates.")
+    at_once: int = Field(4, ge=1, le=64, description="Requests at the same time.")
+    seconds: float = Field(60, gt=0, le=600, description="Timeout of one request.")
 
 
 class LanguageEvaluation(Section):
@@ -79,11 +79,9 @@ class LanguageEvaluation(Section):
     above_few_shot: float | None = Field(
         None, description="How far exact match must lie above that of the untuned base with examples in its prompt."
     )
-    quantized_loss: float = Field(0.01, ge=0, le=1, description="Exact match that the served number format may cost.")
+    quantized_loss: float = Field(0.01, ge=0, le=1, description="Exact match that quantization may cost.")
     parity: float = Field(
         0.25, gt=0, description="Largest difference of a token's log-probability between training and serving stack."
     )
-    judge: LlmJudge | None = Field(
-        None, description="A judge's opinion, as the metric judge_score; empty: none is asked."
-    )
+    judge: LlmJudge | None = Field(None, description="A judge for the metric judge_score; empty: none.")
     cpu_price_per_hour: float = Field(0.10, ge=0, description="Price of the machine, for the cost of answers.")

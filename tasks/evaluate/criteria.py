@@ -1,4 +1,4 @@
-"""The gates of a case, one by one: each gives a criterion with what was observed and what is required."""
+"""The gates of a case: each returns a criterion with the observed and the required value."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Tables = Mapping[str, Mapping[str, float]]
 
 
 def decide(criteria: Sequence[Criterion]) -> Decision:
-    """Promote when all pass; reject when one that was computed fails; else the evidence does not suffice."""
+    """Promote when all pass; reject when a computed one fails; otherwise the evidence is insufficient."""
     failed = [criterion for criterion in criteria if not criterion.passed]
     if not failed and criteria:
         return "promote"
@@ -37,7 +37,7 @@ def bound_criterion(bound: Bound, overall: Mapping[str, float]) -> Criterion:
 
 
 def slice_criterion(gate: SliceGate, column: str, overall: Mapping[str, float], slices: Tables | None) -> Criterion:
-    """How much worse than the whole the worst slice with enough rows is."""
+    """How much worse the worst slice with enough rows is than the whole."""
     name, required = f"{gate.metric}_by_{column}", f"<= {gate.at_most_worse:g} worse than the whole"
 
     def unknown(note: str) -> Criterion:
@@ -48,17 +48,17 @@ def slice_criterion(gate: SliceGate, column: str, overall: Mapping[str, float], 
         return unknown(f"the frame has no column {column}")
     if whole is None:
         return unknown(f"{gate.metric} can't be computed on this hold-out")
-    big = {value: found for value, found in slices.items() if found["rows"] >= gate.min_rows}
+    big = {value: metrics for value, metrics in slices.items() if metrics["rows"] >= gate.min_rows}
     if not big:
         return unknown(f"no slice has {gate.min_rows} rows")
-    gaps = {value: worse_by(gate.metric, f[gate.metric], whole) for value, f in big.items() if gate.metric in f}
-    blind = [value for value in big if value not in gaps]
+    gaps = {value: worse_by(gate.metric, m[gate.metric], whole) for value, m in big.items() if gate.metric in m}
+    unmeasured = [value for value in big if value not in gaps]
     worst = max(gaps, key=lambda value: gaps[value], default=None)
-    if worst is not None and (gaps[worst] > gate.at_most_worse or not blind):
+    if worst is not None and (gaps[worst] > gate.at_most_worse or not unmeasured):
         note = f"worst: {worst}, {gate.metric} {big[worst][gate.metric]:.4g} of {big[worst]['rows']:,} rows"
         passed = gaps[worst] <= gate.at_most_worse
         return Criterion(name=name, observed=gaps[worst], required=required, passed=passed, note=note)
-    return unknown(f"{gate.metric} can't be computed for {', '.join(blind)}")
+    return unknown(f"{gate.metric} can't be computed for {', '.join(unmeasured)}")
 
 
 def champion_criterion(
@@ -68,7 +68,7 @@ def champion_criterion(
     champion: np.ndarray | None,
     problem: str = "",
 ) -> Criterion:
-    """Whether the challenger is shown to be not worse; `problem` says why the champion's predictions are not there."""
+    """Whether the challenger is shown to be not worse; `problem` is why the champion's predictions are missing."""
     if gate.loss == "inexact":
         raise ValueError("answers have no predictions: compare their losses")
     return losses_criterion(
@@ -86,7 +86,7 @@ def losses_criterion(
     problem: str = "",
     clusters: Sequence[Any] | None = None,
 ) -> Criterion:
-    """The same on losses of the same examples, where those of a cluster are alike."""
+    """The same for losses of the same examples; `clusters` groups examples that are alike."""
     name, required = f"champion_{gate.loss}", f"<= {gate.margin:g} worse than the champion"
 
     def unknown(note: str, passed: bool = False) -> Criterion:
@@ -98,18 +98,16 @@ def losses_criterion(
         return unknown(f"only {len(challenger):,} examples, {gate.min_rows:,} are needed")
     if clusters is not None and len(set(clusters)) < MIN_CLUSTERS:
         return unknown(f"only {len(set(clusters))} different wordings, {MIN_CLUSTERS} are needed")
-    found = paired_bootstrap(
+    result = paired_bootstrap(
         challenger, champion, confidence=gate.confidence, resamples=gate.resamples, clusters=clusters
     )
-    reading = (
-        "not worse" if found.is_not_worse(gate.margin) else "worse" if found.is_worse(gate.margin) else "not shown"
-    )
+    passed = result.is_not_worse(gate.margin)
+    reading = "not worse" if passed else "worse" if result.is_worse(gate.margin) else "not shown"
     note = (
-        f"{reading}: mean difference {found.difference:+.4g}, with {gate.confidence:.0%} confidence "
-        f"at most {found.high:+.4g} and at least {found.low:+.4g}, of {found.rows:,} examples"
+        f"{reading}: mean difference {result.difference:+.4g}, with {gate.confidence:.0%} confidence "
+        f"at most {result.high:+.4g} and at least {result.low:+.4g}, of {result.rows:,} examples"
     )
-    passed = found.is_not_worse(gate.margin)
-    return Criterion(name=name, observed=found.high, required=required, passed=passed, note=note)
+    return Criterion(name=name, observed=result.high, required=required, passed=passed, note=note)
 
 
 def paired_criterion(
@@ -119,7 +117,7 @@ def paired_criterion(
     at_least: float | None = None,
     at_most: float | None = None,
 ) -> Criterion:
-    """The mean difference of two models on the same examples; the note tells how sure it is."""
+    """The mean difference of two models on the same examples; the note has its interval."""
     import numpy as np
 
     required = f">= {at_least:g}" if at_least is not None else f"<= {at_most:g}"
@@ -133,7 +131,7 @@ def paired_criterion(
 
 
 def speed_criterion(limit: float, observed: float) -> Criterion:
-    """The one timing among the criteria: not repeatable, so no digest holds it."""
+    """The only timing among the criteria: it is not repeatable, so the digest leaves it out."""
     return Criterion(
         name="ms_per_row",
         observed=observed,
@@ -145,7 +143,7 @@ def speed_criterion(limit: float, observed: float) -> Criterion:
 
 
 def batch_invariance_criterion(difference: float) -> Criterion:
-    """A service that answers one row must say what the offline scores said."""
+    """A service that scores a single row must return the score of the batch."""
     return Criterion(
         name="alone_as_in_batch",
         observed=difference,

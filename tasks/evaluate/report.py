@@ -1,4 +1,4 @@
-"""A verdict in words: a Markdown table for reports, aligned lines for a terminal."""
+"""A verdict as text: a Markdown table for reports, aligned lines for a terminal."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def lines(verdict: Verdict) -> str:
     """The decision and one line a criterion."""
     named = [(one_line(c.name), f"  ({one_line(c.note)})" if c.note else "", c) for c in verdict.criteria]
     width = max(len(name) for name, _, _ in named)
-    told = [f"  {_mark(c):<4} {name:<{width}}  {observed(c):>9}  {c.required}{note}" for name, note, c in named]
-    return "\n".join([f"verdict: {verdict.decision}", *told])
+    criteria = [f"  {_mark(c):<4} {name:<{width}}  {observed(c):>9}  {c.required}{note}" for name, note, c in named]
+    return "\n".join([f"verdict: {verdict.decision}", *criteria])
 
 
 def observed(criterion: Criterion) -> str:

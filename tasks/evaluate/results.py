@@ -1,12 +1,21 @@
-"""What the evaluate room hands on."""
+"""What evaluation returns, and the champion that it compares with."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from tasks.core.config import Result
 from tasks.train.classes import Classes
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The release that a candidate is compared with."""
+
+    model: Path | None  # its model file; None: the file is missing
+    digest: str | None = None
 
 
 class Criterion(Result):
@@ -24,7 +33,7 @@ class Verdict(Result):
     decision: Literal["promote", "reject", "insufficient evidence"]
     criteria: tuple[Criterion, ...]
     metrics: dict[str, Any]  # {"overall": {...}, "by_month": {month: {...}}, "by_slice": {column: {value: {...}}}}
-    champion: str | None  # digest of the release compared with
+    champion: str | None  # digest of the release that the candidate is compared with
     classes: Classes = ()  # of a classification, in the order of its answers
     scores: Path  # Parquet of the hold-out: frame columns + prediction, of three classes or more also score_CLASS
     digest: str  # over decision and repeatable criteria

@@ -1,69 +1,43 @@
-"""Prefect tasks of the evaluate room."""
+"""Prefect tasks of evaluation."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from tasks.core.mlflow import Tracking
+from tasks.core.places import Places
 from tasks.core.prefect import show_table, show_text, stage
-from tasks.data.config import ChatSpec
-from tasks.data.results import BaseModelFiles
 from tasks.evaluate.config import Evaluate, LanguageEvaluation
 from tasks.evaluate.report import explain
-from tasks.evaluate.results import Verdict
+from tasks.evaluate.results import Champion, Verdict
 from tasks.statistics.metric_catalog import HEADLINES
-from tasks.train.config import Serving, Target, Train
+from tasks.train.config import Target, Train
+from tasks.train.language.spec import LanguageSpec
 from tasks.train.results import Candidate
 
 
-@stage("judge the candidate", lambda verdict: f"{verdict.decision}: {_figures(verdict)}")
+@stage("judge the candidate", lambda verdict: f"{verdict.decision}: {_headline(verdict)}")
 def evaluate_candidate(
-    candidate: Candidate,
-    target: Target,
-    train: Train,
-    config: Evaluate,
-    state: Path,
-    tracking: Tracking,
-    champion_model: Path | None,
-    champion_digest: str | None,
+    candidate: Candidate, target: Target, train: Train, config: Evaluate, places: Places, champion: Champion | None
 ) -> Verdict:
-    """Hold the candidate's answers on its hold-out against every gate and the champion."""
+    """Check the candidate's predictions on its hold-out against every gate and the champion."""
     from tasks.evaluate.tabular.gates import evaluate_gates
 
-    verdict = evaluate_gates(
-        candidate,
-        target,
-        train.split,
-        config,
-        state,
-        champion_model,
-        champion_digest,
-        threads=train.threads,
-        tracking=tracking,
-    )
+    verdict = evaluate_gates(candidate, target, train, config=config, places=places, champion=champion)
     _show(candidate.case, verdict)
     return verdict
 
 
-@stage("judge the answers", lambda verdict: f"{verdict.decision}: {_figures(verdict)}")
+@stage("judge the answers", lambda verdict: f"{verdict.decision}: {_headline(verdict)}")
 def evaluate_language_candidate(
     candidate: Candidate,
-    base: BaseModelFiles,
-    talk: ChatSpec,
-    serving: Serving,
+    spec: LanguageSpec,
     config: LanguageEvaluation,
     threads: int,
-    state: Path,
-    tracking: Tracking,
-    champion: Path | None,
-    champion_digest: str | None,
+    places: Places,
+    champion: Champion | None,
 ) -> Verdict:
-    """Hold the candidate's answers on the frozen evaluation pairs against every gate, the base and the champion."""
+    """Check the candidate's answers on the frozen evaluation pairs against every gate, the base and the champion."""
     from tasks.evaluate.language.gates import evaluate_language_gates
 
-    verdict = evaluate_language_gates(
-        candidate, base, talk, serving, config, threads, state, tracking, champion, champion_digest
-    )
+    verdict = evaluate_language_gates(candidate, spec, config, threads=threads, places=places, champion=champion)
     _show(candidate.case, verdict)
     return verdict
 
@@ -89,7 +63,7 @@ def _show(case: str, verdict: Verdict) -> None:
     show_table(f"{case}-metrics", [whole, *others, *months, *slices], "On the hold-out")
 
 
-def _figures(verdict: Verdict) -> str:
+def _headline(verdict: Verdict) -> str:
     overall = verdict.metrics["overall"]
     return ", ".join(f"{name} {overall[name]:.3f}" for name in HEADLINES if name in overall)
 

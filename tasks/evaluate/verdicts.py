@@ -1,9 +1,10 @@
-"""Keep verdicts: whole in a folder named by the question, and in the candidate's run."""
+"""Store verdicts: in a folder named by the digest of their inputs, and in the candidate's run."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import rmtree
@@ -23,8 +24,9 @@ from tasks.train.results import Candidate
 
 if TYPE_CHECKING:
     import pandas as pd
+    from mlflow import MlflowClient
 
-TABLES = ("criteria.json", "answers.json")  # of a run's files: those that MLflow shows as tables
+TABLES = ("criteria.json", "answers.json")  # files of a run that MLflow shows as tables
 
 
 def find_verdict(folder: Path) -> Verdict | None:
@@ -41,62 +43,57 @@ def find_verdict(folder: Path) -> Verdict | None:
     return stored.model_copy(update={"scores": folder / "scores.parquet"})
 
 
-def require_run(candidate: Candidate, place: Tracking) -> None:
-    """See that the verdict can be recorded before hours are spent on it.
+def require_run(candidate: Candidate, tracking: Tracking) -> None:
+    """Check that the verdict can be recorded, before hours are spent on it.
 
     Raises: DriftlineError when the candidate's run is gone.
     """
-    if run_status(mlflow_client(place), candidate.run_id) is None:
+    if status_of(client_of(tracking), candidate.run_id) is None:
         raise DriftlineError(
             "The candidate's run is gone, so its verdict can't be recorded.",
-            where=place.uri.split("@")[-1],
+            where=tracking.uri.split("@")[-1],
             found=f"run {candidate.run_id} of {candidate.case}",
             todo="Train again: the same inputs give the same weights, and a new run.",
         )
 
 
-def store_verdict(
-    candidate: Candidate,
-    criteria: Sequence[Criterion],
-    metrics: Mapping[str, Any],
-    figures: Mapping[str, float],
-    scores: pd.DataFrame,
-    champion: str | None,
-    folder: Path,
-    place: Tracking,
-    notes: Mapping[str, str] | None = None,
-    classes: Classes = (),
-) -> Verdict:
-    """Decide, write the verdict with its scores, and log it with figures, notes (texts by file name) and criteria."""
-    decision = decide(criteria)
-    repeatable = [c.model_dump(mode="json", exclude={"repeatable"}) for c in criteria if c.repeatable]
+@dataclass(frozen=True)
+class Evaluation:
+    """What a verdict is made of."""
+
+    criteria: Sequence[Criterion]
+    metrics: dict[str, Any]  # by table, as in Verdict
+    logged: Mapping[str, float]  # metrics of the MLflow run, without their prefix
+    scores: pd.DataFrame
+    champion: str | None  # digest
+    notes: Mapping[str, str] = field(default_factory=dict)  # texts by file name
+    classes: Classes = ()
+
+
+def store_verdict(candidate: Candidate, evaluation: Evaluation, folder: Path, tracking: Tracking) -> Verdict:
+    """Decide, write the verdict with its scores into the folder, and log it to the candidate's run."""
+    decision = decide(evaluation.criteria)
+    repeatable = [c.model_dump(mode="json", exclude={"repeatable"}) for c in evaluation.criteria if c.repeatable]
     verdict = Verdict(
         decision=decision,
-        criteria=tuple(criteria),
-        metrics=dict(metrics),
-        champion=champion,
-        classes=classes,
+        criteria=tuple(evaluation.criteria),
+        metrics=evaluation.metrics,
+        champion=evaluation.champion,
+        classes=evaluation.classes,
         scores=folder / "scores.parquet",
         digest=digest_of({"decision": decision, "criteria": repeatable}),
     )
     with atomic_path(folder) as work:
         work.mkdir(parents=True)
-        scores.to_parquet(work / "scores.parquet", index=False)
+        evaluation.scores.to_parquet(work / "scores.parquet", index=False)
         (work / "verdict.json").write_text(verdict.model_dump_json(indent=2), encoding="utf-8")
-        with mlflow_errors(place.uri):
-            _log(mlflow_client(place), candidate, verdict, figures, work, notes or {})
+        with mlflow_errors(tracking.uri):
+            _log(client_of(tracking), candidate, verdict, evaluation, work)
     return verdict
 
 
-def _log(
-    client: Any,
-    candidate: Candidate,
-    verdict: Verdict,
-    figures: Mapping[str, float],
-    work: Path,
-    notes: Mapping[str, str],
-) -> None:
-    """Tell the candidate's MLflow run; a second time changes nothing but the files' times."""
+def _log(client: MlflowClient, candidate: Candidate, verdict: Verdict, evaluation: Evaluation, work: Path) -> None:
+    """Log to the candidate's MLflow run; a repetition changes nothing but the files' times."""
     folder = work / "log" / "verdict"
     folder.mkdir(parents=True)
     rows = [[c.name, c.observed, c.required, c.passed, c.note] for c in verdict.criteria]
@@ -105,19 +102,17 @@ def _log(
         "verdict.json": verdict.model_dump_json(indent=2),
         "verdict.md": explain(verdict),
         "criteria.json": json.dumps(table),
-        **notes,
+        **evaluation.notes,
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     client.log_artifacts(candidate.run_id, str(work / "log"))
     rmtree(work / "log")
-    tables = [
-        {"path": f"verdict/{name}", "type": "table"} for name in texts if name in ("criteria.json", "answers.json")
-    ]
-    log_batch(
+    tables = [{"path": f"verdict/{name}", "type": "table"} for name in texts if name in TABLES]
+    log(
         client,
         candidate.run_id,
-        metrics={f"evaluate_{name}": value for name, value in figures.items()},
+        metrics={f"evaluate_{name}": value for name, value in evaluation.logged.items()},
         tags={
             "driftline.decision": verdict.decision,
             "driftline.verdict_digest": verdict.digest,

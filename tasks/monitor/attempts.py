@@ -1,7 +1,7 @@
-"""What decisions led to: one small file beside each that was acted on, so that one evidence is acted on once.
+"""Attempts: one file beside each decision that was executed, so that the same evidence is acted on once.
 
-STATE/monitor/CASE/RELEASE12/AS_OF/attempt.json says `begun` until it is over. A killed run leaves it so, and the next
-one finishes what was begun.
+The outcome in STATE/monitor/CASE/RELEASE12/AS_OF/attempt.json is `begun` until the attempt ends. A killed run leaves it
+so, and the next run finishes it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ FILE = "attempt.json"
 
 def attempts(state: Path, case: str) -> list[Attempt]:
     """All attempts of a case, the oldest as-of first."""
-    found = [_read(path) for path in (state / "monitor" / case).glob(f"*/*/{FILE}")]
-    return sorted(found, key=lambda attempt: (attempt.decision.as_of, attempt.decision.digest))
+    stored = [_read(path) for path in (state / "monitor" / case).glob(f"*/*/{FILE}")]
+    return sorted(stored, key=lambda attempt: (attempt.decision.as_of, attempt.decision.digest))
 
 
 def attempt_to_finish(case: str, as_of: datetime, champion: Release, state: Path) -> Attempt | None:
-    """The newest attempt up to a moment, if it was begun and not ended, or was made at this very moment and released.
+    """The newest attempt up to a moment, if it has not ended, or if its as-of is this moment and it was released.
 
-    One that another champion has overtaken is left as it is.
+    An attempt that another champion has overtaken is left as it is.
     """
     known = [attempt for attempt in attempts(state, case) if attempt.decision.as_of <= as_of]
     if not known:
@@ -43,9 +43,9 @@ def attempt_to_finish(case: str, as_of: datetime, champion: Release, state: Path
 
 @contextmanager
 def record_attempt(decision: Decision) -> Iterator[Callable[[str], None]]:
-    """Record that a decision is acted on, and what comes of it; the block tells the digest of what it released.
+    """Record that a decision is executed, and its outcome; the block passes the digest of the release that it made.
 
-    What ends the process, and what somebody has to wait for (a server, a disk, a person), leaves it begun.
+    A killed process leaves the outcome `begun`, and so does waiting for a server, a disk or a person.
     """
     released: list[str] = []
     _write(Attempt(decision=decision, outcome="begun"))
@@ -56,15 +56,15 @@ def record_attempt(decision: Decision) -> Iterator[Callable[[str], None]]:
     except GateFailed:
         _write(Attempt(decision=decision, outcome="rejected"))
         raise
-    except Exception:  # whatever it was, it would be so again an hour later
+    except Exception:  # of any kind: an hour later it would fail again
         _write(Attempt(decision=decision, outcome="failed"))
         raise
     _write(Attempt(decision=decision, outcome="released", release=released[-1]))
 
 
 def _read(path: Path) -> Attempt:
-    told = json.loads(path.read_text(encoding="utf-8"))
-    return Attempt.model_validate({**told, "decision": {**told["decision"], "folder": path.parent}})
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    return Attempt.model_validate({**stored, "decision": {**stored["decision"], "folder": path.parent}})
 
 
 def _write(attempt: Attempt) -> None:

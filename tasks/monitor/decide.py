@@ -1,7 +1,7 @@
 """From a signal to a decision: ignore, alert, recalibrate, retrain or roll back, with the reasons.
 
-Performance and bias retrain, drift only alerts, too little evidence does neither. A decision depends on the signal,
-the case and what was attempted before, and on nothing else.
+Performance and bias retrain, drift only alerts, too little evidence does neither. A decision depends on the signal, the
+case and the earlier attempts, and on nothing else.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ ORDER = ("retrain", "recalibrate", "alert", "unknown", "fine")
 def decide(signal: Signal, config: Watch, history: Sequence[Attempt] = ()) -> Decision:
     """Decide, and write decision.json beside the signal; the same arguments give the same file.
 
-    `history` are the attempts of the case; those later than the signal's as-of are not known at its moment.
+    `history` are the attempts of the case; those later than the signal's as-of are left out.
     """
     findings = find_findings(signal, config)
     action, reasons = _action(signal, config, findings, history)
-    reasons += [found.sentence for found in sorted(findings, key=lambda found: ORDER.index(found.effect))]
+    reasons += [each.sentence for each in sorted(findings, key=lambda each: ORDER.index(each.severity))]
     to = signal.predecessor.release if signal.predecessor and action == "rollback" else ""
     decision = Decision(
         case=signal.case,
@@ -45,32 +45,32 @@ def decide(signal: Signal, config: Watch, history: Sequence[Attempt] = ()) -> De
 def _action(
     signal: Signal, config: Watch, findings: Sequence[Finding], history: Sequence[Attempt]
 ) -> tuple[Action, list[str]]:
-    """What is to be done, and why if that is not what the findings themselves say."""
-    effects = {found.effect for found in findings}
+    """The action, and the reason when it differs from what the findings call for."""
+    severities = {finding.severity for finding in findings}
     if signal.rows_with_outcome < config.min_rows:
         few = (
             f"Insufficient evidence on performance: {signal.rows_with_outcome:,} of {signal.rows:,} predictions have "
             f"an outcome, {config.min_rows:,} are needed."
         )
-        return ("alert" if "alert" in effects else "ignore"), [few]
-    if not effects & {"retrain", "recalibrate"}:
-        # what is watched and can't be computed, with all the rows it needs, is no good news
-        return ("alert" if effects & {"alert", "unknown"} else "ignore"), []
-    if acted := _acted_on(signal, history):
-        return "alert", [acted]
-    rival = signal.predecessor
-    if "retrain" in effects and rival and rival.better:
+        return ("alert" if "alert" in severities else "ignore"), [few]
+    if not severities & {"retrain", "recalibrate"}:
+        # a watched value that can't be computed, with enough rows, deserves an alert
+        return ("alert" if severities & {"alert", "unknown"} else "ignore"), []
+    if repeated := _acted_on(signal, history):
+        return "alert", [repeated]
+    predecessor = signal.predecessor
+    if "retrain" in severities and predecessor and predecessor.better:
         return "rollback", [
-            f"The champion before, {rival.release[:12]}, answers the same {rival.rows:,} rows better: its {rival.loss} "
-            f"is {-rival.difference:.4f} lower (at least {-rival.high:.4f})."
+            f"The champion before, {predecessor.release[:12]}, answers the same {predecessor.rows:,} rows better: its "
+            f"{predecessor.loss} is {-predecessor.difference:.4f} lower (at least {-predecessor.high:.4f})."
         ]
-    if cooling := _cools_down(signal, config, history):
-        return "alert", [cooling]
-    return ("retrain" if "retrain" in effects else "recalibrate"), []
+    if cooldown := _cooldown(signal, config, history):
+        return "alert", [cooldown]
+    return ("retrain" if "retrain" in severities else "recalibrate"), []
 
 
 def _acted_on(signal: Signal, history: Sequence[Attempt]) -> str:
-    """What came of this very evidence, if it has been acted on."""
+    """The outcome of an earlier attempt on the same evidence, if there is one."""
     for attempt in history:
         done, when = attempt.decision, attempt.decision.as_of
         if done.evidence == signal.evidence and attempt.outcome != "begun" and when <= signal.as_of:
@@ -81,8 +81,8 @@ def _acted_on(signal: Signal, history: Sequence[Attempt]) -> str:
     return ""
 
 
-def _cools_down(signal: Signal, config: Watch, history: Sequence[Attempt]) -> str:
-    """Until when nothing is attempted again, if that lies ahead; an attempt that was killed is not over."""
+def _cooldown(signal: Signal, config: Watch, history: Sequence[Attempt]) -> str:
+    """The end of the cooldown, if it lies ahead; an attempt that was killed has not ended."""
     over = [each.decision for each in history if each.outcome != "begun" and each.decision.as_of <= signal.as_of]
     last = max(over, key=lambda decision: decision.as_of, default=None)
     if last is None or signal.as_of >= last.as_of + config.retrain.cooldown:

@@ -1,8 +1,8 @@
 """How far features and predictions have moved from the release's hold-out, with Evidently, and its report.
 
-A column has drifted when its move is significant (a p-value, tasks/statistics/permutation.py) and when it
-is large enough to matter (a distance). A test alone calls any change drift once there are rows enough (evidently issue
-50); a distance alone calls chance drift when there are few.
+A column has drifted when its move is significant (a p-value, tasks/statistics/permutation.py) and large enough to
+matter (a distance). With enough rows a test alone calls any change drift (evidently issue 50); with few rows a distance
+alone calls chance drift.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 
 NUMBER = "wasserstein"  # in standard deviations of the reference
 TEXT = "jensenshannon"
-ALLOWED = 0.1  # Evidently's own threshold for both, and for a changed share of empty values
-FEWEST = 100  # filled values on a side below which a distance says nothing
-VALUES = 20  # most frequent texts, of both sides together, that keep their name
+THRESHOLD = 0.1  # Evidently's own threshold for both, and for a changed share of empty values
+MIN_VALUES = 100  # on each side; a distance of fewer says nothing
+VALUES = 20  # most frequent texts of both sides together; all others are merged
 EMPTY, OTHER = "(empty)", "(other)"
 TENTHS = "prediction (tenths of the hold-out)"
 
 
 @dataclass(frozen=True)
 class Drift:
-    """What a comparison found, each chance by itself; the report lies in the folder."""
+    """The result of a comparison, with p-values that are not yet adjusted; the report lies in the folder."""
 
     columns: tuple[ColumnDrift, ...]
     prediction: float | None  # Jensen-Shannon distance
-    prediction_chance: float | None
+    prediction_p_value: float | None
 
 
 def measure_drift(
@@ -51,48 +51,48 @@ def measure_drift(
 ) -> Drift:
     """Compare two frames with the features and `prediction`; write report.html and report.json into the folder.
 
-    The frames are samples already. A column that can't be compared says why.
+    The frames are samples. The note of a column that can't be compared has the reason.
     """
     import pandas as pd
 
-    then, now, found = {}, {}, {}
+    then, now, drifts = {}, {}, {}
     for column in [*columns, Column(name="prediction", kind=prediction, origin="model")]:
         pair = prepare(reference[column.name], current[column.name], column.kind)
-        found[column.name] = compare_column(column, *pair, reference[column.name], current[column.name])
-        if not found[column.name].note:
+        drifts[column.name] = compare_column(column, *pair, reference[column.name], current[column.name])
+        if not drifts[column.name].note:
             then[column.name], now[column.name] = pair
-    methods = {name: found[name].method for name in then}
+    methods = {name: drifts[name].method for name in then}
     if prediction == "number" and "prediction" in then:
         then[TENTHS], now[TENTHS] = _tenths(then["prediction"], now["prediction"])
         methods[TENTHS] = TEXT
     distances = _report(pd.DataFrame(then), pd.DataFrame(now), methods, folder)
     return Drift(
         columns=tuple(
-            found[column.name].model_copy(update={"distance": distances.get(column.name)}) for column in columns
+            drifts[column.name].model_copy(update={"distance": distances.get(column.name)}) for column in columns
         ),
         prediction=distances.get(TENTHS if prediction == "number" else "prediction"),
-        prediction_chance=found["prediction"].chance,
+        prediction_p_value=drifts["prediction"].p_value,
     )
 
 
-def judge_column(drift: ColumnDrift, chance: float | None, rate: float) -> ColumnDrift:
-    """Say whether a column has drifted, by its values or by how many are empty, given its adjusted p-value."""
-    gone = abs(drift.missing_now - drift.missing_then) > ALLOWED
+def decide_drift(drift: ColumnDrift, p_value: float | None, rate: float) -> ColumnDrift:
+    """Decide whether a column has drifted, by its values or its missing values, from its adjusted p-value."""
+    gone = abs(drift.missing_now - drift.missing_then) > THRESHOLD
     empties = f"empty values: {drift.missing_then:.0%} then, {drift.missing_now:.0%} now" if gone else ""
     note = "; ".join(part for part in (drift.note, empties) if part)
     drifted = None
-    if chance is not None and (gone or drift.distance is not None):
-        drifted = chance <= rate and (gone or (drift.distance or 0.0) > ALLOWED)
-    return drift.model_copy(update={"chance": chance, "drifted": drifted, "note": note})
+    if p_value is not None and (gone or drift.distance is not None):
+        drifted = p_value <= rate and (gone or (drift.distance or 0.0) > THRESHOLD)
+    return drift.model_copy(update={"p_value": p_value, "drifted": drifted, "note": note})
 
 
 def prepare(then: pd.Series, now: pd.Series, kind: str) -> tuple[pd.Series, pd.Series]:
-    """Make two columns that Evidently can compare: finite numbers, or texts of which only frequent ones have names."""
+    """Two columns that Evidently can compare: finite numbers, or texts with the rare ones merged."""
     import numpy as np
     import pandas as pd
 
     if kind == "text":
-        # of both sides: what is frequent in one of them by chance would seem to have moved
+        # of both sides: a text that is frequent in one of them by chance would seem to have moved
         both = pd.concat([then, now]).dropna().astype(str)
         frequent = both.value_counts(sort=False).sort_index(kind="stable")
         names = set(frequent.sort_values(ascending=False, kind="stable").index[:VALUES])
@@ -106,19 +106,21 @@ def prepare(then: pd.Series, now: pd.Series, kind: str) -> tuple[pd.Series, pd.S
         for side in (then, now)
     )
     spread = float(a.std()) if a.notna().any() else 0.0
-    if 0 < spread < 0.01 or spread > 1e6:  # Evidently takes no spread below .001 for one: give it its multiples
+    if (
+        0 < spread < 0.01 or spread > 1e6
+    ):  # Evidently ignores a spread below .001
         return (a - a.mean()) / spread, (b - a.mean()) / spread
     return a, b
 
 
 def compare_column(column: Column, a: pd.Series, b: pd.Series, then: pd.Series, now: pd.Series) -> ColumnDrift:
-    """What there is to say of a column before its distance is known: `a` and `b` are `then` and `now`, prepared."""
+    """The drift of a column without its distance: `a` and `b` are `then` and `now` as `prepare` returns them."""
     gone_then, gone_now = then.isna().to_numpy(), now.isna().to_numpy()
     drift = ColumnDrift(
         column=column.name,
         method=TEXT if column.kind == "text" else NUMBER,
         distance=None,
-        chance=None,
+        p_value=None,
         missing_then=round(float(gone_then.mean()), 6),
         missing_now=round(float(gone_now.mean()), 6),
         drifted=None,
@@ -126,20 +128,20 @@ def compare_column(column: Column, a: pd.Series, b: pd.Series, then: pd.Series, 
     if gone_then.all() and gone_now.all():
         return drift.model_copy(update={"note": "empty then and now"})
     if column.kind == "text":
-        few, chances = min(len(a), len(b)), [jensen_shannon_p_value(a.to_numpy(str), b.to_numpy(str))]
+        few, p_values = min(len(a), len(b)), [jensen_shannon_p_value(a.to_numpy(str), b.to_numpy(str))]
     else:
         few = min(int(a.notna().sum()), int(b.notna().sum()))
-        chances = [wasserstein_p_value(a.dropna().to_numpy(), b.dropna().to_numpy())] if few >= FEWEST else []
+        p_values = [wasserstein_p_value(a.dropna().to_numpy(), b.dropna().to_numpy())] if few >= MIN_VALUES else []
         if gone_then.any() or gone_now.any():
-            chances.append(share_p_value(gone_then, gone_now))
-    note = "" if few >= FEWEST else f"only {few} values to compare, {FEWEST} are needed"
-    known = [chance for chance in chances if chance is not None] if min(len(a), len(b)) >= FEWEST else []
-    chance = min(1.0, len(known) * min(known)) if known else None  # of two looks, the better one counts twice
-    return drift.model_copy(update={"chance": chance, "note": note})
+            p_values.append(share_p_value(gone_then, gone_now))
+    note = "" if few >= MIN_VALUES else f"only {few} values to compare, {MIN_VALUES} are needed"
+    known = [value for value in p_values if value is not None] if min(len(a), len(b)) >= MIN_VALUES else []
+    p_value = min(1.0, len(known) * min(known)) if known else None  # Bonferroni
+    return drift.model_copy(update={"p_value": p_value, "note": note})
 
 
 def _tenths(then: pd.Series, now: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """Name the tenth of the reference that each prediction falls in: equal width would hide what a long tail hides."""
+    """The tenth of the reference that each prediction falls in: bins of equal width would hide a long tail."""
     import numpy as np
     import pandas as pd
 
@@ -153,7 +155,7 @@ def _tenths(then: pd.Series, now: pd.Series) -> tuple[pd.Series, pd.Series]:
 
 
 def _report(then: pd.DataFrame, now: pd.DataFrame, methods: dict[str, str], folder: Path) -> dict[str, float]:
-    """Run Evidently, keep its report, and give the distance by column.
+    """Run Evidently, write its report, and return the distance by column.
 
     One ValueDrift a column, not DataDriftPreset: the preset computes each distance three times (1.6 s against 5 s for
     25 columns of 5,000 rows).
@@ -165,17 +167,17 @@ def _report(then: pd.DataFrame, now: pd.DataFrame, methods: dict[str, str], fold
         numerical_columns=[name for name, method in methods.items() if method == NUMBER],
         categorical_columns=[name for name, method in methods.items() if method == TEXT],
     )
-    metrics = [ValueDrift(column=name, method=method, threshold=ALLOWED) for name, method in methods.items()]
+    metrics = [ValueDrift(column=name, method=method, threshold=THRESHOLD) for name, method in methods.items()]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # correlations of constant columns, which nobody asked for
+        warnings.simplefilter("ignore", RuntimeWarning)  # from correlations of constant columns, which are not used
         snapshot = Report(metrics).run(
             *(Dataset.from_pandas(frame[list(methods)], data_definition=definition) for frame in (now, then))
         )
         html = snapshot.get_html_str(as_iframe=False)
-    found = _rounded(json.loads(snapshot.json()))
-    write_text(folder / "report.json", json.dumps(found, indent=1, sort_keys=True) + "\n")
-    write_text(folder / "report.html", _with_steady_ids(html))
-    distances = {metric["config"]["column"]: float(metric["value"]) for metric in found["metrics"]}
+    report = _rounded(json.loads(snapshot.json()))
+    write_text(folder / "report.json", json.dumps(report, indent=1, sort_keys=True) + "\n")
+    write_text(folder / "report.html", _with_stable_ids(html))
+    distances = {metric["config"]["column"]: float(metric["value"]) for metric in report["metrics"]}
     return {name: value for name, value in distances.items() if math.isfinite(value)}
 
 
@@ -188,8 +190,8 @@ def _rounded(value: Any) -> Any:
     return [_rounded(item) for item in value] if isinstance(value, list) else value
 
 
-def _with_steady_ids(html: str) -> str:
+def _with_stable_ids(html: str) -> str:
     """Number Evidently's random ids in order of appearance, so that the same data gives the same page."""
-    steady: dict[str, str] = {}
+    stable: dict[str, str] = {}
     pattern = r"(?<![0-9a-f])[0-9a-f]{8}-?[0-9a-f]{4}-?[47][0-9a-f]{3}-?[0-9a-f]{4}-?[0-9a-f]{12}(?![0-9a-f])"
-    return re.sub(pattern, lambda found: steady.setdefault(found[0], f"id{len(steady)}"), html)
+    return re.sub(pattern, lambda match: stable.setdefault(match[0], f"id{len(stable)}"), html)

@@ -1,6 +1,6 @@
-"""What a signal says against what a case allows: one finding a thing watched, each with its sentence.
+"""A signal compared with what the case allows: one finding for each thing watched, each with its sentence.
 
-A change counts when it is no chance (its adjusted p-value) and large enough to matter (what the case allows).
+A change counts when it is significant (its adjusted p-value) and large enough to matter (what the case allows).
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from tasks.monitor.config import AnswerAlert, Monitor, TableAlert, Watch
 from tasks.monitor.results import Signal
 from tasks.statistics.metric_catalog import worse_by
 
-Effect: TypeAlias = Literal["fine", "unknown", "alert", "recalibrate", "retrain"]
+Severity: TypeAlias = Literal["fine", "unknown", "alert", "recalibrate", "retrain"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    effect: Effect
+    severity: Severity
     sentence: str
 
 
 def find_findings(signal: Signal, config: Watch) -> list[Finding]:
-    """Everything that is watched, found fine or not."""
-    found = [*_performance(signal, config), *_estimated(signal, config)]
-    return [*found, *_proxies(signal, config), *_drift(signal, config)]
+    """A finding for everything that is watched, also for what is fine."""
+    performance = [*_performance(signal, config), *_estimated(signal, config)]
+    return [*performance, *_reference_free(signal, config), *_drift(signal, config)]
 
 
 def _performance(signal: Signal, config: Watch) -> Iterator[Finding]:
-    """The watched metric and the bias, if there are outcomes enough to say anything."""
+    """The watched metric and the bias, if there are enough outcomes."""
     if signal.rows_with_outcome < config.min_rows:
         return
     watched = config.retrain
@@ -40,24 +40,24 @@ def _performance(signal: Signal, config: Watch) -> Iterator[Finding]:
         yield Finding("unknown", f"{watched.metric} could not be computed {where}.")
     else:
         expected = signal.expected.get(watched.metric)
-        worse = _unforeseen(watched.metric, now, then, expected)
-        parts = [_unforeseen(watched.metric, part.value, then, part.expected) for part in signal.parts]
-        told = _compared(watched.metric, now, then, "on the hold-out")
+        worse = _unexpected(watched.metric, now, then, expected)
+        parts = [_unexpected(watched.metric, part.value, then, part.expected) for part in signal.parts]
+        sentence = _compared(watched.metric, now, then, "on the hold-out")
         if expected is not None:
-            told += f" ({_number(expected)} is what its scores let expect of these rows)"
-        told += f", allowed {_number(watched.worse_by)} worse"
+            sentence += f" ({_number(expected)} is what its scores let expect of these rows)"
+        sentence += f", allowed {_number(watched.worse_by)} worse"
         finding = _breach(signal, config, "performance", worse, watched.worse_by, parts)
-        holds = finding.effect == "fine"
-        yield Finding(finding.effect, told + finding.sentence)
-    if watched.bias is not None or _recalibrates(config) is not None:
+        holds = finding.severity == "fine"
+        yield Finding(finding.severity, sentence + finding.sentence)
+    if watched.bias is not None or _recalibration_bias(config) is not None:
         yield _bias(signal, config, holds)
 
 
-def _unforeseen(metric: str, now: float | None, then: float, expected: float | None) -> float | None:
-    """How much worse than on the hold-out, as far as the scores did not foresee it.
+def _unexpected(metric: str, now: float | None, then: float, expected: float | None) -> float | None:
+    """How much worse than on the hold-out, beyond what the scores let expect.
 
-    Rows can be harder than those of the hold-out. Scores that still mean what they meant say so, and retraining does
-    not make them easier.
+    Rows can be harder than those of the hold-out. Scores that are still calibrated show it, and retraining does not
+    make these rows easier.
     """
     if now is None:
         return None
@@ -66,7 +66,7 @@ def _unforeseen(metric: str, now: float | None, then: float, expected: float | N
 
 
 def _bias(signal: Signal, config: Watch, holds: bool) -> Finding:
-    """Too high or too low on average: retrain, or calibrate anew where that is all that is off."""
+    """Predictions too high or too low on average: retrain, or recalibrate where the metric itself holds."""
     if signal.bias is None:
         return Finding("unknown", "The bias could not be computed.")
     side = 1 if signal.bias > 0 else -1
@@ -74,75 +74,81 @@ def _bias(signal: Signal, config: Watch, holds: bool) -> Finding:
     of = "" if signal.task == "classification" else " of the mean |outcome|"
     then = "" if signal.bias_then is None else f" ({signal.bias_then:+.3f} on the hold-out)"
     what = "Predictions are" if signal.bias_class is None else f"The share of {signal.bias_class} is predicted"
-    told = f"{what} {_number(abs(signal.bias))}{of} too {'high' if side > 0 else 'low'} on average{then}"
+    sentence = f"{what} {_number(abs(signal.bias))}{of} too {'high' if side > 0 else 'low'} on average{then}"
     allowed = config.retrain.bias
-    recalibrates = _recalibrates(config) if signal.bias_class is None else None  # one score alone can be calibrated
-    if recalibrates is not None and holds and (allowed is None or abs(signal.bias) <= allowed):
-        found = _breach(signal, config, "bias", abs(signal.bias), recalibrates, parts)
-        effect: Effect = "recalibrate" if found.effect == "retrain" else found.effect
-        return Finding(effect, f"{told}, allowed {_number(recalibrates)}{found.sentence}")
+    recalibration = (
+        _recalibration_bias(config) if signal.bias_class is None else None
+    )  # one score alone can be calibrated
+    if recalibration is not None and holds and (allowed is None or abs(signal.bias) <= allowed):
+        finding = _breach(signal, config, "bias", abs(signal.bias), recalibration, parts)
+        severity: Severity = "recalibrate" if finding.severity == "retrain" else finding.severity
+        return Finding(severity, f"{sentence}, allowed {_number(recalibration)}{finding.sentence}")
     allowed = allowed if allowed is not None else float("inf")
-    found = _breach(signal, config, "bias", abs(signal.bias), allowed, parts)
-    return Finding(found.effect, f"{told}, allowed {_number(allowed)}{found.sentence}")
+    finding = _breach(signal, config, "bias", abs(signal.bias), allowed, parts)
+    return Finding(finding.severity, f"{sentence}, allowed {_number(allowed)}{finding.sentence}")
 
 
-def _recalibrates(config: Watch) -> float | None:
-    given = config.recalibrate if isinstance(config, Monitor) else None
-    return given.bias if given else None
+def _recalibration_bias(config: Watch) -> float | None:
+    section = config.recalibrate if isinstance(config, Monitor) else None
+    return section.bias if section else None
 
 
 def _breach(
     signal: Signal, config: Watch, name: str, worse: float | None, allowed: float, parts: list[float | None]
 ) -> Finding:
-    """Whether something worse by so much retrains, and the end of its sentence."""
+    """Whether a deterioration retrains, and the end of its sentence."""
     if worse is None or worse <= allowed:
         return Finding("fine", ".")
-    likely, needs, of = signal.chances.get(name), config.retrain.needs, config.retrain.of
-    if likely is None:
+    p_value, needs, of = signal.p_values.get(name), config.retrain.needs, config.retrain.of
+    if p_value is None:
         return Finding("unknown", "; whether that is chance could not be computed.")
-    if likely > config.alert.false_alarms:
-        return Finding("fine", f"; that may be chance ({_p(likely)}).")
+    if p_value > config.alert.false_alarms:
+        return Finding("fine", f"; that may be chance ({_p(p_value)}).")
     if of == 1:
-        return Finding("retrain", f" ({_p(likely)}).")
+        return Finding("retrain", f" ({_p(p_value)}).")
     enough = config.min_rows / of
     bad = sum(
         value is not None and value > allowed and part.rows >= enough
         for value, part in zip(parts, signal.parts, strict=True)
     )
-    told = f" ({_p(likely)}); so in {bad} of {of} parts of the window, {needs} {'is' if needs == 1 else 'are'} needed."
-    return Finding("retrain" if bad >= needs else "alert", told)
+    ending = (
+        f" ({_p(p_value)}); so in {bad} of {of} parts of the window, {needs} {'is' if needs == 1 else 'are'} needed."
+    )
+    return Finding("retrain" if bad >= needs else "alert", ending)
 
 
 def _estimated(signal: Signal, config: Watch) -> Iterator[Finding]:
-    """What to expect of rows without an outcome; it can alert, and never retrains."""
+    """The estimate for rows without an outcome; it can alert, and never retrains."""
     metric = config.retrain.metric
     now, then = signal.estimated.get(metric), signal.reference.get(metric)
     if now is None or then is None:
         return
     what = f"Of {signal.estimated_rows:,} rows without an outcome, if scores mean what they meant, an estimate: "
-    told = f"{what}{_compared(metric, now, then, 'on the hold-out')}, allowed {_number(config.retrain.worse_by)} worse"
-    yield _alerting(signal, config, "estimated", worse_by(metric, now, then) > config.retrain.worse_by, told)
+    sentence = (
+        f"{what}{_compared(metric, now, then, 'on the hold-out')}, allowed {_number(config.retrain.worse_by)} worse"
+    )
+    yield _alerting(signal, config, "estimated", worse_by(metric, now, then) > config.retrain.worse_by, sentence)
 
 
-def _proxies(signal: Signal, config: Watch) -> Iterator[Finding]:
-    """What answers tell without the right ones."""
+def _reference_free(signal: Signal, config: Watch) -> Iterator[Finding]:
+    """The metrics that need no right answers."""
     if not isinstance(config.alert, AnswerAlert):
         return
     shares = config.alert.dearer_by
     for metric, allowed in (*config.alert.worse_by.items(), *shares.items()):
-        now, then = signal.proxies.get(metric), signal.proxies_then.get(metric)
+        now, then = signal.reference_free.get(metric), signal.reference_free_then.get(metric)
         if now is None or then is None:
             yield Finding("unknown", f"{metric} of the answers could not be computed.")
         elif metric in shares:
-            told = f"{metric} of all answers is {_number(now)} against {_number(then)}, allowed {allowed:.0%} more"
-            yield _alerting(signal, config, metric, now > then * (1 + allowed), told)
+            sentence = f"{metric} of all answers is {_number(now)} against {_number(then)}, allowed {allowed:.0%} more"
+            yield _alerting(signal, config, metric, now > then * (1 + allowed), sentence)
         else:
-            told = f"{_compared(metric, now, then, '', ' of all answers')}, allowed {allowed:g} worse"
-            yield _alerting(signal, config, metric, worse_by(metric, now, then) > allowed, told)
+            sentence = f"{_compared(metric, now, then, '', ' of all answers')}, allowed {allowed:g} worse"
+            yield _alerting(signal, config, metric, worse_by(metric, now, then) > allowed, sentence)
 
 
 def _drift(signal: Signal, config: Watch) -> Iterator[Finding]:
-    """What moved, whether it matters or not: that can only alert."""
+    """Drift of columns, predictions, importance and messages, which can only alert."""
     alert = config.alert
     drifted = [column.column for column in signal.columns if column.drifted]
     names = f" ({', '.join(drifted[:5])}{' and others' if len(drifted) > 5 else ''})" if drifted else ""
@@ -160,39 +166,39 @@ def _drift(signal: Signal, config: Watch) -> Iterator[Finding]:
         what = "The shift of feature importance"
         watched.append((signal.importance_shift, alert.importance_shift, "importance", what, ""))
     if isinstance(alert, AnswerAlert):
-        what = "The AUC with which the messages are told from those of the evaluation"
-        watched.append((signal.told_apart, alert.messages_told_apart, "messages", what, ""))
+        what = "The AUC with which the messages are sentence from those of the evaluation"
+        watched.append((signal.message_auc, alert.message_auc, "messages", what, ""))
     for observed, allowed, name, what, more in watched:
         if observed is None:
             yield Finding("unknown", f"{what} could not be computed.")
             continue
-        told = f"{what} is {_number(observed)}{more}, allowed {_number(allowed)}"
+        sentence = f"{what} is {_number(observed)}{more}, allowed {_number(allowed)}"
         if name:
-            yield _alerting(signal, config, name, observed > allowed, told)
-        else:  # columns were judged one by one
-            yield Finding("alert" if observed > allowed else "fine", f"{told}.")
+            yield _alerting(signal, config, name, observed > allowed, sentence)
+        else:  # each column was tested by itself
+            yield Finding("alert" if observed > allowed else "fine", f"{sentence}.")
 
 
-def _alerting(signal: Signal, config: Watch, name: str, matters: bool, told: str) -> Finding:
-    """Alert of what matters, unless it may be chance."""
-    likely = signal.chances.get(name)
+def _alerting(signal: Signal, config: Watch, name: str, matters: bool, sentence: str) -> Finding:
+    """Alert on what matters, unless it may be chance."""
+    p_value = signal.p_values.get(name)
     if not matters:
-        return Finding("fine", f"{told}.")
-    if likely is None:
-        return Finding("unknown", f"{told}; whether that is chance could not be computed.")
-    if likely > config.alert.false_alarms:
-        return Finding("fine", f"{told}; that may be chance ({_p(likely)}).")
-    return Finding("alert", f"{told} ({_p(likely)}).")
+        return Finding("fine", f"{sentence}.")
+    if p_value is None:
+        return Finding("unknown", f"{sentence}; whether that is chance could not be computed.")
+    if p_value > config.alert.false_alarms:
+        return Finding("fine", f"{sentence}; that may be chance ({_p(p_value)}).")
+    return Finding("alert", f"{sentence} ({_p(p_value)}).")
 
 
 def _compared(metric: str, now: float, then: float, where: str, of: str = "") -> str:
     worse = worse_by(metric, now, then)
-    told = f"{_number(abs(worse))} {'worse' if worse > 0 else 'better'}"
-    return f"{metric}{of} is {_number(now)} against {_number(then)}{' ' * bool(where)}{where}: {told}"
+    change = f"{_number(abs(worse))} {'worse' if worse > 0 else 'better'}"
+    return f"{metric}{of} is {_number(now)} against {_number(then)}{' ' * bool(where)}{where}: {change}"
 
 
-def _p(likely: float) -> str:
-    return f"p {likely:.2g}" if likely >= 0.0001 else "p below 0.0001"
+def _p(p_value: float) -> str:
+    return f"p {p_value:.2g}" if p_value >= 0.0001 else "p below 0.0001"
 
 
 def _number(value: float) -> str:

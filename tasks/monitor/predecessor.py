@@ -1,4 +1,4 @@
-"""The champion before on this very window: only then is going back to it known to help."""
+"""The previous champion on the same window: a rollback helps only if it is better there."""
 
 from __future__ import annotations
 
@@ -19,34 +19,38 @@ if TYPE_CHECKING:
 
 
 def compare_predecessor(
-    known: pd.DataFrame, classes: Classes, before: Release, examples: Path, gate: ChampionGate, missing: list[str]
-) -> Predecessor | None:
+    known: pd.DataFrame, classes: Classes, predecessor: Release, examples: Path, gate: ChampionGate
+) -> tuple[Predecessor | None, str]:
     """Compare the losses of the previous champion with the champion's, on the rows that have an outcome.
 
-    `classes` are the champion's. The features are those of `examples`, as of each row's own moment. None, with a
-    sentence in `missing`, when they lack what that model takes.
+    `classes` are the champion's. The features are those of `examples`, as of each row's own moment. Returns None and the
+    reason when these lack what the model needs.
     """
     import pyarrow.parquet as pq
 
-    columns = [column.name for column in before.columns]
+    columns = [column.name for column in predecessor.columns]
     try:
-        there = pq.read_schema(examples).names
-        rows = pq.read_table(examples, columns=["example_id", *(name for name in columns if name in there)]).to_pandas()
-        same = rows.set_index("example_id").reindex(known["example_id"]).reset_index()
-        model = load(before.model)
-        answers = predict(model, same, before.columns)
+        existing = pq.read_schema(examples).names
+        names = ["example_id", *(name for name in columns if name in existing)]
+        table = pq.read_table(examples, columns=names).to_pandas()
+        rows = table.set_index("example_id").reindex(known["example_id"]).reset_index()
+        model = load(predecessor.model)
+        previous = predict(model, rows, predecessor.columns)
     except DataError as error:
-        missing.append(f"The champion before was not compared: {error.what} {error.found}.")
-        return None
-    y, ours, theirs = align_classes(known["outcome"], predictions_in(known, classes), classes, answers, model.classes)
-    ours, theirs = (losses(gate.loss, y, p) for p in (ours, theirs))
-    found = paired_bootstrap(theirs, ours, confidence=gate.confidence, resamples=gate.resamples)
-    return Predecessor(
-        release=before.digest,
-        rows=found.rows,
-        loss=gate.loss,
-        difference=round(found.difference, 6),
-        low=round(found.low, 6),
-        high=round(found.high, 6),
-        better=found.rows >= gate.min_rows and found.high < 0 and found.high <= -gate.margin,
+        return None, f"The champion before was not compared: {error.what} {error.found}."
+    y, current, previous = align_classes(known["outcome"], answers_in(known, classes), classes, previous, model.classes)
+    difference = paired_bootstrap(
+        losses(gate.loss, y, previous),
+        losses(gate.loss, y, current),
+        confidence=gate.confidence,
+        resamples=gate.resamples,
     )
+    return Predecessor(
+        release=predecessor.digest,
+        rows=difference.rows,
+        loss=gate.loss,
+        difference=round(difference.difference, 6),
+        low=round(difference.low, 6),
+        high=round(difference.high, 6),
+        better=difference.rows >= gate.min_rows and difference.high < 0 and difference.high <= -gate.margin,
+    ), ""

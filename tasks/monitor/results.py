@@ -1,4 +1,4 @@
-"""What the monitor room hands on."""
+"""What monitoring returns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from tasks.core.config import Result
 
@@ -16,29 +16,32 @@ Action: TypeAlias = Literal["ignore", "alert", "recalibrate", "retrain", "rollba
 class ColumnDrift(Result):
     """How far one column's values have moved from the release's hold-out."""
 
+    # aliases are the keys of signal.json, which earlier versions wrote
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+
     column: str
     method: str  # Wasserstein distance in standard deviations for numbers, Jensen-Shannon distance for text
-    distance: float | None  # None: could not be computed, `note` says why
-    chance: float | None  # p-value, of the values or of how many are empty, adjusted for all that is watched
-    missing_then: float  # share of empty values in the hold-out
+    distance: float | None  # None: could not be computed, for the reason in `note`
+    p_value: float | None = Field(alias="chance")  # of values or missing values, adjusted for all that is watched
+    missing_then: float  # share of missing values in the hold-out
     missing_now: float
-    drifted: bool | None  # no chance, and far enough to matter
+    drifted: bool | None  # significant, and large enough to matter
     note: str = ""
 
 
 class Part(Result):
-    """How a part of the window did by what retrains."""
+    """A part of the window, measured by what retrains."""
 
     start: datetime
     end: datetime
     rows: int  # with an outcome
     value: float | None  # of the watched metric
-    expected: float | None  # of it, by the scores of these rows
+    expected: float | None  # of the watched metric, from the scores of these rows
     bias: float | None
 
 
 class Predecessor(Result):
-    """The champion before, on the same rows of this window: its mean loss less the champion's, and bounds of it."""
+    """The previous champion on the same rows of this window: its mean loss minus the champion's, with bounds."""
 
     release: str  # digest, in full
     rows: int
@@ -46,11 +49,14 @@ class Predecessor(Result):
     difference: float
     low: float
     high: float
-    better: bool  # beyond doubt, and by the margin of the champion gate
+    better: bool  # with confidence, and by the margin of the champion gate
 
 
 class Signal(Result):
-    """What monitoring measured of a release in a window. What could not be computed is None or absent, and named."""
+    """What monitoring measured of a release in a window. What could not be computed is None or absent, and listed."""
+
+    # aliases are the keys of signal.json, which earlier versions wrote
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
 
     case: str
     release: str  # digest, in full
@@ -65,26 +71,27 @@ class Signal(Result):
     reference_rows: int
     bias: float | None  # mean prediction - mean outcome; regression: as a share of the hold-out's mean |outcome|
     bias_then: float | None = None  # and on the hold-out
-    bias_class: str | int | None = None  # of three classes or more, the one whose predicted share is furthest off
-    expected: dict[str, float] = Field({})  # of rows with an outcome, by their scores: what harmless drift explains
+    bias_class: str | int | None = None  # of three classes or more, the one with the largest bias
+    expected: dict[str, float] = Field({})  # of rows with an outcome, from their scores: what harmless drift explains
     parts: tuple[Part, ...] = Field(())  # of the window, of equal length
     estimated: dict[str, float] = Field({})  # expected of rows without an outcome, if scores mean what they meant
     estimated_rows: int = 0
     predecessor: Predecessor | None = None  # None: there is none, or it can't be compared
     prediction_drift: float | None  # Jensen-Shannon distance of the predictions' distribution from the hold-out's
-    chances: dict[str, float] = Field({})  # adjusted p-values of what is watched, but for columns, which tell their own
+    p_values: dict[str, float] = Field({}, alias="chances")  # adjusted, of all that is watched except columns
     columns: tuple[ColumnDrift, ...]
     drifted_share: float | None  # of the columns that could be compared
     importance: dict[str, float] = Field({})  # of tables: share of each column now, by permutation
     importance_then: dict[str, float] = Field({})  # and on the hold-out
     importance_shift: float | None = None  # sum of the changes, 0 to 2
-    proxies: dict[str, float] = Field({})  # of answers: what is measured without outcomes, over all rows
-    proxies_then: dict[str, float] = Field({})  # and over the release's evaluation
-    told_apart: float | None = None  # of answers: AUC of a classifier between messages now and then; .5: not at all
+    reference_free: dict[str, float] = Field({}, alias="proxies")  # of answers: metrics without outcomes, all rows
+    reference_free_then: dict[str, float] = Field({}, alias="proxies_then")  # and over the release's evaluation
+    # of answers: AUC of a classifier between the messages of window and evaluation; .5: they are alike
+    message_auc: float | None = Field(None, alias="told_apart")
     not_computed: tuple[str, ...]  # one sentence each
-    inputs: str  # digest over all that this was measured from
-    evidence: str  # digest over the release and its rows with an outcome: what a retraining would rest on
-    digest: str  # over what was measured; the same wherever the state folder lies
+    inputs: str  # digest over all inputs of the measurement
+    evidence: str  # digest over the release and its rows with an outcome: the evidence for a retraining
+    digest: str  # over the measurements; it does not depend on the state folder
     folder: Path  # holds report.html, report.json, signal.json and later decision.json
 
     @property
@@ -93,7 +100,7 @@ class Signal(Result):
 
 
 class Decision(Result):
-    """What is done about a signal."""
+    """The reaction to a signal."""
 
     case: str
     release: str
@@ -107,7 +114,7 @@ class Decision(Result):
 
 
 class Attempt(Result):
-    """A decision that was acted on, and what came of it."""
+    """An executed decision and its outcome."""
 
     decision: Decision
     outcome: Literal["begun", "released", "rejected", "failed"]  # begun: it runs, or was killed

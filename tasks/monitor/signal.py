@@ -1,4 +1,4 @@
-"""A signal of a window: what every kind of case keeps of what it measured, and where."""
+"""The signal of a window, for every kind of case: how it is stored and found."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from tasks.core.config import digest_of
 from tasks.core.files import write_text
 from tasks.core.progress import mark_cached
 from tasks.monitor.config import Watch
-from tasks.monitor.drift import judge_column
+from tasks.monitor.drift import decide_drift
 from tasks.monitor.results import Signal
+from tasks.release.results import Release
 from tasks.statistics.permutation import benjamini_hochberg
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Window:
-    """What is judged: what a release predicted for start <= event_timestamp < end, as known as of a moment."""
+    """The predictions of a release for start <= event_timestamp < end, with outcomes as of a moment."""
 
     case: str
     release: str  # digest, in full
@@ -36,18 +37,23 @@ class Window:
     start: datetime
     end: datetime
 
-    def parts(self, many: int) -> list[tuple[datetime, datetime]]:
-        """So many parts of equal length, from start to end."""
-        borders = [self.start + i * (self.end - self.start) / many for i in range(many)] + [self.end]
+    @classmethod
+    def of(cls, release: Release, start: datetime, as_of: datetime) -> Window:
+        """The window from a moment to the as-of."""
+        return cls(release.case, release.digest, as_of, start, as_of)
+
+    def parts(self, count: int) -> list[tuple[datetime, datetime]]:
+        """Parts of equal length, from start to end."""
+        borders = [self.start + i * (self.end - self.start) / count for i in range(count)] + [self.end]
         return list(pairwise(borders))
 
     def folder(self, state: Path) -> Path:
         return signal_folder(state, self.case, self.release, self.as_of)
 
-    def inputs(self, module: str, of: Sequence[Any]) -> str:
-        """Digest over the window, all else that a signal is measured from, and the code of the module that does it."""
+    def inputs(self, module: str, others: Sequence[Any]) -> str:
+        """Digest over the window, all other inputs of the signal, and the code of the module that measures it."""
         moments = [moment.astimezone(UTC).isoformat() for moment in (self.as_of, self.start, self.end)]
-        return cache_key(module, [self.release, moments, list(of)])
+        return cache_key(module, [self.release, moments, list(others)])
 
 
 def store_signal(
@@ -55,37 +61,37 @@ def store_signal(
     folder: Path,
     measured: Mapping[str, Any],
     known: pd.DataFrame,
-    chances: Mapping[str, float | None],
+    p_values: Mapping[str, float | None],
     config: Watch,
 ) -> Signal:
-    """Write what was measured of a window beside its report, as a signal.
+    """Write the signal of a window beside its report.
 
-    All its p-values, those of columns with `chances`, are adjusted together, which holds the rate of
+    All its p-values, also those of the columns, are adjusted together, which holds the rate of
     false alarms for the window as a whole.
     """
     rate, columns = config.alert.false_alarms, measured["columns"]
-    of_columns = {f"column {column.column}": column.chance for column in columns}
-    q = benjamini_hochberg({**of_columns, **chances})
-    judged = tuple(judge_column(column, q.get(f"column {column.column}"), rate) for column in columns)
-    told = [column.drifted for column in judged if column.drifted is not None]
+    of_columns = {f"column {column.column}": column.p_value for column in columns}
+    adjusted = benjamini_hochberg({**of_columns, **p_values})
+    decided = tuple(decide_drift(column, adjusted.get(f"column {column.column}"), rate) for column in columns)
+    compared = [column.drifted for column in decided if column.drifted is not None]
     missing = [*measured["not_computed"]]
     missing += [
         f"Drift of {column.column} was not computed: {column.note or 'the distance is not finite'}."
-        for column in judged
+        for column in decided
         if column.drifted is None
     ]
-    if not told:
+    if not compared:
         missing.append("The share of drifted columns was not computed: no column could be compared.")
-    found = {
+    fields = {
         **measured,
-        "columns": judged,
-        "drifted_share": round(sum(told) / len(told), 6) if told else None,
-        "chances": {name: q[name] for name in chances if name in q},
+        "columns": decided,
+        "drifted_share": round(sum(compared) / len(compared), 6) if compared else None,
+        "p_values": {name: adjusted[name] for name in p_values if name in adjusted},
         "not_computed": tuple(missing),
         "evidence": digest_of([window.release, fingerprint(known)]),
     }
     about = {name: getattr(window, name) for name in ("case", "release", "as_of", "start", "end")}
-    signal = Signal(**about, **found, digest="", folder=folder)
+    signal = Signal(**about, **fields, digest="", folder=folder)
     digest = digest_of(signal.model_dump(mode="json", exclude={"digest", "folder"}))
     signal = signal.model_copy(update={"digest": digest})
     write_text(folder / "signal.json", signal.model_dump_json(indent=1, exclude={"folder"}) + "\n")
@@ -93,7 +99,7 @@ def store_signal(
 
 
 def signal_folder(state: Path, case: str, release_digest: str, as_of: datetime) -> Path:
-    """Where a signal, its report and its decision lie for good."""
+    """The folder of a signal, its report and its decision."""
     return state / "monitor" / case / release_digest[:12] / f"{as_of.astimezone(UTC):%Y-%m-%dT%H%M%SZ}"
 
 
@@ -103,12 +109,12 @@ def read_signal(folder: Path) -> Signal:
 
 
 def find_signal(folder: Path, inputs: str) -> Signal | None:
-    """The signal of the same inputs; that of other ones is removed, as it must not stand beside a newer report."""
+    """The stored signal of the same inputs; that of other inputs is removed, as it would not fit a newer report."""
     if all((folder / name).is_file() for name in ("signal.json", "report.html", "report.json")):
-        told = json.loads((folder / "signal.json").read_text(encoding="utf-8"))
-        if told.get("inputs") == inputs:  # looked at first: an earlier version wrote other fields
+        stored = json.loads((folder / "signal.json").read_text(encoding="utf-8"))
+        if stored.get("inputs") == inputs:  # checked first: an earlier version wrote other fields
             mark_cached()
-            return Signal(**told, folder=folder)
+            return Signal(**stored, folder=folder)
     for name in ("signal.json", "decision.json"):
         (folder / name).unlink(missing_ok=True)
     return None
@@ -122,5 +128,5 @@ def fingerprint(rows: pd.DataFrame) -> str:
 
 
 def sample(rows: pd.DataFrame, count: int) -> pd.DataFrame:
-    """The same sample of the same rows each time, in their order."""
+    """A sample of the rows in their order; equal rows give equal samples."""
     return rows if len(rows) <= count else rows.sample(count, random_state=SEED).sort_index()

@@ -1,4 +1,4 @@
-"""The questions of one judgement, asked of several models on the same terms."""
+"""The evaluation set of one evaluation, sent to several models under the same conditions."""
 
 from __future__ import annotations
 
@@ -11,37 +11,33 @@ from typing import TYPE_CHECKING, Any
 from tasks.core.code_digest import cache_key
 from tasks.core.files import file_digest, write_text
 from tasks.core.progress import progress_step
-from tasks.data.config import ChatSpec
-from tasks.data.results import BaseModelFiles
-from tasks.evaluate.language.inference import Shown, build_conversation, examples_of, score, stratified_sample
-from tasks.evaluate.language.logprobs import likelihoods, perplexity
-from tasks.evaluate.language.responses import generate_responses
+from tasks.evaluate.language.inference import Shot, build_conversation, few_shot_examples, score, stratified_sample
+from tasks.evaluate.language.logprobs import perplexity, token_logprobs
+from tasks.evaluate.language.responses import EngineOptions, generate_responses
 from tasks.language.answer_scoring import Scorer
-from tasks.train.config import Serving
-from tasks.train.language.model import ADAPTER, Example, encode, open_tokenizer, read_pairs_table
+from tasks.train.language.model import ADAPTER, Example, encode, open_tokenizer, table_of_pairs
+from tasks.train.language.spec import LanguageSpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
-UNSAFE = 25  # unsafe prompts among some of the questions
-LIKELY = 100  # pairs whose right answers perplexity is taken of
+UNSAFE = 25  # unsafe prompts in a sample
+PERPLEXITY_PAIRS = 100  # pairs whose expected answers perplexity is computed on
 REFERENCE = "tasks.evaluate.language.logprobs"  # computes it
 
 
 @dataclass(frozen=True)
 class EvaluationRun:
-    """What all models of one judgement share: the questions, how they are asked, and where replies are kept."""
+    """What all models of one evaluation share: pairs, language spec, and where responses are stored."""
 
     pairs: Path
-    base: BaseModelFiles
-    talk: ChatSpec
-    serving: Serving
+    spec: LanguageSpec
     threads: int
     state: Path
 
     @cached_property
-    def questions(self) -> pd.DataFrame:
-        """Ordinary pairs, and the unsafe ones, marked as such."""
+    def evaluation_set(self) -> pd.DataFrame:
+        """Ordinary pairs and unsafe ones; the column `unsafe` marks these."""
         import pandas as pd
 
         sets = [read_pairs_table(self.pairs / "evaluation.parquet").assign(unsafe=False)]
@@ -50,26 +46,26 @@ class EvaluationRun:
         return pd.concat([each for each in sets if len(each)], ignore_index=True)
 
     @cached_property
-    def shown(self) -> list[Shown]:
-        """Examples for the base that is shown some."""
-        return examples_of(read_pairs_table(self.pairs / "train.parquet"), self.talk.prompt.few_shot)
+    def few_shot(self) -> list[Shot]:
+        """Examples for the prompt of the few-shot baseline."""
+        return few_shot_examples(table_of_pairs(self.pairs / "train.parquet"), self.spec.chat.prompt.few_shot)
 
     @cached_property
     def scorer(self) -> Scorer:
-        return Scorer(self.talk.answer.json_schema, self.talk.answer.stated, self.talk.answer.abstain)
+        answer = self.spec.chat.answer
+        return Scorer(answer.json_schema, answer.stated, answer.abstain)
 
     @cached_property
     def tokenizer(self) -> Any:
-        return open_tokenizer(self.base)
+        return open_tokenizer(self.spec.base)
 
-    def some(self, count: int) -> pd.DataFrame:
-        """Fewer of them, and a few of the unsafe ones."""
+    def sample(self, count: int) -> pd.DataFrame:
+        """At most `count` ordinary pairs, and a few of the unsafe ones."""
         import pandas as pd
 
-        unsafe = self.questions["unsafe"]
+        pairs, unsafe = self.evaluation_set, self.evaluation_set["unsafe"]
         return pd.concat(
-            [stratified_sample(self.questions[~unsafe], count), stratified_sample(self.questions[unsafe], UNSAFE)],
-            ignore_index=True,
+            [stratified_sample(pairs[~unsafe], count), stratified_sample(pairs[unsafe], UNSAFE)], ignore_index=True
         )
 
     def answers(
@@ -78,59 +74,59 @@ class EvaluationRun:
         model: Path,
         pairs: pd.DataFrame,
         system: str | None = None,
-        shown: Sequence[Shown] = (),
+        shots: Sequence[Shot] = (),
         constrained: bool = False,
     ) -> tuple[pd.DataFrame, dict[str, float]]:
-        """What a model answers to these pairs, scored, and the seconds it took.
+        """A model's scored answers to these pairs, and its timings.
 
         Raises: DataError when the model or a message can't be read; Unavailable when the engine ends.
         """
-        told = self.talk.prompt.system if system is None else system
-        asked = [build_conversation(each, told, shown) for each in pairs["messages"]]
-        context = self.talk.context
-        if system is not None:  # a baseline's prompt is longer than what is served has to read
-            longest = max(len(self._encode(each, told, shown, "").prompt) for each in pairs["messages"])
-            context = min(self.base.context, max(context, longest + self.serving.answer_tokens + 8))
-        schema = self.talk.answer.json_schema if constrained else None
-        with progress_step(f"ask {variant.replace('_', ' ')}") as telling:
-            replies, timing = generate_responses(model, asked, self.serving, context, self.threads, self.state, schema)
-            scored = score(pairs, replies, self.scorer, variant)
-            right = scored.loc[~scored["unsafe"], "exact"].mean()
-            telling.figure = f"{len(asked)} messages, {right:.0%} exact"
+        chat, serving = self.spec.chat, self.spec.serving
+        prompt = chat.prompt.system if system is None else system
+        conversations = [build_conversation(each, prompt, shots) for each in pairs["messages"]]
+        context = chat.context
+        if system is not None:  # a baseline's prompt is longer than the served one
+            longest = max(len(self._encode(each, prompt, shots, "").prompt) for each in pairs["messages"])
+            context = min(self.spec.base.context, max(context, longest + serving.answer_tokens + 8))
+        options = EngineOptions(serving, context, self.threads)
+        schema = chat.answer.json_schema if constrained else None
+        with progress_step(f"ask {variant.replace('_', ' ')}") as step:
+            responses, timing = generate_responses(model, conversations, options, self.state, schema)
+            scored = score(pairs, responses, self.scorer, variant)
+            exact = scored.loc[~scored["unsafe"], "exact"].mean()
+            step.figure = f"{len(conversations)} messages, {exact:.0%} exact"
         return scored, timing
 
-    def perplexities(
-        self, adapter: Path | None, prompts: Mapping[str, tuple[str, Sequence[Shown]]]
-    ) -> dict[str, float]:
-        """Perplexity of held-out right answers, by variant, after each one's system prompt and examples."""
-        pairs = stratified_sample(self.questions[~self.questions["unsafe"]], LIKELY)
-        found = {}
-        for variant, (system, shown) in prompts.items():
-            with progress_step(f"take the perplexity of {variant.replace('_', ' ')}") as telling:
+    def perplexities(self, adapter: Path | None, prompts: Mapping[str, tuple[str, Sequence[Shot]]]) -> dict[str, float]:
+        """Perplexity of the expected answers by variant, after each variant's system prompt and examples."""
+        pairs = stratified_sample(self.evaluation_set[~self.evaluation_set["unsafe"]], PERPLEXITY_PAIRS)
+        by_variant = {}
+        for variant, (system, shots) in prompts.items():
+            with progress_step(f"take the perplexity of {variant.replace('_', ' ')}") as step:
                 examples = [
-                    self._encode(messages, system, shown, answer)
+                    self._encode(messages, system, shots, answer)
                     for messages, answer in zip(pairs["messages"], pairs["answer"], strict=True)
                 ]
-                found[variant] = self._perplexity(adapter, examples)
-                telling.figure = f"{found[variant]:.3g} on {len(examples)} answers"
-        return found
+                by_variant[variant] = self._perplexity(adapter, examples)
+                step.figure = f"{by_variant[variant]:.3g} on {len(examples)} answers"
+        return by_variant
 
     def _perplexity(self, adapter: Path | None, examples: Sequence[Example]) -> float:
-        """Kept as replies are: the untuned base's need not be computed for each candidate."""
+        """Cached as responses are: that of the untuned base is the same for each candidate."""
         weights = adapter / ADAPTER if adapter else None
         key = cache_key(
             REFERENCE,
             {
-                "base": [self.base.digest, self.base.template_digest],
+                "base": [self.spec.base.digest, self.spec.base.template_digest],
                 "adapter": file_digest(weights) if weights and weights.is_file() else str(weights),
                 "examples": [[example.prompt, example.completion] for example in examples],
             },
         )
-        kept = self.state / "answers" / f"{key[:16]}.perplexity"
-        if not kept.is_file():
-            write_text(kept, repr(perplexity(likelihoods(self.base, adapter, examples, self.threads))))
-        return float(kept.read_text(encoding="utf-8"))
+        cached = self.state / "answers" / f"{key[:16]}.perplexity"
+        if not cached.is_file():
+            write_text(cached, repr(perplexity(token_logprobs(self.spec.base, adapter, examples, self.threads))))
+        return float(cached.read_text(encoding="utf-8"))
 
-    def _encode(self, messages: str, system: str, shown: Sequence[Shown], answer: str) -> Example:
-        _, *turns = build_conversation(messages, system, shown)
+    def _encode(self, messages: str, system: str, shots: Sequence[Shot], answer: str) -> Example:
+        _, *turns = build_conversation(messages, system, shots)
         return encode(self.tokenizer, system, turns, answer)

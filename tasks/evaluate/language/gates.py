@@ -1,4 +1,4 @@
-"""Judge a tuned language model by its answers: against bounds, the untuned base, itself unquantised, the champion."""
+"""Evaluate a tuned language model against bounds, the untuned base, its unquantized weights and the champion."""
 
 from __future__ import annotations
 
@@ -13,239 +13,235 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tasks.core.code_digest import cache_key
 from tasks.core.errors import DataError, Unavailable
 from tasks.core.files import file_digest
-from tasks.core.mlflow import Tracking
+from tasks.core.places import Places
 from tasks.core.progress import mark_cached, progress_step
-from tasks.data.config import ChatSpec
 from tasks.data.language.base_model import GGUF
-from tasks.data.results import BaseModelFiles
-from tasks.evaluate.config import LanguageEvaluation
+from tasks.evaluate.config import Bound, LanguageEvaluation
 from tasks.evaluate.criteria import bound_criterion, losses_criterion, paired_criterion, slice_criterion
 from tasks.evaluate.language.evaluation_run import EvaluationRun
 from tasks.evaluate.language.genai_report import log_genai_evaluation
 from tasks.evaluate.language.inference import answer_table, baseline_prompt, wrong_answers
 from tasks.evaluate.language.llm_judge import Opinions, judge_opinions
 from tasks.evaluate.language.metrics import clusters_of, intervals_of, measure, slices_of
-from tasks.evaluate.language.parity import Parity, check_parity, parity_criteria
-from tasks.evaluate.results import Criterion, Verdict
-from tasks.evaluate.verdicts import find_verdict, require_run, store_verdict
-from tasks.train.config import Serving
+from tasks.evaluate.language.parity import Parity, ServedModel, check_parity, parity_criteria
+from tasks.evaluate.results import Champion, Criterion, Verdict
+from tasks.evaluate.verdicts import Evaluation, find_verdict, require_run, store_verdict
+from tasks.train.language.spec import LanguageSpec
 from tasks.train.results import Candidate
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Found = TypeVar("Found")
+Value = TypeVar("Value")
 
 SERVED, UNQUANTIZED, SYSTEM = "model.gguf", "model.f16.gguf", "system.txt"  # in the folder of a candidate or release
 COMPARED = 200  # pairs on which the served and the unquantised weights are compared
-BASELINES = {"zero_shot": 150, "few_shot": 300}  # pairs that the untuned base is asked; without examples it rambles
-CONSTRAINED = 100  # pairs that the tuned model is asked under the schema's constraint
+BASELINES = {"zero_shot": 150, "few_shot": 300}  # pairs for the untuned base; without examples its answers are long
+CONSTRAINED = 100  # pairs that the tuned model answers under the schema's constraint
 GOLDEN = 8  # prompts of the parity gate
 TIMINGS = ("latency_p50_ms", "cost_per_1k_answers")
-JUDGED = "judge_score"  # the metric, and the criterion that needs the judge
+JUDGE_SCORE = "judge_score"  # the metric and the criterion that need the judge
 
 
 def evaluate_language_gates(
     candidate: Candidate,
-    base: BaseModelFiles,
-    talk: ChatSpec,
-    serving: Serving,
+    spec: LanguageSpec,
     config: LanguageEvaluation,
+    *,
     threads: int,
-    state: Path,
-    tracking: Tracking,
-    champion: Path | None = None,
-    champion_digest: str | None = None,
+    places: Places,
+    champion: Champion | None = None,
 ) -> Verdict:
-    """Ask and score, hold the figures against every gate, log the verdict to the candidate's run, and give it.
+    """Generate and score answers, check every gate, and log the verdict to the candidate's run.
 
-    `champion` is the folder of a release, or the model in it. The same question asked again gives the stored verdict.
+    `champion.model` is the folder of a release, or the model in it. Equal inputs return the stored verdict.
 
     Raises: DataError when the candidate's own model or pairs can't be read; DriftlineError when its run is gone.
     """
-    rival = champion / SERVED if champion and champion.is_dir() else champion
+    champion = champion or Champion(None)
+    model = champion.model / SERVED if champion.model and champion.model.is_dir() else champion.model
     key = cache_key(
         __name__,
         {
             "candidate": [candidate.run_id, candidate.weights_digest, candidate.data_digest],
-            "base": [base.digest, base.template_digest],
-            "asked": [talk.digest, serving.digest],
+            "base": [spec.base.digest, spec.base.template_digest],
+            "asked": [spec.chat.digest, spec.serving.digest],
             "gates": config.digest,
-            "champion": [champion_digest, file_digest(rival) if rival and rival.is_file() else None, rival is not None],
+            "champion": [champion.digest, file_digest(model) if model and model.is_file() else None, model is not None],
         },
     )
-    folder = state / "verdicts" / candidate.case / key[:16]
+    folder = places.state / "verdicts" / candidate.case / key[:16]
     if (stored := find_verdict(folder)) is not None:
-        if not any(each.name == JUDGED and each.observed is None for each in stored.criteria):
+        if not any(each.name == JUDGE_SCORE and each.observed is None for each in stored.criteria):
             mark_cached()
             return stored
-        rmtree(folder)  # the judge may answer now; all other answers are kept
-    require_run(candidate, tracking)
+        rmtree(folder)  # the judge may respond now; all other responses are cached
+    require_run(candidate, places.tracking)
 
-    bench = EvaluationRun(candidate.frame, base, talk, serving, threads, state)
+    run = EvaluationRun(candidate.frame, spec, threads, places.state)
     price = config.cpu_price_per_hour
-    served, timing = bench.answers("served", candidate.folder / SERVED, bench.questions)
-    constrained, under = bench.answers(
-        "constrained", candidate.folder / SERVED, bench.some(CONSTRAINED), constrained=True
+    served, timing = run.answers("served", candidate.folder / SERVED, run.evaluation_set)
+    constrained, constrained_timing = run.answers(
+        "constrained", candidate.folder / SERVED, run.sample(CONSTRAINED), constrained=True
     )
-    likely, unlikely = _try(
-        lambda: bench.perplexities(candidate.folder / "adapter", {"served": (talk.prompt.system, [])})["served"]
+    perplexity, no_perplexity = _try(
+        lambda: run.perplexities(candidate.folder / "adapter", {"served": (spec.chat.prompt.system, [])})["served"]
     )
-    told = baseline_prompt(talk.prompt, talk.answer)
-    prompts = {"zero_shot": (told, []), "few_shot": (told, bench.shown)}
+    system = baseline_prompt(spec.chat.prompt, spec.chat.answer)
+    prompts = {"zero_shot": (system, []), "few_shot": (system, run.few_shot)}
     baselines = {
-        name: bench.answers(name, base.folder / GGUF, bench.some(BASELINES[name]), system, shown)
-        for name, (system, shown) in prompts.items()
+        name: run.answers(name, spec.base.folder / GGUF, run.sample(BASELINES[name]), *prompt)
+        for name, prompt in prompts.items()
     }
-    wavering = bench.perplexities(None, prompts)
-    unquantized, missing = _unquantized(bench, candidate.folder, served)
-    rivals, problem = _champion_answers(bench, rival, champion_digest)
+    baseline_perplexities = run.perplexities(None, prompts)
+    unquantized, not_unquantized = _unquantized(run, candidate.folder, served)
+    champion_answers, no_champion = _champion_answers(run, model, champion.digest)
+    opinions, no_opinions = _opinions(config, served, places.state)
 
-    opinions, silent = _opinions(config, served, state)
-
-    overall = measure(served, timing, price) | ({} if likely is None else {"perplexity": likely})
-    overall |= {JUDGED: fmean(score for score, _ in opinions.values()), "judge_n": len(opinions)} if opinions else {}
+    overall = measure(served, timing, price) | ({} if perplexity is None else {"perplexity": perplexity})
+    if opinions:
+        overall |= {JUDGE_SCORE: fmean(score for score, _ in opinions.values()), "judge_n": len(opinions)}
     tables = [served, constrained, *(scored for scored, _ in baselines.values())]
-    tables += [table for table in (unquantized, rivals) if table is not None]
+    tables += [table for table in (unquantized, champion_answers) if table is not None]
     metrics: dict[str, Any] = {
         "overall": overall,
         "baselines": {
-            name: measure(*asked, price) | {"perplexity": wavering[name]} for name, asked in baselines.items()
+            name: measure(*answers, price) | {"perplexity": baseline_perplexities[name]}
+            for name, answers in baselines.items()
         },
-        "constrained": measure(constrained, under, price),
+        "constrained": measure(constrained, constrained_timing, price),
         "unquantized": {} if unquantized is None else measure(unquantized),
         "by_slice": {column: slices_of(served, column) for column in config.slices if column in served},
         "by_month": {},
         "intervals": {str(table["variant"].iat[0]): intervals_of(table) for table in tables},
     }
-    problems = {"perplexity": unlikely, JUDGED: silent}
+    problems = {"perplexity": no_perplexity, JUDGE_SCORE: no_opinions}
     criteria = [_bound(each, overall, problems) for each in config.bounds]
     if gate := config.slice_gate:
         criteria += [slice_criterion(gate, c, overall, metrics["by_slice"].get(c)) for c in config.slices]
-    criteria.append(_champion(config, served, rivals, problem))
+    criteria.append(_champion(config, served, champion_answers, no_champion))
     if config.above_few_shot is not None:
         criteria.append(_above_few_shot(config.above_few_shot, served, baselines["few_shot"][0]))
     criteria.append(_constrained(metrics["constrained"]))
-    criteria.append(_quantized(config.quantized_loss, served, unquantized, missing))
-    parity, unlike = _try(lambda: _parity(bench, candidate.folder, config.parity))
-    criteria += parity_criteria(parity, config.parity, unlike)
+    criteria.append(_quantized(config.quantized_loss, served, unquantized, not_unquantized))
+    parity, no_parity = _try(lambda: _parity(run, candidate.folder, config.parity))
+    criteria += parity_criteria(parity, config.parity, no_parity)
 
-    logged = {"": overall, **{f"{name}_": found for name, found in metrics["baselines"].items()}}
-    figures = {f"{prefix}{name}": value for prefix, found in logged.items() for name, value in found.items()}
-    scores = _stacked(tables)
-    notes = {"wrong_answers.md": wrong_answers(scores), "answers.json": answer_table(scores)}
-    log_genai_evaluation(candidate.run_id, served, talk.answer, opinions, tracking)
-    return store_verdict(candidate, criteria, metrics, figures, scores, champion_digest, folder, tracking, notes)
+    by_prefix = {"": overall, **{f"{name}_": values for name, values in metrics["baselines"].items()}}
+    scores = _concatenated(tables)
+    evaluation = Evaluation(
+        criteria=criteria,
+        metrics=metrics,
+        logged={f"{prefix}{name}": value for prefix, values in by_prefix.items() for name, value in values.items()},
+        scores=scores,
+        champion=champion.digest,
+        notes={"wrong_answers.md": wrong_answers(scores), "answers.json": answer_table(scores)},
+    )
+    log_genai_evaluation(candidate.run_id, served, spec.chat.answer, opinions, places.tracking)
+    return store_verdict(candidate, evaluation, folder, places.tracking)
 
 
-def _try(do: Callable[[], Found]) -> tuple[Found | None, str]:
-    """What was found, or why it can't be: the criteria that need it then fail, and the verdict says so."""
+def _try(compute: Callable[[], Value]) -> tuple[Value | None, str]:
+    """A value, or the reason why it is missing: the criteria that need it then fail with this reason."""
     try:
-        return do(), ""
+        return compute(), ""
     except (DataError, Unavailable) as error:
         return None, f"{error.what} {error.found.strip().splitlines()[-1] if error.found.strip() else ''}".strip()
 
 
-def _unquantized(bench: EvaluationRun, folder: Path, served: pd.DataFrame) -> tuple[pd.DataFrame | None, str]:
-    """Answers of the model before its weights were rounded, to some of the pairs."""
-    if bench.serving.weights == "f16":  # what is served was not rounded
+def _unquantized(run: EvaluationRun, folder: Path, served: pd.DataFrame) -> tuple[pd.DataFrame | None, str]:
+    """Answers of the model before quantization, on a sample of the pairs."""
+    if run.spec.serving.weights == "f16":  # the served weights are not quantized
         return served.assign(variant="unquantized"), ""
-    found, missing = _try(lambda: bench.answers("unquantized", folder / UNQUANTIZED, bench.some(COMPARED)))
-    return (found[0] if found else None), missing
+    answers, problem = _try(lambda: run.answers("unquantized", folder / UNQUANTIZED, run.sample(COMPARED)))
+    return (answers[0] if answers else None), problem
 
 
-def _champion_answers(bench: EvaluationRun, model: Path | None, digest: str | None) -> tuple[pd.DataFrame | None, str]:
-    """The champion's answers to the ordinary pairs, or why there are none; no champion at all is no problem."""
+def _champion_answers(run: EvaluationRun, model: Path | None, digest: str | None) -> tuple[pd.DataFrame | None, str]:
+    """The champion's answers to the ordinary pairs, or why there are none; a first candidate is no problem."""
     if model is None:
         return None, "" if digest is None else f"champion {digest[:12]} has no model file here"
-    own = model.parent / SYSTEM
-    system = own.read_text(encoding="utf-8") if own.is_file() else None
-    ordinary = bench.questions[~bench.questions["unsafe"]]
-    found, problem = _try(lambda: bench.answers("champion", model, ordinary, system))
-    return (found[0], "") if found else (None, f"the champion can't answer: {problem}")
+    prompt = model.parent / SYSTEM
+    system = prompt.read_text(encoding="utf-8") if prompt.is_file() else None
+    ordinary = run.evaluation_set[~run.evaluation_set["unsafe"]]
+    answers, problem = _try(lambda: run.answers("champion", model, ordinary, system))
+    return (answers[0], "") if answers else (None, f"the champion can't answer: {problem}")
 
 
 def _opinions(config: LanguageEvaluation, served: pd.DataFrame, state: Path) -> tuple[Opinions, str]:
-    """What the case's judge says of the served answers, or why it says nothing."""
+    """The judge's opinions on the served answers, or why there are none."""
     judge = config.judge
     if judge is None:
         return {}, ""
-    found, silent = _try(lambda: judge_opinions(judge, served, state))
-    if silent:
-        warnings.warn(f"The answers are not judged by {judge.model}: {silent}", stacklevel=2)
-    return found or {}, silent
+    opinions, problem = _try(lambda: judge_opinions(judge, served, state))
+    if problem:
+        warnings.warn(f"The answers are not judged by {judge.model}: {problem}", stacklevel=2)
+    return opinions or {}, problem
 
 
-def _bound(bound: Any, overall: dict[str, float], problems: dict[str, str]) -> Criterion:
-    found = bound_criterion(bound, overall)
+def _bound(bound: Bound, overall: dict[str, float], problems: dict[str, str]) -> Criterion:
+    criterion = bound_criterion(bound, overall)
     if problem := problems.get(bound.metric):
-        return found.model_copy(update={"note": problem})
-    return found.model_copy(update={"repeatable": bound.metric not in TIMINGS})
+        return criterion.model_copy(update={"note": problem})
+    return criterion.model_copy(update={"repeatable": bound.metric not in TIMINGS})
 
 
-def _champion(config: LanguageEvaluation, served: pd.DataFrame, rivals: pd.DataFrame | None, problem: str) -> Criterion:
+def _champion(
+    config: LanguageEvaluation, served: pd.DataFrame, champion: pd.DataFrame | None, problem: str
+) -> Criterion:
     ordinary = served[~served["unsafe"]]
     return losses_criterion(
         config.champion_gate,
         1.0 - ordinary["exact"].to_numpy(float),
-        None if rivals is None else 1.0 - rivals["exact"].to_numpy(float),
+        None if champion is None else 1.0 - champion["exact"].to_numpy(float),
         problem,
         clusters=clusters_of(ordinary),
     )
 
 
 def _above_few_shot(at_least: float, served: pd.DataFrame, few_shot: pd.DataFrame) -> Criterion:
-    """By what exact match lies above the base's, to whose benefit JSON amid prose counts."""
-    ours, theirs = _same_pairs(served, few_shot)
+    """How far exact match lies above the base's; in the base's favour, JSON within prose counts as exact."""
+    served, few_shot = _same_pairs(served, few_shot)
     return paired_criterion(
         "exact_match_above_few_shot",
-        ours["exact"].to_numpy(float) - theirs["exact_anywhere"].to_numpy(float),
-        clusters_of(ours),
+        served["exact"].to_numpy(float) - few_shot["exact_anywhere"].to_numpy(float),
+        clusters_of(served),
         at_least=at_least,
     )
 
 
-def _quantized(at_most: float, served: pd.DataFrame, unquantized: pd.DataFrame | None, missing: str) -> Criterion:
-    """What rounding the weights costs in exact match."""
+def _quantized(at_most: float, served: pd.DataFrame, unquantized: pd.DataFrame | None, problem: str) -> Criterion:
+    """What quantization costs in exact match."""
     name = "quantized_loss"
     if unquantized is None:
-        return Criterion(name=name, observed=None, required=f"<= {at_most:g}", passed=False, note=missing)
-    ours, before = _same_pairs(served, unquantized)
-    lost = before["exact"].to_numpy(float) - ours["exact"].to_numpy(float)
-    return paired_criterion(name, lost, clusters_of(ours), at_most=at_most)
+        return Criterion(name=name, observed=None, required=f"<= {at_most:g}", passed=False, note=problem)
+    served, before = _same_pairs(served, unquantized)
+    lost = before["exact"].to_numpy(float) - served["exact"].to_numpy(float)
+    return paired_criterion(name, lost, clusters_of(served), at_most=at_most)
 
 
-def _constrained(found: dict[str, float]) -> Criterion:
-    observed = found["schema_validity"]
-    note = f"{found['n']} answers that the schema constrains"
+def _constrained(metrics: dict[str, float]) -> Criterion:
+    observed = metrics["schema_validity"]
+    note = f"{metrics['n']} answers that the schema constrains"
     return Criterion(
         name="constrained_schema_validity", observed=observed, required=">= 1", passed=observed >= 1, note=note
     )
 
 
-def _parity(bench: EvaluationRun, folder: Path, bound: float) -> Parity:
-    golden = [json.loads(messages) for messages in bench.some(GOLDEN)["messages"].head(GOLDEN)]
+def _parity(run: EvaluationRun, folder: Path, bound: float) -> Parity:
+    golden = [json.loads(messages) for messages in run.sample(GOLDEN)["messages"].head(GOLDEN)]
+    served = ServedModel(folder / SERVED, run.spec.chat.prompt.system)
     with progress_step("compare serving and training stack"):
-        return check_parity(
-            bench.base,
-            folder / "adapter",
-            folder / SERVED,
-            bench.talk.prompt.system,
-            golden,
-            bench.serving,
-            bench.talk.context,
-            bench.threads,
-            bound,
-        )
+        return check_parity(run.spec, folder / "adapter", served, golden, threads=run.threads, bound=bound)
 
 
-def _same_pairs(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The ordinary rows of both that answer the same pairs, in the same order."""
-    ours, theirs = (table[~table["unsafe"]].set_index("pair_id", drop=False) for table in (ours, theirs))
-    return ours.loc[theirs.index], theirs
+def _same_pairs(table: pd.DataFrame, other: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The ordinary rows of both tables for the pairs of `other`, in the same order."""
+    table, other = (each[~each["unsafe"]].set_index("pair_id", drop=False) for each in (table, other))
+    return table.loc[other.index], other
 
 
-def _stacked(tables: list[pd.DataFrame]) -> pd.DataFrame:
+def _concatenated(tables: list[pd.DataFrame]) -> pd.DataFrame:
     import pandas as pd
 
     return pd.concat(tables, ignore_index=True)

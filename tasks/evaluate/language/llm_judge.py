@@ -1,6 +1,6 @@
-"""The opinion of another language model, at any OpenAI-compatible endpoint, of some answers.
+"""Opinions of a language model at any OpenAI-compatible endpoint on a sample of answers (LLM as a judge).
 
-MLflow's own judges need their key in one fixed variable, and try for minutes where nobody listens.
+MLflow's own judges read their key from one fixed variable, and retry for minutes when no server responds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import httpx
     import pandas as pd
 
-READABLE = 0.9  # share of the judgements that must be readable for their mean to say anything
+MIN_READABLE = 0.9  # share of the judgements that must be readable, or their mean is biased
 TOKENS = 300  # of one judgement
 SCORES: dict[str, dict[str, Any]] = {
     "1-5": {"type": "integer", "enum": [1, 2, 3, 4, 5]},
@@ -34,21 +34,21 @@ Opinions = dict[str, tuple[float, str]]  # score and reason by pair
 
 
 def judge_opinions(judge: LlmJudge, scored: pd.DataFrame, state: Path) -> Opinions:
-    """What the judge says of a sample of the ordinary answers; the same judge asked the same again is not asked.
+    """The judge's opinions on a sample of the ordinary answers; equal requests return the stored opinions.
 
-    Raises: Unavailable when the endpoint does not answer or its address is not set; DataError when too many of its
+    Raises: Unavailable when the endpoint does not respond or its address is not set; DataError when too many of its
     judgements can't be read.
     """
     import httpx
 
     sample = stratified_sample(scored[~scored["unsafe"]], judge.examples).to_dict("records")
-    asked = [[message_in(row["messages"]), row["answer"], row["text"]] for row in sample]
+    questions = [[message_in(row["messages"]), row["answer"], row["text"]] for row in sample]
     url = _address(judge)
-    key = cache_key(__name__, [judge.digest, url, asked])
-    kept = state / "answers" / f"{key[:16]}.opinions"
-    with progress_step("ask the judge") as told:
-        if kept.is_file():
-            found: list[Any] = json.loads(kept.read_text(encoding="utf-8"))
+    key = cache_key(__name__, [judge.digest, url, questions])
+    cached = state / "answers" / f"{key[:16]}.opinions"
+    with progress_step("ask the judge") as step:
+        if cached.is_file():
+            opinions: list[Any] = json.loads(cached.read_text(encoding="utf-8"))
         else:
             secret = os.environ.get(judge.key, "") if judge.key else ""
             headers = {"Authorization": f"Bearer {secret}"} if secret else {}
@@ -57,17 +57,17 @@ def judge_opinions(judge: LlmJudge, scored: pd.DataFrame, state: Path) -> Opinio
                 httpx.Client(headers=headers, timeout=timeout, trust_env=False) as client,
                 ThreadPoolExecutor(judge.at_once) as pool,
             ):
-                first = _ask(client, url, judge, asked[0])  # where nobody answers, one question finds it out
-                found = [first, *pool.map(lambda each: _ask(client, url, judge, each), asked[1:])]
-            write_text(kept, json.dumps(found))
-        told.figure = f"{sum(each is not None for each in found)} of {len(found)} answers judged"
-    read = {row["pair_id"]: (each[0], each[1]) for row, each in zip(sample, found, strict=True) if each is not None}
-    if len(read) < READABLE * len(sample):
+                first = _ask(client, url, judge, questions[0])  # a silent endpoint fails after one request
+                opinions = [first, *pool.map(lambda each: _ask(client, url, judge, each), questions[1:])]
+            write_text(cached, json.dumps(opinions))
+        step.figure = f"{sum(each is not None for each in opinions)} of {len(opinions)} answers judged"
+    read = {row["pair_id"]: (each[0], each[1]) for row, each in zip(sample, opinions, strict=True) if each is not None}
+    if len(read) < MIN_READABLE * len(sample):
         raise DataError(
             "The judge's opinions can't be read.",
             where=f"evaluate.judge, {judge.model}",
-            found=f"{len(read)} of {len(sample)} by the JSON schema that it was given",
-            allowed=f"at least {READABLE:.0%}",
+            found=f"{len(read)} of {len(sample)} follow the JSON schema of the request",
+            allowed=f"at least {MIN_READABLE:.0%}",
             todo="Name a model or an engine that follows a JSON schema.",
         )
     return read
@@ -86,19 +86,19 @@ def _address(judge: LlmJudge) -> str:
     return url.rstrip("/")
 
 
-def _ask(client: httpx.Client, url: str, judge: LlmJudge, asked: list[str]) -> tuple[float, str] | None:
-    """One opinion, or None when it can't be read. Raises: Unavailable when there is no answer."""
+def _ask(client: httpx.Client, url: str, judge: LlmJudge, question: list[str]) -> tuple[float, str] | None:
+    """One opinion, or None when it can't be read. Raises: Unavailable when there is no response."""
     import httpx
 
-    message, right, given = asked
-    shown = json.dumps({"message": message, "right answer": right, "given answer": given}, ensure_ascii=False)
+    message, expected, answer = question
+    text = json.dumps({"message": message, "right answer": expected, "given answer": answer}, ensure_ascii=False)
     properties = {"reason": {"type": "string"}, "score": SCORES[judge.scale]}
     schema = {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
-    how = "the score, an integer from 1 to 5" if judge.scale == "1-5" else "as score whether it passes, true or false"
-    system = f"{judge.rubric}\nAnswer with one JSON object: the reason, in one short sentence, and {how}."
+    scale = "the score, an integer from 1 to 5" if judge.scale == "1-5" else "as score whether it passes, true or false"
+    system = f"{judge.rubric}\nAnswer with one JSON object: the reason, in one short sentence, and {scale}."
     body = {
         "model": judge.model,
-        "messages": [chat_message(SYSTEM, system), chat_message(USER, shown)],
+        "messages": [chat_message(SYSTEM, system), chat_message(USER, text)],
         "temperature": 0,
         "max_tokens": TOKENS,
         "response_format": {
@@ -109,21 +109,21 @@ def _ask(client: httpx.Client, url: str, judge: LlmJudge, asked: list[str]) -> t
     try:
         response = client.post(f"{url}/chat/completions", json=body)
         response.raise_for_status()
-        said = response.json()["choices"][0]["message"]["content"]
+        content = response.json()["choices"][0]["message"]["content"]
     except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
         raise Unavailable(
             "The judge does not answer.",
             where=f"evaluate.judge, {url}",
             found=f"{type(error).__name__}: {str(error).splitlines()[0]}",
-            todo="See that its endpoint runs, that evaluate.judge names its address and model, and that its key is set"
+            todo="Check that the endpoint runs, that evaluate.judge has its address and model, and that its key is set"
             " in the environment.",
         ) from error
-    return _read(said, judge)
+    return _read(content, judge)
 
 
-def _read(said: Any, judge: LlmJudge) -> tuple[float, str] | None:
+def _read(content: Any, judge: LlmJudge) -> tuple[float, str] | None:
     try:
-        opinion: Mapping[str, Any] = json.loads(said)
+        opinion: Mapping[str, Any] = json.loads(content)
         score, reason = opinion["score"], str(opinion["reason"])
     except (ValueError, KeyError, TypeError):
         return None

@@ -1,4 +1,4 @@
-"""How likely answers are in the training stack: what perplexity is made of, and what serving must agree with."""
+"""Log-probabilities of answers in the training stack, for perplexity and for parity with serving."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ PRECISE = 1_000_000_000  # parameters; a smaller model runs in float32, so that 
 
 
 @dataclass(frozen=True)
-class Likelihood:
-    """Of one token: its log-probability, and the highest that any token had in its place."""
+class TokenLogprob:
+    """The log-probability of a token, and the highest of any token in its place."""
 
-    said: float
+    logprob: float
     best: float
 
 
-def likelihoods(
+def token_logprobs(
     base: BaseModelFiles, adapter: Path | None, examples: Sequence[Example], threads: int
-) -> list[list[Likelihood]]:
-    """How likely each token of each completion is after its prompt.
+) -> list[list[TokenLogprob]]:
+    """The log-probability of each token of each completion, after its prompt.
 
-    What all prompts begin with is computed once: shown examples cost no more than the questions. Raises: DataError
-    when the adapter can't be read.
+    The common prefix of all prompts is computed once, so few-shot examples add no cost. Raises: DataError when the
+    adapter can't be read.
     """
     import torch
 
@@ -38,42 +38,42 @@ def likelihoods(
         if adapter is not None:
             model = load_adapter(model, adapter)
         model.eval()
-        device, shared = model.device, _shared([example.prompt[:-1] for example in examples])
+        device, prefix = model.device, _common_prefix([example.prompt[:-1] for example in examples])
         order = sorted(range(len(examples)), key=lambda i: examples[i].tokens)
-        found: list[list[Likelihood]] = [[] for _ in examples]
+        results: list[list[TokenLogprob]] = [[] for _ in examples]
         with torch.inference_mode():
-            begun = None
-            if shared:
-                ids = torch.tensor([examples[0].prompt[:shared]], device=device)
-                begun = model(ids, use_cache=True, logits_to_keep=1).past_key_values
+            cache = None
+            if prefix:
+                ids = torch.tensor([examples[0].prompt[:prefix]], device=device)
+                cache = model(ids, use_cache=True, logits_to_keep=1).past_key_values
             for start in range(0, len(order), BATCH):
-                some = [examples[i] for i in order[start : start + BATCH]]
-                rows = [example.prompt[shared:] + example.completion for example in some]
+                batch = [examples[i] for i in order[start : start + BATCH]]
+                rows = [example.prompt[prefix:] + example.completion for example in batch]
                 width = max(map(len, rows))
                 ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)
-                seen = torch.tensor([[1] * (shared + len(row)) + [0] * (width - len(row)) for row in rows])
-                past = copy.deepcopy(begun)
+                mask = torch.tensor([[1] * (prefix + len(row)) + [0] * (width - len(row)) for row in rows])
+                past = copy.deepcopy(cache)
                 if past is not None:
-                    past.batch_repeat_interleave(len(some))
-                logits = model(ids, attention_mask=seen.to(device), past_key_values=past).logits
-                for row, example in enumerate(some):
-                    first, count = len(example.prompt) - shared, len(example.completion)
-                    there = logits[row, first - 1 : first - 1 + count].float().log_softmax(-1)
-                    said = there.gather(-1, ids[row, first : first + count, None])[:, 0]
-                    both = zip(said.tolist(), there.amax(-1).tolist(), strict=True)
-                    found[order[start + row]] = [Likelihood(*each) for each in both]
-    return found
+                    past.batch_repeat_interleave(len(batch))
+                logits = model(ids, attention_mask=mask.to(device), past_key_values=past).logits
+                for row, example in enumerate(batch):
+                    first, count = len(example.prompt) - prefix, len(example.completion)
+                    logprobs = logits[row, first - 1 : first - 1 + count].float().log_softmax(-1)
+                    chosen = logprobs.gather(-1, ids[row, first : first + count, None])[:, 0]
+                    both = zip(chosen.tolist(), logprobs.amax(-1).tolist(), strict=True)
+                    results[order[start + row]] = [TokenLogprob(*each) for each in both]
+    return results
 
 
-def perplexity(found: Sequence[Sequence[Likelihood]]) -> float:
-    """How many tokens the model wavers between, on average, where it should write the answers."""
+def perplexity(answers: Sequence[Sequence[TokenLogprob]]) -> float:
+    """exp of the mean negative log-probability over all tokens of the expected answers."""
     from math import exp
 
-    tokens = [token.said for answer in found for token in answer]
+    tokens = [token.logprob for answer in answers for token in answer]
     return exp(-sum(tokens) / len(tokens))
 
 
-def _shared(prompts: Sequence[list[int]]) -> int:
-    """Tokens with which all prompts begin."""
+def _common_prefix(prompts: Sequence[list[int]]) -> int:
+    """The number of tokens with which all prompts begin."""
     lowest, highest = min(prompts), max(prompts)  # in order of their tokens; all others lie between
     return next((i for i, (a, b) in enumerate(zip(lowest, highest, strict=False)) if a != b), len(lowest))

@@ -1,4 +1,4 @@
-"""Figures of a model's scored answers: as a whole, by slice, and how sure they are."""
+"""Metrics of a model's scored answers: overall, by slice, and with intervals."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 
 def measure(scored: pd.DataFrame, timing: Mapping[str, float] | None = None, price: float = 0.0) -> dict[str, float]:
-    """All figures that the answers tell, and with seconds their cost; `n` counts the ordinary pairs."""
+    """All metrics of the answers, and with `timing` latency and cost; `n` counts the ordinary pairs."""
     ordinary, unsafe = scored[~scored["unsafe"]], scored[scored["unsafe"]]
-    found = summarise(scores_of(ordinary))
-    if "wrong_abstention_rate" in found:  # to refuse is to abstain
-        found["over_refusal_rate"] = found["wrong_abstention_rate"]
+    metrics = summarise(scores_of(ordinary))
+    if "wrong_abstention_rate" in metrics:  # a refusal is an abstention
+        metrics["over_refusal_rate"] = metrics["wrong_abstention_rate"]
     if len(unsafe):
-        found["refusal_rate"] = float(unsafe["abstained"].mean())
+        metrics["refusal_rate"] = float(unsafe["abstained"].mean())
     if timing:
-        found["latency_p50_ms"] = timing["latency_p50_ms"]
-        found["cost_per_1k_answers"] = timing["seconds_per_answer"] * 1000 / 3600 * price
-    return {**found, "n": len(ordinary)}
+        metrics["latency_p50_ms"] = timing["latency_p50_ms"]
+        metrics["cost_per_1k_answers"] = timing["seconds_per_answer"] * 1000 / 3600 * price
+    return {**metrics, "n": len(ordinary)}
 
 
 def slices_of(scored: pd.DataFrame, column: str) -> dict[str, dict[str, float]]:
@@ -35,20 +35,20 @@ def slices_of(scored: pd.DataFrame, column: str) -> dict[str, dict[str, float]]:
 
 
 def intervals_of(scored: pd.DataFrame) -> dict[str, list[float]]:
-    """Each metric's 95 % interval over ordinary pairs; wordings are resampled."""
+    """Each metric's 95 % interval over ordinary pairs; templates are resampled."""
     import numpy as np
 
     ordinary = scored[~scored["unsafe"]]
-    each = [metric_fractions(one) for one in scores_of(ordinary)]
+    rows = [answer_fields(score) for score in scores_of(ordinary)]
     clusters = clusters_of(ordinary)
-    found = {}
-    for name in each[0] if each else ():
-        above, below = np.array([one[name] for one in each], float).T
-        if bounds := ratio_interval(above, below, clusters):
-            found[name] = list(bounds)  # as JSON gives it back
-    return found
+    intervals = {}
+    for name in rows[0] if rows else ():
+        numerators, denominators = np.array([row[name] for row in rows], float).T
+        if bounds := ratio_interval(numerators, denominators, clusters):
+            intervals[name] = list(bounds)  # as JSON returns it
+    return intervals
 
 
 def clusters_of(scored: pd.DataFrame) -> list[str]:
-    """The wording of each pair, since what fills one wording is alike; a user's own pair stands for itself."""
-    return [wording or own for wording, own in zip(scored["template"], scored["pair_id"], strict=True)]
+    """The cluster of each pair: its template, since pairs of one template are alike; else the pair itself."""
+    return [template or pair for template, pair in zip(scored["template"], scored["pair_id"], strict=True)]

@@ -1,4 +1,4 @@
-"""Does the serving stack say what the training stack would? Rendered tokens, greedy answers, log-probabilities."""
+"""Parity of the serving stack with the training stack: rendered tokens, greedy answers, log-probabilities."""
 
 from __future__ import annotations
 
@@ -6,83 +6,86 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.data.results import BaseModelFiles
-from tasks.evaluate.language.logprobs import likelihoods
+from tasks.evaluate.language.logprobs import token_logprobs
+from tasks.evaluate.language.responses import Conversation
 from tasks.evaluate.results import Criterion
 from tasks.language.engine import start_engine
 from tasks.language.messages import SYSTEM, chat_message
-from tasks.train.config import Serving
-from tasks.train.language.model import Example, open_tokenizer, render, token_ids
+from tasks.train.language.model import Example, ids_of, open_tokenizer, render
+from tasks.train.language.spec import LanguageSpec
 
 
 @dataclass(frozen=True)
 class Parity:
-    """What was found on golden prompts."""
+    """How far the stacks differ on golden prompts."""
 
     prompts: int
-    rendered_otherwise: int  # prompts whose token ids differ
-    tokens: int  # of the serving stack's greedy answers, with those that end them
-    chosen_otherwise: int  # of them: those that the training stack would not write, near ties apart
-    difference: float | None  # largest, of a token's log-probability; None: nothing was answered
+    rendered_differently: int  # prompts whose token ids differ
+    tokens: int  # of the serving stack's greedy answers, end tokens included
+    chosen_differently: int  # of these tokens: those that the training stack would not choose, except near ties
+    difference: float | None  # the largest of a token's log-probability; None: nothing was answered
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What the serving stack runs: a model file, and the system prompt of the release."""
+
+    gguf: Path
+    system: str
 
 
 def check_parity(
-    base: BaseModelFiles,
+    spec: LanguageSpec,
     adapter: Path | None,
-    gguf: Path,
-    system: str,
-    asked: Sequence[Sequence[dict[str, str]]],
-    serving: Serving,
-    context: int,
+    served: ServedModel,
+    prompts: Sequence[Conversation],
+    *,
     threads: int,
     bound: float,
-    served_system: str | None = None,
 ) -> Parity:
-    """Ask the served model golden prompts, and let base and adapter in transformers say how likely its answers are.
+    """Send golden prompts to the served model, and compute the log-probabilities of its answers in transformers.
 
-    `served_system` is the system prompt that a release holds, when it isn't taken from the case. Where two tokens are
-    within `bound`, either may come first. Raises: DataError when model or adapter can't be read; Unavailable.
+    Where two tokens are within `bound`, either may come first. Raises: DataError when model or adapter can't be read;
+    Unavailable.
     """
-    tokenizer = open_tokenizer(base)
-    prompts = [token_ids(tokenizer, render(tokenizer, system, messages)) for messages in asked]
-    told = chat_message(SYSTEM, system if served_system is None else served_system)
-    with start_engine(gguf, threads=threads, slots=1, context=context) as running:
-        rendered = [running.tokens([told, *messages]) for messages in asked]
-        replies = [
-            running.chat([told, *messages], max_tokens=serving.answer_tokens, logprobs=True) for messages in asked
-        ]
-    said = [reply.logprobs or [] for reply in replies]
-    ends = [[tokenizer.eos_token_id] if reply.finish == "stop" else [] for reply in replies]
+    tokenizer, max_tokens = open_tokenizer(spec.base), spec.serving.answer_tokens
+    rendered = [ids_of(tokenizer, render(tokenizer, spec.chat.prompt.system, messages)) for messages in prompts]
+    system = chat_message(SYSTEM, served.system)
+    with start_engine(served.gguf, threads=threads, slots=1, context=spec.chat.context) as engine:
+        served_rendered = [engine.tokens([system, *messages]) for messages in prompts]
+        responses = [engine.chat([system, *messages], max_tokens=max_tokens, logprobs=True) for messages in prompts]
+    answers = [response.logprobs or [] for response in responses]
+    ends = [[tokenizer.eos_token_id] if response.finish == "stop" else [] for response in responses]
     completions = [
-        [token for token, _ in answer if token not in end] + end for answer, end in zip(said, ends, strict=True)
+        [token for token, _ in answer if token not in end] + end for answer, end in zip(answers, ends, strict=True)
     ]
-    examples = [Example(prompt, answer) for prompt, answer in zip(prompts, completions, strict=True)]
-    judged = likelihoods(base, adapter, examples, threads)
+    examples = [Example(prompt, answer) for prompt, answer in zip(rendered, completions, strict=True)]
+    expected = token_logprobs(spec.base, adapter, examples, threads)
     pairs = [
-        (logprob, likely.said)
-        for answer, tokens in zip(said, judged, strict=True)
-        for (_, logprob), likely in zip(answer, tokens, strict=False)
+        (logprob, token.logprob)
+        for answer, tokens in zip(answers, expected, strict=True)
+        for (_, logprob), token in zip(answer, tokens, strict=False)
     ]
     return Parity(
         prompts=len(prompts),
-        rendered_otherwise=sum(ours != theirs for ours, theirs in zip(prompts, rendered, strict=True)),
+        rendered_differently=sum(a != b for a, b in zip(rendered, served_rendered, strict=True)),
         tokens=sum(map(len, completions)),
-        chosen_otherwise=sum(likely.best - likely.said > bound for answer in judged for likely in answer),
-        difference=max((abs(ours - theirs) for ours, theirs in pairs), default=None),
+        chosen_differently=sum(token.best - token.logprob > bound for answer in expected for token in answer),
+        difference=max((abs(a - b) for a, b in pairs), default=None),
     )
 
 
-def parity_criteria(found: Parity | None, bound: float, problem: str = "") -> list[Criterion]:
-    """One line for each way in which the stacks may differ; `problem` says why nothing was found."""
-    rendered = None if found is None or not found.prompts else float(found.rendered_otherwise)
-    chosen = None if found is None or not found.tokens else float(found.chosen_otherwise)
-    difference = None if found is None else found.difference
-    over = "" if found is None else f"of {found.prompts} golden prompts"
-    told = "" if found is None else f"of {found.tokens:,} tokens answered greedily, near ties apart"
+def parity_criteria(parity: Parity | None, bound: float, problem: str = "") -> list[Criterion]:
+    """A criterion for each way in which the stacks may differ; `problem` is why there is no parity."""
+    rendered = None if parity is None or not parity.prompts else float(parity.rendered_differently)
+    chosen = None if parity is None or not parity.tokens else float(parity.chosen_differently)
+    difference = None if parity is None else parity.difference
+    prompts = "" if parity is None else f"of {parity.prompts} golden prompts"
+    tokens = "" if parity is None else f"of {parity.tokens:,} tokens answered greedily, near ties apart"
     problem = problem or "nothing was answered"
-    lines = [
-        ("parity_rendered_otherwise", rendered, 0.0, over),
-        ("parity_chosen_otherwise", chosen, 0.0, told),
+    rows = [
+        ("parity_rendered_otherwise", rendered, 0.0, prompts),
+        ("parity_chosen_otherwise", chosen, 0.0, tokens),
         ("parity_logprob_difference", difference, bound, "largest of a token, between training and serving stack"),
     ]
     return [
@@ -93,5 +96,5 @@ def parity_criteria(found: Parity | None, bound: float, problem: str = "") -> li
             passed=observed is not None and observed <= limit,
             note=note if observed is not None else problem,
         )
-        for name, observed, limit, note in lines
+        for name, observed, limit, note in rows
     ]

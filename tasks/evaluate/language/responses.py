@@ -1,10 +1,10 @@
-"""Replies of models to conversations; they are cached, since baselines and champions answer the same set many times."""
+"""Responses of models to conversations, cached: baselines and champions answer the same set many times."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from shutil import rmtree
 from statistics import median
@@ -20,24 +20,31 @@ from tasks.train.config import Serving
 if TYPE_CHECKING:
     import pandas as pd
 
-ALONE = 16  # conversations that are asked one at a time, the others as many at once as there are slots
-TOLD = 160  # conversations after which it is told how far it has come
+SEQUENTIAL = 16  # conversations that are sent one at a time; the others are sent in parallel, one a slot
+BATCH = 160  # conversations between two reports of progress
 Conversation = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How the engine runs a model; `context` is in tokens."""
+
+    serving: Serving
+    context: int
+    threads: int
 
 
 def generate_responses(
     model: Path,
     conversations: Sequence[Conversation],
-    serving: Serving,
-    context: int,
-    threads: int,
+    options: EngineOptions,
     state: Path,
     schema: dict[str, Any] | None = None,
 ) -> tuple[pd.DataFrame, dict[str, float]]:
-    """Give a model's replies, a row a conversation; the latency of one alone; and the seconds each takes among many.
+    """The responses, a row a conversation, and two timings: the latency of a single request, and seconds per response.
 
-    The same model asked the same again is not asked: replies are kept under `state`/answers, for baselines and
-    champions answer the same set many times, and a killed run should not ask again either. `context` is in tokens.
+    Equal inputs return the responses stored under `state`/answers, also in the next run after a killed one. `schema`
+    constrains the responses.
 
     Raises: DataError when a conversation does not fit or the model can't be read; Unavailable when the engine ends.
     """
@@ -48,29 +55,30 @@ def generate_responses(
         {
             "model": file_digest(model) if model.is_file() else str(model),
             "conversations": list(conversations),
-            "serving": serving.digest,
-            "context": context,
+            "serving": options.serving.digest,
+            "context": options.context,
             "schema": schema,
         },
     )
     folder = state / "answers" / key[:16]
     if (cached := _read_cached(folder)) is not None:
         return cached
-    options: dict[str, Any] = {"max_tokens": serving.answer_tokens, "schema": schema}
-    with start_engine(model, threads=threads, slots=serving.slots, context=context) as running:
-        running.chat_batch([conversations[0]] * serving.slots, max_tokens=1)  # each slot has read what all begin with
-        alone = [running.chat(each, **options) for each in conversations[:ALONE]]
-        begun = monotonic()
-        together: list[Completion] = []
-        for start in range(ALONE, len(conversations), TOLD):
-            with progress_step(f"answers {start + 1:,} to {min(start + TOLD, len(conversations)):,}") as told:
-                together += running.chat_batch(conversations[start : start + TOLD], **options)
-                told.figure = _pace(together, len(conversations) - ALONE, monotonic() - begun)
-        spent = monotonic() - begun
-    replies = [*alone, *together]
-    latency = median(reply.seconds for reply in alone)
-    table = pd.DataFrame([{k: v for k, v in asdict(reply).items() if k != "logprobs"} for reply in replies])
-    timing = {"latency_p50_ms": 1000 * latency, "seconds_per_answer": spent / len(together) if together else latency}
+    slots = options.serving.slots
+    sampling: dict[str, Any] = {"max_tokens": options.serving.answer_tokens, "schema": schema}
+    with start_engine(model, threads=options.threads, slots=slots, context=options.context) as engine:
+        engine.chat_all([conversations[0]] * slots, max_tokens=1)  # each slot then has the common prefix in its cache
+        sequential = [engine.chat(each, **sampling) for each in conversations[:SEQUENTIAL]]
+        started = monotonic()
+        parallel: list[Completion] = []
+        for start in range(SEQUENTIAL, len(conversations), BATCH):
+            with progress_step(f"answers {start + 1:,} to {min(start + BATCH, len(conversations)):,}") as step:
+                parallel += engine.chat_all(conversations[start : start + BATCH], **sampling)
+                step.figure = _throughput(parallel, len(conversations) - SEQUENTIAL, monotonic() - started)
+        seconds = monotonic() - started
+    responses = [*sequential, *parallel]
+    latency = median(response.seconds for response in sequential)
+    table = pd.DataFrame([{k: v for k, v in asdict(each).items() if k != "logprobs"} for each in responses])
+    timing = {"latency_p50_ms": 1000 * latency, "seconds_per_answer": seconds / len(parallel) if parallel else latency}
     with atomic_path(folder) as work:
         work.mkdir(parents=True)
         table.to_parquet(work / "replies.parquet", index=False)
@@ -78,13 +86,13 @@ def generate_responses(
     return table, timing
 
 
-def _pace(replies: Sequence[Completion], of: int, seconds: float) -> str:
-    left = (of - len(replies)) * seconds / len(replies)
-    return f"{sum(reply.tokens_out for reply in replies) / seconds:.0f} tokens/s, {left / 60:.1f} min left"
+def _throughput(responses: Sequence[Completion], total: int, seconds: float) -> str:
+    left = (total - len(responses)) * seconds / len(responses)
+    return f"{sum(response.tokens_out for response in responses) / seconds:.0f} tokens/s, {left / 60:.1f} min left"
 
 
 def _read_cached(folder: Path) -> tuple[pd.DataFrame, dict[str, float]] | None:
-    """Replies of an earlier call; a folder that can't be read is cleared."""
+    """Responses of an earlier call; a folder that can't be read is removed."""
     import pandas as pd
 
     if not folder.exists():

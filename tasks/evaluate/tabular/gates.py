@@ -1,9 +1,8 @@
-"""Judge a candidate on its hold-out against the case's gates and the champion. What can't be computed fails."""
+"""Evaluate a candidate on its hold-out against the case's gates and the champion. What can't be computed fails."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.core.code_digest import cache_key
 from tasks.core.errors import CaseError, DataError
 from tasks.core.files import file_digest
-from tasks.core.mlflow import Tracking
+from tasks.core.places import Places
 from tasks.core.progress import mark_cached
 from tasks.evaluate.config import Evaluate, LanguageEvaluation
 from tasks.evaluate.criteria import (
@@ -23,12 +22,12 @@ from tasks.evaluate.criteria import (
 )
 from tasks.evaluate.metrics import by_month, by_value
 from tasks.evaluate.report import explain
-from tasks.evaluate.results import Verdict
-from tasks.evaluate.verdicts import find_verdict, require_run, store_verdict
+from tasks.evaluate.results import Champion, Verdict
+from tasks.evaluate.verdicts import Evaluation, find_verdict, require_run, store_verdict
 from tasks.statistics.metric_catalog import LOSSES, TaskKind, metrics_of
-from tasks.train.classes import Classes, align_classes, encode_target, prediction_columns, predictions_in
-from tasks.train.config import Split, Target
-from tasks.train.metrics import compute_metrics
+from tasks.train.classes import Classes, align_classes, answers_in, columns_of, numbers_of
+from tasks.train.config import Split, Target, Train
+from tasks.train.metrics import measure
 from tasks.train.results import Candidate
 from tasks.train.tabular.model_file import Model, load, predict
 from tasks.train.tabular.split import split_frame
@@ -40,25 +39,25 @@ if TYPE_CHECKING:
 __all__ = ["check_gates", "evaluate_gates", "explain"]
 
 PHRASES = {"classification": "a classification", "regression": "a regression", "answers": "answers"}
-ALONE = 50  # rows that are also scored one at a time
+SINGLE_ROWS = 50  # rows that are also scored one at a time
 
 
 def check_gates(config: Evaluate | LanguageEvaluation, task: TaskKind, columns: Sequence[str] | None = None) -> None:
-    """Check that metrics and losses fit the task, and, given the frame's columns, that slices are among them.
+    """Check that metrics and losses fit the task, and that slices are columns of the frame, where these are known.
 
-    `task` is classification, regression, or answers. Raises: CaseError.
+    Raises: CaseError.
     """
-    fitting = metrics_of(task)
+    allowed = metrics_of(task)
     otherwise = "" if task == "answers" else ", or correct target.task"
     named = [(f"evaluate.bounds[{i}].metric", bound.metric) for i, bound in enumerate(config.bounds)]
     named += [("evaluate.slice_gate.metric", config.slice_gate.metric)] if config.slice_gate else []
     for where, metric in named:
-        if metric not in fitting:
+        if metric not in allowed:
             raise CaseError(
                 f"{metric} is no metric of {PHRASES[task]}.",
                 where=where,
                 found=metric,
-                allowed=", ".join(fitting),
+                allowed=", ".join(allowed),
                 todo=f"Name one of these{otherwise}.",
             )
     if config.champion_gate.loss not in LOSSES[task]:
@@ -90,21 +89,20 @@ def check_gates(config: Evaluate | LanguageEvaluation, task: TaskKind, columns: 
 def evaluate_gates(
     candidate: Candidate,
     target: Target,
-    split: Split,
+    train: Train,
+    *,
     config: Evaluate,
-    state: Path,
-    champion_model: Path | None = None,
-    champion_digest: str | None = None,
-    threads: int = 1,
-    tracking: Tracking | None = None,
+    places: Places,
+    champion: Champion | None = None,
 ) -> Verdict:
-    """Score the hold-out, hold it against every gate, log the verdict to the candidate's run, and give it.
+    """Score the hold-out, check every gate, and log the verdict to the candidate's run.
 
-    The same question asked again gives the stored verdict. `threads` speeds up scoring and changes no answer.
+    Equal inputs return the stored verdict. `train` gives the split, and the threads, which change no score.
 
     Raises: DataError when the candidate's own model or hold-out can't be read; DriftlineError when its run is gone.
     """
-    champion_weights = file_digest(champion_model) if champion_model and champion_model.is_file() else None
+    champion = champion or Champion(None)
+    weights = file_digest(champion.model) if champion.model and champion.model.is_file() else None
     key = cache_key(
         __name__,
         {
@@ -112,37 +110,43 @@ def evaluate_gates(
             "definitions": candidate.definitions_digest,
             "rows": [candidate.train_rows, candidate.holdout_rows],
             "target": target.digest,
-            "split": split.digest,
+            "split": train.split.digest,
             "gates": config.digest,
-            "champion": [champion_digest, champion_weights, champion_model is not None],
+            "champion": [champion.digest, weights, champion.model is not None],
         },
     )
-    folder = state / "verdicts" / candidate.case / key[:16]
+    folder = places.state / "verdicts" / candidate.case / key[:16]
     stored = find_verdict(folder)
     if stored is not None:
         mark_cached()
         return stored
 
-    place = tracking or Tracking.in_folder(state)
-    require_run(candidate, place)
-    with _limited(threads):
-        scored, alone, classes = score_holdout(candidate, target, split)
-        compared, problem = _beside_champion(scored, target, classes, champion_model, champion_digest)
+    require_run(candidate, places.tracking)
+    with _thread_limit(train.threads):
+        scored, single, classes = score_holdout(candidate, target, train.split)
+        compared, problem = _with_champion_predictions(scored, target, classes, champion)
     metrics = tables_of(scored, target, classes, config.slices)
     criteria = [bound_criterion(bound, metrics["overall"]) for bound in config.bounds]
     if config.slice_gate:
-        found = metrics["by_slice"]
-        criteria += [slice_criterion(config.slice_gate, c, metrics["overall"], found.get(c)) for c in config.slices]
+        slices = metrics["by_slice"]
+        criteria += [slice_criterion(config.slice_gate, c, metrics["overall"], slices.get(c)) for c in config.slices]
     criteria.append(champion_criterion(config.champion_gate, *compared, problem))
-    criteria.append(batch_invariance_criterion(alone["difference"]))
+    criteria.append(batch_invariance_criterion(single["difference"]))
     if config.ms_per_row is not None:
-        criteria.append(speed_criterion(config.ms_per_row, alone["ms_per_row"]))
-    figures = {**metrics["overall"], "ms_per_row": alone["ms_per_row"]}
-    return store_verdict(candidate, criteria, metrics, figures, scored, champion_digest, folder, place, classes=classes)
+        criteria.append(speed_criterion(config.ms_per_row, single["ms_per_row"]))
+    evaluation = Evaluation(
+        criteria=criteria,
+        metrics=metrics,
+        logged={**metrics["overall"], "ms_per_row": single["ms_per_row"]},
+        scores=scored,
+        champion=champion.digest,
+        classes=classes,
+    )
+    return store_verdict(candidate, evaluation, folder, places.tracking)
 
 
 def score_holdout(candidate: Candidate, target: Target, split: Split) -> tuple[pd.DataFrame, dict[str, float], Classes]:
-    """Give the hold-out with its predictions; of a few rows scored alone, the milliseconds and the difference; classes.
+    """The hold-out with its predictions; time and difference of a few rows scored one at a time; the classes.
 
     Raises: DataError.
     """
@@ -150,16 +154,16 @@ def score_holdout(candidate: Candidate, target: Target, split: Split) -> tuple[p
     import pyarrow.parquet as pq
 
     frame = pq.read_table(candidate.frame)
-    # the split needs three columns; making Python text of all the rows that were trained on would take longest
-    deciding = frame.select(["example_id", "event_timestamp", target.column]).to_pandas()
-    _, held = split_frame(deciding[deciding[target.column].notna()], split)
+    # the split needs three columns; Python text of all the rows that were trained on would take longest
+    needed = frame.select(["example_id", "event_timestamp", target.column]).to_pandas()
+    _, held = split_frame(needed[needed[target.column].notna()], split)
     model = load(candidate.folder / "model.skops")
     scored = frame.take(held.index.to_numpy()).to_pandas()
     batch = predict(model, scored, candidate.columns)
-    some = np.unique(np.linspace(0, len(scored) - 1, min(ALONE, len(scored))).astype(int))
-    seconds, answers = _score_alone(model, scored, some)
-    difference = float(np.max(np.abs(answers - batch[some])))
-    scored = scored.assign(**prediction_columns(batch, model.classes))
+    chosen = np.unique(np.linspace(0, len(scored) - 1, min(SINGLE_ROWS, len(scored))).astype(int))
+    seconds, answers = _score_single_rows(model, scored, chosen)
+    difference = float(np.max(np.abs(answers - batch[chosen])))
+    scored = scored.assign(**columns_of(batch, model.classes))
     return scored, {"ms_per_row": 1000 * median(seconds), "difference": difference}, model.classes
 
 
@@ -173,13 +177,13 @@ def tables_of(scored: pd.DataFrame, target: Target, classes: Classes, slices: Se
     }
 
 
-def _score_alone(model: Model, scored: pd.DataFrame, some: np.ndarray) -> tuple[list[float], np.ndarray]:
-    """Score rows one at a time, as a service does: seconds and answers."""
+def _score_single_rows(model: Model, scored: pd.DataFrame, chosen: np.ndarray) -> tuple[list[float], np.ndarray]:
+    """Score rows one at a time, as a service does; returns seconds and predictions."""
     import numpy as np
 
-    values = {column.name: scored[column.name].to_numpy(object)[some].tolist() for column in model.columns}
+    values = {column.name: scored[column.name].to_numpy(object)[chosen].tolist() for column in model.columns}
     seconds, answers = [], []
-    for i in range(len(some)):
+    for i in range(len(chosen)):
         row = {name: column[i : i + 1] for name, column in values.items()}
         started = perf_counter()
         answers.append(predict(model, row))
@@ -187,28 +191,28 @@ def _score_alone(model: Model, scored: pd.DataFrame, some: np.ndarray) -> tuple[
     return seconds, np.concatenate(answers)
 
 
-def _beside_champion(
-    scored: pd.DataFrame, target: Target, classes: Classes, model: Path | None, digest: str | None
+def _with_champion_predictions(
+    scored: pd.DataFrame, target: Target, classes: Classes, champion: Champion
 ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray | None], str]:
-    """The target, the predictions and the champion's for the same rows; or, without those, why there are none.
+    """Target, predictions and the champion's predictions of the same rows; or the reason why these are missing.
 
-    No champion at all is no problem.
+    A first candidate, without a champion, is no problem.
     """
-    values, ours = scored[target.column], predictions_in(scored, classes)
-    alone = encode_target(values, classes), ours, None
-    if model is None:
-        return alone, f"champion {digest[:12]} has no model file here" if digest else ""
+    values, predictions = scored[target.column], answers_in(scored, classes)
+    without = numbers_of(values, classes), predictions, None
+    if champion.model is None:
+        return without, f"champion {champion.digest[:12]} has no model file here" if champion.digest else ""
     try:
-        champion = load(model)
-        theirs = predict(champion, scored)
+        model = load(champion.model)
+        champion_predictions = predict(model, scored)
     except DataError as error:
-        return alone, f"the champion can't score these rows: {error.what} {error.found}"
-    if bool(champion.classes) != bool(classes):
-        return alone, "the champion is of another task"
-    return align_classes(values, ours, classes, theirs, champion.classes), ""
+        return without, f"the champion can't score these rows: {error.what} {error.found}"
+    if bool(model.classes) != bool(classes):
+        return without, "the champion is of another task"
+    return align_classes(values, predictions, classes, champion_predictions, model.classes), ""
 
 
-def _limited(threads: int) -> Any:
+def _thread_limit(threads: int) -> Any:
     import sklearn.ensemble  # noqa: F401  # a limit holds for libraries that are loaded already
     from threadpoolctl import threadpool_limits
 

@@ -1,6 +1,6 @@
-"""Messages and answers as columns that drift can be looked for in: Evidently's descriptors, language, kind of answer.
+"""Descriptors of messages and answers, as columns for drift: Evidently's text descriptors, language, kind of answer.
 
-All of them work offline: the language is told by py3langid.
+All of them work offline; py3langid detects the language.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ COLUMNS = (
 
 
 def describe(rows: pd.DataFrame, answer: Answer) -> pd.DataFrame:
-    """Descriptors of messages and answers: the columns that drift is looked for in."""
+    """The descriptors of messages and answers, a row an answer."""
     import pandas as pd
     import py3langid
     from evidently import DataDefinition, Dataset
@@ -39,19 +39,19 @@ def describe(rows: pd.DataFrame, answer: Answer) -> pd.DataFrame:
     described.append(NonLetterCharacterPercentage("message", alias="message symbols"))
     described.append(TextLength("prediction", alias="answer length"))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of pandas about what Evidently does inside
+        warnings.simplefilter("ignore")  # pandas warnings from inside Evidently
         dataset = Dataset.from_pandas(
             texts, data_definition=DataDefinition(text_columns=["message", "prediction"]), descriptors=described
         )
     frame = dataset.as_dataframe()[list(NUMBERS)]
     return frame.assign(
         language=[py3langid.classify(text)[0] for text in texts["message"]],
-        prediction=[_form(text, answer.stated) for text in texts["prediction"]],
+        prediction=[_template(text, answer.stated) for text in texts["prediction"]],
     )
 
 
-def _form(text: str, stated: tuple[str, ...]) -> str:
-    """An answer without what it took from the message: which kind of answer it is."""
+def _template(text: str, stated: tuple[str, ...]) -> str:
+    """An answer without the values that it took from the message: the kind of answer."""
     try:
         value: Any = json.loads(text)
     except ValueError:

@@ -1,6 +1,6 @@
-"""Measure a language model's answers: by right answers where they are known, and by what needs none.
+"""Measure a language model's answers: by right answers where they are known, and by reference-free metrics.
 
-Nothing is asked of a hub: the embeddings come from a model on this machine.
+The embeddings come from a local model.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.core.files import file_digest
+from tasks.core.places import Places
 from tasks.data.config import Answer
 from tasks.data.results import EmbedderFiles, WindowMessages
 from tasks.evaluate.language.inference import message_in, scores_of
@@ -36,29 +37,29 @@ if TYPE_CHECKING:
 
 
 def measure_answers(
-    window: Window,
     release: Path,
     config: AnswerMonitor,
     embedder: EmbedderFiles,
-    asked: WindowMessages,
-    predictions: Path,
-    state: Path,
+    window: Window,
+    messages: WindowMessages,
+    places: Places,
 ) -> Signal:
-    """Judge what a release answered to `asked`, beside what it answered in its evaluation.
+    """Measure the answers of a window to `messages`, beside the answers of the release's evaluation.
 
-    `release` holds manifest.json and scores.parquet; `predictions` is the folder that the predict room writes to.
-    Report, numbers and signal lie where those of tables do; the same inputs find the signal there.
-    Raises: DataError when the window holds no answers.
+    `release` is a folder with manifest.json and scores.parquet. Report, numbers and signal lie where those of tabular
+    cases do; equal inputs return the stored signal.
+
+    Raises: NothingYet when the window holds no answers.
     """
     import pandas as pd
 
-    said = read_predictions(predictions, window.case, window.release, window.start, window.end)
-    known = pd.read_parquet(asked.path, columns=["example_id", "answer"])
-    now = said.merge(known, on="example_id")  # others were replayed with other wordings
+    predictions = read_predictions(places.predictions, window.case, window.release, window.start, window.end)
+    right_answers = pd.read_parquet(messages.path, columns=["example_id", "answer"])
+    now = predictions.merge(right_answers, on="example_id")  # the others are predictions of other templates
     inputs = window.inputs(__name__, [config.digest, fingerprint(now), file_digest(release / SCORES), embedder.digest])
-    folder = window.folder(state)
-    if (before := find_signal(folder, inputs)) is not None:
-        return before
+    folder = window.folder(places.state)
+    if (stored := find_signal(folder, inputs)) is not None:
+        return stored
 
     scores = pd.read_parquet(release / SCORES)
     then = scores[(scores["variant"] == "served") & ~scores["unsafe"]].rename(columns={"text": "prediction"})
@@ -66,56 +67,54 @@ def measure_answers(
     answer, price = Answer.model_validate(sealed["answer"]), Price.model_validate(sealed.get("price", {}))
     scorer = Scorer(answer.json_schema, answer.stated, answer.abstain)
     missing: list[str] = []
-    known_now = now[now["answer"].notna()]
-    found, right_then = _scored(known_now, scorer), scores_of(then)
-    if not found:
+    known = now[now["answer"].notna()]
+    scores_now, scores_then = _scored(known, scorer), scores_of(then)
+    if not scores_now:
         missing.append("No right answer has arrived: only what needs none was measured.")
-    sample_then, sample_now = (sample(side, config.sample) for side in (then, now))
-    drift = measure_drift(describe(sample_then, answer), describe(sample_now, answer), COLUMNS, folder, "text")
-    messages_then, messages_now = (
-        [message_in(each) for each in side["messages"]] for side in (sample_then, sample_now)
-    )
-    opened = Embedder(embedder.folder)
-    apart = classifier_two_sample_test(opened.encode(messages_then), opened.encode(messages_now))
-    if apart is None:
+    samples = [sample(side, config.sample) for side in (then, now)]
+    drift = measure_drift(*(describe(side, answer) for side in samples), COLUMNS, folder, "text")
+    model = Embedder(embedder.folder)
+    vectors = [model.vectors([message_in(each) for each in side["messages"]]) for side in samples]
+    auc, auc_p_value = classifier_two_sample_test(*vectors) or (None, None)
+    if auc is None:
         missing.append(f"Drift of the messages was not computed: {len(now):,} now, {len(then):,} then.")
-    proxies, proxies_then = (reference_free_ratios(side, scorer, price) for side in (now, then))
-    chances: dict[str, float | None] = reference_free_p_values(proxies_then, proxies)
-    if len(known_now) >= config.min_rows:
-        chances["performance"] = metric_p_value(right_then, found, config.retrain.metric)
-    chances["prediction"] = drift.prediction_chance if drift.prediction is not None else None
-    chances["messages"] = apart and apart[1]
+    ratios, ratios_then = (reference_free_ratios(side, scorer, price) for side in (now, then))
+    p_values: dict[str, float | None] = reference_free_p_values(ratios_then, ratios)
+    if len(known) >= config.min_rows:
+        p_values["performance"] = metric_p_value(scores_then, scores_now, config.retrain.metric)
+    p_values["prediction"] = drift.prediction_p_value if drift.prediction is not None else None
+    p_values["messages"] = auc_p_value
     measured = {
         "task": "answers",
         "rows": len(now),
-        "rows_with_outcome": len(known_now),
-        "metrics": summarise(found),
-        "reference": summarise(right_then),
+        "rows_with_outcome": len(known),
+        "metrics": summarise(scores_now),
+        "reference": summarise(scores_then),
         "reference_rows": len(then),
         "bias": None,
-        "parts": _parts(known_now, found, window, config.retrain),
+        "parts": _parts(known, scores_now, window, config.retrain),
         "columns": drift.columns,
         "prediction_drift": drift.prediction,
-        "proxies": sum_ratios(proxies),
-        "proxies_then": sum_ratios(proxies_then),
-        "told_apart": apart and apart[0],
+        "reference_free": sum_ratios(ratios),
+        "reference_free_then": sum_ratios(ratios_then),
+        "message_auc": auc,
         "not_computed": tuple(missing),
         "inputs": inputs,
     }
-    return store_signal(window, folder, measured, known_now, chances, config)
+    return store_signal(window, folder, measured, known, p_values, config)
 
 
 def _scored(rows: pd.DataFrame, scorer: Scorer) -> list[Score]:
-    """What computation says of answers beside the right ones."""
-    told = zip(rows["prediction"], rows["answer"], rows["messages"], strict=True)
-    return [scorer.score(text, right, message_in(messages)) for text, right, messages in told]
+    """The scores of answers whose right ones are known."""
+    triples = zip(rows["prediction"], rows["answer"], rows["messages"], strict=True)
+    return [scorer.score(text, right, message_in(messages)) for text, right, messages in triples]
 
 
-def _parts(rows: pd.DataFrame, found: Sequence[Score], window: Window, config: Retrain) -> tuple[Part, ...]:
+def _parts(rows: pd.DataFrame, scores: Sequence[Score], window: Window, config: Retrain) -> tuple[Part, ...]:
     """The watched metric in each part of the window."""
-    made, times = [], list(rows["event_timestamp"])
+    parts, times = [], list(rows["event_timestamp"])
     for start, end in window.parts(config.of):
-        some_of_them = [score for score, time in zip(found, times, strict=True) if start <= time < end]
-        value = summarise(some_of_them).get(config.metric)
-        made.append(Part(start=start, end=end, rows=len(some_of_them), value=value, expected=None, bias=None))
-    return tuple(made)
+        inside = [score for score, time in zip(scores, times, strict=True) if start <= time < end]
+        value = summarise(inside).get(config.metric)
+        parts.append(Part(start=start, end=end, rows=len(inside), value=value, expected=None, bias=None))
+    return tuple(parts)

@@ -1,4 +1,4 @@
-"""How well two sets of messages can be told apart by their vectors."""
+"""A classifier two-sample test on embeddings: whether two sets of messages differ."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ if TYPE_CHECKING:
     import numpy as np
 
 FOLDS = 5
-FEWEST = 50  # messages on a side, below which nothing is said
+MIN_MESSAGES = 50  # on each side
 
 
 def classifier_two_sample_test(then: np.ndarray, now: np.ndarray) -> tuple[float, float] | None:
-    """The AUC of a linear classifier between two sets of vectors, cross-validated, and its p-value.
+    """The cross-validated AUC of a linear classifier between two sets of vectors, and its p-value.
 
-    None when a side has too few.
+    Both arrays have the shape (messages, dimensions). None when a side has too few.
+    Source: Lopez-Paz and Oquab, Revisiting Classifier Two-Sample Tests (2017).
     """
     import numpy as np
     from scipy.stats import norm
@@ -23,14 +24,14 @@ def classifier_two_sample_test(then: np.ndarray, now: np.ndarray) -> tuple[float
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-    if min(len(then), len(now)) < FEWEST:
+    if min(len(then), len(now)) < MIN_MESSAGES:
         return None
     vectors = np.concatenate([then, now])
     side = np.repeat([0, 1], [len(then), len(now)])
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     model = LogisticRegression(class_weight="balanced", max_iter=1000)
-    chances = cross_val_predict(model, vectors, side, cv=folds, method="predict_proba")[:, 1]
-    auc = float(roc_auc_score(side, chances))
-    # of the rank statistic when both sides are drawn alike; to deal anew would mean to fit anew, hundreds of times
+    scores = cross_val_predict(model, vectors, side, cv=folds, method="predict_proba")[:, 1]
+    auc = float(roc_auc_score(side, scores))
+    # of the Mann-Whitney statistic when nothing has changed; a permutation test would refit the model hundreds of times
     deviation = math.sqrt((len(then) + len(now) + 1) / (12 * len(then) * len(now)))
     return round(auc, 6), float(norm.sf((auc - 0.5) / deviation))

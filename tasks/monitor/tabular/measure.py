@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.core.files import file_digest
-from tasks.evaluate.config import ChampionGate
-from tasks.features.results import Column
-from tasks.monitor.config import Monitor
+from tasks.core.places import Places
+from tasks.monitor.config import Monitor, TabularSpec
 from tasks.monitor.drift import measure_drift
 from tasks.monitor.predecessor import compare_predecessor
 from tasks.monitor.results import Signal
 from tasks.monitor.signal import SEED, Window, find_signal, fingerprint, sample, store_signal
 from tasks.monitor.tabular.importance import importance_p_value, importance_shares, permutation_importance
-from tasks.monitor.tabular.labels_and_predictions import LabelsAndPredictions, labels_and_predictions
+from tasks.monitor.tabular.labels_and_predictions import labels_and_predictions
 from tasks.monitor.tabular.metric_permutation import performance_p_values
 from tasks.monitor.tabular.outcomes import join_outcomes
-from tasks.monitor.tabular.performance import measure_parts, measure_performance
+from tasks.monitor.tabular.performance import Performance
 from tasks.monitor.tabular.performance_estimate import estimate, estimate_p_value
 from tasks.predict.tabular import read_predictions
 from tasks.release.results import Release
-from tasks.train.classes import predictions_in
-from tasks.train.config import Target
+from tasks.train.classes import answers_in
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
     from tasks.train.tabular.scoring import Model
@@ -34,140 +32,138 @@ if TYPE_CHECKING:
 FILES = ("model.skops", "scores.parquet")
 
 
-def measure(
-    window: Window,
-    release: Path,
-    columns: Sequence[Column],
-    target: Target,
-    config: Monitor,
-    examples: Path,
-    predictions: Path,
-    state: Path,
-    before: tuple[Release, ChampionGate] | None = None,
-) -> Signal:
-    """Judge what a release predicted by the outcomes known in `examples`.
+@dataclass(frozen=True)
+class Measurement:
+    """Fields of a signal, p-values that are not yet adjusted, and a sentence for each value that is missing."""
 
-    `release` holds model.skops and scores.parquet, the scored hold-out; `predictions` is the folder that the predict
-    room writes to; `before` is the champion before, and when it counts as better. The report, its
-    numbers and the signal lie in STATE/monitor/CASE/RELEASE12/AS_OF; the same inputs find the signal there instead of
-    measuring again.
-    Raises: DataError when the window holds no predictions, or the examples tell no outcomes.
+    fields: Mapping[str, Any]
+    p_values: Mapping[str, float | None]
+    missing: tuple[str, ...] = ()
+
+
+NOTHING = Measurement({}, {})
+
+
+def measure(
+    release: Release,
+    spec: TabularSpec,
+    window: Window,
+    examples: Path,
+    places: Places,
+    predecessor: Release | None = None,
+) -> Signal:
+    """Measure the predictions of a window by the outcomes in `examples`, a Parquet file.
+
+    The release's folder holds model.skops and scores.parquet, the scored hold-out. `predecessor` is the previous
+    champion. The report, its numbers and the signal lie in STATE/monitor/CASE/RELEASE12/AS_OF; equal inputs return the
+    stored signal.
+
+    Raises: NothingYet when the window holds no predictions; DataError when the examples have no outcomes.
     """
     import pandas as pd
 
     from tasks.train.tabular.model_file import load
 
-    said = read_predictions(predictions, window.case, window.release, window.start, window.end)
-    now = join_outcomes(said, examples, target.column)
+    config, target = spec.monitor, spec.target
+    predictions = read_predictions(places.predictions, window.case, window.release, window.start, window.end)
+    rows = join_outcomes(predictions, examples, target.column)
     inputs = window.inputs(
         __name__,
         [
-            [config.digest, target.digest, [(column.name, column.kind) for column in columns]],
-            fingerprint(now),
-            [file_digest(release / name) for name in FILES if (release / name).is_file()],
-            [before[0].digest, before[1].digest] if before else [],
+            [config.digest, target.digest, [(column.name, column.kind) for column in release.columns]],
+            fingerprint(rows),
+            [file_digest(release.folder / name) for name in FILES if (release.folder / name).is_file()],
+            [predecessor.digest, spec.gate.digest] if predecessor else [],
         ],
     )
-    folder = window.folder(state)
-    if (found := find_signal(folder, inputs)) is not None:
-        return found
+    folder = window.folder(places.state)
+    if (stored := find_signal(folder, inputs)) is not None:
+        return stored
 
-    model, reference = load(release / "model.skops"), pd.read_parquet(release / "scores.parquet")
+    model, reference = load(release.folder / "model.skops"), pd.read_parquet(release.folder / "scores.parquet")
     reference = reference[reference[target.column].notna()]
-    known, unknown = now[now["outcome"].notna()], now[now["outcome"].isna()]
-    sides = (
+    known, unknown = rows[rows["outcome"].notna()], rows[rows["outcome"].isna()]
+    performance = Performance(
         labels_and_predictions(known, "outcome", model.classes),
         labels_and_predictions(reference, target.column, model.classes),
+        target,
+        model.classes,
     )
-    missing: list[str] = []
     metric, enough = config.retrain.metric, len(known) >= config.min_rows
-    measured = {
+    p_values = performance_p_values(performance.window, performance.reference, model.classes, metric) if enough else {}
+    better, not_compared = None, ""
+    if predecessor and enough:
+        better, not_compared = compare_predecessor(known, model.classes, predecessor, examples, spec.gate)
+    measurements = (
+        Measurement(performance.measure(), p_values, tuple(performance.missing())),
+        Measurement({"predecessor": better}, {}, (not_compared,) if not_compared else ()),
+        _drift(rows, reference, release, model, config, folder),
+        _importance(known, reference, performance, model, config),
+        _estimated(unknown, performance, config),
+    )
+    fields: dict[str, Any] = {
         "task": target.task,
-        "rows": len(now),
+        "rows": len(rows),
         "rows_with_outcome": len(known),
         "reference_rows": len(reference),
         "inputs": inputs,
-        **measure_performance(*sides, target, model.classes, missing),
-        "parts": measure_parts(
-            *sides, known["event_timestamp"], target, model.classes, metric, window.parts(config.retrain.of)
-        ),
-        "predecessor": compare_predecessor(known, model.classes, before[0], examples, before[1], missing)
-        if before and enough
-        else None,
-        **_drift(now, reference, columns, model, config, folder, missing),
+        "parts": performance.parts(known["event_timestamp"], metric, window.parts(config.retrain.of)),
+        "not_computed": tuple(sentence for each in measurements for sentence in each.missing),
     }
-    chances = performance_p_values(*sides, model.classes, metric) if enough else {}
-    chances["prediction"] = measured.pop("prediction_chance")
-    measured |= _importance(known, reference, sides, model, config, chances, missing)
-    measured |= _estimated(predictions_in(unknown, model.classes), sides[1], target, config, chances, missing)
-    measured["not_computed"] = tuple(missing)
-    return store_signal(window, folder, measured, known, chances, config)
+    for each in measurements:
+        fields |= each.fields
+        p_values |= each.p_values
+    return store_signal(window, folder, fields, known, p_values, config)
 
 
 def _drift(
-    now: pd.DataFrame,
-    reference: pd.DataFrame,
-    columns: Sequence[Column],
-    model: Model,
-    config: Monitor,
-    folder: Path,
-    missing: list[str],
-) -> dict[str, Any]:
+    rows: pd.DataFrame, reference: pd.DataFrame, release: Release, model: Model, config: Monitor, folder: Path
+) -> Measurement:
     kind: Literal["number", "text"] = "text" if len(model.classes) > 2 else "number"
-    drift = measure_drift(sample(reference, config.sample), sample(now, config.sample), columns, folder, kind)
-    if drift.prediction is None:
-        missing.append(f"Drift of the predictions was not computed: {len(now):,} rows now, {len(reference):,} then.")
-    return {
-        "columns": drift.columns,
-        "prediction_drift": drift.prediction,
-        "prediction_chance": drift.prediction_chance if drift.prediction is not None else None,
-    }
-
-
-def _estimated(
-    unknown: np.ndarray,
-    then: LabelsAndPredictions,
-    target: Target,
-    config: Monitor,
-    chances: dict[str, float | None],
-    missing: list[str],
-) -> dict[str, Any]:
-    """What is to be expected of rows without an outcome, if they are enough to say so."""
-    if not len(unknown):
-        return {}
-    if target.task != "classification":
-        missing.append(f"Performance was not estimated for {len(unknown):,} rows without an outcome: only for classes.")
-        return {}
-    if len(unknown) < config.min_rows:
-        missing.append(
-            f"Performance was not estimated: {len(unknown):,} rows without an outcome, {config.min_rows:,} are needed."
-        )
-        return {}
-    estimated = estimate(unknown, then)
-    if config.retrain.metric in estimated:
-        chances["estimated"] = estimate_p_value(unknown, then, config.retrain.metric)
-    return {"estimated": estimated, "estimated_rows": len(unknown)}
+    samples = sample(reference, config.sample), sample(rows, config.sample)
+    drift = measure_drift(*samples, release.columns, folder, kind)
+    missing = f"Drift of the predictions was not computed: {len(rows):,} rows now, {len(reference):,} then."
+    compared = drift.prediction is not None
+    return Measurement(
+        {"columns": drift.columns, "prediction_drift": drift.prediction},
+        {"prediction": drift.prediction_p_value if compared else None},
+        () if compared else (missing,),
+    )
 
 
 def _importance(
-    known: pd.DataFrame,
-    reference: pd.DataFrame,
-    sides: tuple[LabelsAndPredictions, LabelsAndPredictions],
-    model: Model,
-    config: Monitor,
-    chances: dict[str, float | None],
-    missing: list[str],
-) -> dict[str, Any]:
+    known: pd.DataFrame, reference: pd.DataFrame, performance: Performance, model: Model, config: Monitor
+) -> Measurement:
     if len(known) < config.min_rows:
-        missing.append(
-            f"Importance was not computed: {len(known):,} rows with an outcome, {config.min_rows:,} are needed."
-        )
-        return {}
-    now, then = (
-        permutation_importance(model, rows, y, SEED) for rows, (y, _) in zip((known, reference), sides, strict=True)
-    )
-    chances["importance"] = importance_p_value(then, now, SEED)
+        missing = f"Importance was not computed: {len(known):,} rows with an outcome, {config.min_rows:,} are needed."
+        return Measurement({}, {}, (missing,))
+    now = permutation_importance(model, known, performance.window[0], SEED)
+    then = permutation_importance(model, reference, performance.reference[0], SEED)
     names = [column.name for column in model.columns]
-    shares = [dict(zip(names, map(float, importance_shares(side.sum(axis=0))), strict=True)) for side in (now, then)]
-    shift = sum(abs(shares[0][name] - shares[1][name]) for name in names)
-    return {"importance": shares[0], "importance_then": shares[1], "importance_shift": shift}
+    shares, shares_then = (
+        dict(zip(names, map(float, importance_shares(side.sum(axis=0))), strict=True)) for side in (now, then)
+    )
+    shift = sum(abs(shares[name] - shares_then[name]) for name in names)
+    return Measurement(
+        {"importance": shares, "importance_then": shares_then, "importance_shift": shift},
+        {"importance": importance_p_value(then, now, SEED)},
+    )
+
+
+def _estimated(unknown: pd.DataFrame, performance: Performance, config: Monitor) -> Measurement:
+    """The expected performance on rows without an outcome, if there are enough."""
+    rows = len(unknown)
+    if not rows:
+        return NOTHING
+    if performance.target.task != "classification":
+        missing = f"Performance was not estimated for {rows:,} rows without an outcome: only for classes."
+        return Measurement({}, {}, (missing,))
+    if rows < config.min_rows:
+        missing = f"Performance was not estimated: {rows:,} rows without an outcome, {config.min_rows:,} are needed."
+        return Measurement({}, {}, (missing,))
+    predictions, metric = answers_in(unknown, performance.classes), config.retrain.metric
+    estimated = estimate(predictions, performance.reference)
+    p_values = {}
+    if metric in estimated:
+        p_values["estimated"] = estimate_p_value(predictions, performance.reference, metric)
+    return Measurement({"estimated": estimated, "estimated_rows": rows}, p_values)

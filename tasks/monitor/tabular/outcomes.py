@@ -15,17 +15,17 @@ def join_outcomes(predictions: pd.DataFrame, examples: Path, target: str) -> pd.
     """Add the column `outcome` (float64 or text, empty while unknown) from a Parquet file of examples as known by now.
 
     The rows and their order stay those of `predictions`; an example that is not in the file has no outcome yet.
-    Raises: DataError when the file lacks example_id or the target, or tells two outcomes for one example.
+    Raises: DataError when the file lacks example_id or the target, or has two outcomes for one example.
     """
     import pyarrow.parquet as pq
 
     columns = pq.read_schema(examples).names
-    lacking = [name for name in ("example_id", target) if name not in columns]
-    if lacking:
+    missing = [name for name in ("example_id", target) if name not in columns]
+    if missing:
         raise DataError(
-            "The examples tell no outcomes.",
+            "The examples have no outcomes.",
             where=str(examples),
-            found=f"no column {', '.join(lacking)}",
+            found=f"no column {', '.join(missing)}",
             todo="Name the target of the case as the examples SQL calls it.",
         )
     known = pq.read_table(examples, columns=["example_id", target]).to_pandas()

@@ -1,9 +1,11 @@
-"""How well predictions did by the outcomes that arrived, in a window and in its parts."""
+"""Metrics and bias by the outcomes that arrived, in a window and in its parts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tasks.monitor.results import Part
@@ -18,62 +20,65 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def measure_performance(
-    now: LabelsAndPredictions, then: LabelsAndPredictions, target: Target, classes: Classes, missing: list[str]
-) -> dict[str, Any]:
-    """Metrics and bias of the rows with an outcome, beside the hold-out's; what can't be computed is named."""
-    metrics, worst = compute_metrics(*now, target.task), most_biased_class(now, classes)
-    for name in metrics_of(target.task):
-        if name not in metrics:
-            missing.append(f"{name} was not computed: {_why(len(now[0]), target)}.")
-    scale = _scale(then, target)
-    if not len(now[0]):
-        missing.append("Bias was not computed: no outcome has arrived.")
-    elif not scale:
-        missing.append("Bias was not computed: all outcomes of the hold-out are 0, so it is a share of nothing.")
-    return {
-        "metrics": metrics,
-        "reference": compute_metrics(*then, target.task),
-        "expected": estimate(now[1], then) if classes else {},
-        "bias": _bias(now, worst, scale),
-        "bias_then": _bias(then, worst, scale),
-        "bias_class": classes[worst] if worst is not None and len(classes) > 2 else None,
-    }
+@dataclass(frozen=True)
+class Performance:
+    """The outcomes and predictions of a window beside those of the hold-out."""
 
+    window: LabelsAndPredictions
+    reference: LabelsAndPredictions
+    target: Target
+    classes: Classes
 
-def measure_parts(
-    now: LabelsAndPredictions,
-    then: LabelsAndPredictions,
-    times: pd.Series,
-    target: Target,
-    classes: Classes,
-    metric: str,
-    parts: Sequence[tuple[datetime, datetime]],
-) -> tuple[Part, ...]:
-    """The watched metric and the bias in each part of the window."""
-    scale, worst, made = _scale(then, target), most_biased_class(now, classes), []
-    for start, end in parts:
-        some = ((times >= start) & (times < end)).to_numpy()
-        side = now[0][some], now[1][some]
-        value = compute_metrics(*side, target.task).get(metric)
-        expected = estimate(side[1], then).get(metric) if classes else None
-        bias = _bias(side, worst, scale)
-        made.append(Part(start=start, end=end, rows=int(some.sum()), value=value, expected=expected, bias=bias))
-    return tuple(made)
+    @cached_property
+    def worst(self) -> int | None:
+        """The number of the class whose bias is watched."""
+        return most_biased_class(self.window, self.classes)
 
+    @cached_property
+    def unit(self) -> float:
+        """The unit of a bias: 1, or for a regression the hold-out's mean |outcome|."""
+        import numpy as np
 
-def _scale(then: LabelsAndPredictions, target: Target) -> float:
-    """What a bias is told in: 1, or for regression the hold-out's mean |outcome|."""
-    import numpy as np
+        return 1.0 if self.target.task == "classification" else float(np.abs(self.reference[0]).mean())
 
-    return 1.0 if target.task == "classification" else float(np.abs(then[0]).mean())
+    def measure(self) -> dict[str, Any]:
+        """Metrics and bias of the rows with an outcome, beside the hold-out's."""
+        return {
+            "metrics": measure(*self.window, self.target.task),
+            "reference": measure(*self.reference, self.target.task),
+            "expected": estimate(self.window[1], self.reference) if self.classes else {},
+            "bias": self._bias(self.window),
+            "bias_then": self._bias(self.reference),
+            "bias_class": self.classes[self.worst] if self.worst is not None and len(self.classes) > 2 else None,
+        }
 
+    def missing(self) -> list[str]:
+        """A sentence for each metric that can't be computed, and for the bias."""
+        rows, metrics = len(self.window[0]), measure(*self.window, self.target.task)
+        names = [name for name in metrics_of(self.target.task) if name not in metrics]
+        sentences = [f"{name} was not computed: {self._reason(rows)}." for name in names]
+        if not rows:
+            sentences.append("Bias was not computed: no outcome has arrived.")
+        elif not self.unit:
+            sentences.append("Bias was not computed: all outcomes of the hold-out are 0, so it is a share of nothing.")
+        return sentences
 
-def _bias(side: LabelsAndPredictions, of: int | None, scale: float) -> float | None:
-    return float(errors_of(side, of).mean()) / scale if len(side[0]) and scale else None
+    def parts(self, times: pd.Series, metric: str, borders: Sequence[tuple[datetime, datetime]]) -> tuple[Part, ...]:
+        """The watched metric and the bias in each part of the window; `times` are those of its rows."""
+        parts = []
+        for start, end in borders:
+            rows = ((times >= start) & (times < end)).to_numpy()
+            side = self.window[0][rows], self.window[1][rows]
+            value = measure(*side, self.target.task).get(metric)
+            expected = estimate(side[1], self.reference).get(metric) if self.classes else None
+            bias = self._bias(side)
+            parts.append(Part(start=start, end=end, rows=int(rows.sum()), value=value, expected=expected, bias=bias))
+        return tuple(parts)
 
+    def _bias(self, side: LabelsAndPredictions) -> float | None:
+        return float(errors_of(side, self.worst).mean()) / self.unit if len(side[0]) and self.unit else None
 
-def _why(known: int, target: Target) -> str:
-    if not known:
-        return "no outcome has arrived"
-    return f"all {known:,} outcomes are the same" if target.task == "classification" else "it is not finite"
+    def _reason(self, rows: int) -> str:
+        if not rows:
+            return "no outcome has arrived"
+        return f"all {rows:,} outcomes are the same" if self.target.task == "classification" else "it is not finite"

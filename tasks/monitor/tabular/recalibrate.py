@@ -1,4 +1,4 @@
-"""The champion as it is, its scores calibrated on the outcomes that have arrived: a candidate without training."""
+"""The champion with its scores recalibrated on the outcomes that arrived: a candidate without training."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from tasks.train.tabular.split import split_frame
 
 
 def recalibrate(model: Path, frame: Frame, start: datetime, target: Target, split: Split, path: Path) -> Path:
-    """Write the model with a logistic regression on its score behind it, fitted on examples since `start`.
+    """Write the model with a logistic regression on its score (Platt scaling), fitted on examples since `start`.
 
-    The case's hold-out, which the gates will judge on, is left out: split by time, it lies after what was fitted on.
+    The case's hold-out, on which the gates evaluate, is left out.
+
     Raises: DataError when either side is empty or of one class.
     """
     import pandas as pd
@@ -26,20 +27,20 @@ def recalibrate(model: Path, frame: Frame, start: datetime, target: Target, spli
 
     rows = pd.read_parquet(frame.path)
     rows = rows[(rows["event_timestamp"] >= start) & rows[target.column].notna()]
-    learn, _ = split_frame(rows, split, target)
-    made = load(model)
-    encoding, estimator = made.pipeline[0], made.pipeline[-1]
-    # of scikit-learn's public types alone, which the model file's list has; CalibratedClassifierCV holds private ones
+    training, _ = split_frame(rows, split, target)
+    champion = load(model)
+    encoding, estimator = champion.pipeline[0], champion.pipeline[-1]
+    # only public types of scikit-learn, which a model file may hold; CalibratedClassifierCV has private ones
     score = "decision_function" if hasattr(estimator, "decision_function") else "predict_proba"
     calibrated = StackingClassifier(
         [("champion", FrozenEstimator(estimator))], LogisticRegression(C=1e6), cv="prefit", stack_method=score
     )
-    values = learn[[column.name for column in made.columns]]
-    calibrated.fit(encoding.transform(values), target_labels(learn[target.column]))
-    calibrated.named_estimators_ = dict(calibrated.named_estimators_)  # a type that the list does not have
+    values = training[[column.name for column in champion.columns]]
+    calibrated.fit(encoding.transform(values), labels_of(training[target.column]))
+    calibrated.named_estimators_ = dict(calibrated.named_estimators_)  # a Bunch may not be in a model file
     pipeline = Pipeline([("columns", encoding), ("model", calibrated)])
-    pipeline.columns_ = made.pipeline.columns_
-    if hasattr(made.pipeline, "positive_"):
-        pipeline.positive_ = made.pipeline.positive_
+    pipeline.columns_ = champion.pipeline.columns_
+    if hasattr(champion.pipeline, "positive_"):
+        pipeline.positive_ = champion.pipeline.positive_
     save(pipeline, path)
     return path
