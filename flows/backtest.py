@@ -26,13 +26,15 @@ from flows.steps import (
 )
 from tasks.backtest.policies import POLICIES, check_backtest, month_ends, policy_acts
 from tasks.backtest.results import BacktestResult, MonthResult
-from tasks.backtest.sandbox import challenge_of, sandbox_settings
-from tasks.backtest.task import challenge_summary, score_month, write_report
+from tasks.backtest.sandbox import sandbox_settings, summarise_challenge
+from tasks.backtest.summary import Backtest
+from tasks.backtest.task import month_summary, score_month, write_report
 from tasks.core.config import Section
 from tasks.core.progress import progress_step
 from tasks.core.settings import settings
 from tasks.data.results import Snapshot
 from tasks.monitor.results import Attempt, Decision
+from tasks.monitor.signal import Window
 from tasks.predict.task import predict_window
 from tasks.release.registry import read_release
 from tasks.release.results import Release
@@ -100,10 +102,10 @@ def backtest_steps(
             for policy in request.policies:
                 with progress_step(policy) as step:
                     result, states[policy] = simulate_month(month, case, policy, states[policy])
-                    step.figure = challenge_summary(result)
+                    step.figure = month_summary(result)
                 results.append(result)
-    price = case.price.machine_hour
-    return write_report(case.name, request.profile, case.target.task, price, results, run.lineage, run.settings)
+    about = Backtest(case.name, request.profile, case.target.task, case.price.machine_hour, run.lineage)
+    return write_report(about, results, run.settings.state.parent)
 
 
 def release_first(run: RunContext) -> Release:
@@ -121,10 +123,10 @@ def release_first(run: RunContext) -> Release:
 
 def simulate_month(month: Month, case: TabularCase, policy: str, state: PolicyState) -> tuple[MonthResult, PolicyState]:
     """A month under a policy, and the policy's state after it; the last month ends without a decision."""
-    run, champion, out = month.run, state.champion, month.run.settings.data / "predictions"
+    run, champion, places = month.run, state.champion, month.run.settings.places
     frame = examples_since(run, case, month.snapshot, month.start)
-    predict_window(champion, case.name, frame, run.as_of, out)
-    scored = score_month(champion, case.target, frame, month.start, run.as_of, out, run.settings.state / "scores")
+    predict_window(champion, case.name, frame, run.as_of, places.predictions)
+    scored = score_month(champion, case.target, frame, Window.of(champion, month.start, run.as_of), places)
     decision = None if month.is_last else monitor_champion(run, month.snapshot, champion, state.history)
     action = POLICIES[policy](decision) if decision else "ignore"
     result = MonthResult(
@@ -156,7 +158,7 @@ def apply_decision(
     trained = TrainResult(snapshot=month.snapshot, candidate=candidate, verdict=verdict)
     release = read_release(seal_release(month.run, trained), "") if verdict.decision == "promote" else None
     seconds = (training.seconds or 0.0, evaluation.seconds or 0.0)
-    challenge = challenge_of(candidate, verdict, release, *seconds, month.run.settings)
+    challenge = summarise_challenge(candidate, verdict, release, *seconds, month.run.settings)
     result = result.model_copy(update={"challenge": challenge})
     if release is None:
         rejected = Attempt(decision=decision, outcome="rejected")

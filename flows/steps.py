@@ -30,11 +30,13 @@ from tasks.data.task import (
     validate_source,
 )
 from tasks.evaluate.language.check import check_language_evaluation
-from tasks.evaluate.results import Verdict
+from tasks.evaluate.results import Champion, Verdict
 from tasks.evaluate.task import evaluate_candidate, evaluate_language_candidate
 from tasks.features.results import Frame
 from tasks.features.task import fill_online_store, training_frame, window_frame
+from tasks.monitor.config import TabularSpec
 from tasks.monitor.results import Attempt, Decision
+from tasks.monitor.signal import Window
 from tasks.monitor.task import decide_on, measure_messages, measure_window, recalibrate_champion
 from tasks.predict.results import Predictions
 from tasks.predict.task import answer_window, predict_window
@@ -50,8 +52,9 @@ from tasks.release.task import (
     seal_language_release,
     seal_tabular_release,
 )
-from tasks.train.results import Candidate, LanguageSpec
-from tasks.train.task import import_language_adapter, import_tabular_model, train_candidate, tune_candidate
+from tasks.train.language.spec import LanguageSpec
+from tasks.train.results import Candidate
+from tasks.train.task import import_language_adapter, import_table_model, train_candidate, tune_candidate
 
 
 class TrainResult(Result):
@@ -155,15 +158,12 @@ def _create_language(run: RunContext, case: LanguageCase, snapshot: Snapshot) ->
 
 def evaluate(run: RunContext, candidate: Candidate, champion: Release | None) -> Verdict:
     """Evaluate a candidate against the case's gates and a champion."""
-    case, state, tracking = run.case, run.settings.state, run.settings.tracking
-    model, digest = (champion.model, champion.digest) if champion else (None, None)
+    case, places = run.case, run.settings.places
+    current = Champion(champion.model, champion.digest) if champion else None
     if isinstance(case, LanguageCase):
-        base = open_model(case.model, case.folder, state)
-        threads = case.train.threads
-        return evaluate_language_candidate(
-            candidate, base, case.chat_spec, case.serve, case.evaluate, threads, state, tracking, model, digest
-        )
-    return evaluate_candidate(candidate, case.target, case.train, case.evaluate, state, tracking, model, digest)
+        spec = LanguageSpec(open_model(case.model, case.folder, places.state), case.chat_spec, case.serve)
+        return evaluate_language_candidate(candidate, spec, case.evaluate, case.train.threads, places, current)
+    return evaluate_candidate(candidate, case.target, case.train, case.evaluate, places, current)
 
 
 # release
@@ -234,22 +234,19 @@ def monitor_champion(
     run: RunContext, snapshot: Snapshot, champion: Release, history: History | None = None
 ) -> Decision:
     """Measure a champion and decide; without a history, the case's own counts."""
-    case, config, out = run.case, run.settings, run.settings.data / "predictions"
+    case, config, places = run.case, run.settings, run.settings.places
     start = max(champion.as_of, run.as_of - case.monitor.window)
-    predictions = predict_since(run, snapshot, champion, start)
+    window = Window.of(champion, start, run.as_of)
+    predict_since(run, snapshot, champion, start)
     trace_calls(case.name, run.as_of, config)
     if isinstance(case, LanguageCase):
         messages = messages_since(run, case, snapshot, start)
-        signal = measure_messages(
-            champion, case.monitor, case.folder, predictions, messages, start, run.as_of, out, config.state
-        )
+        signal = measure_messages(champion, case.monitor, window, messages, case.folder, places)
     else:
         frame = examples_since(run, case, snapshot, start)
-        before = history.predecessor if history else find_predecessor(champion, config.tracking, config.state)
-        gate = case.evaluate.champion_gate
-        signal = measure_window(
-            champion, case.target, case.monitor, predictions, frame, start, run.as_of, out, config.state, before, gate
-        )
+        previous = history.predecessor if history else find_predecessor(champion, config.tracking, config.state)
+        spec = TabularSpec(case.target, case.monitor, case.evaluate.champion_gate)
+        signal = measure_window(champion, spec, window, frame, places, previous)
     return decide_on(signal, case.monitor, [*history.attempts] if history else None)
 
 

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 COLOURS = ("#7a7a7a", "#1f6fb4", "#d1662a", "#3b8f4c", "#8c5fa8")
 MARKS = {"promoted": ("^", "challenger promoted"), "rejected": ("X", "rejected"), "rolled back": ("v", "rolled back")}
-Marks = Sequence[tuple[int, str]]  # month after which something was done, and what came of it
+Marks = Sequence[tuple[int, str]]  # month after which there was an action, and its outcome
 
 
 def draw_lines(
     title: str, months: Sequence[str], lines: Mapping[str, Sequence[float | None]], marks: Mapping[str, Marks]
 ) -> str:
-    """A line a policy; between two months a mark where something was done, and what came of it."""
+    """A line a policy; a mark between two months shows an action and its outcome."""
     figure, axes = _figure(title, months)
     for number, (policy, values) in enumerate(lines.items()):
         colour, known = COLOURS[number % len(COLOURS)], [float("nan") if v is None else v for v in values]
@@ -27,10 +27,10 @@ def draw_lines(
             shape = MARKS.get(outcome, MARKS["rejected"])[0]
             between = (known[month] + known[min(month + 1, len(known) - 1)]) / 2
             filled = "white" if shape == "X" else colour
-            place = month + 0.5 + 0.12 * (number - len(lines) / 2)  # where lines lie on each other, marks do not
+            place = month + 0.5 + 0.12 * (number - len(lines) / 2)  # where lines coincide, marks do not
             axes.plot(place, between, shape, color=colour, markerfacecolor=filled, markersize=8, zorder=9)
-    told = {MARKS.get(outcome, MARKS["rejected"]) for found in marks.values() for _, outcome in found}
-    for shape, meaning in sorted(told):
+    shapes = {MARKS.get(outcome, MARKS["rejected"]) for found in marks.values() for _, outcome in found}
+    for shape, meaning in sorted(shapes):
         axes.plot([], [], shape, color="#444", markerfacecolor="white" if shape == "X" else "#444", label=meaning)
     return _written(figure, axes)
 
@@ -52,7 +52,7 @@ def draw_gains(title: str, months: Sequence[str], gains: Mapping[str, Sequence[M
 def _figure(title: str, months: Sequence[str]) -> tuple[Any, Axes]:
     from matplotlib.figure import Figure
 
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it announces that it builds a font cache
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it logs that it builds a font cache
     figure = Figure(figsize=(9.5, 3.4))
     axes = figure.add_subplot()
     figure.subplots_adjust(left=0.075, right=0.77, bottom=0.12, top=0.9)

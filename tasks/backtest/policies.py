@@ -1,4 +1,4 @@
-"""What to do at a month's end: the policies that a replay holds against each other, and the months that it plays."""
+"""The policies that a backtest compares, and its months."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from tasks.core.errors import InputError
 from tasks.monitor.results import Action, Decision
 
-BASELINE = "never"  # what the others' gain is counted from
+BASELINE = "never"  # the gain of the others is relative to it
 POLICIES: dict[str, Callable[[Decision], Action]] = {
     BASELINE: lambda _: "ignore",
     "monthly": lambda _: "retrain",
@@ -17,12 +17,12 @@ POLICIES: dict[str, Callable[[Decision], Action]] = {
 
 
 def policy_acts(action: Action) -> bool:
-    """Whether something is done, rather than said."""
+    """Whether the action changes a release, rather than alerts."""
     return action not in ("ignore", "alert")
 
 
 def check_backtest(kind: str, policies: Sequence[str], start: datetime, end: datetime) -> None:
-    """See that it can be played before anything is started.
+    """Check that the backtest can run, before anything is started.
 
     Raises: InputError.
     """

@@ -1,4 +1,4 @@
-"""A replay's figures for people: lines for a terminal, and a page that needs no other file."""
+"""The report of a backtest: lines for a terminal, and a page that needs no other file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ul { margin: .2rem 0 .6rem; } code, .dim { color: #777; font-size: .85em; } .pro
 
 
 def write(figures: Figures, folder: Path) -> BacktestResult:
-    """Write both beside the replay's world, named by period and profile."""
+    """Write page and JSON into the folder, named by period and profile."""
     profile = f"-{figures['profile']}" if figures["profile"] else ""
     name = f"{figures['from']}-to-{figures['to']}{profile}"
     text = json.dumps(figures, indent=1, ensure_ascii=False) + "\n"
@@ -56,33 +56,38 @@ def lines(figures: Figures) -> str:
 def page(figures: Figures) -> str:
     """The whole report as HTML."""
     months, policies = list(figures["months"]), list(figures["policies"])
-    told = {policy: [figures["months"][month][policy] for month in months] for policy in policies}
-    marks = {p: [(i, month["outcome"]) for i, month in enumerate(told[p]) if month["outcome"] != "kept"] for p in told}
+    months_of = {policy: [figures["months"][month][policy] for month in months] for policy in policies}
+    marks = {
+        p: [(i, month["outcome"]) for i, month in enumerate(months_of[p]) if month["outcome"] != "kept"]
+        for p in months_of
+    }
     charts = [
-        draw_lines(_titled(name), months, {policy: [month[name] for month in told[policy]] for policy in told}, marks)
+        draw_lines(
+            _titled(name), months, {policy: [month[name] for month in months_of[policy]] for policy in months_of}, marks
+        )
         for name in figures["metrics"]
     ]
-    others = {policy: [month["gain"] for month in told[policy]] for policy in told if policy != BASELINE}
-    if others and BASELINE in told:
+    others = {policy: [month["gain"] for month in months_of[policy]] for policy in months_of if policy != BASELINE}
+    if others and BASELINE in months_of:
         title = f"gain over {BASELINE} ({figures['loss']}), with {figures['confidence']:.0%} interval"
         charts.append(draw_gains(title, months, others))
     head, rows = _summary(figures)
     whose = f"{figures['case']}, {figures['from']} to {figures['to']}"
-    made = f"commit {figures['commit'][:12]}{' with changes' if figures['dirty'] else ''}"
-    made += f", profile {figures['profile']}" if figures["profile"] else ""
+    commit = f"commit {figures['commit'][:12]}{' with changes' if figures['dirty'] else ''}"
+    commit += f", profile {figures['profile']}" if figures["profile"] else ""
     return "\n".join(
         [
             "<!doctype html>",
             f'<html lang="en"><head><meta charset="utf-8"><title>Replay of {escape(whose)}</title>',
             f"<style>{STYLE}</style></head><body>",
-            f'<h1>Replay of {escape(whose)}</h1><p class="dim">{escape(made)}</p>',
+            f'<h1>Replay of {escape(whose)}</h1><p class="dim">{escape(commit)}</p>',
             f"<p>{_how_to_read(figures)}</p>",
             _table(head, rows),
             *charts,
             "<h2>Month by month</h2>",
-            _table(*_by_month(figures, told)),
+            _table(*_by_month(figures, months_of)),
             "<h2>What each decision saw</h2>",
-            *(_decisions(policy, dict(zip(months, told[policy], strict=True))) for policy in told),
+            *(_decisions(policy, dict(zip(months, months_of[policy], strict=True))) for policy in months_of),
             "</body></html>\n",
         ]
     )
@@ -114,12 +119,12 @@ def _summary(figures: Figures) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
-def _by_month(figures: Figures, told: Mapping[str, list[Figures]]) -> tuple[list[str], list[list[str]]]:
-    head = ["month", "rows", *(f"{name} {policy}" for policy in told for name in figures["metrics"])]
+def _by_month(figures: Figures, months_of: Mapping[str, list[Figures]]) -> tuple[list[str], list[list[str]]]:
+    head = ["month", "rows", *(f"{name} {policy}" for policy in months_of for name in figures["metrics"])]
     rows = []
     for i, month in enumerate(figures["months"]):
-        values = [_number(told[policy][i][name]) for policy in told for name in figures["metrics"]]
-        rows.append([month, f"{next(iter(told.values()))[i]['rows']:,}", *values])
+        values = [_number(months_of[policy][i][name]) for policy in months_of for name in figures["metrics"]]
+        rows.append([month, f"{next(iter(months_of.values()))[i]['rows']:,}", *values])
     return head, rows
 
 
@@ -130,20 +135,20 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def _decisions(policy: str, months: Mapping[str, Figures]) -> str:
-    """A policy's decisions, folded: the line says what came of it, and inside stands what was seen."""
+    """A policy's decisions, folded: the line shows the outcome, the details the reasons."""
     parts = [f"<h3>{escape(policy)}</h3>"]
-    for month, told in months.items():
-        if not told["decision"]:
+    for month, values in months.items():
+        if not values["decision"]:
             continue
-        outcome = told["outcome"]
+        outcome = values["outcome"]
         became = f' &rarr; <span class="{outcome.split()[0]}">{escape(outcome)}</span>' if outcome != "kept" else ""
-        seen = [escape(reason) for reason in told["decision"]["reasons"]]
-        seen += [f'<span class="rejected">{escape(sentence)}</span>' for sentence in told["failed"]]
+        seen = [escape(reason) for reason in values["decision"]["reasons"]]
+        seen += [f'<span class="rejected">{escape(sentence)}</span>' for sentence in values["failed"]]
         parts.append(
-            f"<details><summary>end of {month}: {escape(told['decision']['action'])}{became} "
-            f'<span class="dim">of the release of {told["released"]}, {told["release"][:12]}</span></summary>'
+            f"<details><summary>end of {month}: {escape(values['decision']['action'])}{became} "
+            f'<span class="dim">of the release of {values["released"]}, {values["release"][:12]}</span></summary>'
             f"<ul>{''.join(f'<li>{text}</li>' for text in seen)}</ul>"
-            f"<code>evidence {told['decision']['evidence']}</code></details>"
+            f"<code>evidence {values['decision']['evidence']}</code></details>"
         )
     return "\n".join(parts)
 

@@ -1,4 +1,4 @@
-"""What the replay room hands on."""
+"""What a backtest returns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tasks.monitor.results import Action, Decision
 
 
 class MonthScore(Result):
-    """How good a release was in a month, over the examples whose outcome was known at its end."""
+    """The scores of a release in a month, over the examples whose outcome was known at its end."""
 
     release: str  # digest, in full
     rows: int
@@ -20,29 +20,29 @@ class MonthScore(Result):
 
 
 class Challenge(Result):
-    """A candidate, trained or calibrated anew, that was judged against the champion of its policy."""
+    """A trained or recalibrated candidate that was evaluated against the champion of its policy."""
 
     verdict: str  # promote, reject, or insufficient evidence
     failed: tuple[str, ...]  # the criteria that did not pass, a sentence each
     weights: str  # digest of the candidate's
     release: str | None  # digest; None: the champion stayed
-    seconds: float  # training as the ledger counts it, features and judging when first done
+    seconds: float  # training as recorded, features and evaluation as first measured
 
 
 class MonthResult(Result):
-    """A month under a policy: who stood, how good it was, and what was done at the month's end."""
+    """A month under a policy: the release, its scores, and the action at the month's end."""
 
     month: datetime  # its first moment
     policy: str
-    since: datetime  # as-of of the release that stood
+    since: datetime  # as-of of the release
     scored: MonthScore
-    decision: Decision | None  # None: the replay ended with this month
-    action: Action  # what the policy made of the decision
-    challenge: Challenge | None  # None: no candidate was made
+    decision: Decision | None  # None: the backtest ended with this month
+    action: Action  # the policy's reaction to the decision
+    challenge: Challenge | None  # None: no candidate was created
 
 
 class BacktestResult(Result):
-    """The report of a replay: as a page, and as JSON."""
+    """The report of a backtest: as a page, and as JSON."""
 
     figures: dict[str, Any]
     page: Path

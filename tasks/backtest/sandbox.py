@@ -1,4 +1,4 @@
-"""Where a replay lives: nothing of it reaches the real registry, champion, ledger, predictions or remotes."""
+"""The sandbox of a backtest: it never touches the real registry, champion, database, predictions or remotes."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from tasks.release.results import Release
 from tasks.train.results import Candidate
 from tasks.train.training_time import training_seconds
 
-ELSEWHERE = ("tracking_url", "artifacts_url", "dvc_remote", "online_store", "gateway_store", "gateway_limits")
+REMOTE_SETTINGS = ("tracking_url", "artifacts_url", "dvc_remote", "online_store", "gateway_store", "gateway_limits")
 
 
-def sandbox_settings(here: Settings, case: str) -> Settings:
-    """Settings under STATE/replay/CASE/world-ID, whatever servers and remotes the real ones name.
+def sandbox_settings(config: Settings, case: str) -> Settings:
+    """Settings under STATE/replay/CASE/world-ID, without the servers and remotes of the real ones.
 
-    The id is drawn when the folder is made: Prefect remembers finished steps by their paths, and what it remembers of a
-    folder that was deleted since is not there any more.
+    The id is random when the folder is created: Prefect caches finished steps by their paths, and the cached paths of a
+    deleted folder no longer exist.
     """
-    home = here.state / "replay" / case
+    home = config.state / "replay" / case
     world = next(iter(sorted(home.glob("world-*"))), home / f"world-{uuid4().hex[:8]}")
     world.mkdir(parents=True, exist_ok=True)
-    own = {"state": world, "data": world / "data", **dict.fromkeys(ELSEWHERE, "")}
-    return here.model_copy(update=own)
+    own = {"state": world, "data": world / "data", **dict.fromkeys(REMOTE_SETTINGS, "")}
+    return config.model_copy(update=own)
 
 
-def challenge_of(
+def summarise_challenge(
     candidate: Candidate, verdict: Verdict, release: Release | None, making: float, judging: float, world: Settings
 ) -> Challenge:
-    """Tell a candidate's verdict, and what both took: training as the ledger counts it, the rest as when first done.
+    """A candidate's verdict, and the seconds of both: training as recorded, the rest as measured the first time.
 
-    `making` and `judging` are seconds, of which only the first told count: a second policy, or a run started again,
-    finds the same candidate and verdict made.
+    `making` and `judging` are seconds. Only their first values count: a second policy, or a run that is started again,
+    finds the candidate and the verdict in the cache.
     """
     spent, pair = world.state / "spent", f"{candidate.run_id}-{(verdict.champion or '')[:12]}"
     training = training_seconds(candidate, world)
-    others = _first_told(spent / f"{candidate.run_id}.txt", max(0.0, making - training))
-    others += _first_told(spent / f"{pair}.txt", judging)
+    others = _first_seconds(spent / f"{candidate.run_id}.txt", max(0.0, making - training))
+    others += _first_seconds(spent / f"{pair}.txt", judging)
     return Challenge(
         verdict=verdict.decision,
         failed=tuple(
@@ -55,7 +55,7 @@ def challenge_of(
     )
 
 
-def _first_told(path: Path, seconds: float) -> float:
+def _first_seconds(path: Path, seconds: float) -> float:
     if not path.is_file():
         write_text(path, f"{seconds:.3f}")
     return float(path.read_text(encoding="utf-8"))

@@ -1,9 +1,10 @@
-"""What a replay found, as it stands in its JSON: policies as a whole, and months one by one."""
+"""The figures of a backtest, as in its JSON: by policy, and by month."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tasks.backtest.policies import BASELINE
@@ -13,23 +14,28 @@ from tasks.backtest.score import CONFIDENCE, LOSS, SHOWN, Task, gain
 OUTCOMES = {"promote": "promoted", "reject": "rejected"}  # of verdicts; the third stands for itself
 
 
-def figures_of(
-    case: str,
-    profile: str | None,
-    task: Task,
-    machine_hour: float,
-    played: Sequence[MonthResult],
-    lineage: Mapping[str, str],
-) -> dict[str, Any]:
-    """Means are over months, each weighing the same; gains are over examples."""
+@dataclass(frozen=True)
+class Backtest:
+    """What a backtest was run on, and the price of a machine hour."""
+
+    case: str
+    profile: str | None
+    task: Task
+    machine_hour: float
+    lineage: Mapping[str, str]
+
+
+def summarise_backtest(backtest: Backtest, results: Sequence[MonthResult]) -> dict[str, Any]:
+    """Means are over months, with equal weights; gains are over examples."""
+    task, machine_hour, lineage = backtest.task, backtest.machine_hour, backtest.lineage
     by_policy: dict[str, list[MonthResult]] = {}
-    for done in played:
+    for done in results:
         by_policy.setdefault(done.policy, []).append(done)
-    months = list(dict.fromkeys(f"{done.month:%Y-%m}" for done in played))
+    months = list(dict.fromkeys(f"{done.month:%Y-%m}" for done in results))
     baseline = by_policy.get(BASELINE)
     return {
-        "case": case,
-        "profile": profile,
+        "case": backtest.case,
+        "profile": backtest.profile,
         "from": months[0],
         "to": months[-1],
         "metrics": list(SHOWN[task]),
@@ -59,7 +65,7 @@ def _policy(
     times = Counter(done.action for done in played)
     means = {name: _mean(played, name) for name in SHOWN[task]}
     seconds = sum(challenge.seconds for challenge in challenges)
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         **{f"{name}_mean": mean for name, mean in means.items()},
         "retrains": times["retrain"],
         "recalibrations": times["recalibrate"],
@@ -71,11 +77,11 @@ def _policy(
         "gain": None,
     }
     if baseline:
-        found["gain"] = gain([d.scored.losses for d in played], [d.scored.losses for d in baseline])
+        figures["gain"] = gain([d.scored.losses for d in played], [d.scored.losses for d in baseline])
         for name, mean in means.items():
             other = _mean(baseline, name)
-            found[f"{name}_difference"] = None if mean is None or other is None else mean - other
-    return found
+            figures[f"{name}_difference"] = None if mean is None or other is None else mean - other
+    return figures
 
 
 def _mean(played: Sequence[MonthResult], name: str) -> float | None:

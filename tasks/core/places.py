@@ -17,9 +17,9 @@ class Places:
     data: Path
 
     @classmethod
-    def under(cls, state: Path) -> Places:
+    def in_folder(cls, state: Path) -> Places:
         """All of them under one folder."""
-        return cls(state, Tracking.under(state), state / "data")
+        return cls(state, Tracking.in_folder(state), state / "data")
 
     @property
     def predictions(self) -> Path:

@@ -48,7 +48,7 @@ def require_run(candidate: Candidate, tracking: Tracking) -> None:
 
     Raises: DriftlineError when the candidate's run is gone.
     """
-    if status_of(client_of(tracking), candidate.run_id) is None:
+    if run_status(mlflow_client(tracking), candidate.run_id) is None:
         raise DriftlineError(
             "The candidate's run is gone, so its verdict can't be recorded.",
             where=tracking.uri.split("@")[-1],
@@ -88,7 +88,7 @@ def store_verdict(candidate: Candidate, evaluation: Evaluation, folder: Path, tr
         evaluation.scores.to_parquet(work / "scores.parquet", index=False)
         (work / "verdict.json").write_text(verdict.model_dump_json(indent=2), encoding="utf-8")
         with mlflow_errors(tracking.uri):
-            _log(client_of(tracking), candidate, verdict, evaluation, work)
+            _log(mlflow_client(tracking), candidate, verdict, evaluation, work)
     return verdict
 
 
@@ -109,7 +109,7 @@ def _log(client: MlflowClient, candidate: Candidate, verdict: Verdict, evaluatio
     client.log_artifacts(candidate.run_id, str(work / "log"))
     rmtree(work / "log")
     tables = [{"path": f"verdict/{name}", "type": "table"} for name in texts if name in TABLES]
-    log(
+    log_batch(
         client,
         candidate.run_id,
         metrics={f"evaluate_{name}": value for name, value in evaluation.logged.items()},

@@ -29,7 +29,7 @@ class Retrain(Section):
     )
     needs: int = Field(1, ge=1, description="Parts of the window that must exceed the threshold in the same direction.")
     of: int = Field(1, ge=1, le=31, description="Parts of equal length that the window is divided into.")
-    cooldown: Span = Field(
+    cooldown: Duration = Field(
         default=timedelta(days=7),
         ge=timedelta(0),
         description="How long after any attempt a decision to retrain only alerts; 0d: not at all.",
@@ -104,9 +104,7 @@ class AnswerAlert(Alert):
 
 class Watch(Section):
     alert: Alert = Alert()
-    window: Span = Field(
-        default=timedelta(days=31), description="How far back from the as-of predictions count."
-    )
+    window: Duration = Field(default=timedelta(days=31), description="How far back from the as-of predictions count.")
     retrain: Retrain
     min_rows: int = Field(default=500, ge=30, description="Fewer rows with an outcome are insufficient evidence.")
     sample: int = Field(default=5000, ge=500, description="Rows of each side that drift is measured on.")

@@ -106,9 +106,7 @@ def prepare(then: pd.Series, now: pd.Series, kind: str) -> tuple[pd.Series, pd.S
         for side in (then, now)
     )
     spread = float(a.std()) if a.notna().any() else 0.0
-    if (
-        0 < spread < 0.01 or spread > 1e6
-    ):  # Evidently ignores a spread below .001
+    if 0 < spread < 0.01 or spread > 1e6:  # Evidently ignores a spread below .001
         return (a - a.mean()) / spread, (b - a.mean()) / spread
     return a, b
 

@@ -23,8 +23,8 @@ def compare_predecessor(
 ) -> tuple[Predecessor | None, str]:
     """Compare the losses of the previous champion with the champion's, on the rows that have an outcome.
 
-    `classes` are the champion's. The features are those of `examples`, as of each row's own moment. Returns None and the
-    reason when these lack what the model needs.
+    `classes` are the champion's. The features are those of `examples`, as of each row's own moment. Returns None and
+    the reason when these lack what the model needs.
     """
     import pyarrow.parquet as pq
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tasks.core.display import escape_markdown
 from tasks.core.places import Places
-from tasks.core.prefect import alert, announce, show_link, show_text, stage
+from tasks.core.prefect import emit_alert, emit_case_event, show_link, show_text, stage
 from tasks.data.results import WindowMessages
 from tasks.features.results import Frame
 from tasks.monitor.config import AnswerMonitor, TabularSpec, Watch
@@ -70,7 +70,7 @@ def decide_on(signal: Signal, config: Watch, history: Sequence[Attempt] | None =
 def announce_decision(decision: Decision) -> None:
     """Announce a decision as an event, which starts its run, and alert people unless it is to ignore."""
     payload = decision.model_dump(mode="json", exclude={"folder"})
-    announce(f"decision.{decision.action}", decision.case, payload, evidence=decision.evidence)
+    emit_case_event(f"decision.{decision.action}", decision.case, payload, evidence=decision.evidence)
     if decision.action != "ignore":
         reasons = "\n".join(f"- {reason}" for reason in decision.reasons)
         body = f"As of {decision.as_of:%Y-%m-%d %H:%M} UTC, release {decision.release[:12]}:\n{reasons}"

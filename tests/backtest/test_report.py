@@ -13,7 +13,7 @@ import pytest
 
 from tasks.backtest.report import lines, write
 from tasks.backtest.results import Challenge, MonthResult, MonthScore
-from tasks.backtest.summary import figures_of
+from tasks.backtest.summary import Backtest, summarise_backtest
 from tasks.monitor.results import Decision
 
 LINEAGE = {"commit": "c" * 40, "dirty": "false"}
@@ -64,7 +64,7 @@ def challenge(verdict: str) -> Challenge:
 def figures(tmp_path) -> dict:
     never = played(tmp_path, "never", [0.20, 0.21, 0.22], [None, None])
     monthly = played(tmp_path, "monthly", [0.20, 0.19, 0.19], ["promote", "insufficient evidence"])
-    return figures_of("case", None, "classification", 0.5, [*never, *monthly], LINEAGE)
+    return summarise_backtest(Backtest("case", None, "classification", 0.5, LINEAGE), [*never, *monthly])
 
 
 def test_policies_are_counted_and_averaged(figures):
@@ -95,7 +95,7 @@ def test_months_tell_what_was_seen_and_what_came_of_it(figures):
 def test_without_the_baseline_there_is_no_gain(tmp_path):
     """A replay of other policies alone has all but the gain, and its page is drawn without it."""
     alone = played(tmp_path, "decide", [0.2] * 3, [None, None])
-    found = figures_of("case", "smoke", "classification", 0.1, list(alone), LINEAGE)
+    found = summarise_backtest(Backtest("case", "smoke", "classification", 0.1, LINEAGE), list(alone))
     assert found["policies"]["decide"]["gain"] is None
     assert write(found, tmp_path).page.read_text().count("<svg") == 2
 
@@ -103,7 +103,7 @@ def test_without_the_baseline_there_is_no_gain(tmp_path):
 def test_a_regression_has_metrics_of_its_own(tmp_path):
     """RMSE and R2 instead of Brier and AUC; the gain is in squared error."""
     never = played(tmp_path, "never", [2000.0, 2100.0, 2200.0], [None, None], ("rmse", "r2"))
-    found = figures_of("case", None, "regression", 0.1, list(never), LINEAGE)
+    found = summarise_backtest(Backtest("case", None, "regression", 0.1, LINEAGE), list(never))
     assert found["loss"] == "squared_error"
     assert found["policies"]["never"]["rmse_mean"] == pytest.approx(2100)
     assert "2,100.0" in lines(found)

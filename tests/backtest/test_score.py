@@ -11,12 +11,20 @@ import pytest
 
 from tasks.backtest.score import gain, score
 from tasks.core.errors import DataError
-from tasks.train.classes import DEFAULT_CLASSES
+from tasks.core.mlflow import Tracking
+from tasks.core.places import Places
+from tasks.monitor.signal import Window
+from tasks.train.classes import PLAIN
 from tasks.train.config import Target
 
 RELEASE = "ab" * 32
 START, END = datetime(2013, 4, 1, tzinfo=UTC), datetime(2013, 5, 1, tzinfo=UTC)
+WINDOW = Window("case", RELEASE, END, START, END)
 TARGET = Target(column="late", task="classification")
+
+
+def places_in(folder: Path) -> Places:
+    return Places(folder / "state", Tracking.in_folder(folder / "state"), folder)
 
 
 def predicted(out: Path, probability: float, release: str = RELEASE, rows: int = 3000) -> pd.DataFrame:
@@ -32,34 +40,22 @@ def predicted(out: Path, probability: float, release: str = RELEASE, rows: int =
 
 def test_only_the_month_and_only_known_outcomes_count(tmp_path):
     """Rows of other months and rows without an outcome are left out; the metrics are those of the rest."""
-    examples = predicted(tmp_path / "out", 0.5)
+    examples = predicted(tmp_path / "predictions", 0.5)
     examples.to_parquet(tmp_path / "examples.parquet")
-    found = score(
-        "case", RELEASE, TARGET, DEFAULT_CLASSES, tmp_path / "examples.parquet", START, END, tmp_path / "out", tmp_path
-    )
+    found = score(WINDOW, TARGET, PLAIN, tmp_path / "examples.parquet", places_in(tmp_path))
     april = examples[(examples["event_timestamp"] >= START) & (examples["event_timestamp"] < END)]
     assert found.rows == april["late"].notna().sum() < len(april)
     assert found.metrics["brier"] == pytest.approx(0.25)
-    kept = pd.read_parquet(found.losses)
-    assert list(kept["example_id"]) == sorted(april[april["late"].notna()]["example_id"])
-    assert kept["loss"].mean() == pytest.approx(found.metrics["brier"])
+    table = pd.read_parquet(found.losses)
+    assert list(table["example_id"]) == sorted(april[april["late"].notna()]["example_id"])
+    assert table["loss"].mean() == pytest.approx(found.metrics["brier"])
 
 
 def test_a_month_without_outcomes_says_so(tmp_path):
     """A replay beyond the data ends with a message that names the month."""
-    predicted(tmp_path / "out", 0.5).assign(late=np.nan).to_parquet(tmp_path / "examples.parquet")
+    predicted(tmp_path / "predictions", 0.5).assign(late=np.nan).to_parquet(tmp_path / "examples.parquet")
     with pytest.raises(DataError, match="No outcome of 2013-04"):
-        score(
-            "case",
-            RELEASE,
-            TARGET,
-            DEFAULT_CLASSES,
-            tmp_path / "examples.parquet",
-            START,
-            END,
-            tmp_path / "out",
-            tmp_path,
-        )
+        score(WINDOW, TARGET, PLAIN, tmp_path / "examples.parquet", places_in(tmp_path))
 
 
 def losses(path: Path, values: np.ndarray, days: int) -> Path:
@@ -84,8 +80,8 @@ def test_days_are_resampled_not_rows(tmp_path):
     by_day = np.repeat(np.random.default_rng(0).normal(size=30), 100)
     base = losses(tmp_path / "base.parquet", np.zeros(3000), 30)
     together = gain([losses(tmp_path / "a.parquet", by_day, 30)], [base])
-    apart = gain([losses(tmp_path / "b.parquet", np.random.default_rng(1).permutation(by_day), 30)], [base])
-    assert together["high"] - together["low"] > 5 * (apart["high"] - apart["low"])
+    independent = gain([losses(tmp_path / "b.parquet", np.random.default_rng(1).permutation(by_day), 30)], [base])
+    assert together["high"] - together["low"] > 5 * (independent["high"] - independent["low"])
 
 
 def test_too_few_days_give_no_interval_and_other_examples_no_gain(tmp_path):

@@ -15,14 +15,14 @@ from tasks.evaluate.language import responses as asking
 from tasks.evaluate.language.inference import (
     baseline_prompt,
     build_conversation,
-    examples_of,
+    few_shot_examples,
     message_in,
     score,
     scores_of,
     stratified_sample,
     wrong_answers,
 )
-from tasks.evaluate.language.responses import generate_responses
+from tasks.evaluate.language.responses import EngineOptions, generate_responses
 from tasks.language.answer_scoring import Scorer, summarise
 from tasks.train.config import Serving
 from tests.language_case import smollm_base
@@ -38,36 +38,40 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_model_is_asked_once(tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each message gets its own reply, alone or among many; asked the same again, no engine starts."""
-    monkeypatch.setattr(asking, "ALONE", 2)
+    monkeypatch.setattr(asking, "SEQUENTIAL", 2)
     table = pd.read_parquet(pairs / "evaluation.parquet").head(6)
     asked = [build_conversation(each, SYSTEM) for each in table["messages"]]
     model = smollm_base().folder / GGUF
-    replies, timing = generate_responses(model, asked, SERVING, 256, 1, tmp_path)
+    replies, timing = generate_responses(model, asked, EngineOptions(SERVING, 256, 1), tmp_path)
     assert len(replies) == len(asked)
     assert replies["tokens_out"].between(1, 12).all()
     assert min(timing["latency_p50_ms"], timing["seconds_per_answer"]) > 0
     monkeypatch.setattr(asking, "engine", None)
-    again, told = generate_responses(model, asked, SERVING, 256, 1, tmp_path)
+    again, told = generate_responses(model, asked, EngineOptions(SERVING, 256, 1), tmp_path)
     pd.testing.assert_frame_equal(replies, again)
     assert told == timing
     with pytest.raises(TypeError):  # other questions are asked
-        generate_responses(model, asked[:1], SERVING, 256, 1, tmp_path)
+        generate_responses(model, asked[:1], EngineOptions(SERVING, 256, 1), tmp_path)
     with monkeypatch.context() as changed:
         changed.setattr("tasks.core.code_digest.code_digest", lambda module: f"other code of {module}")
         with pytest.raises(TypeError):  # the same questions, when the code that asks has changed
-            generate_responses(model, asked, SERVING, 256, 1, tmp_path)
+            generate_responses(model, asked, EngineOptions(SERVING, 256, 1), tmp_path)
     (next((tmp_path / "answers").iterdir()) / "timing.json").unlink()
     with pytest.raises(TypeError):  # half of what was kept is not taken for all
-        generate_responses(model, asked, SERVING, 256, 1, tmp_path)
+        generate_responses(model, asked, EngineOptions(SERVING, 256, 1), tmp_path)
 
 
 def test_what_can_not_be_asked_is_told(tmp_path: Path) -> None:
     """A model that isn't there, and a message beyond the context."""
     with pytest.raises(DataError, match="no model"):
-        generate_responses(tmp_path / "none.gguf", [[{"role": "user", "content": "Hi"}]], SERVING, 256, 1, tmp_path)
+        generate_responses(
+            tmp_path / "none.gguf", [[{"role": "user", "content": "Hi"}]], EngineOptions(SERVING, 256, 1), tmp_path
+        )
     model = smollm_base().folder / GGUF
     with pytest.raises(DataError, match="can't answer"):
-        generate_responses(model, [[{"role": "user", "content": "long " * 600}]], SERVING, 256, 1, tmp_path)
+        generate_responses(
+            model, [[{"role": "user", "content": "long " * 600}]], EngineOptions(SERVING, 256, 1), tmp_path
+        )
 
 
 def test_the_schema_constrains_even_an_untuned_model(tmp_path: Path, pairs: Path) -> None:
@@ -76,7 +80,9 @@ def test_the_schema_constrains_even_an_untuned_model(tmp_path: Path, pairs: Path
     schema = {**SCHEMA, "properties": {"function": SCHEMA["properties"]["function"]}}
     asked = [build_conversation(each, SYSTEM) for each in table["messages"]]
     serving = Serving(slots=2, answer_tokens=64)  # enough that none is cut short
-    replies, _ = generate_responses(smollm_base().folder / GGUF, asked, serving, 256, 1, tmp_path, schema)
+    replies, _ = generate_responses(
+        smollm_base().folder / GGUF, asked, EngineOptions(serving, 256, 1), tmp_path, schema
+    )
     scored = score(table, replies, Scorer(schema), "constrained")
     assert summarise(scores_of(scored))["schema_validity"] == 1.0
 
@@ -93,11 +99,11 @@ def test_conversations_take_system_and_examples() -> None:
 def test_examples_show_each_intent_before_a_second_of_any(pairs: Path) -> None:
     """The same for the same pairs, whatever their order."""
     train = pd.read_parquet(pairs / "train.parquet")
-    shown = examples_of(train, 4)
+    shown = few_shot_examples(train, 4)
     intents = [train[train["answer"] == said]["intent"].iat[0] for _, said in shown]
     assert set(intents[:3]) == set(train["intent"])
-    assert examples_of(train.sample(frac=1, random_state=1), 4) == shown
-    assert len(examples_of(train, 1000)) == len(train)
+    assert few_shot_examples(train.sample(frac=1, random_state=1), 4) == shown
+    assert len(few_shot_examples(train, 1000)) == len(train)
 
 
 def test_a_part_is_spread_over_intents_and_wordings(pairs: Path) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from tasks.core.places import Places
 from tasks.evaluate.config import Evaluate
-from tasks.evaluate.results import Verdict
+from tasks.evaluate.results import Champion, Verdict
 from tasks.evaluate.tabular.gates import evaluate_gates
 from tasks.train.results import Candidate
 from tasks.train.tabular.fit import train
@@ -28,8 +28,10 @@ def trained(table: pd.DataFrame, state: Path, folder: Path) -> Candidate:
     return train(origin_of("wine", state), frame_of(table, folder), CLASSES, boosting((), BY_HASH))
 
 
-def judged(candidate: Candidate, state: Path, config: Evaluate = GATES, **more: Any) -> Verdict:
-    return evaluate_gates(candidate, CLASSES, BY_HASH, config, state, **more)
+def judged(candidate: Candidate, state: Path, config: Evaluate = GATES, champion: Champion | None = None) -> Verdict:
+    return evaluate_gates(
+        candidate, CLASSES, boosting((), BY_HASH), config=config, places=Places.in_folder(state), champion=champion
+    )
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,7 @@ def test_who_knows_a_class_more_is_the_better_one(three: Candidate, state: Path,
         (old.model_copy(update={"frame": three.frame}), three, False),
     ):
         model = rival.folder / "model.skops"
-        verdict = judged(mine, state, config, champion_model=model, champion_digest="c" * 64)
+        verdict = judged(mine, state, config, Champion(model, "c" * 64))
         criterion = next(c for c in verdict.criteria if c.name == f"champion_{loss}")
         assert criterion.passed == better
         assert criterion.note.startswith("not worse" if better else "worse")

@@ -10,8 +10,9 @@ import pytest
 
 from tasks.core.errors import CaseError, DataError, DriftlineError
 from tasks.core.mlflow import Tracking, mlflow_client
+from tasks.core.places import Places
 from tasks.evaluate.config import Evaluate
-from tasks.evaluate.results import Criterion, Verdict
+from tasks.evaluate.results import Champion, Criterion, Verdict
 from tasks.evaluate.tabular.gates import check_gates, evaluate_gates
 from tasks.features.results import Frame
 from tasks.train.config import Split
@@ -53,8 +54,17 @@ def altered(frame: Frame, state: Path, folder: Path, change: Any) -> Candidate:
     return trained(wrong, state).model_copy(update={"frame": frame.path})
 
 
-def judged(candidate: Candidate, state: Path, config: Evaluate | None = None, **more: Any) -> Verdict:
-    return evaluate_gates(candidate, CLASSES, BY_HASH, config or gates(), state, **more)
+def judged(
+    candidate: Candidate, state: Path, config: Evaluate | None = None, champion: Champion | None = None
+) -> Verdict:
+    return evaluate_gates(
+        candidate,
+        CLASSES,
+        boosting(TEXTS, BY_HASH),
+        config=config or gates(),
+        places=Places.in_folder(state),
+        champion=champion,
+    )
 
 
 def named(verdict: Verdict, name: str) -> Criterion:
@@ -128,7 +138,7 @@ def test_known_bad_candidates_are_rejected(
     assert verdict.decision == "reject"
     assert not named(verdict, failing).passed
     assert named(verdict, failing).observed is not None
-    against = judged(bad, state, champion_model=good.folder / "model.skops", champion_digest="c" * 64)
+    against = judged(bad, state, champion=Champion(good.folder / "model.skops", "c" * 64))
     assert against.decision == "reject"
     assert not named(against, "champion_brier").passed
 
@@ -136,15 +146,15 @@ def test_known_bad_candidates_are_rejected(
 def test_a_challenger_is_held_against_the_champion(frame: Frame, state: Path, good: Candidate) -> None:
     """The same model passes; a weaker one that meets all bounds is rejected; which champion is in the verdict."""
     model = good.folder / "model.skops"
-    same = judged(good, state, champion_model=model, champion_digest="c" * 64)
+    same = judged(good, state, champion=Champion(model, "c" * 64))
     assert (same.decision, same.champion) == ("promote", "c" * 64)
     assert named(same, "champion_brier").observed == 0
     weak = trained(frame, state, learning_rate=0.02)
     lenient = gates(bounds=({"metric": "auc", "at_least": 0.7},))
-    verdict = judged(weak, state, lenient, champion_model=model, champion_digest="c" * 64)
+    verdict = judged(weak, state, lenient, champion=Champion(model, "c" * 64))
     assert [criterion.name for criterion in verdict.criteria if not criterion.passed] == ["champion_brier"]
     assert verdict.decision == "reject"
-    back = judged(good, state, lenient, champion_model=weak.folder / "model.skops", champion_digest="d" * 64)
+    back = judged(good, state, lenient, champion=Champion(weak.folder / "model.skops", "d" * 64))
     assert back.decision == "promote"
 
 
@@ -160,7 +170,7 @@ def test_a_champion_that_cannot_answer_fails_closed(frame: Frame, state: Path, g
         (None, "has no model file"),
         (wider, "without extra"),
     ]:
-        verdict = judged(good, state, champion_model=model, champion_digest="c" * 64)
+        verdict = judged(good, state, champion=Champion(model, "c" * 64))
         assert verdict.decision == "insufficient evidence"
         assert note in named(verdict, "champion_brier").note
 
@@ -178,8 +188,8 @@ def test_what_cannot_be_computed_does_not_promote(
     good: Candidate, state: Path, changes: dict[str, Any], unknown: str
 ) -> None:
     """Too few examples, a metric of another task, slices too small or not there."""
-    champion = {"champion_model": good.folder / "model.skops", "champion_digest": "c" * 64}
-    verdict = judged(good, state, gates(**changes), **champion)
+    champion = Champion(good.folder / "model.skops", "c" * 64)
+    verdict = judged(good, state, gates(**changes), champion)
     assert verdict.decision == "insufficient evidence"
     assert (named(verdict, unknown).passed, named(verdict, unknown).observed) == (False, None)
 

@@ -7,7 +7,7 @@ import shutil
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ import pytest
 
 from tasks.core.errors import CaseError, DataError, DriftlineError
 from tasks.core.mlflow import Tracking, get_or_create_experiment, mlflow_client, start_run
+from tasks.core.places import Places
 from tasks.data.config import Answer, ChatSpec, Pairs, Prompt
 from tasks.data.language.base_model import GGUF
 from tasks.data.results import BaseModelFiles
@@ -26,14 +27,15 @@ from tasks.evaluate.language.check import check_language_evaluation
 from tasks.evaluate.language.gates import evaluate_language_gates
 from tasks.evaluate.language.metrics import clusters_of, intervals_of, measure, slices_of
 from tasks.evaluate.report import explain
-from tasks.evaluate.results import Criterion, Verdict
+from tasks.evaluate.results import Champion, Criterion, Verdict
 from tasks.evaluate.tabular.gates import check_gates
 from tasks.language.answer_scoring import Score
 from tasks.language.engine import start_engine
 from tasks.language.gguf_writer import write_gguf
-from tasks.statistics.metric_catalog import AnswerMetric
+from tasks.statistics.metric_catalog import metrics_of
 from tasks.train.config import Lora, Serving
 from tasks.train.language.model import add_adapter, load_base, save_adapter
+from tasks.train.language.spec import LanguageSpec
 from tasks.train.results import Candidate
 from tests.language_case import smollm_base, tiny_opened
 from tests.train.pairs import SYSTEM, write_pairs
@@ -83,10 +85,12 @@ def untuned(tmp_path_factory: pytest.TempPathFactory, state: Path) -> Candidate:
     )
 
 
-def judged(candidate: Candidate, state: Path, gates: dict[str, Any], **more: Any) -> Verdict:
-    tracking = Tracking.in_folder(state)
+def judged(candidate: Candidate, state: Path, gates: dict[str, Any], champion: Champion | None = None) -> Verdict:
+    spec = LanguageSpec(base_in(state), TALK, SERVING)
     config = LanguageEvaluation.model_validate(gates)
-    return evaluate_language_gates(candidate, base_in(state), TALK, SERVING, config, 1, state, tracking, **more)
+    return evaluate_language_gates(
+        candidate, spec, config, threads=1, places=Places.in_folder(state), champion=champion
+    )
 
 
 def named(verdict: Verdict, name: str) -> Criterion:
@@ -103,7 +107,7 @@ def test_an_untuned_model_is_rejected(untuned: Candidate, state: Path) -> None:
     assert not named(verdict, "latency_p50_ms").repeatable
     overall, baselines = verdict.metrics["overall"], verdict.metrics["baselines"]
     for found in (overall, baselines["zero_shot"], baselines["few_shot"]):
-        wanted = {*get_args(AnswerMetric)} - {
+        wanted = {*metrics_of("answers")} - {
             "hallucination_rate",
             "field_precision",
             "judge_score",  # no judge is asked
@@ -141,7 +145,7 @@ def test_answers_that_mlflow_can_not_show_are_told(
     untuned: Candidate, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The verdict stands, a warning says why nothing is shown, and the run's tag says it for good."""
-    monkeypatch.setattr(assess, "PATIENCE", 0.01)
+    monkeypatch.setattr(assess, "TIMEOUT", 0.01)
     scores = pd.read_parquet(judged(untuned, state, STRICT).scores)
     served = scores[scores["variant"] == "served"].head(1)
     tracking = Tracking.in_folder(state)
@@ -195,7 +199,7 @@ def test_what_can_not_be_computed_does_not_promote(untuned: Candidate, state: Pa
     (tmp_path / "half" / "adapter" / "adapter_model.safetensors").write_bytes(b"damaged")
     half = untuned.model_copy(update={"folder": tmp_path / "half", "weights_digest": "1" * 64})
     bounds = [{"metric": "perplexity", "at_most": 1e9}]
-    verdict = judged(half, state, LENIENT | {"bounds": bounds}, champion=tmp_path / "gone", champion_digest="c" * 64)
+    verdict = judged(half, state, LENIENT | {"bounds": bounds}, Champion(tmp_path / "gone", "c" * 64))
     assert verdict.decision == "insufficient evidence", explain(verdict)
     for name, note in {
         "perplexity": "adapter can't be read",

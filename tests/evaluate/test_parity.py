@@ -8,17 +8,19 @@ from pathlib import Path
 import pytest
 
 from tasks.core.errors import DataError
+from tasks.data.config import Answer, ChatSpec, Prompt
 from tasks.data.language.base_model import GGUF
 from tasks.data.results import BaseModelFiles
-from tasks.evaluate.language.logprobs import likelihoods, perplexity
-from tasks.evaluate.language.parity import Parity, check_parity, parity_criteria
+from tasks.evaluate.language.logprobs import perplexity, token_logprobs
+from tasks.evaluate.language.parity import Parity, ServedModel, check_parity, parity_criteria
 from tasks.language.gguf_writer import write_gguf
 from tasks.train.config import Lora, Serving
 from tasks.train.language.model import Example, add_adapter, load_base, merge, save_adapter
+from tasks.train.language.spec import LanguageSpec
 from tests.language_case import smollm_base
 
 SYSTEM = "Answer in one word."
-ASKED = [[{"role": "user", "content": text}] for text in ("Is UA 1545 late on 2013-01-05?", "Say hello")]
+PROMPTS = [[{"role": "user", "content": text}] for text in ("Is UA 1545 late on 2013-01-05?", "Say hello")]
 BOUND = 0.25
 NAMES = ("parity_rendered_otherwise", "parity_chosen_otherwise", "parity_logprob_difference")
 
@@ -43,8 +45,10 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def found(adapter: Path | None, gguf: Path, base: BaseModelFiles | None = None, served: str | None = None) -> Parity:
-    serving = Serving(answer_tokens=16)
-    return check_parity(base or smollm_base(), adapter, gguf, SYSTEM, ASKED, serving, 256, 1, BOUND, served)
+    chat = ChatSpec(prompt=Prompt(system=SYSTEM, baseline="{schema}"), answer=Answer(json_schema={}), context=256)
+    spec = LanguageSpec(base or smollm_base(), chat, Serving(answer_tokens=16))
+    model = ServedModel(gguf, SYSTEM if served is None else served)
+    return check_parity(spec, adapter, model, PROMPTS, threads=1, bound=BOUND)
 
 
 def failing(parity: Parity) -> set[str]:
@@ -56,8 +60,8 @@ def test_what_was_tuned_and_what_is_served_agree(tuned: tuple[Path, Path]) -> No
     adapter, gguf = tuned
     parity = found(adapter, gguf)
     assert failing(parity) == set()
-    assert parity.prompts == len(ASKED)
-    assert parity.tokens >= len(ASKED)
+    assert parity.prompts == len(PROMPTS)
+    assert parity.tokens >= len(PROMPTS)
 
 
 def test_a_missing_adapter_is_found(tuned: tuple[Path, Path]) -> None:
@@ -107,16 +111,16 @@ def test_what_can_not_be_compared_fails(tuned: tuple[Path, Path], tmp_path: Path
     shutil.copytree(tuned[0], tmp_path / "adapter")
     (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"damaged")
     with pytest.raises(DataError, match="adapter can't be read"):
-        likelihoods(smollm_base(), tmp_path / "adapter", [Example([1, 2], [3])], 1)
+        token_logprobs(smollm_base(), tmp_path / "adapter", [Example([1, 2], [3])], 1)
 
 
-def test_likelihoods_do_not_depend_on_what_prompts_share() -> None:
+def test_token_logprobs_do_not_depend_on_what_prompts_share() -> None:
     """Computed together over a shared beginning, or each alone: the same; and the best is never below what was said."""
     start = [1, 9690, 198, 2683, 359]
     examples = [Example([*start, *more], [504, 514, 49]) for more in ([30], [30, 2, 198], [9690])]
-    together = likelihoods(smollm_base(), None, examples, 1)
+    together = token_logprobs(smollm_base(), None, examples, 1)
     for example, tokens in zip(examples, together, strict=True):
-        (alone,) = likelihoods(smollm_base(), None, [example], 1)
-        assert [token.said for token in tokens] == pytest.approx([token.said for token in alone], abs=1e-3)
-        assert all(token.best >= token.said for token in tokens)
+        (alone,) = token_logprobs(smollm_base(), None, [example], 1)
+        assert [token.logprob for token in tokens] == pytest.approx([token.logprob for token in alone], abs=1e-3)
+        assert all(token.best >= token.logprob for token in tokens)
     assert perplexity(together) > 1

@@ -52,7 +52,7 @@ def test_a_judge_gives_marks_with_reasons(
     judge = LlmJudge.model_validate(
         {"url": "$OUR_JUDGE", "model": "smol", "key": "OUR_JUDGE_KEY", "scale": scale, "examples": 4, "at_once": 2}
     )
-    monkeypatch.setattr(rubric, "READABLE", 0.0)  # so small a model may never come to the end of its reason
+    monkeypatch.setattr(rubric, "MIN_READABLE", 0.0)  # so small a model may never come to the end of its reason
     found = judge_opinions(judge, answers, tmp_path)
     assert found
     assert set(found) <= set(answers.loc[~answers["unsafe"], "pair_id"])

@@ -12,6 +12,7 @@ from services.serving.package import package
 from services.serving.smoke import smoke
 from services.store.costs import summarize_costs
 from services.store.database import Store
+from tasks.core.places import Places
 from tasks.core.settings import ROOT, Settings
 from tasks.core.sockets import http_client
 from tasks.evaluate.config import Evaluate
@@ -40,10 +41,10 @@ def test_an_answer_names_its_class_and_scores_all(
 ) -> None:
     """As the model predicts offline, which the smoke test checks over HTTP; the schema lists the classes."""
     candidate = train(origin_of(case, state), frame_of(wines(names), tmp_path), target, boosting((), BY_HASH))
-    verdict = evaluate_gates(candidate, target, BY_HASH, Evaluate.model_validate(GATES), state)
-    folder = seal(
-        candidate, verdict, tabular_parts(candidate, verdict, target), SealContext(lineage=LINEAGE, state=state)
+    verdict = evaluate_gates(
+        candidate, target, boosting((), BY_HASH), config=Evaluate.model_validate(GATES), places=Places.in_folder(state)
     )
+    folder = seal(candidate, verdict, table_parts(candidate, verdict, target), "tabular", LINEAGE, state)
     package(folder, state / "bentoml", ROOT / "requirements.lock")
     address = stack.release_address(settings, serve(settings, folder))
     assert address

@@ -10,12 +10,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from tasks.core.mlflow import Tracking
+from tasks.core.places import Places
+from tasks.evaluate.config import ChampionGate
 from tasks.features.results import Column, Frame
-from tasks.monitor.config import Monitor
+from tasks.monitor.config import Monitor, TabularSpec
 from tasks.monitor.results import Signal
 from tasks.monitor.signal import Window
 from tasks.monitor.tabular.measure import measure
-from tasks.predict.tabular import Predictor, predict
+from tasks.predict.tabular import predict
+from tasks.release.results import Release
 from tasks.train.config import Target
 
 RELEASE = "ab" * 32
@@ -106,6 +110,19 @@ def watch(
         start=rows["event_timestamp"].min(),
         end=rows["event_timestamp"].max(),
     )
-    predict(Predictor(RELEASE, "shop", release / "model.skops", COLUMNS), frame, END, place / "predictions")
+    predict(RELEASE, "shop", release / "model.skops", COLUMNS, frame, END, place / "predictions")
+    places = Places(place / "state", Tracking.in_folder(place / "state"), place)
+    sealed = Release(
+        case="shop",
+        digest=RELEASE,
+        as_of=START,
+        folder=release,
+        bento="shop:1",
+        version="1",
+        run_id="r",
+        kind="tabular",
+        columns=COLUMNS,
+    )
+    gate = ChampionGate(loss="brier" if target.task == "classification" else "squared_error")
     window = Window("shop", RELEASE, END, START, END)
-    return measure(window, release, COLUMNS, target, config, frame.path, place / "predictions", place / "state")
+    return measure(sealed, TabularSpec(target, config, gate), window, frame.path, places)

@@ -12,6 +12,8 @@ import pytest
 
 from tasks.core.errors import DataError
 from tasks.core.files import file_digest
+from tasks.core.mlflow import Tracking
+from tasks.core.places import Places
 from tasks.data.language.embedder_files import find_embedder
 from tasks.data.results import EmbedderFiles, WindowMessages
 from tasks.evaluate.language.inference import score
@@ -65,6 +67,10 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def places_in(folder: Path) -> Places:
+    return Places(folder / "state", Tracking.in_folder(folder / "state"), folder)
+
+
 def watch(
     rows: pd.DataFrame, release: Path, place: Path, known: bool = True, config: AnswerMonitor = CONFIG
 ) -> tuple[Signal, Decision]:
@@ -80,10 +86,8 @@ def watch(
     asked = rows[["example_id", "event_timestamp", "messages", "answer"]]
     (asked if known else asked.assign(answer=None)).to_parquet(place / "asked.parquet")
     path = place / "asked.parquet"
-    told = WindowMessages(path=path, rows=len(rows), start=START, end=END, digest=file_digest(path))
-    signal = measure_answers(
-        WINDOW, release, config, find_embedder(config.embedder, place), told, place / "predictions", place / "state"
-    )
+    messages = WindowMessages(path=path, rows=len(rows), start=START, end=END, digest=file_digest(path))
+    signal = measure_answers(release, config, find_embedder(config.embedder, place), WINDOW, messages, places_in(place))
     return signal, decide(signal, config)
 
 
@@ -94,7 +98,7 @@ def test_a_month_like_the_evaluation_is_ignored(release: Path, tmp_path: Path) -
     assert (signal.task, signal.rows, signal.rows_with_outcome, signal.reference_rows) == ("answers", 150, 150, 200)
     assert signal.not_computed == ()
     assert signal.metrics["exact_match"] == pytest.approx(0.96, abs=0.03)
-    assert signal.told_apart == pytest.approx(0.5, abs=0.1)
+    assert signal.message_auc == pytest.approx(0.5, abs=0.1)
     assert {column.column for column in signal.columns} >= {"message length", "answer length", "language"}
     assert (signal.folder / "report.html").is_file()
     assert watch(said(150, 2), release, tmp_path) == (signal, decision)
@@ -126,7 +130,7 @@ def test_one_bad_week_of_answers_retrains_nothing(release: Path, tmp_path: Path)
 def test_other_messages_answered_as_well_never_retrain(release: Path, tmp_path: Path) -> None:
     """Harmless drift of messages: another mix of what is asked, answered as rightly as ever."""
     signal, decision = watch(said(150, 11, ("renew", "spanish", "spanish")), release, tmp_path)
-    assert signal.told_apart > 0.75
+    assert signal.message_auc > 0.75
     assert decision.action == "alert"
 
 
@@ -139,14 +143,14 @@ def test_another_language_alerts_before_any_right_answer_is_known(release: Path,
     assert decision.action == "alert"
     assert any("Insufficient evidence" in reason for reason in decision.reasons)
     assert any("AUC with which the messages" in reason for reason in decision.reasons)
-    assert signal.told_apart > 0.75
+    assert signal.message_auc > 0.75
     assert next(each for each in signal.columns if each.column == "language").drifted
 
 
 def test_invented_values_alert_without_right_answers(release: Path, tmp_path: Path) -> None:
     """A value that no message contains needs no right answer to be seen."""
     signal, decision = watch(said(150, 6, wrong=0.3), release, tmp_path, known=False)
-    assert signal.proxies["hallucination_rate"] > signal.proxies_then["hallucination_rate"] + 0.1
+    assert signal.reference_free["hallucination_rate"] > signal.reference_free_then["hallucination_rate"] + 0.1
     assert decision.action == "alert"
     assert any("hallucination_rate of all answers" in reason for reason in decision.reasons)
 
@@ -155,20 +159,20 @@ def test_dearer_answers_and_more_abstentions_alert(release: Path, tmp_path: Path
     """Twice the tokens cost more by the release's own price; more messages that it gives no answer to are told, too."""
     rows = said(150, 7).assign(tokens_out=40)
     signal, decision = watch(rows, release, tmp_path / "dear")
-    assert signal.proxies["cost_per_1k_answers"] == pytest.approx(1000 * ((40 + 160) / 1e6 + 0.0001))
-    assert signal.proxies_then["cost_per_1k_answers"] == pytest.approx(1000 * ((40 + 80) / 1e6 + 0.0001))
+    assert signal.reference_free["cost_per_1k_answers"] == pytest.approx(1000 * ((40 + 160) / 1e6 + 0.0001))
+    assert signal.reference_free_then["cost_per_1k_answers"] == pytest.approx(1000 * ((40 + 80) / 1e6 + 0.0001))
     assert decision.action == "alert"
     assert decision.reasons[0].startswith(
         "answer_tokens of all answers is 40.000 against 20.000, allowed 50% more (p 0."
     )
     signal, decision = watch(said(150, 8, ("renew", "none", "none", "none")), release, tmp_path / "silent")
-    assert signal.proxies["abstention_share"] > signal.proxies_then["abstention_share"] + 0.15
+    assert signal.reference_free["abstention_share"] > signal.reference_free_then["abstention_share"] + 0.15
     assert any(reason.startswith("abstention_share of all answers is 0.7") for reason in decision.reasons)
 
 
 def test_a_window_without_answers_is_told(release: Path, tmp_path: Path) -> None:
     """Nothing was predicted: the error says what to run."""
-    told = WindowMessages(path=tmp_path / "none.parquet", rows=0, start=None, end=None, digest="")
+    messages = WindowMessages(path=tmp_path / "none.parquet", rows=0, start=None, end=None, digest="")
     unread = EmbedderFiles(digest="", folder=tmp_path, files=())
     with pytest.raises(DataError, match="no predictions in this window"):
-        measure_answers(WINDOW, release, CONFIG, unread, told, tmp_path / "predictions", tmp_path / "state")
+        measure_answers(release, CONFIG, unread, WINDOW, messages, places_in(tmp_path))

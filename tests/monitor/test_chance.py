@@ -18,7 +18,6 @@ from tasks.statistics.permutation import (
     wasserstein_p_value,
 )
 from tasks.train.classes import PLAIN, Classes, columns_of
-from tasks.statistics.metric_catalog import metrics_of
 
 THREE = ("a", "b", "c")
 RATE = 0.2  # higher than a case would state: so that a few dozen windows tell something

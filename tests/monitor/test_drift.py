@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.features.results import Column
-from tasks.monitor.drift import judge_column, measure_drift
+from tasks.monitor.drift import decide_drift, measure_drift
 from tasks.monitor.results import ColumnDrift
 from tasks.statistics.permutation import benjamini_hochberg
 
@@ -54,7 +54,7 @@ def test_awkward_columns_are_compared_or_said_not_to_be(tmp_path):
     assert found["empty"].note == "empty then and now"
     assert found["sparse"].note.startswith("only ")
     assert found["gone"].note.endswith("empty values: 0% then, 100% now")
-    assert (found["constant"].distance, found["constant"].chance) == (0, 1)
+    assert (found["constant"].distance, found["constant"].p_value) == (0, 1)
 
     still = judged(table(1000, 1), table(1000, 3), columns, tmp_path)
     assert not any(column.drifted for column in still.values()), "nothing has moved, however few the rows"
@@ -65,16 +65,16 @@ def test_a_move_counts_when_it_is_no_chance_and_far_enough(tmp_path):
     column = [Column(name="steady", kind="number", origin="request")]
     many = table(100_000, 4)[["steady", "prediction"]]
     nudged = judged(many, many.assign(steady=many["steady"] + 0.03), column, tmp_path)["steady"]
-    assert nudged.chance < 0.01
+    assert nudged.p_value < 0.01
     assert not nudged.drifted
     few = judged(table(110, 6), table(110, 25), column, tmp_path)["steady"]
     assert few.distance > 0.1
-    assert few.chance > 0.05
+    assert few.p_value > 0.05
     assert not few.drifted
 
 
 def judged(then: pd.DataFrame, now: pd.DataFrame, columns: list[Column], folder: Path) -> dict[str, ColumnDrift]:
     """Each column by name, adjusted for the others."""
     found = measure_drift(then, now, columns, folder).columns
-    q = benjamini_hochberg({column.column: column.chance for column in found})
-    return {column.column: judge_column(column, q.get(column.column), 0.05) for column in found}
+    q = benjamini_hochberg({column.column: column.p_value for column in found})
+    return {column.column: decide_drift(column, q.get(column.column), 0.05) for column in found}

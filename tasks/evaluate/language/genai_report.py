@@ -45,7 +45,7 @@ def log_genai_evaluation(
     rows = _rows(scored, opinions)
     key = cache_key(__name__, [rows, answer.digest])
     with progress_step("show the answers in MLflow") as step, mlflow_errors(tracking.uri):
-        client = client_of(tracking)
+        client = mlflow_client(tracking)
         before = client.get_run(run_id)
         if before.data.tags.get(TAG) == key:
             step.figure = "shown before"
@@ -56,7 +56,7 @@ def log_genai_evaluation(
         problem = _evaluate({"run_id": run_id, "rows": rows, "answer": answer.model_dump(mode="json")}, tracking)
         # MLflow reopens the run to evaluate, so its end is set back to where the training ended
         client.set_terminated(run_id, before.info.status, end_time=before.info.end_time)
-        log(client, run_id, tags={TAG: f"failed: {problem}" if problem else key})
+        log_batch(client, run_id, tags={TAG: f"failed: {problem}" if problem else key})
         step.figure = f"{len(rows)} of {len(scored)} answers" if not problem else "not shown"
     if problem:
         text = f"The verdict stands, but MLflow shows no traces of the answers: {problem}"

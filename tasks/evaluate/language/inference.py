@@ -42,7 +42,7 @@ def scores_of(scored: pd.DataFrame) -> list[Score]:
 
 def build_conversation(messages: str, system: str, shots: Sequence[Shot] = ()) -> Conversation:
     """A pair's messages after a system prompt and examples."""
-    examples = [each for text, answer in shots for each in (chat_message(USER, text), chat_message(MODEL, answer))]
+    examples = [each for text, answer in shots for each in (chat_message(USER, text), chat_message(ASSISTANT, answer))]
     return [chat_message(SYSTEM, system), *examples, *json.loads(messages)]
 
 
@@ -61,7 +61,7 @@ def few_shot_examples(pairs: pd.DataFrame, count: int) -> list[Shot]:
 
 def message_in(messages: str) -> str:
     """The user's message in messages stored as JSON."""
-    return message_of(json.loads(messages))
+    return user_message(json.loads(messages))
 
 
 def stratified_sample(pairs: pd.DataFrame, count: int) -> pd.DataFrame:

@@ -39,7 +39,7 @@ def intervals_of(scored: pd.DataFrame) -> dict[str, list[float]]:
     import numpy as np
 
     ordinary = scored[~scored["unsafe"]]
-    rows = [answer_fields(score) for score in scores_of(ordinary)]
+    rows = [metric_fractions(score) for score in scores_of(ordinary)]
     clusters = clusters_of(ordinary)
     intervals = {}
     for name in rows[0] if rows else ():

@@ -66,13 +66,13 @@ def generate_responses(
     slots = options.serving.slots
     sampling: dict[str, Any] = {"max_tokens": options.serving.answer_tokens, "schema": schema}
     with start_engine(model, threads=options.threads, slots=slots, context=options.context) as engine:
-        engine.chat_all([conversations[0]] * slots, max_tokens=1)  # each slot then has the common prefix in its cache
+        engine.chat_batch([conversations[0]] * slots, max_tokens=1)  # each slot then has the common prefix in its cache
         sequential = [engine.chat(each, **sampling) for each in conversations[:SEQUENTIAL]]
         started = monotonic()
         parallel: list[Completion] = []
         for start in range(SEQUENTIAL, len(conversations), BATCH):
             with progress_step(f"answers {start + 1:,} to {min(start + BATCH, len(conversations)):,}") as step:
-                parallel += engine.chat_all(conversations[start : start + BATCH], **sampling)
+                parallel += engine.chat_batch(conversations[start : start + BATCH], **sampling)
                 step.figure = _throughput(parallel, len(conversations) - SEQUENTIAL, monotonic() - started)
         seconds = monotonic() - started
     responses = [*sequential, *parallel]

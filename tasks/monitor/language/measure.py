@@ -72,9 +72,10 @@ def measure_answers(
     if not scores_now:
         missing.append("No right answer has arrived: only what needs none was measured.")
     samples = [sample(side, config.sample) for side in (then, now)]
-    drift = measure_drift(*(describe(side, answer) for side in samples), COLUMNS, folder, "text")
+    described = [describe(side, answer) for side in samples]
+    drift = measure_drift(described[0], described[1], COLUMNS, folder, "text")
     model = Embedder(embedder.folder)
-    vectors = [model.vectors([message_in(each) for each in side["messages"]]) for side in samples]
+    vectors = [model.encode([message_in(each) for each in side["messages"]]) for side in samples]
     auc, auc_p_value = classifier_two_sample_test(*vectors) or (None, None)
     if auc is None:
         missing.append(f"Drift of the messages was not computed: {len(now):,} now, {len(then):,} then.")

@@ -55,7 +55,7 @@ def reference_free_p_values(then: Ratios, now: Ratios) -> dict[str, float | None
 
 def metric_p_value(then: Sequence[Score], now: Sequence[Score], metric: str) -> float | None:
     """The p-value of a worse metric of answers with right ones; None for a metric that is no ratio of sums."""
-    if not then or not now or metric not in answer_fields(then[0]):
+    if not then or not now or metric not in metric_fractions(then[0]):
         return None
     return ratio_p_value(_ratio(then, metric), _ratio(now, metric), worse_by(metric, 1.0, 0.0))
 
