@@ -26,7 +26,7 @@ def test_months_are_whole_and_the_last_one_counts():
     ("policies", "named"),
     [(("never", "weekly"), "weekly"), (("never", "never"), "never"), ((), "none"), (("",), "never, monthly, decide")],
 )
-def test_an_unknown_policy_is_told_which_there_are(policies, named):
+def test_an_unknown_policy_is_refused_with_all_names(policies, named):
     """The error lists the policies there are, and what was found."""
     with pytest.raises(InputError) as found:
         check_backtest("tabular", policies, day("2013-04-01"), day("2013-05-01"))

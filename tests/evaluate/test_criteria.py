@@ -84,7 +84,7 @@ def test_the_champion_gate() -> None:
     assert worse.observed > 0.01
 
 
-def test_a_verdict_is_told_criterion_by_criterion(tmp_path) -> None:
+def test_a_verdict_lists_each_criterion(tmp_path) -> None:
     """Names, observed and required values, notes; a timing that is not there reads as a dash."""
     criteria = (
         Criterion(name="auc", observed=0.71234, required=">= 0.7", passed=True),

@@ -102,9 +102,9 @@ def test_the_same_question_gives_the_same_verdict(good: Candidate, state: Path) 
     assert (again.digest, again.metrics, again.scores) == (first.digest, first.metrics, first.scores)
     client = mlflow_client(Tracking.in_folder(state))
     assert len(client.get_metric_history(good.run_id, "evaluate_auc")) == 1
-    told = client.get_run(good.run_id).data
-    assert told.tags["driftline.decision"] == "promote"
-    assert told.metrics["evaluate_auc"] == first.metrics["overall"]["auc"]
+    data = client.get_run(good.run_id).data
+    assert data.tags["driftline.decision"] == "promote"
+    assert data.metrics["evaluate_auc"] == first.metrics["overall"]["auc"]
     listed = {item.path for item in client.list_artifacts(good.run_id, "verdict")}
     assert listed == {"verdict/verdict.json", "verdict/verdict.md", "verdict/criteria.json"}
     (first.scores.parent / "verdict.json").write_text("{")
@@ -201,7 +201,7 @@ def test_a_slow_candidate_is_rejected(good: Candidate, state: Path) -> None:
     assert [criterion.name for criterion in slow.criteria if not criterion.passed] == ["ms_per_row"]
 
 
-def test_what_is_gone_is_said(good: Candidate, state: Path, tmp_path: Path) -> None:
+def test_missing_files_are_reported(good: Candidate, state: Path, tmp_path: Path) -> None:
     """A candidate without its run or without its model file can't be judged."""
     with pytest.raises(DriftlineError, match="run is gone"):
         judged(good.model_copy(update={"run_id": "0" * 32}), state)
@@ -210,7 +210,7 @@ def test_what_is_gone_is_said(good: Candidate, state: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("changes", "task", "said"),
+    ("changes", "task", "message"),
     [
         ({}, "regression", "auc is no metric of a regression"),
         ({"champion_gate": {"loss": "squared_error"}}, "classification", "squared_error is no loss"),
@@ -219,8 +219,8 @@ def test_what_is_gone_is_said(good: Candidate, state: Path, tmp_path: Path) -> N
         ({"slices": ("town",)}, "classification", "no column town"),
     ],
 )
-def test_gates_that_do_not_fit_are_refused_by_validate(changes: dict[str, Any], task: str, said: str) -> None:
+def test_gates_that_do_not_fit_are_refused_by_validate(changes: dict[str, Any], task: str, message: str) -> None:
     """Before anything runs, naming what is allowed."""
     check_gates(gates(), "classification", ["sex", "education"])
-    with pytest.raises(CaseError, match=said):
+    with pytest.raises(CaseError, match=message):
         check_gates(gates(**changes), task, ["sex", "education"])

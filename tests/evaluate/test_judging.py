@@ -131,17 +131,17 @@ def test_mlflow_shows_the_answers_as_its_own_evaluation(untuned: Candidate, stat
     """Each answer is a trace of the candidate's run with an assessment a scorer; the run stays as it ended."""
     judged(untuned, state, STRICT)
     client = mlflow_client(Tracking.in_folder(state))
-    told = client.get_run(untuned.run_id)
-    assert told.data.tags["mlflow.runType"] == "genai_evaluate"
-    assert told.info.status == "FINISHED"
-    traces = client.search_traces(locations=[told.info.experiment_id], run_id=untuned.run_id)
+    logged = client.get_run(untuned.run_id)
+    assert logged.data.tags["mlflow.runType"] == "genai_evaluate"
+    assert logged.info.status == "FINISHED"
+    traces = client.search_traces(locations=[logged.info.experiment_id], run_id=untuned.run_id)
     assert len(traces) == 5  # three ordinary ones and two unsafe
     named = {each.name for trace in traces for each in trace.info.assessments}
     assert {"exact_match", "schema_validity", "abstains_rightly", "answer"} <= named
-    assert not [name for name in told.data.metrics if "/mean" in name]  # of wrong ones first, a mean would mislead
+    assert not [name for name in logged.data.metrics if "/mean" in name]  # of wrong ones first, a mean would mislead
 
 
-def test_answers_that_mlflow_can_not_show_are_told(
+def test_answers_that_mlflow_can_not_show_warn(
     untuned: Candidate, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The verdict stands, a warning says why nothing is shown, and the run's tag says it for good."""
@@ -154,9 +154,9 @@ def test_answers_that_mlflow_can_not_show_are_told(
         pass
     with pytest.warns(UserWarning, match="The verdict stands, but"):
         assess.log_genai_evaluation(run_id, served, ANSWER, {}, tracking)
-    told = client.get_run(run_id)
-    assert told.data.tags[assess.TAG].startswith("failed: MLflow took more than")
-    assert told.info.status == "FINISHED"
+    logged = client.get_run(run_id)
+    assert logged.data.tags[assess.TAG].startswith("failed: MLflow took more than")
+    assert logged.info.status == "FINISHED"
 
 
 def test_a_judge_that_is_silent_fails_its_own_bound_only(
@@ -193,7 +193,7 @@ def test_gates_that_are_passed_promote(untuned: Candidate, state: Path, monkeypa
 
 
 def test_what_can_not_be_computed_does_not_promote(untuned: Candidate, state: Path, tmp_path: Path) -> None:
-    """A champion or unquantised weights that are missing, a damaged adapter: each is told, none passes."""
+    """A champion or unquantised weights that are missing, a damaged adapter: each is logged, none passes."""
     shutil.copytree(untuned.folder, tmp_path / "half", symlinks=True)
     (tmp_path / "half" / "model.f16.gguf").unlink()
     (tmp_path / "half" / "adapter" / "adapter_model.safetensors").write_bytes(b"damaged")
@@ -212,7 +212,7 @@ def test_what_can_not_be_computed_does_not_promote(untuned: Candidate, state: Pa
         assert note in named(verdict, name).note
 
 
-def test_what_is_gone_is_said(untuned: Candidate, state: Path, tmp_path: Path) -> None:
+def test_missing_files_are_reported(untuned: Candidate, state: Path, tmp_path: Path) -> None:
     """No model, no pairs, no run: an error before anything is asked."""
     with pytest.raises(DataError, match="no model to serve"):
         judged(untuned.model_copy(update={"folder": tmp_path, "weights_digest": "2" * 64}), state, STRICT)
@@ -283,7 +283,7 @@ def test_figures_and_their_intervals() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"bounds": [{"metric": "auc", "at_least": 0.5}]}, "auc is no metric of answers"),
         ({"slice_gate": {"metric": "brier", "at_most_worse": 0.1}}, "brier is no metric of answers"),
@@ -292,9 +292,9 @@ def test_figures_and_their_intervals() -> None:
         ({"slices": [], "slice_gate": {"metric": "exact_match", "at_most_worse": 0.1}}, "never be computed"),
     ],
 )
-def test_gates_that_do_not_fit_answers_are_refused(changes: dict[str, Any], said: str) -> None:
-    """Metrics of tables, unknown columns: said by validate, before anything is trained."""
-    with pytest.raises(CaseError, match=said):
+def test_gates_that_do_not_fit_answers_are_refused(changes: dict[str, Any], message: str) -> None:
+    """Metrics of tables, unknown columns: message by validate, before anything is trained."""
+    with pytest.raises(CaseError, match=message):
         check_gates(LanguageEvaluation.model_validate(STRICT | changes), "answers", ["intent", "template"])
     check_gates(LanguageEvaluation.model_validate(STRICT), "answers", ["intent", "template"])
 
@@ -303,7 +303,7 @@ BARE = ChatSpec(prompt=Prompt(system="s", baseline="{schema}"), answer=Answer(js
 
 
 @pytest.mark.parametrize(
-    ("changes", "talk", "said"),
+    ("changes", "talk", "message"),
     [
         ({"bounds": [{"metric": "hallucination_rate", "at_most": 0.1}]}, BARE, "needs answer.stated"),
         ({"bounds": [{"metric": "abstention_recall", "at_least": 0.1}]}, BARE, "needs answer.abstain"),
@@ -315,12 +315,12 @@ BARE = ChatSpec(prompt=Prompt(system="s", baseline="{schema}"), answer=Answer(js
         ({}, TALK.model_copy(update={"prompt": Prompt(system="s", baseline="Answer.")}), r"lacks \{schema\}"),
     ],
 )
-def test_gates_that_could_never_be_computed_are_refused(changes: dict[str, Any], talk: ChatSpec, said: str) -> None:
-    """What a metric is made of must be in the case: said by validate, and before anything is trained."""
-    with pytest.raises(CaseError, match=said):
+def test_gates_that_could_never_be_computed_are_refused(changes: dict[str, Any], talk: ChatSpec, message: str) -> None:
+    """What a metric is made of must be in the case: message by validate, and before anything is trained."""
+    with pytest.raises(CaseError, match=message):
         check_language_evaluation(LanguageEvaluation.model_validate(STRICT | changes), talk, Pairs(sources=("mine",)))
     check_language_evaluation(
         LanguageEvaluation.model_validate(STRICT),
-        talk if said != r"lacks \{schema\}" else TALK,
+        talk if message != r"lacks \{schema\}" else TALK,
         Pairs(sources=("mine",)),
     )

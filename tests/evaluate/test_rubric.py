@@ -33,8 +33,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     folder = write_pairs(tmp_path_factory.mktemp("pairs"), held=6)
     sets = [pd.read_parquet(folder / f"{n}.parquet").assign(unsafe=n == "safety") for n in ("evaluation", "safety")]
     pairs = pd.concat(sets, ignore_index=True)
-    said = [answer if at % 2 else "I do not know." for at, answer in enumerate(pairs["answer"])]
-    return score(pairs, pd.DataFrame({"text": said}), Scorer(SCHEMA), "served")
+    texts = [answer if at % 2 else "I do not know." for at, answer in enumerate(pairs["answer"])]
+    return score(pairs, pd.DataFrame({"text": texts}), Scorer(SCHEMA), "served")
 
 
 @pytest.mark.parametrize(("scale", "allowed"), [("1-5", {1.0, 2.0, 3.0, 4.0, 5.0}), ("pass", {0.0, 1.0})])
@@ -63,16 +63,16 @@ def test_a_judge_gives_marks_with_reasons(
     assert endpoint.key not in "".join(p.read_text(errors="replace") for p in tmp_path.rglob("*") if p.is_file())
 
 
-def test_a_silent_judge_is_told(endpoint: Engine, answers: pd.DataFrame, tmp_path: Path) -> None:
+def test_a_silent_judge_is_reported(endpoint: Engine, answers: pd.DataFrame, tmp_path: Path) -> None:
     """Nobody there, no key, an address that is not set: each is said at once, and nothing of it is kept."""
-    for url, said in (
+    for url, reason in (
         ("http://127.0.0.1:9/v1", "ConnectError"),
         (endpoint.address + "/v1", "401"),
         ("$NO_SUCH_JUDGE", "NO_SUCH_JUDGE is not set"),
     ):
         with pytest.raises(Unavailable) as caught:
             judge_opinions(LlmJudge(url=url, model="smol"), answers, tmp_path)
-        assert said in caught.value.found
+        assert reason in caught.value.found
     assert not list(tmp_path.rglob("*.opinions"))
 
 

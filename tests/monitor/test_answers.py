@@ -39,7 +39,9 @@ WORDINGS = {
 }
 
 
-def said(count: int, seed: int, kinds: tuple[str, ...] = ("renew", "none"), wrong: float = 0.04) -> pd.DataFrame:
+def answered_rows(
+    count: int, seed: int, kinds: tuple[str, ...] = ("renew", "none"), wrong: float = 0.04
+) -> pd.DataFrame:
     """Messages with right answers and what a model said, a share of which is wrong."""
     chance = random.Random(seed)
     rows = []
@@ -59,7 +61,7 @@ def said(count: int, seed: int, kinds: tuple[str, ...] = ("renew", "none"), wron
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release's folder as far as monitoring reads it."""
     folder = tmp_path_factory.mktemp("release")
-    rows = said(200, 1)
+    rows = answered_rows(200, 1)
     scored = score(rows.drop(columns=["text", *USED]), rows[["text", *USED]], Scorer(SCHEMA, ("book",)), "served")
     scored.to_parquet(folder / "scores.parquet")
     answer = {"json_schema": SCHEMA, "abstain": {"call": "none"}, "stated": ["book"]}
@@ -83,8 +85,8 @@ def watch(
     folder.mkdir(parents=True, exist_ok=True)
     answered = rows.rename(columns={"text": "prediction"})
     answered[["example_id", "event_timestamp", "messages", "prediction", *USED]].to_parquet(folder / "part-1.parquet")
-    asked = rows[["example_id", "event_timestamp", "messages", "answer"]]
-    (asked if known else asked.assign(answer=None)).to_parquet(place / "asked.parquet")
+    table = rows[["example_id", "event_timestamp", "messages", "answer"]]
+    (table if known else table.assign(answer=None)).to_parquet(place / "asked.parquet")
     path = place / "asked.parquet"
     messages = WindowMessages(path=path, rows=len(rows), start=START, end=END, digest=file_digest(path))
     signal = measure_answers(release, config, find_embedder(config.embedder, place), WINDOW, messages, places_in(place))
@@ -93,7 +95,7 @@ def watch(
 
 def test_a_month_like_the_evaluation_is_ignored(release: Path, tmp_path: Path) -> None:
     """Nothing has changed: nothing is done, all of it was looked at, and measuring again finds the same."""
-    signal, decision = watch(said(150, 2), release, tmp_path)
+    signal, decision = watch(answered_rows(150, 2), release, tmp_path)
     assert decision.action == "ignore"
     assert (signal.task, signal.rows, signal.rows_with_outcome, signal.reference_rows) == ("answers", 150, 150, 200)
     assert signal.not_computed == ()
@@ -101,12 +103,12 @@ def test_a_month_like_the_evaluation_is_ignored(release: Path, tmp_path: Path) -
     assert signal.message_auc == pytest.approx(0.5, abs=0.1)
     assert {column.column for column in signal.columns} >= {"message length", "answer length", "language"}
     assert (signal.folder / "report.html").is_file()
-    assert watch(said(150, 2), release, tmp_path) == (signal, decision)
+    assert watch(answered_rows(150, 2), release, tmp_path) == (signal, decision)
 
 
 def test_wrong_answers_retrain(release: Path, tmp_path: Path) -> None:
     """Messages as ever, answers often wrong: the right answers tell, and that decides."""
-    signal, decision = watch(said(150, 3, wrong=0.3), release, tmp_path)
+    signal, decision = watch(answered_rows(150, 3, wrong=0.3), release, tmp_path)
     assert decision.action == "retrain"
     assert decision.reasons[0].startswith("exact_match is 0.")
     assert "(p 0.0" in decision.reasons[0]
@@ -119,7 +121,7 @@ def test_wrong_answers_retrain(release: Path, tmp_path: Path) -> None:
 def test_one_bad_week_of_answers_retrains_nothing(release: Path, tmp_path: Path) -> None:
     """A month that is bad for a quarter of its time, all of it at the end: one part of four, two are needed."""
     config = CONFIG.model_copy(update={"retrain": CONFIG.retrain.model_copy(update={"needs": 2, "of": 4})})
-    rows = pd.concat([said(120, 9), said(40, 10, wrong=0.9)])
+    rows = pd.concat([answered_rows(120, 9), answered_rows(40, 10, wrong=0.9)])
     signal, decision = watch(rows, release, tmp_path, config=config)
     assert signal.metrics["exact_match"] < signal.reference["exact_match"] - 0.05
     assert [part.rows for part in signal.parts] == [40] * 4
@@ -129,14 +131,14 @@ def test_one_bad_week_of_answers_retrains_nothing(release: Path, tmp_path: Path)
 
 def test_other_messages_answered_as_well_never_retrain(release: Path, tmp_path: Path) -> None:
     """Harmless drift of messages: another mix of what is asked, answered as rightly as ever."""
-    signal, decision = watch(said(150, 11, ("renew", "spanish", "spanish")), release, tmp_path)
+    signal, decision = watch(answered_rows(150, 11, ("renew", "spanish", "spanish")), release, tmp_path)
     assert signal.message_auc > 0.75
     assert decision.action == "alert"
 
 
 def test_another_language_alerts_before_any_right_answer_is_known(release: Path, tmp_path: Path) -> None:
     """Embeddings and language differ; without outcomes that alerts, and says that performance is not known."""
-    rows = pd.concat([said(75, 4), said(75, 5, ("spanish",))])
+    rows = pd.concat([answered_rows(75, 4), answered_rows(75, 5, ("spanish",))])
     signal, decision = watch(rows, release, tmp_path, known=False)
     assert signal.metrics == {}
     assert signal.rows_with_outcome == 0
@@ -149,7 +151,7 @@ def test_another_language_alerts_before_any_right_answer_is_known(release: Path,
 
 def test_invented_values_alert_without_right_answers(release: Path, tmp_path: Path) -> None:
     """A value that no message contains needs no right answer to be seen."""
-    signal, decision = watch(said(150, 6, wrong=0.3), release, tmp_path, known=False)
+    signal, decision = watch(answered_rows(150, 6, wrong=0.3), release, tmp_path, known=False)
     assert signal.reference_free["hallucination_rate"] > signal.reference_free_then["hallucination_rate"] + 0.1
     assert decision.action == "alert"
     assert any("hallucination_rate of all answers" in reason for reason in decision.reasons)
@@ -157,7 +159,7 @@ def test_invented_values_alert_without_right_answers(release: Path, tmp_path: Pa
 
 def test_dearer_answers_and_more_abstentions_alert(release: Path, tmp_path: Path) -> None:
     """Twice the tokens cost more by the release's own price; more messages that it gives no answer to are told, too."""
-    rows = said(150, 7).assign(tokens_out=40)
+    rows = answered_rows(150, 7).assign(tokens_out=40)
     signal, decision = watch(rows, release, tmp_path / "dear")
     assert signal.reference_free["cost_per_1k_answers"] == pytest.approx(1000 * ((40 + 160) / 1e6 + 0.0001))
     assert signal.reference_free_then["cost_per_1k_answers"] == pytest.approx(1000 * ((40 + 80) / 1e6 + 0.0001))
@@ -165,12 +167,12 @@ def test_dearer_answers_and_more_abstentions_alert(release: Path, tmp_path: Path
     assert decision.reasons[0].startswith(
         "answer_tokens of all answers is 40.000 against 20.000, allowed 50% more (p 0."
     )
-    signal, decision = watch(said(150, 8, ("renew", "none", "none", "none")), release, tmp_path / "silent")
+    signal, decision = watch(answered_rows(150, 8, ("renew", "none", "none", "none")), release, tmp_path / "silent")
     assert signal.reference_free["abstention_share"] > signal.reference_free_then["abstention_share"] + 0.15
     assert any(reason.startswith("abstention_share of all answers is 0.7") for reason in decision.reasons)
 
 
-def test_a_window_without_answers_is_told(release: Path, tmp_path: Path) -> None:
+def test_a_window_without_answers_is_refused(release: Path, tmp_path: Path) -> None:
     """Nothing was predicted: the error says what to run."""
     messages = WindowMessages(path=tmp_path / "none.parquet", rows=0, start=None, end=None, digest="")
     unread = EmbedderFiles(digest="", folder=tmp_path, files=())

@@ -144,7 +144,7 @@ def test_after_an_attempt_nothing_is_attempted_for_a_while(shifted: Signal, due:
         assert ("until 2013-05-05 00:00" in decision.reasons[0]) == (action == "alert")
 
 
-def test_attempts_are_told_by_how_they_ended(due: Decision) -> None:
+def test_attempts_are_stored_with_their_outcome(due: Decision) -> None:
     """Released, rejected or failed is written; what only has to wait, or is killed, stays begun and is finished."""
     state = due.folder.parents[3]
     champion = Release.model_construct(digest=due.release, as_of=END - timedelta(days=30))

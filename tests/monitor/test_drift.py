@@ -41,7 +41,7 @@ def table(rows: int, seed: int, moved: bool = False) -> pd.DataFrame:
     )
 
 
-def test_awkward_columns_are_compared_or_said_not_to_be(tmp_path):
+def test_awkward_columns_are_compared_or_noted(tmp_path):
     """Scale, type, gaps, infinities and thousands of values neither crash it nor hide a move."""
     names = table(1, 0).columns.drop("prediction")
     columns = [Column(name=name, kind="text" if name in TEXTS else "number", origin="request") for name in names]

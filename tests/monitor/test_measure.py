@@ -50,8 +50,8 @@ def test_a_changed_concept_retrains(release, tmp_path):
     assert decision.reasons[0].startswith("auc is 0.")
     assert decision.evidence == signal.evidence
     assert signal.drifted_share == 0
-    told = json.loads((signal.folder / "decision.json").read_text())
-    assert (told["action"], told["evidence"]) == ("retrain", signal.evidence)
+    stored = json.loads((signal.folder / "decision.json").read_text())
+    assert (stored["action"], stored["evidence"]) == ("retrain", signal.evidence)
 
 
 def test_a_bias_retrains(release, tmp_path):
@@ -83,7 +83,7 @@ def test_harmless_drift_only_alerts_and_few_outcomes_never_retrain(release, tmp_
     assert decision.reasons[0].startswith("Insufficient evidence on performance: 100 of 1,500")
 
 
-def test_too_few_of_everything_is_ignored_and_said(release, tmp_path):
+def test_too_few_of_everything_is_ignored_and_noted(release, tmp_path):
     """Neither outcomes nor rows enough: nothing is done, nothing is claimed to be fine, and the report still stands."""
     signal = watch(world(50, 7).assign(outcome_known=np.nan), release, tmp_path)
     decision = decide(signal, WATCHED)
@@ -132,7 +132,7 @@ def test_new_outcomes_replace_the_signal_and_its_old_decision(release, tmp_path)
     assert not (later.folder / "decision.json").exists()
 
 
-def test_no_predictions_is_told(release, tmp_path):
+def test_no_predictions_is_refused(release, tmp_path):
     """A window without predictions is an error that says what to run, not an empty report."""
     rows = world(50, 11)
     with pytest.raises(DataError, match="no predictions in this window"):
@@ -143,6 +143,6 @@ def test_a_signal_of_an_earlier_version_is_measured_again(release, tmp_path):
     """Fields that are no more don't stop monitoring after an upgrade."""
     signal = watch(world(600, 12), release, tmp_path)
     path = signal.folder / "signal.json"
-    told = json.loads(path.read_text())
-    path.write_text(json.dumps({**told, "inputs": "of another version", "prediction_chance": 0.1}))
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps({**stored, "inputs": "of another version", "prediction_chance": 0.1}))
     assert watch(world(600, 12), release, tmp_path) == signal

@@ -47,8 +47,8 @@ def test_scores_too_low_are_calibrated_on_earlier_rows_and_right_on_later_ones(r
 
     lineage = {"commit": "c", "dirty": "false", "lock_digest": "l", "case_digest": "d"}
     origin = origin_of("shop", tmp_path / "state", datetime(2013, 5, 1, tzinfo=UTC), lineage)
-    made = import_model(origin, path, frame, CLASSIFICATION, TRAIN, ())
-    assert made.imported == file_digest(path)
+    candidate = import_model(origin, path, frame, CLASSIFICATION, TRAIN, ())
+    assert candidate.imported == file_digest(path)
 
 
 def framed(rows: pd.DataFrame, folder: Path) -> Frame:
