@@ -113,12 +113,14 @@ def evaluate(run_id: str, rows: Sequence[Mapping[str, Any]], answer: Answer) -> 
     computed = Scorer(answer.json_schema, answer.stated, answer.abstain)
     opinions = {(row["message"], row["answer"]): row["opinion"] for row in rows if row["opinion"]}
 
-    # without aggregations: the wrong answers come first, and the means of the whole evaluation are logged as evaluate_*
-    @scorer(name="computed", aggregations=[])
-    def score(inputs: dict[str, Any], outputs: str, expectations: dict[str, Any]) -> list[Feedback]:
-        result = computed.score(outputs, expectations["answer"], inputs["message"])
-        values = {name: value_of(result) for name, value_of in SCORERS.items()}
-        return [Feedback(name=name, value=value) for name, value in values.items() if value is not None]
+    def computed_scorer(name: str) -> Any:
+        # without aggregations: wrong answers come first, and the means of the whole evaluation are logged as evaluate_*
+        @scorer(name=name, aggregations=[])
+        def score(inputs: dict[str, Any], outputs: str, expectations: dict[str, Any]) -> list[Feedback]:
+            value = SCORERS[name](computed.score(outputs, expectations["answer"], inputs["message"]))
+            return [] if value is None else [Feedback(name=name, value=value)]
+
+        return score
 
     @scorer(name="judge_score", aggregations=[])
     def judge(inputs: dict[str, Any], outputs: str) -> list[Feedback]:
@@ -134,8 +136,9 @@ def evaluate(run_id: str, rows: Sequence[Mapping[str, Any]], answer: Answer) -> 
         }
         for row in rows
     ]
+    scorers = [*map(computed_scorer, SCORERS), *([judge] if opinions else [])]
     with mlflow.start_run(run_id=run_id):
-        result = mlflow.genai.evaluate(data=data, scorers=[score, *([judge] if opinions else [])])
+        result = mlflow.genai.evaluate(data=data, scorers=scorers)
     written = 0 if result.result_df is None else int(result.result_df["exact_match/value"].notna().sum())
     if written < len(rows):
         raise RuntimeError(f"only {written} of {len(rows)} answers were written")
