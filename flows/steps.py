@@ -52,9 +52,8 @@ from tasks.release.task import (
     seal_language_release,
     seal_tabular_release,
 )
-from tasks.train.language.spec import LanguageSpec
-from tasks.train.results import Candidate
-from tasks.train.task import import_language_adapter, import_table_model, train_candidate, tune_candidate
+from tasks.train.results import Candidate, LanguageSpec
+from tasks.train.task import import_language_adapter, import_tabular_model, train_candidate, tune_candidate
 
 
 class TrainResult(Result):
@@ -161,7 +160,9 @@ def evaluate(run: RunContext, candidate: Candidate, champion: Release | None) ->
     case, places = run.case, run.settings.places
     current = Champion(champion.model, champion.digest) if champion else None
     if isinstance(case, LanguageCase):
-        spec = LanguageSpec(open_model(case.model, case.folder, places.state), case.chat_spec, case.serve)
+        spec = LanguageSpec(
+            base=open_model(case.model, case.folder, places.state), chat=case.chat_spec, serving=case.serve
+        )
         return evaluate_language_candidate(candidate, spec, case.evaluate, case.train.threads, places, current)
     return evaluate_candidate(candidate, case.target, case.train, case.evaluate, places, current)
 

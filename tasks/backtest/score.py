@@ -50,7 +50,7 @@ def score(window: Window, target: Target, classes: Classes, examples: Path, plac
     )
     with atomic_path(path) as temporary:
         table.to_parquet(temporary, index=False)
-    return MonthScore(release=window.release, rows=len(known), metrics=measure(y, p, target.task), losses=path)
+    return MonthScore(release=window.release, rows=len(known), metrics=compute_metrics(y, p, target.task), losses=path)
 
 
 def gain(of: Sequence[Path], over: Sequence[Path]) -> dict[str, float | int | None]:

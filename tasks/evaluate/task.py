@@ -9,8 +9,7 @@ from tasks.evaluate.report import explain
 from tasks.evaluate.results import Champion, Verdict
 from tasks.statistics.metric_catalog import HEADLINES
 from tasks.train.config import Target, Train
-from tasks.train.language.spec import LanguageSpec
-from tasks.train.results import Candidate
+from tasks.train.results import Candidate, LanguageSpec
 
 
 @stage("judge the candidate", lambda verdict: f"{verdict.decision}: {_headline(verdict)}")

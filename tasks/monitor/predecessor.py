@@ -38,7 +38,9 @@ def compare_predecessor(
         previous = predict(model, rows, predecessor.columns)
     except DataError as error:
         return None, f"The champion before was not compared: {error.what} {error.found}."
-    y, current, previous = align_classes(known["outcome"], answers_in(known, classes), classes, previous, model.classes)
+    y, current, previous = align_classes(
+        known["outcome"], predictions_in(known, classes), classes, previous, model.classes
+    )
     difference = paired_bootstrap(
         losses(gate.loss, y, previous),
         losses(gate.loss, y, current),

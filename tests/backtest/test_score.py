@@ -14,7 +14,7 @@ from tasks.core.errors import DataError
 from tasks.core.mlflow import Tracking
 from tasks.core.places import Places
 from tasks.monitor.signal import Window
-from tasks.train.classes import PLAIN
+from tasks.train.classes import DEFAULT_CLASSES
 from tasks.train.config import Target
 
 RELEASE = "ab" * 32
@@ -42,7 +42,7 @@ def test_only_the_month_and_only_known_outcomes_count(tmp_path):
     """Rows of other months and rows without an outcome are left out; the metrics are those of the rest."""
     examples = predicted(tmp_path / "predictions", 0.5)
     examples.to_parquet(tmp_path / "examples.parquet")
-    found = score(WINDOW, TARGET, PLAIN, tmp_path / "examples.parquet", places_in(tmp_path))
+    found = score(WINDOW, TARGET, DEFAULT_CLASSES, tmp_path / "examples.parquet", places_in(tmp_path))
     april = examples[(examples["event_timestamp"] >= START) & (examples["event_timestamp"] < END)]
     assert found.rows == april["late"].notna().sum() < len(april)
     assert found.metrics["brier"] == pytest.approx(0.25)
@@ -55,7 +55,7 @@ def test_a_month_without_outcomes_says_so(tmp_path):
     """A replay beyond the data ends with a message that names the month."""
     predicted(tmp_path / "predictions", 0.5).assign(late=np.nan).to_parquet(tmp_path / "examples.parquet")
     with pytest.raises(DataError, match="No outcome of 2013-04"):
-        score(WINDOW, TARGET, PLAIN, tmp_path / "examples.parquet", places_in(tmp_path))
+        score(WINDOW, TARGET, DEFAULT_CLASSES, tmp_path / "examples.parquet", places_in(tmp_path))
 
 
 def losses(path: Path, values: np.ndarray, days: int) -> Path:

@@ -35,8 +35,7 @@ from tasks.language.gguf_writer import write_gguf
 from tasks.statistics.metric_catalog import metrics_of
 from tasks.train.config import Lora, Serving
 from tasks.train.language.model import add_adapter, load_base, save_adapter
-from tasks.train.language.spec import LanguageSpec
-from tasks.train.results import Candidate
+from tasks.train.results import Candidate, LanguageSpec
 from tests.language_case import smollm_base, tiny_opened
 from tests.train.pairs import SYSTEM, write_pairs
 
@@ -86,7 +85,7 @@ def untuned(tmp_path_factory: pytest.TempPathFactory, state: Path) -> Candidate:
 
 
 def judged(candidate: Candidate, state: Path, gates: dict[str, Any], champion: Champion | None = None) -> Verdict:
-    spec = LanguageSpec(base_in(state), TALK, SERVING)
+    spec = LanguageSpec(base=base_in(state), chat=TALK, serving=SERVING)
     config = LanguageEvaluation.model_validate(gates)
     return evaluate_language_gates(
         candidate, spec, config, threads=1, places=Places.in_folder(state), champion=champion

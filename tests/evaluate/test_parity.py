@@ -16,7 +16,7 @@ from tasks.evaluate.language.parity import Parity, ServedModel, check_parity, pa
 from tasks.language.gguf_writer import write_gguf
 from tasks.train.config import Lora, Serving
 from tasks.train.language.model import Example, add_adapter, load_base, merge, save_adapter
-from tasks.train.language.spec import LanguageSpec
+from tasks.train.results import LanguageSpec
 from tests.language_case import smollm_base
 
 SYSTEM = "Answer in one word."
@@ -46,7 +46,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def found(adapter: Path | None, gguf: Path, base: BaseModelFiles | None = None, served: str | None = None) -> Parity:
     chat = ChatSpec(prompt=Prompt(system=SYSTEM, baseline="{schema}"), answer=Answer(json_schema={}), context=256)
-    spec = LanguageSpec(base or smollm_base(), chat, Serving(answer_tokens=16))
+    spec = LanguageSpec(base=base or smollm_base(), chat=chat, serving=Serving(answer_tokens=16))
     model = ServedModel(gguf, SYSTEM if served is None else served)
     return check_parity(spec, adapter, model, PROMPTS, threads=1, bound=BOUND)
 

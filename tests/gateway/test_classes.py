@@ -44,7 +44,9 @@ def test_an_answer_names_its_class_and_scores_all(
     verdict = evaluate_gates(
         candidate, target, boosting((), BY_HASH), config=Evaluate.model_validate(GATES), places=Places.in_folder(state)
     )
-    folder = seal(candidate, verdict, table_parts(candidate, verdict, target), "tabular", LINEAGE, state)
+    folder = seal(
+        candidate, verdict, tabular_parts(candidate, verdict, target), SealContext(lineage=LINEAGE, state=state)
+    )
     package(folder, state / "bentoml", ROOT / "requirements.lock")
     address = stack.release_address(settings, serve(settings, folder))
     assert address

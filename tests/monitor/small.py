@@ -18,7 +18,7 @@ from tasks.monitor.config import Monitor, TabularSpec
 from tasks.monitor.results import Signal
 from tasks.monitor.signal import Window
 from tasks.monitor.tabular.measure import measure
-from tasks.predict.tabular import predict
+from tasks.predict.tabular import Predictor, predict
 from tasks.release.results import Release
 from tasks.train.config import Target
 
@@ -110,7 +110,7 @@ def watch(
         start=rows["event_timestamp"].min(),
         end=rows["event_timestamp"].max(),
     )
-    predict(RELEASE, "shop", release / "model.skops", COLUMNS, frame, END, place / "predictions")
+    predict(Predictor(RELEASE, "shop", release / "model.skops", COLUMNS), frame, END, place / "predictions")
     places = Places(place / "state", Tracking.in_folder(place / "state"), place)
     sealed = Release(
         case="shop",

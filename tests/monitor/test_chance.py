@@ -17,7 +17,7 @@ from tasks.statistics.permutation import (
     share_p_value,
     wasserstein_p_value,
 )
-from tasks.train.classes import PLAIN, Classes, columns_of
+from tasks.train.classes import DEFAULT_CLASSES, Classes, prediction_columns
 
 THREE = ("a", "b", "c")
 RATE = 0.2  # higher than a case would state: so that a few dozen windows tell something

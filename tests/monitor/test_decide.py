@@ -175,17 +175,17 @@ def test_a_champion_worse_than_the_one_before_is_rolled_back(
     rows = world(1500, 4)
     rows.to_parquet(tmp_path / "frame.parquet")
     known = rows.assign(outcome=rows[CLASSIFICATION.column], prediction=0.5)  # a champion that tells nothing
-    better, _ = compare_predecessor(known, PLAIN, before, tmp_path / "frame.parquet", gate)
+    better, _ = compare_predecessor(known, DEFAULT_CLASSES, before, tmp_path / "frame.parquet", gate)
     assert better.better
     assert better.high < -gate.margin
     decision = decide(shifted.model_copy(update={"predecessor": better}), WATCHED)
     assert (decision.action, decision.to) == ("rollback", before.digest)
     assert decision.reasons[0].startswith("The champion before, efefefefefef, answers the same 1,500 rows better")
 
-    alike, _ = compare_predecessor(known.head(100), PLAIN, before, tmp_path / "frame.parquet", gate)
+    alike, _ = compare_predecessor(known.head(100), DEFAULT_CLASSES, before, tmp_path / "frame.parquet", gate)
     assert not alike.better, "too few rows to say so"
     assert decide(shifted.model_copy(update={"predecessor": alike}), WATCHED).action == "retrain"
     rows.drop(columns="age").to_parquet(tmp_path / "short.parquet")
-    none, reason = compare_predecessor(known, PLAIN, before, tmp_path / "short.parquet", gate)
+    none, reason = compare_predecessor(known, DEFAULT_CLASSES, before, tmp_path / "short.parquet", gate)
     assert none is None
     assert "The champion before was not compared" in reason

@@ -15,8 +15,8 @@ from tasks.evaluate.language.inference import Shot, build_conversation, few_shot
 from tasks.evaluate.language.logprobs import perplexity, token_logprobs
 from tasks.evaluate.language.responses import EngineOptions, generate_responses
 from tasks.language.answer_scoring import Scorer
-from tasks.train.language.model import ADAPTER, Example, encode, open_tokenizer, table_of_pairs
-from tasks.train.language.spec import LanguageSpec
+from tasks.train.language.model import ADAPTER, Example, encode, open_tokenizer, read_pairs_table
+from tasks.train.results import LanguageSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +48,7 @@ class EvaluationRun:
     @cached_property
     def few_shot(self) -> list[Shot]:
         """Examples for the prompt of the few-shot baseline."""
-        return few_shot_examples(table_of_pairs(self.pairs / "train.parquet"), self.spec.chat.prompt.few_shot)
+        return few_shot_examples(read_pairs_table(self.pairs / "train.parquet"), self.spec.chat.prompt.few_shot)
 
     @cached_property
     def scorer(self) -> Scorer:

@@ -26,8 +26,7 @@ from tasks.evaluate.language.metrics import clusters_of, intervals_of, measure, 
 from tasks.evaluate.language.parity import Parity, ServedModel, check_parity, parity_criteria
 from tasks.evaluate.results import Champion, Criterion, Verdict
 from tasks.evaluate.verdicts import Evaluation, find_verdict, require_run, store_verdict
-from tasks.train.language.spec import LanguageSpec
-from tasks.train.results import Candidate
+from tasks.train.results import Candidate, LanguageSpec
 
 if TYPE_CHECKING:
     import pandas as pd

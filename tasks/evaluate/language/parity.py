@@ -11,8 +11,8 @@ from tasks.evaluate.language.responses import Conversation
 from tasks.evaluate.results import Criterion
 from tasks.language.engine import start_engine
 from tasks.language.messages import SYSTEM, chat_message
-from tasks.train.language.model import Example, ids_of, open_tokenizer, render
-from tasks.train.language.spec import LanguageSpec
+from tasks.train.language.model import Example, open_tokenizer, render, token_ids
+from tasks.train.results import LanguageSpec
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def check_parity(
     Unavailable.
     """
     tokenizer, max_tokens = open_tokenizer(spec.base), spec.serving.answer_tokens
-    rendered = [ids_of(tokenizer, render(tokenizer, spec.chat.prompt.system, messages)) for messages in prompts]
+    rendered = [token_ids(tokenizer, render(tokenizer, spec.chat.prompt.system, messages)) for messages in prompts]
     system = chat_message(SYSTEM, served.system)
     with start_engine(served.gguf, threads=threads, slots=1, context=spec.chat.context) as engine:
         served_rendered = [engine.tokens([system, *messages]) for messages in prompts]

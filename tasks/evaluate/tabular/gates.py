@@ -25,9 +25,9 @@ from tasks.evaluate.report import explain
 from tasks.evaluate.results import Champion, Verdict
 from tasks.evaluate.verdicts import Evaluation, find_verdict, require_run, store_verdict
 from tasks.statistics.metric_catalog import LOSSES, TaskKind, metrics_of
-from tasks.train.classes import Classes, align_classes, answers_in, columns_of, numbers_of
+from tasks.train.classes import Classes, align_classes, encode_target, prediction_columns, predictions_in
 from tasks.train.config import Split, Target, Train
-from tasks.train.metrics import measure
+from tasks.train.metrics import compute_metrics
 from tasks.train.results import Candidate
 from tasks.train.tabular.model_file import Model, load, predict
 from tasks.train.tabular.split import split_frame
@@ -163,7 +163,7 @@ def score_holdout(candidate: Candidate, target: Target, split: Split) -> tuple[p
     chosen = np.unique(np.linspace(0, len(scored) - 1, min(SINGLE_ROWS, len(scored))).astype(int))
     seconds, answers = _score_single_rows(model, scored, chosen)
     difference = float(np.max(np.abs(answers - batch[chosen])))
-    scored = scored.assign(**columns_of(batch, model.classes))
+    scored = scored.assign(**prediction_columns(batch, model.classes))
     return scored, {"ms_per_row": 1000 * median(seconds), "difference": difference}, model.classes
 
 
@@ -198,8 +198,8 @@ def _with_champion_predictions(
 
     A first candidate, without a champion, is no problem.
     """
-    values, predictions = scored[target.column], answers_in(scored, classes)
-    without = numbers_of(values, classes), predictions, None
+    values, predictions = scored[target.column], predictions_in(scored, classes)
+    without = encode_target(values, classes), predictions, None
     if champion.model is None:
         return without, f"champion {champion.digest[:12]} has no model file here" if champion.digest else ""
     try:

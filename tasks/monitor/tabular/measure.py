@@ -22,7 +22,7 @@ from tasks.monitor.tabular.performance import Performance
 from tasks.monitor.tabular.performance_estimate import estimate, estimate_p_value
 from tasks.predict.tabular import read_predictions
 from tasks.release.results import Release
-from tasks.train.classes import answers_in
+from tasks.train.classes import predictions_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,7 +161,7 @@ def _estimated(unknown: pd.DataFrame, performance: Performance, config: Monitor)
     if rows < config.min_rows:
         missing = f"Performance was not estimated: {rows:,} rows without an outcome, {config.min_rows:,} are needed."
         return Measurement({}, {}, (missing,))
-    predictions, metric = answers_in(unknown, performance.classes), config.retrain.metric
+    predictions, metric = predictions_in(unknown, performance.classes), config.retrain.metric
     estimated = estimate(predictions, performance.reference)
     p_values = {}
     if metric in estimated:

@@ -44,8 +44,8 @@ class Performance:
     def measure(self) -> dict[str, Any]:
         """Metrics and bias of the rows with an outcome, beside the hold-out's."""
         return {
-            "metrics": measure(*self.window, self.target.task),
-            "reference": measure(*self.reference, self.target.task),
+            "metrics": compute_metrics(*self.window, self.target.task),
+            "reference": compute_metrics(*self.reference, self.target.task),
             "expected": estimate(self.window[1], self.reference) if self.classes else {},
             "bias": self._bias(self.window),
             "bias_then": self._bias(self.reference),
@@ -54,7 +54,7 @@ class Performance:
 
     def missing(self) -> list[str]:
         """A sentence for each metric that can't be computed, and for the bias."""
-        rows, metrics = len(self.window[0]), measure(*self.window, self.target.task)
+        rows, metrics = len(self.window[0]), compute_metrics(*self.window, self.target.task)
         names = [name for name in metrics_of(self.target.task) if name not in metrics]
         sentences = [f"{name} was not computed: {self._reason(rows)}." for name in names]
         if not rows:
@@ -69,7 +69,7 @@ class Performance:
         for start, end in borders:
             rows = ((times >= start) & (times < end)).to_numpy()
             side = self.window[0][rows], self.window[1][rows]
-            value = measure(*side, self.target.task).get(metric)
+            value = compute_metrics(*side, self.target.task).get(metric)
             expected = estimate(side[1], self.reference).get(metric) if self.classes else None
             bias = self._bias(side)
             parts.append(Part(start=start, end=end, rows=int(rows.sum()), value=value, expected=expected, bias=bias))

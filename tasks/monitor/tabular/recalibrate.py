@@ -36,7 +36,7 @@ def recalibrate(model: Path, frame: Frame, start: datetime, target: Target, spli
         [("champion", FrozenEstimator(estimator))], LogisticRegression(C=1e6), cv="prefit", stack_method=score
     )
     values = training[[column.name for column in champion.columns]]
-    calibrated.fit(encoding.transform(values), labels_of(training[target.column]))
+    calibrated.fit(encoding.transform(values), target_labels(training[target.column]))
     calibrated.named_estimators_ = dict(calibrated.named_estimators_)  # a Bunch may not be in a model file
     pipeline = Pipeline([("columns", encoding), ("model", calibrated)])
     pipeline.columns_ = champion.pipeline.columns_
