@@ -108,7 +108,7 @@ def test_a_model_that_answers_otherwise_does_not_start(
     golden = (broken / "src/golden.json").read_text()
     (broken / "src/golden.json").write_text(golden.replace('"prediction": 0.', '"prediction": 1.', 1))
     with (
-        pytest.raises(Unavailable, match="does not answer as when it was sealed"),
+        pytest.raises(Unavailable, match="predictions differ from those at sealing"),
         serve_bento(broken, environment, tmp_path / "broken.log"),
     ):
         pass
