@@ -100,23 +100,14 @@ UNCLEAN_NAMES: set[str] = {
     "services/gateway",
     "services/runtime",
     "services/serving",
-    "tasks/backtest",
-    "tasks/evaluate",
-    "tasks/monitor",
-    "tests/backtest",
     "tests/end_to_end",
-    "tests/evaluate",
     "tests/flows",
     "tests/git",
-    "tests/monitor",
     "tests/runtime",
     "tests/serving",
 }
 LONG_SIGNATURES: set[str] = {
     "benchmarks",
-    "tasks/backtest",
-    "tasks/evaluate",
-    "tasks/monitor",
     "tasks/train",
     "tests/monitor",
 }

@@ -186,7 +186,7 @@ def test_gates_that_are_passed_promote(untuned: Candidate, state: Path, monkeypa
     from tasks.evaluate.language import responses as replies
 
     judged(untuned, state, STRICT)
-    monkeypatch.setattr(replies, "engine", None)
+    monkeypatch.setattr(replies, "start_engine", None)
     verdict = judged(untuned, state, LENIENT)
     assert verdict.decision == "promote", explain(verdict)
 
@@ -309,7 +309,7 @@ BARE = ChatSpec(prompt=Prompt(system="s", baseline="{schema}"), answer=Answer(js
         ({"bounds": [{"metric": "wrong_abstention_rate", "at_most": 0.1}]}, BARE, "needs answer.abstain"),
         ({"bounds": [{"metric": "refusal_rate", "at_least": 0.1}]}, TALK, "needs pairs.safety"),
         ({"bounds": [{"metric": "judge_score", "at_least": 3}]}, TALK, "needs evaluate.judge"),
-        ({"slice_gate": {"metric": "perplexity", "at_most_worse": 1}}, TALK, "no slice has one"),
+        ({"slice_gate": {"metric": "perplexity", "at_most_worse": 1}}, TALK, "not by slice"),
         ({"slices": ["carrier"]}, TALK, "no column carrier"),
         ({}, TALK.model_copy(update={"prompt": Prompt(system="s", baseline="Answer.")}), r"lacks \{schema\}"),
     ],
