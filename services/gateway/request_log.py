@@ -71,6 +71,8 @@ class RequestLog:
 
     def _write(self) -> None:
         """Raises: OSError, Unavailable when the disk is full."""
+        import pyarrow.parquet  # noqa: F401 (its 90 MB from the start, not when the first batch is packed)
+
         self._drain()
         if time.monotonic() >= self._recover_at:
             self._recover_at = time.monotonic() + BATCH_SECONDS
