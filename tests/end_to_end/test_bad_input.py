@@ -49,7 +49,7 @@ def refused(done: Done, *says: str, code: int = 2) -> None:
         ("run diabets", ["no case 'diabets'", "Did you mean diabetes"]),
         ("run diabetes --profile smok", ["no profile 'smok'", "none declared"]),
         ("run diabetes --as-of 2999-01-01", ["lies in the future", "2999-01-01", "up to now"]),
-        ("run diabetes --as-of soon", ["no date", "soon", "2013-04-01"]),
+        ("run diabetes --as-of soon", ["not a date", "soon", "2013-04-01"]),
         ("show diabetes --release abcdef", ["abcdef", "No release"]),
     ],
 )

@@ -256,6 +256,6 @@ def test_a_damaged_archive_leaves_nothing(saved, world, tmp_path):
 def test_newer_databases_are_refused(saved, tmp_path, monkeypatch):
     """Packages older than those that wrote the databases can't read them: the commit that can is named."""
     monkeypatch.setattr("services.runtime.backup.version", lambda name: "1.0")
-    with pytest.raises(InputError, match=r"newer packages(.|\n)*prefect(.|\n)*git checkout"):
+    with pytest.raises(InputError, match=r"Newer packages(.|\n)*prefect(.|\n)*git checkout"):
         restore(Settings(state=tmp_path / "state", data=tmp_path / "data"), saved.archive)
     assert not any(path.is_file() for path in tmp_path.rglob("*"))

@@ -139,7 +139,8 @@ def test_the_log_is_a_source_of_traffic_and_answers(log: Log, talker: Release) -
     logged_answers = {row["request_id"]: row["answer"] for row in log.rows()}
     assert right[0] == logged_answers[log.ids[0]], "liked"
     # a folder without a model: a prediction would fail
-    predictions = answer(talker.digest, "talker", log.folder, messages, now, log.folder / "out", 1)
+    empty = talker.model_copy(update={"folder": log.folder})
+    predictions = answer(empty, messages, now, log.folder / "out", 1)
     table = [row for path in predictions.paths for row in pq.ParquetFile(path).read().to_pylist()]
     assert {row["example_id"]: row["prediction"] for row in table if row["example_id"] in log.ids} == logged_answers
     assert {row["release_digest"] for row in table} == {talker.digest}

@@ -105,7 +105,7 @@ def test_any_number_of_values_is_logged_and_a_moment_has_one_point(state: Path) 
                 run_id,
                 metrics={f"m{i}": i for i in range(900)},
                 params={f"p{i}": i for i in range(150)},
-                at=1000,
+                timestamp_ms=1000,
             )
     data = client.get_run(run_id).data
     assert (len(data.metrics), len(data.params)) == (900, 150)
