@@ -54,7 +54,7 @@ def main() -> int:
         return 2
     on_gpu = torch.cuda.is_available()
     ways = WAYS | (FOUR_BITS if on_gpu else {})
-    asked: dict[str, Any] = {"pairs": str(pairs), "state": str(settings().state), "quick": options.quick}
+    common: dict[str, Any] = {"pairs": str(pairs), "state": str(settings().state), "quick": options.quick}
     report = Report(
         f"{CASE}: stages over seeds, {supported_precision('bf16')}",
         ["seed", "stage", *SHOWN, "exact match above sft (95 %)", "seconds (foreseen)", "GB (foreseen)"],
@@ -64,7 +64,7 @@ def main() -> int:
         found: dict[str, dict[str, Any]] = {}
         with tempfile.TemporaryDirectory(prefix="stages-") as folder:
             for title, way in ways.items():
-                one = in_own_process("benchmarks.stages", seed=seed, folder=folder, title=title, **way, **asked)
+                one = in_own_process("benchmarks.stages", seed=seed, folder=folder, title=title, **way, **common)
                 if problem := one.get("problem"):
                     report.row(seed, title, *["" for _ in SHOWN], problem, "", "")
                     continue
@@ -76,20 +76,20 @@ def main() -> int:
     with ThreadPoolExecutor(len(seeds) if on_gpu else 1) as pool:
         found = list(pool.map(all_stages, seeds))
     for title in ways:
-        told = [of[title] for of in found if title in of]
-        if told:
-            report.figure(f"{title}_exact_match", median([one["metrics"]["exact_match"] for one in told]))
-            report.figure(f"{title}_seconds", median([one["seconds"] for one in told]))
-            report.figure(f"{title}_memory_gb", median([one["memory_gb"] for one in told]))
-        for figure in told[0]["gpu"] if told else ():
-            report.figure(f"{title}_{figure}", median([one["gpu"].get(figure, 0.0) for one in told]))
+        results = [of[title] for of in found if title in of]
+        if results:
+            report.figure(f"{title}_exact_match", median([one["metrics"]["exact_match"] for one in results]))
+            report.figure(f"{title}_seconds", median([one["seconds"] for one in results]))
+            report.figure(f"{title}_memory_gb", median([one["memory_gb"] for one in results]))
+        for figure in results[0]["gpu"] if results else ():
+            report.figure(f"{title}_{figure}", median([one["gpu"].get(figure, 0.0) for one in results]))
     report.finish(["torch", "transformers", "peft", "trl"], options.json)
     return 0
 
 
 def newest_pairs(folder: Path) -> Path | None:
-    made = sorted(folder.glob("*/checked.json"), key=lambda each: each.stat().st_mtime)
-    return made[-1].parent if made else None
+    paths = sorted(folder.glob("*/checked.json"), key=lambda each: each.stat().st_mtime)
+    return paths[-1].parent if paths else None
 
 
 def above(one: dict[str, Any], sft: dict[str, Any]) -> str:
@@ -205,11 +205,13 @@ def staged(name: str, stage: Any, work: Any, start: Path | None, rows: list[dict
         trainer.train()
     seconds, memory = time.perf_counter() - begun, peak_memory() / 1024
     save_adapter(trainer.model, work.folder / "adapter", work.spec.base)
-    asked = [render(work.tokenizer, work.spec.chat.prompt.system, row["messages"]) for row in rows]
+    prompts = [render(work.tokenizer, work.spec.chat.prompt.system, row["messages"]) for row in rows]
     settings = GenerationSettings(work.spec.serving.answer_tokens, batch=AT_ONCE, precision=work.precision)
-    said = generate(trainer.model, work.tokenizer, asked, settings)
+    answers = generate(trainer.model, work.tokenizer, prompts, settings)
     scorer = scorer_of(work.spec.chat.answer)
-    scores = [scorer.score(text, r["answer"], user_message(r["messages"])) for text, r in zip(said, rows, strict=True)]
+    scores = [
+        scorer.score(text, r["answer"], user_message(r["messages"])) for text, r in zip(answers, rows, strict=True)
+    ]
     gpu = [each for each in figures if "gpu_watts" in each]
     del trainer, model
     if torch.cuda.is_available():
