@@ -71,7 +71,7 @@ class RequestLog:
 
     def _write(self) -> None:
         """Raises: OSError, Unavailable when the disk is full."""
-        import pyarrow.parquet  # noqa: F401 (its 90 MB from the start, not when the first batch is packed)
+        import pyarrow.parquet  # noqa: F401 (its 47 MB from the start, not when the first batch is packed)
 
         self._drain()
         if time.monotonic() >= self._recover_at:
