@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import shutil
-import socket
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -132,7 +131,7 @@ def check_stack(config: Settings) -> Iterator[Check]:
     if not stack.is_running(config):
         yield Check("warning", "stack", "down", "driftline up")
         for program, setting in servers(config):
-            if _is_free(program.host, program.port):
+            if not stack.is_port_in_use(program.host, program.port):
                 yield Check("ok", f"port of {program.name}", f"{program.port} is free")
             else:
                 fix = f"Stop the other program, or set {setting} to a free port in .env."
@@ -181,13 +180,3 @@ def print_checks(checks: Iterator[Check], as_json: bool) -> bool:
     if as_json:
         print(json.dumps([asdict(check) for check in results], indent=2))
     return any(check.level == "problem" for check in results)
-
-
-def _is_free(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True

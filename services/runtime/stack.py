@@ -63,7 +63,7 @@ def start(settings: Settings, servers: Servers) -> None:
         running = supervisor.processes()
         own_ports = {program.port for name, program in supervisor.programs().items() if _is_live(running, name)}
         for program, setting in servers:
-            if program.port not in own_ports and _port_in_use(program.host, program.port):
+            if program.port not in own_ports and is_port_in_use(program.host, program.port):
                 raise _port_taken(program, setting)
         for program in [p for p in supervisor.programs().values() if p.name.startswith("release-")]:
             make_socket_folder(release_socket(settings.state, program.name))
@@ -262,7 +262,7 @@ def _is_live(processes: dict[str, dict], name: str) -> bool:
     return processes.get(name, {}).get("statename") in ("STARTING", "RUNNING", "BACKOFF")
 
 
-def _port_in_use(host: str, port: int) -> bool:
+def is_port_in_use(host: str, port: int) -> bool:
     """Does a program listen there? A port whose last connections are closing is free, as it is for servers."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
