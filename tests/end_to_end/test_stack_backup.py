@@ -49,7 +49,9 @@ def saved(world, terminal, tmp_path_factory) -> Saved:
     """A backup under calls."""
     output = terminal.run(world, "keys create --team home --role predict --budget 100").output
     secret = next(word for word in output.split() if word.startswith("dl-"))
-    assert wait_for(lambda: ask(world, secret).is_success)  # the gateway knows the key
+    # until the gateway knows its first key, it serves this machine without one: nobody is charged
+    charged = "SELECT 1 FROM usage_records WHERE team = 'home'"
+    assert wait_for(lambda: ask(world, secret).is_success and rows(world, charged))
     answered: list[str] = []
     ends = threading.Event()
 
@@ -116,7 +118,7 @@ def lost(world: World) -> Iterator[World]:
 
 
 def test_a_backup_taken_under_calls_is_the_same_stack_again(world, saved, terminal):
-    """Champion, answer, ledger and purse are those of the backup; what monitoring decides next is the same."""
+    """Champion, answer, ledger and budget are those of the backup; what monitoring decides next is the same."""
     response = predict(world, saved.secret)
     done = terminal.run(world, f"monitor {CASE} --as-of 2004-03-15", "down")
     assert done.code == 0, done.output

@@ -71,10 +71,10 @@ def test_an_unsettled_call_is_free_and_recorded_later(store: Store):
     calls = asyncio.run(run())
     with store.reading() as connection:
         entries = {row["id"]: row for row in connection.execute(select(usage_records)).mappings()}
-        purse = connection.execute(select(budgets)).mappings().one()
+        budget = connection.execute(select(budgets)).mappings().one()
     assert {call.id for call in calls} <= set(entries)
     assert {(entries[call.id]["state"], entries[call.id]["price"]) for call in calls} == {(FAILED, 0)}
-    assert (purse["owner"], purse["spent"], purse["reserved"]) == (f"key:{id_}", 0, 0)
+    assert (budget["owner"], budget["spent"], budget["reserved"]) == (f"key:{id_}", 0, 0)
 
 
 def test_an_unopened_call_is_recorded_when_it_ends(store: Store):

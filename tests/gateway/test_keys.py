@@ -119,12 +119,12 @@ def test_concurrent_calls_stay_within_the_budget(guarded, own):
     refused = answers[statuses.index(429)]
     assert refused.json()["error"]["code"] in ("budget_reserved", "insufficient_quota")
     with own.reading() as connection:
-        purse = connection.execute(select(budgets).where(budgets.c.owner == f"key:{id_}")).mappings().one()
+        budget = connection.execute(select(budgets).where(budgets.c.owner == f"key:{id_}")).mappings().one()
         entries = connection.execute(select(usage_records).where(usage_records.c.key == id_)).mappings().all()
     assert len(entries) == 100
     assert {entry["state"] for entry in entries} == {"done", "refused"}
-    assert purse["reserved"] == 0
-    assert 0 < purse["spent"] == sum(entry["price"] for entry in entries) <= 0.0015 * NANO
+    assert budget["reserved"] == 0
+    assert 0 < budget["spent"] == sum(entry["price"] for entry in entries) <= 0.0015 * NANO
 
 
 def test_streams_are_paid_from_the_budget(guarded, own):
@@ -137,10 +137,10 @@ def test_streams_are_paid_from_the_budget(guarded, own):
             answers = list(pool.map(lambda _: http.post("/v1/chat/completions", json=body), range(10)))
     assert all(answer.text.rstrip().endswith("data: [DONE]") for answer in answers)
     with own.reading() as connection:
-        purse = connection.execute(select(budgets).where(budgets.c.owner == f"key:{id_}")).mappings().one()
+        budget = connection.execute(select(budgets).where(budgets.c.owner == f"key:{id_}")).mappings().one()
         entries = connection.execute(select(usage_records).where(usage_records.c.key == id_)).mappings().all()
     assert [entry["state"] for entry in entries] == ["done"] * 10
-    assert (purse["spent"], purse["reserved"]) == (sum(entry["price"] for entry in entries), 0)
+    assert (budget["spent"], budget["reserved"]) == (sum(entry["price"] for entry in entries), 0)
 
 
 def test_teams_never_share_cached_answers(guarded, own):
