@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from tasks.core.config import READ_STRUCTURE, Duration, Result, Section, Sql, Text
+from tasks.data.reading.config import Column, FileFormat
 from tasks.language.json_schema import check_schema
 
 COLUMN_ARGUMENTS = ("column", "column_A", "column_B", "column_list")
@@ -45,6 +46,16 @@ class Source(Section):
         pattern=r"^(package|file|log)://.+",
         description="package://NAME/PATH in an installed package, file://PATH (relative: from the case folder), or "
         "log://CASE: what the gateway answered for a language case, with the feedback that came.",
+    )
+    columns: dict[str, Column] = Field(
+        {},
+        description="Columns to read, with their types (text, integer, number, boolean, timestamp, date, json, or "
+        "{type: date, format: '%d.%m.%Y'}); a row with another value is rejected. Empty: all rows decide the types.",
+    )
+    missing: tuple[str, ...] = Field(("",), description="Words that stand for a missing value; '' is the empty field.")
+    format: FileFormat = Field(
+        default_factory=lambda: FileFormat.model_validate({}),
+        description="How the file is written, where it differs from the default.",
     )
     sql: Sql = Field("SELECT * FROM raw", description="Makes the table from `raw`, the file as read.")
     key: tuple[str, ...] = Field(min_length=1, description="Columns that name a row.")
