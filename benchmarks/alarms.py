@@ -63,7 +63,7 @@ def lowest(rows: int, windows: int, sample: int, seed: int = 0) -> list[float]:
         kinds = {**COLUMNS, "prediction": "number"}
         for name, kind in kinds.items():
             a, b = (side[name].head(sample) for side in (then, now))
-            column = Column(name=name, kind=kind, origin="request")  # type: ignore[arg-type]
+            column = Column(name=name, kind=kind, origin="request")
             chances[f"column {name}"] = compare_column(column, *prepare(a, b, kind), a, b).p_value
         found.append(min(benjamini_hochberg(chances).values()))
     return found

@@ -138,7 +138,8 @@ class Files:
     def _read_source(self, path: Path) -> None:
         import duckdb
 
-        from tasks.data.sources import connect, read_raw
+        from tasks.core.duckdb import connect
+        from tasks.data.sources import read_raw
 
         with tempfile.TemporaryDirectory(dir=self.folder) as work, connect() as db:
             try:

@@ -132,14 +132,14 @@ def gateway_process(state: Path) -> int:
 
     parent = psutil.Process(Supervisor(state).processes()[GATEWAY]["pid"])
     children = parent.children()
-    return next(each.pid for each in children if "resource_tracker" not in " ".join(each.cmdline()))
+    return next(int(each.pid) for each in children if "resource_tracker" not in " ".join(each.cmdline()))
 
 
 def memory(pid: int) -> float:
     """MB that a process holds."""
     import psutil
 
-    return psutil.Process(pid).memory_info().rss / MB
+    return float(psutil.Process(pid).memory_info().rss / MB)
 
 
 if __name__ == "__main__":

@@ -173,7 +173,7 @@ def check_equal(plain: dict[str, Any], flow: dict[str, Any]) -> float:
     rows = [name for name in ("train_rows", "holdout_rows", "quarantined") if plain[name] != flow[name]]
     if rows or max(differences.values()) > 0.005:
         raise RuntimeError(f"Plain script and flow differ: {rows} {differences}\n{plain}\n{flow}")
-    return max(differences.values())
+    return float(max(differences.values()))
 
 
 def measured(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -288,7 +288,7 @@ def champion(case: str) -> Release | None:
 
 
 def gateway_score(response: Any) -> float:
-    return response["predictions"][0]["score"]
+    return float(response["predictions"][0]["score"])
 
 
 def _post(url: str, body: Any) -> bytes:

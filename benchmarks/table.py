@@ -83,7 +83,8 @@ def in_own_process(module: str, **parameters: Any) -> dict[str, Any]:
         errors.seek(0)
         if done.returncode:
             raise RuntimeError(f"{' '.join(call)} ended with {done.returncode}:\n{errors.read()[-3000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
 
 
 def timed(work: Callable[[], Any], times: int) -> tuple[list[float], Any]:

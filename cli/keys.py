@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from contextlib import closing
+
+    from services.store.database import Store
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -117,7 +122,7 @@ def team(
     console.print(f"limits set for team {one_line(name)}")
 
 
-def _store():
+def _store() -> closing[Store]:
     from contextlib import closing
 
     from services.store.database import Store

@@ -194,9 +194,10 @@ def _newest(paths: Iterable[Path]) -> Path | None:
 def _read(path: Path) -> dict[str, Any]:
     """The content of a JSON file; empty when it can't be read."""
     try:
-        return json.loads(path.read_bytes())
+        content: dict[str, Any] = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
+    return content
 
 
 def _when(seconds: float) -> str:

@@ -84,7 +84,7 @@ def describe() -> dict[str, dict[str, object]]:
             _uv("--target", folder, "--python-version", wanted[0]["python_full_version"], f"{pin.name}{pin.specifier}")
             (package,) = distributions(path=[folder])
             found[f"{pin.name}{pin.specifier}"] = {
-                "requires_python": package.metadata.get("Requires-Python"),
+                "requires_python": package.metadata["Requires-Python"],
                 "requires_dist": package.requires or [],
             }
     return found

@@ -134,7 +134,7 @@ def _add(tar: tarfile.TarFile, name: str, path: Path, digests: dict[str, str], c
             tar.addfile(member)
         else:
             reader = _Hashing(stream)
-            tar.addfile(member, reader)  # type: ignore[arg-type]
+            tar.addfile(member, reader)
             digests[name] = reader.digest.hexdigest()
 
 
@@ -232,7 +232,8 @@ def _reading(archive: Path) -> Iterator[tarfile.TarFile]:
 
 def _tar(stream: Any) -> tarfile.TarFile:
     """A tar whose headers are bounded: they state their own length, and are read at once."""
-    return tarfile.open(fileobj=BoundedReader(stream, MAX_JSON_BYTES), mode="r:")  # type: ignore[call-overload]
+    file: Any = BoundedReader(stream, MAX_JSON_BYTES)  # it has what tarfile uses of a file
+    return tarfile.open(fileobj=file, mode="r:")
 
 
 def _damaged(archive: Path, found: str) -> DataError:
@@ -251,6 +252,6 @@ class _Hashing:
         self._stream, self.digest = stream, hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
-        block = self._stream.read(size)
+        block: bytes = self._stream.read(size)
         self.digest.update(block)
         return block

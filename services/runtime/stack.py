@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from services.runtime.prefect_database import seed
 from services.runtime.process_specs import (
@@ -218,7 +219,7 @@ def _environment(settings: Settings) -> dict[str, str]:
     return {**environment(settings), **settings.variables}
 
 
-def _service(supervisor: Supervisor, program: Program, process: dict | None) -> Service:
+def _service(supervisor: Supervisor, program: Program, process: dict[str, Any] | None) -> Service:
     status = process["statename"] if process else "STOPPED"
     state = SERVICE_STATES.get(status, "stopped")
     answers = _is_healthy(program) if program.address else status == "RUNNING"
@@ -258,7 +259,7 @@ def _is_healthy(program: Program) -> bool:
         return False
 
 
-def _is_live(processes: dict[str, dict], name: str) -> bool:
+def _is_live(processes: dict[str, dict[str, Any]], name: str) -> bool:
     return processes.get(name, {}).get("statename") in ("STARTING", "RUNNING", "BACKOFF")
 
 

@@ -81,7 +81,7 @@ class Supervisor:
         """The process id of supervisord; None when it does not run."""
         try:
             with self.rpc() as supervisor:
-                return supervisor.getPID()
+                return int(supervisor.getPID())
         except Unavailable:
             return None
 

@@ -23,7 +23,7 @@ def free_port(host: str = "127.0.0.1") -> int:
     """A free port."""
     with socket.socket() as probe:
         probe.bind((host, 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])
 
 
 def serve_command(bento: Path, path: Path) -> list[str]:

@@ -71,7 +71,7 @@ def make_schema(manifest: Mapping[str, Any], golden: Sequence[Mapping[str, Any]]
     strict = ConfigDict(extra="forbid")
     row = create_model("Row", __config__=ConfigDict(extra="forbid", json_schema_extra={"example": example}), **fields)
     rows = Field(min_length=1, max_length=MAX_ROWS, description="What to predict.", examples=[[example]])
-    request = create_model("Request", __config__=strict, rows=(list[row], rows))  # type: ignore[valid-type]
+    request = create_model("Request", __config__=strict, rows=(list[row], rows))
     return Schema(
         request=request,
         answer=_response_model(sealed["target"], golden[0], manifest["digest"]),
@@ -112,7 +112,7 @@ def _response_model(target: Mapping[str, Any], golden: Mapping[str, Any], digest
     return create_model(
         "Answer",
         release=(str, Field(description="Digest of the release that answered.", examples=[digest])),
-        predictions=(list[prediction], Field(description="One a row, in their order.", examples=[[shown]])),  # type: ignore[valid-type]
+        predictions=(list[prediction], Field(description="One a row, in their order.", examples=[[shown]])),
     )
 
 

@@ -179,7 +179,8 @@ def _predict(client: httpx.Client, rows: list[dict[str, Any]]) -> dict[str, Any]
     if not response.is_success:
         found = f"{response.status_code} {response.text[:500]}"
         raise _smoke_failure(str(client.base_url), "The service refuses a golden example.", found, "200")
-    return response.json()
+    predictions: dict[str, Any] = response.json()
+    return predictions
 
 
 def _require_same_predictions(address: str, digest: str, golden: list[dict[str, Any]], answer: dict[str, Any]) -> None:

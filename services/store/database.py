@@ -254,7 +254,7 @@ class Store:
 
     def config_version(self) -> int:
         with self.reading() as connection:
-            return connection.execute(select(config_version.c.version)).scalar_one()
+            return int(connection.execute(select(config_version.c.version)).scalar_one())
 
     def close(self) -> None:
         self.engine.dispose()

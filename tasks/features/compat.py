@@ -27,7 +27,8 @@ class ArrowRetrievalJob(RetrievalJob):
     def read(self) -> pa.Table: ...
 
     def read_frame(self) -> pd.DataFrame:
-        return self.read().to_pandas()
+        frame: pd.DataFrame = self.read().to_pandas()
+        return frame
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
         return self.read()
@@ -42,11 +43,12 @@ class ConcurrentSqliteOnlineStore(SqliteOnlineStore):
     _versioned_read_supported = True  # Feast would import every store that it knows to find this out
 
     def _get_conn(self, config: RepoConfig) -> sqlite3.Connection:
-        if self._conn is None:
-            connection = super()._get_conn(config)
+        new = self._conn is None
+        connection: sqlite3.Connection = super()._get_conn(config)
+        if new:
             connection.execute("PRAGMA busy_timeout = 30000")
             connection.execute("PRAGMA journal_mode = WAL")
-        return super()._get_conn(config)
+        return connection
 
     def connection(self, config: RepoConfig) -> sqlite3.Connection:
         """The store's one connection, opened on first use."""

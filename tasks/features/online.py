@@ -130,10 +130,11 @@ def _latest(path: Path, table: Table, as_of: datetime) -> pd.DataFrame:
     keys = ", ".join(map(quote_identifier, table.keys))
     newest = ", ".join(f"{column} DESC NULLS LAST" for column in times)
     with connect() as connection:
-        return connection.sql(
+        frame: pd.DataFrame = connection.sql(
             f"FROM {scan_parquet(path)} WHERE {known} "
             f"QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {newest}) = 1"
         ).df()
+    return frame
 
 
 def _online(url: str) -> dict[str, Any]:

@@ -109,7 +109,8 @@ class PointInTimeJob(_FileJob):
 
     def read_frame(self) -> pd.DataFrame:
         if isinstance(self._entities, str):
-            return self.read().to_pandas(split_blocks=True, self_destruct=True)
+            table: pd.DataFrame = self.read().to_pandas(split_blocks=True, self_destruct=True)
+            return table
         import pandas as pd
 
         with connect(threads=_threads(self._config)) as connection:
@@ -117,7 +118,8 @@ class PointInTimeJob(_FileJob):
             features = self._look_up(connection, columns, moment).to_pandas(split_blocks=True, self_destruct=True)
         frame = _with_times(self._entities, moment)
         frame.index = pd.RangeIndex(len(frame))
-        return pd.concat([frame, features], axis=1)
+        joined: pd.DataFrame = pd.concat([frame, features], axis=1)
+        return joined
 
     def read(self) -> pa.Table:
         import pyarrow as pa

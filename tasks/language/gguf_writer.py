@@ -92,7 +92,7 @@ def unpermute(values: np.ndarray, heads: int) -> np.ndarray:
 def head_count(name: str, config: dict[str, Any]) -> int | None:
     """Heads of a tensor whose rows are permuted; None of any other."""
     if ".q_proj." in name:
-        return config["num_attention_heads"]
+        return int(config["num_attention_heads"])
     return config["num_key_value_heads"] if ".k_proj." in name else None
 
 

@@ -209,6 +209,8 @@ class _PartWriter:
         from tasks.train.tabular import model_file
 
         new = f"FROM frame ANTI JOIN known USING (example_id) WHERE partition_month = '{month}'"
+        rows: int
+        ids: int
         rows, ids = db.execute(f"SELECT count(*), bit_xor(hash(example_id)) {new}").fetchall()[0]
         if not rows:
             return 0

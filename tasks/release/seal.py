@@ -123,11 +123,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises: DriftlineError when there is none, or it is not JSON.
     """
     try:
-        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DriftlineError(
             "The release's manifest can't be read.", where=str(folder / MANIFEST), found=str(error)
         ) from error
+    return manifest
 
 
 def verify(folder: Path) -> dict[str, Any]:

@@ -29,4 +29,4 @@ def training_run(candidate: Candidate, settings: Settings) -> Run:
 
 def run_seconds(run: Run) -> float:
     milliseconds = (run.info.end_time or run.info.start_time) - run.info.start_time
-    return max(milliseconds / 1000, 60 * run.data.metrics.get(MINUTES_METRIC, 0.0))
+    return float(max(milliseconds / 1000, 60 * run.data.metrics.get(MINUTES_METRIC, 0.0)))

@@ -33,7 +33,8 @@ class _Compiler(PGCompiler):
         if operator.opstring in ("~", "!~"):
             sides = f"{self.process(element.left, **kw)}, {self.process(element.right, **kw)}"
             return f"{'NOT ' if operator.opstring == '!~' else ''}regexp_matches({sides})"
-        return super().visit_custom_op_binary(element, operator, **kw)
+        inherited: Any = super().visit_custom_op_binary  # sqlalchemy leaves it untyped
+        return str(inherited(element, operator, **kw))
 
 
 class _Preparer(PGIdentifierPreparer):
@@ -41,7 +42,7 @@ class _Preparer(PGIdentifierPreparer):
         return self.quote_identifier(ident)  # always: the reserved words differ, and columns may have any name
 
 
-class ColumnType(types.UserDefinedType):
+class ColumnType(types.UserDefinedType[Any]):
     """A column's type as DuckDB names it: BIGINT, VARCHAR, TIMESTAMP WITH TIME ZONE."""
 
     cache_ok = True
@@ -71,7 +72,7 @@ class DuckDBDialect(PGDialect):
     def initialize(self, connection: Any) -> None:
         self.default_schema_name = "main"  # PostgreSQL's dialect would query the server's version
 
-    def create_connect_args(self, url: Any) -> tuple[list, dict]:
+    def create_connect_args(self, url: Any) -> tuple[list[Any], dict[str, Any]]:
         return [], {}
 
     def has_table(self, connection: Any, table_name: str, schema: str | None = None, **_: Any) -> bool:
@@ -81,7 +82,7 @@ class DuckDBDialect(PGDialect):
         rows = connection.exec_driver_sql("SELECT table_name FROM information_schema.tables ORDER BY ALL")
         return [row[0] for row in rows]
 
-    def get_columns(self, connection: Any, table_name: str, schema: str | None = None, **_: Any) -> list:
+    def get_columns(self, connection: Any, table_name: str, schema: str | None = None, **_: Any) -> list[Any]:
         rows = connection.exec_driver_sql(f"DESCRIBE {self.identifier_preparer.quote(table_name)}")
         return [{"name": row[0], "type": ColumnType(row[1]), "nullable": True, "default": None} for row in rows]
 
@@ -112,22 +113,22 @@ class _Cursor:
 
     def __init__(self, database: DuckDBPyConnection) -> None:
         self._database = database
-        self._rows: list[tuple] = []
-        self.description: list[tuple] | None = None
+        self._rows: list[tuple[Any, ...]] = []
+        self.description: list[tuple[Any, ...]] | None = None
 
     def execute(self, statement: str, parameters: Any = None) -> None:
         self._database.execute(statement, list(parameters or ()))
         self.description = self._database.description
         self._rows = self._database.fetchall() if self.description else []
 
-    def fetchone(self) -> tuple | None:
+    def fetchone(self) -> tuple[Any, ...] | None:
         return self._rows.pop(0) if self._rows else None
 
-    def fetchmany(self, size: int = 1) -> list[tuple]:
+    def fetchmany(self, size: int = 1) -> list[tuple[Any, ...]]:
         taken, self._rows = self._rows[:size], self._rows[size:]
         return taken
 
-    def fetchall(self) -> list[tuple]:
+    def fetchall(self) -> list[tuple[Any, ...]]:
         return self.fetchmany(len(self._rows))
 
     def close(self) -> None:

@@ -59,7 +59,8 @@ def read_file(path: Path) -> list[dict[str, Any]]:
     Raises: DataError when it can't be read.
     """
     with _open_raw(path) as db:
-        return db.sql("FROM raw").to_arrow_table().to_pylist()
+        rows: list[dict[str, Any]] = db.sql("FROM raw").to_arrow_table().to_pylist()
+        return rows
 
 
 @contextmanager

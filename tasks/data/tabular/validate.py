@@ -223,7 +223,7 @@ def _count_rows(source: str, name: str, path: Path) -> int:
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_metadata(path).num_rows
+        return int(pq.read_metadata(path).num_rows)
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(
             f"The batch {name} of source {source} can't be read.",

@@ -43,7 +43,7 @@ def describe(rows: pd.DataFrame, answer: Answer) -> pd.DataFrame:
         dataset = Dataset.from_pandas(
             texts, data_definition=DataDefinition(text_columns=["message", "prediction"]), descriptors=described
         )
-    frame = dataset.as_dataframe()[list(NUMBERS)]
+    frame: pd.DataFrame = dataset.as_dataframe()[list(NUMBERS)]
     return frame.assign(
         language=[py3langid.classify(text)[0] for text in texts["message"]],
         prediction=[_template(text, answer.stated) for text in texts["prediction"]],

@@ -32,9 +32,8 @@ class TorchLogProbs:
         from trl.kernels import ChunkedLogProbFunction
 
         if hidden.is_cuda or len(hidden) * len(weight) > MAX_SCORES:
-            return ChunkedLogProbFunction.apply(
-                hidden, weight, bias, targets, temperature, chunk, softcap, scale, outputs
-            )
+            apply: Any = ChunkedLogProbFunction.apply
+            return tuple(apply(hidden, weight, bias, targets, temperature, chunk, softcap, scale, outputs))
         if not torch.is_autocast_enabled(hidden.device.type):  # else torch casts, and caches the result
             weight, bias = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
         scores = torch.nn.functional.linear(hidden, weight, bias).float() * scale

@@ -62,7 +62,7 @@ def render(tokenizer: Any, system: str, messages: Sequence[dict[str, str]], answ
     turns = [chat_message(SYSTEM, system), *messages]
     turns += [] if answer is None else [chat_message(ASSISTANT, answer)]
     try:
-        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer is None)
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer is None))
     except (TemplateError, ValueError, TypeError) as error:
         raise CaseError(
             "The chat template can't render a message with this system prompt.",
@@ -93,7 +93,7 @@ def encode(tokenizer: Any, system: str, messages: Sequence[dict[str, str]], answ
 
 def token_ids(tokenizer: Any, text: str) -> list[int]:
     """Token ids of rendered text, which already contains the special tokens."""
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def read_pairs(file: Path) -> list[dict[str, Any]]:

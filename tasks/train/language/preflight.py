@@ -175,8 +175,8 @@ def available_memory() -> float:
     import torch
 
     if torch.cuda.is_available():
-        return torch.cuda.mem_get_info()[0] / GB
-    free = psutil.virtual_memory().available
+        return float(torch.cuda.mem_get_info()[0] / GB)
+    free: int = psutil.virtual_memory().available
     limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
     if limit.is_file() and (text := limit.read_text().strip()) != "max":
         free = min(free, int(text) - int(used.read_text()))

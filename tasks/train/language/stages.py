@@ -101,7 +101,8 @@ def preference_pairs(
     """
     path = folder / "pairs.json"
     if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
+        stored: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        return stored
     rejected = [row for row in context.train if row["rejected"]]
     pairs = [{"prompt": context.turns(r), "chosen": r["answer"], "rejected": r["rejected"]} for r in rejected[:maximum]]
     scorer = scorer_of(context.spec.chat.answer)

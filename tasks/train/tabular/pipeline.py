@@ -97,7 +97,9 @@ def _groups(config: Train, columns: Sequence[Column]) -> dict[tuple[tuple[int, .
     return groups
 
 
-def _positions(names: Sequence[Any], groups: dict[tuple[tuple[int, ...], str], list[str]], encoders: list) -> list[int]:
+def _positions(
+    names: Sequence[Any], groups: dict[tuple[tuple[int, ...], str], list[str]], encoders: list[Any]
+) -> list[int]:
     """The positions of named columns after encoding, for estimators that take positions."""
     from sklearn.base import OneToOneFeatureMixin
 
