@@ -60,7 +60,7 @@ def metadata(name: str) -> tuple[str, tuple[Requirement, ...]]:
     else:
         installed = distribution(name)
         assert pin.specifier.contains(installed.version), f"{name} {installed.version} is installed: run `make setup`"
-        python, requires = installed.metadata.get("Requires-Python"), installed.requires or []
+        python, requires = installed.metadata.json.get("requires_python"), installed.requires or []
     return python or "", tuple(map(Requirement, REDUCED.get(name, requires)))
 
 

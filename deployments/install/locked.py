@@ -75,7 +75,7 @@ def check_wheels() -> None:
 
 def describe() -> dict[str, dict[str, object]]:
     """The metadata of each package that some promised environment needs, and another one doesn't."""
-    found = {}
+    found: dict[str, dict[str, object]] = {}
     for pin in {name: pin for lock in LOCKS for name, pin in read_pins(ROOT / lock).items()}.values():
         wanted = [each for each in environments() if applies(pin, each)]
         if not wanted or len(wanted) == len(list(environments())):
@@ -84,7 +84,7 @@ def describe() -> dict[str, dict[str, object]]:
             _uv("--target", folder, "--python-version", wanted[0]["python_full_version"], f"{pin.name}{pin.specifier}")
             (package,) = distributions(path=[folder])
             found[f"{pin.name}{pin.specifier}"] = {
-                "requires_python": package.metadata["Requires-Python"],
+                "requires_python": package.metadata.json.get("requires_python"),
                 "requires_dist": package.requires or [],
             }
     return found

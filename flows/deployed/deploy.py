@@ -21,7 +21,7 @@ from tasks.core.settings import ROOT, settings
 
 POOL = TAG
 # A caller can set no command, environment or folder of a run: the worker derives them from its parameters
-TEMPLATE = {
+TEMPLATE: dict[str, Any] = {
     "job_configuration": {"stream_output": True},  # Prefect requires an entry
     "variables": {"type": "object", "properties": {}, "additionalProperties": False},
 }

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -185,7 +186,7 @@ def test_errors_are_shown_as_text(installation: Settings, text: str, monkeypatch
 def test_every_verb_that_shows_something_runs_over_hostile_texts(installation: Settings):
     """All verbs of the app without required arguments, over a store that is full of them."""
     add_keys(installation, HOSTILE.values())
-    group = typer.main.get_command(app)
+    group: Any = typer.main.get_command(app)
     printing = {"status", "costs", "keys list"}
     verbs = {name for name, command in group.commands.items() if not hasattr(command, "commands")}
     verbs |= {f"{name} {each}" for name, it in group.commands.items() for each in getattr(it, "commands", ())}

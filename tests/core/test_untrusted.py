@@ -16,10 +16,11 @@ import pytest
 from benchmarks.fuzz_files import MOST_MEMORY, fuzz
 from flows.case import load_case
 from services.runtime.archive import read_metadata, unpack
+from tasks.core.duckdb import connect
 from tasks.core.errors import CaseError, DataError
 from tasks.core.untrusted import check_zip, read_json_object, reading_untrusted
 from tasks.core.yaml_file import MAX_DEPTH, load_yaml
-from tasks.data.sources import connect, read_raw
+from tasks.data.sources import read_raw
 
 MB = 1 << 20
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ def folder(tiny, tmp_path) -> Path:
     return Path(shutil.copytree(tiny, tmp_path / "model"))
 
 
-def open_folder(folder: Path, **more: object) -> object:
+def open_folder(folder: Path, **more: Any) -> Any:
     return open_base(Model(source=f"file://{folder}", context=512, **more), folder.parent, folder.parent / "state")
 
 
@@ -47,7 +48,8 @@ def test_unpacked_weights_are_exactly_the_delivered_ones():
                 # transformers keeps the halves of a head of 64 one after the other, a GGUF has them in pairs
                 there = torch.cat([there.view(-1, 64, 576)[:, start::2] for start in (0, 1)], 1).reshape(there.shape)
             assert torch.equal(weights.get_tensor(name), there)
-    _, report = AutoModelForCausalLM.from_pretrained(base.folder, output_loading_info=True)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(base.folder, output_loading_info=True)
+    _, report = loaded
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
     assert base.parameters == 134_515_008

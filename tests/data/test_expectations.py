@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from datetime import UTC, datetime
+from typing import Any
 
 import duckdb
 import pytest
@@ -20,7 +21,7 @@ ROWS = (
     f"SELECT i AS row, i AS a, (i + 1) % 90 AS b, i / 3.0 AS x, {WORDS} AS word, "
     "TIMESTAMP '2013-01-01' + to_minutes(i::INTEGER) AS at FROM range(100) r(i)"
 )
-BOTH = [  # on either engine, with what is not met
+BOTH: list[dict[str, Any]] = [  # on either engine, with what is not met
     {"expect": "column_values_to_not_be_null", "column": "word"},
     {"expect": "column_values_to_be_null", "column": "word", "mostly": 0.2},
     {"expect": "column_values_to_be_between", "column": "a", "min_value": 3, "strict_min": True},
@@ -110,7 +111,8 @@ def test_duckdb_and_pandas_say_the_same():
         frame = db.execute("FROM trips").df()
     frame["at"] = frame["at"].astype("datetime64[ns]")  # the only ones it compares
     context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False, "metric_calculations": False}
+    variables: Any = context.variables
+    variables.progress_bars = {"globally": False, "metric_calculations": False}
     batch = (
         context.data_sources.add_pandas("pandas").add_dataframe_asset("trips").add_batch_definition_whole_dataframe("x")
     )
@@ -127,7 +129,7 @@ def test_duckdb_and_pandas_say_the_same():
 
 def test_every_type_on_offer_can_be_computed():
     """What the check lets pass, the engine answers: no type is offered that crashes on DuckDB."""
-    more = [
+    more: list[dict[str, Any]] = [
         {"expect": "column_distinct_values_to_be_in_set", "column": "word", "value_set": ["v1"]},
         {"expect": "column_distinct_values_to_contain_set", "column": "word", "value_set": ["v1"]},
         {"expect": "column_kl_divergence_to_be_less_than", "column": "word", "threshold": 0.5,
@@ -160,7 +162,7 @@ def test_every_type_on_offer_can_be_computed():
         {"expect": "unexpected_rows_expectation", "unexpected_rows_query": "SELECT * FROM {batch} WHERE a > 97"},
     ]  # fmt: skip
     check_expectations("trips", source(*more, *BOTH))
-    assert {name.removeprefix("expect_") for name in expectation_schemas()} == {e["expect"] for e in [*more, *BOTH]}
+    assert {name.removeprefix("expect_") for name in expectation_schemas()} == {e["expect"] for e in [*BOTH, *more]}
     checks = as_checks(more)
     with duckdb.connect() as db:
         db.execute(f"CREATE TABLE trips AS {ROWS}")

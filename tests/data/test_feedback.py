@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ def read(*rows: dict, liked: float = 0.5) -> tuple[list[Pair], Counter]:
 
 
 @pytest.mark.parametrize("feedback", ["up", "Up", True, 1, 0.8, "1", '"up"'])
-def test_a_liked_answer_becomes_a_pair(feedback: object) -> None:
+def test_a_liked_answer_becomes_a_pair(feedback: Any) -> None:
     """Thumbs up, in each way in which a log may write it; the request is a text or a chat with its system prompt."""
     chat = [{"role": "system", "content": "Obey"}, user("Two large hats")]
     for request in ({"prompt": "Two large hats"}, {"messages": chat}, {"messages": json.dumps(chat)}):
@@ -37,7 +38,7 @@ def test_a_liked_answer_becomes_a_pair(feedback: object) -> None:
 
 
 @pytest.mark.parametrize("feedback", ["down", False, 0, 0.2, None, "up"])
-def test_a_correction_is_the_right_answer(feedback: object) -> None:
+def test_a_correction_is_the_right_answer(feedback: Any) -> None:
     """The logged response is then the rejected answer, JSON or not, whatever the thumb."""
     (pair,), left = read({"prompt": "Hats", "answer": "Sure!", "feedback": feedback, "correction": ANSWER})
     assert (pair.answer, pair.rejected, pair.problem) == (WRITTEN, "Sure!", None)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 HEAD = ["order", "group", "items", "is new", "Größe", "weight", "comment", "country", "day", "back", "spent"]
 
 
-def _order(i: int) -> list[object]:
+def _order(i: int) -> list[Any]:
     group, items, size = ("a, b", "yes", "no")[i % 3], i * 7 % 11, ("S", "M", "L")[i * 5 % 3]
     weight = "" if i % 17 == 0 else round(0.3 * items + i % 5, 2)
     spent = round(5 + 3 * items + 10 * (group == "yes") + i % 4 / 7, 2)

@@ -95,7 +95,7 @@ def make_moving_case(cases: Path, name: str = "meters") -> Path:
     chance = np.random.default_rng(0)
     at = pd.date_range("2020-01-01", "2020-03-01", freq="24min", tz="UTC", inclusive="left")
     one, two = chance.normal(size=(2, len(at)))
-    later = (at >= "2020-02-01").astype(float)
+    later = (at >= pd.Timestamp("2020-02-01", tz="UTC")).astype(float)
     reading = 50 + (5 + 10 * later) * one - 3 * two + 8 * later + chance.normal(size=len(at))
     columns = {"meter": range(1, len(at) + 1), "asked_at": at, "published_at": at + pd.Timedelta("1D")}
     pd.DataFrame({**columns, "one": one, "two": two, "reading": reading}).to_csv(folder / "meters.csv", index=False)

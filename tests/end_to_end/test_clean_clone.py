@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -109,7 +110,7 @@ def clone(tmp_path: Path) -> Clone:
 
 def verbs() -> Iterator[str]:
     """All that `driftline` has."""
-    group = typer.main.get_command(app)
+    group: Any = typer.main.get_command(app)
     for name, command in group.commands.items():
         yield from (f"{name} {each}" for each in command.commands) if hasattr(command, "commands") else [name]
 

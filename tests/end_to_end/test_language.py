@@ -157,8 +157,8 @@ def test_the_release_answers_in_openais_form(library, shown):
         pieces = [json.loads(line[6:])["choices"] for line in lines[:-1]]
         assert "".join(c[0]["delta"].get("content") or "" for c in pieces if c) == answer_text
         assert client.get("/v1/models").json()["data"][0]["id"] == release.bento
-        request = {"input": ["Please renew A1.", "Please renew B2."]}
-        embedded = client.post("/v1/embeddings", json=request, timeout=180).json()
+        texts = {"input": ["Please renew A1.", "Please renew B2."]}
+        embedded = client.post("/v1/embeddings", json=texts, timeout=180).json()
         assert [len(each["embedding"]) for each in embedded["data"]] == [384, 384]
         for wrong, status in (({"messages": []}, 400), ({**body, "model": "gpt"}, 404), ({**body, "colour": 1}, 400)):
             refused = client.post("/v1/chat/completions", json=wrong)

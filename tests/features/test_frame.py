@@ -40,9 +40,9 @@ def test_a_frame_says_what_it_holds(january, features, tmp_path):
     assert every.rows > frame.rows
     day = datetime(2013, 1, 10, tzinfo=UTC)
     window = TimeWindow(start=day, end=day + timedelta(days=1))
-    window = pd.read_parquet(build(features, snapshot(january), tmp_path, window=window).path)
+    windowed = pd.read_parquet(build(features, snapshot(january), tmp_path, window=window).path)
     inside = table[(table["event_timestamp"] >= day) & (table["event_timestamp"] < day + timedelta(days=1))]
-    pd.testing.assert_frame_equal(window, inside.reset_index(drop=True))
+    pd.testing.assert_frame_equal(windowed, inside.reset_index(drop=True))
 
 
 def test_equal_inputs_give_equal_bytes_and_a_second_call_reads_only_the_summary(january, features, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ ASOF, FEAST = "tasks.features.offline_store.AsofOfflineStore", "duckdb"
 START = pd.Timestamp("2013-01-01")
 
 
-def stores(folder: Path, objects: list) -> dict[str, object]:
+def stores(folder: Path, objects: list) -> dict[str, Any]:
     """A FeatureStore with each of the two offline stores, over one registry."""
     from feast import FeatureStore, RepoConfig
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 import yaml
 
@@ -53,9 +55,11 @@ def test_a_wrong_schedule_is_refused_when_the_case_is_read(tmp_path, schedule, s
 
 def test_each_kind_of_channel_has_its_form():
     """A webhook gets subject and body, Slack's form one text; other URLs are Apprise's."""
-    assert set(channel("https://example.org/hook").json_data) == {"subject", "body"}
-    assert set(channel("slack+https://example.org/hook").json_data) == {"text"}
-    assert channel("mailto://user:secret@example.org").url.get_secret_value().endswith("?format=text")
+    urls = "https://example.org/hook", "slack+https://example.org/hook", "mailto://user:secret@example.org"
+    webhook, slack, mail = (cast(Any, channel(url)) for url in urls)
+    assert set(webhook.json_data) == {"subject", "body"}
+    assert set(slack.json_data) == {"text"}
+    assert mail.url.get_secret_value().endswith("?format=text")
 
 
 def test_an_unknown_channels_secret_stays_hidden():

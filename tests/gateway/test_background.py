@@ -19,7 +19,7 @@ from services.rollout.plan import advance_plans, begin_plan
 from services.rollout.shares import promote, upsert_release
 from services.store.database import DONE, Store, alert_outbox, plans, predictions, usage_records
 from services.store.keys import create_key, revoke_key
-from tasks.core.loops import ThreadLoop, loops
+from tasks.core.loops import TaskLoop, ThreadLoop, loops
 from tasks.core.settings import ROOT
 from tests.gateway.in_process import call_of, in_process_gateway, loop_named, settings_of, until
 from tests.rollout.plans import PLAN
@@ -130,7 +130,7 @@ async def list_all(state: Path) -> None:
         supervised = {loop.thread for loop in loops if isinstance(loop, ThreadLoop)}
         project_threads = {thread for thread in set(threading.enumerate()) - before if is_project_code(code_of(thread))}
         assert project_threads == supervised
-        running = {loop.task for loop in loops if not isinstance(loop, ThreadLoop)}
+        running = {loop.task for loop in loops if isinstance(loop, TaskLoop)}
         assert {task for task in asyncio.all_tasks() if is_project_code(task.get_coro().cr_code.co_filename)} == running
 
 

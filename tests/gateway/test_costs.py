@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,7 +66,7 @@ def test_an_accepted_answer_has_its_price(mine) -> None:
     """Thumbs, scores and labels count, the latest for each row; calls without feedback do not."""
     _, store = mine
     share = Share(Route("d" * 64, "small", "tabular", (), Price(machine_hour=3.6)), "champion")
-    words = [
+    words: list[Any] = [
         [{"thumbs": "down"}, {"thumbs": "up"}],
         [{"score": 0.4}],
         [{"label": 1}],
@@ -74,14 +75,11 @@ def test_an_accepted_answer_has_its_price(mine) -> None:
         [{"corrected": "no"}, {"label": True}],
         [],
     ]
-    named = [[{"label": "Yes"}], [{"label": "No"}], [{"label": True}]]
+    named: list[Any] = [[{"label": "Yes"}], [{"label": "No"}], [{"label": True}]]
 
     async def calls() -> None:
         writer = UsageWriter(store, "w")
-        for prediction, feedback in [
-            *((1, feedback) for feedback in words),
-            *(("Yes", feedback) for feedback in named),
-        ]:
+        for prediction, feedback in [*((1, each) for each in words), *(("Yes", each) for each in named)]:
             call = Call("predict", LOCAL_KEY, share, engine_seconds=1.0, classes={"a": prediction})
             await writer.open(call)
             call.finish(DONE, 200)

@@ -45,7 +45,7 @@ def own(guarded: Settings) -> Iterator[Store]:
 def create_known_key(own: Store, settings: Settings, team: str, role: str = "predict", **limits: float) -> str:
     """A key that the gateway knows already."""
     options = {"rpm": None, "tpm": None, "budget": None} | limits
-    _, secret = create_key(own, team, [role, "feedback"], **options)  # type: ignore[arg-type]
+    _, secret = create_key(own, team, [role, "feedback"], **options)
     with gateway_client(settings, secret) as http:
         assert wait_for(lambda: http.get("/v1/models").status_code != 401, 3)
     return secret

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -55,7 +56,11 @@ def log(settings: Settings, talker: Release, tmp_path_factory) -> Log:
     with gateway_client(settings) as http:
         for number, words in enumerate(feedback):
             text = f"Say\u2028hello,\nann@example.org, {min(number, 2)} times."
-            body = {"model": "talker", "messages": [{"role": "user", "content": text}], "stream": number == 1}
+            body: dict[str, Any] = {
+                "model": "talker",
+                "messages": [{"role": "user", "content": text}],
+                "stream": number == 1,
+            }
             body |= {"max_tokens": 8, "temperature": 0, "response_format": {"type": "text"}}
             if number == 4:
                 time.sleep(0.1)

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -28,7 +29,7 @@ pytestmark = [
     pytest.mark.skipif(not (shutil.which("nginx") and shutil.which("openssl")), reason="no nginx is installed"),
 ]
 
-STORY = {
+STORY: dict[str, Any] = {
     "model": "talker",
     "messages": [{"role": "user", "content": "Tell a long story."}],
     "response_format": {"type": "text"},

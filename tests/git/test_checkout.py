@@ -19,6 +19,7 @@ from flows.deployed.checkout import (
 )
 from tasks.core.errors import DriftlineError, InputError, Unavailable
 from tasks.core.lineage import read_lineage
+from tasks.core.settings import ROOT
 from tasks.data.snapshots import fetch_data
 from tests.git.listener import commit, git, repositories
 
@@ -140,18 +141,19 @@ def test_data_behind_a_pointer_comes_into_the_tree(folders):
 def test_a_run_gets_its_commits_code_or_none(folders, monkeypatch: pytest.MonkeyPatch):
     """Without a commit: this repository. With one: its own tree, unchanged, its packages installed; else an error."""
     repository, clone, state = folders
-    assert code_directory() == {"directory": str(place.ROOT)}, "this process belongs to no run"
-    assert run_directory("") == place.ROOT
+    assert code_directory() == {"directory": str(ROOT)}, "this process belongs to no run"
+    assert run_directory("") == ROOT
     first = commit(clone, requirements_lock="prefect==0.0.1\n# no pin")
     git(clone, "push", "--quiet", "origin", "main")
     second = commit(clone, requirements_lock="pytest>=1")
     git(clone, "push", "--quiet", "origin", "main")
     assert fetch(repository, state, second)
-    monkeypatch.setattr(place, "ROOT", checkout_commit(second, repository, state))
-    os.utime(place.ROOT, (0, 0))
-    assert run_directory(second) == place.ROOT
-    assert place.ROOT.stat().st_mtime > 0, "it was not marked as used"
-    (place.ROOT / "README.md").write_text("other")
+    tree = checkout_commit(second, repository, state)
+    monkeypatch.setattr(place, "ROOT", tree)
+    os.utime(tree, (0, 0))
+    assert run_directory(second) == tree
+    assert tree.stat().st_mtime > 0, "it was not marked as used"
+    (tree / "README.md").write_text("other")
     with pytest.raises(DriftlineError, match="no longer available"):
         run_directory(second)
     monkeypatch.setattr(place, "ROOT", repository)

@@ -6,6 +6,7 @@ import html
 import json
 import random
 import string
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -208,7 +209,7 @@ def test_every_kind_is_found_in_every_surrounding(value, before, behind, encode)
 def test_json_in_json_is_redacted_at_every_level(value, before, behind, levels, as_key):
     """Arguments of a tool's call are JSON within a text; keys are texts as well."""
     _, written = value
-    nested: object = {f"{before}{written}{behind}": 1} if as_key else {"note": [f"{before}{written}{behind}"]}
+    nested: Any = {f"{before}{written}{behind}": 1} if as_key else {"note": [f"{before}{written}{behind}"]}
     for _ in range(levels):
         nested = {"arguments": json.dumps(nested)}
     redacted = redact_json(nested)

@@ -6,6 +6,7 @@ import json
 import struct
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -19,24 +20,24 @@ from tasks.language.safetensors_header import read_shapes
 HUGE = 2**62
 
 
-def refused(read: object, path: Path) -> str:
+def refused(read: Any, path: Path) -> str:
     """What is found; a few MB are enough to find it."""
     tracemalloc.start()
     with pytest.raises(DataError) as error:
-        read(path)  # type: ignore[operator]
+        read(path)
     assert tracemalloc.get_traced_memory()[1] < 30 << 20
     tracemalloc.stop()
     assert error.value.where == str(path)
     return error.value.found
 
 
-def tensors(path: Path, header: object, weights: int = 64, length: int | None = None) -> Path:
+def tensors(path: Path, header: Any, weights: int = 64, length: int | None = None) -> Path:
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + bytes(weights))
     return path
 
 
-def of(shape: list, begin: object, end: object, kind: str = "F32") -> dict:
+def of(shape: list, begin: Any, end: Any, kind: str = "F32") -> dict:
     return {"dtype": kind, "shape": shape, "data_offsets": [begin, end]}
 
 
@@ -64,7 +65,7 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
-def test_safetensors_that_lie_are_refused(header: object, tmp_path: Path):
+def test_safetensors_that_lie_are_refused(header: Any, tmp_path: Path):
     """Shapes, types and places must fill the file without overlap."""
     assert refused(read_shapes, tensors(tmp_path / "w.safetensors", header))
 
@@ -77,7 +78,11 @@ def test_a_header_longer_than_its_file_is_not_read(length: int, tmp_path: Path):
 
 def test_whole_safetensors_are_read(tmp_path: Path):
     """As the format's own writer makes them, scalars and empty tensors too."""
-    tensors_by_name = {"a": np.ones((2, 3), np.float32), "b": np.ones((), np.int64), "c": np.ones((0, 5), np.float16)}
+    tensors_by_name: dict[str, np.ndarray] = {
+        "a": np.ones((2, 3), np.float32),
+        "b": np.ones((), np.int64),
+        "c": np.ones((0, 5), np.float16),
+    }
     save_file(tensors_by_name, tmp_path / "w.safetensors", metadata={"format": "pt"})
     assert read_shapes(tmp_path / "w.safetensors") == {name: each.shape for name, each in tensors_by_name.items()}
 

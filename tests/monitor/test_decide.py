@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from tasks.train.classes import DEFAULT_CLASSES
 from tests.monitor.small import CLASSIFICATION, COLUMNS, END, REGRESSION, WATCHED, WATCHED_REGRESSION, watch, world
 
 
-def with_retrain(config: Monitor, **changes: object) -> Monitor:
+def with_retrain(config: Monitor, **changes: Any) -> Monitor:
     return config.model_copy(update={"retrain": config.retrain.model_copy(update=changes)})
 
 

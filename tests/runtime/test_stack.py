@@ -16,6 +16,7 @@ import pytest
 from flows.deployed.servers import servers
 from services.runtime import stack
 from services.runtime.process_specs import FORKS, release_program_name
+from services.runtime.results import Service
 from services.runtime.supervision import Program, Supervisor
 from services.serving.process import free_port
 from services.serving.smoke import smoke
@@ -163,7 +164,7 @@ def test_a_copied_prefect_database_is_the_migrated_one(tmp_path: Path) -> None:
     assert json.loads(done.stdout) == 0
 
 
-def _service(settings: Settings, digest: str) -> stack.Service:
+def _service(settings: Settings, digest: str) -> Service:
     return next(service for service in stack.list_services(settings) if service.name.endswith(digest[:12]))
 
 

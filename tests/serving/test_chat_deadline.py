@@ -80,7 +80,7 @@ def test_a_client_that_hangs_up_frees_its_slot(client, stream, calls):
     def hang_up(_: int) -> None:
         try:
             with client.stream("POST", "/v1/chat/completions", json=endless(stream=stream), timeout=0.5) as response:
-                for _ in zip(range(3), response.iter_lines(), strict=False):
+                for _line in zip(range(3), response.iter_lines(), strict=False):
                     pass
         except httpx.TimeoutException:
             pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import jsonschema
@@ -43,7 +44,7 @@ def client(tmp_path_factory) -> Iterator[httpx.Client]:
         yield client
 
 
-def with_schema(schema: object, **more: object) -> dict:
+def with_schema(schema: Any, **more: Any) -> dict:
     form = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
     return body(response_format=form, temperature=1.0, **more)
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,7 +115,7 @@ def test_an_engine_that_fails_the_check_does_not_serve(release):
 
     passed = [True]
 
-    def check(_: object) -> None:
+    def check(_: Any) -> None:
         if not passed[0]:
             raise DriftlineError("It reads prompts otherwise.")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,9 +17,9 @@ def holdout(rows: int = ROWS) -> np.ndarray:
     return np.random.default_rng(9).random(rows) < 0.25
 
 
-def leaks(table: dict[str, object], target: object, task: str = "classification") -> set[str]:
+def leaks(table: dict[str, Any], target: Any, task: str = "classification") -> set[str]:
     frame, values = pd.DataFrame(table), pd.Series(target)
-    found = single_column_scores(frame, values, holdout(len(frame)), task)  # type: ignore[arg-type]
+    found = single_column_scores(frame, values, holdout(len(frame)), task)
     assert set(found) <= set(frame)
     return {name for name, score in found.items() if score.is_leak}
 

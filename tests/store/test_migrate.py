@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -146,9 +147,9 @@ Store(Settings(state=Path(sys.argv[1])))
 """
 
 
-def rows_of_initial(engine: Engine) -> dict[str, list[dict[str, object]]]:
+def rows_of_initial(engine: Engine) -> dict[str, list[dict[str, Any]]]:
     """Make a database as the initial revision did, with three rows in each table; return them by table."""
-    rows: dict[str, list[dict[str, object]]] = {}
+    rows: dict[str, list[dict[str, Any]]] = {}
     initial.tables.create_all(engine)
     with engine.begin() as connection:
         for table in initial.tables.sorted_tables:
@@ -169,7 +170,7 @@ def _value(column, number):
     return number / 2 if column.type.python_type is float else f"{column.name[:3]}-{number}"
 
 
-def has_all_of(engine: Engine, before: dict[str, list[dict[str, object]]]) -> None:
+def has_all_of(engine: Engine, before: dict[str, list[dict[str, Any]]]) -> None:
     """Every row and value under the new names, with the same indexes, keys and constraints as a new database."""
     with engine.connect() as connection:
         for name, rows in before.items():
@@ -181,7 +182,7 @@ def has_all_of(engine: Engine, before: dict[str, list[dict[str, object]]]) -> No
         assert compare_metadata(MigrationContext.configure(connection, opts=options), tables) == []
 
 
-def constraints(engine: Engine) -> dict[str, object]:
+def constraints(engine: Engine) -> dict[str, Any]:
     found, inspector = {}, inspect(engine)
     for name in tables.tables:
         unique = sorted(str(each["column_names"]) for each in inspector.get_unique_constraints(name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,7 +50,7 @@ def diabetes() -> pd.DataFrame:
     return load_diabetes(as_frame=True).frame
 
 
-def wines(names: tuple[object, ...] = ("barolo", "grignolino", "barbera")) -> pd.DataFrame:
+def wines(names: tuple[Any, ...] = ("barolo", "grignolino", "barbera")) -> pd.DataFrame:
     from sklearn.datasets import load_wine
 
     table = load_wine(as_frame=True).frame
@@ -81,7 +82,7 @@ def frame_of(table: pd.DataFrame, folder: Path, digest: str = "d" * 32) -> Frame
     )
 
 
-def boosting(texts: tuple[str, ...] = (), split: Split = BY_TIME, **more: object) -> Train:
+def boosting(texts: tuple[str, ...] = (), split: Split = BY_TIME, **more: Any) -> Train:
     """A small gradient boosting."""
     encoders = (Encoder(columns=texts, family="sklearn.preprocessing.OrdinalEncoder"),) if texts else ()
     return Train(

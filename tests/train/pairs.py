@@ -21,7 +21,7 @@ from tests.language_case import smollm_base, tiny_checkpoint
 from tests.train.frames import origin_of
 
 SYSTEM = "Turn the message into a JSON call of find_flight, flight_status or none."
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
         "function": {"enum": ["find_flight", "flight_status", "none"]},
@@ -71,7 +71,7 @@ def write_pairs(folder: Path, train: int = 24, held: int = 8, seed: int = 0) -> 
     return folder
 
 
-def _pair(chance: random.Random, name: str, number: int) -> dict[str, object]:
+def _pair(chance: random.Random, name: str, number: int) -> dict[str, Any]:
     intent = list(WORDINGS)[number % len(WORDINGS)]
     a, b = chance.sample(CODES, 2)
     f = f"{chance.choice(['UA', 'DL', 'B6'])}{chance.randint(100, 999)}"

@@ -9,6 +9,7 @@ import tracemalloc
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def found(path: Path) -> str:
     return error.value.found
 
 
-def npy(shape: object, kind: str = "<f8", content: bytes = b"") -> bytes:
+def npy(shape: Any, kind: str = "<f8", content: bytes = b"") -> bytes:
     """An array whose header says what it likes."""
     header = f"{{'descr': {kind!r}, 'fortran_order': False, 'shape': {shape}, }}".encode()
     header += b" " * (-(len(header) + 11) % 64) + b"\n"
@@ -84,7 +85,7 @@ def test_a_model_that_declares_less_than_it_unpacks_to_is_refused(members: dict[
     [(2**40,), (2**62, 2**62), (-1,), (2**31, 0, 5), "('a',)", "(1,) * 99", "[" * 3000],
     ids=lambda s: str(s)[:20],
 )
-def test_an_array_is_as_large_as_its_header_says(shape: object, members: dict[str, bytes], tmp_path: Path):
+def test_an_array_is_as_large_as_its_header_says(shape: Any, members: dict[str, bytes], tmp_path: Path):
     """Before memory is taken for it."""
     members[array_of(members)] = npy(shape, content=bytes(64))
     assert found(written(tmp_path / "model.skops", members))

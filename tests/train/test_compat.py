@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from tasks.train import compat
 
 def test_trl_has_the_functions_that_are_replaced() -> None:
     """They are replaced within the block only."""
-    from trl.trainer import utils
+    from trl.trainer import utils as trl_utils
 
     from tasks.train.language.logprobs import TorchLogProbs
 
+    utils: Any = trl_utils
     for name in ("_use_triton", "_ChunkedLogProbFunction"):
         assert hasattr(utils, name), f"trl.trainer.utils has no {name} any more"
     originals = utils._use_triton, utils._ChunkedLogProbFunction

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ def saved_adapter(tmp_path_factory: pytest.TempPathFactory, base: BaseModelFiles
 
 
 @pytest.fixture
-def adapter(saved_adapter: Path, tmp_path: Path) -> Iterator[Path]:
+def adapter(saved_adapter: Path, tmp_path: Path) -> Path:
     """A copy, to be spoilt."""
     return Path(shutil.copytree(saved_adapter, tmp_path / "adapter"))
 

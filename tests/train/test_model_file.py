@@ -4,6 +4,7 @@ import json
 import pickle
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ TABLE = clients(400)
 NUMBERS = tuple(name for name in TABLE if name not in (*TEXTS, "example_id", "target"))
 
 
-def other(family: str, **parameters: object) -> Train:
+def other(family: str, **parameters: Any) -> Train:
     """A family that takes no missing values, behind imputed and encoded columns."""
     base = logistic(NUMBERS, TEXTS)
     return Train(family=family, parameters=parameters, encoders=base.encoders, split=BY_TIME, threads=1)
@@ -94,7 +95,7 @@ def test_what_a_service_meets_is_answered(tmp_path: Path) -> None:
     ],
 )
 def test_values_that_a_model_cannot_take_are_refused(
-    tmp_path: Path, change: dict[str, list[object]], message: str
+    tmp_path: Path, change: dict[str, list[Any]], message: str
 ) -> None:
     """A value of the wrong kind, a missing column and foreign columns are told, without a traceback's jargon."""
     model, examples, columns = fitted("boosting", tmp_path)

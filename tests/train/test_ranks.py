@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -44,10 +45,10 @@ def vanish() -> None:
 
 
 @pytest.mark.parametrize(("worker", "message"), [(fail, "no room for this one"), (vanish, "the process was killed")])
-def test_a_failed_process_ends_the_training(worker: object, message: str) -> None:
+def test_a_failed_process_ends_the_training(worker: Any, message: str) -> None:
     """Else the first one would wait for its share for ever."""
     begun = time.monotonic()
-    with pytest.raises(DriftlineError, match="training process failed") as caught, spawn_ranks(2, worker):  # type: ignore[arg-type]
+    with pytest.raises(DriftlineError, match="training process failed") as caught, spawn_ranks(2, worker):
         wait_for_all()
     assert message in caught.value.found
     assert time.monotonic() - begun < 60
