@@ -201,15 +201,16 @@ def http_api() -> Iterator[str]:
 
 
 def metrics() -> Iterator[str]:
-    """Prometheus metrics of the gateway."""
+    """Prometheus metrics of the gateway and of releases."""
     from services.gateway.metrics import GatewayMetrics
+    from services.serving.notes import unseen_counter
 
     yield "# Metrics\n"
-    yield "`GET /metrics` has the gateway's metrics. `GET /metrics/releases` relays those of the releases, with"
-    yield "the labels `case`, `release` and `process`.\n"
+    yield "`GET /metrics` has the gateway's metrics. `GET /metrics/releases` relays those of the releases,"
+    yield "such as the last one, with the labels `case`, `release` and `process`.\n"
     yield "| metric | type | labels | meaning |"
     yield "|---|---|---|---|"
-    for metric in vars(GatewayMetrics()).values():
+    for metric in (*vars(GatewayMetrics()).values(), unseen_counter()):
         if hasattr(metric, "_labelnames"):
             name = metric._name + ("_total" if metric._type == "counter" else "")
             labels = ", ".join(f"`{label}`" for label in metric._labelnames)

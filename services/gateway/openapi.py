@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from services.gateway.parameters import MAX_TOKENS
 from services.gateway.rate_limits import FEEDBACK
 from services.gateway.streaming import EVENT_STREAM
+from services.serving.schema import NOTES
 from services.store.approvals import ApprovalDecision
 from services.store.feedback import MAX_RECORDS, Feedback
 from tasks.language.chat_request import ChatCompletionRequest
@@ -48,7 +51,12 @@ ROWS = {
 PREDICTIONS = {
     "type": "object",
     "required": ["request_id", "release", "predictions"],
-    "properties": {"request_id": TEXT, "release": TEXT, "predictions": {"type": "array"}},
+    "properties": {
+        "request_id": TEXT,
+        "release": TEXT,
+        "predictions": {"type": "array"},
+        **{name: TypeAdapter(kind).json_schema() | {"description": about} for name, (kind, about) in NOTES.items()},
+    },
 }
 PUSH = {
     "type": "object",

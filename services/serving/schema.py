@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, create_model
 
 from tasks.train.classes import DECISION_THRESHOLD, DEFAULT_CLASSES, Classes, class_scores
 
-MAX_ROWS = 10_000  # in a request; use the predict flow for more
+MAX_ROWS = 10_000  # in a request; `driftline predict CASE FILE` takes any number
+MAX_TEXT = 1000  # characters of a key or id, and of a feature whose release does not say more
 
 # strict: "12" is no number and 12 no text; an integer is a valid number
 VALUE_TYPES: dict[str, Any] = {
     "number": Annotated[float, Field(strict=True, allow_inf_nan=False)],
     "integer": Annotated[int, Field(strict=True)],
-    "text": Annotated[str, Field(strict=True, max_length=1000)],
+    "text": Annotated[str, Field(strict=True, max_length=MAX_TEXT)],
+}
+TEXT = Annotated[str, StringConstraints(strict=True, strip_whitespace=True)]
+BOOLEAN = Annotated[bool, Field(strict=True), AfterValidator(float)]
+BLANK = Annotated[TEXT, StringConstraints(max_length=0), AfterValidator(lambda _: None)]
+# what a response says of its request, beside the predictions
+NOTES: dict[str, tuple[Any, str]] = {
+    "ignored_columns": (list[str], "Columns of rows that are no features: they changed nothing."),
+    "missing_columns": (list[str], "Features that a row lacks: taken as missing."),
+    "unseen_categories": (dict[str, list[str]], "By column, values that the training data did not have."),
 }
 
 
@@ -33,6 +43,8 @@ class Schema:
     """A release's request and response types; the values of a row are the attributes f0, f1 ... of a Row.
 
     `attributes` maps columns to them, since a column may have the name of a pydantic method (`json`, `_id`).
+    `ignored` and `in_request` map attributes to columns: of the source, but no features; and of features that a
+    request carries.
     """
 
     request: type[BaseModel]
@@ -41,6 +53,8 @@ class Schema:
     columns: tuple[str, ...]  # in the model's order
     views: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]  # name -> (join keys, features)
     classes: Classes
+    ignored: Mapping[str, str]
+    in_request: Mapping[str, str]
 
 
 def make_schema(manifest: Mapping[str, Any], golden: Sequence[Mapping[str, Any]]) -> Schema:
@@ -50,24 +64,35 @@ def make_schema(manifest: Mapping[str, Any], golden: Sequence[Mapping[str, Any]]
     fields: dict[str, Any] = {}
     attributes: dict[str, str] = {}
 
-    def add(name: str, kind: str, *, required: bool, nullable: bool, about: str) -> None:
-        attributes[name] = f"f{len(attributes)}"
+    def add(name: str, value_type: Any, about: str, *, required: bool = False) -> str:
+        attribute = attributes[name] = f"f{len(attributes)}"
         shown = None if example.get(name) is None else [example[name]]
         default: Any = ... if required else None
-        value_type = VALUE_TYPES[kind] | None if nullable else VALUE_TYPES[kind]
-        fields[attributes[name]] = (value_type, Field(default, alias=name, description=about, examples=shown))
+        fields[attribute] = (value_type, Field(default, alias=name, description=about, examples=shown))
+        return attribute
 
+    missing = sealed.get("missing", [""])
+    in_request = {}
     for column in sealed["columns"]:
-        in_request = column["origin"] == "request"
+        name, of_request = column["name"], column["origin"] == "request"
         about = f"From {column['origin']} by {', '.join(column['entities'])}; left out with all of them: looked up."
-        if in_request:
-            about = "Known at the moment of prediction" + ("; null where missing." if column["nullable"] else ".")
-        add(column["name"], column["kind"], required=in_request, nullable=column["nullable"], about=about)
+        if of_request:
+            about = "Known at the moment of prediction" + (
+                "; left out, null or empty where missing." if column["nullable"] else "."
+            )
+        attribute = add(name, _value_type(column, missing), about, required=of_request and not column["nullable"])
+        if of_request:
+            in_request[attribute] = name
     for key, kind in sealed["entities"].items():
         if key not in attributes:
-            add(key, kind, required=False, nullable=True, about="Join key; needed where features are looked up.")
+            add(key, VALUE_TYPES[kind] | None, "Join key; needed where features are looked up.")
     if "example_id" not in attributes:
-        add("example_id", "text", required=False, nullable=True, about="Comes back with the prediction.")
+        add("example_id", VALUE_TYPES["text"] | None, "Comes back with the prediction.")
+    ignored = {
+        add(name, Any, "Ignored: a column of the source that is no feature."): name
+        for name in sealed.get("ignored", ())
+        if name not in attributes
+    }
     strict = ConfigDict(extra="forbid")
     row = create_model("Row", __config__=ConfigDict(extra="forbid", json_schema_extra={"example": example}), **fields)
     rows = Field(min_length=1, max_length=MAX_ROWS, description="What to predict.", examples=[[example]])
@@ -79,7 +104,24 @@ def make_schema(manifest: Mapping[str, Any], golden: Sequence[Mapping[str, Any]]
         columns=tuple(column["name"] for column in sealed["columns"]),
         views=_views(sealed["columns"]),
         classes=classes_of(sealed["target"]),
+        ignored=ignored,
+        in_request=in_request,
     )
+
+
+def _value_type(column: Mapping[str, Any], missing: Sequence[str]) -> Any:
+    """The type of a feature in a request; its members are tried in order, without calling Python for a usual value."""
+    members: list[Any] = [VALUE_TYPES[column["kind"]], *([BOOLEAN] if column.get("boolean") else [])]
+    if column["kind"] == "text":
+        longest = column.get("max_length", MAX_TEXT)
+        members = [Annotated[TEXT, StringConstraints(min_length=1, max_length=longest)]]  # trimmed, as in training
+    if column["nullable"]:
+        members += [None, BLANK]
+        if words := tuple(word for word in missing if word.strip()):
+            members.insert(0, Annotated[Literal[words], AfterValidator(lambda _: None)])  # before the texts
+    if len(members) == 1:
+        return members[0]
+    return Annotated[Union[tuple(members)], Field(union_mode="left_to_right")]  # noqa: UP007
 
 
 def classes_of(target: Mapping[str, Any]) -> Classes:
@@ -113,6 +155,10 @@ def _response_model(target: Mapping[str, Any], golden: Mapping[str, Any], digest
         "Answer",
         release=(str, Field(description="Digest of the release that answered.", examples=[digest])),
         predictions=(list[prediction], Field(description="One a row, in their order.", examples=[[shown]])),
+        **{
+            name: (kind | None, Field(None, description=f"{about} Absent if there are none."))
+            for name, (kind, about) in NOTES.items()
+        },
     )
 
 

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,9 +14,11 @@ from anyio import to_thread
 from pydantic import ValidationError
 
 from services.serving.compat import raw_request_type, response_type
+from services.serving.notes import count_unseen, notes_on
 from services.serving.schema import ReleaseAnswer, Schema, format_prediction, make_schema
 from tasks.core.errors import DriftlineError, InputError, Unavailable
 from tasks.train.classes import matches_label
+from tasks.train.tabular.categories import known_categories
 
 if TYPE_CHECKING:
     from bentoml import Service
@@ -71,28 +74,37 @@ class TabularService:
         self._schema = self.loaded.schema
         self._model = self.loaded.load_model()
         self._look_up = online_features() if self._schema.views else None
+        self._categories = known_categories(self._model)
 
     async def predict(self, rows: bytes) -> Any:
         """Predict rows. Features of a view that are left out are looked up in the online store."""
         from starlette.responses import JSONResponse
 
         try:
-            predictions = await self._predictions(rows)
+            answer = await self._answer(rows)
         except (ValidationError, InputError) as error:
-            return JSONResponse(error_body(error), status_code=400)
+            return JSONResponse(error_body(error, self._schema), status_code=400)
         except Unavailable as error:
             return JSONResponse({"error": error.what}, status_code=503)
-        return JSONResponse({"release": self.loaded.info.release, "predictions": predictions})
+        return JSONResponse({"release": self.loaded.info.release, **answer})
 
     async def release(self) -> Any:
         """Tell which release answers here; GET works too."""
         return self.loaded.info
 
-    async def _predictions(self, body: bytes) -> list[dict[str, Any]]:
+    async def _answer(self, body: bytes) -> dict[str, Any]:
         rows = self._schema.request.model_validate_json(body or b"{}").rows  # type: ignore[attr-defined]
         if len(rows) > INLINE_ROWS or needs_lookup(self._schema, rows):
-            return await to_thread.run_sync(predict_rows, self._model, self._schema, rows, self._look_up)
-        return predict_rows(self._model, self._schema, rows)
+            return await to_thread.run_sync(self._predict, rows)
+        return self._predict(rows)
+
+    def _predict(self, rows: Sequence[Any]) -> dict[str, Any]:
+        notes = notes_on(self._schema, rows)
+        values = read_values(self._schema, rows, self._look_up)
+        answer: dict[str, Any] = {"predictions": predict_values(self._model, self._schema, rows, values), **notes}
+        if unseen := count_unseen(self._categories, values):
+            answer["unseen_categories"] = unseen
+        return answer
 
 
 def make_service(folder: Path) -> Service[Any]:
@@ -136,12 +148,19 @@ def check_golden(model: Any, schema: Schema, golden: Sequence[Mapping[str, Any]]
             )
 
 
-def error_body(error: ValidationError | InputError) -> dict[str, Any]:
+def error_body(error: ValidationError | InputError, schema: Schema) -> dict[str, Any]:
     """The body of a 400 response: each invalid place and what is wrong there."""
     if isinstance(error, InputError):
         return {"error": error.what, "detail": [{"loc": ["rows"], "msg": error.found or error.what}]}
-    problems = error.errors(include_url=False, include_input=False, include_context=False)
-    return {"error": f"Problems in the request: {len(problems)}.", "detail": problems[:MAX_PROBLEMS]}
+    problems: dict[tuple[int | str, ...], Any] = {}
+    tried = error.errors(include_url=False, include_input=False, include_context=False)
+    for problem in sorted(tried, key=lambda each: each["type"] == "literal_error"):  # last: the words for a gap
+        place = problem["loc"][:3]  # the rest names the types that were tried
+        if problem["type"] == "extra_forbidden" and len(place) == 3:
+            near = get_close_matches(str(place[2]), schema.attributes, 1)
+            problem["msg"] += f"; did you mean {near[0]}?" if near else ": the source has no such column"
+        problems.setdefault(place, {**problem, "loc": place})
+    return {"error": f"Problems in the request: {len(problems)}.", "detail": [*problems.values()][:MAX_PROBLEMS]}
 
 
 def predict_rows(
@@ -151,17 +170,28 @@ def predict_rows(
 
     Raises: ValidationError, naming row and column, where features are missing and can't be looked up.
     """
-    from tasks.train.tabular.model_file import predict
+    return predict_values(model, schema, rows, read_values(schema, rows, look_up))
 
+
+def read_values(schema: Schema, rows: Sequence[Any], look_up: FeatureLookup | None) -> dict[str, list[Any]]:
+    """The features of validated rows, by column. Raises: ValidationError, as `predict_rows`."""
     names = schema.attributes
     values = {column: [getattr(row, names[column]) for row in rows] for column in schema.columns}
     if needs_lookup(schema, rows):
         fill_features(schema, rows, values, look_up)
-    predictions = predict(model, values).tolist()
-    identity = names["example_id"]
+    return values
+
+
+def predict_values(
+    model: Any, schema: Schema, rows: Sequence[Any], values: Mapping[str, list[Any]]
+) -> list[dict[str, Any]]:
+    """Score the features of rows, one answer each."""
+    from tasks.train.tabular.model_file import predict
+
+    identity = schema.attributes["example_id"]
     return [
         format_prediction(getattr(row, identity), predicted, schema.classes)
-        for row, predicted in zip(rows, predictions, strict=True)
+        for row, predicted in zip(rows, predict(model, values).tolist(), strict=True)
     ]
 
 
