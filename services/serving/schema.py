@@ -151,15 +151,17 @@ def _response_model(target: Mapping[str, Any], golden: Mapping[str, Any], digest
     else:
         fields["prediction"] = (float, Field(description=f"Predicted {column}.", examples=[shown["prediction"]]))
     prediction = create_model("Prediction", **fields)
-    return create_model(
+    notes: dict[str, Any] = {
+        name: (kind | None, Field(None, description=f"{about} Absent if there are none."))
+        for name, (kind, about) in NOTES.items()
+    }
+    answer: type[BaseModel] = create_model(
         "Answer",
         release=(str, Field(description="Digest of the release that answered.", examples=[digest])),
         predictions=(list[prediction], Field(description="One a row, in their order.", examples=[[shown]])),
-        **{
-            name: (kind | None, Field(None, description=f"{about} Absent if there are none."))
-            for name, (kind, about) in NOTES.items()
-        },
+        **notes,
     )
+    return answer
 
 
 def format_prediction(example_id: str | None, predicted: Any, classes: Classes) -> dict[str, Any]:
