@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from tasks.core.config import READ_STRUCTURE, Duration, Result, Section, Sql, Text
+from tasks.data.origins.address import address_problem
 from tasks.data.reading.config import Column, FileFormat
 from tasks.language.json_schema import check_schema
 
@@ -43,10 +44,13 @@ class Source(Section):
     """One table: where to read it, when its rows become known, and what is expected of them."""
 
     uri: str = Field(
-        pattern=r"^(package|file|log)://.+",
-        description="package://NAME/PATH in an installed package, file://PATH (relative: from the case folder), or "
-        "log://CASE: what the gateway answered for a language case, with the feedback that came.",
+        pattern=r"^([a-z][a-z0-9+.-]*://.+|\$\{?[A-Z][A-Z0-9_]*\}?$)",
+        description="file://PATH: a file, folder or glob pattern (relative: from the case folder); package://NAME/PATH "
+        "in an installed package; https:// or s3:// with a path; a SQLAlchemy URL of a database, with `query`; or "
+        "log://CASE: what the gateway answered for a language case, with the feedback that came. $VARIABLE stands for "
+        "a secret.",
     )
+    query: Sql = Field("", description="Of a database: the rows to read.")
     columns: dict[str, Column] = Field(
         {},
         description="Columns to read, with their types (text, integer, number, boolean, timestamp, date, json, or "
@@ -71,6 +75,12 @@ class Source(Section):
         description="What is expected of the table of batches (batch, rows, first, last, hours_since_last): "
         "volume and freshness.",
     )
+
+    @model_validator(mode="after")
+    def _address_is_whole(self) -> Source:
+        if problem := address_problem(self.uri, self.query):
+            raise ValueError(problem)
+        return self
 
     @model_validator(mode="after")
     def _times_belong_together(self) -> Source:
