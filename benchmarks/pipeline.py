@@ -198,7 +198,7 @@ def make_tenfold(cases: Path, out: Path) -> Path:
     import duckdb
     import yaml
 
-    from tasks.data.sources import locate
+    from tasks.data.origins.local import locate
 
     shutil.copytree(cases / CASE, out / CASE)
     path = out / CASE / "case.yaml"

@@ -144,7 +144,7 @@ def read(
     db: duckdb.DuckDBPyConnection, case: Path, name: str, source: dict[str, Any], as_of: datetime, out: Path
 ) -> None:
     """Make the table `name` of what was known at `as_of`."""
-    from tasks.data.sources import locate
+    from tasks.data.origins.local import locate
 
     path = locate(source["uri"], case)
     if path.suffix == ".zip":

@@ -13,7 +13,7 @@ def check(name: str, profile: str | None = None) -> str:
     """
     case = load_case(name, settings().cases, profile)
     from services.gateway.log_export import check_log
-    from tasks.data.sources import locate
+    from tasks.data.origins.fetch import check_source
     from tasks.data.tabular.expectations import check_expectations
     from tasks.features.sql import check_sql
 
@@ -21,7 +21,7 @@ def check(name: str, profile: str | None = None) -> str:
         if config.log:
             check_log(config.log, load_case(config.log, settings().cases).kind, settings())
         else:
-            locate(config.uri, case.folder)
+            check_source(config, case.folder)
         check_sql(f"data.sources.{source}.sql", config.sql)
         check_expectations(source, config)
     expectations = sum(len(s.expectations) + len(s.batch_expectations) for s in case.data.sources.values())

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,8 @@ from tasks.core.files import atomic_path, file_digest, scratch_folder, write_tex
 from tasks.core.progress import mark_cached
 from tasks.core.untrusted import MB, check_zip, reading_untrusted, require_disk_space
 from tasks.data.config import Source
+from tasks.data.origins.fetch import fetch_source
+from tasks.data.origins.results import Fetched
 from tasks.data.parquet import copy_to_parquet
 
 if TYPE_CHECKING:
@@ -44,40 +45,13 @@ class Ingestion(Result):
     columns: tuple[str, ...]
     batches: tuple[Batch, ...]
     empty: bool = False  # a log without requests
+    fetched: Fetched | None = None  # where its files came from; None: from a log
 
-
-def path_of_uri(uri: str, folder: Path) -> Path:
-    """The path of a file or folder that a URI names; relative paths start at the case's folder.
-
-    Raises: DataError when the package is not installed.
-    """
-    scheme, _, rest = uri.partition("://")
-    if scheme != "package":
-        return (folder / rest).resolve()
-    name, _, inside = rest.partition("/")
-    # not imported: some data packages can't be imported any more
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise DataError(f"The package {name} is not installed.", where=uri, todo=f"pip install {name}")
-    return Path(next(iter(spec.submodule_search_locations))) / inside
-
-
-def locate(uri: str, folder: Path) -> Path:
-    """The file that a source's URI names.
-
-    Raises: DataError when the package or the file does not exist.
-    """
-    path = path_of_uri(uri, folder)
-    if not path.is_file():
-        near = sorted(p.name for p in path.parent.glob("*") if p.is_file())[:12] if path.parent.is_dir() else []
-        raise DataError(
-            "A source file is missing.",
-            where=uri,
-            found=f"no file {path}",
-            allowed=f"files there: {', '.join(near)}" if near else "",
-            todo="Put the file there, or correct the uri in case.yaml.",
-        )
-    return path
+    @property
+    def summary(self) -> str:
+        """Batches, and what changed at the source."""
+        changes = self.fetched.changes if self.fetched else ""
+        return f"{len(self.batches)} batches" + (f"; {changes}" if changes else "")
 
 
 def ingest(name: str, source: Source, folder: Path, *, raw: Path, log: Path | None = None) -> Ingestion:
@@ -86,18 +60,22 @@ def ingest(name: str, source: Source, folder: Path, *, raw: Path, log: Path | No
     For log://CASE, `log` is the file with the collected log; only a log may be empty.
     Raises: DataError when the file can't be read, a column is missing or there is no row.
     """
-    origin = log or locate(source.uri, folder)
-    key = cache_key(__name__, [file_digest(origin), source.sql, source.time, source.known_at, source.late, source.key])
+    if log:
+        fetched, paths, digest = None, [log], file_digest(log)
+    else:
+        fetched = fetch_source(source, folder, raw / name / "fetched")
+        paths, digest = fetched.paths, fetched.digest
+    key = cache_key(__name__, [digest, source.sql, source.time, source.known_at, source.late, source.key])
     marker = raw / name / "landing.json"
     with contextlib.suppress(OSError, ValueError):
         existing = Ingestion.model_validate_json(marker.read_text(encoding="utf-8"))
         if existing.key == key and all(batch.path.is_file() for batch in existing.batches):
             mark_cached()
-            return existing
+            return existing.model_copy(update={"fetched": fetched})
     with scratch_folder(raw / name) as work, connect() as db:
-        _load(db, name, source, origin, Path(work))
+        _load(db, name, source, paths, Path(work))
         batches = tuple(_write_batches(db, name, source, raw / name))
-        ingestion = Ingestion(key=key, columns=_columns(db), batches=batches, empty=_is_empty(db))
+        ingestion = Ingestion(key=key, columns=_columns(db), batches=batches, empty=_is_empty(db), fetched=fetched)
     for stale in set((raw / name).glob("*.parquet")) - {batch.path for batch in ingestion.batches}:
         stale.unlink()
     write_text(marker, ingestion.model_dump_json(indent=1))
@@ -158,11 +136,16 @@ def read_raw(db: duckdb.DuckDBPyConnection, name: str, origin: Path, work: Path)
     db.execute(read.replace("$path", quote_path(origin)).replace("$plain", "hive_partitioning = false"))
 
 
-def _load(db: duckdb.DuckDBPyConnection, name: str, source: Source, origin: Path, work: Path) -> None:
+def _load(db: duckdb.DuckDBPyConnection, name: str, source: Source, paths: Sequence[Path], work: Path) -> None:
     import duckdb
 
     try:
-        read_raw(db, name, origin, work)
+        tables = []
+        for number, path in enumerate(paths):
+            read_raw(db, name, path, work)
+            db.execute(f"CREATE TABLE raw_{number} AS FROM raw; DROP {'VIEW' if _is_view(db) else 'TABLE'} raw")
+            tables.append(f"FROM raw_{number}")
+        db.execute(f"CREATE VIEW raw AS {' UNION ALL BY NAME '.join(tables)}")
         db.execute(f"CREATE TABLE ingested AS {source.sql}")
     except duckdb.Error as error:
         raise DataError(
@@ -229,6 +212,10 @@ def _copy_atomically(db: duckdb.DuckDBPyConnection, select: str, path: Path) -> 
     with atomic_path(path) as temporary:
         copy_to_parquet(db, select, temporary)
     return path
+
+
+def _is_view(db: duckdb.DuckDBPyConnection) -> bool:
+    return bool(db.execute("SELECT 1 FROM duckdb_views() WHERE view_name = 'raw'").fetchall())
 
 
 def _columns(db: duckdb.DuckDBPyConnection) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from tasks.data.results import BaseModelFiles, Snapshot, TimeWindow, ValidatedBa
 from tasks.data.sources import Ingestion
 
 
-@stage("ingest {name}", lambda ingestion: f"{len(ingestion.batches)} batches")
+@stage("ingest {name}", lambda ingestion: ingestion.summary)
 def ingest_source(name: str, source: Source, folder: Path, *, raw: Path, log: Path | None) -> Ingestion:
     """Write a source month by month under data/raw; an unchanged source is not read again."""
     from tasks.data.sources import ingest

@@ -11,7 +11,7 @@ from tasks.core.errors import CaseError, DataError, Unavailable
 from tasks.core.files import file_digest
 from tasks.data.config import Model
 from tasks.data.language.base_model import open_base
-from tasks.data.sources import locate
+from tasks.data.origins.local import locate
 from tasks.language.gguf_reader import GgufFile
 from tasks.language.gguf_writer import gguf_name
 from tests.language_case import SMOLLM, smollm_base, tiny_checkpoint

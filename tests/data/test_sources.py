@@ -11,7 +11,8 @@ import pytest
 
 from tasks.core.errors import DataError
 from tasks.data.config import Source
-from tasks.data.sources import filter_as_of, ingest, locate
+from tasks.data.origins.local import locate
+from tasks.data.sources import filter_as_of, ingest
 
 CSV = """id,happened,told,value,outcome
 a,2020-01-10T00:00:00Z,2020-01-11T12:00:00Z,1,10

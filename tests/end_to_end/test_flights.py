@@ -10,7 +10,7 @@ import duckdb
 import pandas as pd
 import pytest
 
-from tasks.data.sources import locate
+from tasks.data.origins.local import locate
 from tests.conftest import ROOT
 from tests.end_to_end.small import change_case
 from tests.end_to_end.terminal import Done, Terminal, World

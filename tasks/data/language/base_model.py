@@ -14,8 +14,8 @@ from tasks.core.errors import CaseError, DataError, Unavailable
 from tasks.core.files import atomic_path, file_digest, lock, write_text
 from tasks.core.untrusted import read_json_object, reading_untrusted
 from tasks.data.config import Model
+from tasks.data.origins.local import locate, path_of_uri
 from tasks.data.results import BaseModelFiles
-from tasks.data.sources import locate, path_of_uri
 from tasks.language.gguf_reader import GgufFile, gguf_to_checkpoint
 from tasks.language.gguf_writer import is_supported, write_gguf
 from tasks.language.messages import ROLES, USER, chat_message

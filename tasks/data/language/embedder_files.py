@@ -9,8 +9,8 @@ from tasks.core.errors import DataError
 from tasks.core.files import file_digest
 from tasks.core.untrusted import read_json_object
 from tasks.data.language.base_model import weights_in
+from tasks.data.origins.local import path_of_uri
 from tasks.data.results import EmbedderFiles
-from tasks.data.sources import path_of_uri
 
 POOLING = Path("1_Pooling") / "config.json"  # where sentence-transformers stores the pooling mode
 

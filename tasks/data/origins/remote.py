@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fsspec.callbacks import Callback
-
 from tasks.core.errors import DataError, DriftlineError, InputError, Unavailable
 from tasks.core.files import atomic_path, disk_full_as_unavailable, file_digest
 from tasks.core.untrusted import MB, SPARE
@@ -111,13 +109,15 @@ def _file_name(address: Address, content_type: str) -> str:
 def _fetch(
     filesystem: AbstractFileSystem, name: str, info: dict[str, Any], cache: Path, previous: FetchedFile | None
 ) -> FetchedFile:
+    from fsspec.callbacks import Callback
+
     path = cache / name
     version = _version(info)
     if previous and version and previous.version == version and path.is_file() and path.stat().st_size == previous.size:
         return previous
     with disk_full_as_unavailable(path), atomic_path(path) as temporary:
         temporary.touch()  # the free space of its disk is watched before the first byte
-        filesystem.get_file(info["name"], str(temporary), callback=_Transfer(temporary))
+        filesystem.get_file(info["name"], str(temporary), callback=Callback(hooks={"watch": _Transfer(temporary)}))
         size, expected = temporary.stat().st_size, info.get("size")
         if expected is not None and size != expected:
             raise _Incomplete(f"{size:,} of {expected:,} bytes")
@@ -134,16 +134,15 @@ class _Incomplete(OSError):
     """A transfer that ended early, or is too slow."""
 
 
-class _Transfer(Callback):
+class _Transfer:
     """Watches a download: it must fit the disk, and must not trickle."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__()
         self._path, self._started = path, time.monotonic()
 
-    def call(self, *_: object, **__: object) -> None:
+    def __call__(self, size: int | None, value: int, **_: object) -> None:
         free = shutil.disk_usage(self._path.parent).free
-        if (left := (self.size or 0) - self.value) > free - SPARE or free < SPARE:
+        if (left := (size or 0) - value) > free - SPARE or free < SPARE:
             raise Unavailable(
                 "The disk has no room for a source's file.",
                 where=str(self._path.parent),
@@ -152,8 +151,8 @@ class _Transfer(Callback):
                 todo="Free space, or set DRIFTLINE_DATA to a folder on another disk.",
             )
         seconds = time.monotonic() - self._started
-        if seconds > SILENT_SECONDS and self.value < SLOWEST * seconds:
-            raise _Incomplete(f"{self.value:,} bytes in {seconds:.0f} seconds: too slow")
+        if seconds > SILENT_SECONDS and value < SLOWEST * seconds:
+            raise _Incomplete(f"{value:,} bytes in {seconds:.0f} seconds: too slow")
 
 
 @contextmanager
