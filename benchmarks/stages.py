@@ -63,8 +63,8 @@ def main() -> int:
     def all_stages(seed: int) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
         with tempfile.TemporaryDirectory(prefix="stages-") as folder:
-            for title, way in ways.items():
-                one = in_own_process("benchmarks.stages", seed=seed, folder=folder, title=title, **way, **common)
+            for title in ways:
+                one = in_own_process("benchmarks.stages", seed=seed, folder=folder, title=title, **common)
                 if problem := one.get("problem"):
                     report.row(seed, title, *["" for _ in SHOWN], problem, "", "")
                     continue
@@ -112,10 +112,11 @@ def beside_foreseen(one: dict[str, Any]) -> tuple[str, str]:
     return f"{seconds:.0f} ({60 * foreseen['minutes']:.0f})", f"{memory:.1f} ({foreseen['memory_gb']:.1f})"
 
 
-def measure(
-    seed: int, stage: str, title: str, folder: str, pairs: str, state: str, quick: bool, **changed: str
-) -> dict[str, Any]:
-    """Tune one stage with one seed, on top of the seed's sft stage, and score the answers; or say what failed."""
+def measure(seed: int, title: str, folder: str, pairs: str, state: str, quick: bool) -> dict[str, Any]:
+    """Tune one stage of `WAYS` with one seed, on top of the seed's sft stage, and score its answers.
+
+    When that fails, the result has only `problem`.
+    """
     from tasks.core.settings import apply_environment, settings
 
     apply_environment(settings())
@@ -126,6 +127,8 @@ def measure(
     from tasks.train.language.preflight import TuningPlan, check_fit
 
     torch.set_num_threads(len(os.sched_getaffinity(0)) if not torch.cuda.is_available() else 4)
+    changed = dict((WAYS | FOUR_BITS)[title])
+    stage = changed.pop("stage")
     case: Any = load_case(CASE, settings().cases, None if stage == "sft" else stage)
     few: dict[str, Any] = {"steps": 4} | ({"pairs": 8} if stage == "preference" else {}) if quick else {}
     of_tuning = {key: value for key, value in changed.items() if key == "quantize"}

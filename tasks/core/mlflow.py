@@ -18,6 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from tasks.core.compat import (
+    create_mlflow_tables,
+    mlflow_revision,
+    remove_default_experiment,
+    upgrade_mlflow_tables,
+)
 from tasks.core.errors import Unavailable
 from tasks.core.files import atomic_path, lock
 
@@ -81,15 +87,12 @@ def _create_database(path: Path, artifacts: str) -> None:
         if path.exists():
             _upgrade(path)
             return
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
         with atomic_path(path) as temporary:
             if template := template_database():
                 shutil.copyfile(template, temporary)
-            SqlAlchemyStore(f"sqlite:///{temporary}", artifacts).engine.dispose()
-        connection = sqlite3.connect(path)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.close()
+            create_mlflow_tables(f"sqlite:///{temporary}", artifacts)
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _upgrade(path: Path) -> None:
@@ -98,11 +101,8 @@ def _upgrade(path: Path) -> None:
     MLflow's own migrations are not transactional. Raises: Unavailable when a newer MLflow wrote it.
     """
     template = template_database()
-    if template is None or (revision := _revision(path)) == _revision(template):
+    if template is None or (revision := mlflow_revision(path)) == mlflow_revision(template):
         return
-    from alembic.util import CommandError
-    from mlflow.db import upgrade
-
     with (
         atomic_path(path.with_name(f"mlflow-{revision}.db")) as backup_path,
         closing(sqlite3.connect(path)) as connection,
@@ -110,8 +110,8 @@ def _upgrade(path: Path) -> None:
     ):
         connection.backup(target)
     try:
-        upgrade.main([f"sqlite:///{path}"], standalone_mode=False)
-    except CommandError as error:
+        upgrade_mlflow_tables(f"sqlite:///{path}")
+    except LookupError as error:
         raise Unavailable(
             "MLflow's database was written by a newer MLflow.",
             where=str(path),
@@ -119,11 +119,6 @@ def _upgrade(path: Path) -> None:
             allowed=f"up to that of MLflow {version('mlflow')}",
             todo="Go back to the version of Driftline that wrote it, or restore a backup: docs/guides/operations.md.",
         ) from error
-
-
-def _revision(path: Path) -> str:
-    with closing(sqlite3.connect(path)) as connection:
-        return str(connection.execute("SELECT version_num FROM alembic_version").fetchone()[0])
 
 
 def template_database(path: Path | None = None) -> Path | None:
@@ -135,17 +130,12 @@ def template_database(path: Path | None = None) -> Path | None:
     path = path or Path(sys.prefix) / "share" / "driftline" / f"mlflow-{version('mlflow')}.db"
     if path.is_file():
         return path
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
     try:
         with lock(path.with_suffix(".lock"), "MLflow's template", wait=True):
             if not path.is_file():
                 with atomic_path(path) as temporary:
-                    SqlAlchemyStore(f"sqlite:///{temporary}", "unused").engine.dispose()
-                    connection = sqlite3.connect(temporary)
-                    with connection:  # the default experiment would store artifacts there
-                        connection.execute("DELETE FROM experiments")
-                    connection.close()
+                    create_mlflow_tables(f"sqlite:///{temporary}", "unused")
+                    remove_default_experiment(temporary)
     except OSError:
         return None
     return path

@@ -11,9 +11,9 @@ from typing import Any, ParamSpec, TypeVar, cast
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.context import FlowRunContext, TagsContext
 from prefect.events import emit_event
 
+from tasks.core.compat import in_flow_run, without_run_tags
 from tasks.core.events import alert_event, case_event
 from tasks.core.progress import progress_step
 
@@ -43,13 +43,11 @@ def stage(title: str, figure: Callable[[Any], str] = lambda _: "") -> Callable[[
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
             with progress_step(title.format(**bound.arguments)) as current:
-                if FlowRunContext.get() is None:
-                    result = function(*args, **kwargs)
-                else:
-                    with TagsContext(
-                        current_tags=set()
-                    ):  # with the run's tags, each task would ask the server for a concurrency slot
+                if in_flow_run():
+                    with without_run_tags():
                         result = run_in_flow(*args, **kwargs)
+                else:
+                    result = function(*args, **kwargs)
                 current.figure = figure(result)
             return result
 
@@ -60,19 +58,19 @@ def stage(title: str, figure: Callable[[Any], str] = lambda _: "") -> Callable[[
 
 def show_table(key: str, rows: list[dict[str, Any]], description: str) -> None:
     """Show a table on the run's page in the Prefect UI."""
-    if FlowRunContext.get():
+    if in_flow_run():
         create_table_artifact(rows, key=_key(key), description=description)
 
 
 def show_text(key: str, markdown: str, description: str) -> None:
     """Show Markdown on the run's page in the Prefect UI."""
-    if FlowRunContext.get():
+    if in_flow_run():
         create_markdown_artifact(markdown, key=_key(key), description=description)
 
 
 def show_link(key: str, path: Path, description: str) -> None:
     """Show a link to a report on the run's page in the Prefect UI."""
-    if FlowRunContext.get():
+    if in_flow_run():
         create_link_artifact(path.as_uri(), description, key=_key(key), description=description)
 
 
@@ -87,7 +85,7 @@ def emit_alert(case: str, cause: str, subject: str, body: str) -> None:
 
 
 def _emit(event: dict[str, Any]) -> None:
-    if FlowRunContext.get():
+    if in_flow_run():
         emit_event(**event)
 
 

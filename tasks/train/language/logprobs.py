@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 MAX_SCORES = 2**25  # fp32 scores in memory at once; above that, trl's own function works in chunks
@@ -12,28 +11,20 @@ class TorchLogProbs:
     """Replaces trl's autograd function: the same formula, differentiated by torch itself."""
 
     @staticmethod
-    def apply(
-        hidden: Any,
-        weight: Any,
-        bias: Any,
-        targets: Any,
-        temperature: float,
-        chunk: int,
-        softcap: float | None,
-        scale: float,
-        outputs: Sequence[str],
-    ) -> tuple[Any, ...]:
+    def apply(hidden: Any, weight: Any, bias: Any, targets: Any, *options: Any) -> tuple[Any, ...]:
         """The log-probability of each position's token (n, width), and those of the five `outputs` that are named.
 
         The others are None: entropy, the log of the sum of squared probabilities, the mean score, and whether the
-        token is the likeliest. The signature is trl's.
+        token is the likeliest. The arguments are those of trl's function, in its order; the options are temperature,
+        chunk size, softcap, scale and outputs.
         """
         import torch
         from trl.kernels import ChunkedLogProbFunction
 
         if hidden.is_cuda or len(hidden) * len(weight) > MAX_SCORES:
             apply: Any = ChunkedLogProbFunction.apply
-            return tuple(apply(hidden, weight, bias, targets, temperature, chunk, softcap, scale, outputs))
+            return tuple(apply(hidden, weight, bias, targets, *options))
+        temperature, _, softcap, scale, outputs = options
         if not torch.is_autocast_enabled(hidden.device.type):  # else torch casts, and caches the result
             weight, bias = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
         scores = torch.nn.functional.linear(hidden, weight, bias).float() * scale
