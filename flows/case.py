@@ -30,7 +30,7 @@ def _check_cron(text: str) -> str:
     try:
         CronSim(text, datetime.now(UTC))
     except CronSimError as error:
-        raise ValueError(f"no cron expression: {error}; for instance 0 6 * * * is every day at six") from error
+        raise ValueError(f"not a cron expression: {error}; an example is 0 6 * * *, every day at six") from error
     return text
 
 
@@ -38,11 +38,11 @@ Cron = Annotated[str, AfterValidator(_check_cron)]
 
 
 class Schedule(Section):
-    """When a case's deployed flows start. A decision of the monitor flow starts retrain."""
+    """Cron schedules of a case's deployed flows. The decision of a monitor run starts retrain."""
 
     prepare: Cron | None = Field(None, description="Cron expression; empty: not scheduled.")
     monitor: Cron | None = Field(None, description="Cron expression; empty: not scheduled.")
-    timezone: str = Field("UTC", description="Time zone of both, for instance Europe/Vienna.")
+    timezone: str = Field("UTC", description="Time zone of both schedules, such as Europe/Vienna.")
 
     @field_validator("timezone")
     @classmethod
@@ -52,24 +52,24 @@ class Schedule(Section):
         try:
             ZoneInfo(name)
         except (ZoneInfoNotFoundError, ValueError) as error:
-            raise ValueError("no such time zone; for instance Europe/Vienna") from error
+            raise ValueError("unknown time zone; an example is Europe/Vienna") from error
         return name
 
 
 class Case(Section):
-    """What the cases of both kinds have in common."""
+    """The keys of both kinds of cases."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,40}$", description="Its folder's name.")
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,40}$", description="Name of the case's folder.")
     kind: str = Field(description="tabular or llm.")
     description: str = Field(description="One sentence.")
-    as_of: datetime | None = Field(
-        None, description="The moment a run pretends to be at, unless it names one. Empty: now."
-    )
+    as_of: datetime | None = Field(None, description="Default as-of time: data known later is ignored. Empty: now.")
     data: Data
     price: Price = Price()
     schedule: Schedule = Schedule()
-    approval: ApprovalRule | None = Field(None, description="Approval by a person before a release; empty: not needed.")
-    rollout: Plan | None = Field(None, description="How a new release takes over the traffic; empty: all at once.")
+    approval: ApprovalRule | None = Field(None, description="Approval of each release by a person; empty: no approval.")
+    rollout: Plan | None = Field(
+        None, description="Steps by which a new release takes over the traffic; empty: all at once."
+    )
 
     @field_validator("as_of", mode="before")
     @classmethod
@@ -91,11 +91,12 @@ class Case(Section):
 
 
 class TabularCase(Case):
-    """A table to predict a column of."""
+    """A case that predicts a column of a table."""
 
     kind: Literal["tabular"]
     trusted: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = Field(
-        (), description="SHA-256 of pickled models that `driftline import` may open, which runs the code in them."
+        (),
+        description="SHA-256 of pickled models that `driftline import-model` may load: a pickle runs code.",
     )
     target: Target
     features: Features
@@ -109,7 +110,7 @@ class TabularCase(Case):
 
 
 class LanguageCase(Case):
-    """Messages to answer in strict JSON."""
+    """A case that answers messages in JSON by a schema."""
 
     kind: Literal["llm"]
     model: Model
@@ -136,10 +137,7 @@ def case_names(cases: Path) -> list[str]:
 
 
 def load_case(name: str, cases: Path, profile: str | None = None) -> TabularCase | LanguageCase:
-    """Read and check a case.
-
-    Raises: CaseError that names every wrong key and value at once.
-    """
+    """Read and check a case. Raises: CaseError with all wrong keys and values."""
     path = cases / name / "case.yaml"
     if not path.is_file():
         near = difflib.get_close_matches(name, case_names(cases), 1)
@@ -193,13 +191,13 @@ def _merge(base: Any, over: Any) -> Any:
 
 
 def _causes(errors: Sequence[Any]) -> list[Any]:
-    """The errors without those that follow from others: a list is too short because its entries are invalid."""
+    """The errors without those caused by others: a list is too short because its entries are invalid."""
     inner = {e["loc"][:depth] for e in errors for depth in range(1, len(e["loc"]))}
     return [e for e in errors if e["type"] != "too_short" or e["loc"] not in inner]
 
 
 def _line(error: Any, kind: type[Case]) -> str:
-    """An error as one line: where, what was found, and what is allowed."""
+    """An error as one line: the key, the problem and the value."""
     where = ".".join(str(part) for part in error["loc"]) or "the whole"
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(where.rsplit(".", 1)[-1], _keys(error["loc"], kind), 1)
@@ -211,7 +209,7 @@ def _line(error: Any, kind: type[Case]) -> str:
 
 
 def _keys(loc: tuple[Any, ...], kind: type[Case]) -> list[str]:
-    """The keys allowed where `loc` points, as far as they are fields of a section."""
+    """The keys allowed at `loc`, if it is a section."""
     model: Any = kind
     for part in loc[:-1]:
         field = getattr(model, "model_fields", {}).get(part)

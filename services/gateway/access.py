@@ -1,4 +1,4 @@
-"""Authentication: by an API key, the operator's key, or a direct connection of this machine's owner."""
+"""Authentication: by an API key, the operator's key, or a direct connection of the owner of this installation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Access:
         return key
 
     def may_inspect(self, http: Request, keyring: Keyring) -> bool:
-        """Whether the sender may read metrics and the like: by a key with `operate`, or as the owner, directly."""
+        """Whether the sender may read metrics and champions: the role `operate`, or the owner, connected directly."""
         key = self._lookup(bearer_token(http.headers), keyring)
         return key.has("operate") if key else is_direct(http)
 
@@ -64,9 +64,9 @@ class Access:
 
 
 def is_direct(http: Request) -> bool:
-    """Whether a process of this machine's owner sends the request itself, not through a proxy or from a web page.
+    """Whether a process of the owner sends the request directly, not through a proxy or from a web page.
 
-    The connection reveals another user's proxy; only the headers reveal one that the owner runs.
+    The connection shows a proxy of another user; only the headers show a proxy of the owner.
     """
     if any(name.startswith(FORWARDED) for name in http.headers):
         return False

@@ -1,4 +1,4 @@
-"""The gateway's HTTP interface: it authenticates and parses requests, and gives errors their form."""
+"""The gateway's HTTP interface: authenticates and parses requests, and formats errors."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from tasks.core.errors import InputError
 from tasks.core.loops import loops
 from tasks.core.settings import Settings
 
-MAX_FEEDBACK = 128 * 1024  # bytes; the longest correction, with every character escaped, has that many
+MAX_FEEDBACK = 128 * 1024  # bytes; enough for the longest correction with all characters escaped
 MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,200})"')
 
 
@@ -161,14 +161,14 @@ class Gateway:
         return JSONResponse({"status": "alive"})
 
     async def readyz(self, http: Request) -> Response:
-        """Readiness, for everybody; champions and problems, for those who may inspect."""
+        """Readiness for all clients; champions and problems only for operators."""
         problem, unready = self.readiness.problem, self.release_health.unready
         if unready and not problem:
             problem = "the engines of some releases do not answer"
         body: dict[str, Any] = {"status": problem or "ready"}
         if self.access.may_inspect(http, self.config_cache.keyring):
             guarded = self.config_cache.keyring.guarded
-            body["asked_by"] = "API key" if guarded else "this machine only: no API key was made yet"
+            body["asked_by"] = "API key" if guarded else "this machine only: there is no API key yet"
             rollouts = self.config_cache.routes.rollouts.items()
             body["champions"] = {case: rollout.champion.route.digest for case, rollout in rollouts}
             body |= {"unready": unready, **self.readiness.details}
@@ -270,7 +270,7 @@ async def handle_unavailable_store(_: Request, error: Exception) -> Response:
 
 
 async def handle_unexpected(_: Request, error: Exception) -> Response:
-    return JSONResponse(ApiError(500, "The gateway failed. Its log says why.").body, 500)
+    return JSONResponse(ApiError(500, "The gateway failed; its log has the error.").body, 500)
 
 
 def _invalid(error: ValidationError) -> ApiError:

@@ -1,4 +1,4 @@
-"""The background loops of a gateway process; none of them can hold up another one, or a call."""
+"""The background loops of a gateway process; none of them blocks another one or a call."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tasks.core.events import alert_event
 from tasks.core.loops import TaskLoop, ThreadLoop, loops
 
 DECISION_SECONDS = 2.0  # seconds between decisions on rollouts and on calls of dead processes
-HEARTBEAT_SECONDS = 5.0  # seconds between two; each also proves that the store is writable
-MAX_PAUSE = 2.0  # seconds that a loop pauses at most after failures, so that it recovers soon
+HEARTBEAT_SECONDS = 5.0  # seconds between heartbeats; each also checks that the store is writable
+MAX_PAUSE = 2.0  # maximum seconds between retries after failures
 
 
 class BackgroundLoops:
@@ -47,13 +47,13 @@ class BackgroundLoops:
         for step in (self._config_cache.refresh_keys, self._config_cache.refresh_routes, self.send_heartbeat):
             try:
                 step()
-            except Exception:  # the loops retry; until then every request is refused
+            except Exception:  # the loops retry; until they succeed, every request is refused
                 logging.getLogger("driftline").exception("The gateway could not read its store at the start.")
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Stop the threads and deregister this worker, so that its calls need not wait for the timeout."""
+        """Stop the threads and deregister this worker, so that its open calls are settled without a timeout."""
         for thread in self._threads:
             thread.stopping.set()
         for thread in self._threads:
@@ -77,19 +77,19 @@ class BackgroundLoops:
     def advance(self) -> None:
         """Decide every plan, then raise DriftlineError about those that failed."""
         errors = advance_plans(self._store)
-        subjects = {case: f"{case}: its rollout can't be decided" for case in errors}
+        subjects = {case: f"{case}: no decision on its rollout" for case in errors}
         self._alert_new("rollout", [(case, subjects[case], error) for case, error in errors.items()])
         if errors:
             raise DriftlineError("; ".join(f"rollout of {case}: {error}" for case, error in errors.items()))
 
     def raise_alerts(self) -> None:
-        """Alert once about each loop that keeps failing and each row that can't be used."""
+        """Alert once about each loop that fails repeatedly and each unusable row."""
         loops.alert(partial(alert_loop_failure, self._store, "gateway"))
         problems = self._config_cache.routes.problems
-        self._alert_new("row", [(PLATFORM, "The gateway leaves out a row of its store", text) for text in problems])
+        self._alert_new("row", [(PLATFORM, "The gateway ignores a row of its store", text) for text in problems])
 
     def _alert_new(self, kind: str, problems: Sequence[tuple[str, str, str]]) -> None:
-        """Alert about the problems (case, subject, body) that are new since the last check."""
+        """Alert about problems (case, subject, body) that are new since the last check."""
         known = self._alerted.setdefault(kind, set())
         for case, subject, body in problems:
             if (case, body) not in known:

@@ -9,12 +9,12 @@ from starlette.requests import Request
 from services.store.api_error import ApiError
 
 MAX_BODY = 16 * 1024 * 1024  # bytes
-BODY_SECONDS = 20.0  # in which a client must send it
-ARRIVING = 32 * 1024 * 1024  # bytes of all incomplete bodies of this process
+BODY_SECONDS = 20.0  # for a client to send the body
+ARRIVING = 32 * 1024 * 1024  # bytes of all incomplete bodies in this process
 
 
 class _Arriving:
-    """The bodies that are being received."""
+    """The bodies in transfer."""
 
     readers = 0
     held = 0  # bytes
@@ -41,7 +41,7 @@ async def read_body(http: Request, limit: int = MAX_BODY) -> bytes:
                 if len(body) > limit:
                     raise _too_large(limit)
                 if _Arriving.held > ARRIVING and len(body) > ARRIVING // _Arriving.readers:
-                    raise ApiError(503, "Too many large requests are on their way.", code="overloaded", wait=1)
+                    raise ApiError(503, "Too many large requests are in transfer.", code="overloaded", wait=1)
     except TimeoutError as error:
         raise ApiError(408, f"The request did not arrive in {BODY_SECONDS:.0f} s.") from error
     finally:

@@ -17,10 +17,10 @@ TOP_UP_AT = 0.6  # share of its reservation at which a call gets more
 
 
 class BudgetExhausted(ApiError):
-    """A call was stopped because its budgets are exhausted; what it used is charged."""
+    """A call was stopped because its budgets are exhausted; its usage is charged."""
 
     def __init__(self) -> None:
-        message = "The budget of this key or its team ran out within this call, so it was stopped."
+        message = "The budget of the key or its team is exhausted, so this call was stopped."
         super().__init__(429, message, code="insufficient_quota")
 
 
@@ -71,7 +71,7 @@ class BudgetMeter:
         await asyncio.gather(*(self._grow(each) for each in growing))
 
     async def _grow(self, watched: MeteredCall) -> None:
-        """Double the reservation, or else add what is needed now; stop a call that has used all of it."""
+        """Double the reservation, or else add what is needed now; stop a call that used all of it."""
         missing = round(1.25 * watched.likely_cost) - watched.reserved
         for amount in dict.fromkeys((max(watched.reserved, missing), missing)):
             if amount > 0 and await self._usage_writer.top_up(watched.call, amount):

@@ -48,7 +48,7 @@ def settle_budgets(connection: Connection, row: dict[str, Any], opened_earlier: 
     owners, reserved = row["budgets"], row["reserved"]
     if not owners:
         return
-    # a gateway that slept and was taken for dead: its reservation is already spent
+    # the gateway was paused and counted as dead: its reservation is already spent
     counted = reserved if opened_earlier and _was_lost(connection, row["id"]) else 0
     if row["price"] > reserved:
         query = select(AVAILABLE).where(budgets.c.owner.in_(owners))

@@ -13,8 +13,8 @@ from services.store.database import CACHED, FAILED, OPEN, REFUSED, now
 from services.store.keys import Key
 
 MAX_LOGGED = 20_000  # bytes of a request or a response that the log stores
-MAX_READ = MAX_LOGGED + 2_000  # bytes that are read of them, so that redaction sees a value that crosses the end
-MAX_CALL_TOKENS = 1_000_000_000  # more does not fit into the store's columns
+MAX_READ = MAX_LOGGED + 2_000  # bytes read of them, so that redaction recognises a value across the end
+MAX_CALL_TOKENS = 1_000_000_000  # maximum of the store's columns
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Call:
     tokens_out: int = 0
     dispatched_at: float = 0.0  # when it reached the release, by time.perf_counter(); 0: not yet
     engine_seconds: float = 0.0
-    lost_seconds: float = 0.0  # at the release, in processes that died or hung
+    lost_seconds: float = 0.0  # spent in release processes that died or hung
     seconds: float = 0.0
     price: int = 0
     saved: int = 0
@@ -66,7 +66,7 @@ class Call:
         return self.share.route.price.of(fresh, self.tokens_cached, self.tokens_out, seconds)
 
     def finish(self, state: str, status: int) -> None:
-        """Record how it ended. A failed call is free: the fault is the gateway's or the release's."""
+        """Record the outcome. A failed call is free: the fault is the gateway's or the release's."""
         self.state, self.status = state, status
         self.seconds = time.perf_counter() - self.started
         self.price = 0 if state in (CACHED, REFUSED, FAILED) else self.cost()

@@ -25,7 +25,7 @@ MAX_PIPELINED = 16  # requests that wait for an earlier one of their connection
 HEAD_SECONDS = 10.0  # from a connection's start, or a request's first byte, until its headers are complete
 STALL_SECONDS = 30.0  # in which a client must read MIN_TAKEN bytes of its response
 MIN_TAKEN = 32 * 1024
-LINGER_SECONDS = 2.0  # that a client has to read an error, and to end a body that is not read
+LINGER_SECONDS = 2.0  # for a client to read an error and to finish a body that is ignored
 STEP = 16 * 1024  # bytes of a head that are parsed at once
 FRAMING = 8  # bytes of a body for each byte around them: chunks, in bodies beyond some kB, have 40 bytes or more
 MAX_UNREAD = 16 * 1024 * 1024  # bytes of a body that arrive after the response
@@ -74,7 +74,7 @@ class LimitedHttpProtocol(HttpProtocol):
         self.cancel_keep_alive()
         try:
             self._parse(data)
-        except httptools.HttpParserUpgrade:  # the request is handled as if it had not asked for another protocol
+        except httptools.HttpParserUpgrade:  # the request for another protocol is ignored
             self.is_lingering, self.cycle.keep_alive = True, False
         except httptools.HttpParserError:
             self._refuse(self.refusal or ApiError(400, "The request is not HTTP/1.1.", code="invalid_request"))

@@ -1,4 +1,4 @@
-"""The one place that every call passes, where requests and responses can be allowed, redacted, refused or flagged."""
+"""Guardrails: every request and response passes here, and can be redacted, refused or flagged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tasks.guard.redaction import find_spans, redact, redact_json
 
 
 class Guardrails:
-    """Lets everything pass. Subclasses may change what passes through a method, or raise an ApiError."""
+    """Changes nothing. Subclasses may change what a method returns, or raise an ApiError."""
 
     def __init__(self, logged: str = "masked") -> None:
         """`logged`: what the request log may contain: full, masked (no personal data, no secrets) or none."""

@@ -70,16 +70,16 @@ ERROR = {
 }
 REFUSED = {
     400: "The request is invalid; the error names the field.",
-    401: "The API key is missing or unknown.",
-    403: "The key lacks the role.",
+    401: "The API key is missing, unknown or revoked.",
+    403: "The API key lacks the role.",
     404: "The model does not exist.",
-    409: "The request conflicts with the current state, or a limit is reached; the error says which.",
+    409: "The request conflicts with the current state, or a limit is reached; the error names it.",
     408: "The request did not arrive in time.",
     413: "The request is too large.",
-    421: "The Host is not allowed.",
-    429: "A rate limit is reached, or a budget is reserved or spent; Retry-After says when to retry.",
+    421: "The Host header is not allowed.",
+    429: "A rate limit or a budget is exhausted; Retry-After has the seconds to wait.",
     502: "The model failed.",
-    503: "The model can't be reached or is overloaded; Retry-After says when to retry.",
+    503: "The model is unavailable or overloaded; Retry-After has the seconds to wait.",
     504: "The model did not answer in time.",
 }
 
@@ -92,7 +92,7 @@ def openapi_document() -> dict[str, Any]:
         "name": "x-entity",
         "in": "header",
         "schema": TEXT,
-        "description": "The user or entity of the request: it always gets the same release of a rollout.",
+        "description": "User or other entity of the request. An entity always gets the same release of a rollout.",
     }
     model = {"name": "model", "in": "path", "required": True, "schema": TEXT}
     request = {"name": "request_id", "in": "path", "required": True, "schema": TEXT}
@@ -100,7 +100,7 @@ def openapi_document() -> dict[str, Any]:
     hello = {"model": "CASE", "messages": [chat_message(USER, "Hello")]}
     words = {"model": "CASE", "input": ["Where is my parcel?", "It has not arrived."]}
     request_schema, shared = _chat()
-    chat = _post("Chat, as OpenAI's", request_schema, hello, {"type": "object"}, [entity])
+    chat = _post("Create a chat completion (OpenAI's API)", request_schema, hello, {"type": "object"}, [entity])
     chat["post"]["responses"]["200"]["content"][EVENT_STREAM] = {"schema": {}}
     return {
         "openapi": "3.1.0",
@@ -108,11 +108,11 @@ def openapi_document() -> dict[str, Any]:
         "paths": {
             "/v1/predict/{case}": _post("Predict rows", ROWS, rows, PREDICTIONS, [case, entity]),
             "/v1/chat/completions": chat,
-            "/v1/embeddings": _post("Embeddings, as OpenAI's", EMBEDDINGS, words, VECTORS, [entity]),
-            "/v1/models": _get("Language models", guarded=True),
-            "/v1/models/{model}": _get("A language model", guarded=True, parameters=[model]),
+            "/v1/embeddings": _post("Create embeddings (OpenAI's API)", EMBEDDINGS, words, VECTORS, [entity]),
+            "/v1/models": _get("List the language models", guarded=True),
+            "/v1/models/{model}": _get("Retrieve a language model", guarded=True, parameters=[model]),
             "/v1/feedback/{request_id}": _post(
-                f"Send an outcome or a rating: {FEEDBACK} a minute, {MAX_RECORDS} for one request, 128 kB each",
+                f"Send the true outcome or a rating: {FEEDBACK} a minute, {MAX_RECORDS} per request, 128 kB each",
                 Feedback.model_json_schema(),
                 {"label": 1},
                 {"type": "object"},
@@ -120,7 +120,7 @@ def openapi_document() -> dict[str, Any]:
                 201,
             ),
             "/hooks/git": _hook(),
-            "/v1/approvals": _get("Releases that wait for approval", guarded=True),
+            "/v1/approvals": _get("List the pending approvals", guarded=True),
             "/v1/approvals/{case}": _post(
                 "Approve or reject a release",
                 ApprovalDecision.model_json_schema(),
@@ -129,17 +129,17 @@ def openapi_document() -> dict[str, Any]:
                 [case],
                 201,
             ),
-            "/healthz": _get("Liveness"),
-            "/readyz": _get("Readiness; for operators, with the champion of each case"),
-            "/metrics": _get("Prometheus metrics", guarded=True, kind="text/plain"),
-            "/metrics/releases": _get("Prometheus metrics of the releases", guarded=True, kind="text/plain"),
+            "/healthz": _get("Check that the gateway runs"),
+            "/readyz": _get("Check that the gateway is ready; operators also get the champions"),
+            "/metrics": _get("Get the gateway's metrics for Prometheus", guarded=True, kind="text/plain"),
+            "/metrics/releases": _get("Get the releases' metrics for Prometheus", guarded=True, kind="text/plain"),
         },
         "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}, "schemas": shared},
     }
 
 
 def _chat() -> tuple[dict[str, Any], dict[str, Any]]:
-    """The schema of a chat request and the definitions it refers to; the gateway requires the model's name."""
+    """The schema of a chat request and its definitions; the gateway requires the model's name."""
     request_schema = ChatCompletionRequest.model_json_schema(ref_template="#/components/schemas/{model}")
     shared = request_schema.pop("$defs")
     request_schema["required"] = ["model", "messages"]
@@ -162,7 +162,7 @@ def _post(
             "parameters": parameters,
             "requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}},
             "responses": {
-                str(status): {"description": "Answered.", "content": {"application/json": {"schema": answer}}},
+                str(status): {"description": "Success.", "content": {"application/json": {"schema": answer}}},
                 **{str(code): _error(text) for code, text in REFUSED.items()},
             },
         }
@@ -172,7 +172,7 @@ def _post(
 def _hook() -> dict[str, Any]:
     names = ("x-hub-signature-256", "x-github-event", "x-github-delivery")
     headers = [{"name": name, "in": "header", "schema": TEXT} for name in names]
-    hook = _post("A git push, by a webhook in GitHub's form", PUSH, PUSHED, {"type": "object"}, headers, 202)
+    hook = _post("Receive a git push (GitHub's webhook)", PUSH, PUSHED, {"type": "object"}, headers, 202)
     hook["post"]["security"] = []  # the signature authenticates it
     hook["post"]["responses"]["409"] = _error("The delivery was received before.")
     return hook
@@ -183,7 +183,7 @@ def _get(
 ) -> dict[str, Any]:
     codes = (401, 403, 421) if guarded else (421, 503)
     refused = {str(code): _error(REFUSED[code]) for code in (*codes, *([404] if parameters else []))}
-    answered = {"200": {"description": "Answered.", "content": {kind: {"schema": {}}}}}
+    answered = {"200": {"description": "Success.", "content": {kind: {"schema": {}}}}}
     security: list[Any] = [{"key": []}, {}] if guarded else []
     operation = {"summary": title, "security": security, "responses": answered | refused}
     return {"get": operation | ({"parameters": list(parameters)} if parameters else {})}

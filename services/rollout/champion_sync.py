@@ -17,7 +17,7 @@ from tasks.release.seal import MANIFEST, read_manifest, release_folder
 
 
 def start_rollout(release: Release, plan: Plan | None, settings: Settings) -> bool:
-    """Make a release the champion and return True; or begin its plan, if it has one and the stack runs."""
+    """Make a release champion and return True; or begin its plan, if there is one and the stack runs."""
     with closing(Store(settings)) as store:
         upsert_release(store, read_manifest(release.folder))
         sync_endpoints(store, settings)
@@ -31,19 +31,19 @@ def start_rollout(release: Release, plan: Plan | None, settings: Settings) -> bo
 
 
 def register_champion(release: Release, settings: Settings) -> None:
-    """Make the registry's champion the gateway's, where the gateway has none."""
+    """Make the registry's champion the gateway's, if the gateway has none."""
     if champion_at_gateway(release.case, settings) is None:
         start_rollout(release, None, settings)
 
 
 def champion_at_gateway(case: str, settings: Settings) -> str | None:
-    """The digest of the release that has the traffic."""
+    """The digest of the champion at the gateway."""
     with closing(Store(settings)) as store, store.reading() as connection:
         return champion_of(connection, case)
 
 
 def reconcile(case: str, settings: Settings) -> None:
-    """Have the registry's champion be the one that the traffic went to: a plan may have ended, or gone back."""
+    """Make the gateway's champion the registry's: a plan may have completed or rolled back since."""
     digest = champion_at_gateway(case, settings)
     if digest is None:
         return
@@ -55,9 +55,9 @@ def reconcile(case: str, settings: Settings) -> None:
 
 
 def ensure_running(store: Store, case: str, reference: str, settings: Settings) -> str:
-    """The digest that a reference means; a release that no process answers as is served first.
+    """The digest of a release by reference; a release without a process is started first.
 
-    Raises: InputError when there is none; Unavailable when it can't be served.
+    Raises: InputError when there is none; Unavailable when it can't be started.
     """
     from tasks.release.registry import read_release, resolve_release
 
@@ -66,7 +66,7 @@ def ensure_running(store: Store, case: str, reference: str, settings: Settings) 
         return known
     folder = release_folder(settings.state, case, known or "?")
     if (folder / MANIFEST).is_file():
-        release = read_release(folder, "")  # asking the registry for its version takes seconds
+        release = read_release(folder, "")  # its version is unknown then: the registry takes seconds to answer
     else:
         release = resolve_release(settings.tracking, settings.state, case, reference)
     stack.serve_release(settings, release)
@@ -76,10 +76,10 @@ def ensure_running(store: Store, case: str, reference: str, settings: Settings) 
 
 
 def roll_back(case: str, to: str | None, why: str, settings: Settings) -> Release:
-    """Make an earlier release the champion again, for the traffic first, then in the registry, until all see it.
+    """Make an earlier release champion again, first at the gateway, then in the registry; wait for all gateways.
 
-    Without `to` it is the champion before. Where no stack runs there is no process to answer as it, and none is asked
-    for. Raises: InputError when there is none; Unavailable when it can't be served.
+    Without `to`, it is the previous champion. While the stack is down, no process is started.
+    Raises: InputError when there is no such release; Unavailable when it can't be started.
     """
     from tasks.release.registry import promote as move_alias
     from tasks.release.registry import resolve_release

@@ -1,4 +1,4 @@
-"""What a case says of how a new release takes over its traffic."""
+"""The rollout section of a case."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from tasks.core.config import Section
 
 
 class Step(Section):
-    """A share that the new release has until so many calls have shown that it may have the next one."""
+    """A share of the traffic, held until enough calls show that the release meets the limits."""
 
     percent: float = Field(
-        ge=0, le=100, description="Share of the users; 0: a shadow, whose answers are only recorded."
+        ge=0, le=100, description="Percentage of the users; 0: shadow traffic, whose answers are only recorded."
     )
-    requests: int = Field(200, ge=10, description="Fewest calls before the next step.")
+    requests: int = Field(200, ge=10, description="Minimum calls before the next step.")
 
 
 class Plan(Section):
-    """How a new release takes over by steps; after the last one it is the champion. It goes back by itself."""
+    """A new release takes over step by step; after the last step it is champion. It is rolled back automatically."""
 
     steps: tuple[Step, ...] = Field(min_length=1)
-    failed: float = Field(0.05, gt=0, lt=1, description="Most failed calls, as a share.")
-    slow_s: float = Field(2.0, gt=0, description="A call that takes longer is slow.")
-    slow: float = Field(0.10, gt=0, lt=1, description="Most slow calls, as a share.")
-    disliked: float = Field(0.5, gt=0, lt=1, description="Most answers judged bad, as a share of those judged.")
-    alpha: float = Field(0.05, gt=0, lt=0.5, description="Chance that a plan is ever ended by mistake.")
+    failed: float = Field(0.05, gt=0, lt=1, description="Maximum share of failed calls.")
+    slow_s: float = Field(2.0, gt=0, description="Seconds; a call that takes longer is slow.")
+    slow: float = Field(0.10, gt=0, lt=1, description="Maximum share of slow calls.")
+    disliked: float = Field(0.5, gt=0, lt=1, description="Maximum share of negative feedback.")
+    alpha: float = Field(
+        0.05, gt=0, lt=0.5, description="Probability that the rollout of a good release is rolled back by mistake."
+    )

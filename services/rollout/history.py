@@ -10,7 +10,7 @@ from services.store.database import Store, endpoints, releases, rollout_events, 
 
 
 def champion_history(connection: Connection, case: str) -> list[str]:
-    """All champions of a case, each once, the newest first."""
+    """All champions of a case, newest first, each once."""
     found = connection.execute(
         select(rollout_events.c.champion).where(rollout_events.c.case == case).order_by(rollout_events.c.id.desc())
     ).scalars()
@@ -18,7 +18,7 @@ def champion_history(connection: Connection, case: str) -> list[str]:
 
 
 def releases_to_keep_warm(store: Store, case: str, earlier: int) -> list[str]:
-    """The releases of a case that must keep running: all with a share, and so many earlier champions."""
+    """The releases of a case that must keep running: all with a share, and this many earlier champions."""
     with store.reading() as connection:
         sharing = connection.execute(select(shares.c.digest).where(shares.c.case == case)).scalars().all()
         return list(dict.fromkeys([*sharing, *champion_history(connection, case)[: earlier + 1]]))
@@ -51,7 +51,7 @@ def rollout_history(store: Store, case: str) -> tuple[Sequence[RowMapping], Sequ
 
 
 def find_release(store: Store, case: str, reference: str) -> str | None:
-    """The digest that the beginning of one means, among the releases that ever ran; None for none or several."""
+    """The full digest of a prefix among the releases of a case; None for no match or several."""
     with store.reading() as connection:
         found = connection.execute(select(releases.c.digest).where(releases.c.case == case)).scalars().all()
     matches = [digest for digest in found if len(reference) >= 4 and digest.startswith(reference)]

@@ -19,27 +19,27 @@ from services.store.feedback import acceptance
 from tasks.core.events import alert_event
 from tasks.statistics.confidence_sequence import BinomialSequence
 
-GATEWAY = "gateway"  # the actor of what a plan decides by itself
+GATEWAY = "gateway"  # the actor of automatic decisions
 MEASURES = ("failed", "slow", "disliked")
 
 
 @dataclass(frozen=True)
 class StepDecision:
-    """What to do about a step, and the reason: back, on or wait."""
+    """The decision on a step (back, on or wait) and its reason."""
 
     action: str
     reason: str
 
 
 def begin_plan(store: Store, name: str, digest: str, plan: Plan) -> None:
-    """Start a plan for a release that runs, in place of one that the case may be in.
+    """Start the plan of a running release; it replaces the current plan of the case.
 
-    Raises: InputError when the case has no champion yet, or this release is it.
+    Raises: InputError when the case has no champion yet, or the release is the champion.
     """
     with store.changing() as connection:
         running = connection.execute(select(plans.c.digest).where(plans.c.case == name)).scalars().all()
         if running == [digest]:
-            return  # a run that is started again
+            return  # by an earlier attempt of this run
         for old in running:
             delete_share(connection, name, old, Change("stop", f"replaced by {digest[:12]}"))
         _set_step(connection, name, digest, plan.steps[0], "its plan begins")
@@ -52,8 +52,8 @@ def begin_plan(store: Store, name: str, digest: str, plan: Plan) -> None:
 def advance_plans(store: Store) -> dict[str, str]:
     """Decide on every plan's step; of several gateways, the first to write decides.
 
-    Returns the error by case of the plans that could not be decided; each fails alone.
-    Raises: SQLAlchemyError when the store does not answer at all.
+    Returns the errors by case; a plan that fails does not affect the others.
+    Raises: SQLAlchemyError when the store does not answer.
     """
     errors: dict[str, str] = {}
     with store.reading() as connection:
@@ -65,7 +65,7 @@ def advance_plans(store: Store) -> dict[str, str]:
             if decision.action != "wait":
                 with store.changing() as connection:
                     _decide(connection, row, decision)
-        except Exception as error:  # whatever it is, the other cases' plans go on
+        except Exception as error:  # any error; the plans of other cases must go on
             logging.getLogger("driftline").warning("The rollout of %s can't be decided.", row["case"], exc_info=True)
             errors[row["case"]] = f"{type(error).__name__}: {error}"[:300]
     return errors
@@ -74,8 +74,8 @@ def advance_plans(store: Store) -> dict[str, str]:
 def decide_step(
     plan: Plan, step: int, calls: int, canary: Mapping[str, BinomialSequence], champion: Mapping[str, BinomialSequence]
 ) -> StepDecision:
-    """Back when the canary is surely worse than the champion or than the case allows; on when surely allowed."""
-    alpha = plan.alpha / (2 * len(MEASURES))  # all intervals of a plan hold together
+    """Back when the canary is certainly worse than the champion or a limit; on when certainly within the limits."""
+    alpha = plan.alpha / (2 * len(MEASURES))  # all intervals of a plan hold at once
     unsure = []
     for measure in MEASURES:
         low, high = canary[measure].interval(alpha)
@@ -87,10 +87,10 @@ def decide_step(
             return StepDecision(
                 "back", f"{found}, of the champion's {champion[measure].hits} of {champion[measure].of}"
             )
-        if canary[measure].of and high > most and measure != "disliked":  # judgements may never come
+        if canary[measure].of and high > most and measure != "disliked":  # feedback may never arrive
             unsure.append(measure)
     if calls < plan.steps[step].requests or unsure:
-        return StepDecision("wait", f"{calls} calls; too few to be sure of: {', '.join(unsure) or 'nothing'}")
+        return StepDecision("wait", f"{calls} calls; too few to decide on: {', '.join(unsure) or 'nothing'}")
     shown = ", ".join(f"{canary[m].hits} of {canary[m].of} {m}" for m in MEASURES)
     return StepDecision("on", f"{calls} calls: {shown}")
 
@@ -127,7 +127,7 @@ def _measured(
 
 
 def _counts() -> Any:
-    """Calls that say something of the release: not those refused, aborted, or answered by the cache."""
+    """Calls that count: without those refused, aborted or answered from the cache."""
     return usage_records.c.state.in_((DONE, FAILED, LOST))
 
 
@@ -149,7 +149,7 @@ def _decide(connection: Connection, row: RowMapping, decision: StepDecision) -> 
 
 def _alert(connection: Connection, name: str, digest: str, reason: str) -> None:
     subject = f"{name}: release {digest:.12} was rolled back"
-    body = f"{reason}. The champion answers everybody again.\nWhat happened: driftline rollout {name}"
+    body = f"{reason}. The champion answers all requests again.\nDetails: driftline rollout {name}"
     add_alert(connection, alert_event(name, f"rollback {digest:.12}", subject, body))
 
 

@@ -14,21 +14,21 @@ from tasks.release.config import Price
 
 CHAMPION, CANARY, ARM, SHADOW = "champion", "canary", "arm", "shadow"
 TABULAR, LANGUAGE = "tabular", "llm"  # kinds of cases
-BUCKETS = 10_000  # so that a share counts in hundredths of a per cent
+BUCKETS = 10_000  # a share is a multiple of 0.01 %
 
 
 @dataclass(frozen=True)
 class Route:
-    """A release, and the processes that answer as it."""
+    """A release and the addresses of its processes."""
 
     digest: str
     case: str
     kind: str
     addresses: tuple[str, ...]
     price: Price = field(default_factory=Price)
-    entities: tuple[str, ...] = ()  # join keys of a table's rows
-    context: int = 0  # of a language model: the most tokens of prompt and answer
-    answer_tokens: int = 0  # as long as an answer may get when the request does not say
+    entities: tuple[str, ...] = ()  # join keys of tabular rows
+    context: int = 0  # of a language model: maximum tokens of prompt and answer
+    answer_tokens: int = 0  # maximum tokens of an answer, unless the request sets it
 
     @property
     def tag(self) -> str:
@@ -37,7 +37,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Share:
-    """What a release gets of a case's traffic."""
+    """The share of a release in a case's traffic."""
 
     route: Route
     role: str
@@ -47,7 +47,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Rollout:
-    """All releases of a case that get traffic."""
+    """All releases of a case with a share of its traffic."""
 
     case: str
     champion: Share
@@ -55,7 +55,7 @@ class Rollout:
     shadows: tuple[Share, ...] = ()
 
     def assign(self, entity: str) -> Share:
-        """The same share for the same entity, as long as shares only grow."""
+        """The share that answers an entity: always the same one, as long as shares only grow."""
         if not self.others:
             return self.champion
         digest = hashlib.sha256(f"{self.case}\0{entity}".encode()).digest()
@@ -69,24 +69,24 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Routes:
-    """All routes, as of one version of the configuration."""
+    """All routes of one version of the configuration."""
 
     rollouts: Mapping[str, Rollout] = field(default_factory=dict)
     by_digest: Mapping[str, Route] = field(default_factory=dict)
-    problems: tuple[str, ...] = ()  # rows that were left out, each with the reason
+    problems: tuple[str, ...] = ()  # problems of rows that were skipped
 
     def rollout(self, case: str, kind: str) -> Rollout:
-        """Raises: ApiError when no release of that case and kind is there."""
+        """Raises: ApiError when there is no release of this case and kind."""
         found = self.rollouts.get(case)
         if found is None or found.champion.route.kind != kind:
             there = ", ".join(sorted(self.cases(kind))) or "none"
             raise ApiError(
-                404, f"There is no model {case!r}; there are: {there}.", code="model_not_found", param="model"
+                404, f"There is no model {case!r}. Available: {there}.", code="model_not_found", param="model"
             )
         return found
 
     def named(self, model: str, kind: str) -> Rollout:
-        """The rollout of a case, or, for CASE:DIGEST or a digest, that release alone.
+        """The rollout of a case; for CASE:DIGEST or a digest, of that release alone.
 
         Raises: ApiError when there is none.
         """
@@ -103,7 +103,7 @@ class Routes:
 
 
 def routes_of(releases: Sequence[RowMapping], endpoints: Sequence[RowMapping], shares: Sequence[RowMapping]) -> Routes:
-    """Put the store's rows together; a row that can't be used is left out, with a problem that says so."""
+    """Build the routes from the store's rows; an unusable row is skipped and reported as a problem."""
     problems: list[str] = []
     addresses: dict[str, list[str]] = {}
     for row in endpoints:
@@ -125,10 +125,10 @@ def routes_of(releases: Sequence[RowMapping], endpoints: Sequence[RowMapping], s
 
 @contextmanager
 def _reporting(problems: list[str], what: str) -> Iterator[None]:
-    """Note what is wrong with one row, whatever it is: the others go on to be served."""
+    """Report any error of one row as a problem, so that the others are still served."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001 (rows come from older versions, and from hands)
+    except Exception as error:  # noqa: BLE001 (rows may come from older versions or from manual changes)
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         problems.append(f"{what} can't be used: {reason}")
 
@@ -161,7 +161,7 @@ def _rollout(case: str, shares: Sequence[Share]) -> Rollout:
     champion = next((share for share in shares if share.role == CHAMPION), None)
     if champion is None:
         raise ValueError("it has no champion")
-    # canaries first: an arm beside them must not move their users when they grow
+    # canaries first: a growing canary must not move the users of an arm
     ordered = sorted(
         (s for s in shares if s.role in (CANARY, ARM)), key=lambda s: (s.role != CANARY, s.arm, s.route.digest)
     )

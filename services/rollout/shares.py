@@ -1,4 +1,4 @@
-"""Changes of a case's traffic shares: each is one transaction, which every gateway applies within a second."""
+"""Changes of a case's traffic shares: each is one transaction; every gateway applies it within a second."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tasks.core.settings import Settings
 from tasks.core.sockets import UNIX_SCHEME
 from tasks.release.config import Price
 
-PROPAGATION_SECONDS = 1.0  # after which every gateway applies a change
+PROPAGATION_SECONDS = 1.0  # until every gateway applies a change
 AUDIT_ACTIONS = {
     "promote": "release.promote",
     "rollback": "release.rollback",
@@ -30,7 +30,7 @@ AUDIT_ACTIONS = {
 
 @dataclass(frozen=True)
 class ShareSpec:
-    """The share that a release gets beside the champion; `arm` is the label of an A/B arm."""
+    """The share of a release beside the champion; `arm` is the label of an A/B arm."""
 
     digest: str
     role: str
@@ -40,7 +40,7 @@ class ShareSpec:
 
 @dataclass(frozen=True)
 class Change:
-    """What a rollout event records of a change; without an actor it is this process's user."""
+    """What a rollout event records of a change; the default actor is this process's user."""
 
     action: str
     reason: str
@@ -70,7 +70,7 @@ def upsert_release(store: Store, manifest: Mapping[str, Any]) -> None:
 def sync_endpoints(store: Store, settings: Settings) -> None:
     """Register the addresses of the local stack's release processes, and remove those of processes that ended.
 
-    Where several stacks share the database, the sockets of the others stay. An earlier version used ports.
+    The sockets of other stacks that share the database stay. An earlier version used ports.
     """
     programs = Supervisor(settings.state).programs()
     sockets = f"{UNIX_SCHEME}{release_socket(settings.state, '').parent}/" if settings.gateway_store else UNIX_SCHEME
@@ -85,13 +85,13 @@ def sync_endpoints(store: Store, settings: Settings) -> None:
 
 
 def promote(store: Store, case: str, digest: str, reason: str, action: str = "promote") -> None:
-    """Make a known release the champion, whatever share it has; a plan of the case ends."""
+    """Make a known release champion; the current plan of the case ends."""
     with store.changing() as connection:
         set_champion(connection, case, digest, Change(action, reason))
 
 
 def rollback(store: Store, case: str, to_digest: str | None, reason: str) -> str:
-    """Make an earlier release the champion again, and end the rollout under way; return its digest.
+    """Make an earlier release champion again, and end the current rollout; return its digest.
 
     Raises: InputError when there is none, or no process serves it.
     """
@@ -101,7 +101,7 @@ def rollback(store: Store, case: str, to_digest: str | None, reason: str) -> str
         running = set(connection.execute(select(endpoints.c.digest)).scalars())
         if target is None or target not in running:
             raise InputError(
-                f"{case} has no earlier champion." if target is None else "No process serves that release.",
+                f"{case} has no earlier champion." if target is None else "No process serves the release.",
                 found=target[:12] if target else "one champion only",
                 allowed=", ".join(digest[:12] for digest in earlier if digest in running) or "none",
                 todo=f"driftline rollout {case} lists the releases.",
@@ -121,7 +121,7 @@ def set_share(store: Store, case: str, share: ShareSpec, reason: str) -> None:
 
 
 def remove_share(store: Store, case: str, digest: str, reason: str) -> None:
-    """End a release's share; the champion answers its users.
+    """Remove a release's share; its users get the champion.
 
     Raises: InputError when it has none, or is the champion.
     """
@@ -130,12 +130,12 @@ def remove_share(store: Store, case: str, digest: str, reason: str) -> None:
 
 
 def write_share(connection: Connection, case: str, share: ShareSpec, change: Change) -> None:
-    """As `set_share`, within a transaction."""
+    """`set_share` within a transaction."""
     champion = champion_of(connection, case)
     if champion is None:
         raise InputError(f"{case} has no champion yet.", todo=f"driftline run {case}")
     if champion == share.digest:
-        raise InputError("That release is the champion already.", todo=f"driftline rollout {case} lists the shares.")
+        raise InputError("The release is already champion.", todo=f"driftline rollout {case} lists the shares.")
     others = select(shares.c.percent).where(
         shares.c.case == case, shares.c.digest != share.digest, shares.c.role.in_((CANARY, ARM))
     )
@@ -149,17 +149,17 @@ def write_share(connection: Connection, case: str, share: ShareSpec, change: Cha
 
 
 def delete_share(connection: Connection, case: str, digest: str, change: Change) -> None:
-    """As `remove_share`, within a transaction; the release's plan ends."""
+    """`remove_share` within a transaction; the release's plan ends."""
     of_release = delete(shares).where(shares.c.case == case, shares.c.digest == digest, shares.c.role != CHAMPION)
     if not connection.execute(of_release).rowcount:
-        raise InputError("That release has no share beside the champion.", found=digest[:12])
+        raise InputError("The release has no share beside the champion.", found=digest[:12])
     _end_plans(connection, case, change, plans.c.digest == digest)
     _record(connection, case, digest, change)
     _audit(connection, case, digest, change)
 
 
 def set_champion(connection: Connection, case: str, digest: str, change: Change) -> None:
-    """As `promote`, within a transaction."""
+    """`promote` within a transaction."""
     before = champion_of(connection, case)
     if before != digest:
         connection.execute(delete(shares).where(shares.c.case == case, shares.c.role == CHAMPION))

@@ -12,7 +12,7 @@ from tasks.release.results import Release
 
 @stage("send it the traffic", lambda all_of_it: "all of it" if all_of_it else "by its plan")
 def start_rollout(release: Release, plan: Plan | None, settings: Settings) -> bool:
-    """Give the release all of its case's traffic, and say so, or begin its plan beside the champion."""
+    """Route all of the case's traffic to the release and show it, or begin its plan beside the champion."""
     from services.rollout.champion_sync import start_rollout
 
     return start_rollout(release, plan, settings)
@@ -26,9 +26,9 @@ def roll_back(case: str, to: str, why: str, settings: Settings) -> Release:
     return roll_back(case, to, why, settings)
 
 
-@stage("retire what nobody needs", lambda names: ", ".join(names) or "nothing")
+@stage("stop unused releases", lambda names: ", ".join(names) or "nothing")
 def retire_unused_releases(release: Release, settings: Settings) -> list[str]:
-    """Stop the case's releases that have no share of the traffic and are not kept to roll back to."""
+    """Stop the releases of a case that have no share and are not among the warm earlier champions."""
     from services.rollout.history import releases_to_keep_warm
     from services.rollout.shares import PROPAGATION_SECONDS, sync_endpoints
     from services.runtime import stack
@@ -38,7 +38,7 @@ def retire_unused_releases(release: Release, settings: Settings) -> list[str]:
         return []
     store = Store(settings)
     keep = releases_to_keep_warm(store, release.case, settings.gateway_warm)
-    time.sleep(PROPAGATION_SECONDS)  # by then no gateway sends anybody to the others
+    time.sleep(PROPAGATION_SECONDS)  # no gateway routes requests to them any more
     stopped = stack.retire_releases(settings, release.case, keep)
     sync_endpoints(store, settings)
     store.close()

@@ -1,4 +1,4 @@
-"""Alerts wait in an outbox table until Prefect's server has accepted them."""
+"""Alerts wait in an outbox table until Prefect's server accepts them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ PLATFORM = "platform"  # the case of an alert that concerns no single case
 
 
 def add_alert(connection: Connection, event: dict[str, Any]) -> None:
-    """Queue an event for the alerts that people get; `event` is as `alert_event` makes it."""
+    """Queue an alert; `event` is a result of `alert_event`."""
     connection.execute(insert(alert_outbox).values(id=str(uuid.uuid4()), at=now(), event=event))
 
 
 def alert_loop_failure(store: Store, process: str, loop: Loop) -> None:
-    """Alert people that a background loop of the gateway or the worker keeps failing."""
+    """Alert that a background loop of the gateway or the worker fails repeatedly."""
     subject = f"The {process}'s loop {loop.name!r} fails"
-    body = f"{loop.failures_in_a_row} failures in a row: {loop.last_error}\nIt goes on. See the {process}'s log."
+    body = f"{loop.failures_in_a_row} failures in a row: {loop.last_error}\nIt retries. See the {process}'s log."
     with store.writing() as connection:
         add_alert(connection, alert_event(PLATFORM, f"{process} {loop.name}", subject, body))

@@ -20,14 +20,14 @@ KINDS = {
 
 
 class ApiError(DriftlineError):
-    """A call that ends with an HTTP error."""
+    """An HTTP error as the answer to a call."""
 
     def __init__(
         self, status: int, message: str, *, code: str | None = None, param: str | None = None, wait: float | None = None
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.code, self.param = status, message, code, param
-        self.wait = wait  # seconds after which it may be tried again
+        self.wait = wait  # seconds until a retry
 
     @property
     def body(self) -> dict[str, Any]:
@@ -40,13 +40,13 @@ class ApiError(DriftlineError):
 
 
 def release_error_body(tag: str, status: int, body: bytes) -> bytes:
-    """A release's error in OpenAI's form; its other fields stay, such as which rows are invalid."""
+    """A release's error in OpenAI's form; its other fields, such as the invalid rows, stay."""
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError:
         content = None
     if not isinstance(content, dict):
-        return orjson.dumps(ApiError(status, f"{tag} does not take that: {status}.").body)
+        return orjson.dumps(ApiError(status, f"{tag} refused the request with status {status}.").body)
     if isinstance(content.get("error"), dict):
         return body
     return orjson.dumps(content | ApiError(status, str(content.get("error", status))).body)

@@ -23,18 +23,18 @@ State = Literal["waiting", "approved", "rejected", "expired", "lapsed"]
 
 
 class Approval(Result):
-    """A request for approval and its outcome; its JSON has the keys of the HTTP API."""
+    """A request for approval and its outcome; its JSON is that of the HTTP API."""
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
     case: str
-    evidence: str  # digest of verdict, weights, data and the champion compared with
+    evidence: str  # digest of verdict, weights, data and champion
     state: State  # expired: nobody decided in time; lapsed: approval of other evidence was requested since
     as_of: datetime
     requested_by: str = Field(alias="asked_by")
     requested_at: datetime = Field(alias="asked_at")
     expires_at: datetime
-    run: str  # Prefect's id of the suspended flow run; empty: none waits
+    run: str  # id of the suspended flow run in Prefect; empty: none
     evidence_summary: str = Field(alias="shown")
     decided_by: str = Field("", alias="who")
     channel: str = Field("", alias="via")  # terminal, prefect, or the API key
@@ -42,7 +42,7 @@ class Approval(Result):
 
     @property
     def outcome(self) -> str:
-        """The state in a sentence, with the reason."""
+        """The state as a sentence, with the reason."""
         sentence = {
             "waiting": "the approval is pending",
             "approved": f"{self.decided_by} approved",
@@ -65,14 +65,14 @@ class ApprovalDecision(Section):
 
 @dataclass(frozen=True)
 class ApprovalRequest:
-    """What is submitted for approval, and by whom."""
+    """What is submitted for approval, and by which person."""
 
     case: str
     evidence: str  # digest
     as_of: datetime
     requested_by: str
     evidence_summary: str
-    run: str = ""  # of Prefect, where one is suspended meanwhile
+    run: str = ""  # of Prefect, if it is suspended until the decision
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Review:
 
 
 def request_approval(store: Store, request: ApprovalRequest, within: timedelta) -> Approval:
-    """Request approval of this evidence, once; pending requests on other evidence of the case lapse."""
+    """Request approval of this evidence, once; pending requests with other evidence of the case lapse."""
     requested, of_case = now(), approvals.c.case == request.case
     same, others = (
         of_case & (approvals.c.evidence == request.evidence),
@@ -157,7 +157,7 @@ def decide(store: Store, case: str, review: Review) -> Approval:
 
 
 def _check(pending: Approval, review: Review) -> None:
-    """Raises: InputError unless this person may decide, on this evidence."""
+    """Raises: InputError unless this person may decide on this evidence."""
     case, person = pending.case, review.decided_by
     if len(review.evidence) < 4 or not pending.evidence.startswith(review.evidence):
         raise InputError(
@@ -180,7 +180,7 @@ def _check(pending: Approval, review: Review) -> None:
         raise InputError("The name or the reason is too long.", where=case, found=found, allowed=allowed)
     if same_person(person, pending.requested_by):
         raise InputError(
-            "Nobody may decide on their own run.",
+            "People can't decide on their own runs.",
             where=case,
             found=f"{person} requested the approval",
             allowed="another person",
@@ -189,7 +189,7 @@ def _check(pending: Approval, review: Review) -> None:
 
 
 def same_person(one: str, other: str) -> bool:
-    """Whether two names are equal, apart from case, spaces and Unicode forms."""
+    """Whether two names are equal; case, spaces and Unicode forms are ignored."""
     first, second = (" ".join(unicodedata.normalize("NFKC", name).casefold().split()) for name in (one, other))
     return first == second
 

@@ -10,6 +10,6 @@ from tasks.core.config import Duration, Section
 
 
 class ApprovalRule(Section):
-    """A person must approve a release that has passed its gates before it takes over."""
+    """A person must approve each release that passed its gates before it becomes champion."""
 
-    within: Duration = Field(timedelta(days=3), description="An approval that is pending for this long is rejected.")
+    within: Duration = Field(timedelta(days=3), description="A request that is pending for this long is rejected.")

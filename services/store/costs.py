@@ -19,8 +19,8 @@ SUMS = ("tokens_in", "tokens_out", "engine_seconds", "price", "saved")
 def summarize_costs(store: Store, by: str) -> list[dict[str, Any]]:
     """Sums by team, case, release or day (UTC); money in the budgets' currency.
 
-    `spent` is all, training included; `per_accepted` is what the calls cost whose answers were judged, for each answer
-    that was accepted, and None where none was. `energy_wh` is what GPUs have told of training, and None where none has.
+    `spent` includes training. `per_accepted` is the cost of the calls with feedback, divided by the number of accepted
+    answers; None without any. `energy_wh` is the measured energy of training on GPUs; None if none was measured.
     """
     group = usage_records.c[{"release": "digest"}.get(by, by)].label("group")
     trained = usage_records.c.interface == TRAINING
@@ -53,7 +53,7 @@ def summarize_costs(store: Store, by: str) -> list[dict[str, Any]]:
 
 
 def usage_today(store: Store) -> dict[str, dict[str, Any]]:
-    """Calls, failed ones and what was spent since midnight UTC, by case."""
+    """Calls, failed calls and costs since midnight UTC, by case."""
     failed = _sum(usage_records.c.state.in_((FAILED, ABORTED, LOST)))
     sums = _sum(usage_records.c.interface != TRAINING), failed, func.sum(usage_records.c.price)
     query = (
@@ -74,7 +74,7 @@ def _sum(where: Any, value: Any = 1) -> Any:
 
 
 def _accepted(connection: Connection, group: Label[Any]) -> tuple[Counter[Any], Counter[Any], Counter[Any]]:
-    """Answers judged and accepted, and what the calls cost that they came with, by what is summed by."""
+    """By group: answers with feedback, accepted answers, and the cost of the calls with feedback."""
     about = select(usage_records.c.id, group, usage_records.c.price).where(
         usage_records.c.id.in_(select(feedback.c.request_id))
     )

@@ -32,35 +32,35 @@ from services.store.sqlite import prepare_sqlite, read_json
 from tasks.core.errors import Unavailable
 from tasks.core.settings import Settings
 
-# how a call can end; lost: its gateway was killed
+# the states of a call; lost: its gateway was killed
 OPEN, DONE, CACHED, REFUSED, FAILED, ABORTED, LOST = "open", "done", "cached", "refused", "failed", "aborted", "lost"
 USAGE_COLUMNS = ("tokens_in", "tokens_cached", "tokens_out", "engine_seconds", "seconds", "price", "saved")
 DAY = 86_400  # seconds
 
 tables = MetaData()
-releases = Table(  # what is known of each release that ever was reachable
+releases = Table(  # every release that was ever served
     "releases",
     tables,
     Column("digest", String(64), primary_key=True),
     Column("case", String(64), nullable=False),
     Column("metadata", JSON, nullable=False),
 )
-endpoints = Table(  # the processes that answer as a release
+endpoints = Table(  # the processes that serve a release
     "endpoints",
     tables,
     Column("digest", String(64), primary_key=True),
     Column("address", String(200), primary_key=True),
 )
-shares = Table(  # the rollouts: which release gets what of a case's traffic
+shares = Table(  # rollouts: the share of each release in its case's traffic
     "shares",
     tables,
     Column("case", String(64), primary_key=True),
     Column("digest", String(64), primary_key=True),
     Column("role", String(10), nullable=False),  # champion, canary, arm or shadow
-    Column("percent", Double, nullable=False),  # of a champion: what the others leave
+    Column("percent", Double, nullable=False),  # of a champion: the remainder
     Column("arm", String(40), nullable=False),
 )
-plans = Table(  # a rollout that advances by itself
+plans = Table(  # rollouts that advance automatically
     "plans",
     tables,
     Column("case", String(64), primary_key=True),
@@ -70,7 +70,7 @@ plans = Table(  # a rollout that advances by itself
     Column("started_at", Double, nullable=False),
     Column("step_started_at", Double, nullable=False),
 )
-rollout_events = Table(  # everything that ever happened to a case's rollout
+rollout_events = Table(  # the history of the rollouts
     "rollout_events",
     tables,
     Column("id", Integer, primary_key=True, autoincrement=True),
@@ -78,7 +78,7 @@ rollout_events = Table(  # everything that ever happened to a case's rollout
     Column("at", Double, nullable=False),
     Column("action", String(20), nullable=False),
     Column("digest", String(64), nullable=False),
-    Column("champion", String(64), nullable=False),  # after it
+    Column("champion", String(64), nullable=False),  # after the event
     Column("reason", Text, nullable=False),
 )
 keys = Table(
@@ -92,7 +92,7 @@ keys = Table(
     Column("tpm", Integer),
     Column("created_at", Double, nullable=False),
     Column("revoked_at", Double),
-    Column("owner", String(120), nullable=False, server_default=""),  # the person whose word it carries; empty: nobody
+    Column("owner", String(120), nullable=False, server_default=""),  # a person; empty: nobody
     Column("created_by", String(120), nullable=False, server_default=""),
 )
 teams = Table(
@@ -102,7 +102,7 @@ teams = Table(
     Column("rpm", Integer),
     Column("tpm", Integer),
 )
-budgets = Table(  # what a key or a team may spend, has spent, and has promised to calls under way; in billionths
+budgets = Table(  # limit, spent and reserved amount of a key or a team, in billionths
     "budgets",
     tables,
     Column("owner", String(80), primary_key=True),
@@ -110,12 +110,12 @@ budgets = Table(  # what a key or a team may spend, has spent, and has promised 
     Column("spent", BigInteger, nullable=False),
     Column("reserved", BigInteger, nullable=False),
 )
-usage_records = Table(  # one row a call
+usage_records = Table(  # one row for each call
     "usage_records",
     tables,
     Column("id", String(40), primary_key=True),
     Column("at", Double, nullable=False),
-    Column("day", Integer, nullable=False),  # of UTC, since 1970
+    Column("day", Integer, nullable=False),  # days since 1970 in UTC
     Column("worker", String(40), nullable=False),
     Column("interface", String(20), nullable=False),
     Column("team", String(64), nullable=False),
@@ -135,13 +135,13 @@ usage_records = Table(  # one row a call
     Column("seconds", Double, nullable=False),
     Column("price", BigInteger, nullable=False),
     Column("saved", BigInteger, nullable=False),
-    Column("energy_wh", Double),  # of a training, where it is known
+    Column("energy_wh", Double),  # of a training run, if it was measured
 )
-predictions = Table(  # the classes that a table's rows were given, for the labels that will come
+predictions = Table(  # predicted classes, to compare with labels that arrive later
     "predictions",
     tables,
     Column("request_id", String(40), primary_key=True),
-    Column("classes", JSON, nullable=False),  # by example_id, which is empty where one row had none
+    Column("classes", JSON, nullable=False),  # by example_id; empty for a single row without one
 )
 feedback = Table(
     "feedback",
@@ -153,23 +153,23 @@ feedback = Table(
     Column("key", String(16), nullable=False),
     Column("payload", JSON, nullable=False),
 )
-webhook_deliveries = Table(  # git pushes that a webhook told of; for ever, so that none comes twice
+webhook_deliveries = Table(  # received git pushes; never deleted, so that none is handled twice
     "webhook_deliveries",
     tables,
-    Column("delivery_id", String(80), primary_key=True),  # the sender's id of it, which is not signed
-    Column("body_digest", String(64), nullable=False, unique=True),  # digest of what is signed
+    Column("delivery_id", String(80), primary_key=True),  # the sender's id, which is not signed
+    Column("body_digest", String(64), nullable=False, unique=True),  # digest of the signed body
     Column("received_at", Double, nullable=False),
     Column("payload", JSON, nullable=False),
-    Column("forwarded_at", Double, index=True),  # when Prefect was told; empty: not yet
+    Column("forwarded_at", Double, index=True),  # when it was sent to Prefect; empty: not yet
 )
-alert_outbox = Table(  # events that Prefect's server has yet to hear of
+alert_outbox = Table(  # events that wait to be sent to Prefect
     "alert_outbox",
     tables,
     Column("id", String(36), primary_key=True),
     Column("at", Double, nullable=False),
     Column("event", JSON, nullable=False),
 )
-approvals = Table(  # what a person was asked before a release, and what they said
+approvals = Table(  # requests for a person's approval, and the decisions
     "approvals",
     tables,
     Column("case", String(64), primary_key=True),
@@ -186,24 +186,24 @@ approvals = Table(  # what a person was asked before a release, and what they sa
     Column("reason", Text, nullable=False),
     Column("decided_at", Double),
 )
-audit_events = Table(  # decisions; triggers refuse to change or delete a row
+audit_events = Table(  # decisions; triggers prevent changes and deletions
     "audit_events",
     tables,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("at", Double, nullable=False),
     Column("actor", String(120), nullable=False),
     Column("action", String(40), nullable=False),
-    Column("case", String(64), nullable=False),  # empty: it concerns no single case
+    Column("case", String(64), nullable=False),  # empty: no single case
     Column("subject", String(80), nullable=False),
     Column("details", JSON, nullable=False),
 )
-workers = Table(  # the gateway's processes, each saying now and then that it lives
+workers = Table(  # the gateway's processes and their heartbeats
     "workers",
     tables,
     Column("id", String(40), primary_key=True),
     Column("last_seen", Double, nullable=False),
 )
-config_version = Table(  # one row; it grows with every change of what gateways keep in memory
+config_version = Table(  # one row; increased by each change of what gateways cache
     "config_version",
     tables,
     Column("id", Integer, primary_key=True),
@@ -215,9 +215,9 @@ Index("usage_records_by_state", usage_records.c.state)
 
 
 class Store:
-    """A connection pool to the tables, which are created or upgraded where need be.
+    """A connection pool; tables are created or upgraded as needed.
 
-    Raises: Unavailable when the database can't be reached, or a newer version wrote it.
+    Raises: Unavailable when the database does not answer, or a newer version of Driftline wrote it.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -238,8 +238,10 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """One transaction, all of it or nothing, one after the other: SQLite knows no other way, elsewhere a row's lock
-        keeps two gateways' records for the same budgets from waiting for each other.
+        """One atomic transaction; transactions run one after the other.
+
+        SQLite allows no other way. In other databases, the lock on one row prevents deadlocks of two gateways that
+        write records of the same budgets.
         """
         with self.engine.begin() as connection:
             connection.execute(select(config_version.c.id).with_for_update())
@@ -247,7 +249,7 @@ class Store:
 
     @contextmanager
     def changing(self) -> Iterator[Connection]:
-        """A transaction after which every gateway reads anew what it keeps in memory."""
+        """A transaction that invalidates the caches of all gateways."""
         with self.writing() as connection:
             yield connection
             connection.execute(update(config_version).values(version=config_version.c.version + 1))
@@ -262,7 +264,7 @@ class Store:
 
 @contextmanager
 def database_errors(where: str) -> Iterator[None]:
-    """Raises: Unavailable for whatever the database says."""
+    """Raises: Unavailable for each error of the database."""
     try:
         yield
     except SQLAlchemyError as error:
@@ -275,5 +277,5 @@ def database_errors(where: str) -> Iterator[None]:
 
 
 def now() -> float:
-    """Seconds since 1970, as all tables count."""
+    """Seconds since 1970, the unit of time in all tables."""
     return time.time()

@@ -14,9 +14,9 @@ from services.store.database import Store, feedback, now, predictions, usage_rec
 from services.store.keys import LOCAL_KEY, Key
 
 ACCEPTED_SCORE = 0.5  # the score from which on an answer is accepted
-MAX_NUMBER = 2**53  # of a label: up to here every whole number has a float of its own
-MAX_RECORDS = 1_000  # about one request, all its rows together
-MAX_TEXT = 20_000  # characters of a corrected answer, or of a label that is one
+MAX_NUMBER = 2**53  # of a label: every whole number up to here is exact as a float
+MAX_RECORDS = 1_000  # for one request, all its rows together
+MAX_TEXT = 20_000  # characters of a corrected answer or of a label
 
 Whole = Annotated[int, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Number = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
@@ -37,12 +37,12 @@ class Feedback(BaseModel):
         },
     )
 
-    example_id: str | None = Field(None, max_length=200, description="Which row of a request is meant.")
-    label: bool | Whole | Number | LabelText | None = Field(None, description="What turned out to be true.")
-    score: float | None = Field(None, ge=0, le=1, strict=True, description="How good it was.")
+    example_id: str | None = Field(None, max_length=200, description="The row of the request.")
+    label: bool | Whole | Number | LabelText | None = Field(None, description="The true outcome.")
+    score: float | None = Field(None, ge=0, le=1, strict=True, description="Rating of the answer, 0 to 1.")
     thumbs: Literal["up", "down"] | None = None
-    corrected: str | None = Field(None, max_length=MAX_TEXT, description="The answer that it should have been.")
-    preferred: str | None = Field(None, max_length=40, description="Request id of the better one of two answers.")
+    corrected: str | None = Field(None, max_length=MAX_TEXT, description="The correct answer.")
+    preferred: str | None = Field(None, max_length=40, description="Request id of the better of two answers.")
 
     @field_validator("label", mode="before")
     @classmethod
@@ -52,18 +52,18 @@ class Feedback(BaseModel):
         if isinstance(label, str) and len(label) > MAX_TEXT:
             raise ValueError(f"a text has at most {MAX_TEXT:,} characters")
         if label is not None and not isinstance(label, bool | int | float | str):
-            raise ValueError("it is true, false, a number or a text")
+            raise ValueError("a label is true, false, a number or a text")
         return label
 
     @model_validator(mode="after")
     def _says_something(self) -> Feedback:
         if all(getattr(self, name) is None for name in FEEDBACK_FIELDS):
-            raise ValueError(f"say one of {', '.join(FEEDBACK_FIELDS)}")
+            raise ValueError(f"it needs one of {', '.join(FEEDBACK_FIELDS)}")
         return self
 
 
 def rating_of(payload: Mapping[str, Any]) -> str | None:
-    """The rating in a feedback record: up, down or a score; None where it has none."""
+    """The rating in a feedback record: up, down or a score; None without one."""
     if "thumbs" in payload:
         return str(payload["thumbs"])
     if "score" in payload:
@@ -104,7 +104,7 @@ def _accepts(payload: Mapping[str, Any], classes: Mapping[str, int | str]) -> bo
 
 
 def _number(value: Any) -> float | None:
-    """The finite number that a value is; stores of earlier versions hold labels of any size and kind."""
+    """A value as a finite number, if it is one; earlier versions stored labels of any type and size."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -113,15 +113,15 @@ def _number(value: Any) -> float | None:
 
 
 def _class_of(classes: Mapping[str, int | str], example_id: str) -> int | str | None:
-    """The class that a row was given; the one row of a request need not be named."""
+    """The predicted class of a row; for a request of one row, `example_id` may be missing."""
     return next(iter(classes.values())) if len(classes) == 1 and not example_id else classes.get(example_id)
 
 
 def store_feedback(store: Store, key: Key, request_id: str, payload: Feedback) -> dict[str, Any]:
-    """Store a feedback record; return the request, case and release that it is about.
+    """Store a feedback record; return its request, case and release.
 
-    Raises: ApiError when this key's team has no request of that id, the request has no such row, or it has
-    MAX_RECORDS records already.
+    Raises: ApiError when the key's team has no such request, the request has no such row, or it already has
+    MAX_RECORDS records.
     """
     query = select(usage_records.c.team, usage_records.c.digest, usage_records.c.case, predictions.c.classes).outerjoin(
         predictions, predictions.c.request_id == usage_records.c.id
@@ -141,7 +141,7 @@ def store_feedback(store: Store, key: Key, request_id: str, payload: Feedback) -
                 and of_a_row
                 and _class_of(call.classes, payload.example_id or "") is None
             ):
-                raise ApiError(400, "example_id: it names none of the request's rows.", param="example_id")
+                raise ApiError(400, "example_id: no row of the request has this id.", param="example_id")
     values = payload.model_dump(exclude_none=True)
     with store.writing() as connection:
         records = select(func.count()).where(feedback.c.request_id == request_id)

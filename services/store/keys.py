@@ -1,4 +1,4 @@
-"""API keys: a secret of 256 random bits, shown once, kept as its SHA-256."""
+"""API keys: a secret of 256 random bits, shown once and stored as its SHA-256."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tasks.release.config import NANO
 
 ROLES = ("predict", "feedback", "operate", "approve", "admin")
 PREFIX = "dl-"
-MAX_TEAM, MAX_OWNER = 64, 120  # characters, as the store's columns have
-MAX_BUDGET = 1e9  # which fits into 64 bits, counted in billionths
+MAX_TEAM, MAX_OWNER = 64, 120  # characters of the store's columns
+MAX_BUDGET = 1e9  # in billionths, it fits into 64 bits
 
 
 @dataclass(frozen=True)
 class RateLimit:
-    """Limits for a minute; None: unlimited."""
+    """Limits per minute; None: unlimited."""
 
     owner: str  # key:ID or team:TEAM
     rpm: int | None
@@ -41,8 +41,8 @@ class Key:
     team: str
     roles: frozenset[str]
     limits: tuple[RateLimit, ...] = ()
-    budgets: tuple[str, ...] = ()  # owners of the budgets that its calls are paid from
-    owner: str = ""  # the person whose key it is; empty: nobody known
+    budgets: tuple[str, ...] = ()  # owners of the budgets that pay for its calls
+    owner: str = ""  # the person who owns the key; empty: unknown
 
     def has(self, *roles: str) -> bool:
         """Whether it has one of these roles; an admin has all."""
@@ -52,15 +52,15 @@ class Key:
         """Raises: ApiError when this key has none of these roles."""
         if not self.has(*roles):
             may = ", ".join(sorted(self.roles))
-            raise ApiError(403, f"This key may not {' or '.join(roles)}; it may {may}.", code="forbidden")
+            raise ApiError(403, f"This key lacks the role {' or '.join(roles)}; it has: {may}.", code="forbidden")
 
 
-LOCAL_KEY = Key("local", "local", frozenset({"predict", "feedback"}))  # whoever asks directly while there are no keys
+LOCAL_KEY = Key("local", "local", frozenset({"predict", "feedback"}))  # a direct call while there are no keys
 
 
 @dataclass(frozen=True)
 class Keyring:
-    """All valid keys; `guarded` once any was ever created."""
+    """All valid keys; `guarded` is True once a key was ever created."""
 
     by_hash: Mapping[str, Key]
     guarded: bool
@@ -74,7 +74,7 @@ class Keyring:
             raise ApiError(401, "An API key is needed: Authorization: Bearer KEY", code="missing_api_key")
         key = self.by_hash.get(hash_secret(secret))
         if key is None:
-            raise ApiError(401, "This API key is unknown, or was revoked.", code="invalid_api_key")
+            raise ApiError(401, "The API key is unknown, or it was revoked.", code="invalid_api_key")
         return key
 
 
@@ -85,21 +85,21 @@ def bearer_token(headers: Mapping[str, str]) -> str | None:
 
 
 def hash_secret(secret: str) -> str:
-    """A plain hash is enough: there is nothing to guess in 256 random bits."""
+    """A plain hash is enough: 256 random bits can't be guessed."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def create_key(
     store: Store, team: str, roles: Sequence[str], rpm: int | None, tpm: int | None, budget: float | None
 ) -> tuple[str, str]:
-    """Create a key of this process's user; return its id, and the secret, which can't be seen again.
+    """Create a key owned by this process's user; return its id and its secret, which is stored nowhere.
 
-    Raises: InputError for a role that there is not, a name or a budget that can't be.
+    Raises: InputError for an unknown role, an invalid name or an invalid budget.
     """
     check_name(team, "--team", MAX_TEAM)
     check_budget(budget)
     if wrong := sorted(set(roles) - set(ROLES)):
-        raise InputError("There is no such role.", where="--role", found=", ".join(wrong), allowed=", ".join(ROLES))
+        raise InputError("The role is unknown.", where="--role", found=", ".join(wrong), allowed=", ".join(ROLES))
     id_, secret = secrets.token_hex(4), PREFIX + secrets.token_urlsafe(32)
     row = {"id": id_, "hash": hash_secret(secret), "team": team, "roles": sorted(set(roles)), "rpm": rpm, "tpm": tpm}
     person = current_user()
@@ -117,7 +117,7 @@ def create_key(
 def set_key_owner(store: Store, id_: str, owner: str) -> None:
     """Set the person who owns a key; its approvals count as theirs.
 
-    Raises: InputError when there is no such key, or the name can't be one.
+    Raises: InputError when there is no such key, or the name is not valid.
     """
     check_name(owner, "--owner", MAX_OWNER)
     with store.changing() as connection:
@@ -127,17 +127,17 @@ def set_key_owner(store: Store, id_: str, owner: str) -> None:
 
 
 def check_name(name: str, where: str, longest: int) -> None:
-    """Raises: InputError unless it is a line of printable characters that is not too long."""
+    """Raises: InputError unless the name is one line of printable characters and not too long."""
     if not name.strip() or len(name) > longest or not name.isprintable():
         allowed = f"1 to {longest} printable characters"
-        raise InputError("This can't be a name.", where=where, found=repr(name[:80]), allowed=allowed)
+        raise InputError("The name is not valid.", where=where, found=repr(name[:80]), allowed=allowed)
 
 
 def check_budget(budget: float | None) -> None:
-    """Raises: InputError unless it is none, or an amount that can be counted in billionths."""
+    """Raises: InputError unless the budget is None or within the limits."""
     if budget is not None and not 0 <= budget <= MAX_BUDGET:
         allowed = f"0 to {MAX_BUDGET:,.0f}"
-        raise InputError("This can't be a budget.", where="--budget", found=str(budget), allowed=allowed)
+        raise InputError("The budget is not valid.", where="--budget", found=str(budget), allowed=allowed)
 
 
 def revoke_key(store: Store, id_: str) -> None:
@@ -154,7 +154,7 @@ def revoke_key(store: Store, id_: str) -> None:
 def set_team_limits(store: Store, team: str, rpm: int | None, tpm: int | None, budget: float | None) -> None:
     """Set the limits that all keys of a team share.
 
-    Raises: InputError for a name or a budget that can't be.
+    Raises: InputError for an invalid name or budget.
     """
     check_name(team, "TEAM", MAX_TEAM)
     check_budget(budget)
@@ -173,7 +173,7 @@ def set_team_limits(store: Store, team: str, rpm: int | None, tpm: int | None, b
 
 
 def list_keys(store: Store) -> list[dict[str, Any]]:
-    """All keys, revoked ones too, with what they may spend and have spent; their secrets are nowhere."""
+    """All keys with their budgets, revoked keys included; without secrets."""
     with store.reading() as connection:
         rows = connection.execute(select(keys).order_by(keys.c.created_at)).mappings().all()
         held = {row["owner"]: row for row in connection.execute(select(budgets)).mappings()}
@@ -197,8 +197,8 @@ def read_keyring(store: Store) -> Keyring:
             continue
         try:
             found[row["hash"]] = _key_of(row, together.get(row["team"]), owners)
-        except Exception:  # one unusable key must not keep the others from being revoked
-            logging.getLogger("driftline").exception("The key %s can't be read, so it opens nothing.", row["id"])
+        except Exception:  # one unusable key must not prevent that others are revoked
+            logging.getLogger("driftline").exception("The key %s can't be read, so it is not valid.", row["id"])
     return Keyring(found, guarded=bool(rows))
 
 

@@ -8,14 +8,14 @@ from sqlalchemy import Connection, Engine, inspect, text
 
 from tasks.core.errors import Unavailable
 
-# the newest revision; Alembic, whose import takes .3 s, is needed only where a store has another
+# the newest revision; Alembic, whose import takes 0.3 s, is imported only for a store with another one
 HEAD = "audit_events"
 VERSION_TABLE = "driftline_version"
-ADVISORY_LOCK = 8_400_840_084  # of PostgreSQL, which has one for every number
+ADVISORY_LOCK = 8_400_840_084  # number of an advisory lock of PostgreSQL
 
 
 def migrate(engine: Engine) -> None:
-    """Create or upgrade the tables, unless they are up to date; of several processes one does it, the others wait.
+    """Create or upgrade the tables as needed; when several processes start, one does it and the others wait.
 
     Raises: Unavailable when a newer version of Driftline wrote the store.
     """
@@ -56,7 +56,7 @@ def _upgrade(connection: Connection) -> None:
 
 
 def _revision(connection: Connection) -> str | None:
-    """The revision of a store; None of an empty one, and of one that was written before there were revisions."""
+    """The revision of a store; None for an empty store, and for one older than the revisions."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
     return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()

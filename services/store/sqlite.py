@@ -1,4 +1,4 @@
-"""How the embedded SQLite database is opened, and how JSON columns are read."""
+"""Connections to the embedded SQLite database, and its JSON columns."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ def prepare_sqlite(engine: Engine) -> None:
 
 
 def read_json(text: str | bytes) -> Any:
-    """The value of a JSON column; None for text that is no JSON, which must not hide the other rows of its query."""
+    """The value of a JSON column; None for invalid JSON, so that the other rows of the query can be read."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        logging.getLogger("driftline").error("The store holds text that is no JSON: %.80r: %s", text, error)
+        logging.getLogger("driftline").error("The store has invalid JSON: %.80r: %s", text, error)
         return None
 
 
 def _make_fast(connection: Any, _: object) -> None:
-    connection.isolation_level = None  # we begin by ourselves, below
+    connection.isolation_level = None  # transactions begin below
     connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")  # kill -9 loses nothing; a power cut, perhaps the last
+    connection.execute("PRAGMA synchronous=NORMAL")  # kill -9 loses nothing; a power cut may lose the last transactions
 
 
 def _lock_at_once(connection: Connection) -> None:
     if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-        connection.exec_driver_sql("BEGIN IMMEDIATE")  # a reader that turns writer would fail, not wait
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # otherwise a reader that starts to write would fail, not wait

@@ -39,7 +39,7 @@ def request_approval(
 
 
 def record_training_cost(candidate: Candidate, machine_hour: float, settings: Settings) -> None:
-    """Enter what a candidate's training cost into the usage records, once."""
+    """Record the cost of a candidate's training in the usage records, once."""
     from services.store.training import record_training
 
     record_training(candidate, machine_hour, settings)

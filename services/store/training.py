@@ -19,7 +19,7 @@ from tasks.train.training_time import run_seconds, training_run
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-TRAINING = "training"  # its interface, and instead of a team and a release, which it has none of
+TRAINING = "training"  # its interface; it also stands for team and release, which training has not
 
 
 def record_training(candidate: Candidate, machine_hour: float, settings: Settings) -> None:

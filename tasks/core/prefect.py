@@ -42,6 +42,7 @@ def stage(title: str, figure: Callable[[Any], str] = lambda _: "") -> Callable[[
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
+            result: R
             with progress_step(title.format(**bound.arguments)) as current:
                 if in_flow_run():
                     with without_run_tags():

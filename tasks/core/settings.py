@@ -1,4 +1,4 @@
-"""Where things live: `configs/platform.yaml`, overridden by `DRIFTLINE_*` variables and `.env`."""
+"""The platform's settings: `configs/platform.yaml`, overridden by `.env` and `DRIFTLINE_*` variables."""
 
 from __future__ import annotations
 
@@ -29,22 +29,24 @@ LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 
 
 class Settings(BaseSettings):
-    """One process's view of the platform. Paths are absolute once read; relative ones count from the repository."""
+    """The settings of one process. Relative paths start at the repository; they become absolute."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="DRIFTLINE_", env_ignore_empty=True)
 
-    state: Path = Field(Path(".driftline"), description="Folder for all state that git ignores.")
+    state: Path = Field(Path(".driftline"), description="Folder for all state; git ignores it.")
     data: Path = Field(Path("data"), description="Folder for raw batches, pinned snapshots and predictions.")
-    cases: Path = Field(Path("configs"), description="Folder with one folder a case.")
-    threads: int = Field(2, ge=1, le=256, description="Threads of one training or scoring process.")
+    cases: Path = Field(Path("configs"), description="Folder with one folder per case.")
+    threads: int = Field(2, ge=1, le=256, description="Threads per training or scoring process.")
     host: str = Field("127.0.0.1", description="Address that local servers bind to.")
     allowed_hosts: str = Field(
-        "", description="Host names by which gateway, Prefect and MLflow may be reached besides this machine's own."
+        "", description="Additional host names that clients may use for the gateway, Prefect and MLflow."
     )
     prefect_port: int = Field(4200, ge=1, le=65535, description="Port of the local Prefect server.")
-    prefect_url: str = Field("", description="URL of a Prefect server elsewhere; empty: the local one.")
-    worker: bool = Field(True, description="Whether the local stack runs deployed flows; false: it only serves.")
-    worker_port: int = Field(8401, ge=1, le=65535, description="Port where the worker tells that it lives.")
+    prefect_url: str = Field("", description="URL of an external Prefect server; empty: the local one.")
+    worker: bool = Field(
+        True, description="Whether the local stack runs deployed flows; false: it only serves releases."
+    )
+    worker_port: int = Field(8401, ge=1, le=65535, description="Port of the worker's health check.")
     prefect_database: str = Field("", description="Database URL of the local Prefect server; empty: SQLite.")
     mlflow_port: int = Field(5000, ge=1, le=65535, description="Port of the local MLflow server.")
     tracking_url: str = Field("", description="MLflow tracking URI; empty: SQLite in the state folder.")
@@ -52,20 +54,29 @@ class Settings(BaseSettings):
     dvc_remote: str = Field("", description="DVC remote for snapshots, for example s3://...; empty: a local folder.")
     vllm_url: str = Field("", description="URL of the vLLM server for cases with `engine: vllm`, without /v1.")
     online_store: str = Field("", description="redis://host:port for Feast's online store; empty: SQLite.")
-    git_branch: str = Field("main", description="Branch whose pushes start runs; tags do too.")
+    git_branch: str = Field("main", description="Branch whose pushes start runs; pushed tags also do.")
     gateway_port: int = Field(8400, ge=1, le=65535, description="Port of the gateway.")
     gateway_workers: int = Field(1, ge=1, le=64, description="Gateway processes that share the port.")
-    gateway_store: str = Field("", description="Database URL of routes, keys and ledger; empty: SQLite.")
-    gateway_limits: str = Field("", description="redis://host:port for rate limits; empty: each process counts alone.")
+    gateway_store: str = Field("", description="Database URL of the gateway's store; empty: SQLite.")
+    gateway_limits: str = Field(
+        "", description="redis://host:port for shared rate limits; empty: each process counts its own requests."
+    )
     gateway_log: Literal["full", "masked", "none"] = Field(
-        "masked", description="What log and feedback keep of texts; masked: without personal data and secrets."
+        "masked",
+        description="Texts in request log and feedback: full, masked (without personal data and secrets) or none.",
     )
     gateway_traces: float = Field(
-        0.01, ge=0, le=1, description="Share of the calls that monitoring shows in MLflow as traces."
+        0.01, ge=0, le=1, description="Share of the requests that monitoring writes to MLflow as traces."
     )
-    alerts: str = Field("", description="URLs that alerts go to, with blanks between; they hold secrets.")
-    alerts_every: Duration = Field(timedelta(hours=6), description="At most one alert of the same cause in this time.")
-    gateway_warm: int = Field(1, ge=0, le=20, description="Earlier champions of a case kept running, to roll back to.")
+    alerts: str = Field(
+        "", description="URLs that receive alerts, separated by spaces; they contain secrets, so set them in .env."
+    )
+    alerts_every: Duration = Field(
+        timedelta(hours=6), description="Interval in which each cause sends at most one alert."
+    )
+    gateway_warm: int = Field(
+        1, ge=0, le=20, description="Number of earlier champions per case that stay running, for rollbacks."
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -92,12 +103,12 @@ class Settings(BaseSettings):
 
     @property
     def tracking(self) -> Tracking:
-        """Where MLflow keeps its tables and files."""
+        """The tracking URI and the artifact root of MLflow."""
         return Tracking(self.mlflow_uri, self.mlflow_artifacts)
 
     @property
     def places(self) -> Places:
-        """What the stages need to know of the platform."""
+        """The folders and the tracking server that the stages use."""
         return Places(self.state, self.tracking, self.data)
 
     @property
@@ -108,7 +119,7 @@ class Settings(BaseSettings):
     def login(self) -> str:
         """`user:password` of the local Prefect and MLflow servers; empty before the first `up`.
 
-        The user's own auth string, or else the secret of this state folder.
+        It is the user's own auth string, or else the secret of this state folder.
         """
         own = _auth_string(*AUTH_STRINGS[: 1 if self.prefect_url else 2])
         if own:
@@ -118,29 +129,29 @@ class Settings(BaseSettings):
 
     @property
     def prefect_auth(self) -> str:
-        """The auth string for Prefect's server. Our own login never goes to a server elsewhere; empty: none."""
+        """The auth string for Prefect's server; empty: none. An external server never gets the local login."""
         return _auth_string(*AUTH_STRINGS) if self.prefect_url else self.login
 
     @property
     def prefect_headers(self) -> dict[str, str]:
-        """What to send with each request to Prefect's server: the auth string, if there is one."""
+        """The headers of each request to Prefect's server."""
         auth = self.prefect_auth
         return {"authorization": f"Basic {b64encode(auth.encode()).decode()}"} if auth else {}
 
     @property
     def host_names(self) -> frozenset[str]:
-        """The names and addresses by which the local servers may be reached."""
+        """The host names and addresses that clients may use for the local servers."""
         return frozenset((*LOOPBACK_NAMES, self.host)) | parse_host_names(self.allowed_hosts)
 
     @property
     def private_folders(self) -> list[Path]:
-        """The folders that nobody else may enter; what lies beside them in the data folder is in git."""
+        """The folders that only their owner may enter; the rest of the data folder is in git."""
         data = [self.data / name for name in ("raw", "predictions")]
         return [self.state, *(folder for folder in data if folder.is_dir())]
 
     @property
     def variables(self) -> dict[str, str]:
-        """The variables from which a child process reads the same settings; an empty one hides that of the parent."""
+        """Variables that give a child process the same settings; an empty one hides the parent's."""
         values = self.model_dump(mode="json")
         return {f"DRIFTLINE_{name.upper()}": str(values[name]) for name in type(self).model_fields}
 
@@ -174,9 +185,9 @@ def settings() -> Settings:
 
 
 def read_dotenv(path: Path) -> None:
-    """Put what a .env file sets into the environment, unless it is set there already.
+    """Add the variables of a .env file to the environment, unless they are set.
 
-    `${NAME}` within a value stays as it is: a password may hold one. Raises: CaseError when others can read the file.
+    `${NAME}` in a value is not expanded: a password may contain it. Raises: CaseError when other users can read it.
     """
     if path.is_file():
         from dotenv import load_dotenv
@@ -186,33 +197,35 @@ def read_dotenv(path: Path) -> None:
 
 
 def environment(of: Settings) -> dict[str, str]:
-    """The variables that make our packages keep their state in our folder, stay silent, and share the cores.
+    """Variables for the packages: state in this state folder, no telemetry, and few threads.
 
-    Secrets are among them: they go from process to process, and into no file.
+    They contain secrets: they are passed from process to process and written to no file.
     """
     threads = str(of.threads)
     secrets = {
-        # Prefect's server speaks to Postgres by asyncpg alone
+        # Prefect's server supports only asyncpg for Postgres
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": re.sub(r"^postgres\w*(\+\w+)?://", ASYNCPG, of.prefect_database),
-        # what our server demands is what its clients send
+        # the login of the local server is also that of its clients
         AUTH_STRINGS[0]: "" if of.prefect_url else of.login,
         AUTH_STRINGS[1]: of.prefect_auth,
     }
     return {
         **{name: value for name, value in secrets.items() if value},
         "OMP_NUM_THREADS": threads,
-        # how long threads spin while they wait: never, and a fit on idle cores takes twice as long; as long as they
-        # would, and one on busy cores takes 5 times as long
+        # how long waiting threads spin. Without spinning, a fit on idle cores takes twice as long; with the default,
+        # a fit on busy cores takes five times as long
         "GOMP_SPINCOUNT": "2000",
         "OPENBLAS_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
-        "DRIFTLINE_SPILL": str(of.state / "scratch"),  # of DuckDB, for what does not fit into memory
+        "DRIFTLINE_SPILL": str(of.state / "scratch"),  # of DuckDB, for data that does not fit into memory
         "PREFECT_HOME": str(of.state / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": of.prefect_api.removesuffix("/api"),  # by default all may read it
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": of.prefect_api.removesuffix(
+            "/api"
+        ),  # by default every web page may read it
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # seconds; what stops beating is found out
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # seconds; a run without heartbeats is marked as crashed
         "DO_NOT_TRACK": "1",
         "MLFLOW_TRACKING_URI": of.mlflow_uri,
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -223,33 +236,35 @@ def environment(of: Settings) -> dict[str, str]:
         "FEAST_TELEMETRY": "False",
         "DVC_NO_ANALYTICS": "1",
         "HF_HUB_OFFLINE": "1",
-        "DRIFTLINE_VLLM_URL": of.vllm_url,  # for the services, which read no settings
+        "DRIFTLINE_VLLM_URL": of.vllm_url,  # for releases, which read no settings
     }
 
 
 def _auth_string(*names: str) -> str:
-    """The first of these variables that is set."""
+    """The first of these variables that is not empty."""
     return next(filter(None, map(os.environ.get, names)), "")
 
 
 def create_login(of: Settings) -> str:
-    """The login of the local servers; its secret is created at the first call."""
+    """The login of the local servers; the first call creates its secret."""
     if not of.login:
         local_secret(of.state, LOGIN_SECRET)
     return of.login
 
 
 def apply_environment(of: Settings) -> None:
-    """Set those variables in this process; what the user set already stays. Entry points call it, before imports.
+    """Set the variables of `environment` in this process, unless they are set. Entry points call it before imports.
 
-    From then on, the process writes for its owner alone.
+    Files that the process writes afterwards are private.
     """
     use_private_umask()
     for folder in of.private_folders:
         make_private(folder)
-    (of.state / "prefect").mkdir(parents=True, exist_ok=True)  # without its folder, Prefect's server dies silently
+    (of.state / "prefect").mkdir(
+        parents=True, exist_ok=True
+    )  # without the folder, Prefect's server ends without an error
     for name in AUTH_STRINGS:
         if not os.environ.get(name):
-            os.environ.pop(name, None)  # an empty one is as if not set, and not a server without a password
+            os.environ.pop(name, None)  # for Prefect, an empty one means no password
     for name, value in environment(of).items():
         os.environ.setdefault(name, value)

@@ -1,7 +1,7 @@
-"""Secrets in texts: keys, tokens, passwords.
+"""Finds secrets in texts: keys, tokens, passwords.
 
-The forms are the issuers' own, as in the documentation of each and in the plugins of detect-secrets (Yelp, Apache-2.0)
-and the rules of gitleaks (MIT); no pattern reads a character more often than a constant number of times.
+The patterns follow the documentation of the issuers, the plugins of detect-secrets (Yelp, Apache-2.0) and the rules of
+gitleaks (MIT). Each of them reads a character a constant number of times.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-# A literal that must be there, and the form; what it is of.
+# A literal that must occur, and the pattern; the comment names the issuer.
 _FORMS: tuple[tuple[str, str], ...] = (
-    ("sk-", r"(?<![A-Za-z0-9])sk-(?=[A-Za-z_-]{0,60}[0-9])[A-Za-z0-9_-]{16,}"),  # OpenAI, Anthropic and those like them
+    ("sk-", r"(?<![A-Za-z0-9])sk-(?=[A-Za-z_-]{0,60}[0-9])[A-Za-z0-9_-]{16,}"),  # OpenAI, Anthropic and similar ones
     ("sk-", r"sk-(?:proj-|ant-|svcacct-|admin-)?[A-Za-z0-9_]{32,}"),
     ("dl-", r"(?<![A-Za-z0-9])dl-[A-Za-z0-9_-]{20,}"),  # Driftline
     ("dl-", r"dl-[A-Za-z0-9_-]{43}"),
@@ -44,7 +44,16 @@ _IN_ADDRESS = re.compile(r"://[^\s/:@\"'<>]{0,64}:([^\s/@\"'<>]{1,128})@")
 _AMAZON = re.compile(r"(?<![A-Za-z0-9/+=])[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=])")
 _STRONG = r"pass(?:word|wd|phrase|code|wort)?|pwd|kennwort|contraseña|secret|token|api[_ -]?key|access[_ -]?key"
 _STRONG += r"|private[_ -]?key|secret[_ -]?key|auth[_ -]?key|account[_ -]?key|encryption[_ -]?key|credentials?"
-_NAMES = ("pass", "pwd", "kennwort", "contraseña", "secret", "token", "key", "credential")  # one is in each of these
+_NAMES = (
+    "pass",
+    "pwd",
+    "kennwort",
+    "contraseña",
+    "secret",
+    "token",
+    "key",
+    "credential",
+)  # each of the words above contains one
 STRONG_NAME = re.compile(rf"(?:{_STRONG})[A-Za-z0-9_-]{{0,30}}\Z", re.IGNORECASE)
 _ASSIGNED = re.compile(
     rf"(?:({_STRONG})|key)[A-Za-z0-9_-]{{0,30}}[\"'`]?\]?(?:\s{{0,4}}(?::=|=>|={{1,3}}|:)\s{{0,4}}|\s{{1,4}}(?:is|ist)\s{{1,4}})"
@@ -54,7 +63,7 @@ _ASSIGNED = re.compile(
 
 
 def find_secrets(text: str) -> list[tuple[int, int]]:
-    """Spans of keys, tokens, passwords behind their names, and private keys, in order, none within another."""
+    """Spans of keys, tokens, named passwords and private keys, in order; none overlap."""
     spans: list[tuple[int, int]] = [*_blocks(text)]
     for literal, form in _TOKENS:
         if literal in text:
@@ -74,7 +83,7 @@ def find_secrets(text: str) -> list[tuple[int, int]]:
 
 
 def is_secret(value: str, *, is_strong: bool) -> bool:
-    """Whether a value looks like a secret: behind a strong name such as `password`, else behind a mere `key`."""
+    """Whether a value looks like a secret; after a strong name such as `password`, it may be simpler."""
     letters, digits = any(map(str.isalpha, value)), any(map(str.isdigit, value))
     if is_strong:
         signs = any(not c.isalnum() for c in value.strip(".!?-_:"))
@@ -83,7 +92,7 @@ def is_secret(value: str, *, is_strong: bool) -> bool:
 
 
 def _is_mixed(value: str) -> bool:
-    """Whether it looks like chance: letters of both cases and digits, or a long number in base 16."""
+    """Whether it looks random: letters of both cases and digits, or a long hexadecimal number."""
     if re.fullmatch(r"[0-9a-f]{32,}|[0-9A-F]{32,}", value):
         return True
     classes = (str.islower, str.isupper, str.isdigit)
@@ -91,7 +100,7 @@ def _is_mixed(value: str) -> bool:
 
 
 def _entropy(value: str) -> float:
-    """Bits a character (Shannon)."""
+    """Shannon entropy in bits per character."""
     counts = Counter(value).values()
     return -sum(count / len(value) * math.log2(count / len(value)) for count in counts)
 
@@ -105,7 +114,7 @@ def _having(matches: Iterator[re.Match[str]], group: int, holds: Callable[[str],
 
 
 def _blocks(text: str) -> Iterator[tuple[int, int]]:
-    """Private keys with their first and last lines; one that does not end reaches to the end of the text."""
+    """Private keys with their first and last lines; one without a last line extends to the end of the text."""
     at = 0
     while "PRIVATE KEY" in text and (begin := _BLOCK.search(text, at)):
         end = _BLOCK_END.search(text, begin.end())
@@ -114,7 +123,7 @@ def _blocks(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _web_tokens(text: str) -> Iterator[tuple[int, int]]:
-    """JSON web tokens; each dotted word is looked at once."""
+    """JSON web tokens; each dotted word is read once."""
     for word in _DOTTED.finditer(text):
         begin = word[0].find("eyJ")
         if begin >= 0 and (match := _JWT.match(word[0], begin)):

@@ -1,4 +1,4 @@
-"""Text as a reader understands it: decoded, in ASCII digits and signs, with the way back to the original."""
+"""Normalizes a text: decoded, with ASCII digits and signs, and a map back to the original."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import re
 import unicodedata
 from bisect import bisect_right
 
-PASSES = 4  # encodings of encodings, such as %2540
-# Each alternative consumes what it begins, so that no character is read more often than a constant number of times.
+PASSES = 4  # nested encodings, such as %2540
+# Each alternative consumes what it matched, so that every character is read a constant number of times.
 _ENCODED = re.compile(
     r"""
       \\++(?:u[dD][89abAB][0-9a-fA-F]{2}\\++u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|[bfnrtv"'/])?
@@ -22,17 +22,17 @@ _ENCODED = re.compile(
     """,
     re.VERBOSE,
 )
-_PERHAPS = re.compile(r"[^\t-\r -$'-\[\]-~]")  # not a character that stands for itself
+_PERHAPS = re.compile(r"[^\t-\r -$'-\[\]-~]")  # not a literal character
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 _LOOKALIKES = {**dict.fromkeys("•‧・∙⋅", "·"), "\u2215": "/", "\u2044": "/", "。": ".", "\u2212": "-"}
 _DROPPED = {"Cf", "Cc", "Mn", "Me"}  # zero-width, control, combining
 _KINDS = {"Zs": " ", "Zl": "\n", "Zp": "\n", "Pd": "-"}
 
-Mark = tuple[int, int, int, int]  # of a replaced piece: start and end in the new text, start and end in the old one
+Mark = tuple[int, int, int, int]  # of a replacement: start and end in the new text, start and end in the old text
 
 
 class Normalized:
-    """A normalized text, and where each of its characters stood in the original."""
+    """A normalized text, and the position of each character in the original."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -47,7 +47,7 @@ class Normalized:
             self._passes.append(([mark[0] for mark in marks], marks))
 
     def original(self, start: int, end: int) -> tuple[int, int]:
-        """The span of the original text which a span of `text` came from; `end` is exclusive."""
+        """The span of the original for a span of `text`; `end` is exclusive."""
         for starts, marks in reversed(self._passes):
             first, _ = _before(start, starts, marks)
             _, last = _before(end - 1, starts, marks)
@@ -87,7 +87,7 @@ def _before(at: int, starts: list[int], marks: list[Mark]) -> tuple[int, int]:
 
 @functools.lru_cache(4096)
 def _decode(piece: str) -> str:
-    """What an encoded piece stands for; itself where it is none."""
+    """The decoded piece; unchanged if it is not encoded."""
     first = piece[0]
     if first == "\\":
         return _unescape(piece)
@@ -101,7 +101,7 @@ def _decode(piece: str) -> str:
 
 
 def _unescape(piece: str) -> str:
-    """Undo a JSON escape, escaped however often."""
+    """Decode a JSON escape, also one that is escaped repeatedly."""
     escape = piece.lstrip("\\")
     if not escape:
         return piece

@@ -1,4 +1,4 @@
-"""Numbers of cards and bank accounts: by form, issuer or country, and check digits."""
+"""Finds card numbers and IBANs by form, issuer or country, and check digits."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import string
 from collections.abc import Callable, Iterator
 from itertools import accumulate, pairwise
 
-Group = tuple[int, int]  # start and end of digits without a separator
+Group = tuple[int, int]  # start and end of a group of digits
 
 SEPARATOR = r"[\s.\-_/·:,;|\\*~+]"
-GAP = 6  # separators between two groups at most
+GAP = 6  # maximum number of separators between two groups
 _GROUP = re.compile(r"[0-9]+")
 _UUID = re.compile(r"(?<![0-9a-fA-F])[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}(?![0-9a-fA-F])")
 _HEX = re.compile(r"[0-9a-fA-F]+")
@@ -27,7 +27,7 @@ _ISSUERS = (
     (r"35(?:2[89]|[3-8])|220[0-4]", tuple(range(16, 20))),
     (r"50|5[6-9]|6", tuple(range(12, 20))),
     (r"1", (15,)),
-    (r"[2-9]", (16,)),  # any other issuer's
+    (r"[2-9]", (16,)),  # other issuers
 )
 # The national part by country: n digits, a letters, c both (ISO 13616, SWIFT's IBAN registry). After the blank line,
 # countries that use the form without standing in the registry.
@@ -48,7 +48,7 @@ _IBAN_START = re.compile(rf"([A-Za-z])(?={SEPARATOR}{{0,{GAP}}}+([A-Za-z]){SEPAR
 
 
 def find_ibans(text: str) -> list[tuple[int, int]]:
-    """Spans of account numbers, whatever stands before or behind: a country's numbers have one length."""
+    """Spans of IBANs, whatever precedes or follows: the IBANs of a country have one length."""
     spans, at = [], 0
     while start := _IBAN_START.search(text, at):
         country = (start[1] + start[2]).upper()
@@ -74,7 +74,7 @@ def _is_iban(written: str) -> bool:
 
 
 def digit_runs(text: str, gap: re.Pattern[str]) -> Iterator[list[Group]]:
-    """Groups of digits, in runs whose gaps are separators."""
+    """Runs of digit groups with separators between."""
     run: list[Group] = []
     for match in _GROUP.finditer(text):
         start, end = match.span()
@@ -90,7 +90,7 @@ _CARD_GAP = re.compile(rf"{SEPARATOR}+")
 
 
 def find_cards(text: str) -> list[tuple[int, int]]:
-    """Spans of card numbers: groups of 12 to 19 digits that an issuer uses, with a right check digit."""
+    """Spans of card numbers: 12 to 19 digits with an issuer's prefix and a valid check digit."""
     in_uuids = {start for match in _UUID.finditer(text) for start in range(*match.span())}
     spans: list[tuple[int, int]] = []
     for run in digit_runs(text, _CARD_GAP):
@@ -100,7 +100,7 @@ def find_cards(text: str) -> list[tuple[int, int]]:
 
 
 class _Run:
-    """A run of groups of digits, in which any neighbouring groups may be a card."""
+    """A run of digit groups, in which any adjacent groups may be a card number."""
 
     def __init__(self, text: str, run: list[Group]) -> None:
         self._text, self._run = text, run
@@ -112,10 +112,10 @@ class _Run:
         for parity in (0, 1):
             mixed = [(doubled if at % 2 == parity else plain)[at] for at in range(len(plain))]
             sums.append([0, *accumulate(mixed)])
-        self._sums = sums  # so that a check digit costs the same for any length
+        self._sums = sums  # the check digit then costs the same for any length
 
     def cards(self) -> list[tuple[int, int]]:
-        """Surely written groups first, odd ones among what is left; numbers that overlap are one span."""
+        """Regularly grouped numbers first, irregular ones among the rest; overlapping numbers become one span."""
         taken: set[int] = set()
         for rule in (self._is_even, self._is_regular, self._is_at_an_end):
             free = frozenset(taken)
@@ -126,7 +126,7 @@ class _Run:
         return self._spans(sorted(taken))
 
     def _spans(self, taken: list[int]) -> list[tuple[int, int]]:
-        """Neighbouring groups as one span."""
+        """Adjacent groups as one span."""
         spans: list[tuple[int, int]] = []
         for place, index in enumerate(taken):
             start, end = self._run[index]
@@ -152,20 +152,20 @@ class _Run:
         return (sums[end] - sums[begin]) % 10 == 0
 
     def _is_even(self, first: int, last: int) -> bool:
-        """Whether one separator stands between all groups, which are grouped like a card's."""
+        """Whether the groups have a card's sizes and one common separator."""
         return len(self._gaps(first, last)) <= 1 and self._is_regular(first, last)
 
     def _is_regular(self, first: int, last: int) -> bool:
-        """Whether these groups are grouped like a card's, and are no part of a fraction or of a digest."""
+        """Whether the groups have a card's sizes, and are not part of a fraction or a digest."""
         sizes = [end - start for start, end in self._run[first : last + 1]]
         if len(sizes) == 1:
             return not self._is_fraction(first) and not is_hex(self._text, *self._run[first])
-        if sizes[0] < 3 and len(sizes) < len(self._run):  # so are telephone numbers beside each other
+        if sizes[0] < 3 and len(sizes) < len(self._run):  # adjacent telephone numbers look the same
             return False
         return tuple(sizes) in _LAYOUTS or (len(set(sizes[:-1])) == 1 and sizes[-1] <= sizes[0])
 
     def _is_at_an_end(self, first: int, last: int) -> bool:
-        """Whether groups of any sizes begin or end the run, held together by one separator, or by blanks and dashes."""
+        """Whether groups of any sizes begin or end the run, with one common separator or spaces and dashes."""
         gaps = self._gaps(first, last)
         is_edge = first < last and (first == 0 or last == len(self._run) - 1)
         return is_edge and (len(gaps) == 1 or gaps <= {" ", "-"})
@@ -174,7 +174,7 @@ class _Run:
         return {self._text[one[1] : other[0]] for one, other in pairwise(self._run[first : last + 1])}
 
     def _is_fraction(self, index: int) -> bool:
-        """Whether it stands behind a decimal point."""
+        """Whether it follows a decimal point."""
         if index == 0:
             return False
         start, end = self._run[index - 1]
@@ -184,7 +184,7 @@ class _Run:
 
 @functools.lru_cache(20_000)
 def _lengths(first: str) -> frozenset[int]:
-    """The lengths of cards that begin with these digits."""
+    """The possible lengths of card numbers with this prefix."""
     return frozenset(n for prefix, lengths in _ISSUERS if re.match(prefix, first) for n in lengths)
 
 

@@ -1,4 +1,4 @@
-"""Telephone numbers: groups of digits that are marked as one, or written like one."""
+"""Finds telephone numbers: digit groups with a plus or parentheses, or in a usual form."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tasks.guard.payment import Group, digit_runs, is_hex
 MIN_DIGITS, MOST = 9, 15  # digits; ITU-T E.164 allows 15
 _GAP = re.compile(r"[\s.\-_/·()\\]+")
 _MARKED_GAP = re.compile(r"[\s.\-_/·()+,:;|*~\\]+")
-# What looks like a telephone number, and is a moment, an address of the network, an id or an amount. Behind a plus or
-# a zero, only the first four are.
+# Times, network addresses, ids and amounts, which look like telephone numbers. After a plus or a zero, only the first
+# four patterns apply.
 _OTHER_NUMBERS = re.compile(
     r"""
       (?<![0-9])[0-9]{4}([-./])[0-9]{1,2}\1[0-9]{1,2}(?![0-9])
@@ -29,7 +29,7 @@ _NORTH_AMERICAN = (3, 3, 4)
 
 
 def find_phones(text: str) -> list[tuple[int, int]]:
-    """Spans of telephone numbers. Bare digits are a number like any other, unless a plus or a zero comes first."""
+    """Spans of telephone numbers. Digits without separators only count after a plus or a zero."""
     if all(map(_is_short, digit_runs(text, _MARKED_GAP))):
         return []
     text = _OTHER_NUMBERS.sub(lambda match: "\0" * len(match[0]), text)
@@ -53,12 +53,12 @@ def _phones_of(text: str, run: list[Group]) -> list[tuple[int, int]]:
         else:
             spans.append((_begin(text, run[first][0]), run[last][1]))
             first = last + 1
-        whole = False  # what follows is the rest of a longer run
+        whole = False  # the rest of a longer run follows
     return spans
 
 
 def _last_of(text: str, run: list[Group], first: int, whole: bool) -> int | None:
-    """The last group of the telephone number that begins with the group `first`; None where none begins."""
+    """The last group of the telephone number that begins at the group `first`; None if none begins there."""
     start = run[first][0]
     begin = _begin(text, start)
     gap_before = text[run[first - 1][1] : start] if first else ""
@@ -72,7 +72,7 @@ def _last_of(text: str, run: list[Group], first: int, whole: bool) -> int | None
 
 
 def _begin(text: str, start: int) -> int:
-    """Where a plus or a parenthesis before the first group begins."""
+    """The start of a plus or a parenthesis before the first group."""
     before = text[max(start - 3, 0) : start]
     marks = re.search(r"\+? ?\(?\Z", before)
     begin = start - len(marks[0].lstrip() if marks else "")
@@ -82,7 +82,7 @@ def _begin(text: str, start: int) -> int:
 
 
 def _fitting(text: str, run: list[Group], first: int) -> int | None:
-    """The last group up to which there are not more digits than a number may have."""
+    """The last group within the maximum number of digits."""
     digits, last = 0, None
     gaps: set[str] = set()
     for index in range(first, len(run)):
@@ -101,7 +101,7 @@ def _starts_national(text: str, run: list[Group], first: int, gap_before: str) -
     start, end = run[first]
     if end - start < 2:
         return False
-    if len(run) == first + 1 or end - start >= MIN_DIGITS:  # no separator within
+    if len(run) == first + 1 or end - start >= MIN_DIGITS:  # no separator inside
         glued = start > 0 and text[start - 1].isalpha()
         tail = re.match(r"[A-Za-z]{1,3}(?![A-Za-z0-9])|(?![A-Za-z0-9])", text[end : end + 5])
         return end - start >= MIN_DIGITS and not glued and bool(tail) and not is_hex(text, start, end)
@@ -112,7 +112,7 @@ def _starts_national(text: str, run: list[Group], first: int, gap_before: str) -
 
 
 def _unmarked(text: str, run: list[Group], first: int, gap_before: str) -> int | None:
-    """Groups with separators between; within a longer run, only those of North America."""
+    """Groups with separators; inside a longer run, only the North American form."""
     ahead = run[first : first + 6]
     sizes = tuple(end - start for start, end in ahead)
     gaps = [text[one[1] : other[0]] for one, other in pairwise(ahead)]
@@ -126,13 +126,13 @@ def _unmarked(text: str, run: list[Group], first: int, gap_before: str) -> int |
 
 
 def _are_alone(gap_before: str, gaps: list[str]) -> bool:
-    """Whether three groups are held together by other signs than those around them."""
+    """Whether three groups have other separators than the groups around them."""
     within, behind = gaps[:2], gaps[2:3]
     return _PLAIN_GAPS.issuperset(within) and gap_before not in within and behind != within[1:]
 
 
 def _is_standalone(text: str, group: Group) -> bool:
-    """Whether no letter, and no part of another number, stands directly before."""
+    """Whether no letter and no other number precedes directly."""
     before = text[max(group[0] - 2, 0) : group[0]]
     if not before or before[-1] == "_":
         return True

@@ -1,4 +1,4 @@
-"""Personal data and secrets in texts: found whatever stands around them, and replaced by a placeholder."""
+"""Finds personal data and secrets in texts, whatever surrounds them, and replaces them by placeholders."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _EMAIL = re.compile(
     r"(?<![\w.+-])(?<![\w.+-]')[\w.+-]++(?:'[\w.+-]++)*+@"
     r"(?:[\w-]+(?:\.[\w-]+)+(?<![.-])|\[[0-9a-fA-F.:]{3,45}\])"
 )
-_NOTHING = "\0"  # in place of what was found already: neither part of a word nor a separator
+_NOTHING = "\0"  # replaces spans found earlier: neither part of a word nor a separator
 
 
 class Span(NamedTuple):
-    """A piece of a text: `end` is the first character behind it."""
+    """A span of a text; `end` is exclusive."""
 
     kind: str
     start: int
@@ -32,7 +32,7 @@ def _find_emails(text: str) -> list[tuple[int, int]]:
     return [match.span() for match in _EMAIL.finditer(text)] if "@" in text else []
 
 
-# In this order: an address may stand within a secret, and the digits of a card look like a telephone number.
+# In this order: a secret may contain an e-mail address, and a card number looks like a telephone number.
 _FINDERS: dict[str, Callable[[str], Sequence[tuple[int, int]]]] = {
     "secret": find_secrets,
     "email": _find_emails,
@@ -47,10 +47,10 @@ _SMALL = 10**11  # no card has fewer digits, and a whole number in JSON begins w
 
 
 def find_spans(text: str) -> list[Span]:
-    """Every piece of personal data and every secret, in order; time grows with the length of the text, not faster.
+    """All spans of personal data and secrets, in order; the time is linear in the length of the text.
 
-    Percent, HTML and JSON encodings are seen through, in each other too, and so are other scripts' digits, dashes,
-    spaces and invisible characters. Base64 is not.
+    Percent, HTML and JSON encodings are decoded, also nested ones; digits, dashes and spaces of other scripts are
+    recognised, and invisible characters ignored. Base64 is not decoded.
     """
     if _SHORT.match(text) and sum(map(str.isdigit, text)) < MIN_DIGITS:
         return []
@@ -73,7 +73,7 @@ def find_spans(text: str) -> list[Span]:
 
 
 def redact(text: str, kinds: Collection[str] = KINDS) -> tuple[str, Counter[str]]:
-    """The text with a placeholder such as `[EMAIL]` for everything of these kinds, and how many of each there were."""
+    """The text with placeholders such as `[EMAIL]` for these kinds, and the count of each kind."""
     counts: Counter[str] = Counter()
     pieces: list[str] = []
     at = 0
@@ -86,9 +86,9 @@ def redact(text: str, kinds: Collection[str] = KINDS) -> tuple[str, Counter[str]
 
 
 def redact_json(value: Any) -> Any:
-    """A JSON value with its texts, keys and whole numbers redacted, however deep; its own form stays.
+    """A JSON value with redacted texts, keys and whole numbers at any depth; its structure stays.
 
-    A text behind a key such as `password` is a secret when it looks like one.
+    The value of a key such as `password` is a secret if it looks like one.
     """
     root = [value]
     containers: list[Any] = [root]
@@ -108,7 +108,7 @@ def redact_json(value: Any) -> Any:
 
 
 def _unused(key: str, container: dict[str, Any]) -> str:
-    """Two keys may have become one placeholder."""
+    """Redacted keys stay distinct: two may have the same placeholder."""
     return key if key not in container else f"{key} ({len(container)})"
 
 

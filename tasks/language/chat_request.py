@@ -1,4 +1,4 @@
-"""The request for a chat completion, in OpenAI's form as clients send it."""
+"""The request for a chat completion, in OpenAI's form."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 from tasks.language.json_schema import check_schema
 from tasks.language.messages import ASSISTANT, ROLES, SYSTEM
 
-MAX_TOKENS = 2**31 - 1  # engines count in 32 bits
+MAX_TOKENS = 2**31 - 1  # engines use 32-bit counts
 MAX_SEED = 2**32 - 1  # the engine's seed has 32 bits, and -1 is a random one
 MAX_STOPS = 16
-DEVELOPER = "developer"  # OpenAI's newer word for system
-# what clients send without meaning anything by it: fields, and which of their values change no answer
+DEVELOPER = "developer"  # OpenAI's newer name of the system role
+# fields that clients send although they are not supported, and the values that change no answer
 NEUTRAL: Mapping[str, Callable[[Any], bool]] = {
     "frequency_penalty": lambda value: value == 0 and not isinstance(value, bool),
     "presence_penalty": lambda value: value == 0 and not isinstance(value, bool),
@@ -47,13 +47,13 @@ NEUTRAL_IN_MESSAGE: Mapping[str, Callable[[Any], bool]] = {
 
 
 def _text(value: Any) -> Any:
-    """A text, or the texts of its parts joined."""
+    """A text, or the joined texts of its parts."""
     if not isinstance(value, list):
         return value
     for i, part in enumerate(value):
         if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
             kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-            raise ValueError(f'part {i} is {kind!r}; this model reads {{"type": "text", "text": ...}} alone')
+            raise ValueError(f'part {i} is {kind!r}; this model only reads {{"type": "text", "text": ...}}')
         if others := set(part) - {"type", "text"}:
             raise ValueError(f"part {i} has {', '.join(sorted(others))}, which is not known")
     return "".join(part["text"] for part in value)
@@ -67,7 +67,7 @@ def _stops(value: Any) -> Any:
 
 
 class OpenAIRequest(BaseModel):
-    """A JSON object whose optional fields may be null. What is not named in it is refused, not ignored."""
+    """A JSON object whose optional fields may be null. Unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -82,7 +82,7 @@ class OpenAIRequest(BaseModel):
 class Message(OpenAIRequest):
     role: Literal[ROLES]  # type: ignore[valid-type]
     content: Annotated[str, BeforeValidator(_text)] = ""
-    name: Any = Field(None, exclude=True, description="Taken, and not shown to the model.")
+    name: Any = Field(None, exclude=True, description="Accepted, but the model does not see it.")
     tool_calls: Any = Field(None, exclude=True)
     annotations: Any = Field(None, exclude=True)
     function_call: Any = Field(None, exclude=True)
@@ -107,7 +107,7 @@ class Message(OpenAIRequest):
 
 
 class ChatCompletionRequest(OpenAIRequest):
-    """A request in OpenAI's form. What would change an answer and is not known here is refused by its name."""
+    """A request in OpenAI's form. An unsupported field that would change the answer is refused."""
 
     messages: list[Message] = Field(min_length=1)
     model: str | None = None
@@ -117,40 +117,38 @@ class ChatCompletionRequest(OpenAIRequest):
     top_p: float = Field(1.0, gt=0, le=1)
     seed: int = Field(0, ge=-1, le=MAX_SEED)
     stop: Annotated[list[str] | None, BeforeValidator(_stops)] = Field(
-        None, max_length=MAX_STOPS, description="A text or several, none empty."
+        None, max_length=MAX_STOPS, description="One text or several; none may be empty."
     )
     stream: bool = False
     stream_options: dict[str, bool] | None = None
     response_format: dict[str, Any] | None = Field(
-        None, description='Left out: JSON by the release\'s own schema; {"type": "text"}: free.'
+        None, description='Default: JSON by the release\'s schema; {"type": "text"}: free text.'
     )
     logprobs: bool = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    ignore_eos: bool = Field(False, description="Go on until max_tokens: for load tests. Both engines know it.")
-    cache_prompt: bool = Field(
-        True, description="False: read the prompt anew. For llama.cpp; a vLLM server is not told."
-    )
+    ignore_eos: bool = Field(False, description="Continue until max_tokens; for load tests.")
+    cache_prompt: bool = Field(True, description="False: do not reuse the cached prompt. Only for llama.cpp.")
     user: str | None = None
     n: Literal[1] = 1
-    frequency_penalty: Any = Field(None, description="0, or left out.")
-    presence_penalty: Any = Field(None, description="0, or left out.")
-    logit_bias: Any = Field(None, description="Empty, or left out.")
-    tools: Any = Field(None, description="Empty, or left out: this model calls none.")
-    functions: Any = Field(None, description="Empty, or left out.")
-    tool_choice: Any = Field(None, description="none or auto, or left out.")
-    function_call: Any = Field(None, description="none or auto, or left out.")
-    parallel_tool_calls: Any = Field(None, description="Changes nothing.")
-    store: Any = Field(None, description="false, or left out.")
-    metadata: Any = Field(None, description="Taken, and not kept.")
-    service_tier: Any = Field(None, description="auto or default, or left out.")
-    modalities: Any = Field(None, description='["text"], or left out.')
-    reasoning_effort: Any = Field(None, description="none, or left out.")
-    verbosity: Any = Field(None, description="medium, or left out.")
-    safety_identifier: Any = Field(None, description="Taken, and not kept.")
-    prompt_cache_key: Any = Field(None, description="Changes nothing.")
-    audio: Any = Field(None, description="null, or left out.")
-    prediction: Any = Field(None, description="null, or left out.")
-    web_search_options: Any = Field(None, description="null, or left out.")
+    frequency_penalty: Any = Field(None, description="Must be 0 or omitted.")
+    presence_penalty: Any = Field(None, description="Must be 0 or omitted.")
+    logit_bias: Any = Field(None, description="Must be empty or omitted.")
+    tools: Any = Field(None, description="Must be empty or omitted: the model calls no tools.")
+    functions: Any = Field(None, description="Must be empty or omitted.")
+    tool_choice: Any = Field(None, description="Must be none, auto or omitted.")
+    function_call: Any = Field(None, description="Must be none, auto or omitted.")
+    parallel_tool_calls: Any = Field(None, description="Accepted, but has no effect.")
+    store: Any = Field(None, description="Must be false or omitted.")
+    metadata: Any = Field(None, description="Accepted, but not stored.")
+    service_tier: Any = Field(None, description="Must be auto, default or omitted.")
+    modalities: Any = Field(None, description='Must be ["text"] or omitted.')
+    reasoning_effort: Any = Field(None, description="Must be none or omitted.")
+    verbosity: Any = Field(None, description="Must be medium or omitted.")
+    safety_identifier: Any = Field(None, description="Accepted, but not stored.")
+    prompt_cache_key: Any = Field(None, description="Accepted, but has no effect.")
+    audio: Any = Field(None, description="Must be null or omitted.")
+    prediction: Any = Field(None, description="Must be null or omitted.")
+    web_search_options: Any = Field(None, description="Must be null or omitted.")
 
     @field_validator(*NEUTRAL)
     @classmethod
@@ -164,7 +162,7 @@ class ChatCompletionRequest(OpenAIRequest):
         if kind not in ("text", "json_object", "json_schema"):
             raise ValueError('its type must be "text", "json_object" or "json_schema"')
         if others := set(form) - ({"type", "json_schema"} if kind == "json_schema" else {"type"}):
-            raise ValueError(f"{', '.join(sorted(others))} is not known beside the type {kind}")
+            raise ValueError(f"{', '.join(sorted(others))} is not allowed with the type {kind}")
         if kind != "json_schema":
             return form
         if not isinstance(wrapped, dict) or "schema" not in wrapped:
@@ -177,11 +175,11 @@ class ChatCompletionRequest(OpenAIRequest):
     @model_validator(mode="after")
     def _can_go_on(self) -> ChatCompletionRequest:
         if self.ignore_eos and (self.response_format or {}).get("type") != "text":
-            raise ValueError('ignore_eos needs the response_format {"type": "text"}: JSON by a schema has an end')
+            raise ValueError('ignore_eos needs the response_format {"type": "text"}: JSON by a schema ends by itself')
         return self
 
 
 def _require_neutral(neutral: Mapping[str, Callable[[Any], bool]], value: Any, info: ValidationInfo) -> None:
-    """Raises: ValueError when a value of a field that is not known would change the answer."""
+    """Raises: ValueError when an unsupported field has a value that would change the answer."""
     if not neutral[info.field_name or ""](value):
-        raise ValueError(f"{str(value)[:100]} can't be followed by this model; leave {info.field_name} out")
+        raise ValueError(f"{str(value)[:100]} is not supported by this model; omit {info.field_name}")

@@ -1,8 +1,8 @@
-"""The regular expressions that the engine enforces within a JSON string: a small part of ECMA 262's.
+"""Checks regular expressions of JSON strings: the engine enforces a small part of ECMA 262.
 
-llama.cpp ignores what it does not know and then lets any text through, writes quotes and backslashes unescaped, and
-takes time that grows exponentially for ambiguous repetitions. What is let through here was measured to be enforced, and
-to cost an engine little.
+llama.cpp ignores what it does not know and then allows any text; it writes quotes and backslashes unescaped; and its
+time grows exponentially with ambiguous repetitions. The allowed patterns were tested: the engine enforces them at
+little cost.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TypeAlias
 MAX_LENGTH = 500  # characters of a pattern
 MAX_REPEAT = 256  # of {m,n}
 MAX_POSITIONS = 512  # characters of the longest text, * and + counted once
-MAX_AMBIGUOUS = 8  # see Pattern: each is a further place that a text may have reached, tried with every token
-ESCAPED = set("^$.[](){}|*+?-")  # what a backslash may stand before
+MAX_AMBIGUOUS = 8  # see Pattern: each is one more state of the engine, which it tries with every token
+ESCAPED = set("^$.[](){}|*+?-")  # characters allowed after a backslash
 SPECIAL = set("^$.[](){}|*+?\\")
 UNSAFE = set('"\\')  # they would end or break the JSON string
 COUNT = re.compile(r"\{(\d{1,4})(,(\d{1,4})?)?\}")
@@ -26,32 +26,33 @@ Letters: TypeAlias = tuple[tuple[str, str], ...]  # ranges, from and to
 
 @dataclass(frozen=True)
 class Part:
-    """What is known of a part of a pattern."""
+    """The properties of a part of a pattern."""
 
     shortest: int  # characters
     longest: int  # characters, unbounded repetitions counted once
     varies: bool  # it matches texts of different lengths
-    first: Letters = ()  # that it may begin with
+    first: Letters = ()  # possible first letters
     repeats: bool = False  # it contains a group that is repeated
-    open: int = 0  # repetitions after which it is not known whether another one follows
+    open: int = 0  # repetitions that may or may not be followed by another one
 
 
 class Pattern:
-    """A parser that reads a pattern and looks for what can't be enforced.
+    """A parser of patterns that rejects what the engine can't enforce.
 
-    Ambiguous is where the next letter does not tell which part it belongs to: n - m of each {m,n}, and one of each ?, *
-    and +, where what may follow can begin with the same letter; and each alternative that begins as another one does.
+    A place is ambiguous when the next letter may belong to several parts. A repetition {m,n} counts n - m times, and
+    each of ?, * and + counts once, if the next part can begin with the same letter. An alternative counts if another
+    one can begin with the same letter.
     """
 
     def __init__(self, text: str) -> None:
         self._text, self._at, self._ambiguous = text, 0, 0
 
     def check(self) -> None:
-        """Raises: ValueError that says what can't be enforced."""
+        """Raises: ValueError that names what can't be enforced."""
         if len(self._text) > MAX_LENGTH:
-            raise ValueError(f"has {len(self._text):,} characters; at most {MAX_LENGTH} are taken")
+            raise ValueError(f"has {len(self._text):,} characters; at most {MAX_LENGTH} are allowed")
         if not (self._text.startswith("^") and self._text.endswith("$") and len(self._text) > 1):
-            raise ValueError("must begin with ^ and end with $: the engine knows whole texts only")
+            raise ValueError("must begin with ^ and end with $: the engine matches whole texts only")
         self._at, end = 1, len(self._text) - 1
         self._text, whole = self._text[:end], self._text
         if len(re.findall(r"\\*$", self._text)[0]) % 2:
@@ -61,13 +62,13 @@ class Pattern:
             what = "a | outside of a group" if self._text[self._at] == "|" else f"an unpaired {self._text[self._at]}"
             raise ValueError(f"has {what} at character {self._at + 1}")
         if part.longest > MAX_POSITIONS:
-            raise ValueError(f"is about texts of {part.longest:,} characters; at most {MAX_POSITIONS} are taken")
+            raise ValueError(f"matches texts of {part.longest:,} characters; at most {MAX_POSITIONS} are allowed")
         if self._ambiguous > MAX_AMBIGUOUS:
-            text = f"is ambiguous in {self._ambiguous:,} places; at most {MAX_AMBIGUOUS} are taken: "
-            raise ValueError(text + "have what follows a repetition begin with another letter")
+            text = f"is ambiguous in {self._ambiguous:,} places; at most {MAX_AMBIGUOUS} are allowed:  "
+            raise ValueError(text + "begin the part after a repetition with another letter")
 
     def _sequence(self, grouped: bool = False) -> Part:
-        """Parts one after the other; grouped: what follows them is not known."""
+        """A sequence of parts; grouped: the part after them is unknown."""
         parts: list[Part] = []
         while self._at < len(self._text) and self._text[self._at] not in "|)":
             of_group = self._text[self._at] == "("
@@ -96,7 +97,7 @@ class Pattern:
         return Part(1, 1, False, ((letter, letter),))
 
     def _escape(self) -> str:
-        """Step on to the escaped character and give it."""
+        """Move to the escaped character and return it."""
         self._at += 1
         letter = self._text[self._at : self._at + 1]
         if letter not in ESCAPED or not letter:
@@ -116,7 +117,7 @@ class Pattern:
             raise ValueError("has a group without its end")
         self._at += 1
         if any(not part.longest for part in parts):
-            raise ValueError("has an empty group or alternative; put ? behind the group")
+            raise ValueError("has an empty group or alternative; put ? after the group")
         for i, part in enumerate(parts):
             self._ambiguous += any(_overlap(part.first, other.first) for other in parts[:i])
         first = tuple(letters for part in parts for letters in part.first)
@@ -132,7 +133,7 @@ class Pattern:
     def _class(self) -> Part:
         self._at += 1
         if self._text.startswith("^", self._at):
-            raise ValueError("has a [^...], which lets quotes through; list what is allowed")
+            raise ValueError("has a [^...], which allows quotes; list the allowed characters")
         begun, letters = self._at, []
         while self._at < len(self._text) and (self._text[self._at] != "]" or self._at == begun):
             low = high = self._class_letter()
@@ -163,9 +164,9 @@ class Pattern:
             return part
         low, high = self._counts(sign)
         if self._text[self._at : self._at + 1] in ("?", "*", "+", "{") and self._at < len(self._text):
-            raise ValueError(f"has a second repetition, {self._text[self._at]}, behind another")
+            raise ValueError(f"has a second repetition, {self._text[self._at]}, after another")
         if sign != "?" and not part.shortest:
-            raise ValueError("repeats what may be empty")
+            raise ValueError("repeats a part that may be empty")
         if sign == "{" and grouped and part.varies:
             raise ValueError("repeats, by {...}, a group of varying length: the engine may take minutes for it")
         if sign != "?" and part.repeats:
@@ -175,7 +176,7 @@ class Pattern:
         return Part(low * part.shortest, max(high, 1) * part.longest, varies, part.first, repeats, high - low)
 
     def _counts(self, sign: str) -> tuple[int, int]:
-        """The least and the most repetitions; unbounded ones count as one more than the least."""
+        """The minimum and the maximum number of repetitions; an unbounded maximum is the minimum plus one."""
         if sign != "{":
             self._at += 1
             return {"?": (0, 1), "*": (0, 1), "+": (1, 2)}[sign]
@@ -195,5 +196,5 @@ def _overlap(some: Letters, others: Letters) -> bool:
 
 
 def check_pattern(text: str) -> None:
-    """Raises: ValueError that says why the engine could not enforce a pattern, or not in little time."""
+    """Raises: ValueError with the reason why the engine can't enforce a pattern, or would take too long."""
     Pattern(text).check()

@@ -1,8 +1,8 @@
-"""The JSON schemas that answers may be held to: what the engine enforces, within bounds that keep it quick for all.
+"""Checks JSON schemas of answers: the engine must be able to enforce them, and quickly.
 
-llama.cpp turns a schema into a grammar between two tokens of everybody else. What it does not know it ignores, so that
-the answer may be anything; some schemas of a few hundred bytes keep it busy for ever. So each part of a schema must
-have one of the forms below, which were measured to be enforced, and all of them together a bounded cost.
+llama.cpp compiles a schema into a grammar, and every other request waits meanwhile. It ignores keywords that it does
+not know, so the answer may be anything; and some schemas of a few hundred bytes take it forever. So each part of a
+schema must have one of the forms below, which were tested, and their total cost is limited.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from tasks.language.json_pattern import check_pattern
 
 MAX_BYTES = 32_768
 MAX_DEPTH = 20
-MAX_COST = 300  # values of enums, twice the properties, four times the branches; references counted each time
+MAX_COST = 300  # values of enums, twice the properties, four times the branches; each use of a reference counts
 MAX_LENGTH = 2000  # of a string
-MAX_ITEMS = 256  # of an array; of arrays within each other, multiplied
+MAX_ITEMS = 256  # of an array; the product for nested arrays
 MAX_INTEGER = 10**15
-MAX_ONE_SIDED = 9  # with one bound alone, greater ones are not enforced
+MAX_ONE_SIDED = 9  # a single bound beyond it is not enforced
 DESCRIPTIVE = frozenset(
     ("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$schema", "$id", "$comment")
 )
@@ -49,7 +49,7 @@ TYPES: Mapping[str, Callable[[Any], bool]] = {
 
 
 class SchemaError(ValueError):
-    """A schema that the engine can't enforce, or not in little time."""
+    """A schema that the engine can't enforce, or not quickly."""
 
     def __init__(self, path: Iterable[str], problem: str) -> None:
         self.path = ".".join(path) or "the schema"  # of the keyword
@@ -59,20 +59,20 @@ class SchemaError(ValueError):
 def check_schema(schema: Any) -> None:
     """Check that the engine enforces a schema, and does so quickly.
 
-    Raises: SchemaError with the path of the keyword at fault, and what is allowed there.
+    Raises: SchemaError with the path of the invalid keyword and what is allowed there.
     """
     if not isinstance(schema, dict):
         raise SchemaError((), "must be an object")
     try:
         size = len(json.dumps(schema))
     except (RecursionError, ValueError, TypeError):
-        raise SchemaError((), f"is nested deeper than {MAX_DEPTH} levels, or no JSON") from None
+        raise SchemaError((), f"is nested deeper than {MAX_DEPTH} levels, or is not JSON") from None
     if size > MAX_BYTES:
-        raise SchemaError((), f"has {size:,} bytes; at most {MAX_BYTES:,} are taken")
+        raise SchemaError((), f"has {size:,} bytes; at most {MAX_BYTES:,} are allowed")
     cost = _Checker(schema).cost(schema, (), 1)
     if cost > MAX_COST:
         what = "values of enums, twice the properties, four times the branches"
-        raise SchemaError((), f"costs {cost:,} ({what}); at most {MAX_COST} are taken")
+        raise SchemaError((), f"costs {cost:,} ({what}); at most {MAX_COST} are allowed")
 
 
 class _Checker:
@@ -81,15 +81,15 @@ class _Checker:
         for name, value in self._definitions.items():
             if not isinstance(value, dict):
                 raise SchemaError((name,), "must be an object of schemas")
-        self._open: list[str] = []  # references that are being followed
+        self._open: list[str] = []  # references being resolved
         self._costs: dict[tuple[str, int], int] = {}
 
     def cost(self, schema: Any, path: tuple[str, ...], items: int) -> int:
-        """What the grammar of a part costs; items: how often it may occur in arrays around it."""
+        """The cost of a part's grammar; `items` is how often it may occur in the arrays around it."""
         if len(path) > 2 * MAX_DEPTH or len(self._open) > MAX_DEPTH:
             raise SchemaError(path[:6], f"is nested deeper than {MAX_DEPTH} levels")
         if not isinstance(schema, dict):
-            raise SchemaError(path, "must be an object: true and false are not taken as schemas")
+            raise SchemaError(path, "must be an object; true and false are not allowed as schemas")
         at_root = DEFINITIONS if not path else ()
         keywords = [name for name in schema if name not in DESCRIPTIVE and name not in at_root]
         for form, check in (("$ref", self._reference), ("anyOf", self._branches), ("oneOf", self._exclusive)):
@@ -121,7 +121,7 @@ class _Checker:
         if not found or found[2] not in self._definitions[found[1]]:
             raise SchemaError(path, "must name one of the root's $defs, such as #/$defs/address")
         if name in self._open:
-            raise SchemaError(path, f"leads back to itself, by {' and '.join(self._open)}; recursion is not taken")
+            raise SchemaError(path, f"refers to itself through {' and '.join(self._open)}; recursion is not allowed")
         if (name, items) not in self._costs:
             self._open.append(name)
             self._costs[name, items] = self.cost(self._definitions[found[1]][found[2]], (found[1], found[2]), items)
@@ -134,12 +134,12 @@ class _Checker:
         return sum(4 + self.cost(each, (*path, str(i)), items) for i, each in enumerate(branches))
 
     def _exclusive(self, branches: Any, path: tuple[str, ...], items: int) -> int:
-        """Branches of which an answer can fit but one: the engine only sees that it fits any."""
+        """Branches that exclude each other: the engine only checks that an answer matches any of them."""
         cost = self._branches(branches, path, items)
         for i, first in enumerate(branches):
             for j, second in enumerate(branches[:i]):
                 if not self._disjoint(first, second):
-                    text = f"has branches that an answer may fit both, {j} and {i}: use anyOf, or give one a required"
+                    text = f"has branches that an answer may match both, {j} and {i}: use anyOf, or give one a required"
                     raise SchemaError(path, f"{text} property with a const that the other lacks")
         return cost
 
@@ -147,7 +147,7 @@ class _Checker:
         first, second = (self._followed(branch) for branch in branches)
         if (one := _constants(first)) and (two := _constants(second)):
             return one.isdisjoint(two)
-        for name in {*first.get("required", ()), *second.get("required", ())}:  # every answer to both has it
+        for name in {*first.get("required", ()), *second.get("required", ())}:  # every answer that matches both has it
             values = [each.get("properties", {}).get(name) for each in (first, second)]
             if any(
                 value is None and each.get("additionalProperties") is False
@@ -174,11 +174,11 @@ class _Checker:
         types = self._types(schema, [], path) if "type" in schema else tuple(TYPES)
         for value in values:
             if not any(TYPES[each](value) for each in types):
-                raise SchemaError((*path, form), f"has a value that is no {' or '.join(types)}: {str(value)[:60]}")
+                raise SchemaError((*path, form), f"has a value that is not {' or '.join(types)}: {str(value)[:60]}")
         return len(values)
 
     def _types(self, schema: dict[str, Any], keywords: list[str], path: tuple[str, ...]) -> tuple[str, ...]:
-        """The types named; without, the one that the keywords are of."""
+        """The declared types; without any, the type that the keywords belong to."""
         if "type" not in schema:
             return next(
                 ((kind,) for kind in ("object", "array", "string") if any(name in KEYWORDS[kind] for name in keywords)),
@@ -206,7 +206,7 @@ class _Checker:
             return 0
         within = items * max(least, most if "maxItems" in schema else 1, 1)
         if within > MAX_ITEMS:
-            raise SchemaError((*path, "items"), f"are up to {within:,} in all; at most {MAX_ITEMS} are taken")
+            raise SchemaError((*path, "items"), f"are up to {within:,} in total; at most {MAX_ITEMS} are allowed")
         return self.cost(schema["items"], (*path, "items"), within)
 
     def _object(self, schema: dict[str, Any], path: tuple[str, ...], items: int) -> int:
@@ -215,14 +215,14 @@ class _Checker:
             raise SchemaError((*path, "properties"), "must be an object of schemas")
         required = schema.get("required", [])
         if not isinstance(required, list) or any(name not in properties for name in required):
-            raise SchemaError((*path, "required"), "must be a list of names that stand in properties")
+            raise SchemaError((*path, "required"), "must be a list of names of properties")
         cost = sum(2 + self.cost(each, (*path, "properties", name), items) for name, each in properties.items())
         others = schema.get("additionalProperties", False)
         return cost if isinstance(others, bool) else cost + self.cost(others, (*path, "additionalProperties"), items)
 
 
 def _constants(schema: dict[str, Any]) -> set[str]:
-    """The values that a schema allows, as JSON; none where it has no list of them."""
+    """The values that a schema allows, as JSON; none if it lists no values."""
     values = schema.get("enum", [schema["const"]] if "const" in schema else [])
     return {json.dumps(value, sort_keys=True) for value in values}
 
@@ -255,9 +255,9 @@ def _check_integer(schema: dict[str, Any], path: tuple[str, ...]) -> None:
     high = schema.get("maximum", schema.get("exclusiveMaximum", MAX_INTEGER) - 1)
     named = [name for name in BOUNDS if name in schema]
     if low > high:
-        raise SchemaError((*path, named[-1]), f"leaves no number: it is below {named[0]}")
+        raise SchemaError((*path, named[-1]), f"allows no number: it is below {named[0]}")
     if len(named) == 1 and (low > MAX_ONE_SIDED or high < -MAX_ONE_SIDED):
-        raise SchemaError((*path, named[0]), "is enforced beyond 9 only beside a bound on the other side: name both")
+        raise SchemaError((*path, named[0]), "is enforced beyond 9 only together with the opposite bound: set both")
 
 
 def _limits(schema: dict[str, Any], names: tuple[str, str], most: int, path: tuple[str, ...]) -> tuple[int, int]:

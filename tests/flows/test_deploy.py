@@ -45,7 +45,7 @@ def test_a_case_says_when_its_flows_start(tmp_path):
 
 @pytest.mark.parametrize(
     ("schedule", "says"),
-    [({"monitor": "every hour"}, "no cron expression"), ({"timezone": "Mars/Base"}, "no such time zone")],
+    [({"monitor": "every hour"}, "not a cron expression"), ({"timezone": "Mars/Base"}, "unknown time zone")],
 )
 def test_a_wrong_schedule_is_refused_when_the_case_is_read(tmp_path, schedule, says):
     change_case(make_case(tmp_path), schedule=schedule)

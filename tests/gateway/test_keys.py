@@ -66,7 +66,7 @@ def test_a_key_may_what_its_roles_say(guarded, own):
     with gateway_client(guarded, secret) as http:
         answer = http.post("/v1/predict/small", json={})
         assert answer.status_code == 403
-        assert "may not predict" in answer.json()["error"]["message"]
+        assert "lacks the role predict" in answer.json()["error"]["message"]
 
 
 def test_secrets_are_stored_nowhere(guarded, own):
