@@ -3,22 +3,229 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.core.duckdb import quote_identifier
+from tasks.core.errors import DataError
 from tasks.data.config import Source
-from tasks.data.reading.report import ReadReport
+from tasks.data.reading.cells import REASONS, Typing
+from tasks.data.reading.config import ColumnDefinition
+from tasks.data.reading.delimited import SKIP_REJECTS, STORE_REJECTS, column_names, open_delimited, reject_reason
+from tasks.data.reading.inference import infer_columns
+from tasks.data.reading.json_records import open_json
+from tasks.data.reading.missing import count_missing
+from tasks.data.reading.parquet_file import open_parquet
+from tasks.data.reading.report import ReadReport, RejectedRow
+from tasks.data.reading.scan import Scan
+from tasks.data.reading.table import WHOLE_RECORD, Table
+from tasks.data.reading.unpack import JSON, PARQUET, PlainFile, unpack
 
 if TYPE_CHECKING:
     import duckdb
 
+SHOWN = 5  # rejected rows in a report or message
+MAX_TEXT = 1_000  # characters of a rejected record that are stored
+
 
 def read_files(
-    db: duckdb.DuckDBPyConnection, name: str, source: Source, files: Sequence[Path], work: Path
+    db: duckdb.DuckDBPyConnection,
+    name: str,
+    source: Source,
+    *,
+    files: Sequence[Path],
+    work: Path,
+    verbatim: bool = False,
 ) -> ReadReport:
-    """Create the tables `raw` and `rejected` of a source's local files; unpacked files are written to `work`.
+    """Create the view `raw` and the table `rejected` of a source's local files; unpacked files are written to `work`.
 
-    Without `source.columns`, all rows decide the types; `ReadReport.columns` has them. Files have one kind.
-    Raises: DataError.
+    Without `source.columns`, all rows decide the types; `ReadReport.columns` has them. `raw` holds what landed.
+    verbatim: texts keep their blanks and have no types, as instruction pairs need it.
+    Raises: DataError for files that can't be read or reconciled, or with more bad rows than the source tolerates.
     """
-    raise NotImplementedError
+    import duckdb
+
+    try:
+        plain = [unpack(file, source.format, work) for file in files]
+        return _read(db, name, source, files=plain, work=work, verbatim=verbatim)
+    except duckdb.Error as error:
+        raise DataError(
+            f"Source {name} could not be read.",
+            where=source.uri,
+            found=str(error).strip().splitlines()[0][:300],
+            todo="Correct the file, or the source's columns and format.",
+        ) from error
+
+
+def _read(
+    db: duckdb.DuckDBPyConnection,
+    name: str,
+    source: Source,
+    *,
+    files: Sequence[PlainFile],
+    work: Path,
+    verbatim: bool,
+) -> ReadReport:
+    scans, rejected = [], []
+    for file in files:
+        scan, titles = _open(db, file, source, work=work, verbatim=verbatim)
+        scans.append(scan)
+        rejected += titles
+    columns, ignored = _columns(files[0], scans, source)
+    missing = () if verbatim else source.missing
+    table = _typed(db, Table(scans, columns, Typing(missing, scans[0].format.decimal or ".")))
+    words, trimmed = count_missing(db, table)
+    rejected += _create(db, table)
+    landed = db.execute("SELECT count(*) FROM raw").fetchall()[0][0]
+    rejected += _bad_records(db, table, rejected)
+    report = ReadReport(
+        records=sum(scan.records for scan in scans),
+        landed=landed,
+        rejected=len(rejected),
+        first=tuple(rejected[:SHOWN]),
+        columns={name: column for name, column in table.columns.items() if column},
+        missing=words,
+        trimmed=trimmed,
+        ignored=ignored,
+        format=scans[0].format.model_copy(update={"decimal": table.typing.decimal}),
+    )
+    _store_rejected(db, rejected)
+    _check(name, source, report)
+    return report
+
+
+def _typed(db: duckdb.DuckDBPyConnection, table: Table) -> Table:
+    """The table with the types of its columns; a comma is the decimal separator where that makes numbers of texts."""
+    typed = replace(table, columns=infer_columns(db, table))
+    form = table.scans[0].format
+    is_open = form.delimiter not in ("", ",") and not form.decimal and None in table.columns.values()
+    if is_open and not _has_numbers(typed):
+        other = replace(table, typing=replace(table.typing, decimal=","))
+        other = replace(other, columns=infer_columns(db, other))
+        typed = other if _has_numbers(other) else typed
+    return typed
+
+
+def _has_numbers(table: Table) -> bool:
+    return any(column is not None and column.type == "number" for column in table.columns.values())
+
+
+def _open(
+    db: duckdb.DuckDBPyConnection, file: PlainFile, source: Source, *, work: Path, verbatim: bool
+) -> tuple[Scan, list[RejectedRow]]:
+    if file.suffix in PARQUET:
+        return open_parquet(db, file, source.format), []
+    if file.suffix in JSON:
+        return open_json(db, file, source.format, verbatim=verbatim, known=source.columns), []
+    return open_delimited(file, source.format, work, verbatim=verbatim)
+
+
+def _columns(
+    file: PlainFile, scans: Sequence[Scan], source: Source
+) -> tuple[dict[str, ColumnDefinition | None], tuple[str, ...]]:
+    """The columns to read, with their types if declared; and those that are not declared.
+
+    Raises: DataError when no file has a declared column.
+    """
+    names = list(dict.fromkeys(name for scan in scans for name in scan.cells))
+    column_names(file, names)  # of several files
+    if not source.columns:
+        return dict.fromkeys(names), ()
+    if lacking := [name for name in source.columns if name not in names]:
+        raise DataError(
+            f"{file.name} lacks {', '.join(lacking)}.",
+            where=source.uri,
+            found=f"columns {', '.join(names[:40])}",
+            allowed=f"columns {', '.join(list(source.columns)[:40])}",
+            todo="Deliver the columns, or correct the source's columns in case.yaml.",
+        )
+    return {**source.columns}, tuple(name for name in names if name not in source.columns)
+
+
+def _create(db: duckdb.DuckDBPyConnection, table: Table) -> list[RejectedRow]:
+    """Create the table of all records and the view `raw` of those that landed; returns the rejected lines."""
+    scans = [
+        replace(scan, relation=scan.relation.replace(SKIP_REJECTS, STORE_REJECTS.format(table=f"rejects_{place}")))
+        if "read_csv(" in scan.relation
+        else scan
+        for place, scan in enumerate(table.scans)
+    ]
+    db.execute(f"CREATE TABLE records AS {replace(table, scans=scans).values()}")
+    names = ", ".join(f"v{number} AS {quote_identifier(name)}" for number, name in enumerate(table.columns))
+    db.execute(f"CREATE VIEW raw AS SELECT {names} FROM records WHERE fault IS NULL")
+    rejected = []
+    for place, scan in enumerate(scans):
+        if scan.relation != table.scans[place].relation:
+            errors = db.execute(
+                f"SELECT line, any_value(csv_line), arg_min(error_type::VARCHAR, column_idx), "
+                f"arg_min(error_message, column_idx) FROM rejects_{place} GROUP BY line ORDER BY line"
+            ).fetchall()
+            rejected += [
+                RejectedRow(
+                    file=scan.name,
+                    line=line,
+                    column="",
+                    text=(text or "").rstrip("\r\n")[:MAX_TEXT],
+                    reason=reject_reason(kind, message, len(scan.cells)),
+                )
+                for line, text, kind, message in errors
+            ]
+    return rejected
+
+
+def _bad_records(db: duckdb.DuckDBPyConnection, table: Table, rejected: Sequence[RejectedRow]) -> list[RejectedRow]:
+    """The records with a value that does not fit, or that are no records, with their lines."""
+    names = list(table.columns)
+    bad = []
+    for place, scan in enumerate(table.scans):
+        faults = db.execute(
+            "SELECT rowid - (SELECT min(rowid) FROM records WHERE f = $1), fault.number, fault.text FROM records "
+            "WHERE f = $1 AND fault IS NOT NULL ORDER BY rowid",
+            [place],
+        ).fetchall()
+        if not faults:
+            continue
+        lines = scan.lines({ordinal for ordinal, *_ in faults}, [row for row in rejected if row.file == scan.name])
+        for ordinal, number, text in faults:
+            line, record = lines.get(ordinal, (0, ""))
+            column = names[number] if number != WHOLE_RECORD else ""
+            definition = table.columns[column] if column else None
+            reason = REASONS[definition.type] if definition else text
+            shown = text if column else record
+            row = RejectedRow(file=scan.name, line=line, column=column, text=shown[:MAX_TEXT], reason=reason)
+            bad.append(row)
+    return bad
+
+
+def _store_rejected(db: duckdb.DuckDBPyConnection, rejected: Sequence[RejectedRow]) -> None:
+    import pyarrow as pa
+
+    schema = pa.schema(
+        [("file", pa.string()), ("line", pa.int64()), *((n, pa.string()) for n in ("column", "text", "reason"))]
+    )
+    rows = pa.Table.from_pylist([row.model_dump() for row in rejected], schema)
+    db.register("rejected_rows", rows)
+    db.execute("CREATE TABLE rejected AS SELECT * FROM rejected_rows ORDER BY file, line")
+    db.unregister("rejected_rows")
+
+
+def _check(name: str, source: Source, report: ReadReport) -> None:
+    """Raises: DataError when records are neither landed nor rejected, or too many are rejected."""
+    if report.records != report.landed + report.rejected:
+        raise DataError(
+            f"Source {name} can't be reconciled with its file.",
+            where=source.uri,
+            found=f"{report.records:,} records in the file, {report.landed:,} read and {report.rejected:,} rejected",
+            allowed="records = read + rejected",
+            todo="Look for a quote that is not closed, or save the file again by a CSV writer.",
+        )
+    share = report.rejected / max(report.records, 1)
+    if report.rejected and (share > source.tolerance or not report.landed):
+        raise DataError(
+            f"Source {name} has {report.rejected:,} bad rows of {report.records:,} ({share:.1%}).",
+            where=source.uri,
+            found="".join(f"\n    {row.sentence()}" for row in report.first),
+            allowed=f"{source.tolerance:.1%}, its tolerance",
+            todo="Correct the file, the source's columns, missing words and format in case.yaml, or its tolerance.",
+        )

@@ -29,8 +29,8 @@ class ReadReport(Result):
     landed: int
     rejected: int  # all of them stand in the table `rejected`: file, line, column, text, reason
     first: tuple[RejectedRow, ...] = ()  # the first of them
-    columns: dict[str, ColumnDefinition] = {}  # in the order of the file
-    missing: dict[str, dict[str, int]] = {}  # cells without a value by column and word; "" is the empty field
-    trimmed: dict[str, int] = {}  # cells with blanks around their text, by column
+    columns: dict[str, ColumnDefinition]  # in the order of the file
+    missing: dict[str, dict[str, int]]  # cells without a value by column and word; "" is the empty field
+    trimmed: dict[str, int]  # cells with blanks around their text, by column
     ignored: tuple[str, ...] = ()  # columns of the files that the source does not declare
     format: FileFormat = Field(default_factory=lambda: FileFormat.model_validate({}))  # as read: the delimiter in use

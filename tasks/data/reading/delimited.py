@@ -1,0 +1,180 @@
+"""Reads CSV and TSV: every field as text; nothing is guessed but the delimiter, from the first lines."""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from tasks.core.duckdb import quote_literal, quote_path
+from tasks.core.errors import DataError
+from tasks.data.reading.config import FileFormat
+from tasks.data.reading.report import RejectedRow
+from tasks.data.reading.scan import Cell, Scan
+from tasks.data.reading.unpack import CHUNK, PlainFile
+
+DELIMITERS = (",", ";", "\t", "|")
+FIRST_RECORDS = 20  # that decide the delimiter
+OPTIONS = """quote = '"', escape = '"', nullstr = '', comment = '', strict_mode = true, hive_partitioning = false"""
+SKIP_REJECTS = "ignore_errors = true"  # in a reader's options; and what lists the rejected lines in a table instead
+STORE_REJECTS = "store_rejects = true, rejects_limit = 0, rejects_table = '{table}', rejects_scan = '{table}_scan'"
+REASONS = {
+    "UNQUOTED VALUE": "a quote that is not closed, or text after a closing quote",
+    "INVALID ENCODING": "its bytes are not UTF-8",
+    "LINE SIZE OVER MAXIMUM": "a line longer than 2 MB",
+    "MAXIMUM LINE SIZE": "a line longer than 2 MB",
+}
+
+
+@dataclass(frozen=True)
+class DelimitedScan(Scan):
+    """A CSV or TSV file."""
+
+    path: Path = Path()
+    header: int = 1  # the header's line
+
+    def lines(self, ordinals: Collection[int], rejected: Sequence[RejectedRow]) -> dict[int, tuple[int, str]]:
+        skipped = {row.line for row in rejected}
+        delimiter, width = self.format.delimiter, len(self.cells)
+        landed = (
+            (line, fields)
+            for line, fields in _records(self.path, delimiter)
+            if line > self.header and line not in skipped and (fields or width == 1)
+        )
+        places = ((number, line, fields) for number, (line, fields) in enumerate(landed) if number in ordinals)
+        return {number: (line, delimiter.join(fields)) for number, line, fields in places}
+
+
+def open_delimited(
+    file: PlainFile, form: FileFormat, work: Path, *, verbatim: bool
+) -> tuple[DelimitedScan, list[RejectedRow]]:
+    """A file with its header, and the lines before the header.
+
+    verbatim: fields are texts, with the blanks around them.
+    Raises: DataError for a file without a header, or with two columns of one name.
+    """
+    delimiter = form.delimiter or ("\t" if file.suffix == ".tsv" else _sniff_delimiter(file.path))
+    first = [record for record in islice(_records(file.path, delimiter), FIRST_RECORDS) if record[1]]
+    if not first:
+        raise DataError(f"{file.name} is empty.", where=str(file.path), found="no line", todo="Deliver it again.")
+    titles = _count_titles([fields for _, fields in first])
+    line, header = first[titles]
+    names = column_names(file, [name.strip(" ") for name in header])
+    size = _measure(file.path)
+    path = _with_one_newline(file.path, work) if size.is_mixed else file.path
+    columns = ", ".join(f"'c{number}': 'VARCHAR'" for number in range(len(names)))
+    relation = (
+        f"read_csv({quote_path(path)}, auto_detect = false, header = true, skip = {line - 1}, "
+        f"columns = {{{columns}}}, delim = {quote_literal(delimiter)}, {OPTIONS}, {SKIP_REJECTS})"
+    )
+    scan = DelimitedScan(
+        name=file.name,
+        relation=relation,
+        cells={name: _cell(f"c{number}", verbatim=verbatim) for number, name in enumerate(names)},
+        records=(size.lines if size.is_plain else _count_records(path, delimiter, len(names))) - 1,
+        format=form.model_copy(update={"delimiter": delimiter}),
+        path=path,
+        header=line,
+    )
+    reason = f"a title: 1 field, the header in line {line} has {len(names)}"
+    return scan, [
+        RejectedRow(file=file.name, line=number, column="", text=fields[0], reason=reason)
+        for number, fields in first[:titles]
+    ]
+
+
+def _cell(field: str, *, verbatim: bool) -> Cell:
+    return Cell(field, type="text") if verbatim else Cell(f"trim({field})", raw=field)
+
+
+def column_names(file: PlainFile, names: list[str]) -> list[str]:
+    """The names of a header; a column without one is named by its place. Raises: DataError for equal names."""
+    filled = [name or f"column{number}" for number, name in enumerate(names)]
+    counts = Counter(name.lower() for name in filled)
+    if twice := [name for name in filled if counts[name.lower()] > 1]:
+        raise DataError(
+            f"{file.name} has several columns of one name.",
+            where=f"{file.path}, its header",
+            found=", ".join(twice[:12]),
+            allowed="names that differ in more than case",
+            todo="Rename the columns in the file.",
+        )
+    return filled
+
+
+def reject_reason(kind: str, message: str, width: int) -> str:
+    """Why DuckDB rejected a line, in our words."""
+    if match := re.search(r"Found: (\d+)", message):
+        return f"{match[1]} fields, the header has {width}"
+    return REASONS.get(kind, message.splitlines()[0][:200])
+
+
+def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """First line and fields of each record, blank lines included."""
+    csv.field_size_limit(sys.maxsize)
+    with path.open(encoding="utf-8", newline="") as content:
+        reader = csv.reader(content, delimiter=delimiter)
+        line = 1
+        for fields in reader:
+            yield line, fields
+            line = reader.line_num + 1
+
+
+def _sniff_delimiter(path: Path) -> str:
+    """The delimiter that splits most of the first lines into equally many fields, and into the most."""
+
+    def score(delimiter: str) -> tuple[int, int]:
+        widths = Counter(len(fields) for _, fields in islice(_records(path, delimiter), FIRST_RECORDS) if fields)
+        width, count = max(widths.items(), key=lambda item: (item[1], item[0]), default=(0, 0))
+        return (count, width) if width > 1 else (0, 0)
+
+    return max(DELIMITERS, key=score)
+
+
+def _count_titles(records: list[list[str]]) -> int:
+    """Leading lines of one field before a header and a row that have equally many, more than one."""
+    widths = [len(fields) for fields in records]
+    titles = next((number for number, width in enumerate(widths) if width > 1), 0)
+    rest = [width for width in widths[titles:] if width]
+    is_table = len(rest) > 1 and rest[0] == rest[1]
+    return titles if is_table else 0
+
+
+@dataclass(frozen=True)
+class _Size:
+    lines: int
+    is_plain: bool  # neither quotes nor blank lines: each line is a record
+    is_mixed: bool  # several kinds of line ends
+
+
+def _measure(path: Path) -> _Size:
+    counts = dict.fromkeys((b'"', b"\n", b"\r", b"\r\n", b"\n\n", b"\n\r\n", b"\r\r"), 0)
+    last = b"\n"
+    with path.open("rb") as content:
+        while chunk := content.read(CHUNK):
+            window = last[-2:] + chunk
+            for mark in counts:
+                counts[mark] += window.count(mark) - last[-2:].count(mark)
+            last = chunk if len(chunk) > 1 else last[-1:] + chunk
+    ends = counts[b"\n"] + counts[b"\r"] - counts[b"\r\n"]
+    kinds = [counts[b"\r\n"], counts[b"\n"] - counts[b"\r\n"], counts[b"\r"] - counts[b"\r\n"]]
+    is_blank = bool(counts[b"\n\n"] or counts[b"\n\r\n"] or counts[b"\r\r"])
+    lines = ends + (last[-1:] not in (b"\n", b"\r"))
+    return _Size(lines, is_plain=not counts[b'"'] and not is_blank, is_mixed=sum(map(bool, kinds)) > 1)
+
+
+def _count_records(path: Path, delimiter: str, width: int) -> int:
+    return sum(1 for _, fields in _records(path, delimiter) if fields or width == 1)
+
+
+def _with_one_newline(path: Path, work: Path) -> Path:
+    """A copy in which each line outside of quotes ends alike."""
+    out = work / f"lines-{len(list(work.iterdir()))}{path.suffix}"
+    parts = re.compile(rb'"[^"]*"|\r\n?')
+    out.write_bytes(parts.sub(lambda match: b"\n" if match[0][:1] == b"\r" else match[0], path.read_bytes()))
+    return out
