@@ -20,8 +20,12 @@ TRUSTED_TYPES = (
     "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.utils.validation.check_array",
+    "sklearn.model_selection._split.KFold",  # of a TargetEncoder
+    "sklearn.model_selection._split.StratifiedKFold",
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+    "tasks.train.tabular.encoders.DateParts",
+    "tasks.train.tabular.encoders.TextColumn",
     "sklearn.tree._tree.Tree",  # it follows node numbers unchecked, so model_file.load() checks them
 )
 
@@ -64,7 +68,7 @@ def validate_parameters(estimator: Any) -> None:
 
     Raises: ValueError.
     """
-    if hasattr(estimator, "_validate_params"):
+    if hasattr(estimator, "_parameter_constraints"):
         estimator._validate_params()
 
 

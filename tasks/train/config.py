@@ -45,7 +45,10 @@ class Encoder(Section):
     """
 
     columns: tuple[str, ...] = Field(min_length=1)
-    family: str = Field(pattern=r"^sklearn\.[\w.]+$", description="Class, such as sklearn.preprocessing.OneHotEncoder.")
+    family: str = Field(
+        pattern=r"^(sklearn\.[\w.]+|driftline\.DateParts)$",
+        description="Class, such as sklearn.preprocessing.OneHotEncoder; or driftline.DateParts, of ISO dates.",
+    )
     parameters: Parameters = Field({}, description="Its arguments; nan for a missing value.")
 
 
@@ -70,6 +73,9 @@ class Train(Section):
     )
     parameters: Parameters = Field({}, description="Its arguments; nan for a missing value.")
     encoders: tuple[Encoder, ...] = Field((), description="How columns are encoded, in this order, before the others.")
+    target_transform: Literal["log1p"] | None = Field(
+        None, description="log1p: a regression fits log(1 + target) and predicts in the target's own unit."
+    )
     split: Split
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     threads: int = Field(2, ge=1, le=256, description="OpenMP threads while fitting and scoring.")

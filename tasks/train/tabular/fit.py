@@ -158,20 +158,27 @@ def fit(pipeline: Any, examples: pd.DataFrame, target: Target, config: Train, co
     class has too few examples.
     """
     import pandas as pd
-    from sklearn.utils import get_tags
     from threadpoolctl import threadpool_limits
 
     encoding, estimator = pipeline[0], pipeline[-1]
     values = pd.DataFrame({column.name: column_block(examples, [column], len(examples))[:, 0] for column in columns})
     known = examples[target.column]
     classes = infer_classes(known, target, MIN_CLASS_EXAMPLES) if target.task == "classification" else ()
+    if config.target_transform and float(known.min()) <= -1:
+        raise CaseError(
+            "log1p takes no target of -1 or less.",
+            where="train.target_transform",
+            found=f"a smallest {target.column} of {float(known.min()):g}",
+            todo="Remove target_transform, or shift the target in the SQL of features.examples.",
+        )
     y: np.ndarray = target_labels(known) if classes else known.to_numpy("float64")
     try:
         with threadpool_limits(config.threads):
             matrix = encoding.fit_transform(values, y)
-            if not get_tags(estimator).input_tags.allow_nan and _has_missing(matrix):
+            if not _allows_missing(estimator) and _has_missing(matrix):
                 raise _takes_no_missing(estimator, values)
             estimator.fit(matrix, y)
+            _use_plain_integers(encoding)
     except (ValueError, TypeError) as error:
         raise CaseError(
             f"{config.family} can't be fitted on this data.",
@@ -179,13 +186,22 @@ def fit(pipeline: Any, examples: pd.DataFrame, target: Target, config: Train, co
             found=str(error).split("\n")[0],
             todo="Change the family, its parameters or the encoders in the case's train section.",
         ) from error
-    if "n_jobs" in estimator.get_params():
-        # threads sum their trees' votes in the order they finish; and one row is faster without threads
-        estimator.set_params(n_jobs=None)
+    for part in (estimator, getattr(estimator, "regressor_", estimator)):
+        if "n_jobs" in part.get_params():
+            # threads sum their trees' votes in the order they finish; and one row is faster without threads
+            part.set_params(n_jobs=None)
     pipeline.columns_ = [column.model_dump(mode="json") for column in columns]
     if list(classes) != sorted(classes):
         pipeline.positive_ = classes[-1]
     return prepare(pipeline)
+
+
+def _use_plain_integers(encoding: Any) -> None:
+    """Let a vectorizer's vocabulary hold Python's integers: a model file stores each of numpy's as an array."""
+    for _, step, _ in encoding.transformers_:
+        for _, part in getattr(step, "steps", ()):
+            if hasattr(part, "vocabulary_"):
+                part.vocabulary_ = {term: int(position) for term, position in part.vocabulary_.items()}
 
 
 def _read_back(path: Path, config: Train) -> Model:
@@ -203,6 +219,13 @@ def _read_back(path: Path, config: Train) -> Model:
             allowed="trees, forests, boosting, linear models, naive Bayes, networks; one-to-one encoders and imputers",
             todo="Take another family or encoder; this one holds types that are not trusted.",
         ) from error
+
+
+def _allows_missing(estimator: Any) -> bool:
+    from sklearn.utils import get_tags
+
+    inner = getattr(estimator, "regressor", estimator)  # behind the transformation of its target
+    return bool(get_tags(inner).input_tags.allow_nan) or type(inner).__module__ == "sklearn.dummy"
 
 
 def _has_missing(matrix: Any) -> bool:

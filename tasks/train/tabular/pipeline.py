@@ -24,6 +24,7 @@ LENIENT_DEFAULTS: dict[str, dict[str, Any]] = {
     "OneHotEncoder": {"handle_unknown": "ignore"},
     "OrdinalEncoder": {"handle_unknown": "use_encoded_value", "unknown_value": float("nan")},
 }
+OWN_ENCODERS = {"driftline.DateParts": "tasks.train.tabular.encoders.DateParts"}
 
 
 def check_training(config: Train, task: str, columns: Sequence[Column] | None = None) -> None:
@@ -45,26 +46,73 @@ def build_pipeline(config: Train, task: str, columns: Sequence[Column] | None) -
     from sklearn.pipeline import Pipeline, make_pipeline
     from sklearn.utils import get_tags
 
+    from tasks.train.tabular.encoders import TextColumn
+
     encoders = [
         _build_estimator(encoder.family, encoder.parameters, f"train.encoders[{i}]", config, "encoder")
         for i, encoder in enumerate(config.encoders)
     ]
+    for encoder in encoders:
+        if type(encoder).__name__ == "TargetEncoder":
+            _cross_fit(encoder, task, config.seed)
     groups = _groups(config, columns) if columns is not None else {}
     parameters = dict(config.parameters)
     categorical = parameters.get("categorical_features")
     if columns is not None and isinstance(categorical, list | tuple) and any(isinstance(c, str) for c in categorical):
         parameters["categorical_features"] = _positions(categorical, groups, encoders)
     estimator = _build_estimator(config.family, parameters, "train", config, task)
+    if config.target_transform:
+        estimator = _with_target_transform(estimator, task)
 
     transformers: list[tuple[str, Any, list[str]]] = []
     for (chain, kind), names in groups.items():
         steps = [encoders[i] for i in chain]
-        step = make_pipeline(*steps) if len(steps) > 1 else (steps[0] if steps else "passthrough")
+        takes_text = bool(steps) and _takes_text(steps[0])
         label = "-".join(type(s).__name__.lower() for s in steps) or "rest"
-        transformers.append((f"{label}-{kind}-{len(transformers)}", step, names))
+        if takes_text:
+            steps = [TextColumn(), *steps]
+        step = make_pipeline(*steps) if len(steps) > 1 else (steps[0] if steps else "passthrough")
+        for members in [[name] for name in names] if takes_text else [names]:
+            transformers.append((f"{label}-{kind}-{len(transformers)}", step, members))
     sparse = 0.3 if get_tags(estimator).input_tags.sparse else 0.0
     encoding = ColumnTransformer(transformers, sparse_threshold=sparse, verbose_feature_names_out=False)
     return Pipeline([("columns", encoding), ("model", estimator)])
+
+
+def _cross_fit(encoder: Any, task: str, seed: int) -> None:
+    """Let a TargetEncoder encode each training row by the targets of the other folds.
+
+    By its own guess, a regression's target of whole numbers would be classes.
+    """
+    from sklearn.model_selection import KFold, StratifiedKFold
+
+    folds = StratifiedKFold if task == "classification" else KFold
+    if isinstance(encoder.cv, int):
+        encoder.set_params(cv=folds(encoder.cv, shuffle=True, random_state=seed))
+    if task == "regression" and encoder.target_type == "auto":
+        encoder.set_params(target_type="continuous")
+
+
+def _with_target_transform(estimator: Any, task: str) -> Any:
+    import numpy as np
+    from sklearn.compose import TransformedTargetRegressor
+
+    if task != "regression":
+        raise CaseError(
+            "Only a regression's target can be transformed.",
+            where="train.target_transform",
+            found=f"target.task {task}",
+            todo="Remove target_transform.",
+        )
+    return TransformedTargetRegressor(estimator, func=np.log1p, inverse_func=np.expm1)
+
+
+def _takes_text(encoder: Any) -> bool:
+    """Whether it is a vectorizer, which takes one column as a sequence of texts."""
+    from sklearn.utils import get_tags
+
+    tags = get_tags(encoder).input_tags
+    return bool(tags.string and not tags.two_d_array)
 
 
 def _groups(config: Train, columns: Sequence[Column]) -> dict[tuple[tuple[int, ...], str], list[str]]:
@@ -123,9 +171,10 @@ def _positions(
 
 def _build_estimator(family: str, parameters: dict[str, Any], where: str, config: Train, role: str) -> Any:
     """Build one estimator with the case's parameters, its seed and its threads."""
-    kind = _class_of(family, where)
+    kind = _class_of(OWN_ENCODERS.get(family, family), where)
     _check_role(kind, family, where, role)
-    allowed = [name for name in inspect.signature(kind).parameters if name not in MANAGED_PARAMETERS]
+    accepted = inspect.signature(kind).parameters
+    allowed = [name for name in accepted if name not in MANAGED_PARAMETERS]
     for name in parameters:
         if name in MANAGED_PARAMETERS:
             raise CaseError(
@@ -142,11 +191,11 @@ def _build_estimator(family: str, parameters: dict[str, Any], where: str, config
                 allowed=", ".join(allowed) or "none",
                 todo=_nearest(name, allowed) or "Remove it, or take one of the allowed ones.",
             )
-    values = {**LENIENT_DEFAULTS.get(kind.__name__, {}), **{k: _value(v) for k, v in parameters.items()}}
+    values = {k: _value(v, accepted[k].default) for k, v in parameters.items()}
+    values = {**LENIENT_DEFAULTS.get(kind.__name__, {}), **values}
     if values.get("handle_unknown") == "error":
         values.pop("unknown_value", None)
-    accepted = inspect.signature(kind).parameters
-    if "random_state" in accepted:
+    if "random_state" in accepted and kind.__name__ != "TargetEncoder":  # deprecated there
         values["random_state"] = config.seed
     if "n_jobs" in accepted and role != "encoder" and not family.startswith("sklearn.linear_model."):  # has no effect
         values["n_jobs"] = config.threads
@@ -215,8 +264,10 @@ def _check_role(kind: type, family: str, where: str, role: str) -> None:
         )
 
 
-def _value(value: Any) -> Any:
-    """The text 'nan' is the number, which configuration can't hold, since JSON has none."""
+def _value(value: Any, default: Any) -> Any:
+    """The text 'nan' is the number, and a list where the default is a tuple is one: JSON has neither."""
+    if isinstance(value, list) and isinstance(default, tuple):
+        return tuple(value)
     return float("nan") if isinstance(value, str) and value == "nan" else value
 
 

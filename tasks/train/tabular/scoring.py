@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from copy import copy
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tasks.core.errors import DataError
 from tasks.features.results import Column
 from tasks.train.classes import Classes, normalize_label
+from tasks.train.tabular.fast_encoders import fast_encoder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,6 +42,7 @@ class Model:
     output: Any  # index into the estimator's output: one column, or all columns of three classes or more
     row_mode: Literal["dense", "sparse", "single"]  # how rows are passed to the estimator
     forest: bool
+    categories: Mapping[str, frozenset[str]] = field(repr=False)  # of text columns: the values seen in training
     threads: ThreadpoolController = field(repr=False)
 
     @property
@@ -65,7 +67,7 @@ def prepare(pipeline: Pipeline) -> Model:
     for _, step, names in encoding.transformers_:
         if len(names) and step != "drop":
             steps = [part for _, part in step.steps] if hasattr(step, "steps") else [step]
-            blocks.append((tuple(by_name[name] for name in names), tuple(map(_fast_encoder, steps))))
+            blocks.append((tuple(by_name[name] for name in names), tuple(map(fast_encoder, steps))))
     row_mode = _row_mode(estimator, [step for _, step, _ in encoding.transformers_])
     threads = ThreadpoolController().select(user_api="openmp")
     classes, output = _classes_of(pipeline, estimator)
@@ -79,8 +81,32 @@ def prepare(pipeline: Pipeline) -> Model:
         output=output,
         row_mode=row_mode,
         forest=isinstance(estimator, forests),
+        categories=_categories(encoding),
         threads=threads,
     )
+
+
+def _categories(encoding: Any) -> dict[str, frozenset[str]]:
+    """The values of each text column that an encoder knows as categories."""
+    known: dict[str, frozenset[str]] = {}
+    for _, step, names in encoding.transformers_:
+        for part in [part for _, part in getattr(step, "steps", [("", step)])]:
+            for name, values in zip(names, getattr(part, "categories_", ()), strict=False):
+                known.setdefault(name, frozenset(value for value in values if isinstance(value, str)))
+    return {name: values for name, values in known.items() if values}
+
+
+def unseen_categories(model: Model, values: Values) -> dict[str, tuple[str, ...]]:
+    """The words of each text column that no training row had, sorted; columns without one are left out.
+
+    Columns of free text and of dates have no categories.
+    """
+    unseen = {}
+    for name, known in model.categories.items():
+        words = {value.strip() for value in values[name] if isinstance(value, str)} - known - {""}
+        if words:
+            unseen[name] = tuple(sorted(words))
+    return unseen
 
 
 def _classes_of(pipeline: Pipeline, estimator: Any) -> tuple[Classes, Any]:
@@ -154,7 +180,10 @@ def _score(model: Model, values: Values, rows: int) -> np.ndarray:
     if rows <= DIRECT_FOREST_ROWS and model.forest:
         return _predict_forest(model.estimator, matrix, model.output)
     if model.classifies:
-        return model.estimator.predict_proba(matrix)[:, model.output].astype(np.float64)
+        # softmax over the columns of one row alone sums in another order than over those of several rows
+        alone = rows == 1 and len(model.classes) > 2 and model.row_mode == "dense"
+        scores = model.estimator.predict_proba(np.vstack([matrix, matrix]) if alone else matrix)
+        return scores[:rows, model.output].astype(np.float64)
     return np.asarray(model.estimator.predict(matrix), np.float64).reshape(-1)
 
 
@@ -202,17 +231,16 @@ def _texts(values: Any, column: Column) -> Any:
     if len(values) > SINGLE_THREAD_ROWS:
         import pandas as pd
 
-        array = np.asarray(values, dtype=object)
-        missing = pd.isna(array)
-        if pd.api.types.infer_dtype(array, skipna=True) in ("string", "empty"):
-            return np.where(missing, float("nan"), array) if missing.any() else array
+        codes, words = pd.factorize(np.asarray(values, dtype=object))  # a missing value has the code -1
+        if pd.api.types.infer_dtype(words, skipna=True) in ("string", "empty"):
+            return np.array([*(_text(word, column) for word in words), float("nan")], dtype=object)[codes]
     return [_text(value, column) for value in values]
 
 
 def _text(value: Any, column: Column) -> Any:
-    """A missing value is always NaN: scikit-learn takes None and NaN for two different categories."""
+    """Text without blanks around it. A missing value is always NaN: for scikit-learn None would be another category."""
     if isinstance(value, str):
-        return value
+        return value.strip() or float("nan")
     if value is None or type(value).__name__ == "NAType" or value != value:
         return float("nan")
     raise TypeError(f"column {column.name} takes text, got {value!r}")
@@ -229,38 +257,6 @@ def _check_names(model: Model, values: Values) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _FastOrdinalEncoder:
-    """A fitted OrdinalEncoder as dictionaries: ten times faster for one row."""
-
-    codes: tuple[dict[Any, float], ...]
-    missing: tuple[float, ...]
-    unknown: float
-
-    def transform(self, block: np.ndarray) -> np.ndarray:
-        import numpy as np
-
-        coded = np.empty(block.shape)
-        for j, (codes, missing) in enumerate(zip(self.codes, self.missing, strict=True)):
-            coded[:, j] = [codes.get(v, self.unknown) if v == v else missing for v in block[:, j].tolist()]
-        return coded
-
-
-def _fast_encoder(step: Any) -> Any:
-    """A copy of an encoder for arrays without column names, of which scikit-learn would warn on each call."""
-    import numpy as np
-
-    plain = {"handle_unknown": "use_encoded_value", "dtype": np.float64, "max_categories": None, "min_frequency": None}
-    if type(step).__name__ == "OrdinalEncoder" and plain.items() <= step.get_params().items():
-        codes = [{c: float(i) for i, c in enumerate(known) if c == c} for known in step.categories_]
-        gaps = [bool(len(known) > len(c)) for known, c in zip(step.categories_, codes, strict=True)]
-        missing = [step.encoded_missing_value if gap else step.unknown_value for gap in gaps]
-        return _FastOrdinalEncoder(tuple(codes), tuple(map(float, missing)), float(step.unknown_value))
-    quiet = copy(step)
-    quiet.__dict__.pop("feature_names_in_", None)
-    return quiet
-
-
 def _row_mode(estimator: Any, encoders: list[Any]) -> Literal["dense", "sparse", "single"]:
     """How rows must be passed so that a row's prediction does not depend on the others, to the last digit.
 
@@ -269,12 +265,22 @@ def _row_mode(estimator: Any, encoders: list[Any]) -> Literal["dense", "sparse",
     """
     from sklearn.utils import get_tags
 
-    by_row = ("sklearn.preprocessing.", "sklearn.impute._base", "sklearn.feature_selection.")
+    by_row = (
+        "sklearn.preprocessing.",
+        "sklearn.impute._base",
+        "sklearn.feature_selection.",
+        "sklearn.feature_extraction.text",
+        "tasks.train.tabular.encoders",
+    )
     middle = getattr(estimator, "steps", [])[:-1]  # an imported pipeline may have steps after its encoding
     estimator = estimator[-1] if middle else estimator
+    estimator = getattr(estimator, "regressor_", estimator)  # the transformation of its target goes value by value
     family = type(estimator).__module__
     parts = [part for encoder in encoders for _, part in getattr(encoder, "steps", [("", encoder)])]
     parts += [part for _, part in middle]
+    # after a vectorizer its product is a sparse one
+    reduced = [after for part, after in pairwise(parts) if type(part).__name__ == "TfidfVectorizer"]
+    parts = [part for part in parts if not (type(part).__name__ == "TruncatedSVD" and part in reduced)]
     if not all(isinstance(part, str) or type(part).__module__.startswith(by_row) for part in parts):
         return "single"
     if family.startswith(("sklearn.ensemble.", "sklearn.tree.", "sklearn.dummy")):

@@ -1,0 +1,69 @@
+"""Encoders beside those of scikit-learn: parts of dates, and text for its vectorizers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+DATE_PARTS = ("year", "month", "weekday", "hour", "day_of_year", "days")
+MISSING = (float("nan"),) * len(DATE_PARTS)
+
+
+class DateParts(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Dates as ISO text to numbers: year, month, weekday (Monday is 0), hour with its fraction, day of year,
+    and days since 1970.
+
+    A moment without a zone is UTC. What is missing, or is no date, is NaN in each part.
+    """
+
+    def __init__(self, parts: Sequence[str] = DATE_PARTS) -> None:
+        if unknown := [part for part in parts if part not in DATE_PARTS]:  # before any data is read
+            raise ValueError(f"DateParts has no part {', '.join(unknown)}; it has {', '.join(DATE_PARTS)}")
+        self.parts = parts
+
+    def fit(self, table: Any, y: Any = None) -> DateParts:
+        self.n_features_in_ = np.shape(table)[1]
+        return self
+
+    def transform(self, table: Any) -> np.ndarray:
+        """From shape (rows, columns) to (rows, columns times parts), float64."""
+        values = np.asarray(table, dtype=object)
+        chosen = [DATE_PARTS.index(part) for part in self.parts]
+        parts = np.empty((len(values), values.shape[1] * len(chosen)))
+        for column in range(values.shape[1]):
+            texts = values[:, column].tolist()
+            known = {text: date_parts(text) for text in set(texts) if isinstance(text, str)}
+            all_parts = np.array([known.get(text, MISSING) for text in texts]).reshape(len(texts), len(DATE_PARTS))
+            parts[:, column * len(chosen) : (column + 1) * len(chosen)] = all_parts[:, chosen]
+        return parts
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        return np.array([f"{name}_{part}" for name in input_features for part in self.parts], dtype=object)
+
+
+class TextColumn(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """One column as the sequence of texts that a vectorizer of scikit-learn takes; a missing text is empty."""
+
+    def fit(self, table: Any, y: Any = None) -> TextColumn:
+        self.n_features_in_ = 1
+        return self
+
+    def transform(self, table: Any) -> list[str]:
+        return [text if isinstance(text, str) else "" for text in np.asarray(table, dtype=object)[:, 0]]
+
+
+def date_parts(text: str) -> tuple[float, ...]:
+    """The parts of one date, as DATE_PARTS names them."""
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        return MISSING
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    hour = moment.hour + moment.minute / 60
+    days = (moment - EPOCH).total_seconds() / 86400
+    return moment.year, moment.month, moment.weekday(), hour, moment.timetuple().tm_yday, days

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.features.results import Column
+from tasks.train.config import Split, Target, Train
+from tasks.train.tabular.column_roles import column_roles
+from tasks.train.tabular.folds import comparison_folds, sample_rows
+from tasks.train.tabular.pipeline import check_training
+from tasks.train.tabular.proposal import Proposal, propose_model
+from tests.train.frames import BY_HASH, BY_TIME, CLASSES, VALUES, diabetes, frame_of
+
+WORDS = np.array([*["refund", "broken", "late", "great", "lovely", "quick", "fox", "over", "the", "dog"]], object)
+
+
+def orders(rows: int = 900) -> pd.DataFrame:
+    """A number, a category, more towns than trees take, a date as text, a message that decides, and a twisted id."""
+    random = np.random.default_rng(1)
+    messages = [" ".join(random.choice(WORDS, 7)) for _ in range(rows)]
+    table = pd.DataFrame(
+        {
+            "amount": random.gamma(2, 10, rows),
+            "colour": random.choice(["red", "green", "blue"], rows).astype(object),
+            "town": np.array([f"town {i}" for i in random.integers(0, 300, rows)], object),
+            "bought": [f"2025-{m:02}-{d:02}" for m, d in random.integers(1, 13, (rows, 2))],
+            "message": np.array(messages, object),
+            "ticket": np.array([f"T{i:06}" for i in random.permutation(rows)], object),
+        }
+    )
+    table["target"] = [int("refund" in text or "broken" in text) for text in messages]
+    return table
+
+
+def proposed(table: pd.DataFrame, folder: Path, target: Target, split: Split, **more: Any) -> Proposal:
+    frame = frame_of(table, folder)
+    return propose_model(pd.read_parquet(frame.path), target, split, columns=frame.columns, **more)
+
+
+@pytest.fixture(scope="module")
+def proposal(tmp_path_factory: pytest.TempPathFactory) -> Proposal:
+    return proposed(orders(), tmp_path_factory.mktemp("orders"), CLASSES, BY_HASH)
+
+
+def test_each_column_gets_the_role_that_it_has() -> None:
+    """FAULTS 28, 36, 38: categories up to the limit and beyond, dates and texts are recognised by all rows."""
+    table = orders()
+    columns = [Column(name=n, kind="number" if n == "amount" else "text", origin="request") for n in table][:-1]
+    roles = {column.name: column.role for column in column_roles(table, columns)}
+    assert roles == {
+        "amount": "number",
+        "colour": "category",
+        "town": "many_categories",
+        "bought": "date",
+        "message": "text",
+        "ticket": "unique",
+    }
+    assert {c.name: c.role for c in column_roles(table, columns, text=["town"])}["town"] == "text"
+
+
+def test_text_that_decides_is_learned_from(proposal: Proposal) -> None:
+    """FAULTS 38: a text column is encoded by TF-IDF where it improves predictions; an id is left out, with a reason."""
+    best = next(each for each in proposal.compared if each.name == proposal.chosen)
+    without = next(each for each in proposal.compared if each.name.endswith("without message"))
+    assert best.mean > without.mean + 0.2
+    assert list(proposal.left_out) == ["ticket"]
+    assert any(reason.startswith("message: text") for reason in proposal.reasons)
+
+
+def test_the_train_section_is_valid_and_of_the_case_s_keys(proposal: Proposal) -> None:
+    """What is written into case.yaml passes `validate` as it is."""
+    columns = [
+        Column(name=n, kind="number" if n == "amount" else "text", origin="request")
+        for n in orders()
+        if n not in ("target", *proposal.left_out)
+    ]
+    check_training(Train(**proposal.train, split=BY_HASH), "classification", columns)
+
+
+def test_text_without_a_use_is_left_out(tmp_path: Path) -> None:
+    """FAULTS 38: text that improves nothing is no feature of the case."""
+    table = orders(600)
+    table["target"] = (table["amount"] > 18).astype(int)
+    proposal = proposed(table.drop(columns=["town", "ticket", "bought"]), tmp_path, CLASSES, BY_HASH)
+    assert "message" in proposal.left_out
+    assert "message" not in str(proposal.train)
+
+
+def test_the_dummy_and_a_linear_model_are_compared(tmp_path: Path) -> None:
+    """A small table of numbers is no case for trees; equal rows give an equal proposal, and no hold-out row counts."""
+    first = proposed(diabetes(), tmp_path, VALUES, BY_TIME)
+    assert first.chosen == "linear"
+    assert {each.name for each in first.compared} == {"boosting", "slow boosting", "linear", "dummy"}
+    changed = diabetes()
+    last = changed.index[-90:]
+    changed.loc[last, "target"] = 1e6
+    assert proposed(changed, tmp_path, VALUES, BY_TIME).train == first.train
+
+
+def test_a_skewed_target_gets_other_losses(tmp_path: Path) -> None:
+    """FAULTS 43: a gamma loss and log1p are compared, in the target's unit."""
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=(2, 1500))
+    table = pd.DataFrame({"a": a, "b": b, "target": np.exp(2 * a + b + random.normal(size=1500) / 4)})
+    proposal = proposed(table, tmp_path, VALUES, BY_HASH)
+    errors = {each.name: each.tie_breaker for each in proposal.compared}
+    assert {"slow boosting, gamma loss", "slow boosting of log1p"} <= errors.keys()
+    assert errors["slow boosting of log1p"] < errors["boosting"]
+
+
+def test_a_rare_class_is_in_each_fold(tmp_path: Path) -> None:
+    """FAULTS 29: folds deal out each class, and a sample keeps a rare class whole."""
+    table = pd.DataFrame({"a": np.arange(4000.0), "target": np.where(np.arange(4000) % 400 == 0, "rare", "usual")})
+    rows = pd.read_parquet(frame_of(table, tmp_path).path)
+    folds = comparison_folds(rows, BY_HASH, CLASSES)
+    assert [int((test["target"] == "rare").sum()) for _, test in folds] == [2] * 5
+    assert int((sample_rows(rows, CLASSES, 500)["target"] == "rare").sum()) == 10
+
+
+def test_forward_folds_predict_later_rows_only(tmp_path: Path) -> None:
+    """A case that is split by time is compared as it will be used."""
+    rows = pd.read_parquet(frame_of(diabetes(), tmp_path).path)
+    folds = comparison_folds(rows, BY_TIME, VALUES)
+    assert len(folds) == 5
+    assert all(train["event_timestamp"].max() < test["event_timestamp"].min() for train, test in folds)
