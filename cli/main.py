@@ -56,6 +56,9 @@ def run_command() -> int:
             apply_environment(settings())
         app(standalone_mode=True)
     except DriftlineError as error:
+        if not error.exit_code:
+            typer.echo(f"\n{escape_terminal(str(error))}")
+            return 0
         typer.secho(f"\n{escape_terminal(str(error))}", fg="red", err=True)
         for note in getattr(error, "__notes__", []):
             typer.echo(note, err=True)
@@ -146,6 +149,19 @@ def predict(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None
 def monitor(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None:
     """Measure drift and performance of the champion, and decide what to do."""
     _run("monitor", case, as_of, profile)
+
+
+@app.command()
+def outcomes(
+    case: CaseName,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="With the key and the target.")
+    ],
+) -> None:
+    """Store what turned out to be true of rows of a table without time; `monitor` then measures by it."""
+    from cli.outcomes import outcomes as bring_outcomes
+
+    bring_outcomes(case, file)
 
 
 @app.command()

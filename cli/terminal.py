@@ -120,7 +120,8 @@ def _summary(result: Any) -> str:
 
         return lines(result.verdict)
     if isinstance(result, Decision):
-        return f"decision: {result.action}\n" + "\n".join(f"  - {reason}" for reason in result.reasons)
+        reasons = "\n".join(f"  - {reason}" for reason in result.reasons)
+        return f"decision: {result.action}\n{reasons}\nreport: {result.report}"
     if getattr(result, "decision", None) is not None:
         return _summary(result.decision) + (f"\n{_summary(result.release)}" if result.release else "")
     if hasattr(result, "bento"):

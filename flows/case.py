@@ -19,7 +19,7 @@ from tasks.core.yaml_file import load_yaml
 from tasks.data.config import Answer, ChatSpec, Data, Model, Pairs, Prompt, Traffic
 from tasks.evaluate.config import Evaluate, LanguageEvaluation
 from tasks.features.config import Features, FrameSpec
-from tasks.monitor.config import AnswerMonitor, Monitor
+from tasks.monitor.config import AnswerMonitor, Monitor, TabularSpec
 from tasks.release.config import Price
 from tasks.train.config import Serving, Target, Train, Tuning
 
@@ -103,6 +103,22 @@ class TabularCase(Case):
     train: Train
     evaluate: Evaluate
     monitor: Monitor
+
+    @property
+    def has_time(self) -> bool:
+        """Whether rows have a moment of their own; else they are monitored by what was scored."""
+        return any(source.time for source in self.data.sources.values())
+
+    @property
+    def monitor_spec(self) -> TabularSpec:
+        sources = list(self.data.sources.values())
+        return TabularSpec(
+            target=self.target,
+            monitor=self.monitor,
+            gate=self.evaluate.champion_gate,
+            keys=sources[0].key if len(sources) == 1 else (),
+            rows_are_numbered=any(source.numbers_rows for source in sources),
+        )
 
     @property
     def frame_spec(self) -> FrameSpec:

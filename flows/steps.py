@@ -12,7 +12,7 @@ from pathlib import Path
 from flows.case import LanguageCase, TabularCase
 from flows.deployed.approval import require_approval
 from flows.run_context import RunContext
-from services.gateway.task import collect_log, trace_calls
+from services.gateway.task import collect_log, collect_scored_rows, trace_calls
 from services.rollout.task import reconcile_champion, retire_unused_releases, start_rollout
 from services.runtime.task import is_stack_running, package_release, serve_and_smoke
 from services.store.task import record_training_cost
@@ -34,10 +34,9 @@ from tasks.evaluate.results import Champion, Verdict
 from tasks.evaluate.task import evaluate_candidate, evaluate_language_candidate
 from tasks.features.results import Frame
 from tasks.features.task import fill_online_store, training_frame, window_frame
-from tasks.monitor.config import TabularSpec
 from tasks.monitor.results import Attempt, Decision
-from tasks.monitor.signal import Window
-from tasks.monitor.task import decide_on, measure_messages, measure_window, recalibrate_champion
+from tasks.monitor.signal import Window, WindowData
+from tasks.monitor.task import decide_on, measure_messages, measure_served, measure_window, recalibrate_champion
 from tasks.predict.results import Predictions
 from tasks.predict.task import answer_window, predict_window
 from tasks.release.results import Release, SealContext
@@ -238,16 +237,21 @@ def monitor_champion(
     case, config, places = run.case, run.settings, run.settings.places
     start = max(champion.as_of, run.as_of - case.monitor.window)
     window = Window.of(champion, start, run.as_of)
-    predict_since(run, snapshot, champion, start)
     trace_calls(case.name, run.as_of, config)
     if isinstance(case, LanguageCase):
-        messages = messages_since(run, case, snapshot, start)
-        signal = measure_messages(champion, case.monitor, window, messages, case.folder, places)
+        predict_since(run, snapshot, champion, start)
+        data = WindowData(messages_since(run, case, snapshot, start).path, snapshot)
+        signal = measure_messages(champion, case.monitor, window, data, case.folder, places)
+        return decide_on(signal, case.monitor, [*history.attempts] if history else None)
+    previous = history.predecessor if history else find_predecessor(champion, config.tracking, config.state)
+    if case.has_time:
+        predict_since(run, snapshot, champion, start)
+        data = WindowData(examples_since(run, case, snapshot, start).path, snapshot)
+        signal = measure_window(champion, case.monitor_spec, window, data, places, previous)
     else:
-        frame = examples_since(run, case, snapshot, start)
-        previous = history.predecessor if history else find_predecessor(champion, config.tracking, config.state)
-        spec = TabularSpec(case.target, case.monitor, case.evaluate.champion_gate)
-        signal = measure_window(champion, spec, window, frame, places, previous)
+        path = config.data / "raw" / case.name / "requests.parquet"
+        requests = collect_scored_rows(champion, start, run.as_of, path, config)
+        signal = measure_served(champion, case.monitor_spec, window, requests, places, previous)
     return decide_on(signal, case.monitor, [*history.attempts] if history else None)
 
 

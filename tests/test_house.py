@@ -94,8 +94,6 @@ BANNED = {
     *("whoever", "telling", "answering", "apart", "elsewhere"),
 }
 CALLBACKS = {"connection_made"}  # asyncio calls it by this name
-# Packages that still define functions with more than six parameters. Remove clean ones.
-LONG_SIGNATURES: set[str] = {"tests/monitor"}
 MAX_PARAMETERS, MAX_LINES = 6, 300
 EVERYTHING = sorted(
     path
@@ -165,7 +163,7 @@ def test_names_use_no_banned_word():
 
 def test_no_function_has_more_than_six_parameters():
     """What travels together is one object."""
-    long = {path: long_signatures(path) for path in EVERYTHING if package_of(path) not in LONG_SIGNATURES}
+    long = {path: long_signatures(path) for path in EVERYTHING}
     assert not {path: names for path, names in long.items() if names}
 
 

@@ -1,7 +1,8 @@
-"""Exports the request log of a case with its feedback, as one file that can be a data source."""
+"""Exports the request log of a case with its feedback: chats as a data source, scored rows for monitoring."""
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,8 @@ from tasks.core.duckdb import quote_literal
 from tasks.core.errors import CaseError, InputError
 from tasks.core.files import atomic_path
 from tasks.core.settings import Settings
+from tasks.monitor.results import ScoredRows
+from tasks.release.results import Release
 
 OPINION_COLUMNS = ("id", "feedback", "correction", "completion")
 ANSWERED = f"""
@@ -28,6 +31,23 @@ WHERE "case" = $case AND interface = 'chat' AND role <> '{SHADOW}' AND state IN 
     AND call.at + seconds <= $as_of AND json_valid(asked) AND asked->>'messages' IS NOT NULL
 ORDER BY asked_at, request_id
 """
+SCORED = f"""
+WITH calls AS (
+    SELECT DISTINCT ON (id) id, logged.at, asked, answered FROM logged
+    WHERE "case" = $case AND digest = $release AND interface = 'predict' AND role <> '{SHADOW}' AND state = '{DONE}'
+        AND logged.at >= $start AND logged.at < $as_of AND logged.at + seconds <= $as_of
+), parts AS (
+    SELECT id, calls.at, CASE WHEN json_valid(asked) THEN from_json(asked->'$.rows', '["JSON"]') END AS sent,
+        CASE WHEN json_valid(answered) THEN from_json(answered->'$.predictions', '["JSON"]') END AS scored
+    FROM calls
+)
+"""
+ROWS = """
+SELECT id AS request_id, make_timestamptz((parts.at * 1e6)::BIGINT) AS at, unnest(range(len(sent))) AS position,
+    unnest(sent) AS features, unnest(scored) AS prediction
+FROM parts WHERE len(sent) = len(scored)
+"""
+UNREADABLE = "SELECT count(*) FROM parts WHERE coalesce(len(sent) <> len(scored), true)"
 
 
 def export_log(case: str, as_of: datetime, out: Path, settings: Settings) -> Path:
@@ -52,6 +72,32 @@ def export_log(case: str, as_of: datetime, out: Path, settings: Settings) -> Pat
     return out
 
 
+def export_scored_rows(release: Release, start: datetime, as_of: datetime, out: Path, settings: Settings) -> ScoredRows:
+    """Write the rows that a tabular release scored through the gateway from a moment to another, oldest first.
+
+    Columns: request_id, at (UTC), position (in the request), features and prediction (JSON), label (JSON, of the
+    feedback; empty without). Shadow calls are left out, as are calls longer than the log stores, which are counted.
+    """
+    import pyarrow as pa
+
+    folder = settings.state / "gateway" / "requests"
+    with closing(Store(settings)) as store, store.reading() as connection:
+        labels = _labels_by_row(connection, release.case, as_of)
+    with reading_log(folder) as db, atomic_path(out) as temporary:
+        names = ("request_id", "example_id", "label")
+        db.register("labels", pa.Table.from_pylist(labels, pa.schema([(name, pa.string()) for name in names])))
+        values = {"case": release.case, "release": release.digest, "start": start.timestamp()}
+        db.execute(f"CREATE TEMP TABLE parts AS {SCORED} FROM parts", values | {"as_of": as_of.timestamp()})
+        # a label without an example_id is of the one row of its request
+        rows = f"""
+            SELECT scored.*, label FROM ({ROWS}) scored LEFT JOIN labels ON labels.request_id = scored.request_id
+                AND (labels.example_id = prediction->>'$.example_id' OR (labels.example_id = '' AND position = 0))
+            ORDER BY scored.at, request_id, position"""
+        db.execute(f"COPY ({rows}) TO {quote_literal(temporary)} (FORMAT parquet)")
+        unreadable = db.execute(UNREADABLE).fetchall()[0][0]
+    return ScoredRows(path=out, unreadable=unreadable)
+
+
 def check_log(case: str, kind: str, settings: Settings) -> None:
     """Raises: InputError when the log stores no texts; CaseError for a tabular case."""
     if settings.gateway_log == "none":
@@ -70,6 +116,19 @@ def check_log(case: str, kind: str, settings: Settings) -> None:
             allowed=f"a case with kind: {LANGUAGE}",
             todo="Use your own table of requests and outcomes.",
         )
+
+
+def _labels_by_row(connection: Connection, case: str, as_of: datetime) -> list[dict[str, str]]:
+    """The latest label of each row of each request, as JSON."""
+    query = select(feedback.c.request_id, feedback.c.payload).join(
+        usage_records, usage_records.c.id == feedback.c.request_id
+    )
+    query = query.where(usage_records.c.case == case, feedback.c.at <= as_of.timestamp()).order_by(feedback.c.id)
+    labels: dict[tuple[str, str], str] = {}
+    for id_, payload in connection.execute(query):
+        if isinstance(payload, dict) and payload.get("label") is not None:
+            labels[id_, str(payload.get("example_id") or "")] = json.dumps(payload["label"])
+    return [{"request_id": id_, "example_id": row, "label": label} for (id_, row), label in labels.items()]
 
 
 def _feedback_by_call(connection: Connection, case: str, as_of: datetime) -> list[dict[str, Any]]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from tasks.core.prefect import stage
 from tasks.core.settings import Settings
+from tasks.monitor.results import ScoredRows
+from tasks.release.results import Release
 
 
 @stage("collect the log of {case}")
@@ -15,6 +17,18 @@ def collect_log(case: str, as_of: datetime, out: Path, settings: Settings) -> Pa
     from services.gateway.log_export import export_log
 
     return export_log(case, as_of, out, settings)
+
+
+@stage("collect the requests of {release.case}")
+def collect_scored_rows(
+    release: Release, start: datetime, as_of: datetime, out: Path, settings: Settings
+) -> ScoredRows | None:
+    """Export the rows that a release scored through the gateway; None when the log stores no values."""
+    from services.gateway.log_export import export_scored_rows
+
+    if settings.gateway_log == "none":
+        return None
+    return export_scored_rows(release, start, as_of, out, settings)
 
 
 @stage("trace a sample of the calls", lambda count: f"{count} new")

@@ -12,18 +12,12 @@ from tasks.backtest.chart import draw_gains, draw_lines
 from tasks.backtest.policies import BASELINE
 from tasks.backtest.results import BacktestResult
 from tasks.core.files import write_text
+from tasks.core.html_page import html_page, html_table
 from tasks.statistics.metric_catalog import HIGHER_IS_BETTER
 
 Figures = Mapping[str, Any]
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #e4e4e4; }
-th { font-weight: 600; border-bottom-color: #999; } th:first-child, td:first-child { text-align: left; }
-svg { width: 100%; height: auto; } details { margin: .35rem 0; } summary { cursor: pointer; }
-ul { margin: .2rem 0 .6rem; } code, .dim { color: #777; font-size: .85em; } .promoted { color: #24753a; }
-.rejected { color: #b3261e; }
+.promoted { color: var(--good); } .rejected { color: var(--bad); }
 """
 
 
@@ -75,21 +69,17 @@ def page(figures: Figures) -> str:
     whose = f"{figures['case']}, {figures['from']} to {figures['to']}"
     commit = f"commit {figures['commit'][:12]}{' with changes' if figures['dirty'] else ''}"
     commit += f", profile {figures['profile']}" if figures["profile"] else ""
-    return "\n".join(
-        [
-            "<!doctype html>",
-            f'<html lang="en"><head><meta charset="utf-8"><title>Replay of {escape(whose)}</title>',
-            f"<style>{STYLE}</style></head><body>",
-            f'<h1>Replay of {escape(whose)}</h1><p class="dim">{escape(commit)}</p>',
-            f"<p>{_how_to_read(figures)}</p>",
-            _table(head, rows),
-            *charts,
-            "<h2>Month by month</h2>",
-            _table(*_by_month(figures, months_of)),
-            "<h2>What each decision saw</h2>",
-            *(_decisions(policy, dict(zip(months, months_of[policy], strict=True))) for policy in months_of),
-            "</body></html>\n",
-        ]
+    return html_page(
+        f"Replay of {whose}",
+        f'<p class="dim">{escape(commit)}</p>',
+        f"<p>{_how_to_read(figures)}</p>",
+        _table(head, rows),
+        *charts,
+        "<h2>Month by month</h2>",
+        _table(*_by_month(figures, months_of)),
+        "<h2>What each decision saw</h2>",
+        *(_decisions(policy, dict(zip(months, months_of[policy], strict=True))) for policy in months_of),
+        style=STYLE,
     )
 
 
@@ -129,9 +119,7 @@ def _by_month(figures: Figures, months_of: Mapping[str, list[Figures]]) -> tuple
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
-    cells = "".join(f"<th>{escape(text)}</th>" for text in head)
-    body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+    return html_table(head, [[escape(text) for text in row] for row in rows])
 
 
 def _decisions(policy: str, months: Mapping[str, Figures]) -> str:

@@ -5,6 +5,7 @@ DriftlineError            exit 1   Driftline could not go on
 │   ├── CaseError                  a case folder: unknown case or key, wrong type or bound
 │   └── DataError                  a data source: missing, empty, without a column, or without a valid row
 │       └── NotReady               no champion, or no requests since: the next deployed run tries again
+│           └── NothingServed  exit 0   nothing to monitor yet: no fault of anybody
 ├── GateFailed            exit 3   a verdict other than promote
 ├── Busy                  exit 4   another run holds the lock
 ├── Unavailable           exit 5   a server, port, disk or remote does not answer
@@ -52,6 +53,10 @@ class DataError(InputError):
 
 class NotReady(DataError):
     pass
+
+
+class NothingServed(NotReady):
+    exit_code = 0
 
 
 class GateFailed(DriftlineError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -38,6 +39,9 @@ class Expectation(Section):
         """The columns that its arguments name."""
         values = [self.arguments.get(name, []) for name in COLUMN_ARGUMENTS]
         return tuple(each for value in values for each in (value if isinstance(value, list | tuple) else [str(value)]))
+
+
+ROW_NUMBER = re.compile(r"\brow_number\s*\(\s*\)\s*over\s*\(\s*\)", re.IGNORECASE)
 
 
 class Source(Section):
@@ -87,6 +91,11 @@ class Source(Section):
         if self.time is None and (self.known_at or self.late):
             raise ValueError("known_at and late need time: name the column that says when a row happened")
         return self
+
+    @property
+    def numbers_rows(self) -> bool:
+        """Whether its SQL numbers the rows: such a number names another row in the next delivery."""
+        return bool(ROW_NUMBER.search(self.sql))
 
     @property
     def log(self) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+from pydantic import Field
+
 from tasks.core.config import Result
 
 
@@ -37,6 +39,7 @@ class Snapshot(Result):
     path: Path  # folder with SOURCE/BATCH.parquet
     rows: dict[str, int]  # by source
     quarantined: dict[str, int]  # by source
+    quarantined_by_batch: dict[str, dict[str, int]] = Field({})  # by source and batch
     docs: dict[str, Path]  # Data Docs by source
 
 
@@ -47,6 +50,7 @@ class ValidatedBatches(Result):
     files: dict[str, Path]  # by batch
     rows: int
     quarantined: int
+    quarantined_by_batch: dict[str, int] = Field({})
     validation: Validation  # of this run
 
 

@@ -52,6 +52,7 @@ def store_snapshot(
         path=folder,
         rows={each.source: each.rows for each in validated},
         quarantined={each.source: each.quarantined for each in validated},
+        quarantined_by_batch={each.source: each.quarantined_by_batch for each in validated},
         docs={each.source: each.validation.docs for each in validated if each.validation.docs},
     )
 

@@ -139,6 +139,8 @@ class TabularSpec:
     target: Target
     monitor: Monitor
     gate: ChampionGate
+    keys: tuple[str, ...] = ()  # columns that name a row
+    rows_are_numbered: bool = False  # the key is a position, which names another row in the next delivery
 
 
 def check_monitor(config: Watch, task: str) -> None:

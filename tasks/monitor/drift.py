@@ -11,14 +11,15 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.core.files import write_text
 from tasks.features.results import Column
-from tasks.monitor.results import ColumnDrift
+from tasks.monitor.results import DRIFT_NUMBERS, DRIFT_PAGE, ColumnDrift
 from tasks.statistics.permutation import jensen_shannon_p_value, share_p_value, wasserstein_p_value
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ TEXT = "jensenshannon"
 THRESHOLD = 0.1  # Evidently's own threshold for both, and for a changed share of empty values
 MIN_VALUES = 100  # on each side; a distance of fewer says nothing
 VALUES = 20  # most frequent texts of both sides together; all others are merged
+UNSEEN = 5  # texts that are named
 EMPTY, OTHER = "(empty)", "(other)"
 TENTHS = "prediction (tenths of the hold-out)"
 
@@ -48,17 +50,21 @@ def measure_drift(
     columns: Sequence[Column],
     folder: Path,
     prediction: Literal["number", "text"] = "number",
+    categories: Mapping[str, frozenset[str]] = MappingProxyType({}),
 ) -> Drift:
-    """Compare two frames with the features and `prediction`; write report.html and report.json into the folder.
+    """Compare two frames with the features and `prediction`; write drift.html and drift.json into the folder.
 
-    The frames are samples. The note of a column that can't be compared has the reason.
+    The frames are samples. `categories` are those that training knew, by column. The note of a column that can't be
+    compared has the reason.
     """
     import pandas as pd
 
     then, now, drifts = {}, {}, {}
     for column in [*columns, Column(name="prediction", kind=prediction, origin="model")]:
         pair = prepare(reference[column.name], current[column.name], column.kind)
-        drifts[column.name] = compare_column(column, *pair, reference[column.name], current[column.name])
+        drift = compare_column(column, *pair, reference[column.name], current[column.name])
+        known = categories.get(column.name)
+        drifts[column.name] = drift if known is None else _count_unseen(drift, known, reference, current)
         if not drifts[column.name].note:
             then[column.name], now[column.name] = pair
     methods = {name: drifts[name].method for name in then}
@@ -78,11 +84,13 @@ def measure_drift(
 def decide_drift(drift: ColumnDrift, p_value: float | None, rate: float) -> ColumnDrift:
     """Decide whether a column has drifted, by its values or its missing values, from its adjusted p-value."""
     gone = abs(drift.missing_now - drift.missing_then) > THRESHOLD
+    strange = (drift.unseen_now or 0.0) - (drift.unseen_then or 0.0) > THRESHOLD
     empties = f"empty values: {drift.missing_then:.0%} then, {drift.missing_now:.0%} now" if gone else ""
-    note = "; ".join(part for part in (drift.note, empties) if part)
+    others = f"values that training never saw: {drift.unseen_now or 0:.1%} ({', '.join(drift.unseen)})"
+    note = "; ".join(part for part in (drift.note, empties, others if drift.unseen else "") if part)
     drifted = None
-    if p_value is not None and (gone or drift.distance is not None):
-        drifted = p_value <= rate and (gone or (drift.distance or 0.0) > THRESHOLD)
+    if p_value is not None and (gone or strange or drift.distance is not None):
+        drifted = p_value <= rate and (gone or strange or (drift.distance or 0.0) > THRESHOLD)
     return drift.model_copy(update={"p_value": p_value, "drifted": drifted, "note": note})
 
 
@@ -138,6 +146,21 @@ def compare_column(column: Column, a: pd.Series, b: pd.Series, then: pd.Series, 
     return drift.model_copy(update={"p_value": p_value, "note": note})
 
 
+def _count_unseen(
+    drift: ColumnDrift, known: frozenset[str], reference: pd.DataFrame, current: pd.DataFrame
+) -> ColumnDrift:
+    """The shares of values that training never saw; a missing value is none of them."""
+    then, now = (side[drift.column].dropna().astype(str) for side in (reference, current))
+    unseen = now[~now.isin(known)]
+    return drift.model_copy(
+        update={
+            "unseen_then": round(float((~then.isin(known)).sum()) / max(len(reference), 1), 6),
+            "unseen_now": round(len(unseen) / max(len(current), 1), 6),
+            "unseen": tuple(unseen.value_counts().sort_index(kind="stable").nlargest(UNSEEN, keep="first").index),
+        }
+    )
+
+
 def _tenths(then: pd.Series, now: pd.Series) -> tuple[pd.Series, pd.Series]:
     """The tenth of the reference that each prediction falls in: bins of equal width would hide a long tail."""
     import numpy as np
@@ -173,8 +196,8 @@ def _report(then: pd.DataFrame, now: pd.DataFrame, methods: dict[str, str], fold
         )
         html = snapshot.get_html_str(as_iframe=False)
     report = _rounded(json.loads(snapshot.json()))
-    write_text(folder / "report.json", json.dumps(report, indent=1, sort_keys=True) + "\n")
-    write_text(folder / "report.html", _with_stable_ids(html))
+    write_text(folder / DRIFT_NUMBERS, json.dumps(report, indent=1, sort_keys=True) + "\n")
+    write_text(folder / DRIFT_PAGE, _with_stable_ids(html))
     distances = {metric["config"]["column"]: float(metric["value"]) for metric in report["metrics"]}
     return {name: value for name, value in distances.items() if math.isfinite(value)}
 

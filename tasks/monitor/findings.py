@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from tasks.monitor.config import AnswerAlert, Monitor, TableAlert, Watch
+from tasks.monitor.drift import THRESHOLD
 from tasks.monitor.results import Signal
 from tasks.statistics.metric_catalog import worse_by
 
@@ -162,6 +163,13 @@ def _drift(signal: Signal, config: Watch) -> Iterator[Finding]:
             "",
         ),
     ]
+    for column in signal.columns:
+        if column.drifted and (column.unseen_now or 0.0) - (column.unseen_then or 0.0) > THRESHOLD:
+            yield Finding(
+                "alert",
+                f"{column.unseen_now:.0%} of the rows have a {column.column} that training never saw "
+                f"({', '.join(column.unseen)}), allowed {THRESHOLD:.0%} more than in the hold-out.",
+            )
     if isinstance(alert, TableAlert):
         what = "The shift of feature importance"
         watched.append((signal.importance_shift, alert.importance_shift, "importance", what, ""))

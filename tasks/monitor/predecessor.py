@@ -19,21 +19,23 @@ if TYPE_CHECKING:
 
 
 def compare_predecessor(
-    known: pd.DataFrame, classes: Classes, predecessor: Release, examples: Path, gate: ChampionGate
+    known: pd.DataFrame, classes: Classes, predecessor: Release, examples: Path | None, gate: ChampionGate
 ) -> tuple[Predecessor | None, str]:
     """Compare the losses of the previous champion with the champion's, on the rows that have an outcome.
 
-    `classes` are the champion's. The features are those of `examples`, as of each row's own moment. Returns None and
-    the reason when these lack what the model needs.
+    `classes` are the champion's. The features are those of `examples`, as of each row's own moment; without, those of
+    the rows themselves. Returns None and the reason when these lack what the model needs.
     """
     import pyarrow.parquet as pq
 
     columns = [column.name for column in predecessor.columns]
     try:
-        existing = pq.read_schema(examples).names
-        names = ["example_id", *(name for name in columns if name in existing)]
-        table = pq.read_table(examples, columns=names).to_pandas()
-        rows = table.set_index("example_id").reindex(known["example_id"]).reset_index()
+        rows = known
+        if examples is not None:
+            existing = pq.read_schema(examples).names
+            names = ["example_id", *(name for name in columns if name in existing)]
+            table = pq.read_table(examples, columns=names).to_pandas()
+            rows = table.set_index("example_id").reindex(known["example_id"]).reset_index()
         model = load(predecessor.model)
         previous = predict(model, rows, predecessor.columns)
     except DataError as error:

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 
 from tasks.core.config import Result
 
+REPORT_PAGE, DRIFT_PAGE, DRIFT_NUMBERS = "report.html", "drift.html", "drift.json"
 Action: TypeAlias = Literal["ignore", "alert", "recalibrate", "retrain", "rollback"]
 
 
@@ -25,6 +26,9 @@ class ColumnDrift(Result):
     p_value: float | None = Field(alias="chance")  # of values or missing values, adjusted for all that is watched
     missing_then: float  # share of missing values in the hold-out
     missing_now: float
+    unseen_then: float | None = None  # share of texts that training never saw; None: the model has no list of them
+    unseen_now: float | None = None
+    unseen: tuple[str, ...] = Field(())  # the most frequent of these
     drifted: bool | None  # significant, and large enough to matter
     note: str = ""
 
@@ -52,6 +56,23 @@ class Predecessor(Result):
     better: bool  # with confidence, and by the margin of the champion gate
 
 
+class ScoredRows(Result):
+    """The rows that a release scored through the gateway, as one Parquet file."""
+
+    path: Path
+    unreadable: int  # calls whose rows the log lacks: they are longer than it stores
+
+
+class BatchQuality(Result):
+    """The quality of one batch of data: a month of a source, or a day of requests."""
+
+    source: str
+    batch: str
+    rows: int
+    quarantined: int = 0
+    missing: dict[str, float]  # share of missing values by column, of columns that miss any
+
+
 class Signal(Result):
     """What monitoring measured of a release in a window. What could not be computed is None or absent, and listed."""
 
@@ -69,6 +90,9 @@ class Signal(Result):
     metrics: dict[str, float]  # over rows with an outcome
     reference: dict[str, float]  # the same, over the release's hold-out
     reference_rows: int
+    # 95 % of resamples of these rows lie between; not of metrics that could not be computed
+    intervals: dict[str, tuple[float, float]] = Field({})
+    reference_intervals: dict[str, tuple[float, float]] = Field({})
     bias: float | None  # mean prediction - mean outcome; regression: as a share of the hold-out's mean |outcome|
     bias_then: float | None = None  # and on the hold-out
     bias_class: str | int | None = None  # of three classes or more, the one with the largest bias
@@ -80,6 +104,8 @@ class Signal(Result):
     prediction_drift: float | None  # Jensen-Shannon distance of the predictions' distribution from the hold-out's
     p_values: dict[str, float] = Field({}, alias="chances")  # adjusted, of all that is watched except columns
     columns: tuple[ColumnDrift, ...]
+    origins: dict[str, int] = Field({})  # rows by where they were scored, of a table without time
+    quality: tuple[BatchQuality, ...] = Field(())  # oldest batch of a source first
     drifted_share: float | None  # of the columns that could be compared
     importance: dict[str, float] = Field({})  # of tables: share of each column now, by permutation
     importance_then: dict[str, float] = Field({})  # and on the hold-out
@@ -92,11 +118,12 @@ class Signal(Result):
     inputs: str  # digest over all inputs of the measurement
     evidence: str  # digest over the release and its rows with an outcome: the evidence for a retraining
     digest: str  # over the measurements; it does not depend on the state folder
-    folder: Path  # holds report.html, report.json, signal.json and later decision.json
+    folder: Path  # holds drift.html and drift.json of Evidently, signal.json; later decision.json and report.html
 
     @property
-    def report(self) -> Path:
-        return self.folder / "report.html"
+    def drift_report(self) -> Path:
+        """Evidently's page."""
+        return self.folder / DRIFT_PAGE
 
 
 class Decision(Result):
@@ -109,8 +136,13 @@ class Decision(Result):
     reasons: tuple[str, ...]  # one sentence each, with what was observed and what is allowed
     evidence: str  # of the signal
     to: str = ""  # digest of the release that is rolled back to
-    folder: Path  # holds report.html, report.json, signal.json and decision.json
+    folder: Path  # holds report.html, signal.json and decision.json
     digest: str  # over action, reasons and evidence
+
+    @property
+    def report(self) -> Path:
+        """The page for a person."""
+        return self.folder / REPORT_PAGE
 
 
 class Attempt(Result):

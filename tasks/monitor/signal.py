@@ -15,9 +15,10 @@ from tasks.core.code_digest import cache_key
 from tasks.core.config import digest_of
 from tasks.core.files import write_text
 from tasks.core.progress import mark_cached
+from tasks.data.results import Snapshot
 from tasks.monitor.config import Watch
 from tasks.monitor.drift import decide_drift
-from tasks.monitor.results import Signal
+from tasks.monitor.results import DRIFT_NUMBERS, DRIFT_PAGE, REPORT_PAGE, Signal
 from tasks.release.results import Release
 from tasks.statistics.permutation import benjamini_hochberg
 
@@ -54,6 +55,14 @@ class Window:
         """Digest over the window, all other inputs of the signal, and the code of the module that measures it."""
         moments = [moment.astimezone(UTC).isoformat() for moment in (self.as_of, self.start, self.end)]
         return cache_key(module, [self.release, moments, list(others)])
+
+
+@dataclass(frozen=True)
+class WindowData:
+    """The examples or messages of a window, with the outcomes known by now, and the snapshot that they are from."""
+
+    path: Path  # Parquet
+    snapshot: Snapshot | None = None
 
 
 def store_signal(
@@ -110,12 +119,12 @@ def read_signal(folder: Path) -> Signal:
 
 def find_signal(folder: Path, inputs: str) -> Signal | None:
     """The stored signal of the same inputs; that of other inputs is removed, as it would not fit a newer report."""
-    if all((folder / name).is_file() for name in ("signal.json", "report.html", "report.json")):
+    if all((folder / name).is_file() for name in ("signal.json", DRIFT_PAGE, DRIFT_NUMBERS)):
         stored = json.loads((folder / "signal.json").read_text(encoding="utf-8"))
         if stored.get("inputs") == inputs:  # checked first: an earlier version wrote other fields
             mark_cached()
             return Signal(**stored, folder=folder)
-    for name in ("signal.json", "decision.json"):
+    for name in ("signal.json", "decision.json", REPORT_PAGE):
         (folder / name).unlink(missing_ok=True)
     return None
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from tasks.core.display import escape_markdown
 from tasks.core.places import Places
 from tasks.core.prefect import emit_alert, emit_case_event, show_link, show_text, stage
-from tasks.data.results import WindowMessages
 from tasks.features.results import Frame
 from tasks.monitor.config import AnswerMonitor, TabularSpec, Watch
-from tasks.monitor.results import Attempt, Decision, Signal
-from tasks.monitor.signal import Window
+from tasks.monitor.results import Attempt, Decision, ScoredRows, Signal
+from tasks.monitor.signal import Window, WindowData
 from tasks.release.results import Release
 from tasks.train.config import Split, Target
 
@@ -22,16 +21,32 @@ def measure_window(
     release: Release,
     spec: TabularSpec,
     window: Window,
-    frame: Frame,
+    data: WindowData,
     places: Places,
     predecessor: Release | None = None,
 ) -> Signal:
     """Join the predictions of a window with the outcomes known by now, and measure performance and drift."""
     from tasks.monitor.tabular.measure import measure
 
-    signal = measure(release, spec, window, frame.path, places, predecessor)
-    show_link(f"{release.case}-drift", signal.report, "Evidently's report")
-    return signal
+    return measure(release, spec, window, data, places, predecessor)
+
+
+@stage("measure what was scored {window.start:%Y-%m-%d} to {window.as_of:%Y-%m-%d}", lambda signal: _summary(signal))
+def measure_served(
+    release: Release,
+    spec: TabularSpec,
+    window: Window,
+    requests: ScoredRows | None,
+    places: Places,
+    predecessor: Release | None = None,
+) -> Signal:
+    """Measure the requests and scored files of a table without time, with the outcomes that arrived."""
+    from tasks.monitor.tabular.measure import measure_rows
+    from tasks.monitor.tabular.served import read_served
+
+    return measure_rows(
+        release, spec, window, read_served(release, spec, window, requests, places), places, predecessor
+    )
 
 
 @stage("measure answers {window.start:%Y-%m-%d} to {window.as_of:%Y-%m-%d}", lambda signal: _summary(signal))
@@ -39,7 +54,7 @@ def measure_messages(
     release: Release,
     config: AnswerMonitor,
     window: Window,
-    messages: WindowMessages,
+    data: WindowData,
     case_folder: Path,
     places: Places,
 ) -> Signal:
@@ -48,9 +63,7 @@ def measure_messages(
     from tasks.monitor.language.measure import measure_answers
 
     embedder = find_embedder(config.embedder, case_folder)
-    signal = measure_answers(release.folder, config, embedder, window, messages, places)
-    show_link(f"{release.case}-drift", signal.report, "Evidently's report")
-    return signal
+    return measure_answers(release.folder, config, embedder, window, data, places)
 
 
 @stage("decide", lambda decision: decision.action)
@@ -58,11 +71,14 @@ def decide_on(signal: Signal, config: Watch, history: Sequence[Attempt] | None =
     """Ignore, alert, recalibrate, retrain or roll back; `history` is by default that of the state folder."""
     from tasks.monitor.attempts import attempts
     from tasks.monitor.decide import decide
+    from tasks.monitor.page import write_page
 
     if history is None:
         history = attempts(signal.folder.parents[3], signal.case)
     decision = decide(signal, config, history)
     reasons = "\n".join(f"- {escape_markdown(reason)}" for reason in decision.reasons)
+    write_page(signal, decision, config)
+    show_link(f"{signal.case}-monitor", decision.report, "Monitoring report")
     show_text(f"{signal.case}-decision", f"**{decision.action}**\n\n{reasons}", "What is done about it, and why")
     return decision
 
@@ -74,7 +90,7 @@ def announce_decision(decision: Decision) -> None:
     if decision.action != "ignore":
         reasons = "\n".join(f"- {reason}" for reason in decision.reasons)
         body = f"As of {decision.as_of:%Y-%m-%d %H:%M} UTC, release {decision.release[:12]}:\n{reasons}"
-        link = (decision.folder / "report.html").as_uri()
+        link = decision.report.as_uri()
         emit_alert(decision.case, decision.action, f"{decision.case}: {decision.action}", f"{body}\n{link}")
 
 

@@ -127,3 +127,21 @@ def _resampled_ratios(sums: np.ndarray, sizes: np.ndarray, resamples: int, rando
         chosen = random.integers(0, groups, size=(count, groups), dtype=np.int32)
         ratios[start : start + count] = sums[chosen].sum(axis=1) / sizes[chosen].sum(axis=1)
     return ratios
+
+
+def resampled_counts(
+    members: Sequence[np.ndarray], bins: int, *, resamples: int = 400, seed: int = 0
+) -> list[np.ndarray]:
+    """How many rows of each resample fall in each bin: for each array of members, shape (resamples, bins).
+
+    All arrays name the bin of the same rows, and one resample draws the same rows for all of them.
+    """
+    import numpy as np
+
+    random, rows = np.random.default_rng(seed), len(members[0])
+    counts = [np.empty((resamples, bins), np.int64) for _ in members]
+    for number in range(resamples):
+        chosen = random.integers(0, rows, size=rows, dtype=np.int32)
+        for each, array in zip(members, counts, strict=True):
+            array[number] = np.bincount(each[chosen], minlength=bins)
+    return counts

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from tasks.evaluate.config import ChampionGate
 from tasks.features.results import Column, Frame
 from tasks.monitor.config import Monitor, TabularSpec
 from tasks.monitor.results import Signal
-from tasks.monitor.signal import Window
+from tasks.monitor.signal import Window, WindowData
 from tasks.monitor.tabular.measure import measure
 from tasks.predict.tabular import Predictor, predict
 from tasks.release.results import Release
@@ -39,19 +40,19 @@ WATCHED_REGRESSION = Monitor.model_validate(
 )
 
 
-def world(
-    rows: int,
-    seed: int,
-    task: str = "classification",
-    age: float = 1.5,
-    level: float = 0.0,
-    older: float = 0.0,
-    spread: float = 1.0,
-) -> pd.DataFrame:
-    """Examples whose outcome grows with age and income; noise and town say nothing.
+class Change(TypedDict, total=False):
+    """What differs from an ordinary month: the concept (age, level), or the inputs alone (older, spread)."""
 
-    `older` moves age and `spread` narrows age and income; what follows from them stays as it is.
-    """
+    age: float  # how much the outcome grows with age; 1.5
+    level: float  # added to every score; 0
+    older: float  # added to age; 0
+    spread: float  # factor of age and income; 1
+
+
+def world(rows: int, seed: int, task: str = "classification", **change: Unpack[Change]) -> pd.DataFrame:
+    """Examples whose outcome grows with age and income; noise and town say nothing."""
+    age, level = change.get("age", 1.5), change.get("level", 0.0)
+    older, spread = change.get("older", 0.0), change.get("spread", 1.0)
     random = np.random.default_rng(seed)
     table = pd.DataFrame({name: random.normal(size=rows) for name in NUMBERS})
     table["age"] = spread * table["age"] + older
@@ -65,9 +66,9 @@ def world(
     return table
 
 
-def three(rows: int, seed: int, **more: float) -> pd.DataFrame:
+def three(rows: int, seed: int, **change: Unpack[Change]) -> pd.DataFrame:
     """The same world, in which the outcome is one of three words."""
-    table = world(rows, seed, "regression", **more)
+    table = world(rows, seed, "regression", **change)
     return table.assign(outcome_known=np.array(["low", "middle", "high"])[np.digitize(table["outcome_known"], [9, 11])])
 
 
@@ -95,6 +96,21 @@ def make_release(folder: Path, target: Target, make: Callable[[int, int], pd.Dat
     return folder
 
 
+def sealed_release(folder: Path) -> Release:
+    """The release of the shop whose model lies in a folder."""
+    return Release(
+        case="shop",
+        digest=RELEASE,
+        as_of=START,
+        folder=folder,
+        bento="shop:1",
+        version="1",
+        run_id="r",
+        kind="tabular",
+        columns=COLUMNS,
+    )
+
+
 def watch(
     rows: pd.DataFrame, release: Path, place: Path, target: Target = CLASSIFICATION, config: Monitor = WATCHED
 ) -> Signal:
@@ -112,17 +128,6 @@ def watch(
     )
     predict(Predictor(RELEASE, "shop", release / "model.skops", COLUMNS), frame, END, place / "predictions")
     places = Places(place / "state", Tracking.in_folder(place / "state"), place)
-    sealed = Release(
-        case="shop",
-        digest=RELEASE,
-        as_of=START,
-        folder=release,
-        bento="shop:1",
-        version="1",
-        run_id="r",
-        kind="tabular",
-        columns=COLUMNS,
-    )
     gate = ChampionGate(loss="brier" if target.task == "classification" else "squared_error")
     window = Window("shop", RELEASE, END, START, END)
-    return measure(sealed, TabularSpec(target, config, gate), window, frame.path, places)
+    return measure(sealed_release(release), TabularSpec(target, config, gate), window, WindowData(frame.path), places)

@@ -23,7 +23,7 @@ from tasks.monitor.config import AnswerMonitor
 from tasks.monitor.decide import decide
 from tasks.monitor.language.measure import measure_answers
 from tasks.monitor.results import Attempt, Decision, Signal
-from tasks.monitor.signal import Window
+from tasks.monitor.signal import Window, WindowData
 
 RELEASE = "cd" * 32
 START, END = datetime(2024, 6, 1, tzinfo=UTC), datetime(2024, 7, 1, tzinfo=UTC)
@@ -89,7 +89,9 @@ def watch(
     (table if known else table.assign(answer=None)).to_parquet(place / "asked.parquet")
     path = place / "asked.parquet"
     messages = WindowMessages(path=path, rows=len(rows), start=START, end=END, digest=file_digest(path))
-    signal = measure_answers(release, config, find_embedder(config.embedder, place), WINDOW, messages, places_in(place))
+    signal = measure_answers(
+        release, config, find_embedder(config.embedder, place), WINDOW, WindowData(messages.path), places_in(place)
+    )
     return signal, decide(signal, config)
 
 
@@ -102,7 +104,7 @@ def test_a_month_like_the_evaluation_is_ignored(release: Path, tmp_path: Path) -
     assert signal.metrics["exact_match"] == pytest.approx(0.96, abs=0.03)
     assert signal.message_auc == pytest.approx(0.5, abs=0.1)
     assert {column.column for column in signal.columns} >= {"message length", "answer length", "language"}
-    assert (signal.folder / "report.html").is_file()
+    assert signal.drift_report.is_file()
     assert watch(answered_rows(150, 2), release, tmp_path) == (signal, decision)
 
 
@@ -177,4 +179,4 @@ def test_a_window_without_answers_is_refused(release: Path, tmp_path: Path) -> N
     messages = WindowMessages(path=tmp_path / "none.parquet", rows=0, start=None, end=None, digest="")
     unread = EmbedderFiles(digest="", folder=tmp_path, files=())
     with pytest.raises(DataError, match="no predictions in this window"):
-        measure_answers(release, CONFIG, unread, WINDOW, messages, places_in(tmp_path))
+        measure_answers(release, CONFIG, unread, WINDOW, WindowData(messages.path), places_in(tmp_path))

@@ -26,16 +26,16 @@ def test_nothing_has_changed_is_ignored_and_the_same_again(release, tmp_path):
     assert signal.not_computed == ()
     assert any(reason.startswith("auc is 0.") and "allowed 0.050 worse" in reason for reason in decision.reasons)
     assert sum(signal.importance.values()) == pytest.approx(1)
-    report = json.loads((signal.folder / "report.json").read_text())
+    report = json.loads((signal.folder / "drift.json").read_text())
     assert len(report["metrics"]) == 9  # seven features and the prediction in two ways
-    assert "age" in (signal.folder / "report.html").read_text()
+    assert "age" in (signal.folder / "drift.html").read_text()
     assert read_signal(signal.folder) == signal
 
     before = {path.name: file_digest(path) for path in signal.folder.iterdir()}
-    assert set(before) == {"report.html", "report.json", "signal.json", "decision.json"}
-    untouched = (signal.folder / "report.html").stat().st_mtime_ns
+    assert set(before) == {"drift.html", "drift.json", "signal.json", "decision.json"}
+    untouched = (signal.folder / "drift.html").stat().st_mtime_ns
     assert watch(world(1500, 3), release, tmp_path) == signal
-    assert (signal.folder / "report.html").stat().st_mtime_ns == untouched, "found, not measured again"
+    assert (signal.folder / "drift.html").stat().st_mtime_ns == untouched, "found, not measured again"
     (signal.folder / "signal.json").unlink()
     assert decide(watch(world(1500, 3), release, tmp_path), WATCHED) == decision
     assert {path.name: file_digest(path) for path in signal.folder.iterdir()} == before
@@ -92,7 +92,7 @@ def test_too_few_of_everything_is_ignored_and_noted(release, tmp_path):
     assert signal.metrics == {}
     assert (signal.bias, signal.drifted_share, signal.prediction_drift, signal.importance_shift) == (None,) * 4
     assert len(signal.not_computed) == 7 + 1 + 7 + 2 + 1 + 1
-    assert (signal.folder / "report.html").is_file()
+    assert signal.drift_report.is_file()
 
 
 def test_one_class_only_is_an_alert(release, tmp_path):

@@ -73,6 +73,7 @@ def validate_source(
         files=files,
         rows=sum(count["rows"] for count in counts.values()),
         quarantined=sum(count["quarantined"] for count in counts.values()),
+        quarantined_by_batch={batch: count["quarantined"] for batch, count in counts.items()},
         validation=validation,
     )
     write_text(record, validated.model_dump_json(indent=1))

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from tasks.core.files import file_digest
 from tasks.core.places import Places
 from tasks.data.config import Answer
-from tasks.data.results import EmbedderFiles, WindowMessages
+from tasks.data.results import EmbedderFiles
 from tasks.evaluate.language.inference import message_in, scores_of
 from tasks.language.answer_scoring import Score, Scorer, summarise
 from tasks.language.embedder import Embedder
 from tasks.monitor.config import AnswerMonitor, Retrain
+from tasks.monitor.data_quality import snapshot_quality
 from tasks.monitor.drift import measure_drift
 from tasks.monitor.language.descriptors import COLUMNS, describe
 from tasks.monitor.language.reference_free_metrics import (
@@ -27,7 +28,7 @@ from tasks.monitor.language.reference_free_metrics import (
 )
 from tasks.monitor.language.two_sample_classifier import classifier_two_sample_test
 from tasks.monitor.results import Part, Signal
-from tasks.monitor.signal import Window, find_signal, fingerprint, sample, store_signal
+from tasks.monitor.signal import Window, WindowData, find_signal, fingerprint, sample, store_signal
 from tasks.predict.tabular import read_predictions
 from tasks.release.config import Price
 from tasks.release.seal import SCORES, read_manifest
@@ -41,10 +42,10 @@ def measure_answers(
     config: AnswerMonitor,
     embedder: EmbedderFiles,
     window: Window,
-    messages: WindowMessages,
+    data: WindowData,
     places: Places,
 ) -> Signal:
-    """Measure the answers of a window to `messages`, beside the answers of the release's evaluation.
+    """Measure the answers of a window to its messages, beside the answers of the release's evaluation.
 
     `release` is a folder with manifest.json and scores.parquet. Report, numbers and signal lie where those of tabular
     cases do; equal inputs return the stored signal.
@@ -54,9 +55,19 @@ def measure_answers(
     import pandas as pd
 
     predictions = read_predictions(places.predictions, window.case, window.release, window.start, window.end)
-    right_answers = pd.read_parquet(messages.path, columns=["example_id", "answer"])
+    right_answers = pd.read_parquet(data.path, columns=["example_id", "answer"])
     now = predictions.merge(right_answers, on="example_id")  # the others are predictions of other templates
-    inputs = window.inputs(__name__, [config.digest, fingerprint(now), file_digest(release / SCORES), embedder.digest])
+    quality = snapshot_quality(data.snapshot) if data.snapshot else ()
+    inputs = window.inputs(
+        __name__,
+        [
+            config.digest,
+            fingerprint(now),
+            file_digest(release / SCORES),
+            embedder.digest,
+            [batch.model_dump() for batch in quality],
+        ],
+    )
     folder = window.folder(places.state)
     if (stored := find_signal(folder, inputs)) is not None:
         return stored
@@ -95,6 +106,7 @@ def measure_answers(
         "bias": None,
         "parts": _parts(known, scores_now, window, config.retrain),
         "columns": drift.columns,
+        "quality": quality,
         "prediction_drift": drift.prediction,
         "reference_free": sum_ratios(ratios),
         "reference_free_then": sum_ratios(ratios_then),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
+
+from tasks.statistics.normal_tests import auc_p_value
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +20,6 @@ def classifier_two_sample_test(then: np.ndarray, now: np.ndarray) -> tuple[float
     Source: Lopez-Paz and Oquab, Revisiting Classifier Two-Sample Tests (2017).
     """
     import numpy as np
-    from scipy.stats import norm
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -32,6 +32,5 @@ def classifier_two_sample_test(then: np.ndarray, now: np.ndarray) -> tuple[float
     model = LogisticRegression(class_weight="balanced", max_iter=1000)
     scores = cross_val_predict(model, vectors, side, cv=folds, method="predict_proba")[:, 1]
     auc = float(roc_auc_score(side, scores))
-    # of the Mann-Whitney statistic when nothing has changed; a permutation test would refit the model hundreds of times
-    deviation = math.sqrt((len(then) + len(now) + 1) / (12 * len(then) * len(now)))
-    return round(auc, 6), float(norm.sf((auc - 0.5) / deviation))
+    # a permutation test would refit the model hundreds of times
+    return round(auc, 6), auc_p_value(auc, len(then), len(now))

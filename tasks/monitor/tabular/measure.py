@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Any, Literal
 from tasks.core.files import file_digest
 from tasks.core.places import Places
 from tasks.monitor.config import Monitor, TabularSpec
+from tasks.monitor.data_quality import snapshot_quality
 from tasks.monitor.drift import measure_drift
 from tasks.monitor.predecessor import compare_predecessor
 from tasks.monitor.results import Signal
-from tasks.monitor.signal import SEED, Window, find_signal, fingerprint, sample, store_signal
+from tasks.monitor.signal import SEED, Window, WindowData, find_signal, fingerprint, sample, store_signal
 from tasks.monitor.tabular.importance import importance_p_value, importance_shares, permutation_importance
 from tasks.monitor.tabular.labels_and_predictions import labels_and_predictions
 from tasks.monitor.tabular.metric_permutation import performance_p_values
-from tasks.monitor.tabular.outcomes import join_outcomes
+from tasks.monitor.tabular.outcomes import ScoredWithOutcomes, join_outcomes, without_outcomes
 from tasks.monitor.tabular.performance import Performance
 from tasks.monitor.tabular.performance_estimate import estimate, estimate_p_value
 from tasks.predict.tabular import read_predictions
 from tasks.release.results import Release
 from tasks.train.classes import predictions_in
+from tasks.train.tabular.categories import known_categories
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,30 +50,46 @@ def measure(
     release: Release,
     spec: TabularSpec,
     window: Window,
-    examples: Path,
+    data: WindowData,
     places: Places,
     predecessor: Release | None = None,
 ) -> Signal:
-    """Measure the predictions of a window by the outcomes in `examples`, a Parquet file.
+    """Measure the predictions of a window by the outcomes in its data, a Parquet file of examples.
 
     The release's folder holds model.skops and scores.parquet, the scored hold-out. `predecessor` is the previous
     champion. The report, its numbers and the signal lie in STATE/monitor/CASE/RELEASE12/AS_OF; equal inputs return the
     stored signal.
 
-    Raises: NothingYet when the window holds no predictions; DataError when the examples have no outcomes.
+    Raises: NotReady when the window holds no predictions; DataError when the examples have no outcomes.
     """
+    predictions = read_predictions(places.predictions, window.case, window.release, window.start, window.end)
+    quality = snapshot_quality(data.snapshot) if data.snapshot else ()
+    if spec.rows_are_numbered:
+        joined = without_outcomes(predictions, quality)
+    else:
+        joined = join_outcomes(predictions, data.path, spec.target.column, quality)
+    return measure_rows(release, spec, window, joined, places, predecessor)
+
+
+def measure_rows(
+    release: Release,
+    spec: TabularSpec,
+    window: Window,
+    scored: ScoredWithOutcomes,
+    places: Places,
+    predecessor: Release | None = None,
+) -> Signal:
+    """Measure scored rows, as `measure` does."""
     import pandas as pd
 
     from tasks.train.tabular.model_file import load
 
-    config, target = spec.monitor, spec.target
-    predictions = read_predictions(places.predictions, window.case, window.release, window.start, window.end)
-    rows = join_outcomes(predictions, examples, target.column)
+    config, target, rows = spec.monitor, spec.target, scored.rows
     inputs = window.inputs(
         __name__,
         [
             [config.digest, target.digest, [(column.name, column.kind) for column in release.columns]],
-            fingerprint(rows),
+            [fingerprint(rows), scored.notes, [batch.model_dump() for batch in scored.quality]],
             [file_digest(release.folder / name) for name in FILES if (release.folder / name).is_file()],
             [predecessor.digest, spec.gate.digest] if predecessor else [],
         ],
@@ -93,7 +111,7 @@ def measure(
     p_values = performance_p_values(performance.window, performance.reference, model.classes, metric) if enough else {}
     better, not_compared = None, ""
     if predecessor and enough:
-        better, not_compared = compare_predecessor(known, model.classes, predecessor, examples, spec.gate)
+        better, not_compared = compare_predecessor(known, model.classes, predecessor, scored.examples, spec.gate)
     measurements = (
         Measurement(performance.measure(), p_values, tuple(performance.missing())),
         Measurement({"predecessor": better}, {}, (not_compared,) if not_compared else ()),
@@ -108,7 +126,9 @@ def measure(
         "reference_rows": len(reference),
         "inputs": inputs,
         "parts": performance.parts(known["event_timestamp"], metric, window.parts(config.retrain.of)),
-        "not_computed": tuple(sentence for each in measurements for sentence in each.missing),
+        "origins": scored.origins,
+        "quality": scored.quality,
+        "not_computed": (*scored.notes, *(sentence for each in measurements for sentence in each.missing)),
     }
     for each in measurements:
         fields |= each.fields
@@ -121,7 +141,7 @@ def _drift(
 ) -> Measurement:
     kind: Literal["number", "text"] = "text" if len(model.classes) > 2 else "number"
     samples = sample(reference, config.sample), sample(rows, config.sample)
-    drift = measure_drift(*samples, release.columns, folder, kind)
+    drift = measure_drift(*samples, release.columns, folder, kind, known_categories(model))
     missing = f"Drift of the predictions was not computed: {len(rows):,} rows now, {len(reference):,} then."
     compared = drift.prediction is not None
     return Measurement(

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tasks.monitor.results import Part
+from tasks.monitor.tabular.intervals import metric_intervals
 from tasks.monitor.tabular.labels_and_predictions import LabelsAndPredictions, errors_of, most_biased_class
 from tasks.monitor.tabular.performance_estimate import estimate
 from tasks.statistics.metric_catalog import metrics_of
@@ -43,9 +44,13 @@ class Performance:
 
     def measure(self) -> dict[str, Any]:
         """Metrics and bias of the rows with an outcome, beside the hold-out's."""
+        metrics, reference = (compute_metrics(*side, self.target.task) for side in (self.window, self.reference))
+        classification = self.target.task == "classification"
         return {
-            "metrics": compute_metrics(*self.window, self.target.task),
-            "reference": compute_metrics(*self.reference, self.target.task),
+            "metrics": metrics,
+            "reference": reference,
+            "intervals": metric_intervals(self.window, metrics, classification=classification),
+            "reference_intervals": metric_intervals(self.reference, reference, classification=classification),
             "expected": estimate(self.window[1], self.reference) if self.classes else {},
             "bias": self._bias(self.window),
             "bias_then": self._bias(self.reference),

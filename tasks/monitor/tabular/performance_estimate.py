@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tasks.monitor.tabular.binned import SCORE_BINS, BinnedMetric
 from tasks.monitor.tabular.labels_and_predictions import LabelsAndPredictions
-from tasks.monitor.tabular.metric_permutation import SCORE_BINS, BinnedMetric
 from tasks.statistics.binned_metrics import BinnedMean, auc
 from tasks.statistics.metric_catalog import HIGHER_IS_BETTER
 from tasks.statistics.permutation import bin_counts, bin_means, mean_p_value, permutation_p_value, quantile_bins
