@@ -35,7 +35,8 @@ def score(window: Window, target: Target, classes: Classes, examples: Path, plac
     The losses are written to STATE/scores/MONTH-RELEASE12.parquet. Raises: DataError when no outcome is known.
     """
     predictions = read_predictions(places.predictions, window.case, window.release, window.start, window.end)
-    known = join_outcomes(predictions, examples, target.column).dropna(subset="outcome").sort_values("example_id")
+    joined = join_outcomes(predictions, examples, target.column).rows
+    known = joined.dropna(subset="outcome").sort_values("example_id")
     if known.empty:
         raise DataError(
             f"No outcome of {window.start:%Y-%m} was known by {window.end:%Y-%m-%d}.",

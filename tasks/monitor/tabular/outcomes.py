@@ -74,7 +74,7 @@ def join_outcomes(
     )
     moved = moments.notna() & (moments != predictions["event_timestamp"].astype("datetime64[us, UTC]"))
     outcome = predictions["example_id"].map(known.set_index("example_id")[target]).mask(moved)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if moved.any():
         notes = (
             f"{int(moved.sum()):,} predictions have no outcome: their example_id names a row of another moment now. "
