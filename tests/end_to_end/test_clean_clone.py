@@ -41,6 +41,7 @@ LONG = (
     "import {case} {file}",
     "predict {case}",
     "monitor {case}",
+    "outcomes {case} {file}",
     "retrain {case}",
     "backtest {case} --from 2020-01-01 --to 2020-02-01",
     "replay {case} --from 2020-01-01 --to 2020-02-01",
