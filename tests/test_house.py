@@ -102,12 +102,6 @@ EVERYTHING = sorted(
 )
 
 
-def package_of(path: Path) -> str:
-    """The package of a file, such as tasks/core, flows or tests/gateway."""
-    parts = path.relative_to(ROOT).parts
-    return "/".join(parts[:2]) if parts[0] in ("tasks", "services", "tests") else parts[0]
-
-
 def parameters(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> list[str]:
     arguments = node.args
     variadic = [arg for arg in (arguments.vararg, arguments.kwarg) if arg]
