@@ -48,11 +48,11 @@ def main() -> None:
 
 def run_command() -> int:
     """Run the command in sys.argv; a DriftlineError prints its message, not a traceback."""
-    from tasks.core.settings import apply_environment, settings
-
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: else Prefect's server would survive
     try:
         if not {"--help", "-h"} & set(sys.argv[1:]) and len(sys.argv) > 1:
+            from tasks.core.settings import apply_environment, settings
+
             apply_environment(settings())
         app(standalone_mode=True)
     except DriftlineError as error:

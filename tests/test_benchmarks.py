@@ -25,6 +25,7 @@ SHORT = ("alarms", "features")  # seconds; `make test` runs one of them, by the 
 NEEDS = {  # what must have run before, on real data
     "serving": "run flights --as-of 2013-03-01",
     "soak": "run flights --as-of 2013-03-01",
+    "releases": "run flights --as-of 2013-03-01",
     "hostile": "run flights --as-of 2013-03-01",
     "stages": "prepare assistant --profile smoke",
 }
