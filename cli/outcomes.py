@@ -55,7 +55,7 @@ def outcomes(name: str, file: Path) -> None:
 def _scored_ids(case: TabularCase) -> set[str]:
     """The ids of all rows that the champion has scored."""
     from services.gateway.log_export import export_scored_rows
-    from tasks.core.errors import NotReady
+    from tasks.core.errors import NoDataYet
     from tasks.core.files import scratch_folder
     from tasks.monitor.signal import Window
     from tasks.monitor.tabular.served import read_served
@@ -72,5 +72,5 @@ def _scored_ids(case: TabularCase) -> set[str]:
         try:
             window = Window.of(champion, champion.as_of, now)
             return {*read_served(champion, case.monitor_spec, window, logged, config.places).rows["example_id"]}
-        except NotReady:
+        except NoDataYet:
             return set()

@@ -93,7 +93,7 @@ class Case(Section):
 class TabularCase(Case):
     """A case that predicts a column of a table."""
 
-    kind: Literal["tabular"]
+    kind: Literal["tabular"] = Field(description="Kind of the case.")
     trusted: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = Field(
         (),
         description="SHA-256 of pickled models that `driftline import-model` may load: a pickle runs code.",
@@ -128,7 +128,7 @@ class TabularCase(Case):
 class LanguageCase(Case):
     """A case that answers messages in JSON by a schema."""
 
-    kind: Literal["llm"]
+    kind: Literal["llm"] = Field(description="Kind of the case.")
     model: Model
     prompt: Prompt
     answer: Answer

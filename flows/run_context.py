@@ -17,7 +17,7 @@ from pydantic import AwareDatetime, Field
 
 from flows.case import LanguageCase, TabularCase, load_case
 from tasks.core.config import Section
-from tasks.core.errors import InputError, NotReady
+from tasks.core.errors import InputError, NoDataYet
 from tasks.core.files import disk_full_as_unavailable, lock
 from tasks.core.git_push import COMMIT_PATTERN
 from tasks.core.lineage import read_lineage
@@ -134,11 +134,11 @@ def resolve_as_of(as_of: datetime | None) -> datetime:
 def complete_if_nothing_to_do(steps: Callable[[], R]) -> R:
     """Run the steps; a deployed run that has nothing to do yet completes.
 
-    Raises: NotReady at a terminal.
+    Raises: NoDataYet at a terminal.
     """
     try:
         return steps()
-    except NotReady as nothing:
+    except NoDataYet as nothing:
         if deployment.id is None:
             raise
         return cast(R, Completed(message=str(nothing)))  # a flow that returns a state ends in it

@@ -65,6 +65,14 @@ def test_the_reference_is_current():
     assert not stale, "run: make reference"
 
 
+def test_every_key_and_metric_has_a_meaning():
+    """No cell of the reference's tables that explains something is empty."""
+    pages = [path for path in PAGES if path.read_text(encoding="utf-8").startswith(GENERATED)]
+    rows = [(path.stem, line) for path in pages for line in path.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) > 100
+    assert not [row for row in rows if row[1].startswith("| ") and row[1].rsplit("|", 2)[1].strip() in ("", "None")]
+
+
 @page
 def test_links_and_anchors_exist(path):
     broken = []

@@ -101,8 +101,10 @@ def _fields(model: type[BaseModel], prefix: str, above: tuple[type, ...]) -> Ite
             for attribute, word in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
             if getattr(rule, attribute, None) is not None
         ]
-        yield f"| `{key}` | {', '.join([kind, *bounds])} | {default} | {_text(field.description)} |"
-        for suffix, inner in _models(field.annotation):
+        inner_models = list(_models(field.annotation))
+        meaning = field.description or next(((each.__doc__ or "").partition("\n")[0] for _, each in inner_models), "")
+        yield f"| `{key}` | {', '.join([kind, *bounds])} | {default} | {_text(meaning)} |"
+        for suffix, inner in inner_models:
             if inner not in (*above, model):
                 yield from _fields(inner, f"{key}{suffix}.", (*above, model))
 

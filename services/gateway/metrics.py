@@ -15,26 +15,42 @@ LABELS = ("case", "release", "role")
 
 
 class GatewayMetrics:
-    """Counts over all gateway processes, where PROMETHEUS_MULTIPROC_DIR names a folder that they share."""
+    """Metrics of all gateway processes, if PROMETHEUS_MULTIPROC_DIR names a shared folder."""
 
     def __init__(self) -> None:
         own = self._registry = CollectorRegistry()
-        self.calls = Counter("driftline_calls", "Calls that ended.", [*LABELS, "state", "status"], registry=own)
+        self.calls = Counter("driftline_calls", "Completed requests.", [*LABELS, "state", "status"], registry=own)
         self.seconds = Histogram(
-            "driftline_call_seconds", "From request to last byte.", LABELS, buckets=SECONDS, registry=own
+            "driftline_call_seconds",
+            "Seconds from the request to the last byte of its response.",
+            LABELS,
+            buckets=SECONDS,
+            registry=own,
         )
         self.first_byte = Histogram(
-            "driftline_first_byte_seconds", "Of streams.", LABELS, buckets=SECONDS, registry=own
+            "driftline_first_byte_seconds",
+            "Seconds from the request to the first byte of a streamed response.",
+            LABELS,
+            buckets=SECONDS,
+            registry=own,
         )
-        self.tokens = Counter("driftline_tokens", "Tokens.", [*LABELS, "kind"], registry=own)
-        self.spent = Counter("driftline_spent", "Money, in the budgets' currency.", LABELS, registry=own)
-        self.cache = Counter("driftline_cache", "Cache look-ups.", ["case", "outcome"], registry=own)
-        self.retries = Counter("driftline_retries", "Retried calls.", ["case"], registry=own)
-        self.queued = Gauge("driftline_waiting", "In a queue.", ["case"], multiprocess_mode="livesum", registry=own)
+        self.tokens = Counter("driftline_tokens", "Tokens of prompts and answers.", [*LABELS, "kind"], registry=own)
+        self.spent = Counter("driftline_spent", "Costs, in the currency of the budgets.", LABELS, registry=own)
+        self.cache = Counter("driftline_cache", "Look-ups in the response cache.", ["case", "outcome"], registry=own)
+        self.retries = Counter("driftline_retries", "Attempts that were retried.", ["case"], registry=own)
+        self.queued = Gauge(
+            "driftline_waiting", "Requests that wait in a queue.", ["case"], multiprocess_mode="livesum", registry=own
+        )
         self.in_flight = Gauge(
-            "driftline_working", "At a release.", ["case"], multiprocess_mode="livesum", registry=own
+            "driftline_working",
+            "Requests in progress at a release.",
+            ["case"],
+            multiprocess_mode="livesum",
+            registry=own,
         )
-        self.unlogged = Counter("driftline_unlogged", "Calls missing in the log, or their texts.", registry=own)
+        self.unlogged = Counter(
+            "driftline_unlogged", "Requests that the log lacks, or whose texts it lacks.", registry=own
+        )
         self.loop_failures = Counter(
             "driftline_loop_failures", "Failed steps of background loops.", ["loop"], registry=own
         )

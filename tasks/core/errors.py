@@ -4,7 +4,7 @@ DriftlineError            exit 1   Driftline could not go on
 ├── InputError            exit 2   the user's files, options or data are wrong
 │   ├── CaseError                  a case folder: unknown case or key, wrong type or bound
 │   └── DataError                  a data source: missing, empty, without a column, or without a valid row
-│       └── NotReady               no champion, or no requests since: the next deployed run tries again
+│       └── NoDataYet              no champion, or no requests since: the next deployed run tries again
 │           └── NothingServed  exit 0   nothing to monitor yet: no fault of anybody
 ├── GateFailed            exit 3   a verdict other than promote
 ├── Busy                  exit 4   another run holds the lock
@@ -51,11 +51,11 @@ class DataError(InputError):
     pass
 
 
-class NotReady(DataError):
+class NoDataYet(DataError):
     pass
 
 
-class NothingServed(NotReady):
+class NothingServed(NoDataYet):
     exit_code = 0
 
 

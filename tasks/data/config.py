@@ -105,7 +105,7 @@ class Source(Section):
 
 
 class Data(Section):
-    """All tables of a case."""
+    """Tables of the case."""
 
     sources: dict[str, Source] = Field(min_length=1, description="Tables by name, as the case's SQL calls them.")
 
@@ -122,19 +122,19 @@ class Data(Section):
 
 
 class Model(Section):
-    """The base model that a language case starts from, pinned."""
+    """Base model of a language case, pinned to its weights."""
 
     source: str = Field(
         pattern=r"^(package|file|hf)://.+",
         description="package://NAME/PATH, file://PATH (.gguf, or a folder as transformers saves it; relative: from "
         "the case folder), or hf://ORG/NAME.",
     )
-    revision: str = Field("", description="Commit of a hub's repository; needed with hf://.")
+    revision: str = Field("", description="Commit of the hub's repository; required with hf://.")
     sha256: str = Field(
-        "", pattern=r"^([0-9a-f]{64})?$", description="Digest of its weights; with another one nothing starts."
+        "", pattern=r"^([0-9a-f]{64})?$", description="SHA-256 of the weights; other weights are refused."
     )
-    chat_template: Text = Field("", description="Jinja, or a .jinja file; empty: the model's own.")
-    context: int = Field(1024, ge=64, description="Tokens of question and answer together.")
+    chat_template: Text = Field("", description="Chat template in Jinja, or a .jinja file; empty: the model's own.")
+    context: int = Field(1024, ge=64, description="Maximum tokens of prompt and answer together.")
 
 
 Embedder = Annotated[
@@ -148,12 +148,14 @@ Embedder = Annotated[
 
 
 class Answer(Section):
-    """What a right answer looks like: strict JSON."""
+    """Format of the answers: JSON by a schema."""
 
     json_schema: Annotated[dict[str, Any], READ_STRUCTURE] = Field(description="JSON schema, or a .json file.")
-    abstain: dict[str, Any] | None = Field(None, description="The answer to what is out of scope; empty: none is.")
+    abstain: dict[str, Any] | None = Field(
+        None, description="Answer to messages out of scope; empty: all messages are in scope."
+    )
     stated: tuple[str, ...] = Field(
-        (), description="Keys whose values must stand in the message as they are; elsewhere they are hallucinated."
+        (), description="Keys whose values must occur literally in the message; other values count as hallucinated."
     )
 
     @field_validator("json_schema")
@@ -164,11 +166,13 @@ class Answer(Section):
 
 
 class Prompt(Section):
-    """What stands before each message."""
+    """System prompts of the tuned model and of the baseline."""
 
-    system: Text = Field(description="What the tuned model is told.")
-    baseline: Text = Field(description="What the untuned base is told; {schema} stands for the answer's schema.")
-    few_shot: int = Field(5, ge=1, le=32, description="Examples from the training pairs that the base is also shown.")
+    system: Text = Field(description="System prompt of the tuned model.")
+    baseline: Text = Field(
+        description="System prompt of the untuned base; {schema} is replaced by the answer's schema."
+    )
+    few_shot: int = Field(5, ge=1, le=32, description="Training pairs in the prompt of the few-shot baseline.")
 
 
 class ChatSpec(Section):
@@ -176,7 +180,7 @@ class ChatSpec(Section):
 
     prompt: Prompt
     answer: Answer
-    context: int = Field(ge=64, description="Tokens of question and answer together.")
+    context: int = Field(ge=64, description="Maximum tokens of prompt and answer together.")
 
 
 class Intent(Section):
@@ -187,10 +191,10 @@ class Intent(Section):
         description="SQL over the sources: one row a possible message. `day` (a date) decides on which side of the "
         "split it may come; every other column may be named in braces.",
     )
-    answer: dict[str, Any] = Field(description="The right answer; '{column}' stands for a fact.")
-    share: float = Field(1.0, gt=0, description="How often it comes, relative to the other intents.")
-    train: tuple[str, ...] = Field((), description="Wordings to learn from.")
-    held_out: tuple[str, ...] = Field(min_length=1, description="Wordings that are never learned from.")
+    answer: dict[str, Any] = Field(description="Expected answer; '{column}' is replaced by a fact.")
+    share: float = Field(1.0, gt=0, description="Relative frequency of the intent.")
+    train: tuple[str, ...] = Field((), description="Wordings for training.")
+    held_out: tuple[str, ...] = Field(min_length=1, description="Wordings only for the evaluation.")
 
 
 class Templates(Section):
@@ -198,16 +202,16 @@ class Templates(Section):
 
     intents: dict[str, Intent] = Field(min_length=1)
     openers: dict[Literal["train", "held_out"], tuple[str, ...]] = Field(
-        {}, description="Put before a wording, now and then."
+        {}, description="Texts that sometimes precede a wording."
     )
     closers: dict[Literal["train", "held_out"], tuple[str, ...]] = Field(
-        {}, description="Put after a wording, now and then."
+        {}, description="Texts that sometimes follow a wording."
     )
     typos: float = Field(0.0, ge=0, le=1, description="Share of messages with one typing error outside the facts.")
 
 
 class Pairs(Section):
-    """Instruction pairs: where they come from, and how they are cleaned and split."""
+    """Instruction pairs: their sources, cleaning and split."""
 
     templates: Annotated[Templates | None, READ_STRUCTURE] = Field(None, description="Templates, or a .yaml file.")
     sources: tuple[str, ...] = Field(
@@ -215,22 +219,28 @@ class Pairs(Section):
         description="Sources whose rows are pairs: messages; prompt and completion; prompt, chosen and rejected; or, "
         "of a log: messages or prompt, answer, feedback (up, down or a score) and, where there is one, correction.",
     )
-    liked: float = Field(0.5, description="Of a log: the score from which on an answer was liked.")
+    liked: float = Field(0.5, description="Of a log: minimum score of a liked answer.")
     safety: str | None = Field(None, description="Source of unsafe prompts (column `prompt`) that must be refused.")
-    train: int = Field(1440, ge=8, description="Pairs made from templates to train on.")
-    validation: int = Field(96, ge=8, description="Pairs of training wordings held back to watch the training by.")
-    evaluation: int = Field(400, ge=8, description="Pairs of held-out wordings and days, frozen, to judge by.")
-    unsafe: int = Field(100, ge=0, description="Unsafe prompts at most.")
-    held_out_days: Duration = Field(timedelta(days=14), description="Last days, whose facts only the evaluation uses.")
-    near_duplicate: float = Field(0.9, gt=0.5, le=1, description="Likeness of two messages above which one is dropped.")
+    train: int = Field(1440, ge=8, description="Training pairs generated from templates.")
+    validation: int = Field(96, ge=8, description="Pairs of training wordings held out for validation during training.")
+    evaluation: int = Field(
+        400, ge=8, description="Pairs of held-out wordings and days for the evaluation; they stay the same."
+    )
+    unsafe: int = Field(100, ge=0, description="Maximum number of unsafe prompts.")
+    held_out_days: Duration = Field(
+        timedelta(days=14), description="Length of the last period, whose facts only the evaluation uses."
+    )
+    near_duplicate: float = Field(
+        0.9, gt=0.5, le=1, description="Similarity of two messages above which one is dropped."
+    )
     mask: tuple[Literal["email", "phone", "card", "iban", "secret"], ...] = Field(
         ("email", "phone", "card", "iban", "secret"),
-        description="Personal data, and secrets such as API keys, replaced by a placeholder.",
+        description="Kinds of personal data and secrets that are replaced by placeholders.",
     )
-    seed: int = Field(0, ge=0)
-    tolerance: float = Field(0.01, ge=0, le=1, description="Share of bad pairs above which the pairs fail.")
+    seed: int = Field(0, ge=0, description="Random seed.")
+    tolerance: float = Field(0.01, ge=0, le=1, description="Maximum share of bad pairs; above it the run fails.")
     expectations: tuple[Expectation, ...] = Field(
-        (), description="What is expected of the pairs, besides what always is."
+        (), description="Expectations on the pairs, besides the built-in ones."
     )
 
     @model_validator(mode="after")
@@ -241,7 +251,7 @@ class Pairs(Section):
 
 
 class Traffic(Section):
-    """What a case was asked since its release: predict answers it, monitor judges the answers."""
+    """Messages since the release: `predict` answers them, `monitor` evaluates the answers."""
 
     source: str | None = Field(
         None,
@@ -249,12 +259,14 @@ class Traffic(Section):
         "known the right answer (completion). Empty: messages are replayed from the wordings that are never learned "
         "from, and the facts of each day.",
     )
-    a_day: int = Field(12, ge=1, le=10_000, description="Messages replayed for each day.")
+    a_day: int = Field(12, ge=1, le=10_000, description="Replayed messages per day.")
     shift: Annotated[Templates | None, READ_STRUCTURE] = Field(
-        None, description="Templates of what comes instead of ordinary messages, to see what monitoring makes of it."
+        None, description="Templates of other messages that simulate drift."
     )
     share: float = Field(0.5, gt=0, le=1, description="Share of the replayed messages that come from `shift`.")
-    outcomes: bool = Field(True, description="Whether right answers become known; else only proxies are measured.")
+    outcomes: bool = Field(
+        True, description="Whether expected answers become known; false: monitoring measures only proxies."
+    )
 
 
 class PairsSpec(Result):

@@ -11,7 +11,7 @@ from tasks.statistics.metric_catalog import LossName, MetricName
 
 
 class Bound(Section):
-    metric: MetricName
+    metric: MetricName = Field(description="The metric.")
     at_least: float | None = Field(None, description="Lowest value that passes.")
     at_most: float | None = Field(None, description="Highest value that passes.")
 
@@ -23,24 +23,26 @@ class Bound(Section):
 
 
 class SliceGate(Section):
-    """No slice may be far worse than the whole."""
+    """Maximum difference between a slice and the whole."""
 
-    metric: MetricName
+    metric: MetricName = Field(description="The metric.")
     at_most_worse: float = Field(gt=0, description="How much worse than the whole a slice may be.")
     min_rows: int = Field(200, ge=10, description="Smaller slices are shown, but not checked.")
 
 
 class ChampionGate(Section):
-    """The challenger may not be worse than the champion: paired bootstrap on per-example losses."""
+    """Comparison with the champion by a paired bootstrap on per-example losses."""
 
     loss: LossName = Field(description="inexact, for answers: 1 unless it is exactly right.")
     margin: float = Field(0.0, ge=0, description="How much worse, in mean loss, still counts as not worse.")
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    resamples: int = Field(1000, ge=100, le=100_000)
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence of the bootstrap interval.")
+    resamples: int = Field(1000, ge=100, le=100_000, description="Bootstrap resamples.")
     min_rows: int = Field(500, ge=30, description="Fewer examples are insufficient evidence.")
 
 
 class Evaluate(Section):
+    """Criteria that a candidate must meet."""
+
     slices: tuple[str, ...] = Field((), description="Columns whose values make slices.")
     bounds: tuple[Bound, ...] = Field(min_length=1, description="Metrics that must be reached.")
     slice_gate: SliceGate | None = None
@@ -70,7 +72,7 @@ class LlmJudge(Section):
 
 
 class LanguageEvaluation(Section):
-    """When the answers of a tuned language model are good enough."""
+    """Criteria that a tuned language model must meet."""
 
     slices: tuple[str, ...] = Field(("intent",), description="Columns of the pairs whose values make slices.")
     bounds: tuple[Bound, ...] = Field(min_length=1, description="Metrics that must be reached.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tasks.core.code_digest import cache_key
 from tasks.core.duckdb import connect, quote_identifier, quote_literal, scan_parquet
-from tasks.core.errors import CaseError, NotReady
+from tasks.core.errors import CaseError, NoDataYet
 from tasks.core.files import atomic_path, lock, write_text
 from tasks.core.progress import mark_cached
 from tasks.data.parquet import copy_to_parquet
@@ -31,7 +31,7 @@ def build_frame(
     The file is named by a digest of its inputs, so that a second call only reads its summary. Numbers in it are
     doubles, whatever their type in the SQL. `known_only` leaves out examples whose target is empty.
 
-    Raises: CaseError when the SQL fails or its columns don't fit; NotReady when no example is left; DataError when
+    Raises: CaseError when the SQL fails or its columns don't fit; NoDataYet when no example is left; DataError when
     ids repeat.
     """
     features, bounds = spec.features, [moment.isoformat() for moment in (window.start, window.end)] if window else None
@@ -58,7 +58,7 @@ def build_frame(
             ).fetchall()[0]
         if not count:
             path.unlink()
-            raise NotReady(
+            raise NoDataYet(
                 "No example is left.",
                 where=f"{snapshot.case} as of {snapshot.as_of:%Y-%m-%d %H:%M}",
                 found=f"0 of them {_describe(window)}{f' with a known {spec.target}' if known_only else ''}",

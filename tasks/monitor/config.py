@@ -17,7 +17,7 @@ from tasks.train.config import Target
 
 
 class Retrain(Section):
-    """Each of these retrains, when it is significant and holds for the window and for enough of its parts."""
+    """Limits of performance. Exceeding one retrains, if it is significant in the window and in enough of its parts."""
 
     metric: MetricName = Field(description="The metric watched.")
     worse_by: float = Field(gt=0, description="How much worse than on the release's hold-out, in the metric's units.")
@@ -43,13 +43,13 @@ class Retrain(Section):
 
 
 class Recalibrate(Section):
-    """Scores that still rank well but are too high or too low are recalibrated, without training."""
+    """Recalibration without training, of scores that rank well but are too high or too low."""
 
     bias: float = Field(gt=0, description="Largest |mean prediction - mean outcome|, below what retrains.")
 
 
 class Alert(Section):
-    """Each of these alerts. Drift of columns never retrains by itself."""
+    """Limits of drift. Exceeding one alerts; drift of columns alone never retrains."""
 
     false_alarms: float = Field(
         default=0.05,
@@ -67,6 +67,8 @@ class Alert(Section):
 
 
 class TableAlert(Alert):
+    """Limits of drift. Exceeding one alerts; drift of columns alone never retrains."""
+
     importance_shift: float = Field(
         default=1.0,
         gt=0,
@@ -76,6 +78,8 @@ class TableAlert(Alert):
 
 
 class AnswerAlert(Alert):
+    """Limits of drift. Exceeding one alerts; drift of columns alone never retrains."""
+
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
     message_auc: float = Field(
@@ -111,7 +115,7 @@ class Watch(Section):
 
 
 class Monitor(Watch):
-    """How the predictions of a tabular case are watched."""
+    """Monitoring of the predictions of a tabular case."""
 
     alert: TableAlert = TableAlert()
     recalibrate: Recalibrate | None = Field(None, description="For a classification of two classes. Empty: never.")
@@ -124,7 +128,7 @@ class Monitor(Watch):
 
 
 class AnswerMonitor(Watch):
-    """How a language model's answers are watched."""
+    """Monitoring of the answers of a language case."""
 
     alert: AnswerAlert = AnswerAlert()
     retrain: Retrain = Retrain(metric="exact_match", worse_by=0.05)

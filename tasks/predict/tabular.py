@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.core.config import digest_of
 from tasks.core.duckdb import connect, quote_identifier, scan_parquet
-from tasks.core.errors import DataError, NotReady
+from tasks.core.errors import DataError, NoDataYet
 from tasks.core.files import atomic_path, lock
 from tasks.data.results import WindowMessages
 from tasks.features.results import Column, Frame
@@ -108,7 +108,7 @@ def read_predictions(
 ) -> pd.DataFrame:
     """The predictions of a release for start <= event_timestamp < end, sorted by time and id.
 
-    Raises: NotReady when there are none in that window.
+    Raises: NoDataYet when there are none in that window.
     """
     folder = predictions_folder(out, case, release_digest)
     rows = None
@@ -123,7 +123,7 @@ def read_predictions(
                 },
             ).df()
     if rows is None or rows.empty:
-        raise NotReady(
+        raise NoDataYet(
             f"Release {release_digest[:12]} of {case} has no predictions in this window.",
             where=str(folder),
             found="nothing" if rows is None else f"no event_timestamp from {start or 'the first'} to {end or 'now'}",

@@ -10,12 +10,12 @@ NANO = 1_000_000_000  # money is counted in integer billionths: sums of floats w
 
 
 class Price(Section):
-    """The price of an answer, in the currency of the budgets. It is sealed: a release's price never changes."""
+    """Price of an answer, in the currency of the budgets. Each release keeps the price it was sealed with."""
 
-    tokens_in: float = Field(0.0, ge=0, description="A million tokens of prompt.")
-    tokens_cached: float = Field(0.0, ge=0, description="A million cached tokens of prompt.")
-    tokens_out: float = Field(0.0, ge=0, description="A million tokens of answer.")
-    machine_hour: float = Field(0.10, ge=0, description="An hour of the serving machine.")
+    tokens_in: float = Field(0.0, ge=0, description="Price of a million prompt tokens.")
+    tokens_cached: float = Field(0.0, ge=0, description="Price of a million cached prompt tokens.")
+    tokens_out: float = Field(0.0, ge=0, description="Price of a million answer tokens.")
+    machine_hour: float = Field(0.10, ge=0, description="Price of an hour of the serving machine.")
 
     def of(self, fresh: int, cached: int, out: int, seconds: float) -> int:
         """The price of a call in billionths; `fresh` and `cached` are the uncached and cached tokens of its prompt."""

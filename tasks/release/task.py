@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.core.errors import GateFailed, NotReady
+from tasks.core.errors import GateFailed, NoDataYet
 from tasks.core.mlflow import Tracking
 from tasks.core.prefect import stage
 from tasks.data.results import EmbedderFiles
@@ -24,11 +24,11 @@ def find_champion(case: str, tracking: Tracking, state: Path) -> Release | None:
 def require_champion(case: str, tracking: Tracking, state: Path) -> Release:
     """The case's champion.
 
-    Raises: NotReady when it has none.
+    Raises: NoDataYet when it has none.
     """
     champion = find_champion(case, tracking, state)
     if champion is None:
-        raise NotReady(f"Case {case} has no champion yet.", where=tracking.uri, todo=f"driftline run {case}")
+        raise NoDataYet(f"Case {case} has no champion yet.", where=tracking.uri, todo=f"driftline run {case}")
     return champion
 
 

@@ -21,6 +21,8 @@ Parameters = Annotated[dict[str, Any], BeforeValidator(_name_nan)]
 
 
 class Target(Section):
+    """Column to predict."""
+
     column: str = Field(description="Column of examples to predict.")
     task: Literal["classification", "regression"] = Field(description="classification: two classes or more.")
     positive: bool | int | str | None = Field(
@@ -44,7 +46,7 @@ class Encoder(Section):
     A column named by several encoders goes through them one after the other: an imputer, then a scaler.
     """
 
-    columns: tuple[str, ...] = Field(min_length=1)
+    columns: tuple[str, ...] = Field(min_length=1, description="Columns to encode.")
     family: str = Field(
         pattern=r"^(sklearn\.[\w.]+|driftline\.DateParts)$",
         description="Class, such as sklearn.preprocessing.OneHotEncoder; or driftline.DateParts, of ISO dates.",
@@ -67,6 +69,8 @@ class Split(Section):
 
 
 class Train(Section):
+    """Estimator, encoders and hold-out split."""
+
     family: str = Field(
         pattern=r"^sklearn\.[\w.]+$",
         description="Estimator class, such as sklearn.ensemble.HistGradientBoostingClassifier.",
@@ -83,60 +87,67 @@ class Train(Section):
 
 
 class Lora(Section):
-    """Low-rank adapters on the matrices of the base's layers."""
+    """Low-rank adapters (LoRA) on the matrices of the base's layers."""
 
-    layers: int | None = Field(None, ge=1, description="Train so many of the upper layers; empty: all.")
-    rank: int = Field(16, ge=1, le=512)
-    alpha: float = Field(32, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    layers: int | None = Field(None, ge=1, description="Number of upper layers to train; empty: all.")
+    rank: int = Field(16, ge=1, le=512, description="Rank of the adapters.")
+    alpha: float = Field(32, gt=0, description="Scale of the adapters, divided by the rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout in the adapters during training.")
+
+
+LEARNING_RATE = "Highest learning rate, reached after the warm-up."
 
 
 class Stage(Section):
     """The settings that all stages of a tuning share."""
 
-    learning_rate: float = Field(gt=0, lt=1)
-    epochs: float = Field(1.0, gt=0, le=100)
-    steps: int | None = Field(None, ge=1, description="Optimizer steps; empty: as many as the epochs have.")
-    batch: int = Field(8, ge=1, description="Examples of one optimizer step.")
-    micro_batch: int | None = Field(None, ge=1, description="Examples in memory at once; empty: all of a process.")
-    warmup: int = Field(5, ge=0, description="Steps until the learning rate is reached; it then falls by a cosine.")
-    clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
-    checkpoint_every: int = Field(50, ge=1, description="Steps between checkpoints; a killed run may lose so many.")
+    learning_rate: float = Field(gt=0, lt=1, description=LEARNING_RATE)
+    epochs: float = Field(1.0, gt=0, le=100, description="Passes over the training examples.")
+    steps: int | None = Field(None, ge=1, description="Optimizer steps; empty: by `epochs`.")
+    batch: int = Field(8, ge=1, description="Examples per optimizer step.")
+    micro_batch: int | None = Field(
+        None, ge=1, description="Examples in memory at once; empty: the process's whole batch."
+    )
+    warmup: int = Field(5, ge=0, description="Warm-up steps of the learning rate, before its cosine decay.")
+    clip: float = Field(1.0, gt=0, description="Maximum norm of the gradient.")
+    checkpoint_every: int = Field(50, ge=1, description="Steps between checkpoints; a killed run loses at most these.")
     evaluate_every: int = Field(50, ge=1, description="Steps between evaluations on the validation pairs.")
     patience: int | None = Field(
-        None, ge=1, description="Evaluations without a better loss before the stage stops; empty: never."
+        None, ge=1, description="Early stopping after this many evaluations without a lower loss; empty: none."
     )
-    minutes: float | None = Field(None, gt=0, description="Time budget; the adapter trained by then is saved.")
+    minutes: float | None = Field(None, gt=0, description="Time budget in minutes; at its end the adapter is saved.")
 
 
 class Sft(Stage):
     """Supervised fine-tuning on the answers of the training pairs."""
 
-    learning_rate: float = Field(1e-3, gt=0, lt=1)
+    learning_rate: float = Field(1e-3, gt=0, lt=1, description=LEARNING_RATE)
 
 
 class Preference(Stage):
-    """DPO: the chosen answer rather than the rejected one."""
+    """DPO: prefer the chosen answer to the rejected one."""
 
-    learning_rate: float = Field(5e-5, gt=0, lt=1)
-    beta: float = Field(0.1, gt=0, description="How closely the model stays to its reference.")
-    pairs: int = Field(200, ge=8, description="Maximum pairs; missing ones are filled with wrong answers of the model.")
+    learning_rate: float = Field(5e-5, gt=0, lt=1, description=LEARNING_RATE)
+    beta: float = Field(0.1, gt=0, description="Strength of the penalty for deviating from the reference model.")
+    pairs: int = Field(
+        200, ge=8, description="Maximum pairs; if there are fewer, wrong answers of the model are added."
+    )
 
 
 class Reward(Stage):
-    """GRPO or RLOO: several answers to each message, and the reward prefers some of them."""
+    """GRPO or RLOO: sample several answers to each message and reward the better ones."""
 
-    method: Literal["grpo", "rloo"] = "grpo"
+    method: Literal["grpo", "rloo"] = Field("grpo", description="Algorithm: GRPO or RLOO.")
     reward: Literal["scorers", "model"] = Field(
-        "scorers", description="scorers: those of the case; model: one trained on preferences."
+        "scorers", description="scorers: the case's metrics; model: a reward model trained on preferences."
     )
-    learning_rate: float = Field(1e-5, gt=0, lt=1)
-    answers: int = Field(4, ge=2, description="Answers to each message.")
-    temperature: float = Field(0.9, gt=0, le=2)
+    learning_rate: float = Field(1e-5, gt=0, lt=1, description=LEARNING_RATE)
+    answers: int = Field(4, ge=2, description="Sampled answers per message.")
+    temperature: float = Field(0.9, gt=0, le=2, description="Temperature of the sampled answers.")
 
 
 class Stages(Section):
-    """The stages, in this order; each starts from the adapter of the last."""
+    """Training stages in this order; each starts from the previous adapter."""
 
     sft: Sft
     preference: Preference | None = None
@@ -144,11 +155,11 @@ class Stages(Section):
 
 
 class Budget(Section):
-    """The budget of all stages together. At its end the adapter is saved and further stages are skipped."""
+    """Budget of all stages together. At its end the adapter is saved and further stages are skipped."""
 
-    minutes: float | None = Field(None, gt=0)
-    cost: float | None = Field(None, gt=0, description="In the currency of the price.")
-    price_per_hour: float = Field(0.10, gt=0, description="Price of the machine.")
+    minutes: float | None = Field(None, gt=0, description="Time budget in minutes.")
+    cost: float | None = Field(None, gt=0, description="Cost budget, in the currency of `price_per_hour`.")
+    price_per_hour: float = Field(0.10, gt=0, description="Price of an hour of the machine.")
 
     @model_validator(mode="after")
     def _has_a_limit(self) -> Budget:
@@ -165,21 +176,27 @@ class Budget(Section):
 
 
 class Tuning(Section):
-    """How a language model is tuned."""
+    """Fine-tuning of a language model."""
 
     lora: Lora = Lora()
-    quantize: Literal["none", "nf4"] = Field("none", description="nf4: the base in four bits (QLoRA).")
-    precision: Literal["bf16", "fp32"] = Field("bf16", description="Of base and arithmetic; adapters are always fp32.")
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    packing: bool = Field(False, description="Several pairs in one sequence; for GPUs with flash attention.")
-    max_tokens: int = Field(512, ge=32, description="Longest pair; a longer one is an error, never truncated.")
+    quantize: Literal["none", "nf4"] = Field("none", description="nf4: load the base in four bits (QLoRA).")
+    precision: Literal["bf16", "fp32"] = Field(
+        "bf16", description="Number format of the base and of the computation; adapters are always fp32."
+    )
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(
+        "sdpa", description="Attention implementation of transformers."
+    )
+    packing: bool = Field(False, description="Pack several pairs into one sequence; for GPUs with flash attention.")
+    max_tokens: int = Field(
+        512, ge=32, description="Maximum tokens of a pair; a longer pair is an error, never truncated."
+    )
     stages: Stages
     budget: Budget | None = Field(None, description="Time and cost of all stages together; empty: no limit.")
-    memory_gb: float | None = Field(None, gt=0, description="Memory that may be used; empty: all free memory.")
+    memory_gb: float | None = Field(None, gt=0, description="Memory limit in GB; empty: all free memory.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     threads: int = Field(2, ge=1, le=256, description="CPU threads of each process.")
     processes: int = Field(
-        1, ge=1, le=64, description="Training processes, each with its share of every batch; with GPUs, one for each."
+        1, ge=1, le=64, description="Training processes, which share each batch; on GPUs, one per GPU."
     )
 
     def up_to(self, stage: str) -> Tuning:
@@ -190,18 +207,19 @@ class Tuning(Section):
 
 
 class Serving(Section):
-    """How the tuned model is served: by llama.cpp, which also evaluates it, or by a vLLM server."""
+    """Serving of the tuned model."""
 
     engine: Literal["llama.cpp", "vllm"] = Field(
-        "llama.cpp", description="llama.cpp: in the service, on CPUs; vllm: a server on a GPU, at DRIFTLINE_VLLM_URL."
+        "llama.cpp",
+        description="llama.cpp: within the service, on CPUs; vllm: a server on a GPU, at DRIFTLINE_VLLM_URL.",
     )
     weights: Literal["q8_0", "q4_1", "f16"] = Field(
-        "q8_0", description="Number format of the served weights; the evaluation measures the rounding loss."
+        "q8_0", description="Number format of the served weights; the evaluation measures what rounding costs."
     )
     slots: int = Field(4, ge=1, le=64, description="Concurrent requests.")
-    answer_tokens: int = Field(128, ge=8, description="Longest answer.")
+    answer_tokens: int = Field(128, ge=8, description="Maximum tokens of an answer.")
     embedder: Embedder | None = Field(
-        None, description="A folder as transformers saves it, for /v1/embeddings; empty: no embeddings."
+        None, description="Sentence-embedding model for /v1/embeddings (a folder saved by transformers); empty: none."
     )
 
     @property

@@ -60,7 +60,7 @@ def measure(
     champion. The report, its numbers and the signal lie in STATE/monitor/CASE/RELEASE12/AS_OF; equal inputs return the
     stored signal.
 
-    Raises: NotReady when the window holds no predictions; DataError when the examples have no outcomes.
+    Raises: NoDataYet when the window holds no predictions; DataError when the examples have no outcomes.
     """
     predictions = read_predictions(places.predictions, window.case, window.release, window.start, window.end)
     quality = snapshot_quality(data.snapshot) if data.snapshot else ()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.core.errors import NothingServed, NotReady
+from tasks.core.errors import NoDataYet, NothingServed
 from tasks.core.places import Places
 from tasks.features.results import Column
 from tasks.monitor.config import TabularSpec
@@ -53,7 +53,7 @@ def read_served(
     try:
         scored = read_predictions(places.predictions, window.case, window.release, window.start, window.end)
         parts.append(scored.assign(origin=FILES, label=None))
-    except NotReady:
+    except NoDataYet:
         pass
     rows = pd.concat([part for part in parts if len(part)], ignore_index=True) if any(map(len, parts)) else None
     if rows is None:
