@@ -9,6 +9,7 @@ from tasks.features.results import Frame
 from tasks.train.classes import target_labels
 from tasks.train.config import Split, Target
 from tasks.train.tabular.model_file import load, save
+from tasks.train.tabular.scoring import typed_frame
 from tasks.train.tabular.split import split_frame
 
 
@@ -35,7 +36,7 @@ def recalibrate(model: Path, frame: Frame, start: datetime, target: Target, spli
     calibrated = StackingClassifier(
         [("champion", FrozenEstimator(estimator))], LogisticRegression(C=1e6), cv="prefit", stack_method=score
     )
-    values = training[[column.name for column in champion.columns]]
+    values = typed_frame(training, champion.columns, len(training))
     calibrated.fit(encoding.transform(values), target_labels(training[target.column]))
     calibrated.named_estimators_ = dict(calibrated.named_estimators_)  # a Bunch may not be in a model file
     pipeline = Pipeline([("columns", encoding), ("model", calibrated)])

@@ -24,7 +24,10 @@ def known_categories(model: Model) -> dict[str, frozenset[str]]:
 
 
 def unseen_categories(known: Categories, values: Mapping[str, Sequence[Any]]) -> dict[str, list[str]]:
-    """The distinct values, sorted, of each column that its training did not have; a missing value is none."""
-    others = {column: {*values[column]} - categories for column, categories in known.items()}
-    unseen = {column: sorted(v for v in some if isinstance(v, str)) for column, some in others.items() if some}
-    return {column: texts for column, texts in unseen.items() if texts}
+    """The distinct words, sorted, of each column that its training did not have; a missing value is none."""
+    unseen = {}
+    for column, categories in known.items():
+        words = {value.strip() for value in values[column] if isinstance(value, str)}  # as scoring trims them
+        if others := words - categories - {""}:
+            unseen[column] = sorted(others)
+    return unseen

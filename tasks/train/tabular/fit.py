@@ -24,7 +24,7 @@ from tasks.train.results import Candidate, Origin
 from tasks.train.tabular.importance import draw, importance
 from tasks.train.tabular.model_file import Model, load, predict, save
 from tasks.train.tabular.pipeline import build_pipeline
-from tasks.train.tabular.scoring import column_block, prepare
+from tasks.train.tabular.scoring import prepare, typed_frame
 from tasks.train.tabular.split import split_frame
 
 if TYPE_CHECKING:
@@ -157,11 +157,10 @@ def fit(pipeline: Any, examples: pd.DataFrame, target: Target, config: Train, co
     Raises: CaseError when the estimator can't take what the encoders leave, such as missing values; DataError when a
     class has too few examples.
     """
-    import pandas as pd
     from threadpoolctl import threadpool_limits
 
     encoding, estimator = pipeline[0], pipeline[-1]
-    values = pd.DataFrame({column.name: column_block(examples, [column], len(examples))[:, 0] for column in columns})
+    values = typed_frame(examples, columns, len(examples))
     known = examples[target.column]
     classes = infer_classes(known, target, MIN_CLASS_EXAMPLES) if target.task == "classification" else ()
     if config.target_transform and float(known.min()) <= -1:

@@ -32,12 +32,12 @@ def sample_rows(training: pd.DataFrame, target: Target, rows: int) -> pd.DataFra
     return training[chosen]
 
 
-def comparison_folds(sample: pd.DataFrame, split: Split, target: Target) -> list[Fold]:
-    """Three folds, or five of few rows.
+def comparison_folds(sample: pd.DataFrame, split: Split, target: Target, count: int | None = None) -> list[Fold]:
+    """So many folds; by default three, or five of few rows.
 
     By time, each block of rows is predicted from all rows before it. By hash, each class is dealt out over the folds.
     """
-    count = 3 if len(sample) > MANY_ROWS else 5
+    count = count or (3 if len(sample) > MANY_ROWS else 5)
     folds = _forward(sample, count) if split.by == "time" else _hashed(sample, target, count)
     return [usable for fold in folds if (usable := _usable(fold, target)) is not None]
 

@@ -20,7 +20,7 @@ from tasks.train.config import Target, Train
 from tasks.train.results import Candidate, Origin
 from tasks.train.tabular.fit import Sides, TrainingJob, store_candidate
 from tasks.train.tabular.model_file import Model, load, predict, read, save
-from tasks.train.tabular.scoring import column_block
+from tasks.train.tabular.scoring import typed_frame
 from tasks.train.tabular.skops_archive import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -141,9 +141,8 @@ def _original_predictions(
 ) -> np.ndarray:
     """The predictions of the model before its conversion."""
     import numpy as np
-    import pandas as pd
 
-    values = pd.DataFrame({column.name: column_block(holdout, [column], len(holdout))[:, 0] for column in columns})
+    values = typed_frame(holdout, columns, len(holdout))
     try:
         if classes:
             scores = np.asarray(imported.predict_proba(values), np.float64)

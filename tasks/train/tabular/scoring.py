@@ -42,7 +42,6 @@ class Model:
     output: Any  # index into the estimator's output: one column, or all columns of three classes or more
     row_mode: Literal["dense", "sparse", "single"]  # how rows are passed to the estimator
     forest: bool
-    categories: Mapping[str, frozenset[str]] = field(repr=False)  # of text columns: the values seen in training
     threads: ThreadpoolController = field(repr=False)
 
     @property
@@ -81,32 +80,8 @@ def prepare(pipeline: Pipeline) -> Model:
         output=output,
         row_mode=row_mode,
         forest=isinstance(estimator, forests),
-        categories=_categories(encoding),
         threads=threads,
     )
-
-
-def _categories(encoding: Any) -> dict[str, frozenset[str]]:
-    """The values of each text column that an encoder knows as categories."""
-    known: dict[str, frozenset[str]] = {}
-    for _, step, names in encoding.transformers_:
-        for part in [part for _, part in getattr(step, "steps", [("", step)])]:
-            for name, values in zip(names, getattr(part, "categories_", ()), strict=False):
-                known.setdefault(name, frozenset(value for value in values if isinstance(value, str)))
-    return {name: values for name, values in known.items() if values}
-
-
-def unseen_categories(model: Model, values: Values) -> dict[str, tuple[str, ...]]:
-    """The words of each text column that no training row had, sorted; columns without one are left out.
-
-    Columns of free text and of dates have no categories.
-    """
-    unseen = {}
-    for name, known in model.categories.items():
-        words = {value.strip() for value in values[name] if isinstance(value, str)} - known - {""}
-        if words:
-            unseen[name] = tuple(sorted(words))
-    return unseen
 
 
 def _classes_of(pipeline: Pipeline, estimator: Any) -> tuple[Classes, Any]:
@@ -214,6 +189,13 @@ def column_block(values: Values, columns: Sequence[Column], rows: int) -> np.nda
     for position, column in enumerate(columns):
         texts[:, position] = _texts(values[column.name], column)
     return texts
+
+
+def typed_frame(values: Values, columns: Sequence[Column], rows: int) -> pd.DataFrame:
+    """The columns as a fitted pipeline takes them."""
+    import pandas as pd
+
+    return pd.DataFrame({column.name: column_block(values, [column], rows)[:, 0] for column in columns})
 
 
 def _numbers(values: Any) -> np.ndarray:
