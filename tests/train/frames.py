@@ -22,6 +22,7 @@ VALUES = Target(column="target", task="regression")
 BY_TIME = Split(by="time", holdout="21d")
 BY_HASH = Split(by="hash", share=0.25)
 TEXTS = ("sex", "education", "marriage")
+WORDS = np.array([*["refund", "broken", "late", "great", "lovely", "quick", "fox", "over", "the", "dog"]], object)
 
 
 def origin_of(case: str, state: Path, as_of: datetime = AS_OF, lineage: dict[str, str] = LINEAGE) -> Origin:
@@ -55,6 +56,24 @@ def wines(names: tuple[Any, ...] = ("barolo", "grignolino", "barbera")) -> pd.Da
 
     table = load_wine(as_frame=True).frame
     return table.assign(target=np.array(names)[table["target"]])
+
+
+def orders(rows: int = 700) -> pd.DataFrame:
+    """A number, a category, more towns than trees take, a date as text, a message that decides, and a twisted id."""
+    random = np.random.default_rng(1)
+    messages = [" ".join(random.choice(WORDS, 7)) for _ in range(rows)]
+    table = pd.DataFrame(
+        {
+            "amount": random.gamma(2, 10, rows),
+            "colour": random.choice(["red", "green", "blue"], rows).astype(object),
+            "town": np.array([f"town {i}" for i in random.integers(0, 300, rows)], object),
+            "bought": [f"2025-{m:02}-{d:02}" for m, d in random.integers(1, 13, (rows, 2))],
+            "message": np.array(messages, object),
+            "ticket": np.array([f"T{i:06}" for i in random.permutation(rows)], object),
+        }
+    )
+    table["target"] = [int("refund" in text or "broken" in text) for text in messages]
+    return table
 
 
 def frame_of(table: pd.DataFrame, folder: Path, digest: str = "d" * 32) -> Frame:

@@ -14,8 +14,7 @@ from tasks.train.tabular.encoders import DateParts
 from tasks.train.tabular.fit import fit
 from tasks.train.tabular.model_file import Model, load, predict, save
 from tasks.train.tabular.pipeline import build_pipeline, check_training
-from tests.train.frames import BY_HASH, CLASSES, VALUES, frame_of
-from tests.train.test_proposal import orders
+from tests.train.frames import BY_HASH, CLASSES, VALUES, frame_of, orders
 
 TREES = (
     Encoder(
@@ -42,7 +41,7 @@ LINEAR = (
 
 def table_of(classes: int) -> pd.DataFrame:
     """Orders with gaps, and with a target of so many classes; of none it is a skewed number."""
-    table = orders(700).drop(columns="ticket")
+    table = orders().drop(columns="ticket")
     score = table["amount"] + 9 * table.pop("target")
     table["target"] = np.char.add("c", pd.qcut(score, classes, labels=False).astype(str)) if classes else score**2
     for gap, name in ((7, "message"), (9, "bought"), (5, "colour")):

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import BaggingClassifier, RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
@@ -80,10 +81,14 @@ def test_an_imported_pipeline_predicts_as_before(state: Path, tmp_path: Path) ->
     assert imported(state, path) == candidate
 
 
-@pytest.mark.parametrize("kind", ["bare", "scaled", "forest", "steps"])
+@pytest.mark.parametrize("kind", ["bare", "scaled", "forest", "steps", "words"])
 def test_models_of_every_shape_are_taken(kind: str, state: Path, tmp_path: Path) -> None:
-    """An estimator alone, on some columns in an order of its own; with steps before it; with steps after encoding."""
-    if kind in ("bare", "scaled"):
+    """An estimator alone, on some columns in an order of its own; with steps before or after encoding; on words."""
+    if kind == "words":
+        encoding = make_column_transformer((TfidfVectorizer(), "education"), ("passthrough", ["age"]))
+        model = make_pipeline(encoding, LogisticRegression()).fit(TABLE[["education", "age"]], TABLE["target"])
+        imported(state, written(model, tmp_path / "model.skops"))
+    elif kind in ("bare", "scaled"):
         model = Ridge() if kind == "bare" else make_pipeline(StandardScaler(), Ridge())
         model.fit(SUGAR[FEATURES[::-1][:6]], SUGAR["target"])
         imported(state, written(model, tmp_path / "model.skops"), SUGAR)

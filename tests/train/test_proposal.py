@@ -13,27 +13,7 @@ from tasks.train.tabular.column_roles import column_roles
 from tasks.train.tabular.folds import comparison_folds, sample_rows
 from tasks.train.tabular.pipeline import check_training
 from tasks.train.tabular.proposal import Proposal, propose_model
-from tests.train.frames import BY_HASH, BY_TIME, CLASSES, VALUES, diabetes, frame_of
-
-WORDS = np.array([*["refund", "broken", "late", "great", "lovely", "quick", "fox", "over", "the", "dog"]], object)
-
-
-def orders(rows: int = 900) -> pd.DataFrame:
-    """A number, a category, more towns than trees take, a date as text, a message that decides, and a twisted id."""
-    random = np.random.default_rng(1)
-    messages = [" ".join(random.choice(WORDS, 7)) for _ in range(rows)]
-    table = pd.DataFrame(
-        {
-            "amount": random.gamma(2, 10, rows),
-            "colour": random.choice(["red", "green", "blue"], rows).astype(object),
-            "town": np.array([f"town {i}" for i in random.integers(0, 300, rows)], object),
-            "bought": [f"2025-{m:02}-{d:02}" for m, d in random.integers(1, 13, (rows, 2))],
-            "message": np.array(messages, object),
-            "ticket": np.array([f"T{i:06}" for i in random.permutation(rows)], object),
-        }
-    )
-    table["target"] = [int("refund" in text or "broken" in text) for text in messages]
-    return table
+from tests.train.frames import BY_HASH, BY_TIME, CLASSES, VALUES, diabetes, frame_of, orders
 
 
 def proposed(table: pd.DataFrame, folder: Path, target: Target, split: Split, **more: Any) -> Proposal:
@@ -83,7 +63,7 @@ def test_the_train_section_is_valid_and_of_the_case_s_keys(proposal: Proposal) -
 
 def test_text_without_a_use_is_left_out(tmp_path: Path) -> None:
     """FAULTS 38: text that improves nothing is no feature of the case."""
-    table = orders(600)
+    table = orders()
     table["target"] = (table["amount"] > 18).astype(int)
     proposal = proposed(table.drop(columns=["town", "ticket", "bought"]), tmp_path, CLASSES, BY_HASH)
     assert "message" in proposal.left_out

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Role: TypeAlias = Literal["number", "category", "many_categories", "date", "text", "unique"]
 
 NATIVE_CATEGORIES = 255  # HistGradientBoosting takes no more in a column
+MOST_CATEGORIES = 20_000  # of a column: a model file lists them
 TEXT_WORDS = 3  # mean words of a value, from which on it is text and not a name
 DATE_SHARE = 0.99  # of the values, which must be ISO dates
 HOURS = 11  # characters from which on an ISO date has a time of day
@@ -54,7 +55,7 @@ def _text_role(values: pd.Series, is_text: bool) -> ColumnRole:
         return ColumnRole(name, "date", len(unique), has_hours=any(len(value) > HOURS for value in dates))
     elif words >= TEXT_WORDS and len(unique) > min(NATIVE_CATEGORIES, len(known) / 2):
         role = "text"
-    elif len(unique) > max(20, len(known) / 2):
+    elif len(unique) > min(MOST_CATEGORIES, max(20, len(known) / 2)):
         role = "unique"
     else:
         role = "category" if len(unique) <= NATIVE_CATEGORIES else "many_categories"

@@ -23,7 +23,7 @@ from tasks.train.tabular.scoring import predict
 if TYPE_CHECKING:
     pass
 
-NEAR = 0.005  # of the metric; a mean that is lower by no more, and by no standard error, counts as equal
+NEAR = 0.005  # of the metric, or of its share where it is beyond 1
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Comparison:
 def best(candidates: Sequence[Compared]) -> Compared:
     """The candidate of the best mean, or of those that equal it the one of the lowest tie breaker.
 
-    Equal is what is worse by less than NEAR and by less than a standard error of the paired difference.
+    Equal is what is worse by at most NEAR, and by at most a standard error of the paired difference.
     """
     fitted = [each for each in candidates if each.by_fold]
     top = min(fitted, key=lambda each: worse_by(each.metric, each.mean, 0.0))
@@ -102,7 +102,7 @@ def best(candidates: Sequence[Compared]) -> Compared:
 def _equals(candidate: Compared, top: Compared) -> bool:
     lost = [worse_by(top.metric, a, b) for a, b in zip(candidate.by_fold, top.by_fold, strict=False)]
     mean = sum(lost) / len(lost)
-    return mean <= min(NEAR, standard_error(lost))
+    return mean <= min(NEAR * max(1.0, abs(top.mean)), standard_error(lost))
 
 
 def standard_error(values: Sequence[float]) -> float:

@@ -162,9 +162,17 @@ def _convert(imported: Any, names: list[str], columns: Sequence[Column], classes
     from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import Pipeline
 
+    from tasks.train.tabular.encoders import TextColumn
+
     steps = list(imported.steps) if isinstance(imported, Pipeline) else [("model", imported)]
     if len(steps) > 1 and isinstance(steps[0][1], ColumnTransformer):
         (_, encoding), *steps = steps
+        encoding.transformers_ = [
+            (name, Pipeline([("text", TextColumn()), ("vectorizer", step)]), [column])
+            if isinstance(column, str)  # one column as a sequence of texts
+            else (name, step, column)
+            for name, step, column in encoding.transformers_
+        ]
     else:  # one encoding of all columns: the fitted steps before the estimator
         encoding = ColumnTransformer([("all", "passthrough", names)], verbose_feature_names_out=False)
         encoding.fit(pd.DataFrame([dict.fromkeys(names, 0.0)]))
