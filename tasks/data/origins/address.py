@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 Kind = Literal["local", "remote", "database"]
 VARIABLE = re.compile(r"\$(?:\{([A-Z][A-Z0-9_]*)\}|([A-Z][A-Z0-9_]*))")  # lower case is part of the URI: $filter
 SCHEMES: dict[str, Kind] = {"file": "local", "package": "local", "http": "remote", "https": "remote", "s3": "remote"}
-SECRET_PARAMETER = re.compile(
-    r"(?<=[?&])([^=&]*(?:token|key|sig|secret|pass|auth|credential)[^=&]*)=(?!\$)[^&]+", re.IGNORECASE
+SECRET = re.compile(  # a password, or the token of a signed address
+    r"^[^:/?#]+://[^:/?#@]*:(?!\$)[^/?#@]+@|[?&](\w+-)*(\w*token|api_?key|sig|signature|secret|password)=(?!\$)[^&]",
+    re.IGNORECASE,
 )
-PASSWORD = re.compile(r"^[^:/?#]+://[^:/?#@]*:(?!\$)[^/?#@]+@")
 SHORTEST_SECRET = 4  # characters; hiding shorter ones would make a message unreadable
 
 
@@ -31,7 +31,7 @@ def address_problem(uri: str, query: str) -> str:
         return f"a query is of a database only; {scheme}:// has rows as they are: use sql"
     if scheme not in (*SCHEMES, "log") and not query:
         return "a database needs a query: the rows to read"
-    if PASSWORD.match(uri) and scheme not in ("file", "package"):
+    if SECRET.search(uri) and scheme not in ("file", "package"):
         return "a secret stands in the uri: write $VARIABLE in its place, and set that in the environment or in .env"
     return ""
 
@@ -53,11 +53,6 @@ class Address:
     def kind(self) -> Kind:
         return SCHEMES.get(self.uri.partition("://")[0], "database") if not self.query else "database"
 
-    @property
-    def shown(self) -> str:
-        """The URI without secrets."""
-        return SECRET_PARAMETER.sub(r"\1=***", self.uri)
-
     def resolve(self) -> str:
         """The URI with the values of its variables. Never log it.
 
@@ -67,7 +62,7 @@ class Address:
         if missing:
             raise CaseError(
                 f"The variable {missing[0]} of a source's URI is not set.",
-                where=self.shown,
+                where=self.uri,
                 todo=f"Set {', '.join(missing)} in the environment or in .env.",
             )
         return VARIABLE.sub(self._quoted_value, self.uri)

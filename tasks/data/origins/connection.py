@@ -50,7 +50,7 @@ def open_connection(address: Address, folder: Path) -> Iterator[sa.Connection]:
     except (sa.exc.NoSuchModuleError, sa.exc.ArgumentError, ImportError, ValueError) as error:
         raise CaseError(
             "The address of a source's database can't be used.",
-            where=address.shown,
+            where=address.uri,
             found=address.hide_secrets(str(error).splitlines()[0]),
             allowed="a URL of SQLAlchemy whose driver is installed, such as postgresql://$USER:$PASSWORD@host/database",
             todo="Correct the uri in case.yaml, or install the driver.",
@@ -60,13 +60,13 @@ def open_connection(address: Address, folder: Path) -> Iterator[sa.Connection]:
         if not reached or _is_lost(error):
             raise Unavailable(
                 "The database of a source does not answer, or refuses the connection; nothing was changed.",
-                where=address.shown,
+                where=address.uri,
                 found=text,
                 todo="Start again when it is back, or correct the uri and its variables.",
             ) from error
         raise DataError(
             "The query of a source failed.",
-            where=address.shown,
+            where=address.uri,
             found=text,
             todo="Correct the source's query in case.yaml.",
         ) from error
@@ -89,7 +89,7 @@ def _create_engine(address: Address, folder: Path) -> sa.Engine:
     if url.get_backend_name() == "sqlite":
         path = folder / (url.database or "")
         if not path.is_file():
-            raise DataError("A source's database is missing.", where=address.shown, found=f"no file {path}")
+            raise DataError("A source's database is missing.", where=address.uri, found=f"no file {path}")
         url = url.set(database=f"file:{quote(str(path))}", query={"mode": "ro", "uri": "true"})
     arguments: dict[str, Any] = {}
     if url.drivername == "postgresql+psycopg":

@@ -78,7 +78,7 @@ def check_database(address: Address, folder: Path) -> None:
     if missing := [name for name in address.times if name not in columns]:
         raise DataError(
             f"The query of a source lacks {', '.join(missing)}.",
-            where=address.shown,
+            where=address.uri,
             found=", ".join(columns),
             todo="Add the column to the query, or correct time, known_at or late in case.yaml.",
         )
@@ -122,7 +122,7 @@ def _count_months(connection: sa.Connection, address: Address) -> list[Month]:
     if unreadable := [month for month in months if month.name == TIMELESS and month.first is not None]:
         raise DataError(
             f"The column {address.times[0]} of a source is no time.",
-            where=address.shown,
+            where=address.uri,
             found=str(unreadable[0].first)[:80],
             allowed="a timestamp or a date; in SQLite, as ISO 8601 text",
             todo="Convert it in the query.",
@@ -158,7 +158,7 @@ def _require_all(address: Address, month: Month, counted: int) -> None:
     if counted != month.rows:
         raise DataError(
             "A source's database counts other rows than it delivers.",
-            where=f"{address.shown}, {month.name}",
+            where=f"{address.uri}, {month.name}",
             found=f"{counted:,} rows",
             allowed=f"{month.rows:,} rows",
             todo="Round the times in the query to microseconds, or start again when nobody writes.",

@@ -28,7 +28,7 @@ def fetch_delta(
         from deltalake.exceptions import DeltaError, TableNotFoundError
     except ImportError as error:
         raise DataError(
-            "The package deltalake is not installed.", where=address.shown, todo="Install the extra delta."
+            "The package deltalake is not installed.", where=address.uri, todo="Install the extra delta."
         ) from error
     uri = str(path_of_uri(address.uri, folder)) if address.kind == "local" else address.resolve()
     try:
@@ -45,11 +45,11 @@ def fetch_delta(
     except DriftlineError:
         raise
     except TableNotFoundError as error:
-        raise DataError("A source is no Delta table.", where=address.shown, found=str(error)) from error
+        raise DataError("A source is no Delta table.", where=address.uri, found=str(error)) from error
     except (DeltaError, OSError) as error:
         raise Unavailable(
             "A source's Delta table can't be read; nothing was changed.",
-            where=address.shown,
+            where=address.uri,
             found=address.hide_secrets(" ".join(str(error).split()))[:300],
             todo="Start again when it is back, or correct the uri and its credentials.",
         ) from error

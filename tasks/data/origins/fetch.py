@@ -61,7 +61,7 @@ def fetch(address: Address, folder: Path, cache: Path) -> Fetched:
     if record and not changes and record.fetched.version == version:
         fetched = record.fetched.model_copy(update={"changes": ""})
     else:
-        fetched = Fetched(uri=address.shown, files=files, at=datetime.now(UTC), version=version, changes=changes)
+        fetched = Fetched(uri=address.uri, files=files, at=datetime.now(UTC), version=version, changes=changes)
     new_record = _Record(address=_digest(address), originals=originals, fetched=fetched)
     write_text(cache / RECORD, new_record.model_dump_json(indent=1))
     _remove_stale(cache, {file.path for file in (*originals, *files)})

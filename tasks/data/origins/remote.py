@@ -44,14 +44,14 @@ def fetch_remote(address: Address, cache: Path, previous: Mapping[str, FetchedFi
     with _reporting(address):
         filesystem, path = open_filesystem(address)
         listed = dict(_list(filesystem, path, address))
-        require_one_kind(address.shown, listed)
+        require_one_kind(address.uri, listed)
         return tuple(_fetch(filesystem, name, info, cache, previous.get(name)) for name, info in listed.items())
 
 
 def check_remote(address: Address) -> None:
     """Check that an address can be reached and names files. Raises: DataError, Unavailable."""
     with _reporting(address):
-        require_one_kind(address.shown, dict(_list(*open_filesystem(address), address)))
+        require_one_kind(address.uri, dict(_list(*open_filesystem(address), address)))
 
 
 def has_delta_log(address: Address) -> bool:
@@ -176,13 +176,13 @@ def _reporting(address: Address) -> Iterator[None]:
         if missing or status in REFUSALS:
             raise DataError(
                 "A source can't be read from its address.",
-                where=address.shown,
+                where=address.uri,
                 found=text,
                 todo="Correct the uri in case.yaml, or the credentials in the environment.",
             ) from error
         raise Unavailable(
             "A source does not answer, or not completely; nothing was changed.",
-            where=address.shown,
+            where=address.uri,
             found=text,
             todo="Start again when it is back.",
         ) from error
@@ -192,7 +192,7 @@ def missing_extra(address: Address, package: str) -> InputError:
     extra = CLIENT_EXTRAS.get(package, package)
     return DataError(
         f"The package {package} is not installed.",
-        where=address.shown,
+        where=address.uri,
         todo=f"Install the extra: .venv/bin/uv pip install -c requirements-dev.lock 'driftline[{extra}]'",
     )
 

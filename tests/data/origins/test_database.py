@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -19,6 +18,7 @@ from tasks.core.errors import CaseError, DataError, DriftlineError, Unavailable
 from tasks.data.config import Source
 from tasks.data.origins.fetch import check_source, fetch_source
 from tasks.data.origins.results import Fetched
+from tests.data.origins.sqlite import add_rows
 from tests.postgres import Postgres, running_postgres
 
 TABLE = """CREATE TABLE sales (id bigint PRIMARY KEY, at timestamptz NOT NULL, price numeric(12, 2), paid boolean,
@@ -169,10 +169,7 @@ def test_a_whole_url_may_stand_in_a_variable(sales: Sales, monkeypatch: pytest.M
 
 
 def sqlite(folder: Path, values: list[tuple[Any, ...]]) -> Source:
-    with sqlite3.connect(folder / "rows.db") as db:
-        db.execute("CREATE TABLE IF NOT EXISTS t (id, at, value)")
-        db.executemany("INSERT INTO t VALUES (?, ?, ?)", values)
-    db.close()
+    add_rows(folder / "rows.db", values)
     return Source(uri="sqlite:///rows.db", query="SELECT * FROM t", key=("id",), time="at")
 
 

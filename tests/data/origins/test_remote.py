@@ -154,9 +154,17 @@ def test_a_secret_comes_from_the_environment_and_is_never_shown(
     assert b"word" not in (tmp_path / "cache" / "fetched.json").read_bytes()
 
 
-@pytest.mark.parametrize("uri", ["https://me:secret@host/rows.csv", "postgresql://me:secret@host/rows"])
-def test_a_password_in_a_case_is_refused(uri: str):
-    """A case is recorded and committed: a password in it would be, too."""
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://me:secret@host/rows.csv",
+        "postgresql://me:secret@host/rows",
+        "https://host/rows.csv?X-Amz-Date=1&X-Amz-Signature=abc",
+        "https://host/rows.csv?access_token=abc",
+    ],
+)
+def test_a_secret_in_a_case_is_refused(uri: str):
+    """A case is recorded and committed: a secret in it would be, too."""
     with pytest.raises(ValueError, match=r"write \$VARIABLE"):
         Source(uri=uri, key=("id",), query="SELECT 1" if uri.startswith("post") else "")
 
