@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from tasks.core.errors import CaseError, DataError, DriftlineError, Unavailable
+from tasks.core.errors import CaseError, DataError, Unavailable
 from tasks.data.origins.address import Address
 
 if TYPE_CHECKING:
@@ -30,31 +30,16 @@ def open_connection(address: Address, folder: Path) -> Iterator[sa.Connection]:
     """
     import sqlalchemy as sa
 
+    engine = _create_engine(address, folder)
     reached = False
     try:
-        engine = _create_engine(address, folder)
-        try:
-            with engine.connect() as connection:
-                reached = True
-                if engine.dialect.name == "postgresql":
-                    connection = connection.execution_options(
-                        isolation_level="REPEATABLE READ", postgresql_readonly=True
-                    )
-                elif engine.dialect.name == "sqlite":
-                    connection.exec_driver_sql("BEGIN")  # Python's module begins none for a SELECT
-                yield connection
-        finally:
-            engine.dispose()
-    except DriftlineError:
-        raise
-    except (sa.exc.NoSuchModuleError, sa.exc.ArgumentError, ImportError, ValueError) as error:
-        raise CaseError(
-            "The address of a source's database can't be used.",
-            where=address.uri,
-            found=address.hide_secrets(str(error).splitlines()[0]),
-            allowed="a URL of SQLAlchemy whose driver is installed, such as postgresql://$USER:$PASSWORD@host/database",
-            todo="Correct the uri in case.yaml, or install the driver.",
-        ) from error
+        with engine.connect() as connection:
+            reached = True
+            if engine.dialect.name == "postgresql":
+                connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            elif engine.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN")  # Python's module begins none for a SELECT
+            yield connection
     except sa.exc.DBAPIError as error:
         text = address.hide_secrets(" ".join(str(error.orig).split()))[:300]
         if not reached or _is_lost(error):
@@ -70,26 +55,48 @@ def open_connection(address: Address, folder: Path) -> Iterator[sa.Connection]:
             found=text,
             todo="Correct the source's query in case.yaml.",
         ) from error
+    finally:
+        engine.dispose()
 
 
 def _is_lost(error: sa.exc.DBAPIError) -> bool:
-    """Whether the server is the cause, and not the query. SQLite calls a wrong table an operational error, too."""
+    """Whether the server is the cause, and not the query. SQLite calls a wrong query an operational error, too."""
+    import sqlite3
+
     import sqlalchemy as sa
 
-    operational = isinstance(error, sa.exc.OperationalError) and "no such" not in str(error.orig)
-    return error.connection_invalidated or operational
+    if isinstance(error.orig, sqlite3.Error):
+        return "locked" in str(error.orig)
+    return error.connection_invalidated or isinstance(error, sa.exc.OperationalError)
 
 
 def _create_engine(address: Address, folder: Path) -> sa.Engine:
+    """Raises: CaseError, DataError."""
     import sqlalchemy as sa
 
-    url = sa.make_url(address.resolve().replace("postgres://", "postgresql://", 1))
+    uri = address.resolve()
+    try:
+        url = sa.make_url(uri.replace("postgres://", "postgresql://", 1))
+        return _engine_of(url, folder)
+    except (sa.exc.ArgumentError, ImportError, ValueError) as error:  # NoSuchModuleError is an ArgumentError
+        raise CaseError(
+            "The address of a source's database can't be used.",
+            where=address.uri,
+            found=address.hide_secrets(str(error).splitlines()[0]),
+            allowed="a URL of SQLAlchemy whose driver is installed, such as postgresql://$USER:$PASSWORD@host/database",
+            todo="Correct the uri in case.yaml, or install the driver.",
+        ) from error
+
+
+def _engine_of(url: sa.URL, folder: Path) -> sa.Engine:
+    import sqlalchemy as sa
+
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")  # the driver that is installed
     if url.get_backend_name() == "sqlite":
         path = folder / (url.database or "")
         if not path.is_file():
-            raise DataError("A source's database is missing.", where=address.uri, found=f"no file {path}")
+            raise DataError("A source's database is missing.", where=str(path))
         url = url.set(database=f"file:{quote(str(path))}", query={"mode": "ro", "uri": "true"})
     arguments: dict[str, Any] = {}
     if url.drivername == "postgresql+psycopg":

@@ -182,6 +182,8 @@ def test_sqlite_lies_in_the_folder_of_the_case(tmp_path: Path):
     assert rows(fetch_source(source, tmp_path, tmp_path / "cache"), "id, value") == [(1, None), (2, 1.5), (3, 2.0)]
     with pytest.raises(DataError, match="missing"):
         fetch_source(source, tmp_path / "other", tmp_path / "cache")
+    with pytest.raises(DataError, match="syntax error"):
+        fetch_source(source.model_copy(update={"query": "SELEC 1"}), tmp_path, tmp_path / "cache")
     assert not (tmp_path / "other").exists()
 
 
