@@ -13,6 +13,8 @@ from tasks.core.console import PlainTable, console
 from tasks.core.errors import InputError
 from tasks.core.settings import Settings, settings
 
+MANUAL = "by command"  # the reason in the history of a change that a person made
+
 
 def show(case: str) -> None:
     """Print the traffic split of a case and its recent changes."""
@@ -47,9 +49,9 @@ def share(case: str, canary: str | None, shadow: str | None, arm: str | None, pe
                 digest = _running(config, store, case, reference)
                 share = 100.0 if role == SHADOW else percent
                 label = label or (reference if role == ARM else "")
-                shares.set_share(store, case, shares.ShareSpec(digest, role, share, label), "asked")
+                shares.set_share(store, case, shares.ShareSpec(digest, role, share, label), MANUAL)
         if stop:
-            shares.remove_share(store, case, history.find_release(store, case, stop) or stop, "asked")
+            shares.remove_share(store, case, history.find_release(store, case, stop) or stop, MANUAL)
     show(case)
 
 
@@ -66,7 +68,7 @@ def promote(case: str, reference: str | None) -> None:
                 raise InputError(f"{case} has no canary to promote.", todo=f"driftline promote {case} --release DIGEST")
             reference = canaries[0]
         digest = _running(config, store, case, reference)
-        shares.promote(store, case, digest, "asked")
+        shares.promote(store, case, digest, MANUAL)
     console.print(f"{digest[:12]} is champion of {case}")
     _move_alias(config, case, digest)
 
@@ -77,7 +79,7 @@ def rollback(case: str, to: str | None) -> None:
     Raises: InputError.
     """
     with console.status(f"rolling {case} back ..."):
-        release = roll_back(case, to, "asked", settings())
+        release = roll_back(case, to, MANUAL, settings())
     console.print(f"{release.digest[:12]} is champion of {case} again")
 
 

@@ -40,7 +40,7 @@ def require_approval(run: RunContext, trained: TrainResult) -> None:
     if approval.state == "waiting":
         raise WaitsForApproval(
             f"The release of {approval.case} waits for approval.\n{approval.evidence_summary}",
-            allowed=f"anybody but {approval.requested_by}, until {approval.expires_at:%Y-%m-%d %H:%M} UTC",
+            allowed=f"any person except {approval.requested_by}, until {approval.expires_at:%Y-%m-%d %H:%M} UTC",
             todo=f"driftline approve {approval.case}, then: "
             f"driftline run {approval.case} --as-of {approval.as_of.isoformat()}",
         )
@@ -98,7 +98,7 @@ def decide_at_terminal(case: str, approves: bool, evidence: str | None, why: str
         waiting = next((each for each in approvals.list_approvals(store, case) if each.state == "waiting"), None)
     if waiting:
         console.print(waiting.evidence_summary)
-        requester = one_line(waiting.requested_by or "") or "nobody known"
+        requester = one_line(waiting.requested_by or "") or "an unknown person"
         console.print(f"requested by {requester}, evidence {waiting.evidence[:12]}")
         if evidence is None and not sys.stdin.isatty():
             raise InputError(

@@ -11,5 +11,5 @@ RUN_ID_VARIABLE = "PREFECT__FLOW_RUN_ID"  # in the environment of a run's proces
 
 
 def use_job_type(worker: ProcessWorker, job_type: type[ProcessJobConfiguration]) -> None:
-    """Have a worker configure its runs with our type; a worker class of ours would need a work pool type of ours."""
+    """Make a worker configure its runs with our type; a subclass of the worker would need its own work pool type."""
     worker.job_configuration = job_type

@@ -40,7 +40,7 @@ class LimitedHttpProtocol(HttpProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
         self.in_head, self.is_lingering = True, False
-        self.body_bytes = self.overhead_bytes = 0  # of the message that is being read; overhead: what is not body
+        self.body_bytes = self.overhead_bytes = 0  # of the current message; overhead: all bytes outside its body
         self.refusal: ApiError | None = None
         self.running: RequestResponseCycle | None = None
         self._head_timer: asyncio.TimerHandle | None = None

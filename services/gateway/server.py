@@ -42,7 +42,7 @@ def main(config: Settings, port: int, workers: int) -> None:
         workers=workers,
         log_level="warning",
         access_log=False,
-        proxy_headers=False,  # trust the connection only: anybody could send a header
+        proxy_headers=False,  # trust only the connection: any client can send the header
         server_header=False,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=DRAIN_SECONDS,

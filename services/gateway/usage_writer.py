@@ -68,7 +68,7 @@ class UsageWriter:
             message = "The rest of the budget is reserved by running calls. Try again when some have ended."
             raise ApiError(429, message, code="budget_reserved", wait=1)
         if outcome != ALLOWED:
-            message = "The budget of this key or its team is spent: what is left does not pay for this call."
+            message = "The budget of the key or its team is exhausted: the rest does not pay for this call."
             raise ApiError(429, message, code="insufficient_quota")
 
     async def top_up(self, call: Call, amount: int) -> bool:
@@ -133,7 +133,7 @@ class UsageWriter:
         _resolve(batch, outcomes)
 
     def _write_plain(self, record: UsageRecord, error: Exception) -> Outcome:
-        """Write what is valid of a record that the store rejects."""
+        """Write the valid parts of a record that the store rejects."""
         logging.getLogger("driftline").error("The store rejects the usage record %s: %r", record.row["id"], error)
         try:
             return self._commit([encodable(record)])[0]

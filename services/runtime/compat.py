@@ -7,14 +7,14 @@ from typing import Any
 
 
 def prefect_app() -> Any:
-    """The ASGI application that `prefect server start` runs, to stand behind a guard of ours."""
+    """The ASGI application that `prefect server start` runs, so that our guard can wrap it."""
     from prefect.server.api.server import create_app
 
     return create_app(final=True)
 
 
 def reload_prefect_settings() -> None:
-    """Have Prefect read its settings from a changed environment; it reads them at import, and then no more."""
+    """Make Prefect read its settings from the environment again; it reads them only at import."""
     from prefect.context import refresh_global_settings_context
 
     refresh_global_settings_context()

@@ -1,4 +1,4 @@
-"""The supervised process of a release, for which a fork of the fork server does the work.
+"""The supervised process of a release; a fork of the fork server does the work.
 
     python -I -S services/serving/fork_client.py BENTO SOCKET        listens, and a fork serves
     python -I -S services/serving/fork_client.py BENTO SOCKET alone  serves by itself, without a fork server

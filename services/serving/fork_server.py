@@ -1,4 +1,4 @@
-"""The fork server of releases: it has imported what all of them need, and each release is a fork of it.
+"""The fork server of releases: a process with all imports; each release is a fork of it.
 
     python -m services.serving.fork_server
 
@@ -28,7 +28,7 @@ METRICS_VARIABLES = ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR")
 
 
 def serve(path: str) -> None:
-    """Fork for each request at the socket, for ever."""
+    """Fork for each request at the socket, forever."""
     forks: dict[int, socket.socket] = {}
     signal.signal(signal.SIGCHLD, lambda *_: _reap_children(forks))
     with listen(path, socket.SOCK_SEQPACKET) as listening:
@@ -80,7 +80,7 @@ def _exit_with_parent(connection: socket.socket) -> None:
 
 
 def preload() -> None:
-    """Import packages, but keep no module of ours: a release has its own version in its Bento."""
+    """Import the packages, without modules of Driftline: a release has its own version in its Bento."""
     import gc
 
     from tasks.core.processes import tune_gc
@@ -99,7 +99,7 @@ def preload() -> None:
         del sys.modules[name]
     sys.path[:] = [path for path in sys.path if path != os.getcwd()]
     gc.collect()
-    gc.freeze()  # a collection in a fork would write to each page, and so copy it
+    gc.freeze()  # garbage collection in a fork would write to each page, and so copy it
 
 
 def _serve_bento(bento: str, descriptor: int) -> None:

@@ -29,7 +29,7 @@ class Approval(Result):
 
     case: str
     evidence: str  # digest of verdict, weights, data and champion
-    state: State  # expired: nobody decided in time; lapsed: approval of other evidence was requested since
+    state: State  # expired: no decision before the deadline; lapsed: approval of other evidence was requested since
     as_of: datetime
     requested_by: str = Field(alias="asked_by")
     requested_at: datetime = Field(alias="asked_at")
@@ -47,7 +47,7 @@ class Approval(Result):
             "waiting": "the approval is pending",
             "approved": f"{self.decided_by} approved",
             "rejected": f"{self.decided_by} rejected",
-            "expired": "nobody decided in time",
+            "expired": "the deadline passed without a decision",
             "lapsed": "the evidence has changed since",
         }[self.state]
         return f"{sentence}: {self.reason}" if self.reason else sentence

@@ -18,7 +18,7 @@ class AuditEvent(Result):
 
     id: int
     at: datetime
-    actor: str  # a person, or the process that decided by itself
+    actor: str  # a person, or the process that decided automatically
     action: str  # noun.verb, such as key.create
     case: str  # empty: it concerns no single case
     subject: str  # what the action changed: a release's digest, a key's id, a team

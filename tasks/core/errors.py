@@ -5,7 +5,7 @@ DriftlineError            exit 1   Driftline could not go on
 │   ├── CaseError                  a case folder: unknown case or key, wrong type or bound
 │   └── DataError                  a data source: missing, empty, without a column, or without a valid row
 │       └── NoDataYet              no champion, or no requests since: the next deployed run tries again
-│           └── NothingServed  exit 0   nothing to monitor yet: no fault of anybody
+│           └── NothingServed  exit 0   nothing to monitor yet, which is not an error
 ├── GateFailed            exit 3   a verdict other than promote
 ├── Busy                  exit 4   another run holds the lock
 ├── Unavailable           exit 5   a server, port, disk or remote does not answer

@@ -11,7 +11,7 @@ from pathlib import Path
 from tasks.core.errors import CaseError
 from tasks.core.files import write_text
 
-OTHERS = 0o077  # permission bits of everybody but the owner
+OTHERS = 0o077  # permission bits of group and others
 # DVC marks its objects by this mode, and takes any other mode as a sign of a change. They lie in private folders.
 DVC_OBJECT = 0o444
 
@@ -65,7 +65,7 @@ def _close(path: str, status: os.stat_result) -> None:
 
 
 def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
-    """Everything in a folder except symbolic links, whose targets lie elsewhere."""
+    """Everything in a folder except symbolic links, whose targets may be outside."""
     # removed since it was listed, or another user's
     with contextlib.suppress(FileNotFoundError, PermissionError), os.scandir(folder) as entries:
         for entry in entries:

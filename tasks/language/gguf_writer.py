@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 Weights = Literal["f16", "bf16", "q8_0", "q4_1"]
-ARCHITECTURES = ("llama", "mistral")  # as transformers calls them; to llama.cpp both are llama
+ARCHITECTURES = ("llama", "mistral")  # names in transformers; llama.cpp calls both llama
 
-# How a tokenizer cuts text before it merges: llama.cpp's name for it, and what tokenizer.json says of it.
+# Pre-tokenizers: llama.cpp's name, and the entry in tokenizer.json.
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 _DIGITS = {"type": "Digits", "individual_digits": True}
 PRE_TOKENIZERS: dict[str, dict[str, Any]] = {
@@ -192,7 +192,7 @@ def _describe_tokenizer(writer: gguf.GGUFWriter, checkpoint: Path, config: dict[
 
 
 def _read_tokenizer(checkpoint: Path) -> tuple[dict[str, Any], str]:
-    """What tokenizer.json says, and llama.cpp's name for how it cuts text."""
+    """The content of tokenizer.json, and llama.cpp's name of its pre-tokenizer."""
     tokenizer = read_json_object(checkpoint / "tokenizer.json")
     kind, cut = tokenizer["model"].get("type"), tokenizer.get("pre_tokenizer")
     pre = next((name for name, each in PRE_TOKENIZERS.items() if each == cut), None)

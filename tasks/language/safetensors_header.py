@@ -46,5 +46,5 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
                 raise ValueError("its tensors overlap, or have gaps between them")
             at = end
         if 8 + length + at != size:
-            raise ValueError(f"{size:,} bytes, which is not what its header says")
+            raise ValueError(f"{size:,} bytes, but its header states another size")
     return shapes

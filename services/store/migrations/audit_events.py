@@ -1,4 +1,4 @@
-"""Decisions are recorded in a table that only grows."""
+"""Add the append-only table of audit events."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FOR EACH STATEMENT EXECUTE FUNCTION refuse_audit_change()
 
 
 def upgrade() -> None:
-    """Create the table, and triggers that refuse to change or delete its rows."""
+    """Create the table, and triggers that prevent changes and deletions."""
     op.create_table(
         "audit_events",
         Column("id", Integer, primary_key=True, autoincrement=True),

@@ -23,29 +23,29 @@ revision = "initial"
 down_revision = None
 
 tables = MetaData()
-releases = Table(  # what is known of each release that ever was reachable
+releases = Table(  # every release that was ever served
     "releases",
     tables,
     Column("digest", String(64), primary_key=True),
     Column("case", String(64), nullable=False),
     Column("facts", JSON, nullable=False),
 )
-endpoints = Table(  # the processes that answer as a release
+endpoints = Table(  # the processes that serve a release
     "endpoints",
     tables,
     Column("digest", String(64), primary_key=True),
     Column("address", String(200), primary_key=True),
 )
-shares = Table(  # the rollouts: which release gets what of a case's traffic
+shares = Table(  # rollouts: the share of each release in its case's traffic
     "shares",
     tables,
     Column("case", String(64), primary_key=True),
     Column("digest", String(64), primary_key=True),
     Column("role", String(10), nullable=False),  # champion, canary, arm or shadow
-    Column("percent", Double, nullable=False),  # of a champion: what the others leave
+    Column("percent", Double, nullable=False),  # of a champion: the remainder
     Column("arm", String(40), nullable=False),
 )
-plans = Table(  # a rollout that advances by itself
+plans = Table(  # rollouts that advance automatically
     "plans",
     tables,
     Column("case", String(64), primary_key=True),
@@ -55,7 +55,7 @@ plans = Table(  # a rollout that advances by itself
     Column("began", Double, nullable=False),
     Column("since", Double, nullable=False),  # of the step
 )
-moves = Table(  # everything that ever happened to a case's rollout
+moves = Table(  # the history of the rollouts
     "moves",
     tables,
     Column("number", Integer, primary_key=True, autoincrement=True),
@@ -98,7 +98,7 @@ ledger = Table(  # one row a call
     tables,
     Column("id", String(40), primary_key=True),
     Column("at", Double, nullable=False),
-    Column("day", Integer, nullable=False),  # of UTC, since 1970
+    Column("day", Integer, nullable=False),  # days since 1970 in UTC
     Column("worker", String(40), nullable=False),
     Column("interface", String(20), nullable=False),
     Column("team", String(64), nullable=False),
@@ -118,13 +118,13 @@ ledger = Table(  # one row a call
     Column("seconds", Double, nullable=False),
     Column("price", BigInteger, nullable=False),
     Column("saved", BigInteger, nullable=False),
-    Column("energy_wh", Double),  # of a training, where it is known
+    Column("energy_wh", Double),  # of a training run, if it was measured
 )
-predictions = Table(  # the classes that a table's rows were given, for the labels that will come
+predictions = Table(  # predicted classes, to compare with labels that arrive later
     "predictions",
     tables,
     Column("request_id", String(40), primary_key=True),
-    Column("classes", JSON, nullable=False),  # by example_id, which is empty where one row had none
+    Column("classes", JSON, nullable=False),  # by example_id; empty for a single row without one
 )
 feedback = Table(
     "feedback",
@@ -136,23 +136,23 @@ feedback = Table(
     Column("key", String(16), nullable=False),
     Column("said", JSON, nullable=False),
 )
-pushes = Table(  # git pushes that a webhook told of; for ever, so that none comes twice
+pushes = Table(  # received git pushes; never deleted, so that none is handled twice
     "pushes",
     tables,
-    Column("delivery", String(80), primary_key=True),  # the sender's id of it, which is not signed
-    Column("body", String(64), nullable=False, unique=True),  # digest of what is signed
+    Column("delivery", String(80), primary_key=True),  # the sender's id, which is not signed
+    Column("body", String(64), nullable=False, unique=True),  # digest of the signed body
     Column("at", Double, nullable=False),
     Column("push", JSON, nullable=False),
-    Column("delivered_at", Double, index=True),  # when Prefect was told; empty: not yet
+    Column("delivered_at", Double, index=True),  # when it was sent to Prefect; empty: not yet
 )
-alerts = Table(  # events that Prefect's server has yet to hear of
+alerts = Table(  # events that wait to be sent to Prefect
     "alerts",
     tables,
     Column("id", String(36), primary_key=True),
     Column("at", Double, nullable=False),
     Column("event", JSON, nullable=False),
 )
-approvals = Table(  # what a person was asked before a release, and what they said
+approvals = Table(  # requests for a person's approval, and the decisions
     "approvals",
     tables,
     Column("case", String(64), primary_key=True),
@@ -169,13 +169,13 @@ approvals = Table(  # what a person was asked before a release, and what they sa
     Column("why", Text, nullable=False),
     Column("decided_at", Double),
 )
-workers = Table(  # the gateway's processes, each saying now and then that it lives
+workers = Table(  # the gateway's processes and their heartbeats
     "workers",
     tables,
     Column("id", String(40), primary_key=True),
     Column("seen", Double, nullable=False),
 )
-version = Table(  # one row; it grows with every change of what gateways keep in memory
+version = Table(  # one row; increased by each change of what gateways cache
     "version",
     tables,
     Column("only", Integer, primary_key=True),
@@ -186,7 +186,7 @@ Index("ledger_by_state", ledger.c.state)
 
 
 def upgrade() -> None:
-    """Create the tables that are missing, and in those of an earlier version the columns that are."""
+    """Create missing tables, and missing columns in the tables of earlier versions."""
     connection = op.get_bind()
     inspector = inspect(connection)
     existing = set(inspector.get_table_names())

@@ -1,4 +1,4 @@
-"""A key has an owner, the person whose word it carries, and whoever created it."""
+"""Add the owner and the creator of a key."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ down_revision = "initial"
 
 
 def upgrade() -> None:
-    """Keys that are there belong to nobody known: they open what they did, and decide on no release."""
+    """Existing keys have no owner: they stay valid, and can't approve releases."""
     for name in ("owner", "created_by"):
         op.add_column("keys", Column(name, String(120), nullable=False, server_default=""))

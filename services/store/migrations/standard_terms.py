@@ -1,4 +1,4 @@
-"""Tables and columns are named by standard terms."""
+"""Rename tables and columns to standard terms."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from alembic import op
 revision = "standard_terms"
 down_revision = "key_owners"
 
-# `version` first: every transaction of a gateway begins with it, so that on Postgres none can hold what we wait for
+# `version` first: each transaction of a gateway locks it first, so on Postgres there is no deadlock
 TABLES = {
     "version": "config_version",
     "ledger": "usage_records",
@@ -46,7 +46,7 @@ INDEXES = {  # SQLite can't rename an index
     "ledger_by_state": ("usage_records_by_state", "usage_records", ["state"]),
     "ix_pushes_delivered_at": ("ix_webhook_deliveries_forwarded_at", "webhook_deliveries", ["forwarded_at"]),
 }
-POSTGRES_NAMES = {  # of constraints and sequences, which SQLite does not name
+POSTGRES_NAMES = {  # of constraints and sequences; SQLite has no such names
     **{f"INDEX {old}_pkey": f"{new}_pkey" for old, new in TABLES.items()},
     "INDEX pushes_body_key": "webhook_deliveries_body_digest_key",
     "SEQUENCE version_only_seq": "config_version_id_seq",
@@ -56,7 +56,7 @@ POSTGRES_NAMES = {  # of constraints and sequences, which SQLite does not name
 
 
 def upgrade() -> None:
-    """Rename, and copy nothing; every row stays as it is."""
+    """Rename without copying; all rows stay unchanged."""
     for old, new in TABLES.items():
         op.rename_table(old, new)
     for table, columns in COLUMNS.items():
