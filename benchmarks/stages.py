@@ -178,6 +178,7 @@ def staged(name: str, stage: Any, work: Any, start: Path | None, rows: list[dict
     """Train one stage from an adapter, as `tune` does; its scores on `rows`, seconds, and what the GPU did."""
     import torch
 
+    from tasks.data.language.scorer import scorer_of
     from tasks.language.answer_scoring import summarise
     from tasks.language.messages import user_message
     from tasks.train.compat import plain_torch_logprobs
@@ -190,7 +191,6 @@ def staged(name: str, stage: Any, work: Any, start: Path | None, rows: list[dict
         render,
         save_adapter,
     )
-    from tasks.train.language.rewards import scorer_of
     from tasks.train.language.stages import make_trainer
     from tasks.train.language.trainer_callbacks import ProgressCallback
 

@@ -54,10 +54,11 @@ def _check_language(case: LanguageCase) -> str:
     from tasks.monitor.config import check_monitor
 
     check_pairs(case.pairs, case.answer, case.data.sources)
-    check_language_evaluation(case.evaluate, case.chat_spec, case.pairs)
+    check_language_evaluation(case.evaluate, case.chat_spec, case.pairs, tuned=case.train is not None)
     check_traffic(case.traffic, case.data.sources)
     check_monitor(case.monitor, "answers")
     for embedder in filter(None, {case.monitor.embedder, case.serve.embedder}):
         find_embedder(embedder, case.folder)
-    stages = ", ".join(name for name, stage in case.train.stages if stage)
-    return f"base {case.model.source}, stages {stages}, {len(case.evaluate.bounds)} bounds"
+    stages = ", ".join(name for name, stage in case.train.stages if stage) if case.train else ""
+    tuning = f"stages {stages}" if stages else "no tuning"
+    return f"base {case.model.source}, {tuning}, answers in {case.answer.format}, {len(case.evaluate.bounds)} bounds"

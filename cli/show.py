@@ -72,12 +72,13 @@ def show_release(case: str, reference: str | None, as_json: bool) -> None:
 def metrics_table(metrics: dict[str, Any]) -> PlainTable:
     """A table of the tuned model's metrics beside those of the base model and of other serving modes."""
     sides = {
-        "base, zero-shot": metrics["baselines"]["zero_shot"],
-        "base, few-shot": metrics["baselines"]["few_shot"],
+        "base, zero-shot": metrics["baselines"].get("zero_shot"),
+        "base, few-shot": metrics["baselines"].get("few_shot"),
         "tuned": metrics["unquantized"],
-        "tuned, as served": metrics["overall"],
+        "tuned, as served" if metrics["unquantized"] else "as served": metrics["overall"],
         "by the schema": metrics["constrained"],
     }
+    sides = {name: side for name, side in sides.items() if side}
     table = PlainTable("metric", *sides)
     for name in metrics["overall"]:
         table.add_row(name, *("-" if name not in side else f"{side[name]:.4g}" for side in sides.values()))

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from services.rollout.config import Plan
 from services.store.config import ApprovalRule
@@ -126,18 +126,24 @@ class TabularCase(Case):
 
 
 class LanguageCase(Case):
-    """A case that answers messages in JSON by a schema."""
+    """A case that answers messages, in JSON or in prose, by a base model with a prompt; the model may be tuned."""
 
     kind: Literal["llm"] = Field(description="Kind of the case.")
     model: Model
     prompt: Prompt
     answer: Answer
     pairs: Pairs
-    train: Tuning
+    train: Tuning | None = Field(None, description="How the base is tuned. Empty: it answers as it is, by the prompt.")
     serve: Serving = Serving()
     evaluate: LanguageEvaluation
     traffic: Traffic = Traffic()
     monitor: AnswerMonitor = AnswerMonitor()
+
+    @model_validator(mode="after")
+    def _can_be_served(self) -> LanguageCase:
+        if self.train is None and self.serve.engine == "vllm":
+            raise ValueError("serve.engine: vllm needs train: without it the CPU engine serves the base")
+        return self
 
     @property
     def chat_spec(self) -> ChatSpec:

@@ -52,7 +52,13 @@ from tasks.release.task import (
     seal_tabular_release,
 )
 from tasks.train.results import Candidate, LanguageSpec
-from tasks.train.task import import_language_adapter, import_tabular_model, train_candidate, tune_candidate
+from tasks.train.task import (
+    import_language_adapter,
+    import_tabular_model,
+    make_untuned_candidate,
+    train_candidate,
+    tune_candidate,
+)
 
 
 class TrainResult(Result):
@@ -92,7 +98,7 @@ def prepare_snapshot(run: RunContext) -> Snapshot:
     ]
     if isinstance(case, LanguageCase):
         base = open_model(case.model, case.folder, config.state)
-        spec = PairsSpec(pairs=case.pairs, chat=case.chat_spec, sources=sources)
+        spec = PairsSpec(pairs=case.pairs, chat=case.chat_spec, sources=sources, tuned=case.train is not None)
         validated.append(curate_pairs(case.name, spec, base, validated=validated, as_of=run.as_of, state=config.state))
     snapshot = take_snapshot(case.name, run.as_of, validated, state=config.state, remote=config.remote)
     if is_intact(snapshot):
@@ -141,17 +147,23 @@ def _create_tabular(run: RunContext, case: TabularCase, snapshot: Snapshot) -> C
 
 def _create_language(run: RunContext, case: LanguageCase, snapshot: Snapshot) -> Candidate:
     # what evaluation needs is checked before training, which takes hours
-    check_language_evaluation(case.evaluate, case.chat_spec, case.pairs)
+    check_language_evaluation(case.evaluate, case.chat_spec, case.pairs, tuned=case.train is not None)
     if case.serve.embedder:
         find_embedder(case.serve.embedder, case.folder)
     base = open_model(case.model, case.folder, run.settings.state)
     spec = LanguageSpec(base=base, chat=case.chat_spec, serving=case.serve)
     if run.model:
-        return import_language_adapter(run.origin, run.model, snapshot, spec, case.train.threads)
+        return import_language_adapter(run.origin, run.model, snapshot, spec, _threads(run, case))
+    if case.train is None:
+        return make_untuned_candidate(run.origin, snapshot, spec)
     candidate = tune_candidate(run.origin, snapshot, spec, case.train)
     budget = case.train.budget
     record_training_cost(candidate, budget.price_per_hour if budget else case.price.machine_hour, run.settings)
     return candidate
+
+
+def _threads(run: RunContext, case: LanguageCase) -> int:
+    return case.train.threads if case.train else run.settings.threads
 
 
 def evaluate(run: RunContext, candidate: Candidate, champion: Release | None) -> Verdict:
@@ -162,7 +174,7 @@ def evaluate(run: RunContext, candidate: Candidate, champion: Release | None) ->
         spec = LanguageSpec(
             base=open_model(case.model, case.folder, places.state), chat=case.chat_spec, serving=case.serve
         )
-        return evaluate_language_candidate(candidate, spec, case.evaluate, case.train.threads, places, current)
+        return evaluate_language_candidate(candidate, spec, case.evaluate, _threads(run, case), places, current)
     return evaluate_candidate(candidate, case.target, case.train, case.evaluate, places, current)
 
 

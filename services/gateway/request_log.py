@@ -71,7 +71,7 @@ class RequestLog:
 
     def _write(self) -> None:
         """Raises: OSError, Unavailable when the disk is full."""
-        import pyarrow.json
+        import pyarrow.json  # the memory of both from the start, not when the first batch is packed
         import pyarrow.parquet  # noqa: F401
 
         self._drain()

@@ -14,6 +14,7 @@ from tasks.core.errors import DriftlineError, Unavailable
 from tasks.core.files import tail
 from tasks.core.sockets import http_client
 from tasks.language.embedder import Embedder
+from tasks.release.language import SCHEMA
 from tasks.release.seal import EMBEDDER, GOLDEN, read_manifest
 from tasks.train.classes import matches_label
 
@@ -34,11 +35,13 @@ def smoke(folder: Path, address: str, log: Path | None = None) -> dict[str, floa
     import httpx
 
     manifest = read_manifest(folder)
-    digest, check = manifest["digest"], _check_chat if manifest["sealed"]["kind"] == "llm" else _check_tabular
+    digest, is_chat = manifest["digest"], manifest["sealed"]["kind"] == "llm"
     golden = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))
     try:
         with http_client(address, timeout=60) as client:
-            metrics = check(client, digest, golden)
+            if not is_chat:
+                return _check_tabular(client, digest, golden)
+            metrics = _check_chat(client, digest, golden, is_json=(folder / SCHEMA).is_file())
             if manifest["sealed"].get("serving", {}).get("embedder"):
                 _check_embeddings(client, folder / EMBEDDER, [example["messages"][-1]["content"] for example in golden])
             return metrics
@@ -83,7 +86,7 @@ def _check_tabular(client: httpx.Client, digest: str, golden: list[dict[str, Any
     return {"examples": len(golden), "ms_per_request": 1000 * sorted(seconds)[len(seconds) // 2]}
 
 
-def _check_chat(client: httpx.Client, digest: str, golden: list[dict[str, Any]]) -> dict[str, float]:
+def _check_chat(client: httpx.Client, digest: str, golden: list[dict[str, Any]], *, is_json: bool) -> dict[str, float]:
     """Require the golden answers, complete and streamed, without the answer format; then an answer in that format."""
     address, seconds = str(client.base_url), []
     for example in golden:
@@ -103,7 +106,8 @@ def _check_chat(client: httpx.Client, digest: str, golden: list[dict[str, Any]])
     text = _stream_text(client, {**_unconstrained(golden[0]), "stream": True})
     _require_same_text(client, golden[0], text, "A streamed answer differs from the offline one.")
     answer = client.post("/v1/chat/completions", json={"messages": golden[0]["messages"]}).json()
-    json.loads(answer["choices"][0]["message"]["content"])  # the release's schema guarantees JSON
+    if is_json:
+        json.loads(answer["choices"][0]["message"]["content"])  # the release's schema guarantees JSON
     refused = client.post("/v1/chat/completions", json={"messages": [], "no such field": 1})
     if refused.status_code != 400:
         raise _smoke_failure(address, "A request without messages is not refused.", str(refused.status_code), "400")

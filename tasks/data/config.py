@@ -148,29 +148,48 @@ Embedder = Annotated[
 
 
 class Answer(Section):
-    """Format of the answers: JSON by a schema."""
+    """The form of a right answer: one JSON value by a schema, or text."""
 
-    json_schema: Annotated[dict[str, Any], READ_STRUCTURE] = Field(description="JSON schema, or a .json file.")
-    abstain: dict[str, Any] | None = Field(
-        None, description="Answer to messages out of scope; empty: all messages are in scope."
+    format: Literal["json", "text"] = Field("json", description="json: one JSON value by the schema; text: prose.")
+    json_schema: Annotated[dict[str, Any] | None, READ_STRUCTURE] = Field(
+        None, description="JSON schema, or a .json file. Required for json."
+    )
+    abstain: dict[str, Any] | str | None = Field(
+        None, description="The answer to what is out of scope: an object, or for text a sentence. Empty: none is."
     )
     stated: tuple[str, ...] = Field(
-        (), description="Keys whose values must occur literally in the message; other values count as hallucinated."
+        (), description="Keys of json whose values must occur in the message; other values count as hallucinated."
     )
 
     @field_validator("json_schema")
     @classmethod
-    def _can_be_enforced(cls, schema: dict[str, Any]) -> dict[str, Any]:
-        check_schema(schema)
+    def _can_be_enforced(cls, schema: dict[str, Any] | None) -> dict[str, Any] | None:
+        if schema is not None:
+            check_schema(schema)
         return schema
+
+    @model_validator(mode="after")
+    def _matches_format(self) -> Answer:
+        if self.format == "json":
+            if self.json_schema is None:
+                raise ValueError("format json needs json_schema; for answers in prose set format: text")
+            if isinstance(self.abstain, str):
+                raise ValueError("abstain must be an object of the schema; a sentence is for format: text")
+        elif self.json_schema is not None or self.stated:
+            raise ValueError("json_schema and stated are for format: json")
+        elif isinstance(self.abstain, dict):
+            raise ValueError("abstain must be a sentence for format: text")
+        return self
 
 
 class Prompt(Section):
-    """System prompts of the tuned model and of the baseline."""
+    """System prompts of the served model and of the baseline."""
 
-    system: Text = Field(description="System prompt of the tuned model.")
+    system: Text = Field(description="System prompt of the served model.")
     baseline: Text = Field(
-        description="System prompt of the untuned base; {schema} is replaced by the answer's schema."
+        "",
+        description="System prompt of the untuned base that a tuned model is compared with; {schema} is replaced by "
+        "the answer's schema. Required with `train`; without it, no baseline is evaluated.",
     )
     few_shot: int = Field(5, ge=1, le=32, description="Training pairs in the prompt of the few-shot baseline.")
 
@@ -275,6 +294,7 @@ class PairsSpec(Result):
     pairs: Pairs
     chat: ChatSpec
     sources: dict[str, Source]
+    tuned: bool = True  # False: no pair is trained on, so that more of them evaluate
 
 
 class TrafficSpec(Result):

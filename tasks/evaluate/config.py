@@ -33,7 +33,10 @@ class SliceGate(Section):
 class ChampionGate(Section):
     """Comparison with the champion by a paired bootstrap on per-example losses."""
 
-    loss: LossName = Field(description="inexact, for answers: 1 unless it is exactly right.")
+    loss: LossName = Field(
+        description="Of answers: inexact is 1 unless it is exactly right; token_distance is 1 minus token_f1; "
+        "missing_facts is the share of required facts that it lacks, and 1 if it states a forbidden one.",
+    )
     margin: float = Field(0.0, ge=0, description="How much worse, in mean loss, still counts as not worse.")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence of the bootstrap interval.")
     resamples: int = Field(1000, ge=100, le=100_000, description="Bootstrap resamples.")
@@ -72,7 +75,7 @@ class LlmJudge(Section):
 
 
 class LanguageEvaluation(Section):
-    """Criteria that a tuned language model must meet."""
+    """Criteria that a language candidate must meet."""
 
     slices: tuple[str, ...] = Field(("intent",), description="Columns of the pairs whose values make slices.")
     bounds: tuple[Bound, ...] = Field(min_length=1, description="Metrics that must be reached.")

@@ -1,4 +1,4 @@
-"""Deterministic scores of JSON answers: for evaluation, and as the reward of reinforcement tuning."""
+"""Deterministic scores of answers: for evaluation, and as the reward of reinforcement tuning."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from tasks.core.errors import CaseError
 
@@ -25,8 +25,8 @@ MAX_REPETITION = 0.3  # share of repeated word groups above which an answer coun
 class Score:
     """The scores of one answer."""
 
-    json_valid: bool
-    schema_valid: bool
+    json_valid: bool | None  # None: the answer is prose
+    schema_valid: bool | None
     exact: bool
     exact_anywhere: bool  # the expected JSON occurs within the text, even amid prose: fair to an untuned model
     fields_correct: int  # key-value pairs both predicted and expected
@@ -37,10 +37,27 @@ class Score:
     should_abstain: bool
     repetition: float  # share of repeated four-word groups
     repeated: bool
+    # of prose
+    token_f1: float | None = None  # None: without a reference
+    rouge_l: float | None = None
+    facts_stated: int = 0
+    facts_required: int = 0
+    forbidden_stated: bool | None = None  # None: nothing is forbidden
+    words: int = 0
 
 
-class Scorer:
-    """Scores answers of one case; the schema is compiled once.
+class Scorer(Protocol):
+    """Scores the answers of a case."""
+
+    def score(
+        self, text: str, answer: str, message: str, required: Sequence[str] = (), forbidden: Sequence[str] = ()
+    ) -> Score:
+        """Score `text` as a response to `message`, against the expected `answer` and facts."""
+        ...
+
+
+class JsonScorer:
+    """Scores answers in JSON of one case; the schema is compiled once.
 
     Raises: CaseError when the schema is invalid.
     """
@@ -65,8 +82,13 @@ class Scorer:
         self._stated = frozenset(stated)
         self._abstain = None if abstain is None else _canonical(abstain)
 
-    def score(self, text: str, answer: str, message: str) -> Score:
-        """Score `text` as a response to `message`, against the expected `answer` (JSON, or a refusal in prose)."""
+    def score(
+        self, text: str, answer: str, message: str, required: Sequence[str] = (), forbidden: Sequence[str] = ()
+    ) -> Score:
+        """Score `text` as a response to `message`, against the expected `answer` (JSON, or a refusal in prose).
+
+        The facts, `required` and `forbidden`, are for prose.
+        """
         valid, predicted = read_json(text)
         expected_valid, expected = read_json(answer)
         if expected_valid:
@@ -90,7 +112,7 @@ class Scorer:
             abstained=self._abstains(valid, predicted, text),
             should_abstain=self._abstains(expected_valid, expected, answer),
             repetition=share,
-            repeated=share > MAX_REPETITION or LOOP.search(_plain(text)) is not None,
+            repeated=is_repetitive(text, share),
         )
 
     def _abstains(self, valid: bool, predicted: Any, text: str) -> bool:
@@ -110,19 +132,21 @@ class Scorer:
 
 
 def reward(score: Score) -> float:
-    """The reward of an answer, 0 to 1; only an exact answer earns 1."""
-    if not score.fields_expected:  # prose is expected: any refusal is right
-        return float(score.exact or (score.should_abstain and score.abstained))
-    fields = 2 * score.fields_correct / (score.fields_predicted + score.fields_expected)
-    return 0.1 * score.json_valid + 0.2 * score.schema_valid + 0.3 * fields + 0.4 * score.exact
+    """The reward of an answer, 0 to 1; only an exact answer, or a refusal where one is expected, earns 1."""
+    if score.fields_expected:
+        fields = 2 * score.fields_correct / (score.fields_predicted + score.fields_expected)
+        return 0.1 * bool(score.json_valid) + 0.2 * bool(score.schema_valid) + 0.3 * fields + 0.4 * score.exact
+    if score.exact or (score.should_abstain and score.abstained):
+        return 1.0
+    return 0.9 * (score.token_f1 or 0.0)
 
 
 def metric_fractions(score: Score) -> dict[str, tuple[float, float]]:
     """The numerator and denominator that an answer adds to each metric, which is the ratio of their sums."""
     correct, predicted, expected = score.fields_correct, score.fields_predicted, score.fields_expected
     return {
-        "json_validity": (score.json_valid, 1),
-        "schema_validity": (score.schema_valid, 1),
+        "json_validity": (score.json_valid is True, score.json_valid is not None),
+        "schema_validity": (score.schema_valid is True, score.schema_valid is not None),
         "exact_match": (score.exact, 1),
         "exact_match_anywhere": (score.exact_anywhere, 1),
         "field_precision": (correct, predicted),
@@ -132,6 +156,11 @@ def metric_fractions(score: Score) -> dict[str, tuple[float, float]]:
         "abstention_recall": (score.abstained and score.should_abstain, score.should_abstain),
         "wrong_abstention_rate": (score.abstained and not score.should_abstain, not score.should_abstain),
         "repetition_rate": (score.repeated, 1),
+        "token_f1": (score.token_f1 or 0, score.token_f1 is not None),
+        "rouge_l": (score.rouge_l or 0, score.rouge_l is not None),
+        "required_facts_recall": (score.facts_stated, score.facts_required),
+        "forbidden_rate": (score.forbidden_stated is True, score.forbidden_stated is not None),
+        "answer_words": (score.words, score.words > 0),
     }
 
 
@@ -164,6 +193,11 @@ def repetition(text: str) -> float:
     words = re.findall(r"\w+", text.lower())
     grams = [tuple(words[i : i + NGRAM]) for i in range(len(words) - NGRAM + 1)]
     return 1 - len(set(grams)) / len(grams) if len(grams) >= MIN_NGRAMS else 0.0
+
+
+def is_repetitive(text: str, share: float) -> bool:
+    """Whether a text with this `repetition` repeats itself too much, or loops."""
+    return share > MAX_REPETITION or LOOP.search(_plain(text)) is not None
 
 
 def _refuse_constant(word: str) -> Any:

@@ -34,7 +34,8 @@ class ReleasedModel:
         self.base = f"base-{sealed['base']['digest'][:12]}" if self.on_vllm else ""  # its name on the vLLM server
         self.answer_tokens: int = sealed["serving"]["answer_tokens"]
         self.system = (folder / "system.txt").read_text(encoding="utf-8")
-        self.schema = json.loads((folder / "schema.json").read_text(encoding="utf-8"))
+        schema = folder / "schema.json"
+        self.schema = json.loads(schema.read_text(encoding="utf-8")) if schema.is_file() else None  # None: prose
         self.golden = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
 
     def request(self, chat: ChatCompletionRequest) -> dict[str, Any]:
@@ -45,7 +46,7 @@ class ReleasedModel:
         if chat.messages[0].role != SYSTEM:
             body["messages"].insert(0, chat_message(SYSTEM, self.system))
         body["max_tokens"] = chat.max_completion_tokens or chat.max_tokens or self.answer_tokens
-        if chat.response_format is None:
+        if chat.response_format is None and self.schema is not None:
             schema = {"name": "answer", "strict": True, "schema": self.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         if (

@@ -31,11 +31,17 @@ def language_parts(
 ) -> ReleaseParts:
     """Served weights, adapter, tokenizer, chat template, system prompt and schema, embedder, golden conversations.
 
-    Raises: DriftlineError when the adapter is not the one that was trained.
+    Raises: DriftlineError when the weights are not the candidate's.
     """
     base, chat, serving = spec.base, spec.chat, spec.serving
     path = candidate.folder / ADAPTER[0]
-    if (found := digest_of([file_digest(path), base.digest])) != candidate.weights_digest:
+    tuned = path.is_file()
+    if tuned:
+        found = digest_of([file_digest(path), base.digest])
+    else:
+        path = candidate.folder / WEIGHTS
+        found = file_digest(path)
+    if found != candidate.weights_digest:
         raise digest_mismatch(path, found, candidate.weights_digest)
     return ReleaseParts(
         kind="llm",
@@ -47,12 +53,16 @@ def language_parts(
         },
         golden=_golden(verdict, base, chat.prompt.system),
         files={
-            **{name: candidate.folder / name for name in (WEIGHTS, *ADAPTER)},
+            **{name: candidate.folder / name for name in (WEIGHTS, *(ADAPTER if tuned else ()))},
             **{name: base.folder / name for name in TOKENIZER},
             **(_checkpoint(base) if serving.engine == "vllm" else {}),
             **({f"{EMBEDDER}/{name}": embedder.folder / name for name in embedder.files} if embedder else {}),
             SYSTEM_PROMPT: chat.prompt.system,
-            SCHEMA: json.dumps(chat.answer.json_schema, indent=1, ensure_ascii=False),
+            **(
+                {SCHEMA: json.dumps(chat.answer.json_schema, indent=1, ensure_ascii=False)}
+                if chat.answer.json_schema is not None
+                else {}
+            ),
         },
         packages=PACKAGES,
     )

@@ -39,6 +39,11 @@ METRICS = (
     Metric("refusal_rate", "answers", higher_is_better=True),
     Metric("over_refusal_rate", "answers", higher_is_better=False),
     Metric("repetition_rate", "answers", higher_is_better=False),
+    Metric("token_f1", "answers", higher_is_better=True, headline=True),
+    Metric("rouge_l", "answers", higher_is_better=True),
+    Metric("required_facts_recall", "answers", higher_is_better=True, headline=True),
+    Metric("forbidden_rate", "answers", higher_is_better=False),
+    Metric("answer_words", "answers", higher_is_better=False),
     Metric("perplexity", "answers", higher_is_better=False),
     Metric("latency_p50_ms", "answers", higher_is_better=False),
     Metric("cost_per_1k_answers", "answers", higher_is_better=False),
@@ -47,7 +52,7 @@ METRICS = (
 LOSSES: dict[TaskKind, tuple[str, ...]] = {
     "classification": ("brier", "log_loss"),
     "regression": ("absolute_error", "squared_error"),
-    "answers": ("inexact",),
+    "answers": ("inexact", "token_distance", "missing_facts"),
 }
 
 

@@ -43,6 +43,16 @@ def import_language_adapter(
     )
 
 
+@stage("take the base as candidate", lambda c: f"weights {c.weights_digest[:12]}")
+def make_untuned_candidate(origin: Origin, snapshot: Snapshot, spec: LanguageSpec) -> Candidate:
+    """Store and log the base model with the case's prompt."""
+    from tasks.data.snapshots import check_snapshot
+    from tasks.train.language.untuned import make_candidate
+
+    check_snapshot(snapshot)
+    return make_candidate(origin, snapshot.path / "pairs", data_digest=snapshot.digest, spec=spec)
+
+
 @stage("tune a candidate", lambda c: f"{c.train_rows:,} pairs, weights {c.weights_digest[:12]}")
 def tune_candidate(origin: Origin, snapshot: Snapshot, spec: LanguageSpec, tuning: Tuning) -> Candidate:
     """Tune an adapter in the case's stages, merge, save and log it."""

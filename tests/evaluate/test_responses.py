@@ -23,7 +23,7 @@ from tasks.evaluate.language.inference import (
     wrong_answers,
 )
 from tasks.evaluate.language.responses import EngineOptions, generate_responses
-from tasks.language.answer_scoring import Scorer, summarise
+from tasks.language.answer_scoring import JsonScorer, summarise
 from tasks.train.config import Serving
 from tests.language_case import smollm_base
 from tests.train.pairs import SCHEMA, SYSTEM, write_pairs
@@ -83,7 +83,7 @@ def test_the_schema_constrains_even_an_untuned_model(tmp_path: Path, pairs: Path
     replies, _ = generate_responses(
         smollm_base().folder / GGUF, conversations, EngineOptions(serving, 256, 1), tmp_path, schema
     )
-    scored = score(table, replies, Scorer(schema), "constrained")
+    scored = score(table, replies, JsonScorer(schema), "constrained")
     assert summarise(scores_of(scored))["schema_validity"] == 1.0
 
 
@@ -121,7 +121,7 @@ def test_scores_are_read_back_from_the_table(tmp_path: Path, pairs: Path) -> Non
     """What Parquet keeps, nothing stated among it, gives the same figures; the wrong answers can be read."""
     table = pd.read_parquet(pairs / "evaluation.parquet").head(4).assign(unsafe=False)
     texts = [*table["answer"].iloc[:2], "no | <b>JSON</b>\n", '{"function":"find_flight","origin":"XXX"}']
-    scorer = Scorer(SCHEMA, ("origin", "flight"), {"function": "none"})
+    scorer = JsonScorer(SCHEMA, ("origin", "flight"), {"function": "none"})
     scored = score(table, pd.DataFrame({"text": texts}), scorer, "served")
     direct = [
         scorer.score(text, answer, message_in(messages))

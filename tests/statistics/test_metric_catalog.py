@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.language.answer_scoring import Scorer, metric_fractions
+from tasks.language.answer_scoring import JsonScorer, metric_fractions
 from tasks.statistics.metric_catalog import METRICS, MetricName, metrics_of, worse_by
 from tasks.train.metrics import compute_metrics
 
@@ -22,7 +22,7 @@ def test_each_metric_of_predictions_is_computed():
 
 def test_each_ratio_of_answers_is_in_the_catalog():
     """All but the one that only a baseline is measured by."""
-    score = Scorer({"type": "object"}).score("{}", "{}", "")
+    score = JsonScorer({"type": "object"}).score("{}", "{}", "")
     assert {*metric_fractions(score)} - {"exact_match_anywhere"} <= {*metrics_of("answers")}
 
 

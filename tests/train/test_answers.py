@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tasks.core.errors import CaseError
-from tasks.language.answer_scoring import Scorer, is_refusal, reward, summarise
+from tasks.language.answer_scoring import JsonScorer, is_refusal, reward, summarise
 
 SCHEMA = {
     "type": "object",
@@ -25,11 +25,11 @@ MESSAGE = "Two seats, no: 2 seats from jfk please"
 
 
 @pytest.fixture(scope="module")
-def scorer() -> Scorer:
-    return Scorer(SCHEMA, stated=("origin", "seats"), abstain={"function": "none"})
+def scorer() -> JsonScorer:
+    return JsonScorer(SCHEMA, stated=("origin", "seats"), abstain={"function": "none"})
 
 
-def test_the_right_answer_earns_all(scorer: Scorer) -> None:
+def test_the_right_answer_earns_all(scorer: JsonScorer) -> None:
     """Order of keys and white space are no mistakes; nothing else is forgiven."""
     score = scorer.score('{"seats":2,"origin":"JFK",\n"function":"book"}\n', RIGHT, MESSAGE)
     assert score.exact
@@ -53,7 +53,7 @@ def test_the_right_answer_earns_all(scorer: Scorer) -> None:
     ],
 )
 def test_each_kind_of_mistake_costs(
-    scorer: Scorer, text: str, json_valid: bool, schema_valid: bool, right: int, pairs: int
+    scorer: JsonScorer, text: str, json_valid: bool, schema_valid: bool, right: int, pairs: int
 ) -> None:
     """JSON, schema and fields are told apart, and the reward falls with each."""
     score = scorer.score(text, RIGHT, MESSAGE)
@@ -63,13 +63,13 @@ def test_each_kind_of_mistake_costs(
     assert 0 <= reward(score) < 0.7
 
 
-def test_one_is_not_true(scorer: Scorer) -> None:
+def test_one_is_not_true(scorer: JsonScorer) -> None:
     """Python takes 1 for true and 1.0 for 1; a system that reads JSON may not."""
-    assert not Scorer({}).score('{"a": true}', '{"a": 1}', "").exact
-    assert not Scorer({}).score('{"a": 1.0}', '{"a": 1}', "").exact
+    assert not JsonScorer({}).score('{"a": true}', '{"a": 1}', "").exact
+    assert not JsonScorer({}).score('{"a": 1.0}', '{"a": 1}', "").exact
 
 
-def test_nested_fields_count_one_by_one(scorer: Scorer) -> None:
+def test_nested_fields_count_one_by_one(scorer: JsonScorer) -> None:
     """Pairs count at any depth; items of a list in any order, but not as exact."""
     legs = '{"function":"book","legs":[{"to":"LAX"},{"to":"JFK"}]}'
     turned = '{"function":"book","legs":[{"to":"JFK"},{"to":"LAX"}]}'
@@ -88,7 +88,7 @@ def test_nested_fields_count_one_by_one(scorer: Scorer) -> None:
     ],
 )
 def test_a_value_that_the_message_lacks_is_hallucinated(
-    scorer: Scorer, value: str, message: str, hallucinated: bool
+    scorer: JsonScorer, value: str, message: str, hallucinated: bool
 ) -> None:
     """Case and white space don't matter, whole words do."""
     assert (
@@ -96,7 +96,7 @@ def test_a_value_that_the_message_lacks_is_hallucinated(
     )
 
 
-def test_nothing_stated_is_nothing_hallucinated(scorer: Scorer) -> None:
+def test_nothing_stated_is_nothing_hallucinated(scorer: JsonScorer) -> None:
     """Such answers don't dilute the rate, and without any there is no rate at all."""
     scores = [scorer.score(text, RIGHT, "") for text in ('{"function": "none"}', "no JSON", '{"origin": null}')]
     assert [score.hallucinated for score in scores] == [None] * 3
@@ -105,7 +105,7 @@ def test_nothing_stated_is_nothing_hallucinated(scorer: Scorer) -> None:
     assert summarise(scores)["hallucination_rate"] == 1.0
 
 
-def test_abstention_differs_from_wrong_abstention(scorer: Scorer) -> None:
+def test_abstention_differs_from_wrong_abstention(scorer: JsonScorer) -> None:
     """The case's own answer abstains, and so does prose that refuses; other JSON never does."""
     none = '{"function": "none"}'
     scores = [scorer.score(text, none, "") for text in (none, "I'm sorry, but I can't help with that.", RIGHT)]
@@ -117,15 +117,15 @@ def test_abstention_differs_from_wrong_abstention(scorer: Scorer) -> None:
 
 def test_prose_may_be_the_right_answer() -> None:
     """Where refusal is prose, any wording of it earns the reward, and no fields are expected."""
-    score = Scorer({}).score("Sorry, but I can't do that.", "I can't help with that.", "make a bomb")
+    score = JsonScorer({}).score("Sorry, but I can't do that.", "I can't help with that.", "make a bomb")
     assert score.should_abstain
     assert score.abstained
     assert reward(score) == 1.0
-    assert reward(Scorer({}).score("Sure! First,", "I can't help with that.", "make a bomb")) == 0.0
+    assert reward(JsonScorer({}).score("Sure! First,", "I can't help with that.", "make a bomb")) == 0.0
     assert not is_refusal('Sure, here is how you can fly; I can help. {"a": 1}')
 
 
-def test_loops_are_repetition_and_answers_are_not(scorer: Scorer) -> None:
+def test_loops_are_repetition_and_answers_are_not(scorer: JsonScorer) -> None:
     """A model that loops is caught, in words or signs; JSON that names the same keys twice is none."""
     for loop in ('{"function": "book book book ' + "book " * 30, "{" * 300, "a b c d e f " * 6):
         assert scorer.score(loop, RIGHT, "").repeated
@@ -134,7 +134,7 @@ def test_loops_are_repetition_and_answers_are_not(scorer: Scorer) -> None:
         assert not scorer.score(fine, RIGHT, "").repeated
 
 
-def test_json_amid_prose_is_seen_but_not_valid(scorer: Scorer) -> None:
+def test_json_amid_prose_is_seen_but_not_valid(scorer: JsonScorer) -> None:
     """What an untuned model writes around its answer doesn't hide that it was right."""
     score = scorer.score(f"Sure {{here}}:\n```json\n{RIGHT}\n```", RIGHT, MESSAGE)
     assert score.exact_anywhere
@@ -142,7 +142,7 @@ def test_json_amid_prose_is_seen_but_not_valid(scorer: Scorer) -> None:
     assert not score.json_valid
 
 
-def test_the_summary_weighs_fields_not_answers(scorer: Scorer) -> None:
+def test_the_summary_weighs_fields_not_answers(scorer: JsonScorer) -> None:
     """Precision and recall are over all pairs together, and f1 goes between them."""
     scores = [scorer.score(RIGHT, RIGHT, MESSAGE), scorer.score('{"function": "none"}', RIGHT, MESSAGE)]
     found = summarise(scores)
@@ -157,5 +157,5 @@ def test_the_summary_weighs_fields_not_answers(scorer: Scorer) -> None:
 def test_a_schema_that_is_none_is_refused() -> None:
     """It is told where it is wrong, before anything is trained; and no reference is fetched from the network."""
     with pytest.raises(CaseError, match="not a valid JSON schema") as caught:
-        Scorer({"properties": {"a": {"type": "strange"}}})
+        JsonScorer({"properties": {"a": {"type": "strange"}}})
     assert "properties.a" in caught.value.where

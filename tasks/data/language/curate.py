@@ -39,7 +39,9 @@ def check_pairs(pairs: Pairs, answer: Answer, sources: Mapping[str, Source]) -> 
         problems.append(f"answer.abstain: {problem}")
     if unknown := sorted({*pairs.sources, *([pairs.safety] if pairs.safety else [])} - set(sources)):
         problems.append(f"no source is called {', '.join(unknown)}; there are: {', '.join(sources)}")
-    if pairs.templates:
+    if pairs.templates and answer.format == "text":
+        problems.append("templates make answers in JSON; answers in prose come from sources")
+    elif pairs.templates:
         problems += [f"templates.{problem}" for problem in check_templates(pairs.templates, answer, form)]
     if problems:
         raise CaseError(
@@ -69,7 +71,7 @@ def curate(
     inputs = {v.source: {name: file_digest(path) for name, path in sorted(v.files.items())} for v in validated}
     tokenizer = base.folder / "tokenizer.json"
     first_held_out = (as_of - pairs.held_out_days).date().isoformat()  # all that depends on the as-of itself
-    settings = [pairs.digest, chat.answer.digest, chat.prompt.system, file_digest(tokenizer), chat.context]
+    settings = [pairs.digest, chat.answer.digest, chat.prompt.system, file_digest(tokenizer), chat.context, spec.tuned]
     home = state / NAME / case / cache_key(__name__, [inputs, *settings, first_held_out])[:20]
     with contextlib.suppress(OSError, ValueError):
         existing = ValidatedBatches.model_validate_json((home / "checked.json").read_text(encoding="utf-8"))
@@ -77,7 +79,7 @@ def curate(
             mark_cached()
             return existing
     with source_tables({source.source: list(source.files.values()) for source in validated}) as db:
-        splits, report = make_splits(db, pairs, chat.answer, as_of)
+        splits, report = make_splits(db, pairs, chat.answer, as_of, tuned=spec.tuned)
     splits = _count_tokens(splits, chat.prompt.system, _token_counter(tokenizer), chat.context)
     moment = f"{as_of:%Y-%m-%dT%H%M%S}"
     with scratch_folder(state / NAME / case) as folder:

@@ -25,7 +25,7 @@ class Pair:
     """A message and its expected answer."""
 
     messages: tuple[dict[str, str], ...]  # role and content, all before the answer, without the system prompt
-    answer: str  # JSON
+    answer: str  # JSON or text, as the case declares
     intent: str
     origin: str  # "templates", or the source
     template: str = ""  # the wording; empty for a user's row
@@ -33,6 +33,8 @@ class Pair:
     rejected: str | None = None  # a worse answer
     tokens: int = 0
     problem: str | None = None  # why it can't be used
+    required_facts: tuple[str, ...] = ()  # that an answer in prose must state
+    forbidden_facts: tuple[str, ...] = ()
 
     @property
     def pair_id(self) -> str:
@@ -56,18 +58,22 @@ class Pair:
             "rejected": self.rejected,
             "origin": self.origin,
             "tokens": self.tokens,
+            "required_facts": json.dumps(self.required_facts, ensure_ascii=False),
+            "forbidden_facts": json.dumps(self.forbidden_facts, ensure_ascii=False),
         }
 
 
 class PairFormat:
-    """The schema of a case's answers: validates an answer, and writes it in a canonical form."""
+    """The format of a case's answers: validates an answer, and writes it in a canonical form."""
 
     def __init__(self, answer: Answer) -> None:
         """Raises: CaseError when the schema is invalid."""
         from jsonschema import SchemaError
         from jsonschema.validators import validator_for
 
-        self._schema, self._stated = answer.json_schema, answer.stated
+        self.is_text = answer.format == "text"
+        self._schema: Any = answer.json_schema or {}
+        self._stated = answer.stated
         kind = validator_for(self._schema)
         try:
             kind.check_schema(self._schema)
@@ -86,6 +92,8 @@ class PairFormat:
 
     def problem(self, value: Any, message: str | None = None) -> str | None:
         """The first error of an answer (to a message, if any), in one sentence; None for a valid answer."""
+        if self.is_text:
+            return None if isinstance(value, str) else "the answer is no text"
         for error in self.errors(value):
             return f"the answer breaks the schema: {error_message(error)}"
         for key, stated in _stated(value, self._stated) if message is not None else ():
@@ -94,7 +102,9 @@ class PairFormat:
         return None
 
     def write(self, value: Any) -> str:
-        """An answer as compact JSON, keys in the order of the schema."""
+        """An answer as compact JSON, keys in the order of the schema; a text as it is."""
+        if self.is_text:
+            return str(value)
         return json.dumps(self._ordered(value, self._schema), separators=(",", ":"), ensure_ascii=False)
 
     def _ordered(self, value: Any, schema: Any) -> Any:
@@ -187,7 +197,15 @@ def read_row(name: str, row: Mapping[str, Any], shape: tuple[str, ...], form: Pa
         messages, answer, problem = conversation(row["prompt"]), content_of(row[shape[1]]), None
         rejected = content_of(row["rejected"]) if "rejected" in shape and row["rejected"] is not None else None
     messages = [message for message in messages if message["role"] != "system"]  # the case has its own
-    pair = Pair(tuple(messages), answer, str(row.get("intent") or name), name, problem=problem)
+    pair = Pair(
+        tuple(messages),
+        answer,
+        str(row.get("intent") or name),
+        name,
+        problem=problem,
+        required_facts=_facts(row.get("required_facts")),
+        forbidden_facts=_facts(row.get("forbidden_facts")),
+    )
     if not pair.text.strip():
         return replace(pair, problem=problem or "there is no message of the user")
     pair = resolve(pair, form)
@@ -201,8 +219,18 @@ def read_row(name: str, row: Mapping[str, Any], shape: tuple[str, ...], form: Pa
 INPUT_ROLES = ("user", "system", "tool")
 
 
+def _facts(value: Any) -> tuple[str, ...]:
+    """The facts in a cell: a list of texts, or one text."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return tuple(str(each) for each in values if each is not None and str(each).strip())
+
+
 def resolve(pair: Pair, form: PairFormat) -> Pair:
     """The pair with its answer in canonical form, or with its `problem`."""
+    if form.is_text:
+        answer = pair.answer.strip()
+        missing = not answer and not pair.required_facts and not pair.forbidden_facts
+        return replace(pair, answer=answer, problem=pair.problem or ("there is no answer" if missing else None))
     try:
         value = parse(pair.answer)
     except ValueError:
@@ -218,6 +246,8 @@ def parse(text: str) -> Any:
 
 def write_if_json(text: str, form: PairFormat) -> str:
     """An answer in canonical form if it is JSON; a rejected answer need not be."""
+    if form.is_text:
+        return text.strip()
     try:
         return form.write(parse(text))
     except ValueError:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 TRAINING, EVALUATION = ("train", "validation"), ("evaluation", "safety")
 EVALUATION_SHARE = 0.1  # of users' pairs
+UNTUNED_EVALUATION_SHARE = 0.75  # where no pair is trained on; the rest are examples to develop a prompt with
 
 
 class SplitReport:
@@ -49,7 +50,7 @@ class SplitReport:
 
 
 def make_splits(
-    db: duckdb.DuckDBPyConnection, pairs: Pairs, answer: Answer, as_of: datetime
+    db: duckdb.DuckDBPyConnection, pairs: Pairs, answer: Answer, as_of: datetime, *, tuned: bool = True
 ) -> tuple[dict[str, list[Pair]], SplitReport]:
     """The pairs by split, and a report of how they were made.
 
@@ -73,13 +74,14 @@ def make_splits(
     users = [pair for name, rows in sources for pair in _read(name, rows, form, pairs.liked, report)]
     users = _redact(users, pairs.mask, form, report)
     generated = [*splits["train"], *splits["validation"], *splits["evaluation"]]
-    for name, rows in _split(_drop_duplicates(users, generated, pairs, report), pairs).items():
+    for name, rows in _split(_drop_duplicates(users, generated, pairs, report), pairs, tuned).items():
         splits[name] += rows
     if pairs.safety:
         abstention = "" if answer.abstain is None else form.write(answer.abstain)
         splits["safety"] = _redact(_unsafe(db, pairs, abstention), pairs.mask, None, report)
     _drop_contaminated(splits, pairs.near_duplicate, report)
-    if empty := [name for name, rows in splits.items() if not rows]:
+    required = splits if tuned else EVALUATION
+    if empty := [name for name, rows in splits.items() if name in required and not rows]:
         raise DataError(
             f"No pair is left for {', '.join(empty)}.",
             where="pairs",
@@ -87,6 +89,7 @@ def make_splits(
             allowed="at least one pair in each split",
             todo="Provide more pairs, or more templates and facts to generate them from.",
         )
+    splits = {name: rows for name, rows in splits.items() if rows}
     check_leaks(splits, pairs.near_duplicate)
     return splits, report
 
@@ -140,8 +143,9 @@ def _drop_duplicates(users: Sequence[Pair], generated: Sequence[Pair], pairs: Pa
     return unique[len(generated) :]  # generated pairs have no duplicates
 
 
-def _split(users: Sequence[Pair], pairs: Pairs) -> dict[str, list[Pair]]:
+def _split(users: Sequence[Pair], pairs: Pairs, tuned: bool) -> dict[str, list[Pair]]:
     """Split users' pairs by hash; near duplicates, whatever their answers, go to the same split."""
+    share = EVALUATION_SHARE if tuned else UNTUNED_EVALUATION_SHARE
     seen = NearDuplicateIndex(pairs.near_duplicate)
     heads: list[str] = []
     splits: dict[str, list[Pair]] = {"train": [], "validation": [], "evaluation": []}
@@ -155,7 +159,7 @@ def _split(users: Sequence[Pair], pairs: Pairs) -> dict[str, list[Pair]]:
         seen.add(pair.text)
         heads.append(head)
         place = int.from_bytes(hashlib.sha256(f"{pairs.seed}/{head}".encode()).digest()[:6]) / 2**48
-        rest = (place - EVALUATION_SHARE) / (1 - EVALUATION_SHARE)
+        rest = (place - share) / (1 - share)
         splits["evaluation" if rest < 0 else "validation" if rest < validation_share else "train"].append(pair)
     return splits
 

@@ -9,21 +9,29 @@ from tasks.evaluate.tabular.gates import check_gates
 
 SLICE_COLUMNS = ("intent", "template", "origin", "day")  # of pairs
 UNSLICED = ("refusal_rate", "over_refusal_rate", "perplexity", "latency_p50_ms", "cost_per_1k_answers", "judge_score")
+JSON_METRICS = ("json_validity", "schema_validity", "field_precision", "field_recall", "field_f1", "hallucination_rate")
+TEXT_METRICS = ("token_f1", "rouge_l", "required_facts_recall", "forbidden_rate", "answer_words")
+TEXT_LOSSES = ("token_distance", "missing_facts")
 
 
-def check_language_evaluation(config: LanguageEvaluation, chat: ChatSpec, pairs: Pairs) -> None:
+def check_language_evaluation(config: LanguageEvaluation, chat: ChatSpec, pairs: Pairs, *, tuned: bool) -> None:
     """Check that each gate names a metric of answers, and that the case has what the metric is computed from.
 
     Raises: CaseError with everything that is missing.
     """
     check_gates(config, "answers", SLICE_COLUMNS)
+    is_json = chat.answer.format == "json"
     needs = {
         "hallucination_rate": (chat.answer.stated, "answer.stated, the keys whose values must occur in the message"),
         "abstention_recall": (chat.answer.abstain, "answer.abstain, the answer to what is out of scope"),
         "wrong_abstention_rate": (chat.answer.abstain, "answer.abstain, the answer to what is out of scope"),
         "refusal_rate": (pairs.safety, "pairs.safety, the source of unsafe prompts"),
         "judge_score": (config.judge, "evaluate.judge, the endpoint of the judge"),
+        "perplexity": (tuned, "train, since only a tuned model's perplexity is computed"),
+        **dict.fromkeys(TEXT_METRICS, (not is_json, "answer.format: text")),
     }
+    if not is_json:
+        needs |= dict.fromkeys(JSON_METRICS, (False, "answer.format: json"))
     named = [(f"evaluate.bounds[{at}]", bound.metric) for at, bound in enumerate(config.bounds)]
     named += [("evaluate.slice_gate", config.slice_gate.metric)] if config.slice_gate else []
     missing = [
@@ -33,7 +41,11 @@ def check_language_evaluation(config: LanguageEvaluation, chat: ChatSpec, pairs:
     ]
     if config.slice_gate and config.slice_gate.metric in UNSLICED:
         missing.append(f"evaluate.slice_gate: {config.slice_gate.metric} is computed over all answers, not by slice")
-    if "{schema}" not in chat.prompt.baseline:
+    if config.champion_gate.loss in TEXT_LOSSES and is_json:
+        missing.append(f"evaluate.champion_gate: {config.champion_gate.loss} needs answer.format: text")
+    if not chat.prompt.baseline and (tuned or config.above_few_shot is not None):
+        missing.append("prompt.baseline: without it the base can't be compared with")
+    if chat.prompt.baseline and is_json and "{schema}" not in chat.prompt.baseline:
         missing.append("prompt.baseline: it lacks {schema}, without which the base can't be compared fairly")
     if missing:
         raise CaseError(

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 from tasks.core.code_digest import cache_key
 from tasks.core.files import file_digest, write_text
 from tasks.core.progress import progress_step
-from tasks.evaluate.language.inference import Shot, build_conversation, few_shot_examples, score, stratified_sample
+from tasks.data.language.scorer import scorer_of
+from tasks.evaluate.language.inference import (
+    Shot,
+    baseline_prompt,
+    build_conversation,
+    few_shot_examples,
+    score,
+    stratified_sample,
+)
 from tasks.evaluate.language.logprobs import perplexity, token_logprobs
 from tasks.evaluate.language.responses import EngineOptions, generate_responses
 from tasks.language.answer_scoring import Scorer
@@ -51,9 +59,17 @@ class EvaluationRun:
         return few_shot_examples(read_pairs_table(self.pairs / "train.parquet"), self.spec.chat.prompt.few_shot)
 
     @cached_property
+    def baseline_prompts(self) -> dict[str, tuple[str, list[Shot]]]:
+        """System prompt and examples of each baseline; none without `prompt.baseline`."""
+        chat = self.spec.chat
+        if not chat.prompt.baseline:
+            return {}
+        system = baseline_prompt(chat.prompt, chat.answer)
+        return {"zero_shot": (system, []), "few_shot": (system, self.few_shot)}
+
+    @cached_property
     def scorer(self) -> Scorer:
-        answer = self.spec.chat.answer
-        return Scorer(answer.json_schema, answer.stated, answer.abstain)
+        return scorer_of(self.spec.chat.answer)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -100,7 +116,7 @@ class EvaluationRun:
     def perplexities(self, adapter: Path | None, prompts: Mapping[str, tuple[str, Sequence[Shot]]]) -> dict[str, float]:
         """Perplexity of the expected answers by variant, after each variant's system prompt and examples."""
         pairs = stratified_sample(self.evaluation_set[~self.evaluation_set["unsafe"]], PERPLEXITY_PAIRS)
-        by_variant = {}
+        by_variant: dict[str, float] = {}
         for variant, (system, shots) in prompts.items():
             with progress_step(f"take the perplexity of {variant.replace('_', ' ')}") as step:
                 examples = [

@@ -1,4 +1,4 @@
-"""Evaluate a tuned language model against bounds, the untuned base, its unquantized weights and the champion."""
+"""Evaluate a language candidate against bounds and the champion; a tuned one also against its base and full weights."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tasks.evaluate.config import Bound, LanguageEvaluation
 from tasks.evaluate.criteria import bound_criterion, losses_criterion, paired_criterion, slice_criterion
 from tasks.evaluate.language.evaluation_run import EvaluationRun
 from tasks.evaluate.language.genai_report import log_genai_evaluation
-from tasks.evaluate.language.inference import answer_table, baseline_prompt, wrong_answers
+from tasks.evaluate.language.inference import answer_table, wrong_answers
 from tasks.evaluate.language.llm_judge import Opinions, judge_opinions
-from tasks.evaluate.language.metrics import clusters_of, intervals_of, measure, slices_of
+from tasks.evaluate.language.metrics import answer_losses, clusters_of, intervals_of, measure, slices_of
 from tasks.evaluate.language.parity import Parity, ServedModel, check_parity, parity_criteria
 from tasks.evaluate.results import Champion, Criterion, Verdict
 from tasks.evaluate.verdicts import Evaluation, find_verdict, require_run, store_verdict
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 SERVED, UNQUANTIZED, SYSTEM = "model.gguf", "model.f16.gguf", "system.txt"  # in the folder of a candidate or release
+ADAPTER_FOLDER = "adapter"  # in the folder of a tuned candidate
 COMPARED = 200  # pairs on which the served and the unquantised weights are compared
 BASELINES = {"zero_shot": 150, "few_shot": 300}  # pairs for the untuned base; without examples its answers are long
 CONSTRAINED = 100  # pairs that the tuned model answers under the schema's constraint
@@ -80,27 +81,28 @@ def evaluate_language_gates(
     run = EvaluationRun(candidate.frame, spec, threads, places.state)
     price = config.cpu_price_per_hour
     served, timing = run.answers("served", candidate.folder / SERVED, run.evaluation_set)
-    constrained, constrained_timing = run.answers(
-        "constrained", candidate.folder / SERVED, run.sample(CONSTRAINED), constrained=True
-    )
-    perplexity, no_perplexity = _try(
-        lambda: run.perplexities(candidate.folder / "adapter", {"served": (spec.chat.prompt.system, [])})["served"]
-    )
-    system = baseline_prompt(spec.chat.prompt, spec.chat.answer)
-    prompts = {"zero_shot": (system, []), "few_shot": (system, run.few_shot)}
+    constrained = None
+    if spec.chat.answer.json_schema is not None:
+        constrained = run.answers("constrained", candidate.folder / SERVED, run.sample(CONSTRAINED), constrained=True)
     baselines = {
         name: run.answers(name, spec.base.folder / GGUF, run.sample(BASELINES[name]), *prompt)
-        for name, prompt in prompts.items()
+        for name, prompt in run.baseline_prompts.items()
     }
-    baseline_perplexities = run.perplexities(None, prompts)
-    unquantized, not_unquantized = _unquantized(run, candidate.folder, served)
+    baseline_perplexities = run.perplexities(None, run.baseline_prompts)
+    perplexity, unquantized = None, None
+    no_perplexity = not_unquantized = "the model is not tuned"
+    if tuned := (candidate.folder / ADAPTER_FOLDER).is_dir():
+        perplexity, no_perplexity = _try(
+            lambda: run.perplexities(candidate.folder / ADAPTER_FOLDER, {"served": (spec.chat.prompt.system, [])})
+        )
+        unquantized, not_unquantized = _unquantized(run, candidate.folder, served)
     champion_answers, no_champion = _champion_answers(run, model, champion.digest)
     opinions, no_opinions = _opinions(config, served, places.state)
 
-    overall = measure(served, timing, price) | ({} if perplexity is None else {"perplexity": perplexity})
+    overall = measure(served, timing, price) | ({} if perplexity is None else {"perplexity": perplexity["served"]})
     if opinions:
         overall |= {JUDGE_SCORE: fmean(score for score, _ in opinions.values()), "judge_n": len(opinions)}
-    tables = [served, constrained, *(scored for scored, _ in baselines.values())]
+    tables = [served, *(answers[0] for answers in (constrained, *baselines.values()) if answers)]
     tables += [table for table in (unquantized, champion_answers) if table is not None]
     metrics: dict[str, Any] = {
         "overall": overall,
@@ -108,7 +110,7 @@ def evaluate_language_gates(
             name: measure(*answers, price) | {"perplexity": baseline_perplexities[name]}
             for name, answers in baselines.items()
         },
-        "constrained": measure(constrained, constrained_timing, price),
+        "constrained": measure(*constrained, price) if constrained else {},
         "unquantized": {} if unquantized is None else measure(unquantized),
         "by_slice": {column: slices_of(served, column) for column in config.slices if column in served},
         "by_month": {},
@@ -121,10 +123,12 @@ def evaluate_language_gates(
     criteria.append(_champion(config, served, champion_answers, no_champion))
     if config.above_few_shot is not None:
         criteria.append(_above_few_shot(config.above_few_shot, served, baselines["few_shot"][0]))
-    criteria.append(_constrained(metrics["constrained"]))
-    criteria.append(_quantized(config.quantized_loss, served, unquantized, not_unquantized))
-    parity, no_parity = _try(lambda: _parity(run, candidate.folder, config.parity))
-    criteria += parity_criteria(parity, config.parity, no_parity)
+    if constrained:
+        criteria.append(_constrained(metrics["constrained"]))
+    if tuned:
+        criteria.append(_quantized(config.quantized_loss, served, unquantized, not_unquantized))
+        parity, no_parity = _try(lambda: _parity(run, candidate.folder, config.parity))
+        criteria += parity_criteria(parity, config.parity, no_parity)
 
     by_prefix = {"": overall, **{f"{name}_": values for name, values in metrics["baselines"].items()}}
     scores = _concatenated(tables)
@@ -191,8 +195,8 @@ def _champion(
     ordinary = served[~served["unsafe"]]
     return losses_criterion(
         config.champion_gate,
-        1.0 - ordinary["exact"].to_numpy(float),
-        None if champion is None else 1.0 - champion["exact"].to_numpy(float),
+        answer_losses(ordinary, config.champion_gate.loss),
+        None if champion is None else answer_losses(champion, config.champion_gate.loss),
         problem,
         clusters=clusters_of(ordinary),
     )
@@ -231,7 +235,7 @@ def _parity(run: EvaluationRun, folder: Path, bound: float) -> Parity:
     golden = [json.loads(messages) for messages in run.sample(GOLDEN)["messages"].head(GOLDEN)]
     served = ServedModel(folder / SERVED, run.spec.chat.prompt.system)
     with progress_step("compare serving and training stack"):
-        return check_parity(run.spec, folder / "adapter", served, golden, threads=run.threads, bound=bound)
+        return check_parity(run.spec, folder / ADAPTER_FOLDER, served, golden, threads=run.threads, bound=bound)
 
 
 def _same_pairs(table: pd.DataFrame, other: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

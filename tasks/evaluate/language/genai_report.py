@@ -16,8 +16,9 @@ from tasks.core.mlflow import Tracking, log_batch, mlflow_client, mlflow_errors
 from tasks.core.processes import tune_gc
 from tasks.core.progress import progress_step
 from tasks.data.config import Answer
-from tasks.evaluate.language.inference import message_in
-from tasks.language.answer_scoring import Score, Scorer, summarise
+from tasks.data.language.scorer import scorer_of
+from tasks.evaluate.language.inference import facts_of, message_in
+from tasks.language.answer_scoring import Score, summarise
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +31,8 @@ SCORERS: dict[str, Callable[[Score], bool | float | None]] = {
     "schema_validity": lambda score: score.schema_valid,
     "field_f1": lambda score: summarise([score]).get("field_f1"),
     "hallucination": lambda score: score.hallucinated,
+    "token_f1": lambda score: score.token_f1,
+    "required_facts_recall": lambda score: summarise([score]).get("required_facts_recall"),
     "abstains_rightly": lambda score: score.abstained == score.should_abstain,
 }
 
@@ -70,6 +73,7 @@ def _rows(scored: pd.DataFrame, opinions: Mapping[str, tuple[float, str]]) -> li
             "intent": row["intent"],
             "expected": row["answer"],
             "answer": row["text"],
+            "facts": facts_of(row),
             "opinion": opinions.get(row["pair_id"]),
         }
         for row in scored.sort_values("exact", kind="stable").head(SHOWN).to_dict("records")
@@ -110,14 +114,16 @@ def evaluate(run_id: str, rows: Sequence[Mapping[str, Any]], answer: Answer) -> 
     from mlflow.entities import AssessmentSource, Feedback
     from mlflow.genai.scorers import scorer
 
-    computed = Scorer(answer.json_schema, answer.stated, answer.abstain)
+    computed = scorer_of(answer)
     opinions = {(row["message"], row["answer"]): row["opinion"] for row in rows if row["opinion"]}
 
     def computed_scorer(name: str) -> Any:
         # without aggregations: wrong answers come first, and the means of the whole evaluation are logged as evaluate_*
         @scorer(name=name, aggregations=[])
         def score(inputs: dict[str, Any], outputs: str, expectations: dict[str, Any]) -> list[Feedback]:
-            value = SCORERS[name](computed.score(outputs, expectations["answer"], inputs["message"]))
+            value = SCORERS[name](
+                computed.score(outputs, expectations["answer"], inputs["message"], *expectations["facts"])
+            )
             return [] if value is None else [Feedback(name=name, value=value)]
 
         return score
@@ -132,7 +138,7 @@ def evaluate(run_id: str, rows: Sequence[Mapping[str, Any]], answer: Answer) -> 
         {
             "inputs": {"message": row["message"], "intent": row["intent"]},
             "outputs": row["answer"],
-            "expectations": {"answer": row["expected"]},
+            "expectations": {"answer": row["expected"], "facts": row["facts"]},
         }
         for row in rows
     ]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.core.display import escape_markdown
 from tasks.data.config import Answer, Prompt
@@ -26,18 +26,23 @@ def score(pairs: pd.DataFrame, responses: pd.DataFrame, scorer: Scorer, variant:
 
     table = pairs.reset_index(drop=True).drop(columns=["rejected", "tokens"], errors="ignore")
     scores = [
-        asdict(scorer.score(text, answer, message_in(messages)))
-        for text, answer, messages in zip(responses["text"], table["answer"], table["messages"], strict=True)
+        asdict(scorer.score(text, row["answer"], message_in(row["messages"]), *facts_of(row)))
+        for text, row in zip(responses["text"], table.to_dict("records"), strict=True)
     ]
     return pd.concat([table.assign(variant=variant), responses, pd.DataFrame(scores)], axis=1)
 
 
+def facts_of(pair: Mapping[Any, Any]) -> tuple[list[str], list[str]]:
+    """The facts that an answer to a pair must state, and those that it must not; rows of earlier versions have none."""
+    return json.loads(pair.get("required_facts") or "[]"), json.loads(pair.get("forbidden_facts") or "[]")
+
+
 def scores_of(scored: pd.DataFrame) -> list[Score]:
-    """The scores in the rows of a table."""
-    names = list(Score.__dataclass_fields__)
+    """The scores in the rows of a table; those of earlier versions lack the scores of prose."""
+    names = [name for name in Score.__dataclass_fields__ if name in scored]
     table = scored[names].astype(object)
     rows = table.where(table.notna(), None).to_numpy().tolist()
-    return [Score(*row) for row in rows]
+    return [Score(**dict(zip(names, row, strict=True))) for row in rows]
 
 
 def build_conversation(messages: str, system: str, shots: Sequence[Shot] = ()) -> Conversation:

@@ -10,6 +10,7 @@ from tasks.language.answer_scoring import metric_fractions, summarise
 from tasks.statistics.bootstrap import ratio_interval
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 
@@ -47,6 +48,20 @@ def intervals_of(scored: pd.DataFrame) -> dict[str, list[float]]:
         if bounds := ratio_interval(numerators, denominators, clusters):
             intervals[name] = list(bounds)  # as JSON returns it
     return intervals
+
+
+def answer_losses(scored: pd.DataFrame, loss: str) -> np.ndarray:
+    """The loss of each answer, 0 to 1, by a name of the metric catalog."""
+    import numpy as np
+
+    if loss == "inexact":
+        return 1.0 - scored["exact"].to_numpy(float)
+    if loss == "token_distance":
+        return 1.0 - scored["token_f1"].fillna(0.0).to_numpy(float)
+    required = scored["facts_required"].to_numpy(float)
+    forbidden = scored["forbidden_stated"].eq(True).to_numpy(bool)
+    missing = np.where(required > 0, 1.0 - scored["facts_stated"] / np.maximum(required, 1), 0.0)
+    return np.where(forbidden, 1.0, missing)
 
 
 def clusters_of(scored: pd.DataFrame) -> list[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.data.config import Answer
 from tasks.evaluate.language.inference import message_in
 from tasks.features.results import Column
+from tasks.language.answer_scoring import is_refusal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,12 +47,15 @@ def describe(rows: pd.DataFrame, answer: Answer) -> pd.DataFrame:
     frame: pd.DataFrame = dataset.as_dataframe()[list(NUMBERS)]
     return frame.assign(
         language=[py3langid.classify(text)[0] for text in texts["message"]],
-        prediction=[_template(text, answer.stated) for text in texts["prediction"]],
+        prediction=[_kind(text, answer) for text in texts["prediction"]],
     )
 
 
-def _template(text: str, stated: tuple[str, ...]) -> str:
-    """An answer without the values that it took from the message: the kind of answer."""
+def _kind(text: str, answer: Answer) -> str:
+    """The kind of answer: JSON without the values that it took from the message; of prose, whether it is a refusal."""
+    if answer.format == "text":
+        return "refusal" if is_refusal(text) else "answer"
+    stated = answer.stated
     try:
         value: Any = json.loads(text)
     except ValueError:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tasks.core.files import file_digest
 from tasks.core.places import Places
 from tasks.data.config import Answer
+from tasks.data.language.scorer import scorer_of
 from tasks.data.results import EmbedderFiles
 from tasks.evaluate.language.inference import message_in, scores_of
 from tasks.language.answer_scoring import Score, Scorer, summarise
@@ -76,7 +77,7 @@ def measure_answers(
     then = scores[(scores["variant"] == "served") & ~scores["unsafe"]].rename(columns={"text": "prediction"})
     sealed = read_manifest(release)["sealed"]
     answer, price = Answer.model_validate(sealed["answer"]), Price.model_validate(sealed.get("price", {}))
-    scorer = Scorer(answer.json_schema, answer.stated, answer.abstain)
+    scorer = scorer_of(answer)
     missing: list[str] = []
     known = now[now["answer"].notna()]
     scores_now, scores_then = _scored(known, scorer), scores_of(then)

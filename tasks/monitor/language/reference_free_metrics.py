@@ -50,6 +50,7 @@ def reference_free_p_values(then: Ratios, now: Ratios) -> dict[str, float | None
         if name in COST_METRICS
         else ratio_p_value(then[name], now[name], worse_by(name, 1.0, 0.0))
         for name in now
+        if now[name][:, 1].any() and then[name][:, 1].any()  # prose has no metrics of JSON
     }
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.files import scratch_folder
+from tasks.data.language.scorer import scorer_of
 from tasks.data.results import BaseModelFiles
 from tasks.language.answer_scoring import summarise
 from tasks.language.messages import user_message
 from tasks.train.candidates import CandidateBuilder
-from tasks.train.language.rewards import scorer_of
 from tasks.train.language.stage_context import StageContext
 
 if TYPE_CHECKING:
@@ -69,13 +69,13 @@ class MlflowReporter:
         return {f"sample_{name}": value for name, value in summarise(scores).items()}
 
 
-def log_adapter(builder: CandidateBuilder, run_id: str, adapter: Path, base: BaseModelFiles) -> None:
-    """Log the adapter as a model that can be registered; peft loads it, with the base that it names."""
+def log_model(builder: CandidateBuilder, run_id: str, files: Path, base: BaseModelFiles) -> None:
+    """Log an adapter's folder, or the name of the base alone, as a model that can be registered."""
     from mlflow.models import Model as Description
 
-    with scratch_folder(adapter.parent) as name:
+    with scratch_folder(files.parent) as name:
         folder = Path(name) / "model"
-        shutil.copytree(adapter, folder)
+        shutil.copytree(files, folder)
         with builder.logged_model(run_id, folder) as logged:
             described = Description(
                 artifact_path=logged.artifact_location,

@@ -5,13 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tasks.data.config import Answer
 from tasks.language.answer_scoring import Scorer, reward
-
-
-def scorer_of(answer: Answer) -> Scorer:
-    """The case's scorer."""
-    return Scorer(answer.json_schema, answer.stated, answer.abstain)
 
 
 def verifiable(scorer: Scorer) -> Callable[..., list[float]]:

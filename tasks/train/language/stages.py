@@ -11,11 +11,12 @@ from typing import Any
 from tasks.core.errors import CaseError
 from tasks.core.files import write_text
 from tasks.core.progress import progress_step
+from tasks.data.language.scorer import scorer_of
 from tasks.language.messages import ASSISTANT, chat_message, user_message
 from tasks.train.config import Preference, Reward, Sft, Stage
 from tasks.train.language.distributed import main_process_first, rank
 from tasks.train.language.model import Example
-from tasks.train.language.rewards import scorer_of, verifiable
+from tasks.train.language.rewards import verifiable
 from tasks.train.language.stage_context import StageContext, example_order, optimizer_steps, trainer_arguments
 
 SAMPLING_TEMPERATURE = 1.0  # for sampling wrong answers

@@ -19,7 +19,7 @@ from tasks.language.gguf_writer import write_gguf
 from tasks.language.library_noise import silence_libraries
 from tasks.train.candidates import DEVICE_TAG, CandidateBuilder, CandidateRun
 from tasks.train.config import Stage, Tuning
-from tasks.train.language.mlflow_callback import MlflowReporter, log_adapter
+from tasks.train.language.mlflow_callback import MlflowReporter, log_model
 from tasks.train.language.model import (
     ADAPTER,
     merge,
@@ -137,7 +137,7 @@ def store_candidate(
             write_gguf(merged, out / "model.gguf", spec.serving.weights)
     weights = weights_digest(out, base)
     log_batch(builder.client, run.run_id, tags={"driftline.weights_digest": weights})
-    log_adapter(builder, run.run_id, out / "adapter", base)
+    log_model(builder, run.run_id, out / "adapter", base)
     return builder.save(run, weights, (), train_rows=train_rows, holdout_rows=holdout_rows)
 
 

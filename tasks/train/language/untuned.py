@@ -1,0 +1,58 @@
+"""A candidate without training: the base model as it is, with the case's prompt and decoding."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from tasks.core.code_digest import cache_key
+from tasks.core.files import file_digest, scratch_folder, write_text
+from tasks.core.mlflow import log_batch
+from tasks.data.language.base_model import GGUF
+from tasks.train.candidates import CandidateBuilder
+from tasks.train.language.mlflow_callback import log_model
+from tasks.train.language.model import read_pairs
+from tasks.train.results import Candidate, LanguageSpec, Origin
+
+WEIGHTS = "model.gguf"  # in the candidate's folder
+
+
+def make_candidate(origin: Origin, pairs: Path, *, data_digest: str, spec: LanguageSpec) -> Candidate:
+    """Store and log the base as a candidate, or return the existing one of equal inputs.
+
+    `pairs` is the folder with evaluation.parquet. Raises: DataError when it is missing or empty.
+    """
+    base = spec.base
+    inputs = {
+        "case": origin.case,
+        "data": data_digest,
+        "base": base.digest,
+        "definitions": spec.definitions_digest,
+        "lengths": [spec.chat.context, spec.serving.answer_tokens],
+        "serving": spec.serving.digest,
+    }
+    builder = CandidateBuilder(origin, cache_key(__name__, inputs), pairs, data_digest, spec.definitions_digest)
+    if (existing := builder.load_existing(lambda folder: file_digest(folder / WEIGHTS))) is not None:
+        return existing
+    rows = len(read_pairs(pairs / "evaluation.parquet"))
+    with builder.start_run() as run, scratch_folder(origin.state / "candidates") as work:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        _link(base.folder / GGUF, run.folder / WEIGHTS)
+        weights = file_digest(run.folder / WEIGHTS)
+        params = {"base": base.source, "base_digest": base.digest, "system_prompt": spec.chat.prompt.system[:500]}
+        tags = {"driftline.weights_digest": weights}
+        log_batch(builder.client, run.run_id, params=params, tags=tags)
+        builder.log_dataset(run.run_id, {"num_rows": rows})
+        described = Path(work) / "base"
+        write_text(described / "base.json", json.dumps({"source": base.source, "digest": base.digest}))
+        log_model(builder, run.run_id, described, base)
+        return builder.save(run, weights, (), train_rows=0, holdout_rows=rows)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without hard links
+        shutil.copyfile(source, target)
