@@ -23,7 +23,7 @@ from tasks.evaluate.config import ChampionGate, LanguageEvaluation
 from tasks.evaluate.criteria import losses_criterion, paired_criterion
 from tasks.evaluate.language import gates as judging
 from tasks.evaluate.language import genai_report as assess
-from tasks.evaluate.language.check import check_language_evaluation
+from tasks.evaluate.language.check import TEXT_METRICS, check_language_evaluation
 from tasks.evaluate.language.gates import evaluate_language_gates
 from tasks.evaluate.language.metrics import clusters_of, intervals_of, measure, slices_of
 from tasks.evaluate.report import explain
@@ -110,6 +110,7 @@ def test_an_untuned_model_is_rejected(untuned: Candidate, state: Path) -> None:
             "hallucination_rate",
             "field_precision",
             "judge_score",  # no judge is asked
+            *TEXT_METRICS,
         }  # of no stated value there is none
         assert wanted <= set(found)
         assert found["n"] == 3
@@ -317,9 +318,12 @@ BARE = ChatSpec(prompt=Prompt(system="s", baseline="{schema}"), answer=Answer(js
 def test_gates_that_could_never_be_computed_are_refused(changes: dict[str, Any], talk: ChatSpec, message: str) -> None:
     """What a metric is made of must be in the case: message by validate, and before anything is trained."""
     with pytest.raises(CaseError, match=message):
-        check_language_evaluation(LanguageEvaluation.model_validate(STRICT | changes), talk, Pairs(sources=("mine",)))
+        check_language_evaluation(
+            LanguageEvaluation.model_validate(STRICT | changes), talk, Pairs(sources=("mine",)), tuned=True
+        )
     check_language_evaluation(
         LanguageEvaluation.model_validate(STRICT),
         talk if message != r"lacks \{schema\}" else TALK,
         Pairs(sources=("mine",)),
+        tuned=True,
     )
