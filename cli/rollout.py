@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from services.rollout import history, shares
 from services.rollout.champion_sync import ensure_running, roll_back
+from services.rollout.plan import plan_progress
 from services.rollout.routing import ARM, CANARY, SHADOW
 from services.store.database import Store
 from tasks.core.console import PlainTable, console
@@ -20,6 +21,7 @@ def show(case: str) -> None:
     """Print the traffic split of a case and its recent changes."""
     with closing(Store(settings())) as store:
         current, events = history.rollout_history(store, case)
+        progress = plan_progress(store, case)
     if not current:
         console.print(f"{case} has no rollout yet: driftline up, then driftline run {case}")
         return
@@ -29,6 +31,8 @@ def show(case: str) -> None:
         percent = 100 - others if share["role"] == "champion" else share["percent"]
         shares.add_row(share["role"], share["digest"][:12], f"{percent:g} %", share["arm"])
     console.print(shares)
+    for sentence in progress:
+        console.print(sentence)
     moves = PlainTable("when", "what", "release", "champion", "why")
     for move in events:
         when = f"{datetime.fromtimestamp(move['at'], UTC):%Y-%m-%d %H:%M:%S}"

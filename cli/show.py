@@ -12,6 +12,7 @@ from flows.case import load_case
 from tasks.core.console import PlainTable, console, styled
 from tasks.core.display import escape_terminal
 from tasks.core.settings import settings
+from tasks.evaluate.report import compared, sides_of
 
 if TYPE_CHECKING:
     from tasks.release.results import Release
@@ -55,18 +56,31 @@ def show_release(case: str, reference: str | None, as_json: bool) -> None:
     if classes := sealed.get("target", {}).get("classes"):
         facts.add_row("classes", ", ".join(map(str, classes)))
     console.print(facts)
-    if "baselines" in report["metrics"]:
+    if recorded.get("data"):
+        console.print(escape_terminal(recorded["data"]))
+    if sides := sides_of(recorded["metrics"]):
+        beside = PlainTable("metric", *sides)
+        for row in compared(recorded["metrics"]):
+            beside.add_row(*row)
+        console.print(beside)
+    elif "baselines" in report["metrics"]:
         console.print(metrics_table(recorded["metrics"]))
     else:
         console.print("metrics: " + ", ".join(f"{name} {value:.4g}" for name, value in report["metrics"].items()))
     criteria = PlainTable("criterion", "observed", "required", "")
     for line in report["verdict"]["criteria"]:
         observed = "-" if line["observed"] is None else f"{line['observed']:.4g}"
-        criteria.add_row(
-            line["name"], observed, line["required"], "passed" if line["passed"] else styled("failed", "red")
-        )
+        criteria.add_row(line["name"], observed, line["required"], _outcome(line))
     console.print(f"verdict: {report['verdict']['decision']}")
     console.print(criteria)
+
+
+def _outcome(criterion: dict[str, Any]) -> str | Text:
+    if waiver := criterion.get("waiver"):
+        return styled(f"waived: {waiver}", "yellow")
+    if criterion["passed"]:
+        return "passed"
+    return styled("failed", "red") if criterion.get("blocking", True) else styled("warning", "yellow")
 
 
 def metrics_table(metrics: dict[str, Any]) -> PlainTable:

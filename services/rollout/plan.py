@@ -71,12 +71,24 @@ def advance_plans(store: Store) -> dict[str, str]:
     return errors
 
 
+def plan_progress(store: Store, name: str) -> list[str]:
+    """A sentence for each running plan of a case: its step, and what it waits for."""
+    with store.reading() as connection:
+        rows = connection.execute(select(plans).where(plans.c.case == name)).mappings().all()
+        return [
+            f"plan of {row['digest'][:12]}, step {row['step'] + 1} of {len(row['plan']['steps'])}: "
+            + _judge(connection, row).reason
+            for row in rows
+        ]
+
+
 def decide_step(
     plan: Plan, step: int, calls: int, canary: Mapping[str, BinomialSequence], champion: Mapping[str, BinomialSequence]
 ) -> StepDecision:
     """Back when the canary is certainly worse than the champion or a limit; on when certainly within the limits."""
     alpha = plan.alpha / (2 * len(MEASURES))  # all intervals of a plan hold at once
-    unsure = []
+    unsure: list[str] = []
+    needed = [plan.steps[step].requests]
     for measure in MEASURES:
         low, high = canary[measure].interval(alpha)
         _, beside = champion[measure].interval(alpha)
@@ -89,8 +101,10 @@ def decide_step(
             )
         if canary[measure].of and high > most and measure != "disliked":  # feedback may never arrive
             unsure.append(measure)
+            needed.append(canary[measure].trials_needed(most, alpha) or 0)
     if calls < plan.steps[step].requests or unsure:
-        return StepDecision("wait", f"{calls} calls; too few to decide on: {', '.join(unsure) or 'nothing'}")
+        unsure_of = f"; too few to decide on: {', '.join(unsure)}" if unsure else ""
+        return StepDecision("wait", f"{calls} calls{unsure_of}; about {max(needed):,} are needed if that stays so")
     shown = ", ".join(f"{canary[m].hits} of {canary[m].of} {m}" for m in MEASURES)
     return StepDecision("on", f"{calls} calls: {shown}")
 

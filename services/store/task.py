@@ -8,7 +8,10 @@ from tasks.core.config import digest_of
 from tasks.core.prefect import emit_alert, show_text, stage
 from tasks.core.settings import Settings
 from tasks.evaluate.results import Verdict
+from tasks.release.results import Release
 from tasks.train.results import Candidate
+
+WAIVE = "criterion.waive"
 
 
 @stage("request approval", lambda approval: approval.outcome)
@@ -36,6 +39,27 @@ def request_approval(
         emit_alert(case, f"approval {evidence[:12]}", subject, f"{summary}\n{todo}")
         show_text(f"{case}-approval", f"{summary}\n\n{todo}", "A release that needs approval")
     return approval
+
+
+def record_waivers(release: Release, verdict: Verdict, by: str, settings: Settings) -> None:
+    """Enter each criterion that a person waived into the audit trail, once a release."""
+    from contextlib import closing
+
+    from services.store.audit import audit_events, record_audit_event
+    from services.store.database import Store
+
+    waived = [criterion for criterion in verdict.criteria if criterion.waiver]
+    if not waived:
+        return
+    with closing(Store(settings)) as store:
+        events = audit_events(store, release.case)
+        recorded = {
+            each.details["criterion"] for each in events if (each.action, each.subject) == (WAIVE, release.digest)
+        }
+        with store.changing() as connection:
+            for each in [criterion for criterion in waived if criterion.name not in recorded]:
+                details = {"criterion": each.name, "observed": each.observed, "reason": each.waiver}
+                record_audit_event(connection, WAIVE, release.digest, case=release.case, actor=by or None, **details)
 
 
 def record_training_cost(candidate: Candidate, machine_hour: float, settings: Settings) -> None:

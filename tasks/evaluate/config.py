@@ -50,6 +50,9 @@ class Evaluate(Section):
     bounds: tuple[Bound, ...] = Field(min_length=1, description="Metrics that must be reached.")
     slice_gate: SliceGate | None = None
     champion_gate: ChampionGate
+    waive: dict[str, Text] = Field(
+        {}, description="Columns that may tell the target alone, or nearly so, each with the reason."
+    )
     ms_per_row: float | None = Field(None, gt=0, description="Longest time to score one row, in milliseconds.")
 
 

@@ -19,11 +19,16 @@ Tables = Mapping[str, Mapping[str, float]]
 
 
 def decide(criteria: Sequence[Criterion]) -> Decision:
-    """Promote when all pass; reject when a computed one fails; otherwise the evidence is insufficient."""
-    failed = [criterion for criterion in criteria if not criterion.passed]
-    if not failed and criteria:
+    """Promote when all pass; reject when a computed one fails; otherwise the evidence is insufficient.
+
+    Warnings don't count. A failure that more rows could change is insufficient evidence, too.
+    """
+    blocking = [criterion for criterion in criteria if criterion.blocking]
+    failed = [criterion for criterion in blocking if not criterion.passed]
+    if not failed and blocking:
         return "promote"
-    return "reject" if any(criterion.observed is not None for criterion in failed) else "insufficient evidence"
+    certain = any(criterion.observed is not None and criterion.conclusive for criterion in failed)
+    return "reject" if certain else "insufficient evidence"
 
 
 def bound_criterion(bound: Bound, overall: Mapping[str, float]) -> Criterion:
@@ -103,10 +108,9 @@ def losses_criterion(
     )
     passed = result.is_not_worse(gate.margin)
     reading = "not worse" if passed else "worse" if result.is_worse(gate.margin) else "not shown"
-    note = (
-        f"{reading}: mean difference {result.difference:+.4g}, with {gate.confidence:.0%} confidence "
-        f"at most {result.high:+.4g} and at least {result.low:+.4g}, of {result.rows:,} examples"
-    )
+    note = f"{reading}: {result.sentence}"
+    if not passed and (needed := result.rows_needed(gate.margin)):
+        note += f"; if that stays so, about {needed:,} would show it"
     return Criterion(name=name, observed=result.high, required=required, passed=passed, note=note)
 
 
@@ -128,6 +132,19 @@ def paired_criterion(
     passed = observed >= at_least if at_least is not None else observed <= (at_most or 0.0)
     note = f"95 % interval {bounds[0]:+.3f} to {bounds[1]:+.3f}, of {len(differences):,} examples"
     return Criterion(name=name, observed=observed, required=required, passed=passed, note=note)
+
+
+def class_rows_criterion(rows: Mapping[str, int], required: int) -> Criterion:
+    """A warning when the hold-out has too few rows of a class to say much about it."""
+    few = [f"{name} ({count:,})" for name, count in rows.items() if count < required]
+    return Criterion(
+        name="rows_by_class",
+        observed=min(rows.values()),
+        required=f">= {required} hold-out rows",
+        passed=not few,
+        note=f"too few of {', '.join(few)}: what is measured of them is chance" if few else "of the rarest class",
+        blocking=False,
+    )
 
 
 def speed_criterion(limit: float, observed: float) -> Criterion:

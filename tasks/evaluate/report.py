@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from tasks.core.display import escape_markdown, one_line
 from tasks.evaluate.results import Criterion, Verdict
 
@@ -22,7 +25,37 @@ def explain(verdict: Verdict) -> str:
     ]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     against = f"against champion {verdict.champion[:12]}" if verdict.champion else "there is no champion yet"
-    return "\n".join([f"verdict: {verdict.decision} ({against})", "", lines[0], rule, *lines[1:]])
+    data = [escape_markdown(verdict.data), ""] if verdict.data else []
+    head_lines = [f"verdict: {verdict.decision} ({against})", "", *data]
+    return "\n".join([*head_lines, lines[0], rule, *lines[1:], *_beside(verdict)])
+
+
+def sides_of(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+    """The metrics of a table's candidate and of its baselines, by heading; empty without baselines."""
+    baselines = metrics.get("baselines", {})
+    if "dummy" not in baselines:
+        return {}
+    named = {"plain boosting": "plain", "dummy": "dummy"}
+    return {
+        "candidate": metrics["overall"],
+        **{heading: baselines[name] for heading, name in named.items() if name in baselines},
+    }
+
+
+def compared(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """A row a metric: its name and its value on each side."""
+    sides = sides_of(metrics)
+    names = [name for name in metrics["overall"] if name != "rows"]
+    return [(name, *(f"{side[name]:.4g}" if name in side else "-" for side in sides.values())) for name in names]
+
+
+def _beside(verdict: Verdict) -> list[str]:
+    """A table of the metrics beside those of the baselines."""
+    sides = sides_of(verdict.metrics)
+    if not sides:
+        return []
+    head = ["", f"| metric | {' | '.join(sides)} |", "|---" * (len(sides) + 1) + "|"]
+    return [*head, *(f"| {' | '.join(row)} |" for row in compared(verdict.metrics))]
 
 
 def lines(verdict: Verdict) -> str:
@@ -30,7 +63,14 @@ def lines(verdict: Verdict) -> str:
     named = [(one_line(c.name), f"  ({one_line(c.note)})" if c.note else "", c) for c in verdict.criteria]
     width = max(len(name) for name, _, _ in named)
     criteria = [f"  {_mark(c):<4} {name:<{width}}  {observed(c):>9}  {c.required}{note}" for name, note, c in named]
-    return "\n".join([f"verdict: {verdict.decision}", *criteria])
+    data = [f"  {one_line(verdict.data)}"] if verdict.data else []
+    return "\n".join([f"verdict: {verdict.decision}", *data, *criteria, *_columns(verdict)])
+
+
+def _columns(verdict: Verdict) -> list[str]:
+    sides = sides_of(verdict.metrics)
+    table = [("metric", *sides), *compared(verdict.metrics)] if sides else []
+    return [f"  {name:<18}" + "".join(f"{value:>16}" for value in values) for name, *values in table]
 
 
 def observed(criterion: Criterion) -> str:
@@ -38,4 +78,8 @@ def observed(criterion: Criterion) -> str:
 
 
 def _mark(criterion: Criterion) -> str:
-    return "ok" if criterion.passed else ("FAIL" if criterion.observed is not None else "n/a")
+    if criterion.passed:
+        return "ok"
+    if not criterion.blocking:
+        return "warn"
+    return "FAIL" if criterion.observed is not None and criterion.conclusive else "n/a"

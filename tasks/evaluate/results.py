@@ -26,6 +26,9 @@ class Criterion(Result):
     required: str  # such as ">= 0.7"
     passed: bool
     note: str = ""
+    waiver: str = ""  # a person's reason why it passes all the same
+    blocking: bool = True  # False: a warning, which the decision does not depend on
+    conclusive: bool = True  # False: when it fails, more rows could change that
     repeatable: bool = True  # False: a timing; left out of digests
 
 
@@ -33,6 +36,7 @@ class Verdict(Result):
     decision: Literal["promote", "reject", "insufficient evidence"]
     criteria: tuple[Criterion, ...]
     metrics: dict[str, Any]  # {"overall": {...}, "by_month": {month: {...}}, "by_slice": {column: {value: {...}}}}
+    data: str = ""  # the rows of each side, in a sentence
     champion: str | None  # digest of the release that the candidate is compared with
     classes: Classes = ()  # of a classification, in the order of its answers
     scores: Path  # Parquet of the hold-out: frame columns + prediction, of three classes or more also score_CLASS

@@ -68,6 +68,7 @@ class Evaluation:
     champion: str | None  # digest
     notes: Mapping[str, str] = field(default_factory=dict)  # texts by file name
     classes: Classes = ()
+    data: str = ""  # the rows of each side
 
 
 def store_verdict(candidate: Candidate, evaluation: Evaluation, folder: Path, tracking: Tracking) -> Verdict:
@@ -80,6 +81,7 @@ def store_verdict(candidate: Candidate, evaluation: Evaluation, folder: Path, tr
         metrics=evaluation.metrics,
         champion=evaluation.champion,
         classes=evaluation.classes,
+        data=evaluation.data,
         scores=folder / "scores.parquet",
         digest=digest_of({"decision": decision, "criteria": repeatable}),
     )
@@ -112,7 +114,12 @@ def _log(client: MlflowClient, candidate: Candidate, verdict: Verdict, evaluatio
     log_batch(
         client,
         candidate.run_id,
-        metrics={f"evaluate_{name}": value for name, value in evaluation.logged.items()},
+        metrics={f"evaluate_{name}": value for name, value in evaluation.logged.items()}
+        | {
+            f"baseline.{side}.{name}": value
+            for side, metrics in evaluation.metrics.get("baselines", {}).items()
+            for name, value in metrics.items()
+        },
         tags={
             "driftline.decision": verdict.decision,
             "driftline.verdict_digest": verdict.digest,

@@ -32,3 +32,4 @@ class Frame(Result):
     columns: tuple[Column, ...]  # the features, in the order the model takes them
     start: datetime | None  # first and last event_timestamp
     end: datetime | None
+    without_target: int = 0  # examples that were left out because their target is empty

@@ -56,6 +56,8 @@ def build_frame(
             count, first, last = connection.execute(
                 f"SELECT count(*), min(event_timestamp), max(event_timestamp) FROM {scan_parquet(path)}"
             ).fetchall()[0]
+            everything = connection.execute(f"SELECT count(*) FROM ({_example_rows(spec, tables, window, False)})")
+            without_target = everything.fetchall()[0][0] - count
         if not count:
             path.unlink()
             raise NoDataYet(
@@ -72,6 +74,7 @@ def build_frame(
             columns=columns,
             start=first,
             end=last,
+            without_target=without_target,
         )
         write_text(path.with_suffix(".json"), frame.model_dump_json(indent=1))
     return frame

@@ -89,6 +89,7 @@ def seal(candidate: Candidate, verdict: Verdict, parts: ReleaseParts, context: S
             "run_id": candidate.run_id,
             "versions": {name: version(name) for name in parts.packages},
             "rows": {"train": candidate.train_rows, "holdout": candidate.holdout_rows},
+            "data": verdict.data,
             "metrics": verdict.metrics,
             "observed": {c.name: {"value": c.observed, "note": c.note} for c in verdict.criteria},
             "timings": context.timings,
@@ -167,4 +168,6 @@ def _content_digest(content: Path | str) -> str:
 def _repeatable(criterion: Criterion) -> dict[str, Any]:
     """A criterion as it is sealed; a measured time differs between runs and is only recorded."""
     part = {"name": criterion.name, "required": criterion.required, "passed": criterion.passed}
+    part |= {"waiver": criterion.waiver} if criterion.waiver else {}
+    part |= {} if criterion.blocking else {"blocking": False}
     return {**part, "observed": criterion.observed} if criterion.repeatable else part

@@ -6,9 +6,12 @@ Davison and Hinkley, Bootstrap Methods and their Application (1997), section 3.8
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from tasks.statistics.sample_size import paired_sample_size, z_value
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +29,24 @@ class PairedDifference:
     difference: float
     low: float
     high: float
+    confidence: float = 0.95
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"mean difference {self.difference:+.4g}, with {self.confidence:.0%} confidence "
+            f"at most {self.high:+.4g} and at least {self.low:+.4g}, of {self.rows:,} examples"
+        )
+
+    def rows_needed(self, margin: float) -> int | None:
+        """About how many examples show, with a power of 80 %, that a difference of this size is within the margin.
+
+        None when it is not. The deviation is that of the bootstrap, so clusters count.
+        """
+        deviation = (self.high - self.difference) / z_value(self.confidence) * math.sqrt(self.rows)
+        if self.difference >= margin or deviation <= 0:
+            return None
+        return paired_sample_size(margin - self.difference, deviation, confidence=self.confidence)
 
     def is_not_worse(self, margin: float) -> bool:
         """Non-inferiority: the upper bound lies within the margin.
@@ -76,7 +97,7 @@ def paired_bootstrap(
     else:
         sizes, sums = np.ones(rows), differences
     low, high = np.quantile(_resampled_ratios(sums, sizes, resamples, random), [1 - confidence, confidence])
-    return PairedDifference(rows, float(differences.mean()), float(low), float(high))
+    return PairedDifference(rows, float(differences.mean()), float(low), float(high), confidence)
 
 
 def ratio_interval(

@@ -25,6 +25,18 @@ class BinomialSequence:
         estimate = self.hits / self.of
         return self._bound(estimate, 0.0, alpha), self._bound(estimate, 1.0, alpha)
 
+    def trials_needed(self, limit: float, alpha: float) -> int | None:
+        """About how many trials show, at the present rate, that the proportion is at most `limit`.
+
+        None when the present rate is above it, or there is no trial yet.
+        """
+        if not self.of or self.hits >= limit * self.of:
+            return None
+        trials, rate = self.of, self.hits / self.of
+        while BinomialSequence(round(rate * trials), trials).interval(alpha)[1] > limit:
+            trials = math.ceil(trials * 1.1)
+        return trials
+
     def _bound(self, inside: float, outside: float, alpha: float) -> float:
         """Bisect between a proportion inside the interval and one at the edge of what is possible."""
         if self._evidence(outside) < -math.log(alpha):

@@ -140,7 +140,14 @@ class CandidateBuilder:
         client.finalize_logged_model(model.model_id, "READY")
 
     def save(
-        self, run: CandidateRun, weights: str, columns: tuple[Column, ...], *, train_rows: int, holdout_rows: int
+        self,
+        run: CandidateRun,
+        weights: str,
+        columns: tuple[Column, ...],
+        *,
+        train_rows: int,
+        holdout_rows: int,
+        without_target: int = 0,
     ) -> Candidate:
         """Write the candidate's record, after all other files of its folder."""
         candidate = Candidate(
@@ -155,6 +162,7 @@ class CandidateBuilder:
             columns=columns,
             train_rows=train_rows,
             holdout_rows=holdout_rows,
+            without_target=without_target,
             imported=self.imported,
         )
         (run.folder / CANDIDATE_FILE).write_text(candidate.model_dump_json(indent=2), encoding="utf-8")

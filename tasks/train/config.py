@@ -57,14 +57,14 @@ class Encoder(Section):
 class Split(Section):
     """Which examples are held out to evaluate on."""
 
-    by: Literal["time", "hash"] = Field(description="time: the last `holdout`; hash: a `share` by hashed example_id.")
-    holdout: Duration | None = Field(None, description="For time: how much at the end is held out.")
-    share: float | None = Field(None, gt=0, lt=1, description="For hash: which share is held out.")
+    by: Literal["time", "hash"] = Field(description="time: the latest examples; hash: those by hashed example_id.")
+    holdout: Duration | None = Field(None, description="For time: how much at the end is held out, such as 14d.")
+    share: float | None = Field(None, gt=0, lt=1, description="Which share of the rows is held out.")
 
     @model_validator(mode="after")
     def _has_its_size(self) -> Split:
-        if (self.by == "time") != (self.holdout is not None) or (self.by == "hash") != (self.share is not None):
-            raise ValueError("by: time needs holdout (such as 14d) and no share; by: hash needs share and no holdout")
+        if (self.holdout is None) == (self.share is None) or (self.by == "hash" and self.share is None):
+            raise ValueError("by: time needs share (such as 0.2) or holdout (such as 14d), one of them; by: hash share")
         return self
 
 

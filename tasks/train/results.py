@@ -50,4 +50,5 @@ class Candidate(Result):
     columns: tuple[Column, ...]
     train_rows: int  # 0 for an imported model
     holdout_rows: int
+    without_target: int = 0  # rows that were left out because their target is empty
     imported: str | None = None  # SHA-256 of the imported file; None: trained by this platform

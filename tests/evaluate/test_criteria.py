@@ -13,8 +13,8 @@ GATE = SliceGate(metric="auc", at_most_worse=0.1, min_rows=100)
 CHAMPION = ChampionGate(loss="brier", margin=0.01, min_rows=100)
 
 
-def criterion(observed: float | None, passed: bool) -> Criterion:
-    return Criterion(name="c", observed=observed, required="", passed=passed)
+def criterion(observed: float | None, passed: bool, **more: bool) -> Criterion:
+    return Criterion(name="c", observed=observed, required="", passed=passed, **more)
 
 
 @pytest.mark.parametrize(
@@ -25,10 +25,13 @@ def criterion(observed: float | None, passed: bool) -> Criterion:
         ([criterion(1, True), criterion(None, False)], "insufficient evidence"),
         ([criterion(1, False), criterion(None, False)], "reject"),
         ([], "insufficient evidence"),
+        ([criterion(1, True), criterion(1, False, blocking=False)], "promote"),
+        ([criterion(1, False, blocking=False)], "insufficient evidence"),
+        ([criterion(1, True), criterion(1, False, conclusive=False)], "insufficient evidence"),
     ],
 )
 def test_the_decision_fails_closed(criteria: list[Criterion], decision: str) -> None:
-    """One failure rejects; what can't be computed never promotes; nor does nothing at all."""
+    """One failure rejects; what can't be computed never promotes; nor does nothing at all; warnings don't count."""
     assert decide(criteria) == decision
 
 

@@ -81,6 +81,10 @@ def test_a_good_first_candidate_is_promoted(good: Candidate, state: Path) -> Non
         "auc_by_sex",
         "auc_by_education",
         "champion_brier",
+        "dummy_brier",
+        "plain_brier",
+        "leak",
+        "rows_by_class",
         "alone_as_in_batch",
         "ms_per_row",
     ]

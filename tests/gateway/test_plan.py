@@ -54,6 +54,8 @@ def test_decisions_have_reasons():
     assert decide_step(PLAN, 0, 100, good, good).action == "on"
     assert decide_step(PLAN, 0, 5, good, good).action == "wait"
     assert decide_step(PLAN, 0, 5, NONE, good).action == "wait"
+    few = decide_step(PLAN, 0, 5, NONE | {"failed": BinomialSequence(1, 5), "slow": BinomialSequence(0, 5)}, good)
+    assert few.reason == "5 calls; too few to decide on: failed; about 336 are needed if that stays so"
     bad = decide_step(PLAN, 0, 30, good | {"failed": BinomialSequence(25, 30)}, good)
     assert (bad.action, bad.reason) == ("back", "25 of 30 calls failed: more than the 30% allowed")
     assert (

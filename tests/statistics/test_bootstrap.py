@@ -117,3 +117,18 @@ def test_losses_of_other_examples_are_refused() -> None:
         paired_bootstrap(np.zeros(3), np.zeros(4))
     with pytest.raises(ValueError, match="at least one"):
         paired_bootstrap(np.zeros(0), np.zeros(0))
+
+
+def test_so_many_rows_would_show_a_difference() -> None:
+    """The number of rows after which a difference like this one is shown in about 80 of 100 tries."""
+    random = np.random.default_rng(5)
+    noise = random.normal(0, 1, 400)
+    found = paired_bootstrap((noise - noise.mean()) / noise.std() - 0.05, np.zeros(400))
+    assert not found.is_not_worse(0)
+    needed = found.rows_needed(0)
+    assert needed is not None
+    tries = [random.normal(found.difference, 1, needed) for _ in range(200)]
+    shown = [paired_bootstrap(each, np.zeros(needed), resamples=200).is_not_worse(0) for each in tries]
+    assert 0.7 < np.mean(shown) < 0.9
+    assert found.rows_needed(-1) is None
+    assert paired_bootstrap(np.zeros(9), np.zeros(9)).rows_needed(0.1) is None

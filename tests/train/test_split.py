@@ -34,6 +34,18 @@ def test_by_time_nothing_later_is_learnt_from(table: pd.DataFrame) -> None:
     assert held["event_timestamp"].min() >= table["event_timestamp"].max() - pd.Timedelta("21d")
 
 
+def test_by_time_a_share_is_of_the_rows() -> None:
+    """FAULTS 37, split by time: a fifth of the rows, not of the span that the rows crowd at the end of."""
+    crowded = pd.DataFrame({"event_timestamp": pd.date_range("2013-01-01", periods=100, tz="UTC").repeat(5)})
+    crowded.loc[100:, "event_timestamp"] = pd.Timestamp("2013-04-01", tz="UTC") + pd.to_timedelta(range(400), "min")
+    learn, held = split_frame(crowded.sample(frac=1, random_state=0), Split(by="time", share=0.2))
+    assert len(held) == 100
+    assert learn["event_timestamp"].max() < held["event_timestamp"].min()
+    days = pd.DataFrame({"event_timestamp": pd.date_range("2013-01-01", periods=4, tz="UTC").repeat([50, 20, 25, 5])})
+    _, held = split_frame(days, Split(by="time", share=0.2))
+    assert len(held) == 30, "whole days, nearest to the share"
+
+
 def test_by_hash_an_example_keeps_its_side(table: pd.DataFrame) -> None:
     """A side depends on the id alone: other rows, their order and the process don't matter; the share is as asked."""
     _, held = split_frame(table, BY_HASH)
@@ -61,3 +73,12 @@ def test_a_side_that_is_empty_or_of_one_class_is_refused(table: pd.DataFrame) ->
         split_frame(table.head(0), BY_TIME)
     with pytest.raises(DataError, match="one class only"):
         split_frame(table.assign(target=0), BY_TIME, CLASSES)
+    with pytest.raises(DataError, match="training side of the split is empty"):
+        split_frame(table.assign(event_timestamp=table["event_timestamp"].min()), Split(by="time", share=0.2))
+
+
+@pytest.mark.parametrize("wrong", [{}, {"holdout": "1d", "share": 0.2}, {"by": "hash", "holdout": "1d"}])
+def test_a_split_has_one_size(wrong: dict[str, object]) -> None:
+    """The message says which key belongs to which split."""
+    with pytest.raises(ValueError, match=r"share \(such as 0.2\) or holdout"):
+        Split.model_validate({"by": "time", **wrong})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from statistics import median
 from time import perf_counter
@@ -17,20 +18,24 @@ from tasks.evaluate.criteria import (
     batch_invariance_criterion,
     bound_criterion,
     champion_criterion,
+    class_rows_criterion,
     slice_criterion,
     speed_criterion,
 )
 from tasks.evaluate.metrics import by_month, by_value
 from tasks.evaluate.report import explain
 from tasks.evaluate.results import Champion, Verdict
+from tasks.evaluate.tabular.baselines import baseline_criteria, baseline_metrics, predict_baselines
+from tasks.evaluate.tabular.leaks import leak_criteria
+from tasks.evaluate.tabular.rows import RARE, read_rows
 from tasks.evaluate.verdicts import Evaluation, find_verdict, require_run, store_verdict
+from tasks.features.results import Column
 from tasks.statistics.metric_catalog import LOSSES, TaskKind, metrics_of
 from tasks.train.classes import Classes, align_classes, encode_target, prediction_columns, predictions_in
-from tasks.train.config import Split, Target, Train
+from tasks.train.config import Target, Train
 from tasks.train.metrics import compute_metrics
 from tasks.train.results import Candidate
 from tasks.train.tabular.model_file import Model, load, predict
-from tasks.train.tabular.split import split_frame
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,14 +108,17 @@ def evaluate_gates(
     """
     champion = champion or Champion(None)
     weights = file_digest(champion.model) if champion.model and champion.model.is_file() else None
+    inputs = {
+        "data": [candidate.data_digest, candidate.definitions_digest],
+        "rows": [candidate.train_rows, candidate.holdout_rows, train.rows, train.seed],
+        "target": target.digest,
+        "split": train.split.digest,
+    }
     key = cache_key(
         __name__,
         {
-            "candidate": [candidate.run_id, candidate.weights_digest, candidate.data_digest],
-            "definitions": candidate.definitions_digest,
-            "rows": [candidate.train_rows, candidate.holdout_rows],
-            "target": target.digest,
-            "split": train.split.digest,
+            **inputs,
+            "candidate": [candidate.run_id, candidate.weights_digest],
             "gates": config.digest,
             "champion": [champion.digest, weights, champion.model is not None],
         },
@@ -121,16 +129,27 @@ def evaluate_gates(
         mark_cached()
         return stored
 
+    _check_waivers(config, candidate)
     require_run(candidate, places.tracking)
     with _thread_limit(train.threads):
-        scored, single, classes = score_holdout(candidate, target, train.split)
+        model = load(candidate.folder / "model.skops")
+        rows = read_rows(candidate, target, train, model)
+        classes = rows.classes
+        scored, single = score_holdout(model, rows.holdout, candidate.columns)
         compared, problem = _with_champion_predictions(scored, target, classes, champion)
+        baselines = predict_baselines(rows, places.state / "baselines" / candidate.case, inputs)
     metrics = tables_of(scored, target, classes, config.slices)
+    sides = encode_target(scored[target.column], classes), predictions_in(scored, classes)
+    metrics["baselines"] = baseline_metrics(config.champion_gate, *sides, baselines, target.task)
     criteria = [bound_criterion(bound, metrics["overall"]) for bound in config.bounds]
     if config.slice_gate:
         slices = metrics["by_slice"]
         criteria += [slice_criterion(config.slice_gate, c, metrics["overall"], slices.get(c)) for c in config.slices]
     criteria.append(champion_criterion(config.champion_gate, *compared, problem))
+    criteria += baseline_criteria(config.champion_gate, *sides, baselines, target.task)
+    criteria += leak_criteria(rows, metrics["overall"], _importance(candidate), config.waive)
+    if classes:
+        criteria.append(class_rows_criterion(rows.class_rows(), RARE))
     criteria.append(batch_invariance_criterion(single["difference"]))
     if config.ms_per_row is not None:
         criteria.append(speed_criterion(config.ms_per_row, single["ms_per_row"]))
@@ -141,30 +160,26 @@ def evaluate_gates(
         scores=scored,
         champion=champion.digest,
         classes=classes,
+        data=rows.summary,
     )
     return store_verdict(candidate, evaluation, folder, places.tracking)
 
 
-def score_holdout(candidate: Candidate, target: Target, split: Split) -> tuple[pd.DataFrame, dict[str, float], Classes]:
-    """The hold-out with its predictions; time and difference of a few rows scored one at a time; the classes.
+def score_holdout(
+    model: Model, scored: pd.DataFrame, columns: Sequence[Column]
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """The hold-out with its predictions; time and difference of a few rows scored one at a time.
 
     Raises: DataError.
     """
     import numpy as np
-    import pyarrow.parquet as pq
 
-    frame = pq.read_table(candidate.frame)
-    # the split needs three columns; Python text of all the rows that were trained on would take longest
-    needed = frame.select(["example_id", "event_timestamp", target.column]).to_pandas()
-    _, held = split_frame(needed[needed[target.column].notna()], split)
-    model = load(candidate.folder / "model.skops")
-    scored = frame.take(held.index.to_numpy()).to_pandas()
-    batch = predict(model, scored, candidate.columns)
+    batch = predict(model, scored, columns)
     chosen = np.unique(np.linspace(0, len(scored) - 1, min(SINGLE_ROWS, len(scored))).astype(int))
     seconds, answers = _score_single_rows(model, scored, chosen)
     difference = float(np.max(np.abs(answers - batch[chosen])))
     scored = scored.assign(**prediction_columns(batch, model.classes))
-    return scored, {"ms_per_row": 1000 * median(seconds), "difference": difference}, model.classes
+    return scored, {"ms_per_row": 1000 * median(seconds), "difference": difference}
 
 
 def tables_of(scored: pd.DataFrame, target: Target, classes: Classes, slices: Sequence[str]) -> dict[str, Any]:
@@ -175,6 +190,24 @@ def tables_of(scored: pd.DataFrame, target: Target, classes: Classes, slices: Se
         "by_month": by_month(scored["event_timestamp"], y, p, target.task),
         "by_slice": {c: by_value(scored[c], y, p, target.task) for c in slices if c in scored},
     }
+
+
+def _check_waivers(config: Evaluate, candidate: Candidate) -> None:
+    names = [column.name for column in candidate.columns]
+    for name in config.waive:
+        if name not in names:
+            raise CaseError(
+                f"There is no feature {name} to waive.",
+                where="evaluate.waive",
+                found=name,
+                allowed=", ".join(names),
+                todo="Name the column as the verdict does, or remove the line.",
+            )
+
+
+def _importance(candidate: Candidate) -> dict[str, float]:
+    path = candidate.folder / "importance.json"
+    return json.loads(path.read_bytes()) if path.is_file() else {}
 
 
 def _score_single_rows(model: Model, scored: pd.DataFrame, chosen: np.ndarray) -> tuple[list[float], np.ndarray]:

@@ -115,7 +115,7 @@ def store_candidate(
         log_model(builder, run_id, model, work / "model.skops", example=example, work=work / "mlflow")
         shutil.rmtree(work / "mlflow")
         counts = {"train_rows": len(sides.train), "holdout_rows": len(sides.holdout)}
-        return builder.save(run, weights, job.frame.columns, **counts)
+        return builder.save(run, weights, job.frame.columns, without_target=job.frame.without_target, **counts)
 
 
 def read_examples(frame: Frame, target: Target) -> pd.DataFrame:

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 def split_frame(frame: pd.DataFrame, split: Split, target: Target | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return (train, holdout), each in the frame's order; every example is in exactly one of them.
 
-    By time, the hold-out starts `holdout` before the last event_timestamp, and nothing from then on is trained on.
-    By hash, an example's side depends on its id alone: it stays there when others come or go.
+    By time, the hold-out is the last `holdout` of the span, or the latest `share` of the rows. Nothing from its start
+    on is trained on, and rows of one moment stay together. By hash, an example's side depends on its id alone: it
+    stays there when others come or go.
 
     Raises: DataError when a side is empty or, given a classification target, holds one class only.
     """
@@ -51,8 +52,15 @@ def _holdout_mask(frame: pd.DataFrame, split: Split) -> np.ndarray | pd.Series:
     if frame.empty:
         return np.zeros(0, bool)
     if split.by == "time":
-        return frame["event_timestamp"] >= frame["event_timestamp"].max() - split.holdout
+        times = frame["event_timestamp"]
+        return times >= (times.max() - split.holdout if split.share is None else _start_of_latest(times, split.share))
     return np.fromiter(map(hash_position, frame["example_id"]), float, len(frame)) < split.share
+
+
+def _start_of_latest(times: pd.Series, share: float) -> pd.Timestamp:
+    """The moment from which on the share of rows is nearest to the wanted one."""
+    shares = times.value_counts(normalize=True).sort_index(ascending=False).cumsum()
+    return shares.index[int((shares - share).abs().argmin())]
 
 
 def hash_position(example_id: object) -> float:
