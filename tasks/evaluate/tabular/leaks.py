@@ -77,14 +77,15 @@ def leak_criteria(
     if suspects:
         return [suspect.criterion(waived) for suspect in suspects]
     best = max(scores, key=lambda name: scores[name].low, default="")
+    note = "no column says anything"
+    if best:
+        note = f"the strongest is {best}: alone it gives {metric} {scores[best].value:.4f}; observed is its lower bound"
     return [
         Criterion(
             name=NAME,
             observed=scores[best].low if best else 0.0,
             required=f"< {LEAK:g} {metric} by one column",
             passed=True,
-            note=f"the strongest is {best}: alone it gives {metric} {scores[best].value:.4f}, surely at least the observed"
-            if best
-            else "no column says anything",
+            note=note,
         )
     ]
