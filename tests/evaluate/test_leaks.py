@@ -18,12 +18,13 @@ from tasks.evaluate.report import explain, lines
 from tasks.evaluate.results import Criterion, Verdict
 from tasks.evaluate.tabular.gates import evaluate_gates
 from tasks.features.results import Frame
+from tasks.release.results import SealContext
 from tasks.release.seal import read_manifest, seal
 from tasks.release.tabular import tabular_parts
 from tasks.train.config import Encoder, Target, Train
 from tasks.train.results import Candidate
 from tasks.train.tabular.fit import train
-from tests.release.small import LINEAGE, SealContext
+from tests.release.small import LINEAGE
 from tests.train.frames import BY_HASH, CLASSES, VALUES, boosting, frame_of, origin_of
 
 ROWS = 900
