@@ -11,7 +11,14 @@ def check(name: str, profile: str | None = None) -> str:
 
     Raises: CaseError or DataError naming what is wrong.
     """
-    case = load_case(name, settings().cases, profile)
+    return check_case(load_case(name, settings().cases, profile))
+
+
+def check_case(case: TabularCase | LanguageCase) -> str:
+    """Check a case that is read, wherever its file lies.
+
+    Raises: CaseError or DataError naming what is wrong.
+    """
     from services.gateway.log_export import check_log
     from tasks.data.origins.fetch import check_source
     from tasks.data.tabular.expectations import check_expectations
@@ -27,7 +34,7 @@ def check(name: str, profile: str | None = None) -> str:
     expectations = sum(len(s.expectations) + len(s.batch_expectations) for s in case.data.sources.values())
     summary = _check_language(case) if isinstance(case, LanguageCase) else _check_table(case)
     sources = f"{len(case.data.sources)} sources with {expectations} expectations"
-    return f"{name} is valid: {sources}, {summary}. Next: driftline run {name}"
+    return f"{case.name} is valid: {sources}, {summary}. Next: driftline run {case.name}"
 
 
 def _check_table(case: TabularCase) -> str:

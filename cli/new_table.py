@@ -1,179 +1,231 @@
-"""Write the case.yaml of a tabular case from a file and its target column."""
+"""Writes the case.yaml of a table from a plan of its columns."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from itertools import groupby
 from typing import Any
 
-from cli.new import flow
-from tasks.core.errors import DataError, InputError
-from tasks.data.tabular.profile import MAX_LISTED_VALUES, ColumnProfile, profile_file, quote_if_needed
-from tasks.train.classes import MAX_CLASSES
+from cli.new_columns import HELD_OUT, MIN_HELD_OUT, Feature, TablePlan, decisions
+from cli.yaml_line import flow
+from tasks.core.display import one_line
+from tasks.core.duckdb import quote_identifier, quote_if_needed, quote_literal
+from tasks.statistics.metric_catalog import HIGHER_IS_BETTER
 
-HELD_OUT = 0.2  # share of the rows in the hold-out set
-NAMES = re.compile(r"(^|[_ ])(id|key|uuid|number)$", re.IGNORECASE)  # usual names of key columns
-
-
-@dataclass(frozen=True)
-class TableProfile:
-    """What the file's columns are used for."""
-
-    rows: int
-    target: ColumnProfile
-    keys: Sequence[str]
-    time: ColumnProfile | None
-    features: Sequence[ColumnProfile]
-    left_out: dict[str, str]
+MAX_CHECKED = 60  # features with expectations of their own: more cost longer than training, and nobody reads them
+MAX_COMMENTS = 40  # lines of one group of decisions
 
 
-def write_tabular_case(
-    file: Path, source: str, target: str, key: Sequence[str], time: str | None
-) -> tuple[list[str], str]:
-    """The lines of the file, and a summary of the columns.
-
-    Raises: InputError, DataError.
-    """
-    rows, facts = profile_file(file)
-    columns = {fact.name: fact for fact in facts}
-    for option, named in (("--target", [target]), ("--key", key), ("--time", [time] if time else [])):
-        if missing := [column for column in named if column not in columns]:
-            raise InputError(f"{file.name} has no column {missing[0]}.", where=option, allowed=", ".join(columns))
-    if time and (columns[time].kind != "time" or columns[time].empty):
-        kind = f"{columns[time].kind}, {columns[time].empty:,} rows without"
-        raise InputError(
-            "The time column has no valid time in each row.", where="--time", found=kind, allowed="a date or time"
-        )
-    if rows * HELD_OUT < 30:
-        raise DataError(
-            "There are too few rows to train and evaluate a model.", where=str(file), found=f"{rows:,} rows"
-        )
-    if columns[target].kind in ("time", "other") or (
-        columns[target].kind == "text" and columns[target].distinct > MAX_CLASSES
-    ):
-        raise InputError(
-            f"{target} can't be a target.",
-            where="--target",
-            found=f"{columns[target].kind} with {columns[target].distinct:,} distinct values",
-            allowed=f"numbers, or at most {MAX_CLASSES} classes",
-        )
-    unique = [f.name for f in facts if f.distinct == rows and not f.empty and f.name != target and _can_be_key(f)]
-    keys = [*key] or [name for name in unique if name == facts[0].name or NAMES.search(name)][:1]
-    left_out: dict[str, str] = {}
-    features = [f for f in facts if f.name not in {target, time, *keys} and _is_feature(f, rows, left_out)]
-    if not features:
-        raise DataError("No usable feature column is left.", where=str(file), found=str(left_out or list(columns)))
-    table = TableProfile(rows, columns[target], keys, columns.get(time or ""), features, left_out)
-    lines = _lines(file, source, table)
-    summary = [f"{len(features)} features of {rows:,} rows, to predict {target}"]
-    return lines, "\n".join([*summary, *(f"  left out: {column}, {why}" for column, why in left_out.items())])
-
-
-def _can_be_key(fact: ColumnProfile) -> bool:
-    return fact.kind == "text" or fact.whole
-
-
-def _is_feature(fact: ColumnProfile, rows: int, left_out: dict[str, str]) -> bool:
-    if fact.kind in ("time", "other"):
-        left_out[fact.name] = "neither number nor text: derive numbers in features.examples"
-    elif fact.distinct < 2:
-        left_out[fact.name] = "constant"
-    elif fact.kind == "text" and fact.distinct > max(MAX_LISTED_VALUES, rows / 10):
-        left_out[fact.name] = f"text with {fact.distinct:,} distinct values"
-    return fact.name not in left_out
-
-
-def _lines(file: Path, source: str, profile: TableProfile) -> list[str]:
-    rows, target, keys, time = profile.rows, profile.target, profile.keys, profile.time
-    features, left_out = profile.features, profile.left_out
-    table = re.sub(r"\W+", "_", file.name.split(".")[0].lower()).strip("_") or "rows"
-    regression = target.kind == "number" and target.distinct > MAX_LISTED_VALUES
-    names = [fact.name for fact in features]
-    texts = [fact.name for fact in features if fact.kind == "text"]
-    lines = [f"# left out: {name}, {why}" for name, why in left_out.items()]
-    lines += [
+def write_tabular_case(plan: TablePlan, source: Mapping[str, Any]) -> list[str]:
+    """The lines of the file. `source` has what it is read by: uri, columns, missing, format."""
+    names = [feature.column.name for feature in plan.features]
+    description = f"Predicts {plan.target.name} from {len(names)} columns of {plan.profile.name}."
+    positive = f", positive: {_class(plan)}" if plan.positive is not None else ""
+    return [
+        *_comments(plan),
         "kind: tabular",
-        f"description: {flow(f'Predicts {target.name} from {len(features)} columns of {file.name}.')}",
-        f"target: {{column: {flow(target.name)}, task: {'regression' if regression else 'classification'}}}",
+        f"description: {flow(one_line(description))}",
+        f"target: {{column: {flow(plan.target.name)}, task: {plan.task}{positive}}}",
         "",
         "data:",
         "  sources:",
-        f"    {table}:",
-        f"      uri: {flow(source)}",
-    ]
-    if keys:
-        lines += [f"      key: {flow(list(keys))}"]
-    else:
-        keys = ["row_id"]
-        lines += [
-            "      sql: SELECT row_number() OVER () AS row_id, * FROM raw  # no key column: the row number is the key",
-            "      key: [row_id]",
-        ]
-    lines += [f"      time: {flow(time.name)}"] if time else []
-    if expected := [each for fact in features for each in _expectations(fact)]:
-        lines += ["      expectations:  # Great Expectations, inferred from this file; severity warning only reports"]
-        lines += [f"        - {flow(each)}" for each in expected]
-    identity = (
-        f"{quote_if_needed(keys[0])}::VARCHAR"
-        if len(keys) == 1
-        else f"concat_ws('/', {', '.join(map(quote_if_needed, keys))})"
-    )
-    moment = f"{quote_if_needed(time.name)}::TIMESTAMPTZ" if time else f"TIMESTAMPTZ '{datetime.now(UTC):%Y-%m-%d}'"
-    lines += [
+        f"    {flow(table_name(plan.profile.name))}:",
+        *_source(plan, source),
         "",
         "features:",
-        "  examples: |  # per row: id, time of prediction, features known by then, target",
-        f"    SELECT {identity} AS example_id, {moment} AS event_timestamp,",
-        *(f"           {quote_if_needed(name)}," for name in names),
-        f"           {quote_if_needed(target.name)}",
-        f"    FROM {quote_if_needed(table)}",
+        *_examples(plan),
         f"  request: {flow(names)}",
         "",
-        "train:",
-        f"  family: sklearn.ensemble.HistGradientBoosting{'Regressor' if regression else 'Classifier'}",
+        *_train(plan),
+        "",
+        *_evaluate(plan),
     ]
-    if texts:
-        lines += [
-            "  encoders:",
-            f"    - columns: {flow(texts)}",
-            "      family: sklearn.preprocessing.OrdinalEncoder",
-            "      parameters: {handle_unknown: use_encoded_value, unknown_value: .nan}",
+
+
+def table_name(file: str) -> str:
+    """The name of the table of a file, for YAML and SQL."""
+    name = re.sub(r"\W+", "_", file.split(".")[0].lower()).strip("_") or "rows"
+    return f"rows_{name}" if name[0].isdigit() or name in ("raw", "rows") else name
+
+
+def _comments(plan: TablePlan) -> Iterator[str]:
+    for group, lines in groupby(decisions(plan), key=lambda decision: decision[0]):
+        every = [f"#   {one_line(name)}: {one_line(why)}" if name else f"#   {one_line(why)}" for _, name, why in lines]
+        yield f"# {group}:"
+        yield from every[:MAX_COMMENTS]
+        if len(every) > MAX_COMMENTS:
+            yield f"#   and {len(every) - MAX_COMMENTS:,} more: the profile has them all"
+
+
+def _class(plan: TablePlan) -> str:
+    value = str(plan.positive)
+    if plan.target.is_number:
+        return str(int({"true": 1, "false": 0}.get(value, value)))
+    return flow(value)
+
+
+def _source(plan: TablePlan, source: Mapping[str, Any]) -> Iterator[str]:
+    yield f"      uri: {flow(source['uri'])}"
+    if columns := source.get("columns"):
+        yield "      columns:  # as in the file; a value of another type is quarantined with its row"
+        yield from (f"        {flow(name)}: {flow(type_)}" for name, type_ in columns.items())
+    for key in ("missing", "format"):
+        if source.get(key):
+            yield f"      {key}: {flow(source[key])}"
+    sql, keys = source_sql(plan, source.get("words") or {})
+    if sql:
+        yield f"      sql: {sql if re.fullmatch(r'[ -~]*', sql) and ': ' not in sql and ' #' not in sql else flow(sql)}"
+    yield f"      key: {flow(list(keys))}"
+    if plan.time:
+        yield f"      time: {flow(plan.time.name)}"
+    if expected := [*_expectations(plan)]:
+        yield "      expectations:  # Great Expectations, from this file; severity warning only reports"
+        yield from (f"        - {flow(each)}" for each in expected)
+    elif len(plan.features) > MAX_CHECKED:
+        count = len(plan.features)
+        yield f"      # no expectations: {count:,} features are checked by their types alone; add what matters"
+
+
+def source_sql(plan: TablePlan, words: Mapping[str, Sequence[str]]) -> tuple[str, tuple[str, ...]]:
+    """The source's SQL, empty if none is needed, and its key.
+
+    Rows without a key are named by their content but for the target, which may come later, and by a number where rows
+    are equal: sorting the file or adding rows changes no other row's name. `words`: by number column, words that stand
+    for a missing value in it alone.
+    """
+    raw = "raw"
+    if words:
+        casts = [
+            f"CASE WHEN trim({name}) NOT IN ({', '.join(map(quote_literal, each))}) "
+            f"THEN {name}::{'BIGINT' if plan.profile.column(column).read_type == 'integer' else 'DOUBLE'} END AS {name}"
+            for column, each in words.items()
+            for name in [quote_identifier(column)]
         ]
-    held_out = max(30, int(rows * HELD_OUT))
-    if time:
-        days = max(timedelta(days=1), (time.most - time.least) * HELD_OUT).days
-        lines += [f"  split: {{by: time, holdout: {days}d}}"]
-    else:
-        lines += [f"  split: {{by: hash, share: {HELD_OUT}}}"]
-    metric, least, loss = ("r2", 0.1, "squared_error") if regression else ("auc", 0.6, "brier")
-    few = max(30, min(500, held_out // 2))
-    lines += [
-        "",
-        "evaluate:",
-        f"  bounds: [{{metric: {metric}, at_least: {least}}}]  # better than chance: raise it to your requirement",
-        f"  champion_gate: {{loss: {loss}, min_rows: {few}}}",
-        "",
-        "monitor:",
-        f"  retrain: {{metric: {metric}, worse_by: 0.05, bias: {0.1 if regression else 0.05}}}",
-        f"  min_rows: {few}",
+        raw = f"(SELECT * REPLACE ({', '.join(casts)}) FROM raw)"
+    if plan.keys:
+        return (f"SELECT * FROM {raw}" if words else ""), plan.keys
+    taken = {name.lower() for name in plan.profile.names}
+    key, content = _unused("row_id", taken), _unused("row_content", taken)
+    target = quote_identifier(plan.target.name)
+    others = f"*COLUMNS(* EXCLUDE ({target}))"
+    sql = (
+        f"SELECT {content} || '-' || row_number() OVER (PARTITION BY {content} ORDER BY {target}) AS {key}, "
+        f"* EXCLUDE ({content}) FROM (SELECT md5(row({others})::VARCHAR) AS {content}, * FROM {raw})"
+    )
+    return sql, (key,)
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    return next(each for each in (name, *(f"{name}_{i}" for i in range(2, 10_000))) if each not in taken)
+
+
+def _examples(plan: TablePlan) -> Iterator[str]:
+    _, keys = source_sql(plan, {})
+    key = [quote_if_needed(name) for name in keys]
+    identity = f"{key[0]}::VARCHAR" if len(key) == 1 else f"concat_ws('/', {', '.join(key)})"
+    day = f"{datetime.now(UTC):%Y-%m-%d}"
+    moment = f"{quote_if_needed(plan.time.name)}::TIMESTAMPTZ" if plan.time else f"TIMESTAMPTZ '{day}'"
+    lines = [
+        f"SELECT {identity} AS example_id, {moment} AS event_timestamp,",
+        *(f"       {_select(feature)}," for feature in plan.features),
+        f"       {quote_if_needed(plan.target.name)}",
+        f"FROM {quote_if_needed(table_name(plan.profile.name))}",
     ]
-    return lines
+    if plan.rare_classes:
+        column = quote_if_needed(plan.target.name)
+        rare = ", ".join(quote_literal(value) for value in plan.rare_classes)
+        lines.append(f"WHERE {column} IS NULL OR {column}::VARCHAR NOT IN ({rare})")
+    sql = "\n".join(lines)
+    if sql.isprintable() or (sql.replace("\n", "").isprintable() and sql.count("\n") == len(lines) - 1):
+        yield "  examples: |  # per row: id, time of prediction, features known by then, target"
+        yield from (f"    {line}" for line in lines)
+    else:  # a column's name holds a line break
+        yield f"  examples: {flow(sql)}"
 
 
-def _expectations(fact: ColumnProfile) -> list[dict[str, Any]]:
-    expectations: list[dict[str, Any]] = []
-    if not fact.empty:
-        expectations.append({"expect": "column_values_to_not_be_null", "column": fact.name})
-    if fact.kind == "text" and fact.values:
-        among = {"value_set": list(fact.values), "severity": "warning"}
-        expectations.append({"expect": "column_values_to_be_in_set", "column": fact.name, **among})
-    if fact.kind == "number":
-        range_ = {"min_value": _plain(fact.least), "max_value": _plain(fact.most), "severity": "warning"}
-        expectations.append({"expect": "column_values_to_be_between", "column": fact.name, **range_})
-    return expectations
+def _select(feature: Feature) -> str:
+    name = quote_if_needed(feature.column.name)
+    return f"{name}::VARCHAR AS {name}" if feature.kind == "date" else name
+
+
+def _train(plan: TablePlan) -> Iterator[str]:
+    texts = [feature.column.name for feature in plan.features if feature.kind in ("category", "text", "date")]
+    yield "train:"
+    yield f"  family: sklearn.ensemble.HistGradientBoosting{'Regressor' if plan.task == 'regression' else 'Classifier'}"
+    if texts:
+        yield "  encoders:"
+        yield f"    - columns: {flow(texts)}"
+        yield "      family: sklearn.preprocessing.OrdinalEncoder"
+        yield "      parameters: {handle_unknown: use_encoded_value, unknown_value: .nan}"
+    if plan.time:
+        days = max(timedelta(days=1), (plan.time.most - plan.time.least) * HELD_OUT).days
+        yield f"  split: {{by: time, holdout: {days}d}}"
+    else:
+        yield f"  split: {{by: hash, share: {HELD_OUT}}}"
+
+
+def _evaluate(plan: TablePlan) -> Iterator[str]:
+    few = max(30, min(500, max(MIN_HELD_OUT, int(plan.known * HELD_OUT)) // 2))
+    loss = "squared_error" if plan.task == "regression" else "brier"
+    better = plan.metric in HIGHER_IS_BETTER
+    chance, scale = _chance(plan)
+    required = chance + 0.2 * (1 - chance) if better else 0.9 * chance
+    if plan.metric == "r2":
+        required = 0.1
+    side = "at_least" if better else "at_most"
+    worse_by = 0.05 if better or scale == 1 else float(f"{0.1 * chance:.2g}")
+    bias = 0.1 if plan.task == "regression" else 0.05
+    yield "evaluate:"
+    yield "  # better than chance: raise it to your requirement"
+    yield f"  bounds: [{{metric: {plan.metric}, {side}: {required:.4g}}}]"
+    yield f"  champion_gate: {{loss: {loss}, min_rows: {few}}}"
+    yield ""
+    yield "monitor:"
+    yield f"  retrain: {{metric: {plan.metric}, worse_by: {worse_by}, bias: {bias}}}"
+    yield f"  min_rows: {few}"
+
+
+def _chance(plan: TablePlan) -> tuple[float, float]:
+    """What the metric is for the mean or the classes' shares alone, and its scale."""
+    shares = [n / plan.known for v, n in plan.target.counts.items() if v not in plan.rare_classes and plan.known]
+    largest, squares = max(shares, default=0.5), sum(share**2 for share in shares)
+    brier = 1 - squares if len(shares) > 2 else (1 - squares) / 2
+    spread = plan.target.deviation or 1.0
+    chances = {
+        "auc": 0.5,
+        "average_precision": min(shares, default=0.5),
+        "brier": brier,
+        "log_loss": _entropy(shares),
+        "calibration_error": 0.1 / 0.9,
+        "accuracy": largest,
+        "macro_f1": 1 / max(len(shares), 2),
+        "mae": 0.8 * spread,  # of a normal distribution
+        "rmse": spread,
+    }
+    return chances.get(plan.metric, 0.0), spread if plan.metric in ("mae", "rmse") else 1.0
+
+
+def _entropy(shares: Sequence[float]) -> float:
+    import math
+
+    return -sum(share * math.log(share) for share in shares if share)
+
+
+def _expectations(plan: TablePlan) -> Iterator[dict[str, Any]]:
+    if len(plan.features) > MAX_CHECKED:
+        return
+    for feature in plan.features:
+        column = feature.column
+        if not column.empty:
+            yield {"expect": "column_values_to_not_be_null", "column": column.name}
+        if feature.kind == "category" and column.counts:
+            values = {"value_set": sorted(column.counts), "severity": "warning"}
+            yield {"expect": "column_values_to_be_in_set", "column": column.name, **values}
+        if feature.kind == "number" and column.type != "boolean":
+            bounds = {"min_value": _plain(column.least), "max_value": _plain(column.most), "severity": "warning"}
+            yield {"expect": "column_values_to_be_between", "column": column.name, **bounds}
 
 
 def _plain(value: Any) -> int | float:

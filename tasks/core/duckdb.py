@@ -6,6 +6,7 @@ import contextlib
 import glob
 import itertools
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -42,6 +43,19 @@ def connect(*, threads: int | None = None, memory: str | None = None) -> duckdb.
 def quote_identifier(name: str) -> str:
     """Quote the name of a column or table for SQL."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def quote_if_needed(name: str) -> str:
+    """Quote the name of a column or table only if SQL requires it."""
+    plain = re.fullmatch(r"[a-z_][a-z0-9_]*", name) and name not in _reserved()
+    return name if plain else quote_identifier(name)
+
+
+@cache
+def _reserved() -> frozenset[str]:
+    with connect() as db:
+        query = "SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category = 'reserved'"
+        return frozenset(name for (name,) in db.execute(query).fetchall())
 
 
 def quote_literal(value: object) -> str:

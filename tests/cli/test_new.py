@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cli.new import new
+from cli.new import create_case
+from cli.new_options import TableOptions
 from flows.case import LanguageCase, TabularCase, load_case
 from tasks.core.errors import DataError, InputError
 from tasks.core.settings import settings
@@ -21,6 +22,7 @@ from tests.end_to_end.shop import SHOP, write_shop
 @pytest.fixture
 def cases(tmp_path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("DRIFTLINE_CASES", str(tmp_path / "cases"))
+    monkeypatch.setenv("DRIFTLINE_STATE", str(tmp_path / "state"))
     settings.cache_clear()
     yield tmp_path / "cases"
     monkeypatch.undo()
@@ -28,15 +30,14 @@ def cases(tmp_path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def begun_with_answers(cases: Path, file: Path) -> LanguageCase:
-    assert "shop is valid" in new("shop", file, None, [], None)
+    assert "shop is valid" in create_case("shop", file, TableOptions())
     case = load_case("shop", cases)
     assert isinstance(case, LanguageCase)
     return case
 
 
 def begun(cases: Path, file: Path, target: str, **options) -> TabularCase:
-    output = new("shop", file, target, options.get("key", []), options.get("time"))
-    assert "shop is valid" in output
+    assert "shop is valid" in create_case("shop", file, TableOptions(target=target, **options))
     case = load_case("shop", cases)
     assert isinstance(case, TabularCase)
     return case
@@ -47,11 +48,10 @@ def test_each_column_is_used_as_what_it_is(cases, tmp_path):
     case = begun(cases, write_shop(tmp_path / "Web orders.csv"), "spent")
     assert case.target.task == "regression"
     assert case.data.sources["web_orders"].key == ("order",)
-    assert case.features.request == ("group", "items", "is new", "Größe", "weight", "back")
-    assert case.train.encoders[0].columns == ("group", "Größe")
+    assert case.features.request == ("group", "items", "is new", "Größe", "weight", "day", "back")
     written = (cases / "shop" / "case.yaml").read_text()
-    for left_out in ("comment, text with 200 distinct values", "country, constant", "day, neither number nor"):
-        assert f"# left out: {left_out}" in written
+    for line in ("comment: identifier: 200 different words", "country: constant, AT in every row", "day: a date: its"):
+        assert f"#   {line}" in written
 
 
 def test_expectations_are_what_the_file_holds(cases, tmp_path):
@@ -83,8 +83,8 @@ def test_a_row_without_a_name_is_known_by_its_number(cases, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"target": "spend"}, "no column spend"),
-        ({"target": "spent", "key": ["id"]}, "no column id"),
+        ({"target": "spend"}, "spend: no such column; did you mean spent"),
+        ({"target": "spent", "key": ("id",)}, "id: no such column"),
         ({"target": "spent", "time": "group"}, "no valid time"),
         ({"target": "spent", "name": "Shop!"}, "case name is not valid"),
         ({"target": None}, "target column is missing"),
@@ -95,7 +95,7 @@ def test_a_row_without_a_name_is_known_by_its_number(cases, tmp_path):
 def test_wrong_options_are_refused(cases, tmp_path, options, message):
     file = write_shop(tmp_path / "shop.csv")
     with pytest.raises(InputError, match=message):
-        new(options.get("name", "shop"), file, options["target"], options.get("key", []), options.get("time"))
+        create_case(options.pop("name", "shop"), file, TableOptions(**options))
     assert not cases.exists()
 
 
@@ -106,7 +106,7 @@ def test_a_file_that_is_no_table_or_too_small_is_refused(cases, tmp_path):
     other.write_text("no parquet")
     for file, message in ((small, "too few rows"), (other, "no table")):
         with pytest.raises(DataError, match=message):
-            new("shop", file, "spent", [], None)
+            create_case("shop", file, TableOptions(target="spent"))
 
 
 def test_a_case_that_is_there_stays(cases, tmp_path):
@@ -114,7 +114,7 @@ def test_a_case_that_is_there_stays(cases, tmp_path):
     begun(cases, file, "spent")
     (cases / "shop" / "case.yaml").write_text(yaml.safe_dump({"mine": True}))
     with pytest.raises(InputError, match="A case of that name"):
-        new("shop", file, "spent", [], None)
+        create_case("shop", file, TableOptions(target="spent"))
     assert yaml.safe_load((cases / "shop" / "case.yaml").read_text()) == {"mine": True}
 
 
@@ -158,5 +158,5 @@ def test_what_holds_no_pairs_is_refused(cases, tmp_path, lines, message):
     file = tmp_path / "lines.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(DataError, match=message):
-        new("shop", file, None, [], None)
+        create_case("shop", file, TableOptions())
     assert not cases.exists()
