@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.new_options import TableOptions
-from tasks.core.display import escape_terminal
+from tasks.core.display import escape_terminal, one_line
 from tasks.core.errors import InputError
 from tasks.core.files import temporary_folder, write_text
 from tasks.core.permissions import write_shared
 from tasks.core.settings import settings
 
+if TYPE_CHECKING:
+    from flows.case import LanguageCase, TabularCase
 
 app = typer.Typer()
 
@@ -77,22 +80,24 @@ def create_case(name: str, file: Path, options: TableOptions, *, profile_only: b
 
     Raises: InputError, DataError. Nothing is written unless the case is valid.
     """
+    from cli.check import check_case
+
     path = settings().cases / name / "case.yaml"
     if not re.fullmatch(r"[a-z][a-z0-9_-]{0,40}", name):
         raise InputError("The case name is not valid.", where="CASE", found=name, allowed="a-z, 0-9, _ and -")
     if path.exists() and not profile_only:
         raise InputError("A case of that name exists.", where=str(path), todo="Edit that file, or choose another name.")
-    if profile_only or options.target is not None:
+    if profile_only:
         from cli.new_profile import describe_table, profile_file
 
-        profiled = profile_file(name, file, options)
-        if profile_only:
-            return describe_table(profiled)
-        lines, summary = profiled.case_lines(_uri(file, path.parent))
+        return describe_table(profile_file(name, file, options))
+    uri = _uri(file, path.parent)
+    if options.target is not None:
+        lines, summary = _table_case(name, file, options, uri)
     elif file.suffix.lower() == ".jsonl":
         from cli.new_language import write_language_case
 
-        lines, summary = write_language_case(file, _uri(file, path.parent))
+        lines, summary = write_language_case(file, uri)
     else:
         raise InputError(
             "The target column is missing.",
@@ -101,24 +106,46 @@ def create_case(name: str, file: Path, options: TableOptions, *, profile_only: b
             todo=f"driftline new {name} {file} --target COLUMN; its columns: "
             f"driftline new {name} {file} --profile-only",
         )
-    head = f"# Begun by `driftline new` from {file.name}: a starting point; edit any line."
-    text = "\n".join([head, *lines, ""])
-    valid = _validate(name, text)
+    text = _text(file, lines)
+    valid = check_case(_load(name, text))
     write_shared(path, text)
     return f"{path}: {summary}\n{valid}"
+
+
+def _table_case(name: str, file: Path, options: TableOptions, uri: str) -> tuple[list[str], str]:
+    """The lines of the case, and a summary: the SQL is tried on the file, and models are compared on its examples."""
+    from cli.new_profile import profile_file
+    from cli.new_table import write_tabular_case
+    from cli.new_trial import choose_model
+
+    profiled = profile_file(name, file, options)
+    plan = profiled.plan
+    assert plan is not None
+    source = profiled.source(uri)
+    case = _load(name, _text(file, write_tabular_case(plan, source)))
+    texts = [feature.column.name for feature in plan.features if feature.kind == "text"]
+    choice = choose_model(case, [file], texts, plan.metric)
+    plan = plan.without(choice.left_out)
+    lines = write_tabular_case(plan, source, choice)
+    reasons = [f"  model: {reason}" for reason in choice.reasons]
+    return lines, "\n".join([profiled.summary(plan), *reasons])
+
+
+def _text(file: Path, lines: Sequence[str]) -> str:
+    head = f"# Begun by `driftline new` from {one_line(file.name)}: a starting point; edit any line."
+    return "\n".join([head, *lines, ""])
+
+
+def _load(name: str, text: str) -> TabularCase | LanguageCase:
+    """Read a case before it stands among the others, so that no invalid one is left there."""
+    from flows.case import load_case
+
+    with temporary_folder("new") as folder:
+        write_text(Path(folder) / name / "case.yaml", text)
+        return load_case(name, Path(folder))
 
 
 def _uri(file: Path, folder: Path) -> str:
     folder, file = folder.resolve(), file.resolve()
     near = file.is_relative_to(folder.parents[1])  # a relative path also works in a clone
     return f"file://{os.path.relpath(file, folder) if near else file}"
-
-
-def _validate(name: str, text: str) -> str:
-    """Check the case before it stands among the others, so that no invalid one is left there."""
-    from cli.check import check_case
-    from flows.case import load_case
-
-    with temporary_folder("new") as folder:
-        write_text(Path(folder) / name / "case.yaml", text)
-        return check_case(load_case(name, Path(folder)))

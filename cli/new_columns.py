@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from cli.new_options import TableOptions, Task, chosen_task, guess_task
@@ -46,6 +46,11 @@ class TablePlan:
     def known(self) -> int:
         """Rows with a target that is learned from."""
         return self.profile.rows - self.target.empty - sum(self.rare_classes.values())
+
+    def without(self, columns: Mapping[str, str]) -> TablePlan:
+        """The plan without these features, each with the reason."""
+        features = tuple(feature for feature in self.features if feature.column.name not in columns)
+        return replace(self, features=features, left_out={**self.left_out, **columns})
 
     @property
     def suspected(self) -> dict[str, str]:
@@ -194,6 +199,8 @@ def _feature_kind(column: ColumnProfile, profile: TableProfile, options: TableOp
 def decisions(plan: TablePlan) -> Iterator[tuple[str, str, str]]:
     """Every decision that is not obvious: its group, the column, and the reason."""
     profile, target = plan.profile, plan.target
+    for note in profile.notes:
+        yield "read", "", note
     yield "target", target.name, f"{plan.task}: {plan.why_task}"
     if target.empty:
         share = target.empty / profile.rows

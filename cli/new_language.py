@@ -27,7 +27,7 @@ def write_language_case(file: Path, source: str) -> tuple[list[str], str]:
 
     Raises: DataError when it holds no pairs, or no answers in JSON.
     """
-    with open_file(file) as db:
+    with open_file(file) as (db, _):
         rows = db.sql("FROM raw").to_arrow_table().to_pylist()
     pairs = read_pairs(file.name, rows, PairFormat(Answer(json_schema={})))
     usable = [pair for pair in pairs if not pair.problem and isinstance(json.loads(pair.answer), dict)]

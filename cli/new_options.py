@@ -19,6 +19,7 @@ _AMOUNT = re.compile(
     r"|qty|quantity|sales|quality|cnt)($|[_ ])",
     re.IGNORECASE,
 )
+MAX_CODES = 12  # different whole numbers that may be codes of classes
 TASKS: tuple[Task, ...] = ("classification", "regression")
 
 
@@ -150,7 +151,7 @@ def guess_task(target: ColumnProfile) -> tuple[Task, str]:
         return "regression", "numbers with fractions"
     if target.distinct <= 3:
         return "classification", f"{target.distinct} whole numbers"
-    if not target.counts:
+    if target.distinct > MAX_CODES:
         return "regression", f"{target.distinct:,} different numbers"
     sizes = [n for _, n in sorted(target.counts.items(), key=lambda item: float(item[0]))]
     top = sizes.index(max(sizes))

@@ -2,47 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cli.new_columns import TablePlan, decisions, plan_table
 from cli.new_options import TableOptions, check_options, chosen_task
-from cli.new_table import write_tabular_case
+from cli.new_table import SourceLines
 from tasks.core.display import one_line
 from tasks.core.duckdb import connect
 from tasks.core.errors import DataError
 from tasks.core.files import temporary_folder
 from tasks.core.settings import settings
+from tasks.data.config import Source
 from tasks.data.profile.measure import profile_table
 from tasks.data.profile.page import facts, values_of, write_page
 from tasks.data.profile.results import TableProfile
 from tasks.data.profile.single_columns import score_columns
+from tasks.data.profile.texts import shared_words
+from tasks.data.reading.config import FileFormat
 
 if TYPE_CHECKING:
     import duckdb
 
+    from tasks.data.reading.report import ReadReport
 
-MAX_SHOWN = 60  # columns in the terminal
+
+MAX_SHOWN, MAX_EXAMPLES = 60, 3  # columns in the terminal; rows or columns in a note
 
 
 @dataclass(frozen=True)
 class ProfiledFile:
     """A file with its profile and, with a target, the plan of its columns."""
 
+    file: Path
     profile: TableProfile
     plan: TablePlan | None
     page: Path
+    format: Mapping[str, str]  # as the case must name it
+    shared: frozenset[str]  # words for a missing value that are values of other columns
 
-    def case_lines(self, uri: str) -> tuple[list[str], str]:
-        """The lines of a case.yaml, and a summary of the decisions."""
-        assert self.plan is not None
-        lines = write_tabular_case(self.plan, {"uri": uri})
-        features = f"{len(self.plan.features)} features of {self.plan.known:,} rows, to predict {self.plan.target.name}"
-        shown = [f"  {group}: {f'{name}, ' if name else ''}{why}" for group, name, why in decisions(self.plan)]
-        return lines, "\n".join([features, *map(one_line, shown[:40]), f"profile: {self.page}"])
+    def source(self, uri: str) -> SourceLines:
+        """What the case reads the file by."""
+        columns: dict[str, Any] = {}
+        missing: dict[str, None] = {}
+        words = {}
+        for column in self.profile.columns:
+            reading = column.reading
+            if reading is None:
+                columns[column.name] = column.type
+            elif self.shared & reading.words.keys():
+                columns[column.name], words[column.name] = "text", [*reading.words]
+            else:
+                form = {"format": reading.format} if reading.format else {}
+                columns[column.name] = {"type": reading.type, **form} if form else reading.type
+                missing |= dict.fromkeys(reading.words)
+        return SourceLines(uri, columns, [*missing], self.format, words)
+
+    def summary(self, plan: TablePlan) -> str:
+        """What the case is about, and each decision."""
+        features = f"{len(plan.features)} features of {plan.known:,} rows, to predict {plan.target.name}"
+        shown = [f"  {group}: {f'{name}, ' if name else ''}{why}" for group, name, why in decisions(plan)]
+        return "\n".join([features, *map(one_line, shown[:40]), f"profile: {self.page}"])
 
 
 def profile_file(name: str, file: Path, options: TableOptions) -> ProfiledFile:
@@ -50,32 +73,69 @@ def profile_file(name: str, file: Path, options: TableOptions) -> ProfiledFile:
 
     Raises: DataError when it can't be read, InputError when the options don't fit it.
     """
-    with open_file(file) as db:
+    with open_file(file) as (db, report):
         profile, frame = profile_table(db, file.name)
+        profile = profile.model_copy(update={"notes": tuple(reading_notes(report))})
         plan = None
         if options.target is not None:
             check_options(profile, options)
             task = chosen_task(profile.column(options.target), options)
             profile = score_columns(profile, frame, options.target, task)
             plan = plan_table(profile, options)
+        shared = frozenset(shared_words(db, profile))
     page = write_page(profile, [*decisions(plan)] if plan else [], settings().state / "profiles" / f"{name}.html")
-    return ProfiledFile(profile, plan, page)
+    return ProfiledFile(file, profile, plan, page, stated_format(report.format), shared)
+
+
+def profile_columns(file: Path, source: Source) -> dict[str, Any]:
+    """The columns that a new case of this file would state; what stands for a missing value is as in the source."""
+    with open_file(file, source) as (db, report):
+        profile, _ = profile_table(db, file.name)
+    return ProfiledFile(file, profile, None, file, stated_format(report.format), frozenset()).source("").columns
+
+
+def reading_notes(report: ReadReport) -> Iterator[str]:
+    """What a person must know of how the file was read."""
+    if report.rejected:
+        lines = "; ".join(row.sentence() for row in report.first[:MAX_EXAMPLES])
+        yield f"{report.rejected:,} of {report.records:,} rows are quarantined: {lines}"
+    if report.trimmed:
+        cells, columns = sum(report.trimmed.values()), [*report.trimmed]
+        more = f" and {len(columns) - MAX_EXAMPLES} more" if len(columns) > MAX_EXAMPLES else ""
+        yield f"blanks around {cells:,} values are cut off, in {', '.join(columns[:MAX_EXAMPLES])}{more}"
+
+
+def stated_format(form: FileFormat) -> dict[str, str]:
+    """The parts of a file's format that a case must name."""
+    usual = {"encoding": ("", "utf-8", "utf-8-sig", "utf_8"), "delimiter": ("", ","), "decimal": ("", ".")}
+    return {key: value for key, value in form.model_dump().items() if value not in usual.get(key, ("",))}
 
 
 @contextmanager
-def open_file(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database whose table `raw` holds the file."""
-    import duckdb
+def open_file(path: Path, like: Source | None = None) -> Iterator[tuple[duckdb.DuckDBPyConnection, ReadReport]]:
+    """A database whose table `raw` holds the file, and what reading it found; its types come from all rows.
 
-    from tasks.data.sources import read_raw
+    `like`: a source whose format and words for missing values apply; else a text that is no UTF-8 is read as Windows
+    and Western Europe write it.
+    Raises: DataError.
+    """
+    from tasks.data.reading.files import read_files
 
-    with temporary_folder("profile") as work, connect() as db:
-        try:
-            read_raw(db, path.stem, path, Path(work))
-        except duckdb.Error as error:
-            found = str(error).strip().splitlines()[0]
-            raise DataError("The file is no table.", where=str(path), found=found, todo="Correct it.") from error
-        yield db
+    base = like or Source.model_validate({"uri": f"file://{path}", "key": ["row"]})
+    problem: DataError | None = None
+    for encoding in [base.format.encoding] if like else ["", "cp1252"]:
+        with temporary_folder("profile") as work, connect() as db:
+            form = base.format.model_copy(update={"encoding": encoding})
+            source = base.model_copy(update={"columns": {}, "format": form})
+            try:
+                report = read_files(db, path.name, source, files=[path], work=Path(work))
+            except DataError as error:
+                problem = problem or error
+                continue
+            yield db, report
+            return
+    assert problem is not None
+    raise problem
 
 
 def describe_table(profiled: ProfiledFile) -> str:

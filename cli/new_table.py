@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
 from cli.new_columns import HELD_OUT, MIN_HELD_OUT, Feature, TablePlan, decisions
+from cli.new_trial import Choice
 from cli.yaml_line import flow
 from tasks.core.display import one_line
 from tasks.core.duckdb import quote_identifier, quote_if_needed, quote_literal
@@ -18,8 +20,20 @@ MAX_CHECKED = 60  # features with expectations of their own: more cost longer th
 MAX_COMMENTS = 40  # lines of one group of decisions
 
 
-def write_tabular_case(plan: TablePlan, source: Mapping[str, Any]) -> list[str]:
-    """The lines of the file. `source` has what it is read by: uri, columns, missing, format."""
+@dataclass(frozen=True)
+class SourceLines:
+    """What a source is read by."""
+
+    uri: str
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    missing: Sequence[str] = ()
+    format: Mapping[str, Any] = field(default_factory=dict)
+    # by column of numbers or dates: words that stand for a missing value in it, but are values elsewhere
+    words: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def write_tabular_case(plan: TablePlan, source: SourceLines, choice: Choice | None = None) -> list[str]:
+    """The lines of the file; without a choice, with the plainest model that fits."""
     names = [feature.column.name for feature in plan.features]
     description = f"Predicts {plan.target.name} from {len(names)} columns of {plan.profile.name}."
     positive = f", positive: {_class(plan)}" if plan.positive is not None else ""
@@ -38,7 +52,8 @@ def write_tabular_case(plan: TablePlan, source: Mapping[str, Any]) -> list[str]:
         *_examples(plan),
         f"  request: {flow(names)}",
         "",
-        *_train(plan),
+        *(_chosen(choice) if choice else _plainest(plan)),
+        f"  split: {{by: {'time' if plan.time else 'hash'}, {holdout(plan)}}}",
         "",
         *_evaluate(plan),
     ]
@@ -66,15 +81,16 @@ def _class(plan: TablePlan) -> str:
     return flow(value)
 
 
-def _source(plan: TablePlan, source: Mapping[str, Any]) -> Iterator[str]:
-    yield f"      uri: {flow(source['uri'])}"
-    if columns := source.get("columns"):
+def _source(plan: TablePlan, source: SourceLines) -> Iterator[str]:
+    yield f"      uri: {flow(source.uri)}"
+    if source.columns:
         yield "      columns:  # as in the file; a value of another type is quarantined with its row"
-        yield from (f"        {flow(name)}: {flow(type_)}" for name, type_ in columns.items())
-    for key in ("missing", "format"):
-        if source.get(key):
-            yield f"      {key}: {flow(source[key])}"
-    sql, keys = source_sql(plan, source.get("words") or {})
+        yield from (f"        {flow(name)}: {flow(kind)}" for name, kind in source.columns.items())
+    if source.missing:
+        yield f"      missing: {flow(['', *source.missing])}  # words that stand for a missing value"
+    if source.format:
+        yield f"      format: {flow(dict(source.format))}"
+    sql, keys = source_sql(plan, source.words)
     if sql:
         yield f"      sql: {sql if re.fullmatch(r'[ -~]*', sql) and ': ' not in sql and ' #' not in sql else flow(sql)}"
     yield f"      key: {flow(list(keys))}"
@@ -98,8 +114,7 @@ def source_sql(plan: TablePlan, words: Mapping[str, Sequence[str]]) -> tuple[str
     raw = "raw"
     if words:
         casts = [
-            f"CASE WHEN trim({name}) NOT IN ({', '.join(map(quote_literal, each))}) "
-            f"THEN {name}::{'BIGINT' if plan.profile.column(column).read_type == 'integer' else 'DOUBLE'} END AS {name}"
+            f"CASE WHEN {name} NOT IN ({', '.join(map(quote_literal, each))}) THEN {_cast(plan, column)} END AS {name}"
             for column, each in words.items()
             for name in [quote_identifier(column)]
         ]
@@ -115,6 +130,14 @@ def source_sql(plan: TablePlan, words: Mapping[str, Sequence[str]]) -> tuple[str
         f"* EXCLUDE ({content}) FROM (SELECT md5(row({others})::VARCHAR) AS {content}, * FROM {raw})"
     )
     return sql, (key,)
+
+
+def _cast(plan: TablePlan, column: str) -> str:
+    reading, name = plan.profile.column(column).reading, quote_identifier(column)
+    if reading is not None and reading.format:
+        kind = "DATE" if reading.type == "date" else "TIMESTAMPTZ"
+        return f"strptime({name}, {quote_literal(reading.format)})::{kind}"
+    return f"{name}::{'BIGINT' if reading is not None and reading.type == 'integer' else 'DOUBLE'}"
 
 
 def _unused(name: str, taken: set[str]) -> str:
@@ -150,7 +173,24 @@ def _select(feature: Feature) -> str:
     return f"{name}::VARCHAR AS {name}" if feature.kind == "date" else name
 
 
-def _train(plan: TablePlan) -> Iterator[str]:
+def holdout(plan: TablePlan) -> str:
+    if plan.time:
+        return f"holdout: {max(1, int((plan.time.most - plan.time.least).days * HELD_OUT))}d"
+    return f"share: {HELD_OUT}"
+
+
+def _chosen(choice: Choice) -> Iterator[str]:
+    yield "train:"
+    yield from (f"  # {one_line(reason)}" for reason in choice.reasons)
+    for key, value in choice.train.items():
+        if key == "encoders" and value:
+            yield "  encoders:"
+            yield from (f"    - {flow(encoder)}" for encoder in value)
+        elif value or key == "seed":
+            yield f"  {key}: {flow(value)}"
+
+
+def _plainest(plan: TablePlan) -> Iterator[str]:
     texts = [feature.column.name for feature in plan.features if feature.kind in ("category", "text", "date")]
     yield "train:"
     yield f"  family: sklearn.ensemble.HistGradientBoosting{'Regressor' if plan.task == 'regression' else 'Classifier'}"
@@ -159,11 +199,6 @@ def _train(plan: TablePlan) -> Iterator[str]:
         yield f"    - columns: {flow(texts)}"
         yield "      family: sklearn.preprocessing.OrdinalEncoder"
         yield "      parameters: {handle_unknown: use_encoded_value, unknown_value: .nan}"
-    if plan.time:
-        days = max(timedelta(days=1), (plan.time.most - plan.time.least) * HELD_OUT).days
-        yield f"  split: {{by: time, holdout: {days}d}}"
-    else:
-        yield f"  split: {{by: hash, share: {HELD_OUT}}}"
 
 
 def _evaluate(plan: TablePlan) -> Iterator[str]:
@@ -178,6 +213,9 @@ def _evaluate(plan: TablePlan) -> Iterator[str]:
     worse_by = 0.05 if better or scale == 1 else float(f"{0.1 * chance:.2g}")
     bias = 0.1 if plan.task == "regression" else 0.05
     yield "evaluate:"
+    if plan.suspected:
+        yield "  # a leak is not promoted; if such a column is known before the target is, say why:"
+        yield f"  # waive: {flow(dict.fromkeys(plan.suspected, 'REASON'))}"
     yield "  # better than chance: raise it to your requirement"
     yield f"  bounds: [{{metric: {plan.metric}, {side}: {required:.4g}}}]"
     yield f"  champion_gate: {{loss: {loss}, min_rows: {few}}}"

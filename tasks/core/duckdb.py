@@ -47,15 +47,14 @@ def quote_identifier(name: str) -> str:
 
 def quote_if_needed(name: str) -> str:
     """Quote the name of a column or table only if SQL requires it."""
-    plain = re.fullmatch(r"[a-z_][a-z0-9_]*", name) and name not in _reserved()
+    plain = re.fullmatch(r"[a-z_][a-z0-9_]*", name) and name not in _keywords()
     return name if plain else quote_identifier(name)
 
 
 @cache
-def _reserved() -> frozenset[str]:
-    with connect() as db:
-        query = "SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category = 'reserved'"
-        return frozenset(name for (name,) in db.execute(query).fetchall())
+def _keywords() -> frozenset[str]:
+    with connect() as db:  # what is not reserved can't stand everywhere either: at::DATE is an error
+        return frozenset(name for (name,) in db.execute("SELECT keyword_name FROM duckdb_keywords()").fetchall())
 
 
 def quote_literal(value: object) -> str:

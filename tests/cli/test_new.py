@@ -104,7 +104,7 @@ def test_a_file_that_is_no_table_or_too_small_is_refused(cases, tmp_path):
     with small.open("w") as out:
         csv.writer(out).writerows([SHOP[0], *SHOP[1:20]])
     other.write_text("no parquet")
-    for file, message in ((small, "too few rows"), (other, "no table")):
+    for file, message in ((small, "too few rows"), (other, "can't be read")):
         with pytest.raises(DataError, match=message):
             create_case("shop", file, TableOptions(target="spent"))
 

@@ -72,6 +72,7 @@ class TableProfile(Result):
     target: str = ""
     metric: Literal["", "auc", "r2"] = ""  # of the columns' `alone`
     parts: tuple[str, ...] = ()  # number columns whose weighted sum is the target
+    notes: tuple[str, ...] = ()  # what reading the file changed or left out
     sampled: int = 0  # rows behind histograms, examples and `alone`
     seconds: float = 0.0
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.duckdb import quote_identifier, quote_literal
-from tasks.data.profile.results import ColumnProfile, Reading
+from tasks.data.profile.results import ColumnProfile, Reading, TableProfile
 
 if TYPE_CHECKING:
     import duckdb
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 MISSING_WORDS = frozenset(
     ("", "?", "-", "--", ".", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "missing", "unknown", "(null)", "\\n")
 )
+ALWAYS = frozenset(("", "?", "#N/A", "(null)", "\\N", "NaN", "nan"))  # no values of any column
 MIN_NUMBERS = 0.99  # share of a text column that is numbers, from which on it is one of numbers
 MIN_AMONG_WORDS = 0.4  # the same where all other values are words for a missing one
 FORMATS = (
@@ -42,6 +43,17 @@ def read_texts(db: duckdb.DuckDBPyConnection, columns: Mapping[str, ColumnProfil
             update = _read_dates(db, column, formats, values)
             result[column.name] = column.model_copy(update=update)
     return result
+
+
+def shared_words(db: duckdb.DuckDBPyConnection, profile: TableProfile) -> list[str]:
+    """Words that stand for a missing value in one column, and are values of other columns of text."""
+    words = dict.fromkeys(word for c in profile.columns if c.reading for word in c.reading.words if word not in ALWAYS)
+    texts = [column.name for column in profile.columns if column.read_type == "text" and column.distinct]
+    if not words or not texts:
+        return []
+    parts = [f"{quote_identifier(name)}::VARCHAR IN ($word)" for name in texts]
+    query = f"SELECT count(*) FROM raw WHERE {' OR '.join(parts)}"
+    return [word for word in words if db.execute(query.replace("$word", quote_literal(word))).fetchall()[0][0]]
 
 
 def candidate_formats(examples: tuple[str, ...]) -> list[tuple[str, str]]:
