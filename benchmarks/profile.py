@@ -51,13 +51,13 @@ def _write(path: Path, rows: int, columns: dict[str, str]) -> Path:
 
 def measure(file: Path) -> dict[str, object]:
     """Seconds of reading, of the profile and of its scores and page, and the peak of memory in GB."""
-    from cli.new_profile import open_file
+    from cli.new_profile import open_files
     from tasks.data.profile.measure import profile_table
     from tasks.data.profile.page import write_page
     from tasks.data.profile.single_columns import score_columns
 
     started = time.perf_counter()
-    with open_file(file) as (db, _):
+    with open_files(file.name, [file]) as (db, _):
         read = time.perf_counter()
         profile, frame = profile_table(db, file.name)
         profiled = time.perf_counter()

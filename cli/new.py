@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from tasks.core.permissions import write_shared
 from tasks.core.settings import settings
 
 if TYPE_CHECKING:
+    from cli.new_files import DataFiles
     from flows.case import LanguageCase, TabularCase
 
 app = typer.Typer()
@@ -27,8 +27,11 @@ app = typer.Typer()
 def new(
     case: Annotated[str, typer.Argument(metavar="CASE", help="Name of the new case, and of its folder in configs/.")],
     file: Annotated[
-        Path | None,
-        typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="Any file that `run` reads, such as .csv."),
+        str | None,
+        typer.Argument(
+            metavar="FILE",
+            help="What `run` reads: a file, folder or glob pattern, https://, s3://, a database address.",
+        ),
     ] = None,
     target: Annotated[
         str | None, typer.Option(help="Column to predict. Without it, FILE is a .jsonl of messages and answers.")
@@ -48,6 +51,7 @@ def new(
     drop: Annotated[list[str], typer.Option(help="Column that is no feature; repeatable.")] = [],  # noqa: B006
     text: Annotated[list[str], typer.Option(help="Column of free text; repeatable. Default: by its words.")] = [],  # noqa: B006
     metric: Annotated[str | None, typer.Option(help="Metric to be gated and watched. Default: auc or r2.")] = None,
+    query: Annotated[str, typer.Option(help="The rows to read, of a database address.")] = "",
     profile_only: Annotated[bool, typer.Option("--profile-only", help="Show the profile; write no case.")] = False,
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Compare the sources of CASE with its columns; FILE is not needed.")
@@ -72,10 +76,12 @@ def new(
         text=tuple(text),
         metric=metric,
     )
-    typer.echo(escape_terminal(create_case(case, file, options, profile_only=profile_only)))
+    typer.echo(escape_terminal(create_case(case, file, options, query=query, profile_only=profile_only)))
 
 
-def create_case(name: str, file: Path, options: TableOptions, *, profile_only: bool = False) -> str:
+def create_case(
+    name: str, file: str | Path, options: TableOptions, *, query: str = "", profile_only: bool = False
+) -> str:
     """Write and validate a case.yaml: of a table, or without a target of a language case.
 
     Raises: InputError, DataError. Nothing is written unless the case is valid.
@@ -87,52 +93,57 @@ def create_case(name: str, file: Path, options: TableOptions, *, profile_only: b
         raise InputError("The case name is not valid.", where="CASE", found=name, allowed="a-z, 0-9, _ and -")
     if path.exists() and not profile_only:
         raise InputError("A case of that name exists.", where=str(path), todo="Edit that file, or choose another name.")
-    if profile_only:
-        from cli.new_profile import describe_table, profile_file
+    from cli.new_files import fetch_files
 
-        return describe_table(profile_file(name, file, options))
-    uri = _uri(file, path.parent)
-    if options.target is not None:
-        lines, summary = _table_case(name, file, options, uri)
-    elif file.suffix.lower() == ".jsonl":
-        from cli.new_language import write_language_case
+    with temporary_folder("fetched") as folder:
+        data = fetch_files(str(file), query, path.parent, Path(folder))
+        if profile_only:
+            from cli.new_profile import describe_table, profile_file
 
-        lines, summary = write_language_case(file, uri)
-    else:
-        raise InputError(
-            "The target column is missing.",
-            where="--target",
-            found=f"no target, and {file.name} is not a .jsonl file of messages and answers",
-            todo=f"driftline new {name} {file} --target COLUMN; its columns: "
-            f"driftline new {name} {file} --profile-only",
-        )
-    text = _text(file, lines)
+            return describe_table(profile_file(name, data, options))
+        if options.target is not None:
+            lines, summary = _table_case(name, data, options)
+        elif data.paths[0].suffix.lower() == ".jsonl":
+            from cli.new_language import write_language_case
+
+            lines, summary = write_language_case(data)
+        else:
+            raise InputError(
+                "The target column is missing.",
+                where="--target",
+                found=f"no target, and {data.name} is not a .jsonl file of messages and answers",
+                todo=f"driftline new {name} {file} --target COLUMN; its columns: "
+                f"driftline new {name} {file} --profile-only",
+            )
+    text = _text(data, lines)
     valid = check_case(_load(name, text))
     write_shared(path, text)
     return f"{path}: {summary}\n{valid}"
 
 
-def _table_case(name: str, file: Path, options: TableOptions, uri: str) -> tuple[list[str], str]:
+def _table_case(name: str, data: DataFiles, options: TableOptions) -> tuple[list[str], str]:
     """The lines of the case, and a summary: the SQL is tried on the file, and models are compared on its examples."""
     from cli.new_profile import profile_file
     from cli.new_table import write_tabular_case
     from cli.new_trial import choose_model
+    from flows.case import TabularCase
 
-    profiled = profile_file(name, file, options)
+    profiled = profile_file(name, data, options)
     plan = profiled.plan
     assert plan is not None
-    source = profiled.source(uri)
-    case = _load(name, _text(file, write_tabular_case(plan, source)))
+    source = profiled.source()
+    case = _load(name, _text(data, write_tabular_case(plan, source)))
+    assert isinstance(case, TabularCase)
     texts = [feature.column.name for feature in plan.features if feature.kind == "text"]
-    choice = choose_model(case, [file], texts, plan.metric)
+    choice = choose_model(case, data.paths, texts, plan.metric)
     plan = plan.without(choice.left_out)
     lines = write_tabular_case(plan, source, choice)
     reasons = [f"  model: {reason}" for reason in choice.reasons]
     return lines, "\n".join([profiled.summary(plan), *reasons])
 
 
-def _text(file: Path, lines: Sequence[str]) -> str:
-    head = f"# Begun by `driftline new` from {one_line(file.name)}: a starting point; edit any line."
+def _text(data: DataFiles, lines: Sequence[str]) -> str:
+    head = f"# Begun by `driftline new` from {one_line(data.name)}: a starting point; edit any line."
     return "\n".join([head, *lines, ""])
 
 
@@ -143,9 +154,3 @@ def _load(name: str, text: str) -> TabularCase | LanguageCase:
     with temporary_folder("new") as folder:
         write_text(Path(folder) / name / "case.yaml", text)
         return load_case(name, Path(folder))
-
-
-def _uri(file: Path, folder: Path) -> str:
-    folder, file = folder.resolve(), file.resolve()
-    near = file.is_relative_to(folder.parents[1])  # a relative path also works in a clone
-    return f"file://{os.path.relpath(file, folder) if near else file}"

@@ -6,10 +6,10 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from cli.new_profile import open_file
+from cli.new_files import DataFiles
+from cli.new_profile import open_files
 from cli.yaml_line import flow
 from tasks.core.errors import DataError
 from tasks.data.config import Answer
@@ -22,14 +22,14 @@ NUMBERED = "SELECT row_number() OVER () AS pair, * FROM raw"
 NOTHING = (None, "", "none", "null", "unknown", "n/a")  # values that stand for "no answer"
 
 
-def write_language_case(file: Path, source: str) -> tuple[list[str], str]:
+def write_language_case(data: DataFiles) -> tuple[list[str], str]:
     """The lines of the file, and a one-line summary of the answers.
 
     Raises: DataError when it holds no pairs, or no answers in JSON.
     """
-    with open_file(file) as (db, _):
+    with open_files(data.name, data.paths) as (db, _):
         rows = db.sql("FROM raw").to_arrow_table().to_pylist()
-    pairs = read_pairs(file.name, rows, PairFormat(Answer(json_schema={})))
+    pairs = read_pairs(data.name, rows, PairFormat(Answer(json_schema={})))
     usable = [pair for pair in pairs if not pair.problem and isinstance(json.loads(pair.answer), dict)]
     if len(usable) < max(LEAST, 0.9 * len(pairs)):
         wrong = next(
@@ -42,13 +42,13 @@ def write_language_case(file: Path, source: str) -> tuple[list[str], str]:
         )
         raise DataError(
             "There are too few pairs of a message and a JSON answer.",
-            where=str(file),
+            where=data.name,
             found=f"{len(usable):,} of {len(pairs):,}" + (f"; {wrong}" if wrong else ""),
             allowed=f"at least {LEAST}, each answer one JSON object",
         )
     answers = [json.loads(pair.answer) for pair in usable]
     schema = infer_schema(answers)
-    common = Counter(json.dumps(answer) for answer in answers if all(value in NOTHING for value in answer.values()))
+    common = Counter(json.dumps(answer) for answer in answers if _abstains(answer))
     abstain = json.loads(common.most_common(1)[0][0]) if common else None
     stated = [key for key in schema["properties"] if _is_stated(key, schema["properties"][key], usable, answers)]
     keys = ", ".join(schema["properties"])
@@ -78,7 +78,7 @@ def write_language_case(file: Path, source: str) -> tuple[list[str], str]:
         "",
         "data:",
         "  sources:",
-        f"    pairs: {{uri: {flow(source)}, key: [pair], sql: {flow(NUMBERED)}}}",
+        f"    pairs: {{uri: {flow(data.uri)}, key: [pair], sql: {flow(NUMBERED)}}}",
         "",
         "pairs: {sources: [pairs]}",
         "",
@@ -121,9 +121,19 @@ KINDS = {
 }
 
 
+def _abstains(answer: dict[str, Any]) -> bool:
+    """Whether an answer says nothing: no value, and beside it no more than what is false."""
+    empty = [value in NOTHING for value in answer.values() if not isinstance(value, bool)]
+    return bool(empty) and all(empty) and not any(value is True for value in answer.values())
+
+
 def _is_stated(key: str, schema: Any, pairs: Sequence[Pair], answers: Sequence[Any]) -> bool:
     """Whether the values of this key are always copied from the message."""
-    if "enum" in schema or not any(answer.get(key) not in NOTHING for answer in answers):
+    if (
+        "enum" in schema
+        or schema.get("type") == "boolean"
+        or not any(answer.get(key) not in NOTHING for answer in answers)
+    ):
         return False
     pair_format = PairFormat(Answer(json_schema={}, stated=(key,)))
     return all(pair_format.problem(answer, pair.text) is None for answer, pair in zip(answers, pairs, strict=True))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.new_columns import TablePlan, decisions, plan_table
+from cli.new_files import DataFiles
 from cli.new_options import TableOptions, check_options, chosen_task
 from cli.new_table import SourceLines
 from tasks.core.display import one_line
@@ -37,29 +38,19 @@ MAX_SHOWN, MAX_EXAMPLES = 60, 3  # columns in the terminal; rows or columns in a
 class ProfiledFile:
     """A file with its profile and, with a target, the plan of its columns."""
 
-    file: Path
+    data: DataFiles
     profile: TableProfile
     plan: TablePlan | None
     page: Path
     format: Mapping[str, str]  # as the case must name it
     shared: frozenset[str]  # words for a missing value that are values of other columns
 
-    def source(self, uri: str) -> SourceLines:
-        """What the case reads the file by."""
-        columns: dict[str, Any] = {}
-        missing: dict[str, None] = {}
-        words = {}
-        for column in self.profile.columns:
-            reading = column.reading
-            if reading is None:
-                columns[column.name] = column.type
-            elif self.shared & reading.words.keys():
-                columns[column.name], words[column.name] = "text", [*reading.words]
-            else:
-                form = {"format": reading.format} if reading.format else {}
-                columns[column.name] = {"type": reading.type, **form} if form else reading.type
-                missing |= dict.fromkeys(reading.words)
-        return SourceLines(uri, columns, [*missing], self.format, words)
+    def source(self) -> SourceLines:
+        """What the case reads the files by."""
+        columns, words = stated_columns(self.profile, self.shared)
+        readings = [(c.name, c.reading) for c in self.profile.columns if c.reading and c.name not in words]
+        missing = list(dict.fromkeys(word for _, reading in readings for word in reading.words))
+        return SourceLines(self.data.uri, self.data.query, columns, missing, self.format, words)
 
     def summary(self, plan: TablePlan) -> str:
         """What the case is about, and each decision."""
@@ -68,13 +59,13 @@ class ProfiledFile:
         return "\n".join([features, *map(one_line, shown[:40]), f"profile: {self.page}"])
 
 
-def profile_file(name: str, file: Path, options: TableOptions) -> ProfiledFile:
+def profile_file(name: str, data: DataFiles, options: TableOptions) -> ProfiledFile:
     """Read and profile a file, and write the profile's page beside the case's state.
 
     Raises: DataError when it can't be read, InputError when the options don't fit it.
     """
-    with open_file(file) as (db, report):
-        profile, frame = profile_table(db, file.name)
+    with open_files(data.name, data.paths) as (db, report):
+        profile, frame = profile_table(db, data.name)
         profile = profile.model_copy(update={"notes": tuple(reading_notes(report))})
         plan = None
         if options.target is not None:
@@ -84,14 +75,29 @@ def profile_file(name: str, file: Path, options: TableOptions) -> ProfiledFile:
             plan = plan_table(profile, options)
         shared = frozenset(shared_words(db, profile))
     page = write_page(profile, [*decisions(plan)] if plan else [], settings().state / "profiles" / f"{name}.html")
-    return ProfiledFile(file, profile, plan, page, stated_format(report.format), shared)
+    return ProfiledFile(data, profile, plan, page, stated_format(report.format), shared)
 
 
-def profile_columns(file: Path, source: Source) -> dict[str, Any]:
-    """The columns that a new case of this file would state; what stands for a missing value is as in the source."""
-    with open_file(file, source) as (db, report):
-        profile, _ = profile_table(db, file.name)
-    return ProfiledFile(file, profile, None, file, stated_format(report.format), frozenset()).source("").columns
+def stated_columns(profile: TableProfile, shared: Collection[str]) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """The columns in the words of case.yaml, and those whose words for a missing value are values of other columns."""
+    columns: dict[str, Any] = {}
+    words = {}
+    for column in profile.columns:
+        reading = column.reading
+        if reading is not None and reading.words.keys() & set(shared):
+            columns[column.name], words[column.name] = "text", [*reading.words]
+        elif reading is not None and reading.format:
+            columns[column.name] = {"type": reading.type, "format": reading.format}
+        else:
+            columns[column.name] = column.read_type
+    return columns, words
+
+
+def profile_columns(source: Source, files: Sequence[Path]) -> dict[str, Any]:
+    """The columns that a new case of these files would state; what stands for a missing value is as in the source."""
+    with open_files(source.uri, files, source) as (db, _):
+        profile, _ = profile_table(db, source.uri)
+    return stated_columns(profile, frozenset())[0]
 
 
 def reading_notes(report: ReadReport) -> Iterator[str]:
@@ -112,8 +118,10 @@ def stated_format(form: FileFormat) -> dict[str, str]:
 
 
 @contextmanager
-def open_file(path: Path, like: Source | None = None) -> Iterator[tuple[duckdb.DuckDBPyConnection, ReadReport]]:
-    """A database whose table `raw` holds the file, and what reading it found; its types come from all rows.
+def open_files(
+    name: str, files: Sequence[Path], like: Source | None = None
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, ReadReport]]:
+    """A database whose table `raw` holds the files, and what reading it found; its types come from all rows.
 
     `like`: a source whose format and words for missing values apply; else a text that is no UTF-8 is read as Windows
     and Western Europe write it.
@@ -121,14 +129,14 @@ def open_file(path: Path, like: Source | None = None) -> Iterator[tuple[duckdb.D
     """
     from tasks.data.reading.files import read_files
 
-    base = like or Source.model_validate({"uri": f"file://{path}", "key": ["row"]})
+    base = like or Source.model_validate({"uri": f"file://{name}", "key": ["row"]})
     problem: DataError | None = None
     for encoding in [base.format.encoding] if like else ["", "cp1252"]:
         with temporary_folder("profile") as work, connect() as db:
             form = base.format.model_copy(update={"encoding": encoding})
             source = base.model_copy(update={"columns": {}, "format": form})
             try:
-                report = read_files(db, path.name, source, files=[path], work=Path(work))
+                report = read_files(db, name, source, files=files, work=Path(work))
             except DataError as error:
                 problem = problem or error
                 continue

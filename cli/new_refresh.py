@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from cli.yaml_line import flow
-from tasks.core.files import write_text
+from tasks.core.files import temporary_folder, write_text
 from tasks.core.settings import settings
 
 
@@ -37,7 +38,7 @@ def refresh_columns(name: str, *, write: bool) -> str:
     from cli.check import check_case
     from cli.new_profile import profile_columns
     from flows.case import load_case
-    from tasks.data.sources import locate
+    from tasks.data.origins.fetch import fetch_source
 
     case = load_case(name, settings().cases)
     path = settings().cases / name / "case.yaml"
@@ -47,7 +48,9 @@ def refresh_columns(name: str, *, write: bool) -> str:
         if source.log:
             continue
         stated = {column: _short(kind.type, kind.format) for column, kind in source.columns.items()}
-        proposed = profile_columns(locate(source.uri, case.folder), source)
+        with temporary_folder("fetched") as folder:
+            files = fetch_source(source, case.folder, Path(folder)).paths
+            proposed = profile_columns(source, files)
         changes = [*compare_columns(stated, proposed)]
         shown.append(f"{source_name}: " + ("no difference" if not changes else f"{len(changes)} differences"))
         shown += [change.sentence() for change in changes]

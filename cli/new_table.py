@@ -25,6 +25,7 @@ class SourceLines:
     """What a source is read by."""
 
     uri: str
+    query: str = ""  # of a database
     columns: Mapping[str, Any] = field(default_factory=dict)
     missing: Sequence[str] = ()
     format: Mapping[str, Any] = field(default_factory=dict)
@@ -83,6 +84,8 @@ def _class(plan: TablePlan) -> str:
 
 def _source(plan: TablePlan, source: SourceLines) -> Iterator[str]:
     yield f"      uri: {flow(source.uri)}"
+    if source.query:
+        yield f"      query: {flow(source.query)}"
     if source.columns:
         yield "      columns:  # as in the file; a value of another type is quarantined with its row"
         yield from (f"        {flow(name)}: {flow(kind)}" for name, kind in source.columns.items())
@@ -91,8 +94,11 @@ def _source(plan: TablePlan, source: SourceLines) -> Iterator[str]:
     if source.format:
         yield f"      format: {flow(dict(source.format))}"
     sql, keys = source_sql(plan, source.words)
-    if sql:
-        yield f"      sql: {sql if re.fullmatch(r'[ -~]*', sql) and ': ' not in sql and ' #' not in sql else flow(sql)}"
+    if sql.isprintable() and "\n" not in sql and not plan.keys:
+        yield "      sql: |  # no column names a row: its content does, with a number among equal rows"
+        yield f"        {sql}"
+    elif sql:
+        yield f"      sql: {flow(sql)}"
     yield f"      key: {flow(list(keys))}"
     if plan.time:
         yield f"      time: {flow(plan.time.name)}"
@@ -123,8 +129,8 @@ def source_sql(plan: TablePlan, words: Mapping[str, Sequence[str]]) -> tuple[str
         return (f"SELECT * FROM {raw}" if words else ""), plan.keys
     taken = {name.lower() for name in plan.profile.names}
     key, content = _unused("row_id", taken), _unused("row_content", taken)
-    target = quote_identifier(plan.target.name)
-    others = f"*COLUMNS(* EXCLUDE ({target}))"
+    target = quote_if_needed(plan.target.name)
+    others = ", ".join(quote_if_needed(name) for name in plan.profile.names if name != plan.target.name)
     sql = (
         f"SELECT {content} || '-' || row_number() OVER (PARTITION BY {content} ORDER BY {target}) AS {key}, "
         f"* EXCLUDE ({content}) FROM (SELECT md5(row({others})::VARCHAR) AS {content}, * FROM {raw})"
@@ -174,6 +180,7 @@ def _select(feature: Feature) -> str:
 
 
 def holdout(plan: TablePlan) -> str:
+    """How much is held out, in the words of case.yaml."""
     if plan.time:
         return f"holdout: {max(1, int((plan.time.most - plan.time.least).days * HELD_OUT))}d"
     return f"share: {HELD_OUT}"

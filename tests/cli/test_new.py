@@ -146,6 +146,17 @@ def test_what_answers_take_from_the_message_is_stated(cases, tmp_path):
     assert (schema["required"], set(case.answer.stated)) == (["do"], {"order", "most"})
 
 
+def test_booleans_are_neither_stated_nor_an_answer(cases, tmp_path):
+    """Kind 46: the word true stands in no message, and an answer of nothing but `false` abstains."""
+    file = tmp_path / "tickets.jsonl"
+    answers = [{"queue": ("refund", "login", "none")[i % 3], "urgent": i % 6 == 0} for i in range(90)]
+    lines = [{"prompt": f"true or false {i}", "completion": json.dumps(answer)} for i, answer in enumerate(answers)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    case = begun_with_answers(cases, file)
+    assert case.answer.stated == ()
+    assert case.answer.abstain == {"queue": "none", "urgent": False}
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
