@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tasks.data.reading.cells import is_infinite
+from tasks.data.reading.cells import DATE, INFINITE, MOMENT, NAN, NUMBER, WHOLE, is_infinite
 from tasks.data.reading.config import ColumnDefinition, ColumnType
 from tasks.data.reading.scan import of_type
 from tasks.data.reading.table import Table
@@ -14,7 +15,14 @@ from tasks.data.reading.table import Table
 if TYPE_CHECKING:
     import duckdb
 
-SAMPLE = 2_000  # rows that suggest a type, which all rows must then confirm
+SAMPLE = 500  # rows that rule types out before all rows decide: DuckDB takes a millisecond to plan each pattern
+PATTERNS: dict[ColumnType, str] = {  # what every value of a type matches
+    "integer": WHOLE,
+    "number": f"{NUMBER}|{INFINITE}|{NAN}",
+    "boolean": "true|false",
+    "date": DATE,
+    "timestamp": MOMENT,
+}
 
 
 def infer_columns(db: duckdb.DuckDBPyConnection, table: Table) -> dict[str, ColumnDefinition]:
@@ -23,10 +31,9 @@ def infer_columns(db: duckdb.DuckDBPyConnection, table: Table) -> dict[str, Colu
         name: column.type if column else _type_of_file(table, name) for name, column in table.columns.items()
     }
     candidates = {name: _candidates(table, name) for name, type_ in types.items() if type_ is None}
-    suggested = _first_that_fits(db, table.limited(SAMPLE), candidates)
-    guesses = {name: [type_] for name, type_ in suggested.items() if type_ is not None}
-    confirmed = _first_that_fits(db, table, guesses)
-    others = {name: candidates[name] for name in candidates if confirmed.get(name) is None}
+    possible = _possible(db, table, candidates)
+    confirmed = _first_that_fits(db, table, {name: each[:1] for name, each in possible.items()})
+    others = {name: each[1:] for name, each in possible.items() if confirmed.get(name) is None}
     final = {**confirmed, **_first_that_fits(db, table, others)}
     return {name: table.columns[name] or of_type(type_ or final.get(name) or "text") for name, type_ in types.items()}
 
@@ -46,6 +53,33 @@ def _candidates(table: Table, name: str) -> list[ColumnType]:
     return [type_ for type_ in first if all(type_ in other for other in others)]
 
 
+def _possible(
+    db: duckdb.DuckDBPyConnection, table: Table, candidates: Mapping[str, Sequence[ColumnType]]
+) -> dict[str, Sequence[ColumnType]]:
+    """The candidates of each column that no text among the first rows rules out."""
+    names = [name for name, types in candidates.items() if types]
+    if not names:
+        return {}
+    texts = ", ".join(f"t{number}" for number in range(len(names)))
+    untyped = replace(table, columns=dict.fromkeys(names)).limited(SAMPLE)
+    columns = zip(*db.execute(f"SELECT {texts} FROM {untyped.texts()}").fetchall(), strict=True)
+    values = {
+        name: {str(text) for text in column if text is not None} for name, column in zip(names, columns, strict=False)
+    }
+    point = table.typing.decimal
+    patterns = {type_: text.replace(r"\.", re.escape(point)) for type_, text in PATTERNS.items()}
+    missing = set(table.typing.missing)
+    return {
+        name: [
+            type_
+            for type_ in candidates[name]
+            if type_ not in patterns
+            or all(re.fullmatch(patterns[type_], text, re.IGNORECASE) for text in values.get(name, set()) - missing)
+        ]
+        for name in names
+    }
+
+
 def _first_that_fits(
     db: duckdb.DuckDBPyConnection, table: Table, candidates: Mapping[str, Sequence[ColumnType]]
 ) -> dict[str, ColumnType | None]:
@@ -53,15 +87,18 @@ def _first_that_fits(
     names = [name for name, types in candidates.items() if types]
     if not names:
         return {}
-    counts = []
+    texts, values, counts = [], [], []
     for number, name in enumerate(names):
         for type_ in candidates[name]:
-            text = f"({table.typing.present(f't{number}', type_)})"
-            counts.append(f"count({text})")
-            counts.append(f"count({table.typing.value(text, of_type(type_))})")
-            counts.append(f"count(*) FILTER ({is_infinite(text)})" if type_ == "number" else "0")
+            x, v = f"x{number}_{type_}", f"v{number}_{type_}"
+            texts.append(f"{table.typing.present(f't{number}', type_)} AS {x}")
+            values.append(f"{table.typing.value(x, of_type(type_))} AS {v}")
+            counts += [f"count({x})", f"count({v})"]
+            counts.append(f"count(*) FILTER ({is_infinite(x)})" if type_ == "number" else "0")
     untyped = replace(table, columns=dict.fromkeys(names))
-    row = iter(db.execute(f"SELECT {', '.join(counts)} FROM {untyped.texts()}").fetchall()[0])
+    present = f"(SELECT {', '.join(texts)} FROM {untyped.texts()})"
+    typed = f"(SELECT *, {', '.join(values)} FROM {present})"
+    row = iter(db.execute(f"SELECT {', '.join(counts)} FROM {typed}").fetchall()[0])
     fits: dict[str, ColumnType | None] = {}
     for name in names:
         results = [(type_, next(row), next(row), next(row)) for type_ in candidates[name]]
