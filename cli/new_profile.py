@@ -97,7 +97,7 @@ def profile_columns(source: Source, files: Sequence[Path]) -> dict[str, Any]:
     """The columns that a new case of these files would state; what stands for a missing value is as in the source."""
     with open_files(source.uri, files, source) as (db, _):
         profile, _ = profile_table(db, source.uri)
-    return stated_columns(profile, frozenset())[0]
+        return stated_columns(profile, shared_words(db, profile))[0]
 
 
 def reading_notes(report: ReadReport) -> Iterator[str]:
