@@ -39,16 +39,19 @@ def outcomes(name: str, file: Path) -> None:
             allowed="a key column, or a name made of the row's content, as driftline new writes it",
             todo="Name the rows so, and run the case again; or send each outcome as feedback on its request.",
         )
-    stored = store_outcomes(
-        name, OutcomeFile(file, spec.keys, case.target.column), datetime.now(UTC), config.data / "predictions"
-    )
-    matched = stored.index.isin(_scored_ids(case))
+    source = next(iter(case.data.sources.values()))
+    file_of_case = OutcomeFile(file, source, case.target.column)
+    stored = store_outcomes(name, file_of_case, datetime.now(UTC), config.data / "predictions")
+    matched = stored.values.index.isin(_scored_ids(case))
     console.print(
-        f"{len(stored):,} outcomes of {file.name}: {int(matched.sum()):,} of rows that the champion has scored"
+        f"{len(stored.values):,} outcomes of {file.name}: {int(matched.sum()):,} of rows that the champion has scored",
+        markup=False,
     )
-    if others := [str(key) for key in stored.index[~matched]]:
+    if others := [str(key) for key in stored.values.index[~matched]]:
         more = ", ..." if len(others) > SHOWN else ""
-        console.print(f"  {len(others):,} match no scored row: {', '.join(others[:SHOWN])}{more}")
+        console.print(f"  {len(others):,} match no scored row: {', '.join(others[:SHOWN])}{more}", markup=False)
+    for row in stored.rejected[:SHOWN]:
+        console.print(f"  not read: {row.sentence()}", markup=False)
     console.print(f"Next: driftline monitor {name}")
 
 

@@ -13,6 +13,7 @@ import pytest
 from tasks.core.errors import DataError, NothingServed
 from tasks.core.mlflow import Tracking
 from tasks.core.places import Places
+from tasks.data.config import Source
 from tasks.evaluate.config import ChampionGate
 from tasks.monitor.config import TabularSpec
 from tasks.monitor.decide import decide
@@ -27,6 +28,7 @@ from tasks.train.tabular.model_file import load, predict
 from tests.monitor.small import CLASSIFICATION, COLUMNS, END, RELEASE, START, WATCHED, sealed_release, world
 
 WINDOW = Window("shop", RELEASE, END, START, END)
+SOURCE = Source(uri="file://customers.csv", key=("customer",))
 SPEC = TabularSpec(CLASSIFICATION, WATCHED, ChampionGate(loss="brier"), keys=("customer",))
 
 
@@ -66,8 +68,8 @@ def bring(rows: pd.DataFrame, place: Path, **columns: object) -> pd.Series:
     rows.rename(columns={"example_id": "customer"})[["customer", "outcome_known"]].assign(**columns).to_csv(
         file, index=False
     )
-    at = END - timedelta(days=1)
-    return store_outcomes("shop", OutcomeFile(file, ("customer",), "outcome_known"), at, place / "data" / "predictions")
+    at, outcomes = END - timedelta(days=1), OutcomeFile(file, SOURCE, "outcome_known")
+    return store_outcomes("shop", outcomes, at, place / "data" / "predictions").values
 
 
 def measured(scored: ScoredWithOutcomes, release: Path, place: Path) -> Signal:
@@ -160,7 +162,8 @@ def test_a_file_of_outcomes_is_checked(tmp_path: Path):
     assert "3-00000" in str(error.value)
     with pytest.raises(DataError, match="has no outcome"):
         bring(rows, tmp_path, outcome_known=None)
-    file = OutcomeFile(tmp_path / "truth.csv", ("customer", "shop"), "late")
+    source = Source(uri="file://customers.csv", key=("customer", "shop"))
+    file = OutcomeFile(tmp_path / "truth.csv", source, "late")
     with pytest.raises(DataError, match="lacks shop, late") as error:
         store_outcomes("shop", file, END, tmp_path)
     assert "customer and shop (or example_id), and late" in str(error.value)

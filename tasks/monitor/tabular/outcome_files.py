@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import TYPE_CHECKING
 from tasks.core.duckdb import connect, quote_identifier
 from tasks.core.errors import DataError
 from tasks.core.files import atomic_path, file_digest, scratch_folder
+from tasks.data.config import Source
 from tasks.data.parquet import copy_to_parquet
-from tasks.data.sources import read_raw
+from tasks.data.reading.files import read_files
+from tasks.data.reading.report import ReadReport, RejectedRow
 
 if TYPE_CHECKING:
     import duckdb
@@ -25,31 +26,40 @@ MOMENT = "%Y-%m-%dT%H%M%S%fZ"  # in the name of a stored file: when it arrived
 
 @dataclass(frozen=True)
 class OutcomeFile:
-    """A file with the case's key, or example_id, and its target."""
+    """A file with the target of a case, and the key of its source or example_id."""
 
     path: Path
-    keys: Sequence[str]
+    source: Source
     target: str
 
 
-def store_outcomes(case: str, file: OutcomeFile, at: datetime, out: Path) -> pd.Series:
-    """Store the outcomes of a file, and return them by example_id; rows whose outcome is empty are left out.
+@dataclass(frozen=True)
+class StoredOutcomes:
+    """What became of a file: its outcomes by example_id, and the records that could not be read."""
+
+    values: pd.Series
+    rejected: tuple[RejectedRow, ...]
+
+
+def store_outcomes(case: str, file: OutcomeFile, at: datetime, out: Path) -> StoredOutcomes:
+    """Store the outcomes of a file; rows whose outcome is empty are left out.
 
     Raises: DataError when the file lacks a column, has no outcome, or two different ones for a key.
     """
     folder = out / case / FOLDER
     with scratch_folder(folder) as work, connect() as db:
-        read_raw(db, "outcomes", file.path, Path(work))
+        report = _read(db, file, Path(work))
         identity = _identity(db, file)
         db.execute(
             f"CREATE TABLE outcomes AS SELECT DISTINCT {identity} AS {ID}, {quote_identifier(file.target)} AS outcome "
-            f"FROM raw WHERE {quote_identifier(file.target)} IS NOT NULL AND {identity} IS NOT NULL"
+            f"FROM named WHERE {quote_identifier(file.target)} IS NOT NULL AND {identity} IS NOT NULL"
         )
         _check(db, file)
         path = folder / f"{at.astimezone(UTC):{MOMENT}}-{file_digest(file.path)[:12]}.parquet"
         with atomic_path(path) as temporary:
             copy_to_parquet(db, f"SELECT * FROM outcomes ORDER BY {ID}", temporary)
-        return db.execute(f"SELECT {ID}, outcome FROM outcomes ORDER BY {ID}").df().set_index(ID)["outcome"]
+        values = db.execute(f"SELECT {ID}, outcome FROM outcomes ORDER BY {ID}").df().set_index(ID)["outcome"]
+    return StoredOutcomes(values, report.first)
 
 
 def read_outcomes(out: Path, case: str, as_of: datetime) -> pd.Series:
@@ -64,16 +74,43 @@ def read_outcomes(out: Path, case: str, as_of: datetime) -> pd.Series:
     return rows.drop_duplicates(ID, keep="last").set_index(ID)["outcome"]
 
 
+def _read(db: duckdb.DuckDBPyConnection, file: OutcomeFile, work: Path) -> ReadReport:
+    """Create the table `named` of the file's rows, with the types that the case declares of them."""
+    import duckdb
+
+    source = file.source.model_copy(update={"uri": f"file://{file.path}", "columns": {}, "tolerance": 1.0})
+    with connect() as own:
+        names = read_files(own, "outcomes", source, files=[file.path], work=_folder(work, "names")).columns
+    declared = {name: column for name, column in file.source.columns.items() if name in names}
+    extra = {name: names[name] for name in (ID, *file.source.key) if name in names and name not in declared}
+    columns = declared and {**declared, **extra}
+    source = source.model_copy(update={"columns": columns})
+    report = read_files(db, "outcomes", source, files=[file.path], work=_folder(work, "typed"))
+    sql = "SELECT * FROM raw"
+    if ID not in names and not {*file.source.key} <= {*names}:
+        sql = file.source.sql  # it may make the key of the columns
+    try:
+        db.execute(f"CREATE TABLE named AS {sql}")
+    except duckdb.Error:  # it needs columns that the file lacks; the next check names the key's
+        db.execute("CREATE TABLE named AS SELECT * FROM raw")
+    return report
+
+
+def _folder(work: Path, name: str) -> Path:
+    (work / name).mkdir()
+    return work / name
+
+
 def _identity(db: duckdb.DuckDBPyConnection, file: OutcomeFile) -> str:
     """SQL for the id of a row: as `driftline new` forms it from the key."""
-    columns = [name for name, *_ in db.execute("DESCRIBE raw").fetchall()]
-    named = [ID] if ID in columns else list(file.keys)
+    columns = [name for name, *_ in db.execute("DESCRIBE named").fetchall()]
+    named = [ID] if ID in columns else list(file.source.key)
     if missing := [name for name in (*named, file.target) if name not in columns]:
         raise DataError(
             f"The file of outcomes lacks {', '.join(missing)}.",
             where=str(file.path),
             found=", ".join(columns),
-            allowed=f"{' and '.join(file.keys) or ID} (or {ID}), and {file.target}",
+            allowed=f"{' and '.join(file.source.key) or ID} (or {ID}), and {file.target}",
             todo="Write the key of each row and what turned out to be true into one file.",
         )
     texts = [f"{quote_identifier(name)}::VARCHAR" for name in named]
