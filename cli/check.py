@@ -48,7 +48,7 @@ def _check_table(case: TabularCase) -> str:
         check_sql(f"features.views.{name}.sql", view.sql)
     check_training(case.train, case.target.task)
     check_gates(case.evaluate, case.target.task)
-    check_monitor(case.monitor, case.target.task)
+    check_monitor(case.monitor, case.target.task, has_time=case.has_time)
     family = case.train.family.rsplit(".", 1)[-1]
     return f"{len(case.features.views)} feature views, {family}, {len(case.evaluate.bounds)} bounds"
 

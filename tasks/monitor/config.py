@@ -147,8 +147,8 @@ class TabularSpec:
     rows_are_numbered: bool = False  # the key is a position, which names another row in the next delivery
 
 
-def check_monitor(config: Watch, task: str) -> None:
-    """Check that the watched metric fits the task: classification, regression, or answers.
+def check_monitor(config: Watch, task: str, *, has_time: bool = True) -> None:
+    """Check that what is watched fits the task (classification, regression, or answers) and the table.
 
     Raises: CaseError.
     """
@@ -167,5 +167,13 @@ def check_monitor(config: Watch, task: str) -> None:
             where="monitor.recalibrate",
             found=task,
             allowed="classification",
+            todo="Remove the section.",
+        )
+    if isinstance(config, Monitor) and config.recalibrate and not has_time:
+        raise CaseError(
+            "A table without time has no later rows to calibrate the scores on.",
+            where="monitor.recalibrate",
+            found="no source with time",
+            allowed="a source with time",
             todo="Remove the section.",
         )
