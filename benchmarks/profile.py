@@ -1,18 +1,20 @@
 """What `driftline new` takes to read and profile a long and a wide file, and how much memory.
 
-Run:  python -m benchmarks.profile [--rows 1000000] [--columns 1500]
+    python -m benchmarks.profile [--quick] [--json FILE]
+
+The files are CSV of 1 million rows with 30 columns, and of 10,000 rows with 1,500; each has a process of its own.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import resource
-import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+from benchmarks.table import Report, arguments, in_own_process, peak_memory
 from tasks.core.duckdb import connect, quote_path
 
 LONG = {  # the columns of the long file, in SQL over i, the number of the row
@@ -28,18 +30,34 @@ LONG = {  # the columns of the long file, in SQL over i, the number of the row
 }
 
 
+REQUIRED = {"long_profile_s": "<= 10", "wide_profile_s": "<= 10"}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--columns", type=int, default=1_500)
-    arguments = parser.parse_args()
+    options = arguments("The profile of a long and of a wide file.")
+    if options.one:
+        print(json.dumps(measure(**json.loads(options.one))))
+        return
+    report = Report(
+        "Profiles", ["file", "rows", "columns", "read s", "profile s", "scores, page s", "peak MB"], REQUIRED
+    )
+    share = 20 if options.quick else 1
+    sizes = {"long": (1_000_000 // share, 30), "wide": (10_000 // share, 1_500 // share)}
     with tempfile.TemporaryDirectory() as folder:
-        numbers = {f"x{i}": f"round(hash(i * 31 + {i}) % 100000 / 7, 3)" for i in range(30 - len(LONG))}
-        wide = {f"x{i}": f"round(hash(i * 31 + {i}) % 100000 / 7, 3)" for i in range(arguments.columns - 1)}
-        long_file = _write(Path(folder) / "long.csv", arguments.rows, {**LONG, **numbers})
-        wide_file = _write(Path(folder) / "wide.csv", 10_000, {**wide, "y": "(hash(i) % 2)::INT"})
-        for file in (long_file, wide_file):
-            print(json.dumps(measure(file)))
+        for name, (rows, columns) in sizes.items():
+            file = _write(Path(folder) / f"{name}.csv", rows, _columns(name, columns))
+            found = in_own_process("benchmarks.profile", file=str(file))
+            report.row(name, rows, columns, *found.values())
+            report.figure(f"{name}_read_s", found["read"])
+            report.figure(f"{name}_profile_s", found["profile"] + found["scores"])
+    report.finish(["duckdb", "pandas", "numpy"], options.json)
+
+
+def _columns(name: str, count: int) -> dict[str, str]:
+    """The columns of a file, in SQL over i, the number of the row."""
+    first = LONG if name == "long" else {"y": LONG["y"]}
+    numbers = {f"x{i}": f"round(hash(i * 31 + {i}) % 100000 / 7, 3)" for i in range(count - len(first))}
+    return {**first, **numbers}
 
 
 def _write(path: Path, rows: int, columns: dict[str, str]) -> Path:
@@ -49,31 +67,22 @@ def _write(path: Path, rows: int, columns: dict[str, str]) -> Path:
     return path
 
 
-def measure(file: Path) -> dict[str, object]:
-    """Seconds of reading, of the profile and of its scores and page, and the peak of memory in GB."""
+def measure(file: str) -> dict[str, Any]:
+    """Seconds of reading, of the profile, and of its scores and page; the peak of memory in MB."""
     from cli.new_profile import open_files
     from tasks.data.profile.measure import profile_table
     from tasks.data.profile.page import write_page
     from tasks.data.profile.single_columns import score_columns
 
-    started = time.perf_counter()
-    with open_files(file.name, [file]) as (db, _):
-        read = time.perf_counter()
-        profile, frame = profile_table(db, file.name)
-        profiled = time.perf_counter()
-        profile = score_columns(profile, frame, "y", "classification")
-        write_page(profile, [], file.with_suffix(".html"))
-    ended = time.perf_counter()
-    unit = 1e9 if sys.platform == "darwin" else 1e6
-    return {
-        "file": file.name,
-        "rows": profile.rows,
-        "columns": len(profile.columns),
-        "read_seconds": round(read - started, 1),
-        "profile_seconds": round(profiled - read, 1),
-        "score_seconds": round(ended - profiled, 1),
-        "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 2),
-    }
+    path, seconds = Path(file), [time.perf_counter()]
+    with open_files(path.name, [path]) as (db, _):
+        seconds.append(time.perf_counter())
+        profile, frame = profile_table(db, path.name)
+        seconds.append(time.perf_counter())
+        write_page(score_columns(profile, frame, "y", "classification"), [], path.with_suffix(".html"))
+        seconds.append(time.perf_counter())
+    read, profiled, scored = (round(b - a, 2) for a, b in pairwise(seconds))
+    return {"read": read, "profile": profiled, "scores": scored, "peak_mb": round(peak_memory())}
 
 
 if __name__ == "__main__":
