@@ -17,7 +17,8 @@ HELD_OUT = 0.2  # share of the rows in the hold-out set
 MIN_HELD_OUT = 30  # rows in it
 MIN_CLASS_ROWS = 10  # of a class, so that some of them are on both sides of the split
 _IDENTIFIER = re.compile(r"(^|[_ .-])(id|ids|key|uuid|guid|number|no|nr|code|ref|account|sku)$", re.IGNORECASE)
-_INDEX = re.compile(r"unnamed: ?\d+|column0|column00|index|level_\d|x|rownames|row_?names?|_c0|", re.IGNORECASE)
+_UNNAMED = re.compile(r"unnamed: ?0|column0+|_c0|", re.IGNORECASE)  # a title that is empty, as readers fill it in
+_INDEX = re.compile(r"index|level_0|x|row_?names?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,8 @@ def _find_key(profile: TableProfile, options: TableOptions) -> tuple[str, ...]:
 
 def is_row_number(column: ColumnProfile, place: int) -> bool:
     """Whether it is the number that pandas or R writes before each row: no name of the row, as sorting changes it."""
-    return column.ascending and bool(_INDEX.fullmatch(column.name)) and place == 0
+    unnamed = bool(_UNNAMED.fullmatch(column.name)) and column.unique and column.read_type == "integer"
+    return place == 0 and (unnamed or (column.ascending and bool(_INDEX.fullmatch(column.name))))
 
 
 def _words(name: str) -> str:
@@ -215,7 +217,7 @@ def decisions(plan: TablePlan) -> Iterator[tuple[str, str, str]]:
     for name, n in plan.rare_classes.items():
         yield "target", target.name, f"class {name} has {n} rows, too few to learn from: they are left out"
     if not plan.keys:
-        yield "key", "", "no column names a row: its content does, with a number where rows are equal"
+        yield "key", "", "no column names a row: its features do, with a number where these are equal"
     if profile.duplicates:
         yield "key", "", f"{profile.duplicates:,} rows repeat another one"
     for name, why in plan.suspected.items():

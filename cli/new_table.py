@@ -95,7 +95,7 @@ def _source(plan: TablePlan, source: SourceLines) -> Iterator[str]:
         yield f"      format: {flow(dict(source.format))}"
     sql, keys = source_sql(plan, source.words)
     if sql.isprintable() and "\n" not in sql and not plan.keys:
-        yield "      sql: |  # no column names a row: its content does, with a number among equal rows"
+        yield "      sql: |  # no column names a row: its features do, with a number among equal rows"
         yield f"        {sql}"
     elif sql:
         yield f"      sql: {flow(sql)}"
@@ -113,9 +113,9 @@ def _source(plan: TablePlan, source: SourceLines) -> Iterator[str]:
 def source_sql(plan: TablePlan, words: Mapping[str, Sequence[str]]) -> tuple[str, tuple[str, ...]]:
     """The source's SQL, empty if none is needed, and its key.
 
-    Rows without a key are named by their content but for the target, which may come later, and by a number where rows
-    are equal: sorting the file or adding rows changes no other row's name. `words`: by number column, words that stand
-    for a missing value in it alone.
+    Rows without a key are named by their features, since the target and what is left out may come later, and by a
+    number where these are equal: sorting the file or adding rows changes no other row's name. `words`: by column of
+    numbers or dates, words that stand for a missing value in it alone.
     """
     raw = "raw"
     if words:
@@ -130,10 +130,10 @@ def source_sql(plan: TablePlan, words: Mapping[str, Sequence[str]]) -> tuple[str
     taken = {name.lower() for name in plan.profile.names}
     key, content = _unused("row_id", taken), _unused("row_content", taken)
     target = quote_if_needed(plan.target.name)
-    others = ", ".join(quote_if_needed(name) for name in plan.profile.names if name != plan.target.name)
+    features = ", ".join(quote_if_needed(feature.column.name) for feature in plan.features)
     sql = (
         f"SELECT {content} || '-' || row_number() OVER (PARTITION BY {content} ORDER BY {target}) AS {key}, "
-        f"* EXCLUDE ({content}) FROM (SELECT md5(row({others})::VARCHAR) AS {content}, * FROM {raw})"
+        f"* EXCLUDE ({content}) FROM (SELECT md5(row({features})::VARCHAR) AS {content}, * FROM {raw})"
     )
     return sql, (key,)
 

@@ -168,7 +168,7 @@ def test_identifiers_and_people_are_left_out(begin):
     source = random.Random(3)
     begun = begin(
         {
-            "Unnamed: 0": range(300),
+            "Unnamed: 0": source.sample(range(400_000), 300),
             "customerID": [f"C{i:05d}" for i in source.sample(range(9999), 300)],
             "account": source.sample(range(10_000_000, 99_000_000), 300),
             "first_name": words(["Ada", "Bob", "Cleo"]),
