@@ -54,7 +54,7 @@ def write_tabular_case(plan: TablePlan, source: SourceLines, choice: Choice | No
         f"  request: {flow(names)}",
         "",
         *(_chosen(choice) if choice else _plainest(plan)),
-        f"  split: {{by: {'time' if plan.time else 'hash'}, {holdout(plan)}}}",
+        f"  split: {{by: {'time' if plan.time else 'hash'}, share: {HELD_OUT}}}",
         "",
         *_evaluate(plan),
     ]
@@ -177,13 +177,6 @@ def _examples(plan: TablePlan) -> Iterator[str]:
 def _select(feature: Feature) -> str:
     name = quote_if_needed(feature.column.name)
     return f"{name}::VARCHAR AS {name}" if feature.kind == "date" else name
-
-
-def holdout(plan: TablePlan) -> str:
-    """How much is held out, in the words of case.yaml."""
-    if plan.time:
-        return f"holdout: {max(1, int((plan.time.most - plan.time.least).days * HELD_OUT))}d"
-    return f"share: {HELD_OUT}"
 
 
 def _chosen(choice: Choice) -> Iterator[str]:

@@ -71,7 +71,7 @@ def test_a_target_of_few_values_is_classified(cases, tmp_path):
 def test_with_a_time_the_last_rows_judge(cases, tmp_path):
     case = begun(cases, write_shop(tmp_path / "shop.csv"), "spent", time="day")
     assert case.train.split.by == "time"
-    assert case.train.split.holdout.days == 39, "a fifth of 199 days"
+    assert case.train.split.share == 0.2, "of the rows"
     assert case.data.sources["shop"].time == "day"
 
 
