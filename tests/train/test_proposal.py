@@ -30,6 +30,7 @@ def test_each_column_gets_the_role_that_it_has() -> None:
     """FAULTS 28, 36, 38: categories up to the limit and beyond, dates and texts are recognised by all rows."""
     table = orders()
     columns = [Column(name=n, kind="number" if n == "amount" else "text", origin="request") for n in table][:-1]
+    table["event_timestamp"] = pd.Timestamp("2026-01-01", tz="UTC")
     roles = {column.name: column.role for column in column_roles(table, columns)}
     assert roles == {
         "amount": "number",
@@ -47,7 +48,7 @@ def test_text_that_decides_is_learned_from(proposal: Proposal) -> None:
     best = next(each for each in proposal.compared if each.name == proposal.chosen)
     without = next(each for each in proposal.compared if each.name.endswith("without message"))
     assert best.mean > without.mean + 0.2
-    assert list(proposal.left_out) == ["ticket"]
+    assert "distinct values" in proposal.left_out["ticket"]
     assert any(reason.startswith("message: text") for reason in proposal.reasons)
 
 
@@ -107,3 +108,18 @@ def test_forward_folds_predict_later_rows_only(tmp_path: Path) -> None:
     folds = comparison_folds(rows, BY_TIME, VALUES)
     assert len(folds) == 5
     assert all(train["event_timestamp"].max() < test["event_timestamp"].min() for train, test in folds)
+
+
+def test_what_comes_once_is_not_learned_of_a_moment(tmp_path: Path) -> None:
+    """FAULTS 36: of a row's own moment only weekday and hour count; of another date its age does, too."""
+    random = np.random.default_rng(5)
+    at = pd.date_range("2025-01-01", periods=600, freq="3h", tz="UTC").as_unit("us")
+    born = [f"{year}-05-01" for year in random.integers(1950, 2000, 600)]
+    late = (at.dayofweek >= 5) & (np.array([text < "1980" for text in born]))
+    table = pd.DataFrame({"event_timestamp": at, "sent": at.strftime("%Y-%m-%dT%H:%M").to_numpy(object), "born": born})
+    proposal = proposed(table.assign(target=late.astype(int)), tmp_path, CLASSES, Split(by="time", holdout="10d"))
+    parts = {
+        tuple(e["columns"]): e["parameters"]["parts"] for e in proposal.train["encoders"] if "driftline" in e["family"]
+    }
+    assert parts["sent",] == ["month", "weekday", "hour"]
+    assert "days" in parts["born",]

@@ -96,16 +96,24 @@ def _shared_encoders(shape: Shape) -> list[dict[str, Any]]:
     encoders = []
     if names := shape.named("many_categories"):
         encoders.append(_encoder(names, "preprocessing.TargetEncoder"))
-    for has_hours in (False, True):
-        if names := [c.name for c in shape.roles if c.role == "date" and c.has_hours == has_hours]:
-            parts = [part for part in DATE_PARTS if has_hours or part != "hour"]
-            encoders.append({"columns": names, "family": "driftline.DateParts", "parameters": {"parts": parts}})
+    dates: dict[tuple[str, ...], list[str]] = {}
+    for column in shape.roles:
+        if column.role == "date":
+            dates.setdefault(_date_parts(column), []).append(column.name)
+    for parts, names in dates.items():
+        encoders.append({"columns": names, "family": "driftline.DateParts", "parameters": {"parts": list(parts)}})
     for column in shape.roles:
         if column.role == "text":
             encoders.append(
                 _encoder([column.name], "feature_extraction.text.TfidfVectorizer", **vectorizer_parameters(column))
             )
     return encoders
+
+
+def _date_parts(column: ColumnRole) -> tuple[str, ...]:
+    """Of a row's own moment only what comes back: what a model learns of a day says nothing of later ones."""
+    once = ("year", "day_of_year", "days") if column.is_moment else ()
+    return tuple(part for part in DATE_PARTS if part not in once and (column.has_hours or part != "hour"))
 
 
 def vectorizer_parameters(column: ColumnRole) -> dict[str, Any]:

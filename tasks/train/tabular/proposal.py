@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 METRICS = {"classification": ("auc", "log_loss"), "regression": ("r2", "mae")}  # and what decides between equals
 COMPARED_CELLS = 400_000  # rows times columns times classes of the sample, so that a comparison takes 30 s
 FEWEST_ROWS, MOST_ROWS = 1500, 20_000
+OPTIONAL_ROLES: tuple[Role, ...] = ("text", "many_categories", "date")  # left out where they improve nothing
 ENCODINGS: dict[Role, str] = {
     "category": "categories",
     "many_categories": "target encoding, fitted out of fold: more categories than the 255 that boosting takes",
@@ -62,7 +63,8 @@ def propose_model(
     """
     training, _ = split_frame(examples[examples[target.column].notna()], split, target)
     found = column_roles(training, columns, text)
-    terms = {column.name: _count_terms(training, column) for column in found if column.role == "text"}
+    few = sample_rows(training, target, MOST_ROWS // 2)
+    terms = {column.name: _count_terms(few, column) for column in found if column.role == "text"}
     left_out = {column.name: why for column in found if (why := _why_left_out(column, terms, len(training)))}
     roles = [column for column in found if column.name not in left_out]
     shape = _shape(training, target, roles, terms)
@@ -74,17 +76,40 @@ def propose_model(
         problems = "; ".join(f"{each.name}: {each.problem}" for each in compared if each.problem)
         raise DataError("No model can be fitted on these rows.", found=problems or "no fold with two classes")
     chosen = best([each for each in compared if each.name != DUMMY])
-    if (texts := shape.named("text")) and len(texts) < len(roles):
-        roles_without = [column for column in roles if column.role != "text"]
-        section = default_models(replace(shape, roles=roles_without))[chosen.name]
-        features = [column for column in features if column.name not in texts]
-        without = comparison.measure(f"{chosen.name} without {', '.join(texts)}", section, features)
+    pruned = _leave_out_useless(comparison, shape, chosen, features)
+    compared += pruned.compared
+    left_out |= dict.fromkeys(pruned.left_out, "predictions are as good without")
+    chosen = pruned.chosen
+    reasons = [_describe_choice(chosen, compared, len(sample), len(training), split), *_describe_encoding(pruned.roles)]
+    return Proposal({**chosen.train, "seed": 0}, tuple(compared), chosen.name, left_out, tuple(reasons))
+
+
+@dataclass(frozen=True)
+class _Pruned:
+    chosen: Compared
+    roles: list[ColumnRole]
+    compared: list[Compared]
+    left_out: list[str]
+
+
+def _leave_out_useless(comparison: Comparison, shape: Shape, chosen: Compared, features: Sequence[Column]) -> _Pruned:
+    """Compare the chosen model with itself without texts, without many categories, and without dates."""
+    model, roles, features = chosen.name, list(shape.roles), list(features)
+    compared: list[Compared] = []
+    left_out: list[str] = []
+    for role in OPTIONAL_ROLES:
+        names = [column.name for column in roles if column.role == role]
+        rest = [column for column in roles if column.role != role]
+        if not names or not rest:
+            continue
+        section = default_models(replace(shape, roles=rest))[model]
+        remaining = [column for column in features if column.name not in names]
+        without = comparison.measure(f"{chosen.name} without {', '.join(names)}", section, remaining)
         compared.append(without)
         if without.by_fold and worse_by(without.metric, without.mean, chosen.mean) <= 0:
-            left_out |= dict.fromkeys(texts, "text without which predictions are as good")
-            chosen, roles = without, roles_without
-    reasons = [_describe_choice(chosen, compared, len(sample), len(training), split), *_describe_encoding(roles)]
-    return Proposal({**chosen.train, "seed": 0}, tuple(compared), chosen.name, left_out, tuple(reasons))
+            chosen, roles, features = without, rest, remaining
+            left_out += names
+    return _Pruned(chosen, roles, compared, left_out)
 
 
 def _metrics(target: Target, metric: str | None) -> tuple[str, str]:
