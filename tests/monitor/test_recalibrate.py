@@ -78,6 +78,6 @@ def test_what_can_never_happen_is_refused() -> None:
     numbers = {"retrain": {"metric": "rmse", "worse_by": 1}, "recalibrate": {"bias": 0.1}}
     with pytest.raises(CaseError, match="Only a classification"):
         check_monitor(Monitor.model_validate(numbers), "regression")
+    calibrated = {"retrain": watched, "recalibrate": {"bias": 0.01}}
     with pytest.raises(CaseError, match="A table without time"):
-        calibrated = {"retrain": watched, "recalibrate": {"bias": 0.01}}
         check_monitor(Monitor.model_validate(calibrated), "classification", has_time=False)
