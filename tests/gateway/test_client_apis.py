@@ -163,7 +163,7 @@ def test_one_release_is_addressed_by_name(ai, talker):
     for name in (talker.bento, talker.digest):
         answer = ai.chat.completions.with_raw_response.create(model=name, messages=HELLO, max_tokens=4)
         assert answer.headers["x-driftline-release"] == talker.digest
-    with pytest.raises(openai.NotFoundError, match="there are: talker"):
+    with pytest.raises(openai.NotFoundError, match="Available: talker"):
         ai.chat.completions.create(model="gpt-5", messages=HELLO)
 
 

@@ -147,10 +147,10 @@ def test_two_usage_writers_never_deadlock(two, own):
 
 def test_calls_at_both_stay_within_the_budget(two, own):
     """Of a team with two keys, each with a budget: no budget is overspent, and no call waits for ever."""
+    set_team_limits(own, "thrifty", None, None, 0.0015)  # first: then gateways learn it before the keys
     ids, secrets = zip(
         *(create_key(own, "thrifty", ["predict"], None, None, budget=0.001) for _ in range(2)), strict=True
     )
-    set_team_limits(own, "thrifty", None, None, 0.0015)
     request = HELLO | {"max_tokens": 20, "response_format": {"type": "text"}}
     with both(two, secrets[0]), both(two, secrets[1]), httpx.Client(timeout=60, trust_env=False) as http:
         ways = cycle((s.gateway_port, secret) for s in two for secret in secrets)
