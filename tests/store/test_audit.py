@@ -16,9 +16,12 @@ from services.store.approvals import ApprovalRequest, Review, decide, request_ap
 from services.store.audit import audit_events, record_audit_event
 from services.store.database import Store, endpoints
 from services.store.keys import create_key, revoke_key, set_key_owner, set_team_limits
+from services.store.task import record_waivers
 from tasks.core.errors import InputError
 from tasks.core.processes import current_user
 from tasks.core.settings import Settings
+from tasks.evaluate.results import Verdict
+from tasks.release.results import Release
 from tests.postgres import running_postgres
 from tests.rollout.plans import PLAN
 
@@ -47,6 +50,25 @@ def test_approvals_are_recorded(store):
     assert actions(store) == [("approval.request", "bo", ONE), ("approval.approve", "anna", ONE)]
     event = audit_events(store, "shop")[-1]
     assert event.details == {"channel": "terminal", "reason": "fine"}
+
+
+def test_waivers_are_recorded_once(store, tmp_path):
+    """FAULTS 34, leaks: a waived criterion with its reason, also when a run is started again."""
+    parts = {"version": "1", "run_id": "r", "kind": "tabular", "columns": ()}
+    release = Release(case="shop", digest=ONE, as_of=NOW, folder=tmp_path, bento="shop:1", **parts)
+    known = {"name": "leak: status", "observed": 1.0, "required": "< 0.98 auc", "passed": True}
+    verdict = Verdict.model_validate(
+        {"decision": "promote", "criteria": [{**known, "waiver": "known before"}, {**known, "name": "auc"}]}
+        | {"metrics": {}, "champion": None, "scores": tmp_path, "digest": TWO}
+    )
+    for _ in range(2):
+        record_waivers(release, verdict, "anna", Settings(state=tmp_path))
+    assert actions(store) == [("criterion.waive", "anna", ONE)]
+    assert audit_events(store, "shop")[0].details == {
+        "criterion": "leak: status",
+        "observed": 1.0,
+        "reason": "known before",
+    }
 
 
 def test_keys_and_limits_are_recorded_without_secrets(store):

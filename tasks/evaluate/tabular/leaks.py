@@ -14,7 +14,7 @@ from tasks.statistics.single_column import LEAK, find_parts, single_column_score
 
 NAME = "leak"
 TOO_GOOD = 0.95  # AUC or r2 of a model that had better not rest on one column
-IMPORTANCE = 0.95  # share of the permutation importance
+IMPORTANCE = 0.98  # share of the permutation importance
 PARTS_R2 = 0.999
 TODO = "remove it, or waive it with a reason under evaluate.waive"
 
