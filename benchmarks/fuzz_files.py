@@ -136,16 +136,13 @@ class Files:
         unpack(path, {"state": target})
 
     def _read_source(self, path: Path) -> None:
-        import duckdb
-
         from tasks.core.duckdb import connect
-        from tasks.data.sources import read_raw
+        from tasks.data.config import Source
+        from tasks.data.reading.files import read_files
 
+        declared = Source(uri=f"file://{path}", key=("id",))
         with tempfile.TemporaryDirectory(dir=self.folder) as work, connect() as db:
-            try:
-                read_raw(db, "source", path, Path(work))
-            except duckdb.Error as error:  # whoever calls it makes one of ours of it
-                raise DriftlineError("refused", where=str(path)) from error
+            read_files(db, "source", declared, files=[path], work=Path(work))
 
     def _read_case(self, path: Path) -> None:
         from flows.case import load_case

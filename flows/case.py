@@ -89,6 +89,11 @@ class Case(Section):
 
         return settings().cases / self.name
 
+    @property
+    def verbatim(self) -> frozenset[str]:
+        """The sources whose texts are read as they stand: those of instruction pairs."""
+        return frozenset()
+
 
 class TabularCase(Case):
     """A case that predicts a column of a table."""
@@ -144,6 +149,10 @@ class LanguageCase(Case):
         if self.train is None and self.serve.engine == "vllm":
             raise ValueError("serve.engine: vllm needs train: without it the CPU engine serves the base")
         return self
+
+    @property
+    def verbatim(self) -> frozenset[str]:
+        return frozenset(filter(None, (*self.pairs.sources, self.pairs.safety, self.traffic.source)))
 
     @property
     def chat_spec(self) -> ChatSpec:

@@ -90,7 +90,8 @@ def prepare_snapshot(run: RunContext) -> Snapshot:
         if source.log
     }
     ingestions = {
-        name: ingest_source(name, source, case.folder, raw=raw, log=logs.get(name)) for name, source in sources.items()
+        name: ingest_source(name, source, case.folder, raw=raw, log=logs.get(name), verbatim=name in case.verbatim)
+        for name, source in sources.items()
     }
     validated = [
         validate_source(case.name, name, sources, ingestions=ingestions, as_of=run.as_of, state=config.state)

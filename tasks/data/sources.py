@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import zipfile
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,20 +10,24 @@ from typing import TYPE_CHECKING
 
 from tasks.core.code_digest import cache_key
 from tasks.core.config import Result
-from tasks.core.duckdb import connect, quote_identifier, quote_path, scan_parquet
+from tasks.core.duckdb import connect, quote_identifier, scan_parquet
 from tasks.core.errors import DataError
 from tasks.core.files import atomic_path, file_digest, scratch_folder, write_text
 from tasks.core.progress import mark_cached
-from tasks.core.untrusted import MB, check_zip, reading_untrusted, require_disk_space
 from tasks.data.config import Source
 from tasks.data.origins.fetch import fetch_source
 from tasks.data.origins.results import Fetched
 from tasks.data.parquet import copy_to_parquet
+from tasks.data.reading.cells import Typing
+from tasks.data.reading.files import read_files
+from tasks.data.reading.report import ReadReport
+from tasks.data.reading.scan import of_type
 
 if TYPE_CHECKING:
     import duckdb
 
-MAX_UNPACKED = 64 * 1024 * MB
+MOMENT = "TIMESTAMP WITH TIME ZONE"
+REJECTED = "rejected.parquet"
 STATIC = "all"  # the one batch of a source without time, or without rows
 
 
@@ -46,18 +49,23 @@ class Ingestion(Result):
     batches: tuple[Batch, ...]
     empty: bool = False  # a log without requests
     fetched: Fetched | None = None  # where its files came from; None: from a log
+    report: ReadReport
+    rejected: Path | None = None  # Parquet of the rejected records: file, line, column, text, reason
 
     @property
     def summary(self) -> str:
-        """Batches, and what changed at the source."""
+        """Batches, what was not read or stands for a missing value, and what changed at the source."""
         changes = self.fetched.changes if self.fetched else ""
-        return f"{len(self.batches)} batches" + (f"; {changes}" if changes else "")
+        return "; ".join([f"{len(self.batches)} batches", *self.report.notes(), *([changes] if changes else [])])
 
 
-def ingest(name: str, source: Source, folder: Path, *, raw: Path, log: Path | None = None) -> Ingestion:
+def ingest(
+    name: str, source: Source, folder: Path, *, raw: Path, log: Path | None = None, verbatim: bool = False
+) -> Ingestion:
     """Write a source month by month as Parquet under `raw`/NAME; an unchanged source is not read again.
 
-    For log://CASE, `log` is the file with the collected log; only a log may be empty.
+    Rejected records are written beside the batches. For log://CASE, `log` is the file with the collected log; only a
+    log may be empty. verbatim: the source holds instruction pairs, whose texts have no types.
     Raises: DataError when the file can't be read, a column is missing or there is no row.
     """
     if log:
@@ -65,7 +73,9 @@ def ingest(name: str, source: Source, folder: Path, *, raw: Path, log: Path | No
     else:
         fetched = fetch_source(source, folder, raw / name / "fetched")
         paths, digest = fetched.paths, fetched.digest
-    key = cache_key(__name__, [digest, source.sql, source.time, source.known_at, source.late, source.key])
+    reading = source.model_dump(mode="json", include={"columns", "missing", "format", "tolerance"})
+    times = [source.time, source.known_at, source.late, source.key]
+    key = cache_key(__name__, [digest, source.sql, times, reading, verbatim])
     marker = raw / name / "landing.json"
     with contextlib.suppress(OSError, ValueError):
         existing = Ingestion.model_validate_json(marker.read_text(encoding="utf-8"))
@@ -73,10 +83,19 @@ def ingest(name: str, source: Source, folder: Path, *, raw: Path, log: Path | No
             mark_cached()
             return existing.model_copy(update={"fetched": fetched})
     with scratch_folder(raw / name) as work, connect() as db:
-        _load(db, name, source, paths, Path(work))
+        report = _load(db, name, source, paths=paths, work=Path(work), verbatim=verbatim)
         batches = tuple(_write_batches(db, name, source, raw / name))
-        ingestion = Ingestion(key=key, columns=_columns(db), batches=batches, empty=_is_empty(db), fetched=fetched)
-    for stale in set((raw / name).glob("*.parquet")) - {batch.path for batch in ingestion.batches}:
+        rejected = _copy_atomically(db, "FROM rejected", raw / name / REJECTED) if report.rejected else None
+        ingestion = Ingestion(
+            key=key,
+            columns=_columns(db),
+            batches=batches,
+            empty=_is_empty(db),
+            fetched=fetched,
+            report=report,
+            rejected=rejected,
+        )
+    for stale in set((raw / name).glob("*.parquet")) - {batch.path for batch in batches} - {rejected}:
         stale.unlink()
     write_text(marker, ingestion.model_dump_json(indent=1))
     return ingestion
@@ -104,48 +123,13 @@ def filter_as_of(batch: Batch, source: Source, as_of: datetime, out: Path) -> Pa
     return out
 
 
-def read_raw(db: duckdb.DuckDBPyConnection, name: str, origin: Path, work: Path) -> None:
-    """Create the table or view `raw` of a file; a file in a .zip is unpacked into `work`.
-
-    Raises: DataError for a file of an unsupported kind, duckdb.Error for one that can't be read.
-    """
-    if origin.suffix == ".zip":
-        allowed = f"a .zip of one file, without a password, that unpacks to {MAX_UNPACKED // MB:,} MB at most"
-        with (
-            reading_untrusted(f"Source {name} can't be unpacked.", origin, allowed=allowed),
-            zipfile.ZipFile(origin) as archive,
-        ):
-            check_zip(archive, origin.stat().st_size, MAX_UNPACKED)
-            first = archive.infolist()[0]
-            require_disk_space(work, first.file_size)
-            origin = Path(archive.extract(first, work))
-    read = {
-        # the types are inferred from all rows: a view would infer them again on each use
-        ".csv": "CREATE TABLE raw AS FROM read_csv($path, nullstr = ['NA', ''], sample_size = -1, $plain)",
-        ".parquet": f"CREATE VIEW raw AS FROM {scan_parquet(origin)}",
-        ".jsonl": "CREATE VIEW raw AS FROM read_json($path, $plain)",
-        ".json": "CREATE VIEW raw AS FROM read_json($path, $plain)",
-    }.get(origin.suffix)
-    if read is None:
-        raise DataError(
-            f"Source {name} is a file of an unsupported kind.",
-            where=str(origin),
-            allowed=".csv, .parquet, .json, .jsonl, or one of them in a .zip",
-        )
-    # a folder year=2024 in its path adds no column
-    db.execute(read.replace("$path", quote_path(origin)).replace("$plain", "hive_partitioning = false"))
-
-
-def _load(db: duckdb.DuckDBPyConnection, name: str, source: Source, paths: Sequence[Path], work: Path) -> None:
+def _load(
+    db: duckdb.DuckDBPyConnection, name: str, source: Source, *, paths: Sequence[Path], work: Path, verbatim: bool
+) -> ReadReport:
     import duckdb
 
+    report = read_files(db, name, source, files=paths, work=work, verbatim=verbatim)
     try:
-        tables = []
-        for number, path in enumerate(paths):
-            read_raw(db, name, path, work)
-            db.execute(f"CREATE TABLE raw_{number} AS FROM raw; DROP {'VIEW' if _is_view(db) else 'TABLE'} raw")
-            tables.append(f"FROM raw_{number}")
-        db.execute(f"CREATE VIEW raw AS {' UNION ALL BY NAME '.join(tables)}")
         db.execute(f"CREATE TABLE ingested AS {source.sql}")
     except duckdb.Error as error:
         raise DataError(
@@ -167,6 +151,34 @@ def _load(db: duckdb.DuckDBPyConnection, name: str, source: Source, paths: Seque
         )
     if not source.log and _is_empty(db):
         raise DataError(f"Source {name} is empty.", where=source.uri, found="0 rows", todo="Deliver the file again.")
+    for column in dict.fromkeys(time for time in times if time):
+        _make_moment(db, name, source, column)
+    return report
+
+
+def _make_moment(db: duckdb.DuckDBPyConnection, name: str, source: Source, column: str) -> None:
+    """Make a column of moments: a date is its midnight, and without a zone it is in UTC.
+
+    Raises: DataError for another value.
+    """
+    quoted = quote_identifier(column)
+    kind = db.execute(f"SELECT any_value(typeof({quoted})) FROM ingested").fetchall()[0][0]
+    if kind in (None, MOMENT):
+        return
+    value = Typing(()).value(quoted, of_type("timestamp")) if kind == "VARCHAR" else f"TRY_CAST({quoted} AS {MOMENT})"
+    if kind not in ("VARCHAR", "DATE") and not kind.startswith("TIMESTAMP"):
+        value = f"CAST(NULL AS {MOMENT})"
+    bad = f"FROM ingested WHERE {quoted} IS NOT NULL AND {value} IS NULL"
+    count, example = db.execute(f"SELECT count(*), any_value({quoted}::VARCHAR) {bad}").fetchall()[0]
+    if count:
+        raise DataError(
+            f"Column {column} of source {name} holds no times.",
+            where=f"time, known_at or late of data.sources.{name}",
+            found=f"{count:,} values such as {example!r}, of type {kind}",
+            allowed="dates and times in ISO form",
+            todo=f"Declare its format: columns: {{{column}: {{type: timestamp, format: '%d.%m.%Y %H:%M'}}}}.",
+        )
+    db.execute(f"ALTER TABLE ingested ALTER COLUMN {quoted} SET DATA TYPE {MOMENT} USING {value}")
 
 
 def _write_batches(db: duckdb.DuckDBPyConnection, name: str, source: Source, out: Path) -> Iterator[Batch]:
@@ -212,10 +224,6 @@ def _copy_atomically(db: duckdb.DuckDBPyConnection, select: str, path: Path) -> 
     with atomic_path(path) as temporary:
         copy_to_parquet(db, select, temporary)
     return path
-
-
-def _is_view(db: duckdb.DuckDBPyConnection) -> bool:
-    return bool(db.execute("SELECT 1 FROM duckdb_views() WHERE view_name = 'raw'").fetchall())
 
 
 def _columns(db: duckdb.DuckDBPyConnection) -> tuple[str, ...]:

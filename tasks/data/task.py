@@ -12,11 +12,13 @@ from tasks.data.sources import Ingestion
 
 
 @stage("ingest {name}", lambda ingestion: ingestion.summary)
-def ingest_source(name: str, source: Source, folder: Path, *, raw: Path, log: Path | None) -> Ingestion:
+def ingest_source(
+    name: str, source: Source, folder: Path, *, raw: Path, log: Path | None, verbatim: bool = False
+) -> Ingestion:
     """Write a source month by month under data/raw; an unchanged source is not read again."""
     from tasks.data.sources import ingest
 
-    return ingest(name, source, folder, raw=raw, log=log)
+    return ingest(name, source, folder, raw=raw, log=log, verbatim=verbatim)
 
 
 def _validation_summary(validated: ValidatedBatches) -> str:

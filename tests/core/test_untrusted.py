@@ -20,7 +20,8 @@ from tasks.core.duckdb import connect
 from tasks.core.errors import CaseError, DataError
 from tasks.core.untrusted import check_zip, read_json_object, reading_untrusted
 from tasks.core.yaml_file import MAX_DEPTH, load_yaml
-from tasks.data.sources import read_raw
+from tasks.data.config import Source
+from tasks.data.reading.files import read_files
 
 MB = 1 << 20
 
@@ -41,8 +42,9 @@ def zipped(path: Path, content: bytes, method: int = zipfile.ZIP_DEFLATED) -> Pa
 
 def source(path: Path) -> str:
     """What is found when a file is read as a source."""
+    declared = Source(uri=f"file://{path}", key=("id",))
     with connect() as db, pytest.raises(DataError) as error:
-        read_raw(db, "bank", path, path.parent)
+        read_files(db, "bank", declared, files=[path], work=path.parent)
     assert not list(path.parent.glob("*.csv"))
     return error.value.found
 

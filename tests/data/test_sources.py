@@ -19,7 +19,7 @@ a,2020-01-10T00:00:00Z,2020-01-11T12:00:00Z,1,10
 b,2020-01-31T22:00:00Z,2020-02-01T12:00:00Z,2,20
 c,2020-02-03T00:00:00Z,2020-02-04T12:00:00Z,NA,30
 """
-SOURCE = Source(uri="file://events.csv", key=("id",), time="happened", late={"told": ("outcome",)})
+SOURCE = Source(uri="file://events.csv", key=("id",), time="happened", late={"told": ("outcome",)}, missing=("NA",))
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def rows(path: Path, columns: str = "*") -> list[tuple]:
 
 
 def test_a_source_lands_month_by_month(folder):
-    """Each month of a source is one raw batch; NA is a missing value."""
+    """Each month of a source is one raw batch; the word that the case declares is a missing value."""
     landing = ingest("events", SOURCE, folder, raw=folder / "raw")
     assert [batch.name for batch in landing.batches] == ["2020-01", "2020-02"]
     assert rows(landing.batches[0].path, "id, value") == [("a", 1), ("b", 2)]

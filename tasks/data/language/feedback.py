@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tasks.data.language.pairs import LOG, Pair, PairFormat, content_of, read_row, write_if_json
+from tasks.data.language.conversation import content_of
+from tasks.data.language.pairs import LOG, Pair, PairFormat, read_row, write_if_json
 
 WORDS = {"up": True, "down": False, "true": True, "false": False}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,9 +13,16 @@ from typing import Any
 from tasks.core.config import digest_of
 from tasks.core.errors import CaseError, DataError
 from tasks.data.config import Answer
+from tasks.data.language.conversation import INPUT_ROLES, content_of, conversation, system_of
 from tasks.language.messages import USER, chat_message, user_message
 
-SHAPES = (("messages",), ("prompt", "chosen", "rejected"), ("prompt", "completion"))  # the columns of users' sources
+SHAPES = (  # the columns of users' sources
+    ("messages",),
+    ("prompt", "chosen", "rejected"),
+    ("prompt", "completion"),
+    ("instruction", "output"),  # with an input, if there is one
+    ("text", "label"),  # the answer is {"label": ...}
+)
 LOG = ("answer", "feedback")  # beside messages or prompt: those of a log of requests
 
 
@@ -35,6 +41,7 @@ class Pair:
     problem: str | None = None  # why it can't be used
     required_facts: tuple[str, ...] = ()  # that an answer in prose must state
     forbidden_facts: tuple[str, ...] = ()
+    system: str = ""  # the row's own system message
 
     @property
     def pair_id(self) -> str:
@@ -170,7 +177,7 @@ def error_message(error: Any) -> str:
 
 
 def read_pairs(name: str, rows: Sequence[Mapping[str, Any]], form: PairFormat) -> list[Pair]:
-    """Pairs of a source's rows: chat messages; prompt and completion; or prompt, chosen and rejected.
+    """Pairs of a source's rows, in one of the forms of SHAPES.
 
     An invalid row has a `problem`. Raises: DataError when the columns have none of these shapes.
     """
@@ -184,27 +191,36 @@ def read_pairs(name: str, rows: Sequence[Mapping[str, Any]], form: PairFormat) -
             allowed="; or ".join(", ".join(shape) for shape in (*SHAPES, ("messages or prompt", *LOG))),
             todo="Name the columns so in the source's SQL.",
         )
-    return [read_row(name, row, shape, form) for row in rows]
+    pairs = [read_row(name, row, shape, form) for row in rows]
+    if len({pair.system for pair in pairs if pair.system}) < 2:
+        return pairs  # one system message says nothing of a line; the case has its own
+    differs = "its system message is not that of the other lines; a case has one: put it into the user's message"
+    return [replace(pair, problem=pair.problem or (differs if pair.system else None)) for pair in pairs]
 
 
 def read_row(name: str, row: Mapping[str, Any], shape: tuple[str, ...], form: PairFormat) -> Pair:
     """One row of a shape as a pair; an error is in its `problem`."""
-    rejected = None
+    intent = str(row.get("intent") or name)
+    try:
+        messages, answer, rejected = _parts(row, shape)
+    except ValueError as error:
+        shown = (chat_message(USER, json.dumps(row[shape[0]], ensure_ascii=False, default=str)),)
+        return Pair(shown, "", intent, name, problem=str(error))
+    system = system_of([*messages, *([chat_message("system", str(row["system"]))] if row.get("system") else [])])
+    problem = None
     if shape == ("messages",):
-        *messages, last = conversation(row["messages"]) or [chat_message(USER, "")]
+        *messages, last = messages or [chat_message(USER, "")]
         answer, problem = last["content"], "the last message is not an answer" if last["role"] in INPUT_ROLES else None
-    else:
-        messages, answer, problem = conversation(row["prompt"]), content_of(row[shape[1]]), None
-        rejected = content_of(row["rejected"]) if "rejected" in shape and row["rejected"] is not None else None
-    messages = [message for message in messages if message["role"] != "system"]  # the case has its own
+    before = tuple(message for message in messages if message["role"] not in ("system", "developer"))
     pair = Pair(
-        tuple(messages),
+        before,
         answer,
-        str(row.get("intent") or name),
+        intent,
         name,
         problem=problem,
         required_facts=_facts(row.get("required_facts")),
         forbidden_facts=_facts(row.get("forbidden_facts")),
+        system=system,
     )
     if not pair.text.strip():
         return replace(pair, problem=problem or "there is no message of the user")
@@ -216,7 +232,17 @@ def read_row(name: str, row: Mapping[str, Any], shape: tuple[str, ...], form: Pa
     return replace(pair, rejected=rejected)
 
 
-INPUT_ROLES = ("user", "system", "tool")
+def _parts(row: Mapping[str, Any], shape: tuple[str, ...]) -> tuple[list[dict[str, str]], str, str | None]:
+    """The messages of a row, its answer (not of chat messages, which hold it) and the rejected answer."""
+    if shape == ("messages",):
+        return conversation(row["messages"]), "", None
+    if shape == ("text", "label"):
+        return conversation(row["text"]), json.dumps({"label": row["label"]}, ensure_ascii=False), None
+    if shape == ("instruction", "output"):
+        texts = [content_of(row[key]) for key in ("instruction", "input") if row.get(key)]
+        return [chat_message(USER, "\n\n".join(texts))], content_of(row["output"]), None
+    rejected = content_of(row["rejected"]) if "rejected" in shape and row["rejected"] is not None else None
+    return conversation(row["prompt"]), content_of(row[shape[1]]), rejected
 
 
 def _facts(value: Any) -> tuple[str, ...]:
@@ -252,27 +278,6 @@ def write_if_json(text: str, form: PairFormat) -> str:
         return form.write(parse(text))
     except ValueError:
         return text
-
-
-def conversation(value: Any) -> list[dict[str, str]]:
-    """The messages in a cell: a text is one message of the user."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        with contextlib.suppress(ValueError):
-            value = json.loads(value)
-    if not isinstance(value, list):
-        return [chat_message(USER, content_of(value))]
-    entries = [entry if isinstance(entry, dict) else {} for entry in value]
-    return [{"role": str(entry.get("role") or ""), "content": content_of(entry.get("content"))} for entry in entries]
-
-
-def content_of(value: Any) -> str:
-    """The text of a cell; for a list of messages, the last one's; an object as JSON."""
-    if isinstance(value, list) and value and isinstance(value[-1], dict) and "content" in value[-1]:
-        value = value[-1]["content"]
-    if value is None or isinstance(value, str):
-        return value or ""
-    filled = {key: each for key, each in value.items() if each is not None} if isinstance(value, dict) else value
-    return json.dumps(filled, ensure_ascii=False, default=str)  # DuckDB fills in keys that only other rows have
 
 
 def write_pairs(pairs: Sequence[Pair], path: Path, *, problems: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,13 @@ def source_tables(files: Mapping[str, Sequence[Path]]) -> Iterator[duckdb.DuckDB
 
 
 def read_rows(db: duckdb.DuckDBPyConnection, query: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
-    """The rows of a query as dictionaries."""
+    """The rows of a query as dictionaries, with the values of JSON columns."""
     cursor = db.execute(query, list(values))
-    columns = [column for column, *_ in cursor.description or ()]
-    return [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
+    parsers = {column: json.loads if str(type_) == "JSON" else None for column, type_, *_ in cursor.description or ()}
+    return [
+        {
+            column: parse(value) if parse and value is not None else value
+            for (column, parse), value in zip(parsers.items(), row, strict=True)
+        }
+        for row in cursor.fetchall()
+    ]

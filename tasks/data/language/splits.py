@@ -36,6 +36,7 @@ class SplitReport:
         self.redacted: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
         self.exact = self.near = self.contaminated = 0
+        self.contradicted = self.systems = 0
         self.short: list[str] = []
 
     def summary(self) -> dict[str, object]:
@@ -43,6 +44,8 @@ class SplitReport:
             "exact duplicates removed": self.exact,
             "near duplicates removed": self.near,
             "training pairs removed as duplicates of evaluation pairs": self.contaminated,
+            "messages with several answers": self.contradicted,
+            "system messages replaced by the case's prompt": self.systems,
             "logged answers skipped": ", ".join(f"{n} {why}" for why, n in sorted(self.skipped.items())) or "none",
             "personal data masked": ", ".join(f"{n} {kind}" for kind, n in sorted(self.redacted.items())) or "none",
             "fewer than requested": "; ".join(self.short) or "none",
@@ -140,7 +143,14 @@ def _drop_duplicates(users: Sequence[Pair], generated: Sequence[Pair], pairs: Pa
             exact.add(same)
             index.add(pair.text)
         unique.append(pair)
-    return unique[len(generated) :]  # generated pairs have no duplicates
+    users = unique[len(generated) :]  # generated pairs have no duplicates
+    answers: dict[str, set[str]] = {}
+    for pair in users:
+        if pair.problem is None:
+            answers.setdefault(normalize(pair.text), set()).add(pair.answer)
+    report.contradicted = sum(len(different) > 1 for different in answers.values())
+    report.systems = sum(bool(pair.system) for pair in users if pair.problem is None)
+    return users
 
 
 def _split(users: Sequence[Pair], pairs: Pairs, tuned: bool) -> dict[str, list[Pair]]:

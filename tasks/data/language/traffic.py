@@ -14,8 +14,9 @@ from tasks.core.duckdb import quote_identifier
 from tasks.core.errors import CaseError, DataError
 from tasks.core.files import atomic_path, file_digest
 from tasks.data.config import Source, Templates, Traffic, TrafficSpec
+from tasks.data.language.conversation import conversation
 from tasks.data.language.feedback import expected_answer, is_log
-from tasks.data.language.pairs import PairFormat, conversation, write_if_json
+from tasks.data.language.pairs import PairFormat, write_if_json
 from tasks.data.language.source_tables import read_rows, source_tables
 from tasks.data.language.templates import Fact, PairGenerator, day_of, read_facts
 from tasks.data.results import Snapshot, TimeWindow, WindowMessages
@@ -145,13 +146,26 @@ def _read(db: duckdb.DuckDBPyConnection, spec: TrafficSpec, window: TimeWindow) 
         {
             "example_id": "-".join(str(row[key]) for key in source.key),
             "event_timestamp": row["event_timestamp"],
-            "messages": [each for each in conversation(row[column]) if each["role"] != "system"],
+            "messages": _messages(name, row[column]),
             "answer": write_if_json(expected, form) if (expected := expected_answer(row, spec.pairs.liked)) else None,
             "intent": str(row.get("intent") or name),
             **({field: row.get(column) for field, column in LOG_COLUMNS.items()} if is_log(rows) else {}),
         }
         for row in rows
     ]
+
+
+def _messages(name: str, value: Any) -> list[dict[str, str]]:
+    try:
+        return [each for each in conversation(value) if each["role"] != "system"]
+    except ValueError as error:
+        raise DataError(
+            f"Source {name} has a message that can't be kept whole.",
+            where="traffic.source",
+            found=str(error),
+            allowed="messages with a role and a text",
+            todo="Exclude such rows in the source's SQL.",
+        ) from error
 
 
 def _write(rows: list[dict[str, Any]], path: Path) -> None:

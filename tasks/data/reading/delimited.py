@@ -109,6 +109,8 @@ def column_names(file: PlainFile, names: list[str]) -> list[str]:
 
 def reject_reason(kind: str, message: str, width: int) -> str:
     """Why DuckDB rejected a line, in our words."""
+    if kind == "TOO MANY COLUMNS":
+        return f"more fields than the header's {width}"
     if match := re.search(r"Found: (\d+)", message):
         return f"{match[1]} fields, the header has {width}"
     return REASONS.get(kind, message.splitlines()[0][:200])

@@ -76,7 +76,7 @@ def _read(
     missing = () if verbatim else source.missing
     table = _typed(db, Table(scans, columns, Typing(missing, scans[0].format.decimal or ".")))
     words, trimmed = count_missing(db, table)
-    rejected += _create(db, table)
+    rejected += _create(db, table, verbatim=verbatim)
     landed = db.execute("SELECT count(*) FROM raw").fetchall()[0][0]
     rejected += _bad_records(db, table, rejected)
     report = ReadReport(
@@ -143,7 +143,7 @@ def _columns(
     return {**source.columns}, tuple(name for name in names if name not in source.columns)
 
 
-def _create(db: duckdb.DuckDBPyConnection, table: Table) -> list[RejectedRow]:
+def _create(db: duckdb.DuckDBPyConnection, table: Table, *, verbatim: bool) -> list[RejectedRow]:
     """Create the table of all records and the view `raw` of those that landed; returns the rejected lines."""
     scans = [
         replace(scan, relation=scan.relation.replace(SKIP_REJECTS, STORE_REJECTS.format(table=f"rejects_{place}")))
@@ -152,8 +152,12 @@ def _create(db: duckdb.DuckDBPyConnection, table: Table) -> list[RejectedRow]:
         for place, scan in enumerate(table.scans)
     ]
     db.execute(f"CREATE TABLE records AS {replace(table, scans=scans).values()}")
-    names = ", ".join(f"v{number} AS {quote_identifier(name)}" for number, name in enumerate(table.columns))
-    db.execute(f"CREATE VIEW raw AS SELECT {names} FROM records WHERE fault IS NULL")
+    nested = {name for name, column in table.columns.items() if column and column.type == "json"} if verbatim else set()
+    values = ", ".join(
+        f"v{number}{'::JSON' if name in nested and not table.is_native(name) else ''} AS {quote_identifier(name)}"
+        for name, number in table.numbers.items()
+    )
+    db.execute(f"CREATE VIEW raw AS SELECT {values} FROM records WHERE fault IS NULL")
     rejected = []
     for place, scan in enumerate(scans):
         if scan.relation != table.scans[place].relation:
@@ -221,7 +225,7 @@ def _check(name: str, source: Source, report: ReadReport) -> None:
             todo="Look for a quote that is not closed, or save the file again by a CSV writer.",
         )
     share = report.rejected / max(report.records, 1)
-    if report.rejected and (share > source.tolerance or not report.landed):
+    if share > source.tolerance:
         raise DataError(
             f"Source {name} has {report.rejected:,} bad rows of {report.records:,} ({share:.1%}).",
             where=source.uri,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from pydantic import Field
 
 from tasks.core.config import Result
@@ -34,3 +36,18 @@ class ReadReport(Result):
     trimmed: dict[str, int]  # cells with blanks around their text, by column
     ignored: tuple[str, ...] = ()  # columns of the files that the source does not declare
     format: FileFormat = Field(default_factory=lambda: FileFormat.model_validate({}))  # as read: the delimiter in use
+
+    def notes(self) -> list[str]:
+        """What a person should know of the reading, one clause each."""
+        notes = []
+        if self.rejected:
+            notes.append(f"{self.rejected:,} of {self.records:,} records rejected, {self.first[0].sentence()}")
+        if self.missing:
+            words: Counter[str] = Counter()
+            for counts in self.missing.values():
+                words.update(counts)
+            listed = ", ".join(f"{word or 'empty'} {count:,}" for word, count in sorted(words.items()))
+            notes.append(f"missing values: {listed}")
+        if self.ignored:
+            notes.append(f"columns not declared: {', '.join(self.ignored[:12])}")
+        return notes
