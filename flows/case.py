@@ -18,7 +18,7 @@ from tasks.core.errors import CaseError
 from tasks.core.yaml_file import load_yaml
 from tasks.data.config import Answer, ChatSpec, Data, Model, Pairs, Prompt, Traffic
 from tasks.evaluate.config import Evaluate, LanguageEvaluation
-from tasks.features.config import Features, FrameSpec
+from tasks.features.config import Features, FrameSpec, check_free
 from tasks.monitor.config import AnswerMonitor, Monitor, TabularSpec
 from tasks.release.config import Price
 from tasks.train.config import Serving, Target, Train, Tuning
@@ -124,6 +124,11 @@ class TabularCase(Case):
             keys=sources[0].key if len(sources) == 1 else (),
             rows_are_numbered=any(source.numbers_rows for source in sources),
         )
+
+    @model_validator(mode="after")
+    def _target_is_free(self) -> TabularCase:
+        check_free((self.target.column, *self.evaluate.slices))
+        return self
 
     @property
     def frame_spec(self) -> FrameSpec:

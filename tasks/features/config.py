@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tasks.core.config import Duration, Result, Section, Sql
+
+RESERVED = {  # columns that the platform adds to examples, predictions and outcomes
+    *("example_id", "event_timestamp", "created_timestamp", "partition_month"),
+    *("prediction", "score", "outcome", "as_of", "release_digest"),
+}
 
 
 class View(Section):
@@ -30,6 +36,21 @@ class Features(Section):
     )
     request: tuple[str, ...] = Field((), description="Columns of examples that each request carries: features as is.")
     views: dict[str, View] = Field({}, description="Feature views by name; their features are joined to examples.")
+
+    @field_validator("request")
+    @classmethod
+    def _are_free(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        check_free(names)
+        return names
+
+
+def check_free(names: Iterable[str]) -> None:
+    """Raises: ValueError for names of columns that the platform adds itself."""
+    if taken := [name for name in names if name.lower() in RESERVED]:
+        new = f'"{taken[0]}" AS its_{taken[0]}'
+        raise ValueError(
+            f"the platform has columns of its own called {', '.join(taken)}; rename yours in the SQL, such as {new}"
+        )
 
 
 class FrameSpec(Result):

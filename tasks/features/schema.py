@@ -11,7 +11,7 @@ from tasks.core.code_digest import cache_key
 from tasks.core.config import Result
 from tasks.core.errors import CaseError
 from tasks.data.results import Snapshot
-from tasks.features.config import Features
+from tasks.features.config import Features, check_free
 from tasks.features.sql import open_snapshot, sql_errors
 
 if TYPE_CHECKING:
@@ -117,6 +117,12 @@ def _check_view(view: Table, examples: Table) -> None:
                 allowed="text in both, or a whole number in both",
                 todo=f"Cast it: {key}::VARCHAR or {key}::BIGINT.",
             )
+    try:
+        check_free(view.features)
+    except ValueError as error:
+        raise CaseError(
+            f"The view {view.name} has a name that is taken.", where=view.where, found=str(error)
+        ) from error
     if not view.features:
         raise CaseError(
             f"The view {view.name} has no feature.",

@@ -10,13 +10,17 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tasks.core.duckdb import quote_literal, quote_path
 from tasks.core.errors import DataError
 from tasks.data.reading.config import FileFormat
-from tasks.data.reading.report import RejectedRow
+from tasks.data.reading.report import MAX_TEXT, RejectedRow
 from tasks.data.reading.scan import Cell, Scan
 from tasks.data.reading.unpack import CHUNK, PlainFile
+
+if TYPE_CHECKING:
+    import duckdb
 
 DELIMITERS = (",", ";", "\t", "|")
 FIRST_RECORDS = 20  # that decide the delimiter
@@ -107,8 +111,30 @@ def column_names(file: PlainFile, names: list[str]) -> list[str]:
     return filled
 
 
-def reject_reason(kind: str, message: str, width: int) -> str:
-    """Why DuckDB rejected a line, in our words."""
+def rejected_lines(db: duckdb.DuckDBPyConnection, scan: DelimitedScan, table: str) -> list[RejectedRow]:
+    """The lines that DuckDB listed in a table of rejects; their numbers are counted, for it counts records."""
+    errors = db.execute(
+        "SELECT line_byte_position - 1 AS start, any_value(csv_line), arg_min(error_type::VARCHAR, column_idx), "
+        f"arg_min(error_message, column_idx) FROM {table} GROUP BY start ORDER BY start"
+    ).fetchall()
+    rejected, line, place = [], 1, 0
+    with scan.path.open("rb") as content:
+        for start, text, kind, message in errors:
+            before = content.read(start - place)
+            line, place = line + (before.count(b"\n") or before.count(b"\r")), start
+            rejected.append(
+                RejectedRow(
+                    file=scan.name,
+                    line=line,
+                    column="",
+                    text=(text or "").rstrip("\r\n")[:MAX_TEXT],
+                    reason=_reason(kind, message, len(scan.cells)),
+                )
+            )
+    return rejected
+
+
+def _reason(kind: str, message: str, width: int) -> str:
     if kind == "TOO MANY COLUMNS":
         return f"more fields than the header's {width}"
     if match := re.search(r"Found: (\d+)", message):

@@ -12,12 +12,19 @@ from tasks.core.errors import DataError
 from tasks.data.config import Source
 from tasks.data.reading.cells import REASONS, Typing
 from tasks.data.reading.config import ColumnDefinition
-from tasks.data.reading.delimited import SKIP_REJECTS, STORE_REJECTS, column_names, open_delimited, reject_reason
+from tasks.data.reading.delimited import (
+    SKIP_REJECTS,
+    STORE_REJECTS,
+    DelimitedScan,
+    column_names,
+    open_delimited,
+    rejected_lines,
+)
 from tasks.data.reading.inference import infer_columns
 from tasks.data.reading.json_records import open_json
 from tasks.data.reading.missing import count_missing
 from tasks.data.reading.parquet_file import open_parquet
-from tasks.data.reading.report import ReadReport, RejectedRow
+from tasks.data.reading.report import MAX_TEXT, ReadReport, RejectedRow
 from tasks.data.reading.scan import Scan
 from tasks.data.reading.table import WHOLE_RECORD, Table
 from tasks.data.reading.unpack import JSON, PARQUET, PlainFile, unpack
@@ -26,7 +33,6 @@ if TYPE_CHECKING:
     import duckdb
 
 SHOWN = 5  # rejected rows in a report or message
-MAX_TEXT = 1_000  # characters of a rejected record that are stored
 
 
 def read_files(
@@ -147,7 +153,7 @@ def _create(db: duckdb.DuckDBPyConnection, table: Table, *, verbatim: bool) -> l
     """Create the table of all records and the view `raw` of those that landed; returns the rejected lines."""
     scans = [
         replace(scan, relation=scan.relation.replace(SKIP_REJECTS, STORE_REJECTS.format(table=f"rejects_{place}")))
-        if "read_csv(" in scan.relation
+        if isinstance(scan, DelimitedScan)
         else scan
         for place, scan in enumerate(table.scans)
     ]
@@ -160,21 +166,8 @@ def _create(db: duckdb.DuckDBPyConnection, table: Table, *, verbatim: bool) -> l
     db.execute(f"CREATE VIEW raw AS SELECT {values} FROM records WHERE fault IS NULL")
     rejected = []
     for place, scan in enumerate(scans):
-        if scan.relation != table.scans[place].relation:
-            errors = db.execute(
-                f"SELECT line, any_value(csv_line), arg_min(error_type::VARCHAR, column_idx), "
-                f"arg_min(error_message, column_idx) FROM rejects_{place} GROUP BY line ORDER BY line"
-            ).fetchall()
-            rejected += [
-                RejectedRow(
-                    file=scan.name,
-                    line=line,
-                    column="",
-                    text=(text or "").rstrip("\r\n")[:MAX_TEXT],
-                    reason=reject_reason(kind, message, len(scan.cells)),
-                )
-                for line, text, kind, message in errors
-            ]
+        if isinstance(scan, DelimitedScan):
+            rejected += rejected_lines(db, scan, f"rejects_{place}")
     return rejected
 
 

@@ -9,6 +9,8 @@ from pydantic import Field
 from tasks.core.config import Result
 from tasks.data.reading.config import ColumnDefinition, FileFormat
 
+MAX_TEXT = 1_000  # characters of a rejected record that are stored
+
 
 class RejectedRow(Result):
     """A record that was not read, and why."""
