@@ -137,3 +137,61 @@ def test_case_and_punctuation_make_no_other_message():
     likeness.add("Is UA1545 on time?")
     assert likeness.find("is ua1545 ON time") == 0
     assert likeness.find("is UA1546 on time") is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"type": "text", "text": "Two large hats"}],
+        [{"type": "text", "text": "Two large "}, {"type": "input_text", "text": "hats"}],
+    ],
+)
+def test_parts_of_text_are_joined(content):
+    """FAULTS 12: a message's content as a list of parts is its text."""
+    pair = one(messages=[{"role": "user", "content": content}, {"role": "assistant", "content": ANSWER}])
+    assert (pair.text, pair.problem) == ("Two large hats", None)
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        ({"content": [{"type": "image_url", "image_url": {"url": "x"}}]}, "message 1 has a part that is not text"),
+        ({"content": None, "tool_calls": [{"id": "1"}]}, "message 1 has tool_calls"),
+        ({"content": "Two hats", "priority": 3}, "message 1 has priority"),
+    ],
+)
+def test_a_message_that_would_lose_something_is_refused(message, says):
+    """FAULTS 12, 13: other parts, tool calls and further keys are refused with the message's number."""
+    messages = [{"role": "user", **message}, {"role": "assistant", "content": ANSWER}]
+    assert says in str(one(messages=messages).problem)
+
+
+def test_system_messages_that_differ_by_line_are_refused():
+    """FAULTS 13: what only some lines say before the message is not dropped; one system message of all is."""
+
+    def row(system: str) -> dict:
+        return {
+            "messages": [
+                {"role": "system", "content": system},
+                user("Two large hats"),
+                {"role": "model", "content": ANSWER},
+            ]
+        }
+
+    same = read_pairs("mine", [row("Obey"), row("Obey")], FORM)
+    assert [pair.problem for pair in same] == [None, None]
+    differ = read_pairs("mine", [row("Obey"), row("Be short")], FORM)
+    assert all("system message" in str(pair.problem) for pair in differ)
+
+
+def test_a_text_and_a_label_are_a_pair():
+    """FAULTS 46: the label is the answer's one key."""
+    form = PairFormat(Answer(json_schema={"type": "object", "properties": {"label": {"type": "string"}}}))
+    (pair,) = read_pairs("mine", [{"text": "[1] hats", "label": "NA"}], form)
+    assert (pair.text, pair.answer, pair.problem) == ("[1] hats", '{"label":"NA"}', None)
+
+
+def test_nulls_of_an_answer_stay():
+    """FAULTS 10: an answer is the JSON of the file, nulls included."""
+    (pair,) = read_pairs("mine", [{"prompt": "x", "completion": {"a": None}}], PairFormat(Answer(json_schema={})))
+    assert pair.answer == '{"a":null}'

