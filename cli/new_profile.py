@@ -119,12 +119,12 @@ def stated_format(form: FileFormat) -> dict[str, str]:
 
 @contextmanager
 def open_files(
-    name: str, files: Sequence[Path], like: Source | None = None
+    name: str, files: Sequence[Path], like: Source | None = None, *, verbatim: bool = False
 ) -> Iterator[tuple[duckdb.DuckDBPyConnection, ReadReport]]:
     """A database whose table `raw` holds the files, and what reading it found; its types come from all rows.
 
     `like`: a source whose format and words for missing values apply; else a text that is no UTF-8 is read as Windows
-    and Western Europe write it.
+    and Western Europe write it. `verbatim`: the files hold instruction pairs.
     Raises: DataError.
     """
     from tasks.data.reading.files import read_files
@@ -136,7 +136,7 @@ def open_files(
             form = base.format.model_copy(update={"encoding": encoding})
             source = base.model_copy(update={"columns": {}, "format": form})
             try:
-                report = read_files(db, name, source, files=files, work=Path(work))
+                report = read_files(db, name, source, files=files, work=Path(work), verbatim=verbatim)
             except DataError as error:
                 problem = problem or error
                 continue

@@ -108,6 +108,7 @@ def test_ids_stay_exact(tmp_path: Path):
         ("x.tsv", PEOPLE.replace(",", "\t").encode(), {}),
         ("x.csv.gz", gzip.compress(PEOPLE.encode()), {}),
     ],
+    ids=["latin-1", "utf-16", "mark", "upper case", "mixed lines", "decimal comma", "tsv", "gzip"],
 )
 def test_every_form_of_a_file_is_read(tmp_path: Path, name: str, content: bytes, form: dict):
     """FAULTS 18, 41: encodings, line ends, endings, decimal commas and gzip give the same rows."""
