@@ -18,11 +18,13 @@ from cli.backtest import backtest
 from cli.keys import app as keys
 from cli.new import app as new
 from cli.options import AsJson, CaseName, Release
+from cli.verbs import Verbs
 from tasks.core.display import escape_terminal
 from tasks.core.errors import DriftlineError, InputError
 from tasks.core.processes import tune_gc
 
 app = typer.Typer(
+    cls=Verbs,
     name="driftline",
     no_args_is_help=True,
     add_completion=False,
@@ -102,7 +104,7 @@ def train(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None:
 @app.command()
 def run(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None:
     """Run the whole pipeline: prepare, train, evaluate, release. Exit code 3 when a gate fails."""
-    _run("release", case, as_of, profile)
+    _release(case, as_of, profile)
 
 
 @app.command(name="import-model")
@@ -121,13 +123,29 @@ def import_model(
     profile: Profile = None,
 ) -> None:
     """Run the pipeline with an external model instead of training: same evaluation, seal and serving."""
-    _run("release", case, as_of, profile, path)
+    _release(case, as_of, profile, path)
 
 
 @app.command()
-def predict(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None:
-    """Write the champion's predictions since its release as partitioned Parquet."""
-    _run("predict", case, as_of, profile)
+def predict(
+    case: CaseName,
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", exists=True, dir_okay=False, help="Rows to score, in the form of the source."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the answers go: .csv, .parquet, .jsonl. Default: FILE.predictions.csv.")
+    ] = None,
+    as_of: AsOf = None,
+    profile: Profile = None,
+) -> None:
+    """Score the rows of a file; without FILE, write the champion's predictions since its release as Parquet."""
+    if file is None:
+        _run("predict", case, as_of, profile)
+        return
+    from cli.predict_file import predict_file
+
+    predict_file(case, file, out, profile)
 
 
 @app.command()
@@ -195,6 +213,18 @@ def vllm(
 
 
 @app.command()
+def remove(
+    case: Annotated[str, typer.Argument(metavar="CASE", help="A case, even one whose folder is gone.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask for confirmation.")] = False,
+    config: Annotated[bool, typer.Option("--config", help="Delete its folder under configs/, too.")] = False,
+) -> None:
+    """Stop serving a case and delete its data, candidates and releases; usage records and audit events stay."""
+    from cli.remove import remove as remove_case
+
+    remove_case(case, yes=yes, config_too=config)
+
+
+@app.command()
 def demo(
     case: CaseName, months: Annotated[int, typer.Option(min=1, max=120, help="Most months to monitor.")] = 6
 ) -> None:
@@ -256,6 +286,14 @@ def _run(flow: str, case: str, as_of: str | None, profile: str | None, model: Pa
     from cli.terminal import run_flow_with_progress
 
     return run_flow_with_progress(flow, case, parse_as_of(as_of), profile, model=model)
+
+
+def _release(case: str, as_of: str | None, profile: str | None, model: Path | None = None) -> None:
+    release = _run("release", case, as_of, profile, model)
+    if release.kind == "tabular":
+        from cli.request_example import print_request
+
+        print_request(release)
 
 
 def parse_as_of(text: str | None) -> datetime | None:

@@ -51,6 +51,7 @@ def gather(config: Settings) -> dict[str, Any]:
             unknown[part] = f"{error.what} {error.found}".strip()
             return default
 
+    configured = case_names(config.cases)
     services = [service.model_dump(mode="json") for service in stack.list_services(config)]
     addresses = {service["name"]: service["address"] for service in services if service["state"] == "ready"}
     shares, today, waiting = query("gateway", lambda: _gateway(config), ({}, {}, []))
@@ -59,12 +60,13 @@ def gather(config: Settings) -> dict[str, Any]:
         "cases": [
             {
                 "case": case,
+                "has_folder": case in configured,
                 **_champion(config, case, shares.get(case, []), addresses),
                 "verdict": _verdict(config, case),
                 "decision": _decision(config, case),
                 "today": today.get(case, {"calls": 0, "failed": 0, "spent": 0.0}),
             }
-            for case in sorted({*case_names(config.cases), *shares, *today})
+            for case in sorted({*configured, *shares, *today})
         ],
         "open_decisions": waiting,
         "login": _login(config),
@@ -240,6 +242,10 @@ def _show(report: dict[str, Any]) -> None:
     if table.row_count:
         console.print()
         console.print(table)
+    for each in cases:
+        if each["shares"] and not each["has_folder"]:
+            console.print(f"{each['case']} has no folder any more, but its champion has traffic. To end it:")
+            console.print(f"  driftline remove {each['case']}")
     for each in report["open_decisions"]:
         by = f", requested by {each['asked_by']}" if each["asked_by"] else ""
         until = f"until {each['expires_at'][:16].replace('T', ' ')} UTC"

@@ -165,8 +165,23 @@ def _remove_gone(client: Any, declared: set[tuple[str, str]]) -> list[str]:
     from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 
     existing = client.read_deployments(deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG])))
-    gone = [each for each in existing if (each.entrypoint, each.name) not in declared]
-    for each in gone:
+    return _delete(client, [each for each in existing if (each.entrypoint, each.name) not in declared])
+
+
+def remove_deployments(case: str) -> list[str] | None:
+    """Delete the deployments of a case, with their schedules and triggers; None when Prefect's server is down."""
+    if not reach_prefect():
+        return None
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+
+    with get_client(sync_client=True) as client:
+        own = client.read_deployments(deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG, case])))
+        return _delete(client, [each for each in own if each.name == case])
+
+
+def _delete(client: Any, deployments: list[Any]) -> list[str]:
+    for each in deployments:
         client.delete_resource_owned_automations(f"prefect.deployment.{each.id}")
         client.delete_deployment(each.id)
-    return sorted(f"{each.entrypoint.rpartition(':')[2]}/{each.name}" for each in gone)
+    return sorted(f"{each.entrypoint.rpartition(':')[2]}/{each.name}" for each in deployments)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from tasks.train.classes import Classes
     from tasks.train.tabular.scoring import Model
 
 PARTITIONS = "month=*/part-*.parquet"  # in a release's folder
@@ -218,37 +219,39 @@ class _PartWriter:
             f"SELECT * EXCLUDE (partition_month) {new} ORDER BY event_timestamp, example_id"
         ).to_arrow_reader(self.chunk)
         part = folder / f"part-{self._name(rows, ids)}.parquet"
-        with atomic_path(part) as temporary, pq.ParquetWriter(temporary, self._schema()) as writer:
+        schema = predictions_schema(self.predictor.columns, self.fitted.classes)
+        with atomic_path(part) as temporary, pq.ParquetWriter(temporary, schema) as writer:
             for batch in batches:
                 rows_of_batch = batch.to_pandas()
                 predictions = model_file.predict(self.fitted, rows_of_batch, self.predictor.columns)
                 predicted = rows_of_batch.assign(**prediction_columns(predictions, self.fitted.classes))
                 predicted["release_digest"], predicted["as_of"] = self.predictor.digest, self.as_of
-                writer.write_table(pa.Table.from_pandas(predicted, self._schema(), preserve_index=False))
+                writer.write_table(pa.Table.from_pandas(predicted, schema, preserve_index=False))
         return rows
 
     def _name(self, rows: int, ids: int) -> str:
         source = [self.frame.data_digest, self.frame.definitions_digest]
         return digest_of([self.predictor.digest, self.as_of.astimezone(UTC).isoformat(), source, rows, str(ids)])[:16]
 
-    def _schema(self) -> pa.Schema:
-        import pyarrow as pa
 
-        from tasks.train.classes import score_columns
+def predictions_schema(columns: Sequence[Column], classes: Classes) -> pa.Schema:
+    """The columns of a file of predictions."""
+    import pyarrow as pa
 
-        kinds = {"number": pa.float64(), "text": pa.string()}
-        time = pa.timestamp("us", "UTC")
-        classes = self.fitted.classes
-        outputs = [("prediction", pa.float64())]
-        if len(classes) > 2:
-            outputs = [("prediction", pa.string()), *((name, pa.float64()) for name in score_columns(classes))]
-        return pa.schema(
-            [
-                ("example_id", pa.string()),
-                ("event_timestamp", time),
-                *((column.name, kinds[column.kind]) for column in self.predictor.columns),
-                *outputs,
-                ("release_digest", pa.string()),
-                ("as_of", time),
-            ]
-        )
+    from tasks.train.classes import score_columns
+
+    kinds = {"number": pa.float64(), "text": pa.string()}
+    time = pa.timestamp("us", "UTC")
+    outputs = [("prediction", pa.float64())]
+    if len(classes) > 2:
+        outputs = [("prediction", pa.string()), *((name, pa.float64()) for name in score_columns(classes))]
+    return pa.schema(
+        [
+            ("example_id", pa.string()),
+            ("event_timestamp", time),
+            *((column.name, kinds[column.kind]) for column in columns),
+            *outputs,
+            ("release_digest", pa.string()),
+            ("as_of", time),
+        ]
+    )

@@ -55,6 +55,21 @@ def promote(tracking: Tracking, release: Release) -> None:
     client.set_registered_model_alias(release.case, CHAMPION, release.version)
 
 
+def unregister(tracking: Tracking, case: str) -> bool:
+    """Delete a case's registered model with all versions and aliases; False when there is none."""
+    from mlflow.exceptions import MlflowException
+
+    client = mlflow_client(tracking)
+    try:
+        client.get_registered_model(case)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+    client.delete_registered_model(case)
+    return True
+
+
 def load_champion(tracking: Tracking, state: Path, case: str) -> Release | None:
     """The release that the champion alias names, or None.
 
