@@ -98,10 +98,10 @@ def score_file(
         names = read_rows(db, file, spec, work)
         _order_examples(db, release, spec)
         scores = _Scoring(release, to, work).run(db, chunk)
-        own = ", ".join(map(quote_identifier, names))
-        ours = ", ".join(f"{quote_identifier(a)} AS {quote_identifier(b)}" for a, b in _free_names(db, work, names))
+        own = ", ".join(f"c.{quote_identifier(name)}" for name in names)
+        ours = ", ".join(f"a.{quote_identifier(a)} AS {quote_identifier(b)}" for a, b in _free_names(db, work, names))
         with atomic_path(to.out) as temporary:
-            rows = f"SELECT {own}, {ours} FROM cells POSITIONAL JOIN {scan_parquet(work / ANSWERS)}"
+            rows = f"SELECT {own}, {ours} FROM cells c POSITIONAL JOIN {scan_parquet(work / ANSWERS)} a"
             db.execute(f"COPY ({rows}) TO {quote_literal(temporary)} {FORMATS[to.out.suffix.lower()]}")
         if to.stored and scores.scored:
             _store(work / STORED, release, file, to)
