@@ -289,10 +289,11 @@ def _run(flow: str, case: str, as_of: str | None, profile: str | None, model: Pa
 
 
 def _release(case: str, as_of: str | None, profile: str | None, model: Path | None = None) -> None:
-    release = _run("release", case, as_of, profile, model)
-    if release.kind == "tabular":
-        from cli.request_example import print_request
+    from cli.request_example import print_request
+    from tasks.release.results import Release as Released
 
+    release = _run("release", case, as_of, profile, model)
+    if isinstance(release, Released) and release.kind == "tabular":
         print_request(release)
 
 

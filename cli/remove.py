@@ -118,7 +118,7 @@ def _remove(config: Settings, case: str, paths: list[Path]) -> None:
         console.print("  later    Prefect's server is down: driftline up, then driftline deploy or this command again")
     elif deployments:
         console.print(f"  removed  {len(deployments)} deployments with their schedules")
-    if unregister(config.tracking, case):
+    if _has_registry(config) and unregister(config.tracking, case):
         console.print("  removed  its versions and aliases in MLflow's model registry")
     for path in paths:
         if path.is_dir():
@@ -126,3 +126,7 @@ def _remove(config: Settings, case: str, paths: list[Path]) -> None:
         else:
             path.unlink(missing_ok=True)
         console.print(f"  removed  {path}", markup=False)
+
+
+def _has_registry(config: Settings) -> bool:
+    return not config.mlflow_uri.startswith("sqlite") or (config.state / "mlflow.db").exists()

@@ -24,6 +24,7 @@ VERBS = [
     "run",
     "import-model",
     "predict",
+    "remove",
     "monitor",
     "retrain",
     "backtest",
@@ -89,6 +90,17 @@ def test_old_names_still_work(run, monkeypatch, tmp_path, alias, flow):
 def test_each_flow_that_a_command_runs_exists(flow):
     """run_flow looks a flow up by its name."""
     assert f"def {flow}(" in (ROOT / "flows" / f"{flow}.py").read_text()
+
+
+@pytest.mark.parametrize(
+    ("word", "suggested"),
+    [("delete", "remove"), ("rm", "remove"), ("stats", "status"), ("relase", ""), ("prune", ""), ("qqq", "")],
+)
+def test_a_suggestion_never_does_more(run, word, suggested):
+    """Kind of row 45: `delete` is not `release`, an old name of `run`, which would train."""
+    output = " ".join(run(word, "shop").output.split())
+    assert f"No such command '{word}'." in output
+    assert ("Did you mean" in output, f"Did you mean {suggested}?" in output) == (bool(suggested), bool(suggested))
 
 
 @pytest.mark.parametrize("arguments", [("run",), ("run", "a", "b"), ("rnu", "a"), ("run", "a", "--asof", "2013-01-01")])

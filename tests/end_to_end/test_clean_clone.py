@@ -29,6 +29,7 @@ QUICK = (  # with Prefect's server alone
     "status",
     "doctor",
     "backup {folder}/quick.tar.gz",
+    "remove {case} --yes",
 )
 LONG = (
     "up",
@@ -40,6 +41,7 @@ LONG = (
     "import-model {case} {file}",
     "import {case} {file}",
     "predict {case}",
+    "predict {case} {file}",
     "monitor {case}",
     "outcomes {case} {file}",
     "retrain {case}",
@@ -65,6 +67,7 @@ LONG = (
     "backup {folder}/long.tar.gz",
     "restart",
     "status",
+    "remove {case} --yes",
     "down",
     "restore {folder}/long.tar.gz",
 )
