@@ -26,7 +26,7 @@ def with_row_number(db: duckdb.DuckDBPyConnection, sql: str, table: str, column:
             allowed=f"SELECT ... FROM {table}, without GROUP BY, UNION or a query of other tables alone",
             todo="Score the rows as a request (driftline up), or deliver them as the source and run driftline predict.",
         )
-    return str(_call(db, "json_deserialize_sql", json.dumps(parsed)))
+    return _call(db, "json_deserialize_sql", json.dumps(parsed))
 
 
 def tables_of(db: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
@@ -38,9 +38,8 @@ def tables_of(db: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
 
 
 def _call(db: duckdb.DuckDBPyConnection, function: str, text: str) -> str:
-    return db.execute(
-        f"SELECT {function}($1::VARCHAR::{'JSON' if 'de' in function[:7] else 'VARCHAR'})", [text]
-    ).fetchall()[0][0]
+    kind = "JSON" if function == "json_deserialize_sql" else "VARCHAR"
+    return str(db.execute(f"SELECT {function}($1::VARCHAR::{kind})", [text]).fetchall()[0][0])
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:

@@ -199,14 +199,13 @@ class _Scoring:
         return scores
 
     def _answers(self, rows: pd.DataFrame, good: np.ndarray, predictions: np.ndarray) -> pa.Table:
-        import numpy as np
         import pyarrow as pa
 
         classes, is_boolean = self.release.model.classes, self.release.is_boolean
         return pa.table(
             {
                 **answer_columns(predictions, good, classes, is_boolean=is_boolean),
-                "release": pa.array(np.where(good, self.release.digest[:12], None), pa.string()),
+                "release": pa.array([self.release.digest[:12] if each else None for each in good], pa.string()),
                 "error": pa.array(rows["error"], pa.string(), from_pandas=True),
             }
         )
@@ -226,7 +225,7 @@ class _Scoring:
 def _count(scores: FileScores, model: Model, rows: pd.DataFrame, good: np.ndarray) -> None:
     known = known_categories(model)
     for column, texts in unseen_categories(known, {name: rows.loc[good, name].tolist() for name in known}).items():
-        counts = rows.loc[good, column].value_counts()
+        counts = rows.loc[good, column].str.strip().value_counts()
         scores.unseen.setdefault(column, Counter()).update({text: int(counts[text]) for text in texts})
     scores.rows += len(rows)
     scores.scored += int(good.sum())
@@ -247,11 +246,19 @@ def _add_looked_up(rows: pd.DataFrame, good: np.ndarray, release: ReleasedModel)
             todo="Create it with a release: driftline run CASE",
         )
     keys = sorted({key for column in absent for key in column["entities"]})
-    features = release.look_up(rows.loc[good, keys].to_dict("records")) if good.any() else []
+    entities = [dict(zip(keys, map(_key, row), strict=True)) for row in rows.loc[good, keys].itertuples(index=False)]
+    features = release.look_up(entities) if entities else []
     for column in absent:
         values = np.full(len(rows), None, dtype=object)
         values[good] = [each[column["name"]] for each in features]
         rows[column["name"]] = values if column["kind"] == "text" else values.astype("float64")
+
+
+def _key(value: Any) -> Any:
+    """A join key from pandas, which makes a whole number a float where another row has none."""
+    if value is None or value != value:
+        return None
+    return int(value) if isinstance(value, float) else value
 
 
 def _predict(model: Model, rows: pd.DataFrame, good: np.ndarray) -> np.ndarray:
@@ -265,10 +272,10 @@ def _predict(model: Model, rows: pd.DataFrame, good: np.ndarray) -> np.ndarray:
         return predict(model, rows.loc[good, names])
     except DataError:
         predictions = []
-        for place in np.flatnonzero(good):
+        for place in np.flatnonzero(good).tolist():
             try:
                 predictions.append(predict(model, rows.iloc[place : place + 1][names])[0])
             except DataError as error:
                 good[place] = False
-                rows.loc[rows.index[place], "error"] = f"{error.what} {error.found}"
+                rows.loc[place, "error"] = f"{error.what} {error.found}"
         return np.array(predictions)
