@@ -33,7 +33,7 @@ STATE_FOLDERS = (
     "bentoml/bentos",
     "store/snapshots",
 )
-KEPT = (
+RETAINED = (
     "usage records, feedback, approvals, audit events and the request log: what it cost, and who decided what",
     "MLflow's runs, and the data of its snapshots in DVC's cache and remote",
 )
@@ -65,9 +65,12 @@ def remove(case: str, *, yes: bool, config_too: bool) -> None:
         typer.confirm(f"Remove {case}?", abort=True)
     with lock(config.state / "locks" / case, f"Case {case}"):
         _remove(config, case, paths)
-    kept = [*KEPT, *([] if config_too or not folder.is_dir() else [f"{folder}: your file; --config removes it"])]
+    retained = [
+        *RETAINED,
+        *([] if config_too or not folder.is_dir() else [f"{folder}: your file; --config removes it"]),
+    ]
     pinned = config.data / "snapshots" / f"{case}.dvc"
-    for each in [*kept, *([f"{pinned}, which git tracks"] if pinned.is_file() else [])]:
+    for each in [*retained, *([f"{pinned}, which git tracks"] if pinned.is_file() else [])]:
         console.print(f"  kept     {each}", markup=False)
 
 

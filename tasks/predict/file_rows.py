@@ -83,7 +83,7 @@ def read_rows(db: duckdb.DuckDBPyConnection, file: Path, spec: FileSource, work:
     """
     db.execute("CREATE SCHEMA verbatim; CREATE SCHEMA typed")
     verbatim = not any(suffix.lower() in TYPED for suffix in file.suffixes)
-    names = tuple(_read(db, "verbatim", file, spec, {}, work, verbatim=verbatim))
+    names = tuple(_read(db, file, spec, columns={}, folder=work / "verbatim", verbatim=verbatim))
     if ROW in names:
         raise DataError(f"The file has a column {ROW}.", where=str(file), todo="Rename it.")
     if lacking := [name for name in spec.columns if name in spec.needed and name not in names]:
@@ -98,7 +98,7 @@ def read_rows(db: duckdb.DuckDBPyConnection, file: Path, spec: FileSource, work:
     own = ", ".join(f"{cell.format(place)} AS {quote_identifier(name)}" for place, name in enumerate(names))
     db.execute(f"CREATE TABLE cells AS SELECT {own}, rowid AS {ROW}, NULL::VARCHAR AS fault FROM verbatim.records")
     declared = {name: column for name, column in spec.columns.items() if name in names}
-    columns = _read(db, "typed", file, spec, declared, work)
+    columns = _read(db, file, spec, columns=declared, folder=work / "typed")
     _add_faults(db, columns)
     _make_examples(db, spec, columns)
     return names
@@ -106,19 +106,17 @@ def read_rows(db: duckdb.DuckDBPyConnection, file: Path, spec: FileSource, work:
 
 def _read(
     db: duckdb.DuckDBPyConnection,
-    schema: str,
     file: Path,
     spec: FileSource,
-    columns: Mapping[str, ColumnDefinition],
-    work: Path,
     *,
+    columns: Mapping[str, ColumnDefinition],
+    folder: Path,
     verbatim: bool = False,
 ) -> dict[str, ColumnDefinition]:
-    """Read the file into tables of a schema; a bad row is reported by itself, however many there are."""
+    """Read the file into the schema that the folder names; a bad row is reported by itself, however many there are."""
     source = spec.source.model_copy(update={"columns": dict(columns), "tolerance": 1.0})
-    folder = work / schema
     folder.mkdir()
-    db.execute(f"SET schema = '{schema}'")
+    db.execute(f"SET schema = '{folder.name}'")
     try:
         return read_files(db, spec.name, source, files=[file], work=folder, verbatim=verbatim).columns
     finally:

@@ -99,9 +99,11 @@ def score_file(
         _order_examples(db, release, spec)
         scores = _Scoring(release, to, work).run(db, chunk)
         own = ", ".join(f"c.{quote_identifier(name)}" for name in names)
-        ours = ", ".join(f"a.{quote_identifier(a)} AS {quote_identifier(b)}" for a, b in _free_names(db, work, names))
+        answers = ", ".join(
+            f"a.{quote_identifier(a)} AS {quote_identifier(b)}" for a, b in _free_names(db, work, names)
+        )
         with atomic_path(to.out) as temporary:
-            rows = f"SELECT {own}, {ours} FROM cells c POSITIONAL JOIN {scan_parquet(work / ANSWERS)} a"
+            rows = f"SELECT {own}, {answers} FROM cells c POSITIONAL JOIN {scan_parquet(work / ANSWERS)} a"
             db.execute(f"COPY ({rows}) TO {quote_literal(temporary)} {FORMATS[to.out.suffix.lower()]}")
         if to.stored and scores.scored:
             _store(work / STORED, release, file, to)
@@ -120,11 +122,11 @@ def _store(rows: Path, release: ReleasedModel, file: Path, to: Destination) -> N
 
 def _free_names(db: duckdb.DuckDBPyConnection, work: Path, names: Sequence[str]) -> list[tuple[str, str]]:
     """Our columns, and their names beside those of the file."""
-    ours = db.read_parquet(str(work / ANSWERS)).columns
+    answers = db.read_parquet(str(work / ANSWERS)).columns
     taken, prefix = {name.lower() for name in names}, ""
-    while any((prefix + name).lower() in taken for name in ours):
+    while any((prefix + name).lower() in taken for name in answers):
         prefix += PREFIX
-    return [(name, prefix + name) for name in ours]
+    return [(name, prefix + name) for name in answers]
 
 
 def _order_examples(db: duckdb.DuckDBPyConnection, release: ReleasedModel, spec: FileSource) -> None:
