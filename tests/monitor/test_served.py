@@ -168,3 +168,17 @@ def test_a_file_of_outcomes_is_checked(tmp_path: Path):
         store_outcomes("shop", file, END, tmp_path)
     assert "customer and shop (or example_id), and late" in str(error.value)
     assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_rows_named_by_content_are_joined_by_it(tmp_path: Path):
+    """The case's SQL makes the key of the features, so a file sorted anew names the same rows (row 24)."""
+    content = "SELECT md5(row(age, town)::VARCHAR) AS name, * FROM raw"
+    source = Source(uri="file://customers.csv", key=("name",), sql=content)
+    rows = pd.DataFrame({"age": [30, 40, 50], "town": ["Bath", "York", "Ely"], "late": [1, 0, 1]})
+    stored = []
+    for number, table in enumerate((rows, rows.iloc[::-1])):
+        table.to_csv(tmp_path / "truth.csv", index=False)
+        file = OutcomeFile(tmp_path / "truth.csv", source, "late")
+        stored.append(store_outcomes("shop", file, END + timedelta(seconds=number), tmp_path).values)
+    assert stored[0].equals(stored[1])
+    assert sorted(stored[0]) == [0, 1, 1]
