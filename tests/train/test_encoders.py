@@ -133,7 +133,7 @@ def test_unseen_categories_are_named(tmp_path: Path) -> None:
 
 def test_dates_become_numbers() -> None:
     """FAULTS 36: a zone is turned into UTC, a date alone is its midnight, what is no date is missing."""
-    texts = ["2026-03-01T01:30:00+02:00", "2026-03-01", "soon", None, float("nan")]
+    texts = ["2026-03-01T01:30:00+02:00", "2026-03-01", "soon", "9999-12-31T23:00-12:00", None, float("nan")]
     parts = DateParts().fit([[text] for text in texts]).transform([[text] for text in texts])
     assert parts[0].tolist() == [2026, 2, 5, 23.5, 59, parts[0, 5]]
     assert parts[1].tolist() == [2026, 3, 6, 0, 60, 20513]

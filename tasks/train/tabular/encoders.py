@@ -61,9 +61,9 @@ def date_parts(text: str) -> tuple[float, ...]:
     """The parts of one date, as DATE_PARTS names them."""
     try:
         moment = datetime.fromisoformat(text.strip())
-    except ValueError:
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):  # the last day of the year 9999 may be beyond it in UTC
         return MISSING
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     hour = moment.hour + moment.minute / 60
     days = (moment - EPOCH).total_seconds() / 86400
     return moment.year, moment.month, moment.weekday(), hour, moment.timetuple().tm_yday, days
