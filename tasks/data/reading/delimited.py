@@ -69,7 +69,7 @@ def open_delimited(
     titles = _count_titles([fields for _, fields in first])
     line, header = first[titles]
     names = column_names(file, [name.strip(" ") for name in header])
-    size = _measure(file.path)
+    size = _measure(file.path, delimiter)
     path = _with_one_newline(file.path, work) if size.is_mixed else file.path
     columns = ", ".join(f"'c{number}': 'VARCHAR'" for number in range(len(names)))
     relation = (
@@ -79,7 +79,9 @@ def open_delimited(
     scan = DelimitedScan(
         name=file.name,
         relation=relation,
-        cells={name: _cell(f"c{number}", verbatim=verbatim) for number, name in enumerate(names)},
+        cells={
+            name: _cell(f"c{number}", verbatim=verbatim, trimmed=size.has_blanks) for number, name in enumerate(names)
+        },
         records=(size.lines if size.is_plain else _count_records(path, delimiter, len(names))) - 1,
         format=form.model_copy(update={"delimiter": delimiter}),
         path=path,
@@ -92,8 +94,10 @@ def open_delimited(
     ]
 
 
-def _cell(field: str, *, verbatim: bool) -> Cell:
-    return Cell(field, type="text") if verbatim else Cell(f"trim({field})", raw=field)
+def _cell(field: str, *, verbatim: bool, trimmed: bool) -> Cell:
+    if verbatim:
+        return Cell(field, type="text")
+    return Cell(f"trim({field})" if trimmed else field, raw=field, has_blanks=trimmed)
 
 
 def column_names(file: PlainFile, names: list[str]) -> list[str]:
@@ -178,22 +182,35 @@ class _Size:
     lines: int
     is_plain: bool  # neither quotes nor blank lines: each line is a record
     is_mixed: bool  # several kinds of line ends
+    has_blanks: bool  # beside a delimiter, quote or line end
 
 
-def _measure(path: Path) -> _Size:
-    counts = dict.fromkeys((b'"', b"\n", b"\r", b"\r\n", b"\n\n", b"\n\r\n", b"\r\r"), 0)
+def _measure(path: Path, delimiter: str) -> _Size:
+    mark = delimiter.encode()
+    groups = {  # what is counted only where a file has the first of them
+        b'"': (b'"',),
+        b"\n": (b"\n", b"\n\n"),
+        b"\r": (b"\r", b"\r\n", b"\n\r\n", b"\r\r"),
+        b" ": (b" " + mark, mark + b" ", b" \n", b"\n ", b" \r", b"\r ", b'" ', b' "'),
+    }
+    counts: Counter[bytes] = Counter()
     last = b"\n"
     with path.open("rb") as content:
         while chunk := content.read(CHUNK):
-            window = last[-2:] + chunk
-            for mark in counts:
-                counts[mark] += window.count(mark) - last[-2:].count(mark)
-            last = chunk if len(chunk) > 1 else last[-1:] + chunk
+            window = last + chunk
+            for first, group in groups.items():
+                if first in window:
+                    counts.update({each: window.count(each) - last.count(each) for each in group})
+            last = window[-2:]
     ends = counts[b"\n"] + counts[b"\r"] - counts[b"\r\n"]
     kinds = [counts[b"\r\n"], counts[b"\n"] - counts[b"\r\n"], counts[b"\r"] - counts[b"\r\n"]]
-    is_blank = bool(counts[b"\n\n"] or counts[b"\n\r\n"] or counts[b"\r\r"])
-    lines = ends + (last[-1:] not in (b"\n", b"\r"))
-    return _Size(lines, is_plain=not counts[b'"'] and not is_blank, is_mixed=sum(map(bool, kinds)) > 1)
+    is_blank = any(counts[each] for each in (b"\n\n", b"\n\r\n", b"\r\r"))
+    return _Size(
+        lines=ends + (last[-1:] not in (b"\n", b"\r")),
+        is_plain=not counts[b'"'] and not is_blank,
+        is_mixed=sum(map(bool, kinds)) > 1,
+        has_blanks=any(counts[each] for each in groups[b" "]) or last.endswith(b" "),
+    )
 
 
 def _count_records(path: Path, delimiter: str, width: int) -> int:

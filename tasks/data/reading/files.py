@@ -81,8 +81,8 @@ def _read(
     columns, ignored = _columns(files[0], scans, source)
     missing = () if verbatim else source.missing
     table = _typed(db, Table(scans, columns, Typing(missing, scans[0].format.decimal or ".")))
-    words, trimmed = count_missing(db, table)
     rejected += _create(db, table, verbatim=verbatim)
+    words, trimmed = count_missing(db, table.only(_with_gaps(db, table)))
     landed = db.execute("SELECT count(*) FROM raw").fetchall()[0][0]
     rejected += _bad_records(db, table, rejected)
     report = ReadReport(
@@ -169,6 +169,17 @@ def _create(db: duckdb.DuckDBPyConnection, table: Table, *, verbatim: bool) -> l
         if isinstance(scan, DelimitedScan):
             rejected += rejected_lines(db, scan, f"rejects_{place}")
     return rejected
+
+
+def _with_gaps(db: duckdb.DuckDBPyConnection, table: Table) -> list[str]:
+    """The columns that lack a value somewhere, or may have blanks around one."""
+    counts = ", ".join(f"count(*) - count(v{number})" for number in table.numbers.values())
+    gaps = db.execute(f"SELECT {counts} FROM records").fetchall()[0]
+    return [
+        name
+        for name, count in zip(table.columns, gaps, strict=True)
+        if count or any(cell.has_blanks for cell in table.cells(name))
+    ]
 
 
 def _bad_records(db: duckdb.DuckDBPyConnection, table: Table, rejected: Sequence[RejectedRow]) -> list[RejectedRow]:

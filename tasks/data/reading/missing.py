@@ -19,8 +19,10 @@ def count_missing(db: duckdb.DuckDBPyConnection, table: Table) -> tuple[dict[str
     blanks = [
         (name, f"count(*) FILTER (r{number} <> t{number})")
         for number, name in enumerate(table.columns)
-        if any(cell.raw for cell in table.cells(name))
+        if any(cell.has_blanks for cell in table.cells(name))
     ]
+    if not words:
+        return {}, {}
     counts = ", ".join([*(count for *_, count in words), *(count for _, count in blanks)])
     row = iter(db.execute(f"SELECT {counts} FROM {table.texts()} WHERE b IS NULL").fetchall()[0])
     missing: dict[str, dict[str, int]] = {}

@@ -18,6 +18,7 @@ class Cell:
 
     text: str  # its values as text
     raw: str = ""  # of CSV: its fields with the blanks around them
+    has_blanks: bool = False  # whether some may have
     literal: str = ""  # of JSON: its values as JSON text, where a text has quotes
     native: str = ""  # of Parquet: its values of the file's own type
     bad: str = ""  # of a native value: whether it does not fit

@@ -87,7 +87,7 @@ class Table:
         if cell is None:
             return []
         if not self.is_native(name):
-            blanks = [f"{cell.raw} AS r{number}"] if cell.raw else []
+            blanks = [f"{cell.raw} AS r{number}"] if cell.has_blanks else []
             return [f"{self._field(cell, type_)} AS t{number}", *blanks]
         marks = [f"CASE WHEN {cell.bad} THEN {cell.text} END AS t{number}"] if cell.bad else []
         marks += [f"{cell.nan} AS n{number}"] if cell.nan else []
