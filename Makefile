@@ -46,7 +46,7 @@ test: setup-dev  ## Run all tests except the long ones, offline
 	@$(PYTEST)
 
 test-all: setup-dev  ## Run all tests, with kill -9 of every process in every stage
-	@$(PYTEST) -m ""
+	@DRIFTLINE_EXAMPLES=10000 $(PYTEST) -m ""
 
 smoke: setup-dev  ## Test the pipeline of a real small language model (three minutes)
 	@$(BIN)/pytest -m "" tests/end_to_end/test_assistant.py
