@@ -14,8 +14,10 @@ from tasks.core.errors import CaseError, DataError
 from tasks.core.files import file_digest
 from tasks.data.config import Source
 from tasks.data.results import Validation
+from tasks.data.sources import ingest
 from tasks.data.tabular import validate as module
 from tasks.data.tabular.validate import ValidationPaths, validate
+from tasks.data.tabular.validation_run import validate_source
 
 AS_OF = datetime(2013, 2, 1, tzinfo=UTC)
 GOOD = "SELECT 'k' || i AS id, i AS n, i / 4.0 AS x, 'c' || (i % 4) AS code, " \
@@ -318,3 +320,23 @@ def test_an_unreadable_batch_is_named(validator):
     validator.batches = {"2013-01": path}
     with pytest.raises(DataError, match="2013-01 of source trips can't be read"):
         validator.validate()
+
+
+def test_rejected_and_bad_rows_count_together(tmp_path):
+    """FAULTS 31: records rejected when read and rows quarantined are held against one tolerance, and told."""
+    (tmp_path / "x.csv").write_text("id,x\n1,1\n2,2,2\n3,30\n4,4\n")
+    expected = [{"expect": "column_values_to_be_between", "column": "x", "max_value": 9}]
+    values = {"uri": "file://x.csv", "key": ["id"], "tolerance": 0.5, "expectations": expected}
+    for tolerance, passes in ((0.5, True), (0.4, False)):
+        source = Source.model_validate({**values, "tolerance": tolerance})
+        ingestions = {"x": ingest("x", source, tmp_path, raw=tmp_path / "raw")}
+        moment = datetime(2020, 1, 1, tzinfo=UTC)
+        if passes:
+            validated = validate_source(
+                "toy", "x", {"x": source}, ingestions=ingestions, as_of=moment, state=tmp_path / "state"
+            )
+            assert (validated.rows, validated.quarantined) == (2, 2)
+            assert "line 3" in validated.validation.warnings[-1]
+        else:
+            with pytest.raises(DataError, match="2 records are rejected or bad"):
+                validate_source("toy", "x", {"x": source}, ingestions=ingestions, as_of=moment, state=tmp_path / "s")

@@ -14,6 +14,7 @@ from tasks.core.errors import DataError
 from tasks.core.files import atomic_path, file_digest, scratch_folder, write_text
 from tasks.core.progress import mark_cached
 from tasks.data.config import Source
+from tasks.data.reading.report import ReadReport
 from tasks.data.results import ValidatedBatches, Validation
 from tasks.data.sources import Ingestion, filter_as_of
 from tasks.data.tabular.validate import ValidationPaths, validate
@@ -63,6 +64,9 @@ def validate_source(
             clean=work / "clean",
         )
         validation = validate(name, source, new, references=references, as_of=as_of, paths=paths)
+        report = ingestions[name].report
+        if report.rejected:
+            validation = _with_rejected(name, source, report, validation)
         if validation.failed:
             raise _validation_error(case, name, validation)
         for batch in new:
@@ -72,12 +76,23 @@ def validate_source(
         source=name,
         files=files,
         rows=sum(count["rows"] for count in counts.values()),
-        quarantined=sum(count["quarantined"] for count in counts.values()),
+        quarantined=sum(count["quarantined"] for count in counts.values()) + report.rejected,
         quarantined_by_batch={batch: count["quarantined"] for batch, count in counts.items()},
         validation=validation,
     )
     write_text(record, validated.model_dump_json(indent=1))
     return validated
+
+
+def _with_rejected(name: str, source: Source, report: ReadReport, validation: Validation) -> Validation:
+    """The validation with the records that were rejected when read; both together count against the tolerance."""
+    bad = report.rejected + sum(validation.quarantined.values())
+    warnings = [*validation.warnings, f"{name}: {report.rejected:,} records rejected, {report.first[0].sentence()}"]
+    share = bad / report.records
+    failed = list(validation.failed)
+    if share > source.tolerance:
+        failed.append(f"{name}: {bad:,} records are rejected or bad ({share:.1%}, tolerated {source.tolerance:.1%}).")
+    return validation.model_copy(update={"warnings": warnings, "failed": failed})
 
 
 def _read_record(path: Path) -> ValidatedBatches | None:
