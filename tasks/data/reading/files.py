@@ -132,20 +132,23 @@ def _columns(
 ) -> tuple[dict[str, ColumnDefinition | None], tuple[str, ...]]:
     """The columns to read, with their types if declared; and those that are not declared.
 
-    Raises: DataError when no file has a declared column.
+    Raises: DataError when a file lacks a declared column.
     """
     names = list(dict.fromkeys(name for scan in scans for name in scan.cells))
     column_names(file, names)  # of several files
     if not source.columns:
         return dict.fromkeys(names), ()
-    if lacking := [name for name in source.columns if name not in names]:
-        raise DataError(
-            f"{file.name} lacks {', '.join(lacking)}.",
-            where=source.uri,
-            found=f"columns {', '.join(names[:40])}",
-            allowed=f"columns {', '.join(list(source.columns)[:40])}",
-            todo="Deliver the columns, or correct the source's columns in case.yaml.",
-        )
+    # a record of JSON may leave out a key; from another file, a column that is missing was lost
+    present = {file.name: names} if file.suffix in JSON else {scan.name: list(scan.cells) for scan in scans}
+    for file_name, found in present.items():
+        if lacking := [name for name in source.columns if name not in found]:
+            raise DataError(
+                f"{file_name} lacks {', '.join(lacking)}.",
+                where=source.uri,
+                found=f"columns {', '.join(found[:40])}",
+                allowed=f"columns {', '.join(list(source.columns)[:40])}",
+                todo="Deliver the columns, or correct the source's columns in case.yaml.",
+            )
     return {**source.columns}, tuple(name for name in names if name not in source.columns)
 
 

@@ -45,6 +45,19 @@ def test_a_new_file_is_new_rows(tmp_path: Path):
     assert "new" not in land(FILES, tmp_path).summary
 
 
+def test_a_column_that_is_missing_in_one_file(tmp_path: Path):
+    """With declared columns it is an error that names the file; without, it is null there."""
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "a.csv").write_text("id,x\n1,2\n")
+    (tmp_path / "rows" / "b.csv").write_text("id\n2\n")
+    source = Source(uri="file://rows", key=("id",))
+    (batch,) = land(source, tmp_path).batches
+    assert duckdb.sql(f"SELECT id, x FROM read_parquet('{batch.path}') ORDER BY id").fetchall() == [(1, 2), (2, None)]
+    declared = Source.model_validate({**source.model_dump(), "columns": {"id": "integer", "x": "integer"}})
+    with pytest.raises(DataError, match=r"b\.csv lacks x"):
+        land(declared, tmp_path)
+
+
 def test_where_rows_came_from_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Address without secrets, files with digests, last known time and moment of the fetch lie beside the batches."""
     monkeypatch.setenv("ROWS_FOLDER", str(tmp_path))
