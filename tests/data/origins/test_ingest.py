@@ -10,8 +10,11 @@ from typing import Any
 import duckdb
 import pytest
 
+from tasks.core.duckdb import connect
 from tasks.core.errors import DataError
 from tasks.data.config import Source
+from tasks.data.origins.fetch import fetch_source
+from tasks.data.reading.files import read_files
 from tasks.data.sources import Ingestion, filter_as_of, ingest
 from tests.data.origins.sqlite import add_rows
 
@@ -54,8 +57,9 @@ def test_a_column_that_is_missing_in_one_file(tmp_path: Path):
     (batch,) = land(source, tmp_path).batches
     assert duckdb.sql(f"SELECT id, x FROM read_parquet('{batch.path}') ORDER BY id").fetchall() == [(1, 2), (2, None)]
     declared = Source.model_validate({**source.model_dump(), "columns": {"id": "integer", "x": "integer"}})
-    with pytest.raises(DataError, match=r"b\.csv lacks x"):
-        land(declared, tmp_path)
+    fetched = fetch_source(declared, tmp_path, tmp_path / "cache")
+    with pytest.raises(DataError, match=r"b\.csv lacks x"), connect() as db:
+        read_files(db, "rows", declared, files=fetched.paths, work=tmp_path)
 
 
 def test_where_rows_came_from_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
