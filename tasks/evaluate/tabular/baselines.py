@@ -26,7 +26,7 @@ DUMMY, PLAIN = "dummy", "plain"
 NAMES = {DUMMY: "the average outcome", PLAIN: "plain boosting"}
 MAX_CATEGORIES = 254  # boosting takes 255; rarer ones count as missing
 MAX_CELLS = 4_000_000  # rows * columns * trees of one iteration: a few seconds
-WIDE = 1_000  # columns * trees of one iteration; beyond it iterations are few
+WIDE = 200  # columns * trees of one iteration; beyond it iterations are few
 CHANCE = 0.01  # rate at which a model of no use may seem to rank better than chance
 
 
