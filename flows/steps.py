@@ -213,7 +213,10 @@ def seal_release(run: RunContext, trained: TrainResult) -> Path:
     """The folder of the sealed release."""
     case, state = run.case, run.settings.state
     candidate, verdict = trained.candidate, trained.verdict
-    context = SealContext(lineage=run.lineage, state=state, price=case.price, snapshot=trained.snapshot)
+    words = dict.fromkeys(word for source in case.data.sources.values() for word in source.missing)
+    context = SealContext(
+        lineage=run.lineage, state=state, price=case.price, snapshot=trained.snapshot, missing=tuple(words)
+    )
     if isinstance(case, TabularCase):
         return seal_tabular_release(candidate, verdict, case.target, context)
     base = open_model(case.model, case.folder, state)

@@ -21,6 +21,7 @@ class SealContext(Result):
     price: Price = Price()
     snapshot: Snapshot | None = None
     timings: dict[str, float] = Field(default_factory=dict)
+    missing: tuple[str, ...] = ("",)  # words that stand for a missing value in the case's sources
 
 
 class Release(Result):

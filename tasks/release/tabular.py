@@ -6,9 +6,9 @@ from typing import Any
 
 from tasks.core.errors import DriftlineError
 from tasks.core.files import file_digest
-from tasks.data.results import Snapshot
 from tasks.evaluate.results import Verdict
 from tasks.release.request_schema import request_schema
+from tasks.release.results import SealContext
 from tasks.release.seal import ReleaseParts, digest_mismatch
 from tasks.train.classes import DEFAULT_CLASSES, predictions_in
 from tasks.train.config import Target
@@ -19,7 +19,7 @@ PACKAGES = ("mlflow", "bentoml", "scikit-learn", "skops")
 
 
 def tabular_parts(
-    candidate: Candidate, verdict: Verdict, target: Target, snapshot: Snapshot | None = None
+    candidate: Candidate, verdict: Verdict, target: Target, context: SealContext | None = None
 ) -> ReleaseParts:
     """The model file, the rows that it takes, and golden examples.
 
@@ -32,7 +32,11 @@ def tabular_parts(
         raise digest_mismatch(path, found, candidate.weights_digest)
     return ReleaseParts(
         kind="tabular",
-        sealed={"target": _target(target, verdict), **request_schema(candidate, load(path), snapshot)},
+        sealed={
+            "target": _target(target, verdict),
+            **request_schema(candidate, load(path), context.snapshot if context else None),
+            "missing": list(context.missing if context else ("",)),
+        },
         golden=_golden(candidate, verdict),
         files={MODEL: path},
         packages=PACKAGES,

@@ -74,7 +74,7 @@ def seal_tabular_release(
     from tasks.release.seal import seal
     from tasks.release.tabular import tabular_parts
 
-    return seal(candidate, verdict, tabular_parts(candidate, verdict, target, context.snapshot), context)
+    return seal(candidate, verdict, tabular_parts(candidate, verdict, target, context), context)
 
 
 @stage("seal the release", lambda folder: folder.name)
