@@ -79,7 +79,7 @@ def _measure_all(db: duckdb.DuckDBPyConnection, types: Mapping[str, Type]) -> It
         values = db.execute(f"SELECT {', '.join(wanted.values())} FROM raw").fetchall()[0]
         facts: dict[str, dict[str, Any]] = {name: {"type": types[name]} for name in names[start : start + _AT_ONCE]}
         for (name, fact), value in zip(wanted, values, strict=True):
-            facts[name][fact] = value if value is not None or fact in ("least", "most", "mean", "deviation") else 0
+            facts[name][fact] = value if value is not None or fact in ("least", "most", "mean") else 0
         yield from facts.items()
 
 
@@ -95,17 +95,14 @@ def _aggregates(name: str, kind: Type) -> Iterator[tuple[str, str]]:
         yield "longest", f"max(length({text}))"
         yield "padded", f"count(*) FILTER (trim({text}) <> {text})"
         return
-    number = f"{column}::DOUBLE" if kind in ("integer", "number") else column
-    finite = f" FILTER (isfinite({column}))" if kind == "number" else ""
-    yield "least", f"min({column}){finite}" if kind != "boolean" else f"min({column}::INT)"
-    yield "most", f"max({column}){finite}" if kind != "boolean" else f"max({column}::INT)"
+    yield "least", f"min({column}{'::INT' if kind == 'boolean' else ''})"
+    yield "most", f"max({column}{'::INT' if kind == 'boolean' else ''})"
     if kind in ("integer", "number"):
-        yield "mean", f"avg({number}){finite}"
-        yield "deviation", f"stddev_pop({number}){finite}"
+        yield "mean", f"avg({column}::DOUBLE)"
     if kind == "number":
-        yield "fractions", f"coalesce(bool_or({number} <> trunc({number})){finite}, false)"
+        yield "fractions", f"coalesce(bool_or({column}::DOUBLE <> trunc({column}::DOUBLE)), false)"
     if kind == "integer":
-        yield "ascending", f"max({number}) - min({number}) = count(*) - 1 AND min({number}) IN (0, 1)"
+        yield "ascending", f"max({column})::DOUBLE - min({column})::DOUBLE = count(*) - 1 AND min({column}) IN (0, 1)"
 
 
 def _count_values(db: duckdb.DuckDBPyConnection, facts: dict[str, dict[str, Any]], rows: int) -> None:
@@ -156,7 +153,8 @@ def _of_sample(values: pd.Series, fact: Mapping[str, Any]) -> dict[str, Any]:
         numbers = some.to_numpy("float64")
         numbers = numbers[np.isfinite(numbers)]
         bins = np.histogram(numbers, BINS)[0] if len(numbers) else ()
-        return {"bins": tuple(map(int, bins)), "examples": examples}
+        deviation = float(numbers.std()) if len(numbers) else None
+        return {"bins": tuple(map(int, bins)), "examples": examples, "deviation": deviation}
     if fact["type"] in ("timestamp", "date") and len(some):
         moments = some.to_numpy("datetime64[s]").astype("int64")
         return {"bins": tuple(map(int, np.histogram(moments, BINS)[0])), "examples": examples}

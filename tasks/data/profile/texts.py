@@ -118,6 +118,7 @@ def _read_numbers(
 def _as_numbers(db: duckdb.DuckDBPyConnection, column: ColumnProfile, reading: Reading) -> dict[str, Any]:
     """The numbers' own facts in place of the text's."""
     number = f"try_cast({quote_identifier(column.name)} AS DOUBLE)"
+    number = f"(CASE WHEN isfinite({number}) THEN {number} END)"
     query = (
         f"SELECT count(DISTINCT {number}), min({number}), max({number}), avg({number}), stddev_pop({number}) FROM raw"
     )
