@@ -1,6 +1,6 @@
 # The main commands are `make demo` and `make test`. Both install what they need, once.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev supported upgrade demo demo-llm test test-all smoke check lint types format reference lock clean
+.PHONY: help setup setup-dev supported upgrade demo demo-llm test test-all coverage smoke check lint types format reference lock clean
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder --durations=15
 PYTHON ?= python3
@@ -47,6 +47,9 @@ test: setup-dev  ## Run all tests except the long ones, offline
 
 test-all: setup-dev  ## Run all tests, with kill -9 of every process in every stage
 	@DRIFTLINE_EXAMPLES=10000 $(PYTEST) -m ""
+
+coverage: setup-dev  ## Run the tests, and show which lines they leave out
+	@$(PYTEST) --cov --cov-report=term:skip-covered
 
 smoke: setup-dev  ## Test the pipeline of a real small language model (three minutes)
 	@$(BIN)/pytest -m "" tests/end_to_end/test_assistant.py
