@@ -103,7 +103,8 @@ def _own_paths(config: Settings, case: str) -> list[Path]:
         for path in (*state.glob("supervisor/homes/release-*"), *state.glob("logs/release-*"))
         if path.name.removesuffix(".log").rpartition("-")[0] == f"release-{case}"
     ]
-    files = [state / "logs" / f"smoke-{case}.log", state / "requests" / f"{case}.json"]
+    names = (f"logs/smoke-{case}.log", f"requests/{case}.json", f"profiles/{case}.html")
+    files = [state / name for name in names]
     return [path for path in (*folders, *programs, *files) if path.exists()]
 
 
