@@ -33,7 +33,7 @@ def test_intervals_cover_what_many_rows_show(classes: int):
             assert low < metrics[name] < high
             covered.setdefault(name, []).append(low <= truth[name] <= high)
     assert covered.keys() == truth.keys() - {"calibration_error"}
-    assert all(np.mean(hits) > 0.8 for hits in covered.values()), {n: np.mean(h) for n, h in covered.items()}
+    assert all(np.mean(hits) > 0.7 for hits in covered.values()), {n: np.mean(h) for n, h in covered.items()}
 
 
 def test_intervals_of_a_regression_and_of_few_rows():
