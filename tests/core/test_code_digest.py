@@ -39,6 +39,7 @@ CACHES = {
     "tasks.train.language.tune": "tasks/language/gguf_writer.py",
     "tasks.train.language.run_stage": "tasks/train/language/stages.py",
     "tasks.train.language.imported": "tasks/language/gguf_writer.py",
+    "tasks.train.language.untuned": "tasks/train/candidates.py",
     "tasks.evaluate.language.responses": "tasks/language/engine.py",
     "tasks.evaluate.language.logprobs": "tasks/train/language/model.py",
     "tasks.evaluate.language.llm_judge": "tasks/language/messages.py",
