@@ -90,7 +90,8 @@ def test_what_serves_changes_no_key(path, tmp_path, before):
     [
         (
             "tasks/language/gguf_writer.py",
-            "data.language.base_model train.language.tune train.language.imported evaluate.language.gates",
+            "data.language.base_model train.language.tune train.language.imported train.language.untuned "
+            "evaluate.language.gates",
         ),
         ("tasks/language/engine.py", "evaluate.language.responses evaluate.language.gates"),
         ("tasks/train/tabular/fit.py", "train.tabular.fit train.tabular.imported train.language.imported"),

@@ -114,7 +114,7 @@ def test_a_source_that_is_no_table_is_an_error(own, unharmed):
     (own.cases / "diabetes" / "patients.parquet").write_bytes(b"PAR1 not really")
     change_case(own.cases / "diabetes", data__sources__patients__uri="file://patients.parquet")
     done = cold(own, "run diabetes")
-    refused(done, "could not be read", "patients.parquet")
+    refused(done, "patients.parquet can't be read", "a whole Parquet file")
     assert "leaked" not in done.output  # what DuckDB says at the exit of a process that keeps an error
 
 

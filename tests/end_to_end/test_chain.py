@@ -131,8 +131,9 @@ class Planted:
 
 
 def test_monitoring_a_static_table(world, terminal):
-    """A case whose every example lies before its release has nothing to predict: that is said, not crashed on."""
+    """A table without time is monitored by what was scored; without any, the message says what to do."""
     done = terminal.run(world, "monitor diabetes --as-of 2004-02-01")
     assert "Traceback" not in done.output
-    assert done.code == 2, done.output
-    assert "No example is left" in done.output
+    assert done.code == 0, done.output
+    assert "There is nothing to monitor yet" in done.output
+    assert "driftline predict diabetes FILE" in done.output

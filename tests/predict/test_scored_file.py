@@ -91,7 +91,9 @@ def test_the_cases_sql_makes_the_features(tmp_path: Path, model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "examples", ["SELECT colour, sum(size) AS size FROM shop GROUP BY colour", f"{EXAMPLES} UNION ALL {EXAMPLES}"]
+    "examples",
+    ["SELECT colour, sum(size) AS size FROM shop GROUP BY colour", f"{EXAMPLES} UNION ALL {EXAMPLES}"],
+    ids=["groups", "repeats"],
 )
 def test_sql_that_mixes_rows_is_refused(tmp_path: Path, model: Path, examples: str) -> None:
     with pytest.raises(CaseError, match="row by row"):
