@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -155,7 +156,11 @@ def test_two_runs_of_a_case_at_once(world, terminal):
     """The second ends with exit code 4 and names the process that holds the case; the first is not disturbed."""
     first = terminal.start(world, "train diabetes --as-of 2005-01-01")  # a new as-of: nothing comes from cache
     assert first.wait_for(1)
-    refused(terminal.run(world, "run diabetes"), "busy", str(first.pid), code=4)
+    os.kill(first.pid, signal.SIGSTOP)  # it holds the case as long as the second one tries
+    try:
+        refused(terminal.run(world, "run diabetes"), "busy", str(first.pid), code=4)
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
     done = first.wait()
     assert done.code == 0, done.output
 
