@@ -22,10 +22,10 @@ def sample(rows: int, seed: int, classes: int = 2) -> tuple[np.ndarray, np.ndarr
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_intervals_cover_what_many_rows_show(classes: int):
-    """Of 15 samples nearly all hold the value of 100,000 rows: every metric of classification."""
+    """Of 60 samples nearly all hold the value of 100,000 rows: every metric of classification."""
     truth = compute_metrics(*sample(100_000, 0, classes), "classification")
     covered: dict[str, list[bool]] = {}
-    for seed in range(1, 16):
+    for seed in range(1, 61):
         side = sample(400, seed, classes)
         metrics = compute_metrics(*side, "classification")
         metrics.pop("calibration_error")  # biased upwards in small samples: its interval is about the sample's own
@@ -33,7 +33,7 @@ def test_intervals_cover_what_many_rows_show(classes: int):
             assert low < metrics[name] < high
             covered.setdefault(name, []).append(low <= truth[name] <= high)
     assert covered.keys() == truth.keys() - {"calibration_error"}
-    assert all(np.mean(hits) > 0.7 for hits in covered.values()), {n: np.mean(h) for n, h in covered.items()}
+    assert all(np.mean(hits) > 0.85 for hits in covered.values()), {n: np.mean(h) for n, h in covered.items()}
 
 
 def test_intervals_of_a_regression_and_of_few_rows():
