@@ -165,7 +165,7 @@ def _table(rows: list[dict[str, Any]], schema: Any) -> Any:
 
 
 def _parse(rows: list[dict[str, Any]], schema: Any) -> Any:
-    """The rows through pyarrow's JSON reader: `Table.from_pylist` would import pandas into the gateway, 54 MB."""
+    """The rows through pyarrow's JSON reader: `Table.from_pylist` would import pandas into the gateway."""
     import pyarrow as pa
     import pyarrow.json as pj
 
