@@ -20,6 +20,7 @@ STAGES = [
     "guard",
     "data",
     "features",
+    "knowledge",
     "train",
     "evaluate",
     "release",
