@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
+from services.serving.chat_error import ChatError
 from services.serving.disconnect import while_connected
 from services.serving.embeddings import Embeddings, EmbeddingsRequest
+from services.serving.engine_client import DEADLINE, EngineClient
 from services.serving.engine_watch import EngineWatch
-from services.serving.full_response import BrokenStreamError, error_message, full_response
 from tasks.language.chat_request import ChatCompletionRequest
 from tasks.language.engine_server import MAX_CALLS
 from tasks.language.released_model import ReleasedModel, check_golden
 
 if TYPE_CHECKING:
-    import aiohttp
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
@@ -33,20 +31,9 @@ LOST_SECONDS_HEADER = (
     "x-driftline-lost-seconds"  # spent on an engine that died or hung: the gateway does not charge for them
 )
 STARTUP_EXAMPLES = 2  # golden examples that an engine must answer before the service is ready
-DEADLINE = 280.0  # seconds for a call; the gateway waits a little longer
-ENGINE_TIMEOUT = 15.0  # seconds that a call waits for an engine that restarts
 RETRY_AFTER = 5  # seconds, in a 503 response
 
 RequestT = TypeVar("RequestT", ChatCompletionRequest, EmbeddingsRequest)
-EngineResponse: TypeAlias = "dict[str, Any] | tuple[bytes, aiohttp.ClientResponse]"
-
-
-class ChatError(Exception):
-    """An error that the client gets in OpenAI's form."""
-
-    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
-        super().__init__(message)
-        self.status, self.message, self.param, self.code = status, message, param, code
 
 
 class ChatApp:
@@ -58,10 +45,9 @@ class ChatApp:
         self.watch: EngineWatch[Engine | VllmServer] = EngineWatch(
             release.start, lambda engine: check_golden(engine, release.golden[:STARTUP_EXAMPLES])
         )
-        self._deadline = deadline
+        self._engine = EngineClient(release, self.watch, deadline)
         self._headers = {RELEASE_HEADER: release.digest}
         self._embeddings = Embeddings(release.embedder) if release.embedder else None
-        self._session: aiohttp.ClientSession | None = None
         self._calls = 0  # at the engine
 
     def starlette(self) -> Starlette:
@@ -80,8 +66,7 @@ class ChatApp:
         return Starlette(routes=routes, exception_handlers=handlers)
 
     async def close(self) -> None:
-        if self._session:
-            await self._session.close()
+        await self._engine.close()
         await asyncio.to_thread(self.watch.close)
 
     async def create_chat_completion(self, http: Request) -> Response:
@@ -91,7 +76,7 @@ class ChatApp:
         chat = await self._read(http, ChatCompletionRequest)
         with ExitStack() as slot:
             slot.enter_context(self._slot())
-            answer, lost = await while_connected(http, self._forward(chat))
+            answer, lost = await while_connected(http, self._engine.forward(chat))
             headers = {LOST_SECONDS_HEADER: f"{lost:.3f}"} if lost > 0.1 else {}
             if isinstance(answer, dict):
                 return self._json({**answer, "release": self.release.digest}, 200, headers)
@@ -154,72 +139,3 @@ class ChatApp:
             yield
         finally:
             self._calls -= 1
-
-    async def _forward(self, chat: ChatCompletionRequest) -> tuple[EngineResponse, float]:
-        """The engine's answer, and the seconds lost on engines that died or hung.
-
-        When an engine ends before its answer, the call is retried once at the next one.
-        Raises: ChatError.
-        """
-        import aiohttp
-
-        begun = time.monotonic()
-        engine = await self.watch.engine(ENGINE_TIMEOUT)
-        for last in (False, True):
-            if engine is None:
-                raise ChatError(503, f"The engine restarts: {self.watch.fault}.", code="model_unavailable")
-            try:
-                lost = time.monotonic() - begun
-                return await self._attempt(engine, chat, self._deadline - lost), lost
-            except TimeoutError as error:
-                text = f"The answer was not complete within {self._deadline:.0f} s."
-                raise ChatError(504, text, code="timeout") from error
-            except BrokenStreamError as error:
-                raise ChatError(502, str(error)) from error
-            except aiohttp.ClientError as error:
-                if last:
-                    text = f"The engine does not answer: {type(error).__name__}."
-                    raise ChatError(503, text, code="model_unavailable") from error
-                engine = await self.watch.replacement(engine, ENGINE_TIMEOUT)
-        raise AssertionError("The second attempt returns or raises.")
-
-    async def _attempt(
-        self, engine: Engine | VllmServer, chat: ChatCompletionRequest, seconds: float
-    ) -> EngineResponse:
-        """The complete answer; or the first bytes of a stream, and the response to read on from.
-
-        Closing the connection, at the deadline or when the client disconnects, frees the engine's slot: at once for
-        a stream. For a complete answer llama.cpp checks its client only when no call got a token for a second. So
-        complete answers are assembled here from a stream.
-        """
-        import aiohttp
-
-        request = self.release.request(chat)
-        response = await self._connections().post(
-            f"{engine.address}/v1/chat/completions",
-            json=request,
-            headers={"Authorization": f"Bearer {engine.key}"} if engine.key else {},
-            timeout=aiohttp.ClientTimeout(total=max(seconds, 0.001), sock_connect=10),
-        )
-        try:
-            if chat.stream and response.ok:
-                if first := await response.content.readany():
-                    return first, response
-                raise aiohttp.ServerDisconnectedError("The stream ended before its first byte.")
-            answer = await response.read()
-        except BaseException:
-            response.close()
-            raise
-        if response.ok:
-            return full_response(answer) if request["stream"] else json.loads(answer)
-        # another status concerns this answer alone, for instance one that no parser reads; the engine lives
-        raise ChatError(400 if response.status == 400 else 502, error_message(answer))
-
-    def _connections(self) -> aiohttp.ClientSession:
-        import aiohttp  # not httpx, whose work for each token takes CPU time from the engine
-
-        if self._session is None:
-            # one connection for each request: llama.cpp closes it after a stream, and a quick reuse would fail
-            connector = aiohttp.TCPConnector(limit=0, force_close=True)
-            self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
-        return self._session

@@ -1,6 +1,6 @@
 """The service in a language model's Bento: OpenAI's chat completions, from a CPU engine of its own or from vLLM.
 
-Request types: chat_request.py. Routes: chat_app.py. Supervision of the engine: engine_watch.py.
+Request types: chat_request.py. Routes: chat_app.py. Calls of the engine: engine_client.py, watched by engine_watch.py.
 """
 
 from __future__ import annotations

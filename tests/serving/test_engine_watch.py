@@ -92,7 +92,7 @@ def test_a_stopped_engine_is_replaced(service):
 
 def test_without_an_engine_calls_get_503_and_readiness_is_false(release, monkeypatch, tmp_path):
     """Where none can be started, a call waits for a bounded time and hears when to come again; then all is well."""
-    monkeypatch.setattr("services.serving.chat_app.ENGINE_TIMEOUT", 1.0)
+    monkeypatch.setattr("services.serving.engine_client.ENGINE_TIMEOUT", 1.0)
     with chat_service(release) as (app, client):
         model = release / "model.gguf"
         model.rename(tmp_path / "model.gguf")
