@@ -1,0 +1,62 @@
+"""Answers made of sentences of the passages: the extractive way, without a model's own words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tasks.knowledge.abstention import WordWeights, passage_text
+from tasks.knowledge.results import Hit
+from tasks.language.content_words import content_words, sentences
+
+MAX_WORDS = 80  # of an answer
+MAX_SENTENCES = 4
+RANK_DECAY = 0.8  # how much less a sentence of the next passage counts
+
+
+@dataclass(frozen=True)
+class Extract:
+    """Sentences of passages, in the order of the passages, and the hits that they come from."""
+
+    text: str
+    citations: tuple[Hit, ...]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    rank: int  # of its passage
+    place: int  # in its passage
+    text: str
+    score: float
+
+
+def extract_answer(question: str, hits: Sequence[Hit], weights: WordWeights) -> Extract:
+    """The sentences that share most with the question, by the weights of the words; equal inputs give equal answers."""
+    words = set(content_words(question))
+    candidates = [candidate for rank, hit in enumerate(hits) for candidate in _candidates(words, rank, hit, weights)]
+    chosen: list[_Candidate] = []
+    length = 0
+    for candidate in sorted(candidates, key=lambda each: (-each.score, each.rank, each.place)):
+        size = len(candidate.text.split())
+        if len(chosen) < MAX_SENTENCES and (not chosen or length + size <= MAX_WORDS):
+            chosen.append(candidate)
+            length += size
+    chosen.sort(key=lambda each: (each.rank, each.place))
+    ranks = dict.fromkeys(each.rank for each in chosen)
+    text = "\n".join(each.text for each in chosen)
+    return Extract(text, tuple(hits[rank] for rank in ranks))
+
+
+def _candidates(words: set[str], rank: int, hit: Hit, weights: WordWeights) -> list[_Candidate]:
+    """The sentences of a passage; the words of its headings and of its neighbours count a little for each."""
+    units = sentences(hit.passage.text)
+    stems = [frozenset(content_words(unit)) for unit in units]
+    around = weights.coverage(words, content_words(passage_text(hit.passage)))
+    scored = []
+    for place, (unit, own) in enumerate(zip(units, stems, strict=True)):
+        if unit.startswith("#") or not own:
+            continue
+        beside = [weights.coverage(words, stems[at]) for at in (place - 1, place + 1) if 0 <= at < len(stems)]
+        score = weights.coverage(words, own) + 0.25 * max(beside, default=0.0) + 0.5 * around
+        scored.append(_Candidate(rank, place, unit, score * RANK_DECAY**rank))
+    return scored
