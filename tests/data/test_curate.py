@@ -54,7 +54,7 @@ TEMPLATES = {
 }
 SALES = "SELECT DATE '2020-01-01' + (i % 90)::INTEGER AS day, 'item-' || i AS item FROM range(900) r(i)"
 COLUMNS = ["pair_id", "intent", "template", "day", "messages", "answer", "rejected", "origin", "tokens"]
-COLUMNS += ["required_facts", "forbidden_facts"]
+COLUMNS += ["required_facts", "forbidden_facts", "evidence", "part", "unanswerable"]
 
 
 class Shop:

@@ -23,7 +23,9 @@ SHAPES = (  # the columns of users' sources
     ("instruction", "output"),  # with an input, if there is one
     ("text", "label"),  # the answer is {"label": ...}, or the label in prose
     ("prompt", "required_facts"),  # prose without a reference
+    ("prompt", "evidence"),  # a question on documents
 )
+PARTS = ("development", "evaluation")
 LOG = ("answer", "feedback")  # beside messages or prompt: those of a log of requests
 
 
@@ -42,6 +44,9 @@ class Pair:
     problem: str | None = None  # why it can't be used
     required_facts: tuple[str, ...] = ()  # that an answer in prose must state
     forbidden_facts: tuple[str, ...] = ()
+    evidence: tuple[tuple[str, str], ...] = ()  # document and quotation: where the answer stands
+    part: str = ""  # one of PARTS; empty: by hash
+    unanswerable: bool = False  # no document answers it
     system: str = ""  # the row's own system message
 
     @property
@@ -68,6 +73,9 @@ class Pair:
             "tokens": self.tokens,
             "required_facts": json.dumps(self.required_facts, ensure_ascii=False),
             "forbidden_facts": json.dumps(self.forbidden_facts, ensure_ascii=False),
+            "evidence": json.dumps(self.evidence, ensure_ascii=False),
+            "part": self.part,
+            "unanswerable": self.unanswerable,
         }
 
 
@@ -80,6 +88,7 @@ class PairFormat:
         from jsonschema.validators import validator_for
 
         self.is_text = answer.format == "text"
+        self.abstain = answer.abstain
         self._schema: Any = answer.json_schema or {}
         self._stated = answer.stated
         kind = validator_for(self._schema)
@@ -221,8 +230,11 @@ def read_row(name: str, row: Mapping[str, Any], shape: tuple[str, ...], form: Pa
         problem=problem,
         required_facts=_facts(row.get("required_facts")),
         forbidden_facts=_facts(row.get("forbidden_facts")),
+        part=str(row.get("part") or ""),
+        unanswerable=row.get("unanswerable") is True,
         system=system,
     )
+    pair = _on_documents(pair, row.get("evidence"), form)
     if not pair.text.strip():
         return replace(pair, problem=problem or "there is no message of the user")
     pair = resolve(pair, form)
@@ -242,7 +254,7 @@ def _parts(
     if shape == ("text", "label"):
         label = content_of(row["label"]) if form.is_text else json.dumps({"label": row["label"]}, ensure_ascii=False)
         return conversation(row["text"]), label, None
-    if shape == ("prompt", "required_facts"):
+    if shape in (("prompt", "required_facts"), ("prompt", "evidence")):
         return conversation(row["prompt"]), "", None
     if shape == ("instruction", "output"):
         texts = [content_of(row[key]) for key in ("instruction", "input") if row.get(key)]
@@ -257,11 +269,30 @@ def _facts(value: Any) -> tuple[str, ...]:
     return tuple(str(each) for each in values if each is not None and str(each).strip())
 
 
+def _on_documents(pair: Pair, evidence: Any, form: PairFormat) -> Pair:
+    """The pair with its evidence; the right answer to one that no document answers is the abstention."""
+    problem = None
+    try:
+        quotations = json.loads(evidence) if isinstance(evidence, str) else evidence or []
+        pair = replace(pair, evidence=tuple((str(each["document"]), str(each["quote"])) for each in quotations))
+    except (ValueError, TypeError, KeyError):
+        problem = 'evidence must be a list of {"document": ..., "quote": ...}'
+    if pair.part not in ("", *PARTS):
+        problem = f"part must be one of {', '.join(PARTS)}, not {pair.part!r}"
+    elif pair.unanswerable and form.abstain is None:
+        problem = "it is unanswerable, so answer.abstain must be set: its right answer"
+    elif pair.unanswerable and (pair.evidence or pair.required_facts):
+        problem = "it is unanswerable, but has evidence or required facts"
+    elif pair.unanswerable:
+        pair = replace(pair, answer=form.write(form.abstain))
+    return replace(pair, problem=pair.problem or problem)
+
+
 def resolve(pair: Pair, form: PairFormat) -> Pair:
     """The pair with its answer in canonical form, or with its `problem`."""
     if form.is_text:
         answer = pair.answer.strip()
-        missing = not answer and not pair.required_facts and not pair.forbidden_facts
+        missing = not (answer or pair.required_facts or pair.forbidden_facts or pair.evidence)
         return replace(pair, answer=answer, problem=pair.problem or ("there is no answer" if missing else None))
     try:
         value = parse(pair.answer)
@@ -291,7 +322,7 @@ def write_pairs(pairs: Sequence[Pair], path: Path, *, problems: bool = False) ->
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = {"day": pa.date32(), "tokens": pa.int64()}
+    kinds = {"day": pa.date32(), "tokens": pa.int64(), "unanswerable": pa.bool_()}
     names = [*Pair((), "", "", "").row(), *(["problem"] if problems else [])]
     rows = [{**pair.row(), "problem": pair.problem} for pair in pairs]
     columns = {name: pa.array([row[name] for row in rows], kinds.get(name, pa.string())) for name in names}

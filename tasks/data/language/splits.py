@@ -24,7 +24,8 @@ from tasks.language.messages import USER, chat_message
 if TYPE_CHECKING:
     import duckdb
 
-TRAINING, EVALUATION = ("train", "validation"), ("evaluation", "safety")
+DEVELOPMENT = "development"  # questions on documents, by which retrieval is adjusted; neither trained on nor evaluated
+TRAINING, EVALUATION = ("train", "validation", DEVELOPMENT), ("evaluation", "safety")
 EVALUATION_SHARE = 0.1  # of users' pairs
 UNTUNED_EVALUATION_SHARE = 0.75  # where no pair is trained on; the rest are examples to develop a prompt with
 
@@ -60,7 +61,7 @@ def make_splits(
     Raises: CaseError for templates that don't render; DataError for an empty split, or one that leaks.
     """
     form, seen, report = PairFormat(answer), NearDuplicateIndex(pairs.near_duplicate), SplitReport()
-    splits: dict[str, list[Pair]] = {"train": [], "validation": [], "evaluation": []}
+    splits: dict[str, list[Pair]] = {"train": [], "validation": [], "evaluation": [], DEVELOPMENT: []}
     if pairs.templates:
         facts = read_facts(db, pairs.templates)
         evaluation_facts = facts_of_side(facts, "held_out", pairs, as_of)
@@ -83,7 +84,7 @@ def make_splits(
         abstention = "" if answer.abstain is None else form.write(answer.abstain)
         splits["safety"] = _redact(_unsafe(db, pairs, abstention), pairs.mask, None, report)
     _drop_contaminated(splits, pairs.near_duplicate, report)
-    required = splits if tuned else EVALUATION
+    required = [name for name in splits if name != DEVELOPMENT] if tuned else EVALUATION
     if empty := [name for name, rows in splits.items() if name in required and not rows]:
         raise DataError(
             f"No pair is left for {', '.join(empty)}.",
@@ -154,15 +155,18 @@ def _drop_duplicates(users: Sequence[Pair], generated: Sequence[Pair], pairs: Pa
 
 
 def _split(users: Sequence[Pair], pairs: Pairs, tuned: bool) -> dict[str, list[Pair]]:
-    """Split users' pairs by hash; near duplicates, whatever their answers, go to the same split."""
+    """Split users' pairs by their `part`, else by hash; then near duplicates, whatever their answers, stay together."""
     share = EVALUATION_SHARE if tuned else UNTUNED_EVALUATION_SHARE
     seen = NearDuplicateIndex(pairs.near_duplicate)
     heads: list[str] = []
-    splits: dict[str, list[Pair]] = {"train": [], "validation": [], "evaluation": []}
+    splits: dict[str, list[Pair]] = {"train": [], "validation": [], "evaluation": [], DEVELOPMENT: []}
     validation_share = pairs.validation / (pairs.train + pairs.validation)
     for pair in users:
         if pair.problem:  # quarantined later
             splits["train"].append(pair)
+            continue
+        if pair.part:
+            splits[pair.part].append(pair)
             continue
         like = seen.find(pair.text)
         head = normalize(pair.text) if like is None else heads[like]
@@ -181,8 +185,8 @@ def _drop_contaminated(splits: dict[str, list[Pair]], threshold: float, report: 
         for pair in splits.get(name, ()):
             evaluation.add(pair.text)
     for name in TRAINING:
-        clean = [pair for pair in splits[name] if pair.problem or evaluation.find(pair.text) is None]
-        report.contaminated += len(splits[name]) - len(clean)
+        clean = [pair for pair in splits.get(name, ()) if pair.problem or evaluation.find(pair.text) is None]
+        report.contaminated += len(splits.get(name, ())) - len(clean)
         splits[name] = clean
 
 
