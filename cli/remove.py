@@ -24,6 +24,7 @@ STATE_FOLDERS = (
     "candidates",
     "docs",
     "features",
+    "knowledge",
     "monitor",
     "quarantine",
     "releases",

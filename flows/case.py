@@ -19,6 +19,7 @@ from tasks.core.yaml_file import load_yaml
 from tasks.data.config import Answer, ChatSpec, Data, Model, Pairs, Prompt, Traffic
 from tasks.evaluate.config import Evaluate, LanguageEvaluation
 from tasks.features.config import Features, FrameSpec, check_free
+from tasks.knowledge.config import Knowledge
 from tasks.monitor.config import AnswerMonitor, Monitor, TabularSpec
 from tasks.release.config import Price
 from tasks.train.config import Serving, Target, Train, Tuning
@@ -143,6 +144,7 @@ class LanguageCase(Case):
     prompt: Prompt
     answer: Answer
     pairs: Pairs
+    knowledge: Knowledge | None = Field(None, description="Documents that answers come from. Empty: none.")
     train: Tuning | None = Field(None, description="How the base is tuned. Empty: it answers as it is, by the prompt.")
     serve: Serving = Serving()
     evaluate: LanguageEvaluation

@@ -43,6 +43,7 @@ class Address:
     uri: str  # variables stand for secrets
     query: str = ""  # of a database
     times: tuple[str, ...] = ()  # timestamp columns: when a row is known, then when its late values are
+    mixed: bool = False  # its files may be of several kinds: documents
 
     @classmethod
     def of(cls, source: Source) -> Address:

@@ -44,7 +44,7 @@ def fetch(address: Address, folder: Path, cache: Path) -> Fetched:
 
         originals, version = fetch_delta(address, folder, cache / "rows", before)
     elif address.kind == "local":
-        originals = fetch_local(address.uri, folder, before)
+        originals = fetch_local(address.uri, folder, before, mixed=address.mixed)
     elif address.kind == "remote":
         from tasks.data.origins.remote import fetch_remote
 
@@ -113,7 +113,7 @@ def _read_record(cache: Path, address: Address) -> _Record | None:
 
 
 def _digest(address: Address) -> str:
-    return digest_of([address.uri, address.query, address.times])
+    return digest_of([address.uri, address.query, address.times, address.mixed])
 
 
 def _remove_stale(cache: Path, used: set[Path]) -> None:

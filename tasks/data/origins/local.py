@@ -43,11 +43,11 @@ def locate(uri: str, folder: Path) -> Path:
     return path
 
 
-def list_files(uri: str, folder: Path) -> dict[str, Path]:
+def list_files(uri: str, folder: Path, *, mixed: bool = False) -> dict[str, Path]:
     """The files that a URI names, by their names within it, sorted.
 
     A folder stands for all files in it and below, except those whose name, or whose folder's, begins with a dot or an
-    underscore. Raises: DataError when there is none, or when they are of several kinds.
+    underscore. Raises: DataError when there is none, or when they are of several kinds and not `mixed`.
     """
     path = path_of_uri(uri, folder)
     if path.is_file():
@@ -63,7 +63,7 @@ def list_files(uri: str, folder: Path) -> dict[str, Path]:
         raise _missing(uri, path)
     names = {each.relative_to(root).as_posix(): each for each in sorted(paths)}
     files = {name: each for name, each in names.items() if not is_hidden(name)}
-    require_one_kind(uri, files)
+    require_one_kind(uri, files, mixed=mixed)
     return files
 
 
@@ -72,8 +72,8 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith((".", "_")) for part in name.split("/"))
 
 
-def require_one_kind(uri: str, names: Mapping[str, object]) -> None:
-    """Raises: DataError when there is no file, or when the files are of several kinds."""
+def require_one_kind(uri: str, names: Mapping[str, object], *, mixed: bool = False) -> None:
+    """Raises: DataError when there is no file, or when the files are of several kinds and not `mixed`."""
     if not names:
         raise DataError(
             "A source has no file.",
@@ -82,7 +82,7 @@ def require_one_kind(uri: str, names: Mapping[str, object]) -> None:
             todo="Put a file there, or correct the uri in case.yaml.",
         )
     kinds = sorted({"".join(Path(name).suffixes[-2:] if name.endswith(".gz") else Path(name).suffix) for name in names})
-    if len(kinds) > 1:
+    if len(kinds) > 1 and not mixed:
         raise DataError(
             "The files of a source are of several kinds.",
             where=uri,
@@ -92,9 +92,13 @@ def require_one_kind(uri: str, names: Mapping[str, object]) -> None:
         )
 
 
-def fetch_local(uri: str, folder: Path, previous: Mapping[str, FetchedFile]) -> tuple[FetchedFile, ...]:
+def fetch_local(
+    uri: str, folder: Path, previous: Mapping[str, FetchedFile], *, mixed: bool = False
+) -> tuple[FetchedFile, ...]:
     """The files with their digests; a file whose size and time are as before is not read again."""
-    return tuple(_with_digest(name, path, previous.get(name)) for name, path in list_files(uri, folder).items())
+    return tuple(
+        _with_digest(name, path, previous.get(name)) for name, path in list_files(uri, folder, mixed=mixed).items()
+    )
 
 
 def _with_digest(name: str, path: Path, previous: FetchedFile | None) -> FetchedFile:

@@ -44,14 +44,14 @@ def fetch_remote(address: Address, cache: Path, previous: Mapping[str, FetchedFi
     with _reporting(address):
         filesystem, path = open_filesystem(address)
         listed = dict(_list(filesystem, path, address))
-        require_one_kind(address.uri, listed)
+        require_one_kind(address.uri, listed, mixed=address.mixed)
         return tuple(_fetch(filesystem, name, info, cache, previous.get(name)) for name, info in listed.items())
 
 
 def check_remote(address: Address) -> None:
     """Check that an address can be reached and names files. Raises: DataError, Unavailable."""
     with _reporting(address):
-        require_one_kind(address.uri, dict(_list(*open_filesystem(address), address)))
+        require_one_kind(address.uri, dict(_list(*open_filesystem(address), address)), mixed=address.mixed)
 
 
 def has_delta_log(address: Address) -> bool:

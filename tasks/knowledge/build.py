@@ -1,0 +1,108 @@
+"""Builds the index of a case's documents: passages, an index of words, and vectors."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sqlite3
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.core.code_digest import cache_key
+from tasks.core.files import atomic_path, file_digest
+from tasks.core.progress import mark_cached
+from tasks.data.results import EmbedderFiles
+from tasks.knowledge.config import Knowledge, Splitter
+from tasks.knowledge.documents import Document, load_documents
+from tasks.knowledge.markdown import plain
+from tasks.knowledge.results import KnowledgeIndex, Passage
+from tasks.knowledge.split import split_document
+from tasks.knowledge.vector_cache import VectorCache
+
+if TYPE_CHECKING:
+    from tasks.language.embedder import Embedder
+
+NAME = "knowledge"  # folder in the state folder
+PASSAGES, VECTORS, MANIFEST = "passages.sqlite", "vectors.npy", "index.json"
+SCHEMA = """
+PRAGMA page_size = 4096; PRAGMA encoding = 'UTF-8';
+CREATE TABLE passages (
+    id INTEGER PRIMARY KEY, passage_id TEXT, document TEXT, title TEXT, heading TEXT, url TEXT, text TEXT, labels TEXT
+);
+CREATE VIRTUAL TABLE words USING fts5 (
+    title, heading, text, content = passages, content_rowid = id, tokenize = 'porter unicode61 remove_diacritics 2'
+);
+"""
+
+
+def build_index(
+    case: str, documents: Mapping[str, Path], knowledge: Knowledge, embedder: EmbedderFiles, state: Path
+) -> KnowledgeIndex:
+    """The index of a snapshot's documents, written once for equal inputs; only new passages are embedded.
+
+    documents: Parquet file of each collection, as a snapshot has them. Indexes of other documents of the case, and
+    vectors of passages that are gone, are removed.
+    """
+    inputs = {name: file_digest(path) for name, path in sorted(documents.items())}
+    digest = cache_key(__name__, [inputs, knowledge.split.digest, embedder.digest])
+    home = state / NAME / case
+    folder = home / digest[:20]
+    with contextlib.suppress(OSError, ValueError):
+        existing = KnowledgeIndex.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
+        mark_cached()
+        return existing.model_copy(update={"folder": folder})
+    from tasks.language.embedder import Embedder
+
+    model = Embedder(embedder.folder)
+    texts = list(load_documents(documents))
+    passages = split_all(texts, knowledge.split, model)
+    with VectorCache(home / "vectors.sqlite", embedder.digest) as cache:
+        vectors = cache.encode([embedded_text(passage) for passage in passages], model)
+        cache.prune()
+    index = KnowledgeIndex(
+        folder=folder, digest=digest, documents=len(texts), passages=len(passages), embedder=embedder.digest
+    )
+    with atomic_path(folder) as out:
+        out.mkdir()
+        write_passages(passages, out / PASSAGES)
+        _write_vectors(vectors, out / VECTORS)
+        (out / MANIFEST).write_text(index.model_copy(update={"folder": Path()}).model_dump_json(indent=1))
+    for other in home.iterdir():
+        if other.is_dir() and other != folder:
+            shutil.rmtree(other)
+    return index
+
+
+def split_all(documents: Sequence[Document], splitter: Splitter, model: Embedder) -> list[Passage]:
+    """The passages of all documents, in the order of the documents."""
+    return [passage for document in documents for passage in split_document(document, splitter, model.tokens)]
+
+
+def embedded_text(passage: Passage) -> str:
+    """What the embedder reads of a passage: its headings, too, since a paragraph alone often lacks its subject."""
+    return f"{passage.title}. {passage.heading.replace(' > ', '. ')}\n{plain(passage.text)}"
+
+
+def write_passages(passages: Sequence[Passage], path: Path) -> None:
+    """Write passages and their words into a new SQLite file; equal passages give equal bytes."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript(SCHEMA)
+        db.executemany(
+            "INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (i, p.passage_id, p.document, p.title, p.heading, p.url, p.text, json.dumps(sorted(p.labels)))
+                for i, p in enumerate(passages)
+            ],
+        )
+        db.execute("INSERT INTO words (words) VALUES ('rebuild')")
+        db.execute("INSERT INTO words (words) VALUES ('optimize')")
+        db.commit()
+        db.execute("VACUUM")
+
+
+def _write_vectors(vectors: object, path: Path) -> None:
+    import numpy as np
+
+    np.save(path, np.asarray(vectors, dtype=np.float32))

@@ -1,0 +1,141 @@
+"""Searches an index: by words, by vectors, or by both."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sqlite3
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.core.errors import DataError
+from tasks.knowledge.results import Hit, Passage
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tasks.language.embedder import Embedder
+
+CANDIDATES = 100  # of each method, before they are merged
+SMOOTHING = 60  # of reciprocal ranks, as in Cormack, Clarke and Buettcher (2009)
+WEIGHTS = (2.0, 2.0, 1.0)  # of title, heading and text in BM25
+WORD = re.compile(r"[^\W_]+")
+# words of a question that say nothing of its subject
+STOP_WORDS = """
+a about after all also am an and any are as at be been before being but by can could did do does doing for from
+get gets give had has have having he her here him his how i if in into is it its just know let like long make
+many may me might more most much must my need no nor not now of on one only or our out over own please possible
+same shall she should so some such tell than that the their them then there these they this those through to too
+under until up use used using very want was way we were what when where which while who whom why will with would
+you your
+"""
+
+
+class KnowledgeSearch:
+    """An opened index. Threads may share it: questions are embedded one after the other."""
+
+    def __init__(self, folder: Path, embedder: Embedder) -> None:
+        """Raises: DataError when the index is damaged, or was built by another embedder."""
+        import numpy as np
+
+        self._embedder, self._lock = embedder, threading.Lock()
+        self._db = sqlite3.connect(
+            f"file:{folder / 'passages.sqlite'}?mode=ro&immutable=1", uri=True, check_same_thread=False
+        )
+        self._vectors: np.ndarray = np.load(folder / "vectors.npy")
+        if self._vectors.shape[1] != embedder.size:
+            raise DataError(
+                "The index was built by another embedder.",
+                where=str(folder),
+                found=f"vectors of {embedder.size} dimensions",
+                allowed=f"{self._vectors.shape[1]} dimensions",
+                todo="Build the index again: driftline knowledge build CASE.",
+            )
+
+    def passages(self) -> Sequence[Passage]:
+        """All passages, in the order of their documents."""
+        return self._passages
+
+    def search(
+        self, question: str, *, count: int = 5, method: str = "hybrid", labels: frozenset[str] | None = None
+    ) -> list[Hit]:
+        """The best passages for a question, best first; of equal ones the first in the order of documents.
+
+        labels: None for all passages; else those without labels, and those that share one.
+        """
+        import numpy as np
+
+        allowed = self._allowed(labels)
+        with self._lock:
+            vector = self._embedder.encode([question])[0]
+            words = self._by_words(question, allowed) if method != "vectors" else {}
+        similarities = self._vectors @ vector
+        ranked = np.where(allowed, similarities, -np.inf)
+        order = np.argsort(-ranked, kind="stable")[: min(CANDIDATES, int(allowed.sum()))].tolist()
+        by_vectors = {place: rank for rank, place in enumerate(order, 1)} if method != "words" else {}
+        if method == "words":
+            scores = {place: -float(rank) for place, rank in words.items()}
+        elif method == "vectors":
+            scores = {place: float(similarities[place]) for place in by_vectors}
+        else:
+            scores = {
+                place: sum(1 / (SMOOTHING + ranks[place]) for ranks in (words, by_vectors) if place in ranks)
+                for place in {*words, *by_vectors}
+            }
+        best = sorted(scores, key=lambda place: (-scores[place], place))[:count]
+        return [
+            Hit(
+                self._passages[place],
+                scores[place],
+                float(similarities[place]),
+                words.get(place),
+                by_vectors.get(place),
+            )
+            for place in best
+        ]
+
+    def _by_words(self, question: str, allowed: Any) -> dict[int, int]:
+        """Rank by place of passages that share a word with the question."""
+        if not (query := words_query(question)):
+            return {}
+        rows = self._db.execute(
+            f"SELECT rowid FROM words WHERE words MATCH ? ORDER BY bm25(words, {', '.join(map(str, WEIGHTS))}), rowid",
+            [query],
+        )
+        ranks: dict[int, int] = {}
+        for (place,) in rows:
+            if allowed[place]:
+                ranks[place] = len(ranks) + 1
+                if len(ranks) == CANDIDATES:
+                    break
+        return ranks
+
+    def _allowed(self, labels: frozenset[str] | None) -> Any:
+        import numpy as np
+
+        if labels is None:
+            return np.ones(len(self._passages), bool)
+        return np.array([not p.labels or bool(labels & set(p.labels)) for p in self._passages], bool)
+
+    @cached_property
+    def _passages(self) -> list[Passage]:
+        rows = self._db.execute(
+            "SELECT passage_id, document, title, heading, url, text, labels FROM passages ORDER BY id"
+        )
+        return [Passage(*row[:-1], labels=tuple(json.loads(row[-1]))) for row in rows]
+
+    def close(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+
+
+def words_query(question: str) -> str:
+    """A question as a query of FTS5: any of its words, each quoted, so that none is read as an operator."""
+    stop_words = frozenset(STOP_WORDS.split())
+    words = dict.fromkeys(word.lower() for word in WORD.findall(question))
+    content = [word for word in words if word not in stop_words] or list(words)
+    return " OR ".join(f'"{word}"' for word in content)

