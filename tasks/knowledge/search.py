@@ -126,7 +126,7 @@ class KnowledgeSearch:
         rows = self._db.execute(
             "SELECT passage_id, document, title, heading, url, text, labels FROM passages ORDER BY id"
         )
-        return [Passage(*row[:-1], labels=tuple(json.loads(row[-1]))) for row in rows]
+        return [Passage(*texts, tuple(json.loads(labels))) for *texts, labels in rows]
 
     def close(self) -> None:
         with contextlib.suppress(sqlite3.Error):
