@@ -123,10 +123,10 @@ class KnowledgeSearch:
 
     @cached_property
     def _passages(self) -> list[Passage]:
-        rows = self._db.execute(
-            "SELECT passage_id, document, title, heading, url, text, labels FROM passages ORDER BY id"
-        )
-        return [Passage(*texts, tuple(json.loads(labels))) for *texts, labels in rows]
+        columns = ("passage_id", "document", "title", "heading", "url", "text", "labels")
+        rows = self._db.execute(f"SELECT {', '.join(columns)} FROM passages ORDER BY id")
+        values = (dict(zip(columns, row, strict=True)) for row in rows)
+        return [Passage(**{**each, "labels": tuple(json.loads(each["labels"]))}) for each in values]
 
     def close(self) -> None:
         with contextlib.suppress(sqlite3.Error):
