@@ -149,10 +149,7 @@ def _create_tabular(run: RunContext, case: TabularCase, snapshot: Snapshot) -> C
 def _create_language(run: RunContext, case: LanguageCase, snapshot: Snapshot) -> Candidate:
     # what evaluation needs is checked before training, which takes hours
     check_language_evaluation(case.evaluate, case.chat_spec, case.pairs, tuned=case.train is not None)
-    if case.serve.embedder:
-        find_embedder(case.serve.embedder, case.folder)
-    base = open_model(case.model, case.folder, run.settings.state)
-    spec = LanguageSpec(base=base, chat=case.chat_spec, serving=case.serve)
+    spec = _language_spec(run, case)
     if run.model:
         return import_language_adapter(run.origin, run.model, snapshot, spec, _threads(run, case))
     if case.train is None:
@@ -161,6 +158,12 @@ def _create_language(run: RunContext, case: LanguageCase, snapshot: Snapshot) ->
     budget = case.train.budget
     record_training_cost(candidate, budget.price_per_hour if budget else case.price.machine_hour, run.settings)
     return candidate
+
+
+def _language_spec(run: RunContext, case: LanguageCase) -> LanguageSpec:
+    base = open_model(case.model, case.folder, run.settings.state)
+    embedder = find_embedder(case.serve.embedder, case.folder) if case.serve.embedder else None
+    return LanguageSpec(base=base, chat=case.chat_spec, serving=case.serve, embedder=embedder)
 
 
 def _threads(run: RunContext, case: LanguageCase) -> int:
@@ -172,9 +175,7 @@ def evaluate(run: RunContext, candidate: Candidate, champion: Release | None) ->
     case, places = run.case, run.settings.places
     current = Champion(champion.model, champion.digest) if champion else None
     if isinstance(case, LanguageCase):
-        spec = LanguageSpec(
-            base=open_model(case.model, case.folder, places.state), chat=case.chat_spec, serving=case.serve
-        )
+        spec = _language_spec(run, case)
         return evaluate_language_candidate(candidate, spec, case.evaluate, _threads(run, case), places, current)
     return evaluate_candidate(candidate, case.target, case.train, case.evaluate, places, current)
 
@@ -219,10 +220,7 @@ def seal_release(run: RunContext, trained: TrainResult) -> Path:
     )
     if isinstance(case, TabularCase):
         return seal_tabular_release(candidate, verdict, case.target, context)
-    base = open_model(case.model, case.folder, state)
-    embedder = find_embedder(case.serve.embedder, case.folder) if case.serve.embedder else None
-    spec = LanguageSpec(base=base, chat=case.chat_spec, serving=case.serve)
-    return seal_language_release(candidate, verdict, spec, embedder, context)
+    return seal_language_release(candidate, verdict, _language_spec(run, case), context)
 
 
 # predict and monitor

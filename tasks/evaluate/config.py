@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import difflib
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from tasks.core.config import Section, Text
-from tasks.statistics.metric_catalog import LossName, MetricName
+from tasks.evaluate.custom_scorer import ScorerCode
+from tasks.statistics.metric_catalog import CUSTOM, LOSSES, LossName, MetricName, metrics_of
 
 
 class Bound(Section):
@@ -33,10 +36,7 @@ class SliceGate(Section):
 class ChampionGate(Section):
     """Comparison with the champion by a paired bootstrap on per-example losses."""
 
-    loss: LossName = Field(
-        description="Of answers: inexact is 1 unless it is exactly right; token_distance is 1 minus token_f1; "
-        "missing_facts is the share of required facts that it lacks, and 1 if it states a forbidden one.",
-    )
+    loss: LossName = Field(description="Loss of an example.")
     margin: float = Field(0.0, ge=0, description="How much worse, in mean loss, still counts as not worse.")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence of the bootstrap interval.")
     resamples: int = Field(1000, ge=100, le=100_000, description="Bootstrap resamples.")
@@ -77,13 +77,43 @@ class LlmJudge(Section):
     seconds: float = Field(60, gt=0, le=600, description="Timeout of one request.")
 
 
+ANSWER_METRIC = f"The metric: {', '.join(metrics_of('answers'))}; or scorers.NAME, one of the case's own."
+
+
+class AnswerBound(Bound):
+    metric: str = Field(description=ANSWER_METRIC)
+
+
+class AnswerSliceGate(SliceGate):
+    """Maximum difference between a slice and the whole."""
+
+    metric: str = Field(description=ANSWER_METRIC)
+
+
+class AnswerGate(ChampionGate):
+    """Comparison with the champion by a paired bootstrap on per-example losses."""
+
+    loss: str = Field(
+        description="Loss of an answer, 0 to 1. inexact: 1 unless it is exactly right; token_distance: 1 minus "
+        "token_f1; semantic_distance: 1 minus semantic_similarity; missing_facts: share of required facts that it "
+        "lacks, and 1 if it states a forbidden one; degenerate: 1 if it is empty or repeats itself; scorers.NAME: "
+        "1 minus the score of one of the case's own.",
+    )
+
+
 class LanguageEvaluation(Section):
     """Criteria that a language candidate must meet."""
 
     slices: tuple[str, ...] = Field(("intent",), description="Columns of the pairs whose values make slices.")
-    bounds: tuple[Bound, ...] = Field(min_length=1, description="Metrics that must be reached.")
-    slice_gate: SliceGate | None = None
-    champion_gate: ChampionGate
+    scorers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")], ScorerCode] = Field(
+        {},
+        description="Own scorers by name, FILE.py:FUNCTION in the case folder. The function takes message, answer, "
+        "reference and required facts, and returns a number from 0 to 1, 1 is best. Metrics and losses name it as "
+        "scorers.NAME.",
+    )
+    bounds: tuple[AnswerBound, ...] = Field(min_length=1, description="Metrics that must be reached.")
+    slice_gate: AnswerSliceGate | None = None
+    champion_gate: AnswerGate
     above_few_shot: float | None = Field(
         None, description="How far exact match must lie above that of the untuned base with examples in its prompt."
     )
@@ -93,3 +123,20 @@ class LanguageEvaluation(Section):
     )
     judge: LlmJudge | None = Field(None, description="A judge for the metric judge_score; empty: none.")
     cpu_price_per_hour: float = Field(0.10, ge=0, description="Price of the machine, for the cost of answers.")
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> LanguageEvaluation:
+        own = [f"{CUSTOM}{name}" for name in self.scorers]
+        named = [("metric", bound.metric) for bound in self.bounds]
+        named += [("metric", self.slice_gate.metric)] if self.slice_gate else []
+        named.append(("loss", self.champion_gate.loss))
+        allowed = {"metric": [*metrics_of("answers"), *own], "loss": [*LOSSES["answers"], *own]}
+        if unknown := [_unknown(what, name, allowed[what]) for what, name in named if name not in allowed[what]]:
+            raise ValueError("; ".join(unknown))
+        return self
+
+
+def _unknown(what: str, name: str, allowed: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, allowed, 1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"{name} is no {what} of answers; {hint}allowed: {', '.join(allowed)}"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from tasks.core.errors import CaseError
+from tasks.statistics.metric_catalog import CUSTOM
 
 REFUSAL = re.compile(
     r"\b((i am|i'?m) (sorry|unable|not able)|sorry, (but )?i|i apologi[sz]e|unfortunately,? i|as an ai"
@@ -34,7 +35,7 @@ class Score:
     fields_expected: int
     hallucinated: bool | None  # a stated value is absent from the message; None: no value was stated
     abstained: bool
-    should_abstain: bool
+    should_abstain: bool | None  # None: unknown
     repetition: float  # share of repeated four-word groups
     repeated: bool
     # of prose
@@ -44,6 +45,11 @@ class Score:
     facts_required: int = 0
     forbidden_stated: bool | None = None  # None: nothing is forbidden
     words: int = 0
+    # of both
+    empty: bool = False
+    has_reference: bool = True  # whether a right answer is known
+    similarity: float | None = None  # cosine of answer and reference, 0 to 1; None: without embedder or reference
+    custom: Mapping[str, float] | None = None  # scores by the case's own scorers; None: it has none
 
 
 class Scorer(Protocol):
@@ -110,9 +116,11 @@ class JsonScorer:
             fields_expected=expected_fields.total(),
             hallucinated=self._hallucinated(predicted, message) if valid else None,
             abstained=self._abstains(valid, predicted, text),
-            should_abstain=self._abstains(expected_valid, expected, answer),
+            should_abstain=self._abstains(expected_valid, expected, answer) if answer.strip() else None,
             repetition=share,
             repeated=is_repetitive(text, share),
+            empty=not text.strip(),
+            has_reference=bool(answer.strip()),
         )
 
     def _abstains(self, valid: bool, predicted: Any, text: str) -> bool:
@@ -141,27 +149,69 @@ def reward(score: Score) -> float:
     return 0.9 * (score.token_f1 or 0.0)
 
 
+@dataclass(frozen=True)
+class AnswerMetric:
+    """A metric of answers: each answer adds to a numerator and a denominator, and the metric is their ratio."""
+
+    name: str  # in the metric catalog
+    fraction: Callable[[Score], tuple[float, float]]
+    format: Literal["json", "text"] | None = None  # of answers that have it; None: of both
+    judges: bool = True  # False: it needs no right answer, facts or passages, only the answer itself
+
+
+METRICS = (
+    AnswerMetric("json_validity", lambda s: (s.json_valid is True, s.json_valid is not None), "json", judges=False),
+    AnswerMetric(
+        "schema_validity", lambda s: (s.schema_valid is True, s.schema_valid is not None), "json", judges=False
+    ),
+    AnswerMetric("exact_match", lambda s: (s.exact, s.has_reference)),
+    AnswerMetric("exact_match_anywhere", lambda s: (s.exact_anywhere, s.has_reference)),
+    AnswerMetric("field_precision", lambda s: (s.fields_correct, s.fields_predicted * s.has_reference), "json"),
+    AnswerMetric("field_recall", lambda s: (s.fields_correct, s.fields_expected), "json"),
+    AnswerMetric(
+        "field_f1", lambda s: (2 * s.fields_correct, (s.fields_predicted + s.fields_expected) * s.has_reference), "json"
+    ),
+    AnswerMetric(
+        "hallucination_rate", lambda s: (s.hallucinated is True, s.hallucinated is not None), "json", judges=False
+    ),
+    AnswerMetric("abstention_recall", lambda s: (s.abstained and s.should_abstain is True, s.should_abstain is True)),
+    AnswerMetric(
+        "wrong_abstention_rate", lambda s: (s.abstained and s.should_abstain is False, s.should_abstain is False)
+    ),
+    AnswerMetric("abstention_share", lambda s: (s.abstained, 1), judges=False),
+    AnswerMetric("empty_rate", lambda s: (s.empty, 1), judges=False),
+    AnswerMetric("repetition_rate", lambda s: (s.repeated, 1), judges=False),
+    AnswerMetric("token_f1", lambda s: (s.token_f1 or 0, s.token_f1 is not None), "text"),
+    AnswerMetric("rouge_l", lambda s: (s.rouge_l or 0, s.rouge_l is not None), "text"),
+    AnswerMetric("semantic_similarity", lambda s: (s.similarity or 0, s.similarity is not None), "text"),
+    AnswerMetric("required_facts_recall", lambda s: (s.facts_stated, s.facts_required), "text"),
+    AnswerMetric("forbidden_rate", lambda s: (s.forbidden_stated is True, s.forbidden_stated is not None), "text"),
+    AnswerMetric("answer_words", lambda s: (s.words, s.words > 0), "text", judges=False),
+)
+
+# the loss of an answer, 0 to 1, by its name in the metric catalog
+LOSSES: Mapping[str, Callable[[Score], float]] = {
+    "inexact": lambda s: 1.0 - s.exact,
+    "token_distance": lambda s: 1.0 - (s.token_f1 or 0.0),
+    "semantic_distance": lambda s: 1.0 - (s.similarity or 0.0),
+    "missing_facts": lambda s: (
+        1.0 if s.forbidden_stated else 1.0 - s.facts_stated / s.facts_required if s.facts_required else 0.0
+    ),
+    "degenerate": lambda s: float(s.empty or s.repeated),
+}
+
+
 def metric_fractions(score: Score) -> dict[str, tuple[float, float]]:
-    """The numerator and denominator that an answer adds to each metric, which is the ratio of their sums."""
-    correct, predicted, expected = score.fields_correct, score.fields_predicted, score.fields_expected
-    return {
-        "json_validity": (score.json_valid is True, score.json_valid is not None),
-        "schema_validity": (score.schema_valid is True, score.schema_valid is not None),
-        "exact_match": (score.exact, 1),
-        "exact_match_anywhere": (score.exact_anywhere, 1),
-        "field_precision": (correct, predicted),
-        "field_recall": (correct, expected),
-        "field_f1": (2 * correct, predicted + expected),
-        "hallucination_rate": (score.hallucinated is True, score.hallucinated is not None),
-        "abstention_recall": (score.abstained and score.should_abstain, score.should_abstain),
-        "wrong_abstention_rate": (score.abstained and not score.should_abstain, not score.should_abstain),
-        "repetition_rate": (score.repeated, 1),
-        "token_f1": (score.token_f1 or 0, score.token_f1 is not None),
-        "rouge_l": (score.rouge_l or 0, score.rouge_l is not None),
-        "required_facts_recall": (score.facts_stated, score.facts_required),
-        "forbidden_rate": (score.forbidden_stated is True, score.forbidden_stated is not None),
-        "answer_words": (score.words, score.words > 0),
-    }
+    """The numerator and denominator that an answer adds to each metric; those of the case's own scorers come last."""
+    own = {f"{CUSTOM}{name}": (value, 1.0) for name, value in (score.custom or {}).items()}
+    return {metric.name: metric.fraction(score) for metric in METRICS} | own
+
+
+def loss_of(score: Score, name: str) -> float:
+    """The loss of an answer, 0 to 1."""
+    if name.startswith(CUSTOM):
+        return 1.0 - (score.custom or {})[name.removeprefix(CUSTOM)]
+    return LOSSES[name](score)
 
 
 def summarise(scores: Iterable[Score]) -> dict[str, float]:

@@ -39,7 +39,7 @@ class TextScorer:
             fields_expected=0,
             hallucinated=None,
             abstained=self._abstains(text),
-            should_abstain=bool(answer.strip()) and self._abstains(answer),
+            should_abstain=self._abstains(answer) if answer.strip() or required else None,
             repetition=share,
             repeated=is_repetitive(text, share),
             token_f1=token_f1(tokens, expected) if expected else None,
@@ -48,6 +48,8 @@ class TextScorer:
             facts_required=len(required),
             forbidden_stated=any(states(text, fact) for fact in forbidden) if forbidden else None,
             words=len(text.split()),
+            empty=not text.strip(),
+            has_reference=bool(answer.strip()),
         )
 
     def _abstains(self, text: str) -> bool:

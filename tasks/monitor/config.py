@@ -90,11 +90,12 @@ class AnswerAlert(Alert):
         description="Largest AUC of a classifier on embeddings between the window's messages and those of the "
         "evaluation; 0.5: they are alike.",
     )
-    worse_by: dict[AnswerMetric | Literal["abstention_share"], float] = Field(
+    worse_by: dict[AnswerMetric, float] = Field(
         default={
             "schema_validity": 0.02,
             "hallucination_rate": 0.05,
             "repetition_rate": 0.02,
+            "empty_rate": 0.02,
             "abstention_share": 0.15,
         },
         description="How much worse than in the evaluation each reference-free metric may be.",

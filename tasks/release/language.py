@@ -11,7 +11,7 @@ from tasks.core.config import digest_of
 from tasks.core.errors import DriftlineError, InputError
 from tasks.core.files import file_digest
 from tasks.data.language.base_model import CONTENTS, GGUF
-from tasks.data.results import BaseModelFiles, EmbedderFiles
+from tasks.data.results import BaseModelFiles
 from tasks.evaluate.results import Verdict
 from tasks.language.messages import SYSTEM, chat_message
 from tasks.release.seal import EMBEDDER, ReleaseParts, digest_mismatch, verify
@@ -26,14 +26,12 @@ VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the allowed values of --max-
 GOLDEN = 8
 
 
-def language_parts(
-    candidate: Candidate, verdict: Verdict, spec: LanguageSpec, embedder: EmbedderFiles | None = None
-) -> ReleaseParts:
+def language_parts(candidate: Candidate, verdict: Verdict, spec: LanguageSpec) -> ReleaseParts:
     """Served weights, adapter, tokenizer, chat template, system prompt and schema, embedder, golden conversations.
 
     Raises: DriftlineError when the weights are not the candidate's.
     """
-    base, chat, serving = spec.base, spec.chat, spec.serving
+    base, chat, serving, embedder = spec.base, spec.chat, spec.serving, spec.embedder
     path = candidate.folder / ADAPTER[0]
     tuned = path.is_file()
     if tuned:

@@ -7,7 +7,6 @@ from pathlib import Path
 from tasks.core.errors import GateFailed, NoDataYet
 from tasks.core.mlflow import Tracking
 from tasks.core.prefect import stage
-from tasks.data.results import EmbedderFiles
 from tasks.evaluate.results import Verdict
 from tasks.release.results import Release, SealContext
 from tasks.train.config import Target
@@ -82,14 +81,13 @@ def seal_language_release(
     candidate: Candidate,
     verdict: Verdict,
     spec: LanguageSpec,
-    embedder: EmbedderFiles | None,
     context: SealContext,
 ) -> Path:
     """Write the manifest with its digest, beside weights, tokenizer, chat template, system prompt and schema."""
     from tasks.release.language import language_parts
     from tasks.release.seal import seal
 
-    return seal(candidate, verdict, language_parts(candidate, verdict, spec, embedder), context)
+    return seal(candidate, verdict, language_parts(candidate, verdict, spec), context)
 
 
 @stage("register", lambda release: f"version {release.version}, challenger")

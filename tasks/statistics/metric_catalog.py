@@ -39,8 +39,11 @@ METRICS = (
     Metric("refusal_rate", "answers", higher_is_better=True),
     Metric("over_refusal_rate", "answers", higher_is_better=False),
     Metric("repetition_rate", "answers", higher_is_better=False),
+    Metric("empty_rate", "answers", higher_is_better=False),
+    Metric("abstention_share", "answers", higher_is_better=False),
     Metric("token_f1", "answers", higher_is_better=True, headline=True),
     Metric("rouge_l", "answers", higher_is_better=True),
+    Metric("semantic_similarity", "answers", higher_is_better=True),
     Metric("required_facts_recall", "answers", higher_is_better=True, headline=True),
     Metric("forbidden_rate", "answers", higher_is_better=False),
     Metric("answer_words", "answers", higher_is_better=False),
@@ -52,8 +55,9 @@ METRICS = (
 LOSSES: dict[TaskKind, tuple[str, ...]] = {
     "classification": ("brier", "log_loss"),
     "regression": ("absolute_error", "squared_error"),
-    "answers": ("inexact", "token_distance", "missing_facts"),
+    "answers": ("inexact", "token_distance", "semantic_distance", "missing_facts", "degenerate"),
 }
+CUSTOM = "scorers."  # before the name of a case's own scorer, 0 to 1, where a metric or a loss is named
 
 
 def metrics_of(task: str) -> tuple[str, ...]:
@@ -79,4 +83,4 @@ def worse_by(metric: str, value: float, than: float) -> float:
 
     A name outside the catalog, such as a cost, counts as lower is better.
     """
-    return than - value if metric in HIGHER_IS_BETTER else value - than
+    return than - value if metric in HIGHER_IS_BETTER or metric.startswith(CUSTOM) else value - than

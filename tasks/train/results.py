@@ -8,7 +8,7 @@ from pathlib import Path
 from tasks.core.config import Result, digest_of
 from tasks.core.mlflow import Tracking
 from tasks.data.config import ChatSpec
-from tasks.data.results import BaseModelFiles
+from tasks.data.results import BaseModelFiles, EmbedderFiles
 from tasks.features.results import Column
 from tasks.train.config import Serving
 
@@ -19,6 +19,7 @@ class LanguageSpec(Result):
     base: BaseModelFiles
     chat: ChatSpec
     serving: Serving
+    embedder: EmbedderFiles | None = None  # of serve.embedder
 
     @property
     def definitions_digest(self) -> str:

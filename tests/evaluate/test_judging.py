@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 
 from tasks.core.errors import CaseError, DataError, DriftlineError
 from tasks.core.mlflow import Tracking, get_or_create_experiment, mlflow_client, start_run
@@ -28,7 +29,7 @@ from tasks.evaluate.language.gates import evaluate_language_gates
 from tasks.evaluate.language.metrics import clusters_of, intervals_of, measure, slices_of
 from tasks.evaluate.report import explain
 from tasks.evaluate.results import Champion, Criterion, Verdict
-from tasks.evaluate.tabular.gates import check_gates
+from tasks.evaluate.tabular.gates import check_slices
 from tasks.language.answer_scoring import Score
 from tasks.language.engine import start_engine
 from tasks.language.gguf_writer import write_gguf
@@ -153,7 +154,7 @@ def test_answers_that_mlflow_can_not_show_warn(
     with start_run(client, get_or_create_experiment(client, tracking, "answers"), "unseen", "unseen", {}) as run_id:
         pass
     with pytest.warns(UserWarning, match="The verdict stands, but"):
-        assess.log_genai_evaluation(run_id, served, ANSWER, {}, tracking)
+        assess.log_genai_evaluation(run_id, served, {}, tracking)
     logged = client.get_run(run_id)
     assert logged.data.tags[assess.TAG].startswith("failed: MLflow took more than")
     assert logged.info.status == "FINISHED"
@@ -294,9 +295,9 @@ def test_figures_and_their_intervals() -> None:
 )
 def test_gates_that_do_not_fit_answers_are_refused(changes: dict[str, Any], message: str) -> None:
     """Metrics of tables, unknown columns: message by validate, before anything is trained."""
-    with pytest.raises(CaseError, match=message):
-        check_gates(LanguageEvaluation.model_validate(STRICT | changes), "answers", ["intent", "template"])
-    check_gates(LanguageEvaluation.model_validate(STRICT), "answers", ["intent", "template"])
+    with pytest.raises((ValidationError, CaseError), match=message):
+        check_slices(LanguageEvaluation.model_validate(STRICT | changes), ["intent", "template"])
+    check_slices(LanguageEvaluation.model_validate(STRICT), ["intent", "template"])
 
 
 BARE = ChatSpec(prompt=Prompt(system="s", baseline="{schema}"), answer=Answer(json_schema={}), context=512)

@@ -13,6 +13,7 @@ from tasks.data.config import Answer, Prompt
 from tasks.data.language.base_model import GGUF
 from tasks.evaluate.language import responses as asking
 from tasks.evaluate.language.inference import (
+    Scoring,
     baseline_prompt,
     build_conversation,
     few_shot_examples,
@@ -83,7 +84,7 @@ def test_the_schema_constrains_even_an_untuned_model(tmp_path: Path, pairs: Path
     replies, _ = generate_responses(
         smollm_base().folder / GGUF, conversations, EngineOptions(serving, 256, 1), tmp_path, schema
     )
-    scored = score(table, replies, JsonScorer(schema), "constrained")
+    scored = score(table, replies, Scoring(JsonScorer(schema)), "constrained")
     assert summarise(scores_of(scored))["schema_validity"] == 1.0
 
 
@@ -122,7 +123,7 @@ def test_scores_are_read_back_from_the_table(tmp_path: Path, pairs: Path) -> Non
     table = pd.read_parquet(pairs / "evaluation.parquet").head(4).assign(unsafe=False)
     texts = [*table["answer"].iloc[:2], "no | <b>JSON</b>\n", '{"function":"find_flight","origin":"XXX"}']
     scorer = JsonScorer(SCHEMA, ("origin", "flight"), {"function": "none"})
-    scored = score(table, pd.DataFrame({"text": texts}), scorer, "served")
+    scored = score(table, pd.DataFrame({"text": texts}), Scoring(scorer), "served")
     direct = [
         scorer.score(text, answer, message_in(messages))
         for text, answer, messages in zip(texts, table["answer"], table["messages"], strict=True)

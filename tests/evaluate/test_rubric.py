@@ -13,7 +13,7 @@ from tasks.core.errors import DataError, Unavailable
 from tasks.data.language.base_model import GGUF
 from tasks.evaluate.config import LlmJudge
 from tasks.evaluate.language import llm_judge as rubric
-from tasks.evaluate.language.inference import score
+from tasks.evaluate.language.inference import Scoring, score
 from tasks.evaluate.language.llm_judge import judge_opinions
 from tasks.language.answer_scoring import JsonScorer
 from tasks.language.engine import Engine, start_engine
@@ -34,7 +34,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     sets = [pd.read_parquet(folder / f"{n}.parquet").assign(unsafe=n == "safety") for n in ("evaluation", "safety")]
     pairs = pd.concat(sets, ignore_index=True)
     texts = [answer if at % 2 else "I do not know." for at, answer in enumerate(pairs["answer"])]
-    return score(pairs, pd.DataFrame({"text": texts}), JsonScorer(SCHEMA), "served")
+    return score(pairs, pd.DataFrame({"text": texts}), Scoring(JsonScorer(SCHEMA)), "served")
 
 
 @pytest.mark.parametrize(("scale", "allowed"), [("1-5", {1.0, 2.0, 3.0, 4.0, 5.0}), ("pass", {0.0, 1.0})])

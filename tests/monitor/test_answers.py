@@ -16,7 +16,7 @@ from tasks.core.mlflow import Tracking
 from tasks.core.places import Places
 from tasks.data.language.embedder_files import find_embedder
 from tasks.data.results import EmbedderFiles, WindowMessages
-from tasks.evaluate.language.inference import score
+from tasks.evaluate.language.inference import Scoring, score
 from tasks.language.answer_scoring import JsonScorer
 from tasks.language.messages import USER, chat_message
 from tasks.monitor.config import AnswerMonitor
@@ -62,7 +62,9 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release's folder as far as monitoring reads it."""
     folder = tmp_path_factory.mktemp("release")
     rows = answered_rows(200, 1)
-    scored = score(rows.drop(columns=["text", *USED]), rows[["text", *USED]], JsonScorer(SCHEMA, ("book",)), "served")
+    scored = score(
+        rows.drop(columns=["text", *USED]), rows[["text", *USED]], Scoring(JsonScorer(SCHEMA, ("book",))), "served"
+    )
     scored.to_parquet(folder / "scores.parquet")
     answer = {"json_schema": SCHEMA, "abstain": {"call": "none"}, "stated": ["book"]}
     (folder / "manifest.json").write_text(json.dumps({"sealed": {"answer": answer, "price": PRICE}}))

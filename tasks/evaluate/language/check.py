@@ -5,13 +5,15 @@ from __future__ import annotations
 from tasks.core.errors import CaseError
 from tasks.data.config import ChatSpec, Pairs
 from tasks.evaluate.config import LanguageEvaluation
-from tasks.evaluate.tabular.gates import check_gates
+from tasks.evaluate.custom_scorer import CustomScorer
+from tasks.evaluate.tabular.gates import check_slices
+from tasks.language.answer_scoring import METRICS
 
 SLICE_COLUMNS = ("intent", "template", "origin", "day")  # of pairs
 UNSLICED = ("refusal_rate", "over_refusal_rate", "perplexity", "latency_p50_ms", "cost_per_1k_answers", "judge_score")
-JSON_METRICS = ("json_validity", "schema_validity", "field_precision", "field_recall", "field_f1", "hallucination_rate")
-TEXT_METRICS = ("token_f1", "rouge_l", "required_facts_recall", "forbidden_rate", "answer_words")
-TEXT_LOSSES = ("token_distance", "missing_facts")
+JSON_METRICS = tuple(metric.name for metric in METRICS if metric.format == "json")
+TEXT_METRICS = tuple(metric.name for metric in METRICS if metric.format == "text")
+TEXT_LOSSES = ("token_distance", "semantic_distance", "missing_facts")
 
 
 def check_language_evaluation(config: LanguageEvaluation, chat: ChatSpec, pairs: Pairs, *, tuned: bool) -> None:
@@ -19,7 +21,9 @@ def check_language_evaluation(config: LanguageEvaluation, chat: ChatSpec, pairs:
 
     Raises: CaseError with everything that is missing.
     """
-    check_gates(config, "answers", SLICE_COLUMNS)
+    check_slices(config, SLICE_COLUMNS)
+    for code in config.scorers.values():
+        CustomScorer.of(code).load()
     is_json = chat.answer.format == "json"
     needs = {
         "hallucination_rate": (chat.answer.stated, "answer.stated, the keys whose values must occur in the message"),

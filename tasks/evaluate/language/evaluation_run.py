@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,9 @@ from tasks.core.code_digest import cache_key
 from tasks.core.files import file_digest, write_text
 from tasks.core.progress import progress_step
 from tasks.data.language.scorer import scorer_of
+from tasks.evaluate.custom_scorer import CustomScorer
 from tasks.evaluate.language.inference import (
+    Scoring,
     Shot,
     baseline_prompt,
     build_conversation,
@@ -22,7 +24,7 @@ from tasks.evaluate.language.inference import (
 )
 from tasks.evaluate.language.logprobs import perplexity, token_logprobs
 from tasks.evaluate.language.responses import EngineOptions, generate_responses
-from tasks.language.answer_scoring import Scorer
+from tasks.language.similarity import TextSimilarity
 from tasks.train.language.model import ADAPTER, Example, encode, open_tokenizer, read_pairs_table
 from tasks.train.results import LanguageSpec
 
@@ -42,6 +44,7 @@ class EvaluationRun:
     spec: LanguageSpec
     threads: int
     state: Path
+    scorers: Mapping[str, str] = field(default_factory=dict)  # code of the case's own, by name
 
     @cached_property
     def evaluation_set(self) -> pd.DataFrame:
@@ -68,8 +71,12 @@ class EvaluationRun:
         return {"zero_shot": (system, []), "few_shot": (system, self.few_shot)}
 
     @cached_property
-    def scorer(self) -> Scorer:
-        return scorer_of(self.spec.chat.answer)
+    def scoring(self) -> Scoring:
+        """Raises: CaseError when one of the case's own scorers can't be loaded."""
+        answer, embedder = self.spec.chat.answer, self.spec.embedder
+        custom = {name: CustomScorer.of(code).load() for name, code in self.scorers.items()}
+        similar = TextSimilarity(embedder.folder) if embedder and answer.format == "text" else None
+        return Scoring(scorer_of(answer), custom, similar)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -108,9 +115,10 @@ class EvaluationRun:
         schema = chat.answer.json_schema if constrained else None
         with progress_step(f"ask {variant.replace('_', ' ')}") as step:
             responses, timing = generate_responses(model, conversations, options, self.state, schema)
-            scored = score(pairs, responses, self.scorer, variant)
-            exact = scored.loc[~scored["unsafe"], "exact"].mean()
-            step.figure = f"{len(conversations)} messages, {exact:.0%} exact"
+            scored = score(pairs, responses, self.scoring, variant)
+            judged = scored[~scored["unsafe"] & scored["has_reference"]]
+            exact = f", {judged['exact'].mean():.0%} exact" if len(judged) else ""
+            step.figure = f"{len(conversations)} messages{exact}"
         return scored, timing
 
     def perplexities(self, adapter: Path | None, prompts: Mapping[str, tuple[str, Sequence[Shot]]]) -> dict[str, float]:

@@ -67,6 +67,7 @@ def evaluate_language_gates(
             "base": [spec.base.digest, spec.base.template_digest],
             "asked": [spec.chat.digest, spec.serving.digest],
             "gates": config.digest,
+            "embedder": spec.embedder.digest if spec.embedder else None,
             "champion": [champion.digest, file_digest(model) if model and model.is_file() else None, model is not None],
         },
     )
@@ -78,7 +79,7 @@ def evaluate_language_gates(
         rmtree(folder)  # the judge may respond now; all other responses are cached
     require_run(candidate, places.tracking)
 
-    run = EvaluationRun(candidate.frame, spec, threads, places.state)
+    run = EvaluationRun(candidate.frame, spec, threads, places.state, config.scorers)
     price = config.cpu_price_per_hour
     served, timing = run.answers("served", candidate.folder / SERVED, run.evaluation_set)
     constrained = None
@@ -140,7 +141,7 @@ def evaluate_language_gates(
         champion=champion.digest,
         notes={"wrong_answers.md": wrong_answers(scores), "answers.json": answer_table(scores)},
     )
-    log_genai_evaluation(candidate.run_id, served, spec.chat.answer, opinions, places.tracking)
+    log_genai_evaluation(candidate.run_id, served, opinions, places.tracking)
     return store_verdict(candidate, evaluation, folder, places.tracking)
 
 

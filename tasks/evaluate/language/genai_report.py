@@ -15,10 +15,9 @@ from tasks.core.code_digest import cache_key
 from tasks.core.mlflow import Tracking, log_batch, mlflow_client, mlflow_errors
 from tasks.core.processes import tune_gc
 from tasks.core.progress import progress_step
-from tasks.data.config import Answer
-from tasks.data.language.scorer import scorer_of
-from tasks.evaluate.language.inference import facts_of, message_in
+from tasks.evaluate.language.inference import facts_of, message_in, scores_of
 from tasks.language.answer_scoring import Score, summarise
+from tasks.statistics.metric_catalog import CUSTOM
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,12 +32,13 @@ SCORERS: dict[str, Callable[[Score], bool | float | None]] = {
     "hallucination": lambda score: score.hallucinated,
     "token_f1": lambda score: score.token_f1,
     "required_facts_recall": lambda score: summarise([score]).get("required_facts_recall"),
-    "abstains_rightly": lambda score: score.abstained == score.should_abstain,
+    "semantic_similarity": lambda score: score.similarity,
+    "abstains_rightly": lambda score: None if score.should_abstain is None else score.abstained == score.should_abstain,
 }
 
 
 def log_genai_evaluation(
-    run_id: str, scored: pd.DataFrame, answer: Answer, opinions: Mapping[str, tuple[float, str]], tracking: Tracking
+    run_id: str, scored: pd.DataFrame, opinions: Mapping[str, tuple[float, str]], tracking: Tracking
 ) -> None:
     """Log a sample of scored answers, wrong ones first, with a judge's opinions on them (score and reason by pair).
 
@@ -46,7 +46,7 @@ def log_genai_evaluation(
     answers are logged once.
     """
     rows = _rows(scored, opinions)
-    key = cache_key(__name__, [rows, answer.digest])
+    key = cache_key(__name__, rows)
     with progress_step("show the answers in MLflow") as step, mlflow_errors(tracking.uri):
         client = mlflow_client(tracking)
         before = client.get_run(run_id)
@@ -56,7 +56,7 @@ def log_genai_evaluation(
         experiment = before.info.experiment_id
         if old := [each.info.trace_id for each in client.search_traces(locations=[experiment], run_id=run_id)]:
             client.delete_traces(experiment, trace_ids=old)
-        problem = _evaluate({"run_id": run_id, "rows": rows, "answer": answer.model_dump(mode="json")}, tracking)
+        problem = _evaluate({"run_id": run_id, "rows": rows}, tracking)
         # MLflow reopens the run to evaluate, so its end is set back to where the training ended
         client.set_terminated(run_id, before.info.status, end_time=before.info.end_time)
         log_batch(client, run_id, tags={TAG: f"failed: {problem}" if problem else key})
@@ -67,6 +67,7 @@ def log_genai_evaluation(
 
 
 def _rows(scored: pd.DataFrame, opinions: Mapping[str, tuple[float, str]]) -> list[dict[str, Any]]:
+    shown = scored.sort_values("exact", kind="stable").head(SHOWN)
     return [
         {
             "message": message_in(row["messages"]),
@@ -74,10 +75,16 @@ def _rows(scored: pd.DataFrame, opinions: Mapping[str, tuple[float, str]]) -> li
             "expected": row["answer"],
             "answer": row["text"],
             "facts": facts_of(row),
+            "scores": {name: value for name, value in _scores(score).items() if value is not None},
             "opinion": opinions.get(row["pair_id"]),
         }
-        for row in scored.sort_values("exact", kind="stable").head(SHOWN).to_dict("records")
+        for row, score in zip(shown.to_dict("records"), scores_of(shown), strict=True)
     ]
+
+
+def _scores(score: Score) -> dict[str, bool | float | None]:
+    own = {f"{CUSTOM}{name}": value for name, value in (score.custom or {}).items()}
+    return {name: value(score) for name, value in SCORERS.items()} | own
 
 
 def _evaluate(request: dict[str, Any], tracking: Tracking) -> str:
@@ -105,7 +112,7 @@ def _evaluate(request: dict[str, Any], tracking: Tracking) -> str:
     return "" if done.returncode == 0 else lines[-1] if lines else f"the process ended with {done.returncode}"
 
 
-def evaluate(run_id: str, rows: Sequence[Mapping[str, Any]], answer: Answer) -> None:
+def evaluate(run_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Let MLflow evaluate existing answers in an existing run; its address is a global setting.
 
     Raises: RuntimeError when MLflow did not write every answer.
@@ -114,16 +121,14 @@ def evaluate(run_id: str, rows: Sequence[Mapping[str, Any]], answer: Answer) -> 
     from mlflow.entities import AssessmentSource, Feedback
     from mlflow.genai.scorers import scorer
 
-    computed = scorer_of(answer)
+    scores = {(row["message"], row["answer"]): row["scores"] for row in rows}
     opinions = {(row["message"], row["answer"]): row["opinion"] for row in rows if row["opinion"]}
 
-    def computed_scorer(name: str) -> Any:
+    def stored_scorer(name: str) -> Any:
         # without aggregations: wrong answers come first, and the means of the whole evaluation are logged as evaluate_*
         @scorer(name=name, aggregations=[])
-        def score(inputs: dict[str, Any], outputs: str, expectations: dict[str, Any]) -> list[Feedback]:
-            value = SCORERS[name](
-                computed.score(outputs, expectations["answer"], inputs["message"], *expectations["facts"])
-            )
+        def score(inputs: dict[str, Any], outputs: str) -> list[Feedback]:
+            value = scores[inputs["message"], outputs].get(name)
             return [] if value is None else [Feedback(name=name, value=value)]
 
         return score
@@ -142,10 +147,11 @@ def evaluate(run_id: str, rows: Sequence[Mapping[str, Any]], answer: Answer) -> 
         }
         for row in rows
     ]
-    scorers = [*map(computed_scorer, SCORERS), *([judge] if opinions else [])]
+    names = dict.fromkeys(name for row in rows for name in row["scores"])
+    scorers = [*map(stored_scorer, names), *([judge] if opinions else [])]
     with mlflow.start_run(run_id=run_id):
         result = mlflow.genai.evaluate(data=data, scorers=scorers)
-    written = 0 if result.result_df is None else int(result.result_df["exact_match/value"].notna().sum())
+    written = 0 if result.result_df is None else len(result.result_df)
     if written < len(rows):
         raise RuntimeError(f"only {written} of {len(rows)} answers were written")
 
@@ -153,7 +159,7 @@ def evaluate(run_id: str, rows: Sequence[Mapping[str, Any]], answer: Answer) -> 
 def _main() -> None:
     tune_gc()
     request = json.loads(sys.stdin.read())
-    evaluate(request["run_id"], request["rows"], Answer.model_validate(request["answer"]))
+    evaluate(request["run_id"], request["rows"])
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.display import escape_markdown
 from tasks.data.config import Answer, Prompt
+from tasks.evaluate.custom_scorer import CustomFunction
 from tasks.language.answer_scoring import Score, Scorer
 from tasks.language.messages import ASSISTANT, SYSTEM, USER, chat_message, user_message
 
@@ -20,16 +21,31 @@ if TYPE_CHECKING:
 Shot = tuple[str, str]  # an example in a prompt: message and answer
 
 
-def score(pairs: pd.DataFrame, responses: pd.DataFrame, scorer: Scorer, variant: str) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Scoring:
+    """Everything that scores the answers of a case."""
+
+    scorer: Scorer
+    custom: Mapping[str, CustomFunction] = field(default_factory=dict)  # the case's own, by name
+    similarities: Callable[[Sequence[str], Sequence[str]], Sequence[float]] | None = None  # of answers and references
+
+
+def score(pairs: pd.DataFrame, responses: pd.DataFrame, scoring: Scoring, variant: str) -> pd.DataFrame:
     """The pairs with a model's responses and their scores, a row a pair."""
     import pandas as pd
 
     table = pairs.reset_index(drop=True).drop(columns=["rejected", "tokens"], errors="ignore")
-    scores = [
-        asdict(scorer.score(text, row["answer"], message_in(row["messages"]), *facts_of(row)))
-        for text, row in zip(responses["text"], table.to_dict("records"), strict=True)
-    ]
-    return pd.concat([table.assign(variant=variant), responses, pd.DataFrame(scores)], axis=1)
+    rows, texts = table.to_dict("records"), responses["text"].tolist()
+    references = [row["answer"] for row in rows]
+    similar: Sequence[float] = scoring.similarities(texts, references) if scoring.similarities else [0.0] * len(rows)
+    scores = []
+    for row, text, similarity in zip(rows, texts, similar, strict=True):
+        message, (required, forbidden) = message_in(row["messages"]), facts_of(row)
+        scored = scoring.scorer.score(text, row["answer"], message, required, forbidden)
+        custom = {name: function(message, text, row["answer"], required) for name, function in scoring.custom.items()}
+        known = scoring.similarities is not None and scored.has_reference
+        scores.append(replace(scored, custom=custom or None, similarity=similarity if known else None))
+    return pd.concat([table.assign(variant=variant), responses, pd.DataFrame(map(asdict, scores))], axis=1)
 
 
 def facts_of(pair: Mapping[Any, Any]) -> tuple[list[str], list[str]]:
@@ -78,8 +94,8 @@ def stratified_sample(pairs: pd.DataFrame, count: int) -> pd.DataFrame:
 
 
 def wrong_answers(scored: pd.DataFrame, most: int = 20) -> str:
-    """Some of the answers that were not exactly right, as a Markdown table."""
-    wrong = scored[~scored["exact"].astype(bool)]
+    """Some of the answers that were not exactly the right ones, as a Markdown table."""
+    wrong = scored[~scored["exact"].astype(bool) & scored["has_reference"]]
     lines = ["| variant | intent | message | expected | given |", "|---|---|---|---|---|"]
     for row in wrong.groupby("variant", sort=False).head(most).itertuples():
         cells = (row.variant, row.intent, message_in(str(row.messages)), row.answer, row.text)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tasks.evaluate.language.inference import scores_of
-from tasks.language.answer_scoring import metric_fractions, summarise
+from tasks.language.answer_scoring import loss_of, metric_fractions, summarise
 from tasks.statistics.bootstrap import ratio_interval
 
 if TYPE_CHECKING:
@@ -51,17 +51,10 @@ def intervals_of(scored: pd.DataFrame) -> dict[str, list[float]]:
 
 
 def answer_losses(scored: pd.DataFrame, loss: str) -> np.ndarray:
-    """The loss of each answer, 0 to 1, by a name of the metric catalog."""
+    """The loss of each answer, 0 to 1, by a name of the metric catalog or of the case's own scorer."""
     import numpy as np
 
-    if loss == "inexact":
-        return 1.0 - scored["exact"].to_numpy(float)
-    if loss == "token_distance":
-        return 1.0 - scored["token_f1"].fillna(0.0).to_numpy(float)
-    required = scored["facts_required"].to_numpy(float)
-    forbidden = scored["forbidden_stated"].eq(True).to_numpy(bool)
-    missing = np.where(required > 0, 1.0 - scored["facts_stated"] / np.maximum(required, 1), 0.0)
-    return np.where(forbidden, 1.0, missing)
+    return np.array([loss_of(score, loss) for score in scores_of(scored)], float)
 
 
 def clusters_of(scored: pd.DataFrame) -> list[str]:

@@ -43,36 +43,42 @@ if TYPE_CHECKING:
 
 __all__ = ["check_gates", "evaluate_gates", "explain"]
 
-PHRASES = {"classification": "a classification", "regression": "a regression", "answers": "answers"}
 SINGLE_ROWS = 50  # rows that are also scored one at a time
 
 
-def check_gates(config: Evaluate | LanguageEvaluation, task: TaskKind, columns: Sequence[str] | None = None) -> None:
+def check_gates(config: Evaluate, task: TaskKind, columns: Sequence[str] | None = None) -> None:
     """Check that metrics and losses fit the task, and that slices are columns of the frame, where these are known.
 
     Raises: CaseError.
     """
     allowed = metrics_of(task)
-    otherwise = "" if task == "answers" else ", or correct target.task"
     named = [(f"evaluate.bounds[{i}].metric", bound.metric) for i, bound in enumerate(config.bounds)]
     named += [("evaluate.slice_gate.metric", config.slice_gate.metric)] if config.slice_gate else []
     for where, metric in named:
         if metric not in allowed:
             raise CaseError(
-                f"{metric} is no metric of {PHRASES[task]}.",
+                f"{metric} is no metric of a {task}.",
                 where=where,
                 found=metric,
                 allowed=", ".join(allowed),
-                todo=f"Name one of these{otherwise}.",
+                todo="Name one of these, or correct target.task.",
             )
     if config.champion_gate.loss not in LOSSES[task]:
         raise CaseError(
-            f"{config.champion_gate.loss} is no loss of {PHRASES[task]}.",
+            f"{config.champion_gate.loss} is no loss of a {task}.",
             where="evaluate.champion_gate.loss",
             found=config.champion_gate.loss,
             allowed=", ".join(LOSSES[task]),
-            todo=f"Name one of these{otherwise}.",
+            todo="Name one of these, or correct target.task.",
         )
+    check_slices(config, columns)
+
+
+def check_slices(config: Evaluate | LanguageEvaluation, columns: Sequence[str] | None) -> None:
+    """Check that slices are columns of the examples, where these are known, and that a slice gate has some.
+
+    Raises: CaseError.
+    """
     if config.slice_gate and not config.slices:
         raise CaseError(
             "A slice gate without slices would never be computed.",
@@ -87,7 +93,7 @@ def check_gates(config: Evaluate | LanguageEvaluation, task: TaskKind, columns: 
                 where="evaluate.slices",
                 found=column,
                 allowed=", ".join(columns),
-                todo="Name one of these." if task == "answers" else "Name a column that features.examples gives.",
+                todo="Name one of these; in a table, features.examples decides on them.",
             )
 
 

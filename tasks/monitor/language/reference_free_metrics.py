@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Ratios: TypeAlias = "Mapping[str, np.ndarray]"  # by metric, of shape (answers, 2): numerator and denominator
-FORM_METRICS = ("json_validity", "schema_validity", "hallucination_rate", "repetition_rate")
+FORM_METRICS = (
+    *("json_validity", "schema_validity", "hallucination_rate"),
+    *("abstention_share", "empty_rate", "repetition_rate"),
+)
 COST_METRICS = ("answer_tokens", "cost_per_1k_answers")
 
 
@@ -29,7 +32,6 @@ def reference_free_ratios(rows: pd.DataFrame, scorer: Scorer, price: Price) -> R
     usage = zip(rows["tokens_in"], rows["tokens_out"], rows["seconds"], strict=True)
     costs = [1000 * price.of(int(read), 0, int(written), seconds) / NANO for read, written, seconds in usage]
     ratios = {name: _ratio(scores, name) for name in FORM_METRICS}
-    ratios["abstention_share"] = np.array([(score.abstained, 1) for score in scores], float)
     for name, values in zip(COST_METRICS, (rows["tokens_out"].to_numpy(float), np.array(costs, float)), strict=True):
         ratios[name] = np.stack([values, np.ones(len(values))], axis=1)
     return ratios
