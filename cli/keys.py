@@ -33,18 +33,22 @@ def create(
     tpm: Tpm = None,
     budget: Budget = None,
     owner: Annotated[str | None, typer.Option(help="Person whose approvals this key gives. Default: you.")] = None,
+    labels: Annotated[str, typer.Option(help="Labels, such as a,b: it sees passages with one of them.")] = "",
 ) -> None:
     """Create a key and show its secret once."""
-    from services.store.keys import MAX_OWNER, check_name, create_key, set_key_owner
+    from services.store.keys import MAX_OWNER, check_labels, check_name, create_key, set_key_labels, set_key_owner
     from tasks.core.console import console
     from tasks.core.display import one_line
 
     if owner is not None:
         check_name(owner, "--owner", MAX_OWNER)
+    check_labels(chosen := _split(labels))
     with _store() as store:
         id_, secret = create_key(store, team, role or ["predict", "feedback"], rpm, tpm, budget)
         if owner is not None:
             set_key_owner(store, id_, owner)
+        if chosen:
+            set_key_labels(store, id_, chosen)
     console.print(f"key {id_} of {one_line(team)}, shown only now:\n{secret}")
 
 
@@ -61,6 +65,7 @@ def show() -> None:
         "team",
         "owner",
         "roles",
+        "labels",
         "rpm",
         "tpm",
         "budget",
@@ -76,7 +81,8 @@ def show() -> None:
         money = ["" if row[name] is None else f"{row[name]:.6g}" for name in ("budget", "spent", "reserved")]
         limits = ["" if row[name] is None else str(row[name]) for name in ("rpm", "tpm")]
         state = "revoked" if row["revoked_at"] else ""
-        names, creator = (row["id"], row["team"], row["owner"], ", ".join(row["roles"])), row["created_by"]
+        names = (row["id"], row["team"], row["owner"], *(", ".join(row[name]) for name in ("roles", "labels")))
+        creator = row["created_by"]
         table.add_row(*names, *limits, *money, created, creator, state)
     console.print(table if rows else "There are no keys yet: only you can call the gateway, from this machine.")
 
@@ -109,6 +115,21 @@ def owner(
 
 
 @app.command()
+def labels(
+    key: Annotated[str, typer.Argument(help="Id of the key, as listed.")],
+    names: Annotated[str, typer.Argument(help='Labels, such as a,b; "": none.')],
+) -> None:
+    """Set the labels of a key: of a knowledge base it sees passages without labels, and those with one of these."""
+    from services.store.keys import set_key_labels
+    from tasks.core.console import console
+    from tasks.core.display import one_line
+
+    with _store() as store:
+        set_key_labels(store, key, _split(names))
+    console.print(f"labels set for {one_line(key)}")
+
+
+@app.command()
 def team(
     name: Annotated[str, typer.Argument(help="The team.")], rpm: Rpm = None, tpm: Tpm = None, budget: Budget = None
 ) -> None:
@@ -120,6 +141,10 @@ def team(
     with _store() as store:
         set_team_limits(store, name, rpm, tpm, budget)
     console.print(f"limits set for team {one_line(name)}")
+
+
+def _split(labels: str) -> list[str]:
+    return [label.strip() for label in labels.split(",") if label.strip()]
 
 
 def _store() -> closing[Store]:

@@ -18,7 +18,7 @@ class Access:
 
     def __init__(self, settings: Settings) -> None:
         self._operator_hash = hash_secret(local_secret(settings.state, OPERATOR))
-        self._operator = Key(OPERATOR, OPERATOR, frozenset({"admin"}), owner=current_user())
+        self._operator = Key(OPERATOR, OPERATOR, frozenset({"admin"}), owner=current_user(), labels=None)
         self._secret_file = secret_file(settings.state, OPERATOR)
 
     def authenticate(self, http: Request, keyring: Keyring, *roles: str) -> Key:

@@ -108,6 +108,9 @@ class Gateway:
     async def embeddings(self, http: Request) -> Response:
         return await self._complete(http, "embeddings", "input")
 
+    async def search(self, http: Request) -> Response:
+        return await self._complete(http, "search", "query")
+
     async def list_models(self, http: Request) -> Response:
         self._authenticate(http, "predict", "operate")
         routes = self.config_cache.routes
@@ -197,20 +200,23 @@ class Gateway:
             request: Any = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             if "depth" in str(error):
-                raise await self._refuse_nested(interface, key, body) from error
+                raise await self._refuse_nested(interface, key, body, http.path_params.get("case")) from error
             raise ApiError(400, f"The body is not JSON: {error}.") from error
-        if not isinstance(request, dict) or not isinstance(request.get("model"), str) or required not in request:
+        request = request if isinstance(request, dict) else {}
+        model = http.path_params.get("case") or request.get("model")
+        if not isinstance(model, str) or required not in request:
             raise ApiError(400, f"The body must be an object with the model's name and {required}.")
         check_tokens(request)
-        rollout = self.config_cache.routes.named(request["model"], LANGUAGE)
+        rollout = self.config_cache.routes.named(model, LANGUAGE)
         entity = http.headers.get("x-entity", "")
         return await while_connected(http, self.request_handler.complete(interface, key, rollout, request, entity))
 
-    async def _refuse_nested(self, interface: str, key: Key, body: bytes) -> ApiError:
+    async def _refuse_nested(self, interface: str, key: Key, body: bytes, case: str | None) -> ApiError:
         """The error for JSON that is nested too deep to be parsed; it is recorded if the body names a model."""
         match = MODEL.search(body)
         try:
-            rollout = self.config_cache.routes.named(match[1].decode(errors="replace") if match else "", LANGUAGE)
+            name = case or (match[1].decode(errors="replace") if match else "")
+            rollout = self.config_cache.routes.named(name, LANGUAGE)
         except ApiError:
             return nested_too_deep()
         return await self.request_handler.refuse_nested_request(interface, key, rollout)
@@ -223,6 +229,7 @@ def make_app(settings: Settings) -> Starlette:
         Route("/v1/predict/{case}", gateway.predict, methods=["POST"]),
         Route("/v1/chat/completions", gateway.chat_completions, methods=["POST"]),
         Route("/v1/embeddings", gateway.embeddings, methods=["POST"]),
+        Route("/v1/search/{case}", gateway.search, methods=["POST"]),
         Route("/v1/models", gateway.list_models, methods=["GET"]),
         Route("/v1/models/{model}", gateway.retrieve_model, methods=["GET"]),
         Route("/v1/feedback/{request_id}", gateway.create_feedback, methods=["POST"]),

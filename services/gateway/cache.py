@@ -10,7 +10,9 @@ from typing import Any
 
 from services.gateway.call import Call
 from services.gateway.parameters import is_repeatable
+from services.serving.retrieval import Retrieval
 from tasks.core.config import digest_of
+from tasks.knowledge.labels import format_labels
 
 MAX_CACHE_BYTES = 64 * 1024 * 1024
 TTL_SECONDS = 3600.0
@@ -24,6 +26,7 @@ class CachedResponse:
     tokens_in: int
     tokens_out: int
     price: int
+    retrieval: Retrieval | None
     at: float = field(default_factory=time.monotonic)
 
     @property
@@ -39,10 +42,11 @@ class ResponseCache:
         self._max_bytes, self._ttl, self._bytes = max_bytes, ttl, 0
 
     def key_for(self, call: Call, body: Mapping[str, Any]) -> str | None:
-        """A digest of team, release and every parameter, streaming included; None where the response may differ."""
-        if call.interface != "embeddings" and not is_repeatable(body):
+        """A digest of team, labels, release and every parameter, streaming too; None where the response may differ."""
+        if call.interface == "chat" and not is_repeatable(body):
             return None
-        return digest_of([call.key.team, call.share.route.digest, call.interface, body])
+        labels = format_labels(call.key.labels)
+        return digest_of([call.key.team, labels, call.share.route.digest, call.interface, body])
 
     def get(self, key: str) -> CachedResponse | None:
         cached = self._responses.get(key)
@@ -60,7 +64,7 @@ class ResponseCache:
             return
         if key in self._responses:
             self._drop(key)
-        self._responses[key] = CachedResponse(body, call.tokens_in, call.tokens_out, call.cost())
+        self._responses[key] = CachedResponse(body, call.tokens_in, call.tokens_out, call.cost(), call.retrieval)
         self._bytes += len(body)
         while self._bytes > self._max_bytes:
             self._drop(next(iter(self._responses)))

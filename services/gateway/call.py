@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.rollout.routing import Share
+from services.serving.retrieval import Retrieval
 from services.store.database import CACHED, FAILED, OPEN, REFUSED, now
 from services.store.keys import Key
 
@@ -21,7 +22,7 @@ MAX_CALL_TOKENS = 1_000_000_000  # maximum of the store's columns
 class Call:
     """Tokens in are all of the prompt's, cached ones included; money is in billionths."""
 
-    interface: str  # predict, chat or embeddings
+    interface: str  # predict, chat, embeddings or search
     key: Key
     share: Share
     entity: str = ""
@@ -46,6 +47,7 @@ class Call:
     seconds: float = 0.0
     price: int = 0
     saved: int = 0
+    retrieval: Retrieval | None = None  # of a release with a knowledge base
 
     @property
     def is_language(self) -> bool:

@@ -6,7 +6,8 @@ from collections import OrderedDict, deque
 
 from services.gateway.call import Call
 
-DEFAULT_SECONDS = {"predict": 0.25, "chat": 2.0, "embeddings": 0.5}  # assumed for a release's first calls
+# assumed for a release's first calls
+DEFAULT_SECONDS = {"predict": 0.25, "chat": 2.0, "embeddings": 0.5, "search": 0.1}
 DEFAULT_TOKENS = 64  # of a response, likewise
 BYTES_PER_TOKEN = 4  # of the prompt, likewise
 TEMPLATE_TOKENS = 64  # tokens that a chat template adds to messages, at most

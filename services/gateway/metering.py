@@ -37,7 +37,7 @@ class Metering:
         """
         route, tokens, prompt = call.share.route, 0, 0
         call.size = size
-        if call.interface == "embeddings":
+        if call.interface in ("embeddings", "search"):
             tokens, prompt = estimate_tokens(size), size
         elif request:
             longest = request.get("max_completion_tokens") or request.get("max_tokens") or route.answer_tokens

@@ -37,6 +37,12 @@ class GatewayMetrics:
         self.tokens = Counter("driftline_tokens", "Tokens of prompts and answers.", [*LABELS, "kind"], registry=own)
         self.spent = Counter("driftline_spent", "Costs, in the currency of the budgets.", LABELS, registry=own)
         self.cache = Counter("driftline_cache", "Look-ups in the response cache.", ["case", "outcome"], registry=own)
+        self.retrievals = Counter(
+            "driftline_retrievals",
+            "Answers and searches from passages, by outcome: passages, none, abstained or ungrounded.",
+            [*LABELS, "outcome"],
+            registry=own,
+        )
         self.retries = Counter("driftline_retries", "Attempts that were retried.", ["case"], registry=own)
         self.queued = Gauge(
             "driftline_waiting", "Requests that wait in a queue.", ["case"], multiprocess_mode="livesum", registry=own
@@ -73,6 +79,8 @@ class GatewayMetrics:
                 self.tokens.labels(*labels, kind).inc(getattr(call, f"tokens_{kind}"))
         if call.price:
             self.spent.labels(*labels).inc(call.price / 1e9)
+        if call.retrieval:
+            self.retrievals.labels(*labels, call.retrieval.outcome).inc()
         if call.retries:
             self.retries.labels(route.case).inc(call.retries)
 

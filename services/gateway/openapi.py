@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from services.gateway.parameters import MAX_TOKENS
 from services.gateway.rate_limits import FEEDBACK
 from services.gateway.streaming import EVENT_STREAM
+from services.serving.retrieval import MAX_PASSAGES, MAX_QUERY, METHODS
 from services.serving.schema import NOTES
 from services.store.approvals import ApprovalDecision
 from services.store.feedback import MAX_RECORDS, Feedback
@@ -18,6 +19,12 @@ from tasks.language.chat_request import ChatCompletionRequest
 from tasks.language.messages import USER, chat_message
 
 TEXT = {"type": "string"}
+NUMBER = {"type": "number"}
+PASSAGE = {
+    **dict.fromkeys(("document", "title", "heading", "url", "passage_id", "text"), TEXT),
+    "score": {**NUMBER, "description": "By the method; only comparable within one response."},
+    "similarity": {**NUMBER, "description": "Cosine of query and passage."},
+}
 EMBEDDINGS = {
     "type": "object",
     "required": ["model", "input"],
@@ -40,6 +47,25 @@ VECTORS = {
             },
         },
         "model": TEXT,
+        "usage": {"type": "object", "properties": {"prompt_tokens": {"type": "integer"}}},
+    },
+}
+SEARCH = {
+    "type": "object",
+    "required": ["query"],
+    "properties": {
+        "query": {**TEXT, "minLength": 1, "maxLength": MAX_QUERY},
+        "count": {"type": "integer", "minimum": 1, "maximum": MAX_PASSAGES, "default": 5},
+        "method": {"enum": list(METHODS), "description": "Default: the release's."},
+        "user": TEXT,
+    },
+}
+HITS = {
+    "type": "object",
+    "required": ["release", "results", "usage"],
+    "properties": {
+        "release": TEXT,
+        "results": {"type": "array", "items": {"type": "object", "properties": PASSAGE}},
         "usage": {"type": "object", "properties": {"prompt_tokens": {"type": "integer"}}},
     },
 }
@@ -99,6 +125,7 @@ def openapi_document() -> dict[str, Any]:
     rows = {"rows": [{"example_id": "one", "carrier": "UA"}]}
     hello = {"model": "CASE", "messages": [chat_message(USER, "Hello")]}
     words = {"model": "CASE", "input": ["Where is my parcel?", "It has not arrived."]}
+    question = {"query": "How do I roll back?", "count": 5}
     request_schema, shared = _chat()
     chat = _post("Create a chat completion (OpenAI's API)", request_schema, hello, {"type": "object"}, [entity])
     chat["post"]["responses"]["200"]["content"][EVENT_STREAM] = {"schema": {}}
@@ -109,6 +136,7 @@ def openapi_document() -> dict[str, Any]:
             "/v1/predict/{case}": _post("Predict rows", ROWS, rows, PREDICTIONS, [case, entity]),
             "/v1/chat/completions": chat,
             "/v1/embeddings": _post("Create embeddings (OpenAI's API)", EMBEDDINGS, words, VECTORS, [entity]),
+            "/v1/search/{case}": _post("Search the documents of a case", SEARCH, question, HITS, [case, entity]),
             "/v1/models": _get("List the language models", guarded=True),
             "/v1/models/{model}": _get("Retrieve a language model", guarded=True, parameters=[model]),
             "/v1/feedback/{request_id}": _post(

@@ -36,7 +36,7 @@ from services.store.database import ABORTED, CACHED, DONE, FAILED, REFUSED
 from services.store.keys import Key
 
 MAX_DEPTH = 250  # levels of a request's JSON; orjson can serialise 254
-PATHS = {"predict": "/predict", "chat": "/v1/chat/completions", "embeddings": "/v1/embeddings"}
+PATHS = {"predict": "/predict", "chat": "/v1/chat/completions", "embeddings": "/v1/embeddings", "search": "/v1/search"}
 
 
 class RequestHandler:
@@ -64,7 +64,7 @@ class RequestHandler:
     async def complete(
         self, interface: str, key: Key, rollout: Rollout, request: Mapping[str, Any], entity: str
     ) -> Response:
-        """Return the response to a chat or an embeddings request, in OpenAI's form.
+        """Return the response to a chat, an embeddings or a search request.
 
         Raises: ApiError.
         """
@@ -74,7 +74,7 @@ class RequestHandler:
         entity = str(user) if user and isinstance(user, str | int | float) else entity
         share = rollout.assign(entity or key.id)
         call = Call(interface, key, share, entity)
-        forwarded = {**request, "model": share.route.tag}
+        forwarded = dict(request) if interface == "search" else {**request, "model": share.route.tag}
         streams = interface == "chat" and request.get("stream") is True
         if streams:  # the usage is recorded, whether or not the client wants it
             forwarded["stream_options"] = {"include_usage": True}
@@ -207,6 +207,7 @@ class RequestHandler:
     async def _respond_from_cache(self, call: Call, cached: CachedResponse) -> Response:
         call.tokens_in, call.tokens_cached, call.tokens_out = cached.tokens_in, cached.tokens_in, cached.tokens_out
         call.saved, call.response_body = cached.price, loggable_body(call, cached.body)
+        call.retrieval = cached.retrieval
         await self._metering.end(call, CACHED, 200)
         headers = {"x-driftline-cache": "hit", "age": str(cached.age), "x-driftline-saved": f"{cached.price / 1e9:.9f}"}
         kind = EventStreamResponse.media_type if cached.body.startswith(b"data: ") else "application/json"

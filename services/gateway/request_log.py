@@ -32,7 +32,7 @@ CHUNK = 200  # calls in memory while a file is written
 NUMBERS = ("status", "retries", "tokens_in", "tokens_cached", "tokens_out", "price")
 SECONDS = ("at", "engine_seconds", "seconds")
 CALL_FIELDS = ("id", "interface", "state", *NUMBERS, *SECONDS)
-COLUMNS = (*CALL_FIELDS, "team", "key", "case", "digest", "role", "asked", "answered")
+COLUMNS = (*CALL_FIELDS, "team", "key", "case", "digest", "role", "asked", "answered", "retrieval")
 
 
 class RequestLog:
@@ -111,6 +111,7 @@ class RequestLog:
             "role": call.share.role,
             "asked": self._redact(call.request_body) if texts else "",
             "answered": self._redact(call.response_body) if texts else "",
+            "retrieval": call.retrieval.model_dump_json() if call.retrieval else None,
         }
 
     def _pack(self) -> None:
@@ -187,7 +188,7 @@ def reading_log(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     packed = sorted(folder.glob("day=*/*.parquet"))
     with connect() as db:
         db.register("fresh", fresh)
-        union = f"UNION ALL FROM {scan_parquet(*packed)}" if packed else ""
+        union = f"UNION ALL BY NAME FROM {scan_parquet(*packed, by_name=True)}" if packed else ""
         db.execute(f"CREATE TEMP VIEW logged AS FROM fresh {union}")
         yield db
 

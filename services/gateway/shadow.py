@@ -43,7 +43,7 @@ class ShadowTraffic:
 
     async def _copy(self, original: Call, share: Share, path: str, body: bytes) -> None:
         call = Call(original.interface, original.key, share, original.entity, original.request_body)
-        if call.is_language:
+        if call.interface in ("chat", "embeddings"):
             request = orjson.loads(body) | {"model": share.route.tag, "stream": False}
             request.pop("stream_options", None)
             body = orjson.dumps(request)

@@ -91,15 +91,17 @@ def _span(row: Mapping[str, Any]) -> Span:
     answered = row["state"] in (DONE, CACHED)
     tokens = {"input_tokens": row["tokens_in"], "output_tokens": row["tokens_out"]}
     language = row["interface"] != "predict"
+    kind = {"predict": SpanType.TOOL, "search": SpanType.RETRIEVER}.get(row["interface"], SpanType.CHAT_MODEL)
     values = {
         SpanAttributeKey.REQUEST_ID: f"tr-{id_}",
-        SpanAttributeKey.SPAN_TYPE: SpanType.CHAT_MODEL if language else SpanType.TOOL,
+        SpanAttributeKey.SPAN_TYPE: kind,
         SpanAttributeKey.INPUTS: _read(row["asked"]),
         SpanAttributeKey.OUTPUTS: _read(row["answered"]),
         SpanAttributeKey.MODEL: f"{row['case']}:{row['digest'][:12]}",
         SpanAttributeKey.LLM_COST: {"input_cost": 0.0, "output_cost": 0.0, "total_cost": row["price"] / 1e9},
         **({SpanAttributeKey.CHAT_USAGE: {**tokens, "total_tokens": sum(tokens.values())}} if language else {}),
         **{f"driftline.{name}": row[name] for name in ("status", "retries", "tokens_cached", "engine_seconds")},
+        **({"driftline.retrieval": _read(row["retrieval"])} if row["retrieval"] else {}),
     }
     return Span.from_dict(
         {

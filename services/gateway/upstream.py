@@ -15,7 +15,9 @@ from services.gateway.call import Call
 from services.gateway.client_sessions import ClientSessions
 from services.gateway.metrics import GatewayMetrics
 from services.rollout.routing import TABULAR, Route, Routes
+from services.serving.retrieval import RETRIEVAL_HEADER, parse_retrieval
 from services.store.api_error import ApiError
+from tasks.knowledge.labels import LABELS_HEADER, format_labels
 
 MAX_CONCURRENT, MAX_QUEUED = 64, 256  # calls of one release
 # calls at one process of a tabular release: it computes them one after the other and accepts one connection in between,
@@ -23,7 +25,8 @@ MAX_CONCURRENT, MAX_QUEUED = 64, 256  # calls of one release
 MAX_CONCURRENT_PER_PROCESS = 8
 RETRIES = 2  # of a call whose process dies
 RESTART_SECONDS = 30.0  # in which a killed process must be back
-TIMEOUTS = {"predict": 60.0, "chat": 300.0, "embeddings": 120.0}  # seconds for a whole call, by interface
+# seconds for a whole call, by interface
+TIMEOUTS = {"predict": 60.0, "chat": 300.0, "embeddings": 120.0, "search": 60.0}
 PROBE_SECONDS = 5.0  # for a readiness probe
 LOST_SECONDS_HEADER = "x-driftline-lost-seconds"  # spent on an engine that then died: they are not charged
 
@@ -114,8 +117,8 @@ class UpstreamPool:
 
         async def attempt(address: str) -> UpstreamResponse:
             http, base = self.sessions.session_for(address)
-            async with http.post(base + path, data=body, timeout=_timeout(call)) as response:
-                call.lost_seconds += float(response.headers.get(LOST_SECONDS_HEADER, 0))
+            async with http.post(base + path, data=body, headers=_headers(call), timeout=_timeout(call)) as response:
+                _record_headers(call, response)
                 return UpstreamResponse(response.status, await response.read())
 
         async with self._slot(call):
@@ -130,8 +133,8 @@ class UpstreamPool:
 
         async def attempt(address: str) -> tuple[bytes, aiohttp.ClientResponse] | UpstreamResponse:
             http, base = self.sessions.session_for(address)
-            response = await http.post(base + path, data=body, timeout=_timeout(call))
-            call.lost_seconds += float(response.headers.get(LOST_SECONDS_HEADER, 0))
+            response = await http.post(base + path, data=body, headers=_headers(call), timeout=_timeout(call))
+            _record_headers(call, response)
             try:
                 if response.status != 200:
                     return UpstreamResponse(response.status, await response.read())
@@ -195,3 +198,13 @@ class UpstreamPool:
 
 def _timeout(call: Call) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=TIMEOUTS[call.interface], sock_connect=5)
+
+
+def _headers(call: Call) -> dict[str, str]:
+    """The only headers that a release gets: none of the client's, so that no client chooses its labels."""
+    return {LABELS_HEADER: format_labels(call.key.labels)} if call.is_language else {}
+
+
+def _record_headers(call: Call, response: aiohttp.ClientResponse) -> None:
+    call.lost_seconds += float(response.headers.get(LOST_SECONDS_HEADER, 0))
+    call.retrieval = parse_retrieval(response.headers.get(RETRIEVAL_HEADER))

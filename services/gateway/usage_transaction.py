@@ -13,7 +13,8 @@ from services.gateway.budgets import ALLOWED, reserve_budget, settle_budgets
 from services.store.database import FAILED, REFUSED, USAGE_COLUMNS, predictions, usage_records
 
 OPEN_RECORD, TOP_UP, SETTLE = "opens", "tops up", "settles"
-SETTLED = ("state", "status", "retries", *USAGE_COLUMNS)
+NUMBERS = ("status", "retries", *USAGE_COLUMNS)
+SETTLED = ("state", *NUMBERS, "retrieval")
 MAX_INTEGER = 2**31 - 1  # of the Integer columns
 
 
@@ -103,7 +104,7 @@ def encodable(record: UsageRecord) -> UsageRecord:
     row: dict[str, Any] = {
         name: _encodable(value) if isinstance(value, str) else value for name, value in record.row.items()
     }
-    for name in SETTLED[1:]:
+    for name in NUMBERS:
         value: Any = record.row[name]
         row[name] = value if isinstance(value, int | float) and 0 <= value <= MAX_INTEGER else 0  # NaN is not
     return UsageRecord(row, record.kind, {}, record.done, record.amount)

@@ -94,6 +94,7 @@ keys = Table(
     Column("revoked_at", Double),
     Column("owner", String(120), nullable=False, server_default=""),  # a person; empty: nobody
     Column("created_by", String(120), nullable=False, server_default=""),
+    Column("labels", JSON, nullable=False, server_default="[]"),  # of the passages that it sees
 )
 teams = Table(
     "teams",
@@ -136,6 +137,7 @@ usage_records = Table(  # one row for each call
     Column("price", BigInteger, nullable=False),
     Column("saved", BigInteger, nullable=False),
     Column("energy_wh", Double),  # of a training run, if it was measured
+    Column("retrieval", JSON(none_as_null=True)),  # of a call with a knowledge base: passages, similarity, outcome
 )
 predictions = Table(  # predicted classes, to compare with labels that arrive later
     "predictions",

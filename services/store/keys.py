@@ -16,6 +16,7 @@ from services.store.audit import record_audit_event
 from services.store.database import Store, budgets, keys, now, teams
 from tasks.core.errors import InputError
 from tasks.core.processes import current_user
+from tasks.knowledge.labels import Labels, is_label
 from tasks.release.config import NANO
 
 ROLES = ("predict", "feedback", "operate", "approve", "admin")
@@ -43,6 +44,7 @@ class Key:
     limits: tuple[RateLimit, ...] = ()
     budgets: tuple[str, ...] = ()  # owners of the budgets that pay for its calls
     owner: str = ""  # the person who owns the key; empty: unknown
+    labels: Labels = frozenset()  # of the passages that it sees beside those without labels
 
     def has(self, *roles: str) -> bool:
         """Whether it has one of these roles; an admin has all."""
@@ -55,7 +57,8 @@ class Key:
             raise ApiError(403, f"This key lacks the role {' or '.join(roles)}; it has: {may}.", code="forbidden")
 
 
-LOCAL_KEY = Key("local", "local", frozenset({"predict", "feedback"}))  # a direct call while there are no keys
+# of a direct call while there are no keys: its sender can read the releases' folders
+LOCAL_KEY = Key("local", "local", frozenset({"predict", "feedback"}), labels=None)
 
 
 @dataclass(frozen=True)
@@ -126,11 +129,35 @@ def set_key_owner(store: Store, id_: str, owner: str) -> None:
         record_audit_event(connection, "key.update", id_, owner=owner.strip())
 
 
+def set_key_labels(store: Store, id_: str, labels: Sequence[str]) -> None:
+    """Set the labels of a key; they replace its earlier ones.
+
+    Raises: InputError when there is no such key, or a label is not valid.
+    """
+    check_labels(labels)
+    unique = sorted(set(labels))
+    with store.changing() as connection:
+        if not connection.execute(update(keys).where(keys.c.id == id_).values(labels=unique)).rowcount:
+            raise InputError("There is no such key.", found=id_, todo="driftline keys list")
+        record_audit_event(connection, "key.update", id_, labels=unique)
+
+
 def check_name(name: str, where: str, longest: int) -> None:
     """Raises: InputError unless the name is one line of printable characters and not too long."""
     if not name.strip() or len(name) > longest or not name.isprintable():
         allowed = f"1 to {longest} printable characters"
         raise InputError("The name is not valid.", where=where, found=repr(name[:80]), allowed=allowed)
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Raises: InputError unless each label is valid."""
+    if wrong := [label for label in labels if not is_label(label)]:
+        raise InputError(
+            "The label is not valid.",
+            where="--labels",
+            found=", ".join(repr(label[:80]) for label in wrong),
+            allowed="1 to 64 letters, digits, dots, hyphens and underscores, a letter or digit first",
+        )
 
 
 def check_budget(budget: float | None) -> None:
@@ -211,6 +238,7 @@ def _key_of(row: RowMapping, team: RowMapping | None, owners: Set[str]) -> Key:
         team=row["team"],
         roles=frozenset(row["roles"]),
         owner=row["owner"],
+        labels=frozenset(row["labels"]),
         limits=tuple(limit for limit in limits if limit.rpm or limit.tpm),
         budgets=tuple(owner for owner in (f"key:{row['id']}", f"team:{row['team']}") if owner in owners),
     )

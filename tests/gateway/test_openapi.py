@@ -49,4 +49,4 @@ def test_every_request_gets_a_documented_response(settings: Settings, table: Rel
     at = ["--url", f"http://127.0.0.1:{settings.gateway_port}"]
     done = subprocess.run([*command, *at], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "13 selected / 13 total" in done.stdout
+    assert "14 selected / 14 total" in done.stdout
