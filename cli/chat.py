@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 
@@ -17,8 +18,11 @@ from tasks.core.console import console, styled
 from tasks.core.errors import CaseError, Unavailable
 from tasks.core.local_secrets import OPERATOR, read_secret
 from tasks.core.settings import settings
-from tasks.language.engine import ENGINE_TIMEOUT, Engine, start_engine
+from tasks.language.engine import ENGINE_TIMEOUT, Engine
 from tasks.language.messages import SYSTEM, USER, chat_message
+from tasks.language.open_engine import open_engine
+from tasks.language.remote_engine import RemoteEngine
+from tasks.language.upstream import is_remote
 
 
 def chat(name: str, reference: str | None, compare: bool) -> None:
@@ -34,21 +38,24 @@ def chat(name: str, reference: str | None, compare: bool) -> None:
         while (line := _read()) is not None:
             _print_response("", through_gateway(name, line))
         return
-    from tasks.data.language.base_model import GGUF, open_base
+    from tasks.data.language.base_model import open_base
+    from tasks.data.language.remote_base import open_remote
     from tasks.evaluate.language.inference import baseline_prompt
 
     release = find_release(name, reference)
     system_prompt = (release.folder / "system.txt").read_text(encoding="utf-8")
     with ExitStack() as stack:
 
-        def start(gguf: object) -> Engine:
-            engine = start_engine(gguf, threads=settings().threads, slots=1, context=case.model.context)  # type: ignore[arg-type]
+        def start(model: Path) -> Engine | RemoteEngine:
+            engine = open_engine(model, threads=settings().threads, slots=1, context=case.model.context)
             return stack.enter_context(engine)
 
         engines = [(f"release {release.digest[:12]}", start(release.model), system_prompt)]
         if compare:
-            base = open_base(case.model, case.folder, settings().state)
-            engines.append(("base", start(base.folder / GGUF), baseline_prompt(case.prompt, case.answer)))
+            state = settings().state
+            remote = is_remote(case.model.source)
+            base = open_remote(case.model, state) if remote else open_base(case.model, case.folder, state)
+            engines.append(("base", start(base.served), baseline_prompt(case.prompt, case.answer)))
         while (line := _read()) is not None:
             for title, one, system in engines:
                 messages = [chat_message(SYSTEM, system), chat_message(USER, line)]

@@ -14,9 +14,11 @@ from services.serving.disconnect import while_connected
 from services.serving.embeddings import Embeddings, EmbeddingsRequest
 from services.serving.engine_client import DEADLINE, EngineClient
 from services.serving.engine_watch import EngineWatch
+from services.serving.upstream_client import UpstreamClient
 from tasks.language.chat_request import ChatCompletionRequest
 from tasks.language.engine_server import MAX_CALLS
 from tasks.language.released_model import ReleasedModel, check_golden
+from tasks.language.remote_engine import RemoteEngine
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -42,10 +44,16 @@ class ChatApp:
     def __init__(self, release: ReleasedModel, deadline: float = DEADLINE) -> None:
         self.release = release
         self.info = {"release": release.digest, "case": release.case, "as_of": release.as_of}
-        self.watch: EngineWatch[Engine | VllmServer] = EngineWatch(
-            release.start, lambda engine: check_golden(engine, release.golden[:STARTUP_EXAMPLES])
-        )
-        self._engine = EngineClient(release, self.watch, deadline)
+        self.watch: EngineWatch[Any]
+        self._engine: EngineClient | UpstreamClient
+        if release.upstream:
+            remote: EngineWatch[RemoteEngine] = EngineWatch(release.reach, RemoteEngine.connect, waits=True)
+            self.watch, self._engine = remote, UpstreamClient(release, remote, deadline)
+        else:
+            local: EngineWatch[Engine | VllmServer] = EngineWatch(
+                release.start, lambda engine: check_golden(engine, release.golden[:STARTUP_EXAMPLES])
+            )
+            self.watch, self._engine = local, EngineClient(release, local, deadline)
         self._headers = {RELEASE_HEADER: release.digest}
         self._embeddings = Embeddings(release.embedder) if release.embedder else None
         self._calls = 0  # at the engine
@@ -80,7 +88,8 @@ class ChatApp:
             headers = {LOST_SECONDS_HEADER: f"{lost:.3f}"} if lost > 0.1 else {}
             if isinstance(answer, dict):
                 return self._json({**answer, "release": self.release.digest}, 200, headers)
-            return EventStream(*answer, slot.pop_all(), self._headers | headers)
+            first, source = answer
+            return EventStream(first, source, slot.pop_all(), self._headers | headers)
 
     async def create_embeddings(self, http: Request) -> Response:
         """POST /v1/embeddings."""

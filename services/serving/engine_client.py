@@ -76,7 +76,7 @@ class EngineClient:
 
         request = self._release.request(chat)
         response = await self._connections().post(
-            f"{engine.address}/v1/chat/completions",
+            engine.completions_url,
             json=request,
             headers={"Authorization": f"Bearer {engine.key}"} if engine.key else {},
             timeout=aiohttp.ClientTimeout(total=max(seconds, 0.001), sock_connect=10),

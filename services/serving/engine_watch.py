@@ -10,10 +10,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import Generic, Protocol, TypeVar
 
+from tasks.core.errors import Unavailable
 from tasks.core.loops import ThreadLoop
 
 CHECK_INTERVAL = 0.5  # seconds between two checks of the engine
 MIN_BACKOFF, MAX_BACKOFF = 0.25, 30.0  # seconds before a start, when engines fail in a row
+MAX_WAIT = 5.0  # seconds before another attempt to reach an engine that is awaited
 STABLE_AFTER = 30.0  # seconds of life that reset the backoff
 
 
@@ -35,18 +37,26 @@ EngineT = TypeVar("EngineT", bound=WatchedEngine)
 class EngineWatch(Generic[EngineT]):
     """The current engine of a service.
 
-    start: a context manager that runs an engine; check: raises when an engine must not serve.
+    start: a context manager that runs an engine; check: raises when an engine must not serve; waits: an engine that
+    is not available at first is awaited, as another machine may start later.
     """
 
-    def __init__(self, start: Callable[[], AbstractContextManager[EngineT]], check: Callable[[EngineT], None]) -> None:
+    def __init__(
+        self,
+        start: Callable[[], AbstractContextManager[EngineT]],
+        check: Callable[[EngineT], None],
+        *,
+        waits: bool = False,
+    ) -> None:
         self.fault = "It is not started yet."  # why there is no engine; empty while there is one
         self.restarts = 0
-        self._start, self._check = start, check
+        self._start, self._check, self._waits = start, check, waits
+        self._max_backoff = MAX_WAIT if waits else MAX_BACKOFF
         self._engine: EngineT | None = None
         self._opened = ExitStack()
         self._started, self._deaths = 0.0, 0
         self._closing = threading.Event()
-        self._loop = ThreadLoop("engine watch", self._look, interval=CHECK_INTERVAL, max_backoff=MAX_BACKOFF)
+        self._loop = ThreadLoop("engine watch", self._look, interval=CHECK_INTERVAL, max_backoff=self._max_backoff)
 
     @property
     def ready(self) -> bool:
@@ -57,7 +67,12 @@ class EngineWatch(Generic[EngineT]):
 
         Raises: DriftlineError when it can't be started, or fails the check.
         """
-        self._begin()
+        try:
+            self._begin()
+        except Unavailable as error:
+            if not self._waits:
+                raise
+            self.fault = error.found or error.what
         self._loop.start()
 
     def close(self) -> None:
@@ -96,14 +111,14 @@ class EngineWatch(Generic[EngineT]):
             logging.getLogger("driftline").warning("Another engine is up: restart %d.", self.restarts)
 
     def _end(self, engine: EngineT, fault: str) -> None:
-        logging.getLogger("driftline").error("The engine is killed and restarted: %s.", fault)
+        logging.getLogger("driftline").error("The engine is killed and started again: %s.", fault)
         self._engine, self.fault = None, fault
         engine.kill()
 
     def _pause(self) -> float:
         """Seconds before a start, doubled with each failure in a row, since the same request may come again."""
         self._deaths = 0 if time.monotonic() - self._started > STABLE_AFTER else self._deaths + 1
-        return min(MIN_BACKOFF * 2.0**self._deaths, MAX_BACKOFF) if self._deaths else 0.0
+        return min(MIN_BACKOFF * 2.0**self._deaths, self._max_backoff) if self._deaths else 0.0
 
     def _begin(self) -> None:
         self._opened.close()

@@ -5,10 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack
+from typing import Protocol
 
 import aiohttp
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
+
+
+class EventSource(Protocol):
+    """The open response of an engine."""
+
+    @property
+    def content(self) -> EventBytes: ...
+    def close(self) -> None: ...
+
+
+class EventBytes(Protocol):
+    """Its bytes, as they arrive."""
+
+    def iter_any(self) -> AsyncIterator[bytes]: ...
 
 
 class EventStream(StreamingResponse):
@@ -17,9 +32,7 @@ class EventStream(StreamingResponse):
     first: the bytes already read; slot: closed at the end, as is the engine's response.
     """
 
-    def __init__(
-        self, first: bytes, source: aiohttp.ClientResponse, slot: ExitStack, headers: Mapping[str, str]
-    ) -> None:
+    def __init__(self, first: bytes, source: EventSource, slot: ExitStack, headers: Mapping[str, str]) -> None:
         super().__init__(self._events(), media_type="text/event-stream", headers=headers)
         self._first, self._source, self._slot = first, source, slot
 

@@ -17,6 +17,7 @@ from tasks.core.permissions import make_all_private
 from tasks.core.pins import read_pins
 from tasks.core.processes import with_parent_death_signal
 from tasks.core.settings import ROOT
+from tasks.language.upstream import UPSTREAM
 from tasks.release.seal import EMBEDDER, GOLDEN, MANIFEST, verify
 
 # by kind: the module with `make_service`, the model file, and the required packages
@@ -31,7 +32,7 @@ REQUIREMENTS = {
     "tabular": ("bentoml", "numpy", "pydantic", "scikit-learn", "scipy", "skops"),
     "llm": ("aiohttp", "bentoml", "httpx", "pydantic", "xllamacpp"),
 }
-LANGUAGE_FILES = ("system.txt", "schema.json")
+LANGUAGE_FILES = (UPSTREAM, "system.txt", "schema.json")
 EMBEDDING_REQUIREMENTS = ("numpy", "torch", "transformers")
 LOOKUP_REQUIREMENTS = ("duckdb", "feast", "pandas", "pyarrow", "PyYAML", "redis")
 
@@ -78,6 +79,7 @@ def _build(work: Path, folder: Path, case: str, version: str, requirements_lock:
     looks_up = any(column["origin"] != "request" for column in manifest["sealed"].get("columns", ()))
     is_remote = manifest["sealed"].get("serving", {}).get("engine") == "vllm"  # the weights are at that server
     embedder = [name for name in manifest["sealed"]["files"] if name.startswith(f"{EMBEDDER}/")]
+    is_remote |= UPSTREAM in manifest["sealed"]["files"]
     for name in (MANIFEST, *(() if is_remote else (MODEL_FILE[kind],)), GOLDEN, *LANGUAGE_FILES, *embedder):
         if (folder / name).is_file():
             _copy(folder / name, context / name)

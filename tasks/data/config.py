@@ -12,6 +12,7 @@ from tasks.core.config import READ_STRUCTURE, Duration, Result, Section, Sql, Te
 from tasks.data.origins.address import address_problem
 from tasks.data.reading.config import Column, FileFormat
 from tasks.language.json_schema import check_schema
+from tasks.language.upstream import is_remote, source_problem
 
 COLUMN_ARGUMENTS = ("column", "column_A", "column_B", "column_list")
 
@@ -125,9 +126,21 @@ class Model(Section):
     """Base model of a language case, pinned to its weights."""
 
     source: str = Field(
-        pattern=r"^(package|file|hf)://.+",
+        pattern=r"^(package|file|hf|openai(\+https?)?)://.+",
         description="package://NAME/PATH, file://PATH (.gguf, or a folder as transformers saves it; relative: from "
-        "the case folder), or hf://ORG/NAME.",
+        "the case folder), hf://ORG/NAME, or a server with OpenAI's API: openai://HOST/v1#MODEL, or "
+        "openai://$NAME#MODEL with its address in an environment variable. HTTPS, but HTTP for this machine, private "
+        "networks and openai+http://.",
+    )
+    key: str = Field(
+        "",
+        pattern=r"^([A-Za-z_]\w*)?$",
+        description="With openai://: name of the environment variable with the API key. Empty: no key.",
+    )
+    parameters: dict[str, Any] = Field(
+        {},
+        description="With openai://: further fields of each request, such as reasoning_effort; null omits one that is "
+        "otherwise sent, such as temperature.",
     )
     revision: str = Field("", description="Commit of the hub's repository; required with hf://.")
     sha256: str = Field(
@@ -135,6 +148,18 @@ class Model(Section):
     )
     chat_template: Text = Field("", description="Chat template in Jinja, or a .jinja file; empty: the model's own.")
     context: int = Field(1024, ge=64, description="Maximum tokens of prompt and answer together.")
+
+    @model_validator(mode="after")
+    def _fits_its_source(self) -> Model:
+        remote = is_remote(self.source)
+        if remote and (problem := source_problem(self.source)):
+            raise ValueError(f"source: {problem}")
+        pins = ("revision", "sha256", "chat_template")
+        if names := [name for name in (pins if remote else ("key", "parameters")) if getattr(self, name)]:
+            raise ValueError(f"{', '.join(names)}: {'not for' if remote else 'only for'} a source openai://")
+        if fixed := sorted({"messages", "model", "stream", "n", "tools", "response_format"} & self.parameters.keys()):
+            raise ValueError(f"parameters: {', '.join(fixed)} come with each request")
+        return self
 
 
 Embedder = Annotated[

@@ -8,6 +8,9 @@ from pathlib import Path
 from pydantic import Field
 
 from tasks.core.config import Result
+from tasks.language.upstream import UPSTREAM, Upstream
+
+GGUF = "base.gguf"  # for the CPU engine, beside the checkpoint, if that engine supports the model
 
 
 class TimeWindow(Result):
@@ -59,10 +62,23 @@ class BaseModelFiles(Result):
 
     source: str
     digest: str  # SHA-256 of its weights as delivered
-    folder: Path  # config.json, model.safetensors, tokenizer.json, tokenizer_config.json, chat_template.jinja
+    # config.json, model.safetensors, tokenizer.json, tokenizer_config.json, chat_template.jinja; or upstream.json
+    folder: Path
     template_digest: str  # SHA-256 of the chat template in use
     parameters: int
     context: int  # the longest context that it supports, in tokens
+    upstream: Upstream | None = None  # the server behind whose address it is; None: its weights are in the folder
+
+    @property
+    def summary(self) -> str:
+        if self.upstream:
+            return f"{self.upstream.model} at {self.upstream.address}, {self.digest[:12]}"
+        return f"{self.parameters / 1e6:.0f}M parameters, {self.digest[:12]}"
+
+    @property
+    def served(self) -> Path:
+        """What the engine runs: the weights as GGUF, or the description of the server."""
+        return self.folder / (UPSTREAM if self.upstream else GGUF)
 
 
 class EmbedderFiles(Result):

@@ -9,6 +9,7 @@ from tasks.core.prefect import show_link, show_table, stage
 from tasks.data.config import Model, PairsSpec, Source, TrafficSpec
 from tasks.data.results import BaseModelFiles, Snapshot, TimeWindow, ValidatedBatches, WindowMessages
 from tasks.data.sources import Ingestion
+from tasks.language.upstream import is_remote
 
 
 @stage("ingest {name}", lambda ingestion: ingestion.summary)
@@ -47,12 +48,13 @@ def validate_source(
     return validated
 
 
-@stage("open the base model", lambda base: f"{base.parameters / 1e6:.0f}M parameters, {base.digest[:12]}")
+@stage("open the base model", lambda base: base.summary)
 def open_model(model: Model, folder: Path, state: Path) -> BaseModelFiles:
-    """Check the base model against its pin, and store it as a plain checkpoint."""
+    """Check the base model against its pin, and store it as a plain checkpoint; or ask the server that has it."""
     from tasks.data.language.base_model import open_base
+    from tasks.data.language.remote_base import open_remote
 
-    return open_base(model, folder, state)
+    return open_remote(model, state) if is_remote(model.source) else open_base(model, folder, state)
 
 
 @stage("curate pairs", _validation_summary)

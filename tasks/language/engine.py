@@ -60,6 +60,10 @@ class Engine:
         self._answered = dict.fromkeys(("/health", "/slots"), time.monotonic())
         self._probed = 0.0
 
+    @property
+    def completions_url(self) -> str:
+        return f"{self.address}/v1/chat/completions"
+
     def fault(self) -> str:
         """The reason why the engine can't answer: its process ended or hangs; empty while it works.
 
@@ -84,6 +88,10 @@ class Engine:
     def kill(self) -> None:
         """Kill the process, even when it hangs or is stopped."""
         self._process.kill()
+
+    def warm(self, messages: Messages) -> None:
+        """Answer with one token in each slot, which then has these messages in its cache."""
+        self.chat_batch([messages] * self.slots, max_tokens=1)
 
     def render(self, messages: Messages) -> str:
         """The prompt, rendered by the model's chat template."""

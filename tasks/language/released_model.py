@@ -13,6 +13,9 @@ from tasks.core.errors import DriftlineError
 from tasks.language.chat_request import ChatCompletionRequest
 from tasks.language.engine import Engine, start_engine
 from tasks.language.messages import SYSTEM, chat_message
+from tasks.language.open_engine import model_file
+from tasks.language.remote_engine import RemoteEngine, connect_upstream
+from tasks.language.upstream import UPSTREAM, Upstream
 from tasks.language.vllm import VllmServer, connect_vllm
 
 
@@ -26,7 +29,8 @@ class ReleasedModel:
         self.case: str = sealed["case"]
         self.as_of: str = sealed["as_of"]
         self.tag = f"{self.case}:{self.digest[:12]}"
-        self.model = folder / "model.gguf"
+        self.model = model_file(folder)
+        self.upstream = Upstream.read(self.model) if self.model.name == UPSTREAM else None
         self.context: int = sealed["context"]
         self.slots: int = sealed["serving"]["slots"]
         self.embedder = folder / "embedder" if sealed["serving"].get("embedder") else None
@@ -40,20 +44,38 @@ class ReleasedModel:
 
     def request(self, chat: ChatCompletionRequest) -> dict[str, Any]:
         """The engine's request: with the release's system prompt, schema and length as defaults."""
-        body = chat.model_dump(exclude_none=True, exclude={"model", "max_completion_tokens", "user", "n"})
+        body = self._with_defaults(chat)
         if self.on_vllm or chat.cache_prompt:
             del body["cache_prompt"]
-        if chat.messages[0].role != SYSTEM:
-            body["messages"].insert(0, chat_message(SYSTEM, self.system))
-        body["max_tokens"] = chat.max_completion_tokens or chat.max_tokens or self.answer_tokens
-        if chat.response_format is None and self.schema is not None:
-            schema = {"name": "answer", "strict": True, "schema": self.schema}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
         if (
             not chat.stream and not chat.logprobs
         ):  # the service assembles the response; llama.cpp's streams lack some logprobs
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return {**body, "model": self.tag}  # the engine repeats it in its response
+
+    def upstream_request(self, chat: ChatCompletionRequest) -> dict[str, Any]:
+        """The request to the server behind the release's address, without what only llama.cpp knows, and defaults."""
+        assert self.upstream
+        body = self._with_defaults(chat)
+        for name in ("cache_prompt", "ignore_eos", *(() if chat.stream else ("stream_options",))):
+            body.pop(name, None)
+        defaults = {"top_p": 1.0, "logprobs": False, "stream": False}
+        body = {name: value for name, value in body.items() if defaults.get(name) != value}
+        return self.upstream.request_body(body)
+
+    def _with_defaults(self, chat: ChatCompletionRequest) -> dict[str, Any]:
+        body = chat.model_dump(exclude_none=True, exclude={"model", "max_completion_tokens", "user", "n"})
+        if chat.messages[0].role != SYSTEM:
+            body["messages"].insert(0, chat_message(SYSTEM, self.system))
+        body["max_tokens"] = chat.max_completion_tokens or chat.max_tokens or self.answer_tokens
+        if (
+            chat.response_format is None
+            and self.schema is not None
+            and (not self.upstream or self.upstream.json_schema)
+        ):
+            schema = {"name": "answer", "strict": True, "schema": self.schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return body
 
     def start(self) -> AbstractContextManager[Engine | VllmServer]:
         """Start or connect the engine of this release."""
@@ -62,16 +84,25 @@ class ReleasedModel:
         threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
         return start_engine(self.model, threads=threads, slots=self.slots, context=self.context, name=self.tag)
 
+    def reach(self) -> AbstractContextManager[RemoteEngine]:
+        """The client of the server behind the release's address."""
+        assert self.upstream
+        return connect_upstream(self.upstream, slots=self.slots)
+
     def is_named(self, name: str | None) -> bool:
         return name in (None, self.case, self.tag, self.digest)
 
 
 def require_server(folder: Path) -> None:
-    """Check the vLLM server of a release before the start; it may load the adapter.
+    """Check the server of a release before the start; one of vLLM may load the adapter.
 
-    Raises: Unavailable with the command that starts the server.
+    Raises: Unavailable with the command that starts it, or with its address.
     """
-    if (release := ReleasedModel(folder)).on_vllm:
+    release = ReleasedModel(folder)
+    if release.upstream:
+        with release.reach() as engine:
+            engine.connect()
+    if release.on_vllm:
         with connect_vllm(release.tag, as_of=release.as_of, base=release.base, adapter=folder.absolute() / "adapter"):
             pass
 

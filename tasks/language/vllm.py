@@ -30,6 +30,10 @@ class VllmServer:
         self._as_of = as_of
         self._answered = time.monotonic()
 
+    @property
+    def completions_url(self) -> str:
+        return f"{self.address}/v1/chat/completions"
+
     def fault(self) -> str:
         """The reason why the server can't answer; empty until it was silent for MAX_SILENCE seconds."""
         import httpx

@@ -16,8 +16,8 @@ from tasks.core.config import digest_of
 from tasks.core.files import atomic_path
 from tasks.core.progress import progress_step
 from tasks.data.results import WindowMessages
-from tasks.language.engine import start_engine
 from tasks.language.messages import SYSTEM, chat_message
+from tasks.language.open_engine import open_engine
 from tasks.language.released_model import ReleasedModel
 from tasks.predict.results import Predictions
 from tasks.predict.tabular import PARTITIONS, open_partitions
@@ -63,7 +63,7 @@ def _write_logged(logged: list[dict[str, Any]], folder: Path, as_of: datetime) -
 
 def _answer(new: list[dict[str, Any]], release: ReleasedModel, folder: Path, as_of: datetime, threads: int) -> None:
     done = 0
-    with start_engine(release.model, threads=threads, slots=release.slots, context=release.context) as engine:
+    with open_engine(release.model, threads=threads, slots=release.slots, context=release.context) as engine:
         for month, group in groupby(new, key=_month):
             rows = list(group)
             for start in range(0, len(rows), PART_ROWS):

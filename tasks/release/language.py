@@ -10,20 +10,24 @@ from typing import Any
 from tasks.core.config import digest_of
 from tasks.core.errors import DriftlineError, InputError
 from tasks.core.files import file_digest
-from tasks.data.language.base_model import CONTENTS, GGUF
-from tasks.data.results import BaseModelFiles
+from tasks.data.language.base_model import CONTENTS
+from tasks.data.results import GGUF, BaseModelFiles
 from tasks.evaluate.results import Verdict
 from tasks.language.messages import SYSTEM, chat_message
+from tasks.language.open_engine import model_file
+from tasks.language.upstream import NOT_PINNED, UPSTREAM, Upstream
 from tasks.release.seal import EMBEDDER, ReleaseParts, digest_mismatch, verify
 from tasks.train.results import Candidate, LanguageSpec
 
-WEIGHTS, SYSTEM_PROMPT, SCHEMA = "model.gguf", "system.txt", "schema.json"
+SYSTEM_PROMPT, SCHEMA = "system.txt", "schema.json"
 ADAPTER = ("adapter/adapter_model.safetensors", "adapter/adapter_config.json")
 TOKENIZER = ("tokenizer.json", "chat_template.jinja")  # of the base
 PACKAGES = ("mlflow", "bentoml", "xllamacpp", "gguf", "torch", "transformers", "peft", "trl")
+REMOTE_PACKAGES = ("mlflow", "bentoml", "httpx", "aiohttp")  # of a model behind an address
 BASE = "base"  # folder of the base for vLLM, and the name of the untuned base there
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the allowed values of --max-lora-rank
 GOLDEN = 8
+REMOTE = "openai"  # in place of serve.engine
 
 
 def language_parts(candidate: Candidate, verdict: Verdict, spec: LanguageSpec) -> ReleaseParts:
@@ -37,22 +41,33 @@ def language_parts(candidate: Candidate, verdict: Verdict, spec: LanguageSpec) -
     if tuned:
         found = digest_of([file_digest(path), base.digest])
     else:
-        path = candidate.folder / WEIGHTS
+        path = model_file(candidate.folder)
         found = file_digest(path)
     if found != candidate.weights_digest:
         raise digest_mismatch(path, found, candidate.weights_digest)
+    upstream = Upstream.read(path) if path.name == UPSTREAM else None
+    if upstream != base.upstream:
+        raise DriftlineError(
+            "The model's server is another one than at the beginning of the run.",
+            where=base.source,
+            found=f"{base.upstream.fingerprints or base.upstream.facts}" if base.upstream else "weights",
+            allowed=f"{upstream.fingerprints or upstream.facts}" if upstream else "weights",
+            todo="Run the case again.",
+        )
     return ReleaseParts(
         kind="llm",
         sealed={
-            "base": {"source": base.source, "digest": base.digest, "template": base.template_digest},
+            "base": {"source": base.source, "digest": base.digest, "template": base.template_digest}
+            | ({"upstream": upstream.model_dump(mode="json"), "not_pinned": NOT_PINNED} if upstream else {}),
             "answer": chat.answer.model_dump(mode="json"),
-            "serving": serving.model_dump(mode="json"),
+            "serving": serving.model_dump(mode="json") | ({"engine": REMOTE, "weights": None} if upstream else {}),
             "context": chat.context,
         },
         golden=_golden(verdict, base, chat.prompt.system),
         files={
-            **{name: candidate.folder / name for name in (WEIGHTS, *(ADAPTER if tuned else ()))},
-            **{name: base.folder / name for name in TOKENIZER},
+            **{path.name: path for path in [model_file(candidate.folder)]},
+            **({name: candidate.folder / name for name in ADAPTER} if tuned else {}),
+            **({} if upstream else {name: base.folder / name for name in TOKENIZER}),
             **(_checkpoint(base) if serving.engine == "vllm" else {}),
             **({f"{EMBEDDER}/{name}": embedder.folder / name for name in embedder.files} if embedder else {}),
             SYSTEM_PROMPT: chat.prompt.system,
@@ -62,7 +77,7 @@ def language_parts(candidate: Candidate, verdict: Verdict, spec: LanguageSpec) -
                 else {}
             ),
         },
-        packages=PACKAGES,
+        packages=REMOTE_PACKAGES if upstream else PACKAGES,
     )
 
 
@@ -111,18 +126,25 @@ def vllm_command(folders: Sequence[Path]) -> list[str]:
 
 
 def _golden(verdict: Verdict, base: BaseModelFiles, system: str) -> list[dict[str, Any]]:
-    """Conversations with the token ids of their prompts and the answers; right answers first."""
+    """Conversations with their answers, right ones first; of a local model also the token ids of their prompts."""
     import pandas as pd
-    from transformers import AutoTokenizer
 
     scores = pd.read_parquet(verdict.scores)
     served = scores[scores["variant"] == "served"].sort_values(["exact", "pair_id"], ascending=[False, True])
     if served.empty:
         raise DriftlineError("No answer was scored.", where=str(verdict.scores), todo="Run the evaluation again.")
-    tokenizer: Any = AutoTokenizer.from_pretrained(str(base.folder))
     golden = []
     for row in served.head(GOLDEN).to_dict("records"):
         messages = [chat_message(SYSTEM, system), *json.loads(row["messages"])]
-        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
-        golden.append({"example_id": row["pair_id"], "messages": messages, "tokens": list(ids), "answer": row["text"]})
+        golden.append({"example_id": row["pair_id"], "messages": messages, "answer": row["text"]})
+    return golden if base.upstream else _with_tokens(golden, base)
+
+
+def _with_tokens(golden: list[dict[str, Any]], base: BaseModelFiles) -> list[dict[str, Any]]:
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(base.folder))
+    for each in golden:
+        ids = tokenizer.apply_chat_template(each["messages"], add_generation_prompt=True, return_dict=True)["input_ids"]
+        each["tokens"] = list(ids)
     return golden

@@ -10,6 +10,7 @@ from pydantic import Field
 from tasks.core.config import Result
 from tasks.data.results import Snapshot
 from tasks.features.results import Column
+from tasks.language.open_engine import model_file
 from tasks.release.config import Price
 
 
@@ -39,4 +40,4 @@ class Release(Result):
 
     @property
     def model(self) -> Path:
-        return self.folder / ("model.gguf" if self.kind == "llm" else "model.skops")
+        return model_file(self.folder) if self.kind == "llm" else self.folder / "model.skops"

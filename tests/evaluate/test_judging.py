@@ -18,8 +18,7 @@ from tasks.core.errors import CaseError, DataError, DriftlineError
 from tasks.core.mlflow import Tracking, get_or_create_experiment, mlflow_client, start_run
 from tasks.core.places import Places
 from tasks.data.config import Answer, ChatSpec, Pairs, Prompt
-from tasks.data.language.base_model import GGUF
-from tasks.data.results import BaseModelFiles
+from tasks.data.results import GGUF, BaseModelFiles
 from tasks.evaluate.config import ChampionGate, LanguageEvaluation
 from tasks.evaluate.criteria import losses_criterion, paired_criterion
 from tasks.evaluate.language import gates as judging

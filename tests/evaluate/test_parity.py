@@ -9,8 +9,7 @@ import pytest
 
 from tasks.core.errors import DataError
 from tasks.data.config import Answer, ChatSpec, Prompt
-from tasks.data.language.base_model import GGUF
-from tasks.data.results import BaseModelFiles
+from tasks.data.results import GGUF, BaseModelFiles
 from tasks.evaluate.language.logprobs import perplexity, token_logprobs
 from tasks.evaluate.language.parity import Parity, ServedModel, check_parity, parity_criteria
 from tasks.language.gguf_writer import write_gguf

@@ -10,7 +10,7 @@ import pytest
 
 from tasks.core.errors import DataError
 from tasks.data.config import Answer, Prompt
-from tasks.data.language.base_model import GGUF
+from tasks.data.results import GGUF
 from tasks.evaluate.language import responses as asking
 from tasks.evaluate.language.inference import (
     Scoring,

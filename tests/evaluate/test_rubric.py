@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from tasks.core.errors import DataError, Unavailable
-from tasks.data.language.base_model import GGUF
+from tasks.data.results import GGUF
 from tasks.evaluate.config import LlmJudge
 from tasks.evaluate.language import llm_judge as rubric
 from tasks.evaluate.language.inference import Scoring, score

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tasks.core.errors import DataError, Unavailable
-from tasks.data.language.base_model import GGUF
+from tasks.data.results import GGUF
 from tasks.language.engine import PROBE_TIMEOUT, Engine, start_engine
 from tasks.language.gguf_writer import write_gguf
 from tests.language_case import smollm_base

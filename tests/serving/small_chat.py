@@ -17,7 +17,7 @@ import uvicorn
 
 from services.serving.chat_app import ChatApp
 from tasks.core.config import digest_of
-from tasks.data.language.base_model import GGUF
+from tasks.data.results import GGUF
 from tasks.language.released_model import ReleasedModel
 from tasks.release.seal import release_folder
 from tests.language_case import tiny_opened

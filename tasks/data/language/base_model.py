@@ -15,7 +15,7 @@ from tasks.core.files import atomic_path, file_digest, lock, write_text
 from tasks.core.untrusted import read_json_object, reading_untrusted
 from tasks.data.config import Model
 from tasks.data.origins.local import locate, path_of_uri
-from tasks.data.results import BaseModelFiles
+from tasks.data.results import GGUF, BaseModelFiles
 from tasks.language.gguf_reader import GgufFile, gguf_to_checkpoint
 from tasks.language.gguf_writer import is_supported, write_gguf
 from tasks.language.messages import ROLES, USER, chat_message
@@ -23,7 +23,6 @@ from tasks.language.safetensors_header import read_shapes
 
 _TEMPLATE = "tokenizer.chat_template"  # field of a GGUF
 CONTENTS = "contents.json"  # digests of the folder's other files
-GGUF = "base.gguf"  # for the CPU engine, beside the checkpoint, if that engine supports the model
 ALLOWED = "a complete model of transformers: config.json, tokenizer.json and weights that fit them"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 

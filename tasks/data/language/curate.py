@@ -69,9 +69,16 @@ def curate(
     pairs, chat = spec.pairs, spec.chat
     check_pairs(pairs, chat.answer, spec.sources)
     inputs = {v.source: {name: file_digest(path) for name, path in sorted(v.files.items())} for v in validated}
-    tokenizer = base.folder / "tokenizer.json"
+    tokenizer = None if base.upstream else base.folder / "tokenizer.json"
     first_held_out = (as_of - pairs.held_out_days).date().isoformat()  # all that depends on the as-of itself
-    settings = [pairs.digest, chat.answer.digest, chat.prompt.system, file_digest(tokenizer), chat.context, spec.tuned]
+    settings = [
+        pairs.digest,
+        chat.answer.digest,
+        chat.prompt.system,
+        file_digest(tokenizer) if tokenizer else "",
+        chat.context,
+        spec.tuned,
+    ]
     home = state / NAME / case / cache_key(__name__, [inputs, *settings, first_held_out])[:20]
     with contextlib.suppress(OSError, ValueError):
         existing = ValidatedBatches.model_validate_json((home / "checked.json").read_text(encoding="utf-8"))
@@ -133,8 +140,10 @@ def _count_tokens(
     return measured
 
 
-def _token_counter(tokenizer: Path) -> TokenCounter:
-    """Counts tokens with the base model's tokenizer."""
+def _token_counter(tokenizer: Path | None) -> TokenCounter:
+    """Counts tokens with the base model's tokenizer; estimates them without one, by four bytes a token."""
+    if tokenizer is None:
+        return lambda texts: [-(-len(text.encode()) // 4) for text in texts]
     from tokenizers import Tokenizer
 
     loaded = Tokenizer.from_file(str(tokenizer))

@@ -108,7 +108,7 @@ class EvaluationRun:
         prompt = chat.prompt.system if system is None else system
         conversations = [build_conversation(each, prompt, shots) for each in pairs["messages"]]
         context = chat.context
-        if system is not None:  # a baseline's prompt is longer than the served one
+        if system is not None and not self.spec.base.upstream:  # a baseline's prompt is longer than the served one
             longest = max(len(self._encode(each, prompt, shots, "").prompt) for each in pairs["messages"])
             context = min(self.spec.base.context, max(context, longest + serving.answer_tokens + 8))
         options = EngineOptions(serving, context, self.threads)

@@ -15,7 +15,6 @@ from tasks.core.errors import DataError, Unavailable
 from tasks.core.files import file_digest
 from tasks.core.places import Places
 from tasks.core.progress import mark_cached, progress_step
-from tasks.data.language.base_model import GGUF
 from tasks.evaluate.config import Bound, LanguageEvaluation
 from tasks.evaluate.criteria import bound_criterion, losses_criterion, paired_criterion, slice_criterion
 from tasks.evaluate.language.evaluation_run import EvaluationRun
@@ -26,6 +25,7 @@ from tasks.evaluate.language.metrics import answer_losses, clusters_of, interval
 from tasks.evaluate.language.parity import Parity, ServedModel, check_parity, parity_criteria
 from tasks.evaluate.results import Champion, Criterion, Verdict
 from tasks.evaluate.verdicts import Evaluation, find_verdict, require_run, store_verdict
+from tasks.language.open_engine import model_file
 from tasks.train.results import Candidate, LanguageSpec
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def evaluate_language_gates(
     Raises: DataError when the candidate's own model or pairs can't be read; DriftlineError when its run is gone.
     """
     champion = champion or Champion(None)
-    model = champion.model / SERVED if champion.model and champion.model.is_dir() else champion.model
+    model = model_file(champion.model) if champion.model and champion.model.is_dir() else champion.model
     key = cache_key(
         __name__,
         {
@@ -81,15 +81,17 @@ def evaluate_language_gates(
 
     run = EvaluationRun(candidate.frame, spec, threads, places.state, config.scorers)
     price = config.cpu_price_per_hour
-    served, timing = run.answers("served", candidate.folder / SERVED, run.evaluation_set)
+    served, timing = run.answers("served", model_file(candidate.folder), run.evaluation_set)
     constrained = None
-    if spec.chat.answer.json_schema is not None:
-        constrained = run.answers("constrained", candidate.folder / SERVED, run.sample(CONSTRAINED), constrained=True)
+    if spec.chat.answer.json_schema is not None and (spec.base.upstream is None or spec.base.upstream.json_schema):
+        constrained = run.answers(
+            "constrained", model_file(candidate.folder), run.sample(CONSTRAINED), constrained=True
+        )
     baselines = {
-        name: run.answers(name, spec.base.folder / GGUF, run.sample(BASELINES[name]), *prompt)
+        name: run.answers(name, spec.base.served, run.sample(BASELINES[name]), *prompt)
         for name, prompt in run.baseline_prompts.items()
     }
-    baseline_perplexities = run.perplexities(None, run.baseline_prompts)
+    baseline_perplexities = run.perplexities(None, {} if spec.base.upstream else run.baseline_prompts)
     perplexity, unquantized = None, None
     no_perplexity = not_unquantized = "the model is not tuned"
     if tuned := (candidate.folder / ADAPTER_FOLDER).is_dir():
@@ -108,7 +110,8 @@ def evaluate_language_gates(
     metrics: dict[str, Any] = {
         "overall": overall,
         "baselines": {
-            name: measure(*answers, price) | {"perplexity": baseline_perplexities[name]}
+            name: measure(*answers, price)
+            | ({"perplexity": baseline_perplexities[name]} if name in baseline_perplexities else {})
             for name, answers in baselines.items()
         },
         "constrained": measure(*constrained, price) if constrained else {},

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from tasks.core.code_digest import cache_key
 from tasks.core.files import atomic_path, file_digest
 from tasks.core.progress import progress_step
-from tasks.language.engine import Completion, start_engine
+from tasks.language.engine import Completion
+from tasks.language.open_engine import open_engine
 from tasks.train.config import Serving
 
 if TYPE_CHECKING:
@@ -65,8 +66,8 @@ def generate_responses(
         return cached
     slots = options.serving.slots
     sampling: dict[str, Any] = {"max_tokens": options.serving.answer_tokens, "schema": schema}
-    with start_engine(model, threads=options.threads, slots=slots, context=options.context) as engine:
-        engine.chat_batch([conversations[0]] * slots, max_tokens=1)  # each slot then has the common prefix in its cache
+    with open_engine(model, threads=options.threads, slots=slots, context=options.context) as engine:
+        engine.warm(conversations[0])  # each slot then has the common prefix in its cache
         sequential = [engine.chat(each, **sampling) for each in conversations[:SEQUENTIAL]]
         started = monotonic()
         parallel: list[Completion] = []

@@ -10,13 +10,12 @@ from pathlib import Path
 from tasks.core.code_digest import cache_key
 from tasks.core.files import file_digest, scratch_folder, write_text
 from tasks.core.mlflow import log_batch
-from tasks.data.language.base_model import GGUF
+from tasks.language.open_engine import WEIGHTS, model_file
+from tasks.language.upstream import UPSTREAM
 from tasks.train.candidates import CandidateBuilder
 from tasks.train.language.mlflow_callback import log_model
 from tasks.train.language.model import read_pairs
 from tasks.train.results import Candidate, LanguageSpec, Origin
-
-WEIGHTS = "model.gguf"  # in the candidate's folder
 
 
 def make_candidate(origin: Origin, pairs: Path, *, data_digest: str, spec: LanguageSpec) -> Candidate:
@@ -34,13 +33,16 @@ def make_candidate(origin: Origin, pairs: Path, *, data_digest: str, spec: Langu
         "serving": spec.serving.digest,
     }
     builder = CandidateBuilder(origin, cache_key(__name__, inputs), pairs, data_digest, spec.definitions_digest)
-    if (existing := builder.load_existing(lambda folder: file_digest(folder / WEIGHTS))) is not None:
+    if (existing := builder.load_existing(lambda folder: file_digest(model_file(folder)))) is not None:
         return existing
     rows = len(read_pairs(pairs / "evaluation.parquet"))
     with builder.start_run() as run, scratch_folder(origin.state / "candidates") as work:
         run.folder.mkdir(parents=True, exist_ok=True)
-        _link(base.folder / GGUF, run.folder / WEIGHTS)
-        weights = file_digest(run.folder / WEIGHTS)
+        if base.upstream:  # a copy: the next opening of the base may write another
+            base.upstream.write(run.folder / UPSTREAM)
+        else:
+            _link(base.served, run.folder / WEIGHTS)
+        weights = file_digest(model_file(run.folder))
         params = {"base": base.source, "base_digest": base.digest, "system_prompt": spec.chat.prompt.system[:500]}
         tags = {"driftline.weights_digest": weights}
         log_batch(builder.client, run.run_id, params=params, tags=tags)
