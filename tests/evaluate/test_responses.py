@@ -47,7 +47,7 @@ def test_equal_requests_are_sent_once(tmp_path: Path, pairs: Path, monkeypatch: 
     assert len(replies) == len(conversations)
     assert replies["tokens_out"].between(1, 12).all()
     assert min(timing["latency_p50_ms"], timing["seconds_per_answer"]) > 0
-    monkeypatch.setattr(asking, "start_engine", None)
+    monkeypatch.setattr(asking, "open_engine", None)
     again, again_timing = generate_responses(model, conversations, EngineOptions(SERVING, 256, 1), tmp_path)
     pd.testing.assert_frame_equal(replies, again)
     assert again_timing == timing
