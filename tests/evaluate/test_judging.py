@@ -187,7 +187,7 @@ def test_gates_that_are_passed_promote(untuned: Candidate, state: Path, monkeypa
     from tasks.evaluate.language import responses as replies
 
     judged(untuned, state, STRICT)
-    monkeypatch.setattr(replies, "start_engine", None)
+    monkeypatch.setattr(replies, "open_engine", None)
     verdict = judged(untuned, state, LENIENT)
     assert verdict.decision == "promote", explain(verdict)
 
