@@ -26,7 +26,8 @@ def check_case(case: TabularCase | LanguageCase) -> str:
 
     for source, config in case.data.sources.items():
         if config.log:
-            check_log(config.log, load_case(config.log, settings().cases).kind, settings())
+            kind = case.kind if config.log == case.name else load_case(config.log, settings().cases).kind
+            check_log(config.log, kind, settings())
         else:
             check_source(config, case.folder)
         check_sql(f"data.sources.{source}.sql", config.sql)

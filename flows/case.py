@@ -64,7 +64,7 @@ class Case(Section):
     kind: str = Field(description="tabular or llm.")
     description: str = Field(description="One sentence.")
     as_of: datetime | None = Field(None, description="Default as-of time: data known later is ignored. Empty: now.")
-    data: Data
+    data: Data = Data()
     price: Price = Price()
     schedule: Schedule = Schedule()
     approval: ApprovalRule | None = Field(None, description="Approval of each release by a person; empty: no approval.")
@@ -127,6 +127,12 @@ class TabularCase(Case):
         )
 
     @model_validator(mode="after")
+    def _has_a_table(self) -> TabularCase:
+        if not self.data.sources:
+            raise ValueError("data.sources is missing: a table to learn from")
+        return self
+
+    @model_validator(mode="after")
     def _target_is_free(self) -> TabularCase:
         check_free((self.target.column, *self.evaluate.slices))
         return self
@@ -143,7 +149,7 @@ class LanguageCase(Case):
     model: Model
     prompt: Prompt
     answer: Answer
-    pairs: Pairs
+    pairs: Pairs = Pairs()
     knowledge: Knowledge | None = Field(None, description="Documents that answers come from. Empty: none.")
     train: Tuning | None = Field(None, description="How the base is tuned. Empty: it answers as it is, by the prompt.")
     serve: Serving = Serving()
@@ -155,6 +161,8 @@ class LanguageCase(Case):
     def _can_be_served(self) -> LanguageCase:
         if self.train is None and self.serve.engine == "vllm":
             raise ValueError("serve.engine: vllm needs train: without it the CPU engine serves the base")
+        if self.train is not None and self.pairs.none:
+            raise ValueError("train needs pairs.sources or pairs.templates: pairs to learn from")
         return self
 
     @property

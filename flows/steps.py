@@ -99,7 +99,13 @@ def prepare_snapshot(run: RunContext) -> Snapshot:
     ]
     if isinstance(case, LanguageCase):
         base = open_model(case.model, case.folder, config.state)
-        spec = PairsSpec(pairs=case.pairs, chat=case.chat_spec, sources=sources, tuned=case.train is not None)
+        spec = PairsSpec(
+            pairs=case.pairs,
+            chat=case.chat_spec,
+            sources=sources,
+            tuned=case.train is not None,
+            traffic=case.traffic.source,
+        )
         validated.append(curate_pairs(case.name, spec, base, validated=validated, as_of=run.as_of, state=config.state))
     snapshot = take_snapshot(case.name, run.as_of, validated, state=config.state, remote=config.remote)
     if is_intact(snapshot):

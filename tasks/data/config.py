@@ -108,7 +108,7 @@ class Source(Section):
 class Data(Section):
     """Tables of the case."""
 
-    sources: dict[str, Source] = Field(min_length=1, description="Tables by name, as the case's SQL calls them.")
+    sources: dict[str, Source] = Field({}, description="Tables by name, as the case's SQL calls them.")
 
     @model_validator(mode="after")
     def _references_exist(self) -> Data:
@@ -255,7 +255,7 @@ class Templates(Section):
 
 
 class Pairs(Section):
-    """Instruction pairs: their sources, cleaning and split."""
+    """Instruction pairs: their sources, cleaning and split. Without templates and sources, a case has none."""
 
     templates: Annotated[Templates | None, READ_STRUCTURE] = Field(None, description="Templates, or a .yaml file.")
     sources: tuple[str, ...] = Field(
@@ -287,11 +287,10 @@ class Pairs(Section):
         (), description="Expectations on the pairs, besides the built-in ones."
     )
 
-    @model_validator(mode="after")
-    def _come_from_somewhere(self) -> Pairs:
-        if self.templates is None and not self.sources:
-            raise ValueError("pairs come from templates or from sources: give one")
-        return self
+    @property
+    def none(self) -> bool:
+        """Whether the case has no pair, so that no right answer is known."""
+        return self.templates is None and not self.sources
 
 
 class Traffic(Section):
@@ -320,6 +319,8 @@ class PairsSpec(Result):
     chat: ChatSpec
     sources: dict[str, Source]
     tuned: bool = True  # False: no pair is trained on, so that more of them evaluate
+    traffic: str | None = None  # source of requests, whose messages evaluate a case without pairs
+    messages: tuple[str, ...] = ()  # further ones for a case without pairs, such as headings of its documents
 
 
 class TrafficSpec(Result):

@@ -71,7 +71,7 @@ def curate_pairs(
     from tasks.data.language.curate import curate
 
     curated = curate(case, spec, base, validated=validated, as_of=as_of, state=state)
-    show_link(f"{case}-pairs", curated.files["train"].parent / "card.md", "Data card of the pairs")
+    show_link(f"{case}-pairs", next(iter(curated.files.values())).parent / "card.md", "Data card of the pairs")
     return curated
 
 

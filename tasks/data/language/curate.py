@@ -20,6 +20,7 @@ from tasks.data.language.pairs import Pair, PairFormat, write_pairs
 from tasks.data.language.source_tables import source_tables
 from tasks.data.language.splits import make_splits
 from tasks.data.language.templates import check_templates
+from tasks.data.language.unlabelled import unlabelled_pairs
 from tasks.data.results import BaseModelFiles, ValidatedBatches, Validation
 from tasks.data.tabular.validate import ValidationPaths, validate
 
@@ -71,7 +72,7 @@ def curate(
     inputs = {v.source: {name: file_digest(path) for name, path in sorted(v.files.items())} for v in validated}
     tokenizer = None if base.upstream else base.folder / "tokenizer.json"
     first_held_out = (as_of - pairs.held_out_days).date().isoformat()  # all that depends on the as-of itself
-    settings = [
+    settings: list[Any] = [
         pairs.digest,
         chat.answer.digest,
         chat.prompt.system,
@@ -79,6 +80,7 @@ def curate(
         chat.context,
         spec.tuned,
     ]
+    settings += [spec.traffic, spec.messages] if pairs.none else []
     home = state / NAME / case / cache_key(__name__, [inputs, *settings, first_held_out])[:20]
     with contextlib.suppress(OSError, ValueError):
         existing = ValidatedBatches.model_validate_json((home / "checked.json").read_text(encoding="utf-8"))
@@ -86,7 +88,8 @@ def curate(
             mark_cached()
             return existing
     with source_tables({source.source: list(source.files.values()) for source in validated}) as db:
-        splits, report = make_splits(db, pairs, chat.answer, as_of, tuned=spec.tuned)
+        unlabelled = unlabelled_pairs(db, spec) if pairs.none else []
+        splits, report = make_splits(db, pairs, chat.answer, as_of, tuned=spec.tuned, unlabelled=unlabelled)
     splits = _count_tokens(splits, chat.prompt.system, _token_counter(tokenizer), chat.context)
     moment = f"{as_of:%Y-%m-%dT%H%M%S}"
     with scratch_folder(state / NAME / case) as folder:

@@ -54,9 +54,15 @@ class SplitReport:
 
 
 def make_splits(
-    db: duckdb.DuckDBPyConnection, pairs: Pairs, answer: Answer, as_of: datetime, *, tuned: bool = True
+    db: duckdb.DuckDBPyConnection,
+    pairs: Pairs,
+    answer: Answer,
+    as_of: datetime,
+    *,
+    tuned: bool = True,
+    unlabelled: Sequence[Pair] = (),
 ) -> tuple[dict[str, list[Pair]], SplitReport]:
-    """The pairs by split, and a report of how they were made.
+    """The pairs by split, and a report of how they were made. `unlabelled` pairs, without right answers, evaluate.
 
     Raises: CaseError for templates that don't render; DataError for an empty split, or one that leaks.
     """
@@ -80,6 +86,7 @@ def make_splits(
     generated = [*splits["train"], *splits["validation"], *splits["evaluation"]]
     for name, rows in _split(_drop_duplicates(users, generated, pairs, report), pairs, tuned).items():
         splits[name] += rows
+    splits["evaluation"] += _redact(unlabelled, pairs.mask, None, report)
     if pairs.safety:
         abstention = "" if answer.abstain is None else form.write(answer.abstain)
         splits["safety"] = _redact(_unsafe(db, pairs, abstention), pairs.mask, None, report)

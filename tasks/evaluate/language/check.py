@@ -7,12 +7,14 @@ from tasks.data.config import ChatSpec, Pairs
 from tasks.evaluate.config import LanguageEvaluation
 from tasks.evaluate.custom_scorer import CustomScorer
 from tasks.evaluate.tabular.gates import check_slices
-from tasks.language.answer_scoring import METRICS
+from tasks.language.answer_scoring import LOSSES, METRICS
 
 SLICE_COLUMNS = ("intent", "template", "origin", "day")  # of pairs
 UNSLICED = ("refusal_rate", "over_refusal_rate", "perplexity", "latency_p50_ms", "cost_per_1k_answers", "judge_score")
 JSON_METRICS = tuple(metric.name for metric in METRICS if metric.format == "json")
 TEXT_METRICS = tuple(metric.name for metric in METRICS if metric.format == "text")
+JUDGING = tuple(metric.name for metric in METRICS if metric.judges)
+FREE_LOSSES = ("degenerate",)  # that need no right answer
 TEXT_LOSSES = ("token_distance", "semantic_distance", "missing_facts")
 
 
@@ -36,6 +38,8 @@ def check_language_evaluation(config: LanguageEvaluation, chat: ChatSpec, pairs:
     }
     if not is_json:
         needs |= dict.fromkeys(JSON_METRICS, (False, "answer.format: json"))
+    if pairs.none:
+        needs |= dict.fromkeys(JUDGING, (False, "pairs, the right answers or facts"))
     named = [(f"evaluate.bounds[{at}]", bound.metric) for at, bound in enumerate(config.bounds)]
     named += [("evaluate.slice_gate", config.slice_gate.metric)] if config.slice_gate else []
     missing = [
@@ -47,6 +51,8 @@ def check_language_evaluation(config: LanguageEvaluation, chat: ChatSpec, pairs:
         missing.append(f"evaluate.slice_gate: {config.slice_gate.metric} is computed over all answers, not by slice")
     if config.champion_gate.loss in TEXT_LOSSES and is_json:
         missing.append(f"evaluate.champion_gate: {config.champion_gate.loss} needs answer.format: text")
+    elif config.champion_gate.loss in LOSSES and config.champion_gate.loss not in FREE_LOSSES and pairs.none:
+        missing.append(f"evaluate.champion_gate: {config.champion_gate.loss} needs pairs, the right answers or facts")
     if not chat.prompt.baseline and (tuned or config.above_few_shot is not None):
         missing.append("prompt.baseline: without it the base can't be compared with")
     if chat.prompt.baseline and is_json and "{schema}" not in chat.prompt.baseline:

@@ -25,6 +25,7 @@ from tasks.evaluate.language.metrics import answer_losses, clusters_of, interval
 from tasks.evaluate.language.parity import Parity, ServedModel, check_parity, parity_criteria
 from tasks.evaluate.results import Champion, Criterion, Verdict
 from tasks.evaluate.verdicts import Evaluation, find_verdict, require_run, store_verdict
+from tasks.language.answer_scoring import METRICS
 from tasks.language.open_engine import model_file
 from tasks.train.results import Candidate, LanguageSpec
 
@@ -125,6 +126,7 @@ def evaluate_language_gates(
     if gate := config.slice_gate:
         criteria += [slice_criterion(gate, c, overall, metrics["by_slice"].get(c)) for c in config.slices]
     criteria.append(_champion(config, served, champion_answers, no_champion))
+    criteria += _unjudged(served)
     if config.above_few_shot is not None:
         criteria.append(_above_few_shot(config.above_few_shot, served, baselines["few_shot"][0]))
     if constrained:
@@ -204,6 +206,19 @@ def _champion(
         problem,
         clusters=clusters_of(ordinary),
     )
+
+
+def _unjudged(served: pd.DataFrame) -> list[Criterion]:
+    """A warning when no right answer or fact is known, which names what is not judged."""
+    ordinary = served[~served["unsafe"]]
+    measured = measure(ordinary)
+    missing = [metric.name for metric in METRICS if metric.judges and metric.name not in measured]
+    if ordinary["has_reference"].any() or "required_facts_recall" in measured:
+        return []
+    form = "json" if ordinary["json_valid"].notna().any() else "text"
+    names = [metric.name for metric in METRICS if metric.name in missing and metric.format in (None, form)]
+    note = f"whether answers are right is unknown; not judged: {', '.join(names)}"
+    return [Criterion(name="known_answers", observed=0.0, required=">= 1", passed=False, note=note, blocking=False)]
 
 
 def _above_few_shot(at_least: float, served: pd.DataFrame, few_shot: pd.DataFrame) -> Criterion:
