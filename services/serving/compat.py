@@ -20,6 +20,7 @@ PRELOADED = (
     "opentelemetry.instrumentation.asgi",
     "opentelemetry.sdk.trace",
     "sklearn.ensemble",
+    "treelite",
     "uvicorn.lifespan.on",
     "uvicorn.loops.uvloop",
     "uvicorn.protocols.http.httptools_impl",

@@ -15,7 +15,7 @@ from tasks.train.config import Target
 from tasks.train.results import Candidate
 
 MODEL = "model.skops"
-PACKAGES = ("mlflow", "bentoml", "scikit-learn", "skops")
+PACKAGES = ("mlflow", "bentoml", "scikit-learn", "skops", "treelite")
 
 
 def tabular_parts(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
+from types import SimpleNamespace
 from typing import Any
 
 # The types that model files may hold besides those that skops trusts: data holders of scikit-learn and numpy.
@@ -75,3 +77,27 @@ def validate_parameters(estimator: Any) -> None:
 def boosting_trees(estimator: Any) -> list[Any]:
     """The trees of a histogram gradient boosting, none of other estimators; there is no public attribute."""
     return [tree for iteration in getattr(estimator, "_predictors", ()) for tree in iteration]
+
+
+def boosting_parts(estimator: Any) -> tuple[Any, Any]:
+    """What a histogram gradient boosting adds its trees to, shape (1, outputs), and its loss; neither is public."""
+    return estimator._baseline_prediction, estimator._loss
+
+
+def encoded_boosting(estimator: Any) -> tuple[Any, list[Any]]:
+    """A boosting that takes each category as its position among the known ones, and these by categorical column.
+
+    It is for treelite's importer, which reads NaN among the categories, scikit-learn's missing value, as a number.
+    """
+    import numpy as np
+
+    preprocessor = getattr(estimator, "_preprocessor", None)
+    if preprocessor is None:
+        return estimator, []
+    known = [each[each == each] for each in preprocessor.transformers_[0][1].categories_]
+    positions = SimpleNamespace(categories_=[np.arange(len(each)) for each in known])
+    plain = copy(estimator)
+    plain._preprocessor = SimpleNamespace(
+        transformers_=[("encoder", positions, []), ("numerical", None, []), ("remainder", "drop", [])]
+    )
+    return plain, known

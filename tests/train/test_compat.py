@@ -63,3 +63,17 @@ def test_scikit_learn_shows_the_trees_of_boosting() -> None:
 def test_skops_trusted_types_exist(name: str) -> None:
     module, _, attribute = name.rpartition(".")
     assert hasattr(importlib.import_module(module), attribute), f"{module} has no {attribute} any more"
+
+
+def test_boosting_has_a_baseline_a_loss_and_its_categories() -> None:
+    """Of scikit-learn 1.9; NaN among the categories is left out."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    matrix = np.array([[0.0, 5.0], [1.0, 7.0], [2.0, np.nan]] * 40)
+    model = HistGradientBoostingClassifier(categorical_features=[1], max_iter=2).fit(matrix, matrix[:, 0] > 0)
+    baseline, loss = compat.boosting_parts(model)
+    assert baseline.shape == (1, 1)
+    assert loss.predict_proba(baseline).shape == (1, 2)
+    plain, categories = compat.encoded_boosting(model)
+    assert [each.tolist() for each in categories] == [[5.0, 7.0]]
+    assert plain is not model

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from tasks.core.errors import DataError
 from tasks.features.results import Column
 from tasks.train.classes import Classes, normalize_label
+from tasks.train.tabular import compiled
+from tasks.train.tabular.compiled import CompiledBoosting, compile_estimator
 from tasks.train.tabular.fast_encoders import fast_encoder
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class Model:
     output: Any  # index into the estimator's output: one column, or all columns of three classes or more
     row_mode: Literal["dense", "sparse", "single"]  # how rows are passed to the estimator
     forest: bool
+    compiled: CompiledBoosting | None = field(repr=False)
     threads: ThreadpoolController = field(repr=False)
 
     @property
@@ -80,6 +83,7 @@ def prepare(pipeline: Pipeline) -> Model:
         output=output,
         row_mode=row_mode,
         forest=isinstance(estimator, forests),
+        compiled=compile_estimator(getattr(estimator, "regressor_", estimator)),
         threads=threads,
     )
 
@@ -154,6 +158,13 @@ def _score(model: Model, values: Values, rows: int) -> np.ndarray:
         matrix = parts[0] if len(parts) == 1 else np.hstack(parts)
     if rows <= DIRECT_FOREST_ROWS and model.forest:
         return _predict_forest(model.estimator, matrix, model.output)
+    if model.compiled and rows <= compiled.MAX_ROWS:
+        predictions = model.compiled.predict(matrix)
+        if model.classifies:
+            return predictions[:, model.output]
+        if hasattr(model.estimator, "transformer_"):  # of the target
+            return model.estimator.transformer_.inverse_transform(predictions[:, None])[:, 0]
+        return predictions
     if model.classifies:
         # softmax over the columns of one row alone sums in another order than over those of several rows
         alone = rows == 1 and len(model.classes) > 2 and model.row_mode == "dense"

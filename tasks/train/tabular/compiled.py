@@ -1,0 +1,133 @@
+"""A fitted gradient boosting as treelite's trees: one row takes 0.04 ms instead of 2, to the same last bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tasks.train.compat import boosting_parts, boosting_trees, encoded_boosting
+
+if TYPE_CHECKING:
+    import numpy as np
+    import treelite
+
+MAX_ROWS = 256  # of more rows, scikit-learn's own loop is faster
+PROBES = 256  # rows on which both must agree, or the model is not compiled
+
+
+@dataclass(frozen=True)
+class CompiledBoosting:
+    """The trees of a histogram gradient boosting, and its loss, which turns their sums into predictions."""
+
+    trees: treelite.Model
+    loss: Any
+    outputs: int  # sums a row: one, or one a class
+    categories: tuple[tuple[int, np.ndarray], ...]  # by position of a categorical column, its known ones, sorted
+
+    def predict(self, matrix: np.ndarray) -> np.ndarray:
+        """Predictions of encoded rows: probabilities (rows, classes), or values (rows,); as the estimator's own."""
+        import numpy as np
+        import treelite
+
+        rows = len(matrix)
+        if self.categories:
+            matrix = matrix.copy()
+            for position, known in self.categories:
+                matrix[:, position] = _positions(matrix[:, position], known)
+        sums = treelite.gtil.predict(self.trees, matrix, nthread=1, pred_margin=True)
+        # two rows at least, by column, as scikit-learn has them: it decides the order in which a softmax sums
+        sums = np.asfortranarray(np.resize(sums, (max(rows, 2), self.outputs)))
+        if hasattr(self.loss, "predict_proba"):
+            predictions = self.loss.predict_proba(sums)
+        else:
+            predictions = self.loss.link.inverse(sums.ravel())
+        return np.asarray(predictions[:rows], np.float64)
+
+
+def compile_estimator(estimator: Any) -> CompiledBoosting | None:
+    """Compile a fitted HistGradientBoosting; None of another estimator, or where a probe's prediction differs."""
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+    if not isinstance(estimator, HistGradientBoostingClassifier | HistGradientBoostingRegressor):
+        return None
+    import numpy as np
+    import treelite
+
+    baseline, loss = boosting_parts(estimator)
+    encoded, known = encoded_boosting(estimator)
+    trees = treelite.sklearn.import_model(encoded)
+    trees.get_header_accessor().set_field("base_scores", np.zeros(baseline.size))
+    # scikit-learn adds the trees to the baseline, treelite would add the baseline to their sum: as a tree it is first
+    whole = treelite.Model.concatenate([_constant_trees(baseline, estimator), trees])
+    columns = np.flatnonzero(estimator.is_categorical_).tolist() if known else []
+    compiled = CompiledBoosting(whole, loss, baseline.size, tuple(zip(columns, known, strict=True)))
+    probes = _probes(estimator)
+    with np.errstate(invalid="ignore", over="ignore"):
+        expected = _predict(estimator, probes)
+        equal = np.array_equal(compiled.predict(probes), expected, equal_nan=True)
+    return compiled if equal else None
+
+
+def _positions(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Each value's position among the sorted known ones; NaN of another value and of a missing one."""
+    import numpy as np
+
+    if not len(known):
+        return np.full(len(values), np.nan)
+    places = np.searchsorted(known, values)
+    places[places == len(known)] = 0
+    return np.where(known[places] == values, places, np.nan)
+
+
+def _constant_trees(baseline: np.ndarray, estimator: Any) -> treelite.Model:
+    """A tree of one leaf for each output."""
+    from treelite.model_builder import Metadata, ModelBuilder, PostProcessorFunc, TreeAnnotation
+
+    outputs = baseline.size
+    task = "kRegressor" if not hasattr(estimator, "classes_") else "kBinaryClf" if outputs == 1 else "kMultiClf"
+    builder = ModelBuilder(
+        threshold_type="float64",
+        leaf_output_type="float64",
+        metadata=Metadata(
+            num_feature=estimator.n_features_in_,
+            task_type=task,
+            average_tree_output=False,
+            num_target=1,
+            num_class=[outputs],
+            leaf_vector_shape=(1, 1),
+        ),
+        tree_annotation=TreeAnnotation(num_tree=outputs, target_id=[0] * outputs, class_id=[*range(outputs)]),
+        postprocessor=PostProcessorFunc(name="identity"),
+        base_scores=[0.0] * outputs,
+    )
+    for value in baseline.ravel().tolist():
+        builder.start_tree()
+        builder.start_node(0)
+        builder.leaf(value)
+        builder.end_node()
+        builder.end_tree()
+    return builder.commit()
+
+
+def _probes(estimator: Any) -> np.ndarray:
+    """Rows at, beside and far from the thresholds of the trees, with missing values and unknown categories."""
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    nodes = np.concatenate([tree.nodes for tree in boosting_trees(estimator)])
+    nodes = nodes[(nodes["is_leaf"] == 0) & (nodes["is_categorical"] == 0)]
+    thresholds = np.unique(nodes["num_threshold"])
+    thresholds = np.concatenate([thresholds, np.nextafter(thresholds, np.inf), [np.nan, 0.0, -1e300, 1e300]])
+    probes = random.choice(thresholds, (PROBES, estimator.n_features_in_))
+    categorical = estimator.is_categorical_
+    if categorical is not None:
+        codes = np.append(np.arange(-1.0, 255.0), np.nan)
+        probes[:, categorical] = random.choice(codes, (PROBES, int(categorical.sum())))
+    return probes
+
+
+def _predict(estimator: Any, matrix: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    predict = getattr(estimator, "predict_proba", estimator.predict)
+    return np.asarray(predict(matrix), np.float64)
