@@ -11,7 +11,7 @@ from cli.show import find_release
 from flows.case import TabularCase, load_case
 from services.rollout.champion_sync import champion_at_gateway
 from services.runtime.process_specs import store_lookup
-from services.serving.tabular import ONLINE_STORE, online_features
+from services.serving.tabular_release import ONLINE_STORE, online_features
 from tasks.core.console import console
 from tasks.core.errors import CaseError
 from tasks.core.settings import Settings, settings

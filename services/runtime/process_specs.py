@@ -10,7 +10,7 @@ from pathlib import Path
 from services.runtime.supervision import Program
 from services.serving.package import bento_folder
 from services.serving.process import serve_command
-from services.serving.tabular import ONLINE_MOMENT, ONLINE_REPOSITORY
+from services.serving.tabular_release import ONLINE_MOMENT, ONLINE_REPOSITORY
 from tasks.core.files import write_text
 from tasks.core.settings import Settings
 from tasks.core.sockets import short_socket_path

@@ -29,7 +29,7 @@ LOOKUP_MODULES = (
     "tasks.features.offline_store",
 )  # Feast names two
 REQUIREMENTS = {
-    "tabular": ("bentoml", "numpy", "pydantic", "scikit-learn", "scipy", "skops"),
+    "tabular": ("bentoml", "numpy", "orjson", "pydantic", "scikit-learn", "scipy", "skops", "treelite"),
     "llm": ("aiohttp", "bentoml", "httpx", "pydantic", "xllamacpp"),
 }
 LANGUAGE_FILES = (UPSTREAM, "system.txt", "schema.json")

@@ -1,110 +1,61 @@
-"""The service in a tabular release's Bento: typed rows in, predictions and the release's digest out."""
+"""The service in a tabular release's Bento: it loads the model, and predicts."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from anyio import to_thread
-from pydantic import ValidationError
-
 from services.serving.compat import raw_request_type, response_type
-from services.serving.notes import count_unseen, notes_on
-from services.serving.schema import ReleaseAnswer, Schema, format_prediction, make_schema
-from tasks.core.errors import DriftlineError, InputError, Unavailable
-from tasks.train.classes import matches_label
-from tasks.train.tabular.categories import known_categories
+from services.serving.schema import ReleaseAnswer
+from services.serving.tabular_release import TabularRelease, json_response
 
 if TYPE_CHECKING:
     from bentoml import Service
     from starlette.requests import Request as HttpRequest
     from starlette.responses import Response
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
-# Environment variables that name the online store, where features that a request leaves out are looked up.
-ONLINE_REPOSITORY = "DRIFTLINE_ONLINE_REPO"  # folder that materialise() returned; empty: no lookup
-ONLINE_STORE = "DRIFTLINE_ONLINE_STORE"  # the platform's setting
-ONLINE_MOMENT = "DRIFTLINE_ONLINE_MOMENT"  # ISO; the as-of of lookups, for replays; empty: now
-INLINE_ROWS = 64  # more rows are scored in a thread, so that the process goes on answering other requests
-MAX_PROBLEMS = 20
-
-# from the join keys of rows to the features of all views
-FeatureLookup = Callable[[Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Any]]]
-
-
-class TabularRelease:
-    """What a release's folder holds: its types, its golden examples and its model."""
-
-    def __init__(self, folder: Path) -> None:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        sealed = manifest["sealed"]
-        self.golden = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
-        self.schema = make_schema(manifest, self.golden)
-        self.info = ReleaseAnswer(release=manifest["digest"], case=sealed["case"], as_of=sealed["as_of"])
-        self._model = folder / "model.skops"
-
-    def load_model(self) -> Any:
-        """The model, once it has answered the golden examples as it did when it was sealed.
-
-        Raises: DriftlineError.
-        """
-        from tasks.train.tabular.model_file import load
-
-        model = load(self._model)
-        check_golden(model, self.schema, self.golden)
-        return model
-
-    async def get_info(self, _: HttpRequest) -> Response:
-        """GET /release."""
-        from starlette.responses import JSONResponse
-
-        return JSONResponse(self.info.model_dump())
+PREDICT = "/predict"
 
 
 class TabularService:
-    """The process of a tabular release: it loads the model, and predicts."""
+    """The process of a tabular release."""
 
     loaded: ClassVar[TabularRelease]
 
     def __init__(self) -> None:
-        self._schema = self.loaded.schema
-        self._model = self.loaded.load_model()
-        self._look_up = online_features() if self._schema.views else None
-        self._categories = known_categories(self._model)
+        self.loaded.open()
 
     async def predict(self, rows: bytes) -> Any:
         """Predict rows. Features of a view that are left out are looked up in the online store."""
-        from starlette.responses import JSONResponse
-
-        try:
-            answer = await self._answer(rows)
-        except (ValidationError, InputError) as error:
-            return JSONResponse(error_body(error, self._schema), status_code=400)
-        except Unavailable as error:
-            return JSONResponse({"error": error.what}, status_code=503)
-        return JSONResponse({"release": self.loaded.info.release, **answer})
+        return await self.loaded.respond(rows)
 
     async def release(self) -> Any:
         """Tell which release answers here; GET works too."""
         return self.loaded.info
 
-    async def _answer(self, body: bytes) -> dict[str, Any]:
-        rows = self._schema.request.model_validate_json(body or b"{}").rows  # type: ignore[attr-defined]
-        if len(rows) > INLINE_ROWS or needs_lookup(self._schema, rows):
-            return await to_thread.run_sync(self._predict, rows)
-        return self._predict(rows)
 
-    def _predict(self, rows: Sequence[Any]) -> dict[str, Any]:
-        notes = notes_on(self._schema, rows)
-        values = read_values(self._schema, rows, self._look_up)
-        answer: dict[str, Any] = {"predictions": predict_values(self._model, self._schema, rows, values), **notes}
-        if unseen := count_unseen(self._categories, values):
-            answer["unseen_categories"] = unseen
-        return answer
+class PredictRoute:
+    """ASGI middleware that answers the calls of `predict` itself.
+
+    BentoML's own way to an API's function takes as long as a prediction. Its documentation, metrics and timeout of the
+    route stay.
+    """
+
+    def __init__(self, app: ASGIApp, release: TabularRelease) -> None:
+        self._app, self._release = app, release
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != PREDICT or scope["method"] != "POST":
+            return await self._app(scope, receive, send)
+        from starlette.requests import ClientDisconnect, Request
+
+        try:
+            body = await Request(scope, receive).body()
+        except ClientDisconnect:
+            return None
+        response = await self._release.respond(body)
+        return await response(scope, receive, send)
 
 
 def make_service(folder: Path) -> Service[Any]:
@@ -114,10 +65,14 @@ def make_service(folder: Path) -> Service[Any]:
     from starlette.routing import Route
 
     loaded = TabularRelease(folder)
+
+    async def get_info(_: HttpRequest) -> Response:
+        return json_response(loaded.info.model_dump())
+
     request, response = raw_request_type(loaded.schema.request), response_type(loaded.schema.answer)
     members = {
         "loaded": loaded,
-        "predict": bentoml.api(TabularService.predict, route="/predict", input_spec=request, output_spec=response),
+        "predict": bentoml.api(TabularService.predict, route=PREDICT, input_spec=request, output_spec=response),
         "release": bentoml.api(TabularService.release, route="/release", output_spec=ReleaseAnswer),
     }
     service = bentoml.service(
@@ -125,135 +80,8 @@ def make_service(folder: Path) -> Service[Any]:
         name=loaded.info.case,
         traffic={"timeout": 60},
         logging={"access": {"enabled": False}},
+        tracing={"excluded_urls": PREDICT},  # nothing collects these spans, and they take longer than a prediction
     )
-    routes = [Route("/release", loaded.get_info, methods=["GET"])]
-    service.mount_asgi_app(Starlette(routes=routes), path="/", name="release_info")
+    service.add_asgi_middleware(PredictRoute, release=loaded)
+    service.mount_asgi_app(Starlette(routes=[Route("/release", get_info, methods=["GET"])]), path="/", name="info")
     return service
-
-
-def check_golden(model: Any, schema: Schema, golden: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse to serve a model whose predictions differ from those at sealing (other libraries, another machine).
-
-    Raises: DriftlineError.
-    """
-    rows = schema.request.model_validate({"rows": [example["features"] for example in golden]}).rows  # type: ignore[attr-defined]
-    for prediction, example in zip(predict_rows(model, schema, rows), golden, strict=True):
-        if not matches_label(prediction, example["prediction"]):
-            raise DriftlineError(
-                "The model's predictions differ from those at sealing.",
-                where=f"example {example['example_id']}",
-                found=json.dumps(prediction),
-                allowed=str(example["prediction"]),
-                todo="Serve it with the locked versions of its libraries, or release it again.",
-            )
-
-
-def error_body(error: ValidationError | InputError, schema: Schema) -> dict[str, Any]:
-    """The body of a 400 response: each invalid place and what is wrong there."""
-    if isinstance(error, InputError):
-        return {"error": error.what, "detail": [{"loc": ["rows"], "msg": error.found or error.what}]}
-    problems: dict[tuple[int | str, ...], Any] = {}
-    tried = error.errors(include_url=False, include_input=False, include_context=False)
-    for problem in sorted(tried, key=lambda each: each["type"] == "literal_error"):  # last: the words for a gap
-        place = problem["loc"][:3]  # the rest names the types that were tried
-        if problem["type"] == "extra_forbidden" and len(place) == 3:
-            near = get_close_matches(str(place[2]), schema.attributes, 1)
-            problem["msg"] += f"; did you mean {near[0]}?" if near else ": the source has no such column"
-        problems.setdefault(place, {**problem, "loc": place})
-    return {"error": f"Problems in the request: {len(problems)}.", "detail": [*problems.values()][:MAX_PROBLEMS]}
-
-
-def predict_rows(
-    model: Any, schema: Schema, rows: Sequence[Any], look_up: FeatureLookup | None = None
-) -> list[dict[str, Any]]:
-    """Score validated rows, one answer each.
-
-    Raises: ValidationError, naming row and column, where features are missing and can't be looked up.
-    """
-    return predict_values(model, schema, rows, read_values(schema, rows, look_up))
-
-
-def read_values(schema: Schema, rows: Sequence[Any], look_up: FeatureLookup | None) -> dict[str, list[Any]]:
-    """The features of validated rows, by column. Raises: ValidationError, as `predict_rows`."""
-    names = schema.attributes
-    values = {column: [getattr(row, names[column]) for row in rows] for column in schema.columns}
-    if needs_lookup(schema, rows):
-        fill_features(schema, rows, values, look_up)
-    return values
-
-
-def predict_values(
-    model: Any, schema: Schema, rows: Sequence[Any], values: Mapping[str, list[Any]]
-) -> list[dict[str, Any]]:
-    """Score the features of rows, one answer each."""
-    from tasks.train.tabular.model_file import predict
-
-    identity = schema.attributes["example_id"]
-    return [
-        format_prediction(getattr(row, identity), predicted, schema.classes)
-        for row, predicted in zip(rows, predict(model, values).tolist(), strict=True)
-    ]
-
-
-def needs_lookup(schema: Schema, rows: Sequence[Any]) -> bool:
-    features = {schema.attributes[name] for _, names in schema.views.values() for name in names}
-    return any(not features <= row.model_fields_set for row in rows)
-
-
-def fill_features(
-    schema: Schema, rows: Sequence[Any], values: Mapping[str, list[Any]], look_up: FeatureLookup | None
-) -> None:
-    """Put the features of views that rows leave out into `values`, looked up by the views' join keys."""
-    names = schema.attributes
-    requested: dict[int, list[str]] = {}  # position of a row -> features to look up
-    problems: list[tuple[int, str, str]] = []
-    for position, row in enumerate(rows):
-        for view, (keys, features) in schema.views.items():
-            absent = [name for name in features if names[name] not in row.model_fields_set]
-            if absent and look_up is None:
-                reason = "is missing, and this service has no online store to look it up in"
-                problems += [(position, name, reason) for name in absent]
-            elif absent and len(absent) < len(features):
-                problems += [(position, name, f"is missing; give all features of {view} or none") for name in absent]
-            elif absent:
-                nulls = [key for key in keys if getattr(row, names[key]) is None]
-                problems += [(position, key, f"is needed to look up the features of {view}") for key in nulls]
-                requested.setdefault(position, []).extend(features)
-    if problems or look_up is None:
-        raise _missing(problems)
-    keys_of_all = sorted({key for keys, _ in schema.views.values() for key in keys})
-    entities = [{key: getattr(rows[position], names[key]) for key in keys_of_all} for position in requested]
-    for (position, missing), looked_up in zip(requested.items(), look_up(entities), strict=True):
-        for name in missing:
-            values[name][position] = looked_up[name]
-
-
-def online_features() -> FeatureLookup | None:
-    """The lookup in the online store that the environment names; None when it names none.
-
-    Raises: DriftlineError when it can't be opened.
-    """
-    repository = os.environ.get(ONLINE_REPOSITORY, "")
-    if not repository:
-        return None
-    from tasks.features.online import OnlineFeatures
-
-    online = OnlineFeatures(Path(repository), os.environ.get(ONLINE_STORE, ""))
-    moment = os.environ.get(ONLINE_MOMENT, "")
-    fixed = datetime.fromisoformat(moment) if moment else None
-    return lambda entities: online.lookup(entities, fixed or datetime.now(UTC))
-
-
-def _missing(problems: Sequence[tuple[int, str, str]]) -> ValidationError:
-    """The error that pydantic would raise for these rows and columns."""
-    from pydantic_core import InitErrorDetails, PydanticCustomError
-
-    details = [
-        InitErrorDetails(
-            type=PydanticCustomError("missing_feature", "{name} {reason}", {"name": name, "reason": reason}),
-            loc=("rows", position, name),
-            input=None,
-        )
-        for position, name, reason in problems
-    ]
-    return ValidationError.from_exception_data("Request", details)

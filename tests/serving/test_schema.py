@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from services.serving.schema import Schema, make_schema
-from services.serving.tabular import error_body
+from services.serving.tabular_release import error_body
 
 
 def schema_of(*columns: dict[str, Any], **sealed: Any) -> Schema:
