@@ -59,7 +59,8 @@ def write_records(connection: Connection, batch: Sequence[UsageRecord], open_cal
             outcome = _top_up(connection, record, inserted, open_calls)
         else:
             row = {**row, "reserved": row["reserved"] + open_calls.topped.pop(row["id"], 0)}
-            opened_earlier = row["id"] not in inserted and row["id"] not in open_calls.unopened
+            unopened = not row["budgets"] or row["id"] in inserted or row["id"] in open_calls.unopened
+            opened_earlier = not unopened
             settle_budgets(connection, row, opened_earlier)
             if opened_earlier:
                 settled.append(row)

@@ -1,4 +1,4 @@
-"""Writes usage records: one for each call, opened with a reservation before it, settled after it."""
+"""Writes usage records: one for each call, settled after it; with a budget, opened with a reservation before it."""
 
 from __future__ import annotations
 
@@ -56,13 +56,15 @@ class UsageWriter:
     async def open(self, call: Call) -> None:
         """Open the record of a call, and reserve its cost from the budgets of its key.
 
-        A call without a budget does not wait: its record is written within milliseconds, before its response is sent.
+        A call without a budget reserves nothing: it has a record when it ends, before the end of its response is sent.
         Raises: ApiError when a budget refuses the call, or the store is unavailable.
         """
-        done = asyncio.get_running_loop().create_future() if call.key.budgets or self.problem else None
-        self._records.put(UsageRecord(_row(call, self._worker), OPEN_RECORD, {}, done))
-        if done is None:
+        if not call.key.budgets:
+            if self.problem:
+                raise _unwritable()
             return
+        done = asyncio.get_running_loop().create_future()
+        self._records.put(UsageRecord(_row(call, self._worker), OPEN_RECORD, {}, done))
         outcome = await _outcome_of(done)
         if outcome == RESERVED:
             message = "The rest of the budget is reserved by running calls. Try again when some have ended."
@@ -229,7 +231,11 @@ async def _outcome_of(done: asyncio.Future[str]) -> str:
     try:
         return await done
     except Exception as error:
-        raise ApiError(503, "Usage records can't be written, so calls are refused.", wait=5) from error
+        raise _unwritable() from error
+
+
+def _unwritable() -> ApiError:
+    return ApiError(503, "Usage records can't be written, so calls are refused.", wait=5)
 
 
 def _resolve(batch: Sequence[UsageRecord], outcomes: Sequence[Outcome]) -> None:

@@ -224,10 +224,10 @@ class Store:
 
     def __init__(self, settings: Settings) -> None:
         url = make_url(settings.gateway_store or f"sqlite:///{settings.state / 'gateway' / 'gateway.db'}")
-        embedded = url.get_backend_name() == "sqlite"
-        waits: dict[str, Any] = {"connect_args": {"timeout": 30}} if embedded else {"pool_pre_ping": True}
+        self._embedded = url.get_backend_name() == "sqlite"
+        waits: dict[str, Any] = {"connect_args": {"timeout": 30}} if self._embedded else {"pool_pre_ping": True}
         self.engine = create_engine(url, json_deserializer=read_json, **waits)
-        if embedded:
+        if self._embedded:
             Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
             prepare_sqlite(self.engine)
         with database_errors(url.render_as_string()):
@@ -246,7 +246,8 @@ class Store:
         write records of the same budgets.
         """
         with self.engine.begin() as connection:
-            connection.execute(select(config_version.c.id).with_for_update())
+            if not self._embedded:
+                connection.execute(select(config_version.c.id).with_for_update())
             yield connection
 
     @contextmanager

@@ -126,7 +126,7 @@ def test_a_gateway_that_only_slept_pays_once(store: Store) -> None:
 
 
 def test_a_living_gateways_calls_are_left_alone(store: Store) -> None:
-    create_key(store, "a", ["predict"], None, None, None)
+    create_key(store, "a", ["predict"], None, None, budget=10)
     with store.writing() as connection:
         connection.execute(workers.insert().values(id="alive", last_seen=now()))
 
@@ -140,6 +140,30 @@ def test_a_living_gateways_calls_are_left_alone(store: Store) -> None:
     with store.writing() as connection:
         connection.execute(update(workers).values(last_seen=0))
     assert close_lost_calls(store) == 1
+
+
+def test_a_call_without_a_budget_is_recorded_at_its_end(store: Store) -> None:
+    """In one row, once; nothing is written before."""
+    create_key(store, "a", ["predict"], None, None, None)
+
+    async def one() -> list[int]:
+        writer = UsageWriter(store, "w")
+        call = call_of(store)
+        await writer.open(call)
+        counts = [_rows(store)]
+        call.finish(DONE, 200)
+        await writer.settle(call)
+        counts.append(_rows(store))
+        writer.close()
+        return counts
+
+    assert asyncio.run(one()) == [0, 1]
+    assert close_lost_calls(store) == 0
+
+
+def _rows(store: Store) -> int:
+    with store.reading() as connection:
+        return connection.execute(select(func.count()).select_from(usage_records)).scalar_one()
 
 
 def test_costs_add_up_whatever_they_are_summed_by(store: Store) -> None:
