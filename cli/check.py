@@ -62,7 +62,9 @@ def _check_language(case: LanguageCase) -> str:
     from tasks.monitor.config import check_monitor
 
     check_pairs(case.pairs, case.answer, case.data.sources)
-    check_language_evaluation(case.evaluate, case.chat_spec, case.pairs, tuned=case.train is not None)
+    check_language_evaluation(
+        case.evaluate, case.chat_spec, case.pairs, tuned=case.train is not None, knowledge=case.knowledge is not None
+    )
     check_traffic(case.traffic, case.data.sources)
     check_monitor(case.monitor, "answers")
     for embedder in filter(None, {case.monitor.embedder, case.serve.embedder}):

@@ -17,10 +17,13 @@ from tasks.evaluate.report import compared, sides_of
 if TYPE_CHECKING:
     from tasks.release.results import Release
 
+ARMS = ("prompt_only", "retrieval", "extractive", "tuned")  # of questions on documents
 COMPARISONS = (
     "baselines",
     "constrained",
     "unquantized",
+    "retrieval",
+    "counts",
     "intervals",
 )  # metrics of language releases
 
@@ -88,7 +91,8 @@ def metrics_table(metrics: dict[str, Any]) -> PlainTable:
     sides = {
         "base, zero-shot": metrics["baselines"].get("zero_shot"),
         "base, few-shot": metrics["baselines"].get("few_shot"),
-        "tuned": metrics["unquantized"],
+        **{name.replace("_", " "): metrics["baselines"].get(name) for name in ARMS},
+        "tuned, unquantised" if "tuned" in metrics["baselines"] else "tuned": metrics["unquantized"],
         "tuned, as served" if metrics["unquantized"] else "as served": metrics["overall"],
         "by the schema": metrics["constrained"],
     }

@@ -163,6 +163,10 @@ class LanguageCase(Case):
             raise ValueError("serve.engine: vllm needs train: without it the CPU engine serves the base")
         if self.train is not None and self.pairs.none:
             raise ValueError("train needs pairs.sources or pairs.templates: pairs to learn from")
+        if self.knowledge and self.serve.embedder not in (None, "", self.knowledge.embedder):
+            raise ValueError("serve.embedder must be that of knowledge.embedder, or be left out: a release has one")
+        if self.knowledge and self.knowledge.answer_by == "extract" and self.answer.format != "text":
+            raise ValueError("knowledge.answer_by: extract needs answer.format: text")
         return self
 
     @property

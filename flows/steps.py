@@ -34,6 +34,8 @@ from tasks.evaluate.results import Champion, Verdict
 from tasks.evaluate.task import evaluate_candidate, evaluate_language_candidate
 from tasks.features.results import Frame
 from tasks.features.task import fill_online_store, training_frame, window_frame
+from tasks.knowledge.results import KnowledgeSpec
+from tasks.knowledge.task import ingest_documents, open_index
 from tasks.monitor.results import Attempt, Decision
 from tasks.monitor.signal import Window, WindowData
 from tasks.monitor.task import decide_on, measure_messages, measure_served, measure_window, recalibrate_champion
@@ -51,6 +53,7 @@ from tasks.release.task import (
     seal_language_release,
     seal_tabular_release,
 )
+from tasks.train.language.knowledge import candidate_index
 from tasks.train.results import Candidate, LanguageSpec
 from tasks.train.task import (
     import_language_adapter,
@@ -107,6 +110,8 @@ def prepare_snapshot(run: RunContext) -> Snapshot:
             traffic=case.traffic.source,
         )
         validated.append(curate_pairs(case.name, spec, base, validated=validated, as_of=run.as_of, state=config.state))
+        if case.knowledge:
+            validated.append(ingest_documents(case.name, case.knowledge, case.folder, config.state))
     snapshot = take_snapshot(case.name, run.as_of, validated, state=config.state, remote=config.remote)
     if is_intact(snapshot):
         return snapshot
@@ -154,8 +159,14 @@ def _create_tabular(run: RunContext, case: TabularCase, snapshot: Snapshot) -> C
 
 def _create_language(run: RunContext, case: LanguageCase, snapshot: Snapshot) -> Candidate:
     # what evaluation needs is checked before training, which takes hours
-    check_language_evaluation(case.evaluate, case.chat_spec, case.pairs, tuned=case.train is not None)
-    spec = _language_spec(run, case)
+    check_language_evaluation(
+        case.evaluate,
+        case.chat_spec,
+        case.pairs,
+        tuned=case.train is not None,
+        knowledge=case.knowledge is not None,
+    )
+    spec = _language_spec(run, case, snapshot)
     if run.model:
         return import_language_adapter(run.origin, run.model, snapshot, spec, _threads(run, case))
     if case.train is None:
@@ -166,10 +177,21 @@ def _create_language(run: RunContext, case: LanguageCase, snapshot: Snapshot) ->
     return candidate
 
 
-def _language_spec(run: RunContext, case: LanguageCase) -> LanguageSpec:
-    base = open_model(case.model, case.folder, run.settings.state)
+def _language_spec(run: RunContext, case: LanguageCase, built: Snapshot | Candidate) -> LanguageSpec:
+    """What a candidate of this snapshot consists of, or an existing candidate."""
+    state = run.settings.state
+    base = open_model(case.model, case.folder, state)
     embedder = find_embedder(case.serve.embedder, case.folder) if case.serve.embedder else None
-    return LanguageSpec(base=base, chat=case.chat_spec, serving=case.serve, embedder=embedder)
+    knowledge = None
+    if case.knowledge:
+        own = find_embedder(case.knowledge.embedder, case.folder)
+        index = (
+            open_index(case.name, built, case.knowledge, own, state)
+            if isinstance(built, Snapshot)
+            else candidate_index(built.folder)
+        )
+        knowledge = KnowledgeSpec(settings=case.knowledge, index=index, embedder=own)
+    return LanguageSpec(base=base, chat=case.chat_spec, serving=case.serve, embedder=embedder, knowledge=knowledge)
 
 
 def _threads(run: RunContext, case: LanguageCase) -> int:
@@ -181,7 +203,7 @@ def evaluate(run: RunContext, candidate: Candidate, champion: Release | None) ->
     case, places = run.case, run.settings.places
     current = Champion(champion.model, champion.digest) if champion else None
     if isinstance(case, LanguageCase):
-        spec = _language_spec(run, case)
+        spec = _language_spec(run, case, candidate)
         return evaluate_language_candidate(candidate, spec, case.evaluate, _threads(run, case), places, current)
     return evaluate_candidate(candidate, case.target, case.train, case.evaluate, places, current)
 
@@ -226,7 +248,7 @@ def seal_release(run: RunContext, trained: TrainResult) -> Path:
     )
     if isinstance(case, TabularCase):
         return seal_tabular_release(candidate, verdict, case.target, context)
-    return seal_language_release(candidate, verdict, _language_spec(run, case), context)
+    return seal_language_release(candidate, verdict, _language_spec(run, case, candidate), context)
 
 
 # predict and monitor

@@ -60,6 +60,15 @@ def write_text(path: Path, text: str) -> Path:
     return path
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Put a file that never changes into a second place."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without hard links
+        shutil.copyfile(source, target)
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, hex."""
     with path.open("rb") as stream:

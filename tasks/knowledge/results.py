@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.core.config import Result
+from tasks.data.results import EmbedderFiles
+from tasks.knowledge.config import Knowledge
 
 
 class KnowledgeIndex(Result):
@@ -16,6 +18,14 @@ class KnowledgeIndex(Result):
     documents: int
     passages: int
     embedder: str  # digest of the embedder's files
+
+
+class KnowledgeSpec(Result):
+    """The knowledge base of a candidate: its settings, index and embedder."""
+
+    settings: Knowledge
+    index: KnowledgeIndex
+    embedder: EmbedderFiles
 
 
 @dataclass(frozen=True)

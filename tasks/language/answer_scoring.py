@@ -49,6 +49,14 @@ class Score:
     empty: bool = False
     has_reference: bool = True  # whether a right answer is known
     similarity: float | None = None  # cosine of answer and reference, 0 to 1; None: without embedder or reference
+    # of answers from passages
+    recall_at_5: float | None = None  # of the search; None: no passage is known to be relevant
+    reciprocal_rank: float | None = None
+    ndcg_at_10: float | None = None
+    citations: int = 0  # of an answer whose relevant passages are known
+    citations_right: int = 0
+    grounded: float | None = None  # 1: all that it states stands in the passages that it cites; None: it abstains
+    replaced: bool | None = None  # by the abstention, since it was not grounded; None: no model answered
     custom: Mapping[str, float] | None = None  # scores by the case's own scorers; None: it has none
 
 
@@ -155,7 +163,7 @@ class AnswerMetric:
 
     name: str  # in the metric catalog
     fraction: Callable[[Score], tuple[float, float]]
-    format: Literal["json", "text"] | None = None  # of answers that have it; None: of both
+    format: Literal["json", "text", "passages"] | None = None  # of answers that have it; None: of all
     judges: bool = True  # False: it needs no right answer, facts or passages, only the answer itself
 
 
@@ -186,6 +194,12 @@ METRICS = (
     AnswerMetric("semantic_similarity", lambda s: (s.similarity or 0, s.similarity is not None), "text"),
     AnswerMetric("required_facts_recall", lambda s: (s.facts_stated, s.facts_required), "text"),
     AnswerMetric("forbidden_rate", lambda s: (s.forbidden_stated is True, s.forbidden_stated is not None), "text"),
+    AnswerMetric("recall_at_5", lambda s: (s.recall_at_5 or 0, s.recall_at_5 is not None), "passages"),
+    AnswerMetric("mrr", lambda s: (s.reciprocal_rank or 0, s.reciprocal_rank is not None), "passages"),
+    AnswerMetric("ndcg_at_10", lambda s: (s.ndcg_at_10 or 0, s.ndcg_at_10 is not None), "passages"),
+    AnswerMetric("citation_precision", lambda s: (s.citations_right, s.citations), "passages"),
+    AnswerMetric("groundedness", lambda s: (s.grounded or 0, s.grounded is not None), "passages"),
+    AnswerMetric("replaced_rate", lambda s: (s.replaced is True, s.replaced is not None), "passages"),
     AnswerMetric("answer_words", lambda s: (s.words, s.words > 0), "text", judges=False),
 )
 
@@ -195,7 +209,11 @@ LOSSES: Mapping[str, Callable[[Score], float]] = {
     "token_distance": lambda s: 1.0 - (s.token_f1 or 0.0),
     "semantic_distance": lambda s: 1.0 - (s.similarity or 0.0),
     "missing_facts": lambda s: (
-        1.0 if s.forbidden_stated else 1.0 - s.facts_stated / s.facts_required if s.facts_required else 0.0
+        1.0
+        if s.forbidden_stated or (s.should_abstain and not s.abstained)
+        else 1.0 - s.facts_stated / s.facts_required
+        if s.facts_required
+        else 0.0
     ),
     "degenerate": lambda s: float(s.empty or s.repeated),
 }

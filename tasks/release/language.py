@@ -13,6 +13,8 @@ from tasks.core.files import file_digest
 from tasks.data.language.base_model import CONTENTS
 from tasks.data.results import GGUF, BaseModelFiles
 from tasks.evaluate.results import Verdict
+from tasks.knowledge.answerer import INDEX, SETTINGS
+from tasks.knowledge.results import KnowledgeSpec
 from tasks.language.messages import SYSTEM, chat_message
 from tasks.language.open_engine import model_file
 from tasks.language.upstream import NOT_PINNED, UPSTREAM, Upstream
@@ -62,6 +64,7 @@ def language_parts(candidate: Candidate, verdict: Verdict, spec: LanguageSpec) -
             "answer": chat.answer.model_dump(mode="json"),
             "serving": serving.model_dump(mode="json") | ({"engine": REMOTE, "weights": None} if upstream else {}),
             "context": chat.context,
+            **({"knowledge": _sealed_knowledge(spec.knowledge)} if spec.knowledge else {}),
         },
         golden=_golden(verdict, base, chat.prompt.system),
         files={
@@ -70,6 +73,7 @@ def language_parts(candidate: Candidate, verdict: Verdict, spec: LanguageSpec) -
             **({} if upstream else {name: base.folder / name for name in TOKENIZER}),
             **(_checkpoint(base) if serving.engine == "vllm" else {}),
             **({f"{EMBEDDER}/{name}": embedder.folder / name for name in embedder.files} if embedder else {}),
+            **_knowledge_files(candidate, spec.knowledge),
             SYSTEM_PROMPT: chat.prompt.system,
             **(
                 {SCHEMA: json.dumps(chat.answer.json_schema, indent=1, ensure_ascii=False)}
@@ -79,6 +83,25 @@ def language_parts(candidate: Candidate, verdict: Verdict, spec: LanguageSpec) -
         },
         packages=REMOTE_PACKAGES if upstream else PACKAGES,
     )
+
+
+def _sealed_knowledge(knowledge: KnowledgeSpec) -> dict[str, Any]:
+    """What names the knowledge base in the manifest; its settings are in a file of the release."""
+    index = knowledge.index
+    counts = {"documents": index.documents, "passages": index.passages}
+    return {"index": index.digest, "embedder": knowledge.embedder.digest, **counts}
+
+
+def _knowledge_files(candidate: Candidate, knowledge: KnowledgeSpec | None) -> dict[str, Path | str]:
+    """Index, embedder and settings of the answers."""
+    if knowledge is None:
+        return {}
+    folder = candidate.folder
+    return {
+        SETTINGS: folder / SETTINGS,
+        **{f"{INDEX}/{path.name}": path for path in sorted((folder / INDEX).iterdir())},
+        **{f"{EMBEDDER}/{name}": knowledge.embedder.folder / name for name in knowledge.embedder.files},
+    }
 
 
 def _checkpoint(base: BaseModelFiles) -> dict[str, Path | str]:
@@ -131,6 +154,10 @@ def _golden(verdict: Verdict, base: BaseModelFiles, system: str) -> list[dict[st
 
     scores = pd.read_parquet(verdict.scores)
     served = scores[scores["variant"] == "served"].sort_values(["exact", "pair_id"], ascending=[False, True])
+    if "passages" in served:  # an abstention is exact, too: as many answers as abstentions
+        half = GOLDEN // 2
+        abstained = served["abstained"].astype(bool)
+        served = pd.concat([served[~abstained].head(half), served[abstained].head(half)])
     if served.empty:
         raise DriftlineError("No answer was scored.", where=str(verdict.scores), todo="Run the evaluation again.")
     golden = []

@@ -10,6 +10,7 @@ from tasks.core.mlflow import Tracking
 from tasks.data.config import ChatSpec
 from tasks.data.results import BaseModelFiles, EmbedderFiles
 from tasks.features.results import Column
+from tasks.knowledge.results import KnowledgeSpec
 from tasks.train.config import Serving
 
 
@@ -20,6 +21,7 @@ class LanguageSpec(Result):
     chat: ChatSpec
     serving: Serving
     embedder: EmbedderFiles | None = None  # of serve.embedder
+    knowledge: KnowledgeSpec | None = None
 
     @property
     def definitions_digest(self) -> str:

@@ -9,16 +9,19 @@ from tasks.evaluate.custom_scorer import CustomScorer
 from tasks.evaluate.tabular.gates import check_slices
 from tasks.language.answer_scoring import LOSSES, METRICS
 
-SLICE_COLUMNS = ("intent", "template", "origin", "day")  # of pairs
+SLICE_COLUMNS = ("intent", "template", "origin", "day", "unanswerable")  # of pairs
 UNSLICED = ("refusal_rate", "over_refusal_rate", "perplexity", "latency_p50_ms", "cost_per_1k_answers", "judge_score")
 JSON_METRICS = tuple(metric.name for metric in METRICS if metric.format == "json")
 TEXT_METRICS = tuple(metric.name for metric in METRICS if metric.format == "text")
 JUDGING = tuple(metric.name for metric in METRICS if metric.judges)
 FREE_LOSSES = ("degenerate",)  # that need no right answer
+PASSAGE_METRICS = tuple(metric.name for metric in METRICS if metric.format == "passages")
 TEXT_LOSSES = ("token_distance", "semantic_distance", "missing_facts")
 
 
-def check_language_evaluation(config: LanguageEvaluation, chat: ChatSpec, pairs: Pairs, *, tuned: bool) -> None:
+def check_language_evaluation(
+    config: LanguageEvaluation, chat: ChatSpec, pairs: Pairs, *, tuned: bool, knowledge: bool = False
+) -> None:
     """Check that each gate names a metric of answers, and that the case has what the metric is computed from.
 
     Raises: CaseError with everything that is missing.
@@ -34,6 +37,7 @@ def check_language_evaluation(config: LanguageEvaluation, chat: ChatSpec, pairs:
         "refusal_rate": (pairs.safety, "pairs.safety, the source of unsafe prompts"),
         "judge_score": (config.judge, "evaluate.judge, the endpoint of the judge"),
         "perplexity": (tuned, "train, since only a tuned model's perplexity is computed"),
+        **dict.fromkeys(PASSAGE_METRICS, (knowledge, "knowledge, the documents that answers come from")),
         **dict.fromkeys(TEXT_METRICS, (not is_json, "answer.format: text")),
     }
     if not is_json:
@@ -47,6 +51,8 @@ def check_language_evaluation(config: LanguageEvaluation, chat: ChatSpec, pairs:
         for where, metric in named
         if metric in needs and not needs[metric][0]
     ]
+    if knowledge and chat.answer.abstain is None:
+        missing.append("answer.abstain: without it there is no answer to a question that no passage answers")
     if config.slice_gate and config.slice_gate.metric in UNSLICED:
         missing.append(f"evaluate.slice_gate: {config.slice_gate.metric} is computed over all answers, not by slice")
     if config.champion_gate.loss in TEXT_LOSSES and is_json:

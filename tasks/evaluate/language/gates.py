@@ -17,14 +17,16 @@ from tasks.core.places import Places
 from tasks.core.progress import mark_cached, progress_step
 from tasks.evaluate.config import Bound, LanguageEvaluation
 from tasks.evaluate.criteria import bound_criterion, losses_criterion, paired_criterion, slice_criterion
+from tasks.evaluate.language.arms import Arms
 from tasks.evaluate.language.evaluation_run import EvaluationRun
 from tasks.evaluate.language.genai_report import log_genai_evaluation
 from tasks.evaluate.language.inference import answer_table, wrong_answers
 from tasks.evaluate.language.llm_judge import Opinions, judge_opinions
-from tasks.evaluate.language.metrics import answer_losses, clusters_of, intervals_of, measure, slices_of
+from tasks.evaluate.language.metrics import answer_losses, clusters_of, counts_of, intervals_of, measure, slices_of
 from tasks.evaluate.language.parity import Parity, ServedModel, check_parity, parity_criteria
 from tasks.evaluate.results import Champion, Criterion, Verdict
 from tasks.evaluate.verdicts import Evaluation, find_verdict, require_run, store_verdict
+from tasks.knowledge.answerer import SETTINGS
 from tasks.language.answer_scoring import METRICS
 from tasks.language.open_engine import model_file
 from tasks.train.results import Candidate, LanguageSpec
@@ -82,7 +84,13 @@ def evaluate_language_gates(
 
     run = EvaluationRun(candidate.frame, spec, threads, places.state, config.scorers)
     price = config.cpu_price_per_hour
-    served, timing = run.answers("served", model_file(candidate.folder), run.evaluation_set)
+    passages = Arms(run, candidate.folder) if spec.knowledge else None
+    arms = passages.side_by_side(run.evaluation_set) if passages else {}
+    if passages:
+        served, timing = arms[passages.served_arm]
+        served = served.assign(variant="served")
+    else:
+        served, timing = run.answers("served", model_file(candidate.folder), run.evaluation_set)
     constrained = None
     if spec.chat.answer.json_schema is not None and (spec.base.upstream is None or spec.base.upstream.json_schema):
         constrained = run.answers(
@@ -92,6 +100,7 @@ def evaluate_language_gates(
         name: run.answers(name, spec.base.served, run.sample(BASELINES[name]), *prompt)
         for name, prompt in run.baseline_prompts.items()
     }
+    baselines |= arms
     baseline_perplexities = run.perplexities(None, {} if spec.base.upstream else run.baseline_prompts)
     perplexity, unquantized = None, None
     no_perplexity = not_unquantized = "the model is not tuned"
@@ -99,8 +108,8 @@ def evaluate_language_gates(
         perplexity, no_perplexity = _try(
             lambda: run.perplexities(candidate.folder / ADAPTER_FOLDER, {"served": (spec.chat.prompt.system, [])})
         )
-        unquantized, not_unquantized = _unquantized(run, candidate.folder, served)
-    champion_answers, no_champion = _champion_answers(run, model, champion.digest)
+        unquantized, not_unquantized = _unquantized(run, passages, candidate.folder, served)
+    champion_answers, no_champion = _champion_answers(run, passages, model, champion.digest)
     opinions, no_opinions = _opinions(config, served, places.state)
 
     overall = measure(served, timing, price) | ({} if perplexity is None else {"perplexity": perplexity["served"]})
@@ -119,6 +128,8 @@ def evaluate_language_gates(
         "unquantized": {} if unquantized is None else measure(unquantized),
         "by_slice": {column: slices_of(served, column) for column in config.slices if column in served},
         "by_month": {},
+        **({"retrieval": passages.retrieval(run.evaluation_set)} if passages else {}),
+        "counts": {str(table["variant"].iat[0]): counts_of(table) for table in tables},
         "intervals": {str(table["variant"].iat[0]): intervals_of(table) for table in tables},
     }
     problems = {"perplexity": no_perplexity, JUDGE_SCORE: no_opinions}
@@ -132,7 +143,8 @@ def evaluate_language_gates(
     if constrained:
         criteria.append(_constrained(metrics["constrained"]))
     if tuned:
-        criteria.append(_quantized(config.quantized_loss, served, unquantized, not_unquantized))
+        tuned_answers = arms["tuned"][0] if arms else served
+        criteria.append(_quantized(config.quantized_loss, tuned_answers, unquantized, not_unquantized))
         parity, no_parity = _try(lambda: _parity(run, candidate.folder, config.parity))
         criteria += parity_criteria(parity, config.parity, no_parity)
 
@@ -158,22 +170,36 @@ def _try(compute: Callable[[], Value]) -> tuple[Value | None, str]:
         return None, f"{error.what} {error.found.strip().splitlines()[-1] if error.found.strip() else ''}".strip()
 
 
-def _unquantized(run: EvaluationRun, folder: Path, served: pd.DataFrame) -> tuple[pd.DataFrame | None, str]:
+def _unquantized(
+    run: EvaluationRun, passages: Arms | None, folder: Path, served: pd.DataFrame
+) -> tuple[pd.DataFrame | None, str]:
     """Answers of the model before quantization, on a sample of the pairs."""
     if run.spec.serving.weights == "f16":  # the served weights are not quantized
         return served.assign(variant="unquantized"), ""
-    answers, problem = _try(lambda: run.answers("unquantized", folder / UNQUANTIZED, run.sample(COMPARED)))
+    model, pairs = folder / UNQUANTIZED, run.sample(COMPARED)
+    answers, problem = _try(
+        lambda: (
+            passages.answers("unquantized", model, pairs, passages.answerer("model"))
+            if passages
+            else run.answers("unquantized", model, pairs)
+        )
+    )
     return (answers[0] if answers else None), problem
 
 
-def _champion_answers(run: EvaluationRun, model: Path | None, digest: str | None) -> tuple[pd.DataFrame | None, str]:
+def _champion_answers(
+    run: EvaluationRun, passages: Arms | None, model: Path | None, digest: str | None
+) -> tuple[pd.DataFrame | None, str]:
     """The champion's answers to the ordinary pairs, or why there are none; a first candidate is no problem."""
     if model is None:
         return None, "" if digest is None else f"champion {digest[:12]} has no model file here"
     prompt = model.parent / SYSTEM
     system = prompt.read_text(encoding="utf-8") if prompt.is_file() else None
     ordinary = run.evaluation_set[~run.evaluation_set["unsafe"]]
-    answers, problem = _try(lambda: run.answers("champion", model, ordinary, system))
+    if passages and (model.parent / SETTINGS).is_file():
+        answers, problem = _try(lambda: passages.champion(model, ordinary, system))
+    else:
+        answers, problem = _try(lambda: run.answers("champion", model, ordinary, system))
     return (answers[0], "") if answers else (None, f"the champion can't answer: {problem}")
 
 

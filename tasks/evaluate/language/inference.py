@@ -43,6 +43,10 @@ def score(pairs: pd.DataFrame, responses: pd.DataFrame, scoring: Scoring, varian
         message, (required, forbidden) = message_in(row["messages"]), facts_of(row)
         scored = scoring.scorer.score(text, row["answer"], message, required, forbidden)
         custom = {name: function(message, text, row["answer"], required) for name, function in scoring.custom.items()}
+        if row.get("unanswerable"):
+            scored = replace(scored, should_abstain=True)
+        elif scored.should_abstain is None and (required or json.loads(row.get("evidence") or "[]")):
+            scored = replace(scored, should_abstain=False)
         known = scoring.similarities is not None and scored.has_reference
         scores.append(replace(scored, custom=custom or None, similarity=similarity if known else None))
     return pd.concat([table.assign(variant=variant), responses, pd.DataFrame(map(asdict, scores))], axis=1)

@@ -28,6 +28,14 @@ def measure(scored: pd.DataFrame, timing: Mapping[str, float] | None = None, pri
     return {**metrics, "n": len(ordinary)}
 
 
+def counts_of(scored: pd.DataFrame) -> dict[str, float]:
+    """The answers, fields or facts that each metric is computed over, for ordinary pairs; without those of none."""
+    ordinary = scored[~scored["unsafe"]]
+    rows = [metric_fractions(score) for score in scores_of(ordinary)]
+    sums = {name: sum(row[name][1] for row in rows) for name in (rows[0] if rows else ())}
+    return {name: float(count) for name, count in sums.items() if count}
+
+
 def slices_of(scored: pd.DataFrame, column: str) -> dict[str, dict[str, float]]:
     """Metrics and rows for each value of a column, over ordinary pairs."""
     ordinary = scored[~scored["unsafe"]]

@@ -19,6 +19,7 @@ from tasks.language.gguf_writer import write_gguf
 from tasks.language.library_noise import silence_libraries
 from tasks.train.candidates import DEVICE_TAG, CandidateBuilder, CandidateRun
 from tasks.train.config import Stage, Tuning
+from tasks.train.language.knowledge import add_knowledge, knowledge_inputs
 from tasks.train.language.mlflow_callback import MlflowReporter, log_model
 from tasks.train.language.model import (
     ADAPTER,
@@ -64,7 +65,7 @@ def tune(origin: Origin, pairs: Path, *, data_digest: str, spec: LanguageSpec, t
         "lengths": [context_tokens, serving.answer_tokens],
         "arithmetic": [precision, torch.cuda.is_available()],
     }
-    key = cache_key(__name__, [inputs, tuning.digest, serving.digest])
+    key = cache_key(__name__, [inputs, tuning.digest, serving.digest, knowledge_inputs(spec)])
     builder = CandidateBuilder(origin, key, pairs, data_digest, spec.definitions_digest)
     if (existing := builder.load_existing(lambda folder: weights_digest(folder, base))) is not None:
         return existing
@@ -136,6 +137,7 @@ def store_candidate(
         else:
             write_gguf(merged, out / "model.gguf", spec.serving.weights)
     weights = weights_digest(out, base)
+    add_knowledge(spec, builder.examples, out)
     log_batch(builder.client, run.run_id, tags={"driftline.weights_digest": weights})
     log_model(builder, run.run_id, out / "adapter", base)
     return builder.save(run, weights, (), train_rows=train_rows, holdout_rows=holdout_rows)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 from tasks.core.code_digest import cache_key
-from tasks.core.files import file_digest, scratch_folder, write_text
+from tasks.core.files import file_digest, link_or_copy, scratch_folder, write_text
 from tasks.core.mlflow import log_batch
 from tasks.language.open_engine import WEIGHTS, model_file
 from tasks.language.upstream import UPSTREAM
 from tasks.train.candidates import CandidateBuilder
+from tasks.train.language.knowledge import add_knowledge, knowledge_inputs
 from tasks.train.language.mlflow_callback import log_model
 from tasks.train.language.model import read_pairs
 from tasks.train.results import Candidate, LanguageSpec, Origin
@@ -31,6 +30,7 @@ def make_candidate(origin: Origin, pairs: Path, *, data_digest: str, spec: Langu
         "definitions": spec.definitions_digest,
         "lengths": [spec.chat.context, spec.serving.answer_tokens],
         "serving": spec.serving.digest,
+        **knowledge_inputs(spec),
     }
     builder = CandidateBuilder(origin, cache_key(__name__, inputs), pairs, data_digest, spec.definitions_digest)
     if (existing := builder.load_existing(lambda folder: file_digest(model_file(folder)))) is not None:
@@ -41,8 +41,9 @@ def make_candidate(origin: Origin, pairs: Path, *, data_digest: str, spec: Langu
         if base.upstream:  # a copy: the next opening of the base may write another
             base.upstream.write(run.folder / UPSTREAM)
         else:
-            _link(base.served, run.folder / WEIGHTS)
+            link_or_copy(base.served, run.folder / WEIGHTS)
         weights = file_digest(model_file(run.folder))
+        add_knowledge(spec, pairs, run.folder)
         params = {"base": base.source, "base_digest": base.digest, "system_prompt": spec.chat.prompt.system[:500]}
         tags = {"driftline.weights_digest": weights}
         log_batch(builder.client, run.run_id, params=params, tags=tags)
@@ -51,10 +52,3 @@ def make_candidate(origin: Origin, pairs: Path, *, data_digest: str, spec: Langu
         write_text(described / "base.json", json.dumps({"source": base.source, "digest": base.digest}))
         log_model(builder, run.run_id, described, base)
         return builder.save(run, weights, (), train_rows=0, holdout_rows=rows)
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, or one without hard links
-        shutil.copyfile(source, target)

@@ -1,0 +1,77 @@
+"""The knowledge base in a candidate: its index, and the settings of its answers, fitted on development questions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tasks.core.files import link_or_copy, write_text
+from tasks.core.progress import progress_step
+from tasks.data.language.splits import DEVELOPMENT
+from tasks.knowledge.abstention import AbstentionRule, Observation, fit_rule
+from tasks.knowledge.answerer import INDEX, SETTINGS, Answerer, AnswerSettings
+from tasks.knowledge.build import MANIFEST
+from tasks.knowledge.results import KnowledgeIndex, KnowledgeSpec
+from tasks.knowledge.search import KnowledgeSearch
+from tasks.language.messages import user_message
+from tasks.train.results import LanguageSpec
+
+
+def knowledge_inputs(spec: LanguageSpec) -> dict[str, Any]:
+    """What the knowledge base adds to the inputs of a candidate; empty without one."""
+    knowledge = spec.knowledge
+    if knowledge is None:
+        return {}
+    return {"knowledge": [knowledge.index.digest, knowledge.settings.digest, knowledge.embedder.digest]}
+
+
+def add_knowledge(spec: LanguageSpec, pairs: Path, folder: Path) -> None:
+    """Put the index and the settings of answers into a candidate's folder. `pairs` has the development questions."""
+    if (knowledge := spec.knowledge) is None:
+        return
+    for file in sorted(knowledge.index.folder.iterdir()):
+        link_or_copy(file, folder / INDEX / file.name)
+    settings = AnswerSettings(
+        knowledge=knowledge.settings,
+        abstain=abstention_text(spec),
+        threshold=_fit(knowledge, abstention_text(spec), pairs),
+        tokens=spec.chat.context - spec.serving.answer_tokens,
+    )
+    write_text(folder / SETTINGS, settings.model_dump_json(indent=1))
+
+
+def candidate_index(folder: Path) -> KnowledgeIndex:
+    """The index in a candidate's folder."""
+    index = KnowledgeIndex.model_validate_json((folder / INDEX / MANIFEST).read_text(encoding="utf-8"))
+    return index.model_copy(update={"folder": folder / INDEX})
+
+
+def abstention_text(spec: LanguageSpec) -> str:
+    """The answer where no passage answers, as it is served."""
+    abstain = spec.chat.answer.abstain
+    return abstain if isinstance(abstain, str) else json.dumps(abstain, separators=(",", ":"), ensure_ascii=False)
+
+
+def _fit(knowledge: KnowledgeSpec, abstain: str, pairs: Path) -> AbstentionRule:
+    """The rule of abstention, by the development questions; evaluation questions are never read."""
+    import pandas as pd
+
+    path = pairs / f"{DEVELOPMENT}.parquet"
+    if not path.is_file():
+        return AbstentionRule()
+    from tasks.language.embedder import Embedder
+
+    with progress_step("fit the abstention") as step:
+        search = KnowledgeSearch(knowledge.index.folder, Embedder(knowledge.embedder.folder))
+        answerer = Answerer(search, knowledge.settings, abstain, AbstentionRule())
+        questions = pd.read_parquet(path, columns=["messages", "unanswerable"])
+        rule = fit_rule(
+            [
+                Observation(answerer.signals(user_message(json.loads(messages))), not unanswerable)
+                for messages, unanswerable in zip(questions["messages"], questions["unanswerable"], strict=True)
+            ]
+        )
+        step.figure = f"{rule.questions} questions" if rule.questions else "the default, for want of questions"
+        search.close()
+    return rule
