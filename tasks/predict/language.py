@@ -16,9 +16,7 @@ from tasks.core.config import digest_of
 from tasks.core.files import atomic_path
 from tasks.core.progress import progress_step
 from tasks.data.results import WindowMessages
-from tasks.language.messages import SYSTEM, chat_message
-from tasks.language.open_engine import open_engine
-from tasks.language.released_model import ReleasedModel
+from tasks.predict.responder import Responder
 from tasks.predict.results import Predictions
 from tasks.predict.tabular import PARTITIONS, open_partitions
 from tasks.release.results import Release
@@ -47,7 +45,7 @@ def answer(release: Release, messages: WindowMessages, as_of: datetime, out: Pat
         logged = [row for row in new if row.get("release") == release.digest]  # answered through the gateway
         _write_logged(logged, folder, as_of)
         if unanswered := [row for row in new if row.get("release") != release.digest]:
-            _answer(unanswered, ReleasedModel(release.folder), folder, as_of, threads)
+            _answer(unanswered, release, folder, as_of, threads)
         return partitions.result(as_of, messages, len(new), {_month(row) for row in rows})
 
 
@@ -61,32 +59,22 @@ def _write_logged(logged: list[dict[str, Any]], folder: Path, as_of: datetime) -
         _write(answers, as_of, folder, month)
 
 
-def _answer(new: list[dict[str, Any]], release: ReleasedModel, folder: Path, as_of: datetime, threads: int) -> None:
+def _answer(new: list[dict[str, Any]], release: Release, folder: Path, as_of: datetime, threads: int) -> None:
     done = 0
-    with open_engine(release.model, threads=threads, slots=release.slots, context=release.context) as engine:
+    with Responder(release.folder, threads) as responder:
         for month, group in groupby(new, key=_month):
             rows = list(group)
             for start in range(0, len(rows), PART_ROWS):
                 batch = rows[start : start + PART_ROWS]
                 done += len(batch)
                 with progress_step(f"answer {done:,} of {len(new):,}") as step:
-                    conversations = [
-                        [chat_message(SYSTEM, release.system), *json.loads(row["messages"])] for row in batch
-                    ]
-                    replies = engine.chat_batch(conversations, max_tokens=release.answer_tokens, schema=release.schema)
+                    replies = responder.reply([json.loads(row["messages"]) for row in batch])
                     answers = [
-                        {
-                            **row,
-                            "prediction": reply.text,
-                            "tokens_in": reply.tokens_in,
-                            "tokens_out": reply.tokens_out,
-                            "seconds": reply.seconds,
-                            "release_digest": release.digest,
-                        }
+                        {**row, **reply, "release_digest": release.digest}
                         for row, reply in zip(batch, replies, strict=True)
                     ]
                     _write(answers, as_of, folder, month)
-                    step.figure = f"{sum(reply.tokens_out for reply in replies):,} tokens"
+                    step.figure = f"{sum(reply['tokens_out'] for reply in replies):,} tokens"
 
 
 def _write(answers: Sequence[dict[str, Any]], as_of: datetime, folder: Path, month: str) -> None:
