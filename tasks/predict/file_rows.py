@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.core.duckdb import connect, quote_identifier, quote_literal, scan_parquet
+from tasks.core.duckdb import connect, quote_identifier, scan_parquet
 from tasks.core.errors import CaseError, DataError
 from tasks.data.config import Source
-from tasks.data.reading.cells import REASONS
 from tasks.data.reading.config import ColumnDefinition
 from tasks.data.reading.files import read_files
 from tasks.data.reading.parquet_file import TYPES as PARQUET_TYPES
@@ -77,8 +76,8 @@ def find_source(sources: Mapping[str, Source], examples: str, raw: Path) -> tupl
 def read_rows(db: duckdb.DuckDBPyConnection, file: Path, spec: FileSource, work: Path) -> tuple[str, ...]:
     """Create the tables `cells` and `examples`, and return the names of the file's columns.
 
-    cells: the file's columns, driftline_row, and `fault`: why a row was not read, else null. examples: one row for each
-    that was read and that the case's SQL does not leave out, with its driftline_row.
+    cells: the file's columns, driftline_row, and `fault`: why a row was not read, else null; in the file's order.
+    examples: one row for each that was read and that the case's SQL does not leave out, with its driftline_row.
     Raises: DataError, CaseError.
     """
     db.execute("CREATE SCHEMA verbatim; CREATE SCHEMA typed")
@@ -94,12 +93,12 @@ def read_rows(db: duckdb.DuckDBPyConnection, file: Path, spec: FileSource, work:
             allowed=f"at least {', '.join(name for name in spec.columns if name in spec.needed)}",
             todo="Add the columns; a cell may be empty where its value is missing.",
         )
-    cell = "nullif(v{}, '')" if verbatim else "v{}"
-    own = ", ".join(f"{cell.format(place)} AS {quote_identifier(name)}" for place, name in enumerate(names))
-    db.execute(f"CREATE TABLE cells AS SELECT {own}, rowid AS {ROW}, NULL::VARCHAR AS fault FROM verbatim.records")
     declared = {name: column for name, column in spec.columns.items() if name in names}
     columns = _read(db, file, spec, columns=declared, folder=work / "typed")
-    _add_faults(db, columns)
+    cell = "nullif(v.v{}, '')" if verbatim else "v.v{}"
+    own = ", ".join(f"{cell.format(place)} AS {quote_identifier(name)}" for place, name in enumerate(names))
+    rows = "verbatim.records v JOIN typed.records t USING (place) ORDER BY place"
+    db.execute(f"CREATE TABLE cells AS SELECT {own}, place AS {ROW}, t.error AS fault FROM {rows}")
     _make_examples(db, spec, columns)
     return names
 
@@ -123,24 +122,6 @@ def _read(
         db.execute("SET schema = 'main'")
 
 
-def _add_faults(db: duckdb.DuckDBPyConnection, columns: Mapping[str, ColumnDefinition]) -> None:
-    """Say of each row that was not read why, and append what is no row, such as a line with too many fields."""
-    reasons = [
-        f"WHEN {place} THEN {quote_literal(f'{name} {REASONS[column.type]}: ')}"
-        for place, (name, column) in enumerate(columns.items())
-    ]
-    reason = f"CASE fault.number {' '.join(reasons)} ELSE '' END || coalesce(fault.text, '')"
-    db.execute(
-        f"UPDATE cells SET fault = bad.reason FROM (SELECT rowid AS place, {reason} AS reason FROM typed.records "
-        f"WHERE fault IS NOT NULL) bad WHERE bad.place = cells.{ROW}"
-    )
-    with_place = "SELECT line FROM typed.rejected WHERE \"column\" <> ''"
-    rest = f"FROM typed.rejected WHERE \"column\" = '' AND line NOT IN ({with_place}) ORDER BY line"
-    place = "(SELECT count(*) FROM typed.records) + row_number() OVER (ORDER BY line) - 1"
-    fault = "'line ' || line || ': ' || reason || ': ' || text AS fault"
-    db.execute(f"INSERT INTO cells BY NAME SELECT {place} AS {ROW}, {fault} {rest}")
-
-
 def _make_examples(db: duckdb.DuckDBPyConnection, spec: FileSource, columns: Mapping[str, ColumnDefinition]) -> None:
     read = [f"v{place} AS {quote_identifier(name)}" for place, name in enumerate(columns)]
     read += [
@@ -148,7 +129,7 @@ def _make_examples(db: duckdb.DuckDBPyConnection, spec: FileSource, columns: Map
         for name, column in spec.columns.items()
         if name not in columns
     ]
-    db.execute(f"CREATE VIEW raw AS SELECT rowid AS {ROW}, {', '.join(read)} FROM typed.records WHERE fault IS NULL")
+    db.execute(f"CREATE VIEW raw AS SELECT place AS {ROW}, {', '.join(read)} FROM typed.records WHERE error IS NULL")
     where = f"data.sources.{spec.name}.sql"
     with sql_errors(where):
         query = with_row_number(db, spec.source.sql, "raw", ROW, where)

@@ -66,14 +66,14 @@ def test_answers_stand_beside_the_files_own_cells(tmp_path: Path, model: Path) -
 
 
 def test_a_row_that_cant_be_scored_says_why(tmp_path: Path, model: Path) -> None:
-    """A cell that does not fit, and a line that is no row: none vanishes, and the others are scored."""
+    """A cell that does not fit, and a line that is no row: none vanishes or moves, and the others are scored."""
     scores, rows = score(tmp_path, model, *ROWS, "010,big,red,\n", "011,3\n", "012,2,violet,\n")
     assert (scores.rows, scores.scored) == (6, 4)
-    assert [row["id"] for row in rows] == ["007", "008", "a,9", "010", "012", ""]
+    assert [row["id"] for row in rows] == ["007", "008", "a,9", "010", "", "012"]
     assert rows[3]["error"] == "size is not a finite number that 64 bits hold: big"
-    assert rows[5]["error"].startswith("line 6: 2 fields, the header has 4")
-    assert rows[3]["prediction"] == rows[5]["prediction"] == ""
-    assert scores.problems == [rows[3]["error"], rows[5]["error"]]
+    assert rows[4]["error"].startswith("line 6: 2 fields, the header has 4")
+    assert rows[3]["prediction"] == rows[4]["prediction"] == ""
+    assert scores.problems == [rows[3]["error"], rows[4]["error"]]
     assert scores.unseen == {"colour": {"violet": 1}}, "kind of row 39"
 
 
@@ -122,6 +122,14 @@ def test_a_gap_that_the_model_does_not_take_is_named(tmp_path: Path, model: Path
     out = tmp_path / "out.csv"
     score_file(release(model, strict), spec(), tmp_path / "shop.csv", Destination(out, None, NOW))
     assert pd.read_csv(out)["error"].fillna("").tolist() == ["", "size is missing, which the model does not take", ""]
+
+
+def test_a_line_that_is_no_json_is_one_row(tmp_path: Path, model: Path) -> None:
+    lines = ['{"id": "1", "size": 1.5, "colour": "red"}', "{no json", '{"id": "2", "size": 2, "colour": "red"}']
+    (tmp_path / "shop.jsonl").write_text("\n".join(lines))
+    to = Destination(tmp_path / "out.csv", None, NOW)
+    assert score_file(release(model), spec(), tmp_path / "shop.jsonl", to).rows == 3
+    assert pd.read_csv(to.out)["error"].fillna("").tolist() == ["", "not JSON", ""]
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])

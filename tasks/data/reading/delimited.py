@@ -7,7 +7,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,15 +43,29 @@ class DelimitedScan(Scan):
     header: int = 1  # the header's line
 
     def lines(self, ordinals: Collection[int], rejected: Sequence[RejectedRow]) -> dict[int, tuple[int, str]]:
-        skipped = {row.line for row in rejected}
-        delimiter, width = self.format.delimiter, len(self.cells)
-        landed = (
+        delimiter = self.format.delimiter
+        places = ((number, *record) for number, record in enumerate(self._landed(rejected)) if number in ordinals)
+        return {number: (line, delimiter.join(fields)) for number, line, fields in places}
+
+    def count_before(self, rejected: Sequence[RejectedRow]) -> list[int]:
+        """The number of records that were read before each rejected line; the lines are in order."""
+        landed, count, counts = self._landed(rejected), 0, []
+        line, _ = next(landed, (sys.maxsize, []))
+        for row in rejected:
+            while line < row.line:
+                count += 1
+                line, _ = next(landed, (sys.maxsize, []))
+            counts.append(count)
+        return counts
+
+    def _landed(self, rejected: Sequence[RejectedRow]) -> Iterator[tuple[int, list[str]]]:
+        """Line and fields of the records that were read."""
+        skipped, width = {row.line for row in rejected}, len(self.cells)
+        return (
             (line, fields)
-            for line, fields in _records(self.path, delimiter)
+            for line, fields in _records(self.path, self.format.delimiter)
             if line > self.header and line not in skipped and (fields or width == 1)
         )
-        places = ((number, line, fields) for number, (line, fields) in enumerate(landed) if number in ordinals)
-        return {number: (line, delimiter.join(fields)) for number, line, fields in places}
 
 
 def open_delimited(
@@ -94,6 +108,11 @@ def open_delimited(
     ]
 
 
+def with_rejects(scan: DelimitedScan, table: str) -> DelimitedScan:
+    """The scan that lists the rejected lines in a new table, for one query."""
+    return replace(scan, relation=scan.relation.replace(SKIP_REJECTS, STORE_REJECTS.format(table=table)))
+
+
 def _cell(field: str, *, verbatim: bool, trimmed: bool) -> Cell:
     if verbatim:
         return Cell(field, type="text")
@@ -124,6 +143,8 @@ def rejected_lines(db: duckdb.DuckDBPyConnection, scan: DelimitedScan, table: st
     rejected, line, place = [], 1, 0
     with scan.path.open("rb") as content:
         for start, text, kind, message in errors:
+            record = (text or "").lstrip("\r\n")  # without the blank lines before it
+            start += len(text or "") - len(record)
             before = content.read(start - place)
             line, place = line + (before.count(b"\n") or before.count(b"\r")), start
             rejected.append(
@@ -131,7 +152,7 @@ def rejected_lines(db: duckdb.DuckDBPyConnection, scan: DelimitedScan, table: st
                     file=scan.name,
                     line=line,
                     column="",
-                    text=(text or "").rstrip("\r\n")[:MAX_TEXT],
+                    text=record.rstrip("\r\n")[:MAX_TEXT],
                     reason=_reason(kind, message, len(scan.cells)),
                 )
             )

@@ -7,26 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.core.duckdb import quote_identifier
 from tasks.core.errors import DataError
 from tasks.data.config import Source
 from tasks.data.reading.cells import REASONS, Typing
 from tasks.data.reading.config import ColumnDefinition
-from tasks.data.reading.delimited import (
-    SKIP_REJECTS,
-    STORE_REJECTS,
-    DelimitedScan,
-    column_names,
-    open_delimited,
-    rejected_lines,
-)
+from tasks.data.reading.delimited import DelimitedScan, column_names, open_delimited, rejected_lines
 from tasks.data.reading.inference import infer_columns
 from tasks.data.reading.json_records import open_json
 from tasks.data.reading.missing import count_missing
 from tasks.data.reading.parquet_file import open_parquet
+from tasks.data.reading.records import create_records, create_values, rejects_table, stage
 from tasks.data.reading.report import MAX_TEXT, ReadReport, RejectedRow
 from tasks.data.reading.scan import Scan
-from tasks.data.reading.table import WHOLE_RECORD, Table
+from tasks.data.reading.table import GROUP, WHOLE_RECORD, Table
 from tasks.data.reading.unpack import JSON, PARQUET, PlainFile, unpack
 
 if TYPE_CHECKING:
@@ -44,9 +37,11 @@ def read_files(
     work: Path,
     verbatim: bool = False,
 ) -> ReadReport:
-    """Create the view `raw` and the table `rejected` of a source's local files; unpacked files are written to `work`.
+    """Create views `raw` and `records` and the table `rejected` of a source's local files; unpacks them to `work`.
 
-    Without `source.columns`, all rows decide the types; `ReadReport.columns` has them. `raw` holds what landed.
+    raw: what landed, columns by name. records: what the files hold, in their order: place (from 0), v0, v1, ... by the
+    numbers of the columns, and error, null where it landed. Without `source.columns`, all rows decide the types, which
+    `ReadReport.columns` has.
     verbatim: texts keep their blanks and have no types, as instruction pairs need it.
     Raises: DataError for files that can't be read or reconciled, or with more bad rows than the source tolerates.
     """
@@ -73,15 +68,18 @@ def _read(
     work: Path,
     verbatim: bool,
 ) -> ReadReport:
-    scans, rejected = [], []
-    for file in files:
-        scan, titles = _open(db, file, source, work=work, verbatim=verbatim)
-        scans.append(scan)
-        rejected += titles
+    opened = [_open(db, file, source, work=work, verbatim=verbatim) for file in files]
+    scans = [scan for scan, _ in opened]
     columns, ignored = _columns(files[0], scans, source)
+    if len(columns) > GROUP:
+        scans = [stage(db, scan, place) for place, scan in enumerate(scans)]
     missing = () if verbatim else source.missing
     table = _typed(db, Table(scans, columns, Typing(missing, scans[0].format.decimal or ".")))
-    rejected += _create(db, table, verbatim=verbatim)
+    nested = {name for name, column in table.columns.items() if column and column.type == "json"}
+    create_values(db, table, {name for name in nested if verbatim and not table.is_native(name)})
+    lost = _lost_lines(db, table, [titles for _, titles in opened])
+    create_records(db, table, lost)
+    rejected = [row for _, row in lost]
     words, trimmed = count_missing(db, table.only(_with_gaps(db, table)))
     landed = db.execute("SELECT count(*) FROM raw").fetchall()[0][0]
     rejected += _bad_records(db, table, rejected)
@@ -152,32 +150,26 @@ def _columns(
     return {**source.columns}, tuple(name for name in names if name not in source.columns)
 
 
-def _create(db: duckdb.DuckDBPyConnection, table: Table, *, verbatim: bool) -> list[RejectedRow]:
-    """Create the table of all records and the view `raw` of those that landed; returns the rejected lines."""
-    scans = [
-        replace(scan, relation=scan.relation.replace(SKIP_REJECTS, STORE_REJECTS.format(table=f"rejects_{place}")))
-        if isinstance(scan, DelimitedScan)
-        else scan
-        for place, scan in enumerate(table.scans)
-    ]
-    db.execute(f"CREATE TABLE records AS {replace(table, scans=scans).values()}")
-    nested = {name for name, column in table.columns.items() if column and column.type == "json"} if verbatim else set()
-    values = ", ".join(
-        f"v{number}{'::JSON' if name in nested and not table.is_native(name) else ''} AS {quote_identifier(name)}"
-        for name, number in table.numbers.items()
-    )
-    db.execute(f"CREATE VIEW raw AS SELECT {values} FROM records WHERE fault IS NULL")
-    rejected = []
-    for place, scan in enumerate(scans):
+def _lost_lines(
+    db: duckdb.DuckDBPyConnection, table: Table, titles: Sequence[Sequence[RejectedRow]]
+) -> list[tuple[int, RejectedRow]]:
+    """The lines without the header's fields, each with the number of records that were read before it."""
+    lost = []
+    counts: dict[int, int] = dict(db.execute("SELECT f, count(*) FROM record_values GROUP BY f").fetchall())
+    first = 0  # record of this file
+    for place, scan in enumerate(table.scans):
         if isinstance(scan, DelimitedScan):
-            rejected += rejected_lines(db, scan, f"rejects_{place}")
-    return rejected
+            rows = [*titles[place], *rejected_lines(db, scan, rejects_table(place))]
+            before = scan.count_before(rows) if rows else []
+            lost += [(first + count, row) for count, row in zip(before, rows, strict=True)]
+        first += counts.get(place, 0)
+    return lost
 
 
 def _with_gaps(db: duckdb.DuckDBPyConnection, table: Table) -> list[str]:
     """The columns that lack a value somewhere, or may have blanks around one."""
     counts = ", ".join(f"count(*) - count(v{number})" for number in table.numbers.values())
-    gaps = db.execute(f"SELECT {counts} FROM records").fetchall()[0]
+    gaps = db.execute(f"SELECT {counts} FROM record_values").fetchall()[0]
     return [
         name
         for name, count in zip(table.columns, gaps, strict=True)
@@ -191,8 +183,8 @@ def _bad_records(db: duckdb.DuckDBPyConnection, table: Table, rejected: Sequence
     bad = []
     for place, scan in enumerate(table.scans):
         faults = db.execute(
-            "SELECT rowid - (SELECT min(rowid) FROM records WHERE f = $1), fault.number, fault.text FROM records "
-            "WHERE f = $1 AND fault IS NOT NULL ORDER BY rowid",
+            "SELECT ordinal - (SELECT min(ordinal) FROM record_values WHERE f = $1), fault.number, fault.text "
+            "FROM record_values WHERE f = $1 AND fault IS NOT NULL ORDER BY ordinal",
             [place],
         ).fetchall()
         if not faults:

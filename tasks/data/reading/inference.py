@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 from tasks.data.reading.cells import DATE, INFINITE, MOMENT, NAN, NUMBER, WHOLE, is_infinite
 from tasks.data.reading.config import ColumnDefinition, ColumnType
 from tasks.data.reading.scan import of_type
-from tasks.data.reading.table import Table
+from tasks.data.reading.table import GROUP, Table
 
 if TYPE_CHECKING:
     import duckdb
 
-GROUP = 100  # columns of one query
 SAMPLE = 500  # rows that rule types out before all rows decide: DuckDB takes a millisecond to plan each pattern
 PATTERNS: dict[ColumnType, str] = {  # what every value of a type matches
     "integer": WHOLE,

@@ -7,14 +7,25 @@ from typing import TYPE_CHECKING
 
 from tasks.core.duckdb import quote_literal
 from tasks.data.reading.cells import is_nan
-from tasks.data.reading.table import Table
+from tasks.data.reading.table import GROUP, Table
 
 if TYPE_CHECKING:
     import duckdb
 
 
 def count_missing(db: duckdb.DuckDBPyConnection, table: Table) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
-    """The counts of missing values by column and word, and of trimmed cells by column."""
+    """The counts of missing values by column and word, and of trimmed cells by column; by groups of columns."""
+    missing: dict[str, dict[str, int]] = {}
+    trimmed: dict[str, int] = {}
+    names = list(table.columns)
+    for start in range(0, len(names), GROUP):
+        words, blanks = _count_group(db, table.only(names[start : start + GROUP]))
+        missing |= words
+        trimmed |= blanks
+    return missing, trimmed
+
+
+def _count_group(db: duckdb.DuckDBPyConnection, table: Table) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
     words = [(name, word, count) for name in table.columns for word, count in _words(table, name)]
     blanks = [
         (name, f"count(*) FILTER (r{number} <> t{number})")

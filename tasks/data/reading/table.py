@@ -11,6 +11,7 @@ from tasks.data.reading.config import ColumnDefinition, ColumnType
 from tasks.data.reading.scan import Cell, Scan
 
 WHOLE_RECORD = -1
+GROUP = 100  # columns of one query that computes much of each: DuckDB plans by the square of their number
 
 
 @dataclass(frozen=True)

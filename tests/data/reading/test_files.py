@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import zipfile
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -189,3 +190,48 @@ def test_an_excel_sheet_is_read(tmp_path: Path):
     with pytest.raises(DataError) as error:
         read(tmp_path, "x.xls", b"")
     assert "Save it as .xlsx" in error.value.todo
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_wide_file_is_read_like_a_narrow_one(tmp_path: Path, suffix: str):
+    """250 columns, read in groups: types, missing words, a bad value in a late group, and a line without fields."""
+    names = [f"c{number}" for number in range(250)]
+    records = [["id", *names]] + [[str(row), *(f"{row}.5" for _ in names)] for row in range(4)]
+    records[2][150] = "bad"
+    records[3][249] = ""
+    lines = [",".join(record) for record in records]
+    lines.insert(3, "short")
+    if suffix == "jsonl":
+        value = {
+            "": None,
+            "bad": "bad",
+            **{text: json.loads(text) for row in records[1:] for text in row if text < "a" and text},
+        }
+        lines = [json.dumps(dict(zip(records[0], map(value.get, row), strict=True))) for row in records[1:]]
+        lines.insert(2, "{short")
+    columns = {"id": "integer", **dict.fromkeys(names, "number")}
+    rows, report = read(tmp_path, f"x.{suffix}", "\n".join(lines), columns=columns, tolerance=0.5)
+    assert [row[0] for row in rows] == [0, 2, 3]
+    assert rows[0][1:] == (0.5,) * 250
+    assert rows[1][249] is None
+    assert report.missing == {"c248": {"": 1}}
+    (bad,) = [row for row in report.first if row.column]
+    assert (bad.line, bad.column, bad.text.strip('"')) == (3 if suffix == "csv" else 2, "c149", "bad")
+    assert (report.records, report.landed, report.rejected) == (5, 3, 2)
+
+
+def test_a_wide_file_has_its_types(tmp_path: Path):
+    """Inferred in groups, too."""
+    names = [f"c{number}" for number in range(250)]
+    cells = ["1", "2.5", "a", "2026-06-01"]
+    lines = [",".join(["id", *names])] + [",".join(["7", *(cells[n % 4] for n in range(250))])] * 3
+    _, report = read(tmp_path, "x.csv", "\n".join(lines))
+    kinds = ["integer", "number", "text", "date"]
+    assert types(report) == {"id": "integer", **{name: kinds[n % 4] for n, name in enumerate(names)}}
+
+
+def test_a_bad_value_after_blank_lines_has_its_own_line(tmp_path: Path):
+    """A line without fields after blank ones does not shift the lines of those after it."""
+    content = "id,n\n1,1\n\n\nshort\n2,2\n3,x\n"
+    _, report = read(tmp_path, "x.csv", content, columns={"id": "text", "n": "integer"}, tolerance=0.9)
+    assert [(row.line, row.text) for row in report.first] == [(5, "short"), (7, "x")]
