@@ -42,6 +42,7 @@ class Drift:
     columns: tuple[ColumnDrift, ...]
     prediction: float | None  # Jensen-Shannon distance
     prediction_p_value: float | None
+    prediction_note: str = ""  # why the distance could not be computed
 
 
 def measure_drift(
@@ -78,6 +79,7 @@ def measure_drift(
         ),
         prediction=distances.get(TENTHS if prediction == "number" else "prediction"),
         prediction_p_value=drifts["prediction"].p_value,
+        prediction_note=drifts["prediction"].note,
     )
 
 

@@ -5,6 +5,7 @@ A change counts when it is significant (its adjusted p-value) and large enough t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -174,17 +175,25 @@ def _drift(signal: Signal, config: Watch) -> Iterator[Finding]:
         what = "The shift of feature importance"
         watched.append((signal.importance_shift, alert.importance_shift, "importance", what, ""))
     if isinstance(alert, AnswerAlert):
-        what = "The AUC with which the messages are sentence from those of the evaluation"
+        what = "The AUC of a classifier between the messages and those of the evaluation"
         watched.append((signal.message_auc, alert.message_auc, "messages", what, ""))
     for observed, allowed, name, what, more in watched:
         if observed is None:
-            yield Finding("unknown", f"{what} could not be computed.")
+            yield Finding("unknown", f"{what} could not be computed{_why(signal, name)}.")
             continue
         sentence = f"{what} is {_number(observed)}{more}, allowed {_number(allowed)}"
         if name:
             yield _alerting(signal, config, name, observed > allowed, sentence)
         else:  # each column was tested by itself
             yield Finding("alert" if observed > allowed else "fine", f"{sentence}.")
+
+
+def _why(signal: Signal, name: str) -> str:
+    """The reason why drift of the columns ("") or of the predictions was not computed, where it is known."""
+    notes = Counter(column.note for column in signal.columns if column.drifted is None and column.note)
+    if name == "prediction":
+        return f": {signal.prediction_note}" if signal.prediction_note else ""
+    return f": {notes.most_common(1)[0][0]}" if not name and notes else ""
 
 
 def _alerting(signal: Signal, config: Watch, name: str, matters: bool, sentence: str) -> Finding:

@@ -102,6 +102,7 @@ class Signal(Result):
     estimated_rows: int = 0
     predecessor: Predecessor | None = None  # None: there is none, or it can't be compared
     prediction_drift: float | None  # Jensen-Shannon distance of the predictions' distribution from the hold-out's
+    prediction_note: str = ""  # why it could not be computed
     p_values: dict[str, float] = Field({}, alias="chances")  # adjusted, of all that is watched except columns
     columns: tuple[ColumnDrift, ...]
     origins: dict[str, int] = Field({})  # rows by where they were scored, of a table without time

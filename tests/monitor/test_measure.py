@@ -11,6 +11,7 @@ import pytest
 from tasks.core.errors import DataError
 from tasks.core.files import file_digest
 from tasks.monitor.decide import decide
+from tasks.monitor.findings import find_findings
 from tasks.monitor.signal import read_signal
 from tests.monitor.small import REGRESSION, WATCHED, WATCHED_REGRESSION, watch, world
 
@@ -92,6 +93,10 @@ def test_too_few_of_everything_is_ignored_and_noted(release, tmp_path):
     assert signal.metrics == {}
     assert (signal.bias, signal.drifted_share, signal.prediction_drift, signal.importance_shift) == (None,) * 4
     assert len(signal.not_computed) == 7 + 1 + 7 + 2 + 1 + 1
+    reason = "could not be computed: only 50 values to compare, 100 are needed"
+    unknown = [finding.sentence for finding in find_findings(signal, WATCHED) if finding.severity == "unknown"]
+    assert unknown[0].startswith(f"The share of drifted columns {reason}")
+    assert unknown[1].startswith(f"The distance of the predictions' distribution from the hold-out's {reason}")
     assert signal.drift_report.is_file()
 
 

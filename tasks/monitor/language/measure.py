@@ -109,6 +109,7 @@ def measure_answers(
         "columns": drift.columns,
         "quality": quality,
         "prediction_drift": drift.prediction,
+        "prediction_note": drift.prediction_note,
         "reference_free": sum_ratios(ratios),
         "reference_free_then": sum_ratios(ratios_then),
         "message_auc": auc,

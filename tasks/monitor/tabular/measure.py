@@ -145,7 +145,7 @@ def _drift(
     missing = f"Drift of the predictions was not computed: {len(rows):,} rows now, {len(reference):,} then."
     compared = drift.prediction is not None
     return Measurement(
-        {"columns": drift.columns, "prediction_drift": drift.prediction},
+        {"columns": drift.columns, "prediction_drift": drift.prediction, "prediction_note": drift.prediction_note},
         {"prediction": drift.prediction_p_value if compared else None},
         () if compared else (missing,),
     )
