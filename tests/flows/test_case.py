@@ -119,6 +119,17 @@ def test_the_case_of_the_docs_is_valid(tmp_path, monkeypatch):
         settings.cache_clear()
 
 
+def test_a_waiver_of_no_feature_is_named(broken):
+    """`driftline validate` finds the typing error, not the gates after training."""
+    from cli.check import check_case
+
+    uri = f"file://{ROOT}/data/samples/credit_default.parquet"
+    changes = {"data__sources__clients__uri": uri, "features__views": {}}
+    assert "is valid" in check_case(broken(evaluate__waive={"age": "it is known"}, **changes))
+    with pytest.raises(CaseError, match="no feature agee to waive"):
+        check_case(broken(evaluate__waive={"agee": "it is known"}, **changes))
+
+
 @pytest.mark.parametrize("as_of", ["2005-10-01", "'2005-10-01'", "2005-10-01T00:00:00+00:00"])
 def test_a_moment_without_a_zone_is_utc(tmp_path, as_of):
     """A day, in quotes or not, is its start."""

@@ -26,7 +26,7 @@ from tasks.evaluate.metrics import by_month, by_value
 from tasks.evaluate.report import explain
 from tasks.evaluate.results import Champion, Verdict
 from tasks.evaluate.tabular.baselines import baseline_criteria, baseline_metrics, predict_baselines
-from tasks.evaluate.tabular.leaks import leak_criteria
+from tasks.evaluate.tabular.leaks import check_waivers, leak_criteria
 from tasks.evaluate.tabular.rows import RARE, read_rows
 from tasks.evaluate.verdicts import Evaluation, find_verdict, require_run, store_verdict
 from tasks.features.results import Column
@@ -135,7 +135,7 @@ def evaluate_gates(
         mark_cached()
         return stored
 
-    _check_waivers(config, candidate)
+    check_waivers(config.waive, [column.name for column in candidate.columns])
     require_run(candidate, places.tracking)
     with _thread_limit(train.threads):
         model = load(candidate.folder / "model.skops")
@@ -196,19 +196,6 @@ def tables_of(scored: pd.DataFrame, target: Target, classes: Classes, slices: Se
         "by_month": by_month(scored["event_timestamp"], y, p, target.task),
         "by_slice": {c: by_value(scored[c], y, p, target.task) for c in slices if c in scored},
     }
-
-
-def _check_waivers(config: Evaluate, candidate: Candidate) -> None:
-    names = [column.name for column in candidate.columns]
-    for name in config.waive:
-        if name not in names:
-            raise CaseError(
-                f"There is no feature {name} to waive.",
-                where="evaluate.waive",
-                found=name,
-                allowed=", ".join(names),
-                todo="Name the column as the verdict does, or remove the line.",
-            )
 
 
 def _importance(candidate: Candidate) -> dict[str, float]:

@@ -5,9 +5,10 @@ Each is a failed criterion that a person may waive, with a reason, under evaluat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tasks.core.errors import CaseError
 from tasks.evaluate.results import Criterion
 from tasks.evaluate.tabular.rows import EvaluationRows
 from tasks.statistics.single_column import LEAK, find_parts, single_column_scores
@@ -39,6 +40,19 @@ class Suspect:
             note=f"{self.why}; " + (f"waived: {waiver}" if waiver else TODO),
             waiver=waiver,
         )
+
+
+def check_waivers(waived: Mapping[str, str], features: Sequence[str]) -> None:
+    """Raises: CaseError for a waiver of what is no feature."""
+    for name in waived:
+        if name not in features:
+            raise CaseError(
+                f"There is no feature {name} to waive.",
+                where="evaluate.waive",
+                found=name,
+                allowed=", ".join(features),
+                todo="Name the column as the verdict does, or remove the line.",
+            )
 
 
 def leak_criteria(
