@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union
@@ -52,7 +53,7 @@ class Schema:
     attributes: Mapping[str, str]  # column or join key -> attribute
     columns: tuple[str, ...]  # in the model's order
     views: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]  # name -> (join keys, features)
-    classes: Classes
+    classes: Classes  # (False, True): 0 and 1 of the model, as the source has them
     ignored: Mapping[str, str]
     in_request: Mapping[str, str]
 
@@ -126,6 +127,8 @@ def _value_type(column: Mapping[str, Any], missing: Sequence[str]) -> Any:
 
 def classes_of(target: Mapping[str, Any]) -> Classes:
     """The classes of a sealed target, in the order of the model's probabilities."""
+    if target.get("boolean"):
+        return (False, True)
     return tuple(target.get("classes", DEFAULT_CLASSES)) if target["task"] == "classification" else ()
 
 
@@ -144,9 +147,10 @@ def _response_model(target: Mapping[str, Any], golden: Mapping[str, Any], digest
         about = "The probability of each class."
         fields["scores"] = (dict[str, float], Field(description=about, examples=[shown["scores"]]))
     elif "score" in shown:
-        about = f"1 where the score is {DECISION_THRESHOLD} or more, else 0."
-        fields["prediction"] = (int, Field(description=about, examples=[shown["prediction"]]))
-        about = f"Probability that {column} is 1."
+        negative, positive = map(json.dumps, classes)
+        about = f"{positive} where the score is {DECISION_THRESHOLD} or more, else {negative}."
+        fields["prediction"] = (type(classes[1]), Field(description=about, examples=[shown["prediction"]]))
+        about = f"Probability that {column} is {positive}."
         fields["score"] = (float, Field(description=about, examples=[shown["score"]]))
     else:
         fields["prediction"] = (float, Field(description=f"Predicted {column}.", examples=[shown["prediction"]]))
@@ -165,15 +169,18 @@ def _response_model(target: Mapping[str, Any], golden: Mapping[str, Any], digest
 
 
 def format_prediction(example_id: str | None, predicted: Any, classes: Classes) -> dict[str, Any]:
-    """A row of the response: the predicted number; 0 or 1 and the score of 1; or a class, its score, and all scores."""
+    """A row of the response: the predicted number; 0 or 1 (false or true) and the score of 1; or a class, its score,
+    and all scores.
+    """
     if not classes:
         return {"example_id": example_id, "prediction": predicted}
     if classes == DEFAULT_CLASSES:
-        return {"example_id": example_id, "prediction": int(predicted >= DECISION_THRESHOLD), "score": predicted}
+        chosen = classes[int(predicted >= DECISION_THRESHOLD)]
+        return {"example_id": example_id, "prediction": chosen, "score": predicted}
     scores = class_scores(predicted, classes)
     values = list(scores.values())
-    chosen = values.index(max(values)) if len(values) > 2 else int(predicted >= DECISION_THRESHOLD)
-    return {"example_id": example_id, "prediction": classes[chosen], "score": values[chosen], "scores": scores}
+    best = values.index(max(values)) if len(values) > 2 else int(predicted >= DECISION_THRESHOLD)
+    return {"example_id": example_id, "prediction": classes[best], "score": values[best], "scores": scores}
 
 
 def _views(columns: Sequence[Mapping[str, Any]]) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:

@@ -38,7 +38,7 @@ def request_schema(candidate: Candidate, model: Model, snapshot: Snapshot | None
         }
         for column, values in ((column, table[column.name]) for column in candidate.columns)
     ]
-    others = {*frame.schema_arrow.names, *(_source_columns(snapshot) if snapshot else ())}
+    others = {*frame.schema_arrow.names, *(field.name for field in source_fields(snapshot))}
     return {
         "columns": columns,
         "entities": {key: _kind(table.schema.field(key).type) for key in keys},
@@ -96,9 +96,11 @@ def _kind(dtype: pa.DataType) -> str:
     return "integer" if pa.types.is_integer(dtype) else "number" if pa.types.is_floating(dtype) else "text"
 
 
-def _source_columns(snapshot: Snapshot) -> set[str]:
+def source_fields(snapshot: Snapshot | None) -> list[pa.Field]:
     """The columns of the snapshot's tables."""
     import pyarrow.parquet as pq
 
+    if snapshot is None:
+        return []
     files = [next((snapshot.path / table).glob("*.parquet"), None) for table in snapshot.rows]
-    return {name for file in files if file for name in pq.read_schema(file).names}
+    return [field for file in files if file for field in pq.read_schema(file)]

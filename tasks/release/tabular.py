@@ -6,8 +6,9 @@ from typing import Any
 
 from tasks.core.errors import DriftlineError
 from tasks.core.files import file_digest
+from tasks.data.results import Snapshot
 from tasks.evaluate.results import Verdict
-from tasks.release.request_schema import request_schema
+from tasks.release.request_schema import request_schema, source_fields
 from tasks.release.results import SealContext
 from tasks.release.seal import ReleaseParts, digest_mismatch
 from tasks.train.classes import DEFAULT_CLASSES, predictions_in
@@ -33,7 +34,7 @@ def tabular_parts(
     return ReleaseParts(
         kind="tabular",
         sealed={
-            "target": _target(target, verdict),
+            "target": _target(target, verdict, context.snapshot if context else None),
             **request_schema(candidate, load(path), context.snapshot if context else None),
             "missing": list(context.missing if context else ("",)),
         },
@@ -43,10 +44,16 @@ def tabular_parts(
     )
 
 
-def _target(target: Target, verdict: Verdict) -> dict[str, Any]:
-    """The declared target, and its classes unless they are 0 and 1."""
-    named = {"classes": list(verdict.classes)} if verdict.classes not in ((), DEFAULT_CLASSES) else {}
-    return {**target.model_dump(mode="json", exclude_none=True), **named}
+def _target(target: Target, verdict: Verdict, snapshot: Snapshot | None) -> dict[str, Any]:
+    """The declared target, its classes unless they are 0 and 1, and whether these are false and true in the source."""
+    import pyarrow as pa
+
+    sealed = target.model_dump(mode="json", exclude_none=True)
+    if verdict.classes not in ((), DEFAULT_CLASSES):
+        return {**sealed, "classes": list(verdict.classes)}
+    of_source = [field.type for field in source_fields(snapshot) if field.name == target.column]
+    is_boolean = bool(verdict.classes) and of_source == [pa.bool_()]
+    return {**sealed, "boolean": True} if is_boolean else sealed
 
 
 def _golden(candidate: Candidate, verdict: Verdict, count: int = 24) -> list[dict[str, Any]]:

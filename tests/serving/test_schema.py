@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from services.serving.schema import Schema, make_schema
+from services.serving.schema import Schema, format_prediction, make_schema
 from services.serving.tabular_release import error_body
+from tasks.train.classes import matches_label
 
 
 def schema_of(*columns: dict[str, Any], **sealed: Any) -> Schema:
@@ -79,3 +81,16 @@ def test_an_unknown_column_gets_the_nearest_name() -> None:
     assert "did you mean income?" in problem(schema, 1, "incom")
     assert "did you mean customer?" in problem(schema, 1, "costumer")
     assert "no such column" in problem(schema, 1, "qqq")
+
+
+def test_a_boolean_target_is_answered_as_true_or_false() -> None:
+    """Kind of row 27: the answer speaks the file's language; 0 and 1 stay numbers."""
+    answers = []
+    for boolean in (True, False):
+        target = {"column": "late", "task": "classification", **({"boolean": True} if boolean else {})}
+        schema = schema_of(NUMBER, target=target)
+        answer = format_prediction("a", 0.7, schema.classes)
+        schema.answer.model_validate({"release": "d", "predictions": [answer]}, strict=True)
+        assert matches_label(answer, 0.7)
+        answers.append(json.dumps([answer["prediction"], format_prediction("a", 0.2, schema.classes)["prediction"]]))
+    assert answers == ["[true, false]", "[1, 0]"]
