@@ -96,8 +96,9 @@ def work_of(
     steps: int, threads: int, state: Path, source: str = MODEL, batch: int = BATCH, **changes: Any
 ) -> tuple[Any, Any]:
     """The tuning that all ways follow; `changes` go to it."""
-    from tasks.data.config import Answer, ChatSpec, Prompt
+    from tasks.data.config import Answer, ChatSpec
     from tasks.data.language.base_model import open_base
+    from tasks.language.prompts import Prompt
     from tasks.train.config import Lora, Serving, Sft, Stages, Tuning
     from tasks.train.language.model import supported_precision
     from tasks.train.language.stage_context import StageContext

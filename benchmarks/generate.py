@@ -27,8 +27,9 @@ from urllib.parse import urlsplit
 
 from benchmarks.table import Report, arguments, median
 from tasks.core.sockets import unix_socket_path
-from tasks.data.config import Answer, ChatSpec, Model, Prompt
+from tasks.data.config import Answer, ChatSpec, Model
 from tasks.data.results import BaseModelFiles
+from tasks.language.prompts import Prompt
 from tasks.train.config import Lora, Serving
 
 REQUIRED = {"generate_over_engine_1": ">= 0.95", "generate_over_engine_8": ">= 0.95"}

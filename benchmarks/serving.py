@@ -125,10 +125,11 @@ def chat(report: Report, folder: Path, rounds: int) -> None:
         print(f"  no champion of {CHAT}: driftline run {CHAT}")
         return
     from tasks.language.engine import start_engine
+    from tasks.language.prompts import released_prompt
     from tasks.release.seal import read_manifest
 
     sealed = read_manifest(release.folder)["sealed"]
-    system = (release.folder / "system.txt").read_text(encoding="utf-8")  # the release's own: both read the same prompt
+    prompt = released_prompt(release.folder)  # both read the same prompt
     slots, context = sealed["serving"]["slots"], sealed["context"]
     found: dict[tuple[str, int], list[dict[str, float]]] = {}
     with (
@@ -143,7 +144,7 @@ def chat(report: Report, folder: Path, rounds: int) -> None:
             for concurrent in (1, 8):
                 order = list(servers) if number % 2 else list(servers)[::-1]
                 for name in order:
-                    one = streams(*servers[name], system, concurrent, number)
+                    one = streams(*servers[name], prompt.system, concurrent, number)
                     if number:  # the first round warms
                         found.setdefault((name, concurrent), []).append(one)
         hits = cached(gateway, 50)

@@ -208,7 +208,7 @@ def staged(name: str, stage: Any, work: Any, start: Path | None, rows: list[dict
         trainer.train()
     seconds, memory = time.perf_counter() - begun, peak_memory() / 1024
     save_adapter(trainer.model, work.folder / "adapter", work.spec.base)
-    prompts = [render(work.tokenizer, work.spec.chat.prompt.system, row["messages"]) for row in rows]
+    prompts = [render(work.tokenizer, work.turns(row)) for row in rows]
     settings = GenerationSettings(work.spec.serving.answer_tokens, batch=AT_ONCE, precision=work.precision)
     answers = generate(trainer.model, work.tokenizer, prompts, settings)
     scorer = scorer_of(work.spec.chat.answer)

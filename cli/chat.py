@@ -19,7 +19,7 @@ from tasks.core.errors import CaseError, Unavailable
 from tasks.core.local_secrets import OPERATOR, read_secret
 from tasks.core.settings import settings
 from tasks.language.engine import ENGINE_TIMEOUT, Engine
-from tasks.language.messages import SYSTEM, USER, chat_message
+from tasks.language.messages import USER, chat_message
 from tasks.language.open_engine import open_engine
 from tasks.language.remote_engine import RemoteEngine
 from tasks.language.upstream import is_remote
@@ -41,25 +41,26 @@ def chat(name: str, reference: str | None, compare: bool) -> None:
     from tasks.data.language.base_model import open_base
     from tasks.data.language.remote_base import open_remote
     from tasks.evaluate.language.inference import baseline_prompt
+    from tasks.language.prompts import released_prompt, render
 
     release = find_release(name, reference)
-    system_prompt = (release.folder / "system.txt").read_text(encoding="utf-8")
     with ExitStack() as stack:
 
         def start(model: Path) -> Engine | RemoteEngine:
             engine = open_engine(model, threads=settings().threads, slots=1, context=case.model.context)
             return stack.enter_context(engine)
 
-        engines = [(f"release {release.digest[:12]}", start(release.model), system_prompt)]
+        engines = [(f"release {release.digest[:12]}", start(release.model), released_prompt(release.folder))]
         if compare:
             state = settings().state
             remote = is_remote(case.model.source)
             base = open_remote(case.model, state) if remote else open_base(case.model, case.folder, state)
             engines.append(("base", start(base.served), baseline_prompt(case.prompt, case.answer)))
         while (line := _read()) is not None:
-            for title, one, system in engines:
-                messages = [chat_message(SYSTEM, system), chat_message(USER, line)]
-                pieces = one.stream(messages, max_tokens=case.serve.answer_tokens, schema=case.answer.json_schema)
+            for title, one, prompt in engines:
+                longest = prompt.parameters.max_tokens or case.serve.answer_tokens
+                messages, schema = render(prompt, [chat_message(USER, line)]), case.answer.json_schema
+                pieces = one.stream(messages, max_tokens=longest, schema=schema, **prompt.parameters.overrides)
                 _print_response(title if compare else "", pieces)
 
 

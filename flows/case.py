@@ -16,10 +16,11 @@ from services.store.config import ApprovalRule
 from tasks.core.config import Section
 from tasks.core.errors import CaseError
 from tasks.core.yaml_file import load_yaml
-from tasks.data.config import Answer, ChatSpec, Data, Model, Pairs, Prompt, Traffic
+from tasks.data.config import Answer, ChatSpec, Data, Model, Pairs, Traffic
 from tasks.evaluate.config import Evaluate, LanguageEvaluation
 from tasks.features.config import Features, FrameSpec, check_free
 from tasks.knowledge.config import Knowledge
+from tasks.language.prompt_file import PromptField
 from tasks.monitor.config import AnswerMonitor, Monitor, TabularSpec
 from tasks.release.config import Price
 from tasks.train.config import Serving, Target, Train, Tuning
@@ -147,7 +148,7 @@ class LanguageCase(Case):
 
     kind: Literal["llm"] = Field(description="Kind of the case.")
     model: Model
-    prompt: Prompt
+    prompt: PromptField
     answer: Answer
     pairs: Pairs = Pairs()
     knowledge: Knowledge | None = Field(None, description="Documents that answers come from. Empty: none.")
@@ -175,7 +176,8 @@ class LanguageCase(Case):
 
     @property
     def chat_spec(self) -> ChatSpec:
-        return ChatSpec(prompt=self.prompt, answer=self.answer, context=self.model.context)
+        prompt = self.prompt.bound(**self.answer.texts)
+        return ChatSpec(prompt=prompt, answer=self.answer, context=self.model.context)
 
 
 KINDS: dict[str, type[TabularCase] | type[LanguageCase]] = {"tabular": TabularCase, "llm": LanguageCase}

@@ -32,7 +32,7 @@ REQUIREMENTS = {
     "tabular": ("bentoml", "numpy", "orjson", "pydantic", "scikit-learn", "scipy", "skops", "treelite"),
     "llm": ("aiohttp", "bentoml", "httpx", "pydantic", "xllamacpp"),
 }
-LANGUAGE_FILES = (UPSTREAM, "system.txt", "schema.json")
+LANGUAGE_FILES = (UPSTREAM, "prompt.json", "system.txt", "schema.json")  # system.txt: of earlier releases
 EMBEDDING_REQUIREMENTS = ("numpy", "torch", "transformers")
 LOOKUP_REQUIREMENTS = ("duckdb", "feast", "pandas", "pyarrow", "PyYAML", "redis")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import timedelta
 from typing import Annotated, Any, Literal
@@ -12,6 +13,7 @@ from tasks.core.config import READ_STRUCTURE, Duration, Result, Section, Sql, Te
 from tasks.data.origins.address import address_problem
 from tasks.data.reading.config import Column, FileFormat
 from tasks.language.json_schema import check_schema
+from tasks.language.prompts import Prompt
 from tasks.language.upstream import is_remote, source_problem
 
 COLUMN_ARGUMENTS = ("column", "column_A", "column_B", "column_list")
@@ -186,6 +188,15 @@ class Answer(Section):
         (), description="Keys of json whose values must occur in the message; other values count as hallucinated."
     )
 
+    @property
+    def texts(self) -> dict[str, str]:
+        """Schema and abstention as a prompt states them; empty where there is none."""
+        abstain = self.abstain or ""
+        return {
+            "schema": json.dumps(self.json_schema, ensure_ascii=False) if self.json_schema else "",
+            "abstain": abstain if isinstance(abstain, str) else json.dumps(abstain, ensure_ascii=False),
+        }
+
     @field_validator("json_schema")
     @classmethod
     def _can_be_enforced(cls, schema: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -205,18 +216,6 @@ class Answer(Section):
         elif isinstance(self.abstain, dict):
             raise ValueError("abstain must be a sentence for format: text")
         return self
-
-
-class Prompt(Section):
-    """System prompts of the served model and of the baseline."""
-
-    system: Text = Field(description="System prompt of the served model.")
-    baseline: Text = Field(
-        "",
-        description="System prompt of the untuned base that a tuned model is compared with; {schema} is replaced by "
-        "the answer's schema. Required with `train`; without it, no baseline is evaluated.",
-    )
-    few_shot: int = Field(5, ge=1, le=32, description="Training pairs in the prompt of the few-shot baseline.")
 
 
 class ChatSpec(Section):

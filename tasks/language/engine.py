@@ -107,16 +107,17 @@ class Engine:
         messages: Messages,
         *,
         max_tokens: int,
-        temperature: float = 0.0,
-        seed: int = 0,
         schema: dict[str, Any] | None = None,
         logprobs: bool = False,
+        **sampling: Any,
     ) -> Completion:
         """Answer a conversation; with `schema`, the response is constrained to that JSON.
 
+        sampling: temperature (0: greedily), seed and stop, as in OpenAI's requests.
+
         Raises: DataError when it exceeds the context or the schema is invalid; Unavailable without an engine.
         """
-        body = _request_body(messages, max_tokens, schema) | {"temperature": temperature, "seed": seed}
+        body = _request_body(messages, max_tokens, schema) | {"temperature": 0.0, "seed": 0, **sampling}
         if logprobs:
             body |= {"logprobs": True, "top_logprobs": 1}
         start = time.monotonic()
@@ -134,11 +135,13 @@ class Engine:
             logprobs=[(each["id"], each["logprob"]) for each in token_logprobs] if logprobs else None,
         )
 
-    def stream(self, messages: Messages, *, max_tokens: int, schema: dict[str, Any] | None = None) -> Iterator[str]:
-        """Stream the response that `chat` gives at temperature 0."""
+    def stream(
+        self, messages: Messages, *, max_tokens: int, schema: dict[str, Any] | None = None, **sampling: Any
+    ) -> Iterator[str]:
+        """Stream the response that `chat` gives with seed 0."""
         import httpx
 
-        body = _request_body(messages, max_tokens, schema) | {"temperature": 0.0, "stream": True}
+        body = _request_body(messages, max_tokens, schema) | {"temperature": 0.0, **sampling, "stream": True}
         try:
             with self._client.stream("POST", "/v1/chat/completions", json=body) as response:
                 if not response.is_success:

@@ -12,8 +12,8 @@ from typing import Any
 from tasks.core.errors import DriftlineError
 from tasks.language.chat_request import ChatCompletionRequest
 from tasks.language.engine import Engine, start_engine
-from tasks.language.messages import SYSTEM, chat_message
 from tasks.language.open_engine import model_file
+from tasks.language.prompts import released_prompt, render
 from tasks.language.remote_engine import RemoteEngine, connect_upstream
 from tasks.language.upstream import UPSTREAM, Upstream
 from tasks.language.vllm import VllmServer, connect_vllm
@@ -37,7 +37,7 @@ class ReleasedModel:
         self.on_vllm: bool = sealed["serving"].get("engine") == "vllm"
         self.base = f"base-{sealed['base']['digest'][:12]}" if self.on_vllm else ""  # its name on the vLLM server
         self.answer_tokens: int = sealed["serving"]["answer_tokens"]
-        self.system = (folder / "system.txt").read_text(encoding="utf-8")
+        self.prompt = released_prompt(folder)
         schema = folder / "schema.json"
         self.schema = json.loads(schema.read_text(encoding="utf-8")) if schema.is_file() else None  # None: prose
         self.golden = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
@@ -65,8 +65,8 @@ class ReleasedModel:
 
     def _with_defaults(self, chat: ChatCompletionRequest) -> dict[str, Any]:
         body = chat.model_dump(exclude_none=True, exclude={"model", "max_completion_tokens", "user", "n"})
-        if chat.messages[0].role != SYSTEM:
-            body["messages"].insert(0, chat_message(SYSTEM, self.system))
+        body["messages"] = render(self.prompt, body["messages"])
+        body |= {k: v for k, v in self.prompt.parameters.overrides.items() if k not in chat.model_fields_set}
         body["max_tokens"] = chat.max_completion_tokens or chat.max_tokens or self.answer_tokens
         if (
             chat.response_format is None

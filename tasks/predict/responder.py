@@ -11,8 +11,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tasks.knowledge.answerer import SETTINGS, Answerer, Prepared, open_answerer
-from tasks.language.messages import SYSTEM, Messages, chat_message
+from tasks.language.messages import Messages
 from tasks.language.open_engine import open_engine
+from tasks.language.prompts import render
 from tasks.language.released_model import ReleasedModel
 from tasks.release.seal import EMBEDDER
 
@@ -66,9 +67,10 @@ class Responder:
             return []
         release = self._release
         completions = self._engine.chat_batch(
-            [[chat_message(SYSTEM, release.system), *each] for each in conversations],
+            [render(release.prompt, each) for each in conversations],
             max_tokens=release.answer_tokens,
             schema=release.schema,
+            **release.prompt.parameters.overrides,
         )
         return [
             {"prediction": c.text, "tokens_in": c.tokens_in, "tokens_out": c.tokens_out, "seconds": c.seconds}

@@ -15,13 +15,13 @@ from tasks.data.results import GGUF, BaseModelFiles
 from tasks.evaluate.results import Verdict
 from tasks.knowledge.answerer import INDEX, SETTINGS
 from tasks.knowledge.results import KnowledgeSpec
-from tasks.language.messages import SYSTEM, chat_message
 from tasks.language.open_engine import model_file
+from tasks.language.prompts import PROMPT, Prompt, render, sealed_text
 from tasks.language.upstream import NOT_PINNED, UPSTREAM, Upstream
 from tasks.release.seal import EMBEDDER, ReleaseParts, digest_mismatch, verify
 from tasks.train.results import Candidate, LanguageSpec
 
-SYSTEM_PROMPT, SCHEMA = "system.txt", "schema.json"
+SCHEMA = "schema.json"
 ADAPTER = ("adapter/adapter_model.safetensors", "adapter/adapter_config.json")
 TOKENIZER = ("tokenizer.json", "chat_template.jinja")  # of the base
 PACKAGES = ("mlflow", "bentoml", "xllamacpp", "gguf", "torch", "transformers", "peft", "trl")
@@ -33,11 +33,12 @@ REMOTE = "openai"  # in place of serve.engine
 
 
 def language_parts(candidate: Candidate, verdict: Verdict, spec: LanguageSpec) -> ReleaseParts:
-    """Served weights, adapter, tokenizer, chat template, system prompt and schema, embedder, golden conversations.
+    """Served weights, adapter, tokenizer, chat template, prompt and schema, embedder, golden conversations.
 
     Raises: DriftlineError when the weights are not the candidate's.
     """
     base, chat, serving, embedder = spec.base, spec.chat, spec.serving, spec.embedder
+    longest = chat.prompt.parameters.max_tokens or serving.answer_tokens
     path = candidate.folder / ADAPTER[0]
     tuned = path.is_file()
     if tuned:
@@ -61,12 +62,15 @@ def language_parts(candidate: Candidate, verdict: Verdict, spec: LanguageSpec) -
         sealed={
             "base": {"source": base.source, "digest": base.digest, "template": base.template_digest}
             | ({"upstream": upstream.model_dump(mode="json"), "not_pinned": NOT_PINNED} if upstream else {}),
+            "prompt": {"name": chat.prompt.name, "digest": chat.prompt.digest},
             "answer": chat.answer.model_dump(mode="json"),
-            "serving": serving.model_dump(mode="json") | ({"engine": REMOTE, "weights": None} if upstream else {}),
+            "serving": serving.model_dump(mode="json")
+            | {"answer_tokens": longest}
+            | ({"engine": REMOTE, "weights": None} if upstream else {}),
             "context": chat.context,
             **({"knowledge": _sealed_knowledge(spec.knowledge)} if spec.knowledge else {}),
         },
-        golden=_golden(verdict, base, chat.prompt.system),
+        golden=_golden(verdict, base, chat.prompt),
         files={
             **{path.name: path for path in [model_file(candidate.folder)]},
             **({name: candidate.folder / name for name in ADAPTER} if tuned else {}),
@@ -74,7 +78,7 @@ def language_parts(candidate: Candidate, verdict: Verdict, spec: LanguageSpec) -
             **(_checkpoint(base) if serving.engine == "vllm" else {}),
             **({f"{EMBEDDER}/{name}": embedder.folder / name for name in embedder.files} if embedder else {}),
             **_knowledge_files(candidate, spec.knowledge),
-            SYSTEM_PROMPT: chat.prompt.system,
+            PROMPT: sealed_text(chat.prompt),
             **(
                 {SCHEMA: json.dumps(chat.answer.json_schema, indent=1, ensure_ascii=False)}
                 if chat.answer.json_schema is not None
@@ -148,7 +152,7 @@ def vllm_command(folders: Sequence[Path]) -> list[str]:
     return ["vllm", "serve", str(base), *options, "--enable-lora", "--lora-modules", *modules]
 
 
-def _golden(verdict: Verdict, base: BaseModelFiles, system: str) -> list[dict[str, Any]]:
+def _golden(verdict: Verdict, base: BaseModelFiles, prompt: Prompt) -> list[dict[str, Any]]:
     """Conversations with their answers, right ones first; of a local model also the token ids of their prompts."""
     import pandas as pd
 
@@ -162,7 +166,7 @@ def _golden(verdict: Verdict, base: BaseModelFiles, system: str) -> list[dict[st
         raise DriftlineError("No answer was scored.", where=str(verdict.scores), todo="Run the evaluation again.")
     golden = []
     for row in served.head(GOLDEN).to_dict("records"):
-        messages = [chat_message(SYSTEM, system), *json.loads(row["messages"])]
+        messages = render(prompt, json.loads(row["messages"]))
         golden.append({"example_id": row["pair_id"], "messages": messages, "answer": row["text"]})
     return golden if base.upstream else _with_tokens(golden, base)
 

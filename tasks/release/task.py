@@ -83,7 +83,7 @@ def seal_language_release(
     spec: LanguageSpec,
     context: SealContext,
 ) -> Path:
-    """Write the manifest with its digest, beside weights, tokenizer, chat template, system prompt and schema."""
+    """Write the manifest with its digest, beside weights, tokenizer, chat template, prompt and schema."""
     from tasks.release.language import language_parts
     from tasks.release.seal import seal
 

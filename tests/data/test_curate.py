@@ -13,11 +13,12 @@ import pytest
 
 from tasks.core.errors import CaseError, DataError
 from tasks.core.files import file_digest
-from tasks.data.config import Answer, ChatSpec, Pairs, PairsSpec, Prompt, Source
+from tasks.data.config import Answer, ChatSpec, Pairs, PairsSpec, Source
 from tasks.data.language.curate import curate
 from tasks.data.language.pairs import Pair
 from tasks.data.language.splits import check_leaks
 from tasks.data.results import BaseModelFiles, ValidatedBatches, Validation
+from tasks.language.prompts import Prompt
 
 AS_OF = datetime(2020, 3, 31, tzinfo=UTC)
 ANSWER = Answer(

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from tasks.core.errors import CaseError, DataError, DriftlineError
 from tasks.core.mlflow import Tracking, get_or_create_experiment, mlflow_client, start_run
 from tasks.core.places import Places
-from tasks.data.config import Answer, ChatSpec, Pairs, Prompt
+from tasks.data.config import Answer, ChatSpec, Pairs
 from tasks.data.results import GGUF, BaseModelFiles
 from tasks.evaluate.config import ChampionGate, LanguageEvaluation
 from tasks.evaluate.criteria import losses_criterion, paired_criterion
@@ -32,6 +32,7 @@ from tasks.evaluate.tabular.gates import check_slices
 from tasks.language.answer_scoring import Score
 from tasks.language.engine import start_engine
 from tasks.language.gguf_writer import write_gguf
+from tasks.language.prompts import Prompt
 from tasks.statistics.metric_catalog import metrics_of
 from tasks.train.config import Lora, Serving
 from tasks.train.language.model import add_adapter, load_base, save_adapter

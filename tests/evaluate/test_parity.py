@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from tasks.core.errors import DataError
-from tasks.data.config import Answer, ChatSpec, Prompt
+from tasks.data.config import Answer, ChatSpec
 from tasks.data.results import GGUF, BaseModelFiles
 from tasks.evaluate.language.logprobs import perplexity, token_logprobs
 from tasks.evaluate.language.parity import Parity, ServedModel, check_parity, parity_criteria
 from tasks.language.gguf_writer import write_gguf
+from tasks.language.prompts import Prompt
 from tasks.train.config import Lora, Serving
 from tasks.train.language.model import Example, add_adapter, load_base, merge, save_adapter
 from tasks.train.results import LanguageSpec
@@ -46,7 +47,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def found(adapter: Path | None, gguf: Path, base: BaseModelFiles | None = None, served: str | None = None) -> Parity:
     chat = ChatSpec(prompt=Prompt(system=SYSTEM, baseline="{schema}"), answer=Answer(json_schema={}), context=256)
     spec = LanguageSpec(base=base or smollm_base(), chat=chat, serving=Serving(answer_tokens=16))
-    model = ServedModel(gguf, SYSTEM if served is None else served)
+    model = ServedModel(gguf, Prompt(system=SYSTEM if served is None else served))
     return check_parity(spec, adapter, model, PROMPTS, threads=1, bound=BOUND)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tasks.core.errors import DataError
-from tasks.data.config import Answer, Prompt
+from tasks.data.config import Answer
 from tasks.data.results import GGUF
 from tasks.evaluate.language import responses as asking
 from tasks.evaluate.language.inference import (
@@ -25,6 +25,7 @@ from tasks.evaluate.language.inference import (
 )
 from tasks.evaluate.language.responses import EngineOptions, generate_responses
 from tasks.language.answer_scoring import JsonScorer, summarise
+from tasks.language.prompts import Prompt
 from tasks.train.config import Serving
 from tests.language_case import smollm_base
 from tests.train.pairs import SCHEMA, SYSTEM, write_pairs
@@ -41,7 +42,7 @@ def test_equal_requests_are_sent_once(tmp_path: Path, pairs: Path, monkeypatch: 
     """Each message gets its own reply, alone or among many; asked the same again, no engine starts."""
     monkeypatch.setattr(asking, "SEQUENTIAL", 2)
     table = pd.read_parquet(pairs / "evaluation.parquet").head(6)
-    conversations = [build_conversation(each, SYSTEM) for each in table["messages"]]
+    conversations = [build_conversation(each, Prompt(system=SYSTEM)) for each in table["messages"]]
     model = smollm_base().folder / GGUF
     replies, timing = generate_responses(model, conversations, EngineOptions(SERVING, 256, 1), tmp_path)
     assert len(replies) == len(conversations)
@@ -79,7 +80,7 @@ def test_the_schema_constrains_even_an_untuned_model(tmp_path: Path, pairs: Path
     """Under the schema's constraint every answer follows it, right or not."""
     table = pd.read_parquet(pairs / "evaluation.parquet").head(6)
     schema = {**SCHEMA, "properties": {"function": SCHEMA["properties"]["function"]}}
-    conversations = [build_conversation(each, SYSTEM) for each in table["messages"]]
+    conversations = [build_conversation(each, Prompt(system=SYSTEM)) for each in table["messages"]]
     serving = Serving(slots=2, answer_tokens=64)  # enough that none is cut short
     replies, _ = generate_responses(
         smollm_base().folder / GGUF, conversations, EngineOptions(serving, 256, 1), tmp_path, schema
@@ -90,11 +91,11 @@ def test_the_schema_constrains_even_an_untuned_model(tmp_path: Path, pairs: Path
 
 def test_conversations_take_system_and_examples() -> None:
     """System first, then examples as turns, then the pair's own messages."""
-    conversation = build_conversation('[{"role": "user", "content": "q"}]', "s", [("a", "b")])
+    conversation = build_conversation('[{"role": "user", "content": "q"}]', Prompt(system="s"), [("a", "b")])
     assert [each["role"] for each in conversation] == ["system", "user", "assistant", "user"]
     assert [each["content"] for each in conversation] == ["s", "a", "b", "q"]
     prompt = Prompt(system="s", baseline="Follow {schema}.")
-    assert baseline_prompt(prompt, Answer(json_schema={"type": "object"})) == 'Follow {"type": "object"}.'
+    assert baseline_prompt(prompt, Answer(json_schema={"type": "object"})).system == 'Follow {"type": "object"}.'
 
 
 def test_examples_show_each_intent_before_a_second_of_any(pairs: Path) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 
 from tasks.core.files import atomic_path, file_digest
 from tasks.core.settings import ROOT
-from tasks.data.config import Answer, ChatSpec, Prompt
+from tasks.data.config import Answer, ChatSpec
 from tasks.data.results import BaseModelFiles
+from tasks.language.prompts import Prompt
 from tasks.train.config import Serving, Tuning
 from tasks.train.results import Candidate, LanguageSpec
 from tests.language_case import smollm_base, tiny_checkpoint

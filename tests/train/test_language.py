@@ -8,6 +8,7 @@ import pytest
 
 from tasks.core.errors import CaseError, DataError
 from tasks.data.results import BaseModelFiles
+from tasks.language.messages import chat_message
 from tasks.train.config import Lora
 from tasks.train.language.model import (
     ADAPTER,
@@ -28,6 +29,7 @@ from tests.language_case import smollm_base
 from tests.train.pairs import tiny_base
 
 MESSAGES = [{"role": "user", "content": "Is UA123 on time?"}]
+CONVERSATION = [{"role": "system", "content": "Answer in JSON."}, *MESSAGES]
 ANSWER = '{"function":"flight_status","flight":"UA123"}'
 
 
@@ -43,9 +45,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModelFiles:
 
 def test_a_pair_has_the_tokens_of_serving(tokenizer: Any) -> None:
     """The prompt's ids are those that the serving side makes; the answer's end with the token that stops it."""
-    example = encode(tokenizer, "Answer in JSON.", MESSAGES, ANSWER)
-    turns = [{"role": "system", "content": "Answer in JSON."}, *MESSAGES]
-    assert example.prompt == tokenizer.apply_chat_template(turns, add_generation_prompt=True)["input_ids"]
+    example = encode(tokenizer, CONVERSATION, ANSWER)
+    assert example.prompt == tokenizer.apply_chat_template(CONVERSATION, add_generation_prompt=True)["input_ids"]
     assert example.completion[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(example.completion[:-1]) == ANSWER
     assert tokenizer.eos_token_id not in example.completion[:-1]
@@ -67,7 +68,7 @@ def test_a_template_of_two_renderings_is_refused(tokenizer: Any) -> None:
         "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}{% if add_generation_prompt %}:{% endif %}"
     )
     with pytest.raises(CaseError, match="renders the prompt of an answer differently"):
-        encode(changed, "Answer in JSON.", MESSAGES, ANSWER)
+        encode(changed, CONVERSATION, ANSWER)
 
 
 def test_a_template_without_a_system_role_is_refused(tokenizer: Any) -> None:
@@ -75,7 +76,7 @@ def test_a_template_without_a_system_role_is_refused(tokenizer: Any) -> None:
     changed = open_tokenizer(smollm_base())
     changed.chat_template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
     with pytest.raises(CaseError, match="can't render") as caught:
-        render(changed, "Answer in JSON.", MESSAGES)
+        render(changed, CONVERSATION)
     assert "no system role" in caught.value.found
 
 
@@ -84,7 +85,7 @@ def test_answers_do_not_depend_on_their_batch(base: BaseModelFiles) -> None:
     import torch
 
     tokenizer, model = open_tokenizer(base), load_base(base, "fp32", "sdpa")
-    prompts = [render(tokenizer, "s" * n, MESSAGES) for n in (1, 40, 9)]
+    prompts = [render(tokenizer, [chat_message("system", "s" * n), *MESSAGES]) for n in (1, 40, 9)]
     model.train()
     torch.manual_seed(3)
     before = torch.random.get_rng_state()

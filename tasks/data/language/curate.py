@@ -14,7 +14,7 @@ from tasks.core.code_digest import cache_key
 from tasks.core.errors import CaseError, DataError
 from tasks.core.files import atomic_path, file_digest, scratch_folder
 from tasks.core.progress import mark_cached
-from tasks.data.config import Answer, Expectation, Pairs, PairsSpec, Source
+from tasks.data.config import Answer, ChatSpec, Expectation, Pairs, PairsSpec, Source
 from tasks.data.language.data_card import write_card
 from tasks.data.language.pairs import Pair, PairFormat, write_pairs
 from tasks.data.language.source_tables import source_tables
@@ -23,10 +23,13 @@ from tasks.data.language.templates import check_templates
 from tasks.data.language.unlabelled import unlabelled_pairs
 from tasks.data.results import BaseModelFiles, ValidatedBatches, Validation
 from tasks.data.tabular.validate import ValidationPaths, validate
+from tasks.language.messages import USER, chat_message
+from tasks.language.prompts import render
 
 NAME = "pairs"  # their name as a source
 TEMPLATE_TOKENS = 8  # tokens that a chat template adds to a message, at most
 TokenCounter = Callable[[Sequence[str]], list[int]]
+Length = tuple[str, int, str]  # of a pair: its split, its tokens, and its text
 
 
 def check_pairs(pairs: Pairs, answer: Answer, sources: Mapping[str, Source]) -> None:
@@ -72,25 +75,28 @@ def curate(
     inputs = {v.source: {name: file_digest(path) for name, path in sorted(v.files.items())} for v in validated}
     tokenizer = None if base.upstream else base.folder / "tokenizer.json"
     first_held_out = (as_of - pairs.held_out_days).date().isoformat()  # all that depends on the as-of itself
+    # the prompt is not among them: a change of it curates nothing
     settings: list[Any] = [
         pairs.digest,
         chat.answer.digest,
-        chat.prompt.system,
         file_digest(tokenizer) if tokenizer else "",
         chat.context,
         spec.tuned,
     ]
     settings += [spec.traffic, spec.messages] if pairs.none else []
+    count = _token_counter(tokenizer)
     home = state / NAME / case / cache_key(__name__, [inputs, *settings, first_held_out])[:20]
     with contextlib.suppress(OSError, ValueError):
         existing = ValidatedBatches.model_validate_json((home / "checked.json").read_text(encoding="utf-8"))
         if all(path.is_file() for path in existing.files.values()):
+            _require_room(_lengths(existing.files), chat, count)
             mark_cached()
             return existing
     with source_tables({source.source: list(source.files.values()) for source in validated}) as db:
         unlabelled = unlabelled_pairs(db, spec) if pairs.none else []
         splits, report = make_splits(db, pairs, chat.answer, as_of, tuned=spec.tuned, unlabelled=unlabelled)
-    splits = _count_tokens(splits, chat.prompt.system, _token_counter(tokenizer), chat.context)
+    splits = _count_tokens(splits, count)
+    _require_room([(name, pair.tokens, pair.text) for name, rows in splits.items() for pair in rows], chat, count)
     moment = f"{as_of:%Y-%m-%dT%H%M%S}"
     with scratch_folder(state / NAME / case) as folder:
         paths = ValidationPaths(
@@ -119,28 +125,37 @@ def curate(
     return result
 
 
-def _count_tokens(
-    splits: dict[str, list[Pair]], system: str, count: TokenCounter, context: int
-) -> dict[str, list[Pair]]:
-    """The splits with the tokens of each pair: system prompt, messages, answer and the template's own tokens."""
-    of_system = count([system])[0]
+def _count_tokens(splits: dict[str, list[Pair]], count: TokenCounter) -> dict[str, list[Pair]]:
+    """The splits with the tokens of each pair: messages, answer and the template's own tokens, without the prompt."""
     measured = {}
     for name, rows in splits.items():
         parts = [[message["content"] for message in pair.messages] + [pair.answer] for pair in rows]
         counts = iter(count([part for of_pair in parts for part in of_pair]))
-        sums = [sum(next(counts) + TEMPLATE_TOKENS for _ in of_pair) + of_system + TEMPLATE_TOKENS for of_pair in parts]
+        sums = [sum(next(counts) + TEMPLATE_TOKENS for _ in of_pair) for of_pair in parts]
         measured[name] = [replace(pair, tokens=tokens) for pair, tokens in zip(rows, sums, strict=True)]
-    everything = [(name, pair) for name, rows in measured.items() for pair in rows]
-    if too_long := [(name, pair) for name, pair in everything if pair.tokens > context]:
-        name, longest = max(too_long, key=lambda entry: entry[1].tokens)
+    return measured
+
+
+def _lengths(files: Mapping[str, Path]) -> list[Length]:
+    import pyarrow.parquet as pq
+
+    tables = {name: pq.read_table(path, columns=["tokens", "messages"]).to_pylist() for name, path in files.items()}
+    return [(name, row["tokens"], row["messages"]) for name, rows in tables.items() for row in rows]
+
+
+def _require_room(lengths: Sequence[Length], chat: ChatSpec, count: TokenCounter) -> None:
+    """Raises: DataError when a pair and the prompt are longer than the context."""
+    prompt = [each["content"] for each in render(chat.prompt, [chat_message(USER, "")])]
+    of_prompt = sum(count(prompt)) + TEMPLATE_TOKENS * (len(prompt) - 1)  # the user's message is the pair's
+    if too_long := [each for each in lengths if each[1] + of_prompt > chat.context]:
+        name, tokens, text = max(too_long, key=lambda entry: entry[1])
         raise DataError(
             f"{len(too_long)} pairs are longer than the context.",
-            where=f"the longest is in {name}: {longest.text[:100]!r}",
-            found=f"{longest.tokens} tokens with system prompt and answer",
-            allowed=f"{context} tokens (model.context)",
-            todo="Shorten or remove the pairs, or raise model.context if the base model allows.",
+            where=f"the longest is in {name}: {text[:100]!r}",
+            found=f"{tokens + of_prompt} tokens with prompt and answer",
+            allowed=f"{chat.context} tokens (model.context)",
+            todo="Shorten or remove the pairs, shorten the prompt, or raise model.context if the base model allows.",
         )
-    return measured
 
 
 def _token_counter(tokenizer: Path | None) -> TokenCounter:

@@ -23,6 +23,7 @@ from tasks.knowledge.results import Hit, KnowledgeSpec
 from tasks.knowledge.search import KnowledgeSearch
 from tasks.language.embedder import Embedder
 from tasks.language.open_engine import model_file
+from tasks.language.prompts import Prompt
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,20 +94,20 @@ class Arms:
             return "extractive"
         return "tuned" if (self.folder / ADAPTER).is_dir() else "retrieval"
 
-    def champion(self, model: Path, pairs: pd.DataFrame, system: str | None) -> Scored:
+    def champion(self, model: Path, pairs: pd.DataFrame, prompt: Prompt | None) -> Scored:
         """The answers of the champion in the folder of its model, with its own passages and embedder."""
         folder = model.parent
         sealed = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["sealed"]
         same = sealed["knowledge"]["embedder"] == self._knowledge.embedder.digest
         embedder = self._embedder if same else _RememberingEmbedder(folder / "embedder")
-        return self.answers("champion", model, pairs, open_answerer(folder, embedder), system)
+        return self.answers("champion", model, pairs, open_answerer(folder, embedder), prompt)
 
     def answerer(self, answer_by: AnswerBy) -> Answerer:
         """The answerer of the candidate, which answers in a way of its own or another."""
         return open_answerer(self.folder, self._embedder, answer_by=answer_by)
 
     def answers(
-        self, variant: str, model: Path, pairs: pd.DataFrame, answerer: Answerer, system: str | None = None
+        self, variant: str, model: Path, pairs: pd.DataFrame, answerer: Answerer, prompt: Prompt | None = None
     ) -> Scored:
         """Scored answers from passages, by a model or by extraction, exactly as they are served; and their timings.
 
@@ -124,13 +125,12 @@ class Arms:
                 "latency_p50_ms": 1000 * median(seconds),
                 "seconds_per_answer": (perf_counter() - begun) / len(pairs),
             }
-            prompt = self.run.spec.chat.prompt.system if system is None else system
-            conversations = [
-                build_conversation(json.dumps(each.messages), prompt) for each in prepared if each.messages
-            ]
+            used = prompt or self.run.spec.chat.prompt
+            conversations = [build_conversation(json.dumps(each.messages), used) for each in prepared if each.messages]
             replies: list[dict[Any, Any]] = []
             if conversations:
-                table, engine_timing = remembered_responses(model, conversations, self._options, self.run.state)
+                options = self._options(used)
+                table, engine_timing = remembered_responses(model, conversations, options, self.run.state)
                 replies = table.to_dict("records")
                 timing = {name: timing[name] + value for name, value in engine_timing.items()}
             rows, answers = _merge(answerer, prepared, replies, seconds)
@@ -142,8 +142,9 @@ class Arms:
     def prompt_only(self, model: Path, pairs: pd.DataFrame) -> Scored:
         """Scored answers of a model without passages; what it states is held against the passages all the same."""
         with progress_step("ask prompt only") as step:
-            conversations = [build_conversation(each, self.run.spec.chat.prompt.system) for each in pairs["messages"]]
-            responses, timing = remembered_responses(model, conversations, self._options, self.run.state)
+            prompt = self.run.spec.chat.prompt
+            conversations = [build_conversation(each, prompt) for each in pairs["messages"]]
+            responses, timing = remembered_responses(model, conversations, self._options(prompt), self.run.state)
             scored = score(pairs, responses, self.run.scoring, "prompt_only")
             count = self._knowledge.settings.passages
             hits = [self._search.search(message_in(each), count=count) for each in pairs["messages"]]
@@ -168,9 +169,8 @@ class Arms:
             step.figure = ", ".join(f"{name} {each.get('recall_at_5', 0):.3f}" for name, each in metrics.items())
         return metrics
 
-    @property
-    def _options(self) -> EngineOptions:
-        return EngineOptions(self.run.spec.serving, self.run.spec.chat.context, self.run.threads)
+    def _options(self, prompt: Prompt) -> EngineOptions:
+        return EngineOptions(self.run.spec.serving, self.run.spec.chat.context, self.run.threads, prompt.parameters)
 
     def _ranking(self, pair: dict[Any, Any], method: str | None = None) -> dict[str, float] | None:
         """How a question's search ranks the relevant passages; None when no passage is known to be relevant."""

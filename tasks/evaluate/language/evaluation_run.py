@@ -24,6 +24,7 @@ from tasks.evaluate.language.inference import (
 )
 from tasks.evaluate.language.logprobs import perplexity, token_logprobs
 from tasks.evaluate.language.responses import EngineOptions, generate_responses
+from tasks.language.prompts import Prompt
 from tasks.language.similarity import TextSimilarity
 from tasks.train.language.model import ADAPTER, Example, encode, open_tokenizer, read_pairs_table
 from tasks.train.results import LanguageSpec
@@ -62,13 +63,13 @@ class EvaluationRun:
         return few_shot_examples(read_pairs_table(self.pairs / "train.parquet"), self.spec.chat.prompt.few_shot)
 
     @cached_property
-    def baseline_prompts(self) -> dict[str, tuple[str, list[Shot]]]:
-        """System prompt and examples of each baseline; none without `prompt.baseline`."""
+    def baseline_prompts(self) -> dict[str, tuple[Prompt, list[Shot]]]:
+        """Prompt and examples of each baseline; none without `prompt.baseline`."""
         chat = self.spec.chat
         if not chat.prompt.baseline:
             return {}
-        system = baseline_prompt(chat.prompt, chat.answer)
-        return {"zero_shot": (system, []), "few_shot": (system, self.few_shot)}
+        prompt = baseline_prompt(chat.prompt, chat.answer)
+        return {"zero_shot": (prompt, []), "few_shot": (prompt, self.few_shot)}
 
     @cached_property
     def scoring(self) -> Scoring:
@@ -96,7 +97,7 @@ class EvaluationRun:
         variant: str,
         model: Path,
         pairs: pd.DataFrame,
-        system: str | None = None,
+        prompt: Prompt | None = None,
         shots: Sequence[Shot] = (),
         constrained: bool = False,
     ) -> tuple[pd.DataFrame, dict[str, float]]:
@@ -105,13 +106,13 @@ class EvaluationRun:
         Raises: DataError when the model or a message can't be read; Unavailable when the engine ends.
         """
         chat, serving = self.spec.chat, self.spec.serving
-        prompt = chat.prompt.system if system is None else system
-        conversations = [build_conversation(each, prompt, shots) for each in pairs["messages"]]
+        used = prompt or chat.prompt
+        conversations = [build_conversation(each, used, shots) for each in pairs["messages"]]
         context = chat.context
-        if system is not None and not self.spec.base.upstream:  # a baseline's prompt is longer than the served one
-            longest = max(len(self._encode(each, prompt, shots, "").prompt) for each in pairs["messages"])
+        if prompt is not None and not self.spec.base.upstream:  # a baseline's prompt is longer than the served one
+            longest = max(len(encode(self.tokenizer, each, "").prompt) for each in conversations)
             context = min(self.spec.base.context, max(context, longest + serving.answer_tokens + 8))
-        options = EngineOptions(serving, context, self.threads)
+        options = EngineOptions(serving, context, self.threads, used.parameters)
         schema = chat.answer.json_schema if constrained else None
         with progress_step(f"ask {variant.replace('_', ' ')}") as step:
             responses, timing = generate_responses(model, conversations, options, self.state, schema)
@@ -121,14 +122,16 @@ class EvaluationRun:
             step.figure = f"{len(conversations)} messages{exact}"
         return scored, timing
 
-    def perplexities(self, adapter: Path | None, prompts: Mapping[str, tuple[str, Sequence[Shot]]]) -> dict[str, float]:
-        """Perplexity of the expected answers by variant, after each variant's system prompt and examples."""
+    def perplexities(
+        self, adapter: Path | None, prompts: Mapping[str, tuple[Prompt, Sequence[Shot]]]
+    ) -> dict[str, float]:
+        """Perplexity of the expected answers by variant, after each variant's prompt and examples."""
         pairs = stratified_sample(self.evaluation_set[~self.evaluation_set["unsafe"]], PERPLEXITY_PAIRS)
         by_variant: dict[str, float] = {}
-        for variant, (system, shots) in prompts.items():
+        for variant, (prompt, shots) in prompts.items():
             with progress_step(f"take the perplexity of {variant.replace('_', ' ')}") as step:
                 examples = [
-                    self._encode(messages, system, shots, answer)
+                    encode(self.tokenizer, build_conversation(messages, prompt, shots), answer)
                     for messages, answer in zip(pairs["messages"], pairs["answer"], strict=True)
                 ]
                 by_variant[variant] = self._perplexity(adapter, examples)
@@ -150,7 +153,3 @@ class EvaluationRun:
         if not cached.is_file():
             write_text(cached, repr(perplexity(token_logprobs(self.spec.base, adapter, examples, self.threads))))
         return float(cached.read_text(encoding="utf-8"))
-
-    def _encode(self, messages: str, system: str, shots: Sequence[Shot], answer: str) -> Example:
-        _, *turns = build_conversation(messages, system, shots)
-        return encode(self.tokenizer, system, turns, answer)

@@ -29,6 +29,7 @@ from tasks.evaluate.verdicts import Evaluation, find_verdict, require_run, store
 from tasks.knowledge.answerer import SETTINGS
 from tasks.language.answer_scoring import METRICS
 from tasks.language.open_engine import model_file
+from tasks.language.prompts import PROMPT, SYSTEM_TEXT, released_prompt
 from tasks.train.results import Candidate, LanguageSpec
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-SERVED, UNQUANTIZED, SYSTEM = "model.gguf", "model.f16.gguf", "system.txt"  # in the folder of a candidate or release
+SERVED, UNQUANTIZED = "model.gguf", "model.f16.gguf"  # in the folder of a candidate or release
 ADAPTER_FOLDER = "adapter"  # in the folder of a tuned candidate
 COMPARED = 200  # pairs on which the served and the unquantised weights are compared
 BASELINES = {"zero_shot": 150, "few_shot": 300}  # pairs for the untuned base; without examples its answers are long
@@ -106,7 +107,7 @@ def evaluate_language_gates(
     no_perplexity = not_unquantized = "the model is not tuned"
     if tuned := (candidate.folder / ADAPTER_FOLDER).is_dir():
         perplexity, no_perplexity = _try(
-            lambda: run.perplexities(candidate.folder / ADAPTER_FOLDER, {"served": (spec.chat.prompt.system, [])})
+            lambda: run.perplexities(candidate.folder / ADAPTER_FOLDER, {"served": (spec.chat.prompt, [])})
         )
         unquantized, not_unquantized = _unquantized(run, passages, candidate.folder, served)
     champion_answers, no_champion = _champion_answers(run, passages, model, champion.digest)
@@ -193,13 +194,13 @@ def _champion_answers(
     """The champion's answers to the ordinary pairs, or why there are none; a first candidate is no problem."""
     if model is None:
         return None, "" if digest is None else f"champion {digest[:12]} has no model file here"
-    prompt = model.parent / SYSTEM
-    system = prompt.read_text(encoding="utf-8") if prompt.is_file() else None
+    is_release = any((model.parent / name).is_file() for name in (PROMPT, SYSTEM_TEXT))
+    prompt = released_prompt(model.parent) if is_release else None
     ordinary = run.evaluation_set[~run.evaluation_set["unsafe"]]
     if passages and (model.parent / SETTINGS).is_file():
-        answers, problem = _try(lambda: passages.champion(model, ordinary, system))
+        answers, problem = _try(lambda: passages.champion(model, ordinary, prompt))
     else:
-        answers, problem = _try(lambda: run.answers("champion", model, ordinary, system))
+        answers, problem = _try(lambda: run.answers("champion", model, ordinary, prompt))
     return (answers[0], "") if answers else (None, f"the champion can't answer: {problem}")
 
 
@@ -278,7 +279,7 @@ def _constrained(metrics: dict[str, float]) -> Criterion:
 
 def _parity(run: EvaluationRun, folder: Path, bound: float) -> Parity:
     golden = [json.loads(messages) for messages in run.sample(GOLDEN)["messages"].head(GOLDEN)]
-    served = ServedModel(folder / SERVED, run.spec.chat.prompt.system)
+    served = ServedModel(folder / SERVED, run.spec.chat.prompt)
     with progress_step("compare serving and training stack"):
         return check_parity(run.spec, folder / ADAPTER_FOLDER, served, golden, threads=run.threads, bound=bound)
 

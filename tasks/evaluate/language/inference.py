@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.display import escape_markdown
-from tasks.data.config import Answer, Prompt
+from tasks.data.config import Answer
 from tasks.evaluate.custom_scorer import CustomFunction
 from tasks.language.answer_scoring import Score, Scorer
-from tasks.language.messages import ASSISTANT, SYSTEM, USER, chat_message, user_message
+from tasks.language.messages import ASSISTANT, USER, chat_message, user_message
+from tasks.language.prompts import Prompt, render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,15 +66,15 @@ def scores_of(scored: pd.DataFrame) -> list[Score]:
     return [Score(**dict(zip(names, row, strict=True))) for row in rows]
 
 
-def build_conversation(messages: str, system: str, shots: Sequence[Shot] = ()) -> Conversation:
-    """A pair's messages after a system prompt and examples."""
+def build_conversation(messages: str, prompt: Prompt, shots: Sequence[Shot] = ()) -> Conversation:
+    """A pair's messages after a prompt and further examples."""
     examples = [each for text, answer in shots for each in (chat_message(USER, text), chat_message(ASSISTANT, answer))]
-    return [chat_message(SYSTEM, system), *examples, *json.loads(messages)]
+    return render(prompt, [*examples, *json.loads(messages)])
 
 
-def baseline_prompt(prompt: Prompt, answer: Answer) -> str:
-    """The system prompt of the untuned base: the case's text with the answer's schema in it."""
-    return prompt.baseline.replace("{schema}", json.dumps(answer.json_schema, ensure_ascii=False))
+def baseline_prompt(prompt: Prompt, answer: Answer) -> Prompt:
+    """The prompt of the untuned base: the case's text with the answer's schema in it."""
+    return Prompt(system=prompt.baseline.replace("{schema}", json.dumps(answer.json_schema, ensure_ascii=False)))
 
 
 def few_shot_examples(pairs: pd.DataFrame, count: int) -> list[Shot]:

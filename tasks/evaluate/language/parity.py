@@ -10,7 +10,8 @@ from tasks.evaluate.language.logprobs import token_logprobs
 from tasks.evaluate.language.responses import Conversation
 from tasks.evaluate.results import Criterion
 from tasks.language.engine import start_engine
-from tasks.language.messages import SYSTEM, chat_message
+from tasks.language.prompts import Prompt
+from tasks.language.prompts import render as render_prompt
 from tasks.train.language.model import Example, open_tokenizer, render, token_ids
 from tasks.train.results import LanguageSpec
 
@@ -28,10 +29,10 @@ class Parity:
 
 @dataclass(frozen=True)
 class ServedModel:
-    """What the serving stack runs: a model file, and the system prompt of the release."""
+    """What the serving stack runs: a model file, and the prompt of the release."""
 
     gguf: Path
-    system: str
+    prompt: Prompt
 
 
 def check_parity(
@@ -49,11 +50,12 @@ def check_parity(
     Unavailable.
     """
     tokenizer, max_tokens = open_tokenizer(spec.base), spec.serving.answer_tokens
-    rendered = [token_ids(tokenizer, render(tokenizer, spec.chat.prompt.system, messages)) for messages in prompts]
-    system = chat_message(SYSTEM, served.system)
+    trained = [render_prompt(spec.chat.prompt, messages) for messages in prompts]
+    rendered = [token_ids(tokenizer, render(tokenizer, each)) for each in trained]
+    conversations = [render_prompt(served.prompt, messages) for messages in prompts]
     with start_engine(served.gguf, threads=threads, slots=1, context=spec.chat.context) as engine:
-        served_rendered = [engine.tokens([system, *messages]) for messages in prompts]
-        responses = [engine.chat([system, *messages], max_tokens=max_tokens, logprobs=True) for messages in prompts]
+        served_rendered = [engine.tokens(each) for each in conversations]
+        responses = [engine.chat(each, max_tokens=max_tokens, logprobs=True) for each in conversations]
     answers = [response.logprobs or [] for response in responses]
     ends = [[tokenizer.eos_token_id] if response.finish == "stop" else [] for response in responses]
     completions = [

@@ -16,6 +16,7 @@ from tasks.core.files import atomic_path, file_digest
 from tasks.core.progress import progress_step
 from tasks.language.engine import Completion
 from tasks.language.open_engine import open_engine
+from tasks.language.prompts import GREEDY, Decoding
 from tasks.train.config import Serving
 
 if TYPE_CHECKING:
@@ -33,6 +34,17 @@ class EngineOptions:
     serving: Serving
     context: int
     threads: int
+    decoding: Decoding = GREEDY
+    seed: int = 0
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The options of `Engine.chat`."""
+        return {
+            "max_tokens": self.decoding.max_tokens or self.serving.answer_tokens,
+            "seed": self.seed,
+            **self.decoding.overrides,
+        }
 
 
 def generate_responses(
@@ -58,6 +70,7 @@ def generate_responses(
             "conversations": list(conversations),
             "serving": options.serving.digest,
             "context": options.context,
+            "sampling": options.sampling,
             "schema": schema,
         },
     )
@@ -65,7 +78,7 @@ def generate_responses(
     if (cached := _read_cached(folder)) is not None:
         return cached
     slots = options.serving.slots
-    sampling: dict[str, Any] = {"max_tokens": options.serving.answer_tokens, "schema": schema}
+    sampling: dict[str, Any] = {**options.sampling, "schema": schema}
     with open_engine(model, threads=options.threads, slots=slots, context=options.context) as engine:
         engine.warm(conversations[0])  # each slot then has the common prefix in its cache
         sequential = [engine.chat(each, **sampling) for each in conversations[:SEQUENTIAL]]

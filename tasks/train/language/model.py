@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.core.errors import CaseError, DataError
 from tasks.data.results import BaseModelFiles
-from tasks.language.messages import ASSISTANT, SYSTEM, chat_message
+from tasks.language.messages import ASSISTANT, chat_message
 from tasks.train.config import Lora
 
 if TYPE_CHECKING:
@@ -52,15 +52,14 @@ def open_tokenizer(base: BaseModelFiles) -> Any:
     return AutoTokenizer.from_pretrained(base.folder)
 
 
-def render(tokenizer: Any, system: str, messages: Sequence[dict[str, str]], answer: str | None = None) -> str:
-    """The prompt as text; with an answer, prompt and answer.
+def render(tokenizer: Any, conversation: Sequence[dict[str, str]], answer: str | None = None) -> str:
+    """The conversation as text, up to where the answer begins; or with an answer.
 
     Raises: CaseError when the chat template can't render it.
     """
     from jinja2 import TemplateError
 
-    turns = [chat_message(SYSTEM, system), *messages]
-    turns += [] if answer is None else [chat_message(ASSISTANT, answer)]
+    turns = [*conversation, *([] if answer is None else [chat_message(ASSISTANT, answer)])]
     try:
         return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer is None))
     except (TemplateError, ValueError, TypeError) as error:
@@ -72,12 +71,12 @@ def render(tokenizer: Any, system: str, messages: Sequence[dict[str, str]], answ
         ) from error
 
 
-def encode(tokenizer: Any, system: str, messages: Sequence[dict[str, str]], answer: str) -> Example:
+def encode(tokenizer: Any, conversation: Sequence[dict[str, str]], answer: str) -> Example:
     """A pair as token ids; the answer ends with its end token, as a generated one does.
 
     Raises: CaseError when the template renders an answer differently from the prompt for one.
     """
-    prompt, text = render(tokenizer, system, messages), render(tokenizer, system, messages, answer)
+    prompt, text = render(tokenizer, conversation), render(tokenizer, conversation, answer)
     if not text.startswith(prompt):
         raise CaseError(
             "The chat template renders the prompt of an answer differently from the answer itself.",

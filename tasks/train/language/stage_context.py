@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import CaseError, DataError
-from tasks.language.messages import SYSTEM, chat_message
+from tasks.language.prompts import render as render_prompt
 from tasks.train.config import Stage, Tuning
 from tasks.train.language.model import (
     Example,
@@ -46,15 +46,15 @@ class StageContext:
 
     def examples(self, rows: Rows) -> list[Example]:
         """Pairs as token ids."""
-        return [encode(self.tokenizer, self.spec.chat.prompt.system, row["messages"], row["answer"]) for row in rows]
+        return [encode(self.tokenizer, self.turns(row), row["answer"]) for row in rows]
 
     def turns(self, row: dict[str, Any]) -> list[dict[str, str]]:
-        """A row's message behind the system prompt."""
-        return [chat_message(SYSTEM, self.spec.chat.prompt.system), *row["messages"]]
+        """A row's messages behind the prompt."""
+        return render_prompt(self.spec.chat.prompt, row["messages"])
 
     def answers(self, model: Any, rows: Rows, temperature: float = 0.0, seed: int = 0) -> list[str]:
         """The model's answers to these rows."""
-        prompts = [render(self.tokenizer, self.spec.chat.prompt.system, row["messages"]) for row in rows]
+        prompts = [render(self.tokenizer, self.turns(row)) for row in rows]
         settings = GenerationSettings(
             self.spec.serving.answer_tokens, temperature=temperature, seed=seed, precision=self.precision
         )

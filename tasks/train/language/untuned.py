@@ -44,7 +44,7 @@ def make_candidate(origin: Origin, pairs: Path, *, data_digest: str, spec: Langu
             link_or_copy(base.served, run.folder / WEIGHTS)
         weights = file_digest(model_file(run.folder))
         add_knowledge(spec, pairs, run.folder)
-        params = {"base": base.source, "base_digest": base.digest, "system_prompt": spec.chat.prompt.system[:500]}
+        params = {"base": base.source, "base_digest": base.digest, "prompt": spec.chat.prompt.label}
         tags = {"driftline.weights_digest": weights}
         log_batch(builder.client, run.run_id, params=params, tags=tags)
         builder.log_dataset(run.run_id, {"num_rows": rows})
