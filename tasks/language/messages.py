@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 ROLES = SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
+Role = Literal["system", "user", "assistant"]
 Messages = Sequence[dict[str, str]]  # the turns of a conversation
 
 

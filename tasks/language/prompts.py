@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, JsonValue, model_validator
 
 from tasks.core.config import Section, Text
-from tasks.language.messages import ASSISTANT, SYSTEM, USER, Messages, chat_message
+from tasks.language.messages import ASSISTANT, SYSTEM, USER, Messages, Role, chat_message
 from tasks.language.prompt_tests import PromptTests
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ MAX_RENDERED = 1_000_000  # characters of a rendered message
 class PromptMessage(Section):
     """One message of a prompt."""
 
-    role: Literal["system", "user", "assistant"] = Field(description="Role of the message.")
+    role: Role = Field(description="Role of the message.")
     content: str = Field(
         min_length=1,
         description="Text with Jinja variables: message, passages, schema, abstain, and those in `variables`.",

@@ -1,4 +1,7 @@
-"""Releases in MLflow's model registry: one version for each release, and the aliases champion and challenger."""
+"""Releases in MLflow's model registry: one version for each release, and the aliases champion and challenger.
+
+A language release's prompt is registered with it, and its aliases move with the release's.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import TYPE_CHECKING
 from tasks.core.errors import DriftlineError, InputError
 from tasks.core.mlflow import Tracking, mlflow_client
 from tasks.features.results import Column
+from tasks.release.prompt_registry import move_to_production, register_prompt, unregister_prompts
 from tasks.release.results import Release
 from tasks.release.seal import MANIFEST, read_manifest, release_folder
 from tasks.train.results import Candidate
@@ -36,7 +40,8 @@ def register(tracking: Tracking, folder: Path) -> Release:
         version = client.create_model_version(
             case, model.artifact_location, run_id=run_id, tags=tags, model_id=model.model_id
         )
-        _register_prompt(client, case, folder, digest)
+    if manifest["sealed"]["kind"] == "llm":
+        register_prompt(client, case, folder, digest)
     if CHAMPION not in version.aliases:
         client.set_registered_model_alias(case, CHALLENGER, version.version)
     return read_release(folder, str(version.version))
@@ -48,6 +53,8 @@ def promote(tracking: Tracking, release: Release) -> None:
     version = client.get_model_version(release.case, release.version)
     if CHAMPION in version.aliases:
         return
+    if release.kind == "llm":
+        move_to_production(client, release.case, release.folder, release.digest)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     client.set_model_version_tag(release.case, release.version, "promoted_at", now)
     if CHALLENGER in version.aliases:
@@ -56,10 +63,11 @@ def promote(tracking: Tracking, release: Release) -> None:
 
 
 def unregister(tracking: Tracking, case: str) -> bool:
-    """Delete a case's registered model with all versions and aliases; False when there is none."""
+    """Delete a case's registered model and prompt with all versions and aliases; False when there is no model."""
     from mlflow.exceptions import MlflowException
 
     client = mlflow_client(tracking)
+    unregister_prompts(client, case)
     try:
         client.get_registered_model(case)
     except MlflowException as error:
@@ -171,14 +179,6 @@ def _ensure_registered_model(client: MlflowClient, case: str) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-
-
-def _register_prompt(client: MlflowClient, case: str, folder: Path, digest: str) -> None:
-    """Register a language model's system prompt in MLflow's prompt registry, with its release."""
-    if (system := folder / "system.txt").is_file():
-        client.register_prompt(
-            f"{case}-system", system.read_text(encoding="utf-8"), tags={"release": digest}, commit_message=digest[:12]
-        )
 
 
 def _logged_model(client: MlflowClient, run_id: str) -> LoggedModel:

@@ -166,12 +166,12 @@ def test_the_release_answers_in_openais_form(library, shown):
             assert refused.json()["error"]["message"]
 
 
-def test_the_system_prompt_is_in_the_registry(library, shown):
-    """MLflow's prompt registry holds the prompt of each release, under the release's digest."""
+def test_the_prompt_is_in_the_registry(library, shown):
+    """MLflow's prompt registry holds the prompt of each release, under the release's digest, in production."""
     client = mlflow_client(Tracking.in_folder(library.state))
-    prompt = client.get_prompt_version("library-system", "1")
+    prompt = client.get_prompt_version_by_alias("library-prompt", "production")
     assert prompt.tags["release"] == shown["release"]["digest"]
-    assert prompt.template.startswith("Turn the message")
+    assert prompt.template[0]["content"].startswith("Turn the message")
 
 
 def test_the_same_words_answer_in_batches_and_monitor(library, terminal):
