@@ -57,7 +57,7 @@ class PromptTests(Section):
 
     pass_rate: float = Field(0.9, ge=0, le=1, description="Lowest share of checks that must pass.")
     margin: float = Field(
-        0.05, ge=0, le=1, description="How much lower than the champion's the pass rate may be and still not be worse."
+        0.1, ge=0, le=1, description="How much lower than the champion's the pass rate may be and still not be worse."
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence of the comparison with the champion.")
     repeats: int = Field(
