@@ -6,7 +6,7 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -92,6 +92,7 @@ class RemoteEngine:
         max_tokens: int,
         temperature: float = 0.0,
         seed: int = 0,
+        stop: Sequence[str] = (),
         schema: dict[str, Any] | None = None,
     ) -> Completion:
         """Answer a conversation; with `schema`, the request asks for that JSON.
@@ -100,6 +101,7 @@ class RemoteEngine:
         """
         body = chat_body({"messages": list(messages)}, schema)
         body |= {"temperature": temperature, "seed": seed, "max_tokens": max_tokens}
+        body |= {"stop": list(stop)} if stop else {}
         content = json.dumps(self.upstream.request_body(body)).encode()
         start = time.monotonic()
         raw = self._post(content)
@@ -125,12 +127,14 @@ class RemoteEngine:
         with ThreadPoolExecutor(self.slots) as pool:
             return list(pool.map(lambda messages: self.chat(messages, **options), conversations))
 
-    def stream(self, messages: Messages, *, max_tokens: int, schema: dict[str, Any] | None = None) -> Iterator[str]:
-        """Stream the response that `chat` gives at temperature 0."""
+    def stream(
+        self, messages: Messages, *, max_tokens: int, schema: dict[str, Any] | None = None, **sampling: Any
+    ) -> Iterator[str]:
+        """Stream the response that `chat` gives with seed 0."""
         import httpx
 
         body = chat_body({"messages": list(messages)}, schema)
-        body |= {"temperature": 0.0, "seed": 0, "max_tokens": max_tokens, "stream": True}
+        body |= {"temperature": 0.0, "seed": 0, **sampling, "max_tokens": max_tokens, "stream": True}
         try:
             with self._client.stream("POST", self.completions_url, json=self.upstream.request_body(body)) as response:
                 if not response.is_success:
