@@ -28,7 +28,7 @@ def sampled(rates: Sequence[float], random: np.random.Generator, repeats: int = 
 
 def decisions(worse_by: float) -> list[str]:
     """What the gate decides of a prompt whose true pass rates lie that much below the champion's."""
-    decided = []
+    decided: list[str] = []
     for run in range(RUNS):
         random = np.random.default_rng(run)
         rates = random.beta(4, 1.5, 40)  # some tests are easy, some hardly ever pass
