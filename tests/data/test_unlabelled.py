@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 import pytest
 
 from tasks.core.duckdb import connect
-from tasks.data.config import Answer, ChatSpec, Pairs, PairsSpec, Prompt, Source
+from tasks.data.config import Answer, ChatSpec, Pairs, PairsSpec, Source
 from tasks.data.language.splits import make_splits
 from tasks.data.language.unlabelled import LEAST, unlabelled_pairs
+from tasks.language.prompts import Prompt
 
 CHAT = ChatSpec(prompt=Prompt(system="Be brief."), answer=Answer(format="text"), context=512)
 LOG = Source(uri="log://desk", key=("request_id",), time="asked_at")
