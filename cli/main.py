@@ -18,6 +18,7 @@ from cli.backtest import backtest
 from cli.keys import app as keys
 from cli.new import app as new
 from cli.options import AsJson, CaseName, Release
+from cli.prompt import app as prompt
 from cli.verbs import Verbs
 from tasks.core.display import escape_terminal
 from tasks.core.errors import DriftlineError, InputError
@@ -273,6 +274,7 @@ def pin_alias(case: CaseName) -> None:
 
 
 app.command(name="replay", hidden=True, help="Old name of `backtest`.")(backtest)
+app.add_typer(prompt, name="prompt")
 app.add_typer(traffic.app)
 app.add_typer(keys, name="keys", rich_help_panel=traffic.PANEL)
 app.add_typer(stack.app)

@@ -15,7 +15,7 @@ from flows.run_context import RunContext
 from services.gateway.task import collect_log, collect_scored_rows, trace_calls
 from services.rollout.task import reconcile_champion, retire_unused_releases, start_rollout
 from services.runtime.task import is_stack_running, package_release, serve_and_smoke
-from services.store.task import record_training_cost, record_waivers
+from services.store.task import record_candidate_prompt, record_training_cost, record_waivers
 from tasks.core.config import Result
 from tasks.data.config import PairsSpec, TrafficSpec
 from tasks.data.language.embedder_files import find_embedder
@@ -227,6 +227,7 @@ def release_candidate(run: RunContext, trained: TrainResult) -> Release:
         package_release(folder, config.state)
         release = register_release(folder, config.tracking)
         record_waivers(release, trained.verdict, run.by, config)
+        record_candidate_prompt(release, run.by, config)
     online = None
     if isinstance(case, TabularCase):
         online = fill_online_store(case.features, trained.snapshot, config.state, config.online_store)

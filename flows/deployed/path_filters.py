@@ -9,6 +9,7 @@ from typing import Any
 
 from tasks.core.config import Result
 from tasks.core.yaml_file import load_yaml
+from tasks.language.prompt_file import FOLDER, SUFFIX, TESTS
 
 CODE = ("flows/", "services/", "tasks/", "requirements.lock", "pyproject.toml", "configs/platform.yaml")
 
@@ -20,6 +21,8 @@ class CaseFiles(Result):
     folder: str
     sources: tuple[str, ...] = ()  # its data
     models: tuple[str, ...] = ()  # other files that it names by a file:// URI
+    prompts: str = ""  # the folder of its prompts, if it tunes nothing: a change needs no training
+    prompt: str = ""  # the file among them that it uses
 
 
 def flows_to_start(tag: str, changed: Sequence[str], cases: Mapping[str, CaseFiles]) -> list[tuple[str, str]]:
@@ -27,8 +30,9 @@ def flows_to_start(tag: str, changed: Sequence[str], cases: Mapping[str, CaseFil
     if tag:
         return [("release", name) for name in cases_of_tag(tag, cases)]
     flows_of = {name: {flow_for(path, case) for path in changed} for name, case in cases.items()}
+    # training prepares first, and a release does both: of a prompt nothing but evaluation is left to do
     return [
-        ("train" if "train" in flows else "prepare", name)  # training prepares first
+        (next(flow for flow in ("train", "release", "prepare") if flow in flows), name)
         for name, flows in sorted(flows_of.items())
         if flows - {None}
     ]
@@ -38,6 +42,8 @@ def flow_for(path: str, case: CaseFiles) -> str | None:
     """The flow that a changed file starts for a case; None: none."""
     if any(_within(path, source) for source in (*case.sources, f"data/snapshots/{case.name}")):
         return "prepare"
+    if case.prompts and _within(path, case.prompts):
+        return "release" if path in (case.prompt, _tests_of(case.prompt)) else None  # others are drafts
     if any(_within(path, place) for place in (case.folder, *case.models, *CODE)):
         return "train"
     return None
@@ -69,8 +75,22 @@ def read_cases(cases: Path, tree: Path) -> dict[str, CaseFiles]:
             folder=folder,
             sources=tuple(place for place, is_source in named if is_source),
             models=tuple(place for place, is_source in named if not is_source),
+            **_prompts(values, folder),
         )
     return found
+
+
+def _prompts(values: Any, folder: str) -> dict[str, str]:
+    """The folder of a case's prompts and the file that it uses; nothing where its model is tuned with the prompt."""
+    named = values.get("prompt") if isinstance(values, dict) and not values.get("train") else None
+    if not isinstance(named, str) or not named.startswith(f"{FOLDER}/"):
+        return {}
+    return {"prompts": f"{folder}/{FOLDER}", "prompt": f"{folder}/{named}"}
+
+
+def _tests_of(prompt: str) -> str:
+    """The file of a prompt's tests."""
+    return prompt.removesuffix(SUFFIX) + TESTS
 
 
 def _file_uris(values: Any, folder: str, within_sources: bool) -> Iterator[tuple[str, bool]]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tasks.language.engine import Engine
     from tasks.language.vllm import VllmServer
 
-RELEASE_HEADER = "x-driftline-release"
+RELEASE_HEADER, PROMPT_HEADER = "x-driftline-release", "x-driftline-prompt"
 LOST_SECONDS_HEADER = (
     "x-driftline-lost-seconds"  # spent on an engine that died or hung: the gateway does not charge for them
 )
@@ -54,7 +54,7 @@ class ChatApp:
                 release.start, lambda engine: check_golden(engine, release.golden[:STARTUP_EXAMPLES])
             )
             self.watch, self._engine = local, EngineClient(release, local, deadline)
-        self._headers = {RELEASE_HEADER: release.digest}
+        self._headers = {RELEASE_HEADER: release.digest, PROMPT_HEADER: release.prompt.label}
         self._embeddings = Embeddings(release.embedder) if release.embedder else None
         self._calls = 0  # at the engine
 

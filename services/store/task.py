@@ -14,6 +14,23 @@ from tasks.train.results import Candidate
 WAIVE = "criterion.waive"
 
 
+def record_candidate_prompt(release: Release, by: str, settings: Settings) -> None:
+    """Enter into the audit trail that a verdict made the release's prompt the candidate, once a release."""
+    from contextlib import closing
+
+    from services.store.audit import audit_events, record_audit_event
+    from services.store.database import Store
+    from services.store.prompt_history import CANDIDATE_EVENT
+
+    if release.kind != "llm":
+        return
+    with closing(Store(settings)) as store:
+        recorded = {each.subject for each in audit_events(store, release.case) if each.action == CANDIDATE_EVENT}
+        if release.digest not in recorded:
+            with store.changing() as connection:
+                record_audit_event(connection, CANDIDATE_EVENT, release.digest, case=release.case, actor=by or None)
+
+
 @stage("request approval", lambda approval: approval.outcome)
 def request_approval(
     candidate: Candidate, verdict: Verdict, rule: ApprovalRule, by: str, run: str, settings: Settings

@@ -66,7 +66,7 @@ class Prompt(Section):
     messages: tuple[PromptMessage, ...] = Field(
         (),
         description="In place of `system`: the messages before a conversation. A system message may come first, then "
-        "examples (user, assistant). A last one of the user stands for the user's last message, and contains "
+        "examples of both sides in turn. A last one of the user stands for the user's last message, and contains "
         "{{ message }}.",
     )
     variables: dict[str, JsonValue] = Field({}, description="Values for the variables of `messages`.")

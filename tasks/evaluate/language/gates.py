@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from statistics import fmean
@@ -24,12 +25,13 @@ from tasks.evaluate.language.inference import answer_table, wrong_answers
 from tasks.evaluate.language.llm_judge import Opinions, judge_opinions
 from tasks.evaluate.language.metrics import answer_losses, clusters_of, counts_of, intervals_of, measure, slices_of
 from tasks.evaluate.language.parity import Parity, ServedModel, check_parity, parity_criteria
+from tasks.evaluate.language.prompt_tests import CheckedAnswer, PromptBench, prompt_criteria, run_prompt_tests
 from tasks.evaluate.results import Champion, Criterion, Verdict
 from tasks.evaluate.verdicts import Evaluation, find_verdict, require_run, store_verdict
 from tasks.knowledge.answerer import SETTINGS
 from tasks.language.answer_scoring import METRICS
 from tasks.language.open_engine import model_file
-from tasks.language.prompts import PROMPT, SYSTEM_TEXT, released_prompt
+from tasks.language.prompts import PROMPT, SYSTEM_TEXT, Prompt, released_prompt
 from tasks.train.results import Candidate, LanguageSpec
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ def evaluate_language_gates(
             "asked": [spec.chat.digest, spec.serving.digest],
             "gates": config.digest,
             "embedder": spec.embedder.digest if spec.embedder else None,
+            "tests": spec.chat.prompt.tests.digest if spec.chat.prompt.tests else None,
             "champion": [champion.digest, file_digest(model) if model and model.is_file() else None, model is not None],
         },
     )
@@ -139,6 +142,13 @@ def evaluate_language_gates(
         criteria += [slice_criterion(gate, c, overall, metrics["by_slice"].get(c)) for c in config.slices]
     criteria.append(_champion(config, served, champion_answers, no_champion))
     criteria += _unjudged(served)
+    if tests := spec.chat.prompt.tests:
+        bench = PromptBench(spec.serving, spec.chat.context, threads, places.state, spec.chat.answer.json_schema, price)
+        answers = run_prompt_tests(model_file(candidate.folder), spec.chat.prompt, tests, bench)
+        of_champion, problem = (
+            (None, no_champion) if model is None else _try(partial(_champion_tests, run, model, bench))
+        )
+        criteria += prompt_criteria(tests, answers, of_champion, problem)
     if config.above_few_shot is not None:
         criteria.append(_above_few_shot(config.above_few_shot, served, baselines["few_shot"][0]))
     if constrained:
@@ -194,14 +204,26 @@ def _champion_answers(
     """The champion's answers to the ordinary pairs, or why there are none; a first candidate is no problem."""
     if model is None:
         return None, "" if digest is None else f"champion {digest[:12]} has no model file here"
-    is_release = any((model.parent / name).is_file() for name in (PROMPT, SYSTEM_TEXT))
-    prompt = released_prompt(model.parent) if is_release else None
+    prompt = _sealed_prompt(model)
     ordinary = run.evaluation_set[~run.evaluation_set["unsafe"]]
     if passages and (model.parent / SETTINGS).is_file():
         answers, problem = _try(lambda: passages.champion(model, ordinary, prompt))
     else:
         answers, problem = _try(lambda: run.answers("champion", model, ordinary, prompt))
     return (answers[0], "") if answers else (None, f"the champion can't answer: {problem}")
+
+
+def _sealed_prompt(model: Path) -> Prompt | None:
+    """The prompt beside a release's model; None: it is no release."""
+    is_release = any((model.parent / name).is_file() for name in (PROMPT, SYSTEM_TEXT))
+    return released_prompt(model.parent) if is_release else None
+
+
+def _champion_tests(run: EvaluationRun, model: Path, bench: PromptBench) -> list[CheckedAnswer]:
+    """The champion's answers, by its own prompt, to the tests of the candidate's."""
+    prompt = run.spec.chat.prompt
+    assert prompt.tests
+    return run_prompt_tests(model, _sealed_prompt(model) or prompt, prompt.tests, bench)
 
 
 def _opinions(config: LanguageEvaluation, served: pd.DataFrame, state: Path) -> tuple[Opinions, str]:
