@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 from contextlib import closing
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -50,8 +49,8 @@ def list_prompts(case: CaseName, as_json: AsJson = False) -> None:
         return
     table = PlainTable("version", "prompt", "digest", "aliases", "")
     for row in rows:
-        here = "in the case" if row["digest"] == current.digest else ""
-        table.add_row(row["version"], row["name"] or "inline", row["digest"][:12], ", ".join(row["aliases"]), here)
+        place = "in the case" if row["digest"] == current.digest else ""
+        table.add_row(row["version"], row["name"] or "inline", row["digest"][:12], ", ".join(row["aliases"]), place)
     console.print(table)
 
 
@@ -84,7 +83,6 @@ def render(
     case: CaseName,
     message: Annotated[str, typer.Argument(help="What the user writes.")],
     prompt: PromptName = None,
-    passages: Annotated[Path | None, typer.Option(exists=True, help="File with a text in place of passages.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the messages that the model gets, as evaluation and service render them."""
@@ -94,8 +92,7 @@ def render(
     from tasks.language.prompts import render as render_prompt
 
     chosen = resolve_prompt(language_case(case), prompt).prompt
-    text = passages.read_text(encoding="utf-8") if passages else ""
-    messages = render_prompt(chosen, [chat_message(USER, message)], text)
+    messages = render_prompt(chosen, [chat_message(USER, message)])
     if as_json:
         print(json.dumps(messages, indent=2, ensure_ascii=False))
         return

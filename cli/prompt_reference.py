@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import yaml
-from tasks.release.prompt_registry import RegisteredPrompt, registered_prompts
 
 from flows.case import LanguageCase, load_case
 from tasks.core.errors import CaseError, InputError
 from tasks.core.settings import settings
 from tasks.language.prompt_file import FOLDER, SUFFIX, load_prompt, prompt_files
 from tasks.language.prompts import Prompt, released_prompt
+from tasks.release.prompt_registry import RegisteredPrompt, registered_prompts
 from tasks.release.seal import MANIFEST, release_folder
 
 

@@ -6,14 +6,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.evaluate.language.prompt_tests import CheckedAnswer, PromptBench, prompt_criteria, run_prompt_tests
-
 from cli.prompt_reference import language_case, resolve_prompt
 from flows.case import LanguageCase
 from tasks.core.console import PlainTable, console
 from tasks.core.errors import CaseError, GateFailed, NoDataYet
 from tasks.core.settings import settings
 from tasks.evaluate.criteria import decide
+from tasks.evaluate.language.prompt_tests import CheckedAnswer, PromptBench, prompt_criteria, run_prompt_tests
 from tasks.evaluate.results import Criterion
 from tasks.language.prompt_tests import PromptTests
 from tasks.language.prompts import released_prompt

@@ -5,12 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from tasks.release.prompt_registry import CANDIDATE, PRODUCTION
-
 from services.store.audit import audit_events
 from services.store.database import Store
 from tasks.core.config import Result
 from tasks.language.prompts import released_prompt
+from tasks.release.prompt_registry import CANDIDATE, PRODUCTION
 from tasks.release.seal import MANIFEST, read_manifest, release_folder
 
 CANDIDATE_EVENT = "prompt.candidate"

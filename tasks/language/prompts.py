@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 OWN_SYSTEM = (SYSTEM, "developer")  # roles of a client's own system prompt
-VARIABLES = ("message", "passages", "schema", "abstain")  # that every template may use
+VARIABLES = ("message", "schema", "abstain")  # that every template may use
 PROMPT, SYSTEM_TEXT = "prompt.json", "system.txt"  # in a release's folder; earlier releases have only a system prompt
 MAX_RENDERED = 1_000_000  # characters of a rendered message
 
@@ -29,7 +29,7 @@ class PromptMessage(Section):
     role: Role = Field(description="Role of the message.")
     content: str = Field(
         min_length=1,
-        description="Text with Jinja variables: message, passages, schema, abstain, and those in `variables`.",
+        description="Text with Jinja variables: message, schema, abstain, and those in `variables`.",
     )
 
 
@@ -86,8 +86,8 @@ class Prompt(Section):
     def _can_be_rendered(self) -> Prompt:
         if bool(self.system.strip()) == bool(self.messages):
             raise ValueError("give system, or messages in its place, one of them")
-        if reserved := {"message", "passages"} & set(self.variables):
-            raise ValueError(f"variables.{min(reserved)} is set by each request; choose another name")
+        if "message" in self.variables:
+            raise ValueError("variables.message is set by each request; choose another name")
         if problem := next(problems(self.messages, self.variables), None):
             raise ValueError(problem.sentence)
         return self
@@ -122,7 +122,7 @@ def problems(messages: Sequence[PromptMessage], variables: Mapping[str, JsonValu
     first = 1 if roles[:1] == [SYSTEM] else 0
     for at, role in enumerate(roles[first:]):
         if role != (USER, ASSISTANT)[at % 2]:
-            order = "a system message may come first, then user and assistant take turns"
+            order = "a system message may come first, then both sides take turns, the user first"
             yield Problem(message=first + at, line=1, what=f"the role {role} is out of order: {order}")
             return
     known = {**dict.fromkeys(VARIABLES, "text"), **variables}
@@ -134,33 +134,26 @@ def problems(messages: Sequence[PromptMessage], variables: Mapping[str, JsonValu
         yield Problem(message=len(roles) - 1, line=1, what="the last message of the user must contain {{ message }}")
 
 
-def render(prompt: Prompt, turns: Messages, passages: str = "") -> list[dict[str, str]]:
+def render(prompt: Prompt, turns: Messages) -> list[dict[str, str]]:
     """The conversation that the model gets, in evaluation and in serving alike: the prompt's messages, then `turns`.
 
-    turns: the request's messages; one that begins with a system message replaces the prompt.
-    passages: fenced text. It stands where a template says so, else before the user's last message.
+    turns: the request's messages, the passages of a knowledge base in the last one of the user; turns that begin with
+    a system message replace the prompt.
     """
     turns = list(turns)
-    last = next((at for at in reversed(range(len(turns))) if turns[at]["role"] == USER), None)
     if turns and turns[0]["role"] in OWN_SYSTEM:
-        return _with_passages(turns, last, passages)
+        return turns
     if not prompt.messages:
-        return [chat_message(SYSTEM, prompt.system), *_with_passages(turns, last, passages)]
+        return [chat_message(SYSTEM, prompt.system), *turns]
+    last = next((at for at in reversed(range(len(turns))) if turns[at]["role"] == USER), None)
     message = "" if last is None else turns[last]["content"]
-    values = {**dict.fromkeys(VARIABLES, ""), **prompt.variables, "message": message, "passages": passages}
-    texts = [chat_message(each.role, _fill(each.content, values)) for each in prompt.messages]
-    wrapped = texts.pop() if prompt.messages[-1].role == USER else None
-    if wrapped and last is not None:
-        turns[last] = {**turns[last], **wrapped}
-    if not any("passages" in _names(each.content) for each in prompt.messages):
-        turns = _with_passages(turns, last, passages)
+    values = {**dict.fromkeys(VARIABLES, ""), **prompt.variables, "message": message}
+    texts = [chat_message(each.role, _template(each.content).render(values)) for each in prompt.messages]
+    if prompt.messages[-1].role == USER:
+        wrapped = texts.pop()
+        if last is not None:
+            turns[last] = {**turns[last], **wrapped}
     return [*texts, *turns]
-
-
-def _with_passages(turns: list[dict[str, str]], last: int | None, passages: str) -> list[dict[str, str]]:
-    if passages and last is not None:
-        turns[last] = {**turns[last], "content": f"{passages}\n\n{turns[last]['content']}"}
-    return turns
 
 
 def released_prompt(folder: Path) -> Prompt:
@@ -194,10 +187,6 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(meta.find_undeclared_variables(Environment().parse(text)))  # chat, not HTML
 
 
-def _fill(text: str, values: Mapping[str, Any]) -> str:
-    return _template(text).render(values)
-
-
 def _template_problem(text: str, known: Mapping[str, Any]) -> tuple[int, str] | None:
     """The line and the reason why a template can't be rendered."""
     import difflib
@@ -217,7 +206,7 @@ def _template_problem(text: str, known: Mapping[str, Any]) -> tuple[int, str] | 
             hint = f"; did you mean {near[0]}?" if near else ""
             return name.lineno, f"unknown variable {name.name!r}; there are: {', '.join(sorted(known))}{hint}"
     try:
-        rendered = _fill(text, known)
+        rendered = _template(text).render(known)
     except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
         return _line_of(error), f"it can't be rendered: {error}"
     if len(rendered) > MAX_RENDERED:

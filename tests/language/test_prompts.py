@@ -25,7 +25,7 @@ messages:
   - {role: user, content: "Where are the maps?"}
   - {role: assistant, content: "In room 2."}
   - role: user
-    content: "{{ passages }} Question: {{ message }}"
+    content: "Question: {{ message }}"
 variables: {place: Graz}
 parameters: {temperature: 0.7, max_tokens: 40, stop: ["\\n"]}
 notes: For visitors.
@@ -42,43 +42,35 @@ def written(folder: Path, text: str = FILE, name: str = "answer", tests: str = "
     return path
 
 
-def contents(prompt: Prompt, *turns: dict[str, str], passages: str = "") -> list[str]:
-    return [each["content"] for each in render(prompt, turns, passages)]
+def contents(prompt: Prompt, *turns: dict[str, str]) -> list[str]:
+    return [each["content"] for each in render(prompt, turns)]
 
 
 def test_a_file_renders_to_messages_around_the_turns(tmp_path: Path) -> None:
     """System and examples come first, earlier turns next, and the last message stands within the user's template."""
     prompt = load_prompt(written(tmp_path))
     earlier = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Good day."}]
-    conversation = render(prompt, [*earlier, QUESTION], "<passage>")
+    conversation = render(prompt, [*earlier, QUESTION])
     assert [each["role"] for each in conversation] == ["system", *["user", "assistant"] * 2, "user"]
     assert conversation[0]["content"] == "Answer in one sentence.\nThe museum is Graz."
     assert [each["content"] for each in conversation[3:]] == [
         "Hello",
         "Good day.",
-        "<passage> Question: Where are the {{ masks }}?",
+        "Question: Where are the {{ masks }}?",
     ]
 
 
 def test_what_users_and_documents_write_is_never_a_template(tmp_path: Path) -> None:
-    """Braces in a message or a passage are text."""
+    """Braces in a message, and in the passages before it, are text."""
     prompt = load_prompt(written(tmp_path))
-    assert contents(prompt, QUESTION, passages="{{ schema }} {% raw %}")[-1].startswith("{{ schema }} {% raw %} Que")
+    turn = {"role": "user", "content": "{{ schema }} {% raw %}"}
+    assert contents(prompt, turn)[-1] == "Question: {{ schema }} {% raw %}"
 
 
 def test_a_plain_system_prompt_is_no_template() -> None:
-    """Braces in it are sent as they stand; passages come before the user's last message."""
+    """Braces in it are sent as they stand."""
     prompt = Prompt(system="Answer as {json}: {{ x }}")
     assert contents(prompt, QUESTION) == ["Answer as {json}: {{ x }}", QUESTION["content"]]
-    assert contents(prompt, QUESTION, passages="<p>")[-1] == f"<p>\n\n{QUESTION['content']}"
-
-
-def test_passages_are_never_dropped_silently(tmp_path: Path) -> None:
-    """They come before the message when no template names them, and when the client brings its own system prompt."""
-    prompt = load_prompt(written(tmp_path, FILE.replace("{{ passages }} ", "")))
-    assert contents(prompt, QUESTION, passages="<p>")[-1].strip() == f"<p>\n\nQuestion: {QUESTION['content']}"
-    own = {"role": "system", "content": "Mine."}
-    assert contents(prompt, own, QUESTION, passages="<p>") == ["Mine.", f"<p>\n\n{QUESTION['content']}"]
 
 
 def test_a_request_with_a_system_message_replaces_the_prompt(tmp_path: Path) -> None:
@@ -131,7 +123,7 @@ def test_a_sealed_prompt_is_read_as_it_was(tmp_path: Path) -> None:
         ("{{ place }}", "{{ place.street }}", "line 9: it can't be rendered: 'str object' has no attribute 'street'"),
         ("{{ place }}", "{{ 1 / 0 }}", "line 9: it can't be rendered: division by zero"),
         ("{{ place }}", "{{ place * 400000 }}", "line 5: it renders to 1,600,"),
-        ("{{ passages }} Question: {{ message }}", "Go on.", "line 13: .*must contain {{ message }}"),
+        ("Question: {{ message }}", "Go on.", "line 13: .*must contain {{ message }}"),
         ("role: assistant", "role: user", "line 11: the role user is out of order"),
         ("role: assistant", "role: robot", "messages.2.role: Input should be 'system', 'user' or 'assistant'"),
         ("place: Graz", "place: Graz, message: no", "variables.message is set by each request"),

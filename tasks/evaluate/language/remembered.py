@@ -26,6 +26,7 @@ def remembered_responses(
     import pandas as pd
 
     same = {"model": file_digest(model), "serving": options.serving.digest, "context": options.context}
+    same["sampling"] = options.sampling
     group = cache_key(responses.__name__, same)[:16]
     folder = state / "answers" / FOLDER / group
     paths = [folder / f"{digest_of(each)[:24]}.json" for each in conversations]
