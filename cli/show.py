@@ -40,7 +40,11 @@ def show_release(case: str, reference: str | None, as_json: bool) -> None:
             "decision": sealed["verdict"]["decision"],
             "champion": sealed["verdict"]["champion"],
             "criteria": [
-                {**criterion, "observed": recorded["observed"].get(criterion["name"], {}).get("value")}
+                {
+                    **criterion,
+                    "observed": recorded["observed"].get(criterion["name"], {}).get("value"),
+                    "note": recorded["observed"].get(criterion["name"], {}).get("note", ""),
+                }
                 for criterion in sealed["verdict"]["criteria"]
             ],
         },
@@ -83,7 +87,9 @@ def _outcome(criterion: dict[str, Any]) -> str | Text:
         return styled(f"waived: {waiver}", "yellow")
     if criterion["passed"]:
         return "passed"
-    return styled("failed", "red") if criterion.get("blocking", True) else styled("warning", "yellow")
+    if criterion.get("blocking", True):
+        return styled("failed", "red")
+    return styled(f"warning: {criterion['note']}" if criterion["note"] else "warning", "yellow")
 
 
 def metrics_table(metrics: dict[str, Any]) -> PlainTable:

@@ -96,8 +96,8 @@ class AnswerGate(ChampionGate):
     loss: str = Field(
         description="Loss of an answer, 0 to 1. inexact: 1 unless it is exactly right; token_distance: 1 minus "
         "token_f1; semantic_distance: 1 minus semantic_similarity; missing_facts: share of required facts that it "
-        "lacks, and 1 if it states a forbidden one; degenerate: 1 if it is empty or repeats itself; scorers.NAME: "
-        "1 minus the score of one of the case's own.",
+        "lacks, and 1 if it states a forbidden one; degenerate: 1 if it is empty, repeats itself, or states what no "
+        "passage does; scorers.NAME: 1 minus the score of one of the case's own.",
     )
 
 

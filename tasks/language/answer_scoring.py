@@ -198,8 +198,8 @@ METRICS = (
     AnswerMetric("mrr", lambda s: (s.reciprocal_rank or 0, s.reciprocal_rank is not None), "passages"),
     AnswerMetric("ndcg_at_10", lambda s: (s.ndcg_at_10 or 0, s.ndcg_at_10 is not None), "passages"),
     AnswerMetric("citation_precision", lambda s: (s.citations_right, s.citations), "passages"),
-    AnswerMetric("groundedness", lambda s: (s.grounded or 0, s.grounded is not None), "passages"),
-    AnswerMetric("replaced_rate", lambda s: (s.replaced is True, s.replaced is not None), "passages"),
+    AnswerMetric("groundedness", lambda s: (s.grounded or 0, s.grounded is not None), "passages", judges=False),
+    AnswerMetric("replaced_rate", lambda s: (s.replaced is True, s.replaced is not None), "passages", judges=False),
     AnswerMetric("answer_words", lambda s: (s.words, s.words > 0), "text", judges=False),
 )
 
@@ -215,7 +215,7 @@ LOSSES: Mapping[str, Callable[[Score], float]] = {
         if s.facts_required
         else 0.0
     ),
-    "degenerate": lambda s: float(s.empty or s.repeated),
+    "degenerate": lambda s: float(s.empty or s.repeated or s.grounded == 0),
 }
 
 

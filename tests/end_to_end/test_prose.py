@@ -122,3 +122,81 @@ def test_a_gate_that_prose_can_not_have_is_an_error(museum, terminal, tmp_path, 
     done = terminal.run(world, "validate museum")
     assert done.code == 2
     assert says in done.output
+
+
+DESK = """
+kind: llm
+description: What a visitor asks a desk.
+as_of: 2024-06-01
+model: {source: "file://../museum/tiny.gguf", context: 256}
+prompt: {system: "Answer in one sentence."}
+answer: {format: text}
+serve: {answer_tokens: 8, slots: 2}
+evaluate:
+  scorers: {brief: "scorers.py:brief"}
+  bounds: [{metric: empty_rate, at_most: 1}, {metric: scorers.brief, at_least: 0.9}]
+  champion_gate: {loss: scorers.brief, margin: 0.1, min_rows: 30}
+"""
+BRIEF = "def brief(message, answer, reference, required_facts):\n    return len(answer.split()) <= LIMIT\n"
+
+
+def test_a_prompt_without_pairs_becomes_a_champion(museum, terminal):
+    """What needs no right answer is gated, by a scorer of the case too; the verdict names what is not judged.
+
+    A failing scorer names its line, and nothing is promoted.
+    """
+    case = museum.cases / "desk"
+    case.mkdir()
+    (case / "case.yaml").write_text(DESK)
+    (case / "scorers.py").write_text(BRIEF.replace("LIMIT", "20"))
+    done = terminal.run(museum, "run desk")
+    assert done.code == 0, done.output
+    shown = json.loads(terminal.run(museum, "show desk --json").output)
+    assert shown["metrics"]["scorers.brief"] == 1.0
+    assert shown["metrics"]["n"] >= 30
+    assert not {"exact_match", "token_f1", "required_facts_recall"} & set(shown["metrics"])
+    warning = next(each for each in shown["verdict"]["criteria"] if each["name"] == "known_answers")
+    assert not warning["blocking"]
+    assert "not judged: exact_match" in warning["note"]
+    (case / "scorers.py").write_text(BRIEF.replace("LIMIT", "1 / 0"))
+    failed = terminal.run(museum, "run desk")
+    assert failed.code != 0
+    assert "scorers.py, line 2" in failed.output
+    release = json.loads(terminal.run(museum, "show desk --json").output)["release"]["digest"]
+    assert release == shown["release"]["digest"]
+
+
+TUNED = """
+kind: llm
+description: What a visitor asks a guide.
+as_of: 2024-06-01
+model: {source: "file://../museum/tiny.gguf", context: 256}
+prompt: {system: "Answer in one sentence.", baseline: "Name the room."}
+answer: {format: text, abstain: "I don't know."}
+data: {sources: {questions: {uri: file://../museum/questions.jsonl, key: [prompt]}}}
+pairs: {sources: [questions], train: 40, validation: 16}
+train:
+  max_tokens: 128
+  threads: 1
+  stages:
+    sft: {steps: 4, batch: 4, warmup: 1, evaluate_every: 2, learning_rate: 1.0e-2}
+    preference: {steps: 1, batch: 4, pairs: 8}
+serve: {answer_tokens: 8, slots: 2}
+evaluate:
+  bounds: [{metric: token_f1, at_least: 0}]
+  champion_gate: {loss: token_distance, margin: 0.1, min_rows: 30}
+  quantized_loss: 1
+  parity: 5
+"""
+
+
+def test_answers_in_prose_are_tuned(museum, terminal):
+    """Both stages learn from texts; the tuned model is judged beside its base, which it betters, and is served."""
+    case = museum.cases / "guide"
+    case.mkdir()
+    (case / "case.yaml").write_text(TUNED)
+    done = terminal.run(museum, "run guide")
+    assert done.code == 0, done.output
+    metrics = json.loads(terminal.run(museum, "show guide --json").output)["metrics"]
+    assert metrics["perplexity"] < metrics["baselines"]["zero_shot"]["perplexity"]
+    assert {"token_f1", "exact_match"} <= set(metrics["baselines"]["few_shot"])

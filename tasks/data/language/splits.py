@@ -175,6 +175,9 @@ def _split(users: Sequence[Pair], pairs: Pairs, tuned: bool) -> dict[str, list[P
         if pair.part:
             splits[pair.part].append(pair)
             continue
+        if tuned and not pair.answer:  # only facts: nothing to learn an answer from
+            splits["evaluation"].append(pair)
+            continue
         like = seen.find(pair.text)
         head = normalize(pair.text) if like is None else heads[like]
         seen.add(pair.text)

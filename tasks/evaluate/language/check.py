@@ -59,7 +59,7 @@ def check_language_evaluation(
         missing.append(f"evaluate.champion_gate: {config.champion_gate.loss} needs answer.format: text")
     elif config.champion_gate.loss in LOSSES and config.champion_gate.loss not in FREE_LOSSES and pairs.none:
         missing.append(f"evaluate.champion_gate: {config.champion_gate.loss} needs pairs, the right answers or facts")
-    if not chat.prompt.baseline and (tuned or config.above_few_shot is not None):
+    if not chat.prompt.baseline and ((tuned and not knowledge) or config.above_few_shot is not None):
         missing.append("prompt.baseline: without it the base can't be compared with")
     if chat.prompt.baseline and is_json and "{schema}" not in chat.prompt.baseline:
         missing.append("prompt.baseline: it lacks {schema}, without which the base can't be compared fairly")

@@ -125,8 +125,14 @@ class EvaluationRun:
     def perplexities(
         self, adapter: Path | None, prompts: Mapping[str, tuple[Prompt, Sequence[Shot]]]
     ) -> dict[str, float]:
-        """Perplexity of the expected answers by variant, after each variant's prompt and examples."""
-        pairs = stratified_sample(self.evaluation_set[~self.evaluation_set["unsafe"]], PERPLEXITY_PAIRS)
+        """Perplexity of the expected answers by variant, after each variant's prompt and examples.
+
+        Empty when no pair has an expected answer.
+        """
+        ordinary = self.evaluation_set[~self.evaluation_set["unsafe"]]
+        if not (known := ordinary["answer"].str.strip() != "").any():
+            return {}
+        pairs = stratified_sample(ordinary[known], PERPLEXITY_PAIRS)
         by_variant: dict[str, float] = {}
         for variant, (prompt, shots) in prompts.items():
             with progress_step(f"take the perplexity of {variant.replace('_', ' ')}") as step:

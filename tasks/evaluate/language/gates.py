@@ -32,6 +32,7 @@ from tasks.knowledge.answerer import SETTINGS
 from tasks.language.answer_scoring import METRICS
 from tasks.language.open_engine import model_file
 from tasks.language.prompts import PROMPT, SYSTEM_TEXT, Prompt, released_prompt
+from tasks.statistics.metric_catalog import metrics_of
 from tasks.train.results import Candidate, LanguageSpec
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def evaluate_language_gates(
     champion_answers, no_champion = _champion_answers(run, passages, model, champion.digest)
     opinions, no_opinions = _opinions(config, served, places.state)
 
-    overall = measure(served, timing, price) | ({} if perplexity is None else {"perplexity": perplexity["served"]})
+    overall = measure(served, timing, price) | ({"perplexity": perplexity["served"]} if perplexity else {})
     if opinions:
         overall |= {JUDGE_SCORE: fmean(score for score, _ in opinions.values()), "judge_n": len(opinions)}
     tables = [served, *(answers[0] for answers in (constrained, *baselines.values()) if answers)]
@@ -265,7 +266,9 @@ def _unjudged(served: pd.DataFrame) -> list[Criterion]:
     if ordinary["has_reference"].any() or "required_facts_recall" in measured:
         return []
     form = "json" if ordinary["json_valid"].notna().any() else "text"
-    names = [metric.name for metric in METRICS if metric.name in missing and metric.format in (None, form)]
+    forms = (None, form, "passages" if "confidence" in served else form)
+    shown = {metric.name for metric in METRICS if metric.format in forms} & {*metrics_of("answers")}
+    names = [name for name in missing if name in shown]
     note = f"whether answers are right is unknown; not judged: {', '.join(names)}"
     return [Criterion(name="known_answers", observed=0.0, required=">= 1", passed=False, note=note, blocking=False)]
 
