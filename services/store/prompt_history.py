@@ -24,7 +24,7 @@ class PromptMove(Result):
     alias: str
     prompt: str  # name and digest; a question mark when the release's folder is gone
     release: str
-    evidence: str  # the verdict, or the reason of a person
+    evidence: str  # the verdict, and the reason of a promotion or a rollback
 
 
 def prompt_history(store: Store, state: Path, case: str) -> list[PromptMove]:
@@ -43,7 +43,7 @@ def prompt_history(store: Store, state: Path, case: str) -> list[PromptMove]:
         sealed = read_manifest(folder)["sealed"]["verdict"] if known else {}
         verdict = f"verdict {sealed['digest'][:12]}: {sealed['decision']}" if sealed else "verdict unknown"
         reason = str(event.details.get("reason", ""))
-        evidence = reason if event.action == "release.rollback" else "; ".join(filter(None, (verdict, reason)))
+        evidence = "; ".join(filter(None, (verdict, reason)))
         moves.append(
             PromptMove(
                 at=event.at, actor=event.actor, alias=alias, prompt=label, release=event.subject, evidence=evidence
