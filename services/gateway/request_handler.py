@@ -230,7 +230,9 @@ def entity_of(body: bytes, entities: tuple[str, ...]) -> str:
 
 def response_headers(call: Call) -> dict[str, str]:
     arm = {"x-driftline-arm": call.share.arm} if call.share.arm else {}
-    return {"x-request-id": call.id, "x-driftline-release": call.share.route.digest, **arm}
+    route = call.share.route
+    prompt = {"x-driftline-prompt": route.prompt} if route.prompt else {}
+    return {"x-request-id": call.id, "x-driftline-release": route.digest, **prompt, **arm}
 
 
 def refusal_response(call: Call, upstream: UpstreamResponse) -> Response:

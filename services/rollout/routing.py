@@ -29,6 +29,7 @@ class Route:
     entities: tuple[str, ...] = ()  # join keys of tabular rows
     context: int = 0  # of a language model: maximum tokens of prompt and answer
     answer_tokens: int = 0  # maximum tokens of an answer, unless the request sets it
+    prompt: str = ""  # name and digest of a language model's prompt
 
     @property
     def tag(self) -> str:
@@ -146,6 +147,7 @@ def _route(row: RowMapping, addresses: tuple[str, ...]) -> Route:
         entities=tuple(facts.get("entities", ())),
         context=int(facts.get("context", 0)),
         answer_tokens=int(facts.get("answer_tokens", 0)),
+        prompt=str(facts.get("prompt", "")),
     )
 
 

@@ -50,13 +50,14 @@ class Change:
 def upsert_release(store: Store, manifest: Mapping[str, Any]) -> None:
     """Copy what the gateway needs of a release from its manifest."""
     sealed = manifest["sealed"]
-    serving = sealed.get("serving", {})
+    serving, prompt = sealed.get("serving", {}), sealed.get("prompt")
     metadata = {
         "kind": sealed["kind"],
         "price": sealed.get("price", Price().model_dump()),
         "entities": sorted(sealed.get("entities", {})),
         "context": sealed.get("context", 0),
         "answer_tokens": serving.get("answer_tokens", 0),
+        "prompt": f"{prompt['name'] or 'inline'}@{prompt['digest'][:12]}" if prompt else "",
     }
     with store.changing() as connection:
         if not connection.execute(

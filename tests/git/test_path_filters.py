@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from flows.deployed.path_filters import CaseFiles, flows_to_start, read_cases
 from tasks.core.git_push import GitPush
@@ -114,3 +115,29 @@ def test_a_case_says_which_files_are_its_own(tmp_path: Path):
     outside = read_cases(tmp_path / "configs", tmp_path / "tree")
     assert flows_to_start("", ["configs/good/case.yaml"], outside) == NONE
     assert flows_to_start("", ["flows/train.py"], outside) == [("train", "broken"), ("train", "good")]
+
+
+@pytest.mark.parametrize(
+    ("changed", "runs"),
+    [
+        ("prompts/guide.yaml", [("release", "museum")]),
+        ("prompts/guide.tests.yaml", [("release", "museum")]),
+        ("prompts/draft.yaml", NONE),
+        ("prompts/guide.yaml case.yaml", [("train", "museum")]),
+        ("prompts/guide.yaml questions.jsonl", [("release", "museum")]),
+    ],
+)
+@pytest.mark.parametrize("tuned", [False, True])
+def test_a_changed_prompt_is_evaluated_and_released(
+    tmp_path: Path, changed: str, runs: list[tuple[str, str]], tuned: bool
+):
+    """The one that the case uses; where the model is tuned with it, training comes first."""
+    folder = tmp_path / "configs" / "museum"
+    folder.mkdir(parents=True)
+    sources = {"questions": {"uri": "file://questions.jsonl"}}
+    case = {"kind": "llm", "prompt": "prompts/guide.yaml", "data": {"sources": sources}}
+    case |= {"train": {"max_tokens": 64}} if tuned else {}
+    (folder / "case.yaml").write_text(yaml.safe_dump(case))
+    paths = [f"configs/museum/{path}" for path in changed.split()]
+    started = flows_to_start("", paths, read_cases(tmp_path / "configs", tmp_path))
+    assert started == ([("train", "museum")] if tuned else runs)
