@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from contextlib import closing
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,7 +34,7 @@ def list_prompts(case: CaseName, as_json: AsJson = False) -> None:
     found = language_case(case)
     current = found.chat_spec.prompt
     versions = registered_prompts(settings().tracking, case)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"version": str(each.version), "name": each.name, "digest": each.digest, "aliases": list(each.aliases)}
         for each in versions
     ]

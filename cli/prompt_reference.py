@@ -76,7 +76,7 @@ def _is_named(registered: RegisteredPrompt, reference: str) -> bool:
 def prompt_text(prompt: Prompt) -> str:
     """The prompt as YAML, with what is not at its default."""
     values = prompt.model_dump(mode="json", exclude_defaults=True) | ({"notes": prompt.notes} if prompt.notes else {})
-    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return str(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100))
 
 
 class _Dumper(yaml.SafeDumper):

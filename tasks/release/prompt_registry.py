@@ -99,7 +99,8 @@ def _versions(client: MlflowClient, case: str) -> list[Any]:
     name = registry_name(case)
     if client.get_prompt(name) is None:
         return []
-    versions, page = [], None
+    versions: list[Any] = []
+    page: str | None = None
     while True:
         found = client.search_prompt_versions(name, max_results=200, page_token=page)
         versions += found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -135,7 +136,7 @@ def test_a_changed_prompt_is_evaluated_and_released(
     folder = tmp_path / "configs" / "museum"
     folder.mkdir(parents=True)
     sources = {"questions": {"uri": "file://questions.jsonl"}}
-    case = {"kind": "llm", "prompt": "prompts/guide.yaml", "data": {"sources": sources}}
+    case: dict[str, Any] = {"kind": "llm", "prompt": "prompts/guide.yaml", "data": {"sources": sources}}
     case |= {"train": {"max_tokens": 64}} if tuned else {}
     (folder / "case.yaml").write_text(yaml.safe_dump(case))
     paths = [f"configs/museum/{path}" for path in changed.split()]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -36,7 +37,7 @@ def store(settings: Settings) -> Iterator[Store]:
     """Two releases of a case, which differ in their prompt; a process serves each."""
     with closing(Store(settings)) as store:
         for digest, prompt in DIGESTS.items():
-            sealed = {"case": "museum", "kind": "llm", "as_of": "2024-06-01T00:00:00+00:00"}
+            sealed: dict[str, Any] = {"case": "museum", "kind": "llm", "as_of": "2024-06-01T00:00:00+00:00"}
             sealed |= {"prompt": {"name": prompt.name, "digest": prompt.digest}}
             sealed |= {"verdict": {"digest": digest, "decision": "promote"}}
             manifest = {"digest": digest, "sealed": sealed, "recorded": {"run_id": "none"}}
