@@ -14,7 +14,11 @@ from services.serving.disconnect import while_connected
 from services.serving.embeddings import Embeddings, EmbeddingsRequest
 from services.serving.engine_client import DEADLINE, EngineClient
 from services.serving.engine_watch import EngineWatch
+from services.serving.knowledge import KnowledgeBase, SearchRequest, passage_result, retrieval_of
+from services.serving.knowledge_chat import KnowledgeChat, check_request, stream_events
+from services.serving.retrieval import RETRIEVAL_HEADER
 from services.serving.upstream_client import UpstreamClient
+from tasks.knowledge.labels import LABELS_HEADER, parse_labels
 from tasks.language.chat_request import ChatCompletionRequest
 from tasks.language.engine_server import MAX_CALLS
 from tasks.language.released_model import ReleasedModel, check_golden
@@ -35,11 +39,11 @@ LOST_SECONDS_HEADER = (
 STARTUP_EXAMPLES = 2  # golden examples that an engine must answer before the service is ready
 RETRY_AFTER = 5  # seconds, in a 503 response
 
-RequestT = TypeVar("RequestT", ChatCompletionRequest, EmbeddingsRequest)
+RequestT = TypeVar("RequestT", ChatCompletionRequest, EmbeddingsRequest, SearchRequest)
 
 
 class ChatApp:
-    """OpenAI's API of one release. Call `watch.open()` before the first request, and `close()` at the end."""
+    """OpenAI's API of one release. Call `open()` before the first request, and `close()` at the end."""
 
     def __init__(self, release: ReleasedModel, deadline: float = DEADLINE) -> None:
         self.release = release
@@ -55,8 +59,22 @@ class ChatApp:
             )
             self.watch, self._engine = local, EngineClient(release, local, deadline)
         self._headers = {RELEASE_HEADER: release.digest, PROMPT_HEADER: release.prompt.label}
+        self._knowledge = KnowledgeBase(release) if release.knowledge_files else None
+        self.uses_engine = self._knowledge is None
         self._embeddings = Embeddings(release.embedder) if release.embedder else None
         self._calls = 0  # at the engine
+
+    def open(self) -> None:
+        """Raises: DriftlineError when the knowledge base is damaged, or the engine can't be started."""
+        if self._knowledge:
+            self._knowledge.open()
+            self.uses_engine = not self._knowledge.is_extractive  # sentences of passages need no model
+        if self.uses_engine:
+            self.watch.open()
+
+    @property
+    def ready(self) -> bool:
+        return self.watch.ready or not self.uses_engine
 
     def starlette(self) -> Starlette:
         """The application to mount."""
@@ -66,6 +84,7 @@ class ChatApp:
 
         routes = [
             Route("/v1/chat/completions", self.create_chat_completion, methods=["POST"]),
+            Route("/v1/search", self.search, methods=["POST"]),
             Route("/v1/embeddings", self.create_embeddings, methods=["POST"]),
             Route("/v1/models", self.list_models, methods=["GET"]),
             Route("/release", self.get_release, methods=["GET"]),
@@ -75,21 +94,65 @@ class ChatApp:
 
     async def close(self) -> None:
         await self._engine.close()
-        await asyncio.to_thread(self.watch.close)
+        if self._knowledge:
+            self._knowledge.close()
+        if self.uses_engine:
+            await asyncio.to_thread(self.watch.close)
 
     async def create_chat_completion(self, http: Request) -> Response:
         """POST /v1/chat/completions."""
         from services.serving.event_stream import EventStream
 
         chat = await self._read(http, ChatCompletionRequest)
+        check_request(chat, self._knowledge)
         with ExitStack() as slot:
             slot.enter_context(self._slot())
+            if self._knowledge:
+                return await self._answer_from(self._knowledge, http, chat, slot)
             answer, lost = await while_connected(http, self._engine.forward(chat))
             headers = {LOST_SECONDS_HEADER: f"{lost:.3f}"} if lost > 0.1 else {}
             if isinstance(answer, dict):
                 return self._json({**answer, "release": self.release.digest}, 200, headers)
             first, source = answer
             return EventStream(first, source, slot.pop_all(), self._headers | headers)
+
+    async def _answer_from(
+        self, knowledge: KnowledgeBase, http: Request, chat: ChatCompletionRequest, slot: ExitStack
+    ) -> Response:
+        """The answer from the passages that the request's key may see."""
+        from starlette.responses import Response
+
+        from services.serving.cited_stream import CitedStream, encode_events
+
+        labels = parse_labels(http.headers.get(LABELS_HEADER))
+        answered = await while_connected(
+            http, KnowledgeChat(knowledge, self._engine, self.release.tag).answer(chat, labels)
+        )
+        headers = {RETRIEVAL_HEADER: answered.retrieval.model_dump_json()}
+        if answered.lost > 0.1:
+            headers[LOST_SECONDS_HEADER] = f"{answered.lost:.3f}"
+        if answered.response is None:
+            return CitedStream(answered, slot.pop_all(), self._headers | headers, knowledge, chat.include_passages)
+        response = {**answered.response, "release": self.release.digest}
+        if not chat.stream:
+            return self._json(response, 200, headers)
+        usage = bool((chat.stream_options or {}).get("include_usage"))
+        events = encode_events(stream_events(response, include_usage=usage))
+        return Response(events, media_type="text/event-stream", headers=self._headers | headers)
+
+    async def search(self, http: Request) -> Response:
+        """POST /v1/search."""
+        if self._knowledge is None:
+            raise ChatError(404, f"{self.release.tag} has no knowledge base: there is nothing to search.")
+        request = await self._read(http, SearchRequest)
+        labels = parse_labels(http.headers.get(LABELS_HEADER))
+        hits, tokens = await self._knowledge.search(request, labels)
+        response = {
+            "release": self.release.digest,
+            "results": list(map(passage_result, hits)),
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        }
+        return self._json(response, 200, {RETRIEVAL_HEADER: retrieval_of(hits).model_dump_json()})
 
     async def create_embeddings(self, http: Request) -> Response:
         """POST /v1/embeddings."""
@@ -134,7 +197,7 @@ class ChatApp:
             first = error.errors(include_url=False, include_input=False)[0]
             where, reason = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
             raise ChatError(400, f"{where}: {reason}" if where else reason, param=where or None) from error
-        if not self.release.is_named(request.model):
+        if not isinstance(request, SearchRequest) and not self.release.is_named(request.model):
             raise ChatError(404, f"This service answers as {self.release.tag}.", param="model")
         return request
 

@@ -22,10 +22,10 @@ class ChatService:
     app: ClassVar[ChatApp]
 
     def __init__(self) -> None:
-        self.app.watch.open()
+        self.app.open()
 
     async def __is_ready__(self) -> bool:
-        return self.app.watch.ready
+        return self.app.ready
 
     async def stop(self) -> None:
         await self.app.close()

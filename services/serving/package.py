@@ -17,8 +17,9 @@ from tasks.core.permissions import make_all_private
 from tasks.core.pins import read_pins
 from tasks.core.processes import with_parent_death_signal
 from tasks.core.settings import ROOT
+from tasks.language.released_model import KNOWLEDGE_PARTS
 from tasks.language.upstream import UPSTREAM
-from tasks.release.seal import EMBEDDER, GOLDEN, MANIFEST, verify
+from tasks.release.seal import GOLDEN, MANIFEST, verify
 
 # by kind: the module with `make_service`, the model file, and the required packages
 ENTRY_MODULE = {"tabular": "services.serving.tabular", "llm": "services.serving.language"}
@@ -78,9 +79,9 @@ def _build(work: Path, folder: Path, case: str, version: str, requirements_lock:
     kind = manifest["sealed"]["kind"]
     looks_up = any(column["origin"] != "request" for column in manifest["sealed"].get("columns", ()))
     is_remote = manifest["sealed"].get("serving", {}).get("engine") == "vllm"  # the weights are at that server
-    embedder = [name for name in manifest["sealed"]["files"] if name.startswith(f"{EMBEDDER}/")]
+    parts = [name for name in manifest["sealed"]["files"] if name.split("/")[0] in KNOWLEDGE_PARTS]
     is_remote |= UPSTREAM in manifest["sealed"]["files"]
-    for name in (MANIFEST, *(() if is_remote else (MODEL_FILE[kind],)), GOLDEN, *LANGUAGE_FILES, *embedder):
+    for name in (MANIFEST, *(() if is_remote else (MODEL_FILE[kind],)), GOLDEN, *LANGUAGE_FILES, *parts):
         if (folder / name).is_file():
             _copy(folder / name, context / name)
     tree = SourceTree(ROOT)
@@ -95,7 +96,7 @@ def _build(work: Path, folder: Path, case: str, version: str, requirements_lock:
     direct = (
         *REQUIREMENTS[kind],
         *(LOOKUP_REQUIREMENTS if looks_up else ()),
-        *(EMBEDDING_REQUIREMENTS if embedder else ()),
+        *(EMBEDDING_REQUIREMENTS if parts else ()),
     )
     arguments = {
         "service": "service:Predictor",

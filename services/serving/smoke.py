@@ -14,6 +14,7 @@ from services.serving.process import serve_bento
 from tasks.core.errors import DriftlineError, Unavailable
 from tasks.core.files import tail
 from tasks.core.sockets import http_client
+from tasks.knowledge.labels import EVERY, LABELS_HEADER
 from tasks.language.embedder import Embedder
 from tasks.language.upstream import UPSTREAM
 from tasks.release.language import SCHEMA
@@ -40,7 +41,8 @@ def smoke(folder: Path, address: str, log: Path | None = None) -> dict[str, floa
     digest, is_chat = manifest["digest"], manifest["sealed"]["kind"] == "llm"
     golden = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))
     try:
-        with http_client(address, timeout=60) as client:
+        # evaluation has seen all passages
+        with http_client(address, timeout=60, headers={LABELS_HEADER: EVERY}) as client:
             if not is_chat:
                 return _check_tabular(client, digest, golden)
             checked = _Checked(is_json=(folder / SCHEMA).is_file(), is_remote=(folder / UPSTREAM).is_file())

@@ -128,6 +128,9 @@ class ChatCompletionRequest(OpenAIRequest):
     top_logprobs: int | None = Field(None, ge=0, le=20)
     ignore_eos: bool = Field(False, description="Continue until max_tokens; for load tests.")
     cache_prompt: bool = Field(True, description="False: do not reuse the cached prompt. Only for llama.cpp.")
+    include_passages: bool = Field(
+        False, exclude=True, description="Also return the passages, of a case with a knowledge base."
+    )
     user: str | None = None
     n: Literal[1] = 1
     frequency_penalty: Any = Field(None, description="Must be 0 or omitted.")

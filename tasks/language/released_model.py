@@ -18,6 +18,8 @@ from tasks.language.remote_engine import RemoteEngine, connect_upstream
 from tasks.language.upstream import UPSTREAM, Upstream
 from tasks.language.vllm import VllmServer, connect_vllm
 
+KNOWLEDGE_PARTS = ("knowledge", "embedder", "answering.json")  # folders and a file of a release
+
 
 class ReleasedModel:
     """The released model in a release folder."""
@@ -29,11 +31,14 @@ class ReleasedModel:
         self.case: str = sealed["case"]
         self.as_of: str = sealed["as_of"]
         self.tag = f"{self.case}:{self.digest[:12]}"
-        self.model = model_file(folder)
+        self.folder, self.model = folder, model_file(folder)
         self.upstream = Upstream.read(self.model) if self.model.name == UPSTREAM else None
         self.context: int = sealed["context"]
         self.slots: int = sealed["serving"]["slots"]
         self.embedder = folder / "embedder" if sealed["serving"].get("embedder") else None
+        files = sealed["files"] if "knowledge" in sealed else {}
+        # digests of the files of the knowledge base, by name; empty: there is none
+        self.knowledge_files = {name: files[name] for name in files if name.split("/")[0] in KNOWLEDGE_PARTS}
         self.on_vllm: bool = sealed["serving"].get("engine") == "vllm"
         self.base = f"base-{sealed['base']['digest'][:12]}" if self.on_vllm else ""  # its name on the vLLM server
         self.answer_tokens: int = sealed["serving"]["answer_tokens"]

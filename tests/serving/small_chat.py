@@ -53,7 +53,7 @@ def chat_release(folder: Path, *, slots: int = 2, context: int = 512) -> Path:
 def chat_service(release: Path, **options: Any) -> Iterator[tuple[ChatApp, httpx.Client]]:
     """The application, and a client of it."""
     app = ChatApp(ReleasedModel(release), **options)
-    app.watch.open()
+    app.open()
     server = uvicorn.Server(uvicorn.Config(app.starlette(), port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -65,7 +65,8 @@ def chat_service(release: Path, **options: Any) -> Iterator[tuple[ChatApp, httpx
     finally:
         server.should_exit = True
         thread.join(10)
-        app.watch.close()
+        if app.uses_engine:
+            app.watch.close()
 
 
 def body(text: str = "Where?", **more: Any) -> dict[str, Any]:
