@@ -201,6 +201,18 @@ def chat(
 
 
 @app.command()
+def ask(
+    case: CaseName,
+    question: Annotated[str, typer.Argument(help="The question, in quotation marks.")],
+    release: Release = None,
+) -> None:
+    """Answer a question from the documents of a case, with links; the stack need not run."""
+    from cli.ask import ask as answer_question
+
+    answer_question(case, question, release)
+
+
+@app.command()
 def vllm(
     releases: Annotated[
         list[str],

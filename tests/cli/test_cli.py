@@ -30,6 +30,7 @@ VERBS = [
     "backtest",
     "show",
     "vllm",
+    "ask",
     "snapshot",
     "up",
     "down",
