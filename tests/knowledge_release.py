@@ -9,8 +9,8 @@ from typing import Any
 
 from tasks.core.config import digest_of
 from tasks.core.files import file_digest, write_text
-from tasks.data.language.base_model import GGUF
 from tasks.data.language.embedder_files import find_embedder
+from tasks.data.results import GGUF
 from tasks.knowledge.abstention import AbstentionRule
 from tasks.knowledge.answerer import INDEX, SETTINGS, AnswerSettings
 from tasks.knowledge.build import build_index
