@@ -18,7 +18,7 @@ from tasks.core.duckdb import quote_literal
 from tasks.core.errors import CaseError, InputError
 from tasks.core.files import atomic_path
 from tasks.core.settings import Settings
-from tasks.monitor.results import ScoredRows
+from tasks.monitor.results import LoggedQuestions, ScoredRows
 from tasks.release.results import Release
 
 OPINION_COLUMNS = ("id", "feedback", "correction", "completion")
@@ -29,6 +29,13 @@ SELECT call.id AS request_id, make_timestamptz((call.at * 1e6)::BIGINT) AS asked
 FROM (SELECT DISTINCT ON (id) * FROM logged) call LEFT JOIN opinions ON opinions.id = call.id
 WHERE "case" = $case AND interface = 'chat' AND role <> '{SHADOW}' AND state IN ('{DONE}', '{CACHED}')
     AND call.at + seconds <= $as_of AND json_valid(asked) AND asked->>'messages' IS NOT NULL
+ORDER BY asked_at, request_id
+"""
+QUESTIONS = f"""
+SELECT call.id AS request_id, make_timestamptz((call.at * 1e6)::BIGINT) AS asked_at, asked, retrieval, feedback
+FROM (SELECT DISTINCT ON (id) * FROM logged) call LEFT JOIN opinions ON opinions.id = call.id
+WHERE "case" = $case AND digest = $release AND role <> '{SHADOW}' AND state IN ('{DONE}', '{CACHED}')
+    AND retrieval IS NOT NULL AND call.at >= $start AND call.at + seconds <= $as_of
 ORDER BY asked_at, request_id
 """
 SCORED = f"""
@@ -96,6 +103,28 @@ def export_scored_rows(release: Release, start: datetime, as_of: datetime, out: 
         db.execute(f"COPY ({rows}) TO {quote_literal(temporary)} (FORMAT parquet)")
         unreadable = db.execute(UNREADABLE).fetchall()[0][0]
     return ScoredRows(path=out, unreadable=unreadable)
+
+
+def export_questions(
+    release: Release, start: datetime, as_of: datetime, out: Path, settings: Settings
+) -> LoggedQuestions:
+    """Write the chats and searches that a release answered from its knowledge base in a window, the oldest first.
+
+    Shadow calls, and calls that were refused or failed, are left out.
+    """
+    import pyarrow as pa
+
+    with closing(Store(settings)) as store, store.reading() as connection:
+        opinions = _feedback_by_call(connection, release.case, as_of)
+    with reading_log(settings.state / "gateway" / "requests") as db, atomic_path(out) as temporary:
+        schema = pa.schema([(name, pa.string()) for name in OPINION_COLUMNS])
+        db.register("opinions", pa.Table.from_pylist(opinions, schema))
+        values = {"case": release.case, "release": release.digest, "start": start.timestamp()}
+        db.execute(
+            f"COPY ({QUESTIONS}) TO {quote_literal(temporary)} (FORMAT parquet)",
+            values | {"as_of": as_of.timestamp()},
+        )
+    return LoggedQuestions(path=out, case=release.case, release=release.digest, start=start, end=as_of)
 
 
 def check_log(case: str, kind: str, settings: Settings) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tasks.core.prefect import stage
 from tasks.core.settings import Settings
-from tasks.monitor.results import ScoredRows
+from tasks.monitor.results import LoggedQuestions, ScoredRows
 from tasks.release.results import Release
 
 
@@ -29,6 +29,16 @@ def collect_scored_rows(
     if settings.gateway_log == "none":
         return None
     return export_scored_rows(release, start, as_of, out, settings)
+
+
+@stage("collect the questions to {release.case}")
+def collect_questions(
+    release: Release, start: datetime, as_of: datetime, out: Path, settings: Settings
+) -> LoggedQuestions:
+    """Export what a release with a knowledge base was asked through the gateway."""
+    from services.gateway.log_export import export_questions
+
+    return export_questions(release, start, as_of, out, settings)
 
 
 @stage("trace a sample of the calls", lambda count: f"{count} new")

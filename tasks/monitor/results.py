@@ -63,6 +63,53 @@ class ScoredRows(Result):
     unreadable: int  # calls whose rows the log lacks: they are longer than it stores
 
 
+class LoggedQuestions(Result):
+    """The questions that a release with a knowledge base got through the gateway, as one Parquet file.
+
+    Its columns: request_id, asked_at (UTC), asked (JSON; empty: not logged), retrieval (JSON), feedback (up, down or a
+    score; null without).
+    """
+
+    path: Path
+    case: str
+    release: str  # digest
+    start: datetime
+    end: datetime
+
+
+class OpenQuestion(Result):
+    """A question with the same words, apart from case and blanks, that got no good answer."""
+
+    question: str
+    times: int
+    abstained: int  # no passage answers it, or what the model answered stands in none
+    disliked: int  # by feedback
+
+
+class QuestionReview(Result):
+    """The questions that a release got through the gateway."""
+
+    case: str
+    release: str  # digest
+    start: datetime
+    end: datetime
+    questions: int  # chats and searches
+    abstained: int  # answers that are the abstention
+    ungrounded: int  # of these: replaced, since what the model stated stands in no passage
+    disliked: int
+    similarity: float | None  # median of the best passages
+    passages: int  # of the index
+    unused: int  # of these: in no result
+    unused_documents: tuple[str, ...]  # without any passage in a result; the first ones
+    open_questions: tuple[OpenQuestion, ...]  # the most frequent first
+    folder: Path  # with questions.json and questions.md
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        return f"{self.questions:,} questions, {self.abstained:,} without an answer, {self.disliked:,} disliked"
+
+
 class BatchQuality(Result):
     """The quality of one batch of data: a month of a source, or a day of requests."""
 

@@ -10,7 +10,7 @@ from tasks.core.places import Places
 from tasks.core.prefect import emit_alert, emit_case_event, show_link, show_text, stage
 from tasks.features.results import Frame
 from tasks.monitor.config import AnswerMonitor, TabularSpec, Watch
-from tasks.monitor.results import Attempt, Decision, ScoredRows, Signal
+from tasks.monitor.results import Attempt, Decision, LoggedQuestions, QuestionReview, ScoredRows, Signal
 from tasks.monitor.signal import Window, WindowData
 from tasks.release.results import Release
 from tasks.train.config import Split, Target
@@ -64,6 +64,18 @@ def measure_messages(
 
     embedder = find_embedder(config.embedder, case_folder)
     return measure_answers(release.folder, config, embedder, window, data, places)
+
+
+@stage("review the questions", lambda review: review.summary)
+def review_questions(release: Release, logged: LoggedQuestions, places: Places) -> QuestionReview:
+    """Find what is asked often and answered badly, and the documents that answer nothing."""
+    from tasks.monitor.language.questions import LIST
+    from tasks.monitor.language.questions import review_questions as review
+
+    result = review(release.folder, logged, places.state / "monitor" / release.case)
+    text = (result.folder / LIST).read_text(encoding="utf-8")
+    show_text(f"{release.case}-questions", text, "What is asked often and answered badly")
+    return result
 
 
 @stage("decide", lambda decision: decision.action)

@@ -156,13 +156,13 @@ def test_a_grounded_answer_of_the_model_is_sent(model):
 
 def test_an_ungrounded_answer_never_reaches_the_client(model):
     """A number that stands in no passage: the abstention instead, whole and streamed."""
-    said = saying("A cat eats 4711 mice.")
-    response = answer(model, FOOD, logprobs=True, **said)
+    form = saying("A cat eats 4711 mice.")
+    response = answer(model, FOOD, logprobs=True, **form)
     assert message(response) == {"role": "assistant", "content": ABSTAIN, "citations": []}
     assert "logprobs" not in response.json()["choices"][0]
     retrieval = parse_retrieval(response.headers[RETRIEVAL_HEADER])
     assert (retrieval.grounded, retrieval.abstained, retrieval.outcome) == (False, True, "ungrounded")
-    streamed = answer(model, FOOD, stream=True, **said)
+    streamed = answer(model, FOOD, stream=True, **form)
     assert "4711" not in streamed.text
     assert events(streamed)[0]["choices"][0]["delta"]["content"] == ABSTAIN
 

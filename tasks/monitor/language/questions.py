@@ -1,0 +1,112 @@
+"""What is asked of a knowledge base, and where its documents have no answer: a list for who writes them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.core.display import escape_markdown
+from tasks.core.files import write_text
+from tasks.knowledge.answerer import INDEX
+from tasks.language.messages import USER
+from tasks.monitor.results import LoggedQuestions, OpenQuestion, QuestionReview
+
+REVIEW, LIST = "questions.json", "questions.md"  # files of a review
+LISTED = 20  # questions and documents of the list
+MAX_LENGTH = 200  # characters of a listed question
+
+
+def review_questions(release: Path, logged: LoggedQuestions, folder: Path) -> QuestionReview:
+    """Review the logged questions of a release's folder, and write the review; equal inputs give equal files."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(logged.path).to_pylist()
+    retrievals = [json.loads(row["retrieval"]) for row in rows]
+    documents = passage_documents(release / INDEX)
+    used = {passage for each in retrievals for passage in each["passages"]}
+    used_documents = {documents[passage] for passage in used & documents.keys()}
+    similarities = [each["similarity"] for each in retrievals if each["similarity"] is not None]
+    review = QuestionReview(
+        case=logged.case,
+        release=logged.release,
+        start=logged.start,
+        end=logged.end,
+        questions=len(rows),
+        abstained=sum(each["abstained"] for each in retrievals),
+        ungrounded=sum(each["grounded"] is False for each in retrievals),
+        disliked=sum(is_dislike(row["feedback"]) for row in rows),
+        similarity=round(statistics.median(similarities), 4) if similarities else None,
+        passages=len(documents),
+        unused=len(documents.keys() - used),
+        unused_documents=tuple(sorted({*documents.values()} - used_documents)[:LISTED]),
+        open_questions=open_questions(zip(rows, retrievals, strict=True)),
+        folder=folder,
+    )
+    write_text(folder / REVIEW, review.model_dump_json(indent=1, exclude={"folder"}) + "\n")
+    write_text(folder / LIST, as_markdown(review))
+    return review
+
+
+def passage_documents(index: Path) -> dict[str, str]:
+    """The document of each passage of an index, by the passage's id."""
+    with contextlib.closing(sqlite3.connect(f"file:{index / 'passages.sqlite'}?mode=ro&immutable=1", uri=True)) as db:
+        return dict(db.execute("SELECT passage_id, document FROM passages"))
+
+
+def open_questions(calls: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> tuple[OpenQuestion, ...]:
+    """The questions that got an abstention or a dislike, by their words; those that are asked most come first."""
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for row, retrieval in calls:
+        if question := question_of(row["asked"]):
+            disliked = int(is_dislike(row["feedback"]))
+            counts[question].update(times=1, abstained=int(retrieval["abstained"]), disliked=disliked)
+    listed = [
+        OpenQuestion(question=question[:MAX_LENGTH], **count)
+        for question, count in counts.items()
+        if count["abstained"] or count["disliked"]
+    ]
+    return tuple(sorted(listed, key=lambda each: (-each.times, each.question))[:LISTED])
+
+
+def question_of(request: str) -> str:
+    """The query, or the user's last message, of a logged request; empty where the log has none."""
+    with contextlib.suppress(ValueError, TypeError, AttributeError, LookupError):
+        body = json.loads(request)
+        texts = [each["content"] for each in body.get("messages", ()) if each["role"] == USER]
+        text = body["query"] if "query" in body else texts[-1]
+        return " ".join(text.lower().split())
+    return ""
+
+
+def is_dislike(feedback: str | None) -> bool:
+    """Whether a rating, down or a score below .5, says that the answer was bad."""
+    with contextlib.suppress(ValueError):
+        return feedback == "down" or (feedback not in (None, "up") and float(feedback) < 0.5)
+    return False
+
+
+def as_markdown(review: QuestionReview) -> str:
+    """The review for a person."""
+    best = "" if review.similarity is None else f" Median similarity of the best passage: {review.similarity}."
+    lines = [
+        f"# Questions to {review.case}, {review.start:%Y-%m-%d} to {review.end:%Y-%m-%d}",
+        f"{review.summary}.{best}",
+        f"{review.unused:,} of {review.passages:,} passages were in no result.",
+    ]
+    if review.open_questions:
+        rows = [
+            f"| {each.times} | {each.abstained} | {each.disliked} | {escape_markdown(each.question)} |"
+            for each in review.open_questions
+        ]
+        head = ["| times | abstained | disliked | question |", "|---|---|---|---|"]
+        lines += ["## Asked often, answered badly", "\n".join([*head, *rows])]
+    if review.unused_documents:
+        names = "\n".join(f"- {escape_markdown(name)}" for name in review.unused_documents)
+        lines += ["## Documents in no result", names]
+    return "\n\n".join(lines) + "\n"

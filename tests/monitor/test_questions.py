@@ -1,0 +1,100 @@
+"""Promise: monitoring lists what is asked often and answered badly, and the documents that answer nothing."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tasks.core.files import write_text
+from tasks.knowledge.answerer import INDEX
+from tasks.knowledge.build import write_passages
+from tasks.knowledge.results import Passage
+from tasks.monitor.language.questions import LIST, is_dislike, question_of, review_questions
+from tasks.monitor.results import LoggedQuestions, QuestionReview
+
+START, END = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)
+PASSAGES = [Passage(f"p{i}", f"docs/{'ab'[i // 2]}.md", "", "", "", "text") for i in range(4)]
+
+
+def call(question: str, *passages: str, feedback: str | None = None, **retrieval: Any) -> dict[str, Any]:
+    asked = json.dumps({"messages": [{"role": "user", "content": question}]})
+    found = {"passages": passages, "similarity": 0.5, "cited": [], "abstained": False, "grounded": None}
+    return {"request_id": question, "asked_at": START, "asked": asked} | {
+        "retrieval": json.dumps(found | retrieval),
+        "feedback": feedback,
+    }
+
+
+def review(folder: Path, calls: list[dict[str, Any]]) -> QuestionReview:
+    (folder / INDEX).mkdir(parents=True, exist_ok=True)
+    if not (folder / INDEX / "passages.sqlite").exists():
+        write_passages(PASSAGES, folder / INDEX / "passages.sqlite")
+    table = {name: [each[name] for each in calls] for name in ("request_id", "asked", "retrieval", "feedback")}
+    pq.write_table(pa.table({name: pa.array(values, pa.string()) for name, values in table.items()}), folder / "log")
+    logged = LoggedQuestions(path=folder / "log", case="docs", release="d" * 64, start=START, end=END)
+    return review_questions(folder, logged, folder)
+
+
+def test_open_questions_are_listed_by_frequency(tmp_path):
+    """By their words, whatever their case and blanks; a question that got a good answer is not listed."""
+    result = review(
+        tmp_path,
+        [
+            call("How do I fly?", "p0", abstained=True),
+            call("how do  I FLY?", "p0", abstained=True),
+            call("Why?", "p1", abstained=True, grounded=False, similarity=0.9),
+            call("Where?", "p1", feedback="0.2"),
+            call("What?", "p0", feedback="up"),
+        ],
+    )
+    listed = [(each.question, each.times, each.abstained, each.disliked) for each in result.open_questions]
+    assert listed == [("how do i fly?", 2, 2, 0), ("where?", 1, 0, 1), ("why?", 1, 1, 0)]
+    assert (result.questions, result.abstained, result.ungrounded, result.disliked) == (5, 3, 1, 1)
+    assert result.similarity == 0.5
+    assert (result.passages, result.unused, result.unused_documents) == (4, 2, ("docs/b.md",))
+    text = (tmp_path / LIST).read_text()
+    assert "| 2 | 2 | 0 | how do i fly? |" in text
+    assert "- docs/b.md" in text
+
+
+def test_equal_logs_give_equal_files(tmp_path):
+    calls = [call("Why?", "p1", abstained=True)]
+    first = review(tmp_path, calls), (tmp_path / LIST).read_bytes()
+    assert (review(tmp_path, calls), (tmp_path / LIST).read_bytes()) == first
+
+
+def test_a_log_without_texts_is_counted_all_the_same(tmp_path):
+    """DRIFTLINE_GATEWAY_LOG=none: no question can be listed; and without a call there is nothing."""
+    empty = call("Why?", "p1", abstained=True) | {"asked": ""}
+    result = review(tmp_path, [empty])
+    assert (result.questions, result.abstained, result.open_questions) == (1, 1, ())
+    result = review(tmp_path, [])
+    assert (result.questions, result.similarity, result.unused) == (0, None, 4)
+
+
+@pytest.mark.parametrize(
+    "asked", ["", "{", "5", "[]", "{}", '{"messages": [{}]}', '{"query": null}', '{"messages": 5}']
+)
+def test_an_unreadable_request_has_no_question(asked):
+    assert question_of(asked) == ""
+
+
+def test_a_search_is_a_question(tmp_path):
+    assert question_of('{"query": " Roll  back "}') == "roll back"
+    links = review(tmp_path, [call("[x](http://evil) | <b>", "p0", abstained=True)])
+    assert links.open_questions
+    assert "](http" not in write_text(tmp_path / "copy", (tmp_path / LIST).read_text()).read_text()
+
+
+@pytest.mark.parametrize(
+    ("feedback", "dislikes"),
+    [(None, False), ("up", False), ("down", True), ("0.4", True), ("1.0", False), ("x", False)],
+)
+def test_low_ratings_are_dislikes(feedback, dislikes):
+    assert is_dislike(feedback) == dislikes
