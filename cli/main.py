@@ -152,7 +152,10 @@ def predict(
 @app.command()
 def monitor(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None:
     """Measure drift and performance of the champion, and decide what to do."""
+    from cli.questions import print_open_questions
+
     _run("monitor", case, as_of, profile)
+    print_open_questions(case)
 
 
 @app.command()

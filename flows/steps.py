@@ -12,7 +12,7 @@ from pathlib import Path
 from flows.case import LanguageCase, TabularCase
 from flows.deployed.approval import require_approval
 from flows.run_context import RunContext
-from services.gateway.task import collect_log, collect_scored_rows, trace_calls
+from services.gateway.task import collect_log, collect_questions, collect_scored_rows, trace_calls
 from services.rollout.task import reconcile_champion, retire_unused_releases, start_rollout
 from services.runtime.task import is_stack_running, package_release, serve_and_smoke
 from services.store.task import record_candidate_prompt, record_training_cost, record_waivers
@@ -38,7 +38,14 @@ from tasks.knowledge.results import KnowledgeSpec
 from tasks.knowledge.task import ingest_documents, open_index
 from tasks.monitor.results import Attempt, Decision
 from tasks.monitor.signal import Window, WindowData
-from tasks.monitor.task import decide_on, measure_messages, measure_served, measure_window, recalibrate_champion
+from tasks.monitor.task import (
+    decide_on,
+    measure_messages,
+    measure_served,
+    measure_window,
+    recalibrate_champion,
+    review_questions,
+)
 from tasks.predict.results import Predictions
 from tasks.predict.task import answer_window, predict_window
 from tasks.release.results import Release, SealContext
@@ -283,6 +290,9 @@ def monitor_champion(
     window = Window.of(champion, start, run.as_of)
     trace_calls(case.name, run.as_of, config)
     if isinstance(case, LanguageCase):
+        if case.knowledge:
+            path = config.data / "raw" / case.name / "logged_questions.parquet"
+            review_questions(champion, collect_questions(champion, start, run.as_of, path, config), places)
         predict_since(run, snapshot, champion, start)
         data = WindowData(messages_since(run, case, snapshot, start).path, snapshot)
         signal = measure_messages(champion, case.monitor, window, data, case.folder, places)

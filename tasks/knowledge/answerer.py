@@ -129,7 +129,7 @@ class Answerer:
         """The answer of a prepared question; `text` is the model's, if its messages went to a model."""
         if prepared.answer is not None:
             return prepared.answer
-        if is_refusal(text) or normalize(text) == normalize(self._abstain):
+        if not text.strip() or is_refusal(text) or normalize(text) == normalize(self._abstain):
             return self._abstention(BY_MODEL)
         citations = cite(text, prepared.hits)
         texts = [passage_text(hit.passage) for hit in citations]

@@ -23,9 +23,9 @@ PASSAGES = [Passage(f"p{i}", f"docs/{'ab'[i // 2]}.md", "", "", "", "text") for 
 
 
 def call(question: str, *passages: str, feedback: str | None = None, **retrieval: Any) -> dict[str, Any]:
-    asked = json.dumps({"messages": [{"role": "user", "content": question}]})
+    request = json.dumps({"messages": [{"role": "user", "content": question}]})
     found = {"passages": passages, "similarity": 0.5, "cited": [], "abstained": False, "grounded": None}
-    return {"request_id": question, "asked_at": START, "asked": asked} | {
+    return {"request_id": question, "asked_at": START, "asked": request} | {
         "retrieval": json.dumps(found | retrieval),
         "feedback": feedback,
     }
@@ -79,10 +79,10 @@ def test_a_log_without_texts_is_counted_all_the_same(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "asked", ["", "{", "5", "[]", "{}", '{"messages": [{}]}', '{"query": null}', '{"messages": 5}']
+    "request_body", ["", "{", "5", "[]", "{}", '{"messages": [{}]}', '{"query": null}', '{"messages": 5}']
 )
-def test_an_unreadable_request_has_no_question(asked):
-    assert question_of(asked) == ""
+def test_an_unreadable_request_has_no_question(request_body):
+    assert question_of(request_body) == ""
 
 
 def test_a_search_is_a_question(tmp_path):
