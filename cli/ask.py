@@ -16,7 +16,8 @@ from tasks.core.errors import CaseError, Unavailable
 from tasks.core.settings import settings
 from tasks.knowledge.answerer import open_answerer
 from tasks.language.engine import ENGINE_TIMEOUT
-from tasks.language.messages import SYSTEM, USER, chat_message
+from tasks.language.messages import USER, chat_message
+from tasks.language.prompts import render
 from tasks.language.released_model import ReleasedModel
 from tasks.release.results import Release
 
@@ -82,8 +83,9 @@ def from_folder(release: Release, question: str) -> tuple[str, list[dict[str, An
     if prepared.messages is not None:
         threads = settings().threads
         with open_engine(model.model, threads=threads, slots=1, context=model.context) as engine:
-            messages = [chat_message(SYSTEM, model.system), *prepared.messages]
-            text = engine.chat(messages, max_tokens=model.answer_tokens).text
+            messages = render(model.prompt, prepared.messages)
+            options = model.prompt.parameters.overrides
+            text = engine.chat(messages, max_tokens=model.answer_tokens, schema=model.schema, **options).text
     answer = answerer.finish(prepared, text)
     names = ("document", "title", "heading", "url")
     return answer.text, [{name: getattr(hit.passage, name) for name in names} for hit in answer.citations]
