@@ -19,7 +19,7 @@ from tasks.core.yaml_file import load_yaml
 from tasks.data.config import Answer, ChatSpec, Data, Model, Pairs, Traffic
 from tasks.evaluate.config import Evaluate, LanguageEvaluation
 from tasks.features.config import Features, FrameSpec, check_free
-from tasks.knowledge.config import Knowledge
+from tasks.knowledge.config import DOCUMENTS, Knowledge
 from tasks.language.prompt_file import PromptField
 from tasks.monitor.config import AnswerMonitor, Monitor, TabularSpec
 from tasks.release.config import Price
@@ -168,6 +168,21 @@ class LanguageCase(Case):
             raise ValueError("serve.embedder must be that of knowledge.embedder, or be left out: a release has one")
         if self.knowledge and self.knowledge.answer_by == "extract" and self.answer.format != "text":
             raise ValueError("knowledge.answer_by: extract needs answer.format: text")
+        return self
+
+    @model_validator(mode="after")
+    def _documents_come_from_sources(self) -> LanguageCase:
+        rows = (
+            {config.rows_of for config in self.knowledge.documents.values() if config.rows_of}
+            if self.knowledge
+            else set()
+        )
+        if unknown := sorted(rows - set(self.data.sources)):
+            raise ValueError(
+                f"knowledge: no source is called {', '.join(unknown)}; there are: {', '.join(self.data.sources)}"
+            )
+        if self.knowledge and DOCUMENTS in self.data.sources:
+            raise ValueError(f"a source can't be called {DOCUMENTS}: a snapshot calls the documents of knowledge so")
         return self
 
     @property

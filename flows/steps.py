@@ -34,8 +34,9 @@ from tasks.evaluate.results import Champion, Verdict
 from tasks.evaluate.task import evaluate_candidate, evaluate_language_candidate
 from tasks.features.results import Frame
 from tasks.features.task import fill_online_store, training_frame, window_frame
+from tasks.knowledge.config import DOCUMENTS, DocumentsSpec
 from tasks.knowledge.results import KnowledgeSpec
-from tasks.knowledge.task import ingest_documents, open_index
+from tasks.knowledge.task import curate_documents, open_index
 from tasks.monitor.results import Attempt, Decision
 from tasks.monitor.signal import Window, WindowData
 from tasks.monitor.task import (
@@ -118,7 +119,10 @@ def prepare_snapshot(run: RunContext) -> Snapshot:
         )
         validated.append(curate_pairs(case.name, spec, base, validated=validated, as_of=run.as_of, state=config.state))
         if case.knowledge:
-            validated.append(ingest_documents(case.name, case.knowledge, case.folder, config.state))
+            documents = DocumentsSpec(
+                knowledge=case.knowledge, sources=sources, folder=case.folder, raw=raw / DOCUMENTS
+            )
+            validated.append(curate_documents(case.name, documents, validated, as_of=run.as_of, state=config.state))
     snapshot = take_snapshot(case.name, run.as_of, validated, state=config.state, remote=config.remote)
     if is_intact(snapshot):
         return snapshot

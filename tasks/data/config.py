@@ -168,8 +168,9 @@ Embedder = Annotated[
     str,
     Field(
         pattern=r"^(package|file)://.+",
-        description="Sentence-embedding model, a folder as transformers saves it: package://NAME/FOLDER, or "
-        "file://FOLDER (relative: from the case folder).",
+        description="Sentence-embedding model, a folder as transformers saves it, or with model.onnx: "
+        "package://NAME/FOLDER, or file://FOLDER (relative: from the case folder). After # the folder of its "
+        "tokenizer, where that is another one.",
     ),
 ]
 

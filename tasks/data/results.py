@@ -82,11 +82,12 @@ class BaseModelFiles(Result):
 
 
 class EmbedderFiles(Result):
-    """A checked sentence-embedding model, in a folder that transformers opens."""
+    """A checked sentence-embedding model, which `tasks.language.embedder.Embedder` opens."""
 
     digest: str  # over the digests of its files
     folder: Path
-    files: tuple[str, ...]  # names of weights, configuration and tokenizer
+    tokenizer: Path | None = None  # folder of its tokenizer, where that is another one
+    files: dict[str, Path]  # weights, configuration and tokenizer, by name
 
 
 class WindowMessages(Result):

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.core.code_digest import cache_key
+from tasks.core.errors import DataError
 from tasks.core.files import atomic_path, file_digest
 from tasks.core.progress import mark_cached
 from tasks.data.results import EmbedderFiles
 from tasks.knowledge.config import Knowledge, Splitter
 from tasks.knowledge.documents import Document, load_documents
+from tasks.knowledge.manifest import MANIFEST, PASSAGES, VECTORS, read_manifest
 from tasks.knowledge.markdown import plain
 from tasks.knowledge.results import KnowledgeIndex, Passage
 from tasks.knowledge.split import split_document
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from tasks.language.embedder import Embedder
 
 NAME = "knowledge"  # folder in the state folder
-PASSAGES, VECTORS, MANIFEST = "passages.sqlite", "vectors.npy", "index.json"
 SCHEMA = """
 PRAGMA page_size = 4096; PRAGMA encoding = 'UTF-8';
 CREATE TABLE passages (
@@ -49,26 +50,32 @@ def build_index(
     digest = cache_key(__name__, [inputs, knowledge.split.digest, embedder.digest])
     home = state / NAME / case
     folder = home / digest[:20]
-    with contextlib.suppress(OSError, ValueError):
-        existing = KnowledgeIndex.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
+    with contextlib.suppress(DataError):
+        existing = read_manifest(folder)
         mark_cached()
-        return existing.model_copy(update={"folder": folder})
+        return existing
     from tasks.language.embedder import Embedder
 
-    model = Embedder(embedder.folder)
+    model = Embedder(embedder.folder, embedder.tokenizer)
     texts = list(load_documents(documents))
     passages = split_all(texts, knowledge.split, model)
     with VectorCache(home / "vectors.sqlite", embedder.digest) as cache:
         vectors = cache.encode([embedded_text(passage) for passage in passages], model)
         cache.prune()
-    index = KnowledgeIndex(
-        folder=folder, digest=digest, documents=len(texts), passages=len(passages), embedder=embedder.digest
-    )
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier attempt, damaged since
     with atomic_path(folder) as out:
         out.mkdir()
         write_passages(passages, out / PASSAGES)
         _write_vectors(vectors, out / VECTORS)
-        (out / MANIFEST).write_text(index.model_copy(update={"folder": Path()}).model_dump_json(indent=1))
+        index = KnowledgeIndex(
+            folder=folder,
+            digest=digest,
+            documents=len(texts),
+            passages=len(passages),
+            embedder=embedder.digest,
+            files={name: file_digest(out / name) for name in (PASSAGES, VECTORS)},
+        )
+        (out / MANIFEST).write_text(index.model_dump_json(indent=1, exclude={"folder"}), encoding="utf-8")
     for other in home.iterdir():
         if other.is_dir() and other != folder:
             shutil.rmtree(other)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from tasks.core.config import Section, Text
-from tasks.data.config import Embedder
+from tasks.core.config import Result, Section, Text
+from tasks.data.config import Embedder, Expectation, Source
+from tasks.knowledge.labels import Label
+
+DOCUMENTS = "documents"  # their name as a source, in a snapshot too
 
 
 class Documents(Section):
@@ -23,7 +27,7 @@ class Documents(Section):
     template: Text = Field("", description="Of `rows_of`: Jinja that makes a row's text; columns are variables.")
     title: str = Field("", description="Of `rows_of`: Jinja that makes a row's title.")
     url: str = Field("", description="Address of a document in citations; {path} stands for its path, or its key.")
-    labels: tuple[str, ...] = Field(
+    labels: tuple[Label, ...] = Field(
         (), description="Only keys with one of these labels get passages of these documents; empty: all keys."
     )
 
@@ -39,8 +43,8 @@ class Documents(Section):
 class Splitter(Section):
     """How documents are split into passages."""
 
-    tokens: int = Field(160, ge=16, le=2048, description="Maximum tokens of a passage, by the embedder's tokenizer.")
-    overlap: int = Field(0, ge=0, le=512, description="Tokens that a passage repeats of the one before it.")
+    tokens: int = Field(160, ge=16, le=224, description="Maximum tokens of a passage, by the embedder's tokenizer.")
+    overlap: int = Field(0, ge=0, le=64, description="Tokens that a passage repeats of the one before it.")
     headings: bool = Field(True, description="Begin a passage at each heading.")
 
 
@@ -48,6 +52,18 @@ class Knowledge(Section):
     """Documents that answers come from: how they are split, searched and used."""
 
     documents: dict[str, Documents] = Field(min_length=1, description="Collections of documents by name.")
+    mask: tuple[Literal["email", "phone", "card", "iban", "secret"], ...] = Field(
+        ("card", "iban", "secret"),
+        description="Kinds of personal data and secrets that are replaced by placeholders.",
+    )
+    tolerance: float = Field(
+        0.05, ge=0, le=1, description="Share of bad documents of a collection above which the run fails."
+    )
+    expectations: tuple[Expectation, ...] = Field(
+        (),
+        description="Expectations on the documents, besides the built-in ones: on document_id, title, url, text, "
+        "modified, characters, language (such as en), personal (places with personal data) and age_days.",
+    )
     split: Splitter = Splitter()
     embedder: Embedder
     method: Literal["hybrid", "words", "vectors"] = Field(
@@ -60,3 +76,12 @@ class Knowledge(Section):
     grounded: bool = Field(
         True, description="Replace an answer by the abstention when its numbers, names or commands are in no passage."
     )
+
+
+class DocumentsSpec(Result):
+    """Where the documents of a case come from."""
+
+    knowledge: Knowledge
+    sources: dict[str, Source]
+    folder: Path  # of the case
+    raw: Path  # cache of fetched files

@@ -1,4 +1,4 @@
-"""Reads the documents of a case as Markdown text."""
+"""Documents, as a snapshot holds them: one Parquet file a collection."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.core.errors import DataError
-from tasks.data.origins.address import Address
-from tasks.data.origins.fetch import fetch
-from tasks.knowledge.config import Documents
-from tasks.knowledge.markdown import FRONT_MATTER, first_heading
+# columns for checks alone, which a snapshot does not hold
+MEASURED = {"characters": "int64", "language": "string", "personal": "int64", "age_days": "double", "problem": "string"}
 
 
 @dataclass(frozen=True)
@@ -27,39 +24,18 @@ class Document:
     modified: datetime | None = None
 
 
-def read_documents(documents: Mapping[str, Documents], folder: Path, cache: Path) -> Iterator[Document]:
-    """The documents of all collections, sorted by id. `folder` is the case's.
-
-    Raises: CaseError, DataError, Unavailable.
-    """
-    for name in sorted(documents):
-        yield from _read_collection(name, documents[name], folder, cache / name)
-
-
-def _read_collection(name: str, config: Documents, folder: Path, cache: Path) -> Iterator[Document]:
-    fetched = fetch(Address(config.uri or "", mixed=True), folder, cache)
-    for file in sorted(fetched.files, key=lambda each: each.name):
-        try:
-            text = file.path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise DataError("A document is no text.", where=f"{name}/{file.name}", found=str(error)) from error
-        text = FRONT_MATTER.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
-        yield Document(
-            document_id=f"{name}/{file.name}",
-            title=first_heading(text) or Path(file.name).stem,
-            url=config.url.replace("{path}", file.name),
-            text=text,
-            labels=config.labels,
-        )
-
-
-def write_documents(documents: Sequence[Document], path: Path) -> None:
-    """Write documents as a Parquet file, sorted by id."""
+def write_documents(documents: Sequence[Document], path: Path, measured: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Write documents as a Parquet file, sorted by id; `measured` has further columns of each, for checks."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = [asdict(document) for document in sorted(documents, key=lambda each: each.document_id)]
-    pq.write_table(pa.Table.from_pylist(rows, schema=_schema()), path)
+    more = measured or [{}] * len(documents)
+    rows = [{**asdict(document), **each} for document, each in zip(documents, more, strict=True)]
+    rows.sort(key=lambda row: str(row["document_id"]))
+    schema = _schema()
+    for column, kind in (MEASURED if measured else {}).items():
+        schema = schema.append(pa.field(column, pa.type_for_alias(kind)))
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
 
 
 def load_documents(files: Mapping[str, Path]) -> Iterator[Document]:

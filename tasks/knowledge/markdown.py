@@ -13,9 +13,13 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
 
 FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n---[ \t]*(?:\n|\Z)", re.DOTALL)
+EXPLICIT = re.compile(r"\s*\{#([^{}\s]+)\}\s*$")  # an anchor that a heading names, as Pandoc writes it
+HEADING_PARTS = ("text", "code_inline", "softbreak", "hardbreak", "image", "text_special")
 LINK = re.compile(r"!?\[([^\]]*)\]\((?:[^()\s]|\([^()]*\))*(?:\s+\"[^\"]*\")?\)")
-MARKS = re.compile(
-    r"`+|\*\*|__|^[ \t]*(?:[>#|]|\|?[ \t:|-]{3,}$)+[ \t]*|[ \t]*\|[ \t]*|^[ \t]*[-*+][ \t]+|<[^<>\n]{1,200}>",
+EMPHASIS = re.compile(r"`+|\*\*|(?<!\w)[*](?=\S)|(?<=\S)[*](?!\w)")
+BLOCK_MARKS = re.compile(  # quotes, headings, bullets, rules and tables
+    r"^[ \t]*(?:[>#|]|\|?[ \t:|-]{3,}$)+[ \t]*|[ \t]*\|[ \t]*|^[ \t]*[-*+][ \t]+"
+    r"|</?(?:a|b|br|code|details|div|em|i|img|kbd|p|pre|span|strong|sub|summary|sup)\b[^<>]*>",
     re.MULTILINE,
 )
 
@@ -44,10 +48,20 @@ def sections(text: str) -> list[Section]:
             continue
         first, last = (starts[min(line, len(starts) - 1)] for line in token.map)
         if token.type == "heading_open" and token.level == 0:
-            name, depth = plain(tokens[i + 1].content), int(token.tag[1])
+            content, depth = _heading(tokens[i + 1]), int(token.tag[1])
+            explicit = EXPLICIT.search(content)
+            name = EXPLICIT.sub("", content)
             path = [*((d, n) for d, n in path if d < depth), (depth, name)]
             parts[-1].end = first
-            parts.append(Section(tuple(n for _, n in path), _anchor(name, seen), last, len(text), [[], []]))
+            parts.append(
+                Section(
+                    tuple(n for _, n in path),
+                    explicit[1] if explicit else _anchor(name, seen),
+                    last,
+                    len(text),
+                    [[], []],
+                )
+            )
         elif token.nesting >= 0 and token.type != "inline":
             parts[-1].cuts[0 if token.level == 0 else 1].append(first)
             if token.type == "table_open":
@@ -55,15 +69,36 @@ def sections(text: str) -> list[Section]:
     return [part for part in parts if text[part.start : part.end].strip()]
 
 
+def without_comments(text: str) -> str:
+    """A text without HTML's comments, which no reader sees; its other lines stay as they are."""
+    if "<!--" not in text:
+        return text
+    starts = _line_starts(text)
+    spans = [token.map for token in _parser().parse(text) if token.type == "html_block" and token.map]
+    for first, last in reversed(spans):
+        a, b = starts[first], starts[min(last, len(starts) - 1)]
+        if (block := text[a:b].strip()).startswith("<!--") and block.endswith("-->"):
+            text = text[:a] + text[b:]
+    return text
+
+
 def plain(text: str) -> str:
     """A text without Markdown's marks and the targets of links: what a reader sees."""
-    return " ".join(MARKS.sub(" ", LINK.sub(r"\1", text)).split())
+    return " ".join(EMPHASIS.sub("", BLOCK_MARKS.sub(" ", LINK.sub(r"\1", text))).split())
 
 
 def first_heading(text: str) -> str:
     """The text of the first heading; empty when there is none."""
     tokens = _parser().parse(text)
-    return next((plain(tokens[i + 1].content) for i, t in enumerate(tokens) if t.type == "heading_open"), "")
+    return next(
+        (plain(EXPLICIT.sub("", tokens[i + 1].content)) for i, t in enumerate(tokens) if t.type == "heading_open"), ""
+    )
+
+
+def _heading(inline: Token) -> str:
+    """The text of a heading, without its marks."""
+    text = "".join(each.content or " " for each in inline.children or () if each.type in HEADING_PARTS)
+    return " ".join(text.split())
 
 
 def _anchor(heading: str, seen: dict[str, int]) -> str:

@@ -18,6 +18,7 @@ class KnowledgeIndex(Result):
     documents: int
     passages: int
     embedder: str  # digest of the embedder's files
+    files: dict[str, str]  # SHA-256 by name
 
 
 class KnowledgeSpec(Result):

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from tasks.core.errors import DataError
+from tasks.knowledge.manifest import PASSAGES, VECTORS, read_manifest
 from tasks.knowledge.results import Hit, Passage
 
 if TYPE_CHECKING:
@@ -42,19 +44,21 @@ class KnowledgeSearch:
         """Raises: DataError when the index is damaged, or was built by another embedder."""
         import numpy as np
 
-        self._embedder, self._lock = embedder, threading.Lock()
-        self._db = sqlite3.connect(
-            f"file:{folder / 'passages.sqlite'}?mode=ro&immutable=1", uri=True, check_same_thread=False
-        )
-        self._vectors: np.ndarray = np.load(folder / "vectors.npy")
-        if self._vectors.shape[1] != embedder.size:
+        self.index = read_manifest(folder)
+        if self.index.embedder != embedder.digest:
             raise DataError(
                 "The index was built by another embedder.",
-                where=str(folder),
-                found=f"vectors of {embedder.size} dimensions",
-                allowed=f"{self._vectors.shape[1]} dimensions",
-                todo="Build the index again: driftline knowledge build CASE.",
+                where=str(embedder.folder),
+                found=embedder.digest,
+                allowed=self.index.embedder,
+                todo="Build the index again: driftline knowledge build CASE; or release the case again.",
             )
+        self._embedder, self._lock = embedder, threading.Lock()
+        self._db = sqlite3.connect(
+            f"file:{quote(str(folder / PASSAGES))}?mode=ro&immutable=1", uri=True, check_same_thread=False
+        )
+        self._vectors: np.ndarray = np.load(folder / VECTORS, allow_pickle=False)
+        self._masks: dict[frozenset[str] | None, Any] = {}
 
     def passages(self) -> Sequence[Passage]:
         """All passages, in the order of their documents."""
@@ -115,11 +119,18 @@ class KnowledgeSearch:
         return ranks
 
     def _allowed(self, labels: frozenset[str] | None) -> Any:
+        """Which passages may be returned: a mask over all."""
         import numpy as np
 
-        if labels is None:
-            return np.ones(len(self._passages), bool)
-        return np.array([not p.labels or bool(labels & set(p.labels)) for p in self._passages], bool)
+        known = labels if labels is None else labels & self._labels  # others would let the memory grow
+        if known not in self._masks:
+            rows = (known is None or not p.labels or not known.isdisjoint(p.labels) for p in self._passages)
+            self._masks[known] = np.fromiter(rows, bool, len(self._passages))
+        return self._masks[known]
+
+    @cached_property
+    def _labels(self) -> frozenset[str]:
+        return frozenset(label for passage in self._passages for label in passage.labels)
 
     @cached_property
     def _passages(self) -> list[Passage]:

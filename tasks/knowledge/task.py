@@ -1,46 +1,43 @@
-"""Prefect tasks of knowledge bases."""
+"""Prefect tasks of the knowledge stage."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
-from tasks.core.prefect import stage
-from tasks.data.results import EmbedderFiles, Snapshot, ValidatedBatches, Validation
-from tasks.knowledge.config import Knowledge
+from tasks.core.prefect import show_link, stage
+from tasks.data.results import EmbedderFiles, Snapshot, ValidatedBatches
+from tasks.knowledge.config import DOCUMENTS, DocumentsSpec, Knowledge
 from tasks.knowledge.results import KnowledgeIndex
 
-DOCUMENTS = "documents"  # their name as a source, in a snapshot
 
+@stage(
+    "curate documents",
+    lambda v: f"{v.rows:,} documents" + (f", {v.quarantined:,} quarantined" if v.quarantined else ""),
+)
+def curate_documents(
+    case: str, spec: DocumentsSpec, validated: list[ValidatedBatches], *, as_of: datetime, state: Path
+) -> ValidatedBatches:
+    """Fetch, read and validate the documents of a case."""
+    from tasks.knowledge.collect import Origins, fetch_files
+    from tasks.knowledge.curate import curate
 
-@stage("ingest the documents", lambda batches: f"{batches.rows:,} documents")
-def ingest_documents(case: str, knowledge: Knowledge, folder: Path, state: Path) -> ValidatedBatches:
-    """The documents of a case as the batches of a source, one a collection. `folder` is the case's."""
-    from tasks.core.config import digest_of
-    from tasks.core.files import atomic_path
-    from tasks.knowledge.documents import read_documents, write_documents
-
-    home = state / DOCUMENTS / case
-    files: dict[str, Path] = {}
-    rows = 0
-    for name, collection in sorted(knowledge.documents.items()):
-        documents = list(read_documents({name: collection}, folder, home / "fetched"))
-        digest = digest_of([[each.document_id, each.title, each.url, each.text, each.labels] for each in documents])
-        files[name] = home / digest[:16] / f"{name}.parquet"
-        if not files[name].is_file():
-            with atomic_path(files[name]) as path:
-                write_documents(documents, path)
-        rows += len(documents)
-    validation = Validation(
-        source=DOCUMENTS, rows=rows, quarantined={}, failed=[], warnings=[], expectations=0, docs=None, quarantine=None
+    needed = {config.rows_of for config in spec.knowledge.documents.values() if config.rows_of}
+    origins = Origins(
+        files=fetch_files(spec.knowledge, spec.folder, spec.raw),
+        rows={v.source: [path for _, path in sorted(v.files.items())] for v in validated if v.source in needed},
+        sources={name: source for name, source in spec.sources.items() if name in needed},
     )
-    return ValidatedBatches(source=DOCUMENTS, files=files, rows=rows, quarantined=0, validation=validation)
+    curated = curate(case, spec.knowledge, origins, as_of=as_of, state=state)
+    show_link(f"{case}-documents", next(iter(curated.files.values())).parent / "card.md", "Data card of the documents")
+    return curated
 
 
-@stage("index the documents", lambda index: f"{index.passages:,} passages, {index.digest[:12]}")
+@stage("index documents", lambda index: f"{index.passages:,} passages of {index.documents:,} documents")
 def open_index(
     case: str, snapshot: Snapshot, knowledge: Knowledge, embedder: EmbedderFiles, state: Path
 ) -> KnowledgeIndex:
-    """The index of a snapshot's documents, built when it is new."""
+    """Split, embed and index the documents of a snapshot; only what changed is embedded."""
     from tasks.knowledge.build import build_index
 
     files = {path.stem: path for path in sorted((snapshot.path / DOCUMENTS).glob("*.parquet"))}

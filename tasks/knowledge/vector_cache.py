@@ -43,10 +43,12 @@ class VectorCache:
         vectors = np.empty((len(texts), model.size), np.float32)
         keys = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
         known = dict(self._db.execute("SELECT text, vector FROM vectors WHERE embedder = ?", [self._embedder]))
-        for i, (key, text) in enumerate(zip(keys, texts, strict=True)):
-            if key not in known:
-                known[key] = model.encode([text])[0].astype(np.float32).tobytes()
-                self._db.execute("INSERT INTO vectors VALUES (?, ?, ?)", [self._embedder, key, known[key]])
+        with model.one_thread():
+            for key, text in zip(keys, texts, strict=True):
+                if key not in known:
+                    known[key] = model.encode([text])[0].tobytes()
+                    self._db.execute("INSERT INTO vectors VALUES (?, ?, ?)", [self._embedder, key, known[key]])
+        for i, key in enumerate(keys):
             vectors[i] = np.frombuffer(known[key], np.float32)
         self._used.update(keys)
         return vectors

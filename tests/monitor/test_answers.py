@@ -179,6 +179,6 @@ def test_dearer_answers_and_more_abstentions_alert(release: Path, tmp_path: Path
 def test_a_window_without_answers_is_refused(release: Path, tmp_path: Path) -> None:
     """Nothing was predicted: the error says what to run."""
     messages = WindowMessages(path=tmp_path / "none.parquet", rows=0, start=None, end=None, digest="")
-    unread = EmbedderFiles(digest="", folder=tmp_path, files=())
+    unread = EmbedderFiles(digest="", folder=tmp_path, files={})
     with pytest.raises(DataError, match="no predictions in this window"):
         measure_answers(release, CONFIG, unread, WINDOW, WindowData(messages.path), places_in(tmp_path))

@@ -39,8 +39,8 @@ Scored = tuple["pd.DataFrame", dict[str, float]]  # scored answers, and their ti
 class _RememberingEmbedder(Embedder):
     """An embedder that encodes each text once: all arms search for the same questions."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, tokenizer: Path | None = None) -> None:
+        super().__init__(folder, tokenizer)
         self._vectors: dict[tuple[str, ...], np.ndarray] = {}
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -65,7 +65,7 @@ class Arms:
 
     @cached_property
     def _embedder(self) -> Embedder:
-        return _RememberingEmbedder(self._knowledge.embedder.folder)
+        return _RememberingEmbedder(self._knowledge.embedder.folder, self._knowledge.embedder.tokenizer)
 
     @cached_property
     def _quotations(self) -> Quotations:

@@ -76,7 +76,7 @@ class EvaluationRun:
         """Raises: CaseError when one of the case's own scorers can't be loaded."""
         answer, embedder = self.spec.chat.answer, self.spec.embedder
         custom = {name: CustomScorer.of(code).load() for name, code in self.scorers.items()}
-        similar = TextSimilarity(embedder.folder) if embedder and answer.format == "text" else None
+        similar = TextSimilarity(embedder.folder, embedder.tokenizer) if embedder and answer.format == "text" else None
         return Scoring(scorer_of(answer), custom, similar)
 
     @cached_property

@@ -86,7 +86,7 @@ def measure_answers(
     samples = [sample(side, config.sample) for side in (then, now)]
     described = [describe(side, answer) for side in samples]
     drift = measure_drift(described[0], described[1], COLUMNS, folder, "text")
-    model = Embedder(embedder.folder)
+    model = Embedder(embedder.folder, embedder.tokenizer)
     vectors = [model.encode([message_in(each) for each in side["messages"]]) for side in samples]
     auc, auc_p_value = classifier_two_sample_test(*vectors) or (None, None)
     if auc is None:

@@ -11,7 +11,7 @@ from tasks.core.progress import progress_step
 from tasks.data.language.splits import DEVELOPMENT
 from tasks.knowledge.abstention import AbstentionRule, Observation, fit_rule
 from tasks.knowledge.answerer import INDEX, SETTINGS, Answerer, AnswerSettings
-from tasks.knowledge.build import MANIFEST
+from tasks.knowledge.manifest import read_manifest
 from tasks.knowledge.results import KnowledgeIndex, KnowledgeSpec
 from tasks.knowledge.search import KnowledgeSearch
 from tasks.language.messages import user_message
@@ -43,8 +43,7 @@ def add_knowledge(spec: LanguageSpec, pairs: Path, folder: Path) -> None:
 
 def candidate_index(folder: Path) -> KnowledgeIndex:
     """The index in a candidate's folder."""
-    index = KnowledgeIndex.model_validate_json((folder / INDEX / MANIFEST).read_text(encoding="utf-8"))
-    return index.model_copy(update={"folder": folder / INDEX})
+    return read_manifest(folder / INDEX)
 
 
 def abstention_text(spec: LanguageSpec) -> str:
@@ -63,7 +62,7 @@ def _fit(knowledge: KnowledgeSpec, abstain: str, pairs: Path) -> AbstentionRule:
     from tasks.language.embedder import Embedder
 
     with progress_step("fit the abstention") as step:
-        search = KnowledgeSearch(knowledge.index.folder, Embedder(knowledge.embedder.folder))
+        search = KnowledgeSearch(knowledge.index.folder, Embedder(knowledge.embedder.folder, knowledge.embedder.tokenizer))
         answerer = Answerer(search, knowledge.settings, abstain, AbstentionRule())
         questions = pd.read_parquet(path, columns=["messages", "unanswerable"])
         rule = fit_rule(
