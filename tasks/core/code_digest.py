@@ -17,7 +17,14 @@ from tasks.core.config import digest_of
 ROOT = Path(__file__).resolve().parents[2]  # a Bento has this module, and no settings
 PACKAGES = ("tasks", "services")
 # import names that differ from the name of the installed distribution
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "PyYAML", "_bentoml_impl": "bentoml", "dotenv": "python-dotenv"}
+DISTRIBUTIONS = {
+    "markdown_it": "markdown-it-py",
+    "sklearn": "scikit-learn",
+    "yaml": "PyYAML",
+    "_bentoml_impl": "bentoml",
+    "dotenv": "python-dotenv",
+    "bs4": "beautifulsoup4",
+}
 # Patterns, since parsing fifty files takes 0.1 s. A test compares them with Python's own parser.
 FROM = re.compile(r"^[ \t]*from ([\w.]+) import (\([^)]*\)|[^\n(]+)", re.MULTILINE)
 IMPORT = re.compile(r"^[ \t]*import ([\w., ]+?)(?:[ \t]*#.*)?$", re.MULTILINE)

@@ -31,6 +31,7 @@ CACHES = {
     "tasks.data.snapshots": "tasks/core/files.py",
     "tasks.data.language.base_model": "tasks/language/gguf_writer.py",
     "tasks.data.language.curate": "tasks/data/language/splits.py",
+    "tasks.knowledge.curate": "tasks/knowledge/reading.py",
     "tasks.knowledge.build": "tasks/knowledge/markdown.py",
     "tasks.features.tables": "tasks/features/sql.py",
     "tasks.features.training_frame": "tasks/features/offline_store.py",
