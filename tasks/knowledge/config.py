@@ -43,7 +43,7 @@ class Documents(Section):
 class Splitter(Section):
     """How documents are split into passages."""
 
-    tokens: int = Field(160, ge=16, le=224, description="Maximum tokens of a passage, by the embedder's tokenizer.")
+    tokens: int = Field(96, ge=16, le=224, description="Maximum tokens of a passage, by the embedder's tokenizer.")
     overlap: int = Field(0, ge=0, le=64, description="Tokens that a passage repeats of the one before it.")
     headings: bool = Field(True, description="Begin a passage at each heading.")
 
@@ -53,8 +53,9 @@ class Knowledge(Section):
 
     documents: dict[str, Documents] = Field(min_length=1, description="Collections of documents by name.")
     mask: tuple[Literal["email", "phone", "card", "iban", "secret"], ...] = Field(
-        ("card", "iban", "secret"),
-        description="Kinds of personal data and secrets that are replaced by placeholders.",
+        (),
+        description="Kinds of personal data and secrets that are replaced by placeholders; documents with any of them "
+        "are named in the warnings.",
     )
     tolerance: float = Field(
         0.05, ge=0, le=1, description="Share of bad documents of a collection above which the run fails."

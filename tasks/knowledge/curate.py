@@ -95,9 +95,11 @@ def _validate(
         collected = collections[name]
         write_documents([each.document for each in collected], path, [each.measured(as_of) for each in collected])
     validation = validate(DOCUMENTS, _as_source(knowledge), batches, references={}, as_of=as_of, paths=paths)
-    problems = [(each.document.document_id, each.problem) for name in collections for each in collections[name]]
-    bad = [f"{document}: {problem}" for document, problem in problems if problem]
-    warnings = [*validation.warnings, *bad]
+    everything = [each for name in collections for each in collections[name]]
+    bad = [f"{each.document.document_id}: {each.problem}" for each in everything if each.problem]
+    left = [(e.document.document_id, e.personal - e.masked.total()) for e in everything]
+    personal = [f"{document}: {n} places look like personal data or secrets" for document, n in left if n > 0]
+    warnings = [*validation.warnings, *bad, *personal]
     if validation.failed:
         listed = [*validation.failed, *bad[:10], *([f"and {len(bad) - 10} more"] if len(bad) > 10 else [])]
         raise DataError(

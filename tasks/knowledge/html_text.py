@@ -119,9 +119,11 @@ def _anchor(heading: Tag) -> str:
 
 
 def _inline(tag: Tag, *, collapse: bool = True) -> str:
+    from bs4 import Tag
+
     if tag.name in ("code", "kbd", "samp", "tt"):
         return f"`{' '.join(tag.get_text().split())}`"
-    text = "".join(_inline(c, collapse=False) if hasattr(c, "children") else str(c) for c in tag.children)
+    text = "".join(_inline(c, collapse=False) if isinstance(c, Tag) else str(c) for c in tag.children)
     return " ".join(text.split()) if collapse else text
 
 

@@ -80,7 +80,8 @@ class Embedder:
             for row, i in enumerate(batch):
                 tokens[row, : len(ids[i])], mask[row, : len(ids[i])] = ids[i], 1
             vectors[batch] = self._network.means(tokens, mask)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors
 
     @contextmanager
     def one_thread(self) -> Iterator[None]:

@@ -29,7 +29,12 @@ def folder(tmp_path):
 def encoded(monkeypatch):
     """The texts that were embedded, in order."""
     texts, encode = [], Embedder.encode
-    monkeypatch.setattr(Embedder, "encode", lambda self, batch: texts.extend(batch) or encode(self, batch))
+
+    def record(self, batch):
+        texts.extend(batch)
+        return encode(self, batch)
+
+    monkeypatch.setattr(Embedder, "encode", record)
     return texts
 
 
