@@ -17,16 +17,20 @@ from tasks.core.progress import mark_cached
 from tasks.data.results import EmbedderFiles
 from tasks.knowledge.config import Knowledge, Splitter
 from tasks.knowledge.documents import Document, load_documents
-from tasks.knowledge.manifest import MANIFEST, PASSAGES, VECTORS, read_manifest
+from tasks.knowledge.manifest import FILES, MANIFEST, OWNERS, PASSAGES, SENTENCES, VECTORS, read_manifest
 from tasks.knowledge.markdown import plain
 from tasks.knowledge.results import KnowledgeIndex, Passage
 from tasks.knowledge.split import split_document
 from tasks.knowledge.vector_cache import VectorCache
+from tasks.language.content_words import sentences as sentences_of
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tasks.language.embedder import Embedder
 
 NAME = "knowledge"  # folder in the state folder
+SHORTEST_SENTENCE = 3  # words
 SCHEMA = """
 PRAGMA page_size = 4096; PRAGMA encoding = 'UTF-8';
 CREATE TABLE passages (
@@ -59,21 +63,23 @@ def build_index(
     model = Embedder(embedder.folder, embedder.tokenizer)
     texts = list(load_documents(documents))
     passages = split_all(texts, knowledge.split, model)
+    units = [(place, text) for place, passage in enumerate(passages) for text in sentence_texts(passage)]
     with VectorCache(home / "vectors.sqlite", embedder.digest) as cache:
         vectors = cache.encode([embedded_text(passage) for passage in passages], model)
+        sentences = cache.encode([text for _, text in units], model)
         cache.prune()
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier attempt, damaged since
     with atomic_path(folder) as out:
         out.mkdir()
         write_passages(passages, out / PASSAGES)
-        _write_vectors(vectors, out / VECTORS)
+        write_vectors(vectors, sentences, [place for place, _ in units], out)
         index = KnowledgeIndex(
             folder=folder,
             digest=digest,
             documents=len(texts),
             passages=len(passages),
             embedder=embedder.digest,
-            files={name: file_digest(out / name) for name in (PASSAGES, VECTORS)},
+            files={name: file_digest(out / name) for name in FILES},
         )
         (out / MANIFEST).write_text(index.model_dump_json(indent=1, exclude={"folder"}), encoding="utf-8")
     for other in home.iterdir():
@@ -90,6 +96,18 @@ def split_all(documents: Sequence[Document], splitter: Splitter, model: Embedder
 def embedded_text(passage: Passage) -> str:
     """What the embedder reads of a passage: its headings, too, since a paragraph alone often lacks its subject."""
     return f"{passage.title}. {passage.heading.replace(' > ', '. ')}\n{plain(passage.text)}"
+
+
+def sentence_texts(passage: Passage) -> list[str]:
+    """What the embedder reads of each sentence, list item and table row of a passage.
+
+    A vector of a whole passage is a mean over its words, in which one sentence that answers hardly shows. A passage
+    of one sentence needs no other vector.
+    """
+    subject = (passage.heading or passage.title).split(" > ")[-1]
+    units = [plain(sentence) for sentence in sentences_of(passage.text)]
+    texts = [f"{subject}: {unit}" for unit in units if len(unit.split()) >= SHORTEST_SENTENCE]
+    return texts if len(texts) > 1 else []
 
 
 def write_passages(passages: Sequence[Passage], path: Path) -> None:
@@ -109,7 +127,10 @@ def write_passages(passages: Sequence[Passage], path: Path) -> None:
         db.execute("VACUUM")
 
 
-def _write_vectors(vectors: object, path: Path) -> None:
+def write_vectors(passages: np.ndarray, sentences: np.ndarray, owners: Sequence[int], folder: Path) -> None:
+    """Write the vectors of passages (float32) and of sentences (float16: they only refine), and each one's passage."""
     import numpy as np
 
-    np.save(path, np.asarray(vectors, dtype=np.float32))
+    np.save(folder / VECTORS, passages.astype(np.float32))
+    np.save(folder / SENTENCES, sentences.astype(np.float16))
+    np.save(folder / OWNERS, np.asarray(owners, np.int32))

@@ -10,6 +10,8 @@ from tasks.core.untrusted import read_json_object
 from tasks.knowledge.results import KnowledgeIndex
 
 PASSAGES, VECTORS, MANIFEST = "passages.sqlite", "vectors.npy", "index.json"
+SENTENCES, OWNERS = "sentences.npy", "sentence_passages.npy"  # vectors of sentences, and the place of each's passage
+FILES = (PASSAGES, VECTORS, SENTENCES, OWNERS)
 TODO = "Build the index again: driftline knowledge build CASE; or release the case again."
 
 
@@ -18,7 +20,7 @@ def read_manifest(folder: Path) -> KnowledgeIndex:
 
     Raises: DataError when a file is missing, or differs.
     """
-    for name in (MANIFEST, PASSAGES, VECTORS):
+    for name in (MANIFEST, *FILES):
         if not (folder / name).is_file():
             raise DataError(
                 "The index of the documents lacks a file.", where=str(folder), found=f"no {name}", todo=TODO
@@ -29,7 +31,7 @@ def read_manifest(folder: Path) -> KnowledgeIndex:
         raise DataError(
             "The manifest of an index can't be read.", where=str(folder / MANIFEST), found=str(error)[:200], todo=TODO
         ) from error
-    for name in (PASSAGES, VECTORS):
+    for name in FILES:
         if (found := file_digest(folder / name)) != index.files.get(name):
             raise DataError(
                 "A file of the index differs from its manifest.",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from tasks.core.errors import DataError
-from tasks.knowledge.manifest import PASSAGES, VECTORS, read_manifest
+from tasks.knowledge.manifest import OWNERS, PASSAGES, SENTENCES, VECTORS, read_manifest
 from tasks.knowledge.results import Hit, Passage
 
 if TYPE_CHECKING:
@@ -58,6 +58,9 @@ class KnowledgeSearch:
             f"file:{quote(str(folder / PASSAGES))}?mode=ro&immutable=1", uri=True, check_same_thread=False
         )
         self._vectors: np.ndarray = np.load(folder / VECTORS, allow_pickle=False)
+        self._sentences: np.ndarray = np.load(folder / SENTENCES, mmap_mode="r", allow_pickle=False)
+        owners = np.load(folder / OWNERS, allow_pickle=False)
+        self._first = np.searchsorted(owners, np.arange(len(self._vectors) + 1))  # sentences of passage i: [i] to [i+1]
         self._masks: dict[frozenset[str] | None, Any] = {}
 
     def passages(self) -> Sequence[Passage]:
@@ -77,14 +80,17 @@ class KnowledgeSearch:
         with self._lock:
             vector = self._embedder.encode([question])[0]
             words = self._by_words(question, allowed) if method != "vectors" else {}
-        similarities = self._vectors @ vector
-        ranked = np.where(allowed, similarities, -np.inf)
-        order = np.argsort(-ranked, kind="stable")[: min(CANDIDATES, int(allowed.sum()))].tolist()
+        cosines = self._vectors @ vector
+        ranked = np.where(allowed, cosines, -np.inf)
+        nearest = np.argsort(-ranked, kind="stable")[: min(CANDIDATES, int(allowed.sum()))].tolist()
+        candidates = [*words] if method == "words" else sorted({*words, *nearest})
+        similarities = {place: self._similarity(place, float(cosines[place]), vector) for place in candidates}
+        order = sorted(similarities, key=lambda place: (-similarities[place], place))[:CANDIDATES]
         by_vectors = {place: rank for rank, place in enumerate(order, 1)} if method != "words" else {}
         if method == "words":
             scores = {place: -float(rank) for place, rank in words.items()}
         elif method == "vectors":
-            scores = {place: float(similarities[place]) for place in by_vectors}
+            scores = {place: similarities[place] for place in by_vectors}
         else:
             scores = {
                 place: sum(1 / (SMOOTHING + ranks[place]) for ranks in (words, by_vectors) if place in ranks)
@@ -95,12 +101,17 @@ class KnowledgeSearch:
             Hit(
                 self._passages[place],
                 scores[place],
-                float(similarities[place]),
+                similarities[place],
                 words.get(place),
                 by_vectors.get(place),
             )
             for place in best
         ]
+
+    def _similarity(self, place: int, cosine: float, vector: np.ndarray) -> float:
+        """The mean of the cosines of a question with the passage and with its nearest sentence."""
+        sentences = self._sentences[self._first[place] : self._first[place + 1]]
+        return (cosine + float((sentences @ vector).max())) / 2 if len(sentences) else cosine
 
     def _by_words(self, question: str, allowed: Any) -> dict[int, int]:
         """Rank by place of passages that share a word with the question."""

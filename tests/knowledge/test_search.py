@@ -2,13 +2,14 @@
 
 import pytest
 
+from tasks.knowledge.build import embedded_text, sentence_texts
 from tasks.knowledge.config import Documents, Knowledge
 from tasks.knowledge.search import KnowledgeSearch, words_query
 from tests.knowledge_base import EMBEDDER, embedder, indexed, write_pages
 
 PAGES = {
     "cats.md": "# Cats\n\nCats purr when they are content.\n\n## Food\n\nA cat eats fish and meat, twice a day.\n",
-    "boats.md": "# Boats\n\nA boat floats.\n\n## Sails\n\n| sail | area |\n|---|---|\n| jib | 12 m2 |\n",
+    "boats.md": "# Boats\n\nA boat floats.\n\n## Sails\n\n|sail|area|\n|---|---|\n|jib|12 m2|\n|main|30 m2|\n",
 }
 
 
@@ -33,6 +34,15 @@ def test_the_passage_that_answers_comes_first(search, method):
 def test_no_question_is_read_as_a_query(search, question):
     """What means something in FTS5's language is a word like any other."""
     assert len(search.search(question)) == len(search.passages())
+
+
+def test_one_sentence_that_answers_counts_for_its_passage(search):
+    (hit,) = [hit for hit in search.search("How large is the jib?") if hit.passage.heading == "Sails"]
+    question, whole, *sentences = embedder().encode(
+        ["How large is the jib?", embedded_text(hit.passage), *sentence_texts(hit.passage)]
+    )
+    nearest = max(float(question @ sentence) for sentence in sentences)
+    assert hit.similarity == pytest.approx((nearest + float(question @ whole)) / 2, abs=2e-3)
 
 
 def test_stop_words_count_only_alone():
