@@ -61,8 +61,11 @@ def _has(text: str, words: Sequence[str]) -> bool:
 
 
 def recall_at(ranked: Sequence[str], relevant: Sequence[str], count: int) -> float:
-    """The share of the relevant passages among the first `count`."""
-    return len(set(ranked[:count]) & set(relevant)) / len(set(relevant))
+    """1 when a relevant passage is among the first `count`, else 0; the mean over questions is recall.
+
+    The quotations of a question are places that say the same, and one of them answers (success_k in trec_eval).
+    """
+    return float(not set(relevant).isdisjoint(ranked[:count]))
 
 
 def reciprocal_rank(ranked: Sequence[str], relevant: Sequence[str]) -> float:

@@ -54,7 +54,7 @@ def test_quotations_that_no_longer_stand_are_listed() -> None:
 def test_metrics_equal_those_by_hand() -> None:
     """Recall, reciprocal rank and nDCG of one ranking, computed on paper."""
     ranked, relevant = ["a", "x", "b", "y", "z", "c"], ["b", "c", "d"]
-    assert recall_at(ranked, relevant, 5) == pytest.approx(1 / 3)
+    assert (recall_at(ranked, relevant, 2), recall_at(ranked, relevant, 3)) == (0, 1)
     assert reciprocal_rank(ranked, relevant) == pytest.approx(1 / 3)
     assert ndcg_at(ranked, relevant, 10) == pytest.approx((0.5 + 0.3562071871) / (1 + 0.6309297536 + 0.5))
     assert (recall_at([], relevant, 5), reciprocal_rank([], relevant), ndcg_at([], relevant, 10)) == (0, 0, 0)
@@ -69,8 +69,8 @@ def test_metrics_equal_those_of_trec_eval() -> None:
     ranked = {at: draw.sample(names, draw.randint(1, 40)) for at in relevant}
     judged = {at: dict.fromkeys(each, 1) for at, each in relevant.items()}
     run = {at: {name: float(-place) for place, name in enumerate(each)} for at, each in ranked.items()}
-    expected = pytrec_eval.RelevanceEvaluator(judged, {"recall_5", "recip_rank", "ndcg_cut_10"}).evaluate(run)
+    expected = pytrec_eval.RelevanceEvaluator(judged, {"success_5", "recip_rank", "ndcg_cut_10"}).evaluate(run)
     for at, each in expected.items():
-        assert recall_at(ranked[at], relevant[at], 5) == pytest.approx(each["recall_5"])
+        assert recall_at(ranked[at], relevant[at], 5) == pytest.approx(each["success_5"])
         assert reciprocal_rank(ranked[at], relevant[at]) == pytest.approx(each["recip_rank"])
         assert ndcg_at(ranked[at], relevant[at], 10) == pytest.approx(each["ndcg_cut_10"])
