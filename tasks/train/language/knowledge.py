@@ -62,7 +62,8 @@ def _fit(knowledge: KnowledgeSpec, abstain: str, pairs: Path) -> AbstentionRule:
     from tasks.language.embedder import Embedder
 
     with progress_step("fit the abstention") as step:
-        search = KnowledgeSearch(knowledge.index.folder, Embedder(knowledge.embedder.folder, knowledge.embedder.tokenizer))
+        embedder = Embedder(knowledge.embedder.folder, knowledge.embedder.tokenizer)
+        search = KnowledgeSearch(knowledge.index.folder, embedder)
         answerer = Answerer(search, knowledge.settings, abstain, AbstentionRule())
         questions = pd.read_parquet(path, columns=["messages", "unanswerable"])
         rule = fit_rule(
