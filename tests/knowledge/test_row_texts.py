@@ -24,7 +24,7 @@ TEMPLATES = {
 }
 KEYS = {"airports": "faa", "airlines": "carrier", "planes": "tailnum"}
 QUESTIONS = {
-    "airports": ("How many feet above the sea is {name}?", "alt"),
+    "airports": ("At how many feet does {name} lie?", "alt"),
     "airlines": ("Which carrier code does {name} have?", "carrier"),
     "planes": ("How many seats has the plane {tailnum}?", "seats"),
 }
@@ -78,7 +78,7 @@ def test_a_question_about_a_row_gets_its_value(answers, name):
 def test_edited_and_deleted_rows_are_gone(tmp_path):
     """From index, search and answers, after the next build."""
     before = Answers(tables(), tmp_path)
-    assert "5431" in before.answer("How many feet above the sea is Denver Intl?").text
+    assert "5431" in before.answer("At how many feet does Denver Intl lie?").text
     rows = tables()
     rows["airports"].loc[rows["airports"].faa == "DEN", "alt"] = 5434
     rows["airlines"] = rows["airlines"][rows["airlines"].carrier != "HA"]
@@ -87,7 +87,7 @@ def test_edited_and_deleted_rows_are_gone(tmp_path):
     assert "5431" not in texts
     assert "Hawaiian" not in texts
     assert len(after.search.passages()) == len(before.search.passages()) - 1
-    assert "5434" in after.answer("How many feet above the sea is Denver Intl?").text
+    assert "5434" in after.answer("At how many feet does Denver Intl lie?").text
     assert "HA" not in after.answer("Which carrier code does Hawaiian Airlines Inc. have?").text
     assert not before.index.folder.exists()
 
