@@ -43,6 +43,7 @@ CACHES = {
     "tasks.train.language.imported": "tasks/language/gguf_writer.py",
     "tasks.train.language.untuned": "tasks/train/candidates.py",
     "tasks.evaluate.language.responses": "tasks/language/engine.py",
+    "tasks.evaluate.language.remembered": "tasks/language/engine.py",
     "tasks.evaluate.language.logprobs": "tasks/train/language/model.py",
     "tasks.evaluate.language.llm_judge": "tasks/language/messages.py",
     "tasks.evaluate.language.genai_report": "tasks/language/answer_scoring.py",
@@ -92,10 +93,13 @@ def test_what_serves_changes_no_key(path, tmp_path, before):
     [
         (
             "tasks/language/gguf_writer.py",
-            "data.language.base_model train.language.tune train.language.imported train.language.untuned "
-            "evaluate.language.gates",
+            "data.language.base_model train.language.tune train.language.imported",
         ),
-        ("tasks/language/engine.py", "evaluate.language.responses evaluate.language.gates"),
+        (
+            "tasks/language/engine.py",
+            "train.language.untuned evaluate.language.responses evaluate.language.remembered evaluate.language.gates "
+            "monitor.tabular.measure monitor.language.measure",
+        ),
         ("tasks/train/tabular/fit.py", "train.tabular.fit train.tabular.imported train.language.imported"),
         ("tasks/monitor/drift.py", "monitor.tabular.measure monitor.language.measure"),
         ("tasks/core/prefect.py", ""),

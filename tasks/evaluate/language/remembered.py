@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from tasks.core.code_digest import cache_key
 from tasks.core.config import digest_of
 from tasks.core.files import file_digest, write_text
-from tasks.evaluate.language import responses
 from tasks.evaluate.language.responses import Conversation, EngineOptions, generate_responses
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ def remembered_responses(
 
     same = {"model": file_digest(model), "serving": options.serving.digest, "context": options.context}
     same["sampling"] = options.sampling
-    group = cache_key(responses.__name__, same)[:16]
+    group = cache_key(__name__, same)[:16]
     folder = state / "answers" / FOLDER / group
     paths = [folder / f"{digest_of(each)[:24]}.json" for each in conversations]
     new = {path: each for path, each in zip(paths, conversations, strict=True) if not path.is_file()}
