@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 NO_RANKING = dict.fromkeys(("recall_at_5", "reciprocal_rank", "ndcg_at_10"))
 ADAPTER = "adapter"  # folder of a tuned candidate
 METHODS = ("words", "vectors", "hybrid")
+SAMPLE = 60  # questions for a model that is only compared with: on a CPU each answer takes seconds
 DEPTH = 10  # passages of a ranking that is measured
 Scored = tuple["pd.DataFrame", dict[str, float]]  # scored answers, and their timings
 
@@ -76,15 +77,17 @@ class Arms:
         return KnowledgeSearch(self._knowledge.index.folder, self._embedder)
 
     def side_by_side(self, pairs: pd.DataFrame) -> dict[str, Scored]:
-        """The answers of each arm, the served one among them, by name."""
-        base, tuned = self.run.spec.base.served, (self.folder / ADAPTER).is_dir()
+        """The answers of each arm by name: the served one's to all pairs, those of models beside it to a sample."""
+        base, sample = self.run.spec.base.served, self.run.sample(SAMPLE)
+        of_retrieval = pairs if self.served_arm == "retrieval" else sample
         arms = {
-            "prompt_only": self.prompt_only(base, pairs),
-            "retrieval": self.answers("retrieval", base, pairs, self.answerer("model")),
+            "prompt_only": self.prompt_only(base, sample),
+            "retrieval": self.answers("retrieval", base, of_retrieval, self.answerer("model")),
             "extractive": self.answers("extractive", base, pairs, self.answerer("extract")),
         }
-        if tuned:
-            arms["tuned"] = self.answers("tuned", model_file(self.folder), pairs, self.answerer("model"))
+        if (self.folder / ADAPTER).is_dir():
+            of_tuned = pairs if self.served_arm == "tuned" else sample
+            arms["tuned"] = self.answers("tuned", model_file(self.folder), of_tuned, self.answerer("model"))
         return arms
 
     @property
