@@ -122,6 +122,6 @@ def _write_clean(clean: Path, out: Path, collected: Sequence[Collected]) -> list
     import pyarrow.parquet as pq
 
     passed = set(pq.read_table(clean, columns=["document_id"])["document_id"].to_pylist())
-    kept = [each for each in collected if each.document.document_id in passed]
-    write_documents([each.document for each in kept], out)
-    return kept
+    used = [each for each in collected if each.document.document_id in passed]
+    write_documents([each.document for each in used], out)
+    return used

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tasks.language.embedder import Embedder
 
 CANDIDATES = 100  # of each method, before they are merged
-SMOOTHING = 10  # of reciprocal ranks; the usual 60 found less on the development questions of configs/handbook
+SMOOTHING = 10  # of reciprocal ranks; with the usual 60, the first places hardly count
 WEIGHTS = (1.0, 1.0, 1.0)  # of title, heading and text in BM25
 WORD = re.compile(r"[^\W_]+")
 # words of a question that say nothing of its subject
