@@ -162,6 +162,8 @@ class LanguageCase(Case):
     def _can_be_served(self) -> LanguageCase:
         if self.train is None and self.serve.engine == "vllm":
             raise ValueError("serve.engine: vllm needs train: without it the CPU engine serves the base")
+        if self.knowledge and self.prompt.tests:
+            raise ValueError("prompt.tests: tests are answered without passages, so a case with knowledge has none")
         if self.train is not None and self.pairs.none:
             raise ValueError("train needs pairs.sources or pairs.templates: pairs to learn from")
         if self.knowledge and self.serve.embedder not in (None, "", self.knowledge.embedder):

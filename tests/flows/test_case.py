@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -138,3 +139,27 @@ def test_a_moment_without_a_zone_is_utc(tmp_path, as_of):
     text = (CONFIGS / "credit" / "case.yaml").read_text(encoding="utf-8")
     (folder / "case.yaml").write_text(text.replace("as_of: 2005-10-01", f"as_of: {as_of}"))
     assert load_case("credit", tmp_path).as_of == datetime(2005, 10, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "says"),
+    [
+        ("prompts/gone.yaml", "no prompt file prompts/gone.yaml in the case folder; there are: prompts/guide.yaml"),
+        ("prompts/guide.yaml", "a case with knowledge has none"),
+    ],
+)
+def test_a_prompt_file_that_does_not_fit_is_an_error(tmp_path: Path, prompt: str, says: str):
+    """A file that does not exist; tests that would be answered without the passages."""
+    folder = tmp_path / "museum"
+    (folder / "prompts").mkdir(parents=True)
+    (folder / "prompts" / "guide.yaml").write_text("messages: [{role: system, content: Be brief.}]")
+    (folder / "prompts" / "guide.tests.yaml").write_text("tests: [{message: Hi, max_words: 3}]")
+    case: dict = {"kind": "llm", "description": "A guide.", "model": {"source": "file://base.gguf"}, "prompt": prompt}
+    case |= {"answer": {"format": "text", "abstain": "No."}, "pairs": {"sources": ["questions"]}}
+    case |= {"data": {"sources": {"questions": {"uri": "file://q.jsonl", "key": ["prompt"]}}}}
+    case |= {"knowledge": {"documents": {"docs": {"uri": "file://*.md"}}, "embedder": "file://embedder"}}
+    gate = {"loss": "missing_facts"}
+    case |= {"evaluate": {"bounds": [{"metric": "required_facts_recall", "at_least": 0}], "champion_gate": gate}}
+    (folder / "case.yaml").write_text(yaml.safe_dump(case))
+    with pytest.raises(CaseError, match=re.escape(says)):
+        load_case("museum", tmp_path)
