@@ -121,7 +121,10 @@ def _check_view(view: Table, examples: Table) -> None:
         check_free(view.features)
     except ValueError as error:
         raise CaseError(
-            f"The view {view.name} has a name that is taken.", where=view.where, found=str(error)
+            f"The view {view.name} has a name that is taken.",
+            where=view.where,
+            found=str(error),
+            todo="Rename the column in the query.",
         ) from error
     if not view.features:
         raise CaseError(

@@ -133,6 +133,7 @@ WRONG = [
     (view(sql="SELECT *, event_timestamp AS t FROM ({})"), CaseError, "t is time"),
     (view(sql="SELECT *, temp AS hour FROM ({})"), CaseError, "share a name"),
     (view(sql="SELECT * REPLACE (1 AS origin) FROM ({})"), CaseError, "join key origin"),
+    (view(sql="SELECT *, temp AS Outcome FROM ({})"), CaseError, "name that is taken"),
     (view(sql="SELECT *, 1 AS rowid FROM ({})"), CaseError, "reserved names of the offline store"),
     (view(sql="{} UNION ALL {}"), DataError, "not unique"),
 ]

@@ -12,6 +12,7 @@ import yaml
 
 from flows.case import case_names, load_case
 from tasks.core.errors import CaseError
+from tasks.features.config import RESERVED
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
@@ -71,6 +72,14 @@ def test_an_unknown_profile_names_those_there_are():
 def test_a_wrong_value_says_where_what_and_what_is_allowed(broken, changes, says):
     with pytest.raises(CaseError, match=says):
         broken(**changes)
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED))
+def test_no_feature_has_a_name_of_the_platform(broken, name):
+    """FAULTS 8: in any spelling; the error says how to rename it."""
+    feature = name.title()
+    with pytest.raises(CaseError, match=f'columns of its own called {feature}.*"{feature}" AS its_{feature}'):
+        broken(features__request=["age", feature])
 
 
 def test_all_errors_come_at_once(broken):
