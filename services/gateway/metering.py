@@ -19,6 +19,7 @@ from services.gateway.usage_writer import UsageWriter
 from services.store.api_error import ApiError
 from services.store.database import ABORTED, DONE, FAILED, REFUSED
 from services.store.keys import Key
+from tasks.language.chat_request import MAX_CHOICES
 
 
 class Metering:
@@ -42,7 +43,9 @@ class Metering:
         elif request:
             longest = request.get("max_completion_tokens") or request.get("max_tokens") or route.answer_tokens
             bounded = isinstance(longest, int) and longest > 0
-            call.max_tokens_out = min(longest, route.context) if bounded else route.context
+            count = request.get("n")
+            answers = min(count, MAX_CHOICES) if isinstance(count, int) and count > 0 else 1
+            call.max_tokens_out = (min(longest, route.context) if bounded else route.context) * answers
             tokens = estimate_tokens(size) + call.max_tokens_out
             prompt = min(size + TEMPLATE_TOKENS, route.context)  # a token has at least one byte
         if call.key.budgets:

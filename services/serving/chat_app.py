@@ -54,9 +54,7 @@ class ChatApp:
             remote: EngineWatch[RemoteEngine] = EngineWatch(release.reach, RemoteEngine.connect, waits=True)
             self.watch, self._engine = remote, UpstreamClient(release, remote, deadline)
         else:
-            local: EngineWatch[Engine | VllmServer] = EngineWatch(
-                release.start, lambda engine: check_golden(engine, release.golden[:STARTUP_EXAMPLES])
-            )
+            local: EngineWatch[Engine | VllmServer] = EngineWatch(release.start, self._check)
             self.watch, self._engine = local, EngineClient(release, local, deadline)
         self._headers = {RELEASE_HEADER: release.digest, PROMPT_HEADER: release.prompt.label}
         self._knowledge = KnowledgeBase(release) if release.knowledge_files else None
@@ -75,6 +73,10 @@ class ChatApp:
     @property
     def ready(self) -> bool:
         return self.watch.ready or not self.uses_engine
+
+    def _check(self, engine: Engine | VllmServer) -> None:
+        check_golden(engine, self.release.golden[:STARTUP_EXAMPLES])
+        _ = engine.supports_tools  # read before the first call, which runs in the event loop
 
     def starlette(self) -> Starlette:
         """The application to mount."""

@@ -74,6 +74,8 @@ class EngineClient:
         """
         import aiohttp
 
+        if (field := chat.uses_tools) and not engine.supports_tools:
+            raise ChatError(400, f"{field}: this model's chat template has no tools; omit them.", param=field)
         request = self._release.request(chat)
         response = await self._connections().post(
             engine.completions_url,

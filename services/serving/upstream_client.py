@@ -43,6 +43,7 @@ class UpstreamClient:
         engine = await self._watch.engine(0.0)
         if engine is None:
             raise ChatError(503, f"{NO_ANSWER}: {self._watch.fault}", code="model_unavailable")
+        _check_request(engine, chat)
         content = json.dumps(self._release.upstream_request(chat)).encode()
         begun, attempt = time.monotonic(), 0
         while True:
@@ -106,6 +107,17 @@ class UpstreamClient:
             connector = aiohttp.TCPConnector(limit=0, ssl=ssl.create_default_context() if external else False)
             self._session = aiohttp.ClientSession(connector=connector, trust_env=external)
         return self._session
+
+
+def _check_request(engine: RemoteEngine, chat: ChatCompletionRequest) -> None:
+    """Refuse what would not reach the model. Raises: ChatError."""
+    fixed = sorted(chat.model_fields_set & engine.upstream.parameters.keys())
+    if not engine.upstream.json_schema and (chat.response_format or {}).get("type", "text") != "text":
+        raise ChatError(400, "response_format: this model follows no schema; omit it.", param="response_format")
+    if chat.ignore_eos:
+        raise ChatError(400, "ignore_eos: only llama.cpp knows it; omit it.", param="ignore_eos")
+    if fixed:
+        raise ChatError(400, f"{fixed[0]}: the release sets it; omit it.", param=fixed[0])
 
 
 async def _body_of(response: aiohttp.ClientResponse) -> bytes:

@@ -7,23 +7,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from tasks.language.chat_tools import MAX_TOOLS, NamedTool, Tool, ToolCall, ToolChoice
 from tasks.language.json_schema import check_schema
 from tasks.language.messages import ASSISTANT, ROLES, SYSTEM
 
 MAX_TOKENS = 2**31 - 1  # engines use 32-bit counts
 MAX_SEED = 2**32 - 1  # the engine's seed has 32 bits, and -1 is a random one
 MAX_STOPS = 16
+MAX_CHOICES = 8
+TOOL = "tool"  # role of a function's result
 DEVELOPER = "developer"  # OpenAI's newer name of the system role
 # fields that clients send although they are not supported, and the values that change no answer
 NEUTRAL: Mapping[str, Callable[[Any], bool]] = {
     "frequency_penalty": lambda value: value == 0 and not isinstance(value, bool),
     "presence_penalty": lambda value: value == 0 and not isinstance(value, bool),
     "logit_bias": lambda value: value == {},
-    "tools": lambda value: value == [],
     "functions": lambda value: value == [],
-    "tool_choice": lambda value: value in ("none", "auto"),
     "function_call": lambda value: value in ("none", "auto"),
-    "parallel_tool_calls": lambda value: isinstance(value, bool),
     "store": lambda value: value is False,
     "metadata": lambda value: isinstance(value, dict),
     "service_tier": lambda value: value in ("auto", "default"),
@@ -38,7 +38,6 @@ NEUTRAL: Mapping[str, Callable[[Any], bool]] = {
 }
 NEUTRAL_IN_MESSAGE: Mapping[str, Callable[[Any], bool]] = {
     "name": lambda value: isinstance(value, str),
-    "tool_calls": lambda value: value == [],
     "annotations": lambda value: value == [],
     "function_call": lambda _: False,
     "refusal": lambda _: False,
@@ -80,14 +79,20 @@ class OpenAIRequest(BaseModel):
 
 
 class Message(OpenAIRequest):
-    role: Literal[ROLES]  # type: ignore[valid-type]
+    role: Literal[(*ROLES, TOOL)]  # type: ignore[valid-type]
     content: Annotated[str, BeforeValidator(_text)] = ""
     name: Any = Field(None, exclude=True, description="Accepted, but the model does not see it.")
-    tool_calls: Any = Field(None, exclude=True)
+    tool_calls: list[ToolCall] | None = Field(None, description="Calls that the model made in this turn.")
+    tool_call_id: str | None = Field(None, description="The call that a message of the role tool answers.")
     annotations: Any = Field(None, exclude=True)
     function_call: Any = Field(None, exclude=True)
     refusal: Any = Field(None, exclude=True)
     audio: Any = Field(None, exclude=True)
+
+    @field_validator("tool_calls")
+    @classmethod
+    def _none_is_no_call(cls, calls: list[ToolCall]) -> list[ToolCall] | None:
+        return calls or None
 
     @field_validator("role", mode="before")
     @classmethod
@@ -103,7 +108,16 @@ class Message(OpenAIRequest):
     def _says_something(self) -> Message:
         if self.role != ASSISTANT and "content" not in self.model_fields_set:
             raise ValueError("content is missing")
+        if (self.role == TOOL) != (self.tool_call_id is not None):
+            raise ValueError("tool_call_id belongs to messages of the role tool, and only to these")
+        if self.tool_calls and self.role != ASSISTANT:
+            raise ValueError("tool_calls belong to messages of the assistant")
         return self
+
+
+class StreamOptions(OpenAIRequest):
+    include_usage: bool = Field(False, description="Send the usage before the end of the stream.")
+    include_obfuscation: Literal[False] = Field(False, exclude=True)
 
 
 class ChatCompletionRequest(OpenAIRequest):
@@ -120,7 +134,7 @@ class ChatCompletionRequest(OpenAIRequest):
         None, max_length=MAX_STOPS, description="One text or several; none may be empty."
     )
     stream: bool = False
-    stream_options: dict[str, bool] | None = None
+    stream_options: StreamOptions | None = None
     response_format: dict[str, Any] | None = Field(
         None, description='Default: JSON by the release\'s schema; {"type": "text"}: free text.'
     )
@@ -132,15 +146,22 @@ class ChatCompletionRequest(OpenAIRequest):
         False, exclude=True, description="Also return the passages, of a case with a knowledge base."
     )
     user: str | None = None
-    n: Literal[1] = 1
+    n: int = Field(1, ge=1, le=MAX_CHOICES, description="Number of answers.")
     frequency_penalty: Any = Field(None, description="Must be 0 or omitted.")
     presence_penalty: Any = Field(None, description="Must be 0 or omitted.")
     logit_bias: Any = Field(None, description="Must be empty or omitted.")
-    tools: Any = Field(None, description="Must be empty or omitted: the model calls no tools.")
+    tools: list[Tool] | None = Field(
+        None,
+        max_length=MAX_TOOLS,
+        description="Functions that the model may call, if its chat template or its server can; the release's schema "
+        "then does not apply.",
+    )
     functions: Any = Field(None, description="Must be empty or omitted.")
-    tool_choice: Any = Field(None, description="Must be none, auto or omitted.")
+    tool_choice: ToolChoice | None = Field(
+        None, description="none, auto, required, or the one function to call. The last two need tools."
+    )
     function_call: Any = Field(None, description="Must be none, auto or omitted.")
-    parallel_tool_calls: Any = Field(None, description="Accepted, but has no effect.")
+    parallel_tool_calls: bool | None = Field(None, description="With tools: whether several calls may come at once.")
     store: Any = Field(None, description="Must be false or omitted.")
     metadata: Any = Field(None, description="Accepted, but not stored.")
     service_tier: Any = Field(None, description="Must be auto, default or omitted.")
@@ -157,6 +178,30 @@ class ChatCompletionRequest(OpenAIRequest):
     @classmethod
     def _changes_nothing(cls, value: Any, info: ValidationInfo) -> None:
         _require_neutral(NEUTRAL, value, info)
+
+    @property
+    def uses_tools(self) -> str:
+        """The field by which this conversation has tools; empty when it has none."""
+        if self.tools:
+            return "tools"
+        return "messages" if any(each.tool_calls or each.role == TOOL for each in self.messages) else ""
+
+    @field_validator("tool_choice")
+    @classmethod
+    def _names_a_tool(cls, choice: ToolChoice, info: ValidationInfo) -> ToolChoice:
+        names = [tool.function.name for tool in info.data.get("tools") or ()]
+        if choice == "required" and not names:
+            raise ValueError("required needs tools")
+        if isinstance(choice, NamedTool) and choice.function.name not in names:
+            raise ValueError(f"tools has no function {choice.function.name}")
+        return choice
+
+    @field_validator("top_logprobs")
+    @classmethod
+    def _belongs_to_logprobs(cls, count: int, info: ValidationInfo) -> int:
+        if count and not info.data.get("logprobs"):
+            raise ValueError("needs logprobs: true")
+        return count
 
     @field_validator("response_format")
     @classmethod

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,16 @@ class Engine:
     def kill(self) -> None:
         """Kill the process, even when it hangs or is stopped."""
         self._process.kill()
+
+    @cached_property
+    def supports_tools(self) -> bool:
+        """Whether the chat template renders tools; without, llama.cpp would ignore them."""
+        import httpx
+
+        try:
+            return bool(self._client.get("/props").json()["chat_template_caps"]["supports_tools"])
+        except (httpx.HTTPError, ValueError, LookupError, TypeError):
+            return False
 
     def warm(self, messages: Messages) -> None:
         """Answer with one token in each slot, which then has these messages in its cache."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from tasks.core.errors import DriftlineError
 from tasks.language.chat_request import ChatCompletionRequest
+from tasks.language.chat_tools import NamedTool
 from tasks.language.engine import Engine, start_engine
 from tasks.language.open_engine import model_file
 from tasks.language.prompts import released_prompt, render
@@ -19,6 +20,7 @@ from tasks.language.upstream import UPSTREAM, Upstream
 from tasks.language.vllm import VllmServer, connect_vllm
 
 KNOWLEDGE_PARTS = ("knowledge", "embedder", "answering.json")  # folders and a file of a release
+OF_TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 
 
 class ReleasedModel:
@@ -52,9 +54,12 @@ class ReleasedModel:
         body = self._with_defaults(chat)
         if self.on_vllm or chat.cache_prompt:
             del body["cache_prompt"]
-        if (
-            not chat.stream and not chat.logprobs
-        ):  # the service assembles the response; llama.cpp's streams lack some logprobs
+        if isinstance(chat.tool_choice, NamedTool):  # llama.cpp knows no named function
+            name = chat.tool_choice.function.name
+            body["tools"] = [tool for tool in body["tools"] if tool["function"]["name"] == name]
+            body["tool_choice"] = "required"
+        # the service assembles the response of one text; llama.cpp's streams lack some logprobs
+        if not (chat.stream or chat.logprobs or chat.tools or chat.n > 1):
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return {**body, "model": self.tag}  # the engine repeats it in its response
 
@@ -64,20 +69,19 @@ class ReleasedModel:
         body = self._with_defaults(chat)
         for name in ("cache_prompt", "ignore_eos", *(() if chat.stream else ("stream_options",))):
             body.pop(name, None)
-        defaults = {"top_p": 1.0, "logprobs": False, "stream": False}
+        defaults = {"top_p": 1.0, "logprobs": False, "stream": False, "n": 1}
         body = {name: value for name, value in body.items() if defaults.get(name) != value}
         return self.upstream.request_body(body)
 
     def _with_defaults(self, chat: ChatCompletionRequest) -> dict[str, Any]:
-        body = chat.model_dump(exclude_none=True, exclude={"model", "max_completion_tokens", "user", "n"})
+        body = chat.model_dump(exclude_none=True, exclude={"model", "max_completion_tokens", "user"})
+        if not chat.tools:  # what goes with them has no meaning without
+            body = {name: value for name, value in body.items() if name not in OF_TOOLS}
         body["messages"] = render(self.prompt, body["messages"])
         body |= {k: v for k, v in self.prompt.parameters.overrides.items() if k not in chat.model_fields_set}
         body["max_tokens"] = chat.max_completion_tokens or chat.max_tokens or self.answer_tokens
-        if (
-            chat.response_format is None
-            and self.schema is not None
-            and (not self.upstream or self.upstream.json_schema)
-        ):
+        follows = self.upstream is None or self.upstream.json_schema
+        if chat.response_format is None and self.schema is not None and follows and not chat.tools:
             schema = {"name": "answer", "strict": True, "schema": self.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body

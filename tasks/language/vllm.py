@@ -30,6 +30,8 @@ class VllmServer:
         self._as_of = as_of
         self._answered = time.monotonic()
 
+    supports_tools = False  # it is started without a parser of calls
+
     @property
     def completions_url(self) -> str:
         return f"{self.address}/v1/chat/completions"

@@ -31,8 +31,8 @@ Script = Callable[[dict[str, Any], int], Reply]  # from the request's body, and 
 class Misbehaving(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, script: Script, models: Any = None) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, script: Script, models: Any = None, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.script, self.models = script, models
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -79,9 +79,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def misbehaving(script: Script | Reply, models: Any = None) -> Iterator[Misbehaving]:
+def misbehaving(script: Script | Reply, models: Any = None, port: int = 0) -> Iterator[Misbehaving]:
     """A server that answers by a script, or always the same."""
-    server = Misbehaving((lambda *_: script) if isinstance(script, Reply) else script, models)
+    server = Misbehaving((lambda *_: script) if isinstance(script, Reply) else script, models, port)
     thread = threading.Thread(target=server.serve_forever, args=[0.05], daemon=True)
     thread.start()
     try:
