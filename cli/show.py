@@ -60,6 +60,11 @@ def show_release(case: str, reference: str | None, as_json: bool) -> None:
         facts.add_row(
             name, str(sealed[name])[:40] + (" (with changes)" if name == "commit" and sealed["dirty"] else "")
         )
+    if upstream := sealed.get("base", {}).get("upstream"):
+        facts.add_row("model", escape_terminal(f"{upstream['model']} at {upstream['address']}"))
+        fingerprints = ", ".join(upstream["fingerprints"]) or "none"
+        facts.add_row("fingerprints", escape_terminal(fingerprints))
+        facts.add_row("not pinned", sealed["base"]["not_pinned"])
     if classes := sealed.get("target", {}).get("classes"):
         facts.add_row("classes", ", ".join(map(str, classes)))
     console.print(facts)

@@ -21,6 +21,7 @@ from tasks.evaluate.config import Evaluate, LanguageEvaluation
 from tasks.features.config import Features, FrameSpec, check_free
 from tasks.knowledge.config import DOCUMENTS, Knowledge
 from tasks.language.prompt_file import PromptField
+from tasks.language.upstream import is_remote
 from tasks.monitor.config import AnswerMonitor, Monitor, TabularSpec
 from tasks.release.config import Price
 from tasks.train.config import Serving, Target, Train, Tuning
@@ -92,6 +93,11 @@ class Case(Section):
         return settings().cases / self.name
 
     @property
+    def answer_price(self) -> Price:
+        """The price that releases seal."""
+        return self.price
+
+    @property
     def verbatim(self) -> frozenset[str]:
         """The sources whose texts are read as they stand: those of instruction pairs."""
         return frozenset()
@@ -160,6 +166,8 @@ class LanguageCase(Case):
 
     @model_validator(mode="after")
     def _can_be_served(self) -> LanguageCase:
+        if self.train and is_remote(self.model.source):
+            raise ValueError("train needs the model's weights: a model behind openai:// answers as it is")
         if self.train is None and self.serve.engine == "vllm":
             raise ValueError("serve.engine: vllm needs train: without it the CPU engine serves the base")
         if self.knowledge and self.prompt.tests:
@@ -190,6 +198,13 @@ class LanguageCase(Case):
     @property
     def verbatim(self) -> frozenset[str]:
         return frozenset(filter(None, (*self.pairs.sources, self.pairs.safety, self.traffic.source)))
+
+    @property
+    def answer_price(self) -> Price:
+        """The price that releases seal: of a model behind an address by default that of its tokens alone."""
+        if is_remote(self.model.source) and "machine_hour" not in self.price.model_fields_set:
+            return self.price.model_copy(update={"machine_hour": 0.0})
+        return self.price
 
     @property
     def chat_spec(self) -> ChatSpec:

@@ -41,11 +41,13 @@ from tasks.monitor.results import Attempt, Decision
 from tasks.monitor.signal import Window, WindowData
 from tasks.monitor.task import (
     decide_on,
+    decide_on_server,
     measure_messages,
     measure_served,
     measure_window,
     recalibrate_champion,
     review_questions,
+    watch_upstream,
 )
 from tasks.predict.results import Predictions
 from tasks.predict.task import answer_window, predict_window
@@ -256,7 +258,7 @@ def seal_release(run: RunContext, trained: TrainResult) -> Path:
     candidate, verdict = trained.candidate, trained.verdict
     words = dict.fromkeys(word for source in case.data.sources.values() for word in source.missing)
     context = SealContext(
-        lineage=run.lineage, state=state, price=case.price, snapshot=trained.snapshot, missing=tuple(words)
+        lineage=run.lineage, state=state, price=case.answer_price, snapshot=trained.snapshot, missing=tuple(words)
     )
     if isinstance(case, TabularCase):
         return seal_tabular_release(candidate, verdict, case.target, context)
@@ -297,8 +299,11 @@ def monitor_champion(
         if case.knowledge:
             path = config.data / "raw" / case.name / "logged_questions.parquet"
             review_questions(champion, collect_questions(champion, start, run.as_of, path, config), places)
+        upstream = watch_upstream(champion, window, places.state) if champion.is_remote else None
+        if upstream and case.traffic.source is None and case.pairs.templates is None:
+            return decide_on_server(upstream, window, case.monitor, places.state)
         predict_since(run, snapshot, champion, start)
-        data = WindowData(messages_since(run, case, snapshot, start).path, snapshot)
+        data = WindowData(messages_since(run, case, snapshot, start).path, snapshot, upstream)
         signal = measure_messages(champion, case.monitor, window, data, case.folder, places)
         return decide_on(signal, case.monitor, [*history.attempts] if history else None)
     previous = history.predecessor if history else find_predecessor(champion, config.tracking, config.state)

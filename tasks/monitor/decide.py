@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from tasks.core.config import digest_of
 from tasks.core.files import write_text
 from tasks.monitor.config import Watch
-from tasks.monitor.findings import Finding, find_findings
-from tasks.monitor.results import Action, Attempt, Decision, Signal
+from tasks.monitor.findings import Finding, find_findings, upstream_findings
+from tasks.monitor.results import Action, Attempt, Decision, Signal, UpstreamDrift
+from tasks.monitor.signal import Window
 
 ORDER = ("retrain", "recalibrate", "alert", "unknown", "fine")
 
@@ -39,6 +41,26 @@ def decide(signal: Signal, config: Watch, history: Sequence[Attempt] = ()) -> De
         digest=digest_of({"action": action, "reasons": reasons, "evidence": signal.evidence, "to": to}),
     )
     write_text(signal.folder / "decision.json", decision.model_dump_json(indent=1, exclude={"folder"}) + "\n")
+    return decision
+
+
+def decide_on_upstream(drift: UpstreamDrift, window: Window, folder: Path, false_alarms: float) -> Decision:
+    """Alert on a model that changed behind its address, or ignore it; of a case whose requests are not known."""
+    findings = upstream_findings(drift, false_alarms)
+    reasons = [each.sentence for each in sorted(findings, key=lambda each: ORDER.index(each.severity))]
+    action: Action = "alert" if any(each.severity == "alert" for each in findings) else "ignore"
+    evidence = digest_of(drift.model_dump(mode="json"))
+    decision = Decision(
+        case=window.case,
+        release=window.release,
+        as_of=window.as_of,
+        action=action,
+        reasons=tuple(reasons),
+        evidence=evidence,
+        folder=folder,
+        digest=digest_of({"action": action, "reasons": reasons, "evidence": evidence, "to": ""}),
+    )
+    write_text(folder / "decision.json", decision.model_dump_json(indent=1, exclude={"folder"}) + "\n")
     return decision
 
 

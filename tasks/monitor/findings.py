@@ -12,9 +12,10 @@ from typing import Literal, TypeAlias
 
 from tasks.monitor.config import AnswerAlert, Monitor, TableAlert, Watch
 from tasks.monitor.drift import THRESHOLD
-from tasks.monitor.results import Signal
+from tasks.monitor.results import Signal, UpstreamDrift
 from tasks.statistics.metric_catalog import worse_by
 
+SHOWN = 3  # changed answers in a sentence
 Severity: TypeAlias = Literal["fine", "unknown", "alert", "recalibrate", "retrain"]
 
 
@@ -27,7 +28,35 @@ class Finding:
 def find_findings(signal: Signal, config: Watch) -> list[Finding]:
     """A finding for everything that is watched, also for what is fine."""
     performance = [*_performance(signal, config), *_estimated(signal, config)]
-    return [*performance, *_reference_free(signal, config), *_drift(signal, config)]
+    upstream = upstream_findings(signal.upstream, config.alert.false_alarms) if signal.upstream else []
+    return [*performance, *upstream, *_reference_free(signal, config), *_drift(signal, config)]
+
+
+def upstream_findings(drift: UpstreamDrift, false_alarms: float) -> list[Finding]:
+    """What a model behind an address shows of a change behind its unchanged name; it can only alert."""
+    stated = {"a fingerprint that it did not have at the release": drift.fingerprints, "other facts": drift.facts}
+    findings = [
+        Finding("alert", f"The server of {drift.model} states {what}: {', '.join(names)}.")
+        for what, names in stated.items()
+        if names
+    ]
+    sentence = (
+        f"{drift.model} answers {len(drift.changed)} of {drift.asked} golden questions otherwise than at the release, "
+        f"where {drift.noise} differed between two times"
+    )
+    if not drift.changed:
+        return [*findings, Finding("fine", f"{sentence}.")]
+    if drift.p_value > false_alarms:
+        return [*findings, Finding("fine", f"{sentence}; that may be chance ({_p(drift.p_value)}).")]
+    examples = "; ".join(
+        f"{_short(each.question)!r}: {_short(each.then)!r}, now {_short(each.now)!r}" for each in drift.changed[:SHOWN]
+    )
+    return [*findings, Finding("alert", f"{sentence} ({_p(drift.p_value)}). {examples}.")]
+
+
+def _short(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= 120 else f"{flat[:117]}..."
 
 
 def _performance(signal: Signal, config: Watch) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from tasks.core.files import write_text
 from tasks.core.html_page import html_page, html_table
 from tasks.monitor.config import Watch
 from tasks.monitor.quality_chart import draw_quality
-from tasks.monitor.results import DRIFT_PAGE, ColumnDrift, Decision, Signal
+from tasks.monitor.results import DRIFT_PAGE, ColumnDrift, Decision, Signal, UpstreamDrift
 from tasks.statistics.metric_catalog import HIGHER_IS_BETTER, worse_by
 
 STYLE = """
@@ -27,6 +27,15 @@ MEANINGS = {
     "retrain": "a challenger is trained",
     "rollback": "the previous champion takes over again",
 }
+
+
+def write_upstream_page(drift: UpstreamDrift, decision: Decision) -> Path:
+    """Write report.html of a case of which only the model behind the address is measured."""
+    rows = [[escape(text) for text in (each.question, each.then, each.now)] for each in drift.changed]
+    table = html_table(["question", "at the release", "now"], rows, texts=(0, 1, 2)) if rows else ""
+    return write_text(
+        decision.report, html_page(f"Monitoring of {decision.case}", _decision(decision), table, style=STYLE)
+    )
 
 
 def write_page(signal: Signal, decision: Decision, config: Watch) -> Path:

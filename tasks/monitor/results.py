@@ -120,6 +120,26 @@ class BatchQuality(Result):
     missing: dict[str, float]  # share of missing values by column, of columns that miss any
 
 
+class ChangedAnswer(Result):
+    """A golden question that a model behind an address answers otherwise than at the release."""
+
+    question: str
+    then: str
+    now: str
+
+
+class UpstreamDrift(Result):
+    """What a model behind an address shows of a change behind its unchanged name."""
+
+    model: str = ""
+    asked: int  # golden questions
+    changed: tuple[ChangedAnswer, ...]
+    noise: int  # of them: answered otherwise when they were asked twice at the release
+    p_value: float  # of so many changes, if they were noise
+    fingerprints: tuple[str, ...] = Field(())  # that were not seen before the release
+    facts: tuple[str, ...] = Field(())  # names of what the server states otherwise in its list of models
+
+
 class Signal(Result):
     """What monitoring measured of a release in a window. What could not be computed is None or absent, and listed."""
 
@@ -162,6 +182,7 @@ class Signal(Result):
     reference_free_then: dict[str, float] = Field({}, alias="proxies_then")  # and over the release's evaluation
     # of answers: AUC of a classifier between the messages of window and evaluation; .5: they are alike
     message_auc: float | None = Field(None, alias="told_apart")
+    upstream: UpstreamDrift | None = None  # of answers: None for a local model
     not_computed: tuple[str, ...]  # one sentence each
     inputs: str  # digest over all inputs of the measurement
     evidence: str  # digest over the release and its rows with an outcome: the evidence for a retraining

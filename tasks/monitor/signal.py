@@ -18,7 +18,7 @@ from tasks.core.progress import mark_cached
 from tasks.data.results import Snapshot
 from tasks.monitor.config import Watch
 from tasks.monitor.drift import decide_drift
-from tasks.monitor.results import DRIFT_NUMBERS, DRIFT_PAGE, REPORT_PAGE, Signal
+from tasks.monitor.results import DRIFT_NUMBERS, DRIFT_PAGE, REPORT_PAGE, Signal, UpstreamDrift
 from tasks.release.results import Release
 from tasks.statistics.permutation import benjamini_hochberg
 
@@ -59,10 +59,14 @@ class Window:
 
 @dataclass(frozen=True)
 class WindowData:
-    """The examples or messages of a window, with the outcomes known by now, and the snapshot that they are from."""
+    """The examples or messages of a window, with the outcomes known by now, and the snapshot that they are from.
+
+    upstream: what was measured of the model behind an address.
+    """
 
     path: Path  # Parquet
     snapshot: Snapshot | None = None
+    upstream: UpstreamDrift | None = None
 
 
 def store_signal(

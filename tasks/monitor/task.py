@@ -10,7 +10,7 @@ from tasks.core.places import Places
 from tasks.core.prefect import emit_alert, emit_case_event, show_link, show_text, stage
 from tasks.features.results import Frame
 from tasks.monitor.config import AnswerMonitor, TabularSpec, Watch
-from tasks.monitor.results import Attempt, Decision, LoggedQuestions, QuestionReview, ScoredRows, Signal
+from tasks.monitor.results import Attempt, Decision, LoggedQuestions, QuestionReview, ScoredRows, Signal, UpstreamDrift
 from tasks.monitor.signal import Window, WindowData
 from tasks.release.results import Release
 from tasks.train.config import Split, Target
@@ -76,6 +76,26 @@ def review_questions(release: Release, logged: LoggedQuestions, places: Places) 
     text = (result.folder / LIST).read_text(encoding="utf-8")
     show_text(f"{release.case}-questions", text, "What is asked often and answered badly")
     return result
+
+
+@stage("ask the model behind the address", lambda drift: f"{len(drift.changed)} of {drift.asked} answers changed")
+def watch_upstream(release: Release, window: Window, state: Path) -> UpstreamDrift:
+    """Ask golden questions again, and compare the answers with the release's."""
+    from tasks.monitor.language.upstream import measure_upstream
+
+    return measure_upstream(release.folder, window, state)
+
+
+@stage("decide", lambda decision: decision.action)
+def decide_on_server(drift: UpstreamDrift, window: Window, config: Watch, state: Path) -> Decision:
+    """Ignore or alert, where only the model behind the address is measured."""
+    from tasks.monitor.decide import decide_on_upstream
+    from tasks.monitor.page import write_upstream_page
+
+    decision = decide_on_upstream(drift, window, window.folder(state), config.alert.false_alarms)
+    write_upstream_page(drift, decision)
+    show_link(f"{decision.case}-monitor", decision.report, "Monitoring report")
+    return decision
 
 
 @stage("decide", lambda decision: decision.action)

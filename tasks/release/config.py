@@ -15,7 +15,11 @@ class Price(Section):
     tokens_in: float = Field(0.0, ge=0, description="Price of a million prompt tokens.")
     tokens_cached: float = Field(0.0, ge=0, description="Price of a million cached prompt tokens.")
     tokens_out: float = Field(0.0, ge=0, description="Price of a million answer tokens.")
-    machine_hour: float = Field(0.10, ge=0, description="Price of an hour of the serving machine.")
+    machine_hour: float = Field(
+        0.10,
+        ge=0,
+        description="Price of an hour of the serving machine. Of a model behind an address (openai://) 0 unless it is set.",
+    )
 
     def of(self, fresh: int, cached: int, out: int, seconds: float) -> int:
         """The price of a call in billionths; `fresh` and `cached` are the uncached and cached tokens of its prompt."""

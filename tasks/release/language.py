@@ -12,6 +12,7 @@ from tasks.core.errors import DriftlineError, InputError
 from tasks.core.files import file_digest
 from tasks.data.language.base_model import CONTENTS
 from tasks.data.results import GGUF, BaseModelFiles
+from tasks.evaluate.language.inference import REMOTE_GOLDEN, REPEATED
 from tasks.evaluate.results import Verdict
 from tasks.knowledge.answerer import INDEX, SETTINGS
 from tasks.knowledge.results import KnowledgeSpec
@@ -153,7 +154,9 @@ def vllm_command(folders: Sequence[Path]) -> list[str]:
 
 
 def _golden(verdict: Verdict, base: BaseModelFiles, prompt: Prompt) -> list[dict[str, Any]]:
-    """Conversations with their answers, right ones first; of a local model also the token ids of their prompts."""
+    """Conversations with their answers, right ones first; of a local model also the token ids of their prompts, of one
+    behind an address its own answers, without passages, from two times.
+    """
     import pandas as pd
 
     scores = pd.read_parquet(verdict.scores)
@@ -162,12 +165,17 @@ def _golden(verdict: Verdict, base: BaseModelFiles, prompt: Prompt) -> list[dict
         half = GOLDEN // 2
         abstained = served["abstained"].astype(bool)
         served = pd.concat([served[~abstained].head(half), served[abstained].head(half)])
+    repeated = scores[scores["variant"] == REPEATED].set_index("pair_id")
+    if base.upstream:
+        served = scores[(scores["variant"] == "served") & scores["pair_id"].isin(repeated.index)]
     if served.empty:
         raise DriftlineError("No answer was scored.", where=str(verdict.scores), todo="Run the evaluation again.")
     golden = []
-    for row in served.head(GOLDEN).to_dict("records"):
+    for row in served.head(REMOTE_GOLDEN if base.upstream else GOLDEN).to_dict("records"):
         messages = render(prompt, json.loads(row["messages"]))
         golden.append({"example_id": row["pair_id"], "messages": messages, "answer": row["text"]})
+        if base.upstream:
+            golden[-1]["of_model"] = repeated.loc[row["pair_id"], ["text", "again"]].tolist()
     return golden if base.upstream else _with_tokens(golden, base)
 
 

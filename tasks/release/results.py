@@ -11,6 +11,7 @@ from tasks.core.config import Result
 from tasks.data.results import Snapshot
 from tasks.features.results import Column
 from tasks.language.open_engine import model_file
+from tasks.language.upstream import UPSTREAM
 from tasks.release.config import Price
 
 
@@ -37,6 +38,11 @@ class Release(Result):
     run_id: str
     kind: str
     columns: tuple[Column, ...]  # the columns of a tabular model, in its order
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether its model is behind an address."""
+        return (self.folder / UPSTREAM).is_file()
 
     @property
     def model(self) -> Path:

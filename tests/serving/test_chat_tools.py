@@ -69,7 +69,7 @@ def test_a_function_is_called_and_its_result_goes_back(client):
         (name, city) = called(first.choices[0].message)[0]
         assert city in ("Oslo", "Paris")
         assert name == "population" or choice == "required"
-    call = first.choices[0].message.tool_calls[0]  # type: ignore[index]
+    call = first.choices[0].message.tool_calls[0]
     messages = [*QUESTION, first.choices[0].message.model_dump()]
     messages.append({"role": "tool", "tool_call_id": call.id, "content": "700,000"})
     last = client.chat.completions.create(
@@ -77,7 +77,7 @@ def test_a_function_is_called_and_its_result_goes_back(client):
     )
     assert last.choices[0].message.content
     assert last.usage
-    assert last.usage.prompt_tokens > first.usage.prompt_tokens  # type: ignore[union-attr]
+    assert last.usage.prompt_tokens > first.usage.prompt_tokens
 
 
 def test_a_streamed_call_is_that_of_the_whole_answer(client):
@@ -121,7 +121,7 @@ def test_log_probabilities_come_with_each_token(plain):
     answer = plain.chat.completions.create(
         model="small", messages=QUESTION, logprobs=True, top_logprobs=2, max_completion_tokens=4
     )
-    tokens = answer.choices[0].logprobs.content  # type: ignore[union-attr]
+    tokens = answer.choices[0].logprobs.content
     assert tokens
     assert len(tokens) <= 4
     assert all(len(token.top_logprobs) == 2 and token.logprob <= 0 for token in tokens)

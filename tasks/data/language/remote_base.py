@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from tasks.core.config import digest_of
 from tasks.core.errors import DataError, DriftlineError
@@ -13,6 +12,7 @@ from tasks.data.results import BaseModelFiles
 from tasks.language.messages import USER, chat_message
 from tasks.language.remote_engine import RemoteEngine, connect_upstream
 from tasks.language.upstream import UPSTREAM, Upstream, address_in, model_in
+from tasks.language.upstream_facts import facts_of
 
 QUESTION = [chat_message(USER, "Answer with the word yes.")]
 SCHEMA = {
@@ -23,8 +23,6 @@ SCHEMA = {
 }
 PROBE_TOKENS = 16  # of an answer to the question
 COMPLETION_TOKENS = "max_completion_tokens"
-# what a server's list of models states of a model, without times and counters
-FACTS = ("id", "owned_by", "root", "max_model_len", "meta")
 
 
 def open_remote(model: Model, state: Path) -> BaseModelFiles:
@@ -65,7 +63,7 @@ def _describe(named: Upstream, before: Upstream | None) -> Upstream:
     """The description from before, if the server shows nothing else; a server may answer with several fingerprints."""
     known = before or named
     with connect_upstream(known) as engine:
-        facts = _facts(engine)
+        facts = facts_of(engine)
         try:
             engine.chat(QUESTION, max_tokens=PROBE_TOKENS)
         except DataError as error:
@@ -80,12 +78,6 @@ def _describe(named: Upstream, before: Upstream | None) -> Upstream:
         return known.model_copy(
             update={"json_schema": follows, "fingerprints": tuple(sorted(engine.fingerprints)), "facts": facts}
         )
-
-
-def _facts(engine: RemoteEngine) -> dict[str, Any]:
-    """What the server's list of models states of this one; empty without such a list."""
-    listed = [each for each in engine.models() if each.get("id") == engine.upstream.model]
-    return {name: listed[0][name] for name in FACTS if name in listed[0]} if listed else {}
 
 
 def _follows_a_schema(engine: RemoteEngine) -> bool:

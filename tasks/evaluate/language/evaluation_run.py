@@ -14,11 +14,14 @@ from tasks.core.progress import progress_step
 from tasks.data.language.scorer import scorer_of
 from tasks.evaluate.custom_scorer import CustomScorer
 from tasks.evaluate.language.inference import (
+    REMOTE_GOLDEN,
+    REPEATED,
     Scoring,
     Shot,
     baseline_prompt,
     build_conversation,
     few_shot_examples,
+    golden_rows,
     score,
     stratified_sample,
 )
@@ -121,6 +124,23 @@ class EvaluationRun:
             exact = f", {judged['exact'].mean():.0%} exact" if len(judged) else ""
             step.figure = f"{len(conversations)} messages{exact}"
         return scored, timing
+
+    def repeated(self, served: pd.DataFrame) -> pd.DataFrame:
+        """The model's answers to the golden questions, `text` and `again`: how far its server repeats itself."""
+        rows = golden_rows(served, REMOTE_GOLDEN)
+        conversations = [build_conversation(each, self.spec.chat.prompt) for each in rows["messages"]]
+        with progress_step("ask golden questions twice") as step:
+            first, again = (
+                generate_responses(
+                    self.spec.base.served,
+                    conversations,
+                    EngineOptions(self.spec.serving, self.spec.chat.context, self.threads, round=number),
+                    self.state,
+                )[0]["text"].to_numpy()
+                for number in (1, 2)
+            )
+            step.figure = f"{(first != again).sum()} of {len(rows)} differ"
+        return rows.assign(variant=REPEATED, text=first, again=again)
 
     def perplexities(
         self, adapter: Path | None, prompts: Mapping[str, tuple[Prompt, Sequence[Shot]]]

@@ -162,13 +162,16 @@ def evaluate_language_gates(
 
     by_prefix = {"": overall, **{f"{name}_": values for name, values in metrics["baselines"].items()}}
     scores = _concatenated(tables)
+    shown = scores
+    if spec.base.upstream:
+        scores = _concatenated([scores, run.repeated(served)])
     evaluation = Evaluation(
         criteria=criteria,
         metrics=metrics,
         logged={f"{prefix}{name}": value for prefix, values in by_prefix.items() for name, value in values.items()},
         scores=scores,
         champion=champion.digest,
-        notes={"wrong_answers.md": wrong_answers(scores), "answers.json": answer_table(scores)},
+        notes={"wrong_answers.md": wrong_answers(shown), "answers.json": answer_table(shown)},
     )
     log_genai_evaluation(candidate.run_id, served, opinions, places.tracking)
     return store_verdict(candidate, evaluation, folder, places.tracking)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from tasks.evaluate.language.responses import Conversation
 
+REMOTE_GOLDEN = 24  # golden questions of a model behind an address, which monitoring asks again
+REPEATED = "repeated"  # variant of the second answers to them
 Shot = tuple[str, str]  # an example in a prompt: message and answer
 
 
@@ -88,6 +90,12 @@ def few_shot_examples(pairs: pd.DataFrame, count: int) -> list[Shot]:
 def message_in(messages: str) -> str:
     """The user's message in messages stored as JSON."""
     return user_message(json.loads(messages))
+
+
+def golden_rows(scores: pd.DataFrame, count: int) -> pd.DataFrame:
+    """The scored answers that a release seals as golden ones: right ones first."""
+    served = scores[scores["variant"] == "served"]
+    return served.sort_values(["exact", "pair_id"], ascending=[False, True]).head(count)
 
 
 def stratified_sample(pairs: pd.DataFrame, count: int) -> pd.DataFrame:

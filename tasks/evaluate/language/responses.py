@@ -29,13 +29,14 @@ Conversation = list[dict[str, str]]
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How the engine runs a model; `context` is in tokens."""
+    """How the engine runs a model; `context` is in tokens, and a second `round` asks for all answers once more."""
 
     serving: Serving
     context: int
     threads: int
     decoding: Decoding = GREEDY
     seed: int = 0
+    round: int = 1
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -71,6 +72,7 @@ def generate_responses(
             "serving": options.serving.digest,
             "context": options.context,
             "sampling": options.sampling,
+            "round": options.round,
             "schema": schema,
         },
     )

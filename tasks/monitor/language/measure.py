@@ -67,6 +67,7 @@ def measure_answers(
             file_digest(release / SCORES),
             embedder.digest,
             [batch.model_dump() for batch in quality],
+            data.upstream.model_dump() if data.upstream else None,
         ],
     )
     folder = window.folder(places.state)
@@ -113,6 +114,7 @@ def measure_answers(
         "reference_free": sum_ratios(ratios),
         "reference_free_then": sum_ratios(ratios_then),
         "message_auc": auc,
+        "upstream": data.upstream,
         "not_computed": tuple(missing),
         "inputs": inputs,
     }
