@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from services.serving.chat_error import ChatError
 from services.serving.engine_watch import EngineWatch
-from services.serving.full_response import BrokenStreamError, error_message, full_response
-from tasks.language.chat_request import ChatCompletionRequest
+from services.serving.full_response import BrokenStreamError, error_message, full_response, join_responses
+from tasks.language.chat_request import MAX_SEED, ChatCompletionRequest
 from tasks.language.released_model import ReleasedModel
 
 if TYPE_CHECKING:
@@ -36,6 +37,31 @@ class EngineClient:
             await self._session.close()
 
     async def forward(self, chat: ChatCompletionRequest) -> tuple[EngineResponse, float]:
+        """The engine's answer, or several as choices of one, and the seconds lost. Raises: ChatError."""
+        if chat.n == 1:
+            return await self._forward_one(chat)
+        if chat.stream:
+            raise ChatError(400, "n: several answers can't be streamed; omit stream, or n.", param="n")
+        # llama.cpp's own `n` counts the tokens of one answer alone
+        seeds = [chat.seed if chat.seed < 0 else (chat.seed + number) % MAX_SEED for number in range(chat.n)]
+        async with asyncio.TaskGroup() as group:
+            calls = [group.create_task(self._try_one(chat.model_copy(update={"n": 1, "seed": seed}))) for seed in seeds]
+        outcomes = [call.result() for call in calls]
+        for outcome in outcomes:
+            if isinstance(outcome, ChatError):
+                raise outcome
+        answers = [outcome for outcome in outcomes if not isinstance(outcome, ChatError)]
+        return join_responses([answer for answer, _ in answers if isinstance(answer, dict)]), max(
+            lost for _, lost in answers
+        )
+
+    async def _try_one(self, chat: ChatCompletionRequest) -> tuple[EngineResponse, float] | ChatError:
+        try:
+            return await self._forward_one(chat)
+        except ChatError as error:
+            return error
+
+    async def _forward_one(self, chat: ChatCompletionRequest) -> tuple[EngineResponse, float]:
         """The engine's answer, and the seconds lost on engines that died or hung.
 
         When an engine ends before its answer, the call is retried once at the next one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -41,6 +42,16 @@ def full_response(events: bytes) -> dict[str, Any]:
     if logprobs:
         choice["logprobs"] = {"content": logprobs}
     return {**answer, "object": "chat.completion", "choices": [choice]}
+
+
+def join_responses(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One response with the answers as its choices; its usage counts the prompt once."""
+    choices = [{**answer["choices"][0], "index": index} for index, answer in enumerate(answers)]
+    usage = dict(answers[0].get("usage") or {})
+    if usage:
+        usage["completion_tokens"] = sum(answer["usage"]["completion_tokens"] for answer in answers)
+        usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
+    return {**answers[0], "choices": choices, "usage": usage}
 
 
 def error_message(body: bytes) -> str:

@@ -111,7 +111,7 @@ class Message(OpenAIRequest):
         if (self.role == TOOL) != (self.tool_call_id is not None):
             raise ValueError("tool_call_id belongs to messages of the role tool, and only to these")
         if self.tool_calls and self.role != ASSISTANT:
-            raise ValueError("tool_calls belong to messages of the assistant")
+            raise ValueError(f"tool_calls belong to messages of the role {ASSISTANT}")
         return self
 
 

@@ -59,7 +59,7 @@ class ReleasedModel:
             body["tools"] = [tool for tool in body["tools"] if tool["function"]["name"] == name]
             body["tool_choice"] = "required"
         # the service assembles the response of one text; llama.cpp's streams lack some logprobs
-        if not (chat.stream or chat.logprobs or chat.tools or chat.n > 1):
+        if not (chat.stream or chat.logprobs or chat.tools):
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return {**body, "model": self.tag}  # the engine repeats it in its response
 

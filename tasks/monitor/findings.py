@@ -41,8 +41,8 @@ def upstream_findings(drift: UpstreamDrift, false_alarms: float) -> list[Finding
         if names
     ]
     sentence = (
-        f"{drift.model} answers {len(drift.changed)} of {drift.asked} golden questions otherwise than at the release, "
-        f"where {drift.noise} differed between two times"
+        f"{drift.model} answers {len(drift.changed)} of {drift.questions} golden questions otherwise than at the "
+        f"release, where {drift.noise} differed between two times"
     )
     if not drift.changed:
         return [*findings, Finding("fine", f"{sentence}.")]

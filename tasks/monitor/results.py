@@ -132,9 +132,9 @@ class UpstreamDrift(Result):
     """What a model behind an address shows of a change behind its unchanged name."""
 
     model: str = ""
-    asked: int  # golden questions
+    questions: int  # golden ones
     changed: tuple[ChangedAnswer, ...]
-    noise: int  # of them: answered otherwise when they were asked twice at the release
+    noise: int  # of the questions: answered otherwise when they were asked twice at the release
     p_value: float  # of so many changes, if they were noise
     fingerprints: tuple[str, ...] = Field(())  # that were not seen before the release
     facts: tuple[str, ...] = Field(())  # names of what the server states otherwise in its list of models

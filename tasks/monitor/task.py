@@ -78,7 +78,7 @@ def review_questions(release: Release, logged: LoggedQuestions, places: Places) 
     return result
 
 
-@stage("ask the model behind the address", lambda drift: f"{len(drift.changed)} of {drift.asked} answers changed")
+@stage("ask the model behind the address", lambda drift: f"{len(drift.changed)} of {drift.questions} answers changed")
 def watch_upstream(release: Release, window: Window, state: Path) -> UpstreamDrift:
     """Ask golden questions again, and compare the answers with the release's."""
     from tasks.monitor.language.upstream import measure_upstream

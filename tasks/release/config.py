@@ -18,7 +18,7 @@ class Price(Section):
     machine_hour: float = Field(
         0.10,
         ge=0,
-        description="Price of an hour of the serving machine. Of a model behind an address (openai://) 0 unless it is set.",
+        description="Price of an hour of the serving machine. With an openai:// model 0, unless it is set.",
     )
 
     def of(self, fresh: int, cached: int, out: int, seconds: float) -> int:

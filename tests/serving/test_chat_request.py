@@ -186,7 +186,7 @@ def test_the_official_client_is_understood(official):
         assert "".join(event.choices[0].delta.content or "" for event in stream if event.choices) == whole
     with pytest.raises(openai.BadRequestError) as caught:
         official.chat.completions.create(messages=messages, tools=[{"type": "function"}], **options)
-    assert caught.value.param == "tools"
+    assert caught.value.param == "tools.0.function"
 
 
 @pytest.mark.parametrize("depth", [30, 255, 1_000, 100_000])

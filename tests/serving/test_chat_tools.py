@@ -9,10 +9,8 @@ from typing import Any
 import openai
 import pytest
 
-from tasks.data.config import Model
 from tasks.data.language.base_model import open_base
-from tasks.data.results import GGUF
-from tests.language_case import tiny_checkpoint
+from tests.language_case import SMOLLM
 from tests.serving.small_chat import chat_release, chat_service
 
 TEMPLATE = (
@@ -33,17 +31,35 @@ TOOLS: Any = [
     {"type": "function", "function": {"name": name, "description": "Looks it up.", "parameters": CITY}}
     for name in ("weather", "population")
 ]
-QUESTION: Any = [{"role": "user", "content": "How is the weather?"}]
+QUESTION: Any = [{"role": "user", "content": "How is the weather in Oslo?"}]
+
+
+def turns_of(city: str, number: int) -> list[Any]:
+    """A question, the call that looks up its answer, the result, and the answer."""
+    function = {"name": "weather", "arguments": json.dumps({"city": city})}
+    return [
+        {"role": "user", "content": f"How is the weather in {city}?"},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": f"c{number}", "type": "function", "function": function}],
+        },
+        {"role": "tool", "tool_call_id": f"c{number}", "content": "Sunny."},
+        {"role": "assistant", "content": "Sunny."},
+    ]
+
+
+# a model of 135M parameters calls a function when it has seen how
+CONVERSATION: Any = [*turns_of("Paris", 1), *turns_of("Oslo", 2), *turns_of("Paris", 3), *QUESTION]
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory) -> Iterator[openai.OpenAI]:
-    """The official client of a release whose template has tools. Its weights are random."""
+    """The official client of a release whose template has tools."""
     folder = tmp_path_factory.mktemp("tools")
     release = chat_release(folder, context=1024)
-    source = f"file://{tiny_checkpoint(folder / 'with tools', max_position_embeddings=1024)}"
-    base = open_base(Model(source=source, context=1024, chat_template=TEMPLATE), folder, folder)
-    (release / "model.gguf").write_bytes((base.folder / GGUF).read_bytes())
+    base = open_base(SMOLLM.model_copy(update={"chat_template": TEMPLATE}), folder, folder)
+    (release / "model.gguf").write_bytes(base.served.read_bytes())
     with chat_service(release) as (_, http):
         yield openai.OpenAI(base_url=f"{http.base_url}/v1", api_key="none", max_retries=0)
 
@@ -60,33 +76,32 @@ def called(message: Any) -> list[tuple[str, str]]:
 
 
 def test_a_function_is_called_and_its_result_goes_back(client):
-    """A required call has the function's own parameters; its result is a turn of the conversation."""
-    for choice in ("required", {"type": "function", "function": {"name": "population"}}):
+    """By the model's choice, and by the client's; the result is a turn of the conversation."""
+    named: Any = {"type": "function", "function": {"name": "population"}}
+    for choice, function in (("auto", "weather"), ("required", "weather"), (named, "population")):
         first = client.chat.completions.create(
-            model="small", messages=QUESTION, tools=TOOLS, tool_choice=choice, max_tokens=200, parallel_tool_calls=False
+            model="small", messages=CONVERSATION, tools=TOOLS, tool_choice=choice, max_tokens=100
         )
         assert first.choices[0].finish_reason == "tool_calls"
-        (name, city) = called(first.choices[0].message)[0]
-        assert city in ("Oslo", "Paris")
-        assert name == "population" or choice == "required"
-    call = first.choices[0].message.tool_calls[0]
-    messages = [*QUESTION, first.choices[0].message.model_dump()]
+        assert called(first.choices[0].message)[0] == (function, "Oslo")
+    call = (first.choices[0].message.tool_calls or [])[0]
+    messages: Any = [*CONVERSATION, first.choices[0].message.model_dump()]
     messages.append({"role": "tool", "tool_call_id": call.id, "content": "700,000"})
     last = client.chat.completions.create(
         model="small", messages=messages, tools=TOOLS, tool_choice="none", max_tokens=8
     )
     assert last.choices[0].message.content
     assert last.usage
+    assert first.usage
     assert last.usage.prompt_tokens > first.usage.prompt_tokens
 
 
 def test_a_streamed_call_is_that_of_the_whole_answer(client):
     """The client's own types put the parts together."""
-    options: dict[str, Any] = {"tools": TOOLS, "tool_choice": "required", "max_tokens": 200}
-    whole = client.chat.completions.create(model="small", messages=QUESTION, **options)
-    with client.chat.completions.stream(model="small", messages=QUESTION, **options) as stream:
-        streamed = stream.get_final_completion()
-    assert called(streamed.choices[0].message)[:1] == called(whole.choices[0].message)[:1]
+    with client.chat.completions.stream(
+        model="small", messages=CONVERSATION, tools=TOOLS, tool_choice="required", max_tokens=100
+    ) as stream:
+        assert called(stream.get_final_completion().choices[0].message) == [("weather", "Oslo")]
 
 
 def test_a_model_without_tools_refuses_them_by_name(plain):
@@ -114,6 +129,10 @@ def test_several_answers_are_several_choices(plain):
         assert answer.usage.completion_tokens == 12
     texts = [[choice.message.content for choice in answer.choices] for answer in answers]
     assert texts[0] == texts[1]
+    assert len(set(texts[0])) == 2
+    with pytest.raises(openai.BadRequestError) as caught:
+        plain.chat.completions.create(model="small", messages=QUESTION, stream=True, n=2)
+    assert caught.value.param == "n"
 
 
 def test_log_probabilities_come_with_each_token(plain):

@@ -38,7 +38,7 @@ def measure_upstream(release: Path, window: Window, state: Path) -> UpstreamDrif
     before = upstream.facts
     changed = tuple(sorted(name for name in facts.keys() | before.keys() if facts.get(name) != before.get(name)))
     drift = drift.model_copy(
-        update={"model": upstream.model, "fingerprints": unknown, "facts": changed if facts else ()}
+        update={"model": upstream.model, "fingerprints": unknown, "facts": changed if facts and before else ()}
     )
     write_text(window.folder(state) / ANSWERS, drift.model_dump_json(indent=1) + "\n")
     return drift
@@ -60,4 +60,4 @@ def compare_answers(golden: Sequence[Mapping[str, Any]], answers: Sequence[Compl
     noise = sum(first.strip() != again.strip() for first, again in (each["of_model"] for each in golden))
     table = [[len(changed), len(golden) - len(changed)], [noise, len(golden) - noise]]
     p_value = float(fisher_exact(table, alternative="greater").pvalue) if golden else 1.0
-    return UpstreamDrift(asked=len(golden), changed=tuple(changed), noise=noise, p_value=p_value)
+    return UpstreamDrift(questions=len(golden), changed=tuple(changed), noise=noise, p_value=p_value)
