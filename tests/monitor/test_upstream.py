@@ -29,7 +29,7 @@ TOKENS = 6
 
 def golden_of(texts: list[str], again: list[str]) -> list[dict[str, Any]]:
     return [
-        {"example_id": str(n), "messages": [chat_message("user", question)], "answer": text, "again": more}
+        {"example_id": str(n), "messages": [chat_message("user", question)], "answer": "", "of_model": [text, more]}
         for n, (question, text, more) in enumerate(zip(QUESTIONS, texts, again, strict=True))
     ]
 
