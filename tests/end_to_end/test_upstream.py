@@ -139,7 +139,7 @@ def test_training_needs_weights(museum, terminal, tmp_path):
     folder.mkdir(parents=True)
     (folder / "case.yaml").write_text(CASE)
     (folder / "questions.jsonl").symlink_to(museum.cases / "museum" / "questions.jsonl")
-    change_case(folder, train={})
+    change_case(folder, train={"stages": {"sft": {}}})
     done = terminal.run(world, "validate museum")
     assert done.code == 2
     assert "train needs the model's weights" in done.output

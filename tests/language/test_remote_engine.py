@@ -170,6 +170,7 @@ def test_a_server_that_is_gone_is_a_fault_after_some_time(monkeypatch):
     monkeypatch.setattr(remote_engine, "PROBE_INTERVAL", 0.0)
     with misbehaving(Reply(200, [b" "], pause=30)) as server, connect_upstream(server.upstream) as engine:
         assert engine.fault() == ""
+        server.shutdown()
         server.server_close()
         assert engine.fault() == ""
         monkeypatch.setattr(remote_engine, "MAX_UNREACHABLE", 0.0)
