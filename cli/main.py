@@ -16,6 +16,7 @@ import typer
 from cli import stack, traffic
 from cli.backtest import backtest
 from cli.keys import app as keys
+from cli.knowledge import app as knowledge
 from cli.new import app as new
 from cli.options import AsJson, CaseName, Release
 from cli.prompt import app as prompt
@@ -292,6 +293,7 @@ app.command(name="replay", hidden=True, help="Old name of `backtest`.")(backtest
 app.add_typer(prompt, name="prompt")
 app.add_typer(traffic.app)
 app.add_typer(keys, name="keys", rich_help_panel=traffic.PANEL)
+app.add_typer(knowledge, name="knowledge")
 app.add_typer(stack.app)
 
 

@@ -34,8 +34,8 @@ from tasks.evaluate.results import Champion, Verdict
 from tasks.evaluate.task import evaluate_candidate, evaluate_language_candidate
 from tasks.features.results import Frame
 from tasks.features.task import fill_online_store, training_frame, window_frame
-from tasks.knowledge.config import DOCUMENTS, DocumentsSpec
-from tasks.knowledge.results import KnowledgeSpec
+from tasks.knowledge.config import DOCUMENTS, DocumentsSpec, Knowledge
+from tasks.knowledge.results import KnowledgeIndex, KnowledgeSpec
 from tasks.knowledge.task import curate_documents, open_index
 from tasks.monitor.results import Attempt, Decision
 from tasks.monitor.signal import Window, WindowData
@@ -130,6 +130,12 @@ def prepare_snapshot(run: RunContext) -> Snapshot:
         return snapshot
     repaired = datetime.now(UTC).isoformat()
     return take_snapshot(case.name, run.as_of, validated, state=config.state, remote=config.remote, repaired=repaired)
+
+
+def build_knowledge(run: RunContext, case: LanguageCase, knowledge: Knowledge) -> KnowledgeIndex:
+    """The index of a case's documents as they are now."""
+    embedder = find_embedder(knowledge.embedder, case.folder)
+    return open_index(case.name, prepare_snapshot(run), knowledge, embedder, run.settings.state)
 
 
 def examples_since(run: RunContext, case: TabularCase, snapshot: Snapshot, start: datetime) -> Frame:

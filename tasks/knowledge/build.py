@@ -88,6 +88,14 @@ def build_index(
     return index
 
 
+def newest_index(case: str, state: Path) -> KnowledgeIndex | None:
+    """The index of a case's last build; None when there is none, or it is damaged."""
+    for folder in sorted((state / NAME / case).glob("*/"), key=lambda path: -path.stat().st_mtime):
+        with contextlib.suppress(DataError):
+            return read_manifest(folder)
+    return None
+
+
 def split_all(documents: Sequence[Document], splitter: Splitter, model: Embedder) -> list[Passage]:
     """The passages of all documents, in the order of the documents."""
     return [passage for document in documents for passage in split_document(document, splitter, model.tokens)]
