@@ -10,7 +10,7 @@ from tasks.knowledge.results import Hit
 from tasks.language.content_words import content_words, sentences
 
 MAX_WORDS = 80  # of an answer
-MAX_SENTENCES = 4
+MAX_SENTENCES = 6
 RANK_DECAY = 0.8  # how much less a sentence of the next passage counts
 
 
