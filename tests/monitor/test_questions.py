@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.core.files import write_text
 from tasks.knowledge.answerer import INDEX
 from tasks.knowledge.build import write_passages
 from tasks.knowledge.results import Passage
@@ -89,7 +88,7 @@ def test_a_search_is_a_question(tmp_path):
     assert question_of('{"query": " Roll  back "}') == "roll back"
     links = review(tmp_path, [call("[x](http://evil) | <b>", "p0", abstained=True)])
     assert links.open_questions
-    assert "](http" not in write_text(tmp_path / "copy", (tmp_path / LIST).read_text()).read_text()
+    assert "[x](http" not in (tmp_path / LIST).read_text()
 
 
 @pytest.mark.parametrize(
