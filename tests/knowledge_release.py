@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tasks.core.config import digest_of
 from tasks.core.files import file_digest, write_text
-from tasks.data.language.embedder_files import find_embedder
 from tasks.data.results import GGUF
 from tasks.knowledge.abstention import AbstentionRule
 from tasks.knowledge.answerer import INDEX, SETTINGS, AnswerSettings
-from tasks.knowledge.build import build_index
 from tasks.knowledge.config import Documents, Knowledge
-from tasks.knowledge.documents import read_documents, write_documents
 from tasks.knowledge.results import KnowledgeIndex
 from tasks.release.seal import release_folder
-from tests.language_case import EMBEDDER, tiny_opened
+from tests.knowledge_base import EMBEDDER, embedder_files, indexed, write_pages
+from tests.language_case import tiny_opened
 
 ABSTAIN = "The documentation does not say."
 PAGES = {
@@ -28,22 +27,20 @@ PAGES = {
 }
 
 
-def small_index(folder: Path, pages: dict[str, str] = PAGES) -> tuple[Knowledge, KnowledgeIndex]:
+def small_index(folder: Path, pages: Mapping[str, str] = PAGES) -> tuple[Knowledge, KnowledgeIndex]:
     """An index of a page a collection; all but the collection `open` need the label of its name."""
+    write_pages(folder, {f"{name}.md": text for name, text in pages.items()})
     documents = {}
-    for name, text in pages.items():
-        write_text(folder / "pages" / f"{name}.md", text)
+    for name in pages:
         labels = () if name == "open" else (name,)
-        url = "https://example.com/{path}"
-        documents[name] = Documents(uri=f"file://pages/{name}.md", labels=labels, url=url)
+        uri, url = f"file://pages/{name}.md", "https://example.com/{path}"
+        documents[name] = Documents(uri=uri, labels=labels, url=url)
     knowledge = Knowledge(documents=documents, embedder=EMBEDDER)
-    table = folder / "documents.parquet"
-    write_documents(list(read_documents(documents, folder, folder / "cache")), table)
-    return knowledge, build_index("pets", {"all": table}, knowledge, find_embedder(EMBEDDER, folder), folder)
+    return knowledge, indexed(folder, knowledge)
 
 
 def knowledge_release(
-    state: Path, *, case: str = "pets", pages: dict[str, str] = PAGES, system: str = "Answer.", **changes: Any
+    state: Path, *, case: str = "pets", pages: Mapping[str, str] = PAGES, system: str = "Answer.", **changes: Any
 ) -> Path:
     """Its folder, as a sealed release's; `changes` go to the settings of the knowledge base.
 
@@ -51,7 +48,7 @@ def knowledge_release(
     """
     work = state / "documents" / case
     knowledge, index = small_index(work, pages)
-    embedder = find_embedder(EMBEDDER, work)
+    embedder = embedder_files()
     settings = AnswerSettings(
         knowledge=knowledge.model_copy(update=changes), abstain=ABSTAIN, threshold=AbstentionRule(), tokens=900
     )
@@ -63,7 +60,7 @@ def knowledge_release(
     files = {
         "model.gguf": tiny_opened(work, 1024).folder / GGUF,
         **{f"{INDEX}/{path.name}": path for path in sorted(index.folder.iterdir())},
-        **{f"embedder/{name}": embedder.folder / name for name in embedder.files},
+        **{f"embedder/{name}": path for name, path in embedder.files.items()},
     }
     draft = state / "draft" / case
     shutil.rmtree(draft, ignore_errors=True)

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Field
 
 from services.serving.retrieval import MAX_PASSAGES, MAX_QUERY, Retrieval
-from tasks.core.config import digest_of
 from tasks.core.errors import DataError
 from tasks.core.files import file_digest
 from tasks.knowledge.answerer import INDEX, SETTINGS, Answer, Answerer, AnswerSettings, Prepared
 from tasks.knowledge.labels import Labels
-from tasks.knowledge.results import Hit, KnowledgeIndex
+from tasks.knowledge.results import Hit
 from tasks.knowledge.search import KnowledgeSearch
 from tasks.language.chat_request import OpenAIRequest
 from tasks.language.embedder import Embedder
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from tasks.language.released_model import ReleasedModel
 
 T = TypeVar("T")
-EMBEDDER, MANIFEST = "embedder", "index.json"  # folder in a release; file in its index
+EMBEDDER = "embedder"  # folder in a release
 
 
 def _not_blank(query: str) -> str:
@@ -61,9 +60,8 @@ class KnowledgeBase:
         return self._settings.knowledge.grounded
 
     def open(self) -> None:
-        """Raises: DataError naming the part that differs from what was sealed, or does not fit."""
+        """Raises: DataError naming the part that differs from what was sealed, or an index of another embedder."""
         check_files(self._folder, self._files)
-        check_embedder(self._folder, self._files)
         self._settings = AnswerSettings.model_validate_json((self._folder / SETTINGS).read_bytes())
         self._embedder = Embedder(self._folder / EMBEDDER)
         self._search = KnowledgeSearch(self._folder / INDEX, self._embedder)
@@ -114,21 +112,6 @@ def check_files(folder: Path, digests: Mapping[str, str]) -> None:
                 allowed=expected,
                 todo="Release the case again, or restore the file from a copy. The champion goes on.",
             )
-
-
-def check_embedder(folder: Path, digests: Mapping[str, str]) -> None:
-    """Raises: DataError when another embedder than the release's has made the vectors of the index."""
-    names = [name for name in digests if name.startswith(f"{EMBEDDER}/")]
-    found = digest_of({name.removeprefix(f"{EMBEDDER}/"): digests[name] for name in names})
-    index = KnowledgeIndex.model_validate_json((folder / INDEX / MANIFEST).read_bytes())
-    if found != index.embedder:
-        raise DataError(
-            "The release does not start: its embedder is not the one of its knowledge index.",
-            where=str(folder / EMBEDDER),
-            found=f"digest {found}",
-            allowed=f"digest {index.embedder}",
-            todo="Build the index with this embedder: run the case again. The champion goes on.",
-        )
 
 
 def _part(name: str) -> str:

@@ -236,5 +236,5 @@ def test_an_index_of_another_embedder_does_not_start(extractive, tmp_path):
     from tasks.core.files import file_digest
 
     release.knowledge_files["knowledge/index.json"] = file_digest(path)
-    with pytest.raises(DriftlineError, match="embedder is not the one of its knowledge index"):
+    with pytest.raises(DriftlineError, match="The index was built by another embedder"):
         KnowledgeBase(release).open()
