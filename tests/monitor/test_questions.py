@@ -18,7 +18,7 @@ from tasks.monitor.language.questions import LIST, is_dislike, question_of, revi
 from tasks.monitor.results import LoggedQuestions, QuestionReview
 
 START, END = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)
-PASSAGES = [Passage(f"p{i}", f"docs/{'ab'[i // 2]}.md", "", "", "", "text") for i in range(4)]
+PASSAGES = [Passage(f"p{i}", f"pages/{'ab'[i // 2]}.md", "", "", "", "text") for i in range(4)]
 
 
 def call(question: str, *passages: str, feedback: str | None = None, **retrieval: Any) -> dict[str, Any]:
@@ -56,10 +56,10 @@ def test_open_questions_are_listed_by_frequency(tmp_path):
     assert listed == [("how do i fly?", 2, 2, 0), ("where?", 1, 0, 1), ("why?", 1, 1, 0)]
     assert (result.questions, result.abstained, result.ungrounded, result.disliked) == (5, 3, 1, 1)
     assert result.similarity == 0.5
-    assert (result.passages, result.unused, result.unused_documents) == (4, 2, ("docs/b.md",))
+    assert (result.passages, result.unused, result.unused_documents) == (4, 2, ("pages/b.md",))
     text = (tmp_path / LIST).read_text()
     assert "| 2 | 2 | 0 | how do i fly? |" in text
-    assert "- docs/b.md" in text
+    assert "- pages/b.md" in text
 
 
 def test_equal_logs_give_equal_files(tmp_path):
