@@ -30,11 +30,13 @@ def new(
         str | None,
         typer.Argument(
             metavar="FILE",
-            help="What `run` reads: a file, folder or glob pattern, https://, s3://, a database address.",
+            help="What `run` reads: a file, folder or glob pattern, https://, s3://, a database address; or a folder "
+            "of documents (Markdown, HTML, PDF, text) to answer from.",
         ),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="Column to predict. Without it, FILE is a .jsonl of messages and answers.")
+        str | None,
+        typer.Option(help="Column to predict. Without it, FILE holds messages and answers (.jsonl), or documents."),
     ] = None,
     task: Annotated[
         str | None, typer.Option(help="classification or regression. Default: by the target's values.")
@@ -58,7 +60,7 @@ def new(
     ] = False,
     write: Annotated[bool, typer.Option("--write", help="With --refresh: write the columns into case.yaml.")] = False,
 ) -> None:
-    """Create a case from a data file: profiles it, and writes a case.yaml that runs as it is."""
+    """Create a case from a data file or from documents, and write a case.yaml that runs as it is."""
     if refresh:
         from cli.new_refresh import refresh_columns
 
@@ -86,15 +88,17 @@ def create_case(
 
     Raises: InputError, DataError. Nothing is written unless the case is valid.
     """
-    from cli.check import check_case
-
     path = settings().cases / name / "case.yaml"
     if not re.fullmatch(r"[a-z][a-z0-9_-]{0,40}", name):
         raise InputError("The case name is not valid.", where="CASE", found=name, allowed="a-z, 0-9, _ and -")
     if path.exists() and not profile_only:
         raise InputError("A case of that name exists.", where=str(path), todo="Edit that file, or choose another name.")
+    from cli.new_documents import documents_case, find_documents
     from cli.new_files import fetch_files
 
+    if options.target is None and not profile_only and (documents := find_documents(str(file))):
+        lines, summary = documents_case(name, str(file), documents, path.parent)
+        return _write(name, path, _text(Path(file).resolve().name, lines), summary)
     with temporary_folder("fetched") as folder:
         data = fetch_files(str(file), query, path.parent, Path(folder))
         if profile_only:
@@ -115,7 +119,12 @@ def create_case(
                 todo=f"driftline new {name} {file} --target COLUMN; its columns: "
                 f"driftline new {name} {file} --profile-only",
             )
-    text = _text(data, lines)
+    return _write(name, path, _text(data.name, lines), summary)
+
+
+def _write(name: str, path: Path, text: str, summary: str) -> str:
+    from cli.check import check_case
+
     valid = check_case(_load(name, text))
     write_shared(path, text)
     return f"{path}: {summary}\n{valid}"
@@ -132,7 +141,7 @@ def _table_case(name: str, data: DataFiles, options: TableOptions) -> tuple[list
     plan = profiled.plan
     assert plan is not None
     source = profiled.source()
-    case = _load(name, _text(data, write_tabular_case(plan, source)))
+    case = _load(name, _text(data.name, write_tabular_case(plan, source)))
     assert isinstance(case, TabularCase)
     texts = [feature.column.name for feature in plan.features if feature.kind == "text"]
     choice = choose_model(case, data.paths, texts, plan.metric)
@@ -142,8 +151,8 @@ def _table_case(name: str, data: DataFiles, options: TableOptions) -> tuple[list
     return lines, "\n".join([profiled.summary(plan), *reasons])
 
 
-def _text(data: DataFiles, lines: Sequence[str]) -> str:
-    head = f"# Begun by `driftline new` from {one_line(data.name)}: a starting point; edit any line."
+def _text(origin: str, lines: Sequence[str]) -> str:
+    head = f"# Begun by `driftline new` from {one_line(origin)}: a starting point; edit any line."
     return "\n".join([head, *lines, ""])
 
 

@@ -19,7 +19,7 @@ from services.store.task import record_candidate_prompt, record_training_cost, r
 from tasks.core.config import Result
 from tasks.data.config import PairsSpec, TrafficSpec
 from tasks.data.language.embedder_files import find_embedder
-from tasks.data.results import Snapshot, TimeWindow, WindowMessages
+from tasks.data.results import Snapshot, TimeWindow, ValidatedBatches, WindowMessages
 from tasks.data.snapshots import is_intact
 from tasks.data.task import (
     curate_pairs,
@@ -35,6 +35,7 @@ from tasks.evaluate.task import evaluate_candidate, evaluate_language_candidate
 from tasks.features.results import Frame
 from tasks.features.task import fill_online_store, training_frame, window_frame
 from tasks.knowledge.config import DOCUMENTS, DocumentsSpec, Knowledge
+from tasks.knowledge.headings import headings_of
 from tasks.knowledge.results import KnowledgeIndex, KnowledgeSpec
 from tasks.knowledge.task import curate_documents, open_index
 from tasks.monitor.results import Attempt, Decision
@@ -112,19 +113,17 @@ def prepare_snapshot(run: RunContext) -> Snapshot:
     ]
     if isinstance(case, LanguageCase):
         base = open_model(case.model, case.folder, config.state)
+        documents = _curate_documents(run, case, validated)
         spec = PairsSpec(
             pairs=case.pairs,
             chat=case.chat_spec,
             sources=sources,
             tuned=case.train is not None,
             traffic=case.traffic.source,
+            messages=headings_of(documents.files) if documents and case.pairs.none else (),
         )
         validated.append(curate_pairs(case.name, spec, base, validated=validated, as_of=run.as_of, state=config.state))
-        if case.knowledge:
-            documents = DocumentsSpec(
-                knowledge=case.knowledge, sources=sources, folder=case.folder, raw=raw / DOCUMENTS
-            )
-            validated.append(curate_documents(case.name, documents, validated, as_of=run.as_of, state=config.state))
+        validated += [documents] if documents else []
     snapshot = take_snapshot(case.name, run.as_of, validated, state=config.state, remote=config.remote)
     if is_intact(snapshot):
         return snapshot
@@ -136,6 +135,17 @@ def build_knowledge(run: RunContext, case: LanguageCase, knowledge: Knowledge) -
     """The index of a case's documents as they are now."""
     embedder = find_embedder(knowledge.embedder, case.folder)
     return open_index(case.name, prepare_snapshot(run), knowledge, embedder, run.settings.state)
+
+
+def _curate_documents(
+    run: RunContext, case: LanguageCase, validated: list[ValidatedBatches]
+) -> ValidatedBatches | None:
+    """The documents of a case; None when it has none."""
+    if case.knowledge is None:
+        return None
+    raw = run.settings.data / "raw" / case.name / DOCUMENTS
+    spec = DocumentsSpec(knowledge=case.knowledge, sources=case.data.sources, folder=case.folder, raw=raw)
+    return curate_documents(case.name, spec, validated, as_of=run.as_of, state=run.settings.state)
 
 
 def examples_since(run: RunContext, case: TabularCase, snapshot: Snapshot, start: datetime) -> Frame:

@@ -22,7 +22,7 @@ from tasks.evaluate.config import ChampionGate, LanguageEvaluation
 from tasks.evaluate.criteria import losses_criterion, paired_criterion
 from tasks.evaluate.language import gates as judging
 from tasks.evaluate.language import genai_report as assess
-from tasks.evaluate.language.check import TEXT_METRICS
+from tasks.evaluate.language.check import PASSAGE_METRICS, TEXT_METRICS
 from tasks.evaluate.language.gates import evaluate_language_gates
 from tasks.evaluate.language.metrics import clusters_of, intervals_of, measure, slices_of
 from tasks.evaluate.report import explain
@@ -110,6 +110,7 @@ def test_an_untuned_model_is_rejected(untuned: Candidate, state: Path) -> None:
             "field_precision",
             "judge_score",  # no judge is asked
             *TEXT_METRICS,
+            *PASSAGE_METRICS,
         }  # of no stated value there is none
         assert wanted <= set(found)
         assert found["n"] == 3
