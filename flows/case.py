@@ -16,7 +16,7 @@ from services.store.config import ApprovalRule
 from tasks.core.config import Section
 from tasks.core.errors import CaseError
 from tasks.core.yaml_file import load_yaml
-from tasks.data.config import Answer, ChatSpec, Data, Model, Pairs, Traffic
+from tasks.data.config import Answer, ChatSpec, Data, Model, Pairs, TableData, Traffic
 from tasks.evaluate.config import Evaluate, LanguageEvaluation
 from tasks.features.config import Features, FrameSpec, check_free
 from tasks.knowledge.config import DOCUMENTS, Knowledge
@@ -111,6 +111,7 @@ class TabularCase(Case):
         (),
         description="SHA-256 of pickled models that `driftline import-model` may load: a pickle runs code.",
     )
+    data: TableData
     target: Target
     features: Features
     train: Train
@@ -132,12 +133,6 @@ class TabularCase(Case):
             keys=sources[0].key if len(sources) == 1 else (),
             rows_are_numbered=any(source.numbers_rows for source in sources),
         )
-
-    @model_validator(mode="after")
-    def _has_a_table(self) -> TabularCase:
-        if not self.data.sources:
-            raise ValueError("data.sources is missing: a table to learn from")
-        return self
 
     @model_validator(mode="after")
     def _target_is_free(self) -> TabularCase:

@@ -124,6 +124,12 @@ class Data(Section):
         return self
 
 
+class TableData(Data):
+    """Tables of a case that learns from them."""
+
+    sources: dict[str, Source] = Field(min_length=1, description="Tables by name, as the case's SQL calls them.")
+
+
 class Model(Section):
     """Base model of a language case, pinned to its weights."""
 
