@@ -65,10 +65,10 @@ def bench_of(case: LanguageCase) -> PromptBench:
 
 def model_of(case: LanguageCase, champion: Release | None) -> Path:
     """The base; of a case that tunes, the champion's model. Raises: NoDataYet when that does not exist yet."""
-    from tasks.data.language.base_model import GGUF, open_base
+    from tasks.data.task import open_model
 
     if case.train is None:
-        return open_base(case.model, case.folder, settings().state).folder / GGUF
+        return open_model(case.model, case.folder, settings().state).served
     if champion is None:
         raise NoDataYet(f"Case {case.name} tunes, and has no model yet.", todo=f"driftline run {case.name}")
     return champion.model

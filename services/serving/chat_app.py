@@ -138,7 +138,7 @@ class ChatApp:
         response = {**answered.response, "release": self.release.digest}
         if not chat.stream:
             return self._json(response, 200, headers)
-        usage = bool((chat.stream_options or {}).get("include_usage"))
+        usage = chat.stream_options is not None and chat.stream_options.include_usage
         events = encode_events(stream_events(response, include_usage=usage))
         return Response(events, media_type="text/event-stream", headers=self._headers | headers)
 
