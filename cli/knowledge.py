@@ -63,10 +63,10 @@ def search(
     if as_json:
         typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
         return
-    for row in rows:
-        place = " > ".join(filter(None, (row["document"], row["heading"])))
-        typer.echo(f"{row['score']:.4f}  {row['similarity']:.2f}  {_line(place)}")
-        typer.echo(f"    {_line(row['text'])}")
+    for hit in hits:
+        place = " > ".join(filter(None, (hit.passage.document, hit.passage.heading)))
+        typer.echo(f"{hit.score:.4f}  {hit.similarity:.2f}  {_line(place)}")
+        typer.echo(f"    {_line(hit.passage.text)}")
 
 
 @app.command()

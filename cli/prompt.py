@@ -72,9 +72,9 @@ def diff(case: CaseName, before: Reference, after: Reference) -> None:
     from tasks.core.console import console
 
     sides = [resolve_prompt(language_case(case), each) for each in (before, after)]
-    texts = [prompt_text(side.prompt).splitlines() for side in sides]
+    first, second = (prompt_text(side.prompt).splitlines() for side in sides)
     titles = [f"{side.title} {side.prompt.label}" for side in sides]
-    lines = list(difflib.unified_diff(*texts, *titles, lineterm=""))
+    lines = list(difflib.unified_diff(first, second, *titles, lineterm=""))
     console.print("\n".join(lines) or f"{titles[0]} and {titles[1]} are equal")
 
 

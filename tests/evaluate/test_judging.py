@@ -205,7 +205,8 @@ def test_a_second_tuning_asks_the_base_nothing(
     write_gguf(base.folder, tmp_path / "second" / "model.gguf", "bf16")
     opened: list[Path] = []
     adapters: list[Path | None] = []
-    open_engine, token_logprobs = replies.open_engine, evaluation.token_logprobs
+    from tasks.evaluate.language.logprobs import token_logprobs
+    from tasks.language.open_engine import open_engine
 
     def opening(model: Path, *args: Any, **options: Any) -> Any:
         opened.append(model)

@@ -23,7 +23,7 @@ from tasks.release.registry import read_release
 from tasks.release.seal import release_folder
 from tests.gateway.in_process import call_of
 
-OLD, NEW = Prompt(system="Be brief."), Prompt(name="guide", messages=({"role": "system", "content": "Be kind."},))  # type: ignore[arg-type]
+OLD, NEW = Prompt(system="Be brief."), Prompt(name="guide", messages=({"role": "system", "content": "Be kind."},))
 DIGESTS = {"a" * 64: OLD, "b" * 64: NEW}
 
 
