@@ -74,7 +74,7 @@ def diff(case: CaseName, before: Reference, after: Reference) -> None:
     sides = [resolve_prompt(language_case(case), each) for each in (before, after)]
     first, second = (prompt_text(side.prompt).splitlines() for side in sides)
     titles = [f"{side.title} {side.prompt.label}" for side in sides]
-    lines = list(difflib.unified_diff(first, second, *titles, lineterm=""))
+    lines = list(difflib.unified_diff(first, second, fromfile=titles[0], tofile=titles[1], lineterm=""))
     console.print("\n".join(lines) or f"{titles[0]} and {titles[1]} are equal")
 
 
