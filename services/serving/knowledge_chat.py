@@ -89,7 +89,9 @@ class KnowledgeChat:
 
 
 def check_request(chat: ChatCompletionRequest, knowledge: KnowledgeBase | None) -> None:
-    """Raises: ChatError for passages of a release without a knowledge base."""
+    """Raises: ChatError for passages of a release without a knowledge base, and for tools of one with it."""
+    if chat.tools and knowledge is not None:
+        raise ChatError(400, "This release answers from its documents, and calls no tools.", param="tools")
     if chat.include_passages and knowledge is None:
         raise ChatError(400, "This release has no knowledge base, so no passages.", param="include_passages")
 

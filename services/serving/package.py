@@ -34,7 +34,7 @@ REQUIREMENTS = {
     "llm": ("aiohttp", "bentoml", "httpx", "pydantic", "xllamacpp"),
 }
 LANGUAGE_FILES = (UPSTREAM, "prompt.json", "system.txt", "schema.json")  # system.txt: of earlier releases
-EMBEDDING_REQUIREMENTS = ("numpy", "torch", "transformers")
+EMBEDDING_REQUIREMENTS = ("numpy", "tokenizers", "torch", "transformers")
 LOOKUP_REQUIREMENTS = ("duckdb", "feast", "pandas", "pyarrow", "PyYAML", "redis")
 
 # Run in a process of its own, since BentoML changes the working folder and imports the service.

@@ -193,6 +193,12 @@ def test_an_unchecked_answer_streams_token_by_token(tmp_path):
     assert last["delta"]["citations"][0]["heading"] == "Food"
 
 
+def test_tools_are_refused_where_documents_answer(extract):
+    tool = {"type": "function", "function": {"name": "book", "parameters": {"type": "object"}}}
+    refused = extract[1].post("/v1/chat/completions", json=body(tools=[tool]))
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "tools")
+
+
 def test_passages_need_a_knowledge_base(tmp_path):
     from tests.serving.small_chat import chat_release
 
