@@ -84,7 +84,7 @@ def test_every_benchmark_is_documented():
         source = (ROOT / "benchmarks" / f"{name}.py").read_text(encoding="utf-8")
         assert re.search(rf"python -m benchmarks\.{name} .*\[--quick\]", source), name
     for name in set(re.findall(r"python -m benchmarks\.([a-z_]+)", page)):
-        assert name in BENCHMARKS
+        assert (ROOT / "benchmarks" / f"{name}.py").is_file()
 
 
 def test_a_report_names_the_commit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

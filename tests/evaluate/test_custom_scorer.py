@@ -99,6 +99,7 @@ def test_a_file_is_not_executed_by_reading_it(tmp_path):
         (BRIEF.replace("1.0", "float('nan')"), "scorers.py", "nan for the answer"),
         (BRIEF.replace("1.0", "'good'"), "scorers.py", "ValueError"),
     ],
+    ids=["error", "too much", "nan", "text"],
 )
 def test_a_wrong_score_names_the_line(tmp_path, source, where, found):
     with pytest.raises(CaseError) as caught:

@@ -150,6 +150,7 @@ def test_threads_and_tasks_are_started_by_loops():
         "services/gateway/shadow.py",  # one copy of one call; its errors are caught and logged
         "services/gateway/streaming.py",  # within one request, which waits for them
         "services/serving/fork_server.py",  # waits for one process to end, and ends with it
+        "services/serving/engine_client.py",  # within one request of several answers, whose group ends with it
         "services/serving/disconnect.py",  # a call and its client, which both end with the call
         "cli/terminal.py",  # draws a line while a command runs
         "flows/deployed/worker.py",  # Prefect's own worker, which this program is about: it ends with it

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import httpx
 import openai
 import pytest
+from sqlalchemy import select
 
 from cli import chat
 from services.store.database import Store, usage_records
@@ -38,6 +39,12 @@ def ai(settings: Settings, talker: Release) -> openai.OpenAI:
 @pytest.fixture(scope="session")
 def rows(table: Release) -> list[dict]:
     return json.loads((table.folder / "golden.json").read_text())
+
+
+def recorded(store: Store, request_id: str) -> bool:
+    with store.reading() as connection:
+        query = select(usage_records.c.id).where(usage_records.c.id == request_id)
+        return connection.execute(query).first() is not None
 
 
 def entry(store: Store, request_id: str) -> dict:
@@ -180,7 +187,8 @@ def test_a_client_that_hangs_up_ends_the_engines_work(ai, talker, store):
     for _ in range(4):
         next(stream)
     stream.response.close()
-    assert wait_for(lambda: entry(store, request_id)["state"] == "aborted")
+    assert wait_for(lambda: recorded(store, request_id))
+    assert entry(store, request_id)["state"] == "aborted"
     entered = entry(store, request_id)
     assert 0 < entered["tokens_out"] < 300
     assert entered["price"] > 0

@@ -73,8 +73,8 @@ def broken(settings: Settings, store: Store, other: Release) -> Iterator[Release
     bentos = settings.state / "bentoml"
     source, target = bento_folder(bentos, other.bento), bento_folder(bentos, "small:broken")
     shutil.copytree(source, target, dirs_exist_ok=True)
-    service = target / "src" / "services" / "serving" / "tabular.py"
-    original = "answer = await self._answer(rows)"
+    service = target / "src" / "services" / "serving" / "tabular_release.py"
+    original = "answer = await _inline_or_thread(self._predict, complete, wait=len(complete.ids) > INLINE_ROWS)"
     assert original in service.read_text()
     service.write_text(service.read_text().replace(original, "raise RuntimeError('deliberately bad')"))
     release = other.model_copy(update={"digest": "b" * 64, "bento": "small:broken"})

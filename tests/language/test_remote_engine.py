@@ -76,7 +76,7 @@ def test_a_refused_request_is_an_error_of_the_user(remote):
         {**completion(), "usage": {"prompt_tokens": "7", "completion_tokens": 1}},
         {"error": {"message": "overloaded"}},
     ],
-    ids=str,
+    ids=lambda body: str(body)[:40],
 )
 def test_nonsense_with_status_200_is_no_answer(body):
     """The error shows how it begins, and names address and model."""
