@@ -85,6 +85,13 @@ def test_an_extract_is_scored_as_it_is_served(arms: Arms) -> None:
     assert scored["text"].tolist().count(ABSTAIN) == 1
 
 
+def test_only_the_served_arm_answers_what_nobody_knows(arms: Arms) -> None:
+    """A comparison would say nothing, and would ask models for minutes: here none is asked."""
+    unknown = arms.run.evaluation_set.assign(answer="", required_facts="[]", evidence="[]")
+    assert list(arms.side_by_side(unknown)) == ["extractive"]
+    assert {each["n"] for each in arms.retrieval(unknown).values()} == {0}
+
+
 def test_retrieval_alone_is_measured_by_method(arms: Arms) -> None:
     """Words, vectors and both, over the questions with evidence."""
     metrics = arms.retrieval(arms.run.evaluation_set)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 NO_RANKING = dict.fromkeys(("recall_at_5", "reciprocal_rank", "ndcg_at_10"))
 ADAPTER = "adapter"  # folder of a tuned candidate
+ARMS = ("prompt_only", "retrieval", "extractive")
 METHODS = ("words", "vectors", "hybrid")
 SAMPLE = 60  # questions for a model that is only compared with: on a CPU each answer takes seconds
 DEPTH = 10  # passages of a ranking that is measured
@@ -77,18 +78,22 @@ class Arms:
         return KnowledgeSearch(self._knowledge.index.folder, self._embedder)
 
     def side_by_side(self, pairs: pd.DataFrame) -> dict[str, Scored]:
-        """The answers of each arm by name: the served one's to all pairs, those of models beside it to a sample."""
-        base, sample = self.run.spec.base.served, self.run.sample(SAMPLE)
-        of_retrieval = pairs if self.served_arm == "retrieval" else sample
-        arms = {
-            "prompt_only": self.prompt_only(base, sample),
-            "retrieval": self.answers("retrieval", base, of_retrieval, self.answerer("model")),
-            "extractive": self.answers("extractive", base, pairs, self.answerer("extract")),
-        }
-        if (self.folder / ADAPTER).is_dir():
-            of_tuned = pairs if self.served_arm == "tuned" else sample
-            arms["tuned"] = self.answers("tuned", model_file(self.folder), of_tuned, self.answerer("model"))
-        return arms
+        """The answers of each arm by name: the served one's to all pairs, those of models beside it to a sample.
+
+        Where no right answer is known, a comparison would say nothing: only the served arm answers.
+        """
+        names = [*ARMS, *(["tuned"] if (self.folder / ADAPTER).is_dir() else [])]
+        if not _has_right_answers(pairs):
+            names = [self.served_arm]
+        sample = self.run.sample(SAMPLE)
+        return {name: self._arm(name, pairs if name in ("extractive", self.served_arm) else sample) for name in names}
+
+    def _arm(self, name: str, pairs: pd.DataFrame) -> Scored:
+        base = self.run.spec.base.served
+        if name == "prompt_only":
+            return self.prompt_only(base, pairs)
+        model = model_file(self.folder) if name == "tuned" else base
+        return self.answers(name, model, pairs, self.answerer("extract" if name == "extractive" else "model"))
 
     @property
     def served_arm(self) -> str:
@@ -169,7 +174,8 @@ class Arms:
                 means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]} if rows else {}
                 names = {"reciprocal_rank": "mrr"}
                 metrics[method] = {names.get(name, name): value for name, value in means.items()} | {"n": len(rows)}
-            step.figure = ", ".join(f"{name} {each.get('recall_at_5', 0):.3f}" for name, each in metrics.items())
+            recalls = [f"{name} {each['recall_at_5']:.3f}" for name, each in metrics.items() if each["n"]]
+            step.figure = ", ".join(recalls) or "no question names its passages"
         return metrics
 
     def _options(self, prompt: Prompt) -> EngineOptions:
@@ -218,6 +224,14 @@ class Arms:
             )
         table = pd.DataFrame(rows, index=scored.index)
         return scored.drop(columns=[name for name in table if name in scored]).join(table)
+
+
+def _has_right_answers(pairs: pd.DataFrame) -> bool:
+    """Whether any pair has a reference, facts that are required, or passages that answer it."""
+    return bool(
+        (pairs["answer"].str.strip() != "").any()
+        or any(json.loads(text or "[]") for name in ("required_facts", "evidence") for text in pairs.get(name, ()))
+    )
 
 
 def _is_grounded(text: str, hits: Sequence[Hit]) -> bool:
