@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -54,7 +55,11 @@ class PredictRoute:
             body = await Request(scope, receive).body()
         except ClientDisconnect:
             return None
-        response = await self._release.respond(body)
+        try:
+            response = await self._release.respond(body)
+        except Exception:
+            logging.getLogger("driftline").exception("A prediction failed.")
+            response = json_response({"error": "The prediction failed: see the log of the release."}, 500)
         return await response(scope, receive, send)
 
 
