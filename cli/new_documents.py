@@ -67,7 +67,7 @@ def documents_case(name: str, address: str, documents: Sequence[Path], folder: P
         "",
         "knowledge:",
         "  documents:",
-        f"    docs: {{uri: {flow(_uri(Path(address), folder))}}}  # also url: https://HOST/{{path}}, for citations",
+        f"    pages: {{uri: {flow(_uri(Path(address), folder))}}}  # also url: https://HOST/{{path}}, for citations",
         f"  embedder: {EMBEDDER}",
         "  answer_by: extract  # sentences of the passages; model: the model words the answer, if it is large enough",
         "",

@@ -44,7 +44,7 @@ def test_a_folder_becomes_a_knowledge_base(cases, tmp_path, inside):
     assert isinstance(case, LanguageCase)
     assert case.knowledge is not None
     assert case.pairs.none
-    uri = str(case.knowledge.documents["docs"].uri)
+    uri = str(case.knowledge.documents["pages"].uri)
     assert uri == ("file://../../manual/**/*" if inside else f"file://{folder}/**/*")
     assert case.answer.abstain
     assert case.traffic.source == "asked"
