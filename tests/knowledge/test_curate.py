@@ -52,6 +52,7 @@ def test_too_many_bad_documents_stop_the_run(tmp_path):
         ({"column": "personal", "max_value": 0}, "# Who\n\nWrite to anna.smith@example.com about the weather.\n"),
         ({"column": "characters", "max_value": 200}, "# Long\n\n" + "The weather was fine. " * 20),
     ],
+    ids=["old", "personal", "long"],
 )
 def test_a_case_expects_more_of_its_documents(tmp_path, expectation, page):
     """Stale ones, ones with personal data, and long ones are quarantined where the case says so."""
