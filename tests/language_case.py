@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from functools import cache
@@ -25,6 +26,18 @@ def smollm_base(folder: Path | None = None) -> BaseModelFiles:
     """The base under `folder`, or in a cache that another version of the conversion does not share."""
     code = code_digest(checkpoint.__name__)
     return checkpoint.open_base(SMOLLM, Path(), folder or Path(tempfile.gettempdir()) / f"driftline-base-{code[:12]}")
+
+
+def write_museum_questions(case: Path) -> None:
+    """72 questions in prose about the rooms of a museum, as the case's questions.jsonl."""
+    rooms = ["masks", "coins", "maps", "clocks", "boats", "stars", "birds", "robes", "drums", "tiles", "bells", "kites"]
+    rooms += ["lamps", "wells", "looms", "seals", "harps", "gowns"]
+    questions = [
+        {"prompt": f"{ask} the {room}?", "completion": f"In room {number}.", "required_facts": [f"room {number}"]}
+        for number, room in enumerate(rooms)
+        for ask in ("Where do I find", "Which stairs lead up to", "How long does it take to see", "Who collected")
+    ]
+    (case / "questions.jsonl").write_text("\n".join(map(json.dumps, questions)))
 
 
 def tiny_checkpoint(folder: Path, **changes: Any) -> Path:

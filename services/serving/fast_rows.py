@@ -1,4 +1,4 @@
-"""Reading complete and well-formed rows of a request by column; of 1,000 rows it takes a fifth of pydantic's time."""
+"""Reading complete and well-formed rows of a request by column, which is quicker than row by row."""
 
 from __future__ import annotations
 

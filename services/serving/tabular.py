@@ -39,7 +39,7 @@ class TabularService:
 class PredictRoute:
     """ASGI middleware that answers the calls of `predict` itself.
 
-    BentoML's own way to an API's function takes as long as a prediction. Its documentation, metrics and timeout of the
+    BentoML's own way to an API's function costs more than a prediction. Its documentation, metrics and timeout of the
     route stay.
     """
 

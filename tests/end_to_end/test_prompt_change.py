@@ -18,7 +18,7 @@ from tasks.release.prompt_registry import registered_prompts
 from tasks.release.registry import load_champion
 from tasks.release.seal import read_manifest, release_folder
 from tests.end_to_end.terminal import World
-from tests.language_case import tiny_checkpoint
+from tests.language_case import tiny_checkpoint, write_museum_questions
 
 CASE = """
 kind: llm
@@ -64,14 +64,7 @@ def museum(tmp_path_factory, terminal) -> World:
     (case / "prompts" / "guide.yaml").write_text(PROMPT)
     (case / "prompts" / "guide.tests.yaml").write_text(TESTS)
     write_gguf(tiny_checkpoint(folder / "tiny"), case / "tiny.gguf", "bf16")
-    rooms = ["masks", "coins", "maps", "clocks", "boats", "stars", "birds", "robes", "drums", "tiles", "bells", "kites"]
-    rooms += ["lamps", "wells", "looms", "seals", "harps", "gowns"]
-    questions = [
-        {"prompt": f"{ask} the {room}?", "completion": f"In room {number}.", "required_facts": [f"room {number}"]}
-        for number, room in enumerate(rooms)
-        for ask in ("Where do I find", "Which stairs lead up to", "How long does it take to see", "Who collected")
-    ]
-    (case / "questions.jsonl").write_text("\n".join(map(json.dumps, questions)))
+    write_museum_questions(case)
     done = terminal.run(world, "run museum")
     assert done.code == 0, done.output
     return world

@@ -15,7 +15,7 @@ from tasks.language.gguf_writer import write_gguf
 from tasks.release.registry import load_champion
 from tests.end_to_end.small import change_case
 from tests.end_to_end.terminal import World
-from tests.language_case import tiny_checkpoint
+from tests.language_case import tiny_checkpoint, write_museum_questions
 
 CASE = """
 kind: llm
@@ -42,14 +42,7 @@ def museum(tmp_path_factory, terminal) -> World:
     case.mkdir(parents=True)
     (case / "case.yaml").write_text(CASE)
     write_gguf(tiny_checkpoint(folder / "tiny"), case / "tiny.gguf", "bf16")
-    rooms = ["masks", "coins", "maps", "clocks", "boats", "stars", "birds", "robes", "drums", "tiles", "bells", "kites"]
-    rooms += ["lamps", "wells", "looms", "seals", "harps", "gowns"]
-    questions = [
-        {"prompt": f"{ask} the {room}?", "completion": f"In room {number}.", "required_facts": [f"room {number}"]}
-        for number, room in enumerate(rooms)
-        for ask in ("Where do I find", "Which stairs lead up to", "How long does it take to see", "Who collected")
-    ]
-    (case / "questions.jsonl").write_text("\n".join(map(json.dumps, questions)))
+    write_museum_questions(case)
     done = terminal.run(world, "run museum")
     assert done.code == 0, done.output
     return world

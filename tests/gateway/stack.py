@@ -21,6 +21,7 @@ from services.runtime import stack
 from services.serving.package import package
 from services.serving.process import free_port
 from services.store.database import Store, endpoints, releases, shares
+from services.store.keys import create_key
 from tasks.core.config import digest_of
 from tasks.core.files import file_digest, write_text
 from tasks.core.processes import with_parent_death_signal
@@ -152,3 +153,13 @@ def copy_routes(source: Settings, target: Settings) -> None:
                 write.execute(table.insert().values(**row))
     source_store.close()
     target_store.close()
+
+
+@contextmanager
+def guarded_gateway(settings: Settings, folder: Path) -> Iterator[Settings]:
+    """Another gateway in front of the releases of `settings`, with its own store, in which there are keys."""
+    config = Settings(state=folder, gateway_port=free_port())
+    copy_routes(settings, config)
+    create_key(Store(config), "nobody", ["feedback"], None, None, None)
+    with gateway(config, config.gateway_port, folder / "log"):
+        yield config

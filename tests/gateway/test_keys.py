@@ -11,13 +11,12 @@ import openai
 import pytest
 from sqlalchemy import select
 
-from services.serving.process import free_port
 from services.store.database import Store, budgets, usage_records
 from services.store.keys import create_key, read_keyring, revoke_key, set_team_limits
 from tasks.core.settings import Settings
 from tasks.release.config import NANO
 from tasks.release.results import Release
-from tests.gateway.stack import copy_routes, gateway, gateway_client
+from tests.gateway.stack import gateway_client, guarded_gateway
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("gateway")
@@ -27,11 +26,7 @@ HELLO = {"model": "talker", "messages": [{"role": "user", "content": "Say hello.
 
 @pytest.fixture(scope="module")
 def guarded(settings: Settings, table: Release, talker: Release, tmp_path_factory) -> Iterator[Settings]:
-    folder = tmp_path_factory.mktemp("guarded")
-    config = Settings(state=folder, gateway_port=free_port())
-    copy_routes(settings, config)
-    create_key(Store(config), "nobody", ["feedback"], None, None, None)
-    with gateway(config, config.gateway_port, folder / "log"):
+    with guarded_gateway(settings, tmp_path_factory.mktemp("guarded")) as config:
         yield config
 
 

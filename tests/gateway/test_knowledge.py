@@ -16,14 +16,13 @@ from sqlalchemy import select
 from services.gateway.request_log import reading_log
 from services.rollout.shares import ShareSpec, remove_share, set_share
 from services.serving.package import package
-from services.serving.process import free_port
 from services.store.database import Store, usage_records
 from services.store.keys import create_key, set_key_labels
 from tasks.core.settings import ROOT, Settings
 from tasks.data.language.source_tables import read_rows
 from tasks.knowledge.labels import LABELS_HEADER
 from tasks.release.results import Release
-from tests.gateway.stack import copy_routes, gateway, gateway_client, serve
+from tests.gateway.stack import gateway_client, guarded_gateway, serve
 from tests.knowledge_release import ABSTAIN, PAGES, knowledge_release
 from tests.waiting import wait_for
 
@@ -44,11 +43,7 @@ def pets(settings: Settings, state: Path) -> Release:
 @pytest.fixture(scope="module")
 def guarded(settings: Settings, pets: Release, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Another gateway in front of it, with keys."""
-    folder = tmp_path_factory.mktemp("guarded")
-    config = Settings(state=folder, gateway_port=free_port())
-    copy_routes(settings, config)
-    create_key(Store(config), "nobody", ["feedback"], None, None, None)
-    with gateway(config, config.gateway_port, folder / "log"):
+    with guarded_gateway(settings, tmp_path_factory.mktemp("guarded")) as config:
         yield config
 
 

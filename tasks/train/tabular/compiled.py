@@ -1,4 +1,4 @@
-"""A fitted gradient boosting as treelite's trees: one row takes 0.04 ms instead of 2, to the same last bit."""
+"""A fitted gradient boosting as treelite's trees: quicker for few rows, and equal to the last bit."""
 
 from __future__ import annotations
 
