@@ -90,7 +90,11 @@ def validate(case: CaseName, profile: Profile = None) -> None:
 @app.command()
 def prepare(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None:
     """Validate the sources and store a snapshot in DVC."""
-    _run("prepare", case, as_of, profile)
+    from tasks.data.results import Snapshot
+
+    snapshot = _run("prepare", case, as_of, profile)
+    if isinstance(snapshot, Snapshot):
+        typer.echo(f"data card  {snapshot.card}")
 
 
 @app.command()

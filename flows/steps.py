@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from flows.case import LanguageCase, TabularCase
@@ -17,7 +18,9 @@ from services.rollout.task import reconcile_champion, retire_unused_releases, st
 from services.runtime.task import is_stack_running, package_release, serve_and_smoke
 from services.store.task import record_candidate_prompt, record_training_cost, record_waivers
 from tasks.core.config import Result
+from tasks.core.prefect import show_link
 from tasks.data.config import PairsSpec, TrafficSpec
+from tasks.data.data_card import write_card
 from tasks.data.language.embedder_files import find_embedder
 from tasks.data.results import Snapshot, TimeWindow, ValidatedBatches, WindowMessages
 from tasks.data.snapshots import is_intact
@@ -124,11 +127,12 @@ def prepare_snapshot(run: RunContext) -> Snapshot:
         )
         validated.append(curate_pairs(case.name, spec, base, validated=validated, as_of=run.as_of, state=config.state))
         validated += [documents] if documents else []
-    snapshot = take_snapshot(case.name, run.as_of, validated, state=config.state, remote=config.remote)
-    if is_intact(snapshot):
-        return snapshot
-    repaired = datetime.now(UTC).isoformat()
-    return take_snapshot(case.name, run.as_of, validated, state=config.state, remote=config.remote, repaired=repaired)
+    take = partial(take_snapshot, case.name, run.as_of, validated, state=config.state, remote=config.remote)
+    snapshot = take()
+    if not is_intact(snapshot):
+        snapshot = take(repaired=datetime.now(UTC).isoformat())
+    show_link(f"{case.name}-data", write_card(snapshot, ingestions), "Data card of the snapshot")
+    return snapshot
 
 
 def build_knowledge(run: RunContext, case: LanguageCase, knowledge: Knowledge) -> KnowledgeIndex:

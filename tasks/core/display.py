@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 
 # Control characters except tab and line feed, bidirectional marks, other line separators and lone surrogates:
 # a terminal obeys them, or shows something else than the text.
@@ -27,6 +28,15 @@ def escape_markdown(text: str) -> str:
     """Escape Markdown, so that the text creates no link, image, HTML or table cell."""
     escaped = _MARKDOWN.sub(r"\\\g<0>", one_line(text))
     return _BRACKETS.sub(r"\\\g<0>", escaped) if _LINK.search(escaped) else escaped
+
+
+def markdown_table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]:
+    """The lines of a Markdown table, with an empty line at its end; cells are escaped."""
+    lines = [head, ["---"] * len(head), *rows]
+    return [
+        *("| " + " | ".join(escape_markdown(" ".join(str(value).split())) for value in line) + " |" for line in lines),
+        "",
+    ]
 
 
 def without_links(text: str) -> str:

@@ -45,6 +45,11 @@ class Snapshot(Result):
     quarantined_by_batch: dict[str, dict[str, int]] = Field({})  # by source and batch
     docs: dict[str, Path]  # Data Docs by source
 
+    @property
+    def card(self) -> Path:
+        """Markdown beside the folder: what was read from each source, and what stands for a missing value."""
+        return self.path.with_name(f"{self.path.name}.md")
+
 
 class ValidatedBatches(Result):
     """The validated batches of one source."""

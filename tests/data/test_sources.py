@@ -11,7 +11,10 @@ import pytest
 
 from tasks.core.errors import DataError
 from tasks.data.config import Source
+from tasks.data.data_card import write_card
 from tasks.data.origins.local import locate
+from tasks.data.reading.scan import of_type
+from tasks.data.results import Snapshot
 from tasks.data.sources import filter_as_of, ingest
 
 CSV = """id,happened,told,value,outcome
@@ -172,3 +175,26 @@ def test_rejected_records_lie_beside_the_batches(tmp_path):
     assert "1 of 3 records rejected, x.csv line 3" in landing.summary
     assert ingest("x", source, tmp_path, raw=tmp_path / "raw") == landing
     assert landing.rejected.is_file()
+
+
+def test_the_data_card_counts_missing_words_by_column(folder):
+    """The card tells what stands for a missing value, by which word and how often, and what was rejected."""
+    (folder / "events.csv").write_text(CSV + "d,2020-02-05T00:00:00Z,2020-02-06T00:00:00Z,|x|,40\n")
+    types = {"id": "text", "happened": "timestamp", "told": "timestamp", "value": "number", "outcome": "integer"}
+    source = SOURCE.model_copy(
+        update={"tolerance": 0.5, "columns": {name: of_type(kind) for name, kind in types.items()}}
+    )
+    ingestion = ingest("events", source, folder, raw=folder / "raw")
+    snapshot = Snapshot(
+        case="small",
+        as_of=datetime(2020, 3, 1, tzinfo=UTC),
+        digest="abc.dir",
+        path=folder / "snapshot",
+        rows={"events": 3},
+        quarantined={"events": 0},
+        docs={},
+    )
+    card = write_card(snapshot, {"events": ingestion}).read_text()
+    assert "records: 4 = 3 read + 1 rejected" in card
+    assert "| value | number | 1 (33.3%) | NA 1 |" in card
+    assert r"column value: is not a finite number that 64 bits hold: '|x|'" in card

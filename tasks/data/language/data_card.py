@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.core.display import escape_markdown
+from tasks.core.display import markdown_table
 from tasks.data.language.pairs import Pair
 from tasks.data.results import Validation
 
@@ -36,11 +36,11 @@ def write_card(
         f"- quarantined: {quarantined}",
         f"- expectations met: {validation.expectations}\n",
         "## How many\n",
-        *_table(
+        *markdown_table(
             ["intent", *splits],
             [[i, *(sum(p.intent == i for p in rows) for rows in splits.values())] for i in intents],
         ),
-        *_table(
+        *markdown_table(
             ["", *splits],
             [
                 ["pairs", *map(len, splits.values())],
@@ -52,23 +52,16 @@ def write_card(
             ],
         ),
         "## From\n",
-        *_table(["source", "batch", "SHA-256"], [[s, b, d] for s, files in inputs.items() for b, d in files.items()]),
+        *markdown_table(
+            ["source", "batch", "SHA-256"], [[s, b, d] for s, files in inputs.items() for b, d in files.items()]
+        ),
         "## Examples\n",
-        *_table(
+        *markdown_table(
             ["split", "intent", "message", "answer"],
             [[n, p.intent, p.text, p.answer] for n, rows in splits.items() for p in _first_of_each(rows)],
         ),
     ]
     path.write_text("\n".join(parts), encoding="utf-8")
-
-
-def _table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *rows]
-    return [*("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines), ""]
-
-
-def _cell(value: object) -> str:
-    return escape_markdown(" ".join(str(value).split()))
 
 
 def _days(rows: Sequence[Pair]) -> str:
