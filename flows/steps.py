@@ -38,7 +38,7 @@ from tasks.evaluate.task import evaluate_candidate, evaluate_language_candidate
 from tasks.features.results import Frame
 from tasks.features.task import fill_online_store, training_frame, window_frame
 from tasks.knowledge.config import DOCUMENTS, DocumentsSpec, Knowledge
-from tasks.knowledge.headings import headings_of
+from tasks.knowledge.documents.headings import headings_of
 from tasks.knowledge.results import KnowledgeIndex, KnowledgeSpec
 from tasks.knowledge.task import curate_documents, open_index
 from tasks.monitor.results import Attempt, Decision

@@ -9,10 +9,10 @@ from typing import Any
 
 from tasks.data.language.embedder_files import find_embedder
 from tasks.data.results import EmbedderFiles, ValidatedBatches
-from tasks.knowledge.build import build_index
-from tasks.knowledge.collect import Origins, fetch_files
 from tasks.knowledge.config import Documents, Knowledge
-from tasks.knowledge.curate import curate
+from tasks.knowledge.documents.collect import Origins, fetch_files
+from tasks.knowledge.documents.curate import curate
+from tasks.knowledge.index.build import build_index
 from tasks.knowledge.results import KnowledgeIndex
 from tasks.language.embedder import Embedder
 

@@ -11,8 +11,8 @@ from typing import Any
 from tasks.core.config import digest_of
 from tasks.core.files import file_digest, write_text
 from tasks.data.results import GGUF
-from tasks.knowledge.abstention import AbstentionRule
-from tasks.knowledge.answerer import INDEX, SETTINGS, AnswerSettings
+from tasks.knowledge.answers.abstention import AbstentionRule
+from tasks.knowledge.answers.answerer import INDEX, SETTINGS, AnswerSettings
 from tasks.knowledge.config import Documents, Knowledge
 from tasks.knowledge.results import KnowledgeIndex
 from tasks.release.seal import release_folder

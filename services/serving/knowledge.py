@@ -13,10 +13,10 @@ from pydantic import AfterValidator, Field
 from services.serving.retrieval import MAX_PASSAGES, MAX_QUERY, Retrieval
 from tasks.core.errors import DataError
 from tasks.core.files import file_digest
-from tasks.knowledge.answerer import INDEX, SETTINGS, Answer, Answerer, AnswerSettings, Prepared
+from tasks.knowledge.answers.answerer import INDEX, SETTINGS, Answer, Answerer, AnswerSettings, Prepared
+from tasks.knowledge.index.search import KnowledgeSearch
 from tasks.knowledge.labels import Labels
 from tasks.knowledge.results import Hit
-from tasks.knowledge.search import KnowledgeSearch
 from tasks.language.chat_request import OpenAIRequest
 from tasks.language.embedder import Embedder
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from services.serving.chat_error import ChatError
 from services.serving.knowledge import KnowledgeBase, citation, passage_result, retrieval_of
 from services.serving.retrieval import Retrieval
-from tasks.knowledge.answerer import Answer, Prepared
+from tasks.knowledge.answers.answerer import Answer, Prepared
 from tasks.knowledge.labels import Labels
 from tasks.language.chat_request import ChatCompletionRequest, Message
 from tasks.language.messages import ASSISTANT, chat_message

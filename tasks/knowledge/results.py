@@ -11,7 +11,7 @@ from tasks.knowledge.config import Knowledge
 
 
 class KnowledgeIndex(Result):
-    """An index of passages: a folder named by its digest, read by `tasks.knowledge.search.KnowledgeSearch`."""
+    """An index of passages: a folder named by its digest, read by `tasks.knowledge.index.search.KnowledgeSearch`."""
 
     folder: Path
     digest: str  # over documents, splitter and embedder; equal inputs give equal bytes

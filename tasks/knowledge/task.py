@@ -19,8 +19,8 @@ def curate_documents(
     case: str, spec: DocumentsSpec, validated: list[ValidatedBatches], *, as_of: datetime, state: Path
 ) -> ValidatedBatches:
     """Fetch, read and validate the documents of a case."""
-    from tasks.knowledge.collect import Origins, fetch_files
-    from tasks.knowledge.curate import curate
+    from tasks.knowledge.documents.collect import Origins, fetch_files
+    from tasks.knowledge.documents.curate import curate
 
     needed = {config.rows_of for config in spec.knowledge.documents.values() if config.rows_of}
     origins = Origins(
@@ -38,7 +38,7 @@ def open_index(
     case: str, snapshot: Snapshot, knowledge: Knowledge, embedder: EmbedderFiles, state: Path
 ) -> KnowledgeIndex:
     """Split, embed and index the documents of a snapshot; only what changed is embedded."""
-    from tasks.knowledge.build import build_index
+    from tasks.knowledge.index.build import build_index
 
     files = {path.stem: path for path in sorted((snapshot.path / DOCUMENTS).glob("*.parquet"))}
     return build_index(case, files, knowledge, embedder, state)

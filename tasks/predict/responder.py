@@ -10,7 +10,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from tasks.knowledge.answerer import SETTINGS, Answerer, Prepared, open_answerer
+from tasks.knowledge.answers.answerer import SETTINGS, Answerer, Prepared, open_answerer
 from tasks.language.messages import Messages
 from tasks.language.open_engine import open_engine
 from tasks.language.prompts import render

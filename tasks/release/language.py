@@ -14,7 +14,7 @@ from tasks.data.language.base_model import CONTENTS
 from tasks.data.results import GGUF, BaseModelFiles
 from tasks.evaluate.language.inference import REMOTE_GOLDEN, REPEATED
 from tasks.evaluate.results import Verdict
-from tasks.knowledge.answerer import INDEX, SETTINGS
+from tasks.knowledge.answers.answerer import INDEX, SETTINGS
 from tasks.knowledge.results import KnowledgeSpec
 from tasks.language.open_engine import model_file
 from tasks.language.prompts import PROMPT, Prompt, render, sealed_text

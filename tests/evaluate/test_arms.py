@@ -15,8 +15,8 @@ from tasks.evaluate.language.arms import Arms
 from tasks.evaluate.language.evaluation_run import EvaluationRun
 from tasks.evaluate.language.metrics import counts_of, intervals_of, measure
 from tasks.evaluate.language.responses import EngineOptions
-from tasks.knowledge.abstention import AbstentionRule
-from tasks.knowledge.answerer import SETTINGS, AnswerSettings
+from tasks.knowledge.answers.abstention import AbstentionRule
+from tasks.knowledge.answers.answerer import SETTINGS, AnswerSettings
 from tasks.knowledge.results import KnowledgeSpec
 from tasks.language.prompts import Prompt
 from tasks.train.config import Serving

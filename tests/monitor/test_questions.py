@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.knowledge.answerer import INDEX
-from tasks.knowledge.build import write_passages
+from tasks.knowledge.answers.answerer import INDEX
+from tasks.knowledge.index.build import write_passages
 from tasks.knowledge.results import Passage
 from tasks.monitor.language.questions import LIST, is_dislike, question_of, review_questions
 from tasks.monitor.results import LoggedQuestions, QuestionReview

@@ -16,11 +16,11 @@ from tasks.evaluate.language.evaluation_run import EvaluationRun
 from tasks.evaluate.language.inference import build_conversation, message_in, score
 from tasks.evaluate.language.remembered import remembered_responses
 from tasks.evaluate.language.responses import EngineOptions
-from tasks.knowledge.abstention import passage_text
-from tasks.knowledge.answerer import Answer, AnswerBy, Answerer, Prepared, is_grounded, open_answerer
-from tasks.knowledge.relevance import Quotations, ndcg_at, recall_at, reciprocal_rank
+from tasks.knowledge.answers.abstention import passage_text
+from tasks.knowledge.answers.answerer import Answer, AnswerBy, Answerer, Prepared, is_grounded, open_answerer
+from tasks.knowledge.answers.relevance import Quotations, ndcg_at, recall_at, reciprocal_rank
+from tasks.knowledge.index.search import KnowledgeSearch
 from tasks.knowledge.results import Hit, KnowledgeSpec
-from tasks.knowledge.search import KnowledgeSearch
 from tasks.language.embedder import Embedder
 from tasks.language.open_engine import model_file
 from tasks.language.prompts import Prompt

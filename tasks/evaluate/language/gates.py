@@ -28,7 +28,7 @@ from tasks.evaluate.language.parity import Parity, ServedModel, check_parity, pa
 from tasks.evaluate.language.prompt_tests import CheckedAnswer, PromptBench, prompt_criteria, run_prompt_tests
 from tasks.evaluate.results import Champion, Criterion, Verdict
 from tasks.evaluate.verdicts import Evaluation, find_verdict, require_run, store_verdict
-from tasks.knowledge.answerer import SETTINGS
+from tasks.knowledge.answers.answerer import SETTINGS
 from tasks.language.answer_scoring import METRICS
 from tasks.language.open_engine import model_file
 from tasks.language.prompts import PROMPT, SYSTEM_TEXT, Prompt, released_prompt

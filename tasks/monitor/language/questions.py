@@ -13,7 +13,7 @@ from typing import Any
 
 from tasks.core.display import escape_markdown
 from tasks.core.files import write_text
-from tasks.knowledge.answerer import INDEX
+from tasks.knowledge.answers.answerer import INDEX
 from tasks.language.messages import USER
 from tasks.monitor.results import LoggedQuestions, OpenQuestion, QuestionReview
 

@@ -9,11 +9,11 @@ from typing import Any
 from tasks.core.files import link_or_copy, write_text
 from tasks.core.progress import progress_step
 from tasks.data.language.splits import DEVELOPMENT
-from tasks.knowledge.abstention import AbstentionRule, Observation, fit_rule
-from tasks.knowledge.answerer import INDEX, SETTINGS, Answerer, AnswerSettings
-from tasks.knowledge.manifest import read_manifest
+from tasks.knowledge.answers.abstention import AbstentionRule, Observation, fit_rule
+from tasks.knowledge.answers.answerer import INDEX, SETTINGS, Answerer, AnswerSettings
+from tasks.knowledge.index.manifest import read_manifest
+from tasks.knowledge.index.search import KnowledgeSearch
 from tasks.knowledge.results import KnowledgeIndex, KnowledgeSpec
-from tasks.knowledge.search import KnowledgeSearch
 from tasks.language.messages import user_message
 from tasks.train.results import LanguageSpec
 

@@ -5,10 +5,10 @@ import pytest
 
 from tasks.core.errors import CaseError, DataError
 from tasks.data.config import Expectation, Source
-from tasks.knowledge.collect import Origins
 from tasks.knowledge.config import Documents, Knowledge
-from tasks.knowledge.curate import curate
-from tasks.knowledge.documents import load_documents
+from tasks.knowledge.documents.collect import Origins
+from tasks.knowledge.documents.curate import curate
+from tasks.knowledge.documents.document import load_documents
 from tests.knowledge_base import AS_OF, EMBEDDER, curated, knowledge_of, write_pages
 
 GOOD = {f"page{n}.md": f"# Page {n}\n\nThe weather of day {n} was fine, and nobody got wet.\n" for n in range(6)}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tasks.knowledge.documents import Document, write_documents
-from tasks.knowledge.headings import MOST, headings_of
+from tasks.knowledge.documents.document import Document, write_documents
+from tasks.knowledge.documents.headings import MOST, headings_of
 
 
 def document(name: str, text: str) -> Document:

@@ -17,10 +17,10 @@ from tasks.data.origins.fetch import fetch
 from tasks.data.origins.results import Fetched
 from tasks.guard.redaction import redact
 from tasks.knowledge.config import Documents, Knowledge
-from tasks.knowledge.documents import Document
-from tasks.knowledge.markdown import plain
-from tasks.knowledge.reading import SUFFIXES, as_utc, read_file
-from tasks.knowledge.row_texts import row_texts
+from tasks.knowledge.documents.document import Document
+from tasks.knowledge.documents.markdown import plain
+from tasks.knowledge.documents.reading import SUFFIXES, as_utc, read_file
+from tasks.knowledge.documents.row_texts import row_texts
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from tasks.core.display import escape_markdown
 from tasks.data.results import Validation
-from tasks.knowledge.collect import Collected
+from tasks.knowledge.documents.collect import Collected
 
 MAX_WARNINGS = 50
 

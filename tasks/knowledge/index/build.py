@@ -16,12 +16,12 @@ from tasks.core.files import atomic_path, file_digest
 from tasks.core.progress import mark_cached
 from tasks.data.results import EmbedderFiles
 from tasks.knowledge.config import Knowledge, Splitter
-from tasks.knowledge.documents import Document, load_documents
-from tasks.knowledge.manifest import FILES, MANIFEST, OWNERS, PASSAGES, SENTENCES, VECTORS, read_manifest
-from tasks.knowledge.markdown import plain
+from tasks.knowledge.documents.document import Document, load_documents
+from tasks.knowledge.documents.markdown import plain
+from tasks.knowledge.index.manifest import FILES, MANIFEST, OWNERS, PASSAGES, SENTENCES, VECTORS, read_manifest
+from tasks.knowledge.index.split import split_document
+from tasks.knowledge.index.vector_cache import VectorCache
 from tasks.knowledge.results import KnowledgeIndex, Passage
-from tasks.knowledge.split import split_document
-from tasks.knowledge.vector_cache import VectorCache
 from tasks.language.content_words import sentences as sentences_of
 
 if TYPE_CHECKING:

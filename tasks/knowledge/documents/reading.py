@@ -10,8 +10,8 @@ from typing import Any
 
 from tasks.core.untrusted import MB, reading_untrusted
 from tasks.core.yaml_file import load_yaml
-from tasks.knowledge import html_text, pdf_text
-from tasks.knowledge.markdown import FRONT_MATTER, first_heading, without_comments
+from tasks.knowledge.documents import html_text, pdf_text
+from tasks.knowledge.documents.markdown import FRONT_MATTER, first_heading, without_comments
 
 MAX_BYTES = 20 * MB  # of a file
 MAX_CHARACTERS = 2_000_000  # of its text

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tasks.core.errors import DataError
-from tasks.knowledge.reading import MAX_BYTES, read_file
+from tasks.knowledge.documents.reading import MAX_BYTES, read_file
 
 HTML = """<html><head><title>Shop</title><meta property="article:modified_time" content="2026-03-01T10:00:00Z">
 <script>var x = 1</script></head><body><nav><a href="/">Menu</a></nav><main><!-- hidden -->

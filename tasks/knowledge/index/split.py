@@ -9,8 +9,8 @@ from itertools import pairwise
 
 from tasks.core.config import digest_of
 from tasks.knowledge.config import Splitter
-from tasks.knowledge.documents import Document
-from tasks.knowledge.markdown import Section, sections
+from tasks.knowledge.documents.document import Document
+from tasks.knowledge.documents.markdown import Section, sections
 from tasks.knowledge.results import Passage
 
 TokenCounter = Callable[[Sequence[str]], list[int]]

@@ -3,9 +3,9 @@
 import pytest
 
 from tasks.knowledge.config import Splitter
-from tasks.knowledge.documents import Document
-from tasks.knowledge.markdown import plain, sections
-from tasks.knowledge.split import split_document
+from tasks.knowledge.documents.document import Document
+from tasks.knowledge.documents.markdown import plain, sections
+from tasks.knowledge.index.split import split_document
 
 TABLE = "| key | value |\n|---|---|\n" + "".join(f"| k{n} | the value number {n} |\n" for n in range(30))
 CODE = "```sh\n" + "".join(f"command --number {n}\n" for n in range(6)) + "```\n"

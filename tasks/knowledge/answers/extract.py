@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tasks.knowledge.abstention import WordWeights, passage_text
+from tasks.knowledge.answers.abstention import WordWeights, passage_text
 from tasks.knowledge.results import Hit
 from tasks.language.content_words import content_words, sentences
 

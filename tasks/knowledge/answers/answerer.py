@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from tasks.core.config import Result
-from tasks.knowledge.abstention import AbstentionRule, WordWeights, passage_text, signals_of
+from tasks.knowledge.answers.abstention import AbstentionRule, WordWeights, passage_text, signals_of
+from tasks.knowledge.answers.extract import extract_answer
 from tasks.knowledge.config import Knowledge
-from tasks.knowledge.extract import extract_answer
+from tasks.knowledge.index.search import KnowledgeSearch
 from tasks.knowledge.results import Hit
-from tasks.knowledge.search import KnowledgeSearch
 from tasks.language.answer_scoring import is_refusal
 from tasks.language.content_words import content_words, sentences
 from tasks.language.groundedness import supported_share, unsupported

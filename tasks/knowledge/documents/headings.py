@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from itertools import zip_longest
 from pathlib import Path
 
-from tasks.knowledge.documents import load_documents
-from tasks.knowledge.markdown import sections
+from tasks.knowledge.documents.document import load_documents
+from tasks.knowledge.documents.markdown import sections
 
 MOST = 60  # headings
 

@@ -8,13 +8,13 @@ import pytest
 
 from tasks.core.errors import CaseError
 from tasks.data.config import Source
-from tasks.knowledge.abstention import AbstentionRule
-from tasks.knowledge.answerer import Answerer
-from tasks.knowledge.build import build_index
-from tasks.knowledge.collect import Origins, collect
+from tasks.knowledge.answers.abstention import AbstentionRule
+from tasks.knowledge.answers.answerer import Answerer
 from tasks.knowledge.config import Documents, Knowledge
-from tasks.knowledge.documents import write_documents
-from tasks.knowledge.search import KnowledgeSearch
+from tasks.knowledge.documents.collect import Origins, collect
+from tasks.knowledge.documents.document import write_documents
+from tasks.knowledge.index.build import build_index
+from tasks.knowledge.index.search import KnowledgeSearch
 from tests.knowledge_base import EMBEDDER, embedder, embedder_files
 
 TEMPLATES = {

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from tasks.core.errors import DataError
-from tasks.knowledge.manifest import OWNERS, PASSAGES, SENTENCES, VECTORS, read_manifest
+from tasks.knowledge.index.manifest import OWNERS, PASSAGES, SENTENCES, VECTORS, read_manifest
 from tasks.knowledge.results import Hit, Passage
 
 if TYPE_CHECKING:

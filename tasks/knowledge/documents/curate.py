@@ -16,10 +16,10 @@ from tasks.core.progress import mark_cached
 from tasks.data.config import Expectation, Source
 from tasks.data.results import ValidatedBatches, Validation
 from tasks.data.tabular.validate import ValidationPaths, validate
-from tasks.knowledge.collect import Collected, Origins, collect
 from tasks.knowledge.config import DOCUMENTS, Knowledge
-from tasks.knowledge.data_card import write_card
-from tasks.knowledge.documents import write_documents
+from tasks.knowledge.documents.collect import Collected, Origins, collect
+from tasks.knowledge.documents.data_card import write_card
+from tasks.knowledge.documents.document import write_documents
 
 
 def curate(case: str, knowledge: Knowledge, origins: Origins, *, as_of: datetime, state: Path) -> ValidatedBatches:

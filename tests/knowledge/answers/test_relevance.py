@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tasks.knowledge.relevance import Quotations, ndcg_at, recall_at, reciprocal_rank
+from tasks.knowledge.answers.relevance import Quotations, ndcg_at, recall_at, reciprocal_rank
 from tasks.knowledge.results import Passage
 
 

@@ -10,7 +10,7 @@ import torch
 from tasks.core.errors import DataError
 from tasks.core.files import file_digest
 from tasks.knowledge.config import Splitter
-from tasks.knowledge.search import KnowledgeSearch
+from tasks.knowledge.index.search import KnowledgeSearch
 from tasks.language.embedder import Embedder
 from tests.knowledge_base import embedder, indexed, knowledge_of, write_pages
 

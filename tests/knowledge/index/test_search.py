@@ -2,9 +2,9 @@
 
 import pytest
 
-from tasks.knowledge.build import embedded_text, sentence_texts
 from tasks.knowledge.config import Documents, Knowledge
-from tasks.knowledge.search import KnowledgeSearch, words_query
+from tasks.knowledge.index.build import embedded_text, sentence_texts
+from tasks.knowledge.index.search import KnowledgeSearch, words_query
 from tests.knowledge_base import EMBEDDER, embedder, indexed, write_pages
 
 PAGES = {

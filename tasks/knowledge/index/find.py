@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tasks.core.config import Result
-from tasks.knowledge.manifest import PASSAGES
+from tasks.knowledge.index.manifest import PASSAGES
 
 
 class Place(Result):

@@ -2,7 +2,7 @@
 
 import shutil
 
-from tasks.knowledge.find import find_passages
+from tasks.knowledge.index.find import find_passages
 from tests.knowledge_base import indexed, knowledge_of, write_pages
 
 PAGES = {"a.md": "# A\n\n## B\n\nThe fee is\n30 euros.\n", "c.md": "# C\n\nNothing.\n"}

