@@ -15,6 +15,7 @@ import typer
 
 from cli import stack, traffic
 from cli.backtest import backtest
+from cli.guard import app as guard
 from cli.keys import app as keys
 from cli.knowledge import app as knowledge
 from cli.new import app as new
@@ -297,6 +298,7 @@ app.command(name="replay", hidden=True, help="Old name of `backtest`.")(backtest
 app.add_typer(prompt, name="prompt")
 app.add_typer(traffic.app)
 app.add_typer(keys, name="keys", rich_help_panel=traffic.PANEL)
+app.add_typer(guard, name="guard")
 app.add_typer(knowledge, name="knowledge")
 app.add_typer(stack.app)
 

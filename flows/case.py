@@ -19,6 +19,7 @@ from tasks.core.yaml_file import load_yaml
 from tasks.data.config import Answer, ChatSpec, Data, Model, Pairs, TableData, Traffic
 from tasks.evaluate.config import Evaluate, LanguageEvaluation
 from tasks.features.config import Features, FrameSpec, check_free
+from tasks.guard.config import Guardrails, with_floor
 from tasks.knowledge.config import DOCUMENTS, Knowledge
 from tasks.language.prompt_file import PromptField
 from tasks.language.upstream import is_remote
@@ -72,6 +73,10 @@ class Case(Section):
     approval: ApprovalRule | None = Field(None, description="Approval of each release by a person; empty: no approval.")
     rollout: Plan | None = Field(
         None, description="Steps by which a new release takes over the traffic; empty: all at once."
+    )
+
+    guardrails: Guardrails = Field(
+        Guardrails(), description="Rules for what goes in and out, behind those of configs/platform.yaml."
     )
 
     @field_validator("as_of", mode="before")
@@ -251,6 +256,7 @@ def load_case(name: str, cases: Path, profile: str | None = None) -> TabularCase
                 allowed=", ".join(map(str, profiles)) or "none declared",
             )
         values = _merge(values, profiles[profile])
+    values = _with_floor(values)
     try:
         return kind.model_validate({**values, "name": name}, context={"folder": path.parent})
     except ValidationError as error:
@@ -261,6 +267,25 @@ def load_case(name: str, cases: Path, profile: str | None = None) -> TabularCase
             found="".join(f"\n    {_line(each, kind)}" for each in wrong),
             todo=f"Correct these, then: driftline validate {name}",
         ) from error
+
+
+def _with_floor(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a case with the platform's guardrails. Raises: CaseError when these are wrong."""
+    from tasks.core.settings import settings
+
+    floor = settings().guardrails
+    if not floor:
+        return values
+    try:
+        Guardrails.model_validate(floor)
+    except ValidationError as error:
+        raise CaseError(
+            "The platform's guardrails are not valid.",
+            where="configs/platform.yaml, guardrails",
+            found="".join(f"\n    {_line(each, Case)}" for each in _causes(error.errors())),
+            todo="Correct these.",
+        ) from error
+    return {**values, "guardrails": with_floor(values.get("guardrails"), floor)}
 
 
 def _merge(base: Any, over: Any) -> Any:

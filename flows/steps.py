@@ -37,6 +37,7 @@ from tasks.evaluate.results import Champion, Verdict
 from tasks.evaluate.task import evaluate_candidate, evaluate_language_candidate
 from tasks.features.results import Frame
 from tasks.features.task import fill_online_store, training_frame, window_frame
+from tasks.guard.files import find_guard_spec
 from tasks.knowledge.config import DOCUMENTS, DocumentsSpec, Knowledge
 from tasks.knowledge.documents.headings import headings_of
 from tasks.knowledge.results import KnowledgeIndex, KnowledgeSpec
@@ -278,7 +279,12 @@ def seal_release(run: RunContext, trained: TrainResult) -> Path:
     candidate, verdict = trained.candidate, trained.verdict
     words = dict.fromkeys(word for source in case.data.sources.values() for word in source.missing)
     context = SealContext(
-        lineage=run.lineage, state=state, price=case.answer_price, snapshot=trained.snapshot, missing=tuple(words)
+        lineage=run.lineage,
+        state=state,
+        price=case.answer_price,
+        snapshot=trained.snapshot,
+        guard=find_guard_spec(case.guardrails, state),
+        missing=tuple(words),
     )
     if isinstance(case, TabularCase):
         return seal_tabular_release(candidate, verdict, case.target, context)

@@ -30,6 +30,7 @@ class Route:
     context: int = 0  # of a language model: maximum tokens of prompt and answer
     answer_tokens: int = 0  # maximum tokens of an answer, unless the request sets it
     prompt: str = ""  # name and digest of a language model's prompt
+    guard: str = ""  # digest of the release's guardrails; empty: it has none
 
     @property
     def tag(self) -> str:
@@ -148,6 +149,7 @@ def _route(row: RowMapping, addresses: tuple[str, ...]) -> Route:
         context=int(facts.get("context", 0)),
         answer_tokens=int(facts.get("answer_tokens", 0)),
         prompt=str(facts.get("prompt", "")),
+        guard=str(facts.get("guard", "")),
     )
 
 

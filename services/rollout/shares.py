@@ -17,6 +17,7 @@ from services.store.database import Store, endpoints, now, plans, releases, roll
 from tasks.core.errors import InputError
 from tasks.core.settings import Settings
 from tasks.core.sockets import UNIX_SCHEME
+from tasks.guard.files import guard_digest
 from tasks.release.config import Price
 
 PROPAGATION_SECONDS = 1.0  # until every gateway applies a change
@@ -57,6 +58,7 @@ def upsert_release(store: Store, manifest: Mapping[str, Any]) -> None:
         "entities": sorted(sealed.get("entities", {})),
         "context": sealed.get("context", 0),
         "answer_tokens": serving.get("answer_tokens", 0),
+        "guard": guard_digest(sealed.get("files", {})),
         "prompt": f"{prompt['name'] or 'inline'}@{prompt['digest'][:12]}" if prompt else "",
     }
     with store.changing() as connection:

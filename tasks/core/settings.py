@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from base64 import b64encode
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
@@ -73,6 +74,10 @@ class Settings(BaseSettings):
     )
     alerts_every: Duration = Field(
         timedelta(hours=6), description="Interval in which each cause sends at most one alert."
+    )
+    guardrails: dict[str, Any] = Field(
+        {},
+        description="Rules that hold in every case, in the form of a case's guardrails; a case can only add to them.",
     )
     gateway_warm: int = Field(
         1, ge=0, le=20, description="Number of earlier champions per case that stay running, for rollbacks."
@@ -153,7 +158,12 @@ class Settings(BaseSettings):
     def variables(self) -> dict[str, str]:
         """Variables that give a child process the same settings; an empty one hides the parent's."""
         values = self.model_dump(mode="json")
-        return {f"DRIFTLINE_{name.upper()}": str(values[name]) for name in type(self).model_fields}
+        return {
+            f"DRIFTLINE_{name.upper()}": json.dumps(values[name])
+            if isinstance(values[name], dict)
+            else str(values[name])
+            for name in type(self).model_fields
+        }
 
     @property
     def gateway(self) -> str:

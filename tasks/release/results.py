@@ -10,6 +10,7 @@ from pydantic import Field
 from tasks.core.config import Result
 from tasks.data.results import Snapshot
 from tasks.features.results import Column
+from tasks.guard.files import GuardSpec
 from tasks.language.open_engine import model_file
 from tasks.language.upstream import UPSTREAM
 from tasks.release.config import Price
@@ -23,6 +24,7 @@ class SealContext(Result):
     price: Price = Price()
     snapshot: Snapshot | None = None
     timings: dict[str, float] = Field(default_factory=dict)
+    guard: GuardSpec = GuardSpec()
     missing: tuple[str, ...] = ("",)  # words that stand for a missing value in the case's sources
 
 

@@ -42,7 +42,7 @@ def seal(candidate: Candidate, verdict: Verdict, parts: ReleaseParts, context: S
 
     Raises: GateFailed when the verdict is not to promote.
     """
-    lineage = context.lineage
+    lineage, files = context.lineage, {**parts.files, **context.guard.files()}
     if verdict.decision != "promote":
         raise GateFailed(
             f"The candidate of {candidate.case} is not released.",
@@ -76,7 +76,7 @@ def seal(candidate: Candidate, verdict: Verdict, parts: ReleaseParts, context: S
             "criteria": [_repeatable(criterion) for criterion in verdict.criteria],
         },
         "files": {
-            **{name: _content_digest(content) for name, content in sorted(parts.files.items())},
+            **{name: _content_digest(content) for name, content in sorted(files.items())},
             SCORES: file_digest(verdict.scores),
             GOLDEN: digest_of(parts.golden),
         },
@@ -98,7 +98,7 @@ def seal(candidate: Candidate, verdict: Verdict, parts: ReleaseParts, context: S
         }
         with atomic_path(folder) as temporary:
             temporary.mkdir()
-            for name, content in parts.files.items():
+            for name, content in files.items():
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
                 if isinstance(content, Path):
                     shutil.copyfile(content, temporary / name)

@@ -65,6 +65,7 @@ LONG = (
     "ask {case} why",
     "vllm {case}",
     "costs",
+    "guard check {case} {file}",
     "knowledge build {case}",
     "knowledge search {case} question",
     "knowledge find text",

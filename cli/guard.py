@@ -1,0 +1,102 @@
+"""`driftline guard`: the rules of a case, tried on texts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from cli.options import AsJson, CaseName
+
+if TYPE_CHECKING:
+    from tasks.guard.config import Stage
+    from tasks.guard.engine import GuardEngine
+
+app = typer.Typer(no_args_is_help=True, help="Try the guardrails of a case, and see what they did.")
+STAGES: dict[str, Stage] = {"input": "input", "passage": "passages", "output": "output", "tool": "tools"}
+
+
+@app.command()
+def check(
+    case: CaseName,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="One object a line, with `text`.")
+    ],
+    stage: Annotated[
+        Literal["input", "passage", "output", "tool"], typer.Option(help="Where the texts stand in a call.")
+    ] = "input",
+    as_json: AsJson = False,
+) -> None:
+    """Apply the rules of a case to texts, without a model: action, rules and redacted text of each."""
+    from tasks.guard.results import Context
+
+    rows, engine = _read(file), open_engine(case)
+    for row in rows:
+        context = Context(passages=tuple(row.get("passages") or ()))
+        result = engine.check(row["text"], STAGES[stage], context=context)
+        shown = {
+            "action": result.action,
+            "rules": [
+                {"rule": each.rule, "action": each.action, "mode": each.mode, "found": each.note, "error": each.error}
+                for each in result.fired
+            ],
+            "text": result.text,
+        }
+        typer.echo(json.dumps(shown, ensure_ascii=False) if as_json else _line(shown))
+
+
+def open_engine(case: str) -> GuardEngine:
+    """The rules of a case as it is configured now. Raises: CaseError when it has none."""
+    from flows.case import load_case
+    from tasks.core.errors import CaseError
+    from tasks.core.settings import settings
+    from tasks.guard.engine import GuardEngine
+    from tasks.guard.files import find_guard_spec, trained_folder
+
+    config = settings()
+    chosen = load_case(case, config.cases)
+    if chosen.guardrails.is_empty:
+        raise CaseError(
+            f"Case {case} has no guardrails.",
+            where=str(chosen.folder / "case.yaml"),
+            todo="Add guardrails with rules; see docs/guides/guardrails.md.",
+        )
+    find_guard_spec(chosen.guardrails, config.state)
+    return GuardEngine(chosen.guardrails, trained_folder(config.state))
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    """The lines of a file. Raises: InputError naming the first line that is not an object with `text`."""
+    from tasks.core.errors import InputError
+
+    rows = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+            raise InputError(
+                "A line is not an object with a text.",
+                where=f"{file}, line {number}",
+                found=line[:80],
+                allowed='{"text": "..."}',
+            )
+        rows.append(row)
+    return rows
+
+
+def _line(shown: dict[str, Any]) -> str:
+    from tasks.core.display import escape_terminal
+
+    rules = ", ".join(
+        f"{each['rule']}{' (shadow)' if each['mode'] == 'shadow' else ''}"
+        + (f": {each['error'] or each['found']}" if each["error"] or each["found"] else "")
+        for each in shown["rules"]
+    )
+    text = " ".join(shown["text"].split())
+    return escape_terminal(f"{shown['action']:<7} {text[:100]}" + (f"\n        {rules}" if rules else ""))

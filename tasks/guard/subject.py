@@ -1,0 +1,111 @@
+"""A text that is checked, in the forms that checks read: as written, normalised, folded, decoded."""
+
+# ruff: noqa: RUF001 (letters that look alike are its matter)
+
+from __future__ import annotations
+
+import base64
+import binascii
+import codecs
+import re
+import unicodedata
+from collections.abc import Iterator
+from functools import cached_property, lru_cache
+
+from tasks.guard.normalize import Normalized
+from tasks.guard.redaction import Span, find_spans
+from tasks.guard.results import Context
+
+MAX_DECODED = 8  # encoded pieces that are read
+# Letters that look like Latin ones (Unicode's confusables.txt): Cyrillic, Greek, Armenian, and others in use.
+_PAIRS = """
+аa вb сc ԁd еe һh іi јj кk ӏl мm нh оo рp ѕs тt уy хx ԛq ԝw гr ѵv АA ВB СC ЕE НH ІI ЈJ КK МM ОO РP ЅS ТT УY ХX αa βb
+γy δd εe ηn ιi κk νv οo ρp τt υu χx ωw ΑA ΒB ΕE ΖZ ΗH ΙI ΚK ΜM ΝN ΟO ΡP ΤT ΥY ΧX հh ոn օo սu ɑa ɡg ɩi ıi łl øo đd ßs ſs
+"""
+_LOOKALIKES = {ord(pair[0]): pair[1] for pair in _PAIRS.split()}
+_LEET = str.maketrans("0134578@$!|+", "oieastbasilt")
+_SPACED = re.compile(r"(?<![^\W_])[^\W_](?:[ .\-_*·,]{1,3}[^\W_](?![^\W_])){3,}")
+_BASE64 = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{16,}={0,2}")
+_HEX = re.compile(r"(?<![0-9A-Za-z])(?:[0-9a-fA-F]{2}[ ]?){10,}(?![0-9A-Za-z])")
+_SPACES = re.compile(r"\s+")
+
+
+class Subject:
+    """A text with the forms that several checks share; each form is computed once, when a check reads it."""
+
+    def __init__(self, text: str, context: Context | None = None) -> None:
+        self.text, self.context = text, context or Context()
+
+    @cached_property
+    def normalized(self) -> Normalized:
+        return Normalized(self.text)
+
+    @cached_property
+    def folded(self) -> str:
+        """Normalised, in lower case, with Latin letters for those that look alike; positions are of `normalized`."""
+        plain = self.normalized.text
+        return plain.lower() if plain.isascii() else "".join(map(_fold, plain))
+
+    @cached_property
+    def spans(self) -> tuple[Span, ...]:
+        """Personal data and secrets."""
+        return tuple(find_spans(self.text))
+
+    @cached_property
+    def readings(self) -> tuple[str, ...]:
+        """The folded text in one line, and further readings: spaced letters joined, digits for letters, decoded."""
+        plain = _SPACES.sub(" ", self.folded)
+        joined = _SPACED.sub(_join, plain)
+        readings = {plain: None, joined: None, joined.translate(_LEET): None}
+        readings[codecs.decode(joined, "rot13")] = None
+        readings[plain[::-1]] = None
+        for piece in self.decoded:
+            readings[_SPACES.sub(" ", "".join(map(_fold, Normalized(piece).text)))] = None
+        return tuple(readings)
+
+    @cached_property
+    def decoded(self) -> tuple[str, ...]:
+        """Texts that stand in it as base64 or hexadecimal digits."""
+        return tuple(_decoded(self.text))
+
+
+@lru_cache(4096)
+def _fold(character: str) -> str:
+    """One character for one, so that positions stay."""
+    if character.isascii():
+        return character.lower()
+    plain = character.translate(_LOOKALIKES)
+    if not plain.isascii():
+        plain = unicodedata.normalize("NFD", character)[0].translate(_LOOKALIKES)
+    lowered = plain.lower()
+    return lowered if len(lowered) == 1 else plain
+
+
+def _join(match: re.Match[str]) -> str:
+    return re.sub(r"[^\w]|_", "", match[0])
+
+
+def _decoded(text: str) -> Iterator[str]:
+    """Base64 and hexadecimal pieces that decode to a readable text."""
+    count = 0
+    for match in _BASE64.finditer(text):
+        count += 1
+        if count > MAX_DECODED:
+            break
+        piece = match[0].rstrip("=").replace("-", "+").replace("_", "/")
+        try:
+            yield from _readable(base64.b64decode(piece + "=" * (-len(piece) % 4)))
+        except (binascii.Error, ValueError):
+            continue
+    for match in list(_HEX.finditer(text))[:MAX_DECODED]:
+        yield from _readable(bytes.fromhex(match[0].replace(" ", "")))
+
+
+def _readable(raw: bytes) -> Iterator[str]:
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        return
+    letters = sum(each.isalpha() or each.isspace() for each in text)
+    if len(text) >= 8 and letters >= 0.8 * len(text):
+        yield text
