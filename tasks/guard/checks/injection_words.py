@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tasks.language.messages import ASSISTANT
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -73,7 +75,7 @@ MARKS = (
     "<|im_end|>",
     "<|system|>",
     "<|user|>",
-    "<|assistant|>",
+    f"<|{ASSISTANT}|>",
     "<|endoftext|>",
     "[inst]",
     "[/inst]",
@@ -107,5 +109,5 @@ PHRASES = (
     "instructions for the ai",
     "jailbreak mode",
     "new instructions:",
-    "note to the assistant",
+    f"note to the {ASSISTANT}",
 )
