@@ -39,8 +39,9 @@ upgrade: setup  ## Back up, pull, install, restart one by one; the gateway keeps
 demo: setup  ## Run the whole pipeline on real flights, until it retrains
 	@$(BIN)/driftline demo flights
 
-demo-llm: setup  ## Run the whole pipeline of a language model
+demo-llm: setup  ## Tune a model, and answer from documents: base, prompt, retrieval and tuned model in one table
 	@$(BIN)/driftline demo assistant
+	@$(BIN)/driftline demo handbook --profile tuned
 
 test: setup-dev  ## Run all tests except the long ones, offline
 	@$(PYTEST)

@@ -20,10 +20,11 @@ from tasks.core.settings import settings
 NEXT: dict[str, Callable[[str], dict[str, str]]] = {
     "tabular": lambda case: {f"driftline monitor {case} --as-of DATE": "any other month"},
     "llm": lambda case: {f"driftline chat {case} --compare base": "chat with it, beside the untuned base model"},
+    "documents": lambda case: {f'driftline ask {case} "QUESTION"': "an answer from the documents, with links"},
 }
 
 
-def demo(case: str, months: int) -> None:
+def demo(case: str, months: int, profile: str | None = None) -> None:
     """Start the stack, release a champion and monitor it at each month's end until it is retrained."""
     started = time.monotonic()
     outcomes: list[tuple[str, list[Step], str]] = []
@@ -32,7 +33,7 @@ def demo(case: str, months: int) -> None:
         console.print(styled(f"\n{title}", "bold"))
         steps = ProgressPrinter()
         try:
-            result = run_flow_with_progress(flow, case, as_of, None, steps)
+            result = run_flow_with_progress(flow, case, as_of, profile, steps)
         except GateFailed as failed:
             console.print(str(failed))
             outcomes.append((title, steps.done, "the challenger was rejected, the champion stays"))
@@ -79,9 +80,10 @@ def _summary(case: str, outcomes: list[tuple[str, list[Step], str]], seconds: fl
     wide = max((len(name) for name, _ in running), default=0)
     for name, address in running:
         console.print(f"  {name:<{wide}}  {address}")
+    loaded = load_case(case, settings().cases)
     next_commands = {
         f"driftline show {case}": "the champion's manifest, metrics and verdict",
-        **NEXT[load_case(case, settings().cases).kind](case),
+        **NEXT["documents" if loaded.kind == "llm" and loaded.knowledge else loaded.kind](case),
         "driftline down": "stop everything",
     }
     console.print("\nNext:\n" + "\n".join(f"  {command:<38} {why}" for command, why in next_commands.items()))

@@ -248,12 +248,14 @@ def remove(
 
 @app.command()
 def demo(
-    case: CaseName, months: Annotated[int, typer.Option(min=1, max=120, help="Most months to monitor.")] = 6
+    case: CaseName,
+    months: Annotated[int, typer.Option(min=1, max=120, help="Most months to monitor.")] = 6,
+    profile: Profile = None,
 ) -> None:
     """Start the stack, run the pipeline, then monitor month by month until the model is retrained."""
     from cli.demo import demo as run_demo
 
-    run_demo(case, months)
+    run_demo(case, months, profile)
 
 
 snapshot = typer.Typer(no_args_is_help=True, help="Manage data snapshots.")

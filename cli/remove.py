@@ -26,6 +26,7 @@ STATE_FOLDERS = (
     "features",
     "knowledge",
     "monitor",
+    "practice",
     "quarantine",
     "releases",
     "replay",

@@ -17,15 +17,18 @@ from tasks.evaluate.report import compared, sides_of
 if TYPE_CHECKING:
     from tasks.release.results import Release
 
-ARMS = ("prompt_only", "retrieval", "extractive", "tuned")  # of questions on documents
-COMPARISONS = (
-    "baselines",
-    "constrained",
-    "unquantized",
-    "retrieval",
-    "counts",
-    "intervals",
-)  # metrics of language releases
+ARMS = ("base", "prompt_only", "retrieval", "extractive", "tuned")  # of questions on documents
+ON_DOCUMENTS = (  # null for an arm that they don't apply to: without passages there is no ranking
+    "recall_at_5",
+    "mrr",
+    "ndcg_at_10",
+    "citation_precision",
+    "required_facts_recall",
+    "groundedness",
+    "abstention_recall",
+    "wrong_abstention_rate",
+)
+COMPARISONS = ("constrained", "unquantized")  # a language release, answered in other ways
 
 
 def show_release(case: str, reference: str | None, as_json: bool) -> None:
@@ -34,8 +37,7 @@ def show_release(case: str, reference: str | None, as_json: bool) -> None:
     sealed, recorded = manifest["sealed"], manifest["recorded"]
     report = {
         "release": {"digest": manifest["digest"], **sealed, "recorded": recorded},
-        "metrics": recorded["metrics"]["overall"]
-        | {name: recorded["metrics"][name] for name in COMPARISONS if name in recorded["metrics"]},
+        **measured(recorded["metrics"]),
         "verdict": {
             "decision": sealed["verdict"]["decision"],
             "champion": sealed["verdict"]["champion"],
@@ -75,16 +77,34 @@ def show_release(case: str, reference: str | None, as_json: bool) -> None:
         for row in compared(recorded["metrics"]):
             beside.add_row(*row)
         console.print(beside)
-    elif "baselines" in report["metrics"]:
+    elif "unquantized" in recorded["metrics"]:
         console.print(metrics_table(recorded["metrics"]))
     else:
-        console.print("metrics: " + ", ".join(f"{name} {value:.4g}" for name, value in report["metrics"].items()))
+        overall = recorded["metrics"]["overall"]
+        console.print("metrics: " + ", ".join(f"{name} {value:.4g}" for name, value in overall.items()))
     criteria = PlainTable("criterion", "observed", "required", "")
     for line in report["verdict"]["criteria"]:
         observed = "-" if line["observed"] is None else f"{line['observed']:.4g}"
         criteria.add_row(line["name"], observed, line["required"], _outcome(line))
     console.print(f"verdict: {report['verdict']['decision']}")
     console.print(criteria)
+
+
+def measured(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The metrics of a release, of what it is compared with, and of each method of search."""
+
+    always = dict.fromkeys(ON_DOCUMENTS) if "retrieval" in metrics else {}
+
+    def side(variant: str, values: dict[str, float]) -> dict[str, Any]:
+        """With the answers, fields or questions behind each metric, and its 95 % interval."""
+        more = {name: metrics.get(name, {}).get(variant) for name in ("counts", "intervals")}
+        return {**always, **values, **{name: known for name, known in more.items() if known}}
+
+    report: dict[str, Any] = {"metrics": side("served", metrics["overall"])}
+    if "baselines" in metrics:
+        report["baselines"] = {name: side(name, values) for name, values in metrics["baselines"].items()}
+    report |= {name: side(name, metrics[name]) for name in COMPARISONS if metrics.get(name)}
+    return report | ({"retrieval": metrics["retrieval"]} if "retrieval" in metrics else {})
 
 
 def _outcome(criterion: dict[str, Any]) -> str | Text:

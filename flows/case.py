@@ -172,8 +172,10 @@ class LanguageCase(Case):
             raise ValueError("serve.engine: vllm needs train: without it the CPU engine serves the base")
         if self.knowledge and self.prompt.tests:
             raise ValueError("prompt.tests: tests are answered without passages, so a case with knowledge has none")
-        if self.train is not None and self.pairs.none:
-            raise ValueError("train needs pairs.sources or pairs.templates: pairs to learn from")
+        if self.train is not None and self.pairs.none and not self.practises:
+            raise ValueError("train needs pairs to learn from: pairs.sources, or knowledge.documents with practice")
+        if self.practises and (self.train is None or self.answer.format != "text"):
+            raise ValueError("knowledge.documents with practice need train, and answer.format: text")
         if self.knowledge and self.serve.embedder not in (None, "", self.knowledge.embedder):
             raise ValueError("serve.embedder must be that of knowledge.embedder, or be left out: a release has one")
         if self.knowledge and self.knowledge.answer_by == "extract" and self.answer.format != "text":
@@ -205,6 +207,11 @@ class LanguageCase(Case):
         if is_remote(self.model.source) and "machine_hour" not in self.price.model_fields_set:
             return self.price.model_copy(update={"machine_hour": 0.0})
         return self.price
+
+    @property
+    def practises(self) -> bool:
+        """Whether a tuned model learns from documents instead of pairs."""
+        return self.knowledge is not None and bool(self.knowledge.practice)
 
     @property
     def chat_spec(self) -> ChatSpec:

@@ -74,6 +74,7 @@ from tasks.train.task import (
     import_language_adapter,
     import_tabular_model,
     make_untuned_candidate,
+    prepare_practice,
     train_candidate,
     tune_candidate,
 )
@@ -122,7 +123,7 @@ def prepare_snapshot(run: RunContext) -> Snapshot:
             pairs=case.pairs,
             chat=case.chat_spec,
             sources=sources,
-            tuned=case.train is not None,
+            tuned=case.train is not None and not case.practises,
             traffic=case.traffic.source,
             messages=headings_of(documents.files) if documents and case.pairs.none else (),
         )
@@ -205,7 +206,8 @@ def _create_language(run: RunContext, case: LanguageCase, snapshot: Snapshot) ->
         return import_language_adapter(run.origin, run.model, snapshot, spec, _threads(run, case))
     if case.train is None:
         return make_untuned_candidate(run.origin, snapshot, spec)
-    candidate = tune_candidate(run.origin, snapshot, spec, case.train)
+    practice = prepare_practice(case.name, snapshot, spec, run.settings.state) if case.practises else None
+    candidate = tune_candidate(run.origin, snapshot, spec, case.train, practice)
     budget = case.train.budget
     record_training_cost(candidate, budget.price_per_hour if budget else case.price.machine_hour, run.settings)
     return candidate

@@ -123,6 +123,9 @@ class LanguageEvaluation(Section):
     )
     judge: LlmJudge | None = Field(None, description="A judge for the metric judge_score; empty: none.")
     cpu_price_per_hour: float = Field(0.10, ge=0, description="Price of the machine, for the cost of answers.")
+    compared: int = Field(
+        60, ge=0, description="Questions on documents for each model beside the served way of answering; 0: none."
+    )
 
     @model_validator(mode="after")
     def _names_exist(self) -> LanguageEvaluation:

@@ -27,6 +27,9 @@ class Documents(Section):
     template: Text = Field("", description="Of `rows_of`: Jinja that makes a row's text; columns are variables.")
     title: str = Field("", description="Of `rows_of`: Jinja that makes a row's title.")
     url: str = Field("", description="Address of a document in citations; {path} stands for its path, or its key.")
+    practice: bool = Field(
+        False, description="Answers never come from these documents: a tuned model practises on them."
+    )
     labels: tuple[Label, ...] = Field(
         (), description="Only keys with one of these labels get passages of these documents; empty: all keys."
     )
@@ -70,6 +73,9 @@ class Knowledge(Section):
     method: Literal["hybrid", "words", "vectors"] = Field(
         "hybrid", description="Search by words (BM25), by vectors (cosine), or both merged by reciprocal rank."
     )
+    practice_pairs: int = Field(
+        240, ge=40, le=5000, description="Training pairs that are made of documents with practice: true."
+    )
     passages: int = Field(5, ge=1, le=50, description="Passages for an answer.")
     answer_by: Literal["model", "extract"] = Field(
         "model", description="model: the model answers with the passages before it; extract: sentences of the passages."
@@ -77,6 +83,17 @@ class Knowledge(Section):
     grounded: bool = Field(
         True, description="Replace an answer by the abstention when its numbers, names or commands are in no passage."
     )
+
+    @property
+    def practice(self) -> tuple[str, ...]:
+        """The collections that a tuned model practises on."""
+        return tuple(sorted(name for name, config in self.documents.items() if config.practice))
+
+    @model_validator(mode="after")
+    def _answers_come_from_documents(self) -> Knowledge:
+        if len(self.practice) == len(self.documents):
+            raise ValueError("all documents are for practice; answers need some without practice: true")
+        return self
 
 
 class DocumentsSpec(Result):

@@ -40,5 +40,6 @@ def open_index(
     """Split, embed and index the documents of a snapshot; only what changed is embedded."""
     from tasks.knowledge.index.build import build_index
 
-    files = {path.stem: path for path in sorted((snapshot.path / DOCUMENTS).glob("*.parquet"))}
+    names = sorted(set(knowledge.documents) - set(knowledge.practice))
+    files = {name: snapshot.path / DOCUMENTS / f"{name}.parquet" for name in names}
     return build_index(case, files, knowledge, embedder, state)

@@ -54,10 +54,25 @@ def make_untuned_candidate(origin: Origin, snapshot: Snapshot, spec: LanguageSpe
 
 
 @stage("tune a candidate", lambda c: f"{c.train_rows:,} pairs, weights {c.weights_digest[:12]}")
-def tune_candidate(origin: Origin, snapshot: Snapshot, spec: LanguageSpec, tuning: Tuning) -> Candidate:
-    """Tune an adapter in the case's stages, merge, save and log it."""
+def tune_candidate(
+    origin: Origin, snapshot: Snapshot, spec: LanguageSpec, tuning: Tuning, practice: Path | None = None
+) -> Candidate:
+    """Tune an adapter in the case's stages, merge, save and log it; `practice` replaces the pairs to learn from."""
     from tasks.data.snapshots import check_snapshot
-    from tasks.train.language.tune import tune
+    from tasks.train.language.tune import TuningPairs, tune
 
     check_snapshot(snapshot)
-    return tune(origin, snapshot.path / "pairs", data_digest=snapshot.digest, spec=spec, tuning=tuning)
+    pairs = TuningPairs(snapshot.path / "pairs", practice or snapshot.path / "pairs")
+    return tune(origin, pairs, data_digest=snapshot.digest, spec=spec, tuning=tuning)
+
+
+@stage("practise on documents", lambda folder: folder.name)
+def prepare_practice(case: str, snapshot: Snapshot, spec: LanguageSpec, state: Path) -> Path:
+    """Pairs to learn from, made of the documents to practise on."""
+    from tasks.knowledge.config import DOCUMENTS
+    from tasks.train.language.practice import write_practice
+
+    knowledge = spec.knowledge
+    assert knowledge is not None
+    documents = [snapshot.path / DOCUMENTS / f"{name}.parquet" for name in knowledge.settings.practice]
+    return write_practice(case, snapshot.path / "pairs", documents, spec=knowledge, chat=spec.chat, state=state)

@@ -41,9 +41,10 @@ CACHES = {
     "tasks.train.language.tune": "tasks/language/gguf_writer.py",
     "tasks.train.language.run_stage": "tasks/train/language/stages.py",
     "tasks.train.language.imported": "tasks/language/gguf_writer.py",
+    "tasks.train.language.practice": "tasks/knowledge/answers/answerer.py",
     "tasks.train.language.untuned": "tasks/train/candidates.py",
     "tasks.evaluate.language.responses": "tasks/language/engine.py",
-    "tasks.evaluate.language.remembered": "tasks/language/engine.py",
+    "tasks.evaluate.language.response_cache": "tasks/language/engine.py",
     "tasks.evaluate.language.logprobs": "tasks/train/language/model.py",
     "tasks.evaluate.language.llm_judge": "tasks/language/messages.py",
     "tasks.evaluate.language.genai_report": "tasks/language/answer_scoring.py",
@@ -97,8 +98,8 @@ def test_what_serves_changes_no_key(path, tmp_path, before):
         ),
         (
             "tasks/language/engine.py",
-            "train.language.untuned evaluate.language.responses evaluate.language.remembered evaluate.language.gates "
-            "monitor.tabular.measure monitor.language.measure",
+            "train.language.untuned evaluate.language.responses evaluate.language.response_cache "
+            "evaluate.language.gates monitor.tabular.measure monitor.language.measure",
         ),
         ("tasks/train/tabular/fit.py", "train.tabular.fit train.tabular.imported train.language.imported"),
         ("tasks/monitor/drift.py", "monitor.tabular.measure monitor.language.measure"),

@@ -21,6 +21,6 @@ def test_the_real_small_model_from_templates_to_a_champion(tmp_path, terminal: T
     shown = json.loads(terminal.run(world, "show assistant --json").output)
     assert shown["verdict"]["decision"] == "promote"
     metrics = shown["metrics"]
-    for scores in (metrics, metrics["baselines"]["zero_shot"], metrics["baselines"]["few_shot"]):
+    for scores in (metrics, *(shown["baselines"][name] for name in ("zero_shot", "few_shot"))):
         assert METRICS - set(scores) <= {"hallucination_rate"}, "of answers that state nothing"
     assert world.champion("assistant") == shown["release"]["digest"]

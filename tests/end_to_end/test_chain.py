@@ -25,7 +25,7 @@ def shown(world, terminal) -> dict:
 
 def test_a_regression_case_runs_from_its_folder_alone(shown):
     """One command goes from a CSV file to a champion; show tells release, metrics and verdict."""
-    assert set(shown) == {"release", "metrics", "verdict"}
+    assert set(shown) == {"release", "metrics", "baselines", "verdict"}
     assert shown["verdict"]["decision"] == "promote"
     assert {"mae", "rmse", "r2"} <= set(shown["metrics"])
     assert 50 < shown["metrics"]["rmse"] < 60

@@ -119,7 +119,7 @@ def test_a_language_case_runs_from_its_folder_alone(shown):
     """One command goes from a table and wordings to a champion, judged beside the untuned base."""
     assert shown["verdict"]["decision"] == "promote"
     metrics = shown["metrics"]
-    for scores in (metrics, metrics["baselines"]["zero_shot"], metrics["baselines"]["few_shot"]):
+    for scores in (metrics, *(shown["baselines"][name] for name in ("zero_shot", "few_shot"))):
         assert METRICS - set(scores) <= {"hallucination_rate"}, "of answers that state nothing"
         assert scores["n"] == 8
     criteria = {criterion["name"] for criterion in shown["verdict"]["criteria"]}

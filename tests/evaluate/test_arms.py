@@ -10,7 +10,7 @@ import pytest
 
 from tasks.data.config import Answer, ChatSpec
 from tasks.data.language.pairs import Pair, PairFormat, read_pairs, write_pairs
-from tasks.evaluate.language import remembered
+from tasks.evaluate.language import response_cache
 from tasks.evaluate.language.arms import Arms
 from tasks.evaluate.language.evaluation_run import EvaluationRun
 from tasks.evaluate.language.metrics import counts_of, intervals_of, measure
@@ -109,13 +109,13 @@ def test_a_model_answers_only_what_is_new(tmp_path: Path, monkeypatch: pytest.Mo
         rows = [{"text": each[0]["content"].upper(), "seconds": 0.1} for each in conversations]
         return pd.DataFrame(rows), {"latency_p50_ms": 100.0, "seconds_per_answer": 0.1}
 
-    monkeypatch.setattr(remembered, "generate_responses", respond)
+    monkeypatch.setattr(response_cache, "generate_responses", respond)
     (tmp_path / "model.gguf").write_bytes(b"weights")
 
     def ask(*texts: str, tokens: int = 32) -> list[str]:
         options = EngineOptions(Serving(answer_tokens=tokens), 512, 1)
         conversations = [[{"role": "user", "content": text}] for text in texts]
-        table, _ = remembered.remembered_responses(tmp_path / "model.gguf", conversations, options, tmp_path)
+        table, _ = response_cache.cached_responses(tmp_path / "model.gguf", conversations, options, tmp_path)
         return list(table["text"])
 
     assert ask("a", "b") == ["A", "B"]

@@ -120,11 +120,11 @@ SERVING = Serving(answer_tokens=12)
 
 def tuned(state: Path, base: BaseModelFiles, pairs: Path, stages: dict[str, Any], **changes: Any) -> Candidate:
     """A candidate tuned in `state`; `changes` go to the tuning."""
-    from tasks.train.language.tune import tune
+    from tasks.train.language.tune import TuningPairs, tune
 
     return tune(
         origin_of("travel", state, AS_OF, {"commit": "none"}),
-        pairs=pairs,
+        TuningPairs(pairs, pairs),
         data_digest="0f.dir",
         spec=LanguageSpec(base=base, chat=CHAT, serving=SERVING),
         tuning=Tuning.model_validate({"stages": stages, "threads": 1, **changes}),

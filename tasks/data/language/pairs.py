@@ -25,7 +25,7 @@ SHAPES = (  # the columns of users' sources
     ("prompt", "required_facts"),  # prose without a reference
     ("prompt", "evidence"),  # a question on documents
 )
-PARTS = ("development", "evaluation")
+PARTS = ("train", "development", "evaluation")
 LOG = ("answer", "feedback")  # beside messages or prompt: those of a log of requests
 
 

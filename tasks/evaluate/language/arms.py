@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.core.progress import progress_step
 from tasks.evaluate.language.evaluation_run import EvaluationRun
 from tasks.evaluate.language.inference import build_conversation, message_in, score
-from tasks.evaluate.language.remembered import remembered_responses
+from tasks.evaluate.language.response_cache import cached_responses
 from tasks.evaluate.language.responses import EngineOptions
 from tasks.knowledge.answers.abstention import passage_text
 from tasks.knowledge.answers.answerer import Answer, AnswerBy, Answerer, Prepared, is_grounded, open_answerer
@@ -31,14 +31,13 @@ if TYPE_CHECKING:
 
 NO_RANKING = dict.fromkeys(("recall_at_5", "reciprocal_rank", "ndcg_at_10"))
 ADAPTER = "adapter"  # folder of a tuned candidate
-ARMS = ("prompt_only", "retrieval", "extractive")
+ARMS = ("base", "prompt_only", "retrieval", "extractive")
 METHODS = ("words", "vectors", "hybrid")
-SAMPLE = 60  # questions for a model that is only compared with: on a CPU each answer takes seconds
 DEPTH = 10  # passages of a ranking that is measured
 Scored = tuple["pd.DataFrame", dict[str, float]]  # scored answers, and their timings
 
 
-class _RememberingEmbedder(Embedder):
+class _CachingEmbedder(Embedder):
     """An embedder that encodes each text once: all arms search for the same questions."""
 
     def __init__(self, folder: Path, tokenizer: Path | None = None) -> None:
@@ -58,6 +57,7 @@ class Arms:
 
     run: EvaluationRun
     folder: Path  # of the candidate
+    compared: int = 60  # questions for a model beside the served arm: on a CPU each answer takes seconds
 
     @property
     def _knowledge(self) -> KnowledgeSpec:
@@ -67,7 +67,7 @@ class Arms:
 
     @cached_property
     def _embedder(self) -> Embedder:
-        return _RememberingEmbedder(self._knowledge.embedder.folder, self._knowledge.embedder.tokenizer)
+        return _CachingEmbedder(self._knowledge.embedder.folder, self._knowledge.embedder.tokenizer)
 
     @cached_property
     def _quotations(self) -> Quotations:
@@ -80,18 +80,20 @@ class Arms:
     def side_by_side(self, pairs: pd.DataFrame) -> dict[str, Scored]:
         """The answers of each arm by name: the served one's to all pairs, those of models beside it to a sample.
 
-        Where no right answer is known, a comparison would say nothing: only the served arm answers.
+        Where no right answer is known, or nothing is to be compared, only the served arm answers.
         """
         names = [*ARMS, *(["tuned"] if (self.folder / ADAPTER).is_dir() else [])]
-        if not _has_right_answers(pairs):
+        if not (self.compared and _has_right_answers(pairs)):
             names = [self.served_arm]
-        sample = self.run.sample(SAMPLE)
+        sample = self.run.sample(self.compared)
         return {name: self._arm(name, pairs if name in ("extractive", self.served_arm) else sample) for name in names}
 
     def _arm(self, name: str, pairs: pd.DataFrame) -> Scored:
         base = self.run.spec.base.served
+        if name == "base":
+            return self.without_passages(name, base, pairs, Prompt(system=""))
         if name == "prompt_only":
-            return self.prompt_only(base, pairs)
+            return self.without_passages(name, base, pairs, self.run.spec.chat.prompt)
         model = model_file(self.folder) if name == "tuned" else base
         return self.answers(name, model, pairs, self.answerer("extract" if name == "extractive" else "model"))
 
@@ -107,7 +109,7 @@ class Arms:
         folder = model.parent
         sealed = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["sealed"]
         same = sealed["knowledge"]["embedder"] == self._knowledge.embedder.digest
-        embedder = self._embedder if same else _RememberingEmbedder(folder / "embedder")
+        embedder = self._embedder if same else _CachingEmbedder(folder / "embedder")
         return self.answers("champion", model, pairs, open_answerer(folder, embedder), prompt)
 
     def answerer(self, answer_by: AnswerBy) -> Answerer:
@@ -138,7 +140,7 @@ class Arms:
             replies: list[dict[Any, Any]] = []
             if conversations:
                 options = self._options(used)
-                table, engine_timing = remembered_responses(model, conversations, options, self.run.state)
+                table, engine_timing = cached_responses(model, conversations, options, self.run.state)
                 replies = table.to_dict("records")
                 timing = {name: timing[name] + value for name, value in engine_timing.items()}
             rows, answers = _merge(answerer, prepared, replies, seconds)
@@ -147,13 +149,12 @@ class Arms:
             step.figure = f"{len(pairs)} questions, {sum(each.abstained for each in answers)} abstentions"
         return scored, timing
 
-    def prompt_only(self, model: Path, pairs: pd.DataFrame) -> Scored:
+    def without_passages(self, name: str, model: Path, pairs: pd.DataFrame, prompt: Prompt) -> Scored:
         """Scored answers of a model without passages; what it states is held against the passages all the same."""
-        with progress_step("ask prompt only") as step:
-            prompt = self.run.spec.chat.prompt
+        with progress_step(f"ask {name.replace('_', ' ')}") as step:
             conversations = [build_conversation(each, prompt) for each in pairs["messages"]]
-            responses, timing = remembered_responses(model, conversations, self._options(prompt), self.run.state)
-            scored = score(pairs, responses, self.run.scoring, "prompt_only")
+            responses, timing = cached_responses(model, conversations, self._options(prompt), self.run.state)
+            scored = score(pairs, responses, self.run.scoring, name)
             count = self._knowledge.settings.passages
             hits = [self._search.search(message_in(each), count=count) for each in pairs["messages"]]
             scored["grounded"] = [

@@ -89,7 +89,7 @@ def evaluate_language_gates(
 
     run = EvaluationRun(candidate.frame, spec, threads, places.state, config.scorers)
     price = config.cpu_price_per_hour
-    passages = Arms(run, candidate.folder) if spec.knowledge else None
+    passages = Arms(run, candidate.folder, config.compared) if spec.knowledge else None
     arms = passages.side_by_side(run.evaluation_set) if passages else {}
     if passages:
         served, timing = arms[passages.served_arm]
@@ -109,11 +109,12 @@ def evaluate_language_gates(
     baseline_perplexities = run.perplexities(None, {} if spec.base.upstream else run.baseline_prompts)
     perplexity, unquantized = None, None
     no_perplexity = not_unquantized = "the model is not tuned"
-    if tuned := (candidate.folder / ADAPTER_FOLDER).is_dir():
+    tuned_answers = arms["tuned"][0] if "tuned" in arms else served
+    if tuned := (candidate.folder / ADAPTER_FOLDER).is_dir() and ("tuned" in arms or not passages):
         perplexity, no_perplexity = _try(
             lambda: run.perplexities(candidate.folder / ADAPTER_FOLDER, {"served": (spec.chat.prompt, [])})
         )
-        unquantized, not_unquantized = _unquantized(run, passages, candidate.folder, served)
+        unquantized, not_unquantized = _unquantized(run, passages, candidate.folder, tuned_answers)
     champion_answers, no_champion = _champion_answers(run, passages, model, champion.digest)
     opinions, no_opinions = _opinions(config, served, places.state)
 
@@ -155,7 +156,6 @@ def evaluate_language_gates(
     if constrained:
         criteria.append(_constrained(metrics["constrained"]))
     if tuned:
-        tuned_answers = arms["tuned"][0] if arms else served
         criteria.append(_quantized(config.quantized_loss, tuned_answers, unquantized, not_unquantized))
         parity, no_parity = _try(lambda: _parity(run, candidate.folder, config.parity))
         criteria += parity_criteria(parity, config.parity, no_parity)
@@ -186,12 +186,12 @@ def _try(compute: Callable[[], Value]) -> tuple[Value | None, str]:
 
 
 def _unquantized(
-    run: EvaluationRun, passages: Arms | None, folder: Path, served: pd.DataFrame
+    run: EvaluationRun, passages: Arms | None, folder: Path, tuned: pd.DataFrame
 ) -> tuple[pd.DataFrame | None, str]:
     """Answers of the model before quantization, on a sample of the pairs."""
     if run.spec.serving.weights == "f16":  # the served weights are not quantized
-        return served.assign(variant="unquantized"), ""
-    model, pairs = folder / UNQUANTIZED, run.sample(COMPARED)
+        return tuned.assign(variant="unquantized"), ""
+    model, pairs = folder / UNQUANTIZED, run.sample(passages.compared if passages else COMPARED)
     answers, problem = _try(
         lambda: (
             passages.answers("unquantized", model, pairs, passages.answerer("model"))

@@ -11,6 +11,7 @@ from tasks.language.content_words import content_words, sentences
 
 MAX_WORDS = 80  # of an answer
 MAX_SENTENCES = 6
+LEAST_SHARE = 0.6  # of the best sentence's score: weaker ones rarely answer, and each adds a citation
 RANK_DECAY = 0.8  # how much less a sentence of the next passage counts
 
 
@@ -37,6 +38,8 @@ def extract_answer(question: str, hits: Sequence[Hit], weights: WordWeights) -> 
     chosen: list[_Candidate] = []
     length = 0
     for candidate in sorted(candidates, key=lambda each: (-each.score, each.rank, each.place)):
+        if chosen and candidate.score < LEAST_SHARE * chosen[0].score:
+            break
         size = len(candidate.text.split())
         if len(chosen) < MAX_SENTENCES and (not chosen or length + size <= MAX_WORDS):
             chosen.append(candidate)

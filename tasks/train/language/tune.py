@@ -47,7 +47,23 @@ class ParentRun:
     device: Mapping[str, str]  # tags
 
 
-def tune(origin: Origin, pairs: Path, *, data_digest: str, spec: LanguageSpec, tuning: Tuning) -> Candidate:
+@dataclass(frozen=True)
+class TuningPairs:
+    """Folders of pairs: of the whole case, and of those to learn from."""
+
+    case: Path
+    learned: Path
+
+    def digest(self) -> list[str]:
+        """Of what decides the adapters; documents and evaluation questions don't."""
+        return [file_digest(self.learned / f"{name}.parquet") for name in ("train", "validation")]
+
+    def rows(self) -> dict[str, list[dict[str, Any]]]:
+        folders = {"train": self.learned, "validation": self.learned, "evaluation": self.case}
+        return {name: read_pairs(folder / f"{name}.parquet") for name, folder in folders.items()}
+
+
+def tune(origin: Origin, pairs: TuningPairs, *, data_digest: str, spec: LanguageSpec, tuning: Tuning) -> Candidate:
     """Tune, save and log a candidate, or return the existing one of equal inputs.
 
     Raises: CaseError when the case can't be tuned as declared; DataError when pairs are missing or too long;
@@ -59,18 +75,18 @@ def tune(origin: Origin, pairs: Path, *, data_digest: str, spec: LanguageSpec, t
     base, serving, context_tokens = spec.base, spec.serving, spec.chat.context
     inputs = {
         "case": origin.case,
-        "data": data_digest,
+        "pairs": pairs.digest(),
         "base": base.digest,
         "definitions": spec.definitions_digest,
         "lengths": [context_tokens, serving.answer_tokens],
         "arithmetic": [precision, torch.cuda.is_available()],
     }
-    key = cache_key(__name__, [inputs, tuning.digest, serving.digest, knowledge_inputs(spec)])
-    builder = CandidateBuilder(origin, key, pairs, data_digest, spec.definitions_digest)
+    key = cache_key(__name__, [inputs, data_digest, tuning.digest, serving.digest, knowledge_inputs(spec)])
+    builder = CandidateBuilder(origin, key, pairs.case, data_digest, spec.definitions_digest)
     if (existing := builder.load_existing(lambda folder: weights_digest(folder, base))) is not None:
         return existing
 
-    rows = {name: read_pairs(pairs / f"{name}.parquet") for name in ("train", "validation", "evaluation")}
+    rows = pairs.rows()
     folder = origin.state / "tuning" / origin.case
     context = StageContext(
         spec=spec,

@@ -1,4 +1,4 @@
-"""Responses remembered one by one, so that a changed document or question asks a model only for what changed."""
+"""A cache of single responses, so that a changed document or question asks a model only for what changed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tasks.evaluate.language.responses import Conversation, EngineOptions, gener
 if TYPE_CHECKING:
     import pandas as pd
 
-FOLDER = "remembered"  # in the folder of answers
+FOLDER = "single"  # in the folder of answers
 
 
-def remembered_responses(
+def cached_responses(
     model: Path, conversations: Sequence[Conversation], options: EngineOptions, state: Path
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     """As generate_responses; only conversations that this model did not answer before, with these options, are sent."""
