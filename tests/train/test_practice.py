@@ -84,19 +84,19 @@ def knowledge_spec(documents: Path, state: Path) -> KnowledgeSpec:
 )
 def test_a_sentence_answers_a_question(sentence: str, questions: set[str]) -> None:
     """A question is made of the subject or the condition; a sentence without its own subject gives none."""
-    asked = questions_on([Passage("p", "manual/a.md", "A", "", "", sentence)], 10)
-    assert {each.text for each in asked} <= questions
-    assert bool(asked) == bool(questions)
-    assert all(each.answer == sentence for each in asked)
+    generated = questions_on([Passage("p", "manual/a.md", "A", "", "", sentence)], 10)
+    assert {each.text for each in generated} <= questions
+    assert bool(generated) == bool(questions)
+    assert all(each.answer == sentence for each in generated)
 
 
 def test_answers_are_short_grounded_and_cited(tmp_path: Path) -> None:
     """The cited passage holds the answer; where none does, the answer abstains; each pair has a worse answer."""
     spec = knowledge_spec(manual(tmp_path), tmp_path / "state")
     search = KnowledgeSearch(spec.index.folder, Embedder(spec.embedder.folder))
-    asked = questions_on(search.passages(), 60)
-    pairs = practise(search, asked, spec, CHAT)
-    assert len(pairs) > 0.5 * len(asked)
+    generated = questions_on(search.passages(), 60)
+    pairs = practise(search, generated, spec, CHAT)
+    assert len(pairs) > 0.5 * len(generated)
     abstaining = [pair for pair in pairs if pair.answer == ABSTAIN]
     assert 0 < len(abstaining) < 2 * UNANSWERED * len(pairs)
     for pair in pairs:
@@ -112,7 +112,7 @@ def test_answers_are_short_grounded_and_cited(tmp_path: Path) -> None:
             assert sentence in " ".join(cited.split())
 
 
-def test_practice_is_made_of_documents_and_by_hand(tmp_path: Path) -> None:
+def test_practice_comes_from_documents_and_by_hand(tmp_path: Path) -> None:
     """Pairs by hand get the passage of their evidence; equal inputs give one folder; too few questions are an error."""
     documents = manual(tmp_path)
     spec = knowledge_spec(documents, tmp_path / "state")
