@@ -143,7 +143,7 @@ def _table_case(name: str, data: DataFiles, options: TableOptions) -> tuple[list
     source = profiled.source()
     case = _load(name, _text(data.name, write_tabular_case(plan, source)))
     assert isinstance(case, TabularCase)
-    texts = [feature.column.name for feature in plan.features if feature.kind == "text"]
+    texts = [feature.name for feature in plan.features if feature.kind == "text"]
     choice = choose_model(case, data.paths, texts, plan.metric)
     plan = plan.without(choice.left_out)
     lines = write_tabular_case(plan, source, choice)

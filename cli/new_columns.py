@@ -11,6 +11,7 @@ from cli.new_options import TableOptions, Task, chosen_task, guess_task
 from tasks.core.errors import DataError
 from tasks.data.profile.measure import MAX_LISTED_VALUES
 from tasks.data.profile.results import ColumnProfile, TableProfile
+from tasks.features.config import free_name
 
 FeatureKind = Literal["number", "category", "text", "date"]
 HELD_OUT = 0.2  # share of the rows in the hold-out set
@@ -25,6 +26,11 @@ _INDEX = re.compile(r"index|level_0|x|row_?names?", re.IGNORECASE)
 class Feature:
     column: ColumnProfile
     kind: FeatureKind
+
+    @property
+    def name(self) -> str:
+        """The column's name, unless the platform has a column of that name."""
+        return free_name(self.column.name)
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class TablePlan:
 
     def without(self, columns: Mapping[str, str]) -> TablePlan:
         """The plan without these features, each with the reason."""
-        features = tuple(feature for feature in self.features if feature.column.name not in columns)
+        features = tuple(feature for feature in self.features if feature.name not in columns)
         return replace(self, features=features, left_out={**self.left_out, **columns})
 
     @property
@@ -58,7 +64,9 @@ class TablePlan:
         """Features that may be leaks, with the reason."""
         names, metric = {feature.column.name for feature in self.features}, self.profile.metric
         suspected = {
-            column.name: f"alone reaches {metric} {column.alone:.3f}: is it known before {self.target.name} is?"
+            free_name(
+                column.name
+            ): f"alone reaches {metric} {column.alone:.3f}: is it known before {self.target.name} is?"
             for column in self.profile.columns
             if column.is_leak and column.name in names
         }
@@ -66,7 +74,7 @@ class TablePlan:
         if parts and parts == list(self.profile.parts):
             for name in parts:
                 others = " and ".join(part for part in parts if part != name)
-                suspected.setdefault(name, f"with {others} it makes up {self.target.name} exactly")
+                suspected.setdefault(free_name(name), f"with {others} it makes up {self.target.name} exactly")
         return suspected
 
 
@@ -230,6 +238,8 @@ def decisions(plan: TablePlan) -> Iterator[tuple[str, str, str]]:
             text = f"{reading.type}{form}" + (f"; missing where it says {words}" if words else "")
             yield "parsed", column.name, text + (f"; rows with {odd} are quarantined" if odd else "")
     for feature in plan.features:
+        if feature.name != feature.column.name:
+            yield "renamed", feature.column.name, f"{feature.name}, since the platform has a column of that name"
         if feature.kind == "text":
             yield "parsed", feature.column.name, f"text of {feature.column.words:.0f} words on average"
         elif feature.kind == "date":

@@ -35,7 +35,7 @@ class SourceLines:
 
 def write_tabular_case(plan: TablePlan, source: SourceLines, choice: Choice | None = None) -> list[str]:
     """The lines of the file; without a choice, with the plainest model that fits."""
-    names = [feature.column.name for feature in plan.features]
+    names = [feature.name for feature in plan.features]
     description = f"Predicts {plan.target.name} from {len(names)} columns of {plan.profile.name}."
     positive = f", positive: {_class(plan)}" if plan.positive is not None else ""
     return [
@@ -175,8 +175,9 @@ def _examples(plan: TablePlan) -> Iterator[str]:
 
 
 def _select(feature: Feature) -> str:
-    name = quote_if_needed(feature.column.name)
-    return f"{name}::VARCHAR AS {name}" if feature.kind == "date" else name
+    column, name = quote_if_needed(feature.column.name), quote_if_needed(feature.name)
+    value = f"{column}::VARCHAR" if feature.kind == "date" else column
+    return value if value == name else f"{value} AS {name}"
 
 
 def _chosen(choice: Choice) -> Iterator[str]:
@@ -191,7 +192,7 @@ def _chosen(choice: Choice) -> Iterator[str]:
 
 
 def _plainest(plan: TablePlan) -> Iterator[str]:
-    texts = [feature.column.name for feature in plan.features if feature.kind in ("category", "text", "date")]
+    texts = [feature.name for feature in plan.features if feature.kind in ("category", "text", "date")]
     yield "train:"
     yield f"  family: sklearn.ensemble.HistGradientBoosting{'Regressor' if plan.task == 'regression' else 'Classifier'}"
     if texts:

@@ -44,10 +44,15 @@ class Features(Section):
         return names
 
 
+def free_name(name: str) -> str:
+    """The name for a feature: another one than a column that the platform adds."""
+    return f"its_{name}" if name.lower() in RESERVED else name
+
+
 def check_free(names: Iterable[str]) -> None:
     """Raises: ValueError for names of columns that the platform adds itself."""
-    if taken := [name for name in names if name.lower() in RESERVED]:
-        new = f'"{taken[0]}" AS its_{taken[0]}'
+    if taken := [name for name in names if free_name(name) != name]:
+        new = f'"{taken[0]}" AS {free_name(taken[0])}'
         raise ValueError(
             f"the platform has columns of its own called {', '.join(taken)}; rename yours in the SQL, such as {new}"
         )

@@ -93,6 +93,15 @@ def test_no_column_of_the_user_is_shadowed(begin):
     assert set(begun.examples["row_id"]) == {"a", "b"}
 
 
+def test_a_column_that_the_platform_has_is_renamed(begin):
+    """Kind 25: a feature called outcome becomes its_outcome, with its values, and the case says so."""
+    outcomes = words(["late", "ok"])
+    begun = begin({"outcome": outcomes, "As_Of": numbers(), "y": numbers(seed=1)})
+    assert begun.case.features.request == ("its_outcome", "its_As_Of")
+    assert sorted(begun.examples["its_outcome"]) == sorted(outcomes)
+    assert set(begun.reasons("renamed")) == {"outcome", "As_Of"}
+
+
 @pytest.mark.parametrize("file", ["2024.csv", "no.csv", "on.csv", "null.csv", "1e3.csv", "select.csv", "a: b#.csv"])
 def test_names_that_yaml_and_sql_misread(begin, file):
     """Kind 17: files and columns are called as the user calls them."""

@@ -17,7 +17,9 @@ from tasks.evaluate.config import Evaluate
 from tasks.evaluate.report import explain, lines
 from tasks.evaluate.results import Criterion, Verdict
 from tasks.evaluate.tabular.gates import evaluate_gates
-from tasks.features.results import Frame
+from tasks.evaluate.tabular.leaks import leak_criteria
+from tasks.evaluate.tabular.rows import EvaluationRows
+from tasks.features.results import Column, Frame
 from tasks.release.results import SealContext
 from tasks.release.seal import read_manifest, seal
 from tasks.release.tabular import tabular_parts
@@ -119,6 +121,20 @@ def test_a_model_that_is_too_good_on_one_column(state: Path, tmp_path: Path) -> 
     verdict, _ = judged(table.assign(target=target, score=score), state, tmp_path)
     assert failed(verdict) == ["leak: score"]
     assert "rests on score alone" in named(verdict, "leak: score").note
+
+
+@pytest.mark.parametrize(("column", "decision"), [("review", True), ("code", False)])
+def test_a_model_may_rest_on_sentences_alone(column: str, decision: bool) -> None:
+    """A model of reviews is made to rest on their text; one that rests on a code of many values still is a leak."""
+    table = customers()
+    table["review"] = [f"order {i}, the {'best' if y else 'worst'} of all" for i, y in enumerate(table["target"])]
+    table["code"] = [f"{i:05}" for i in range(ROWS)]
+    columns = tuple(Column(name=name, kind="text", origin="request") for name in ("town", "review", "code"))
+    rows = EvaluationRows(
+        training=table[:700], holdout=table[700:], columns=columns, target=CLASSES, classes=(0, 1), summary=""
+    )
+    criteria = leak_criteria(rows, {"auc": 0.99}, {"town": 0.0, column: 1.0}, {})
+    assert all(criterion.passed for criterion in criteria) is decision
 
 
 def test_an_honest_table_has_no_leak(state: Path, tmp_path: Path) -> None:

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tasks.core.errors import CaseError
 from tasks.evaluate.results import Criterion
 from tasks.evaluate.tabular.rows import EvaluationRows
 from tasks.statistics.single_column import LEAK, find_parts, single_column_scores
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 NAME = "leak"
 TOO_GOOD = 0.95  # AUC or r2 of a model that had better not rest on one column
 IMPORTANCE = 0.98  # share of the permutation importance
 PARTS_R2 = 0.999
+WORDS = 3  # in a sentence, on average
 TODO = "remove it, or waive it with a reason under evaluate.waive"
 
 
@@ -55,6 +60,14 @@ def check_waivers(waived: Mapping[str, str], features: Sequence[str]) -> None:
             )
 
 
+def _is_prose(values: pd.Series) -> bool:
+    """Whether a column holds sentences: a model of messages or reviews rightly rests on them alone."""
+    texts = values.dropna()
+    if texts.empty or not isinstance(texts.iloc[0], str):
+        return False
+    return texts.nunique() > len(texts) / 2 and texts.str.count(" ").mean() >= WORDS - 1
+
+
 def leak_criteria(
     rows: EvaluationRows, overall: Mapping[str, float], importance: Mapping[str, float], waived: Mapping[str, str]
 ) -> list[Criterion]:
@@ -85,7 +98,7 @@ def leak_criteria(
     suspected = {name for suspect in suspects for name in suspect.columns}
     if len(names) > 1 and overall.get(metric, 0.0) >= TOO_GOOD:
         for name, share in importance.items():
-            if share >= IMPORTANCE and name not in suspected:
+            if share >= IMPORTANCE and name not in suspected and not _is_prose(table[name]):
                 why = f"a model with {metric} {overall[metric]:.4f} rests on {name} alone"
                 suspects.append(Suspect((name,), share, f"< {IMPORTANCE:g} of the importance", why))
     if suspects:
