@@ -29,6 +29,7 @@ def pages() -> dict[str, str]:
         "cli.md": cli(),
         "case-tabular.md": case("Keys of a tabular case", "TabularCase"),
         "case-language.md": case("Keys of a language case", "LanguageCase"),
+        "guardrails.md": guardrails(),
         "settings.md": settings(),
         "http-api.md": http_api(),
         "metrics.md": metrics(),
@@ -105,8 +106,42 @@ def _fields(model: type[BaseModel], prefix: str, above: tuple[type, ...]) -> Ite
         meaning = field.description or next(((each.__doc__ or "").partition("\n")[0] for _, each in inner_models), "")
         yield f"| `{key}` | {', '.join([kind, *bounds])} | {default} | {_text(meaning)} |"
         for suffix, inner in inner_models:
-            if inner not in (*above, model):
+            if inner not in (*above, model) and not _is_rule(inner):
                 yield from _fields(inner, f"{key}{suffix}.", (*above, model))
+
+
+def _is_rule(model: type[BaseModel]) -> bool:
+    """Whether it is a rule of guardrails, which have a page of their own."""
+    from tasks.guard.config import RuleBase
+
+    return issubclass(model, RuleBase)
+
+
+def guardrails() -> Iterator[str]:
+    """The keys of a rule: those of every rule, then those of each check."""
+    from tasks.guard.config import Guardrails, RuleBase
+
+    yield "# Guardrails\n"
+    yield "A rule stands in a list of its stage under `guardrails` in case.yaml, or in"
+    yield "`configs/platform.yaml` for every case. [The guide](../guides/guardrails.md) shows how to begin.\n"
+    yield "| key | type | default | meaning |"
+    yield "|---|---|---|---|"
+    yield from _fields(RuleBase, "", ())
+    checks = dict.fromkeys(
+        rule for field in Guardrails.model_fields.values() for _, rule in _models(field.annotation) if _is_rule(rule)
+    )
+    for rule in sorted(checks, key=_check_name):
+        yield f"\n## {_check_name(rule)}\n"
+        yield f"{_text((rule.__doc__ or '').strip())}\n"
+        own = [line for line in _fields(rule, "", ()) if line not in set(_fields(RuleBase, "", ()))]
+        if len(own) > 1:
+            yield "| key | type | default | meaning |"
+            yield "|---|---|---|---|"
+            yield from (line for line in own if not line.startswith("| `check`"))
+
+
+def _check_name(rule: type[BaseModel]) -> str:
+    return str(typing.get_args(rule.model_fields["check"].annotation)[0])
 
 
 def _models(annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:

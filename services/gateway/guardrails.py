@@ -1,35 +1,118 @@
-"""Guardrails: every request and response passes here, and can be redacted, refused or flagged."""
+"""Guardrails: every request and response passes the rules of its release, and is redacted, refused or flagged."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import orjson
 
-from services.gateway.call import MAX_LOGGED, Call
+from services.gateway.call import MAX_LOGGED, MAX_READ, Call
+from services.gateway.guard_chat import (
+    GuardRefusal,
+    TextPlace,
+    message_texts,
+    refuse_choice,
+    request_texts,
+    response_choices,
+)
+from services.gateway.guard_rules import GuardRules
+from services.gateway.guard_stream import guarded_events
+from services.store.api_error import ApiError
 from services.store.feedback import Feedback
+from tasks.guard.engine import GuardEngine, masked
 from tasks.guard.redaction import find_spans, redact, redact_json
+from tasks.guard.results import Context, GuardResult
+
+JOINED = 10  # last messages of the user that are also checked together
 
 
 class Guardrails:
-    """Changes nothing. Subclasses may change what a method returns, or raise an ApiError."""
+    """Applies the rules of releases, and decides what logs and feedback may contain."""
 
-    def __init__(self, logged: str = "masked") -> None:
+    def __init__(self, rules: GuardRules, logged: str = "masked") -> None:
         """`logged`: what the request log may contain: full, masked (no personal data, no secrets) or none."""
-        self._logged = logged
+        self._rules, self._logged = rules, logged
 
     async def check_request(self, call: Call, body: bytes) -> bytes:
-        """Return the request that is sent to the release."""
-        return body
+        """Return the request that is sent to the release. Raises: ApiError when its rules refuse it."""
+        engine = await self._rules.engine(call.share.route)
+        if engine is None or not (engine.rules("input") or engine.rules("tools")):
+            return _with_passages(body, engine)
+        try:
+            request = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return body  # the release refuses it
+        places = [*request_texts(call.interface, request)]
+        logged: list[tuple[TextPlace, str]] = []
+        refused: GuardResult | None = None
+        for place in places:
+            result = await self._check(call, engine, place)
+            refused = refused or (result if result.action == "refuse" else None)
+            if result.fired:
+                logged.append((place, masked(result, place.text)))
+            place.replace(result.text)
+        refused = refused or await self._check_together(call, engine, places)
+        changed = _with_passages(orjson.dumps(request), engine)
+        if logged and self._logged != "full":
+            for place, text in logged:
+                place.replace(text)
+            call.request_body = orjson.dumps(request)[:MAX_READ]
+        if refused:
+            raise GuardRefusal(refused.message, is_chat=call.interface == "chat")
+        return changed
 
     async def check_response(self, call: Call, answered: bytes) -> bytes:
         """Return the whole response that is sent to the client."""
-        return answered
+        engine = await self._rules.engine(call.share.route)
+        if engine is None or call.interface != "chat":
+            return answered
+        if not (engine.rules("output") or engine.rules("tools") or call.guard.restored or engine.needs_passages):
+            return answered
+        response = _object(answered)
+        context = _context(response)
+        for choice in response_choices(response):
+            await self._check_choice(call, engine, choice, context)
+        if engine.needs_passages and not call.wants_passages:
+            response.pop("passages", None)
+        return orjson.dumps(response)
 
     async def check_stream(self, call: Call, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Yield the events that are sent to the client; both sides are whole events."""
-        async for event in events:
+        engine = await self._rules.engine(call.share.route)
+        if engine is None or not (engine.rules("output") or engine.rules("tools") or call.guard.restored):
+            async for event in events:
+                yield event
+            return
+        async for event in guarded_events(call, engine, events):
             yield event
+
+    async def _check(self, call: Call, engine: GuardEngine, place: TextPlace, context: Context | None = None) -> Any:
+        result = await engine.check_async(place.text, place.stage, context=context)
+        call.guard.add(result)
+        return result
+
+    async def _check_together(self, call: Call, engine: GuardEngine, places: list[TextPlace]) -> GuardResult | None:
+        """Check what the user wrote over several turns as one text: a demand may be split."""
+        turns = [place.text for place in places if place.of_user][-JOINED:]
+        if len(turns) < 2:
+            return None
+        result = await engine.check_async(" ".join(turns), "input")
+        if result.action != "refuse" or call.guard.refused_by:
+            return None
+        call.guard.add(result)
+        return result
+
+    async def _check_choice(self, call: Call, engine: GuardEngine, choice: Any, context: Context) -> None:
+        """Redact the answer of a choice, or replace it by a refusal; then restore what placeholders stand for."""
+        for place in message_texts(choice["message"], "output"):
+            result = await self._check(call, engine, place, context)
+            if result.action == "refuse":
+                refuse_choice(choice, result.message)
+                return
+            if result.text != place.text:
+                choice.pop("logprobs", None)
+            place.replace(call.guard.restore(result.text))
 
     def redact_for_log(self, text: bytes) -> str:
         """Return what the log may store of a text, up to MAX_LOGGED bytes."""
@@ -75,3 +158,26 @@ def _redact_truncated(text: bytes) -> str:
             pieces += (written[at:start], f"[{kind.upper()}]")
             at = stop
     return "".join((*pieces, written[at : max(end, at)]))
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """Raises: ApiError for anything but a JSON object: it can't be checked."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise ApiError(502, "The model's response is not a JSON object.", code="model_failed")
+    return value
+
+
+def _context(response: dict[str, Any]) -> Context:
+    passages = response.get("passages") or ()
+    return Context(passages=tuple(str(each.get("text", "")) for each in passages if isinstance(each, dict)))
+
+
+def _with_passages(body: bytes, engine: GuardEngine | None) -> bytes:
+    """The request of passages, which rules for the answer read."""
+    if engine is None or not engine.needs_passages:
+        return body
+    return orjson.dumps({**orjson.loads(body), "include_passages": True})

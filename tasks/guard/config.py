@@ -72,7 +72,7 @@ class SpanRule(RuleBase):
 class PersonalDataRule(SpanRule):
     """E-mail addresses, telephone, card and account numbers, by form and check digits."""
 
-    check: Literal["personal_data"]
+    check: Literal["personal_data"] = Field(description="Personal data.")
     kinds: tuple[Kind, ...] = Field(("email", "iban", "card", "phone"), min_length=1, description="What is searched.")
     restore: bool = Field(
         False, description="With action redact on input: numbered placeholders, replaced by the values in the answer."
@@ -82,13 +82,13 @@ class PersonalDataRule(SpanRule):
 class SecretsRule(SpanRule):
     """Keys, tokens, passwords and private keys."""
 
-    check: Literal["secrets"]
+    check: Literal["secrets"] = Field(description="Secrets.")
 
 
 class WordsRule(SpanRule):
     """Words and names from a list, however they are disguised."""
 
-    check: Literal["words"]
+    check: Literal["words"] = Field(description="Words by list.")
     words: Words = Field(
         min_length=1, description="Words or phrases, or the name of a .yaml or .json file with a list."
     )
@@ -98,13 +98,13 @@ class WordsRule(SpanRule):
 class InjectionRule(RuleBase):
     """Instructions that try to change what the model was told to do, by heuristics on the normalised text."""
 
-    check: Literal["injection"]
+    check: Literal["injection"] = Field(description="Prompt injection.")
 
 
 class ClassifierRule(RuleBase):
     """A classifier of texts, trained by `driftline guard train`."""
 
-    check: Literal["classifier"]
+    check: Literal["classifier"] = Field(description="A trained classifier.")
     model: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,40}$", description="Name of the trained classifier.")
     threshold: float | None = Field(None, ge=0, le=1, description="Least score that counts. Default: the model's own.")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,20 @@ from tasks.guard.results import Context, GuardResult, Outcome, Span
 from tasks.guard.subject import Subject
 
 STRICTNESS = ("allow", "flag", "redact", "route", "refuse")
+INLINE = 1_500  # characters that rules read in the event loop, in less than a millisecond
+THREADS = 4
+REACH = 96  # characters that a check sees behind a place, unless it names a number
+
+
+class _Threads:
+    """The threads of all engines of a process, started by the first long text."""
+
+    pool: ThreadPoolExecutor | None = None
+
+    @classmethod
+    def get(cls) -> ThreadPoolExecutor:
+        cls.pool = cls.pool or ThreadPoolExecutor(THREADS, "guard")
+        return cls.pool
 
 
 class GuardEngine:
@@ -29,18 +45,68 @@ class GuardEngine:
 
     def check(self, text: str, stage: Stage, *, context: Context | None = None) -> GuardResult:
         """Apply all rules of a stage to a text."""
-        checks = self._checks[stage]
-        if not checks:
-            return GuardResult("allow", text)
         subject = Subject(text, context)
+        applied = [_apply(rule, check, subject, stage) for rule, check in self._checks[stage]]
+        return self._conclude(text, stage, applied)
+
+    async def check_async(self, text: str, stage: Stage, *, context: Context | None = None) -> GuardResult:
+        """As `check`, without holding up the event loop: what takes long runs in threads, side by side."""
+        subject, is_long = Subject(text, context), len(text) > INLINE
+        applied = await asyncio.gather(
+            *(
+                _apply_in_thread(rule, check, subject, stage)
+                if is_long or getattr(check, "is_slow", False)
+                else _apply_now(rule, check, subject, stage)
+                for rule, check in self._checks[stage]
+            )
+        )
+        return self._conclude(text, stage, applied)
+
+    def rules(self, stage: Stage) -> tuple[Rule, ...]:
+        return self.guardrails.rules(stage)
+
+    def split(self, stage: Stage) -> tuple[GuardEngine, GuardEngine]:
+        """Two engines for a stage: of the rules that find places, and of those that judge the text whole."""
+        return self._only(stage, spans=True), self._only(stage, spans=False)
+
+    def _only(self, stage: Stage, *, spans: bool) -> GuardEngine:
+        chosen = [(rule, check) for rule, check in self._checks[stage] if rule.has_spans == spans]
+        part = GuardEngine(Guardrails())
+        part.guardrails = Guardrails().model_copy(update={stage: tuple(rule for rule, _ in chosen)})
+        part._checks = {**part._checks, stage: chosen}
+        return part
+
+    def can_refuse(self, stage: Stage) -> bool:
+        """Whether a rule of the stage may refuse, or send the call to another release."""
+        return any(r.mode == "enforce" and r.action in ("refuse", "route") for r in self.guardrails.rules(stage))
+
+    def reach(self, stage: Stage) -> int:
+        """The characters behind a place that the rules must see to judge it."""
+        return max((getattr(check, "reach", REACH) for _, check in self._checks[stage]), default=0)
+
+    def _conclude(self, text: str, stage: Stage, applied: Sequence[Outcome]) -> GuardResult:
+        rules = self.guardrails.rules(stage)
         outcomes: list[Outcome] = []
         exempt: list[Span] = []
-        for rule, check in checks:
-            outcome = _without(_apply(rule, check, subject, stage), exempt)
-            if rule.action == "allow" and outcome.is_enforced:
-                exempt += outcome.spans
-            outcomes.append(outcome)
-        return _conclude(text, [rule for rule, _ in checks], outcomes)
+        for rule, outcome in zip(rules, applied, strict=True):
+            outcomes.append(left := _without(outcome, exempt))
+            if rule.action == "allow" and left.is_enforced:
+                exempt += left.spans
+        return conclude(text, rules, outcomes)
+
+
+async def _apply_now(rule: Rule, check: Check, subject: Subject, stage: Stage) -> Outcome:
+    return _apply(rule, check, subject, stage)
+
+
+async def _apply_in_thread(rule: Rule, check: Check, subject: Subject, stage: Stage) -> Outcome:
+    """A check that overruns its time ends in its thread; nobody waits for it."""
+    work = asyncio.get_running_loop().run_in_executor(_Threads.get(), _apply, rule, check, subject, stage)
+    try:
+        return await asyncio.wait_for(asyncio.shield(work), rule.time_ms / 1000)
+    except TimeoutError:
+        error = f"took more than {rule.time_ms:.0f} ms"
+        return Outcome(rule.label, stage, rule.action, rule.mode, fired=False, ms=rule.time_ms, error=error)
 
 
 def _apply(rule: Rule, check: Check, subject: Subject, stage: Stage) -> Outcome:
@@ -68,7 +134,7 @@ def _without(outcome: Outcome, exempt: Sequence[Span]) -> Outcome:
     return replace(outcome, spans=left, fired=bool(left))
 
 
-def _conclude(text: str, rules: Sequence[Rule], outcomes: Sequence[Outcome]) -> GuardResult:
+def conclude(text: str, rules: Sequence[Rule], outcomes: Sequence[Outcome]) -> GuardResult:
     result = GuardResult("allow", text, tuple(outcomes))
     spans: list[tuple[Span, bool]] = []
     for rule, outcome in zip(rules, outcomes, strict=True):
@@ -82,6 +148,12 @@ def _conclude(text: str, rules: Sequence[Rule], outcomes: Sequence[Outcome]) -> 
         if STRICTNESS.index(action) > STRICTNESS.index(result.action):
             result = replace(result, action=action, message=rule.message or REFUSAL, to=rule.to)
     return _redacted(result, spans) if spans else result
+
+
+def masked(result: GuardResult, text: str) -> str:
+    """A checked text as a log may show it: without the places that any rule found, whatever its action."""
+    spans = [(span, False) for outcome in result.fired for span in outcome.spans if outcome.action != "allow"]
+    return _redacted(replace(result, text=text), spans).text if spans else text
 
 
 def _redacted(result: GuardResult, spans: Sequence[tuple[Span, bool]]) -> GuardResult:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from tasks.core.config import Result, digest_of
-from tasks.core.errors import NoDataYet
+from tasks.core.errors import DataError, NoDataYet
+from tasks.core.files import file_digest
 from tasks.guard.config import Guardrails
+from tasks.guard.engine import GuardEngine
 
 RULES, FOLDER = "guardrails.json", "guard"  # names in a release's folder
+GUARD_PATH = "/guard"  # of a release's process, which sends these files
 TRAINED = "guardrails"  # folder of trained classifiers in the state folder
 
 
@@ -63,3 +66,22 @@ def guard_digest(files: Mapping[str, str]) -> str:
     """The digest of the guardrails among a release's files, by name; empty: it has none."""
     own = {name: digest for name, digest in files.items() if is_guard_file(name)}
     return digest_of(own) if own else ""
+
+
+def guard_files(folder: Path) -> dict[str, str]:
+    """The digests of the files of guardrails in a release's folder, by name."""
+    names = [RULES, *(str(path.relative_to(folder)) for path in sorted((folder / FOLDER).rglob("*")))]
+    return {name: file_digest(folder / name) for name in names if (folder / name).is_file()}
+
+
+def open_guard(folder: Path, embedder: Path | None = None) -> GuardEngine:
+    """The rules in a release's folder; without any for a release that has none.
+
+    Raises: DataError when they can't be read.
+    """
+    path = folder / RULES
+    try:
+        guardrails = Guardrails.model_validate_json(path.read_bytes()) if path.is_file() else Guardrails()
+    except ValidationError as error:
+        raise DataError("The guardrails of a release can't be read.", where=str(path), found=str(error)) from error
+    return GuardEngine(guardrails, folder / FOLDER, embedder)

@@ -15,6 +15,7 @@ class Context:
     """What a text belongs to; checks that need more than the text read it."""
 
     passages: tuple[str, ...] = ()  # that the answer comes from
+    offset: int = 0  # characters before the text, of a stream
 
 
 @dataclass(frozen=True)

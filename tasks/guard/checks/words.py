@@ -15,6 +15,7 @@ class WordsCheck:
     def __init__(self, rule: WordsRule) -> None:
         folded = sorted((_fold(word) for word in rule.words), key=len, reverse=True)
         alternatives = "|".join(re.escape(word).replace(r"\ ", r"\s{1,3}") for word in folded)
+        self.reach = 2 * len(folded[0]) + 16
         self._form = re.compile(alternatives if rule.parts else rf"(?<!\w)(?:{alternatives})(?!\w)")
 
     def find(self, subject: Subject) -> Finding | None:
