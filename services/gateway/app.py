@@ -24,8 +24,10 @@ from services.gateway.access import Access
 from services.gateway.background import BackgroundLoops
 from services.gateway.body import read_body
 from services.gateway.config_cache import ConfigCache
+from services.gateway.guard_rules import GuardRules
 from services.gateway.guardrails import Guardrails
 from services.gateway.hosts import HostCheck
+from services.gateway.log_redaction import LogRedaction
 from services.gateway.metering import Metering
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.openapi import openapi_document
@@ -73,12 +75,12 @@ class Gateway:
         background = BackgroundLoops(self.store, self.config_cache, self.outbox, self.worker)
         loops.on_failure.append(metrics.count_loop_failure)
         await asyncio.to_thread(background.start)
-        usage_writer, guardrails = UsageWriter(self.store, self.worker), Guardrails(settings.gateway_log)
-        folder = settings.state / "gateway" / "requests"
-        log = RequestLog(folder, self.worker, guardrails.redact_for_log, metrics.unlogged.inc)
         self.upstream = upstream = UpstreamPool(lambda: self.config_cache.routes, metrics)
+        guardrails = Guardrails(GuardRules(settings.state, upstream.sessions), settings.gateway_log)
+        self.redaction = LogRedaction(settings.gateway_log)
+        usage_writer, folder = UsageWriter(self.store, self.worker), settings.state / "gateway" / "requests"
+        log = RequestLog(folder, self.worker, self.redaction.redact_for_log, metrics.unlogged.inc)
         self.metering = Metering(RateLimits(settings.gateway_limits), usage_writer, metrics, log)
-        self.guardrails = guardrails
         self.request_handler = RequestHandler(self.metering, upstream, guardrails, metrics)
         self.release_health = ReleaseHealth(lambda: self.config_cache.routes, upstream.is_ready)
         self.webhooks = WebhookReceiver(self.store, settings, self.outbox)
@@ -131,7 +133,7 @@ class Gateway:
             feedback = Feedback.model_validate_json(await read_body(http, MAX_FEEDBACK))
         except ValidationError as error:
             raise _invalid(error) from error
-        redacted, request_id = self.guardrails.redact_feedback(feedback), http.path_params["request_id"]
+        redacted, request_id = self.redaction.redact_feedback(feedback), http.path_params["request_id"]
         return JSONResponse(await asyncio.to_thread(store_feedback, self.store, key, request_id, redacted), 201)
 
     async def receive_webhook(self, http: Request) -> Response:

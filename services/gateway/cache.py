@@ -27,6 +27,7 @@ class CachedResponse:
     tokens_out: int
     price: int
     retrieval: Retrieval | None
+    guarded: tuple[tuple[tuple[str, str, str], int], ...] = ()  # what rules found in the answer
     at: float = field(default_factory=time.monotonic)
 
     @property
@@ -64,7 +65,10 @@ class ResponseCache:
             return
         if key in self._responses:
             self._drop(key)
-        self._responses[key] = CachedResponse(body, call.tokens_in, call.tokens_out, call.cost(), call.retrieval)
+        guarded = tuple(each for each in call.guard.counts.items() if each[0][0] in ("output", "passages"))
+        self._responses[key] = CachedResponse(
+            body, call.tokens_in, call.tokens_out, call.cost(), call.retrieval, guarded
+        )
         self._bytes += len(body)
         while self._bytes > self._max_bytes:
             self._drop(next(iter(self._responses)))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from services.gateway.guard_record import GuardRecord
 from services.rollout.routing import Share
 from services.serving.retrieval import Retrieval
 from services.store.database import CACHED, FAILED, OPEN, REFUSED, now
@@ -47,6 +48,8 @@ class Call:
     seconds: float = 0.0
     price: int = 0
     saved: int = 0
+    guard: GuardRecord = field(default_factory=GuardRecord)
+    wants_passages: bool = False  # whether the client asked for them
     retrieval: Retrieval | None = None  # of a release with a knowledge base
 
     @property

@@ -102,7 +102,10 @@ def refusal_completion(call: Call, message: str) -> dict[str, Any]:
 def refusal_events(call: Call, message: str, *, wants_usage: bool) -> list[dict[str, Any]]:
     """The same as the events of a stream."""
     frame = _frame(call, "chat.completion.chunk")
-    events = [{**frame, "choices": refusal_deltas(0, message)[:1]}, {**frame, "choices": refusal_deltas(0, message)[1:]}]
+    events = [
+        {**frame, "choices": refusal_deltas(0, message)[:1]},
+        {**frame, "choices": refusal_deltas(0, message)[1:]},
+    ]
     usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     return [*events, {**frame, "choices": [], "usage": usage}] if wants_usage else events
 

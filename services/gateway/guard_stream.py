@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from services.gateway.call import Call
-from services.gateway.guard_chat import CONTENT_FILTER, message_texts, refusal_deltas
+from services.gateway.guard_chat import message_texts, refusal_deltas
 from services.gateway.sse_events import DATA, DONE_EVENT, END
 from services.store.api_error import ApiError
 from tasks.guard.engine import INLINE, GuardEngine
@@ -25,8 +25,16 @@ class _Choice:
 
     def __init__(self, engine: GuardEngine) -> None:
         self.texts = {name: GuardedText(engine) for name in TEXTS}
+        self.halves: dict[str, str] = {}  # of surrogate pairs whose other half has not arrived
         self.tool_deltas: list[dict[str, Any]] = []
         self.is_refused = False
+
+    def whole_characters(self, name: str, piece: str) -> str:
+        """A piece without half a surrogate pair at its end, which waits for the other half."""
+        piece = self.halves.pop(name, "") + piece
+        if piece and "\ud800" <= piece[-1] <= "\udbff":
+            self.halves[name], piece = piece[-1], piece[:-1]
+        return piece if piece.isascii() else _join(piece)
 
 
 async def guarded_events(call: Call, engine: GuardEngine, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -58,11 +66,14 @@ class _Stream:
 
     async def take(self, event: bytes) -> list[bytes]:
         """The events that may be sent once this one has arrived."""
-        if event == DONE_EVENT:
+        data = b"\n".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
+        if not data:
+            return [event]  # a comment, which keeps the connection open
+        if data == b"[DONE]":
             rest = [each for index in self._choices for each in await self._finish(index, Context())]
             self.is_over = True
             return [*rest, DONE_EVENT]
-        message = _parse(event)
+        message = _parse(data)
         self._frame = {name: message[name] for name in ("id", "object", "created", "model") if name in message}
         context = Context(passages=tuple(str(each.get("text", "")) for each in message.get("passages") or ()))
         if "passages" in message and self._engine.needs_passages and not self._call.wants_passages:
@@ -96,18 +107,17 @@ class _Stream:
     async def _take_delta(self, index: Any, known: _Choice, delta: dict[str, Any]) -> None:
         """Replace the texts of a delta by what may be sent of them; tool calls wait for their end."""
         for name in TEXTS:
-            if isinstance(piece := delta.get(name), str):
-                text = known.texts[name]
-                if len(piece) + text.pending > INLINE:
-                    may_send = await asyncio.to_thread(text.push, piece)
-                else:
-                    may_send = text.push(piece)
-                self._count(text)
-                if sent := self._restore(index, name, may_send):
-                    delta[name] = sent
-                elif piece:  # the first delta has an empty text, which stays
-                    del delta[name]
-                    self._call.tokens_out += 1  # an estimate, until the release reports its usage
+            if not isinstance(arrived := delta.get(name), str):
+                continue
+            text, piece = known.texts[name], known.whole_characters(name, arrived)
+            is_long = len(piece) + text.pending > INLINE
+            may_send = await asyncio.to_thread(text.push, piece) if is_long else text.push(piece)
+            self._count(text)
+            if may_send := self._restore(index, name, may_send):
+                delta[name] = may_send
+            elif arrived:  # the first delta has an empty text, which stays
+                del delta[name]
+                self._call.tokens_out += 1  # an estimate, until the release reports its usage
         if delta.get("tool_calls") and self._engine.rules("tools"):
             known.tool_deltas.append({"tool_calls": delta.pop("tool_calls")})
 
@@ -149,8 +159,8 @@ class _Stream:
     def _refuse(self, index: Any, known: _Choice, message: str = "") -> list[bytes]:
         known.is_refused = True
         refusal = next((text.refusal for text in known.texts.values() if text.refusal), None)
-        said = message or (refusal.message if refusal else "")
-        return [self._event(choice) for choice in refusal_deltas(index, said)]
+        shown = message or (refusal.message if refusal else "")
+        return [self._event(choice) for choice in refusal_deltas(index, shown)]
 
     def _deltas(self, index: Any, deltas: list[dict[str, Any]]) -> list[bytes]:
         return [self._event({"index": index, "delta": delta, "finish_reason": None}) for delta in deltas]
@@ -176,22 +186,23 @@ class _Stream:
         return self._call.guard.restore(text)
 
 
-def _parse(event: bytes) -> dict[str, Any]:
+def _parse(data: bytes) -> dict[str, Any]:
     """An event's object; half of a surrogate pair, which orjson refuses, is read too.
 
     Raises: ApiError.
     """
-    lines = [line.removeprefix(DATA) for line in event.splitlines() if line.startswith(DATA)]
-    try:
-        message = orjson.loads(b"\n".join(lines))
-    except orjson.JSONDecodeError:
+    message: Any = None
+    for loads in (orjson.loads, json.loads):
         try:
-            message = json.loads(b"\n".join(lines))
+            message = loads(data)
+            break
         except ValueError:
-            message = None
+            continue
     if not isinstance(message, dict):
         raise ApiError(502, "The model's stream has an event that is not a JSON object.", code="model_failed")
     return message
 
 
-__all__ = ["CONTENT_FILTER", "guarded_events"]
+def _join(text: str) -> str:
+    """Surrogate pairs as the characters that they stand for; half a pair can't be sent."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

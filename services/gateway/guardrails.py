@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from services.gateway.call import MAX_LOGGED, MAX_READ, Call
+from services.gateway.call import MAX_READ, Call
 from services.gateway.guard_chat import (
     GuardRefusal,
     TextPlace,
@@ -19,16 +19,14 @@ from services.gateway.guard_chat import (
 from services.gateway.guard_rules import GuardRules
 from services.gateway.guard_stream import guarded_events
 from services.store.api_error import ApiError
-from services.store.feedback import Feedback
 from tasks.guard.engine import GuardEngine, masked
-from tasks.guard.redaction import find_spans, redact, redact_json
 from tasks.guard.results import Context, GuardResult
 
 JOINED = 10  # last messages of the user that are also checked together
 
 
 class Guardrails:
-    """Applies the rules of releases, and decides what logs and feedback may contain."""
+    """Applies the rules of releases."""
 
     def __init__(self, rules: GuardRules, logged: str = "masked") -> None:
         """`logged`: what the request log may contain: full, masked (no personal data, no secrets) or none."""
@@ -113,51 +111,6 @@ class Guardrails:
             if result.text != place.text:
                 choice.pop("logprobs", None)
             place.replace(call.guard.restore(result.text))
-
-    def redact_for_log(self, text: bytes) -> str:
-        """Return what the log may store of a text, up to MAX_LOGGED bytes."""
-        if self._logged == "none":
-            return ""
-        if self._logged == "full":
-            return text[:MAX_LOGGED].decode(errors="replace")
-        return _redact_text(text) if len(text) <= MAX_LOGGED else _redact_truncated(text)
-
-    def redact_feedback(self, feedback: Feedback) -> Feedback:
-        """Return what may be stored of feedback: texts as in the log; `example_id` stays, since it joins calls."""
-        if self._logged == "full":
-            return feedback
-        label, corrected = feedback.label, feedback.corrected
-        if isinstance(label, str):
-            label = _redact_text(label.encode(errors="replace"))
-        if corrected is not None:
-            corrected = _redact_text(corrected.encode(errors="replace")) if self._logged == "masked" else ""
-        return feedback.model_copy(update={"label": label, "corrected": corrected})
-
-
-def _redact_text(text: bytes) -> str:
-    """Redact a text; JSON stays JSON, since its strings are redacted after decoding.
-
-    In raw JSON a line break is two characters, and the digits of a fraction may look like a card number.
-    """
-    written = text.decode(errors="replace")
-    try:
-        value = orjson.loads(text)
-        redacted = orjson.dumps(redact_json(value))
-    except (ValueError, TypeError):  # not JSON, or nested too deep to be serialised
-        return redact(written)[0]
-    return written if orjson.dumps(value) == redacted else redacted.decode()
-
-
-def _redact_truncated(text: bytes) -> str:
-    """Redact the beginning of a long text; a value that crosses the end is still recognised."""
-    written, end = text.decode(errors="replace"), len(text[:MAX_LOGGED].decode(errors="ignore"))
-    pieces: list[str] = []
-    at = 0
-    for kind, start, stop in find_spans(written):
-        if start < end:
-            pieces += (written[at:start], f"[{kind.upper()}]")
-            at = stop
-    return "".join((*pieces, written[at : max(end, at)]))
 
 
 def _object(body: bytes) -> dict[str, Any]:

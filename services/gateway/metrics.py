@@ -43,6 +43,12 @@ class GatewayMetrics:
             [*LABELS, "outcome"],
             registry=own,
         )
+        self.guardrails = Counter(
+            "driftline_guardrails",
+            "Findings of guardrails by outcome: an action, shadow (not enforced) or error (unchecked).",
+            [*LABELS, "stage", "rule", "outcome"],
+            registry=own,
+        )
         self.retries = Counter("driftline_retries", "Attempts that were retried.", ["case"], registry=own)
         self.queued = Gauge(
             "driftline_waiting", "Requests that wait in a queue.", ["case"], multiprocess_mode="livesum", registry=own
@@ -81,6 +87,8 @@ class GatewayMetrics:
             self.spent.labels(*labels).inc(call.price / 1e9)
         if call.retrieval:
             self.retrievals.labels(*labels, call.retrieval.outcome).inc()
+        for (stage, rule, outcome), count in call.guard.counts.items():
+            self.guardrails.labels(*labels, stage, rule, outcome).inc(count)
         if call.retries:
             self.retries.labels(route.case).inc(call.retries)
 

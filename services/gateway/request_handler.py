@@ -15,12 +15,15 @@ from starlette.responses import Response
 from services.gateway.budget_meter import BudgetExhausted
 from services.gateway.cache import CachedResponse, ResponseCache
 from services.gateway.call import MAX_READ, Call
+from services.gateway.guard_chat import GuardRefusal, refusal_completion, refusal_events
 from services.gateway.guardrails import Guardrails
 from services.gateway.metering import Metering, estimate_tokens, outcome_of
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.shadow import ShadowTraffic
 from services.gateway.sse_events import (
+    DATA,
     DONE_EVENT,
+    END,
     count_usage,
     error_event,
     loggable_body,
@@ -30,7 +33,7 @@ from services.gateway.sse_events import (
 )
 from services.gateway.streaming import EventStreamResponse
 from services.gateway.upstream import UpstreamPool, UpstreamResponse
-from services.rollout.routing import Rollout
+from services.rollout.routing import LANGUAGE, Rollout
 from services.store.api_error import ApiError, release_error_body
 from services.store.database import ABORTED, CACHED, DONE, FAILED, REFUSED
 from services.store.keys import Key
@@ -46,7 +49,7 @@ class RequestHandler:
         self, metering: Metering, upstream: UpstreamPool, guardrails: Guardrails, metrics: GatewayMetrics
     ) -> None:
         self._metering, self._upstream, self._guardrails, self._metrics = metering, upstream, guardrails, metrics
-        self._cache, self._shadows = ResponseCache(), ShadowTraffic(metering, upstream)
+        self._cache, self._shadows = ResponseCache(), ShadowTraffic(metering, upstream, guardrails)
 
     async def predict(self, key: Key, rollout: Rollout, body: bytes, entity: str) -> Response:
         """Return predictions for rows; the release validates them."""
@@ -74,6 +77,7 @@ class RequestHandler:
         entity = str(user) if user and isinstance(user, str | int | float) else entity
         share = rollout.assign(entity or key.id)
         call = Call(interface, key, share, entity)
+        call.wants_passages = request.get("include_passages") is True
         forwarded = dict(request) if interface == "search" else {**request, "model": share.route.tag}
         streams = interface == "chat" and request.get("stream") is True
         if streams:  # the usage is recorded, whether or not the client wants it
@@ -82,7 +86,14 @@ class RequestHandler:
             call.request_body, body = orjson.dumps(request)[:MAX_READ], orjson.dumps(forwarded)
         except orjson.JSONEncodeError:
             raise await self._refuse_nested(call) from None
-        body = await self._admit(call, body, request)
+        try:
+            body = await self._admit(call, body, request)
+            if call.guard.route_to:
+                rollout, body = await self._reroute(call, body)
+        except GuardRefusal as refusal:
+            if interface != "chat":
+                raise
+            return refused_chat(call, refusal.message, request)
         name = self._cache.key_for(call, request)
         if name and (cached := self._find_cached(call, name)):
             return await self._respond_from_cache(call, cached)
@@ -111,6 +122,20 @@ class RequestHandler:
         except BaseException as error:
             await self._metering.fail(call, error)
             raise
+
+    async def _reroute(self, call: Call, body: bytes) -> tuple[Rollout, bytes]:
+        """Send a call to the release that a rule names, whose own rules apply, too. Raises: ApiError."""
+        try:
+            rollout = self._upstream.routes.named(call.guard.route_to, LANGUAGE)
+            call.share, call.guard.route_to = rollout.assign(call.entity or call.key.id), ""
+            model = {} if call.interface == "search" else {"model": call.share.route.tag}
+            body = await self._guardrails.check_request(call, orjson.dumps({**orjson.loads(body), **model}))
+            if call.guard.route_to:
+                raise GuardRefusal("The rules of two releases send this request to each other.", is_chat=True)
+        except BaseException as error:
+            await self._metering.fail(call, error)
+            raise
+        return rollout, body
 
     async def _respond_whole(self, call: Call, rollout: Rollout, body: bytes, name: str | None) -> Response:
         try:
@@ -195,7 +220,7 @@ class RequestHandler:
         yield last  # settled first: a client that has read the end finds the record
 
     def _cache_and_shadow(self, call: Call, rollout: Rollout, body: bytes, content: bytes, name: str | None) -> None:
-        if name:
+        if name and not call.guard.has_errors:
             self._cache.put(name, content, call)
         self._shadows.copy(call, rollout, PATHS[call.interface], body)
 
@@ -208,10 +233,23 @@ class RequestHandler:
         call.tokens_in, call.tokens_cached, call.tokens_out = cached.tokens_in, cached.tokens_in, cached.tokens_out
         call.saved, call.response_body = cached.price, loggable_body(call, cached.body)
         call.retrieval = cached.retrieval
+        call.guard.merge(cached.guarded)
         await self._metering.end(call, CACHED, 200)
         headers = {"x-driftline-cache": "hit", "age": str(cached.age), "x-driftline-saved": f"{cached.price / 1e9:.9f}"}
         kind = EventStreamResponse.media_type if cached.body.startswith(b"data: ") else "application/json"
         return Response(cached.body, 200, response_headers(call) | headers, kind)
+
+
+def refused_chat(call: Call, message: str, request: Mapping[str, Any]) -> Response:
+    """The response to a chat that no model answered, in the form that the request asks for."""
+    if request.get("stream") is not True:
+        return Response(
+            orjson.dumps(refusal_completion(call, message)), 200, response_headers(call), "application/json"
+        )
+    options = request.get("stream_options")
+    events = refusal_events(call, message, wants_usage=isinstance(options, dict) and bool(options.get("include_usage")))
+    body = b"".join(DATA + orjson.dumps(event) + END for event in events) + DONE_EVENT + END
+    return Response(body, 200, response_headers(call), EventStreamResponse.media_type)
 
 
 def nested_too_deep() -> ApiError:

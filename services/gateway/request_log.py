@@ -32,7 +32,7 @@ CHUNK = 200  # calls in memory while a file is written
 NUMBERS = ("status", "retries", "tokens_in", "tokens_cached", "tokens_out", "price")
 SECONDS = ("at", "engine_seconds", "seconds")
 CALL_FIELDS = ("id", "interface", "state", *NUMBERS, *SECONDS)
-COLUMNS = (*CALL_FIELDS, "team", "key", "case", "digest", "role", "asked", "answered", "retrieval")
+COLUMNS = (*CALL_FIELDS, "team", "key", "case", "digest", "role", "asked", "answered", "retrieval", "guard")
 
 
 class RequestLog:
@@ -112,6 +112,7 @@ class RequestLog:
             "asked": self._redact(call.request_body) if texts else "",
             "answered": self._redact(call.response_body) if texts else "",
             "retrieval": call.retrieval.model_dump_json() if call.retrieval else None,
+            "guard": json.dumps(guard) if (guard := call.guard.json()) else None,
         }
 
     def _pack(self) -> None:

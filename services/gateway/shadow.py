@@ -8,6 +8,7 @@ import logging
 import orjson
 
 from services.gateway.call import Call
+from services.gateway.guardrails import Guardrails
 from services.gateway.metering import Metering
 from services.gateway.sse_events import loggable_body, usage_of
 from services.gateway.upstream import UpstreamPool
@@ -21,8 +22,8 @@ MAX_COPIES = 32  # running at once; further copies are dropped
 class ShadowTraffic:
     """Sends copies to shadow releases, if there is room for them."""
 
-    def __init__(self, metering: Metering, upstream: UpstreamPool) -> None:
-        self._metering, self._upstream = metering, upstream
+    def __init__(self, metering: Metering, upstream: UpstreamPool, guardrails: Guardrails) -> None:
+        self._metering, self._upstream, self._guardrails = metering, upstream, guardrails
         self._tasks: set[asyncio.Task[None]] = set()
 
     def copy(self, call: Call, rollout: Rollout, path: str, body: bytes) -> None:
@@ -49,10 +50,13 @@ class ShadowTraffic:
             body = orjson.dumps(request)
         await self._metering.begin_unmetered(call)
         try:
+            body = await self._guardrails.check_request(call, body)
             response = await self._upstream.send(call, path, body)
+            content = response.body
             if call.is_language and response.status < 400:
-                call.record_usage(usage_of(response.body))
-            call.response_body = loggable_body(call, response.body)
+                call.record_usage(usage_of(content))
+                content = await self._guardrails.check_response(call, content)
+            call.response_body = loggable_body(call, content)
         except BaseException as error:
             await self._metering.fail(call, error)
             raise

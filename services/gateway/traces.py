@@ -102,6 +102,7 @@ def _span(row: Mapping[str, Any]) -> Span:
         **({SpanAttributeKey.CHAT_USAGE: {**tokens, "total_tokens": sum(tokens.values())}} if language else {}),
         **{f"driftline.{name}": row[name] for name in ("status", "retries", "tokens_cached", "engine_seconds")},
         **({"driftline.retrieval": _read(row["retrieval"])} if row["retrieval"] else {}),
+        **({"driftline.guardrails": _read(row["guard"])} if row["guard"] else {}),
     }
     return Span.from_dict(
         {

@@ -84,6 +84,11 @@ class UpstreamPool:
         self._limiters: dict[str, ConcurrencyLimiter] = {}
         self._turn = 0
 
+    @property
+    def routes(self) -> Routes:
+        """The routes now."""
+        return self._routes()
+
     async def close(self) -> None:
         await self.sessions.close()
 
@@ -208,3 +213,5 @@ def _headers(call: Call) -> dict[str, str]:
 def _record_headers(call: Call, response: aiohttp.ClientResponse) -> None:
     call.lost_seconds += float(response.headers.get(LOST_SECONDS_HEADER, 0))
     call.retrieval = parse_retrieval(response.headers.get(RETRIEVAL_HEADER))
+    if call.retrieval:
+        call.guard.merge((("passages", rule, outcome), n) for rule, outcome, n in call.retrieval.guarded)

@@ -14,7 +14,7 @@ from services.store.database import FAILED, REFUSED, USAGE_COLUMNS, predictions,
 
 OPEN_RECORD, TOP_UP, SETTLE = "opens", "tops up", "settles"
 NUMBERS = ("status", "retries", *USAGE_COLUMNS)
-SETTLED = ("state", *NUMBERS, "retrieval")
+SETTLED = ("state", *NUMBERS, "retrieval", "guard")
 MAX_INTEGER = 2**31 - 1  # of the Integer columns
 
 

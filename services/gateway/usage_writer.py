@@ -222,7 +222,8 @@ def _row(call: Call, worker: str) -> dict[str, Any]:
         "role": call.share.role,
         "budgets": list(call.key.budgets),
         "reserved": call.reserved,
-        **{name: getattr(call, name) for name in SETTLED if name != "retrieval"},
+        **{name: getattr(call, name) for name in SETTLED if name not in ("retrieval", "guard")},
+        "guard": call.guard.json(),
         "retrieval": call.retrieval.model_dump(mode="json") if call.retrieval else None,
     }
 

@@ -18,6 +18,7 @@ from services.serving.knowledge import KnowledgeBase, SearchRequest, passage_res
 from services.serving.knowledge_chat import KnowledgeChat, check_request, stream_events
 from services.serving.retrieval import RETRIEVAL_HEADER
 from services.serving.upstream_client import UpstreamClient
+from tasks.guard.files import GUARD_PATH, encode_guard
 from tasks.knowledge.labels import LABELS_HEADER, parse_labels
 from tasks.language.chat_request import ChatCompletionRequest
 from tasks.language.engine_server import MAX_CALLS
@@ -90,6 +91,7 @@ class ChatApp:
             Route("/v1/embeddings", self.create_embeddings, methods=["POST"]),
             Route("/v1/models", self.list_models, methods=["GET"]),
             Route("/release", self.get_release, methods=["GET"]),
+            Route(GUARD_PATH, self.get_guard, methods=["GET"]),
         ]
         handlers: Any = {ChatError: self.handle_error, ClientDisconnect: self.handle_disconnect}
         return Starlette(routes=routes, exception_handlers=handlers)
@@ -148,13 +150,13 @@ class ChatApp:
             raise ChatError(404, f"{self.release.tag} has no knowledge base: there is nothing to search.")
         request = await self._read(http, SearchRequest)
         labels = parse_labels(http.headers.get(LABELS_HEADER))
-        hits, tokens = await self._knowledge.search(request, labels)
+        hits, tokens, guarded = await self._knowledge.search(request, labels)
         response = {
             "release": self.release.digest,
             "results": list(map(passage_result, hits)),
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         }
-        return self._json(response, 200, {RETRIEVAL_HEADER: retrieval_of(hits).model_dump_json()})
+        return self._json(response, 200, {RETRIEVAL_HEADER: retrieval_of(hits, guarded=guarded).model_dump_json()})
 
     async def create_embeddings(self, http: Request) -> Response:
         """POST /v1/embeddings."""
@@ -175,6 +177,10 @@ class ChatApp:
     async def get_release(self, _: Request) -> Response:
         """GET /release."""
         return self._json(self.info)
+
+    async def get_guard(self, _: Request) -> Response:
+        """GET /guard: the files of the release's guardrails, for a gateway without its folder."""
+        return self._json(encode_guard(self.release.folder))
 
     async def handle_error(self, _: Request, error: ChatError) -> Response:
         kind = "invalid_request_error" if error.status < 500 else "server_error"

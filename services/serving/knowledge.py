@@ -6,15 +6,16 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, Field
 
+from services.serving.guarded_search import GuardedSearch
 from services.serving.retrieval import MAX_PASSAGES, MAX_QUERY, Retrieval
 from tasks.core.errors import DataError
 from tasks.core.files import file_digest
+from tasks.guard.files import open_guard
 from tasks.knowledge.answers.answerer import INDEX, SETTINGS, Answer, Answerer, AnswerSettings, Prepared
-from tasks.knowledge.index.search import KnowledgeSearch
 from tasks.knowledge.labels import Labels
 from tasks.knowledge.results import Hit
 from tasks.language.chat_request import OpenAIRequest
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tasks.language.released_model import ReleasedModel
 
 T = TypeVar("T")
+Guarded: TypeAlias = Sequence[tuple[str, str, int]]  # rule, outcome and count of findings in passages
 EMBEDDER = "embedder"  # folder in a release
 
 
@@ -64,28 +66,28 @@ class KnowledgeBase:
         check_files(self._folder, self._files)
         self._settings = AnswerSettings.model_validate_json((self._folder / SETTINGS).read_bytes())
         self._embedder = Embedder(self._folder / EMBEDDER)
-        self._search = KnowledgeSearch(self._folder / INDEX, self._embedder)
+        self._search = GuardedSearch(self._folder / INDEX, self._embedder, open_guard(self._folder))
         settings = self._settings
         self._answerer = Answerer(
             self._search, settings.knowledge, settings.abstain, settings.threshold, tokens=settings.tokens
         )
 
-    async def search(self, request: SearchRequest, labels: Labels) -> tuple[list[Hit], int]:
-        """The passages of a query that these labels may see, and the tokens of the query."""
+    async def search(self, request: SearchRequest, labels: Labels) -> tuple[list[Hit], int, Guarded]:
+        """The passages of a query that these labels may see, the tokens of the query, and what rules found."""
         method = request.method or self._settings.knowledge.method
 
-        def work() -> tuple[list[Hit], int]:
+        def work() -> tuple[list[Hit], int, Guarded]:
             hits = self._search.search(request.query, count=request.count, method=method, labels=labels)
-            return hits, self._embedder.tokens([request.query])[0]
+            return hits, self._embedder.tokens([request.query])[0], self._search.take_counts()
 
         return await self._run(work)
 
-    async def prepare(self, messages: Sequence[Mapping[str, str]], labels: Labels) -> tuple[Prepared, int]:
-        """What the answerer prepares for a conversation, and the tokens of its question."""
+    async def prepare(self, messages: Sequence[Mapping[str, str]], labels: Labels) -> tuple[Prepared, int, Guarded]:
+        """What the answerer prepares for a conversation, the tokens of its question, and what rules found."""
 
-        def work() -> tuple[Prepared, int]:
+        def work() -> tuple[Prepared, int, Guarded]:
             prepared = self._answerer.prepare(messages, labels)
-            return prepared, self._embedder.tokens([prepared.question])[0]
+            return prepared, self._embedder.tokens([prepared.question])[0], self._search.take_counts()
 
         return await self._run(work)
 
@@ -132,12 +134,15 @@ def passage_result(hit: Hit) -> dict[str, Any]:
     return {"text": hit.passage.text, **scores, **citation(hit)}
 
 
-def retrieval_of(hits: Sequence[Hit], answer: Answer | None = None, *, by_model: bool = False) -> Retrieval:
-    """What to record of a search, or of an answer; `by_model`: the model wrote it."""
+def retrieval_of(
+    hits: Sequence[Hit], answer: Answer | None = None, *, by_model: bool = False, guarded: Guarded = ()
+) -> Retrieval:
+    """What to record of a search, or of an answer; `by_model`: the model wrote it; `guarded`: what rules found."""
     return Retrieval(
         passages=tuple(hit.passage.passage_id for hit in hits),
         similarity=max((round(hit.similarity, 4) for hit in hits), default=None),
         cited=tuple(hit.passage.passage_id for hit in answer.citations) if answer else (),
+        guarded=tuple(guarded),
         abstained=answer.abstained if answer else False,
         grounded=answer.grounded if answer and by_model else None,
     )

@@ -45,21 +45,22 @@ class KnowledgeChat:
     async def answer(self, chat: ChatCompletionRequest, labels: Labels) -> KnowledgeAnswer:
         """Raises: ChatError."""
         messages = [{"role": each.role, "content": each.content or ""} for each in chat.messages]
-        prepared, tokens = await self._knowledge.prepare(messages, labels)
+        prepared, tokens, guarded = await self._knowledge.prepare(messages, labels)
         if prepared.answer is not None or prepared.messages is None:
             answer = await self._knowledge.finish(prepared)
             response = self._add(self._response(answer, tokens), prepared, chat)
-            return KnowledgeAnswer(response, retrieval_of(prepared.hits, answer))
+            return KnowledgeAnswer(response, retrieval_of(prepared.hits, answer, guarded=guarded))
         held = self._knowledge.is_checked or not chat.stream
         changes: dict[str, Any] = {"messages": list(map(Message.model_validate, prepared.messages))}
         if held:
             changes |= {"stream": False, "stream_options": None}
         result, lost = await self._engine.forward(chat.model_copy(update=changes))
         if not held:
-            return KnowledgeAnswer(None, retrieval_of(prepared.hits), lost, result, prepared)
+            return KnowledgeAnswer(None, retrieval_of(prepared.hits, guarded=guarded), lost, result, prepared)
         checked = [await self._check(choice, prepared) for choice in result["choices"]]
         response = self._add({**result, "choices": [choice for choice, _ in checked]}, prepared, chat)
-        return KnowledgeAnswer(response, retrieval_of(prepared.hits, checked[0][1], by_model=True), lost)
+        retrieval = retrieval_of(prepared.hits, checked[0][1], by_model=True, guarded=guarded)
+        return KnowledgeAnswer(response, retrieval, lost)
 
     async def _check(self, choice: dict[str, Any], prepared: Prepared) -> tuple[dict[str, Any], Answer]:
         """A choice with its answer checked; an answer that is replaced has no log-probabilities."""

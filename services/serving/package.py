@@ -17,6 +17,7 @@ from tasks.core.permissions import make_all_private
 from tasks.core.pins import read_pins
 from tasks.core.processes import with_parent_death_signal
 from tasks.core.settings import ROOT
+from tasks.guard.files import is_guard_file
 from tasks.language.released_model import KNOWLEDGE_PARTS
 from tasks.language.upstream import UPSTREAM
 from tasks.release.seal import GOLDEN, MANIFEST, verify
@@ -81,7 +82,8 @@ def _build(work: Path, folder: Path, case: str, version: str, requirements_lock:
     is_remote = manifest["sealed"].get("serving", {}).get("engine") == "vllm"  # the weights are at that server
     parts = [name for name in manifest["sealed"]["files"] if name.split("/")[0] in KNOWLEDGE_PARTS]
     is_remote |= UPSTREAM in manifest["sealed"]["files"]
-    for name in (MANIFEST, *(() if is_remote else (MODEL_FILE[kind],)), GOLDEN, *LANGUAGE_FILES, *parts):
+    guard = [name for name in manifest["sealed"]["files"] if is_guard_file(name)]
+    for name in (MANIFEST, *guard, *(() if is_remote else (MODEL_FILE[kind],)), GOLDEN, *LANGUAGE_FILES, *parts):
         if (folder / name).is_file():
             _copy(folder / name, context / name)
     tree = SourceTree(ROOT)

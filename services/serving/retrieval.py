@@ -19,6 +19,7 @@ class Retrieval(Result):
     similarity: float | None = Field(None, ge=-1.01, le=1.01)  # the highest of the passages; None without passages
     cited: tuple[str, ...] = Field((), max_length=MAX_PASSAGES)  # ids of the passages that the answer cites
     abstained: bool = False  # whether the answer is the abstention
+    guarded: tuple[tuple[str, str, int], ...] = ()  # what rules found in passages: rule, outcome and count
     grounded: bool | None = None  # whether the model's answer passed the check; None: it was not checked
 
     @property

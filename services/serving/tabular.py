@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from services.serving.compat import raw_request_type, response_type
 from services.serving.schema import ReleaseAnswer
 from services.serving.tabular_release import TabularRelease, json_response
+from tasks.guard.files import GUARD_PATH, encode_guard
 
 if TYPE_CHECKING:
     from bentoml import Service
@@ -47,6 +48,8 @@ class PredictRoute:
         self._app, self._release = app, release
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == GUARD_PATH:
+            return await json_response(encode_guard(self._release.folder))(scope, receive, send)
         if scope["type"] != "http" or scope["path"] != PREDICT or scope["method"] != "POST":
             return await self._app(scope, receive, send)
         from starlette.requests import ClientDisconnect, Request

@@ -45,7 +45,7 @@ class TabularRelease:
         self.schema = make_schema(manifest, self.golden)
         self.info = ReleaseAnswer(release=manifest["digest"], case=sealed["case"], as_of=sealed["as_of"])
         self._reader = row_reader(sealed)
-        self._path = folder / "model.skops"
+        self.folder, self._path = folder, folder / "model.skops"
         self._model: Any = None
         self._look_up: FeatureLookup | None = None
         self._categories: Categories = {}

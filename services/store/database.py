@@ -137,6 +137,7 @@ usage_records = Table(  # one row for each call
     Column("price", BigInteger, nullable=False),
     Column("saved", BigInteger, nullable=False),
     Column("energy_wh", Double),  # of a training run, if it was measured
+    Column("guard", JSON(none_as_null=True)),  # what guardrails did: outcomes by stage and rule
     Column("retrieval", JSON(none_as_null=True)),  # of a call with a knowledge base: passages, similarity, outcome
 )
 predictions = Table(  # predicted classes, to compare with labels that arrive later

@@ -16,6 +16,7 @@ from tasks.guard.results import Context, GuardResult, Outcome, Span
 from tasks.guard.subject import Subject
 
 STRICTNESS = ("allow", "flag", "redact", "route", "refuse")
+ERROR, SHADOW = "error", "shadow"  # outcomes beside the actions
 INLINE = 1_500  # characters that rules read in the event loop, in less than a millisecond
 THREADS = 4
 REACH = 96  # characters that a check sees behind a place, unless it names a number
@@ -64,6 +65,11 @@ class GuardEngine:
 
     def rules(self, stage: Stage) -> tuple[Rule, ...]:
         return self.guardrails.rules(stage)
+
+    @property
+    def needs_passages(self) -> bool:
+        """Whether a rule for the answer reads the passages that it comes from."""
+        return any(getattr(check, "needs_passages", False) for _, check in self._checks["output"])
 
     def split(self, stage: Stage) -> tuple[GuardEngine, GuardEngine]:
         """Two engines for a stage: of the rules that find places, and of those that judge the text whole."""
@@ -148,6 +154,13 @@ def conclude(text: str, rules: Sequence[Rule], outcomes: Sequence[Outcome]) -> G
         if STRICTNESS.index(action) > STRICTNESS.index(result.action):
             result = replace(result, action=action, message=rule.message or REFUSAL, to=rule.to)
     return _redacted(result, spans) if spans else result
+
+
+def outcome_word(outcome: Outcome) -> str:
+    """The word for an outcome in counts: its action, `shadow` or `error`."""
+    if outcome.error:
+        return ERROR
+    return SHADOW if outcome.mode == "shadow" else outcome.action
 
 
 def masked(result: GuardResult, text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -72,6 +73,11 @@ def guard_files(folder: Path) -> dict[str, str]:
     """The digests of the files of guardrails in a release's folder, by name."""
     names = [RULES, *(str(path.relative_to(folder)) for path in sorted((folder / FOLDER).rglob("*")))]
     return {name: file_digest(folder / name) for name in names if (folder / name).is_file()}
+
+
+def encode_guard(folder: Path) -> dict[str, str]:
+    """The files of guardrails in a release's folder by name, as base64."""
+    return {name: b64encode((folder / name).read_bytes()).decode() for name in guard_files(folder)}
 
 
 def open_guard(folder: Path, embedder: Path | None = None) -> GuardEngine:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from services.gateway.call import MAX_LOGGED, MAX_READ, Call
-from services.gateway.guardrails import Guardrails
+from services.gateway.log_redaction import LogRedaction
 from services.gateway.sse_events import DONE_EVENT, END, error_event, loggable_body
 from services.rollout.routing import LANGUAGE, Route, Share
 from services.store.database import Store, feedback
@@ -19,7 +19,7 @@ from tasks.core.settings import Settings
 from tests.gateway.stack import gateway_client
 
 CARD, EMAIL = "4111 1111 1111 1111", "ann@example.org"
-MASKED = Guardrails("masked")
+MASKED = LogRedaction("masked")
 
 
 def chat() -> Call:
@@ -72,7 +72,7 @@ def test_json_stays_json_with_its_own_numbers():
 def test_feedback_is_stored_as_the_setting_says(setting, stored):
     """A correction teaches: it is redacted as the answer is that it corrects."""
     submitted = Feedback(corrected=f"write to {EMAIL}", label=EMAIL, example_id="row 1")
-    assert Guardrails(setting).redact_feedback(submitted).model_dump(exclude_none=True) == {
+    assert LogRedaction(setting).redact_feedback(submitted).model_dump(exclude_none=True) == {
         **stored,
         "example_id": "row 1",
     }

@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from services.gateway.call import Call
-from services.gateway.guardrails import Guardrails
+from services.gateway.log_redaction import LogRedaction
 from services.gateway.request_log import RequestLog, pack, reading_log
 from tests.gateway.in_process import call_of
 from tests.waiting import wait_for
@@ -98,7 +98,7 @@ def deep(levels: int) -> bytes:
 def test_a_body_that_nests_deep_is_logged(tmp_path: Path, levels: int, setting: str):
     call, after = call_of(), call_of()
     call.request_body = call.response_body = deep(levels)
-    counted = Counted(tmp_path, Guardrails(setting).redact_for_log)
+    counted = Counted(tmp_path, LogRedaction(setting).redact_for_log)
     counted.log.put(call)
     counted.log.put(after)
     counted.log.close()
