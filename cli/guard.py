@@ -11,6 +11,7 @@ import typer
 from cli.options import AsJson, CaseName
 
 if TYPE_CHECKING:
+    from flows.case import LanguageCase, TabularCase
     from tasks.guard.config import Stage
     from tasks.guard.engine import GuardEngine
 
@@ -47,6 +48,49 @@ def check(
         typer.echo(json.dumps(shown, ensure_ascii=False) if as_json else _line(shown))
 
 
+@app.command()
+def report(
+    case: CaseName,
+    days: Annotated[int, typer.Option(min=1, max=366, help="Days up to today.")] = 14,
+    appeals: Annotated[
+        Path | None, typer.Option(help="Write the refused requests that people judged here, as a labelled set.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show by day what the guardrails did: share of the calls with its interval, and how people judged refusals."""
+    from contextlib import closing
+    from dataclasses import asdict
+
+    from services.store.database import Store
+    from services.store.guardrails import guardrail_days
+    from tasks.core.console import PlainTable, console
+    from tasks.core.settings import settings
+
+    with closing(Store(settings())) as store:
+        rows = guardrail_days(store, case, days)
+    if appeals:
+        from cli.guard_appeals import write_appeals
+
+        typer.echo(f"{write_appeals(case, appeals)} judged requests in {appeals}", err=as_json)
+    if as_json:
+        typer.echo(json.dumps([{**asdict(row), "day": str(row.day)} for row in rows], indent=1))
+        return
+    table = PlainTable("day", "rule", "outcome", "calls", "of", "share", "interval", "judged", "wrong")
+    for row in rows:
+        table.add_row(
+            str(row.day),
+            f"{row.stage}/{row.rule}",
+            row.outcome,
+            f"{row.calls:,}",
+            f"{row.of:,}",
+            f"{row.calls / row.of:.1%}",
+            f"{row.low:.1%} - {row.high:.1%}",
+            str(row.judged),
+            str(row.wrong),
+        )
+    console.print(table if rows else "No rule found anything.")
+
+
 def open_engine(case: str) -> GuardEngine:
     """The rules of a case as it is configured now. Raises: CaseError when it has none."""
     from flows.case import load_case
@@ -64,7 +108,18 @@ def open_engine(case: str) -> GuardEngine:
             todo="Add guardrails with rules; see docs/guides/guardrails.md.",
         )
     find_guard_spec(chosen.guardrails, config.state)
-    return GuardEngine(chosen.guardrails, trained_folder(config.state))
+    return GuardEngine(chosen.guardrails, trained_folder(config.state), _embedder(chosen))
+
+
+def _embedder(case: TabularCase | LanguageCase) -> tuple[Path, Path | None] | None:
+    from flows.case import LanguageCase
+    from tasks.data.language.embedder_files import find_embedder
+
+    if not isinstance(case, LanguageCase):
+        return None
+    source = case.knowledge.embedder if case.knowledge else case.serve.embedder
+    files = find_embedder(source, case.folder) if source else None
+    return (files.folder, files.tokenizer) if files else None
 
 
 def _read(file: Path) -> list[dict[str, Any]]:

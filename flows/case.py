@@ -140,6 +140,12 @@ class TabularCase(Case):
         )
 
     @model_validator(mode="after")
+    def _rules_are_for_tables(self) -> TabularCase:
+        if self.guardrails.passages or self.guardrails.output or self.guardrails.tools:
+            raise ValueError("guardrails: a tabular case has rules for input and tables only")
+        return self
+
+    @model_validator(mode="after")
     def _target_is_free(self) -> TabularCase:
         check_free((self.target.column, *self.evaluate.slices))
         return self
@@ -180,6 +186,15 @@ class LanguageCase(Case):
             raise ValueError("serve.embedder must be that of knowledge.embedder, or be left out: a release has one")
         if self.knowledge and self.knowledge.answer_by == "extract" and self.answer.format != "text":
             raise ValueError("knowledge.answer_by: extract needs answer.format: text")
+        return self
+
+    @model_validator(mode="after")
+    def _rules_are_for_texts(self) -> LanguageCase:
+        if self.guardrails.tables:
+            raise ValueError("guardrails.tables: only a tabular case has rows")
+        reading = [rule.label for rule in self.guardrails.output if rule.reads_passages]
+        if reading and self.knowledge is None:
+            raise ValueError(f"guardrails.output: {reading[0]} reads passages, and a case without knowledge has none")
         return self
 
     @model_validator(mode="after")

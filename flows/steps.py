@@ -16,7 +16,7 @@ from flows.run_context import RunContext
 from services.gateway.task import collect_log, collect_questions, collect_scored_rows, trace_calls
 from services.rollout.task import reconcile_champion, retire_unused_releases, start_rollout
 from services.runtime.task import is_stack_running, package_release, serve_and_smoke
-from services.store.task import record_candidate_prompt, record_training_cost, record_waivers
+from services.store.task import record_candidate_prompt, record_training_cost, record_waivers, watch_guardrails
 from tasks.core.config import Result
 from tasks.core.prefect import show_link
 from tasks.data.config import PairsSpec, TrafficSpec
@@ -323,6 +323,8 @@ def monitor_champion(
     start = max(champion.as_of, run.as_of - case.monitor.window)
     window = Window.of(champion, start, run.as_of)
     trace_calls(case.name, run.as_of, config)
+    if not (case.guardrails.is_empty or run.is_replay):
+        watch_guardrails(case.name, max(2, case.monitor.window.days), config)
     if isinstance(case, LanguageCase):
         if case.knowledge:
             path = config.data / "raw" / case.name / "logged_questions.parquet"

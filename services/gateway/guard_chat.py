@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from services.gateway.call import Call
 from services.store.api_error import ApiError
 from tasks.guard.config import Stage
+from tasks.guard.results import Conversation
 from tasks.language.messages import ASSISTANT, USER
 
 CONTENT_FILTER = "content_filter"
@@ -76,6 +80,18 @@ def message_texts(message: dict[str, Any], stage: Stage = "input") -> Iterator[T
         function = called.get("function") if called is not message else message.get("function_call")
         if isinstance(function, dict):
             yield from (TextPlace(function, key, "tools") for key in ("name", "arguments") if _is_text(function, key))
+
+
+def conversation_of(request: dict[str, Any]) -> Conversation:
+    """The messages of a request, counted."""
+    messages = [each for each in request.get("messages") or () if isinstance(each, dict)]
+    called = [orjson.dumps(each.get("function")) for m in messages for each in m.get("tool_calls") or () if each]
+    return Conversation(
+        turns=sum(message.get("role") == USER for message in messages),
+        characters=sum(len(place.text) for message in messages for place in message_texts(message)),
+        tool_calls=len(called),
+        repeated_calls=max(Counter(called).values(), default=0),
+    )
 
 
 def response_choices(response: Any) -> list[dict[str, Any]]:

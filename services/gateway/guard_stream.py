@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -92,7 +93,8 @@ class _Stream:
                 passed += self._refuse(index, known)
                 continue
             if choice.get("finish_reason"):
-                passed += await self._finish(index, context)
+                citations = len(delta.get("citations") or ())
+                passed += await self._finish(index, replace(context, citations=citations))
                 if known.is_refused:
                     continue
             if delta or choice.get("finish_reason"):

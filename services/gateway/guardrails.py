@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -11,6 +13,7 @@ from services.gateway.call import MAX_READ, Call
 from services.gateway.guard_chat import (
     GuardRefusal,
     TextPlace,
+    conversation_of,
     message_texts,
     refuse_choice,
     request_texts,
@@ -35,7 +38,8 @@ class Guardrails:
     async def check_request(self, call: Call, body: bytes) -> bytes:
         """Return the request that is sent to the release. Raises: ApiError when its rules refuse it."""
         engine = await self._rules.engine(call.share.route)
-        if engine is None or not (engine.rules("input") or engine.rules("tools")):
+        tables = engine.guardrails.tables if engine and call.interface == "predict" else ()
+        if engine is None or not (engine.rules("input") or engine.rules("tools") or tables):
             return _with_passages(body, engine)
         try:
             request = orjson.loads(body)
@@ -44,13 +48,19 @@ class Guardrails:
         places = [*request_texts(call.interface, request)]
         logged: list[tuple[TextPlace, str]] = []
         refused: GuardResult | None = None
+        conversation = conversation_of(request) if call.interface == "chat" else None
+        last = next((place for place in reversed(places) if place.of_user), None)
         for place in places:
-            result = await self._check(call, engine, place)
+            context = Context(conversation=conversation) if place is last else None
+            result = await self._check(call, engine, place, context)
             refused = refused or (result if result.action == "refuse" else None)
             if result.fired:
                 logged.append((place, masked(result, place.text)))
             place.replace(result.text)
         refused = refused or await self._check_together(call, engine, places)
+        if tables and isinstance(request, dict):
+            call.guard.add(result := await asyncio.to_thread(engine.check_rows, request.get("rows")))
+            refused = refused or (result if result.action == "refuse" else None)
         changed = _with_passages(orjson.dumps(request), engine)
         if logged and self._logged != "full":
             for place, text in logged:
@@ -85,7 +95,9 @@ class Guardrails:
         async for event in guarded_events(call, engine, events):
             yield event
 
-    async def _check(self, call: Call, engine: GuardEngine, place: TextPlace, context: Context | None = None) -> Any:
+    async def _check(
+        self, call: Call, engine: GuardEngine, place: TextPlace, context: Context | None = None
+    ) -> GuardResult:
         result = await engine.check_async(place.text, place.stage, context=context)
         call.guard.add(result)
         return result
@@ -103,6 +115,7 @@ class Guardrails:
 
     async def _check_choice(self, call: Call, engine: GuardEngine, choice: Any, context: Context) -> None:
         """Redact the answer of a choice, or replace it by a refusal; then restore what placeholders stand for."""
+        context = replace(context, citations=len(choice["message"].get("citations") or ()))
         for place in message_texts(choice["message"], "output"):
             result = await self._check(call, engine, place, context)
             if result.action == "refuse":

@@ -40,7 +40,7 @@ class GuardedSearch(KnowledgeSearch):
             for outcome in result.fired:
                 self._counts[outcome.rule, outcome_word(outcome)] += 1
             if result.action != "refuse":
-                passed.append(replace(hit, passage=hit.passage.model_copy(update={"text": result.text})))
+                passed.append(replace(hit, passage=replace(hit.passage, text=result.text)))
         return passed
 
     def take_counts(self) -> list[tuple[str, str, int]]:

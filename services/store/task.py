@@ -84,3 +84,19 @@ def record_training_cost(candidate: Candidate, machine_hour: float, settings: Se
     from services.store.training import record_training
 
     record_training(candidate, machine_hour, settings)
+
+
+@stage("look at the guardrails of {case}", lambda count: f"{count} alerts")
+def watch_guardrails(case: str, days: int, settings: Settings) -> int:
+    """Alert people when a rule fails, or finds certainly more on the last day than on the days before."""
+    from contextlib import closing
+
+    from services.store.database import Store
+    from services.store.guardrails import guardrail_alerts, guardrail_days
+
+    with closing(Store(settings)) as store:
+        alerts = guardrail_alerts(guardrail_days(store, case, days))
+    for cause, sentence in alerts:
+        todo = f"See: driftline guard report {case}"
+        emit_alert(case, cause, f"{case}: a guardrail needs a look", f"{sentence}.\n{todo}")
+    return len(alerts)

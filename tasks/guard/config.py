@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import Field, model_validator
 
 from tasks.core.config import READ_STRUCTURE, Section
 
-Stage = Literal["input", "passages", "output", "tools"]
+Stage = Literal["input", "passages", "output", "tools", "tables"]
 Action = Literal["allow", "redact", "refuse", "flag", "route"]
 Mode = Literal["enforce", "shadow"]
-STAGES: tuple[Stage, ...] = get_args(Stage)
+STAGES: tuple[Stage, ...] = ("input", "passages", "output", "tools")  # of texts
 ACTIONS: tuple[Action, ...] = get_args(Action)
 REFUSAL = "This request or answer is not allowed by the rules of this service."
 Kind = Literal["email", "iban", "card", "phone"]
@@ -34,7 +34,7 @@ class RuleBase(Section):
     on_error: Literal["refuse", "allow"] = Field(
         "refuse", description="When the rule fails or overruns time_ms; allow: passes, and counts as unchecked."
     )
-    time_ms: float = Field(250, gt=0, le=60_000, description="Milliseconds that the rule may take.")
+    time_ms: float = Field(1000, gt=0, le=60_000, description="Milliseconds that the rule may take.")
     catch_rate: float | None = Field(
         None, ge=0, le=1, description="Least share of known-bad inputs that the rule finds; a gate of the release."
     )
@@ -46,6 +46,11 @@ class RuleBase(Section):
     def label(self) -> str:
         """The name in counts and reports."""
         return self.name or str(getattr(self, "check", ""))
+
+    @property
+    def reads_passages(self) -> bool:
+        """Whether it compares an answer with its passages."""
+        return getattr(self, "check", "") in ("groundedness", "citation") or bool(getattr(self, "from_passages", False))
 
     @model_validator(mode="after")
     def _check_route(self) -> RuleBase:
@@ -59,6 +64,11 @@ class RuleBase(Section):
     def has_spans(self) -> bool:
         """Whether it finds places in a text; else it judges the text as a whole."""
         return False
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it can judge a part of a text that still arrives."""
+        return self.has_spans
 
 
 class SpanRule(RuleBase):
@@ -109,9 +119,141 @@ class ClassifierRule(RuleBase):
     threshold: float | None = Field(None, ge=0, le=1, description="Least score that counts. Default: the model's own.")
 
 
-Rule = Annotated[
-    PersonalDataRule | SecretsRule | WordsRule | InjectionRule | ClassifierRule, Field(discriminator="check")
-]
+class CharactersRule(SpanRule):
+    """Characters that hide or disguise text."""
+
+    check: Literal["characters"] = Field(description="Hiding characters.")
+    kinds: tuple[Literal["invisible", "confusable"], ...] = Field(
+        ("invisible", "confusable"), min_length=1, description="confusable: letters of another script within a word."
+    )
+
+
+class EncodedRule(SpanRule):
+    """Text that is written as base64 or hexadecimal digits; injection and words are also searched in what it says."""
+
+    check: Literal["encoded"] = Field(description="Encoded text.")
+
+
+class LengthRule(SpanRule):
+    """A text that is too long; of a stream, from where it becomes so. `redact` cuts it off."""
+
+    check: Literal["length"] = Field(description="Length.")
+    max_characters: int = Field(ge=1, description="Characters that are allowed.")
+
+
+class RepetitionRule(RuleBase):
+    """A text that repeats itself."""
+
+    check: Literal["repetition"] = Field(description="Repetition.")
+    max_run: int = Field(200, ge=2, description="Times that one character may stand in a row.")
+    max_share: float = Field(0.6, gt=0, lt=1, description="Share of sequences of five words that may be repeated.")
+
+
+class LanguageRule(RuleBase):
+    """A text in another language than the allowed ones. Of a few words the language is not clear: they pass."""
+
+    check: Literal["language"] = Field(description="Language.")
+    languages: tuple[
+        Literal["en", "de", "es", "fr", "it", "pt", "nl", "pl", "ru", "el", "he", "ar", "hi", "th", "ja", "ko", "zh"],
+        ...,
+    ] = Field(min_length=1, description="Codes of the allowed languages.")
+
+
+class TopicsRule(RuleBase):
+    """What a text is about, by its nearest examples; the release's embedder compares them."""
+
+    check: Literal["topics"] = Field(description="Topics.")
+    topics: dict[str, tuple[str, ...]] = Field(min_length=1, description="Examples of each topic, by its name.")
+    deny: bool = Field(True, description="true: these topics are found; false: every other one is.")
+    threshold: float = Field(0.5, ge=-1, le=1, description="Least similarity to an example that counts as its topic.")
+
+    @model_validator(mode="after")
+    def _have_examples(self) -> TopicsRule:
+        if empty := [name for name, texts in self.topics.items() if not texts]:
+            raise ValueError(f"topics: {empty[0]} has no example")
+        return self
+
+
+class LinksRule(SpanRule):
+    """Links to other hosts than the allowed ones."""
+
+    check: Literal["links"] = Field(description="Links.")
+    allowed: tuple[str, ...] = Field((), description="Hosts, with their subdomains.")
+    from_passages: bool = Field(False, description="Whether links that stand in the passages are allowed, too.")
+
+    @property
+    def is_local(self) -> bool:
+        return not self.from_passages
+
+
+class CodeRule(SpanRule):
+    """Fenced blocks of code."""
+
+    check: Literal["code"] = Field(description="Code.")
+    from_passages: bool = Field(False, description="Whether code whose lines stand in the passages is allowed.")
+
+    @property
+    def is_local(self) -> bool:
+        return not self.from_passages
+
+
+class SchemaRule(RuleBase):
+    """An answer that is not JSON of a schema."""
+
+    check: Literal["schema"] = Field(description="JSON of a schema.")
+    json_schema: Annotated[dict[str, Any], READ_STRUCTURE] = Field(description="Schema, or its file in the case.")
+
+
+class GroundednessRule(RuleBase):
+    """Numbers, names, codes and commands of an answer that stand in no passage."""
+
+    check: Literal["groundedness"] = Field(description="Groundedness.")
+
+
+class CitationRule(RuleBase):
+    """An answer from passages that cites none."""
+
+    check: Literal["citation"] = Field(description="Citations.")
+
+
+class ConversationRule(RuleBase):
+    """A conversation, as the messages of one request, beyond a limit."""
+
+    check: Literal["conversation"] = Field(description="Limits of a conversation.")
+    max_turns: int | None = Field(None, ge=1, description="Messages of the user.")
+    max_characters: int | None = Field(None, ge=1, description="Characters of all messages.")
+    max_tool_calls: int | None = Field(None, ge=0, description="Calls of tools.")
+    max_repeated_calls: int | None = Field(None, ge=1, description="Equal calls of one tool with equal arguments.")
+
+
+TextRule: TypeAlias = PersonalDataRule | SecretsRule | WordsRule | InjectionRule | ClassifierRule
+ShapeRule: TypeAlias = CharactersRule | EncodedRule | LengthRule | RepetitionRule | LanguageRule | TopicsRule
+SourceRule: TypeAlias = LinksRule | CodeRule | SchemaRule | GroundednessRule | CitationRule | ConversationRule
+Rule = Annotated[TextRule | ShapeRule | SourceRule, Field(discriminator="check")]
+
+
+class TableRuleBase(RuleBase):
+    """A rule for the rows of a tabular request."""
+
+    action: Literal["refuse", "flag"] = Field(description="refuse the request; flag: only count.")
+
+
+class RangeRule(TableRuleBase):
+    """A number outside the range of the training data."""
+
+    check: Literal["range"] = Field(description="Ranges of numbers.")
+    columns: tuple[str, ...] = Field((), description="Features; empty: all numbers.")
+    margin: float = Field(0.0, ge=0, description="Share of the range by which a value may lie outside.")
+
+
+class CombinationRule(TableRuleBase):
+    """A combination of values that the training data does not have."""
+
+    check: Literal["combination"] = Field(description="Combinations of values.")
+    columns: tuple[str, ...] = Field(min_length=1, description="Features whose values belong together.")
+
+
+TableRule = Annotated[RangeRule | CombinationRule, Field(discriminator="check")]
 
 
 class Guardrails(Section):
@@ -121,11 +263,13 @@ class Guardrails(Section):
     passages: tuple[Rule, ...] = Field((), description="Rules for retrieved passages; refuse drops the passage.")
     output: tuple[Rule, ...] = Field((), description="Rules for answers, whole or streamed.")
     tools: tuple[Rule, ...] = Field((), description="Rules for the arguments and results of tools.")
+    tables: tuple[TableRule, ...] = Field((), description="Rules for rows outside the training data of a tabular case.")
 
     @model_validator(mode="after")
     def _labels_are_unique(self) -> Guardrails:
-        for stage, rules in self.stages():
-            counts = Counter(rule.label for rule in rules)
+        labels = {stage: [rule.label for rule in rules] for stage, rules in self.stages()}
+        for stage, names in {**labels, "tables": [rule.label for rule in self.tables]}.items():
+            counts = Counter(names)
             if twice := [label for label, count in counts.items() if count > 1]:
                 raise ValueError(f"{stage}: two rules are called {twice[0]}; set `name` in one of them")
         return self
@@ -141,7 +285,7 @@ class Guardrails(Section):
 
     @property
     def is_empty(self) -> bool:
-        return not any(rules for _, rules in self.stages())
+        return not (self.tables or any(rules for _, rules in self.stages()))
 
     @property
     def classifiers(self) -> tuple[str, ...]:

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tasks.guard.checks.registry import Check, GuardFiles, open_check
 from tasks.guard.config import REFUSAL, Guardrails, PersonalDataRule, Rule, Stage
 from tasks.guard.results import Context, GuardResult, Outcome, Span
 from tasks.guard.subject import Subject
+from tasks.guard.tables import TrainingData, check_rows
 
 STRICTNESS = ("allow", "flag", "redact", "route", "refuse")
 ERROR, SHADOW = "error", "shadow"  # outcomes beside the actions
@@ -36,10 +38,16 @@ class _Threads:
 class GuardEngine:
     """The rules of a case or a release, ready to check texts."""
 
-    def __init__(self, guardrails: Guardrails, folder: Path | None = None, embedder: Path | None = None) -> None:
-        """`folder` holds a folder for each trained classifier. Raises: DriftlineError when one can't be opened."""
-        files = GuardFiles(folder, embedder)
+    def __init__(
+        self, guardrails: Guardrails, folder: Path | None = None, embedder: tuple[Path, Path | None] | None = None
+    ) -> None:
+        """`folder` holds a folder for each trained classifier; `embedder` is its folder, and its tokenizer's.
+
+        Raises: DriftlineError when one can't be opened.
+        """
+        files = GuardFiles(folder, *(embedder or ()))
         self.guardrails = guardrails
+        self._known = TrainingData.read(folder) if guardrails.tables else TrainingData()
         self._checks: dict[Stage, list[tuple[Rule, Check]]] = {
             stage: [(rule, open_check(rule, files)) for rule in rules] for stage, rules in guardrails.stages()
         }
@@ -63,6 +71,10 @@ class GuardEngine:
         )
         return self._conclude(text, stage, applied)
 
+    def check_rows(self, rows: Any) -> GuardResult:
+        """Apply the rules for tables to the rows of a request."""
+        return check_rows(rows, self.guardrails.tables, self._known)
+
     def rules(self, stage: Stage) -> tuple[Rule, ...]:
         return self.guardrails.rules(stage)
 
@@ -76,15 +88,17 @@ class GuardEngine:
         return self._only(stage, spans=True), self._only(stage, spans=False)
 
     def _only(self, stage: Stage, *, spans: bool) -> GuardEngine:
-        chosen = [(rule, check) for rule, check in self._checks[stage] if rule.has_spans == spans]
+        chosen = [(rule, check) for rule, check in self._checks[stage] if rule.is_local == spans]
         part = GuardEngine(Guardrails())
         part.guardrails = Guardrails().model_copy(update={stage: tuple(rule for rule, _ in chosen)})
         part._checks = {**part._checks, stage: chosen}
         return part
 
-    def can_refuse(self, stage: Stage) -> bool:
-        """Whether a rule of the stage may refuse, or send the call to another release."""
-        return any(r.mode == "enforce" and r.action in ("refuse", "route") for r in self.guardrails.rules(stage))
+    def can_change(self, stage: Stage) -> bool:
+        """Whether a rule of the stage may refuse or redact."""
+        return any(
+            r.mode == "enforce" and r.action in ("refuse", "route", "redact") for r in self.guardrails.rules(stage)
+        )
 
     def reach(self, stage: Stage) -> int:
         """The characters behind a place that the rules must see to judge it."""

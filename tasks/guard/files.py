@@ -14,7 +14,7 @@ from tasks.core.files import file_digest
 from tasks.guard.config import Guardrails
 from tasks.guard.engine import GuardEngine
 
-RULES, FOLDER = "guardrails.json", "guard"  # names in a release's folder
+RULES, FOLDER, EMBEDDER = "guardrails.json", "guard", "embedder"  # names in a release's folder
 GUARD_PATH = "/guard"  # of a release's process, which sends these files
 TRAINED = "guardrails"  # folder of trained classifiers in the state folder
 
@@ -80,7 +80,7 @@ def encode_guard(folder: Path) -> dict[str, str]:
     return {name: b64encode((folder / name).read_bytes()).decode() for name in guard_files(folder)}
 
 
-def open_guard(folder: Path, embedder: Path | None = None) -> GuardEngine:
+def open_guard(folder: Path) -> GuardEngine:
     """The rules in a release's folder; without any for a release that has none.
 
     Raises: DataError when they can't be read.
@@ -90,4 +90,5 @@ def open_guard(folder: Path, embedder: Path | None = None) -> GuardEngine:
         guardrails = Guardrails.model_validate_json(path.read_bytes()) if path.is_file() else Guardrails()
     except ValidationError as error:
         raise DataError("The guardrails of a release can't be read.", where=str(path), found=str(error)) from error
-    return GuardEngine(guardrails, folder / FOLDER, embedder)
+    embedder = folder / EMBEDDER
+    return GuardEngine(guardrails, folder / FOLDER, (embedder, None) if embedder.is_dir() else None)

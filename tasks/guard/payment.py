@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import string
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import accumulate, pairwise
 
 Group = tuple[int, int]  # start and end of a group of digits
@@ -117,13 +117,28 @@ class _Run:
     def cards(self) -> list[tuple[int, int]]:
         """Regularly grouped numbers first, irregular ones among the rest; overlapping numbers become one span."""
         taken: set[int] = set()
+        possible = self._possible()
         for rule in (self._is_even, self._is_regular, self._is_at_an_end):
             free = frozenset(taken)
-            for first in range(len(self._run)):
-                last = self._longest(first, rule)
+            for first, lasts in possible:
+                last = max((each for each in lasts if rule(first, each)), default=None)
                 if last is not None and free.isdisjoint(range(first, last + 1)):
                     taken.update(range(first, last + 1))
         return self._spans(sorted(taken))
+
+    def _possible(self) -> list[tuple[int, list[int]]]:
+        """First and last groups with a card's length and check digit; nearly all groups of a long run have none."""
+        ends = {offset: last for last, offset in enumerate(self._offsets[1:])}
+        possible = []
+        for first, begin in enumerate(self._offsets[:-1]):
+            lasts = [
+                ends[begin + length]
+                for length in _lengths(self._digits[begin : begin + 4])
+                if begin + length in ends and self._checks(begin, begin + length)
+            ]
+            if lasts:
+                possible.append((first, lasts))
+        return possible
 
     def _spans(self, taken: list[int]) -> list[tuple[int, int]]:
         """Adjacent groups as one span."""
@@ -134,17 +149,6 @@ class _Run:
                 start = spans.pop()[0]
             spans.append((start, end))
         return spans
-
-    def _longest(self, first: int, holds: Callable[[int, int], bool]) -> int | None:
-        begin, longest = self._offsets[first], None
-        lengths = _lengths(self._digits[begin : begin + 4])
-        for last in range(first, len(self._run)):
-            length = self._offsets[last + 1] - begin
-            if length > 19:
-                break
-            if length in lengths and self._checks(begin, begin + length) and holds(first, last):
-                longest = last
-        return longest
 
     def _checks(self, begin: int, end: int) -> bool:
         """The check digit of ISO/IEC 7812 (Luhn)."""

@@ -59,7 +59,10 @@ def _phones_of(text: str, run: list[Group]) -> list[tuple[int, int]]:
 
 def _last_of(text: str, run: list[Group], first: int, whole: bool) -> int | None:
     """The last group of the telephone number that begins at the group `first`; None if none begins there."""
-    start = run[first][0]
+    start, end = run[first]
+    before = text[max(start - 3, 0) : start]
+    if first and end - start != _NORTH_AMERICAN[0] and text[start] != "0" and "+" not in before and "(" not in before:
+        return None  # nearly all groups of a long run
     begin = _begin(text, start)
     gap_before = text[run[first - 1][1] : start] if first else ""
     if "+" in text[begin:start] and (whole or gap_before != "+"):

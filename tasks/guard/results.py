@@ -11,10 +11,22 @@ __all__ = ["Context", "Finding", "GuardResult", "Outcome", "Span"]
 
 
 @dataclass(frozen=True)
+class Conversation:
+    """The messages of a request, counted."""
+
+    turns: int = 0  # of the user
+    characters: int = 0
+    tool_calls: int = 0
+    repeated_calls: int = 0  # the most equal ones
+
+
+@dataclass(frozen=True)
 class Context:
     """What a text belongs to; checks that need more than the text read it."""
 
     passages: tuple[str, ...] = ()  # that the answer comes from
+    citations: int = 0  # of the answer
+    conversation: Conversation | None = None
     offset: int = 0  # characters before the text, of a stream
 
 

@@ -27,12 +27,14 @@ class GuardedText:
     """One answer. `push` and `finish` return what may be sent; after a refusal, nothing more."""
 
     def __init__(self, engine: GuardEngine, stage: Stage = "output", context: Context | None = None) -> None:
+        self._engine = engine
         self._local, self._whole = engine.split(stage)
         self._stage, self._context = stage, context or Context()
-        self.holds = self._whole.can_refuse(stage)  # until the end: its rules judge the whole text
+        self.holds = self._whole.can_change(stage)  # until the end: its rules judge the whole text
         self._reach = self._local.reach(stage)
         self._text = ""  # all of it, for the rules that judge it whole
         self._start = self._sent = 0  # of the window that is checked next; of what was sent
+        self._is_finished = False
         self._tried = 0  # the length at which the last cut was searched
         self.results: list[GuardResult] = []  # to count
         self.refusal: GuardResult | None = None
@@ -60,13 +62,16 @@ class GuardedText:
     def finish(self, context: Context | None = None) -> str:
         """Check the rest, and the whole; return what may be sent."""
         self._context = context or self._context
-        if self.refusal:
+        if self.refusal or self._is_finished:
             return ""
-        judged = self._whole.check(self._text, self._stage, context=self._context)
-        self.results.append(judged)
-        if judged.action == "refuse" and self.holds:
-            self.refusal = judged
-            return ""
+        self._is_finished = True
+        if self.holds:
+            judged = self._engine.check(self._text, self._stage, context=self._context)
+            self.refusal = judged if judged.action == "refuse" else None
+            self._sent = len(self._text)
+            self.results.append(judged)
+            return "" if self.refusal else judged.text
+        self.results.append(self._whole.check(self._text, self._stage, context=self._context))
         return self._pass(len(self._text), is_end=True)
 
     def _cuts(self) -> Iterator[int]:

@@ -4,25 +4,25 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import codecs
 import re
 import unicodedata
+from base64 import b64decode
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
+from itertools import islice
 
 from tasks.guard.normalize import Normalized
 from tasks.guard.redaction import Span, find_spans
 from tasks.guard.results import Context
 
-MAX_DECODED = 8  # encoded pieces that are read
+MAX_ENCODED = 64  # pieces that are decoded
 # Letters that look like Latin ones (Unicode's confusables.txt): Cyrillic, Greek, Armenian, and others in use.
 _PAIRS = """
 аa вb сc ԁd еe һh іi јj кk ӏl мm нh оo рp ѕs тt уy хx ԛq ԝw гr ѵv АA ВB СC ЕE НH ІI ЈJ КK МM ОO РP ЅS ТT УY ХX αa βb
 γy δd εe ηn ιi κk νv οo ρp τt υu χx ωw ΑA ΒB ΕE ΖZ ΗH ΙI ΚK ΜM ΝN ΟO ΡP ΤT ΥY ΧX հh ոn օo սu ɑa ɡg ɩi ıi łl øo đd ßs ſs
 """
-_LOOKALIKES = {ord(pair[0]): pair[1] for pair in _PAIRS.split()}
+LOOKALIKES = {ord(pair[0]): pair[1] for pair in _PAIRS.split()}
 _LEET = str.maketrans("0134578@$!|+", "oieastbasilt")
 _SPACED = re.compile(r"(?<![^\W_])[^\W_](?:[ .\-_*·,]{1,3}[^\W_](?![^\W_])){3,}")
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{16,}={0,2}")
@@ -55,13 +55,18 @@ class Subject:
     def readings(self) -> tuple[str, ...]:
         """The folded text in one line, and further readings: spaced letters joined, digits for letters, decoded."""
         plain = _SPACES.sub(" ", self.folded)
-        joined = _SPACED.sub(_join, plain)
+        joined = self.joined
         readings = {plain: None, joined: None, joined.translate(_LEET): None}
         readings[codecs.decode(joined, "rot13")] = None
         readings[plain[::-1]] = None
         for piece in self.decoded:
             readings[_SPACES.sub(" ", "".join(map(_fold, Normalized(piece).text)))] = None
         return tuple(readings)
+
+    @cached_property
+    def joined(self) -> str:
+        """The folded text in one line, with spaced letters joined."""
+        return _SPACED.sub(_join, _SPACES.sub(" ", self.folded))
 
     @cached_property
     def decoded(self) -> tuple[str, ...]:
@@ -74,9 +79,9 @@ def _fold(character: str) -> str:
     """One character for one, so that positions stay."""
     if character.isascii():
         return character.lower()
-    plain = character.translate(_LOOKALIKES)
+    plain = character.translate(LOOKALIKES)
     if not plain.isascii():
-        plain = unicodedata.normalize("NFD", character)[0].translate(_LOOKALIKES)
+        plain = unicodedata.normalize("NFD", character)[0].translate(LOOKALIKES)
     lowered = plain.lower()
     return lowered if len(lowered) == 1 else plain
 
@@ -85,20 +90,31 @@ def _join(match: re.Match[str]) -> str:
     return re.sub(r"[^\w]|_", "", match[0])
 
 
-def _decoded(text: str) -> Iterator[str]:
-    """Base64 and hexadecimal pieces that decode to a readable text."""
-    count = 0
-    for match in _BASE64.finditer(text):
-        count += 1
-        if count > MAX_DECODED:
-            break
+def encoded_pieces(text: str) -> Iterator[tuple[int, int, str]]:
+    """Start, end and readable text of base64 and hexadecimal pieces."""
+    for match in islice(_BASE64.finditer(text), MAX_ENCODED):
         piece = match[0].rstrip("=").replace("-", "+").replace("_", "/")
         try:
-            yield from _readable(base64.b64decode(piece + "=" * (-len(piece) % 4)))
-        except (binascii.Error, ValueError):
+            raw = b64decode(piece + "=" * (-len(piece) % 4))
+        except ValueError:
             continue
-    for match in list(_HEX.finditer(text))[:MAX_DECODED]:
-        yield from _readable(bytes.fromhex(match[0].replace(" ", "")))
+        for plain in (*_readable(raw), *_readable_digits(piece)):
+            yield *match.span(), plain
+
+
+def _decoded(text: str) -> Iterator[str]:
+    """What encoded pieces say, spaced hexadecimal digits among them."""
+    for _, _, plain in encoded_pieces(text):
+        yield plain
+    for match in islice(_HEX.finditer(text), MAX_ENCODED):
+        yield from _readable_digits(match[0].replace(" ", ""))
+
+
+def _readable_digits(digits: str) -> Iterator[str]:
+    try:
+        yield from _readable(bytes.fromhex(digits))
+    except ValueError:
+        return
 
 
 def _readable(raw: bytes) -> Iterator[str]:

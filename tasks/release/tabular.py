@@ -8,6 +8,8 @@ from tasks.core.errors import DriftlineError
 from tasks.core.files import file_digest
 from tasks.data.results import Snapshot
 from tasks.evaluate.results import Verdict
+from tasks.guard.files import FOLDER
+from tasks.guard.tables import TABLES, describe
 from tasks.release.request_schema import request_schema, source_fields
 from tasks.release.results import SealContext
 from tasks.release.seal import ReleaseParts, digest_mismatch
@@ -39,9 +41,20 @@ def tabular_parts(
             "missing": list(context.missing if context else ("",)),
         },
         golden=_golden(candidate, verdict),
-        files={MODEL: path},
+        files={MODEL: path, **_tables(candidate, context)},
         packages=PACKAGES,
     )
+
+
+def _tables(candidate: Candidate, context: SealContext | None) -> dict[str, str]:
+    """What the guardrails for tables need of the training data."""
+    import pyarrow.parquet as pq
+
+    rules = context.guard.guardrails.tables if context else ()
+    if not rules:
+        return {}
+    table = pq.read_table(candidate.frame, columns=[column.name for column in candidate.columns])
+    return {f"{FOLDER}/{TABLES}": describe(table, rules)}
 
 
 def _target(target: Target, verdict: Verdict, snapshot: Snapshot | None) -> dict[str, Any]:

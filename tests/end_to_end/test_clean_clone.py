@@ -66,6 +66,7 @@ LONG = (
     "vllm {case}",
     "costs",
     "guard check {case} {file}",
+    "guard report {case}",
     "knowledge build {case}",
     "knowledge search {case} question",
     "knowledge find text",

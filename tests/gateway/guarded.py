@@ -136,7 +136,7 @@ async def guarded_gateway(
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    address = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[union-attr]
+    address = f"http://127.0.0.1:{runner.addresses[0][1]}"
     settings = settings_of(state, **more)
     try:
         async with in_process_gateway(settings) as (gateway, client):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from datetime import date
 from typing import Any
 
 import openai
 import pytest
 
+from services.store.guardrails import RuleDay, guardrail_alerts, guardrail_days
+from tasks.statistics.confidence_sequence import BinomialSequence
 from tests.gateway.guarded import guarded_gateway
 
 EMAIL: dict[str, Any] = {"check": "personal_data", "kinds": ["email"], "action": "redact"}
@@ -52,7 +55,8 @@ async def test_other_interfaces_answer_400(tmp_path):
     async with guarded_gateway(tmp_path, {"input": [WORD]}) as guarded:
         with pytest.raises(openai.BadRequestError) as refused:
             await guarded.openai.embeddings.create(model="talker", input=["fine", "blorbo"])
-        assert (refused.value.code, refused.value.body["message"]) == ("content_filter", "Not this.")
+        assert refused.value.code == "content_filter"
+        assert "Not this." in str(refused.value)
         searched = await guarded.http.post("/v1/search/talker", json={"query": "blorbo"})
         assert (searched.status_code, searched.json()["error"]["code"]) == (400, "content_filter")
 
@@ -206,8 +210,45 @@ async def test_the_log_hides_what_a_rule_found(tmp_path):
         await guarded.ask(ATTACK)
         settings = guarded.settings
     with reading_log(settings.state / "gateway" / "requests") as connection:
-        rows = connection.execute("SELECT asked, guard FROM logged ORDER BY asked DESC").fetchall()
+        rows = connection.execute("SELECT asked, guard FROM logged ORDER BY guard DESC").fetchall()
     assert "blorbo" not in rows[0][0]
     assert "[WORD]" in rows[0][0]
     assert ATTACK in rows[1][0]
     assert "input/injection" in rows[1][1]
+
+
+async def test_people_judge_refusals(tmp_path):
+    """The report has the share of calls with its interval, and the refusals that people did not accept."""
+    async with guarded_gateway(tmp_path, {"input": [INJECTION]}) as guarded:
+        await guarded.ask("Hello.")
+        refused = await guarded.http.post(
+            "/v1/chat/completions", json={"model": "talker", "messages": [{"role": "user", "content": ATTACK}]}
+        )
+        path = f"/v1/feedback/{refused.headers['x-request-id']}"
+        assert (await guarded.http.post(path, json={"thumbs": "down"})).status_code == 201
+        (row,) = guardrail_days(guarded.gateway.store, "talker", 2)
+        assert (row.stage, row.rule, row.outcome, row.calls, row.of) == ("input", "injection", "refuse", 1, 2)
+        assert (row.judged, row.wrong) == (1, 1)
+        assert 0 < row.low < 0.5 < row.high < 1
+
+
+def test_alerts_name_failing_and_growing_rules():
+    def day(number: int, calls: int, outcome: str = "refuse") -> RuleDay:
+        low, high = BinomialSequence(calls, 1000).interval(0.05)
+        return RuleDay(date(2013, 4, number), "input", "words", outcome, calls, 1000, low, high)
+
+    assert guardrail_alerts([day(2, 12), day(1, 10)]) == []
+    ((cause, sentence),) = guardrail_alerts([day(2, 100), day(1, 10)])
+    assert cause == "guardrail input/words refuse"
+    assert sentence == "input/words, refuse: 100 of 1,000 calls, before 10 of 1,000"
+    ((cause, _),) = guardrail_alerts([day(2, 1, "error")])
+    assert cause == "guardrail input/words fails"
+
+
+async def test_a_rule_sends_a_call_to_another_release(tmp_path):
+    """Whose own rules apply, too: a call that both send to each other is refused."""
+    rules = {"input": [{**WORD, "action": "route", "to": "talker"}]}
+    async with guarded_gateway(tmp_path, rules) as guarded:
+        refused = (await guarded.ask("blorbo")).choices[0].message.refusal
+        assert refused == "The rules of two releases send this request to each other."
+        assert guarded.release.requests == []

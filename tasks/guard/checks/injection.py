@@ -15,6 +15,11 @@ from tasks.guard.results import Finding
 from tasks.guard.subject import Subject
 
 REACH = 8  # words between the parts of a demand
+# Words of which each letter stands alone leave no space between words.
+_SQUEEZED = re.compile(
+    r"(?:ignor|disregard|forget|overrid|bypass)(?:e|ing)?(?:all|any|every|of|the|your|my|these|those){0,4}"
+    r"(?:previous|prior|above|earlier|instruction|rules)|(?:reveal|show|print|repeat)(?:me|the|your|my){0,3}systemprompt"
+)
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -31,6 +36,8 @@ class InjectionCheck:
         for reading in subject.readings:
             if reason := next(_demands(reading), None):
                 return Finding(note=reason)
+        if subject.joined != subject.readings[0] and _SQUEEZED.search(subject.joined.replace(" ", "")):
+            return Finding(note="asks to ignore instructions, in spaced letters")
         return None
 
 

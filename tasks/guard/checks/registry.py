@@ -8,8 +8,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tasks.core.errors import CaseError
+from tasks.guard.checks.characters import CharactersCheck, EncodedCheck
+from tasks.guard.checks.conversation import ConversationCheck
 from tasks.guard.checks.injection import InjectionCheck
 from tasks.guard.checks.personal_data import PersonalDataCheck, SecretsCheck
+from tasks.guard.checks.shape import LengthCheck, RepetitionCheck, SchemaCheck
+from tasks.guard.checks.sources import CitationCheck, CodeCheck, GroundednessCheck, LinksCheck
+from tasks.guard.checks.topics import LanguageCheck, TopicsCheck
 from tasks.guard.checks.words import WordsCheck
 from tasks.guard.config import Rule
 from tasks.guard.results import Finding
@@ -30,6 +35,7 @@ class GuardFiles:
 
     folder: Path | None = None
     embedder: Path | None = None
+    tokenizer: Path | None = None  # of the embedder; None: beside it
 
 
 # By `check` of a rule. A check that reads files takes (rule, files); the others take the rule.
@@ -38,8 +44,21 @@ CHECKS: dict[str, Callable[[Any], Check]] = {
     "secrets": SecretsCheck,
     "words": WordsCheck,
     "injection": InjectionCheck,
+    "characters": CharactersCheck,
+    "encoded": EncodedCheck,
+    "length": LengthCheck,
+    "repetition": RepetitionCheck,
+    "language": LanguageCheck,
+    "links": LinksCheck,
+    "code": CodeCheck,
+    "schema": SchemaCheck,
+    "groundedness": GroundednessCheck,
+    "citation": CitationCheck,
+    "conversation": ConversationCheck,
 }
-CHECKS_WITH_FILES: dict[str, Callable[[Any, GuardFiles], Check]] = {}
+CHECKS_WITH_FILES: dict[str, Callable[[Any, GuardFiles], Check]] = {
+    "topics": lambda rule, files: TopicsCheck(rule, files.embedder, files.tokenizer),
+}
 
 
 def open_check(rule: Rule, files: GuardFiles) -> Check:
