@@ -279,14 +279,13 @@ def seal_release(run: RunContext, trained: TrainResult) -> Path:
     """The folder of the sealed release."""
     case, state = run.case, run.settings.state
     candidate, verdict = trained.candidate, trained.verdict
-    words = dict.fromkeys(word for source in case.data.sources.values() for word in source.missing)
     context = SealContext(
         lineage=run.lineage,
         state=state,
         price=case.answer_price,
         snapshot=trained.snapshot,
         guard=find_guard_spec(case.guardrails, state),
-        missing=tuple(words),
+        missing=tuple(dict.fromkeys(word for source in case.data.sources.values() for word in source.missing)),
     )
     if isinstance(case, TabularCase):
         return seal_tabular_release(candidate, verdict, case.target, context)

@@ -42,7 +42,7 @@ def guardrail_days(store: Store, case: str, days: int) -> list[RuleDay]:
     records = usage_records.c
     with store.reading() as connection:
         by_day = connection.execute(select(records.day, func.count()).where(*where).group_by(records.day))
-        totals = {day: count for day, count in by_day}
+        totals = {row[0]: row[1] for row in by_day}
         rows = connection.execute(
             select(records.id, records.day, records.guard).where(*where, records.guard.is_not(None))
         ).all()
