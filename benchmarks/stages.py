@@ -147,6 +147,7 @@ def measure(seed: int, title: str, folder: str, pairs: str, state: str, quick: b
     if one is None:
         return {"problem": "nothing to learn from: too few wrong answers"}
     one["exact"] = [bool(each.exact) for each in one.pop("scores")]
+    one.pop("texts")
     clusters = [row["template"] or row["pair_id"] for row in rows]
     return one | {"clusters": clusters, "foreseen": foreseen.model_dump()}
 
@@ -222,6 +223,7 @@ def staged(name: str, stage: Any, work: Any, start: Path | None, rows: list[dict
     return {
         "metrics": summarise(scores),
         "scores": scores,
+        "texts": answers,
         "seconds": seconds,
         "memory_gb": memory,
         "gpu": {

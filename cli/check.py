@@ -69,7 +69,7 @@ def _check_language(case: LanguageCase) -> str:
         case.evaluate, case.chat_spec, case.pairs, tuned=case.train is not None, knowledge=case.knowledge is not None
     )
     check_traffic(case.traffic, case.data.sources)
-    check_monitor(case.monitor, "answers")
+    check_monitor(case.monitor, "answers", scorers=case.evaluate.scorers)
     for embedder in filter(None, {case.monitor.embedder, case.serve.embedder}):
         find_embedder(embedder, case.folder)
     stages = ", ".join(name for name, stage in case.train.stages if stage) if case.train else ""

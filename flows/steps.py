@@ -332,7 +332,7 @@ def monitor_champion(
         if upstream and case.traffic.source is None and case.pairs.templates is None:
             return decide_on_server(upstream, window, case.monitor, places.state)
         predict_since(run, snapshot, champion, start)
-        data = WindowData(messages_since(run, case, snapshot, start).path, snapshot, upstream)
+        data = WindowData(messages_since(run, case, snapshot, start).path, snapshot, upstream, case.evaluate.scorers)
         signal = measure_messages(champion, case.monitor, window, data, case.folder, places)
         return decide_on(signal, case.monitor, [*history.attempts] if history else None)
     previous = history.predecessor if history else find_predecessor(champion, config.tracking, config.state)

@@ -106,12 +106,14 @@ def losses_criterion(
     result = paired_bootstrap(
         challenger, champion, confidence=gate.confidence, resamples=gate.resamples, clusters=clusters
     )
-    passed = result.is_not_worse(gate.margin)
-    reading = "not worse" if passed else "worse" if result.is_worse(gate.margin) else "not shown"
+    passed, worse = result.is_not_worse(gate.margin), result.is_worse(gate.margin)
+    reading = "not worse" if passed else "worse" if worse else "not shown"
     note = f"{reading}: {result.sentence}"
     if not passed and (needed := result.rows_needed(gate.margin)):
         note += f"; if that stays so, about {needed:,} would show it"
-    return Criterion(name=name, observed=result.high, required=required, passed=passed, note=note)
+    return Criterion(
+        name=name, observed=result.high, required=required, passed=passed, note=note, conclusive=passed or worse
+    )
 
 
 def paired_criterion(

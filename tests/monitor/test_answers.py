@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tasks.core.errors import DataError
+from tasks.core.errors import CaseError, DataError
 from tasks.core.files import file_digest
 from tasks.core.mlflow import Tracking
 from tasks.core.places import Places
 from tasks.data.language.embedder_files import find_embedder
 from tasks.data.results import EmbedderFiles, WindowMessages
+from tasks.evaluate.custom_scorer import CustomScorer
 from tasks.evaluate.language.inference import Scoring, score
 from tasks.language.answer_scoring import JsonScorer
 from tasks.language.messages import USER, chat_message
-from tasks.monitor.config import AnswerMonitor
+from tasks.monitor.config import AnswerMonitor, AnswerRetrain, check_monitor
 from tasks.monitor.decide import decide
 from tasks.monitor.language.measure import measure_answers
 from tasks.monitor.results import Attempt, Decision, Signal
@@ -76,7 +78,12 @@ def places_in(folder: Path) -> Places:
 
 
 def watch(
-    rows: pd.DataFrame, release: Path, place: Path, known: bool = True, config: AnswerMonitor = CONFIG
+    rows: pd.DataFrame,
+    release: Path,
+    place: Path,
+    known: bool = True,
+    config: AnswerMonitor = CONFIG,
+    scorers: Mapping[str, str] | None = None,
 ) -> tuple[Signal, Decision]:
     """Measure and decide on what was answered in June."""
     rows = rows.assign(
@@ -92,7 +99,12 @@ def watch(
     path = place / "asked.parquet"
     messages = WindowMessages(path=path, rows=len(rows), start=START, end=END, digest=file_digest(path))
     signal = measure_answers(
-        release, config, find_embedder(config.embedder, place), WINDOW, WindowData(messages.path), places_in(place)
+        release,
+        config,
+        find_embedder(config.embedder, place),
+        WINDOW,
+        WindowData(messages.path, scorers=scorers or {}),
+        places_in(place),
     )
     return signal, decide(signal, config)
 
@@ -120,6 +132,29 @@ def test_wrong_answers_retrain(release: Path, tmp_path: Path) -> None:
     again = decide(signal, CONFIG, [Attempt(decision=decision, outcome="rejected")])
     assert again.action == "alert"
     assert again.reasons[0].startswith("This evidence was acted on")
+
+
+def test_an_own_scorer_is_watched(tmp_path: Path) -> None:
+    """Answers that grow longer than the case's scorer allows retrain, though they stay right."""
+    source = "def brief(message, answer, reference, required_facts):\n    return len(answer) < 60\n"
+    code = f"scorers.py:brief\n{source}"
+    custom = {"brief": CustomScorer.of(code).load()}
+    rows = answered_rows(200, 1, wrong=0)
+    scoring = Scoring(JsonScorer(SCHEMA, ("book",)), custom)
+    score(rows.drop(columns=["text", *USED]), rows[["text", *USED]], scoring, "served").to_parquet(
+        tmp_path / "scores.parquet"
+    )
+    answer = {"json_schema": SCHEMA, "abstain": {"call": "none"}, "stated": ["book"]}
+    (tmp_path / "manifest.json").write_text(json.dumps({"sealed": {"answer": answer, "price": PRICE}}))
+    config = CONFIG.model_copy(update={"retrain": AnswerRetrain(metric="scorers.brief", worse_by=0.05)})
+    check_monitor(config, "answers", scorers=["brief"])
+    long = answered_rows(150, 3, wrong=0)
+    long["text"] = [text.replace("{", "{" + 60 * " ") if at % 3 == 0 else text for at, text in enumerate(long["text"])]
+    signal, decision = watch(long, tmp_path, tmp_path, config=config, scorers={"brief": code})
+    assert (signal.metrics["scorers.brief"], signal.metrics["exact_match"]) == (pytest.approx(2 / 3), 1.0)
+    assert decision.action == "retrain"
+    with pytest.raises(CaseError, match="is no metric of this task"):
+        check_monitor(config, "answers")
 
 
 def test_one_bad_week_of_answers_retrains_nothing(release: Path, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ The embeddings come from a local model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from tasks.core.places import Places
 from tasks.data.config import Answer
 from tasks.data.language.scorer import scorer_of
 from tasks.data.results import EmbedderFiles
+from tasks.evaluate.custom_scorer import CustomFunction, CustomScorer
 from tasks.evaluate.language.inference import message_in, scores_of
 from tasks.language.answer_scoring import Score, Scorer, summarise
 from tasks.language.embedder import Embedder
@@ -68,6 +70,7 @@ def measure_answers(
             embedder.digest,
             [batch.model_dump() for batch in quality],
             data.upstream.model_dump() if data.upstream else None,
+            dict(data.scorers),
         ],
     )
     folder = window.folder(places.state)
@@ -81,7 +84,8 @@ def measure_answers(
     scorer = scorer_of(answer)
     missing: list[str] = []
     known = now[now["answer"].notna()]
-    scores_now, scores_then = _scored(known, scorer), scores_of(then)
+    custom = {name: CustomScorer.of(code).load() for name, code in data.scorers.items()}
+    scores_now, scores_then = _scored(known, scorer, custom), scores_of(then)
     if not scores_now:
         missing.append("No right answer has arrived: only what needs none was measured.")
     samples = [sample(side, config.sample) for side in (then, now)]
@@ -121,10 +125,14 @@ def measure_answers(
     return store_signal(window, folder, measured, known, p_values, config)
 
 
-def _scored(rows: pd.DataFrame, scorer: Scorer) -> list[Score]:
-    """The scores of answers whose right ones are known."""
-    triples = zip(rows["prediction"], rows["answer"], rows["messages"], strict=True)
-    return [scorer.score(text, right, message_in(messages)) for text, right, messages in triples]
+def _scored(rows: pd.DataFrame, scorer: Scorer, custom: Mapping[str, CustomFunction]) -> list[Score]:
+    """The scores of answers whose right ones are known, also by the case's own scorers."""
+    scores = []
+    for text, right, messages in zip(rows["prediction"], rows["answer"], rows["messages"], strict=True):
+        message = message_in(messages)
+        own = {name: function(message, text, right, []) for name, function in custom.items()}
+        scores.append(replace(scorer.score(text, right, message), custom=own or None))
+    return scores
 
 
 def _parts(rows: pd.DataFrame, scores: Sequence[Score], window: Window, config: Retrain) -> tuple[Part, ...]:
