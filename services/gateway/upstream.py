@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
@@ -14,9 +14,11 @@ import aiohttp
 from services.gateway.call import Call
 from services.gateway.client_sessions import ClientSessions
 from services.gateway.metrics import GatewayMetrics
+from services.gateway.socket_client import ConnectionLost, SocketClient, Unreachable
 from services.rollout.routing import TABULAR, Route, Routes
 from services.serving.retrieval import RETRIEVAL_HEADER, parse_retrieval
 from services.store.api_error import ApiError
+from tasks.core.sockets import unix_socket_path
 from tasks.knowledge.labels import LABELS_HEADER, format_labels
 
 MAX_CONCURRENT, MAX_QUEUED = 64, 256  # calls of one release
@@ -79,7 +81,7 @@ class UpstreamPool:
     """Connections and limiters of all releases. Use within a running loop, and close."""
 
     def __init__(self, routes: Callable[[], Routes], metrics: GatewayMetrics) -> None:
-        self.sessions = ClientSessions()
+        self.sessions, self._sockets = ClientSessions(), SocketClient()
         self._routes, self._metrics = routes, metrics
         self._limiters: dict[str, ConcurrencyLimiter] = {}
         self._turn = 0
@@ -91,6 +93,7 @@ class UpstreamPool:
 
     async def close(self) -> None:
         await self.sessions.close()
+        self._sockets.close()
 
     def limiter(self, route: Route) -> ConcurrencyLimiter:
         if route.digest not in self._limiters:
@@ -121,9 +124,13 @@ class UpstreamPool:
         """
 
         async def attempt(address: str) -> UpstreamResponse:
+            if socket := unix_socket_path(address):
+                whole = await self._sockets.post(socket, path, _headers(call), body, TIMEOUTS[call.interface])
+                _record_headers(call, whole.headers)
+                return UpstreamResponse(whole.status, whole.body)
             http, base = self.sessions.session_for(address)
             async with http.post(base + path, data=body, headers=_headers(call), timeout=_timeout(call)) as response:
-                _record_headers(call, response)
+                _record_headers(call, response.headers)
                 return UpstreamResponse(response.status, await response.read())
 
         async with self._slot(call):
@@ -139,7 +146,7 @@ class UpstreamPool:
         async def attempt(address: str) -> tuple[bytes, aiohttp.ClientResponse] | UpstreamResponse:
             http, base = self.sessions.session_for(address)
             response = await http.post(base + path, data=body, headers=_headers(call), timeout=_timeout(call))
-            _record_headers(call, response)
+            _record_headers(call, response.headers)
             try:
                 if response.status != 200:
                     return UpstreamResponse(response.status, await response.read())
@@ -188,9 +195,9 @@ class UpstreamPool:
                     return await attempt(address)
                 except TimeoutError as error:
                     raise ApiError(504, f"{route.tag} did not answer in time.", code="timeout") from error
-                except aiohttp.ClientConnectorError:
+                except (aiohttp.ClientConnectorError, Unreachable):
                     continue
-                except aiohttp.ClientError as error:
+                except (aiohttp.ClientError, ConnectionLost) as error:
                     deaths += 1
                     if deaths > RETRIES:
                         message = f"{route.tag} died during this call, {deaths} times."
@@ -210,8 +217,8 @@ def _headers(call: Call) -> dict[str, str]:
     return {LABELS_HEADER: format_labels(call.key.labels)} if call.is_language else {}
 
 
-def _record_headers(call: Call, response: aiohttp.ClientResponse) -> None:
-    call.lost_seconds += float(response.headers.get(LOST_SECONDS_HEADER, 0))
-    call.retrieval = parse_retrieval(response.headers.get(RETRIEVAL_HEADER))
+def _record_headers(call: Call, headers: Mapping[str, str]) -> None:
+    call.lost_seconds += float(headers.get(LOST_SECONDS_HEADER, 0))
+    call.retrieval = parse_retrieval(headers.get(RETRIEVAL_HEADER))
     if call.retrieval:
         call.guard.merge((("passages", rule, outcome), n) for rule, outcome, n in call.retrieval.guarded)

@@ -11,11 +11,19 @@ from sqlalchemy import Connection, bindparam, insert, update
 
 from services.gateway.budgets import ALLOWED, reserve_budget, settle_budgets
 from services.store.database import FAILED, REFUSED, USAGE_COLUMNS, predictions, usage_records
+from services.store.prepared import execute_prepared
 
 OPEN_RECORD, TOP_UP, SETTLE = "opens", "tops up", "settles"
 NUMBERS = ("status", "retries", *USAGE_COLUMNS)
 SETTLED = ("state", *NUMBERS, "retrieval", "guard")
 MAX_INTEGER = 2**31 - 1  # of the Integer columns
+
+_INSERT_CLASSES, _INSERT = insert(predictions), insert(usage_records)
+_UPDATE = (
+    update(usage_records)
+    .where(usage_records.c.id == bindparam("b_id"))
+    .values({name: bindparam(name) for name in SETTLED})
+)
 
 
 @dataclass
@@ -91,13 +99,12 @@ def _write_rows(
     connection: Connection, batch: Sequence[UsageRecord], inserted: list[dict[str, Any]], settled: list[dict[str, Any]]
 ) -> None:
     if answered := [{"request_id": record.row["id"], "classes": record.classes} for record in batch if record.classes]:
-        connection.execute(insert(predictions), answered)
+        execute_prepared(connection, _INSERT_CLASSES, *answered)
     if inserted:
-        connection.execute(insert(usage_records), inserted)
+        execute_prepared(connection, _INSERT, *inserted)
     if settled:
         values = [{"b_id": row["id"], **{name: row[name] for name in SETTLED}} for row in settled]
-        changed: dict[str, Any] = {name: bindparam(name) for name in SETTLED}
-        connection.execute(update(usage_records).where(usage_records.c.id == bindparam("b_id")).values(changed), values)
+        execute_prepared(connection, _UPDATE, *values)
 
 
 def encodable(record: UsageRecord) -> UsageRecord:

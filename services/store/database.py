@@ -28,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 
 from services.store.migrate import migrate
+from services.store.prepared import execute_prepared
 from services.store.sqlite import prepare_sqlite, read_json
 from tasks.core.errors import Unavailable
 from tasks.core.settings import Settings
@@ -212,6 +213,7 @@ config_version = Table(  # one row; increased by each change of what gateways ca
     Column("id", Integer, primary_key=True),
     Column("version", Integer, nullable=False),
 )
+_LOCK = select(config_version.c.id).with_for_update()
 Index("usage_records_by_case", usage_records.c.case, usage_records.c.digest, usage_records.c.at)
 Index("audit_events_by_case", audit_events.c.case, audit_events.c.at)
 Index("usage_records_by_state", usage_records.c.state)
@@ -248,7 +250,7 @@ class Store:
         """
         with self.engine.begin() as connection:
             if not self._embedded:
-                connection.execute(select(config_version.c.id).with_for_update())
+                execute_prepared(connection, _LOCK)
             yield connection
 
     @contextmanager
