@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.serving import load
+from benchmarks.load import load
 from services.runtime import stack
 from services.runtime.process_specs import release_program_name
 
