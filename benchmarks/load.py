@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,9 +19,13 @@ from tasks.core.sockets import unix_socket_path
 TICKS = os.sysconf("SC_CLK_TCK")  # of the system's clock, a second
 
 
-async def load(url: str, body: Any, connections: int, seconds: float) -> dict[str, float]:
-    """Requests a second, and milliseconds at the median and other percentiles, over kept connections."""
+async def load(url: str, body: Any, connections: int, seconds: float, copies: int = 1) -> dict[str, float]:
+    """Requests a second, and milliseconds at the median and other percentiles, over kept connections.
+
+    `copies`: how often the request repeats the rows of `body`.
+    """
     address = urlsplit(url)
+    body = {**body, "rows": body["rows"] * copies} if copies > 1 else body
     request = request_of(address.path, json.dumps(body).encode(), {"host": address.netloc})
     taken: list[float] = []
     end = time.perf_counter() + seconds
@@ -92,17 +97,25 @@ def added(direct: Client, others: Mapping[str, Client], times: int) -> dict[str,
     return {name: statistics.median(values) for name, values in differences.items()}
 
 
-def processor_seconds(folder: Path) -> float:
-    """What all processes of the stack in a folder have taken so far: those whose command or environment names it."""
-    total, name = 0.0, os.fsencode(folder)
+def stack_processes(folder: Path) -> dict[int, str]:
+    """The commands of all processes of the stack in a folder: those whose command or environment names it."""
+    found, name = {}, os.fsencode(folder)
     for process in Path("/proc").glob("[0-9]*"):
-        try:
-            named = name in (process / "cmdline").read_bytes() or name in (process / "environ").read_bytes()
-            if named and int(process.name) != os.getpid():
-                fields = (process / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-                total += (int(fields[11]) + int(fields[12])) / TICKS
-        except OSError:  # it has ended, or is another user's
-            continue
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            command = (process / "cmdline").read_bytes()
+            if name in command or name in (process / "environ").read_bytes():
+                found[int(process.name)] = command.replace(b"\0", b" ").decode(errors="replace")
+    found.pop(os.getpid(), None)
+    return found
+
+
+def processor_seconds(pids: Iterable[int]) -> float:
+    """What these processes have taken so far."""
+    total = 0.0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            total += (int(fields[11]) + int(fields[12])) / TICKS
     return total
 
 

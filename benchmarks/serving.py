@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from benchmarks import peers
 from benchmarks.generate import SUBJECTS, hear, together
-from benchmarks.load import Client, added, load, processor_seconds
+from benchmarks.load import Client, added, load, processor_seconds, stack_processes
 from benchmarks.table import Report, arguments, in_own_process, median
 from services.serving.process import free_port
 from tasks.core.settings import Settings, apply_environment, settings
@@ -144,11 +144,11 @@ def against_before(report: Report, release: Release, before: Path | None, second
         row = golden(release)["features"]
         for _ in range(ROUNDS):
             for name, address in addresses.items():
-                url, rows = f"{address}/v1/predict/{CASE}", {"rows": [row] * MANY_ROWS}
-                began = processor_seconds(folders[name])
-                one = measure(url, {"rows": [row]}, 16, seconds)
-                ended = processor_seconds(folders[name])
-                many = measure(url, rows, MANY_CONNECTIONS, seconds)
+                url, body = f"{address}/v1/predict/{CASE}", {"rows": [row]}
+                began = processor_seconds(stack_processes(folders[name]))
+                one = measure(url, body, 16, seconds)
+                ended = processor_seconds(stack_processes(folders[name]))
+                many = measure(url, body, MANY_CONNECTIONS, seconds, MANY_ROWS)
                 # the calls that warm up count for both
                 calls = one["calls"] + one["warming"]
                 cost = {"ms": 1000 * (ended - began) / calls, "rows": MANY_ROWS * many["rps"]}
@@ -164,9 +164,9 @@ def against_before(report: Report, release: Release, before: Path | None, second
         report.figure("rows_over_before", middle["now"]["rows"] / middle["before"]["rows"])
 
 
-def measure(url: str, body: Any, connections: int, seconds: float) -> dict[str, float]:
+def measure(url: str, body: Any, connections: int, seconds: float, copies: int = 1) -> dict[str, float]:
     """The load of a client in a process of its own, after one that warms up."""
-    request = {"url": url, "body": body, "connections": connections, "seconds": seconds}
+    request = {"url": url, "body": body, "connections": connections, "seconds": seconds, "copies": copies}
     warming = in_own_process("benchmarks.serving", **request | {"seconds": 1})
     return {**in_own_process("benchmarks.serving", **request), "warming": warming["calls"]}
 

@@ -23,6 +23,7 @@ BENCHMARKS = sorted(
 )
 SHORT = ("alarms", "features")  # seconds; `make test` runs one of them, by the commit, and `make test-all` all
 NEEDS = {  # what must have run before, on real data
+    "calls": "run flights --as-of 2013-03-01",
     "serving": "run flights --as-of 2013-03-01",
     "soak": "run flights --as-of 2013-03-01",
     "releases": "run flights --as-of 2013-03-01",

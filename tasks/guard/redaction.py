@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from tasks.guard.credentials import STRONG_NAME, find_secrets, is_secret
@@ -43,6 +44,7 @@ _FINDERS: dict[str, Callable[[str], Sequence[tuple[int, int]]]] = {
 KINDS = tuple(_FINDERS)
 _LONG_NUMBER = re.compile(r"[0-9][^0-9]{0,6}[0-9][^0-9]{0,6}[0-9][^0-9]{0,6}[0-9][^0-9]{0,6}[0-9][^0-9]{0,6}[0-9]")
 _SHORT = re.compile(r"(?a:[\w .:,-]{0,12})\Z")  # too short for any kind, unless it is nearly all digits
+SHORT_KEY = 64  # characters of a field's name that is remembered
 _SMALL = 10**11  # no card has fewer digits, and a whole number in JSON begins with neither a plus nor a zero
 
 
@@ -100,11 +102,17 @@ def redact_json(value: Any) -> Any:
         for key, each in pairs:
             each = each.copy() if isinstance(each, dict | list) else _redact_scalar(key, each)
             if isinstance(container, dict):
-                key = _unused(redact(key)[0], container)
+                key = _unused(_redact_key(key) if len(key) <= SHORT_KEY else redact(key)[0], container)
             container[key] = each
             if isinstance(each, dict | list):
                 containers.append(each)
     return root[0]
+
+
+@lru_cache(4096)
+def _redact_key(key: str) -> str:
+    """The names of fields repeat in every row and every call."""
+    return redact(key)[0]
 
 
 def _unused(key: str, container: dict[str, Any]) -> str:

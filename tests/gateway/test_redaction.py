@@ -43,6 +43,27 @@ def test_a_value_at_the_end_of_what_is_logged_is_found(before):
     assert len(written) <= MAX_LOGGED + len("[CARD]")
 
 
+def test_many_rows_are_cut_after_a_whole_one():
+    """Their texts are redacted as in a short request; numbers stay; and the rest can't be read as all rows."""
+    row = {"to": EMAIL, "lat": 40.6413111111, "card": f"Pay {CARD} now, please"}
+    written = MASKED.redact_for_log(orjson.dumps({"rows": [row] * 1000})[:MAX_READ])
+    redacted = {"to": "[EMAIL]", "lat": 40.6413111111, "card": "Pay [CARD] now, please"}
+    rows = orjson.loads(written + "]}")["rows"]
+    assert rows == [redacted] * len(rows)
+    assert len(rows) > 100
+    with pytest.raises(orjson.JSONDecodeError):
+        orjson.loads(written)
+
+
+@pytest.mark.parametrize("last", [EMAIL + "},{" * 9_000, "},{" * 6_000 + CARD], ids=["brackets", "long"])
+def test_a_long_text_after_a_row_is_logged(last):
+    """Braces within a text end no row, and no long text is left out with the incomplete row."""
+    written = MASKED.redact_for_log(orjson.dumps({"rows": [{"a": EMAIL}, {"b": last}]})[:MAX_READ])
+    assert EMAIL not in written
+    assert "4111" not in written
+    assert len(written) > MAX_LOGGED - 2_100
+
+
 @pytest.mark.parametrize("levels", [1, 200, 300, 900, 2_500])
 def test_json_of_any_depth_is_redacted(levels):
     """What can be read but not written again, or not be read, is redacted as text."""

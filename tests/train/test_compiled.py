@@ -1,4 +1,4 @@
-"""A compiled boosting predicts what scikit-learn predicts, to the last bit."""
+"""A compiled boosting or forest predicts what scikit-learn predicts, to the last bit."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
     RandomForestClassifier,
+    RandomForestRegressor,
 )
 from sklearn.linear_model import LogisticRegression
 
 from tasks.train.tabular import compiled
-from tasks.train.tabular.compiled import compile_estimator
+from tasks.train.tabular.compiled import compile_estimator, compile_forest, predict_by_trees
 
 CATEGORICAL = [1, 4]
 TREES: dict[str, Any] = {"max_iter": 25, "random_state": 0}
@@ -92,3 +95,41 @@ def test_a_model_that_differs_in_one_bit_is_not_compiled(monkeypatch: pytest.Mon
     baseline, loss = model._baseline_prediction, model._loss
     monkeypatch.setattr(compiled, "boosting_parts", lambda _: (np.nextafter(baseline, np.inf), loss))
     assert compile_estimator(model) is None
+
+
+@pytest.mark.parametrize("missing", [True, False])
+@pytest.mark.parametrize(
+    ("family", "classes"),
+    [
+        (RandomForestClassifier, 2),
+        (RandomForestClassifier, 5),
+        (ExtraTreesClassifier, 3),
+        (RandomForestRegressor, 0),
+        (ExtraTreesRegressor, 0),
+    ],
+)
+def test_forests_are_equal_bit_by_bit(family: Any, classes: int, missing: bool) -> None:
+    """With and without missing values, alone and in company, and as scikit-learn's own prediction."""
+    matrix, value = table(600)
+    matrix = (matrix if missing else np.nan_to_num(matrix)).astype(np.float32)
+    target = np.digitize(value, np.quantile(value, np.linspace(0, 1, classes + 1)[1:-1])) if classes else value
+    forest = family(30, random_state=0, class_weight="balanced") if classes else family(30, random_state=0)
+    fast = compile_forest(forest.fit(matrix, target))
+    assert fast
+    expected = predict_by_trees(forest, matrix, slice(None))
+    assert np.array_equal(fast.predict(matrix), expected)
+    assert np.array_equal(np.concatenate([fast.predict(matrix[i : i + 1]) for i in range(50)]), expected[:50])
+    own = forest.predict_proba(matrix) if classes else forest.predict(matrix)[:, None]
+    assert np.array_equal(expected, own)
+
+
+def test_a_forest_that_differs_or_is_large_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix, value = table(300)
+    forest = RandomForestRegressor(5, random_state=0).fit(matrix, value)
+    assert compile_forest(forest)
+    assert compile_forest(RandomForestRegressor(2).fit(matrix, np.c_[value, value])) is None
+    monkeypatch.setattr(compiled, "MAX_FOREST_NODES", 100)
+    assert compile_forest(forest) is None
+    monkeypatch.undo()
+    monkeypatch.setattr(compiled, "predict_by_trees", lambda *_: np.zeros((compiled.PROBES, 1)))
+    assert compile_forest(forest) is None

@@ -12,7 +12,13 @@ from tasks.core.errors import DataError
 from tasks.features.results import Column
 from tasks.train.classes import Classes, normalize_label
 from tasks.train.tabular import compiled
-from tasks.train.tabular.compiled import CompiledBoosting, compile_estimator
+from tasks.train.tabular.compiled import (
+    CompiledBoosting,
+    CompiledForest,
+    compile_estimator,
+    compile_forest,
+    predict_by_trees,
+)
 from tasks.train.tabular.fast_encoders import fast_encoder
 
 if TYPE_CHECKING:
@@ -45,6 +51,7 @@ class Model:
     row_mode: Literal["dense", "sparse", "single"]  # how rows are passed to the estimator
     forest: bool
     compiled: CompiledBoosting | None = field(repr=False)
+    compiled_forest: CompiledForest | None = field(repr=False)
     threads: ThreadpoolController = field(repr=False)
 
     @property
@@ -74,6 +81,7 @@ def prepare(pipeline: Pipeline) -> Model:
     threads = ThreadpoolController().select(user_api="openmp")
     classes, output = _classes_of(pipeline, estimator)
     forests = (RandomForestClassifier, RandomForestRegressor, ExtraTreesClassifier, ExtraTreesRegressor)
+    is_forest = isinstance(estimator, forests)
     return Model(
         pipeline=pipeline,
         blocks=tuple(blocks),
@@ -82,8 +90,9 @@ def prepare(pipeline: Pipeline) -> Model:
         classes=classes,
         output=output,
         row_mode=row_mode,
-        forest=isinstance(estimator, forests),
+        forest=is_forest,
         compiled=compile_estimator(getattr(estimator, "regressor_", estimator)),
+        compiled_forest=compile_forest(estimator) if is_forest else None,
         threads=threads,
     )
 
@@ -157,7 +166,7 @@ def _score(model: Model, values: Values, rows: int) -> np.ndarray:
     else:
         matrix = parts[0] if len(parts) == 1 else np.hstack(parts)
     if rows <= DIRECT_FOREST_ROWS and model.forest:
-        return _predict_forest(model.estimator, matrix, model.output)
+        return _predict_forest(model, matrix)
     if model.compiled and rows <= compiled.MAX_ROWS:
         predictions = model.compiled.predict(matrix)
         if model.classifies:
@@ -173,18 +182,16 @@ def _score(model: Model, values: Values, rows: int) -> np.ndarray:
     return np.asarray(model.estimator.predict(matrix), np.float64).reshape(-1)
 
 
-def _predict_forest(forest: Any, matrix: Any, output: Any) -> np.ndarray:
-    """A forest's prediction for a few rows: the same sum in the same order, without a parallel call for each tree."""
+def _predict_forest(model: Model, matrix: Any) -> np.ndarray:
     import numpy as np
 
     dense = matrix.toarray() if hasattr(matrix, "toarray") else matrix
     values = np.ascontiguousarray(dense, dtype=np.float32)
     if np.isinf(values).any():
         raise ValueError("Input X contains infinity or a value too large for dtype('float32').")
-    total: Any = 0.0
-    for tree in forest.estimators_:
-        total += tree.tree_.predict(values)[:, output]
-    return total / len(forest.estimators_)
+    if model.compiled_forest and len(values) <= compiled.MAX_FOREST_ROWS:
+        return model.compiled_forest.predict(values)[:, model.output]
+    return predict_by_trees(model.estimator, values, model.output)
 
 
 def column_block(values: Values, columns: Sequence[Column], rows: int) -> np.ndarray:
