@@ -3,8 +3,8 @@
     python -m benchmarks.calls [--quick] [--json FILE] [--py-spy FILE]
 
 The champion of `flights` is served, so `driftline run flights` comes first. With py-spy, which is installed in an
-environment of its own, both processes are sampled while they hold the interpreter's lock; time in the system, such as
-sending, counts for the line that asks for it.
+environment of its own, the threads of both processes are sampled while they run; time in the system, such as sending,
+counts for the line that asks for it.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ def memory(pid: int) -> float:
 
 
 def sample(py_spy: str, pid: int, url: str, body: object, seconds: float) -> list[tuple[str, float]]:
-    """The packages whose own lines hold the interpreter, in percent of the samples, of a process under load."""
+    """The packages whose own lines run, in percent of the samples, of a process under load."""
     with tempfile.TemporaryDirectory() as folder:
         stacks = Path(folder) / "stacks"
-        command = [py_spy, "record", "--gil", "-r", str(RATE), "-d", str(int(seconds)), "-f", "raw"]
+        command = [py_spy, "record", "-r", str(RATE), "-d", str(int(seconds)), "-f", "raw"]
         sampler = subprocess.Popen([*command, "-o", str(stacks), "-p", str(pid)], stdout=subprocess.DEVNULL)
         time.sleep(0.5)
         measure(url, body, 16, seconds)
