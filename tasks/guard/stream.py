@@ -113,7 +113,7 @@ class GuardedText:
             self.refusal = checked if first is not None or any(each.error for each in checked.fired) else None
         self.results.append(checked if self.refusal else part)
         self._sent = cut
-        self._move_window()
+        self._move_window(checked)
         return "" if self.refusal and first is None else part.text
 
     def _first_refused(self, checked: GuardResult, cut: int) -> int | None:
@@ -140,11 +140,17 @@ class GuardedText:
         while crossed := [s for s in spans if self._start + s.start < cut < self._start + s.end]:
             start = self._start + min(span.start for span in crossed)
             cut = max(self._places(self._sent + 1, start + 1), default=self._sent)
+            if cut == self._sent:
+                break
         return cut
 
-    def _move_window(self) -> None:
-        """Begin the next window at a cut that lies far enough before what was sent."""
-        self._start = max(self._places(self._start + 1, self._sent - CONTEXT), default=self._start)
+    def _move_window(self, checked: GuardResult) -> None:
+        """Begin the next window at a cut that lies far enough before what was sent, and within no found place."""
+        spans = [span for outcome in checked.fired for span in outcome.spans]
+        within = [(self._start + span.start, self._start + span.end) for span in spans]
+        places = self._places(self._start + 1, self._sent - CONTEXT)
+        free = (at for at in places if not any(start < at < end for start, end in within))
+        self._start = max(free, default=self._start)
 
 
 def _within(outcome: Outcome, begin: int, end: int) -> Outcome:
