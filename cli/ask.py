@@ -14,6 +14,8 @@ from tasks.core.console import console, styled
 from tasks.core.display import one_line
 from tasks.core.errors import CaseError, Unavailable
 from tasks.core.settings import settings
+from tasks.guard.files import open_guard
+from tasks.guard.offline import guard_answer, guard_messages
 from tasks.knowledge.answers.answerer import open_answerer
 from tasks.language.engine import ENGINE_TIMEOUT
 from tasks.language.messages import USER, chat_message
@@ -59,7 +61,7 @@ def through_gateway(name: str, question: str) -> tuple[str, list[dict[str, Any]]
     except (httpx.HTTPError, ValueError) as error:
         raise Unavailable("The gateway did not answer.", where=url, found=f"{type(error).__name__}: {error}") from error
     message = answer["choices"][0]["message"]
-    return message["content"], message.get("citations", [])
+    return message["content"] or message.get("refusal") or "", message.get("citations", [])
 
 
 def from_folder(release: Release, question: str) -> tuple[str, list[dict[str, Any]]]:
@@ -77,8 +79,12 @@ def from_folder(release: Release, question: str) -> tuple[str, list[dict[str, An
             where=f"release {release.digest[:12]}",
             todo=f"Run the case again: driftline run {release.case}.",
         )
+    guard = open_guard(release.folder)
+    passed, refusal = guard_messages(guard, [chat_message(USER, question)])
+    if refusal:
+        return refusal, []
     answerer = open_answerer(release.folder, Embedder(release.folder / "embedder"))
-    prepared = answerer.prepare([chat_message(USER, question)])
+    prepared = answerer.prepare(passed)
     text = ""
     if prepared.messages is not None:
         threads = settings().threads
@@ -88,7 +94,8 @@ def from_folder(release: Release, question: str) -> tuple[str, list[dict[str, An
             text = engine.chat(messages, max_tokens=model.answer_tokens, schema=model.schema, **options).text
     answer = answerer.finish(prepared, text)
     names = ("document", "title", "heading", "url")
-    return answer.text, [{name: getattr(hit.passage, name) for name in names} for hit in answer.citations]
+    shown = guard_answer(guard, answer.text, [hit.passage.text for hit in prepared.hits], len(answer.citations))
+    return shown, [{name: getattr(hit.passage, name) for name in names} for hit in answer.citations]
 
 
 def _by_place(citations: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

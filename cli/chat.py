@@ -18,6 +18,8 @@ from tasks.core.console import console, styled
 from tasks.core.errors import CaseError, Unavailable
 from tasks.core.local_secrets import OPERATOR, read_secret
 from tasks.core.settings import settings
+from tasks.guard.files import open_guard
+from tasks.guard.offline import guard_messages, guard_pieces
 from tasks.language.engine import ENGINE_TIMEOUT, Engine
 from tasks.language.messages import USER, chat_message
 from tasks.language.open_engine import open_engine
@@ -56,12 +58,17 @@ def chat(name: str, reference: str | None, compare: bool) -> None:
             remote = is_remote(case.model.source)
             base = open_remote(case.model, state) if remote else open_base(case.model, case.folder, state)
             engines.append(("base", start(base.served), baseline_prompt(case.prompt, case.answer)))
+        guard = open_guard(release.folder)
         while (line := _read()) is not None:
+            passed, refusal = guard_messages(guard, [chat_message(USER, line)])
+            if refusal:
+                _print_response("", [refusal])
+                continue
             for title, one, prompt in engines:
                 longest = prompt.parameters.max_tokens or case.serve.answer_tokens
-                messages, schema = render(prompt, [chat_message(USER, line)]), case.answer.json_schema
+                messages, schema = render(prompt, passed), case.answer.json_schema
                 pieces = one.stream(messages, max_tokens=longest, schema=schema, **prompt.parameters.overrides)
-                _print_response(title if compare else "", pieces)
+                _print_response(title if compare else "", guard_pieces(guard, pieces))
 
 
 def at_gateway(name: str) -> bool:
@@ -99,7 +106,7 @@ def through_gateway(name: str, line: str) -> Iterator[str]:
                 todo = "Set DRIFTLINE_KEY to a valid API key." if answer.status_code in (401, 403) else ""
                 raise Unavailable("The gateway did not answer.", where=url, found=error["message"], todo=todo)
             for choice in event.get("choices", ()):
-                yield choice["delta"].get("content") or ""
+                yield choice["delta"].get("content") or choice["delta"].get("refusal") or ""
 
 
 def _read() -> str | None:

@@ -40,7 +40,7 @@ class Guardrails:
         engine = await self._rules.engine(call.share.route)
         tables = engine.guardrails.tables if engine and call.interface == "predict" else ()
         if engine is None or not (engine.rules("input") or engine.rules("tools") or tables):
-            return _with_passages(body, engine)
+            return _with_passages(call, body, engine)
         try:
             request = orjson.loads(body)
         except orjson.JSONDecodeError:
@@ -61,7 +61,7 @@ class Guardrails:
         if tables and isinstance(request, dict):
             call.guard.add(result := await asyncio.to_thread(engine.check_rows, request.get("rows")))
             refused = refused or (result if result.action == "refuse" else None)
-        changed = _with_passages(orjson.dumps(request), engine)
+        changed = _with_passages(call, orjson.dumps(request), engine)
         if logged and self._logged != "full":
             for place, text in logged:
                 place.replace(text)
@@ -142,8 +142,8 @@ def _context(response: dict[str, Any]) -> Context:
     return Context(passages=tuple(str(each.get("text", "")) for each in passages if isinstance(each, dict)))
 
 
-def _with_passages(body: bytes, engine: GuardEngine | None) -> bytes:
+def _with_passages(call: Call, body: bytes, engine: GuardEngine | None) -> bytes:
     """The request of passages, which rules for the answer read."""
-    if engine is None or not engine.needs_passages:
+    if engine is None or not engine.needs_passages or call.interface != "chat":
         return body
     return orjson.dumps({**orjson.loads(body), "include_passages": True})

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, Field
 
-from services.serving.guarded_search import GuardedSearch
 from services.serving.retrieval import MAX_PASSAGES, MAX_QUERY, Retrieval
 from tasks.core.errors import DataError
 from tasks.core.files import file_digest
 from tasks.guard.files import open_guard
 from tasks.knowledge.answers.answerer import INDEX, SETTINGS, Answer, Answerer, AnswerSettings, Prepared
+from tasks.knowledge.index.guarded_search import GuardedSearch
 from tasks.knowledge.labels import Labels
 from tasks.knowledge.results import Hit
 from tasks.language.chat_request import OpenAIRequest

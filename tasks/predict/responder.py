@@ -10,6 +10,8 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from tasks.guard.files import open_guard
+from tasks.guard.offline import guard_answer, guard_messages
 from tasks.knowledge.answers.answerer import SETTINGS, Answerer, Prepared, open_answerer
 from tasks.language.messages import Messages
 from tasks.language.open_engine import open_engine
@@ -22,13 +24,16 @@ if TYPE_CHECKING:
     from tasks.language.remote_engine import RemoteEngine
 
 
+REFUSED = {"tokens_in": 0, "tokens_out": 0, "seconds": 0.0}  # without a model
+
+
 class Responder:
     """The engine and the knowledge base of a release folder, each opened when it is first needed."""
 
     def __init__(self, folder: Path, threads: int) -> None:
         self._folder, self._threads = folder, threads
         self._release = ReleasedModel(folder)
-        self._stack = ExitStack()
+        self._stack, self._guard = ExitStack(), open_guard(folder)
 
     def __enter__(self) -> Responder:
         return self
@@ -43,6 +48,15 @@ class Responder:
 
         Raises: DataError for a message that does not fit the context; Unavailable when the engine ends.
         """
+        passed = [guard_messages(self._guard, messages) for messages in conversations]
+        replies = iter(self._reply([messages for messages, refusal in passed if not refusal]))
+        return [REFUSED | {"prediction": refusal} if refusal else self._checked(next(replies)) for _, refusal in passed]
+
+    def _checked(self, reply: dict[str, Any]) -> dict[str, Any]:
+        passages, cited = reply.pop("passages", ()), reply.pop("cited", 0)
+        return {**reply, "prediction": guard_answer(self._guard, reply["prediction"], passages, cited)}
+
+    def _reply(self, conversations: Sequence[Messages]) -> list[dict[str, Any]]:
         if self._answerer is None:
             return self._complete(conversations)
         prepared, seconds = [], []
@@ -58,9 +72,15 @@ class Responder:
 
     @staticmethod
     def _finished(answerer: Answerer, prepared: Prepared, reply: dict[str, Any], seconds: float) -> dict[str, Any]:
-        text = answerer.finish(prepared, reply.get("prediction", "")).text
-        counts = {"tokens_in": 0, "tokens_out": 0, **reply}
-        return {**counts, "prediction": text, "seconds": seconds + reply.get("seconds", 0.0)}
+        answer = answerer.finish(prepared, reply.get("prediction", ""))
+        return {
+            **REFUSED,
+            **reply,
+            "prediction": answer.text,
+            "seconds": seconds + reply.get("seconds", 0.0),
+            "passages": [hit.passage.text for hit in prepared.hits],
+            "cited": len(answer.citations),
+        }
 
     def _complete(self, conversations: Sequence[Messages]) -> list[dict[str, Any]]:
         if not conversations:

@@ -19,8 +19,8 @@ RULES: list[dict[str, Any]] = [
     {"check": "links", "allowed": ["example.org"]},
     {"check": "code"},
 ]
-SENTENCE = """the flight from JFK to LAX leaves at noon and you can check in online please ask your airline for more I is
-on Gate B6 DL 404 costs 120 dollars 3.5 hours \u00fcber na\u00efve \u6f22\u5b57 \u00e9t\u00e9 A https://example.org/x"""
+SENTENCE = """the flight from JFK to LAX leaves at noon and you can check in online please ask your airline for more I
+is on Gate B6 DL 404 costs 120 dollars 3.5 hours \u00fcber na\u00efve \u6f22\u5b57 \u00e9t\u00e9 A https://example.org/x"""
 PLAIN = SENTENCE.split()
 FORBIDDEN = [
     "ann.lee@example.org",

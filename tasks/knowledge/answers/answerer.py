@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from tasks.core.config import Result
+from tasks.guard.files import open_guard
 from tasks.knowledge.answers.abstention import AbstentionRule, WordWeights, passage_text, signals_of
 from tasks.knowledge.answers.extract import extract_answer
 from tasks.knowledge.config import Knowledge
+from tasks.knowledge.index.guarded_search import GuardedSearch
 from tasks.knowledge.index.search import KnowledgeSearch
 from tasks.knowledge.results import Hit
 from tasks.language.answer_scoring import is_refusal
@@ -81,7 +83,7 @@ def open_answerer(folder: Path, embedder: Embedder, *, answer_by: AnswerBy | Non
     settings = AnswerSettings.model_validate_json((folder / SETTINGS).read_bytes())
     way = {"answer_by": answer_by} if answer_by else {}
     return Answerer(
-        KnowledgeSearch(folder / INDEX, embedder),
+        GuardedSearch(folder / INDEX, embedder, open_guard(folder)),
         settings.knowledge.model_copy(update=way),
         settings.abstain,
         settings.threshold,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from services.serving.guarded_search import GuardedSearch
 from tasks.guard.config import Guardrails
 from tasks.guard.engine import GuardEngine
+from tasks.knowledge.index.guarded_search import GuardedSearch
 from tasks.language.embedder import Embedder
 from tests.knowledge_base import embedder_files
 from tests.knowledge_release import small_index
