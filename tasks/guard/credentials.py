@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 # A literal that must occur, and the pattern; the comment names the issuer.
 _FORMS: tuple[tuple[str, str], ...] = (
@@ -42,6 +42,7 @@ _BLOCK_END = re.compile(r"-{2,5} ?END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?-{2
 _HEADER = re.compile(r"(?i)\b(bearer|authorization\W{1,6}(?:basic|token|bearer|digest))\s{1,8}([A-Za-z0-9._~+/=-]{8,})")
 _IN_ADDRESS = re.compile(r"://[^\s/:@\"'<>]{0,64}:([^\s/@\"'<>]{1,128})@")
 _AMAZON = re.compile(r"(?<![A-Za-z0-9/+=])[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=])")
+NEAR = 64  # characters between a name and a value
 _STRONG = r"pass(?:word|wd|phrase|code|wort)?|pwd|kennwort|contraseña|secret|token|api[_ -]?key|access[_ -]?key"
 _STRONG += r"|private[_ -]?key|secret[_ -]?key|auth[_ -]?key|account[_ -]?key|encryption[_ -]?key|credentials?"
 _NAMES = (
@@ -76,7 +77,7 @@ def find_secrets(text: str) -> list[tuple[int, int]]:
     if "bearer" in lowered or "authorization" in lowered:
         spans += (match.span(2) for match in _HEADER.finditer(text) if _is_credential(match[1], match[2]))
     if "aws" in lowered or "amazon" in lowered or "AKIA" in text:
-        spans += _having(_AMAZON.finditer(text), 0, _is_mixed)
+        spans += (m.span() for m in _AMAZON.finditer(text) if _is_mixed(m[0]) and _is_of_amazon(lowered, *m.span()))
     if any(word in lowered for word in _NAMES):
         spans += (m.span(2) for m in _ASSIGNED.finditer(text) if is_secret(m[2], is_strong=m[1] is not None))
     return _merged(spans)
@@ -105,12 +106,14 @@ def _entropy(value: str) -> float:
     return -sum(count / len(value) * math.log2(count / len(value)) for count in counts)
 
 
+def _is_of_amazon(lowered: str, start: int, end: int) -> bool:
+    """Whether Amazon is named nearby: far away, it says nothing of this value."""
+    around = lowered[max(start - NEAR, 0) : end + NEAR]
+    return "aws" in around or "amazon" in around or "akia" in around
+
+
 def _is_credential(scheme: str, value: str) -> bool:
     return scheme.lower() != "bearer" or (any(map(str.isdigit, value)) and len(value) >= 12)
-
-
-def _having(matches: Iterator[re.Match[str]], group: int, holds: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
-    return (match.span(group) for match in matches if holds(match[group]))
 
 
 def _blocks(text: str) -> Iterator[tuple[int, int]]:
