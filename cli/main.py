@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cli import stack, traffic
+from cli import evidence, stack, traffic
 from cli.backtest import backtest
 from cli.guard import app as guard
 from cli.keys import app as keys
@@ -299,6 +299,7 @@ def pin_alias(case: CaseName) -> None:
 app.command(name="replay", hidden=True, help="Old name of `backtest`.")(backtest)
 app.add_typer(prompt, name="prompt")
 app.add_typer(traffic.app)
+app.add_typer(evidence.app)
 app.add_typer(keys, name="keys", rich_help_panel=traffic.PANEL)
 app.add_typer(guard, name="guard")
 app.add_typer(knowledge, name="knowledge")

@@ -16,11 +16,14 @@ from prefect.states import Completed
 from pydantic import AwareDatetime, Field
 
 from flows.case import LanguageCase, TabularCase, load_case
-from tasks.core.config import Section
+from services.store.decisions import RunFacts, record_run
+from tasks.core.actor import Actor, acting, person
+from tasks.core.config import Section, digest_of
 from tasks.core.errors import InputError, NoDataYet
 from tasks.core.files import disk_full_as_unavailable, lock
 from tasks.core.git_push import COMMIT_PATTERN
 from tasks.core.lineage import read_lineage
+from tasks.core.processes import current_user
 from tasks.core.settings import ROOT, Settings, settings
 from tasks.train.results import Origin
 
@@ -96,9 +99,35 @@ def run_context(request: Request, config: Settings | None = None) -> Iterator[Ru
     with disk_full_as_unavailable(config.state), case_lock:
         token = _locked_case.set(case.name)
         try:
-            yield run
+            with acting(actor_of(request.by)):
+                record_run(_facts(run, request.profile), config)
+                yield run
         finally:
             _locked_case.reset(token)
+
+
+def actor_of(by: str) -> Actor:
+    """Who or what started this run: the schedule, an event such as a push or a decision, or a person."""
+    if deployment.id is not None:
+        tags = flow_run.tags or []
+        if "auto-scheduled" in tags:
+            return Actor("schedule", by or "schedule")
+        if "push" in tags or by.startswith("decision "):
+            return Actor("event", by)
+    return person(by or current_user())  # only this installation's owner can start a run without a name
+
+
+def _facts(run: RunContext, profile: str | None) -> RunFacts:
+    sections = {name: digest_of(value)[:12] for name, value in run.case.model_dump(mode="json").items()}
+    return RunFacts(
+        case=run.case.name,
+        flow=flow_run.flow_name or "",
+        profile=profile or "",
+        as_of=run.as_of.isoformat(),
+        run=flow_run.id or "",
+        lineage=run.lineage,
+        sections=sections,
+    )
 
 
 def _as_of_of_approval(case: TabularCase | LanguageCase, config: Settings) -> datetime | None:

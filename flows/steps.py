@@ -16,6 +16,7 @@ from flows.run_context import RunContext
 from services.gateway.task import collect_log, collect_questions, collect_scored_rows, trace_calls
 from services.rollout.task import reconcile_champion, retire_unused_releases, start_rollout
 from services.runtime.task import is_stack_running, package_release, serve_and_smoke
+from services.store.decisions import record_validation, record_verdict
 from services.store.task import record_candidate_prompt, record_training_cost, record_waivers, watch_guardrails
 from tasks.core.config import Result
 from tasks.core.prefect import show_link
@@ -133,6 +134,7 @@ def prepare_snapshot(run: RunContext) -> Snapshot:
     snapshot = take()
     if not is_intact(snapshot):
         snapshot = take(repaired=datetime.now(UTC).isoformat())
+    record_validation(snapshot, validated, config)
     show_link(f"{case.name}-data", write_card(snapshot, ingestions), "Data card of the snapshot")
     return snapshot
 
@@ -240,8 +242,11 @@ def evaluate(run: RunContext, candidate: Candidate, champion: Release | None) ->
     current = Champion(champion.model, champion.digest) if champion else None
     if isinstance(case, LanguageCase):
         spec = _language_spec(run, case, candidate)
-        return evaluate_language_candidate(candidate, spec, case.evaluate, _threads(run, case), places, current)
-    return evaluate_candidate(candidate, case.target, case.train, case.evaluate, places, current)
+        verdict = evaluate_language_candidate(candidate, spec, case.evaluate, _threads(run, case), places, current)
+    else:
+        verdict = evaluate_candidate(candidate, case.target, case.train, case.evaluate, places, current)
+    record_verdict(candidate, verdict, run.settings)
+    return verdict
 
 
 # release
@@ -262,8 +267,8 @@ def release_candidate(run: RunContext, trained: TrainResult) -> Release:
         folder = seal_release(run, trained)
         package_release(folder, config.state)
         release = register_release(folder, config.tracking)
-        record_waivers(release, trained.verdict, run.by, config)
-        record_candidate_prompt(release, run.by, config)
+        record_waivers(release, trained.verdict, config)
+        record_candidate_prompt(release, config)
     online = None
     if isinstance(case, TabularCase):
         online = fill_online_store(case.features, trained.snapshot, config.state, config.online_store)

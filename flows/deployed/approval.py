@@ -29,11 +29,10 @@ def require_approval(run: RunContext, trained: TrainResult) -> None:
     from prefect.runtime import deployment, flow_run
 
     from services.store.task import request_approval
-    from tasks.core.processes import current_user
+    from tasks.core.actor import current_actor
 
     waiting = str(flow_run.id) if deployment.id else ""
-    # only the schedule and this installation's owner can start a run without naming themselves
-    by = run.by or ("schedule" if "auto-scheduled" in (flow_run.tags or []) else current_user())
+    by = current_actor().name
     approval = request_approval(trained.candidate, trained.verdict, rule, by, waiting, run.settings)
     if approval.state == "waiting" and deployment.id:
         approval = _ask_in_form(run, approval)

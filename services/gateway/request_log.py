@@ -235,3 +235,22 @@ def _schema() -> Any:
 
     kinds = {**dict.fromkeys(NUMBERS, pa.int64()), **dict.fromkeys(SECONDS, pa.float64())}
     return pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])
+
+
+def find_call(folder: Path, id_: str, at: float) -> dict[str, Any] | None:
+    """The logged call of this id, which began at this second; None when the log lacks it."""
+    mark = json.dumps(id_)
+    for row in _rows_of(line for line in _lines_in(folder) if mark in line):
+        if row["id"] == id_:
+            return row
+    # after the lines: otherwise a call that is packed in between would be missing
+    packed = sorted(folder.glob(f"day={datetime.fromtimestamp(at, UTC):%Y-%m-%d}/*.parquet"))
+    if not packed:
+        return None
+    with connect() as db:
+        # the time narrows the search to few groups of rows, whose ids are in no order
+        where = '"at" BETWEEN $at - 1 AND $at + 1 AND id = $id'
+        found = db.execute(f"FROM {scan_parquet(*packed, by_name=True)} WHERE {where} LIMIT 1", {"at": at, "id": id_})
+        names = [name for name, *_ in found.description]
+        row = found.fetchone()
+    return dict(zip(names, row, strict=True)) if row else None

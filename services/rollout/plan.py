@@ -16,10 +16,11 @@ from services.store.alerts import add_alert
 from services.store.audit import record_audit_event
 from services.store.database import DONE, FAILED, LOST, Store, now, plans, usage_records
 from services.store.feedback import acceptance
+from tasks.core.actor import process
 from tasks.core.events import alert_event
 from tasks.statistics.confidence_sequence import BinomialSequence
 
-GATEWAY = "gateway"  # the actor of automatic decisions
+GATEWAY = process("gateway")  # decides on plans
 MEASURES = ("failed", "slow", "disliked")
 
 

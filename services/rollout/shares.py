@@ -14,6 +14,7 @@ from services.runtime.process_specs import release_program_name, release_socket
 from services.runtime.supervision import Supervisor
 from services.store.audit import record_audit_event
 from services.store.database import Store, endpoints, now, plans, releases, rollout_events, shares
+from tasks.core.actor import Actor
 from tasks.core.errors import InputError
 from tasks.core.settings import Settings
 from tasks.core.sockets import UNIX_SCHEME
@@ -41,11 +42,11 @@ class ShareSpec:
 
 @dataclass(frozen=True)
 class Change:
-    """What a rollout event records of a change; the default actor is this process's user."""
+    """What a rollout event records of a change; the default is the current actor."""
 
     action: str
     reason: str
-    actor: str | None = None
+    actor: Actor | None = None
 
 
 def upsert_release(store: Store, manifest: Mapping[str, Any]) -> None:

@@ -13,7 +13,8 @@ from sqlalchemy import insert, select, update
 
 from services.store.audit import record_audit_event
 from services.store.database import Store, approvals, now
-from tasks.core.config import Result, Section
+from tasks.core.actor import Actor, current_actor, person
+from tasks.core.config import Result, Section, digest_of
 from tasks.core.errors import InputError
 
 MAX_REASON = 2_000  # characters
@@ -86,6 +87,11 @@ class Review:
     reason: str = ""
 
 
+def evidence_digest(verdict: str, weights: str, data: str, *, champion: str | None) -> str:
+    """What an approval refers to, by the digests of all that was shown."""
+    return digest_of([verdict, weights, data, champion])
+
+
 def request_approval(store: Store, request: ApprovalRequest, within: timedelta) -> Approval:
     """Request approval of this evidence, once; pending requests with other evidence of the case lapse."""
     requested, of_case = now(), approvals.c.case == request.case
@@ -104,7 +110,7 @@ def request_approval(store: Store, request: ApprovalRequest, within: timedelta) 
             again = pending if existing == "lapsed" else {}
             connection.execute(update(approvals).where(same).values(run=request.run, **again))
         if existing in (None, "lapsed"):
-            requester = request.requested_by
+            requester = Actor(current_actor().kind, request.requested_by)
             record_audit_event(
                 connection, "approval.request", request.evidence, case=request.case, actor=requester, run=request.run
             )
@@ -147,7 +153,7 @@ def decide(store: Store, case: str, review: Review) -> Approval:
                 "approval.approve" if review.approves else "approval.reject",
                 pending.evidence,
                 case=case,
-                actor=review.decided_by.strip(),
+                actor=person(review.decided_by.strip()),
                 channel=review.channel,
                 reason=review.reason,
             )

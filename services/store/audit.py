@@ -1,16 +1,21 @@
-"""Audit events: who decided what and when, written in the decision's own transaction and never changed."""
+"""Audit events: who decided what and when, written in the decision's own transaction, chained and never changed."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, Select, insert, select
 
+from services.store.audit_chain import GENESIS, canonical_record, record_digest
 from services.store.database import Store, now
 from services.store.database import audit_events as table
+from tasks.core.actor import Actor, ActorKind, current_actor
 from tasks.core.config import Result
-from tasks.core.processes import current_user
+
+COLUMNS = ("id", "at", "actor_kind", "actor", "action", "case", "subject")  # copies of the record, to search by
 
 
 class AuditEvent(Result):
@@ -18,29 +23,66 @@ class AuditEvent(Result):
 
     id: int
     at: datetime
-    actor: str  # a person, or the process that decided automatically
+    actor_kind: ActorKind
+    actor: str  # a person's or a process's name
     action: str  # noun.verb, such as key.create
     case: str  # empty: it concerns no single case
     subject: str  # what the action changed: a release's digest, a key's id, a team
     details: dict[str, Any]
+    digest: str  # of the record
+
+    @property
+    def by(self) -> str:
+        """The actor, with its kind unless it is a person."""
+        return self.actor if self.actor_kind == "person" else f"{self.actor_kind}: {self.actor}"
 
 
 def record_audit_event(
-    connection: Connection, action: str, subject: str, *, case: str = "", actor: str | None = None, **details: Any
+    connection: Connection, action: str, subject: str, *, case: str = "", actor: Actor | None = None, **details: Any
 ) -> None:
-    """Add an event to the transaction that makes the decision; the actor defaults to this process's user."""
-    who = (actor or current_user())[: table.c.actor.type.length]  # type: ignore[attr-defined]
-    row = {"at": now(), "actor": who, "action": action, "case": case, "subject": subject, "details": details}
-    connection.execute(insert(table).values(row))
+    """Append an event to the chain, in the transaction that makes the decision; the default is the current actor.
+
+    Writers run one after the other. If two did not, the key of the second record would exist already, and its
+    transaction would fail: the chain never forks.
+    """
+    who = actor or current_actor()
+    last = connection.execute(select(table.c.id, table.c.digest).order_by(table.c.id.desc()).limit(1)).first()
+    number, previous = (last.id + 1, last.digest) if last else (1, GENESIS)
+    name = who.name[: table.c.actor.type.length]  # type: ignore[attr-defined]
+    row = {"id": number, "at": now(), "actor_kind": who.kind, "actor": name, "action": action}
+    row |= {"case": case, "subject": subject}
+    record = canonical_record({**row, "details": details, "previous": previous})
+    copies = {name: json.loads(record)[name] for name in COLUMNS}
+    connection.execute(insert(table).values(copies | {"record": record, "digest": record_digest(record)}))
 
 
-def audit_events(store: Store, case: str | None = None, since: datetime | None = None) -> list[AuditEvent]:
-    """The events of a case, or of all cases, from a moment on, oldest first."""
-    query = select(table).order_by(table.c.id)
+def audit_events(
+    store: Store, case: str | None = None, since: datetime | None = None, *actions: str
+) -> list[AuditEvent]:
+    """The events of a case, or of all cases, from a moment on, oldest first; of these actions if some are named."""
+    return _read(store, _filtered(case, since, actions).order_by(table.c.id))
+
+
+def latest_audit_events(store: Store, count: int, case: str | None, since: datetime | None) -> list[AuditEvent]:
+    """The last events, oldest first."""
+    return _read(store, _filtered(case, since, ()).order_by(table.c.id.desc()).limit(count))[::-1]
+
+
+def _filtered(case: str | None, since: datetime | None, actions: tuple[str, ...]) -> Select[Any]:
+    query = select(table.c.record, table.c.digest)
     if case is not None:
         query = query.where(table.c.case == case)
     if since is not None:
         query = query.where(table.c.at >= since.timestamp())
+    return query.where(table.c.action.in_(actions)) if actions else query
+
+
+def _read(store: Store, query: Select[Any]) -> list[AuditEvent]:
     with store.reading() as connection:
-        rows = connection.execute(query).mappings().all()
-    return [AuditEvent.model_validate({**row, "at": datetime.fromtimestamp(row["at"], UTC)}) for row in rows]
+        return [_event(row) for row in connection.execute(query).mappings()]
+
+
+def _event(row: Mapping[Any, Any]) -> AuditEvent:
+    record = json.loads(row["record"])
+    at = datetime.fromtimestamp(record["at"], UTC)
+    return AuditEvent(digest=row["digest"], at=at, **{k: record[k] for k in record if k not in ("at", "previous")})

@@ -193,13 +193,15 @@ approvals = Table(  # requests for a person's approval, and the decisions
 audit_events = Table(  # decisions; triggers prevent changes and deletions
     "audit_events",
     tables,
-    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("id", Integer, primary_key=True, autoincrement=True),  # the record's number: 1, 2, 3, ...
     Column("at", Double, nullable=False),
     Column("actor", String(120), nullable=False),
     Column("action", String(40), nullable=False),
     Column("case", String(64), nullable=False),  # empty: no single case
     Column("subject", String(80), nullable=False),
-    Column("details", JSON, nullable=False),
+    Column("actor_kind", String(10), nullable=False, server_default="unknown"),
+    Column("record", Text, nullable=False, server_default=""),  # canonical JSON of the event; the columns are copies
+    Column("digest", String(64), nullable=False, server_default=""),  # SHA-256 of the record
 )
 workers = Table(  # the gateway's processes and their heartbeats
     "workers",

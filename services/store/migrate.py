@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from tasks.core.errors import Unavailable
 
 # the newest revision; Alembic, whose import takes 0.3 s, is imported only for a store with another one
-HEAD = "guardrails"
+HEAD = "audit_chain"
 VERSION_TABLE = "driftline_version"
 ADVISORY_LOCK = 8_400_840_084  # number of an advisory lock of PostgreSQL
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from services.store import approvals
 from services.store.config import ApprovalRule
-from tasks.core.config import digest_of
 from tasks.core.prefect import emit_alert, show_text, stage
 from tasks.core.settings import Settings
 from tasks.evaluate.results import Verdict
@@ -14,7 +13,7 @@ from tasks.train.results import Candidate
 WAIVE = "criterion.waive"
 
 
-def record_candidate_prompt(release: Release, by: str, settings: Settings) -> None:
+def record_candidate_prompt(release: Release, settings: Settings) -> None:
     """Enter into the audit trail that a verdict made the release's prompt the candidate, once a release."""
     from contextlib import closing
 
@@ -28,7 +27,7 @@ def record_candidate_prompt(release: Release, by: str, settings: Settings) -> No
         recorded = {each.subject for each in audit_events(store, release.case) if each.action == CANDIDATE_EVENT}
         if release.digest not in recorded:
             with store.changing() as connection:
-                record_audit_event(connection, CANDIDATE_EVENT, release.digest, case=release.case, actor=by or None)
+                record_audit_event(connection, CANDIDATE_EVENT, release.digest, case=release.case)
 
 
 @stage("request approval", lambda approval: approval.outcome)
@@ -38,12 +37,13 @@ def request_approval(
     """Request approval of a candidate on its evidence, and alert people while the request is pending."""
     from contextlib import closing
 
-    from services.store.approvals import ApprovalRequest, request_approval
+    from services.store.approvals import ApprovalRequest, evidence_digest, request_approval
     from services.store.database import Store
     from tasks.evaluate.tabular.gates import explain
 
     case = candidate.case
-    evidence = digest_of([verdict.digest, candidate.weights_digest, candidate.data_digest, verdict.champion])
+    digests = verdict.digest, candidate.weights_digest, candidate.data_digest
+    evidence = evidence_digest(*digests, champion=verdict.champion)
     champion = (verdict.champion or "no champion")[:12]
     summary = f"As of {candidate.as_of:%Y-%m-%d %H:%M} UTC, beside {champion}:\n{explain(verdict)}"
     request = ApprovalRequest(case, evidence, candidate.as_of, by, summary, run)
@@ -58,7 +58,7 @@ def request_approval(
     return approval
 
 
-def record_waivers(release: Release, verdict: Verdict, by: str, settings: Settings) -> None:
+def record_waivers(release: Release, verdict: Verdict, settings: Settings) -> None:
     """Enter each criterion that a person waived into the audit trail, once a release."""
     from contextlib import closing
 
@@ -76,7 +76,7 @@ def record_waivers(release: Release, verdict: Verdict, by: str, settings: Settin
         with store.changing() as connection:
             for each in [criterion for criterion in waived if criterion.name not in recorded]:
                 details = {"criterion": each.name, "observed": each.observed, "reason": each.waiver}
-                record_audit_event(connection, WAIVE, release.digest, case=release.case, actor=by or None, **details)
+                record_audit_event(connection, WAIVE, release.digest, case=release.case, **details)
 
 
 def record_training_cost(candidate: Candidate, machine_hour: float, settings: Settings) -> None:

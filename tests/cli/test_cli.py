@@ -44,6 +44,9 @@ VERBS = [
     "rollback",
     "costs",
     "keys",
+    "audit",
+    "why",
+    "history",
     "demo",
 ]
 

@@ -17,6 +17,7 @@ from services.store.audit import audit_events, record_audit_event
 from services.store.database import Store, endpoints
 from services.store.keys import create_key, revoke_key, set_key_owner, set_team_limits
 from services.store.task import record_waivers
+from tasks.core.actor import acting, person
 from tasks.core.errors import InputError
 from tasks.core.processes import current_user
 from tasks.core.settings import Settings
@@ -49,7 +50,7 @@ def test_approvals_are_recorded(store):
     decide(store, "shop", Review(ONE, True, "anna", "terminal", "fine"))
     assert actions(store) == [("approval.request", "bo", ONE), ("approval.approve", "anna", ONE)]
     event = audit_events(store, "shop")[-1]
-    assert event.details == {"channel": "terminal", "reason": "fine"}
+    assert (event.actor_kind, event.details) == ("person", {"channel": "terminal", "reason": "fine"})
 
 
 def test_waivers_are_recorded_once(store, tmp_path):
@@ -62,7 +63,8 @@ def test_waivers_are_recorded_once(store, tmp_path):
         | {"metrics": {}, "champion": None, "scores": tmp_path, "digest": TWO}
     )
     for _ in range(2):
-        record_waivers(release, verdict, "anna", Settings(state=tmp_path))
+        with acting(person("anna")):
+            record_waivers(release, verdict, Settings(state=tmp_path))
     assert actions(store) == [("criterion.waive", "anna", ONE)]
     assert audit_events(store, "shop")[0].details == {
         "criterion": "leak: status",

@@ -17,6 +17,7 @@ from services.rollout.shares import ShareSpec, promote, rollback, set_share, ups
 from services.store.database import Store, endpoints, releases, shares
 from services.store.prompt_history import prompt_history
 from services.store.task import record_candidate_prompt
+from tasks.core.actor import acting, person
 from tasks.core.settings import Settings
 from tasks.language.prompts import PROMPT, Prompt, sealed_text
 from tasks.release.registry import read_release
@@ -48,8 +49,9 @@ def store(settings: Settings) -> Iterator[Store]:
             upsert_release(store, manifest)
             with store.changing() as connection:
                 connection.execute(endpoints.insert().values(digest=digest, address="http://127.0.0.1:9"))
-            record_candidate_prompt(read_release(folder, "1"), "me", settings)
-            record_candidate_prompt(read_release(folder, "1"), "me", settings)  # a restarted run
+            with acting(person("me")):
+                for _ in range(2):  # the second one is a restarted run
+                    record_candidate_prompt(read_release(folder, "1"), settings)
         yield store
 
 
