@@ -99,8 +99,14 @@ def _fill_chain(store: Store, count: int) -> None:
 
 def _fill_requests(store: Store, settings: Settings, count: int) -> str:
     """Requests of one day to one release, settled and logged as the gateway does; returns one from the middle."""
-    verdict = {"decision": "promote", "digest": "e" * 64, "champion": None, "criteria": []}
-    sealed = {"case": "busy", "kind": "tabular", "as_of": "2024-06-01T00:00:00+00:00", "verdict": verdict, "files": {}}
+    verdict: dict[str, Any] = {"decision": "promote", "digest": "e" * 64, "champion": None, "criteria": []}
+    sealed: dict[str, Any] = {
+        "case": "busy",
+        "kind": "tabular",
+        "as_of": "2024-06-01T00:00:00+00:00",
+        "verdict": verdict,
+        "files": {},
+    }
     sealed |= dict.fromkeys(("commit", "lock", "config", "data", "definitions", "weights"), "f" * 64) | {"dirty": False}
     digest = digest_of(sealed)
     manifest = {"digest": digest, "sealed": sealed, "recorded": {"run_id": "run"}}

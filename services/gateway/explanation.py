@@ -66,7 +66,8 @@ class _Facts:
 
     @property
     def sealed(self) -> Mapping[str, Any]:
-        return self.manifest.get("sealed", {})
+        sealed: Mapping[str, Any] = self.manifest.get("sealed", {})
+        return sealed
 
     def latest(self, subject: str, *actions: str, before: datetime | None = None) -> AuditEvent | None:
         """The last event of these actions on a subject."""
@@ -82,7 +83,8 @@ def explain_request(request_id: str, settings: Settings) -> Explanation:
     with closing(Store(settings)) as store:
         usage = _usage(store, request_id)
         folder = release_folder(settings.state, usage["case"], usage["digest"])
-        manifest, problem = {}, ""
+        manifest: dict[str, Any] = {}
+        problem = ""
         try:
             manifest = verify(folder)
         except DriftlineError as error:
@@ -93,7 +95,7 @@ def explain_request(request_id: str, settings: Settings) -> Explanation:
     return _explain(facts, approval)
 
 
-def _usage(store: Store, request_id: str) -> Mapping[str, Any]:
+def _usage(store: Store, request_id: str) -> dict[str, Any]:
     with store.reading() as connection:
         row = connection.execute(select(usage_records).where(usage_records.c.id == request_id)).mappings().first()
     if row is None:

@@ -29,6 +29,7 @@ BATCH = 5_000  # calls of a Parquet file, or
 BATCH_SECONDS = 60.0  # seconds after which a smaller file is written
 MAX_RETRY_SECONDS = 5.0  # seconds between attempts while the disk is full
 CHUNK = 200  # calls in memory while a file is written
+NEAR_SECONDS = 900.0  # a file that begins within this time of a call probably has it
 NUMBERS = ("status", "retries", "tokens_in", "tokens_cached", "tokens_out", "price")
 SECONDS = ("at", "engine_seconds", "seconds")
 CALL_FIELDS = ("id", "interface", "state", *NUMBERS, *SECONDS)
@@ -145,7 +146,7 @@ def pack(lines: Iterable[str], folder: Path) -> int:
                 table = _table(day_rows, schema)
                 unusable += len(day_rows) - table.num_rows
                 if day not in writers:
-                    temporary = files.enter_context(atomic_path(folder / f"day={day}" / f"{day_rows[0]['id']}.parquet"))
+                    temporary = files.enter_context(atomic_path(_packed_path(folder / f"day={day}", day_rows[0])))
                     writers[day] = files.enter_context(pq.ParquetWriter(temporary, schema))
                 writers[day].write_table(table)
     pa.default_memory_pool().release_unused()
@@ -245,6 +246,11 @@ def find_call(folder: Path, id_: str, at: float) -> dict[str, Any] | None:
             return row
     # after the lines: otherwise a call that is packed in between would be missing
     packed = sorted(folder.glob(f"day={datetime.fromtimestamp(at, UTC):%Y-%m-%d}/*.parquet"))
+    near = [path for path in packed if abs(_start_of(path) - at) < NEAR_SECONDS]
+    return _find_in(near, id_, at) or _find_in([path for path in packed if path not in near], id_, at)
+
+
+def _find_in(packed: list[Path], id_: str, at: float) -> dict[str, Any] | None:
     if not packed:
         return None
     with connect() as db:
@@ -254,3 +260,14 @@ def find_call(folder: Path, id_: str, at: float) -> dict[str, Any] | None:
         names = [name for name, *_ in found.description]
         row = found.fetchone()
     return dict(zip(names, row, strict=True)) if row else None
+
+
+def _packed_path(folder: Path, first: dict[str, Any]) -> Path:
+    """The name of a file begins with the second of its first row, by which one call is found among many files."""
+    return folder / f"{int(first['at'])}-{first['id']}.parquet"
+
+
+def _start_of(path: Path) -> float:
+    """The second of a file's first row; 0 for files of earlier versions, which don't name it."""
+    second = path.name.partition("-")[0]
+    return float(second) if second.isdigit() else 0.0

@@ -16,7 +16,7 @@ from services.store.alerts import add_alert
 from services.store.audit import record_audit_event
 from services.store.database import DONE, FAILED, LOST, Store, now, plans, usage_records
 from services.store.feedback import acceptance
-from tasks.core.actor import process
+from tasks.core.actor import Actor, process
 from tasks.core.events import alert_event
 from tasks.statistics.confidence_sequence import BinomialSequence
 
@@ -169,7 +169,7 @@ def _alert(connection: Connection, name: str, digest: str, reason: str) -> None:
 
 
 def _set_step(
-    connection: Connection, name: str, digest: str, step: Step, reason: str, actor: str | None = None
+    connection: Connection, name: str, digest: str, step: Step, reason: str, actor: Actor | None = None
 ) -> None:
     share = ShareSpec(digest, CANARY if step.percent else SHADOW, step.percent or 100.0)
     write_share(connection, name, share, Change(share.role, reason, actor))

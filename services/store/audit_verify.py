@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import orjson
 from pydantic import ValidationError
 from sqlalchemy import select
 
@@ -19,6 +20,7 @@ from tasks.core.config import Result
 from tasks.core.errors import InputError
 
 BATCH = 20_000  # records in memory
+FIELDS = itemgetter(*COLUMNS)
 
 
 class Head(Result):
@@ -57,56 +59,58 @@ def chain_head(store: Store) -> Head:
 
 def verify_chain(store: Store, anchors: tuple[Head, ...] = ()) -> Verification:
     """Check every record against its digest, its copies in columns, the record before it, and the anchors."""
-    head, tampering = Head(id=0, digest=GENESIS), None
+    number, digest, tampering = 0, GENESIS, None
     expected = {anchor.id: anchor.digest for anchor in anchors if anchor.id}  # one of an empty chain holds for any
     for row in _rows(store):
-        tampering = _check(row, head)
-        if tampering is None and expected.get(row["id"], row["digest"]) != row["digest"]:
-            tampering = Tampering(id=row["id"], finding="its anchor has another digest: the chain was written anew")
+        tampering = _check(row, number, digest)
+        if tampering is None and expected.get(row.id, row.digest) != row.digest:
+            tampering = Tampering(id=row.id, finding="its anchor has another digest: the chain was written anew")
         if tampering is not None:
             break
-        head = Head(id=row["id"], digest=row["digest"])
+        number, digest = row.id, row.digest
     last = max(expected, default=0)
-    if tampering is None and last > head.id:
-        tampering = Tampering(id=head.id + 1, finding=f"removed, with all after it: record {last} was anchored")
-    return Verification(records=head.id, head=head, anchors=len(anchors), tampering=tampering)
+    if tampering is None and last > number:
+        tampering = Tampering(id=number + 1, finding=f"removed, with all after it: record {last} was anchored")
+    head = Head(id=number, digest=digest)
+    return Verification(records=number, head=head, anchors=len(anchors), tampering=tampering)
 
 
-def _check(row: Any, head: Head) -> Tampering | None:
-    """What is wrong with the record that follows the head; None when it is as it was written."""
-    number = head.id + 1
-    if row["id"] > number:
+def _check(row: Any, before: int, digest: str) -> Tampering | None:
+    """What is wrong with the record after record `before` of this digest; None when it is as it was written."""
+    number = before + 1
+    if row.id > number:
         return Tampering(id=number, finding="removed")
-    if row["id"] < number:
-        return Tampering(id=row["id"], finding="inserted before the first")
-    if record_digest(row["record"]) != row["digest"]:
+    if row.id < number:
+        return Tampering(id=row.id, finding="inserted before the first")
+    if record_digest(row.record) != row.digest:
         return Tampering(id=number, finding="edited: it does not match its digest")
     try:
-        record = json.loads(row["record"])
-        values, previous = [record[name] for name in COLUMNS], record["previous"]
+        record = orjson.loads(row.record)
+        values, previous = FIELDS(record), record["previous"]
     except (ValueError, KeyError, TypeError):
         return Tampering(id=number, finding="replaced: it is no audit record")
     if record["id"] != number:
         return Tampering(id=number, finding=f"removed or reordered: record {record['id']} stands in its place")
-    if previous != head.digest:
+    if previous != digest:
         finding = f"replaced, or records were inserted, removed or reordered after it: record {number} follows another"
-        return Tampering(id=head.id or 1, finding=finding)
-    if values != [row[name] for name in COLUMNS]:
-        column = next(name for name in COLUMNS if record[name] != row[name])
+        return Tampering(id=before or 1, finding=finding)
+    if values != row[: len(COLUMNS)]:
+        column = next(name for name, copied in zip(COLUMNS, row, strict=False) if record[name] != copied)
         return Tampering(id=number, finding=f"edited: its column {column} differs from its text")
     return None
 
 
 def _rows(store: Store) -> Iterator[Any]:
-    last = None
+    """Each record's copies, in the order of COLUMNS, its text and its digest."""
+    columns = *(table.c[name] for name in COLUMNS), table.c.record, table.c.digest
+    query, last = select(*columns).order_by(table.c.id).limit(BATCH), None
     with store.reading() as connection:
         while True:
-            query = select(table).order_by(table.c.id).limit(BATCH)
-            rows = connection.execute(query if last is None else query.where(table.c.id > last)).mappings().all()
+            rows = connection.execute(query if last is None else query.where(table.c.id > last)).all()
             yield from rows
             if len(rows) < BATCH:
                 return
-            last = rows[-1]["id"]
+            last = rows[-1].id
 
 
 def write_anchor(head: Head, path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 from services.store.audit import audit_events, record_audit_event
 from services.store.database import Store
@@ -39,7 +40,7 @@ def record_run(facts: RunFacts, settings: Settings) -> None:
             for event in audit_events(store, facts.case, None, CHANGE)
             if event.details["profile"] == facts.profile
         ]
-        before = earlier[-1] if earlier else {"config": "", "sections": {}}
+        before: Mapping[str, Any] = earlier[-1] if earlier else {"config": "", "sections": {}}
         if before["config"] != config:
             names = {*facts.sections, *before["sections"]}
             changed = sorted(name for name in names if facts.sections.get(name) != before["sections"].get(name))

@@ -75,8 +75,15 @@ def record_waivers(release: Release, verdict: Verdict, settings: Settings) -> No
         }
         with store.changing() as connection:
             for each in [criterion for criterion in waived if criterion.name not in recorded]:
-                details = {"criterion": each.name, "observed": each.observed, "reason": each.waiver}
-                record_audit_event(connection, WAIVE, release.digest, case=release.case, **details)
+                record_audit_event(
+                    connection,
+                    WAIVE,
+                    release.digest,
+                    case=release.case,
+                    criterion=each.name,
+                    observed=each.observed,
+                    reason=each.waiver,
+                )
 
 
 def record_training_cost(candidate: Candidate, machine_hour: float, settings: Settings) -> None:
