@@ -11,6 +11,7 @@ import typer
 from cli.options import AsJson
 from tasks.core.errors import DriftlineError
 
+ANCHOR = "audit.anchor"
 app = typer.Typer(no_args_is_help=True, help="Show and verify the chain of audit records: who decided what, and when.")
 
 
@@ -74,11 +75,14 @@ def verify(
 @app.command()
 def anchor(file: Annotated[Path, typer.Argument(help="Where this line is appended: a place out of reach.")]) -> None:
     """Append the head of the chain to a file, so that a removed tail or a rewritten chain is found later."""
+    from services.store.audit import record_audit_event
     from services.store.audit_verify import chain_head, write_anchor
     from services.store.database import Store
     from tasks.core.settings import settings
 
     with closing(Store(settings())) as store:
         head = chain_head(store)
-    write_anchor(head, file)
+        write_anchor(head, file)
+        with store.writing() as connection:
+            record_audit_event(connection, ANCHOR, head.digest, record=head.id, file=str(file))
     print(f"record {head.id} {head.digest} -> {file}")

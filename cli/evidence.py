@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
 from cli.audit import app as audit
+from cli.gates import app as gates
 from cli.options import AsJson, CaseName
 
 PANEL = "Evidence"
 app = typer.Typer()
 app.add_typer(audit, name="audit", rich_help_panel=PANEL)
+app.add_typer(gates, name="gates", rich_help_panel=PANEL)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -35,3 +38,45 @@ def history(
     from cli.why import history as show_history
 
     show_history(case, at, json)
+
+
+@app.command(rich_help_panel=PANEL)
+def verdict(
+    release: Annotated[
+        str, typer.Argument(metavar="CASE[:DIGEST]", help="Of a release or of a verdict. Default: the champion.")
+    ],
+    recompute: Annotated[bool, typer.Option("--recompute", help="Compute it again from the stored scores.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Show a verdict, also of a candidate that was not released. Exit code 1 when a recomputed one differs."""
+    from cli.verdict import show_verdict
+
+    show_verdict(release, recompute=recompute, as_json=json)
+
+
+Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Write it there, and record that. Default: print it.")]
+
+
+@app.command(rich_help_panel=PANEL)
+def card(
+    release: Annotated[str, typer.Argument(metavar="CASE[:DIGEST]", help="Default digest: the champion.")],
+    out: Out = None,
+) -> None:
+    """Print the model card of a release, Markdown in Hugging Face's form, from stored evidence alone."""
+    from cli.card import write_card
+
+    write_card(release, out)
+
+
+@app.command(rich_help_panel=PANEL)
+def report(
+    case: CaseName,
+    framework: Annotated[
+        Literal["eu-ai-act", "nist-ai-rmf", "iso-42001"], typer.Option(help="Whose requirements.")
+    ] = "eu-ai-act",
+    out: Out = None,
+) -> None:
+    """Print requirements of a framework with the evidence that exists, and what is missing, as Markdown."""
+    from cli.card import write_report
+
+    write_report(case, framework, out)

@@ -6,6 +6,7 @@ from prefect import flow
 
 from flows.run_context import Request, RunContext, complete_if_nothing_to_do, run_context, run_name
 from flows.steps import current_champion, monitor_champion, prepare_snapshot
+from services.store.decisions import record_decision
 from tasks.monitor.results import Decision
 from tasks.monitor.task import announce_decision
 
@@ -19,5 +20,6 @@ def monitor(request: Request) -> Decision:
 
 def monitor_and_announce(run: RunContext) -> Decision:
     decision = monitor_champion(run, prepare_snapshot(run), current_champion(run))
+    record_decision(decision, run.settings)
     announce_decision(decision)
     return decision

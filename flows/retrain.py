@@ -16,6 +16,8 @@ from flows.steps import (
     train_and_evaluate,
 )
 from services.rollout.task import roll_back
+from services.store.decisions import record_decision
+from tasks.core.actor import acting, pipeline
 from tasks.core.config import Result
 from tasks.monitor.attempts import attempt_to_finish, record_attempt
 from tasks.monitor.results import Decision
@@ -44,7 +46,8 @@ def retrain_steps(run: RunContext) -> RetrainResult:
     decision = begun.decision if begun else monitor_champion(run, prepare_snapshot(run), champion)
     if decision.action in ("ignore", "alert") or (begun and begun.outcome == "released"):
         return RetrainResult(decision=decision, release=None)
-    with record_attempt(decision) as released:
+    record_decision(decision, run.settings)
+    with record_attempt(decision) as released, acting(pipeline()):
         release = execute_decision(replace(run, as_of=decision.as_of), decision)
         released(release.digest)
     return RetrainResult(decision=decision, release=release)

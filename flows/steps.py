@@ -18,6 +18,7 @@ from services.rollout.task import reconcile_champion, retire_unused_releases, st
 from services.runtime.task import is_stack_running, package_release, serve_and_smoke
 from services.store.decisions import record_validation, record_verdict
 from services.store.task import record_candidate_prompt, record_training_cost, record_waivers, watch_guardrails
+from tasks.core.actor import acting, pipeline
 from tasks.core.config import Result
 from tasks.core.prefect import show_link
 from tasks.data.config import PairsSpec, TrafficSpec
@@ -274,7 +275,9 @@ def release_candidate(run: RunContext, trained: TrainResult) -> Release:
         online = fill_online_store(case.features, trained.snapshot, config.state, config.online_store)
     if is_new or is_stack_running(config):
         serve_and_smoke(release, online, run.as_of if run.is_replay else None, config)
-    if start_rollout(release, case.rollout, config):
+    with acting(pipeline()):
+        is_champion = start_rollout(release, case.rollout, config)
+    if is_champion:
         promote_release(release, config.tracking)
     retire_unused_releases(release, config)
     return release

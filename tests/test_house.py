@@ -27,6 +27,7 @@ STAGES = [
     "predict",
     "monitor",
     "backtest",
+    "govern",
 ]
 SERVICES = ["store", "serving", "runtime", "rollout", "gateway"]
 SOURCES = sorted(path for part in (*FLOORS, "benchmarks") for path in (ROOT / part).rglob("*.py"))

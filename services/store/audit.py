@@ -34,7 +34,7 @@ class AuditEvent(Result):
     @property
     def by(self) -> str:
         """The actor, with its kind unless it is a person."""
-        return self.actor if self.actor_kind == "person" else f"{self.actor_kind}: {self.actor}"
+        return Actor(self.actor_kind, self.actor).label
 
 
 def record_audit_event(

@@ -9,12 +9,15 @@ from typing import Any
 
 from services.store.audit import audit_events, record_audit_event
 from services.store.database import Store
+from tasks.core.actor import pipeline
 from tasks.core.settings import Settings
 from tasks.data.results import Snapshot, ValidatedBatches
 from tasks.evaluate.results import Verdict
+from tasks.monitor.results import Decision
 from tasks.train.results import Candidate
 
 BEGIN, CHANGE, DATA, VERDICT = "run.begin", "config.change", "data.validate", "verdict.record"
+MONITOR = "monitor.decide"
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ def record_verdict(candidate: Candidate, verdict: Verdict, settings: Settings) -
             VERDICT,
             verdict.digest,
             case=candidate.case,
+            actor=pipeline(),
             decision=verdict.decision,
             failed=[c.name for c in verdict.criteria if c.blocking and not c.passed],
             champion=verdict.champion or "",
@@ -108,4 +112,24 @@ def record_verdict(candidate: Candidate, verdict: Verdict, settings: Settings) -
             weights=candidate.weights_digest,
             data=candidate.data_digest,
             as_of=candidate.as_of.isoformat(),
+        )
+
+
+def record_decision(decision: Decision, settings: Settings) -> None:
+    """Record what monitoring decided on a release, once for each decision."""
+    with closing(Store(settings)) as store, store.writing() as connection:
+        if any(
+            event.details["digest"] == decision.digest for event in audit_events(store, decision.case, None, MONITOR)
+        ):
+            return
+        record_audit_event(
+            connection,
+            MONITOR,
+            decision.release,
+            case=decision.case,
+            actor=pipeline(),
+            digest=decision.digest,
+            decision=decision.action,
+            reason="; ".join(decision.reasons),
+            as_of=decision.as_of.isoformat(),
         )

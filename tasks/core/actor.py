@@ -22,8 +22,9 @@ class Actor:
     name: str
 
     @property
-    def is_person(self) -> bool:
-        return self.kind == "person"
+    def label(self) -> str:
+        """The name, with the kind unless it is a person."""
+        return self.name if self.kind in ("person", self.name) else f"{self.kind}: {self.name}"
 
 
 def person(name: str) -> Actor:
@@ -50,3 +51,8 @@ def acting(actor: Actor) -> Iterator[None]:
 def current_actor() -> Actor:
     """The actor of the current run; outside a run the person who started this command."""
     return _acting.get() or person(current_user())
+
+
+def pipeline() -> Actor:
+    """What a run decides by itself, without a person; the name says who or what started the run."""
+    return process(f"pipeline, started by {current_actor().label}")

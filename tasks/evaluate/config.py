@@ -12,6 +12,11 @@ from tasks.core.config import Section, Text
 from tasks.evaluate.custom_scorer import ScorerCode
 from tasks.statistics.metric_catalog import CUSTOM, LOSSES, LossName, MetricName, metrics_of
 
+FairnessMetric = Literal[
+    "selection_rate", "true_positive_rate", "false_positive_rate", "equalized_odds", "calibration_gap", "error"
+]
+OF_REGRESSIONS = ("calibration_gap", "error")  # the only ones without classes
+
 
 class Bound(Section):
     metric: MetricName = Field(description="The metric.")
@@ -43,6 +48,28 @@ class ChampionGate(Section):
     min_rows: int = Field(500, ge=30, description="Fewer examples are insufficient evidence.")
 
 
+class FairnessGate(Section):
+    """Largest difference between groups that passes; it must be shown, by its bound."""
+
+    metric: FairnessMetric = Field(
+        description="selection_rate: share with the positive decision; true_positive_rate and false_positive_rate: of "
+        "those with and without the outcome; equalized_odds: the larger of both; calibration_gap: mean prediction "
+        "minus mean outcome; error: share of wrong decisions, of a regression the mean absolute error."
+    )
+    at_most: float = Field(gt=0, description="Largest difference between two groups; of two classes 0 to 1.")
+
+
+class Fairness(Section):
+    """Comparison of groups of people. A group that is too small is named, and never counts as fair."""
+
+    columns: tuple[str, ...] = Field(min_length=1, max_length=6, description="Sensitive columns, of evaluate.slices.")
+    crossed: int = Field(2, ge=1, le=3, description="How many of the columns are crossed: 2 makes sex and marriage.")
+    min_rows: int = Field(100, ge=30, description="Smaller groups are named as unknown.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence of the bounds.")
+    resamples: int = Field(1000, ge=200, le=10_000, description="Bootstrap resamples.")
+    gates: tuple[FairnessGate, ...] = Field((), description="Differences that decide. Empty: they are only shown.")
+
+
 class Evaluate(Section):
     """Criteria that a candidate must meet."""
 
@@ -50,6 +77,7 @@ class Evaluate(Section):
     bounds: tuple[Bound, ...] = Field(min_length=1, description="Metrics that must be reached.")
     slice_gate: SliceGate | None = None
     champion_gate: ChampionGate
+    fairness: Fairness | None = Field(None, description="How groups of people are compared. Empty: not at all.")
     waive: dict[str, Text] = Field(
         {}, description="Columns that may tell the target alone, or nearly so, each with the reason."
     )

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from tasks.core.config import digest_of
 from tasks.core.errors import DriftlineError
-from tasks.core.files import atomic_path
+from tasks.core.files import atomic_path, write_text
 from tasks.core.mlflow import Tracking, log_batch, mlflow_client, mlflow_errors, run_status
 from tasks.evaluate.criteria import decide
 from tasks.evaluate.report import explain
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
 
+EVIDENCE, PAIRED = "evidence.json", "paired.parquet"  # beside the scores: what the verdict is computed from
 TABLES = ("criteria.json", "answers.json")  # files of a run that MLflow shows as tables
 
 
@@ -69,25 +70,34 @@ class Evaluation:
     notes: Mapping[str, str] = field(default_factory=dict)  # texts by file name
     classes: Classes = ()
     data: str = ""  # the rows of each side
+    evidence: str = ""  # JSON; empty: the verdict can't be computed again from its scores
+    paired: pd.DataFrame | None = None  # scores of each side
+
+
+def verdict_digest(criteria: Sequence[Criterion]) -> str:
+    """Digest over the decision and the criteria that are no timings."""
+    repeatable = [c.model_dump(mode="json", exclude={"repeatable"}) for c in criteria if c.repeatable]
+    return digest_of({"decision": decide(criteria), "criteria": repeatable})
 
 
 def store_verdict(candidate: Candidate, evaluation: Evaluation, folder: Path, tracking: Tracking) -> Verdict:
     """Decide, write the verdict with its scores into the folder, and log it to the candidate's run."""
-    decision = decide(evaluation.criteria)
-    repeatable = [c.model_dump(mode="json", exclude={"repeatable"}) for c in evaluation.criteria if c.repeatable]
     verdict = Verdict(
-        decision=decision,
+        decision=decide(evaluation.criteria),
         criteria=tuple(evaluation.criteria),
         metrics=evaluation.metrics,
         champion=evaluation.champion,
         classes=evaluation.classes,
         data=evaluation.data,
         scores=folder / "scores.parquet",
-        digest=digest_of({"decision": decision, "criteria": repeatable}),
+        digest=verdict_digest(evaluation.criteria),
     )
     with atomic_path(folder) as work:
         work.mkdir(parents=True)
         evaluation.scores.to_parquet(work / "scores.parquet", index=False)
+        if evaluation.paired is not None:
+            evaluation.paired.to_parquet(work / PAIRED, index=False)
+            write_text(work / EVIDENCE, evaluation.evidence)
         (work / "verdict.json").write_text(verdict.model_dump_json(indent=2), encoding="utf-8")
         with mlflow_errors(tracking.uri):
             _log(mlflow_client(tracking), candidate, verdict, evaluation, work)

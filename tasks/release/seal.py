@@ -16,6 +16,7 @@ from tasks.core.errors import DriftlineError, GateFailed
 from tasks.core.files import atomic_path, file_digest, write_text
 from tasks.data.snapshots import pointer
 from tasks.evaluate.results import Criterion, Verdict
+from tasks.evaluate.verdicts import EVIDENCE, PAIRED
 from tasks.release.results import SealContext
 from tasks.train.results import Candidate
 
@@ -76,8 +77,13 @@ def seal(candidate: Candidate, verdict: Verdict, parts: ReleaseParts, context: S
             "criteria": [_repeatable(criterion) for criterion in verdict.criteria],
         },
         "files": {
+<<<<<<< HEAD
             **{name: _content_digest(content) for name, content in sorted(files.items())},
             SCORES: file_digest(verdict.scores),
+=======
+            **{name: _content_digest(content) for name, content in sorted(parts.files.items())},
+            **{name: file_digest(path) for name, path in _evidence(verdict).items()},
+>>>>>>> 91ff15a (Compare groups of people, recompute verdicts, and test gates with known-bad candidates)
             GOLDEN: digest_of(parts.golden),
         },
     }
@@ -104,7 +110,8 @@ def seal(candidate: Candidate, verdict: Verdict, parts: ReleaseParts, context: S
                     shutil.copyfile(content, temporary / name)
                 else:
                     write_text(temporary / name, content)
-            shutil.copyfile(verdict.scores, temporary / SCORES)
+            for name, path in _evidence(verdict).items():
+                shutil.copyfile(path, temporary / name)
             if (importance := candidate.folder / "importance.json").is_file():
                 shutil.copyfile(importance, temporary / importance.name)
             write_text(temporary / GOLDEN, json.dumps(parts.golden, indent=1, ensure_ascii=False))
@@ -159,6 +166,12 @@ def digest_mismatch(path: Path, found: str, expected: str) -> DriftlineError:
         allowed=expected,
         todo="Don't serve it. Delete its folder and run the release again, or restore the files from a copy.",
     )
+
+
+def _evidence(verdict: Verdict) -> dict[str, Path]:
+    """The files that the verdict is computed from, by their names in the release's folder."""
+    beside = {name: verdict.scores.with_name(name) for name in (EVIDENCE, PAIRED)}
+    return {SCORES: verdict.scores, **{name: path for name, path in beside.items() if path.is_file()}}
 
 
 def _content_digest(content: Path | str) -> str:

@@ -158,7 +158,7 @@ def test_an_answer_leads_to_all_that_led_to_it(shop: Shop) -> None:
     assert found.answer == {"content": {"predictions": []}}
     assert found.release["digest"] == shop.digest
     assert (found.traffic["by"], found.traffic["reason"], found.traffic["actor_kind"]) == ("anna", "released", "person")
-    assert (found.verdict["decision"], found.verdict["by"]) == ("promote", "schedule: schedule")
+    assert (found.verdict["decision"], found.verdict["by"]) == ("promote", "process: pipeline, started by schedule")
     assert found.waivers[0]["criterion"] == "leak: age"
     assert (found.approval["decided_by"], found.approval["reason"]) == ("anna", "fine")
     assert found.run["id"] == "run-1"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ def predict_baselines(rows: EvaluationRows, folder: Path, inputs: Any) -> dict[s
     try:
         stored = pd.read_parquet(path)
     except (OSError, ValueError):
-        predictions = _fit_and_predict(rows)
+        predictions = fit_baselines(rows)
         stored = pd.DataFrame({f"{name} {k}": each for name, side in predictions.items() for k, each in _parts(side)})
         with atomic_path(path) as temporary:
             stored.to_parquet(temporary, index=False)
@@ -126,7 +127,13 @@ def _better_otherwise(gate: ChampionGate, y: np.ndarray, prediction: np.ndarray,
     return ""
 
 
-def _fit_and_predict(rows: EvaluationRows) -> dict[str, np.ndarray]:
+def fit_baselines(rows: EvaluationRows) -> dict[str, np.ndarray]:
+    """The predictions of each baseline, fitted on the training rows."""
+    return {name: score(rows.holdout) for name, score in fitted_baselines(rows).items()}
+
+
+def fitted_baselines(rows: EvaluationRows) -> dict[str, Callable[[Any], np.ndarray]]:
+    """A function for each baseline that predicts rows; plain boosting is left out where all targets are equal."""
     from sklearn.dummy import DummyClassifier, DummyRegressor
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
@@ -146,8 +153,15 @@ def _fit_and_predict(rows: EvaluationRows) -> dict[str, np.ndarray]:
     estimators = {DUMMY: dummy()}
     if len(set(y)) > 1:
         estimators[PLAIN] = plain(categorical_features="from_dtype", max_iter=iterations, random_state=0)
-    x, held = _features(training, training, columns), _features(rows.holdout, training, columns)
-    return {name: _predict(estimator.fit(x, y), held, classes) for name, estimator in estimators.items()}
+    x = _features(training, training, columns)
+    fitted = {name: estimator.fit(x, y) for name, estimator in estimators.items()}
+    return {name: partial(_score, estimator, training, rows) for name, estimator in fitted.items()}
+
+
+def _score(estimator: Any, training: pd.DataFrame, rows: EvaluationRows, values: Any) -> np.ndarray:
+    import pandas as pd
+
+    return _predict(estimator, _features(pd.DataFrame(values), training, rows.columns), rows.classes)
 
 
 def _features(frame: pd.DataFrame, training: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:

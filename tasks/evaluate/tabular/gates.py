@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -13,29 +14,20 @@ from tasks.core.errors import CaseError, DataError
 from tasks.core.files import file_digest
 from tasks.core.places import Places
 from tasks.core.progress import mark_cached
-from tasks.evaluate.config import Evaluate, LanguageEvaluation
-from tasks.evaluate.criteria import (
-    batch_invariance_criterion,
-    bound_criterion,
-    champion_criterion,
-    class_rows_criterion,
-    slice_criterion,
-    speed_criterion,
-)
-from tasks.evaluate.metrics import by_month, by_value
+from tasks.evaluate.config import OF_REGRESSIONS, Evaluate, LanguageEvaluation
+from tasks.evaluate.criteria import batch_invariance_criterion, class_rows_criterion, speed_criterion
 from tasks.evaluate.report import explain
-from tasks.evaluate.results import Champion, Verdict
-from tasks.evaluate.tabular.baselines import baseline_criteria, baseline_metrics, predict_baselines
+from tasks.evaluate.results import Champion, Criterion, Verdict
+from tasks.evaluate.tabular.baselines import predict_baselines
 from tasks.evaluate.tabular.leaks import check_waivers, leak_criteria
-from tasks.evaluate.tabular.rows import RARE, read_rows
+from tasks.evaluate.tabular.rows import RARE, EvaluationRows, read_rows
+from tasks.evaluate.tabular.scores import Scores, StoredScores, paired_table, score_criteria
 from tasks.evaluate.verdicts import Evaluation, find_verdict, require_run, store_verdict
-from tasks.features.results import Column
 from tasks.statistics.metric_catalog import LOSSES, TaskKind, metrics_of
 from tasks.train.classes import Classes, align_classes, encode_target, prediction_columns, predictions_in
 from tasks.train.config import Target, Train
-from tasks.train.metrics import compute_metrics
 from tasks.train.results import Candidate
-from tasks.train.tabular.model_file import Model, load, predict
+from tasks.train.tabular.model_file import load, predict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,6 +55,7 @@ def check_gates(config: Evaluate, task: TaskKind, columns: Sequence[str] | None 
                 allowed=", ".join(allowed),
                 todo="Name one of these, or correct target.task.",
             )
+    _check_fairness(config, task)
     if config.champion_gate.loss not in LOSSES[task]:
         raise CaseError(
             f"{config.champion_gate.loss} is no loss of a {task}.",
@@ -72,6 +65,29 @@ def check_gates(config: Evaluate, task: TaskKind, columns: Sequence[str] | None 
             todo="Name one of these, or correct target.task.",
         )
     check_slices(config, columns)
+
+
+def _check_fairness(config: Evaluate, task: TaskKind) -> None:
+    """Check that fairness compares columns that the examples carry, by metrics of the task. Raises: CaseError."""
+    if config.fairness is None:
+        return
+    if unknown := [column for column in config.fairness.columns if column not in config.slices]:
+        raise CaseError(
+            "A sensitive column is no slice.",
+            where="evaluate.fairness.columns",
+            found=", ".join(unknown),
+            allowed=", ".join(config.slices) or "no slice at all",
+            todo="Name it under evaluate.slices, too.",
+        )
+    metrics = [gate.metric for gate in config.fairness.gates]
+    if task == "regression" and (wrong := [metric for metric in metrics if metric not in OF_REGRESSIONS]):
+        raise CaseError(
+            "A regression makes no decisions to compare.",
+            where="evaluate.fairness.gates",
+            found=", ".join(wrong),
+            allowed=", ".join(OF_REGRESSIONS),
+            todo="Name one of these.",
+        )
 
 
 def check_slices(config: Evaluate | LanguageEvaluation, columns: Sequence[str] | None) -> None:
@@ -141,24 +157,12 @@ def evaluate_gates(
         model = load(candidate.folder / "model.skops")
         rows = read_rows(candidate, target, train, model)
         classes = rows.classes
-        scored, single = score_holdout(model, rows.holdout, candidate.columns)
+        batch = predict(model, rows.holdout, candidate.columns)
+        scored, single = score_holdout(partial(predict, model), batch, rows)
         compared, problem = _with_champion_predictions(scored, target, classes, champion)
         baselines = predict_baselines(rows, places.state / "baselines" / candidate.case, inputs)
-    metrics = tables_of(scored, target, classes, config.slices)
-    sides = encode_target(scored[target.column], classes), predictions_in(scored, classes)
-    metrics["baselines"] = baseline_metrics(config.champion_gate, *sides, baselines, target.task)
-    criteria = [bound_criterion(bound, metrics["overall"]) for bound in config.bounds]
-    if config.slice_gate:
-        slices = metrics["by_slice"]
-        criteria += [slice_criterion(config.slice_gate, c, metrics["overall"], slices.get(c)) for c in config.slices]
-    criteria.append(champion_criterion(config.champion_gate, *compared, problem))
-    criteria += baseline_criteria(config.champion_gate, *sides, baselines, target.task)
-    criteria += leak_criteria(rows, metrics["overall"], _importance(candidate), config.waive)
-    if classes:
-        criteria.append(class_rows_criterion(rows.class_rows(), RARE))
-    criteria.append(batch_invariance_criterion(single["difference"]))
-    if config.ms_per_row is not None:
-        criteria.append(speed_criterion(config.ms_per_row, single["ms_per_row"]))
+    scores = Scores(scored, compared, problem, baselines)
+    criteria, metrics, computed = gate_criteria(config, rows, scores, single, _importance(candidate))
     evaluation = Evaluation(
         criteria=criteria,
         metrics=metrics,
@@ -167,35 +171,56 @@ def evaluate_gates(
         champion=champion.digest,
         classes=classes,
         data=rows.summary,
+        evidence=StoredScores(
+            evaluate=config,
+            target=target,
+            classes=classes,
+            problem=problem,
+            criteria=tuple(criteria),
+            computed=computed,
+        ).model_dump_json(indent=1),
+        paired=paired_table(scores),
     )
     return store_verdict(candidate, evaluation, folder, places.tracking)
 
 
+def gate_criteria(
+    config: Evaluate,
+    rows: EvaluationRows,
+    scores: Scores,
+    single: Mapping[str, float],
+    importance: Mapping[str, float],
+) -> tuple[list[Criterion], dict[str, Any], int]:
+    """The criteria of all gates, the metrics, and how many of the criteria, the first ones, follow from scores alone.
+
+    `single` holds time and difference of rows scored one at a time, `importance` each column's share.
+    """
+    criteria, metrics = score_criteria(config, rows.target, rows.classes, scores)
+    computed = len(criteria)
+    criteria += leak_criteria(rows, metrics["overall"], importance, config.waive)
+    if rows.classes:
+        criteria.append(class_rows_criterion(rows.class_rows(), RARE))
+    criteria.append(batch_invariance_criterion(single["difference"]))
+    if config.ms_per_row is not None:
+        criteria.append(speed_criterion(config.ms_per_row, single["ms_per_row"]))
+    return criteria, metrics, computed
+
+
 def score_holdout(
-    model: Model, scored: pd.DataFrame, columns: Sequence[Column]
+    score: Callable[[Any], np.ndarray], batch: np.ndarray, rows: EvaluationRows, count: int = SINGLE_ROWS
 ) -> tuple[pd.DataFrame, dict[str, float]]:
-    """The hold-out with its predictions; time and difference of a few rows scored one at a time.
+    """The hold-out with its predictions `batch`; time and difference of `count` rows that are scored one at a time.
 
     Raises: DataError.
     """
     import numpy as np
 
-    batch = predict(model, scored, columns)
-    chosen = np.unique(np.linspace(0, len(scored) - 1, min(SINGLE_ROWS, len(scored))).astype(int))
-    seconds, answers = _score_single_rows(model, scored, chosen)
+    held = rows.holdout
+    chosen = np.unique(np.linspace(0, len(held) - 1, min(count, len(held))).astype(int))
+    seconds, answers = _score_single_rows(score, rows, chosen)
     difference = float(np.max(np.abs(answers - batch[chosen])))
-    scored = scored.assign(**prediction_columns(batch, model.classes))
+    scored = held.assign(**prediction_columns(batch, rows.classes))
     return scored, {"ms_per_row": 1000 * median(seconds), "difference": difference}
-
-
-def tables_of(scored: pd.DataFrame, target: Target, classes: Classes, slices: Sequence[str]) -> dict[str, Any]:
-    """Metrics overall, by month and by slice; each with its number of rows."""
-    y, p = encode_target(scored[target.column], classes), predictions_in(scored, classes)
-    return {
-        "overall": {"rows": len(scored), **compute_metrics(y, p, target.task)},
-        "by_month": by_month(scored["event_timestamp"], y, p, target.task),
-        "by_slice": {c: by_value(scored[c], y, p, target.task) for c in slices if c in scored},
-    }
 
 
 def _importance(candidate: Candidate) -> dict[str, float]:
@@ -203,16 +228,18 @@ def _importance(candidate: Candidate) -> dict[str, float]:
     return json.loads(path.read_bytes()) if path.is_file() else {}
 
 
-def _score_single_rows(model: Model, scored: pd.DataFrame, chosen: np.ndarray) -> tuple[list[float], np.ndarray]:
+def _score_single_rows(
+    score: Callable[[Any], np.ndarray], rows: EvaluationRows, chosen: np.ndarray
+) -> tuple[list[float], np.ndarray]:
     """Score rows one at a time, as a service does; returns seconds and predictions."""
     import numpy as np
 
-    values = {column.name: scored[column.name].to_numpy(object)[chosen].tolist() for column in model.columns}
+    values = {column.name: rows.holdout[column.name].to_numpy(object)[chosen].tolist() for column in rows.columns}
     seconds, answers = [], []
     for i in range(len(chosen)):
         row = {name: column[i : i + 1] for name, column in values.items()}
         started = perf_counter()
-        answers.append(predict(model, row))
+        answers.append(score(row))
         seconds.append(perf_counter() - started)
     return seconds, np.concatenate(answers)
 
