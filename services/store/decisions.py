@@ -118,9 +118,8 @@ def record_verdict(candidate: Candidate, verdict: Verdict, settings: Settings) -
 def record_decision(decision: Decision, settings: Settings) -> None:
     """Record what monitoring decided on a release, once for each decision."""
     with closing(Store(settings)) as store, store.writing() as connection:
-        if any(
-            event.details["digest"] == decision.digest for event in audit_events(store, decision.case, None, MONITOR)
-        ):
+        recorded = {event.details["digest"] for event in audit_events(store, decision.case, None, MONITOR)}
+        if decision.digest in recorded:
             return
         record_audit_event(
             connection,
