@@ -77,13 +77,8 @@ def seal(candidate: Candidate, verdict: Verdict, parts: ReleaseParts, context: S
             "criteria": [_repeatable(criterion) for criterion in verdict.criteria],
         },
         "files": {
-<<<<<<< HEAD
             **{name: _content_digest(content) for name, content in sorted(files.items())},
-            SCORES: file_digest(verdict.scores),
-=======
-            **{name: _content_digest(content) for name, content in sorted(parts.files.items())},
             **{name: file_digest(path) for name, path in _evidence(verdict).items()},
->>>>>>> 91ff15a (Compare groups of people, recompute verdicts, and test gates with known-bad candidates)
             GOLDEN: digest_of(parts.golden),
         },
     }
