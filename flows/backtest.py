@@ -12,11 +12,11 @@ from prefect.runtime import flow_run
 from pydantic import AwareDatetime, Field
 
 from flows.case import TabularCase, load_case
+from flows.retrain import challenger_context
 from flows.run_context import Request, RunContext, run_context
 from flows.steps import (
     History,
     TrainResult,
-    challenger_context,
     create_candidate,
     evaluate,
     examples_since,

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from prefect import flow
 
+from flows.case import TabularCase
 from flows.run_context import Request, RunContext, complete_if_nothing_to_do, run_context, run_name
 from flows.steps import (
-    challenger_context,
     current_champion,
+    examples_since,
     monitor_champion,
     prepare_snapshot,
     release_candidate,
@@ -19,8 +20,10 @@ from services.rollout.task import roll_back
 from services.store.decisions import record_decision
 from tasks.core.actor import acting, pipeline
 from tasks.core.config import Result
+from tasks.data.results import Snapshot
 from tasks.monitor.attempts import attempt_to_finish, record_attempt
 from tasks.monitor.results import Decision
+from tasks.monitor.task import recalibrate_champion
 from tasks.release.results import Release
 
 
@@ -60,3 +63,12 @@ def execute_decision(run: RunContext, decision: Decision) -> Release:
     snapshot = prepare_snapshot(run)
     run = challenger_context(run, snapshot, decision)
     return release_candidate(run, train_and_evaluate(run, snapshot))
+
+
+def challenger_context(run: RunContext, snapshot: Snapshot, decision: Decision) -> RunContext:
+    """The run that creates the challenger: by training, or from the recalibrated champion."""
+    if decision.action != "recalibrate" or not isinstance(run.case, TabularCase):
+        return run
+    frame = examples_since(run, run.case, snapshot, run.as_of - run.case.monitor.window)
+    model = recalibrate_champion(decision, frame, run.case.target, run.case.train.split, run.settings.state)
+    return replace(run, model=model)

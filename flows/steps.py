@@ -5,7 +5,7 @@ A flow module beside this one holds the flow of its name, which takes its steps 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -52,7 +52,6 @@ from tasks.monitor.task import (
     measure_messages,
     measure_served,
     measure_window,
-    recalibrate_champion,
     review_questions,
     watch_upstream,
 )
@@ -353,12 +352,3 @@ def monitor_champion(
         requests = collect_scored_rows(champion, start, run.as_of, path, config)
         signal = measure_served(champion, case.monitor_spec, window, requests, places, previous)
     return decide_on(signal, case.monitor, [*history.attempts] if history else None)
-
-
-def challenger_context(run: RunContext, snapshot: Snapshot, decision: Decision) -> RunContext:
-    """The run that creates the challenger: by training, or from the recalibrated champion."""
-    if decision.action != "recalibrate" or not isinstance(run.case, TabularCase):
-        return run
-    frame = examples_since(run, run.case, snapshot, run.as_of - run.case.monitor.window)
-    model = recalibrate_champion(decision, frame, run.case.target, run.case.train.split, run.settings.state)
-    return replace(run, model=model)
