@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import typer
 
 from cli.options import AsJson, CaseName
 from tasks.core.errors import GateFailed, InputError
+
+if TYPE_CHECKING:
+    from flows.case import LanguageCase, TabularCase
+    from tasks.core.settings import Settings
+    from tasks.govern.selftest import Tested
+    from tasks.release.results import Release
 
 SELFTEST = "gates.selftest"
 app = typer.Typer(no_args_is_help=True, help="Prove that the gates of a case can fail.")
@@ -22,24 +29,17 @@ def gates() -> None:
 def selftest(case: CaseName, json: AsJson = False) -> None:
     """Judge known-bad candidates by the case's own gates. Exit code 3 when one of them would be released."""
     from cli.show import find_release
-    from flows.case import TabularCase, load_case
+    from flows.case import load_case
     from services.store.audit import record_audit_event
     from services.store.database import Store
     from tasks.core.console import PlainTable, console, styled
     from tasks.core.display import one_line
     from tasks.core.settings import settings
-    from tasks.govern.selftest import find_candidate, run_selftest
-    from tasks.release.seal import read_manifest
 
     config = settings()
     loaded = load_case(case, config.cases)
-    if not isinstance(loaded, TabularCase):
-        raise InputError(
-            "The gates of a language case have no self-test yet.", where=case, allowed="a case with kind: tabular"
-        )
     release = find_release(case, None)
-    candidate = find_candidate(config.state, case, read_manifest(release.folder)["sealed"]["weights"])
-    tested = run_selftest(candidate, loaded.target, loaded.train, loaded.evaluate)
+    tested = _selftest(loaded, release, config)
     missed = [each for each in tested if not each.caught]
     with closing(Store(config)) as store, store.writing() as connection:
         results = {each.name: list(each.caught_by) for each in tested}
@@ -62,3 +62,26 @@ def selftest(case: CaseName, json: AsJson = False) -> None:
             allowed="none",
             todo=f"Set {', '.join(dict.fromkeys(each.gate for each in missed))} in the case.",
         )
+
+
+def _selftest(case: TabularCase | LanguageCase, release: Release, config: Settings) -> list[Tested]:
+    """Raises: InputError for a case that answers from documents."""
+    from flows.case import TabularCase
+    from tasks.govern.selftest import find_candidate, run_selftest
+    from tasks.release.seal import SCORES, verify
+
+    sealed = verify(release.folder)["sealed"]
+    if isinstance(case, TabularCase):
+        candidate = find_candidate(config.state, case.name, sealed["weights"])
+        return run_selftest(candidate, case.target, case.train, case.evaluate)
+    if case.knowledge:
+        raise InputError(
+            "The gates of a case that answers from documents have no self-test yet.",
+            where=case.name,
+            allowed="a table, or a language case without knowledge",
+        )
+    import pandas as pd
+
+    from tasks.govern.bad_answers import run_language_selftest
+
+    return run_language_selftest(pd.read_parquet(release.folder / SCORES), case.answer, case.evaluate)
