@@ -130,7 +130,7 @@ def _explain(facts: _Facts, approval: dict[str, Any]) -> Explanation:
     waived = [event for event in facts.events if (event.action, event.subject) == (WAIVE, usage["digest"])]
     request, answer = (_json(facts.call.get(name)) for name in ("asked", "answered"))
     retrieval = usage.get("retrieval") or {}
-    guardrails = {name: value for name, value in usage.items() if name.startswith("guard") and value}
+    guardrails = dict(usage.get("guard") or {})
     known = [event for event in (champion, judged, validated, configured, *waived) if event]
     return Explanation(
         request={name: usage[name] for name in ("id", "interface", "case", "team", "key", "role", "state", "status")}
