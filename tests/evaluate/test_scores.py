@@ -63,7 +63,9 @@ def test_the_same_verdict_follows_from_the_stored_scores(verdict: Verdict, tmp_p
 
 def change_a_score(folder: Path) -> None:
     table = pd.read_parquet(folder / "scores.parquet")
-    table.loc[0, "prediction"] = 1 - table.loc[0, "prediction"]
+    predictions = table["prediction"].to_numpy(float).copy()
+    predictions[0] = 1 - predictions[0]
+    table["prediction"] = predictions
     table.to_parquet(folder / "scores.parquet", index=False)
 
 

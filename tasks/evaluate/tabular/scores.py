@@ -96,9 +96,10 @@ def _answered(scores: Scores, classes: Classes) -> tuple[list[Criterion], Scores
     share = float(1 - answered.mean())
     note = f"{(~answered).sum():,} of {len(answered):,} rows got no number"
     failed = Criterion(name="unanswered", observed=share, required="<= 0 of the rows", passed=False, note=note)
-    target, candidate, champion = (None if each is None else each[answered] for each in scores.paired)
+    target, candidate, champion = scores.paired
+    paired = target[answered], candidate[answered], None if champion is None else champion[answered]
     baselines = {name: side[answered] for name, side in scores.baselines.items()}
-    return [failed], Scores(scores.table[answered], (target, candidate, champion), scores.problem, baselines)
+    return [failed], Scores(scores.table[answered], paired, scores.problem, baselines)
 
 
 def tables_of(scored: pd.DataFrame, target: Target, classes: Classes, slices: tuple[str, ...]) -> dict[str, Any]:
