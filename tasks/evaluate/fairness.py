@@ -2,8 +2,8 @@
 
 Definitions: Hardt, Price and Srebro, Equality of Opportunity in Supervised Learning (2016); a difference of groups is
 the largest minus the smallest. Intervals come from a bootstrap over examples. The largest difference of noisy rates is
-too large on average, and again so in each resample: the reversed percentiles (Efron and Tibshirani 1993, chapter 13)
-take that out.
+too large on average, so its bounds are those of the pairs of groups: the largest of their upper bounds, and the largest
+of their lower bounds, which are corrected for how many pairs there are.
 """
 
 from __future__ import annotations
@@ -185,10 +185,10 @@ def disparity(groups: Groups, sampled: Mapping[str, np.ndarray], metric: str, ta
         names = [each for each, known in zip(groups.names, np.isfinite(sampled[name][0]), strict=True) if known]
         if len(names) < 2:
             continue
-        spread = np.nanmax(values, axis=1) - np.nanmin(values, axis=1)
-        observed = float(spread[0])
-        above, below = np.nanquantile(spread[1:], [1 - tails[0], tails[1]])
-        low, high = max(0.0, 2 * observed - float(above)), max(observed, 2 * observed - float(below))
+        between = values[1:, :, None] - values[1:, None, :]  # each group minus each other one, of each resample
+        observed, pairs = float(np.nanmax(values[0]) - np.nanmin(values[0])), len(names) * (len(names) - 1)
+        low = max(0.0, float(np.nanquantile(between, tails[0] / pairs, axis=0).max()))
+        high = max(observed, float(np.nanquantile(between, 1 - tails[1], axis=0).max()))
         highest, lowest = names[int(np.nanargmax(values[0]))], names[int(np.nanargmin(values[0]))]
         each = Disparity(groups.name, highest, lowest, observed, low, high)
         found = each if found is None or each.high > found.high else found

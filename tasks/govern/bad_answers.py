@@ -1,6 +1,6 @@
 """Known-bad answers to the evaluation pairs of a language case, judged by its own gates.
 
-No model is needed: an assistant that invents values is one whose answers contain invented values.
+No model is needed: a candidate that invents values is one whose answers contain invented values.
 """
 
 from __future__ import annotations

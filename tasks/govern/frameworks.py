@@ -132,7 +132,11 @@ EU_AI_ACT: tuple[Rule, ...] = (
     ("Article 15(5)", "Cybersecurity", security),
     ("Article 17", "Quality management system", nothing("the provider's quality management system")),
     ("Article 26", "Duties of deployers", nothing("the deployer's organisation: training, use as instructed")),
-    ("Article 27", "Fundamental rights impact assessment", nothing("the assessment: credit scoring needs one")),
+    (
+        "Article 27",
+        "Fundamental rights impact assessment",
+        nothing("the assessment, which systems of Annex III(5)(b) need"),
+    ),
     ("Article 43", "Conformity assessment", nothing("the assessment, internal control under Annex VI")),
     ("Article 49", "Registration in the EU database", nothing("the registration")),
     ("Article 72", "Post-market monitoring", monitoring),
