@@ -135,7 +135,7 @@ EU_AI_ACT: tuple[Rule, ...] = (
     (
         "Article 27",
         "Fundamental rights impact assessment",
-        nothing("the assessment, which systems of Annex III(5)(b) need"),
+        nothing("the assessment, which Annex III(5)(b) needs"),
     ),
     ("Article 43", "Conformity assessment", nothing("the assessment, internal control under Annex VI")),
     ("Article 49", "Registration in the EU database", nothing("the registration")),
