@@ -5,6 +5,8 @@ from __future__ import annotations
 from flows.case import LanguageCase, TabularCase, load_case
 from tasks.core.settings import settings
 
+LISTED = 20  # quotations
+
 
 def check(name: str, profile: str | None = None) -> str:
     """Check each section of a case with the engine that will use it; return a summary when all are valid.
@@ -35,7 +37,8 @@ def check_case(case: TabularCase | LanguageCase) -> str:
     expectations = sum(len(s.expectations) + len(s.batch_expectations) for s in case.data.sources.values())
     summary = _check_language(case) if isinstance(case, LanguageCase) else _check_table(case)
     sources = f"{len(case.data.sources)} sources with {expectations} expectations"
-    return f"{case.name} is valid: {sources}, {summary}. Next: driftline run {case.name}"
+    missing = _missing_quotations(case) if isinstance(case, LanguageCase) else ""
+    return f"{case.name} is valid: {sources}, {summary}. Next: driftline run {case.name}{missing}"
 
 
 def _check_table(case: TabularCase) -> str:
@@ -70,8 +73,25 @@ def _check_language(case: LanguageCase) -> str:
     )
     check_traffic(case.traffic, case.data.sources)
     check_monitor(case.monitor, "answers", scorers=case.evaluate.scorers)
-    for embedder in filter(None, {case.monitor.embedder, case.serve.embedder}):
+    of_documents = case.knowledge.embedder if case.knowledge else None
+    for embedder in filter(None, {case.monitor.embedder, case.serve.embedder, of_documents}):
         find_embedder(embedder, case.folder)
     stages = ", ".join(name for name, stage in case.train.stages if stage) if case.train else ""
     tuning = f"stages {stages}" if stages else "no tuning"
     return f"base {case.model.source}, {tuning}, answers in {case.answer.format}, {len(case.evaluate.bounds)} bounds"
+
+
+def _missing_quotations(case: LanguageCase) -> str:
+    """A warning with the quotations of questions that no longer stand in the documents; empty without any."""
+    from tasks.core.display import escape_terminal
+    from tasks.knowledge.answers.quotation_check import missing_quotations
+
+    if case.knowledge is None:
+        return ""
+    sources = {name: case.data.sources[name] for name in case.pairs.sources}
+    if not (missing := missing_quotations(case.knowledge, sources, case.folder)):
+        return ""
+    more = [f"and {len(missing) - LISTED} more"] if len(missing) > LISTED else []
+    lines = [f"  {escape_terminal(line)}" for line in (*missing[:LISTED], *more)]
+    head = f"{len(missing)} quotations no longer stand in the documents; their questions count as not found:"
+    return "\n".join(["", head, *lines])

@@ -84,7 +84,8 @@ def find(
         return
     for row in rows:
         typer.echo(f"{_line(row['case'])}  {row['where']}  {_line(row['document'])}  {_line(row['heading'])}")
-    typer.echo(f"{len(rows)} passages" if rows else "No index or release uses this text.")
+    count = f"{len(rows)} passage{'s' if len(rows) != 1 else ''}"
+    typer.echo(count if rows else "No index or release uses this text.")
 
 
 @app.command()

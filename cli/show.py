@@ -165,8 +165,7 @@ def find_release(case: str, reference: str | None) -> Release:
 
     Raises: CaseError, InputError when there is no such release.
     """
-    from tasks.release.registry import resolve_release
-    from tasks.release.task import require_champion
+    from tasks.release.registry import require_champion, resolve_release
 
     load_case(case, settings().cases)
     config = settings()

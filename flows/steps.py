@@ -57,6 +57,7 @@ from tasks.monitor.task import (
 )
 from tasks.predict.results import Predictions
 from tasks.predict.task import answer_window, predict_window
+from tasks.release.registry import require_champion
 from tasks.release.results import Release, SealContext
 from tasks.release.task import (
     find_champion,
@@ -64,7 +65,6 @@ from tasks.release.task import (
     find_predecessor,
     promote_release,
     register_release,
-    require_champion,
     require_promotion,
     seal_language_release,
     seal_tabular_release,
@@ -332,9 +332,9 @@ def monitor_champion(
     if not (case.guardrails.is_empty or run.is_replay):
         watch_guardrails(case.name, max(2, case.monitor.window.days), config)
     if isinstance(case, LanguageCase):
-        if case.knowledge:
+        if case.knowledge and champion.has_documents:
             path = config.data / "raw" / case.name / "logged_questions.parquet"
-            review_questions(champion, collect_questions(champion, start, run.as_of, path, config), places)
+            review_questions(champion, collect_questions(champion, start, run.as_of, path, config), snapshot, places)
         upstream = watch_upstream(champion, window, places.state) if champion.is_remote else None
         if upstream and case.traffic.source is None and case.pairs.templates is None:
             return decide_on_server(upstream, window, case.monitor, places.state)

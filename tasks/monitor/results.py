@@ -77,6 +77,31 @@ class LoggedQuestions(Result):
     end: datetime
 
 
+class DatedDocument(Result):
+    """A document that states when it was last changed."""
+
+    document: str
+    days: int  # since then
+
+
+class DocumentReview(Result):
+    """How the documents of a case differ from those of its release, and how old they are."""
+
+    documents: int  # of the snapshot
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]  # still in the release
+    undated: int
+    oldest: tuple[DatedDocument, ...]  # the first ones
+
+    @property
+    def summary(self) -> str:
+        """One sentence."""
+        if not (stale := len(self.added) + len(self.changed) + len(self.removed)):
+            return "The release has the documents as they are now"
+        return f"{stale:,} documents changed since the release was built"
+
+
 class OpenQuestion(Result):
     """A question with the same words, apart from case and blanks, that got no good answer."""
 
@@ -102,12 +127,14 @@ class QuestionReview(Result):
     unused: int  # of these: in no result
     unused_documents: tuple[str, ...]  # without any passage in a result; the first ones
     open_questions: tuple[OpenQuestion, ...]  # the most frequent first
+    documents: DocumentReview
     folder: Path  # with questions.json and questions.md
 
     @property
     def summary(self) -> str:
         """One line."""
-        return f"{self.questions:,} questions, {self.abstained:,} without an answer, {self.disliked:,} disliked"
+        counts = f"{self.questions:,} questions, {self.abstained:,} without an answer, {self.disliked:,} disliked"
+        return f"{counts}. {self.documents.summary}"
 
 
 class BatchQuality(Result):

@@ -8,6 +8,7 @@ from pathlib import Path
 from tasks.core.display import escape_markdown
 from tasks.core.places import Places
 from tasks.core.prefect import emit_alert, emit_case_event, show_link, show_text, stage
+from tasks.data.results import Snapshot
 from tasks.features.results import Frame
 from tasks.monitor.config import AnswerMonitor, TabularSpec, Watch
 from tasks.monitor.results import Attempt, Decision, LoggedQuestions, QuestionReview, ScoredRows, Signal, UpstreamDrift
@@ -67,12 +68,14 @@ def measure_messages(
 
 
 @stage("review the questions", lambda review: review.summary)
-def review_questions(release: Release, logged: LoggedQuestions, places: Places) -> QuestionReview:
-    """Find what is asked often and answered badly, and the documents that answer nothing."""
+def review_questions(release: Release, logged: LoggedQuestions, snapshot: Snapshot, places: Places) -> QuestionReview:
+    """Find what is asked often and answered badly, documents that answer nothing, and stale ones."""
+    from tasks.knowledge.config import DOCUMENTS
     from tasks.monitor.language.questions import LIST
     from tasks.monitor.language.questions import review_questions as review
 
-    result = review(release.folder, logged, places.state / "monitor" / release.case)
+    documents = {path.stem: path for path in sorted((snapshot.path / DOCUMENTS).glob("*.parquet"))}
+    result = review(release.folder, logged, documents, places.state / "monitor" / release.case)
     text = (result.folder / LIST).read_text(encoding="utf-8")
     show_text(f"{release.case}-questions", text, "What is asked often and answered badly")
     return result

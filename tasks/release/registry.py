@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.core.errors import DriftlineError, InputError
+from tasks.core.errors import DriftlineError, InputError, NoDataYet
 from tasks.core.mlflow import Tracking, mlflow_client
 from tasks.features.results import Column
 from tasks.release.prompt_registry import move_to_production, register_prompt, unregister_prompts
@@ -92,6 +92,17 @@ def load_champion(tracking: Tracking, state: Path, case: str) -> Release | None:
             return None
         raise
     return _load(state, case, version)
+
+
+def require_champion(case: str, tracking: Tracking, state: Path) -> Release:
+    """The case's champion.
+
+    Raises: NoDataYet when it has none.
+    """
+    champion = load_champion(tracking, state, case)
+    if champion is None:
+        raise NoDataYet(f"Case {case} has no champion yet.", where=tracking.uri, todo=f"driftline run {case}")
+    return champion
 
 
 def load_predecessor(tracking: Tracking, state: Path, release: Release) -> Release | None:

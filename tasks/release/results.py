@@ -11,6 +11,7 @@ from tasks.core.config import Result
 from tasks.data.results import Snapshot
 from tasks.features.results import Column
 from tasks.guard.files import GuardSpec
+from tasks.knowledge.answers.answerer import INDEX
 from tasks.language.open_engine import model_file
 from tasks.language.upstream import UPSTREAM
 from tasks.release.config import Price
@@ -45,6 +46,11 @@ class Release(Result):
     def is_remote(self) -> bool:
         """Whether its model is behind an address."""
         return (self.folder / UPSTREAM).is_file()
+
+    @property
+    def has_documents(self) -> bool:
+        """Whether it answers from documents."""
+        return (self.folder / INDEX).is_dir()
 
     @property
     def model(self) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.core.errors import GateFailed, NoDataYet
+from tasks.core.errors import GateFailed
 from tasks.core.mlflow import Tracking
 from tasks.core.prefect import stage
 from tasks.evaluate.results import Verdict
@@ -18,17 +18,6 @@ def find_champion(case: str, tracking: Tracking, state: Path) -> Release | None:
     from tasks.release.registry import load_champion
 
     return load_champion(tracking, state, case)
-
-
-def require_champion(case: str, tracking: Tracking, state: Path) -> Release:
-    """The case's champion.
-
-    Raises: NoDataYet when it has none.
-    """
-    champion = find_champion(case, tracking, state)
-    if champion is None:
-        raise NoDataYet(f"Case {case} has no champion yet.", where=tracking.uri, todo=f"driftline run {case}")
-    return champion
 
 
 def find_predecessor(release: Release, tracking: Tracking, state: Path) -> Release | None:

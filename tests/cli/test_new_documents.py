@@ -11,6 +11,7 @@ from cli.new_options import TableOptions
 from flows.case import LanguageCase, load_case
 from tasks.core.errors import DataError, InputError
 from tasks.core.settings import settings
+from tests.knowledge_base import INT8
 
 
 @pytest.fixture
@@ -43,6 +44,7 @@ def test_a_folder_becomes_a_knowledge_base(cases, tmp_path, inside):
     case = load_case("help", cases)
     assert isinstance(case, LanguageCase)
     assert case.knowledge is not None
+    assert case.knowledge.embedder == INT8  # its extra is installed here
     assert case.pairs.none
     uri = str(case.knowledge.documents["pages"].uri)
     assert uri == ("file://../../manual/**/*" if inside else f"file://{folder}/**/*")

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import select
 
 from services.gateway.request_log import reading_log
-from services.rollout.shares import ShareSpec, remove_share, set_share
+from services.rollout.shares import ShareSpec, promote, remove_share, set_share
 from services.serving.package import package
 from services.store.database import Store, usage_records
 from services.store.keys import create_key, set_key_labels
@@ -199,6 +199,36 @@ def test_a_search_follows_the_rollout(settings, pets, state, store):
             assert search(client, "").status_code == 400
     finally:
         remove_share(store, "pets", canary.digest, "for a test")
+
+
+def test_what_a_document_no_longer_says_leaves_all_answers(settings, pets, state, store):
+    """From the next release on: chats, streams, searches, and what the cache stored of the release before."""
+    changed = PAGES | {"open": PAGES["open"].replace("fish and meat", "cheese")}
+    folder = knowledge_release(state, pages={**changed, "crew": "# Boats\n\nNothing.\n"}, answer_by="extract")
+    package(folder, state / "bentoml", ROOT / "requirements.lock")
+    corrected = serve(settings, folder, champion=False)
+    sails = "What is the area of the jib sail?"
+
+    def answers(client: httpx.Client) -> str:
+        messages = [{"role": "user", "content": FOOD}]
+        stream = client.post("/v1/chat/completions", json={"model": "pets", "messages": messages, "stream": True})
+        return json.dumps([chat(client, FOOD), chat(client, sails)]) + search(client, sails).text + stream.text
+
+    with gateway_client(settings) as client:
+        for _ in range(2):  # the second ones come from the cache
+            before = answers(client)
+            assert "fish and meat" in before
+            assert "12 square metres" in before
+        promote(store, "pets", corrected.digest, "for a test")
+        try:
+            assert wait_for(lambda: client.get("/readyz").json()["champions"]["pets"] == corrected.digest, 5)
+            after = answers(client)
+            assert "cheese" in after
+            assert "fish and meat" not in after
+            assert "12 square metres" not in after
+        finally:
+            promote(store, "pets", pets.digest, "for a test")
+            assert wait_for(lambda: client.get("/readyz").json()["champions"]["pets"] == pets.digest, 5)
 
 
 def test_a_release_with_a_damaged_index_does_not_start(settings, pets, state):

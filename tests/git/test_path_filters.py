@@ -18,8 +18,11 @@ CASES = {
     ),
     "b": CaseFiles(name="b", folder="configs/b", sources=("data/shared.csv", "data/b")),
     "b-two": CaseFiles(name="b-two", folder="configs/b-two"),
+    "help": CaseFiles(
+        name="help", folder="configs/help", documents=("docs/**/*.md", "configs/help/pages", "manuals/?.pdf")
+    ),
 }
-EVERY = [("train", "a"), ("train", "b"), ("train", "b-two")]
+EVERY = [("train", "a"), ("train", "b"), ("train", "b-two"), ("train", "help")]
 NONE: list[tuple[str, str]] = []
 
 
@@ -47,15 +50,21 @@ NONE: list[tuple[str, str]] = []
         ("requirements.lock", EVERY),
         ("pyproject.toml", EVERY),
         ("flows/train.py data/shared.csv", EVERY),
-        ("docs/llm.md README.md CHANGELOG.md", NONE),
+        ("README.md CHANGELOG.md docs/figure.png docs.md", NONE),
+        ("docs/llm.md", [("release", "help")]),
+        ("docs/guides/deep/x.md", [("release", "help")]),
+        ("configs/help/pages/x.md", [("release", "help")]),
+        ("manuals/a.pdf", [("release", "help")]),
+        ("manuals/ab.pdf", NONE),
+        ("docs/llm.md configs/help/case.yaml", [("train", "help")]),
         ("tests/conftest.py benchmarks/table.py deployments/local/supervisord.conf Makefile .ci/run", NONE),
-        ("docs/flows/x.md my/tasks/x.py docs/configs/a/case.yaml", NONE),
+        ("my/flows/x.md my/tasks/x.py my/configs/a/case.yaml", NONE),
         ("data/samples/other.parquet", NONE),
         ("", NONE),
     ],
 )
 def test_changed_files_ask_for_flows(changed: str, runs: list[tuple[str, str]]):
-    """Sources and pointers prepare, configuration and code train, documents and tests start nothing."""
+    """Sources and pointers prepare, configuration and code train, documents of a knowledge base release."""
     assert flows_to_start("", changed.split(), CASES) == runs
 
 
@@ -67,9 +76,9 @@ def test_changed_files_ask_for_flows(changed: str, runs: list[tuple[str, str]]):
         ("a", ["a"]),
         ("b-two-v1", ["b-two"]),
         ("b-v1", ["b"]),
-        ("v1", ["a", "b", "b-two"]),
-        ("ab-v1", ["a", "b", "b-two"]),
-        ("gone/v1", ["a", "b", "b-two"]),
+        ("v1", ["a", "b", "b-two", "help"]),
+        ("ab-v1", ["a", "b", "b-two", "help"]),
+        ("gone/v1", ["a", "b", "b-two", "help"]),
     ],
 )
 def test_a_tag_releases_the_case_that_it_names_or_all(tag: str, names: list[str]):
@@ -100,6 +109,7 @@ def test_a_case_says_which_files_are_its_own(tmp_path: Path):
     change_case(folder, data__sources__far={"uri": "file://../../data/far.csv"}, target__x="file:///data/away.csv")
     change_case(folder, profiles={"smoke": {"data": {"sources": {"patients": {"uri": "file://few.csv"}}}}})
     change_case(folder, serve={"embedder": "file://../../models/embedder"})
+    change_case(folder, knowledge={"documents": {"docs": {"uri": "file://../../docs/**/*.md"}}})
     broken = tmp_path / "configs" / "broken" / "case.yaml"
     broken.parent.mkdir()
     broken.write_text("a: [")
@@ -110,6 +120,7 @@ def test_a_case_says_which_files_are_its_own(tmp_path: Path):
             name="good",
             folder="configs/good",
             sources=("configs/good/patients.csv", "data/far.csv", "configs/good/few.csv"),
+            documents=("docs/**/*.md",),
             models=("models/embedder",),
         ),
     }

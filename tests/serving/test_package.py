@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from tasks.core.code_digest import SourceTree
 from tasks.core.errors import DriftlineError, Unavailable
 from tasks.core.files import write_text
 from tasks.core.settings import ROOT
+from tests.knowledge_base import INT8
+from tests.knowledge_release import knowledge_release
 
 pytestmark = pytest.mark.xdist_group("bento")
 
@@ -32,6 +35,17 @@ def test_a_bento_holds_what_it_needs_and_no_more(state: Path, bento: str, folder
     assert "scikit-learn==" in pins
     assert "torch" not in pins
     assert not re.search(r"--|https?:|@", pins)
+
+
+def test_a_bento_names_the_runtime_of_its_embedder(tmp_path: Path) -> None:
+    """Weights in ONNX need onnxruntime, which is of an extra and not in the lock; and no torch."""
+    folder = knowledge_release(tmp_path, answer_by="extract", embedder=INT8)
+    built = bento_folder(tmp_path, package(folder, tmp_path, ROOT / "requirements.lock"))
+    assert (built / "src/embedder/model.onnx").is_file()
+    pins = (built / "env/python/requirements.txt").read_text()
+    assert {f"onnxruntime=={version('onnxruntime')}", f"flatbuffers=={version('flatbuffers')}"} <= {*pins.split()}
+    assert "tokenizers==" in pins
+    assert not re.search("torch|transformers", pins)
 
 
 def test_packaging_again_builds_nothing(state: Path, bento: str, folder: Path) -> None:

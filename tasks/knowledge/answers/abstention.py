@@ -84,6 +84,11 @@ class AbstentionRule(Result):
         return 1 / (1 + math.exp(-total))
 
 
+def default_rule(method: str) -> AbstentionRule:
+    """The rule without questions to fit it on. A search by words alone has no similarities."""
+    return AbstentionRule(weights={"coverage": 8.0}, bias=-3.0) if method == "words" else AbstentionRule()
+
+
 @dataclass(frozen=True)
 class Observation:
     """The signals of one development question."""
@@ -92,13 +97,13 @@ class Observation:
     answerable: bool
 
 
-def fit_rule(observations: Sequence[Observation]) -> AbstentionRule:
-    """The rule for these questions; the default rule when there are too few. Equal questions give an equal rule."""
+def fit_rule(observations: Sequence[Observation], default: AbstentionRule) -> AbstentionRule:
+    """The rule for these questions; the default when there are too few. Equal questions give an equal rule."""
     import numpy as np
 
     target = np.array([each.answerable for each in observations], float)
     if min(target.sum(), len(target) - target.sum(), len(target)) < MIN_QUESTIONS:
-        return AbstentionRule()
+        return default
     features = np.array([[each.signals[name] for name in SIGNALS] for each in observations])
     solution = _logistic_regression(features, target)
     unseen = np.array(

@@ -57,6 +57,7 @@ def build_index(
     with contextlib.suppress(DataError):
         existing = read_manifest(folder)
         mark_cached()
+        _remove_others(folder)  # which a killed build left
         return existing
     from tasks.language.embedder import Embedder
 
@@ -82,10 +83,15 @@ def build_index(
             files={name: file_digest(out / name) for name in FILES},
         )
         (out / MANIFEST).write_text(index.model_dump_json(indent=1, exclude={"folder"}), encoding="utf-8")
-    for other in home.iterdir():
+    _remove_others(folder)
+    return index
+
+
+def _remove_others(folder: Path) -> None:
+    """Remove the case's indexes of other documents."""
+    for other in folder.parent.iterdir():
         if other.is_dir() and other != folder:
             shutil.rmtree(other)
-    return index
 
 
 def newest_index(case: str, state: Path) -> KnowledgeIndex | None:

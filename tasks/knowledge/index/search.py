@@ -7,10 +7,11 @@ import json
 import re
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from tasks.core.errors import DataError
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 CANDIDATES = 100  # of each method, before they are merged
 SMOOTHING = 10  # of reciprocal ranks; with the usual 60, the first places hardly count
-WEIGHTS = (1.0, 1.0, 1.0)  # of title, heading and text in BM25
 WORD = re.compile(r"[^\W_]+")
 # words of a question that say nothing of its subject
 STOP_WORDS = """
@@ -61,7 +61,7 @@ class KnowledgeSearch:
         self._sentences: np.ndarray = np.load(folder / SENTENCES, mmap_mode="r", allow_pickle=False)
         owners = np.load(folder / OWNERS, allow_pickle=False)
         self._first = np.searchsorted(owners, np.arange(len(self._vectors) + 1))  # sentences of passage i: [i] to [i+1]
-        self._masks: dict[frozenset[str] | None, Any] = {}
+        self._masks: dict[frozenset[str] | None, np.ndarray] = {}
 
     def passages(self) -> Sequence[Passage]:
         """All passages, in the order of their documents."""
@@ -74,21 +74,15 @@ class KnowledgeSearch:
 
         labels: None for all passages; else those without labels, and those that share one.
         """
-        import numpy as np
-
         allowed = self._allowed(labels)
         with self._lock:
-            vector = self._embedder.encode([question])[0]
             words = self._by_words(question, allowed) if method != "vectors" else {}
-        cosines = self._vectors @ vector
-        ranked = np.where(allowed, cosines, -np.inf)
-        nearest = np.argsort(-ranked, kind="stable")[: min(CANDIDATES, int(allowed.sum()))].tolist()
-        candidates = [*words] if method == "words" else sorted({*words, *nearest})
-        similarities = {place: self._similarity(place, float(cosines[place]), vector) for place in candidates}
+            vector = self._embedder.encode([question])[0] if method != "words" else None
+        similarities = {} if vector is None else self._similarities(vector, allowed, words)
         order = sorted(similarities, key=lambda place: (-similarities[place], place))[:CANDIDATES]
-        by_vectors = {place: rank for rank, place in enumerate(order, 1)} if method != "words" else {}
+        by_vectors = {place: rank for rank, place in enumerate(order, 1)}
         if method == "words":
-            scores = {place: -float(rank) for place, rank in words.items()}
+            scores = {place: 1 / rank for place, rank in words.items()}
         elif method == "vectors":
             scores = {place: similarities[place] for place in by_vectors}
         else:
@@ -101,35 +95,46 @@ class KnowledgeSearch:
             Hit(
                 self._passages[place],
                 scores[place],
-                similarities[place],
+                similarities.get(place, 0.0),
                 words.get(place),
                 by_vectors.get(place),
             )
             for place in best
         ]
 
-    def _similarity(self, place: int, cosine: float, vector: np.ndarray) -> float:
-        """The mean of the cosines of a question with the passage and with its nearest sentence."""
-        sentences = self._sentences[self._first[place] : self._first[place + 1]]
-        return (cosine + float((sentences @ vector).max())) / 2 if len(sentences) else cosine
+    def _similarities(self, vector: np.ndarray, allowed: np.ndarray, words: Iterable[int]) -> dict[int, float]:
+        """Similarity by place of the nearest passages and of those by words.
 
-    def _by_words(self, question: str, allowed: Any) -> dict[int, int]:
+        It is the mean of the question's cosines with the passage and with its nearest sentence.
+        """
+        import numpy as np
+
+        cosines = self._vectors @ vector
+        nearest = _largest(np.where(allowed, cosines, -np.inf), min(CANDIDATES, int(allowed.sum())))
+        places = np.union1d(nearest, np.fromiter(words, np.int64))
+        first, last = self._first[places], self._first[places + 1]
+        counts = last - first
+        rows = np.repeat(first - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+        of_sentences = self._sentences[rows].astype(np.float32) @ vector
+        similarities = cosines[places]
+        split = counts > 0  # a passage of one sentence has no vector of it
+        if split.any():
+            starts = (np.cumsum(counts) - counts)[split]
+            similarities[split] = (similarities[split] + np.maximum.reduceat(of_sentences, starts)) / 2
+        return dict(zip(places.tolist(), similarities.tolist(), strict=True))
+
+    def _by_words(self, question: str, allowed: np.ndarray) -> dict[int, int]:
         """Rank by place of passages that share a word with the question."""
         if not (query := words_query(question)):
             return {}
+        limit = CANDIDATES if allowed.all() else -1
         rows = self._db.execute(
-            f"SELECT rowid FROM words WHERE words MATCH ? ORDER BY bm25(words, {', '.join(map(str, WEIGHTS))}), rowid",
-            [query],
+            "SELECT rowid FROM words WHERE words MATCH ? ORDER BY bm25(words), rowid LIMIT ?", [query, limit]
         )
-        ranks: dict[int, int] = {}
-        for (place,) in rows:
-            if allowed[place]:
-                ranks[place] = len(ranks) + 1
-                if len(ranks) == CANDIDATES:
-                    break
-        return ranks
+        places = (place for (place,) in rows if allowed[place])
+        return {place: rank for rank, place in enumerate(islice(places, CANDIDATES), 1)}
 
-    def _allowed(self, labels: frozenset[str] | None) -> Any:
+    def _allowed(self, labels: frozenset[str] | None) -> np.ndarray:
         """Which passages may be returned: a mask over all."""
         import numpy as np
 
@@ -153,6 +158,17 @@ class KnowledgeSearch:
     def close(self) -> None:
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
+
+
+def _largest(values: np.ndarray, count: int) -> np.ndarray:
+    """The places of the largest values, best first, of equal ones the first; without sorting all."""
+    import numpy as np
+
+    if not 0 < count < len(values):
+        return np.argsort(-values, kind="stable")[:count]
+    least = np.partition(values, -count)[-count]
+    places = np.flatnonzero(values >= least)
+    return places[np.argsort(-values[places], kind="stable")][:count]
 
 
 def words_query(question: str) -> str:

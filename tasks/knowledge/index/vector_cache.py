@@ -23,6 +23,8 @@ class VectorCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.execute("PRAGMA secure_delete = on")  # a removed vector leaves no bytes
+        self._db.execute("PRAGMA journal_mode = wal")  # with synchronous = normal a vector waits for no disk, and a
+        self._db.execute("PRAGMA synchronous = normal")  # killed process loses none
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS vectors "
             "(embedder TEXT, text TEXT, vector BLOB, PRIMARY KEY (embedder, text)) WITHOUT ROWID"

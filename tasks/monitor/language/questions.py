@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sqlite3
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -15,6 +14,8 @@ from tasks.core.display import escape_markdown
 from tasks.core.files import write_text
 from tasks.knowledge.answers.answerer import INDEX
 from tasks.language.messages import USER
+from tasks.monitor.language import documents as document_review
+from tasks.monitor.language.documents import passages_by_document, review_documents
 from tasks.monitor.results import LoggedQuestions, OpenQuestion, QuestionReview
 
 REVIEW, LIST = "questions.json", "questions.md"  # files of a review
@@ -22,15 +23,21 @@ LISTED = 20  # questions and documents of the list
 MAX_LENGTH = 200  # characters of a listed question
 
 
-def review_questions(release: Path, logged: LoggedQuestions, folder: Path) -> QuestionReview:
-    """Review the logged questions of a release's folder, and write the review; equal inputs give equal files."""
+def review_questions(
+    release: Path, logged: LoggedQuestions, documents: Mapping[str, Path], folder: Path
+) -> QuestionReview:
+    """Review the logged questions of a release's folder, and write the review; equal inputs give equal files.
+
+    documents: Parquet file of each collection, as the case's newest snapshot has them.
+    """
     import pyarrow.parquet as pq
 
     rows = pq.read_table(logged.path).to_pylist()
     retrievals = [json.loads(row["retrieval"]) for row in rows]
-    documents = passage_documents(release / INDEX)
+    by_document = passages_by_document(release / INDEX)
+    owners = {passage: document for document, passages in by_document.items() for passage in passages}
     used = {passage for each in retrievals for passage in each["passages"]}
-    used_documents = {documents[passage] for passage in used & documents.keys()}
+    used_documents = {owners[passage] for passage in used & owners.keys()}
     similarities = [each["similarity"] for each in retrievals if each["similarity"] is not None]
     review = QuestionReview(
         case=logged.case,
@@ -42,21 +49,16 @@ def review_questions(release: Path, logged: LoggedQuestions, folder: Path) -> Qu
         ungrounded=sum(each["grounded"] is False for each in retrievals),
         disliked=sum(is_dislike(row["feedback"]) for row in rows),
         similarity=round(statistics.median(similarities), 4) if similarities else None,
-        passages=len(documents),
-        unused=len(documents.keys() - used),
-        unused_documents=tuple(sorted({*documents.values()} - used_documents)[:LISTED]),
+        passages=len(owners),
+        unused=len(owners.keys() - used),
+        unused_documents=tuple(sorted(by_document.keys() - used_documents)[:LISTED]),
         open_questions=open_questions(zip(rows, retrievals, strict=True)),
+        documents=review_documents(release, documents, logged.end),
         folder=folder,
     )
     write_text(folder / REVIEW, review.model_dump_json(indent=1, exclude={"folder"}) + "\n")
     write_text(folder / LIST, as_markdown(review))
     return review
-
-
-def passage_documents(index: Path) -> dict[str, str]:
-    """The document of each passage of an index, by the passage's id."""
-    with contextlib.closing(sqlite3.connect(f"file:{index / 'passages.sqlite'}?mode=ro&immutable=1", uri=True)) as db:
-        return dict(db.execute("SELECT passage_id, document FROM passages"))
 
 
 def open_questions(calls: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> tuple[OpenQuestion, ...]:
@@ -109,4 +111,5 @@ def as_markdown(review: QuestionReview) -> str:
     if review.unused_documents:
         names = "\n".join(f"- {escape_markdown(name)}" for name in review.unused_documents)
         lines += ["## Documents in no result", names]
+    lines += document_review.as_markdown(review.documents)
     return "\n\n".join(lines) + "\n"

@@ -9,7 +9,7 @@ from typing import Any
 from tasks.core.files import link_or_copy, write_text
 from tasks.core.progress import progress_step
 from tasks.data.language.splits import DEVELOPMENT
-from tasks.knowledge.answers.abstention import AbstentionRule, Observation, fit_rule
+from tasks.knowledge.answers.abstention import AbstentionRule, Observation, default_rule, fit_rule
 from tasks.knowledge.answers.answerer import INDEX, SETTINGS, Answerer, AnswerSettings
 from tasks.knowledge.index.manifest import read_manifest
 from tasks.knowledge.index.search import KnowledgeSearch
@@ -56,21 +56,22 @@ def _fit(knowledge: KnowledgeSpec, abstain: str, pairs: Path) -> AbstentionRule:
     """The rule of abstention, by the development questions; evaluation questions are never read."""
     import pandas as pd
 
-    path = pairs / f"{DEVELOPMENT}.parquet"
+    path, default = pairs / f"{DEVELOPMENT}.parquet", default_rule(knowledge.settings.method)
     if not path.is_file():
-        return AbstentionRule()
+        return default
     from tasks.language.embedder import Embedder
 
     with progress_step("fit the abstention") as step:
         embedder = Embedder(knowledge.embedder.folder, knowledge.embedder.tokenizer)
         search = KnowledgeSearch(knowledge.index.folder, embedder)
-        answerer = Answerer(search, knowledge.settings, abstain, AbstentionRule())
+        answerer = Answerer(search, knowledge.settings, abstain, default)
         questions = pd.read_parquet(path, columns=["messages", "unanswerable"])
         rule = fit_rule(
             [
                 Observation(answerer.signals(user_message(json.loads(messages))), not unanswerable)
                 for messages, unanswerable in zip(questions["messages"], questions["unanswerable"], strict=True)
-            ]
+            ],
+            default,
         )
         step.figure = f"{rule.questions} questions" if rule.questions else "the default, for want of questions"
         search.close()

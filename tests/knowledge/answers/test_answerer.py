@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tasks.data.language.embedder_files import find_embedder
-from tasks.knowledge.answers.abstention import SIGNALS, AbstentionRule, Observation, fit_rule
+from tasks.knowledge.answers.abstention import SIGNALS, AbstentionRule, Observation, default_rule, fit_rule
 from tasks.knowledge.answers.answerer import (
     BY_MODEL,
     NO_PASSAGE,
@@ -156,9 +156,23 @@ def test_the_threshold_separates_development_questions() -> None:
         return Observation(dict.fromkeys(SIGNALS, value), answerable)
 
     near, far = [seen(0.5 + at / 100, True) for at in range(20)], [seen(0.1 + at / 100, False) for at in range(20)]
-    rule = fit_rule([*near, *far])
+    rule = fit_rule([*near, *far], RULE)
     assert rule.questions == 40
     assert all(rule.confidence(each.signals) >= rule.threshold for each in near)
     assert all(rule.confidence(each.signals) < rule.threshold for each in far)
-    assert rule == fit_rule([*near, *far])
-    assert fit_rule(near) == fit_rule([]) == AbstentionRule()
+    assert rule == fit_rule([*near, *far], RULE)
+    assert fit_rule(near, RULE) == fit_rule([], RULE) == RULE
+
+
+def test_words_alone_answer_without_the_embedder(folder: Path, embedder: Embedder) -> None:
+    """Neither search nor abstention needs a vector: the weights are not even loaded."""
+    unloaded = Embedder(embedder.folder)
+    settings = SETTINGS_OF_CASE.model_copy(update={"method": "words", "answer_by": "extract"})
+    answerer = Answerer(KnowledgeSearch(folder / "knowledge", unloaded), settings, ABSTAIN, default_rule("words"))
+    answers = [
+        answerer.finish(answerer.prepare([{"role": "user", "content": text}]))
+        for text in ("How is the jib hoisted?", "Who won the match?", "")
+    ]
+    assert "hoist jib" in answers[0].text
+    assert [each.abstained for each in answers] == [False, True, True]
+    assert "_network" not in vars(unloaded)
