@@ -59,7 +59,8 @@ def test_rows_scores_and_labels_as_of_a_moment(tmp_path: Path):
         for call in calls[:2]:
             record = {column.name: getattr(call, column.name, 0) for column in usage_records.c}
             texts = {"case": "shop", "digest": "d" * 64, "team": "", "key": "", "worker": "", "role": "champion"}
-            connection.execute(insert(usage_records).values(**record | texts | {"budgets": [], "energy_wh": None}))
+            other = {"budgets": [], "energy_wh": None, "guard": None}
+            connection.execute(insert(usage_records).values(**record | texts | other))
         for call, payload in labels:
             about = {"request_id": call.id, "at": time.time(), "team": "", "key": "", "payload": payload}
             connection.execute(insert(feedback).values(**about))
