@@ -85,7 +85,8 @@ class _Connection(asyncio.Protocol):
     async def request(self, content: bytes, timeout: float) -> SocketResponse:
         self._headers, self._pieces, self.is_reusable = {}, [], False
         self._parser = httptools.HttpResponseParser(self)
-        response = self._response = self._loop.create_future()
+        response: asyncio.Future[SocketResponse] = self._loop.create_future()
+        self._response = response
         timer = self._loop.call_later(timeout, self._fail, TimeoutError())
         try:
             if self.transport.is_closing():
