@@ -65,18 +65,18 @@ def main() -> None:
         return
     apply_environment(settings())
     report = Report("Serving", ["what", "server", "connections", "per second", "p50 ms", "p90 ms", "p99 ms"], REQUIRED)
-    seconds = 4 if options.quick else 15
+    seconds = 2 if options.quick else 15
     release, talker = champion(CASE), champion(CHAT)
     if release is None:
         print(f"  no champion of {CASE}: driftline run {CASE}")
     else:
         table(report, release, seconds)
-        governed(report, release, 300 if options.quick else 2000)
+        governed(report, release, 200 if options.quick else 2000)
         against_before(report, release, Path(options.before).resolve() if options.before else None, seconds / 2)
     if talker is None:
         print(f"  no champion of {CHAT}: driftline run {CHAT}")
     else:
-        chat(report, talker, Path(options.litellm).resolve() if options.litellm else None, 2 if options.quick else 8)
+        chat(report, talker, Path(options.litellm).resolve() if options.litellm else None, 1 if options.quick else 8)
     report.finish(("bentoml", "fastapi", "mlflow", "uvicorn", "xllamacpp"), options.json)
 
 
