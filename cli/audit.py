@@ -12,6 +12,7 @@ from cli.options import AsJson
 from tasks.core.errors import DriftlineError
 
 ANCHOR = "audit.anchor"
+FIRST = ("reason", "decision", "changed", "flow")  # details that say most
 app = typer.Typer(no_args_is_help=True, help="Show and verify the chain of audit records: who decided what, and when.")
 
 
@@ -37,7 +38,8 @@ def list_events(
         return
     table = PlainTable("", "at (UTC)", "by", "action", "case", "subject", "details")
     for event in events:
-        details = ", ".join(f"{name} {value}" for name, value in event.details.items() if value and name != "sections")
+        named = sorted(event.details.items(), key=lambda each: each[0] not in FIRST)
+        details = ", ".join(f"{name} {value}" for name, value in named if value and name != "sections")
         row = (f"{event.at:%Y-%m-%d %H:%M:%S}", event.by, event.action, event.case, event.subject[:12], details[:80])
         table.add_row(str(event.id), *map(one_line, row))
     console.print(table)
