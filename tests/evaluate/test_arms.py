@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,8 @@ def test_only_the_served_arm_answers_what_nobody_knows(arms: Arms) -> None:
     """A comparison would say nothing, and would ask models for minutes: here none is asked."""
     unknown = arms.run.evaluation_set.assign(answer="", required_facts="[]", evidence="[]")
     assert list(arms.side_by_side(unknown)) == ["extractive"]
+    alone = replace(arms, compared=0)
+    assert list(alone.side_by_side(arms.run.evaluation_set)) == ["extractive"]
     assert {each["n"] for each in arms.retrieval(unknown).values()} == {0}
 
 

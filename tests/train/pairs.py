@@ -118,14 +118,16 @@ CHAT = ChatSpec(
 SERVING = Serving(answer_tokens=12)
 
 
-def tuned(state: Path, base: BaseModelFiles, pairs: Path, stages: dict[str, Any], **changes: Any) -> Candidate:
-    """A candidate tuned in `state`; `changes` go to the tuning."""
+def tuned(
+    state: Path, base: BaseModelFiles, pairs: Path, stages: dict[str, Any], *, data: str = "0f.dir", **changes: Any
+) -> Candidate:
+    """A candidate tuned in `state` on a snapshot of digest `data`; `changes` go to the tuning."""
     from tasks.train.language.tune import TuningPairs, tune
 
     return tune(
         origin_of("travel", state, AS_OF, {"commit": "none"}),
         TuningPairs(pairs, pairs),
-        data_digest="0f.dir",
+        data_digest=data,
         spec=LanguageSpec(base=base, chat=CHAT, serving=SERVING),
         tuning=Tuning.model_validate({"stages": stages, "threads": 1, **changes}),
     )

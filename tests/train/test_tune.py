@@ -227,6 +227,18 @@ def test_a_further_stage_begins_where_an_earlier_tuning_ended(preferred: Path, u
     assert saved.read_bytes() == adapter(undisturbed)
 
 
+def test_other_documents_train_nothing_anew(
+    tmp_path: Path, base: BaseModelFiles, pairs: Path, undisturbed: Candidate
+) -> None:
+    """Pairs and base decide the adapter: a snapshot with another document gives a candidate with the same one."""
+    state = shutil.copytree(undisturbed.folder.parents[2], tmp_path / "state")
+    other = tuned(state, base, pairs, STAGES, data="1e.dir")
+    assert other.run_id != undisturbed.run_id
+    assert adapter(other) == adapter(undisturbed)
+    learned = [each.data.tags.get("driftline.stage") for each in runs(state)]
+    assert learned.count("sft") == 1
+
+
 @pytest.mark.parametrize(("method", "paid_by"), [("grpo", "scorers"), ("rloo", "scorers"), ("grpo", "model")])
 def test_all_stages_follow_each_other(
     tmp_path: Path, base: BaseModelFiles, pairs: Path, preferred: Path, method: str, paid_by: str
