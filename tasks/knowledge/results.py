@@ -48,6 +48,6 @@ class Hit:
 
     passage: Passage
     score: float  # of the method; only comparable within one search
-    similarity: float  # mean of the question's cosines with passage and nearest sentence, -1 to 1; by words alone 0
+    similarity: float  # of question with passage and nearest sentence, a weighted mean of cosines; by words alone 0
     words_rank: int | None = None  # place by words, from 1; None: not among those
     vectors_rank: int | None = None  # place by vectors, from 1

@@ -11,7 +11,7 @@ from tasks.language.content_words import content_words, sentences
 
 MAX_WORDS = 80  # of an answer
 MAX_SENTENCES = 6
-LEAST_SHARE = 0.6  # of the best sentence's score: weaker ones rarely answer, and each adds a citation
+LEAST_SHARE = 0.5  # of the best sentence's score: weaker ones rarely answer, and each adds a citation
 RANK_DECAY = 0.8  # how much less a sentence of the next passage counts
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 CANDIDATES = 100  # of each method, before they are merged
 SMOOTHING = 10  # of reciprocal ranks; with the usual 60, the first places hardly count
+SENTENCE = 0.6  # weight of the nearest sentence's cosine in a similarity; the passage's has the rest
 WORD = re.compile(r"[^\W_]+")
 # words of a question that say nothing of its subject
 STOP_WORDS = """
@@ -105,7 +106,7 @@ class KnowledgeSearch:
     def _similarities(self, vector: np.ndarray, allowed: np.ndarray, words: Iterable[int]) -> dict[int, float]:
         """Similarity by place of the nearest passages and of those by words.
 
-        It is the mean of the question's cosines with the passage and with its nearest sentence.
+        It is the weighted mean of the question's cosines with the passage and with its nearest sentence.
         """
         import numpy as np
 
@@ -120,7 +121,8 @@ class KnowledgeSearch:
         split = counts > 0  # a passage of one sentence has no vector of it
         if split.any():
             starts = (np.cumsum(counts) - counts)[split]
-            similarities[split] = (similarities[split] + np.maximum.reduceat(of_sentences, starts)) / 2
+            best = np.maximum.reduceat(of_sentences, starts)
+            similarities[split] = (1 - SENTENCE) * similarities[split] + SENTENCE * best
         return dict(zip(places.tolist(), similarities.tolist(), strict=True))
 
     def _by_words(self, question: str, allowed: np.ndarray) -> dict[int, int]:
