@@ -106,14 +106,12 @@ def losses_criterion(
     result = paired_bootstrap(
         challenger, champion, confidence=gate.confidence, resamples=gate.resamples, clusters=clusters
     )
-    passed, worse = result.is_not_worse(gate.margin), result.is_worse(gate.margin)
-    reading = "not worse" if passed else "worse" if worse else "not shown"
+    passed = result.is_not_worse(gate.margin)
+    reading = "not worse" if passed else "worse" if result.is_worse(gate.margin) else "not shown"
     note = f"{reading}: {result.sentence}"
     if not passed and (needed := result.rows_needed(gate.margin)):
         note += f"; if that stays so, about {needed:,} would show it"
-    return Criterion(
-        name=name, observed=result.high, required=required, passed=passed, note=note, conclusive=passed or worse
-    )
+    return Criterion(name=name, observed=result.high, required=required, passed=passed, note=note)
 
 
 def paired_criterion(
