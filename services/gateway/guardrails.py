@@ -23,8 +23,10 @@ from services.gateway.guard_rules import GuardRules
 from services.gateway.guard_stream import guarded_events
 from services.store.api_error import ApiError
 from tasks.guard.engine import GuardEngine, masked
-from tasks.guard.results import Context, GuardResult
+from tasks.guard.results import Context, Conversation, GuardResult
 
+FEW = 8  # texts of a request; more are checked in one thread
+MANY_SECONDS = 20.0  # for these
 JOINED = 10  # last messages of the user that are also checked together
 
 
@@ -49,10 +51,8 @@ class Guardrails:
         logged: list[tuple[TextPlace, str]] = []
         refused: GuardResult | None = None
         conversation = conversation_of(request) if call.interface == "chat" else None
-        last = next((place for place in reversed(places) if place.of_user), None)
-        for place in places:
-            context = Context(conversation=conversation) if place is last else None
-            result = await self._check(call, engine, place, context)
+        for place, result in zip(places, await self._check_all(engine, places, conversation), strict=True):
+            call.guard.add(result)
             refused = refused or (result if result.action == "refuse" else None)
             if result.fired:
                 logged.append((place, masked(result, place.text)))
@@ -101,6 +101,32 @@ class Guardrails:
         result = await engine.check_async(place.text, place.stage, context=context)
         call.guard.add(result)
         return result
+
+    async def _check_all(
+        self, engine: GuardEngine, places: list[TextPlace], conversation: Conversation | None
+    ) -> list[GuardResult]:
+        """Check all texts of a request; the limits of a conversation with the last message of the user.
+
+        Raises: ApiError when many texts take too long.
+        """
+        last = next((place for place in reversed(places) if place.of_user), None)
+        contexts = [Context(conversation=conversation) if place is last else Context() for place in places]
+        if len(places) <= FEW:
+            return [
+                await engine.check_async(place.text, place.stage, context=context)
+                for place, context in zip(places, contexts, strict=True)
+            ]
+
+        def work() -> list[GuardResult]:
+            return [
+                engine.check(place.text, place.stage, context=context)
+                for place, context in zip(places, contexts, strict=True)
+            ]
+
+        try:
+            return await asyncio.wait_for(asyncio.to_thread(work), MANY_SECONDS)
+        except TimeoutError:
+            raise ApiError(503, "The rules for this request take too long.", code="guardrails_slow", wait=5) from None
 
     async def _check_together(self, call: Call, engine: GuardEngine, places: list[TextPlace]) -> GuardResult | None:
         """Check what the user wrote over several turns as one text: a demand may be split."""

@@ -252,3 +252,17 @@ async def test_a_rule_sends_a_call_to_another_release(tmp_path):
         refused = (await guarded.ask("blorbo")).choices[0].message.refusal
         assert refused == "The rules of two releases send this request to each other."
         assert guarded.release.requests == []
+
+
+async def test_many_texts_are_checked_in_a_thread(tmp_path):
+    async with guarded_gateway(tmp_path, {"input": [EMAIL]}, kind="tabular") as guarded:
+        rows = [{"note": f"to ann{number}@example.org"} for number in range(50)]
+        await guarded.http.post("/v1/predict/talker", json={"rows": rows})
+        assert guarded.release.requests == [{"rows": [{"note": "to [EMAIL]"}] * 50}]
+
+
+async def test_limits_of_a_conversation_refuse(tmp_path):
+    rule = {"check": "conversation", "max_turns": 2, "action": "refuse", "message": "Begin anew."}
+    async with guarded_gateway(tmp_path, {"input": [rule]}) as guarded:
+        assert (await guarded.ask("one", "two")).choices[0].message.content == "Hello."
+        assert (await guarded.ask("one", "two", "three")).choices[0].message.refusal == "Begin anew."
