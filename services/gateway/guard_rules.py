@@ -18,7 +18,8 @@ from services.store.api_error import ApiError
 from tasks.core.errors import DriftlineError
 from tasks.core.files import atomic_path
 from tasks.guard.engine import GuardEngine
-from tasks.guard.files import GUARD_PATH, guard_digest, guard_files, open_guard
+from tasks.guard.files import open_guard
+from tasks.guard.sealed_files import GUARD_PATH, guard_digest, guard_files
 
 LOAD_SECONDS = 30.0  # for a release to send its rules
 

@@ -18,7 +18,7 @@ from tasks.core.actor import Actor
 from tasks.core.errors import InputError
 from tasks.core.settings import Settings
 from tasks.core.sockets import UNIX_SCHEME
-from tasks.guard.files import guard_digest
+from tasks.guard.sealed_files import guard_digest
 from tasks.release.config import Price
 
 PROPAGATION_SECONDS = 1.0  # until every gateway applies a change

@@ -18,7 +18,7 @@ from services.serving.knowledge import KnowledgeBase, SearchRequest, passage_res
 from services.serving.knowledge_chat import KnowledgeChat, check_request, stream_events
 from services.serving.retrieval import RETRIEVAL_HEADER
 from services.serving.upstream_client import UpstreamClient
-from tasks.guard.files import GUARD_PATH, encode_guard
+from tasks.guard.sealed_files import GUARD_PATH, encode_guard
 from tasks.knowledge.labels import LABELS_HEADER, parse_labels
 from tasks.language.chat_request import ChatCompletionRequest
 from tasks.language.engine_server import MAX_CALLS

@@ -19,7 +19,7 @@ from tasks.core.permissions import make_all_private
 from tasks.core.pins import read_pins
 from tasks.core.processes import with_parent_death_signal
 from tasks.core.settings import ROOT
-from tasks.guard.files import is_guard_file
+from tasks.guard.sealed_files import is_guard_file
 from tasks.language.embedder import ONNX
 from tasks.language.released_model import KNOWLEDGE_PARTS
 from tasks.language.upstream import UPSTREAM

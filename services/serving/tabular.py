@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from services.serving.compat import raw_request_type, response_type
 from services.serving.schema import ReleaseAnswer
 from services.serving.tabular_release import TabularRelease, json_response
-from tasks.guard.files import GUARD_PATH, encode_guard
+from tasks.guard.sealed_files import GUARD_PATH, encode_guard
 
 if TYPE_CHECKING:
     from bentoml import Service

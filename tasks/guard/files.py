@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
-from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from tasks.core.config import Result, digest_of
+from tasks.core.config import Result
 from tasks.core.errors import DataError, NoDataYet
-from tasks.core.files import file_digest
 from tasks.guard.config import Guardrails
 from tasks.guard.engine import GuardEngine
+from tasks.guard.sealed_files import EMBEDDER, FOLDER, RULES
 
-RULES, FOLDER, EMBEDDER = "guardrails.json", "guard", "embedder"  # names in a release's folder
-GUARD_PATH = "/guard"  # of a release's process, which sends these files
 TRAINED = "guardrails"  # folder of trained classifiers in the state folder
 
 
@@ -56,28 +52,6 @@ def find_guard_spec(guardrails: Guardrails, state: Path) -> GuardSpec:
                 todo=f"Train it: driftline guard train {name}",
             )
     return GuardSpec(guardrails=guardrails, classifiers=folders)
-
-
-def is_guard_file(name: str) -> bool:
-    """Whether a file of a release belongs to its guardrails."""
-    return name == RULES or name.startswith(f"{FOLDER}/")
-
-
-def guard_digest(files: Mapping[str, str]) -> str:
-    """The digest of the guardrails among a release's files, by name; empty: it has none."""
-    own = {name: digest for name, digest in files.items() if is_guard_file(name)}
-    return digest_of(own) if own else ""
-
-
-def guard_files(folder: Path) -> dict[str, str]:
-    """The digests of the files of guardrails in a release's folder, by name."""
-    names = [RULES, *(str(path.relative_to(folder)) for path in sorted((folder / FOLDER).rglob("*")))]
-    return {name: file_digest(folder / name) for name in names if (folder / name).is_file()}
-
-
-def encode_guard(folder: Path) -> dict[str, str]:
-    """The files of guardrails in a release's folder by name, as base64."""
-    return {name: b64encode((folder / name).read_bytes()).decode() for name in guard_files(folder)}
 
 
 def open_guard(folder: Path) -> GuardEngine:

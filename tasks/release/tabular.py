@@ -8,7 +8,7 @@ from tasks.core.errors import DriftlineError
 from tasks.core.files import file_digest
 from tasks.data.results import Snapshot
 from tasks.evaluate.results import Verdict
-from tasks.guard.files import FOLDER
+from tasks.guard.sealed_files import FOLDER
 from tasks.guard.tables import TABLES, describe
 from tasks.release.request_schema import request_schema, source_fields
 from tasks.release.results import SealContext

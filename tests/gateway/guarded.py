@@ -19,7 +19,7 @@ from services.store.database import endpoints, usage_records
 from tasks.core.config import digest_of
 from tasks.core.settings import Settings
 from tasks.guard.config import Guardrails
-from tasks.guard.files import GUARD_PATH, RULES, encode_guard, guard_files
+from tasks.guard.sealed_files import GUARD_PATH, RULES, encode_guard, guard_files
 from tests.gateway.in_process import in_process_gateway, settings_of, until
 
 

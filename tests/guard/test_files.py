@@ -10,7 +10,8 @@ import pytest
 from tasks.core.errors import DataError, NoDataYet
 from tasks.core.files import write_text
 from tasks.guard.config import Guardrails, with_floor
-from tasks.guard.files import RULES, GuardSpec, find_guard_spec, guard_digest, guard_files, open_guard
+from tasks.guard.files import GuardSpec, find_guard_spec, open_guard
+from tasks.guard.sealed_files import RULES, guard_digest, guard_files
 
 WORDS: dict[str, Any] = {"check": "words", "words": ["blorbo"], "action": "refuse"}
 

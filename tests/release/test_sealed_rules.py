@@ -9,7 +9,8 @@ import pytest
 
 from tasks.evaluate.results import Verdict
 from tasks.guard.config import Guardrails
-from tasks.guard.files import GuardSpec, guard_digest, open_guard
+from tasks.guard.files import GuardSpec, open_guard
+from tasks.guard.sealed_files import guard_digest
 from tasks.release.results import SealContext
 from tasks.release.seal import read_manifest, seal
 from tasks.release.tabular import tabular_parts
