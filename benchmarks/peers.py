@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from tasks.release.results import Release
 ALONE = {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "2000"}
 # by hand: `pip install` may resolve to a version with stolen credentials' code
 LITELLM = "litellm[proxy]!=1.82.7,!=1.82.8"
+LITELLM_KEY = f"sk-{secrets.token_hex(32)}"  # it refuses to start without one
 
 FASTAPI = """
 import sys, pandas as pd, uvicorn
@@ -94,7 +96,7 @@ def litellm(folder: Path, environment: Path, engine: str, key: str) -> contextli
         encoding="utf-8",
     )
     command = [str(environment / "bin" / "litellm"), "--config", str(config), "--port", str(port)]
-    offline = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "PYTHONPATH": ""}
+    offline = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MASTER_KEY": LITELLM_KEY, "PYTHONPATH": ""}
     return running([*command, "--host", "127.0.0.1"], port, folder, offline, ready="/health/liveliness")
 
 

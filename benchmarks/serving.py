@@ -193,7 +193,7 @@ def chat(report: Report, release: Release, venv: Path | None, rounds: int) -> No
         }
         if venv:
             proxy = stack.enter_context(peers.litellm(folder, venv, bare.address, bare.key))
-            servers["litellm"] = (proxy, "", "chat")
+            servers["litellm"] = (proxy, peers.LITELLM_KEY, "chat")
         for number in range(rounds + 1):
             for concurrent in (1, 8):
                 order = list(servers) if number % 2 else list(servers)[::-1]
@@ -203,8 +203,8 @@ def chat(report: Report, release: Release, venv: Path | None, rounds: int) -> No
                         found.setdefault((name, concurrent), []).append(one)
         hits = cached(gateway, 50)
         ways = {
-            name: Client(address, "/v1/chat/completions", token(model))
-            for name, (address, _, model) in servers.items()
+            name: Client(address, "/v1/chat/completions", token(model), key)
+            for name, (address, key, model) in servers.items()
             if name != "engine"
         }
         direct = Client(bare.address, "/v1/chat/completions", token(None), bare.key)

@@ -42,6 +42,7 @@ class Report:
         self.figures[name] = round(value, 4)
         wanted = f" (required: {self.required[name]})" if name in self.required else ""
         self.notes.append(f"{name} = {shown(value)}{wanted}")
+        print(f"  {self.notes[-1]}", flush=True)
 
     def finish(self, packages: Iterable[str], path: Path | None) -> None:
         """Print the table as Markdown with figures, versions and the commit; write the figures to `path`."""
