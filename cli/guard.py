@@ -8,15 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from cli.guard_test import run_test
+from cli.guard_train import train
 from cli.options import AsJson, CaseName
 
 if TYPE_CHECKING:
     from flows.case import LanguageCase, TabularCase
-    from tasks.guard.config import Stage
+    from tasks.guard.config import Guardrails, Stage
     from tasks.guard.engine import GuardEngine
+    from tasks.guard.trial import GuardPlaces
 
 app = typer.Typer(no_args_is_help=True, help="Try the guardrails of a case, and see what they did.")
 STAGES: dict[str, Stage] = {"input": "input", "passage": "passages", "output": "output", "tool": "tools"}
+
+app.command()(train)
+app.command(name="test")(run_test)
 
 
 @app.command()
@@ -93,11 +99,19 @@ def report(
 
 def open_engine(case: str) -> GuardEngine:
     """The rules of a case as it is configured now. Raises: CaseError when it has none."""
+    from tasks.guard.engine import GuardEngine
+
+    guardrails, places = case_guardrails(case)
+    return GuardEngine(guardrails, places.classifiers, places.embedder)
+
+
+def case_guardrails(case: str) -> tuple[Guardrails, GuardPlaces]:
+    """The rules of a case, and where their files lie. Raises: CaseError when it has none; NoDataYet."""
     from flows.case import load_case
     from tasks.core.errors import CaseError
     from tasks.core.settings import settings
-    from tasks.guard.engine import GuardEngine
     from tasks.guard.files import find_guard_spec, trained_folder
+    from tasks.guard.trial import GuardPlaces
 
     config = settings()
     chosen = load_case(case, config.cases)
@@ -108,7 +122,7 @@ def open_engine(case: str) -> GuardEngine:
             todo="Add guardrails with rules; see docs/guides/guardrails.md.",
         )
     find_guard_spec(chosen.guardrails, config.state)
-    return GuardEngine(chosen.guardrails, trained_folder(config.state), _embedder(chosen))
+    return chosen.guardrails, GuardPlaces(trained_folder(config.state), config.data, _embedder(chosen))
 
 
 def _embedder(case: TabularCase | LanguageCase) -> tuple[Path, Path | None] | None:

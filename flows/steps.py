@@ -34,6 +34,7 @@ from tasks.data.task import (
     take_snapshot,
     validate_source,
 )
+from tasks.evaluate.guard import evaluate_guardrails
 from tasks.evaluate.language.check import check_language_evaluation
 from tasks.evaluate.results import Champion, Verdict
 from tasks.evaluate.task import evaluate_candidate, evaluate_language_candidate
@@ -57,6 +58,7 @@ from tasks.monitor.task import (
 )
 from tasks.predict.results import Predictions
 from tasks.predict.task import answer_window, predict_window
+from tasks.release.guard_classifier import export_classifier
 from tasks.release.registry import require_champion
 from tasks.release.results import Release, SealContext
 from tasks.release.task import (
@@ -237,14 +239,16 @@ def _threads(run: RunContext, case: LanguageCase) -> int:
 
 
 def evaluate(run: RunContext, candidate: Candidate, champion: Release | None) -> Verdict:
-    """Evaluate a candidate against the case's gates and a champion."""
+    """Evaluate a candidate, and the guardrails of its case, against the case's gates and a champion."""
     case, places = run.case, run.settings.places
     current = Champion(champion.model, champion.digest) if champion else None
     if isinstance(case, LanguageCase):
         spec = _language_spec(run, case, candidate)
         verdict = evaluate_language_candidate(candidate, spec, case.evaluate, _threads(run, case), places, current)
+        own = spec.knowledge.embedder if spec.knowledge else spec.embedder
     else:
-        verdict = evaluate_candidate(candidate, case.target, case.train, case.evaluate, places, current)
+        verdict, own = evaluate_candidate(candidate, case.target, case.train, case.evaluate, places, current), None
+    verdict = evaluate_guardrails(verdict, find_guard_spec(case.guardrails, places.state), places, own)
     record_verdict(candidate, verdict, run.settings)
     return verdict
 
@@ -278,6 +282,7 @@ def release_candidate(run: RunContext, trained: TrainResult) -> Release:
         is_champion = start_rollout(release, case.rollout, config)
     if is_champion:
         promote_release(release, config.tracking)
+        export_classifier(release, config.state)
     retire_unused_releases(release, config)
     return release
 

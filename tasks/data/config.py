@@ -53,7 +53,8 @@ class Source(Section):
     uri: str = Field(
         pattern=r"^([a-z][a-z0-9+.-]*://.+|\$\{?[A-Z][A-Z0-9_]*\}?$)",
         description="file://PATH: a file, folder or glob pattern (relative: from the case folder); package://NAME/PATH "
-        "in an installed package; https:// or s3:// with a path; a SQLAlchemy URL of a database, with `query`; or "
+        "in an installed package; https:// or s3:// with a path; a SQLAlchemy URL of a database, with `query`; "
+        "guard://NAME: labelled texts for a guardrail's classifier (injection, harm), from registry packages; or "
         "log://CASE: what the gateway answered for a language case, with the feedback that came. $VARIABLE stands for "
         "a secret.",
     )

@@ -24,10 +24,17 @@ _PAIRS = """
 """
 LOOKALIKES = {ord(pair[0]): pair[1] for pair in _PAIRS.split()}
 _LEET = str.maketrans("0134578@$!|+", "oieastbasilt")
-_SPACED = re.compile(r"(?<![^\W_])[^\W_](?:[ .\-_*·,]{1,3}[^\W_](?![^\W_])){3,}")
+# At least three single letters with one and the same sign between them; more space ends a word.
+_SPACED = re.compile(r"(?<![^\W_])[^\W_](?P<sign> ?[.\-_*·,] ?| )(?![ ])[^\W_](?:(?P=sign)[^\W_](?![^\W_]))+")
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{16,}={0,2}")
 _HEX = re.compile(r"(?<![0-9A-Za-z])(?:[0-9a-fA-F]{2}[ ]?){10,}(?![0-9A-Za-z])")
 _SPACES = re.compile(r"\s+")
+_FREQUENT = """
+the of and to a in is it you your that all me my i not with for this as are be do from on have or how what now
+der die das und ist nicht ein eine du zu mit von le la les de des et un une est que vous el los las y en por
+no tu il di che non per o os e um uma nao
+"""
+_COMMON = frozenset(_FREQUENT.split())  # English, German, French, Spanish, Italian, Portuguese
 
 
 class Subject:
@@ -57,8 +64,9 @@ class Subject:
         plain = _SPACES.sub(" ", self.folded)
         joined = self.joined
         readings = {plain: None, joined: None, joined.translate(_LEET): None}
-        readings[codecs.decode(joined, "rot13")] = None
-        readings[plain[::-1]] = None
+        for turned in (codecs.decode(joined, "rot13"), plain[::-1]):
+            if _common_words(turned) > _common_words(plain):
+                readings[turned] = None
         for piece in self.decoded:
             readings[_SPACES.sub(" ", "".join(map(_fold, Normalized(piece).text)))] = None
         return tuple(readings)
@@ -66,12 +74,17 @@ class Subject:
     @cached_property
     def joined(self) -> str:
         """The folded text in one line, with spaced letters joined."""
-        return _SPACED.sub(_join, _SPACES.sub(" ", self.folded))
+        return _SPACES.sub(" ", _SPACED.sub(_join, self.folded))
 
     @cached_property
     def decoded(self) -> tuple[str, ...]:
         """Texts that stand in it as base64 or hexadecimal digits."""
         return tuple(_decoded(self.text))
+
+
+def _common_words(text: str) -> int:
+    """How many of a language's most frequent words a text has: a text in another order or alphabet has few."""
+    return sum(word in _COMMON for word in text.split())
 
 
 @lru_cache(4096)

@@ -26,6 +26,7 @@ TRUSTED_TYPES = (
     "sklearn.model_selection._split.StratifiedKFold",
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+    "tasks.train.tabular.encoders.CharacterNgrams",
     "tasks.train.tabular.encoders.DateParts",
     "tasks.train.tabular.encoders.TextColumn",
     "sklearn.tree._tree.Tree",  # it follows node numbers unchecked, so model_file.load() checks them

@@ -48,8 +48,9 @@ class Encoder(Section):
 
     columns: tuple[str, ...] = Field(min_length=1, description="Columns to encode.")
     family: str = Field(
-        pattern=r"^(sklearn\.[\w.]+|driftline\.DateParts)$",
-        description="Class, such as sklearn.preprocessing.OneHotEncoder; or driftline.DateParts, of ISO dates.",
+        pattern=r"^(sklearn\.[\w.]+|driftline\.(DateParts|CharacterNgrams))$",
+        description="Class, such as sklearn.preprocessing.OneHotEncoder; driftline.DateParts, of ISO dates; or "
+        "driftline.CharacterNgrams, of texts as the classifiers of guardrails read them.",
     )
     parameters: Parameters = Field({}, description="Its arguments; nan for a missing value.")
 

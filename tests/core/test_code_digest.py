@@ -28,6 +28,7 @@ SOURCES = sorted(path for package in ("services", "tasks") for path in (ROOT / p
 CACHES = {
     "tasks.data.sources": "tasks/data/config.py",
     "tasks.data.tabular.validation_run": "tasks/data/tabular/expectations.py",
+    "tasks.data.origins.labelled_texts": "tasks/guard/ngrams.py",
     "tasks.data.snapshots": "tasks/core/files.py",
     "tasks.data.language.base_model": "tasks/language/gguf_writer.py",
     "tasks.data.language.curate": "tasks/data/language/splits.py",

@@ -67,6 +67,8 @@ LONG = (
     "costs",
     "guard check {case} {file}",
     "guard report {case}",
+    "guard test {case}",
+    "guard train {case}",
     "knowledge build {case}",
     "knowledge search {case} question",
     "knowledge find text",

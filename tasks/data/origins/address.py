@@ -14,9 +14,13 @@ from tasks.core.errors import CaseError
 if TYPE_CHECKING:
     from tasks.data.config import Source
 
-Kind = Literal["local", "remote", "database"]
+Kind = Literal["local", "remote", "database", "texts"]
 VARIABLE = re.compile(r"\$(?:\{([A-Z][A-Z0-9_]*)\}|([A-Z][A-Z0-9_]*))")  # lower case is part of the URI: $filter
-SCHEMES: dict[str, Kind] = {"file": "local", "package": "local", "http": "remote", "https": "remote", "s3": "remote"}
+SCHEMES: dict[str, Kind] = {
+    **{"file": "local", "package": "local"},
+    **{"http": "remote", "https": "remote", "s3": "remote"},
+    "guard": "texts",
+}
 SECRET = re.compile(  # a password, or the token of a signed address
     r"^[^:/?#]+://[^:/?#@]*:(?!\$)[^/?#@]+@|[?&](\w+-)*(\w*token|api_?key|sig|signature|secret|password)=(?!\$)[^&]",
     re.IGNORECASE,

@@ -45,6 +45,10 @@ def fetch(address: Address, folder: Path, cache: Path) -> Fetched:
         originals, version = fetch_delta(address, folder, cache / "rows", before)
     elif address.kind == "local":
         originals = fetch_local(address.uri, folder, before, mixed=address.mixed)
+    elif address.kind == "texts":
+        from tasks.data.origins.labelled_texts import fetch_texts
+
+        originals = fetch_texts(address.uri, cache / "texts")
     elif address.kind == "remote":
         from tasks.data.origins.remote import fetch_remote
 
@@ -82,6 +86,10 @@ def check_source(source: Source, folder: Path) -> None:
     address = Address.of(source)
     if address.kind == "local":
         list_files(address.uri, folder)
+    elif address.kind == "texts":
+        from tasks.data.origins.labelled_texts import check_texts
+
+        check_texts(address.uri)
     elif address.kind == "remote":
         from tasks.data.origins.remote import check_remote
 

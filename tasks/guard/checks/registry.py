@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from tasks.core.errors import CaseError
 from tasks.guard.checks.characters import CharactersCheck, EncodedCheck
+from tasks.guard.checks.classifier import ClassifierCheck
 from tasks.guard.checks.conversation import ConversationCheck
 from tasks.guard.checks.injection import InjectionCheck
 from tasks.guard.checks.personal_data import PersonalDataCheck, SecretsCheck
@@ -57,6 +58,7 @@ CHECKS: dict[str, Callable[[Any], Check]] = {
     "conversation": ConversationCheck,
 }
 CHECKS_WITH_FILES: dict[str, Callable[[Any, GuardFiles], Check]] = {
+    "classifier": lambda rule, files: ClassifierCheck(rule, files.folder),
     "topics": lambda rule, files: TopicsCheck(rule, files.embedder, files.tokenizer),
 }
 

@@ -1,4 +1,4 @@
-"""Encoders beside those of scikit-learn: parts of dates, and text for its vectorizers."""
+"""Encoders beside those of scikit-learn: parts of dates, text for its vectorizers, and hashed n-grams of texts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator, TransformerMixin
+
+from tasks.guard.ngrams import BITS, SIZES, ngram_features
+from tasks.guard.subject import Subject
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DATE_PARTS = ("year", "month", "weekday", "hour", "day_of_year", "days")
@@ -55,6 +59,35 @@ class TextColumn(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def transform(self, table: Any) -> list[str]:
         return [text if isinstance(text, str) else "" for text in np.asarray(table, dtype=object)[:, 0]]
+
+
+class CharacterNgrams(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Texts to hashed character n-grams: which ones occur in the folded text, divided by the root of their number."""
+
+    def __init__(self, sizes: Sequence[int] = SIZES, bits: int = BITS) -> None:
+        if not sizes or min(sizes) < 1 or not 8 <= bits <= 22:  # before any data is read
+            raise ValueError("CharacterNgrams takes sizes from 1, and 8 to 22 bits")
+        self.sizes = sizes
+        self.bits = bits
+
+    def fit(self, table: Any, y: Any = None) -> CharacterNgrams:
+        self.n_features_in_ = np.shape(table)[1]
+        return self
+
+    def transform(self, table: Any) -> csr_matrix:
+        """From shape (rows, 1) to (rows, features), float32; a missing text is empty."""
+        texts = np.asarray(table, dtype=object)[:, 0].tolist()
+        features = [
+            ngram_features(Subject(text).readings[0] if isinstance(text, str) else "", self.sizes, self.bits)
+            for text in texts
+        ]
+        counts = np.array([len(each) for each in features])
+        values = np.repeat(1 / np.sqrt(np.maximum(counts, 1)), counts).astype(np.float32)
+        ends = np.concatenate([[0], np.cumsum(counts)])
+        return csr_matrix((values, np.concatenate(features), ends), shape=(len(texts), 1 << self.bits))
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        return np.array([f"ngram_{number}" for number in range(1 << self.bits)], dtype=object)
 
 
 def date_parts(text: str) -> tuple[float, ...]:

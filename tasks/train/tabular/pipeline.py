@@ -24,7 +24,9 @@ LENIENT_DEFAULTS: dict[str, dict[str, Any]] = {
     "OneHotEncoder": {"handle_unknown": "ignore"},
     "OrdinalEncoder": {"handle_unknown": "use_encoded_value", "unknown_value": float("nan")},
 }
-OWN_ENCODERS = {"driftline.DateParts": "tasks.train.tabular.encoders.DateParts"}
+OWN_ENCODERS = {
+    f"driftline.{name}": f"tasks.train.tabular.encoders.{name}" for name in ("DateParts", "CharacterNgrams")
+}
 
 
 def check_training(config: Train, task: str, columns: Sequence[Column] | None = None) -> None:
