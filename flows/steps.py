@@ -1,7 +1,4 @@
-"""The pipeline, stage after stage: what the flows do between a request and its result.
-
-A flow module beside this one holds the flow of its name, which takes its steps from here.
-"""
+"""The pipeline, stage after stage: what the flows do between a request and its result."""
 
 from __future__ import annotations
 
@@ -99,9 +96,6 @@ class History:
     attempts: tuple[Attempt, ...] = ()
 
 
-# prepare
-
-
 def prepare_snapshot(run: RunContext) -> Snapshot:
     """Ingest and validate the case's sources, and store the snapshot in DVC."""
     case, config = run.case, run.settings
@@ -167,9 +161,6 @@ def messages_since(run: RunContext, case: LanguageCase, snapshot: Snapshot, star
     """The messages that a language release received between a moment and the run's as-of."""
     spec = TrafficSpec(traffic=case.traffic, pairs=case.pairs, answer=case.answer, sources=case.data.sources)
     return gather_messages(spec, snapshot, TimeWindow(start=start, end=run.as_of), run.settings.state)
-
-
-# train and evaluate
 
 
 def train_and_evaluate(run: RunContext, snapshot: Snapshot) -> TrainResult:
@@ -253,9 +244,6 @@ def evaluate(run: RunContext, candidate: Candidate, champion: Release | None) ->
     return verdict
 
 
-# release
-
-
 def release_candidate(run: RunContext, trained: TrainResult) -> Release:
     """Seal, package, serve and smoke-test a candidate, and only then move the champion alias.
 
@@ -302,9 +290,6 @@ def seal_release(run: RunContext, trained: TrainResult) -> Path:
     if isinstance(case, TabularCase):
         return seal_tabular_release(candidate, verdict, case.target, context)
     return seal_language_release(candidate, verdict, _language_spec(run, case, candidate), context)
-
-
-# predict and monitor
 
 
 def current_champion(run: RunContext) -> Release:
