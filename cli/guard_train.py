@@ -23,7 +23,7 @@ def train(
     from tasks.guard.classifier import load_classifier
     from tasks.guard.files import trained_folder
     from tasks.release.guard_classifier import PREFIX, export_classifier
-    from tasks.release.task import require_champion
+    from tasks.release.registry import require_champion
 
     config, case = settings(), f"{PREFIX}{name}"
     load_case(case, config.cases)
