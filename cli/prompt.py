@@ -131,3 +131,15 @@ def run_tests(case: CaseName, prompt: PromptName = None, as_json: AsJson = False
     from cli.prompt_trial import test_prompt
 
     test_prompt(case, prompt, as_json)
+
+
+@app.command()
+def optimize(
+    case: CaseName,
+    budget: Annotated[str, typer.Option(help="Calls or time that the search may take: 2000-calls, 90s, 10m, 1h.")],
+    as_json: AsJson = False,
+) -> None:
+    """Search a better prompt, and write it as a new file of prompts/. The gates judge it once the case names it."""
+    from cli.prompt_optimize import optimize as search_prompt
+
+    search_prompt(case, budget, as_json)

@@ -196,7 +196,7 @@ def _create_language(run: RunContext, case: LanguageCase, snapshot: Snapshot) ->
         tuned=case.train is not None,
         knowledge=case.knowledge is not None,
     )
-    spec = _language_spec(run, case, snapshot)
+    spec = language_spec(run, case, snapshot)
     if run.model:
         return import_language_adapter(run.origin, run.model, snapshot, spec, _threads(run, case))
     if case.train is None:
@@ -208,7 +208,7 @@ def _create_language(run: RunContext, case: LanguageCase, snapshot: Snapshot) ->
     return candidate
 
 
-def _language_spec(run: RunContext, case: LanguageCase, built: Snapshot | Candidate) -> LanguageSpec:
+def language_spec(run: RunContext, case: LanguageCase, built: Snapshot | Candidate) -> LanguageSpec:
     """What a candidate of this snapshot consists of, or an existing candidate."""
     state = run.settings.state
     base = open_model(case.model, case.folder, state)
@@ -234,7 +234,7 @@ def evaluate(run: RunContext, candidate: Candidate, champion: Release | None) ->
     case, places = run.case, run.settings.places
     current = Champion(champion.model, champion.digest) if champion else None
     if isinstance(case, LanguageCase):
-        spec = _language_spec(run, case, candidate)
+        spec = language_spec(run, case, candidate)
         verdict = evaluate_language_candidate(candidate, spec, case.evaluate, _threads(run, case), places, current)
         own = spec.knowledge.embedder if spec.knowledge else spec.embedder
     else:
@@ -289,7 +289,7 @@ def seal_release(run: RunContext, trained: TrainResult) -> Path:
     )
     if isinstance(case, TabularCase):
         return seal_tabular_release(candidate, verdict, case.target, context)
-    return seal_language_release(candidate, verdict, _language_spec(run, case, candidate), context)
+    return seal_language_release(candidate, verdict, language_spec(run, case, candidate), context)
 
 
 def current_champion(run: RunContext) -> Release:

@@ -12,13 +12,14 @@ from pydantic import Field, JsonValue, model_validator
 
 from tasks.core.config import Section, Text
 from tasks.language.messages import ASSISTANT, SYSTEM, USER, Messages, Role, chat_message
+from tasks.language.passages import split_passages
 from tasks.language.prompt_tests import PromptTests
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
 OWN_SYSTEM = (SYSTEM, "developer")  # roles of a client's own system prompt
-VARIABLES = ("message", "schema", "abstain")  # that every template may use
+VARIABLES = ("message", "passages", "schema", "abstain")  # that every template may use
 PROMPT, SYSTEM_TEXT = "prompt.json", "system.txt"  # in a release's folder; earlier releases have only a system prompt
 MAX_RENDERED = 1_000_000  # characters of a rendered message
 
@@ -29,7 +30,7 @@ class PromptMessage(Section):
     role: Role = Field(description="Role of the message.")
     content: str = Field(
         min_length=1,
-        description="Text with Jinja variables: message, schema, abstain, and those in `variables`.",
+        description="Text with Jinja variables: message, passages, schema, abstain, and those in `variables`.",
     )
 
 
@@ -86,8 +87,8 @@ class Prompt(Section):
     def _can_be_rendered(self) -> Prompt:
         if bool(self.system.strip()) == bool(self.messages):
             raise ValueError("give system, or messages in its place, one of them")
-        if "message" in self.variables:
-            raise ValueError("variables.message is set by each request; choose another name")
+        if fixed := {"message", "passages"} & self.variables.keys():
+            raise ValueError(f"variables.{min(fixed)} is set by each request; choose another name")
         if problem := next(problems(self.messages, self.variables), None):
             raise ValueError(problem.sentence)
         return self
@@ -96,6 +97,11 @@ class Prompt(Section):
     def label(self) -> str:
         """Its name and the beginning of its digest."""
         return f"{self.name or 'inline'}@{self.digest[:12]}"
+
+    @property
+    def places_passages(self) -> bool:
+        """Whether it states where the passages of a knowledge base stand."""
+        return any("passages" in _names(each.content) for each in self.messages)
 
     def bound(self, **values: JsonValue) -> Prompt:
         """It with values for those variables that its messages use and it does not set itself."""
@@ -130,15 +136,21 @@ def problems(messages: Sequence[PromptMessage], variables: Mapping[str, JsonValu
         if found := _template_problem(each.content, known):
             yield Problem(message=at, line=found[0], what=found[1])
             return
-    if roles[-1:] == [USER] and "message" not in _names(messages[-1].content):
+    last = len(roles) - 1 if roles[-1:] == [USER] else None
+    for at, each in enumerate(messages):
+        if at != last and "passages" in _names(each.content):
+            what = "passages stand in the last message, of the user: documents are data, and no part of the instruction"
+            yield Problem(message=at, line=1, what=what)
+            return
+    if last is not None and "message" not in _names(messages[last].content):
         yield Problem(message=len(roles) - 1, line=1, what="the last message of the user must contain {{ message }}")
 
 
 def render(prompt: Prompt, turns: Messages) -> list[dict[str, str]]:
     """The conversation that the model gets, in evaluation and in serving alike: the prompt's messages, then `turns`.
 
-    turns: the request's messages, the passages of a knowledge base in the last one of the user; turns that begin with
-    a system message replace the prompt.
+    turns: the request's messages, the passages of a knowledge base before the last one of the user, unless the prompt
+    places them; turns that begin with a system message replace the prompt.
     """
     turns = list(turns)
     if turns and turns[0]["role"] in OWN_SYSTEM:
@@ -146,8 +158,10 @@ def render(prompt: Prompt, turns: Messages) -> list[dict[str, str]]:
     if not prompt.messages:
         return [chat_message(SYSTEM, prompt.system), *turns]
     last = next((at for at in reversed(range(len(turns))) if turns[at]["role"] == USER), None)
-    message = "" if last is None else turns[last]["content"]
-    values = {**dict.fromkeys(VARIABLES, ""), **prompt.variables, "message": message}
+    message, passages = "" if last is None else turns[last]["content"], ""
+    if prompt.places_passages:
+        passages, message = split_passages(message)
+    values = {**dict.fromkeys(VARIABLES, ""), **prompt.variables, "message": message, "passages": passages}
     texts = [chat_message(each.role, _template(each.content).render(values)) for each in prompt.messages]
     if prompt.messages[-1].role == USER:
         wrapped = texts.pop()
