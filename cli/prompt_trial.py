@@ -14,9 +14,12 @@ from tasks.core.settings import settings
 from tasks.evaluate.criteria import decide
 from tasks.evaluate.language.prompt_tests import CheckedAnswer, PromptBench, prompt_criteria, run_prompt_tests
 from tasks.evaluate.results import Criterion
+from tasks.knowledge.answers.answerer import open_answerer
+from tasks.language.embedder import Embedder
 from tasks.language.prompt_tests import PromptTests
 from tasks.language.prompts import released_prompt
 from tasks.release.results import Release
+from tasks.release.seal import EMBEDDER
 from tasks.release.task import find_champion
 
 
@@ -35,7 +38,7 @@ def test_prompt(name: str, reference: str | None, as_json: bool) -> None:
             todo=f"Write prompts/{prompt.name or 'NAME'}.tests.yaml: docs/guides/prompts.md shows one.",
         )
     champion = find_champion(name, config.tracking, config.state)
-    bench = bench_of(case)
+    bench = bench_of(case, champion)
     answers = run_prompt_tests(model_of(case, champion), prompt, tests, bench)
     other = run_prompt_tests(champion.model, released_prompt(champion.folder), tests, bench) if champion else None
     criteria = prompt_criteria(tests, answers, other)
@@ -50,9 +53,16 @@ def test_prompt(name: str, reference: str | None, as_json: bool) -> None:
         raise GateFailed(f"The tests of {prompt.label}: {decision}.", todo="Correct the prompt, or its tests.")
 
 
-def bench_of(case: LanguageCase) -> PromptBench:
-    """What answers the tests of a case."""
-    config = settings()
+def bench_of(case: LanguageCase, champion: Release | None) -> PromptBench:
+    """What answers the tests of a case; with knowledge, its champion's passages, so that prompts differ alone.
+
+    Raises: NoDataYet when a case with knowledge has no champion.
+    """
+    config, answerer = settings(), None
+    if case.knowledge:
+        if champion is None:
+            raise NoDataYet(f"Case {case.name} has no passages yet.", todo=f"driftline run {case.name}")
+        answerer = open_answerer(champion.folder, Embedder(champion.folder / EMBEDDER))
     return PromptBench(
         case.serve,
         case.model.context,
@@ -60,6 +70,7 @@ def bench_of(case: LanguageCase) -> PromptBench:
         config.state,
         case.answer.json_schema,
         case.evaluate.cpu_price_per_hour,
+        answerer,
     )
 
 

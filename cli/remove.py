@@ -27,6 +27,7 @@ STATE_FOLDERS = (
     "knowledge",
     "monitor",
     "practice",
+    "prompt_searches",
     "quarantine",
     "releases",
     "replay",

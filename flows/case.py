@@ -176,8 +176,8 @@ class LanguageCase(Case):
             raise ValueError("train needs the model's weights: a model behind openai:// answers as it is")
         if self.train is None and self.serve.engine == "vllm":
             raise ValueError("serve.engine: vllm needs train: without it the CPU engine serves the base")
-        if self.knowledge and self.prompt.tests:
-            raise ValueError("prompt.tests: tests are answered without passages, so a case with knowledge has none")
+        if self.prompt.places_passages and self.knowledge is None:
+            raise ValueError("prompt: {{ passages }} needs knowledge: documents that passages come from")
         if self.train is not None and self.pairs.none and not self.practises:
             raise ValueError("train needs pairs to learn from: pairs.sources, or knowledge.documents with practice")
         if self.practises and (self.train is None or self.answer.format != "text"):

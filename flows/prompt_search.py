@@ -10,10 +10,13 @@ from tasks.evaluate.language.call_budget import Limit
 from tasks.evaluate.language.evaluation_run import EvaluationRun
 from tasks.evaluate.language.prompt_search import PromptSearch, PromptTask, search_prompt
 from tasks.evaluate.language.prompt_space import PromptSpace, literal
+from tasks.knowledge.answers.answerer import open_answerer
+from tasks.language.embedder import Embedder
 from tasks.language.messages import SYSTEM
 from tasks.language.prompt_file import load_prompt, prompt_files
 from tasks.language.prompts import Prompt
 from tasks.release.results import Release
+from tasks.release.seal import EMBEDDER
 
 SHORTER = "Answer in one short sentence."
 ABSTAIN = "If you do not know the answer, write: {{ abstain }}"
@@ -22,20 +25,29 @@ ABSTAIN = "If you do not know the answer, write: {{ abstain }}"
 def find_prompt(run: RunContext, case: LanguageCase, limit: Limit, champion: Release | None) -> PromptSearch:
     """Search from the prompt of the case, on the pairs that its gates never use; the champion's model answers if tuned.
 
-    Raises: CaseError when the case has no question, or no prompt takes part in its answers; NoDataYet
-    when a tuned case has no model; InputError, DataError.
+    With knowledge, the passages are the champion's.
+    Raises: CaseError when the case has no question, or no prompt takes part in its answers; NoDataYet when a champion
+    is needed and there is none; InputError, DataError.
     """
     check_searchable(case)
-    if case.train and champion is None:
-        raise NoDataYet(f"Case {case.name} tunes, and has no model yet.", todo=f"driftline run {case.name}")
+    if champion is None and (case.train or case.knowledge):
+        missing = "model" if case.train else "passages"
+        raise NoDataYet(f"Case {case.name} has no {missing} yet.", todo=f"driftline run {case.name}")
     snapshot = prepare_snapshot(run)
-    spec = language_spec(run, case, snapshot)
-    evaluation = EvaluationRun(
-        snapshot.path / "pairs", spec, run.settings.threads, run.settings.state, case.evaluate.scorers
+    spec, state = language_spec(run, case, snapshot), run.settings.state
+    task = PromptTask(
+        case.name,
+        EvaluationRun(snapshot.path / "pairs", spec, run.settings.threads, state, case.evaluate.scorers),
+        snapshot.digest,
+        model=champion.model if case.train and champion else spec.base.served,
+        loss=case.evaluate.champion_gate.loss,
+        answerer=open_answerer(champion.folder, Embedder(champion.folder / EMBEDDER))
+        if case.knowledge and champion
+        else None,
+        knowledge_digest=champion.digest if case.knowledge and champion else "",
     )
-    model = champion.model if case.train and champion else spec.base.served
-    task = PromptTask(case.name, evaluation, snapshot.digest, model, case.evaluate.champion_gate.loss)
-    space = PromptSpace(case.prompt, case.answer.texts, instructions_of(case), task.questions[1])
+    pool, has_passages = task.questions[1], case.knowledge is not None
+    space = PromptSpace(case.prompt, case.answer.texts, instructions_of(case), pool, has_passages=has_passages)
     return search_prompt(task, space, limit, run.settings.places)
 
 

@@ -49,6 +49,7 @@ CACHES = {
     "tasks.evaluate.language.logprobs": "tasks/train/language/model.py",
     "tasks.evaluate.language.llm_judge": "tasks/language/messages.py",
     "tasks.evaluate.language.genai_report": "tasks/language/answer_scoring.py",
+    "tasks.evaluate.language.prompt_search": "tasks/evaluate/language/prompt_space.py",
     "tasks.evaluate.tabular.gates": "tasks/statistics/single_column.py",
     "tasks.evaluate.tabular.baselines": "tasks/train/classes.py",
     "tasks.evaluate.language.gates": "tasks/language/engine.py",

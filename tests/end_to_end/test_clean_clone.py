@@ -62,6 +62,7 @@ LONG = (
     "prompt render {case} hello",
     "prompt test {case}",
     "prompt history {case}",
+    "prompt optimize {case} --budget 20-calls",
     "ask {case} why",
     "vllm {case}",
     "costs",

@@ -157,6 +157,20 @@ def test_a_failing_test_rejects_the_prompt(museum, terminal):
     assert "prompt_tests" in done.output
 
 
+def test_a_search_keeps_its_budget_and_changes_no_file(museum, terminal):
+    """Each call is counted, over several runs too; the best prompt, if any, is a new file."""
+    folder = museum.cases / "museum"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    done = terminal.run(museum, "prompt optimize museum --budget 20-calls --json")
+    assert done.code == 0, done.output
+    found = json.loads(done.output[done.output.index("{") :])
+    assert (found["calls"], found["stopped"]) == (20, "the budget of 20 calls is spent")
+    done = terminal.run(museum, "prompt optimize museum --budget 21-calls")
+    assert "spent: 21 calls, 20 of them by earlier runs" in done.output, done.output
+    assert before == {path: path.read_bytes() for path in before}
+    assert (found["file"] is None) == (not list(folder.rglob("*optimized*")))
+
+
 @pytest.mark.parametrize(
     ("command", "says"),
     [
@@ -181,6 +195,9 @@ def test_prompts_are_read_by_file_version_and_alias(museum, terminal, command, s
         ("prompt show museum --prompt guise", 2, "No prompt of museum has the name guise"),
         ("prompt diff museum guide 9", 2, "guide, 2 ("),
         ("prompt show nowhere", 2, "There is no case"),
+        ("prompt optimize nowhere --budget 20-calls", 2, "There is no case"),
+        ("prompt optimize museum --budget 15-calls", 2, "at least 16 calls"),
+        ("prompt optimize museum --budget soon", 2, "The budget can't be read"),
     ],
 )
 def test_an_unknown_prompt_names_the_known_ones(museum, terminal, command, code, says):

@@ -15,10 +15,12 @@ from tasks.evaluate.language import response_cache
 from tasks.evaluate.language.arms import Arms
 from tasks.evaluate.language.evaluation_run import EvaluationRun
 from tasks.evaluate.language.metrics import counts_of, intervals_of, measure
+from tasks.evaluate.language.prompt_tests import PromptBench, run_prompt_tests
 from tasks.evaluate.language.responses import EngineOptions
 from tasks.knowledge.answers.abstention import AbstentionRule
 from tasks.knowledge.answers.answerer import SETTINGS, AnswerSettings
 from tasks.knowledge.results import KnowledgeSpec
+from tasks.language.prompt_tests import PromptTests
 from tasks.language.prompts import Prompt
 from tasks.train.config import Serving
 from tasks.train.language.knowledge import add_knowledge, candidate_index
@@ -128,3 +130,27 @@ def test_a_model_answers_only_what_is_new(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "model.gguf").write_bytes(b"other weights")
     ask("a")
     assert sent == ["a", "b", "c", "a", "a"]  # other options, and another model
+
+
+def test_prompt_tests_are_answered_from_passages(arms: Arms) -> None:
+    """As the case answers: extracts without a call of the model, and the abstention where no passage answers."""
+    tests = PromptTests.model_validate(
+        {
+            "tests": [
+                {"message": "What does a cat eat?", "required": ["fish", "meat"]},
+                {"message": "Who won the football match in Vienna?", "required": [ABSTAIN]},
+                {"message": "How is the jib hoisted?", "required": ["by hand"]},
+            ]
+        }
+    )
+    bench = PromptBench(arms.run.spec.serving, 512, 1, arms.run.state, answerer=arms.answerer("extract"))
+    answers = run_prompt_tests(Path("no model"), arms.run.spec.chat.prompt, tests, bench)
+    assert [answer.failed for answer in answers] == [(), (), ("does not state by hand",)]
+
+
+def test_prompt_tests_ask_the_model_with_passages(arms: Arms) -> None:
+    """A case that answers by its model sends it the passages; what states none of them is replaced."""
+    tests = PromptTests.model_validate({"tests": [{"message": "What does a cat eat?", "max_tokens": 32}]})
+    bench = PromptBench(arms.run.spec.serving, 512, 1, arms.run.state, answerer=arms.answerer("model"))
+    (answer,) = run_prompt_tests(smollm_base().served, arms.run.spec.chat.prompt, tests, bench)
+    assert answer.text == ABSTAIN or "fish" in answer.text or "meat" in answer.text

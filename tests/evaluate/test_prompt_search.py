@@ -194,3 +194,13 @@ def test_neighbours_differ_in_one_respect() -> None:
     assert rendered[-1]["content"] == "Q: why?"
     assert rendered[2]["content"].endswith("{{")
     assert "{{ schema }}" in space.messages(first["with the schema"])[0]["content"]
+
+
+def test_a_search_may_move_the_passages() -> None:
+    """In a case with knowledge: before the question, or after it."""
+    space = PromptSpace(Prompt(system="Answer."), has_passages=True)
+    places = {title: space.messages(variant)[-1]["content"] for title, variant in space.neighbours(space.start)}
+    assert places == {
+        "the passages before the question": "{{ passages }}\n\n{{ message }}",
+        "the passages after the question": "{{ message }}\n\n{{ passages }}",
+    }

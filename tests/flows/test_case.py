@@ -154,19 +154,18 @@ def test_a_moment_without_a_zone_is_utc(tmp_path, as_of):
     ("prompt", "says"),
     [
         ("prompts/gone.yaml", "no prompt file prompts/gone.yaml in the case folder; there are: prompts/guide.yaml"),
-        ("prompts/guide.yaml", "a case with knowledge has none"),
+        ("prompts/guide.yaml", "{{ passages }} needs knowledge"),
     ],
 )
 def test_a_prompt_file_that_does_not_fit_is_an_error(tmp_path: Path, prompt: str, says: str):
-    """A file that does not exist; tests that would be answered without the passages."""
+    """A file that does not exist; passages of a case that has no documents."""
     folder = tmp_path / "museum"
     (folder / "prompts").mkdir(parents=True)
-    (folder / "prompts" / "guide.yaml").write_text("messages: [{role: system, content: Be brief.}]")
-    (folder / "prompts" / "guide.tests.yaml").write_text("tests: [{message: Hi, max_words: 3}]")
+    content = "messages: [{role: user, content: '{{ message }} {{ passages }}'}]"
+    (folder / "prompts" / "guide.yaml").write_text(content)
     case: dict = {"kind": "llm", "description": "A guide.", "model": {"source": "file://base.gguf"}, "prompt": prompt}
     case |= {"answer": {"format": "text", "abstain": "No."}, "pairs": {"sources": ["questions"]}}
     case |= {"data": {"sources": {"questions": {"uri": "file://q.jsonl", "key": ["prompt"]}}}}
-    case |= {"knowledge": {"documents": {"docs": {"uri": "file://*.md"}}, "embedder": "file://embedder"}}
     gate = {"loss": "missing_facts"}
     case |= {"evaluate": {"bounds": [{"metric": "required_facts_recall", "at_least": 0}], "champion_gate": gate}}
     (folder / "case.yaml").write_text(yaml.safe_dump(case))

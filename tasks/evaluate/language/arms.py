@@ -106,11 +106,14 @@ class Arms:
 
     def champion(self, model: Path, pairs: pd.DataFrame, prompt: Prompt | None) -> Scored:
         """The answers of the champion in the folder of its model, with its own passages and embedder."""
-        folder = model.parent
+        return self.answers("champion", model, pairs, self.champion_answerer(model.parent), prompt)
+
+    def champion_answerer(self, folder: Path) -> Answerer:
+        """The answerer of the champion's release."""
         sealed = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["sealed"]
         same = sealed["knowledge"]["embedder"] == self._knowledge.embedder.digest
         embedder = self._embedder if same else _CachingEmbedder(folder / "embedder")
-        return self.answers("champion", model, pairs, open_answerer(folder, embedder), prompt)
+        return open_answerer(folder, embedder)
 
     def answerer(self, answer_by: AnswerBy) -> Answerer:
         """The answerer of the candidate, which answers in a way of its own or another."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
@@ -146,9 +147,10 @@ def evaluate_language_gates(
     criteria += _unjudged(served)
     if tests := spec.chat.prompt.tests:
         bench = PromptBench(spec.serving, spec.chat.context, threads, places.state, spec.chat.answer.json_schema, price)
-        answers = run_prompt_tests(model_file(candidate.folder), spec.chat.prompt, tests, bench)
+        own = replace(bench, answerer=passages.answerer(spec.knowledge.settings.answer_by) if passages else None)
+        answers = run_prompt_tests(model_file(candidate.folder), spec.chat.prompt, tests, own)
         of_champion, problem = (
-            (None, no_champion) if model is None else _try(partial(_champion_tests, run, model, bench))
+            (None, no_champion) if model is None else _try(partial(_champion_tests, run, model, bench, passages))
         )
         criteria += prompt_criteria(tests, answers, of_champion, problem)
     if config.above_few_shot is not None:
@@ -223,10 +225,12 @@ def _sealed_prompt(model: Path) -> Prompt | None:
     return released_prompt(model.parent) if is_release else None
 
 
-def _champion_tests(run: EvaluationRun, model: Path, bench: PromptBench) -> list[CheckedAnswer]:
-    """The champion's answers, by its own prompt, to the tests of the candidate's."""
+def _champion_tests(run: EvaluationRun, model: Path, bench: PromptBench, passages: Arms | None) -> list[CheckedAnswer]:
+    """The champion's answers, by its own prompt and passages, to the tests of the candidate's."""
     prompt = run.spec.chat.prompt
     assert prompt.tests
+    if passages and (model.parent / SETTINGS).is_file():
+        bench = replace(bench, answerer=passages.champion_answerer(model.parent))
     return run_prompt_tests(model, _sealed_prompt(model) or prompt, prompt.tests, bench)
 
 

@@ -21,12 +21,13 @@ from tasks.core.progress import progress_step
 from tasks.evaluate.language.call_budget import CallBudget, Limit
 from tasks.evaluate.language.counted_model import CountedModel
 from tasks.evaluate.language.evaluation_run import EvaluationRun
-from tasks.evaluate.language.inference import build_conversation, message_in, score
+from tasks.evaluate.language.inference import message_in, score
 from tasks.evaluate.language.metrics import answer_losses, clusters_of
 from tasks.evaluate.language.prompt_optimizer import BLOCK, PairedRacing, Trial
-from tasks.evaluate.language.prompt_space import Example, PromptSpace
+from tasks.evaluate.language.prompt_space import Example, PromptSpace, registry_name
 from tasks.evaluate.language.responses import EngineOptions
-from tasks.language.prompts import Prompt
+from tasks.knowledge.answers.answerer import Answerer, Prepared
+from tasks.language.prompts import Prompt, render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,6 +61,8 @@ class PromptTask:
     data_digest: str
     model: Path
     loss: str
+    answerer: Answerer | None = None  # of a case with knowledge
+    knowledge_digest: str = ""
 
     @cached_property
     def questions(self) -> tuple[pd.DataFrame, list[Example]]:
@@ -140,7 +143,7 @@ class _Bench:
         self.failure: Exception | None = None  # the first; MLflow would score its text as an answer
         self._model = model
         self._rows = {row["pair_id"]: row for row in task.questions[0].to_dict("records")}
-        self._prompts: dict[str, Prompt] = {}
+        self._prepared: dict[str, Prepared] = {}
 
     @property
     def data(self) -> list[dict[str, Any]]:
@@ -157,7 +160,13 @@ class _Bench:
         """The answer to a question by a prompt. Raises: what keeps the model from answering."""
         try:
             prompt = self.space.as_prompt(messages).bound(**self.space.texts)
-            return str(self._model.answer(build_conversation(self._rows[pair_id]["messages"], prompt))["text"])
+            turns = json.loads(self._rows[pair_id]["messages"])
+            if self.task.answerer is None:
+                return str(self._model.answer(render(prompt, turns))["text"])
+            if (prepared := self._prepared.get(pair_id)) is None:
+                prepared = self._prepared[pair_id] = self.task.answerer.prepare(turns)
+            text = self._model.answer(render(prompt, prepared.messages))["text"] if prepared.messages else ""
+            return self.task.answerer.finish(prepared, text).text
         except Exception as failure:
             self.failure = self.failure or failure
             raise
@@ -185,7 +194,7 @@ def _search_key(task: PromptTask, space: PromptSpace) -> str:
             "model": file_digest(task.model),
             "spec": [spec.definitions_digest, spec.serving.digest, spec.chat.context],
             "space": [space.prompt.digest, list(space.instructions), dict(space.texts)],
-            "data": task.data_digest,
+            "data": [task.data_digest, task.knowledge_digest],
             "loss": [task.loss, dict(task.run.scorers)],
         },
     )
@@ -214,11 +223,6 @@ def _optimize(bench: _Bench, optimizer: PairedRacing, client: MlflowClient, run_
             optimizer=optimizer,
             scorers=[score_answer],
         )
-
-
-def registry_name(case: str) -> str:
-    """The prompts of a case's searches in MLflow's registry; they are no releases."""
-    return f"{case}-prompt-search"
 
 
 def _registered_start(client: MlflowClient, case: str, space: PromptSpace) -> Any:

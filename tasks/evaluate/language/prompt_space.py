@@ -15,6 +15,10 @@ from tasks.language.prompts import Prompt, PromptMessage, problems
 SCHEMA_HINT = "Answer with JSON of this schema only: {{ schema }}"
 COUNTS = (0, 1, 2, 4, 8)  # of examples
 CHOICES = 3  # other choices of equally many examples that are tried beside a prompt
+PLACES = {  # of passages, in the last message
+    "the passages before the question": "{{ passages }}\n\n{{ message }}",
+    "the passages after the question": "{{ message }}\n\n{{ passages }}",
+}
 MARKS = ("{{", "{%", "{#")
 
 Example = tuple[str, str]  # message and answer
@@ -28,6 +32,7 @@ class Variant:
     instruction: int = 0  # 0: the prompt's own
     schema: bool = False
     examples: tuple[int, ...] | None = None  # of the pool, in their order; None: the prompt's own
+    place: str = ""  # of PLACES; empty: the prompt's own
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class PromptSpace:
     texts: Mapping[str, str] = field(default_factory=dict)
     instructions: Sequence[str] = ()
     pool: Sequence[Example] = ()
+    has_passages: bool = False  # of a knowledge base
     seed: int = 0
 
     @property
@@ -51,6 +57,7 @@ class PromptSpace:
     def messages(self, variant: Variant) -> Messages:
         """A variant as messages."""
         _, examples, last = self._parts
+        last = [chat_message(USER, PLACES[variant.place])] if variant.place else last
         system = self._system(variant)
         if variant.schema:
             system = f"{system.rstrip()}\n{SCHEMA_HINT}".lstrip()
@@ -73,6 +80,7 @@ class PromptSpace:
             list(self._other_examples(variant, chance)),
             list(self._other_instructions(variant)),
             list(self._other_order(variant, chance)),
+            [(name, replace(variant, place=name)) for name in PLACES if self.has_passages and name != variant.place],
         ]
         turns = zip_longest(*kinds)
         found = [each for turn in turns for each in turn if each]
@@ -135,6 +143,11 @@ class PromptSpace:
         if len(current) > 1:
             yield "the examples in reverse", replace(variant, examples=current[::-1])
             yield "the examples shuffled", replace(variant, examples=tuple(chance.sample(current, len(current))))
+
+
+def registry_name(case: str) -> str:
+    """The prompts of a case's searches in MLflow's registry; they are no releases."""
+    return f"{case}-prompt-search"
 
 
 def literal(text: str) -> str:

@@ -20,6 +20,8 @@ from tasks.train.config import Serving
 if TYPE_CHECKING:
     import numpy as np
 
+    from tasks.knowledge.answers.answerer import Answerer
+
 
 @dataclass(frozen=True)
 class PromptBench:
@@ -31,6 +33,27 @@ class PromptBench:
     state: Path
     schema: Mapping[str, Any] | None = None
     price: float = 0.0
+    answerer: Answerer | None = None  # of a case with knowledge
+
+    def responses(self, model: Path, prompt: Prompt, tests: PromptTests, repeat: int) -> list[dict[str, Any]]:
+        """An answer to each test, as it is served: text, tokens_out and seconds. Raises: DataError, Unavailable."""
+        turns = [[chat_message(USER, test.message)] for test in tests.tests]
+        prepared = [self.answerer.prepare(each) if self.answerer else None for each in turns]
+        sent_turns = [list(each.messages or ()) if each else own for each, own in zip(prepared, turns, strict=True)]
+        conversations = [render(prompt, each) for each in sent_turns if each]
+        options = EngineOptions(self.serving, self.context, self.threads, prompt.parameters, repeat)
+        rows: list[dict[str, Any]] = []
+        if conversations:
+            schema = dict(self.schema) if self.schema is not None else None
+            table, _ = generate_responses(model, conversations, options, self.state, schema)
+            rows = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+        replies = iter(rows)
+        answers = []
+        for each, sent in zip(prepared, sent_turns, strict=True):
+            reply = next(replies) if sent else {"text": "", "tokens_out": 0, "seconds": 0.0}
+            text = self.answerer.finish(each, reply["text"]).text if self.answerer and each else reply["text"]
+            answers.append({**reply, "text": text})
+        return answers
 
 
 class CheckedAnswer(Result):
@@ -54,14 +77,11 @@ def run_prompt_tests(model: Path, prompt: Prompt, tests: PromptTests, bench: Pro
     Equal inputs ask the model once. Raises: DataError, Unavailable.
     """
     checker = AnswerChecker(bench.schema)
-    conversations = [render(prompt, [chat_message(USER, test.message)]) for test in tests.tests]
     answers = []
     with progress_step(f"test the prompt {prompt.label}") as step:
         for repeat in range(repeats_of(prompt, tests)):
-            options = EngineOptions(bench.serving, bench.context, bench.threads, prompt.parameters, repeat)
-            schema = dict(bench.schema) if bench.schema is not None else None
-            responses, _ = generate_responses(model, conversations, options, bench.state, schema)
-            for at, (test, row) in enumerate(zip(tests.tests, responses.to_dict("records"), strict=True)):
+            rows = bench.responses(model, prompt, tests, repeat)
+            for at, (test, row) in enumerate(zip(tests.tests, rows, strict=True)):
                 cost = row["seconds"] / 3600 * bench.price
                 failed = tuple(checker.failed(test, row["text"], int(row["tokens_out"]), cost))
                 answers.append(
