@@ -52,7 +52,8 @@ class Metering:
             worst = route.price.of(prompt, 0, call.max_tokens_out, TIMEOUTS[call.interface])
             call.reserved = min(self._cost_estimates.estimate(call, prompt), worst)
         try:
-            await self._rate_limits.admit(call.key, tokens)
+            if not call.retries:  # a client's request counts once
+                await self._rate_limits.admit(call.key, tokens)
             await self._usage_writer.open(call)
         except ApiError as error:
             await self.refuse(call, error.status)

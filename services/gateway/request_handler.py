@@ -39,6 +39,7 @@ from services.store.database import ABORTED, CACHED, DONE, FAILED, REFUSED
 from services.store.keys import Key
 
 MAX_DEPTH = 250  # levels of a request's JSON; orjson can serialise 254
+UNANSWERED = frozenset({"model_unavailable", "model_died", "model_failed", "timeout"})  # another release may answer
 PATHS = {"predict": "/predict", "chat": "/v1/chat/completions", "embeddings": "/v1/embeddings", "search": "/v1/search"}
 
 
@@ -69,16 +70,28 @@ class RequestHandler:
     ) -> Response:
         """Return the response to a chat, an embeddings or a search request.
 
-        Raises: ApiError.
+        When a release can't answer, and nothing of an answer was sent, another release of the rollout is asked; each
+        attempt has a usage record of its own. Raises: ApiError.
         """
         if not isinstance(request.get("stream"), bool | None):  # a release may accept "yes"
             raise ApiError(400, "stream must be true or false.", param="stream")
         user = request.get("user")
         entity = str(user) if user and isinstance(user, str | int | float) else entity
-        share = rollout.assign(entity or key.id)
-        call = Call(interface, key, share, entity)
+        call = Call(interface, key, rollout.assign(entity or key.id), entity)
+        others = list(rollout.without(call.share))
+        while True:
+            try:
+                return await self._complete(call, rollout, request)
+            except ApiError as error:
+                if error.code not in UNANSWERED or not others:
+                    raise
+                call = Call(interface, key, others.pop(0), entity, retries=call.retries + 1)
+
+    async def _complete(self, call: Call, rollout: Rollout, request: Mapping[str, Any]) -> Response:
+        """The response of one release. Raises: ApiError."""
+        interface = call.interface
         call.wants_passages = request.get("include_passages") is True
-        forwarded = dict(request) if interface == "search" else {**request, "model": share.route.tag}
+        forwarded = dict(request) if interface == "search" else {**request, "model": call.share.route.tag}
         streams = interface == "chat" and request.get("stream") is True
         if streams:  # the usage is recorded, whether or not the client wants it
             forwarded["stream_options"] = {"include_usage": True}

@@ -68,6 +68,10 @@ class Rollout:
                 return share
         return self.champion
 
+    def without(self, share: Share) -> Iterator[Share]:
+        """The other shares that answer clients, the champion's first."""
+        return (each for each in (self.champion, *self.others) if each.route.digest != share.route.digest)
+
 
 @dataclass(frozen=True)
 class Routes:

@@ -56,6 +56,20 @@ def progress_step(title: str) -> Iterator[Step]:
         notify(current)
 
 
+@contextmanager
+def progress_figures(title: str, show: Callable[[str], None]) -> Iterator[None]:
+    """Call `show` with the figure of each finished step of this title, beside the listener that there is."""
+    before = _listener.get() or (lambda _: None)
+
+    def listen(step: Step) -> None:
+        before(step)
+        if step.title == title and step.seconds is not None and not step.failed:
+            show(step.figure)
+
+    with progress_listener(listen):
+        yield
+
+
 def mark_cached() -> None:
     """Mark the current step as served from a cache."""
     if current := _running.get():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tasks.core.places import Places
 from tasks.core.prefect import show_table, show_text, stage
+from tasks.core.progress import progress_figures
 from tasks.evaluate.config import Evaluate, LanguageEvaluation
 from tasks.evaluate.report import explain
 from tasks.evaluate.results import Champion, Verdict
@@ -34,9 +35,14 @@ def evaluate_language_candidate(
     champion: Champion | None,
 ) -> Verdict:
     """Check the candidate's answers on the frozen evaluation pairs against every gate, the base and the champion."""
+    from tasks.evaluate.language.first_questions import TITLE
     from tasks.evaluate.language.gates import evaluate_language_gates
 
-    verdict = evaluate_language_gates(candidate, spec, config, threads=threads, places=places, champion=champion)
+    def show_first(figure: str) -> None:
+        show_text(f"{candidate.case}-first-verdict", figure, "On the first questions, beside the champion")
+
+    with progress_figures(TITLE, show_first):
+        verdict = evaluate_language_gates(candidate, spec, config, threads=threads, places=places, champion=champion)
     _show(candidate.case, verdict)
     return verdict
 

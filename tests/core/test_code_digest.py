@@ -101,6 +101,7 @@ def test_what_serves_changes_no_key(path, tmp_path, before):
         (
             "tasks/language/engine.py",
             "train.language.untuned evaluate.language.responses evaluate.language.response_cache "
+            "evaluate.language.prompt_search "
             "evaluate.language.gates monitor.tabular.measure monitor.language.measure",
         ),
         ("tasks/train/tabular/fit.py", "train.tabular.fit train.tabular.imported train.language.imported"),

@@ -119,7 +119,7 @@ def test_a_killed_search_goes_on(tmp_path: Path, state: Path) -> None:
     assert second.trials[: len(whole_search.trials)] == whole_search.trials
 
 
-def test_a_budget_of_time_is_kept(tmp_path: Path, state: Path) -> None:
+def test_a_budget_of_time_holds(tmp_path: Path, state: Path) -> None:
     """Calls that began before its end finish, and no other begins."""
     slow = whole(completion("No idea."))
     with misbehaving(replace(slow, pause=0.3)) as server:

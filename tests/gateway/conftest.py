@@ -15,7 +15,20 @@ from tests.release.small import bento, candidate, folder, second, state, trackin
 
 
 @pytest.fixture(scope="session")
-def settings(state: Path, bento: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:  # noqa: F811
+def upstream_key() -> Iterator[str]:
+    """The key of a model's server, in the environment that all releases of the stack get."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UPSTREAM_TEST_KEY", "a-key-of-tests")
+        yield "a-key-of-tests"
+
+
+@pytest.fixture(scope="session")
+def settings(
+    state: Path,  # noqa: F811
+    bento: str,  # noqa: F811
+    upstream_key: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Settings]:
     """A stack with a gateway that no key guards."""
     settings = small_settings(tmp_path_factory.mktemp("gateway") / "state", state / "bentoml")
     try:

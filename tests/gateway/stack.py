@@ -27,6 +27,7 @@ from tasks.core.files import file_digest, write_text
 from tasks.core.processes import with_parent_death_signal
 from tasks.core.settings import ROOT, Settings
 from tasks.data.language.embedder_files import find_embedder
+from tasks.language.upstream import UPSTREAM, Upstream
 from tasks.release.registry import read_release
 from tasks.release.results import Release
 from tasks.release.seal import read_manifest, release_folder
@@ -80,6 +81,30 @@ def language_release(state: Path, system: str = "Answer in one short sentence.")
         write_text(folder / "system.txt", system)
         manifest = {"digest": digest_of(sealed), "sealed": sealed, "recorded": {"run_id": "none"}}
         write_text(folder / "manifest.json", json.dumps(manifest))
+    package(folder, state / "bentoml", ROOT / "requirements.lock")
+    return folder
+
+
+def remote_release(state: Path, upstream: Upstream, case: str = "remote") -> Path:
+    """A packaged release whose model is behind an address."""
+    sealed = {
+        "case": case,
+        "kind": "llm",
+        "as_of": "2013-04-01T00:00:00+00:00",
+        "context": 512,
+        "serving": {"slots": 2, "answer_tokens": 8},
+        "price": PRICE,
+        "prompt": {"name": "remote", "digest": digest_of(upstream.address)},
+        "files": {},
+        "base": {"upstream": upstream.model_dump(mode="json")},
+    }
+    folder = release_folder(state, case, digest_of(sealed))
+    folder.mkdir(parents=True, exist_ok=True)
+    upstream.write(folder / UPSTREAM)
+    manifest = {"digest": digest_of(sealed), "sealed": sealed, "recorded": {"run_id": "none"}}
+    for name, text in (("manifest", json.dumps(manifest)), ("golden", "[]")):
+        write_text(folder / f"{name}.json", text)
+    write_text(folder / "system.txt", "Answer in one short sentence.")
     package(folder, state / "bentoml", ROOT / "requirements.lock")
     return folder
 

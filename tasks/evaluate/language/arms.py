@@ -104,6 +104,11 @@ class Arms:
             return "extractive"
         return "tuned" if (self.folder / ADAPTER).is_dir() else "retrieval"
 
+    @property
+    def served_answerer(self) -> Answerer:
+        """The answerer of the candidate, as it is served."""
+        return self.answerer(self._knowledge.settings.answer_by)
+
     def champion(self, model: Path, pairs: pd.DataFrame, prompt: Prompt | None) -> Scored:
         """The answers of the champion in the folder of its model, with its own passages and embedder."""
         return self.answers("champion", model, pairs, self.champion_answerer(model.parent), prompt)

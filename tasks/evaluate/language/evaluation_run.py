@@ -13,6 +13,7 @@ from tasks.core.files import file_digest, write_text
 from tasks.core.progress import progress_step
 from tasks.data.language.scorer import scorer_of
 from tasks.evaluate.custom_scorer import CustomScorer
+from tasks.evaluate.language.first_questions import first_questions
 from tasks.evaluate.language.inference import (
     REMOTE_GOLDEN,
     REPEATED,
@@ -26,7 +27,7 @@ from tasks.evaluate.language.inference import (
     stratified_sample,
 )
 from tasks.evaluate.language.logprobs import perplexity, token_logprobs
-from tasks.evaluate.language.responses import EngineOptions, generate_responses
+from tasks.evaluate.language.responses import Conversation, EngineOptions, generate_responses
 from tasks.language.prompts import Prompt
 from tasks.language.similarity import TextSimilarity
 from tasks.train.language.model import ADAPTER, Example, encode, open_tokenizer, read_pairs_table
@@ -49,16 +50,26 @@ class EvaluationRun:
     threads: int
     state: Path
     scorers: Mapping[str, str] = field(default_factory=dict)  # code of the case's own, by name
+    first_only: bool = False  # evaluate the first questions alone
 
     @cached_property
     def evaluation_set(self) -> pd.DataFrame:
-        """Ordinary pairs and unsafe ones; the column `unsafe` marks these."""
+        """Ordinary pairs, the first questions first, and unsafe ones; the column `unsafe` marks these."""
         import pandas as pd
 
-        sets = [read_pairs_table(self.pairs / "evaluation.parquet").assign(unsafe=False)]
+        if self.first_only:
+            return self.first_questions
+        ordinary = read_pairs_table(self.pairs / "evaluation.parquet").assign(unsafe=False)
+        rest = ordinary[~ordinary["pair_id"].isin(self.first_questions["pair_id"])]
+        sets = [self.first_questions, rest]
         if (self.pairs / "safety.parquet").is_file():
             sets.append(pd.read_parquet(self.pairs / "safety.parquet").assign(unsafe=True))
         return pd.concat([each for each in sets if len(each)], ignore_index=True)
+
+    @cached_property
+    def first_questions(self) -> pd.DataFrame:
+        """Ordinary pairs for a first verdict; empty where there are too few."""
+        return first_questions(read_pairs_table(self.pairs / "evaluation.parquet").assign(unsafe=False))
 
     @cached_property
     def few_shot(self) -> list[Shot]:
@@ -118,12 +129,34 @@ class EvaluationRun:
         options = EngineOptions(serving, context, self.threads, used.parameters)
         schema = chat.answer.json_schema if constrained else None
         with progress_step(f"ask {variant.replace('_', ' ')}") as step:
-            responses, timing = generate_responses(model, conversations, options, self.state, schema)
+            responses, timing = self._responses(model, conversations, options, schema, first=self._begin(pairs))
             scored = score(pairs, responses, self.scoring, variant)
             judged = scored[~scored["unsafe"] & scored["has_reference"]]
             exact = f", {judged['exact'].mean():.0%} exact" if len(judged) else ""
             step.figure = f"{len(conversations)} messages{exact}"
         return scored, timing
+
+    def _begin(self, pairs: pd.DataFrame) -> int:
+        """How many of these pairs are the first questions: they are answered by themselves."""
+        first = list(self.first_questions["pair_id"])
+        return len(first) if first and list(pairs["pair_id"].head(len(first))) == first else 0
+
+    def _responses(
+        self,
+        model: Path,
+        conversations: Sequence[Conversation],
+        options: EngineOptions,
+        schema: dict[str, Any] | None,
+        *,
+        first: int,
+    ) -> tuple[pd.DataFrame, dict[str, float]]:
+        """Responses in two parts, so that what answered the first questions is asked only the others."""
+        import pandas as pd
+
+        parts = [each for each in (conversations[:first], conversations[first:]) if each]
+        answered = [generate_responses(model, each, options, self.state, schema) for each in parts]
+        timing = answered[0][1] | {"seconds_per_answer": answered[-1][1]["seconds_per_answer"]}
+        return pd.concat([table for table, _ in answered], ignore_index=True), timing
 
     def repeated(self, served: pd.DataFrame) -> pd.DataFrame:
         """The model's answers to the golden questions, `text` and `again`: how far its server repeats itself."""

@@ -4,42 +4,37 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from tasks.core.code_digest import cache_key
-from tasks.core.errors import DataError, Unavailable
 from tasks.core.files import file_digest
 from tasks.core.places import Places
 from tasks.core.progress import mark_cached, progress_step
 from tasks.evaluate.config import Bound, LanguageEvaluation
 from tasks.evaluate.criteria import bound_criterion, losses_criterion, paired_criterion, slice_criterion
 from tasks.evaluate.language.arms import Arms
+from tasks.evaluate.language.champion import answers_of_champion, champion_tests, judge_first, value_or_reason
 from tasks.evaluate.language.evaluation_run import EvaluationRun
 from tasks.evaluate.language.genai_report import log_genai_evaluation
 from tasks.evaluate.language.inference import answer_table, wrong_answers
 from tasks.evaluate.language.llm_judge import Opinions, judge_opinions
 from tasks.evaluate.language.metrics import answer_losses, clusters_of, counts_of, intervals_of, measure, slices_of
 from tasks.evaluate.language.parity import Parity, ServedModel, check_parity, parity_criteria
-from tasks.evaluate.language.prompt_tests import CheckedAnswer, PromptBench, prompt_criteria, run_prompt_tests
+from tasks.evaluate.language.prompt_tests import PromptBench, prompt_criteria, run_prompt_tests
 from tasks.evaluate.results import Champion, Criterion, Verdict
 from tasks.evaluate.verdicts import Evaluation, find_verdict, require_run, store_verdict
-from tasks.knowledge.answers.answerer import SETTINGS
 from tasks.language.answer_scoring import METRICS
 from tasks.language.open_engine import model_file
-from tasks.language.prompts import PROMPT, SYSTEM_TEXT, Prompt, released_prompt
 from tasks.statistics.metric_catalog import metrics_of
 from tasks.train.results import Candidate, LanguageSpec
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Value = TypeVar("Value")
 
 SERVED, UNQUANTIZED = "model.gguf", "model.f16.gguf"  # in the folder of a candidate or release
 ADAPTER_FOLDER = "adapter"  # in the folder of a tuned candidate
@@ -91,6 +86,10 @@ def evaluate_language_gates(
     run = EvaluationRun(candidate.frame, spec, threads, places.state, config.scorers)
     price = config.cpu_price_per_hour
     passages = Arms(run, candidate.folder, config.compared) if spec.knowledge else None
+    early = judge_first(run, passages, candidate.folder, config, champion=model)
+    if early and not early.passed:
+        run = replace(run, first_only=True)
+        passages = Arms(run, candidate.folder, config.compared) if spec.knowledge else None
     arms = passages.side_by_side(run.evaluation_set) if passages else {}
     if passages:
         served, timing = arms[passages.served_arm]
@@ -112,11 +111,11 @@ def evaluate_language_gates(
     no_perplexity = not_unquantized = "the model is not tuned"
     tuned_answers = arms["tuned"][0] if "tuned" in arms else served
     if tuned := (candidate.folder / ADAPTER_FOLDER).is_dir() and ("tuned" in arms or not passages):
-        perplexity, no_perplexity = _try(
+        perplexity, no_perplexity = value_or_reason(
             lambda: run.perplexities(candidate.folder / ADAPTER_FOLDER, {"served": (spec.chat.prompt, [])})
         )
         unquantized, not_unquantized = _unquantized(run, passages, candidate.folder, tuned_answers)
-    champion_answers, no_champion = _champion_answers(run, passages, model, champion.digest)
+    champion_answers, no_champion = answers_of_champion(run, passages, model, champion.digest)
     opinions, no_opinions = _opinions(config, served, places.state)
 
     overall = measure(served, timing, price) | ({"perplexity": perplexity["served"]} if perplexity else {})
@@ -141,16 +140,19 @@ def evaluate_language_gates(
     }
     problems = {"perplexity": no_perplexity, JUDGE_SCORE: no_opinions}
     criteria = [_bound(each, overall, problems) for each in config.bounds]
+    criteria += [early] if early and not early.passed else []
     if gate := config.slice_gate:
         criteria += [slice_criterion(gate, c, overall, metrics["by_slice"].get(c)) for c in config.slices]
     criteria.append(_champion(config, served, champion_answers, no_champion))
     criteria += _unjudged(served)
     if tests := spec.chat.prompt.tests:
         bench = PromptBench(spec.serving, spec.chat.context, threads, places.state, spec.chat.answer.json_schema, price)
-        own = replace(bench, answerer=passages.answerer(spec.knowledge.settings.answer_by) if passages else None)
+        own = replace(bench, answerer=passages.served_answerer if passages else None)
         answers = run_prompt_tests(model_file(candidate.folder), spec.chat.prompt, tests, own)
         of_champion, problem = (
-            (None, no_champion) if model is None else _try(partial(_champion_tests, run, model, bench, passages))
+            (None, no_champion)
+            if model is None
+            else value_or_reason(partial(champion_tests, run, model, bench, passages))
         )
         criteria += prompt_criteria(tests, answers, of_champion, problem)
     if config.above_few_shot is not None:
@@ -159,7 +161,7 @@ def evaluate_language_gates(
         criteria.append(_constrained(metrics["constrained"]))
     if tuned:
         criteria.append(_quantized(config.quantized_loss, tuned_answers, unquantized, not_unquantized))
-        parity, no_parity = _try(lambda: _parity(run, candidate.folder, config.parity))
+        parity, no_parity = value_or_reason(lambda: _parity(run, candidate.folder, config.parity))
         criteria += parity_criteria(parity, config.parity, no_parity)
 
     by_prefix = {"": overall, **{f"{name}_": values for name, values in metrics["baselines"].items()}}
@@ -179,14 +181,6 @@ def evaluate_language_gates(
     return store_verdict(candidate, evaluation, folder, places.tracking)
 
 
-def _try(compute: Callable[[], Value]) -> tuple[Value | None, str]:
-    """A value, or the reason why it is missing: the criteria that need it then fail with this reason."""
-    try:
-        return compute(), ""
-    except (DataError, Unavailable) as error:
-        return None, f"{error.what} {error.found.strip().splitlines()[-1] if error.found.strip() else ''}".strip()
-
-
 def _unquantized(
     run: EvaluationRun, passages: Arms | None, folder: Path, tuned: pd.DataFrame
 ) -> tuple[pd.DataFrame | None, str]:
@@ -194,7 +188,7 @@ def _unquantized(
     if run.spec.serving.weights == "f16":  # the served weights are not quantized
         return tuned.assign(variant="unquantized"), ""
     model, pairs = folder / UNQUANTIZED, run.sample(passages.compared if passages else COMPARED)
-    answers, problem = _try(
+    answers, problem = value_or_reason(
         lambda: (
             passages.answers("unquantized", model, pairs, passages.answerer("model"))
             if passages
@@ -204,42 +198,12 @@ def _unquantized(
     return (answers[0] if answers else None), problem
 
 
-def _champion_answers(
-    run: EvaluationRun, passages: Arms | None, model: Path | None, digest: str | None
-) -> tuple[pd.DataFrame | None, str]:
-    """The champion's answers to the ordinary pairs, or why there are none; a first candidate is no problem."""
-    if model is None:
-        return None, "" if digest is None else f"champion {digest[:12]} has no model file here"
-    prompt = _sealed_prompt(model)
-    ordinary = run.evaluation_set[~run.evaluation_set["unsafe"]]
-    if passages and (model.parent / SETTINGS).is_file():
-        answers, problem = _try(lambda: passages.champion(model, ordinary, prompt))
-    else:
-        answers, problem = _try(lambda: run.answers("champion", model, ordinary, prompt))
-    return (answers[0], "") if answers else (None, f"the champion can't answer: {problem}")
-
-
-def _sealed_prompt(model: Path) -> Prompt | None:
-    """The prompt beside a release's model; None: it is no release."""
-    is_release = any((model.parent / name).is_file() for name in (PROMPT, SYSTEM_TEXT))
-    return released_prompt(model.parent) if is_release else None
-
-
-def _champion_tests(run: EvaluationRun, model: Path, bench: PromptBench, passages: Arms | None) -> list[CheckedAnswer]:
-    """The champion's answers, by its own prompt and passages, to the tests of the candidate's."""
-    prompt = run.spec.chat.prompt
-    assert prompt.tests
-    if passages and (model.parent / SETTINGS).is_file():
-        bench = replace(bench, answerer=passages.champion_answerer(model.parent))
-    return run_prompt_tests(model, _sealed_prompt(model) or prompt, prompt.tests, bench)
-
-
 def _opinions(config: LanguageEvaluation, served: pd.DataFrame, state: Path) -> tuple[Opinions, str]:
     """The judge's opinions on the served answers, or why there are none."""
     judge = config.judge
     if judge is None:
         return {}, ""
-    opinions, problem = _try(lambda: judge_opinions(judge, served, state))
+    opinions, problem = value_or_reason(lambda: judge_opinions(judge, served, state))
     if problem:
         warnings.warn(f"The answers are not judged by {judge.model}: {problem}", stacklevel=2)
     return opinions or {}, problem

@@ -50,7 +50,7 @@ class PromptBench:
         replies = iter(rows)
         answers = []
         for each, sent in zip(prepared, sent_turns, strict=True):
-            reply = next(replies) if sent else {"text": "", "tokens_out": 0, "seconds": 0.0}
+            reply: dict[str, Any] = next(replies) if sent else {"text": "", "tokens_out": 0, "seconds": 0.0}
             text = self.answerer.finish(each, reply["text"]).text if self.answerer and each else reply["text"]
             answers.append({**reply, "text": text})
         return answers
