@@ -12,7 +12,7 @@ from tasks.core.console import PlainTable, console
 from tasks.core.settings import settings
 
 CALLS = ("calls", "failed", "cached", "tokens_in", "tokens_out", "engine_seconds")
-COLUMNS = (*CALLS, "spent", "training", "saved", "judged", "accepted", "per_accepted")
+COLUMNS = (*CALLS, "spent", "training", "evaluation", "saved", "judged", "accepted", "per_accepted")
 
 
 def print_costs(by: str, as_json: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flows.case import LanguageCase
 from flows.run_context import RunContext
 from flows.steps import language_spec, prepare_snapshot
+from services.store.task import record_evaluation_cost
 from tasks.core.errors import CaseError, NoDataYet
 from tasks.evaluate.language.call_budget import Limit
 from tasks.evaluate.language.evaluation_run import EvaluationRun
@@ -15,6 +16,7 @@ from tasks.language.embedder import Embedder
 from tasks.language.messages import SYSTEM
 from tasks.language.prompt_file import load_prompt, prompt_files
 from tasks.language.prompts import Prompt
+from tasks.language.token_count import token_count
 from tasks.release.results import Release
 from tasks.release.seal import EMBEDDER
 
@@ -48,7 +50,11 @@ def find_prompt(run: RunContext, case: LanguageCase, limit: Limit, champion: Rel
     )
     pool, has_passages = task.questions[1], case.knowledge is not None
     space = PromptSpace(case.prompt, case.answer.texts, instructions_of(case), pool, has_passages=has_passages)
-    return search_prompt(task, space, limit, run.settings.places)
+    with token_count() as count:
+        try:
+            return search_prompt(task, space, limit, run.settings.places)
+        finally:
+            record_evaluation_cost(case.name, count, case.answer_price, run.settings)
 
 
 def check_searchable(case: LanguageCase) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Label, case, func, select
 
 from services.store.database import ABORTED, CACHED, FAILED, LOST, Store, feedback, now, usage_records
 from services.store.feedback import acceptance
-from services.store.training import TRAINING
+from services.store.training import EVALUATION, TRAINING
 from tasks.release.config import NANO
 
 SUMS = ("tokens_in", "tokens_out", "engine_seconds", "price", "saved")
@@ -19,17 +19,19 @@ SUMS = ("tokens_in", "tokens_out", "engine_seconds", "price", "saved")
 def summarize_costs(store: Store, by: str) -> list[dict[str, Any]]:
     """Sums by team, case, release or day (UTC); money in the budgets' currency.
 
-    `spent` includes training. `per_accepted` is the cost of the calls with feedback, divided by the number of accepted
-    answers; None without any. `energy_wh` is the measured energy of training on GPUs; None if none was measured.
+    `spent` includes training and evaluation. `per_accepted` is the cost of the calls with feedback, divided by the
+    number of accepted answers; None without any. `energy_wh` is the measured energy of training on GPUs; None if none
+    was measured.
     """
     group = usage_records.c[{"release": "digest"}.get(by, by)].label("group")
-    trained = usage_records.c.interface == TRAINING
+    trained, evaluated = (usage_records.c.interface == name for name in (TRAINING, EVALUATION))
     query = select(
         group,
-        _sum(~trained).label("calls"),
+        _sum(~trained & ~evaluated).label("calls"),
         _sum(usage_records.c.state.in_((FAILED, ABORTED, LOST))).label("failed"),
         _sum(usage_records.c.state == CACHED).label("cached"),
         _sum(trained, usage_records.c.price).label("training"),
+        _sum(evaluated, usage_records.c.price).label("evaluation"),
         *(func.sum(usage_records.c[name]).label(name) for name in (*SUMS, "energy_wh")),
     )
     with store.reading() as connection:
@@ -43,6 +45,7 @@ def summarize_costs(store: Store, by: str) -> list[dict[str, Any]]:
             "energy_wh": row["energy_wh"],
             "spent": float(row["price"]) / NANO,
             "training": float(row["training"]) / NANO,
+            "evaluation": float(row["evaluation"]) / NANO,
             "saved": float(row["saved"]) / NANO,
             "judged": judged[row["group"]],
             "accepted": accepted[row["group"]],
@@ -55,7 +58,7 @@ def summarize_costs(store: Store, by: str) -> list[dict[str, Any]]:
 def usage_today(store: Store) -> dict[str, dict[str, Any]]:
     """Calls, failed calls and costs since midnight UTC, by case."""
     failed = _sum(usage_records.c.state.in_((FAILED, ABORTED, LOST)))
-    sums = _sum(usage_records.c.interface != TRAINING), failed, func.sum(usage_records.c.price)
+    sums = _sum(usage_records.c.interface.not_in((TRAINING, EVALUATION))), failed, func.sum(usage_records.c.price)
     query = (
         select(usage_records.c.case, *sums)
         .where(usage_records.c.day == int(now() // 86_400))

@@ -7,6 +7,8 @@ from services.store.config import ApprovalRule
 from tasks.core.prefect import emit_alert, show_text, stage
 from tasks.core.settings import Settings
 from tasks.evaluate.results import Verdict
+from tasks.language.token_count import TokenCount
+from tasks.release.config import Price
 from tasks.release.results import Release
 from tasks.train.results import Candidate
 
@@ -84,6 +86,14 @@ def record_waivers(release: Release, verdict: Verdict, settings: Settings) -> No
                     observed=each.observed,
                     reason=each.waiver,
                 )
+
+
+def record_evaluation_cost(case: str, count: TokenCount, price: Price, settings: Settings) -> None:
+    """Record what an evaluation asked models, at the case's prices; nothing when all answers were cached."""
+    from services.store.training import record_evaluation
+
+    if count.calls:
+        record_evaluation(case, count, price, settings)
 
 
 def record_training_cost(candidate: Candidate, machine_hour: float, settings: Settings) -> None:

@@ -1,17 +1,19 @@
-"""The cost of training: one usage record for each candidate, also when its run is restarted."""
+"""The cost of training, one usage record a candidate, also when its run is restarted; and that of evaluations."""
 
 from __future__ import annotations
 
+import secrets
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
 
-from services.store.database import DAY, DONE, USAGE_COLUMNS, Store, usage_records
+from services.store.database import DAY, DONE, USAGE_COLUMNS, Store, now, usage_records
 from tasks.core.mlflow import mlflow_client, mlflow_errors
 from tasks.core.settings import Settings
-from tasks.release.config import NANO
+from tasks.language.token_count import TokenCount
+from tasks.release.config import NANO, Price
 from tasks.train.candidates import DEVICE_TAG, ENERGY_METRIC
 from tasks.train.results import Candidate
 from tasks.train.training_time import run_seconds, training_run
@@ -19,7 +21,7 @@ from tasks.train.training_time import run_seconds, training_run
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-TRAINING = "training"  # its interface; it also stands for team and release, which training has not
+TRAINING, EVALUATION = "training", "evaluation"  # interfaces of usage records that no client's call has
 
 
 def record_training(candidate: Candidate, machine_hour: float, settings: Settings) -> None:
@@ -29,20 +31,9 @@ def record_training(candidate: Candidate, machine_hour: float, settings: Setting
     """
     run = training_run(candidate, settings)
     seconds = run_seconds(run)
-    at = run.info.start_time / 1000
-    row = {
-        **dict.fromkeys(("reserved", "retries", *USAGE_COLUMNS), 0),
+    row = _row(TRAINING, candidate.case, run.info.start_time / 1000) | {
         "id": f"{TRAINING}-{candidate.run_id}"[:40],
-        "at": at,
-        "day": int(at // DAY),
         "worker": run.data.tags.get(DEVICE_TAG, "cpu")[:40],
-        **dict.fromkeys(("interface", "team", "digest"), TRAINING),
-        "key": "",
-        "case": candidate.case,
-        "role": "",
-        "budgets": [],
-        "state": DONE,
-        "status": 200,
         "engine_seconds": seconds,
         "seconds": seconds,
         "price": round(NANO * seconds * machine_hour / 3600),
@@ -54,6 +45,38 @@ def record_training(candidate: Candidate, machine_hour: float, settings: Setting
                 connection.execute(insert(usage_records).values(**row))
         except IntegrityError:
             pass  # an earlier run recorded it
+
+
+def record_evaluation(case: str, count: TokenCount, price: Price, settings: Settings) -> None:
+    """Record the calls of an evaluation as one usage record."""
+    fresh = count.tokens_in - count.tokens_cached
+    tokens = {name: getattr(count, name) for name in ("tokens_in", "tokens_cached", "tokens_out")}
+    row = _row(EVALUATION, case, now()) | {
+        **tokens,
+        "id": f"{EVALUATION}-{secrets.token_hex(12)}",
+        "worker": "cpu",
+        "engine_seconds": count.seconds,
+        "seconds": count.seconds,
+        "price": price.of(fresh, count.tokens_cached, count.tokens_out, count.seconds),
+    }
+    with closing(Store(settings)) as store, store.writing() as connection:
+        connection.execute(insert(usage_records).values(**row))
+
+
+def _row(interface: str, case: str, at: float) -> dict[str, Any]:
+    """A usage record that no client's call has; the interface also stands for team and release."""
+    return {
+        **dict.fromkeys(("reserved", "retries", *USAGE_COLUMNS), 0),
+        "at": at,
+        "day": int(at // DAY),
+        **dict.fromkeys(("interface", "team", "digest"), interface),
+        "key": "",
+        "case": case,
+        "role": "",
+        "budgets": [],
+        "state": DONE,
+        "status": 200,
+    }
 
 
 def _energy(run: Run, settings: Settings) -> float | None:

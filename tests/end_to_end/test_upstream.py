@@ -82,6 +82,18 @@ def test_the_release_states_what_it_is_and_what_is_not_pinned(museum, terminal):
     assert not [path for path in written if museum.variables["MUSEUM_KEY"].encode() in path.read_bytes()]
 
 
+def test_what_the_evaluation_spent_is_recorded(museum, terminal):
+    """Its tokens at the case's prices; asked again, all answers come from the cache and cost nothing."""
+    (row,) = json.loads(terminal.run(museum, "costs --by case --json").output)
+    most = (row["tokens_in"] * 0.5 + row["tokens_out"] * 2) / 1e6  # cached tokens are free
+    assert row["tokens_out"] * 2 / 1e6 < row["evaluation"] == row["spent"] <= most
+    assert row["calls"] == 0
+    with server(museum):
+        assert terminal.run(museum, "run museum").code == 0
+    (again,) = json.loads(terminal.run(museum, "costs --by case --json").output)
+    assert again["spent"] == row["spent"]
+
+
 def test_a_server_that_is_gone_promotes_nothing(museum, terminal):
     """Silence and nonsense: an error that names the address, and the champion stays."""
     champion = museum.champion("museum")

@@ -85,8 +85,8 @@ def language_release(state: Path, system: str = "Answer in one short sentence.")
     return folder
 
 
-def remote_release(state: Path, upstream: Upstream, case: str = "remote") -> Path:
-    """A packaged release whose model is behind an address."""
+def remote_release(state: Path, upstream: Upstream, case: str = "remote", prompt: str = "short") -> Path:
+    """A packaged release whose model is behind an address, with a prompt of this name and text."""
     sealed = {
         "case": case,
         "kind": "llm",
@@ -94,7 +94,7 @@ def remote_release(state: Path, upstream: Upstream, case: str = "remote") -> Pat
         "context": 512,
         "serving": {"slots": 2, "answer_tokens": 8},
         "price": PRICE,
-        "prompt": {"name": "remote", "digest": digest_of(upstream.address)},
+        "prompt": {"name": prompt, "digest": digest_of(prompt)},
         "files": {},
         "base": {"upstream": upstream.model_dump(mode="json")},
     }
@@ -104,7 +104,7 @@ def remote_release(state: Path, upstream: Upstream, case: str = "remote") -> Pat
     manifest = {"digest": digest_of(sealed), "sealed": sealed, "recorded": {"run_id": "none"}}
     for name, text in (("manifest", json.dumps(manifest)), ("golden", "[]")):
         write_text(folder / f"{name}.json", text)
-    write_text(folder / "system.txt", "Answer in one short sentence.")
+    write_text(folder / "system.txt", prompt)
     package(folder, state / "bentoml", ROOT / "requirements.lock")
     return folder
 

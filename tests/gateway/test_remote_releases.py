@@ -11,7 +11,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from services.rollout.shares import ShareSpec, set_share
+from services.rollout.shares import ShareSpec, promote, remove_share, rollback, set_share
 from services.store.database import Store, budgets, usage_records
 from services.store.keys import create_key
 from tasks.core.settings import Settings
@@ -122,7 +122,7 @@ def test_a_llama_server_behind_keys_and_budgets(guarded, releases):
     with client_of(guarded) as client:
         answer = client.chat(body)
         assert answer.status_code == 200, answer.text
-        assert answer.headers["x-driftline-prompt"].startswith("remote@")
+        assert answer.headers["x-driftline-prompt"].startswith("short@")
         streamed = client.chat(body | {"stream": True, "stream_options": {"include_usage": True}})
         chunks = [json.loads(line[6:]) for line in streamed.text.split("\n\n") if line.startswith("data: {")]
         text = "".join(each["delta"].get("content") or "" for chunk in chunks for each in chunk["choices"])
@@ -199,3 +199,34 @@ def test_a_killed_upstream_costs_nobody_an_answer(guarded, releases, llama):
         assert {answer.headers["x-driftline-release"] for answer in answers} == {releases["scripted"].digest}
         shown = [(each["state"], each["retries"]) for each in client.records()[before:]]
         assert shown == [("failed", 0), ("done", 1)] * 2
+
+
+def test_a_prompt_is_a_canary_and_is_rolled_back(settings, state, talker, store):
+    """Its share of the users gets the new prompt, each answer names its version, and after a rollback nobody does."""
+
+    def system(request: dict[str, Any], _: int) -> Any:
+        return whole(completion(request["messages"][0]["content"]))
+
+    with misbehaving(system) as server, gateway_client(settings) as http:
+        served = {
+            name: serve(settings, remote_release(state, server.upstream, "prompts", name), champion=name == "formal")
+            for name in ("formal", "brief")
+        }
+        set_share(store, "prompts", ShareSpec(served["brief"].digest, "canary", 50), "a test")
+
+        def answers() -> list[tuple[str, str]]:
+            """The prompt that each user's answer names, and the text that the model got."""
+            calls = [http.post("/v1/chat/completions", json=asked("Hi", user) | {"model": "prompts"}) for user in USERS]
+            texts = [call.raise_for_status().json()["choices"][0]["message"]["content"] for call in calls]
+            return [(call.headers["x-driftline-prompt"], text) for call, text in zip(calls, texts, strict=True)]
+
+        assert wait_for(lambda: {text for _, text in answers()} == {"formal", "brief"}, 10)
+        found = answers()
+        assert all(name.startswith(f"{text}@") for name, text in found)
+        assert found == answers()
+        remove_share(store, "prompts", served["brief"].digest, "worse answers")
+        assert wait_for(lambda: {text for _, text in answers()} == {"formal"}, 10)
+        promote(store, "prompts", served["brief"].digest, "better after all")
+        assert wait_for(lambda: {text for _, text in answers()} == {"brief"}, 10)
+        rollback(store, "prompts", None, "worse")
+        assert wait_for(lambda: {text for _, text in answers()} == {"formal"}, 10)

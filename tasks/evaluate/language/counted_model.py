@@ -13,9 +13,10 @@ from tasks.core.config import digest_of
 from tasks.core.files import write_text
 from tasks.evaluate.language.call_budget import CallBudget
 from tasks.evaluate.language.responses import Conversation, EngineOptions
-from tasks.language.engine import Engine
+from tasks.language.engine import Completion, Engine
 from tasks.language.open_engine import open_engine
 from tasks.language.remote_engine import RemoteEngine
+from tasks.language.token_count import count_tokens
 
 
 class CountedModel:
@@ -29,12 +30,14 @@ class CountedModel:
         self._opened = ExitStack()
         self._engine: Engine | RemoteEngine | None = None
         self._lock = Lock()
+        self._completions: list[Completion] = []
 
     def __enter__(self) -> CountedModel:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._opened.close()
+        count_tokens(self._completions, sum(each.seconds for each in self._completions) / self._options.serving.slots)
 
     def answer(self, conversation: Conversation) -> dict[str, Any]:
         """The fields of a Completion; equal conversations call the model once.
@@ -45,8 +48,10 @@ class CountedModel:
         if not file.is_file():
             engine = self._open()
             self._budget.spend_call()
-            completion = asdict(engine.chat(conversation, **self._options.sampling))
-            write_text(file, json.dumps({name: value for name, value in completion.items() if name != "logprobs"}))
+            completion = engine.chat(conversation, **self._options.sampling)
+            self._completions.append(completion)
+            fields = {name: value for name, value in asdict(completion).items() if name != "logprobs"}
+            write_text(file, json.dumps(fields))
         return dict(json.loads(file.read_text(encoding="utf-8")))
 
     def _open(self) -> Engine | RemoteEngine:

@@ -17,6 +17,7 @@ from tasks.core.progress import progress_step
 from tasks.language.engine import Completion
 from tasks.language.open_engine import open_engine
 from tasks.language.prompts import GREEDY, Decoding
+from tasks.language.token_count import count_tokens
 from tasks.train.config import Serving
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def generate_responses(
     slots = options.serving.slots
     sampling: dict[str, Any] = {**options.sampling, "schema": schema}
     with open_engine(model, threads=options.threads, slots=slots, context=options.context) as engine:
+        begun = monotonic()
         engine.warm(conversations[0])  # each slot then has the common prefix in its cache
         sequential = [engine.chat(each, **sampling) for each in conversations[:SEQUENTIAL]]
         started = monotonic()
@@ -92,6 +94,7 @@ def generate_responses(
                 step.figure = _throughput(parallel, len(conversations) - SEQUENTIAL, monotonic() - started)
         seconds = monotonic() - started
     responses = [*sequential, *parallel]
+    count_tokens(responses, monotonic() - begun)
     latency = median(response.seconds for response in sequential)
     table = pd.DataFrame([{k: v for k, v in asdict(each).items() if k != "logprobs"} for each in responses])
     timing = {"latency_p50_ms": 1000 * latency, "seconds_per_answer": seconds / len(parallel) if parallel else latency}
