@@ -47,7 +47,7 @@ class Repository:
     """A repository with one case, its bare origin with the hook, a developer's clone, and a stack of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self.ours, self.clone, self.bare = folder / "ours", folder / "clone", folder / "bare.git"
+        self.repository, self.clone, self.bare = folder / "repository", folder / "clone", folder / "bare.git"
         self.state = folder / "state"
         ports = {name: free_port() for name in ("PREFECT", "WORKER", "MLFLOW", "GATEWAY")}
         self.api = f"http://127.0.0.1:{ports['PREFECT']}/api"
@@ -69,7 +69,7 @@ class Repository:
         _git(source.parent, "init", "--quiet", "--initial-branch=main", str(source))
         self.commit(source, "Begin")
         _git(source, "clone", "--quiet", "--bare", str(source), str(self.bare))
-        for clone in (self.ours, self.clone):
+        for clone in (self.repository, self.clone):
             _git(source, "clone", "--quiet", str(self.bare), str(clone))
         shutil.copy(ROOT / "deployments" / "git" / "post-receive", self.bare / "hooks")
         _git(self.bare, "config", "driftline.url", self.api)
@@ -81,8 +81,8 @@ class Repository:
         _git(folder, *author, "commit", "--quiet", "-m", message)
 
     def driftline(self, *command: str) -> None:
-        variables = {**os.environ, **self.variables, "PYTHONPATH": str(self.ours)}
-        done = subprocess.run([sys.executable, "-m", "cli.main", *command], cwd=self.ours, env=variables, check=False)
+        variables = {**os.environ, **self.variables, "PYTHONPATH": str(self.repository)}
+        done = subprocess.run([sys.executable, "-m", "cli.main", *command], cwd=self.repository, env=variables, check=False)
         if done.returncode:
             raise SystemExit(f"driftline {' '.join(command)} ended with {done.returncode}")
 

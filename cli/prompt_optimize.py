@@ -7,7 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
-from cli.prompt_reference import language_case, prompt_text
+from cli.prompt_reference import as_yaml, language_case, prompt_text
 from cli.terminal import ProgressPrinter
 from flows.case import LanguageCase
 from tasks.core.console import PlainTable, console
@@ -55,9 +55,12 @@ def write_draft(case: LanguageCase, search: PromptSearch, found: Prompt) -> Path
     taken = {path.name.removesuffix(SUFFIX) for path in prompt_files(case.folder)}
     names = (f"{stem}-{number}" if number > 1 else stem for number in range(1, len(taken) + 2))
     path = folder / f"{next(name for name in names if name not in taken)}{SUFFIX}"
-    if (tests := folder / f"{case.prompt.name}{TESTS}").is_file():  # the gates stay the same
-        shutil.copyfile(tests, folder / f"{path.name.removesuffix(SUFFIX)}{TESTS}")
     folder.mkdir(exist_ok=True)
+    beside = folder / f"{path.name.removesuffix(SUFFIX)}{TESTS}"  # so that the gates stay the same
+    if (tests := folder / f"{case.prompt.name}{TESTS}").is_file():
+        shutil.copyfile(tests, beside)
+    elif case.prompt.tests:
+        write_text(beside, as_yaml(case.prompt.tests.model_dump(mode="json", exclude_defaults=True)))
     return write_text(path, prompt_text(prompt))
 
 

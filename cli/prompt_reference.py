@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 
@@ -76,7 +78,12 @@ def _is_named(registered: RegisteredPrompt, reference: str) -> bool:
 def prompt_text(prompt: Prompt) -> str:
     """The prompt as YAML, with what is not at its default."""
     values = prompt.model_dump(mode="json", exclude_defaults=True) | ({"notes": prompt.notes} if prompt.notes else {})
-    return str(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100))
+    return as_yaml(values)
+
+
+def as_yaml(values: Mapping[str, Any]) -> str:
+    """Values as YAML, in their order."""
+    return str(yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100))
 
 
 class _Dumper(yaml.SafeDumper):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flows.case import LanguageCase
 from flows.run_context import RunContext
 from flows.steps import language_spec, prepare_snapshot
-from services.store.task import record_evaluation_cost
+from services.store.task import evaluation_cost
 from tasks.core.errors import CaseError, NoDataYet
 from tasks.evaluate.language.call_budget import Limit
 from tasks.evaluate.language.evaluation_run import EvaluationRun
@@ -16,7 +16,6 @@ from tasks.language.embedder import Embedder
 from tasks.language.messages import SYSTEM
 from tasks.language.prompt_file import load_prompt, prompt_files
 from tasks.language.prompts import Prompt
-from tasks.language.token_count import token_count
 from tasks.release.results import Release
 from tasks.release.seal import EMBEDDER
 
@@ -50,11 +49,8 @@ def find_prompt(run: RunContext, case: LanguageCase, limit: Limit, champion: Rel
     )
     pool, has_passages = task.questions[1], case.knowledge is not None
     space = PromptSpace(case.prompt, case.answer.texts, instructions_of(case), pool, has_passages=has_passages)
-    with token_count() as count:
-        try:
-            return search_prompt(task, space, limit, run.settings.places)
-        finally:
-            record_evaluation_cost(case.name, count, case.answer_price, run.settings)
+    with evaluation_cost(case.name, case.answer_price, run.settings):
+        return search_prompt(task, space, limit, run.settings.places)
 
 
 def check_searchable(case: LanguageCase) -> None:

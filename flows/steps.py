@@ -42,7 +42,6 @@ from tasks.knowledge.config import DOCUMENTS, DocumentsSpec, Knowledge
 from tasks.knowledge.documents.headings import headings_of
 from tasks.knowledge.results import KnowledgeIndex, KnowledgeSpec
 from tasks.knowledge.task import curate_documents, open_index
-from tasks.language.token_count import token_count
 from tasks.monitor.results import Attempt, Decision
 from tasks.monitor.signal import Window, WindowData
 from tasks.monitor.task import (

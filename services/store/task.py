@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from services.store import approvals
 from services.store.config import ApprovalRule
 from tasks.core.prefect import emit_alert, show_text, stage
 from tasks.core.settings import Settings
 from tasks.evaluate.results import Verdict
-from tasks.language.token_count import TokenCount
+from tasks.language.token_count import token_count
 from tasks.release.config import Price
 from tasks.release.results import Release
 from tasks.train.results import Candidate
@@ -88,12 +91,17 @@ def record_waivers(release: Release, verdict: Verdict, settings: Settings) -> No
                 )
 
 
-def record_evaluation_cost(case: str, count: TokenCount, price: Price, settings: Settings) -> None:
-    """Record what an evaluation asked models, at the case's prices; nothing when all answers were cached."""
+@contextmanager
+def evaluation_cost(case: str, price: Price, settings: Settings) -> Iterator[None]:
+    """Record what is asked of models within the block, at the case's prices; nothing when all answers were cached."""
     from services.store.training import record_evaluation
 
-    if count.calls:
-        record_evaluation(case, count, price, settings)
+    with token_count() as count:
+        try:
+            yield
+        finally:
+            if count.calls:
+                record_evaluation(case, count, price, settings)
 
 
 def record_training_cost(candidate: Candidate, machine_hour: float, settings: Settings) -> None:

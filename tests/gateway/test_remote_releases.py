@@ -29,7 +29,7 @@ pytestmark = pytest.mark.xdist_group("gateway")
 USERS = [f"user {number}" for number in range(12)]  # of whom some are in the arm
 
 
-def asked(text: str, user: str = "", **more: Any) -> dict[str, Any]:
+def chat_body(text: str, user: str = "", **more: Any) -> dict[str, Any]:
     return {"model": "remote", "messages": [{"role": "user", "content": text}], "user": user, **more}
 
 
@@ -111,14 +111,14 @@ def client_of(config: Settings, budget: float = 1.0) -> Iterator[Client]:
 
 def users_of(client: Client, digest: str) -> list[str]:
     """The users that a release answers."""
-    answers = {user: client.chat(asked("Who?", user)) for user in USERS}
+    answers = {user: client.chat(chat_body("Who?", user)) for user in USERS}
     return [user for user, answer in answers.items() if answer.headers["x-driftline-release"] == digest]
 
 
 def test_a_llama_server_behind_keys_and_budgets(guarded, releases):
     """Whole and streamed: the answer names release and prompt, and is paid by its tokens to the billionth."""
     digest = releases["llama"].digest
-    body = asked("Where?") | {"model": f"remote:{digest[:12]}"}
+    body = chat_body("Where?") | {"model": f"remote:{digest[:12]}"}
     with client_of(guarded) as client:
         answer = client.chat(body)
         assert answer.status_code == 200, answer.text
@@ -140,7 +140,7 @@ def test_a_llama_server_behind_keys_and_budgets(guarded, releases):
 def test_the_gateway_is_the_upstream_of_a_release(guarded, settings, releases, store):
     """Both gateways record the call, with the same tokens; the inner release's schema holds."""
     with client_of(guarded) as client:
-        body = asked("Say hello.", max_tokens=24) | {"model": f"remote:{releases['gateway'].digest[:12]}"}
+        body = chat_body("Say hello.", max_tokens=24) | {"model": f"remote:{releases['gateway'].digest[:12]}"}
         answer = client.chat(body)
         assert answer.status_code == 200, answer.text
         assert set(json.loads(answer.json()["choices"][0]["message"]["content"])) == {"said"}
@@ -159,7 +159,7 @@ def test_nonsense_of_an_upstream_is_answered_by_another_release(guarded, release
         before = len(client.records())
         scripted.script = lambda *_: whole(b"<html>It works!</html>")
         for stream in (False, True):
-            answer = client.chat(asked("Where?", user, stream=stream))
+            answer = client.chat(chat_body("Where?", user, stream=stream))
             assert answer.status_code == 200, answer.text
             assert answer.headers["x-driftline-release"] == releases["llama"].digest
         scripted.script = lambda *_: whole(completion("scripted"))
@@ -170,7 +170,7 @@ def test_nonsense_of_an_upstream_is_answered_by_another_release(guarded, release
         assert shown == [failed, ("done", 1, releases["llama"].digest, True)] * 2
 
 
-def test_an_answer_that_breaks_off_is_not_asked_twice(guarded, releases, scripted):
+def test_an_answer_that_breaks_off_is_not_repeated(guarded, releases, scripted):
     """What the client has read stands; an error ends the stream, and the call is free."""
     with client_of(guarded) as client:
         (user, *_) = users_of(client, releases["scripted"].digest)
@@ -180,7 +180,7 @@ def test_an_answer_that_breaks_off_is_not_asked_twice(guarded, releases, scripte
         scripted.script = lambda *_: type(whole_stream)(
             200, [*whole_stream.pieces[:1], b'data: {"error": {"message": "lost"}}\n\n'], whole_stream.headers, 0.2
         )
-        answer = client.chat(asked("Where?", user, stream=True))
+        answer = client.chat(chat_body("Where?", user, stream=True))
         scripted.script = lambda *_: whole(completion("scripted"))
         assert '"Pa"' in answer.text
         assert '"error"' in answer.text
@@ -194,7 +194,7 @@ def test_a_killed_upstream_costs_nobody_an_answer(guarded, releases, llama):
         users = users_of(client, releases["llama"].digest)
         before = len(client.records())
         llama.kill()
-        answers = [client.chat(asked("Where now?", user)) for user in users[:2]]
+        answers = [client.chat(chat_body("Where now?", user)) for user in users[:2]]
         assert {answer.status_code for answer in answers} == {200}
         assert {answer.headers["x-driftline-release"] for answer in answers} == {releases["scripted"].digest}
         shown = [(each["state"], each["retries"]) for each in client.records()[before:]]
@@ -216,7 +216,9 @@ def test_a_prompt_is_a_canary_and_is_rolled_back(settings, state, talker, store)
 
         def answers() -> list[tuple[str, str]]:
             """The prompt that each user's answer names, and the text that the model got."""
-            calls = [http.post("/v1/chat/completions", json=asked("Hi", user) | {"model": "prompts"}) for user in USERS]
+            calls = [
+                http.post("/v1/chat/completions", json=chat_body("Hi", user) | {"model": "prompts"}) for user in USERS
+            ]
             texts = [call.raise_for_status().json()["choices"][0]["message"]["content"] for call in calls]
             return [(call.headers["x-driftline-prompt"], text) for call, text in zip(calls, texts, strict=True)]
 
