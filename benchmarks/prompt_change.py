@@ -82,7 +82,9 @@ class Repository:
 
     def driftline(self, *command: str) -> None:
         variables = {**os.environ, **self.variables, "PYTHONPATH": str(self.repository)}
-        done = subprocess.run([sys.executable, "-m", "cli.main", *command], cwd=self.repository, env=variables, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "cli.main", *command], cwd=self.repository, env=variables, check=False
+        )
         if done.returncode:
             raise SystemExit(f"driftline {' '.join(command)} ended with {done.returncode}")
 

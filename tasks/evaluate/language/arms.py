@@ -97,6 +97,10 @@ class Arms:
         model = model_file(self.folder) if name == "tuned" else base
         return self.answers(name, model, pairs, self.answerer("extract" if name == "extractive" else "model"))
 
+    def served(self, pairs: pd.DataFrame) -> Scored:
+        """The answers to these pairs by the arm that is served."""
+        return self._arm(self.served_arm, pairs)
+
     @property
     def served_arm(self) -> str:
         """The name of the arm by which the case answers."""

@@ -37,14 +37,14 @@ def judge_first(
     run: EvaluationRun, passages: Arms | None, folder: Path, config: LanguageEvaluation, *, champion: Path | None
 ) -> Criterion | None:
     """The verdict on the first questions; None without a champion that answers them."""
-    first, model = run.first_questions, model_file(folder)
+    first = run.first_questions
     if champion is None or first.empty:
         return None
     with progress_step(TITLE) as step:
         if passages:
-            served, _ = passages.answers("served", model, first, passages.served_answerer)
+            served, _ = passages.served(first)
         else:
-            served, _ = run.answers("served", model, first)
+            served, _ = run.answers("served", model_file(folder), first)
         of_champion, problem = answers_of_champion(replace(run, first_only=True), passages, champion, None)
         if of_champion is None:
             step.figure = problem
