@@ -37,7 +37,7 @@ evaluate:
   bounds: [{metric: required_facts_recall, at_least: 0.3}]
   champion_gate: {loss: missing_facts, margin: 0.1, min_rows: 30}
 """
-PROMPT = "messages:\n  - {role: system, content: Answer in one short sentence.}\n"
+PROMPT = "messages:\n  - role: system\n    content: Answer in one short sentence.\n"
 CHANGED = PROMPT.replace("one short sentence", "one sentence, and name the city")
 CODE = ("cli/", "flows/", "services/", "tasks/", "deployments/", "requirements", "pyproject", ".gitignore")
 LIMIT = 600  # seconds
@@ -107,7 +107,8 @@ class Watch:
 
     def seconds(self) -> dict[str, float]:
         """From the push to: the run of the flow push, that of release, the first verdict, the end."""
-        runs = {run["name"].partition(" ")[0]: run for run in self._newest("flow_runs", "EXPECTED_START_TIME_DESC")}
+        newest = self._newest("flow_runs", "EXPECTED_START_TIME_DESC")
+        runs = {run["name"].partition(" ")[0]: run for run in reversed(newest)}
         moments = {f"{name} begins": runs.get(name, {}).get("start_time") for name in ("push", "release")}
         for artifact in self._newest("artifacts", "CREATED_DESC"):
             if artifact["key"] == "capitals-first-verdict":
