@@ -14,7 +14,7 @@ from services.gateway.task import collect_log, collect_questions, collect_scored
 from services.rollout.task import reconcile_champion, retire_unused_releases, start_rollout
 from services.runtime.task import is_stack_running, package_release, serve_and_smoke
 from services.store.decisions import record_validation, record_verdict
-from services.store.task import record_candidate_prompt, record_training_cost, record_waivers, watch_guardrails
+from services.store.task import evaluation_cost, record_release, record_training_cost, watch_guardrails
 from tasks.core.actor import acting, pipeline
 from tasks.core.config import Result
 from tasks.core.prefect import show_link
@@ -235,7 +235,8 @@ def evaluate(run: RunContext, candidate: Candidate, champion: Release | None) ->
     current = Champion(champion.model, champion.digest) if champion else None
     if isinstance(case, LanguageCase):
         spec = language_spec(run, case, candidate)
-        verdict = evaluate_language_candidate(candidate, spec, case.evaluate, _threads(run, case), places, current)
+        with evaluation_cost(case.name, case.answer_price, run.settings):
+            verdict = evaluate_language_candidate(candidate, spec, case.evaluate, _threads(run, case), places, current)
         own = spec.knowledge.embedder if spec.knowledge else spec.embedder
     else:
         verdict, own = evaluate_candidate(candidate, case.target, case.train, case.evaluate, places, current), None
@@ -259,8 +260,7 @@ def release_candidate(run: RunContext, trained: TrainResult) -> Release:
         folder = seal_release(run, trained)
         package_release(folder, config.state)
         release = register_release(folder, config.tracking)
-        record_waivers(release, trained.verdict, config)
-        record_candidate_prompt(release, config)
+        record_release(release, trained.verdict, config)
     online = None
     if isinstance(case, TabularCase):
         online = fill_online_store(case.features, trained.snapshot, config.state, config.online_store)

@@ -18,6 +18,12 @@ from tasks.train.results import Candidate
 WAIVE = "criterion.waive"
 
 
+def record_release(release: Release, verdict: Verdict, settings: Settings) -> None:
+    """Enter into the audit trail what a new release rests on: waived criteria, and its prompt."""
+    record_waivers(release, verdict, settings)
+    record_candidate_prompt(release, settings)
+
+
 def record_candidate_prompt(release: Release, settings: Settings) -> None:
     """Enter into the audit trail that a verdict made the release's prompt the candidate, once a release."""
     from contextlib import closing
