@@ -110,6 +110,9 @@ class Prompt(Section):
         return self.model_copy(update={"variables": {**self.variables, **more}}) if more else self
 
 
+NO_PROMPT = Prompt.model_construct()  # of a model that is asked as it is; a case can't have it
+
+
 class Problem(Section):
     """What is wrong with a message's template."""
 
@@ -156,7 +159,7 @@ def render(prompt: Prompt, turns: Messages) -> list[dict[str, str]]:
     if turns and turns[0]["role"] in OWN_SYSTEM:
         return turns
     if not prompt.messages:
-        return [chat_message(SYSTEM, prompt.system), *turns]
+        return [*([chat_message(SYSTEM, prompt.system)] if prompt.system else []), *turns]
     last = next((at for at in reversed(range(len(turns))) if turns[at]["role"] == USER), None)
     message, passages = "" if last is None else turns[last]["content"], ""
     if prompt.places_passages:

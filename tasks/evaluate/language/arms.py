@@ -23,7 +23,7 @@ from tasks.knowledge.index.search import KnowledgeSearch
 from tasks.knowledge.results import Hit, KnowledgeSpec
 from tasks.language.embedder import Embedder
 from tasks.language.open_engine import model_file
-from tasks.language.prompts import Prompt
+from tasks.language.prompts import NO_PROMPT, Prompt
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,7 +91,7 @@ class Arms:
     def _arm(self, name: str, pairs: pd.DataFrame) -> Scored:
         base = self.run.spec.base.served
         if name == "base":
-            return self.without_passages(name, base, pairs, Prompt(system=""))
+            return self.without_passages(name, base, pairs, NO_PROMPT)
         if name == "prompt_only":
             return self.without_passages(name, base, pairs, self.run.spec.chat.prompt)
         model = model_file(self.folder) if name == "tuned" else base
