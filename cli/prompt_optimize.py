@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 from cli.prompt_reference import as_yaml, language_case, prompt_text
@@ -30,8 +31,9 @@ def optimize(name: str, budget: str, as_json: bool) -> None:
 
     limit, case = Limit.parse(budget), language_case(name)
     check_searchable(case)
-    printer = ProgressPrinter()
-    with run_context(Request(case=name)) as run, printer, progress_listener(printer):
+    with run_context(Request(case=name)) as run, ExitStack() as stack:
+        if not as_json:
+            stack.enter_context(progress_listener(stack.enter_context(ProgressPrinter())))
         champion = find_champion(name, run.settings.tracking, run.settings.state)
         search = find_prompt(run, case, limit, champion)
     path = None if search.prompt is None else write_draft(case, search, search.prompt)

@@ -163,7 +163,7 @@ def test_a_search_keeps_its_budget_and_changes_no_file(museum, terminal):
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     done = terminal.run(museum, "prompt optimize museum --budget 20-calls --json")
     assert done.code == 0, done.output
-    found = json.loads(done.output[done.output.index("{") :])
+    found = json.loads(done.output)
     assert (found["calls"], found["stopped"]) == (20, "the budget of 20 calls is spent")
     done = terminal.run(museum, "prompt optimize museum --budget 21-calls")
     assert "spent: 21 calls, 20 of them by earlier runs" in done.output, done.output
