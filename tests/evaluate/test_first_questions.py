@@ -13,7 +13,7 @@ from tasks.evaluate.criteria import decide, losses_criterion
 from tasks.evaluate.language.first_questions import FIRST, first_questions, first_verdict
 from tasks.language.text_scoring import TextScorer
 
-RUNS = 400
+RUNS = 250
 GATE = AnswerGate(loss="missing_facts", margin=0.1, min_rows=30)
 
 
