@@ -97,6 +97,13 @@ def test_only_the_served_arm_answers_what_nobody_knows(arms: Arms) -> None:
     assert {each["n"] for each in arms.retrieval(unknown).values()} == {0}
 
 
+def test_models_answer_beside_the_extracts(arms: Arms) -> None:
+    """The base as it is, with the prompt, and with the passages before each question."""
+    scored = arms.side_by_side(arms.run.evaluation_set)
+    assert list(scored) == ["base", "prompt_only", "retrieval", "extractive"]
+    assert {len(table) for table, _ in scored.values()} == {3}
+
+
 def test_retrieval_alone_is_measured_by_method(arms: Arms) -> None:
     """Words, vectors and both, over the questions with evidence."""
     metrics = arms.retrieval(arms.run.evaluation_set)
