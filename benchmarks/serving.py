@@ -203,11 +203,11 @@ def chat(report: Report, release: Release, venv: Path | None, rounds: int) -> No
                         found.setdefault((name, concurrent), []).append(one)
         hits = cached(gateway, 50)
         ways = {
-            name: Client(address, "/v1/chat/completions", token(model), key)
+            name: Client(address, "/v1/chat/completions", token(model, prompt.system), key)
             for name, (address, key, model) in servers.items()
             if name != "engine"
         }
-        direct = Client(bare.address, "/v1/chat/completions", token(None), bare.key)
+        direct = Client(bare.address, "/v1/chat/completions", token(None, prompt.system), bare.key)
         one_token = added(direct, ways, 25 * rounds)
 
     def firsts(name: str) -> list[float]:
@@ -230,9 +230,9 @@ def chat(report: Report, release: Release, venv: Path | None, rounds: int) -> No
     report.figure("chat_cached_ms", statistics.median(hits))
 
 
-def token(model: str | None) -> dict[str, Any]:
+def token(model: str | None, system: str) -> dict[str, Any]:
     """A request for one token; no cache may answer it, since it is drawn."""
-    messages = [{"role": "user", "content": "Hello"}]
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": "Hello"}]
     body: dict[str, Any] = {"messages": messages, "temperature": 0.5, "max_tokens": 1}
     return body | ({"model": model} if model else {})
 
