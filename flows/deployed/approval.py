@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from flows.run_context import actor_of
+from tasks.core.actor import acting
 from tasks.core.display import one_line
 from tasks.core.errors import GateFailed, InputError, WaitsForApproval
 
@@ -29,11 +31,11 @@ def require_approval(run: RunContext, trained: TrainResult) -> None:
     from prefect.runtime import deployment, flow_run
 
     from services.store.task import request_approval
-    from tasks.core.actor import current_actor
 
     waiting = str(flow_run.id) if deployment.id else ""
-    by = current_actor().name
-    approval = request_approval(trained.candidate, trained.verdict, rule, by, waiting, run.settings)
+    requester = actor_of(run.by)  # not the pipeline: who started the run may not approve it
+    with acting(requester):
+        approval = request_approval(trained.candidate, trained.verdict, rule, requester.name, waiting, run.settings)
     if approval.state == "waiting" and deployment.id:
         approval = _ask_in_form(run, approval)
     if approval.state == "waiting":

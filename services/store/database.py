@@ -31,6 +31,7 @@ from services.store.migrate import migrate
 from services.store.prepared import execute_prepared
 from services.store.sqlite import prepare_sqlite, read_json
 from tasks.core.errors import Unavailable
+from tasks.core.files import disk_full_error, is_disk_full
 from tasks.core.settings import Settings
 
 # the states of a call; lost: its gateway was killed
@@ -276,6 +277,8 @@ def database_errors(where: str) -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
+        if is_disk_full(error):
+            raise disk_full_error(where, error) from error
         raise Unavailable(
             "The gateway's database does not answer.",
             where=where,

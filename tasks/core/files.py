@@ -32,8 +32,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             return
         temporary.replace(path)
     except OSError as error:
-        if _is_disk_full(error):
-            raise _disk_full_error(path, error) from error
+        if is_disk_full(error):
+            raise disk_full_error(path, error) from error
         raise
     finally:
         _remove(temporary)
@@ -49,8 +49,8 @@ class disk_full_as_unavailable:  # noqa: N801 (a context manager, used as one)
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is not None and not isinstance(error, DriftlineError) and _is_disk_full(error):
-            raise _disk_full_error(self._path, error) from error
+        if error is not None and not isinstance(error, DriftlineError) and is_disk_full(error):
+            raise disk_full_error(self._path, error) from error
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -164,14 +164,15 @@ def tail(log: Path, lines: int = 15, since: int = 0) -> str:
     return "\n".join(text.strip().splitlines()[-lines:])
 
 
-def _is_disk_full(error: BaseException) -> bool:
-    """DuckDB, SQLite and others wrap the system's error without its number."""
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says so: DuckDB, SQLite and others wrap the system's error without its number."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return any(words in str(error) for words in ("No space left on device", "disk is full", "Disk quota exceeded"))
 
 
-def _disk_full_error(path: Path, error: BaseException) -> Unavailable:
+def disk_full_error(path: Path | str, error: BaseException) -> Unavailable:
+    """What a command says when the disk of a path is full."""
     return Unavailable(
         "The disk is full: nothing was written.",
         where=str(path),

@@ -40,7 +40,7 @@ def test_the_right_answer_to_an_unanswerable_one_abstains() -> None:
     [
         ({"evidence": [{"document": "docs/a.md"}]}, "evidence must be a list"),
         ({"evidence": "docs/a.md"}, "evidence must be a list"),
-        ({"evidence": [QUOTE], "part": "test"}, "part must be one of development, evaluation"),
+        ({"evidence": [QUOTE], "part": "test"}, "part must be one of train, development, evaluation"),
         ({"unanswerable": True, "required_facts": ["x"]}, "unanswerable, but has"),
         ({}, "there is no answer"),
     ],

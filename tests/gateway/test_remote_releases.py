@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from services.rollout.shares import ShareSpec, promote, remove_share, rollback, set_share
+from services.runtime import stack
 from services.store.database import Store, budgets, usage_records
 from services.store.keys import create_key
 from tasks.core.settings import Settings
@@ -52,7 +53,7 @@ def scripted() -> Iterator[Misbehaving]:
 
 
 @pytest.fixture(scope="module")
-def releases(settings, state, talker, llama, scripted) -> dict[str, Release]:
+def releases(settings, state, talker, llama, scripted) -> Iterator[dict[str, Release]]:
     """Of one case: behind llama.cpp, behind a scripted server, and behind this gateway itself."""
     address = f"{llama.address}/v1"
     own = f"http://127.0.0.1:{settings.gateway_port}/v1"
@@ -68,7 +69,9 @@ def releases(settings, state, talker, llama, scripted) -> dict[str, Release]:
     store = Store(settings)
     set_share(store, "remote", ShareSpec(served["llama"].digest, "arm", 50, "b"), "a test")
     store.close()
-    return served
+    yield served
+    for release in served.values():
+        stack.stop_release(settings, release)  # their servers end with these tests
 
 
 @pytest.fixture(scope="module")
@@ -232,3 +235,5 @@ def test_a_prompt_is_a_canary_and_is_rolled_back(settings, state, talker, store)
         assert wait_for(lambda: {text for _, text in answers()} == {"brief"}, 10)
         rollback(store, "prompts", None, "worse")
         assert wait_for(lambda: {text for _, text in answers()} == {"formal"}, 10)
+        for release in served.values():
+            stack.stop_release(settings, release)  # their server ends with this test

@@ -64,6 +64,7 @@ def finds(rule: dict[str, Any], text: str, context: Context | None = None, embed
         DEMAND.replace(" ", "%20"),
         "".join(f"&#{ord(letter)};" for letter in DEMAND),
     ],
+    ids=range(19),
 )
 def test_injection_is_found(text):
     assert finds({"check": "injection"}, text)

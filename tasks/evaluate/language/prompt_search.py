@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -215,7 +216,8 @@ def _optimize(bench: _Bench, optimizer: PairedRacing, client: MlflowClient, run_
     def score_answer(inputs: dict[str, Any], outputs: str) -> float:
         return bench.score(inputs["pair_id"], outputs)
 
-    with mlflow.start_run(run_id=run_id):
+    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # MLflow's of its own kinds of data sets
         mlflow.genai.optimize_prompts(
             predict_fn=predict,
             train_data=bench.data,
