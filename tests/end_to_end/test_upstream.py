@@ -88,10 +88,13 @@ def test_what_the_evaluation_spent_is_recorded(museum, terminal):
     most = (row["tokens_in"] * 0.5 + row["tokens_out"] * 2) / 1e6  # cached tokens are free
     assert row["tokens_out"] * 2 / 1e6 < row["evaluation"] == row["spent"] <= most
     assert row["calls"] == 0
-    with server(museum):
-        terminal.run(museum, "run museum")
-    (again,) = json.loads(terminal.run(museum, "costs --by case --json").output)
-    assert again["spent"] == row["spent"]
+    with server(museum):  # at another address, which may answer otherwise
+        spent = []
+        for _ in range(2):
+            terminal.run(museum, "run museum")
+            (again,) = json.loads(terminal.run(museum, "costs --by case --json").output)
+            spent.append(again["spent"])
+    assert row["spent"] < spent[0] == spent[1]
 
 
 def test_a_server_that_is_gone_promotes_nothing(museum, terminal):
