@@ -8,7 +8,7 @@ from typing import Any
 
 from tasks.core.display import escape_markdown
 from tasks.evaluate.fairness import RATES
-from tasks.govern.evidence import Decision, Evidence
+from tasks.govern.evidence import Decision, Evidence, missed_candidates
 
 WORST = 3  # slices that the limits name
 LIBRARIES = {"tabular": "sklearn", "llm": "transformers"}
@@ -167,6 +167,8 @@ def _limits(evidence: Evidence) -> Iterator[str]:
     selftest = evidence.latest("gates.selftest")
     if selftest is None:
         yield "- Missing: the gates were not tested with known-bad candidates (driftline gates selftest)."
+    elif missed := missed_candidates(selftest):
+        yield f"- Warning: the gates would release known-bad candidates: {', '.join(missed)}."
     if evidence.sealed["dirty"]:
         yield "- The code had uncommitted changes: the commit alone does not rebuild this release."
     yield ""

@@ -52,3 +52,8 @@ class Evidence(Result):
 
     def latest(self, *actions: str) -> Decision | None:
         return next((each for each in reversed(self.decisions) if each.action in actions), None)
+
+
+def missed_candidates(selftest: Decision) -> list[str]:
+    """The known-bad candidates that no gate refused, of the record of a self-test."""
+    return [name for name, gates in selftest.details["caught"].items() if not gates]

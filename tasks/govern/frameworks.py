@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from tasks.core.config import Result
 from tasks.core.display import escape_markdown
-from tasks.govern.evidence import Evidence
+from tasks.govern.evidence import Evidence, missed_candidates
 
 Framework: TypeAlias = Literal["eu-ai-act", "nist-ai-rmf", "iso-42001"]
 Finding: TypeAlias = tuple[str, str]  # what exists, what is missing; both as sentences, empty: nothing
@@ -36,8 +36,11 @@ def risks(e: Evidence) -> Finding:
     selftest = e.latest("gates.selftest")
     exists = f"verdict {e.sealed['verdict']['decision']} of {len(e.sealed['verdict']['criteria'])} criteria"
     if selftest:
-        exists += f"; {len(selftest.details['caught'])} known-bad candidates refused (record {selftest.id})"
-    lacks = "" if selftest else "the gates were not tested with known-bad candidates: driftline gates selftest; "
+        tested, missed = selftest.details["caught"], missed_candidates(selftest)
+        exists += f"; {len(tested) - len(missed)} of {len(tested)} known-bad candidates refused (record {selftest.id})"
+        lacks = f"a gate that refuses: {', '.join(missed)}; " if missed else ""
+    else:
+        lacks = "the gates were not tested with known-bad candidates: driftline gates selftest; "
     return exists, f"{lacks}an analysis of the risks to health, safety and rights, by a person"
 
 

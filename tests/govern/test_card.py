@@ -117,3 +117,13 @@ def test_a_report_says_what_it_is_not() -> None:
     text = report("eu-ai-act", evidence_of())
     assert "is for a person to decide" in text
     assert text.count("\n| Article") == len(FRAMEWORKS["eu-ai-act"][1])
+
+
+def test_a_bad_candidate_that_gets_through_is_named() -> None:
+    """Neither a card nor a report counts it among the refused."""
+    tested = decision(3, "gates.selftest", caught={"shuffled labels": ["auc"], "slow": []})
+    evidence = evidence_of(decisions=(tested,))
+    assert "Warning: the gates would release known-bad candidates: slow." in model_card(evidence)
+    text = report("eu-ai-act", evidence)
+    assert "1 of 2 known-bad candidates refused (record 3)" in text
+    assert "a gate that refuses: slow" in text
