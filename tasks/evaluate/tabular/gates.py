@@ -21,7 +21,7 @@ from tasks.evaluate.results import Champion, Criterion, Verdict
 from tasks.evaluate.tabular.baselines import predict_baselines
 from tasks.evaluate.tabular.leaks import check_waivers, leak_criteria
 from tasks.evaluate.tabular.rows import RARE, EvaluationRows, read_rows
-from tasks.evaluate.tabular.scores import Scores, StoredScores, paired_table, score_criteria
+from tasks.evaluate.tabular.scores import Scores, StoredScores, paired_table, score_criteria, without_timing
 from tasks.evaluate.verdicts import Evaluation, find_verdict, require_run, store_verdict
 from tasks.statistics.metric_catalog import LOSSES, TaskKind, metrics_of
 from tasks.train.classes import Classes, align_classes, encode_target, prediction_columns, predictions_in
@@ -176,7 +176,7 @@ def evaluate_gates(
             target=target,
             classes=classes,
             problem=problem,
-            criteria=tuple(criteria),
+            criteria=tuple(without_timing(each) for each in criteria),
             computed=computed,
         ).model_dump_json(indent=1),
         paired=paired_table(scores),

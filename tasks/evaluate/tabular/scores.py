@@ -65,6 +65,11 @@ class Recomputed(Result):
         return self.digest == self.stored_digest and not self.different
 
 
+def without_timing(criterion: Criterion) -> Criterion:
+    """A criterion as it is sealed: a measured time differs between equal runs, and is recorded elsewhere."""
+    return criterion if criterion.repeatable else criterion.model_copy(update={"observed": None, "note": ""})
+
+
 def score_criteria(
     config: Evaluate, target: Target, classes: Classes, scores: Scores
 ) -> tuple[list[Criterion], dict[str, Any]]:
