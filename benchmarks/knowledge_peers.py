@@ -21,7 +21,7 @@ from statistics import median
 import bm25s, lancedb, numpy as np, pyarrow as pa
 folder = Path(sys.argv[1])
 texts, questions = (json.loads((folder / f"{name}.json").read_text()) for name in ("texts", "questions"))
-vectors, asked = np.load(folder / "vectors.npy"), np.load(folder / "asked.npy")
+vectors, queries = np.load(folder / "vectors.npy"), np.load(folder / "queries.npy")
 words = bm25s.BM25()
 words.index(bm25s.tokenize(texts, stopwords="en", show_progress=False), show_progress=False)
 column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
@@ -44,7 +44,7 @@ def by_database(question, vector):
 medians = {}
 for name, search in (("bm25s_and_numpy_ms", by_hand), ("lancedb_ms", by_database)):
     seconds = []
-    for question, vector in zip(questions, asked):
+    for question, vector in zip(questions, queries):
         calls = []
         for _ in range(5):
             start = time.perf_counter()
@@ -69,7 +69,7 @@ def peers(
     (folder / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
     (folder / "questions.json").write_text(json.dumps(questions[0]), encoding="utf-8")
     np.save(folder / "vectors.npy", vectors)
-    np.save(folder / "asked.npy", questions[1])
+    np.save(folder / "queries.npy", questions[1])
     (folder / "peer.py").write_text(SCRIPT, encoding="utf-8")
     uv = [str(Path(sys.executable).with_name("uv")), "run", "-q", "--isolated", "--no-project"]
     uv += ["--python", sys.executable, *(text for package in PACKAGES for text in ("--with", package)), "python"]
