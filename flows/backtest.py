@@ -12,18 +12,10 @@ from prefect.runtime import flow_run
 from pydantic import AwareDatetime, Field
 
 from flows.case import TabularCase, load_case
+from flows.champion_steps import History, examples_since, monitor_champion
 from flows.retrain import challenger_context
 from flows.run_context import Request, RunContext, run_context
-from flows.steps import (
-    History,
-    TrainResult,
-    create_candidate,
-    evaluate,
-    examples_since,
-    monitor_champion,
-    prepare_snapshot,
-    seal_release,
-)
+from flows.steps import TrainResult, create_candidate, evaluate, prepare_snapshot, seal_release
 from tasks.backtest.policies import POLICIES, check_backtest, month_ends, policy_acts
 from tasks.backtest.results import BacktestResult, MonthResult
 from tasks.backtest.sandbox import sandbox_settings, summarise_challenge

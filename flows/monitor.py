@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.champion_steps import current_champion, monitor_champion
 from flows.run_context import Request, RunContext, complete_if_nothing_to_do, run_context, run_name
-from flows.steps import current_champion, monitor_champion, prepare_snapshot
+from flows.steps import prepare_snapshot
 from services.store.decisions import record_decision
 from tasks.monitor.results import Decision
 from tasks.monitor.task import announce_decision

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.champion_steps import current_champion, predict_since
 from flows.run_context import Request, run_context, run_name
-from flows.steps import current_champion, predict_since, prepare_snapshot
+from flows.steps import prepare_snapshot
 from tasks.predict.results import Predictions
 
 

@@ -7,15 +7,9 @@ from dataclasses import replace
 from prefect import flow
 
 from flows.case import TabularCase
+from flows.champion_steps import current_champion, examples_since, monitor_champion
 from flows.run_context import Request, RunContext, complete_if_nothing_to_do, run_context, run_name
-from flows.steps import (
-    current_champion,
-    examples_since,
-    monitor_champion,
-    prepare_snapshot,
-    release_candidate,
-    train_and_evaluate,
-)
+from flows.steps import prepare_snapshot, release_candidate, train_and_evaluate
 from services.rollout.task import roll_back
 from services.store.decisions import record_decision
 from tasks.core.actor import acting, pipeline

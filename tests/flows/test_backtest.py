@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.backtest import PolicyState, apply_decision
-from flows.steps import History
+from flows.champion_steps import History
 from tasks.backtest.policies import POLICIES
 from tasks.backtest.results import MonthResult, MonthScore
 from tasks.monitor.results import Decision
