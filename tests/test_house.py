@@ -23,6 +23,7 @@ STAGES = [
     "knowledge",
     "train",
     "evaluate",
+    "search",
     "release",
     "predict",
     "monitor",
