@@ -17,8 +17,10 @@ from sklearn.ensemble import (
 )
 from sklearn.linear_model import LogisticRegression
 
-from tasks.train.tabular import compiled
-from tasks.train.tabular.compiled import compile_estimator, compile_forest, predict_by_trees
+from tasks.train.compat import encoded_boosting
+from tasks.train.tabular import bitvectors, compiled
+from tasks.train.tabular.bitvectors import MaskedTrees, mask_trees
+from tasks.train.tabular.compiled import TreeliteTrees, compile_estimator, compile_forest, predict_by_trees
 
 CATEGORICAL = [1, 4]
 TREES: dict[str, Any] = {"max_iter": 25, "random_state": 0}
@@ -93,8 +95,28 @@ def test_a_model_that_differs_in_one_bit_is_not_compiled(monkeypatch: pytest.Mon
     model = HistGradientBoostingRegressor(**TREES).fit(matrix, value)
     assert compile_estimator(model)
     baseline, loss = model._baseline_prediction, model._loss
-    monkeypatch.setattr(compiled, "boosting_parts", lambda _: (np.nextafter(baseline, np.inf), loss))
+    monkeypatch.setattr(bitvectors, "boosting_parts", lambda _: (np.nextafter(baseline, np.inf), loss))
     assert compile_estimator(model) is None
+
+
+@pytest.mark.parametrize("limit", ["MAX_BYTES_A_TREE", "MAX_TABLE_BYTES"])
+def test_what_masks_cannot_hold_goes_through_treelite(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large trees and wide tables, equal to the last bit as well."""
+    matrix, value = table()
+    small = HistGradientBoostingRegressor(categorical_features=CATEGORICAL, **TREES).fit(matrix, value)
+    large = HistGradientBoostingRegressor(
+        max_leaf_nodes=100, min_samples_leaf=5, categorical_features=CATEGORICAL, **TREES
+    )
+    masked, unmasked = compile_estimator(small), compile_estimator(large.fit(matrix, value))
+    assert masked
+    assert unmasked
+    assert isinstance(masked.trees, MaskedTrees)
+    assert isinstance(unmasked.trees, TreeliteTrees)
+    assert masked.takes(10**6)
+    assert not unmasked.takes(10**6)
+    assert np.array_equal(unmasked.predict(unknown(matrix)), large.predict(unknown(matrix)))
+    monkeypatch.setattr(bitvectors, limit, 1)
+    assert mask_trees(small, encoded_boosting(small)[1]) is None
 
 
 @pytest.mark.parametrize("missing", [True, False])

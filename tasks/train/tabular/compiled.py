@@ -1,44 +1,63 @@
-"""A fitted gradient boosting or forest as treelite's trees: quicker for few rows, and equal to the last bit."""
+"""A fitted gradient boosting or forest, compiled: quicker, and equal to the last bit."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.train.compat import boosting_parts, boosting_trees, encoded_boosting
+from tasks.train.tabular.bitvectors import MaskedTrees, mask_trees
 
 if TYPE_CHECKING:
     import numpy as np
     import treelite
 
-MAX_ROWS = 256  # of more rows, scikit-learn's own loop is faster
+MAX_ROWS = 256  # of more rows, scikit-learn's own loop is faster than treelite's
 MAX_FOREST_ROWS = 16  # of more rows, a forest's own trees are faster
 MAX_FOREST_NODES = 500_000  # a larger forest is not held in memory twice
 PROBES = 256  # rows on which both must agree, or the model is not compiled
 
 
 @dataclass(frozen=True)
-class CompiledBoosting:
-    """The trees of a histogram gradient boosting, and its loss, which turns their sums into predictions."""
+class TreeliteTrees:
+    """The trees of a boosting that `mask_trees` can't hold."""
 
     trees: treelite.Model
-    loss: Any
     outputs: int  # sums a row: one, or one a class
     categories: tuple[tuple[int, np.ndarray], ...]  # by position of a categorical column, its known ones, sorted
 
-    def predict(self, matrix: np.ndarray) -> np.ndarray:
-        """Predictions of encoded rows: probabilities (rows, classes), or values (rows,); as the estimator's own."""
-        import numpy as np
+    def sums(self, matrix: np.ndarray) -> np.ndarray:
+        """The sum of a row's leaves and the baseline, shape (rows, outputs)."""
         import treelite
 
-        rows = len(matrix)
         if self.categories:
             matrix = matrix.copy()
             for position, known in self.categories:
                 matrix[:, position] = _positions(matrix[:, position], known)
-        sums = treelite.gtil.predict(self.trees, matrix, nthread=1, pred_margin=True)
+        margins = treelite.gtil.predict(self.trees, matrix, nthread=1, pred_margin=True)
+        return margins.reshape(len(matrix), self.outputs)
+
+
+@dataclass(frozen=True)
+class CompiledBoosting:
+    """The trees of a histogram gradient boosting, and its loss, which turns their sums into predictions."""
+
+    trees: MaskedTrees | TreeliteTrees
+    loss: Any
+
+    def takes(self, rows: int) -> bool:
+        """Whether so many rows are scored faster than by scikit-learn."""
+        return rows <= MAX_ROWS or isinstance(self.trees, MaskedTrees)
+
+    def predict(self, matrix: np.ndarray) -> np.ndarray:
+        """Predictions of encoded rows: probabilities (rows, classes), or values (rows,); as the estimator's own."""
+        import numpy as np
+
+        sums = self.trees.sums(matrix)
+        rows, outputs = sums.shape
         # two rows at least, by column, as scikit-learn has them: it decides the order in which a softmax sums
-        sums = np.asfortranarray(np.resize(sums, (max(rows, 2), self.outputs)))
+        sums = np.asfortranarray(np.resize(sums, (max(rows, 2), outputs)))
         if hasattr(self.loss, "predict_proba"):
             predictions = self.loss.predict_proba(sums)
         else:
@@ -90,21 +109,28 @@ def compile_estimator(estimator: Any) -> CompiledBoosting | None:
     if not isinstance(estimator, HistGradientBoostingClassifier | HistGradientBoostingRegressor):
         return None
     import numpy as np
-    import treelite
 
-    baseline, loss = boosting_parts(estimator)
+    _, loss = boosting_parts(estimator)
     encoded, known = encoded_boosting(estimator)
-    trees = treelite.sklearn.import_model(encoded)
-    trees.get_header_accessor().set_field("base_scores", np.zeros(baseline.size))
-    # scikit-learn adds the trees to the baseline, treelite would add the baseline to their sum: as a tree it is first
-    whole = treelite.Model.concatenate([_constant_trees(baseline, estimator), trees])
-    columns = np.flatnonzero(estimator.is_categorical_).tolist() if known else []
-    compiled = CompiledBoosting(whole, loss, baseline.size, tuple(zip(columns, known, strict=True)))
+    compiled = CompiledBoosting(mask_trees(estimator, known) or _treelite_trees(estimator, encoded, known), loss)
     probes = _probes(estimator)
     with np.errstate(invalid="ignore", over="ignore"):
         expected = _predict(estimator, probes)
         equal = np.array_equal(compiled.predict(probes), expected, equal_nan=True)
     return compiled if equal else None
+
+
+def _treelite_trees(estimator: Any, encoded: Any, known: Sequence[np.ndarray]) -> TreeliteTrees:
+    import numpy as np
+    import treelite
+
+    baseline, _ = boosting_parts(estimator)
+    trees = treelite.sklearn.import_model(encoded)
+    trees.get_header_accessor().set_field("base_scores", np.zeros(baseline.size))
+    # scikit-learn adds the trees to the baseline, treelite would add the baseline to their sum: as a tree it is first
+    whole = treelite.Model.concatenate([_constant_trees(baseline, estimator), trees])
+    columns = np.flatnonzero(estimator.is_categorical_).tolist() if known else []
+    return TreeliteTrees(whole, baseline.size, tuple(zip(columns, known, strict=True)))
 
 
 def _positions(values: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -167,7 +167,7 @@ def _score(model: Model, values: Values, rows: int) -> np.ndarray:
         matrix = parts[0] if len(parts) == 1 else np.hstack(parts)
     if rows <= DIRECT_FOREST_ROWS and model.forest:
         return _predict_forest(model, matrix)
-    if model.compiled and rows <= compiled.MAX_ROWS:
+    if model.compiled and model.compiled.takes(rows):
         predictions = model.compiled.predict(matrix)
         if model.classifies:
             return predictions[:, model.output]
