@@ -50,6 +50,11 @@ class TablePlan:
     rare_classes: Mapping[str, int]  # classes with too few rows to learn from
 
     @property
+    def target_name(self) -> str:
+        """The target's name in examples."""
+        return free_name(self.target.name)
+
+    @property
     def known(self) -> int:
         """Rows with a target that is learned from."""
         return self.profile.rows - self.target.empty - sum(self.rare_classes.values())
@@ -237,9 +242,11 @@ def decisions(plan: TablePlan) -> Iterator[tuple[str, str, str]]:
             odd = ", ".join(f"{word!r}" for word in [*reading.rejected][:5])
             text = f"{reading.type}{form}" + (f"; missing where it says {words}" if words else "")
             yield "parsed", column.name, text + (f"; rows with {odd} are quarantined" if odd else "")
+    names = {feature.column.name: feature.name for feature in plan.features} | {plan.target.name: plan.target_name}
+    for column_name, name in names.items():
+        if name != column_name:
+            yield "renamed", column_name, f"{name}, since the platform has a column of that name"
     for feature in plan.features:
-        if feature.name != feature.column.name:
-            yield "renamed", feature.column.name, f"{feature.name}, since the platform has a column of that name"
         if feature.kind == "text":
             yield "parsed", feature.column.name, f"text of {feature.column.words:.0f} words on average"
         elif feature.kind == "date":

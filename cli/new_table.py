@@ -42,7 +42,7 @@ def write_tabular_case(plan: TablePlan, source: SourceLines, choice: Choice | No
         *_comments(plan),
         "kind: tabular",
         f"description: {flow(one_line(description))}",
-        f"target: {{column: {flow(plan.target.name)}, task: {plan.task}{positive}}}",
+        f"target: {{column: {flow(plan.target_name)}, task: {plan.task}{positive}}}",
         "",
         "data:",
         "  sources:",
@@ -159,7 +159,7 @@ def _examples(plan: TablePlan) -> Iterator[str]:
     lines = [
         f"SELECT {identity} AS example_id, {moment} AS event_timestamp,",
         *(f"       {_select(feature)}," for feature in plan.features),
-        f"       {quote_if_needed(plan.target.name)}",
+        f"       {_alias(quote_if_needed(plan.target.name), quote_if_needed(plan.target_name))}",
         f"FROM {quote_if_needed(table_name(plan.profile.name))}",
     ]
     if plan.rare_classes:
@@ -177,6 +177,10 @@ def _examples(plan: TablePlan) -> Iterator[str]:
 def _select(feature: Feature) -> str:
     column, name = quote_if_needed(feature.column.name), quote_if_needed(feature.name)
     value = f"{column}::VARCHAR" if feature.kind == "date" else column
+    return _alias(value, name)
+
+
+def _alias(value: str, name: str) -> str:
     return value if value == name else f"{value} AS {name}"
 
 

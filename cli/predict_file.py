@@ -15,6 +15,7 @@ from services.serving.tabular_release import ONLINE_STORE, online_features
 from tasks.core.console import console
 from tasks.core.errors import CaseError
 from tasks.core.settings import Settings, settings
+from tasks.features.config import free_name
 from tasks.predict.file_rows import FileSource, find_source
 from tasks.predict.scored_file import Destination, FeatureLookup, FileScores, ReleasedModel, default_out, score_file
 from tasks.release.registry import read_release
@@ -44,7 +45,7 @@ def predict_file(name: str, file: Path, out: Path | None, profile: str | None) -
     release = _champion(name, config)
     sealed = verify(release.folder)["sealed"]
     source, columns = find_source(case.data.sources, case.features.examples, config.data / "raw" / name)
-    target = columns.get(case.target.column)
+    target = next((kind for column, kind in columns.items() if free_name(column) == case.target.column), None)
     needed = (*(column["name"] for column in sealed["columns"] if column["origin"] == "request"), *sealed["entities"])
     spec = FileSource(source, case.data.sources[source], columns, case.features.examples, needed)
     model = ReleasedModel(

@@ -102,6 +102,14 @@ def test_a_column_that_the_platform_has_is_renamed(begin):
     assert set(begun.reasons("renamed")) == {"outcome", "As_Of"}
 
 
+def test_a_target_that_the_platform_has_is_renamed(begin):
+    """A target called outcome, as many are, is its_outcome in examples, and monitoring finds it in files."""
+    begun = begin({"a": numbers(), "outcome": words(["late", "ok"])}, target="outcome")
+    assert begun.case.target.column == "its_outcome"
+    assert set(begun.examples["its_outcome"]) == {"late", "ok"}
+    assert set(begun.reasons("renamed")) == {"outcome"}
+
+
 @pytest.mark.parametrize("file", ["2024.csv", "no.csv", "on.csv", "null.csv", "1e3.csv", "select.csv", "a: b#.csv"])
 def test_names_that_yaml_and_sql_misread(begin, file):
     """Kind 17: files and columns are called as the user calls them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from tasks.data.config import Source
 from tasks.data.parquet import copy_to_parquet
 from tasks.data.reading.files import read_files
 from tasks.data.reading.report import ReadReport, RejectedRow
+from tasks.features.config import free_name
 
 if TYPE_CHECKING:
     import duckdb
@@ -49,10 +51,11 @@ def store_outcomes(case: str, file: OutcomeFile, at: datetime, out: Path) -> Sto
     folder = out / case / FOLDER
     with scratch_folder(folder) as work, connect() as db:
         report = _read(db, file, Path(work))
-        identity = _identity(db, file)
+        columns = [name for name, *_ in db.execute("DESCRIBE named").fetchall()]
+        identity, target = _identity(columns, file), quote_identifier(_target(columns, file))
         db.execute(
-            f"CREATE TABLE outcomes AS SELECT DISTINCT {identity} AS {ID}, {quote_identifier(file.target)} AS outcome "
-            f"FROM named WHERE {quote_identifier(file.target)} IS NOT NULL AND {identity} IS NOT NULL"
+            f"CREATE TABLE outcomes AS SELECT DISTINCT {identity} AS {ID}, {target} AS outcome "
+            f"FROM named WHERE {target} IS NOT NULL AND {identity} IS NOT NULL"
         )
         _check(db, file)
         path = folder / f"{at.astimezone(UTC):{MOMENT}}-{file_digest(file.path)[:12]}.parquet"
@@ -101,11 +104,15 @@ def _folder(work: Path, name: str) -> Path:
     return work / name
 
 
-def _identity(db: duckdb.DuckDBPyConnection, file: OutcomeFile) -> str:
+def _target(columns: Sequence[str], file: OutcomeFile) -> str:
+    """The file's column of the target, which has another name in examples where the platform has one of that name."""
+    return next((name for name in columns if free_name(name) == file.target), file.target)
+
+
+def _identity(columns: Sequence[str], file: OutcomeFile) -> str:
     """SQL for the id of a row: as `driftline new` forms it from the key."""
-    columns = [name for name, *_ in db.execute("DESCRIBE named").fetchall()]
     named = [ID] if ID in columns else list(file.source.key)
-    if missing := [name for name in (*named, file.target) if name not in columns]:
+    if missing := [name for name in (*named, _target(columns, file)) if name not in columns]:
         raise DataError(
             f"The file of outcomes lacks {', '.join(missing)}.",
             where=str(file.path),
