@@ -8,6 +8,7 @@ from contextlib import closing
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -25,6 +26,8 @@ from tasks.core.git_push import COMMIT_PATTERN
 from tasks.core.lineage import read_lineage
 from tasks.core.processes import current_user
 from tasks.core.settings import ROOT, Settings, settings
+from tasks.data.results import BaseModelFiles
+from tasks.data.task import open_model
 from tasks.train.results import Origin
 
 R = TypeVar("R")
@@ -70,6 +73,12 @@ class RunContext:
             state=self.settings.state,
             tracking=self.settings.tracking,
         )
+
+    @cached_property
+    def base(self) -> BaseModelFiles:
+        """The base model of a language case, read once in a run; or what its server says now."""
+        assert isinstance(self.case, LanguageCase)
+        return open_model(self.case.model, self.case.folder, self.settings.state)
 
 
 @contextlib.contextmanager

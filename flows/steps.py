@@ -32,13 +32,14 @@ from tasks.data.task import (
 from tasks.evaluate.guard import evaluate_guardrails
 from tasks.evaluate.language.check import check_language_evaluation
 from tasks.evaluate.results import Champion, Verdict
-from tasks.evaluate.task import evaluate_candidate, evaluate_language_candidate
+from tasks.evaluate.task import evaluate_candidate, evaluate_language_candidate, show_answers_in_mlflow
 from tasks.features.task import fill_online_store, training_frame
 from tasks.guard.files import find_guard_spec
 from tasks.knowledge.config import DOCUMENTS, DocumentsSpec, Knowledge
 from tasks.knowledge.documents.headings import headings_of
 from tasks.knowledge.results import KnowledgeIndex, KnowledgeSpec
 from tasks.knowledge.task import curate_documents, open_index
+from tasks.language.upstream import is_remote
 from tasks.release.guard_classifier import export_classifier
 from tasks.release.results import Release, SealContext
 from tasks.release.task import (
@@ -88,7 +89,7 @@ def prepare_snapshot(run: RunContext) -> Snapshot:
         for name in sources
     ]
     if isinstance(case, LanguageCase):
-        base = open_model(case.model, case.folder, config.state)
+        base = run.base
         documents = _curate_documents(run, case, validated)
         spec = PairsSpec(
             pairs=case.pairs,
@@ -174,7 +175,8 @@ def _create_language(run: RunContext, case: LanguageCase, snapshot: Snapshot) ->
 def language_spec(run: RunContext, case: LanguageCase, built: Snapshot | Candidate) -> LanguageSpec:
     """What a candidate of this snapshot consists of, or an existing candidate."""
     state = run.settings.state
-    base = open_model(case.model, case.folder, state)
+    # a server may have changed its model since; files are those that were read
+    base = open_model(case.model, case.folder, state) if is_remote(case.model.source) else run.base
     embedder = find_embedder(case.serve.embedder, case.folder) if case.serve.embedder else None
     knowledge = None
     if case.knowledge:
@@ -208,11 +210,24 @@ def evaluate(run: RunContext, candidate: Candidate, champion: Release | None) ->
     return verdict
 
 
+def show_answers(run: RunContext, trained: TrainResult) -> None:
+    """Show a language candidate's answers in MLflow: last, since nothing depends on it."""
+    if isinstance(run.case, LanguageCase):
+        show_answers_in_mlflow(trained.candidate, trained.verdict, run.settings.places)
+
+
 def release_candidate(run: RunContext, trained: TrainResult) -> Release:
     """Seal, package, serve and smoke-test a candidate, and only then move the champion alias.
 
     Raises: GateFailed when the verdict is not to promote; the champion stays.
     """
+    try:
+        return _release(run, trained)
+    finally:
+        show_answers(run, trained)
+
+
+def _release(run: RunContext, trained: TrainResult) -> Release:
     case, config = run.case, run.settings
     # a run that is started again after the champion alias moved has nothing to release, only to serve
     release = find_champion_of_candidate(trained.candidate, run.lineage, config.tracking, config.state)

@@ -47,6 +47,14 @@ def evaluate_language_candidate(
     return verdict
 
 
+@stage("show the answers in MLflow", str)
+def show_answers_in_mlflow(candidate: Candidate, verdict: Verdict, places: Places) -> str:
+    """Log the answers of a verdict as MLflow's own evaluation; nothing depends on it."""
+    from tasks.evaluate.language.genai_report import show_answers
+
+    return show_answers(candidate.run_id, verdict.scores, places.tracking)
+
+
 def _show(case: str, verdict: Verdict) -> None:
     """Put the verdict and its metrics on the run's page."""
     show_text(f"{case}-verdict", explain(verdict), "Every gate, as observed and as required")

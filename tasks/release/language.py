@@ -17,7 +17,7 @@ from tasks.evaluate.results import Verdict
 from tasks.knowledge.answers.answerer import INDEX, SETTINGS
 from tasks.knowledge.results import KnowledgeSpec
 from tasks.language.open_engine import model_file
-from tasks.language.prompts import PROMPT, Prompt, render, sealed_text
+from tasks.language.prompts import PROMPT, render, sealed_text
 from tasks.language.upstream import NOT_PINNED, UPSTREAM, Upstream
 from tasks.release.seal import EMBEDDER, ReleaseParts, digest_mismatch, verify
 from tasks.train.results import Candidate, LanguageSpec
@@ -71,7 +71,7 @@ def language_parts(candidate: Candidate, verdict: Verdict, spec: LanguageSpec) -
             "context": chat.context,
             **({"knowledge": _sealed_knowledge(spec.knowledge)} if spec.knowledge else {}),
         },
-        golden=_golden(verdict, base, chat.prompt),
+        golden=_golden(verdict, spec),
         files={
             **{path.name: path for path in [model_file(candidate.folder)]},
             **({name: candidate.folder / name for name in ADAPTER} if tuned else {}),
@@ -153,12 +153,13 @@ def vllm_command(folders: Sequence[Path]) -> list[str]:
     return ["vllm", "serve", str(base), *options, "--enable-lora", "--lora-modules", *modules]
 
 
-def _golden(verdict: Verdict, base: BaseModelFiles, prompt: Prompt) -> list[dict[str, Any]]:
-    """Conversations with their answers, right ones first; of a local model also the token ids of their prompts, of one
-    behind an address its own answers, without passages, from two times.
+def _golden(verdict: Verdict, spec: LanguageSpec) -> list[dict[str, Any]]:
+    """Conversations with their answers, right ones first; of a local model that answers also the token ids of their
+    prompts, of one behind an address its own answers, without passages, from two times.
     """
     import pandas as pd
 
+    base, prompt, knowledge = spec.base, spec.chat.prompt, spec.knowledge
     scores = pd.read_parquet(verdict.scores)
     served = scores[scores["variant"] == "served"].sort_values(["exact", "pair_id"], ascending=[False, True])
     if "passages" in served:  # an abstention is exact, too: as many answers as abstentions
@@ -176,7 +177,8 @@ def _golden(verdict: Verdict, base: BaseModelFiles, prompt: Prompt) -> list[dict
         golden.append({"example_id": row["pair_id"], "messages": messages, "answer": row["text"]})
         if base.upstream:
             golden[-1]["of_model"] = repeated.loc[row["pair_id"], ["text", "again"]].tolist()
-    return golden if base.upstream else _with_tokens(golden, base)
+    by_model = knowledge is None or knowledge.settings.answer_by == "model"
+    return _with_tokens(golden, base) if by_model and not base.upstream else golden
 
 
 def _with_tokens(golden: list[dict[str, Any]], base: BaseModelFiles) -> list[dict[str, Any]]:

@@ -129,8 +129,10 @@ def test_an_untuned_model_is_rejected(untuned: Candidate, state: Path) -> None:
 
 def test_mlflow_shows_the_answers_as_its_own_evaluation(untuned: Candidate, state: Path) -> None:
     """Each answer is a trace of the candidate's run with an assessment a scorer; the run stays as it ended."""
-    judged(untuned, state, STRICT)
-    client = mlflow_client(Tracking.in_folder(state))
+    verdict, tracking = judged(untuned, state, STRICT), Tracking.in_folder(state)
+    assert assess.show_answers(untuned.run_id, verdict.scores, tracking) == "5 of 5 answers"
+    assert assess.show_answers(untuned.run_id, verdict.scores, tracking) == "shown before"
+    client = mlflow_client(tracking)
     logged = client.get_run(untuned.run_id)
     assert logged.data.tags["mlflow.runType"] == "genai_evaluate"
     assert logged.info.status == "FINISHED"
@@ -146,14 +148,13 @@ def test_answers_that_mlflow_can_not_show_warn(
 ) -> None:
     """The verdict stands, a warning says why nothing is shown, and the run's tag says it for good."""
     monkeypatch.setattr(assess, "TIMEOUT", 0.01)
-    scores = pd.read_parquet(judged(untuned, state, STRICT).scores)
-    served = scores[scores["variant"] == "served"].head(1)
+    verdict = judged(untuned, state, STRICT)
     tracking = Tracking.in_folder(state)
     client = mlflow_client(tracking)
     with start_run(client, get_or_create_experiment(client, tracking, "answers"), "unseen", "unseen", {}) as run_id:
         pass
     with pytest.warns(UserWarning, match="The verdict stands, but"):
-        assess.log_genai_evaluation(run_id, served, {}, tracking)
+        assert assess.show_answers(run_id, verdict.scores, tracking) == "not shown"
     logged = client.get_run(run_id)
     assert logged.data.tags[assess.TAG].startswith("failed: MLflow took more than")
     assert logged.info.status == "FINISHED"
@@ -180,6 +181,8 @@ def test_a_judge_that_is_silent_fails_its_own_bound_only(
     assert verdict.metrics["overall"]["judge_n"] == 2
     metrics = mlflow_client(Tracking.in_folder(state)).get_run(untuned.run_id).data.metrics
     assert metrics["evaluate_judge_score"] == verdict.metrics["overall"]["judge_score"]
+    scores = pd.read_parquet(verdict.scores)
+    assert scores[scores["variant"] == "served"]["judge_reason"].notna().sum() == 2
 
 
 def test_gates_that_are_passed_promote(untuned: Candidate, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:

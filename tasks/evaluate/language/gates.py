@@ -20,7 +20,6 @@ from tasks.evaluate.criteria import bound_criterion, losses_criterion, paired_cr
 from tasks.evaluate.language.arms import Arms
 from tasks.evaluate.language.champion import answers_of_champion, champion_tests, judge_first, value_or_reason
 from tasks.evaluate.language.evaluation_run import EvaluationRun
-from tasks.evaluate.language.genai_report import log_genai_evaluation
 from tasks.evaluate.language.inference import answer_table, wrong_answers
 from tasks.evaluate.language.llm_judge import Opinions, judge_opinions
 from tasks.evaluate.language.metrics import answer_losses, clusters_of, counts_of, intervals_of, measure, slices_of
@@ -121,6 +120,8 @@ def evaluate_language_gates(
     overall = measure(served, timing, price) | ({"perplexity": perplexity["served"]} if perplexity else {})
     if opinions:
         overall |= {JUDGE_SCORE: fmean(score for score, _ in opinions.values()), "judge_n": len(opinions)}
+        for column, place in ((JUDGE_SCORE, 0), ("judge_reason", 1)):
+            served[column] = [opinions[each][place] if each in opinions else None for each in served["pair_id"]]
     tables = [served, *(answers[0] for answers in (constrained, *baselines.values()) if answers)]
     tables += [table for table in (unquantized, champion_answers) if table is not None]
     metrics: dict[str, Any] = {
@@ -177,7 +178,6 @@ def evaluate_language_gates(
         champion=champion.digest,
         notes={"wrong_answers.md": wrong_answers(shown), "answers.json": answer_table(shown)},
     )
-    log_genai_evaluation(candidate.run_id, served, opinions, places.tracking)
     return store_verdict(candidate, evaluation, folder, places.tracking)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.core.code_digest import cache_key
 from tasks.core.mlflow import Tracking, log_batch, mlflow_client, mlflow_errors
 from tasks.core.processes import tune_gc
-from tasks.core.progress import progress_step
+from tasks.core.progress import mark_cached
 from tasks.evaluate.language.inference import facts_of, message_in, scores_of
 from tasks.language.answer_scoring import Score, summarise
 from tasks.statistics.metric_catalog import CUSTOM
@@ -22,6 +22,7 @@ from tasks.statistics.metric_catalog import CUSTOM
 if TYPE_CHECKING:
     import pandas as pd
 
+SERVED = "served"  # the variant whose answers are shown
 SHOWN = 30  # examples; MLflow needs 0.1 to 0.2 s for each with its assessments
 TIMEOUT = 120.0  # seconds for all of them
 TAG = "driftline.assessed"  # of a run: the digest of the answers in its traces, or why there are none
@@ -37,22 +38,24 @@ SCORERS: dict[str, Callable[[Score], bool | float | None]] = {
 }
 
 
-def log_genai_evaluation(
-    run_id: str, scored: pd.DataFrame, opinions: Mapping[str, tuple[float, str]], tracking: Tracking
-) -> None:
-    """Log a sample of scored answers, wrong ones first, with a judge's opinions on them (score and reason by pair).
+def show_answers(run_id: str, scores: Path, tracking: Tracking) -> str:
+    """Log a sample of a verdict's answers, wrong ones first, with a judge's opinions on them; returns how many.
 
     The traces only show what the verdict holds, so a failure is a warning and a tag, and changes no verdict. Equal
     answers are logged once.
     """
-    rows = _rows(scored, opinions)
+    import pandas as pd
+
+    scored = pd.read_parquet(scores)
+    scored = scored[scored["variant"] == SERVED]
+    rows = _rows(scored)
     key = cache_key(__name__, rows)
-    with progress_step("show the answers in MLflow") as step, mlflow_errors(tracking.uri):
+    with mlflow_errors(tracking.uri):
         client = mlflow_client(tracking)
         before = client.get_run(run_id)
         if before.data.tags.get(TAG) == key:
-            step.figure = "shown before"
-            return
+            mark_cached()
+            return "shown before"
         experiment = before.info.experiment_id
         if old := [each.info.trace_id for each in client.search_traces(locations=[experiment], run_id=run_id)]:
             client.delete_traces(experiment, trace_ids=old)
@@ -60,13 +63,14 @@ def log_genai_evaluation(
         # MLflow reopens the run to evaluate, so its end is set back to where the training ended
         client.set_terminated(run_id, before.info.status, end_time=before.info.end_time)
         log_batch(client, run_id, tags={TAG: f"failed: {problem}" if problem else key})
-        step.figure = f"{len(rows)} of {len(scored)} answers" if not problem else "not shown"
     if problem:
         text = f"The verdict stands, but MLflow shows no traces of the answers: {problem}"
         warnings.warn(text, stacklevel=2)
+        return "not shown"
+    return f"{len(rows)} of {len(scored)} answers"
 
 
-def _rows(scored: pd.DataFrame, opinions: Mapping[str, tuple[float, str]]) -> list[dict[str, Any]]:
+def _rows(scored: pd.DataFrame) -> list[dict[str, Any]]:
     shown = scored.sort_values("exact", kind="stable").head(SHOWN)
     return [
         {
@@ -76,7 +80,7 @@ def _rows(scored: pd.DataFrame, opinions: Mapping[str, tuple[float, str]]) -> li
             "answer": row["text"],
             "facts": facts_of(row),
             "scores": {name: value for name, value in _scores(score).items() if value is not None},
-            "opinion": opinions.get(row["pair_id"]),
+            "opinion": [row["judge_score"], row["judge_reason"]] if row.get("judge_reason") else None,
         }
         for row, score in zip(shown.to_dict("records"), scores_of(shown), strict=True)
     ]
