@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tasks.knowledge.answers.abstention import WordWeights, passage_text
 from tasks.knowledge.results import Hit
@@ -13,6 +13,7 @@ MAX_WORDS = 80  # of an answer
 MAX_SENTENCES = 6
 LEAST_SHARE = 0.5  # of the best sentence's score: weaker ones rarely answer, and each adds a citation
 RANK_DECAY = 0.8  # how much less a sentence of the next passage counts
+NEARNESS = 2  # power of a passage's similarity, as a share of the highest, by which its sentences count
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,17 @@ class _Candidate:
 
 
 def extract_answer(question: str, hits: Sequence[Hit], weights: WordWeights) -> Extract:
-    """The sentences that share most with the question, by the weights of the words; equal inputs give equal answers."""
+    """The sentences that share most with the question, by the weights of the words, in the passages most similar to it.
+
+    Equal inputs give equal answers.
+    """
     words = set(content_words(question))
-    candidates = [candidate for rank, hit in enumerate(hits) for candidate in _candidates(words, rank, hit, weights)]
+    nearest = max((hit.similarity for hit in hits), default=0.0)
+    candidates = [
+        replace(candidate, score=candidate.score * _nearness(hit, nearest) * RANK_DECAY**rank)
+        for rank, hit in enumerate(hits)
+        for candidate in _candidates(words, rank, hit, weights)
+    ]
     chosen: list[_Candidate] = []
     length = 0
     for candidate in sorted(candidates, key=lambda each: (-each.score, each.rank, each.place)):
@@ -61,5 +70,10 @@ def _candidates(words: set[str], rank: int, hit: Hit, weights: WordWeights) -> l
             continue
         beside = [weights.coverage(words, stems[at]) for at in (place - 1, place + 1) if 0 <= at < len(stems)]
         score = weights.coverage(words, own) + 0.25 * max(beside, default=0.0) + 0.5 * around
-        scored.append(_Candidate(rank, place, unit, score * RANK_DECAY**rank))
+        scored.append(_Candidate(rank, place, unit, score))
     return scored
+
+
+def _nearness(hit: Hit, nearest: float) -> float:
+    """How much the sentences of a passage count, 0 to 1; a search by words alone knows no similarities."""
+    return (max(hit.similarity, 0.0) / nearest) ** NEARNESS if nearest > 0 else 1.0

@@ -26,3 +26,16 @@ def test_two_passages_that_answer_are_both_cited() -> None:
     hits = [HITS[0], Hit(Passage("p4", "docs/p4.md", "Guide", "", "", TEXTS["p1"]), 0.4, 0.5)]
     extract = extract_answer("how is a champion rolled back by command?", hits, WordWeights(PASSAGES))
     assert [hit.passage.passage_id for hit in extract.citations] == ["p1", "p4"]
+
+
+def test_a_passage_that_is_less_similar_counts_less() -> None:
+    far = Hit(Passage("p4", "docs/p4.md", "Guide", "", "", TEXTS["p1"]), 0.4, 0.3)
+    question = "how is a champion rolled back by command?"
+    extract = extract_answer(question, [HITS[0], far], WordWeights(PASSAGES))
+    assert [hit.passage.passage_id for hit in extract.citations] == ["p1"]
+
+
+def test_without_similarities_each_passage_counts() -> None:
+    hits = [Hit(each.passage, each.score, 0.0) for each in HITS]  # as a search by words returns them
+    extract = extract_answer("how is a champion rolled back by command?", hits, WordWeights(PASSAGES))
+    assert [hit.passage.passage_id for hit in extract.citations] == ["p1"]
