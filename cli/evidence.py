@@ -10,11 +10,13 @@ import typer
 from cli.audit import app as audit
 from cli.gates import app as gates
 from cli.options import AsJson, CaseName
+from cli.signature import app as signature
 
 PANEL = "Evidence"
 app = typer.Typer()
 app.add_typer(audit, name="audit", rich_help_panel=PANEL)
 app.add_typer(gates, name="gates", rich_help_panel=PANEL)
+app.add_typer(signature, name="signature", rich_help_panel=PANEL)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -52,6 +54,19 @@ def verdict(
     from cli.verdict import show_verdict
 
     show_verdict(release, recompute=recompute, as_json=json)
+
+
+@app.command(rich_help_panel=PANEL)
+def reproduce(
+    release: Annotated[str, typer.Argument(metavar="CASE[:DIGEST]", help="Default digest: the champion.")],
+    this_code: Annotated[
+        bool, typer.Option("--this-code", help="Use the code as it is instead of the commit that was sealed.")
+    ] = False,
+) -> None:
+    """Rebuild a release from its manifest in a clean folder, and compare it. Exit code 1 when a part differs."""
+    from cli.reproduce import reproduce as rebuild
+
+    rebuild(release, this_code=this_code)
 
 
 Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Write it there, and record that. Default: print it.")]

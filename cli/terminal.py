@@ -124,6 +124,8 @@ def _summary(result: Any) -> str:
         return f"decision: {result.action}\n{reasons}\nreport: {result.report}"
     if getattr(result, "decision", None) is not None:
         return _summary(result.decision) + (f"\n{_summary(result.release)}" if result.release else "")
+    if hasattr(result, "rebuilt"):
+        return f"rebuilt {result.rebuilt[:12]}"
     if hasattr(result, "bento"):
         return f"release {result.digest[:12]} is champion of {result.case}: driftline show {result.case}"
     if hasattr(result, "folder"):

@@ -52,7 +52,7 @@ def run_directory(commit: str) -> Path:
                 found=f"commit {lineage.commit[:12]}" + (" with changes" if lineage.dirty else ""),
                 todo="Run its push again.",
             )
-        _check_packages(commit)
+        check_packages(commit, ROOT)
         os.utime(ROOT)
     return ROOT
 
@@ -188,8 +188,9 @@ def _git_failed(repository: Path, arguments: tuple[str, ...], found: str) -> Una
     )
 
 
-def _check_packages(commit: str) -> None:
-    differing = lock_mismatches(ROOT / "requirements.lock")
+def check_packages(commit: str, tree: Path) -> None:
+    """Require that the packages are installed that a commit's checkout locks. Raises: InputError."""
+    differing = lock_mismatches(tree / "requirements.lock")
     if differing:
         raise InputError(
             f"Commit {commit[:12]} locks other packages than are installed.",

@@ -79,6 +79,16 @@ class Settings(BaseSettings):
         {},
         description="Rules that hold in every case, in the form of a case's guardrails; a case can only add to them.",
     )
+    signing_key: str = Field(
+        "",
+        repr=False,
+        description="Ed25519 private key that signs releases, 32 bytes in base64; a secret, so set it in .env.",
+    )
+    openlineage_url: str = Field(
+        "",
+        description="URL of an OpenLineage server that also receives the events of runs; empty: only files in the "
+        "state folder.",
+    )
     gateway_warm: int = Field(
         1, ge=0, le=20, description="Number of earlier champions per case that stay running, for rollbacks."
     )

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.core.code_digest import cache_key
 from tasks.core.config import digest_of
@@ -55,6 +55,45 @@ def store_snapshot(
         quarantined_by_batch={each.source: each.quarantined_by_batch for each in validated},
         docs={each.source: each.validation.docs for each in validated if each.validation.docs},
     )
+
+
+def restore_snapshot(case: str, as_of: datetime, text: str, *, store: Path, remote: str) -> Snapshot:
+    """Pull a snapshot from the remote into a store that may be empty, by the text of its pointer.
+
+    Raises: DataError when the text is no pointer; Unavailable when the remote lacks the data.
+    """
+    out = _pointed(text, case)
+    folder = store / "snapshots" / case / Path(str(out["path"])).name
+    pointer_file = write_text(folder.with_suffix(".dvc"), text)
+    if not _matches_pointer(folder):
+        with (
+            lock(store.parent / "locks" / "dvc", "The snapshot store", wait=True),
+            _repository(store, remote) as repo,
+        ):
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                repo.pull([str(pointer_file)])
+            except Exception as error:
+                raise Unavailable(
+                    "The data of a snapshot can't be pulled.",
+                    where=f"DVC remote {remote}",
+                    found=str(error).split("\n")[0],
+                    allowed=str(out["md5"]),
+                    todo="Restore the remote from a backup, or name the one that has it: DRIFTLINE_DVC_REMOTE",
+                ) from error
+    restored = Snapshot(
+        case=case, as_of=as_of, digest=str(out["md5"]), path=folder, rows=_rows(folder), quarantined={}, docs={}
+    )
+    check_snapshot(restored)
+    return restored
+
+
+def _rows(folder: Path) -> dict[str, int]:
+    """By source."""
+    import pyarrow.parquet as pq
+
+    sources = sorted(path for path in folder.iterdir() if path.is_dir())
+    return {each.name: sum(pq.read_metadata(path).num_rows for path in each.glob("*.parquet")) for each in sources}
 
 
 def _add_and_push(folder: Path, batches: dict[str, dict[str, Path]], store: Path, remote: str) -> None:
@@ -169,11 +208,19 @@ def pin(case: str, text: str, data: Path) -> Path:
     """
     import yaml
 
-    out = (yaml.safe_load(text) or {}).get("outs", [{}])[0]
-    if not {"md5", "size", "nfiles"} <= set(out):
-        raise DataError("The release has no snapshot pointer.", where=f"case {case}", found=text[:80])
+    out = _pointed(text, case)
     pinned = {"outs": [{**out, "path": case}]}
     return write_shared(data / "snapshots" / f"{case}.dvc", yaml.safe_dump(pinned, sort_keys=False))
+
+
+def _pointed(text: str, case: str) -> dict[str, Any]:
+    """What the text of a DVC pointer states. Raises: DataError when it is none."""
+    import yaml
+
+    out: dict[str, Any] = (yaml.safe_load(text) or {}).get("outs", [{}])[0]
+    if not {"md5", "size", "nfiles", "path"} <= set(out):
+        raise DataError("The release has no snapshot pointer.", where=f"case {case}", found=text[:80])
+    return out
 
 
 def _digest(pointer_file: Path) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 
 from tasks.core.display import escape_markdown
 from tasks.evaluate.fairness import RATES
-from tasks.govern.evidence import Decision, Evidence, missed_candidates
+from tasks.govern.evidence import Decision, Evidence
+from tasks.govern.limits import limits
 
-WORST = 3  # slices that the limits name
 LIBRARIES = {"tabular": "sklearn", "llm": "transformers"}
 PIPELINES = {"classification": "tabular-classification", "regression": "tabular-regression"}
 
@@ -143,34 +143,8 @@ def _interval(each: Mapping[str, float], name: str) -> str:
 
 
 def _limits(evidence: Evidence) -> Iterator[str]:
-    """From the slices that did worst, from warnings, from waivers and from what was not measured."""
     yield "## Limits"
-    observed = evidence.recorded.get("observed", {})
-    slices = evidence.recorded.get("metrics", {}).get("by_slice", {})
-    metric = next((m for m in ("auc", "rmse", "exact_match") if m in evidence.recorded["metrics"]["overall"]), None)
-    ranked = [
-        (each[metric], f"{column} {value} ({each['rows']:,} rows)")
-        for column, values in slices.items()
-        for value, each in values.items()
-        if metric in each
-    ]
-    if metric:
-        ranked.sort(reverse=metric == "rmse")
-        named = ", ".join(f"{escape_markdown(name)}: {value:.3f}" for value, name in ranked[:WORST])
-        yield f"- Worst slices by {metric}: {named}." if named else "- No slices were measured."
-    for each in evidence.sealed["verdict"]["criteria"]:
-        note = escape_markdown(observed.get(each["name"], {}).get("note", ""))
-        if each.get("waiver"):
-            yield f"- Waived: {escape_markdown(each['name'])}, because {escape_markdown(each['waiver'])}."
-        elif not each["passed"]:
-            yield f"- Warning: {escape_markdown(each['name'])}: {note}."
-    selftest = evidence.latest("gates.selftest")
-    if selftest is None:
-        yield "- Missing: the gates were not tested with known-bad candidates (driftline gates selftest)."
-    elif missed := missed_candidates(selftest):
-        yield f"- Warning: the gates would release known-bad candidates: {', '.join(missed)}."
-    if evidence.sealed["dirty"]:
-        yield "- The code had uncommitted changes: the commit alone does not rebuild this release."
+    yield from (f"- {escape_markdown(sentence)}." for sentence in limits(evidence))
     yield ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ import pytest
 
 from tasks.core.errors import DataError, Unavailable
 from tasks.data.results import TimeWindow, ValidatedBatches, Validation
-from tasks.data.snapshots import check_snapshot, content_digest, pin, pointer, store_snapshot
+from tasks.data.snapshots import check_snapshot, content_digest, pin, pointer, restore_snapshot, store_snapshot
 
 AS_OF = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -43,6 +44,24 @@ def test_a_pinned_snapshot_comes_back_by_dvc_pull(tmp_path):
     ):
         subprocess.run([*dvc, *command], cwd=other, env=env, check=True, capture_output=True)
     assert (other / "data/snapshots/toy/events/2020-01.parquet").read_bytes() == b"rows"
+
+
+def test_a_snapshot_is_restored_from_the_remote_alone(tmp_path):
+    """By the text of its pointer, into an empty store; data that the remote lost is named."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"id": [1, 2, 3]}), tmp_path / "rows.parquet")
+    snapshot = store(tmp_path, (tmp_path / "rows.parquet").read_bytes())
+    text, remote = pointer(snapshot.path), str(tmp_path / "remote")
+    restored = restore_snapshot("toy", AS_OF, text, store=tmp_path / "new" / "store", remote=remote)
+    assert (restored.digest, restored.rows) == (snapshot.digest, {"events": 3})
+    assert content_digest(restored.path) == snapshot.digest
+    shutil.rmtree(tmp_path / "remote")
+    with pytest.raises(Unavailable, match="can't be pulled"):
+        restore_snapshot("toy", AS_OF, text, store=tmp_path / "other" / "store", remote=remote)
+    with pytest.raises(DataError, match="no snapshot pointer"):
+        restore_snapshot("toy", AS_OF, "", store=tmp_path / "new" / "store", remote=remote)
 
 
 def test_equal_data_has_one_hash_and_other_data_another(tmp_path):

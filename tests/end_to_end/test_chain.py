@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -91,6 +92,19 @@ def test_the_same_steps_without_prefect_give_the_same_weights(tmp_path, world, t
     assert done.code == 0, done.output
     assert json.loads(out.read_text())["weights"] == shown["release"]["weights"]
     assert json.loads(out.read_text())["rmse"] == shown["metrics"]["rmse"]
+
+
+def test_a_release_is_reproduced_byte_for_byte(tmp_path, world, terminal, shown):
+    """From its manifest and the DVC remote, in a clean folder; a changed case is refused."""
+    shutil.rmtree(world.data / "raw" / "diabetes")
+    done = terminal.run(world, "reproduce diabetes --this-code")
+    assert done.code == 0, done.output
+    assert f"release {shown['release']['digest']}: the same, byte for byte" in done.output
+    assert not list((world.state / "reproduce" / "diabetes").iterdir())
+    change_case(make_case(tmp_path), train__parameters={"alpha": 0.2})
+    done = terminal.run(World(world.folder, tmp_path), "reproduce diabetes --this-code")
+    assert done.code == 2
+    assert "not the one that was sealed" in done.output
 
 
 def test_an_external_model_is_released_like_a_trained(tmp_path, terminal):

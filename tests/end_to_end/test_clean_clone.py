@@ -80,6 +80,7 @@ LONG = (
     "why x",
     "history {case}",
     "verdict {case} --recompute",
+    "reproduce {case}",
     "gates selftest {case}",
     "card {case}",
     "report {case}",
