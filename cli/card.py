@@ -2,36 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from services.store.audit import record_audit_event
+from services.store.audit_chain import record_digest
+from services.store.database import Store
 from tasks.core.console import console
 from tasks.core.display import escape_terminal
-from tasks.core.files import write_text
-from tasks.core.settings import settings
+from tasks.core.files import file_digest, write_text
+from tasks.core.settings import ROOT, settings
+from tasks.release.seal import release_folder
 
 if TYPE_CHECKING:
     from services.store.audit import AuditEvent
-    from services.store.database import Store
     from tasks.govern.evidence import Evidence
     from tasks.govern.frameworks import Framework
+    from tasks.govern.report_folder import ChainEntry
+
+CardForm: TypeAlias = Literal["markdown", "html", "croissant", "sbom"]
+EXPORT = "evidence.export"
 
 
-def write_card(release: str, out: Path | None) -> None:
-    """Print the model card of a release, or write it to a file."""
+def write_card(release: str, form: CardForm, out: Path | None) -> None:
+    """Print a card of a release, or write it to a file."""
     from tasks.govern.card import model_card
 
     case, _, digest = release.partition(":")
-    _deliver("card", model_card(read_evidence(case, digest or None)), case, out)
+    evidence = read_evidence(case, digest or None)
+    text = model_card(evidence) if form == "markdown" else _other_form(form, evidence)
+    _deliver(f"card, {form}", text, case, out)
 
 
-def write_report(case: str, framework: Framework, out: Path | None) -> None:
-    """Print the report on the champion of a case, or write it to a file."""
+def _other_form(form: CardForm, evidence: Evidence) -> str:
+    from tasks.govern.card import model_card
+    from tasks.govern.data_card import data_card
+    from tasks.govern.pages import markdown_page
+    from tasks.govern.plots import card_plots
+    from tasks.govern.sbom import sbom
+
+    folder = release_folder(settings().state, evidence.case, evidence.digest)
+    if form == "html":
+        title = f"{evidence.case} {evidence.digest[:12]}"
+        return markdown_page(title, model_card(evidence), card_plots(evidence, folder))
+    if form == "croissant":
+        return data_card(evidence, _snapshot(evidence))
+    return sbom(evidence, _lock(evidence))
+
+
+def write_report(case: str, framework: Framework, out: Path | None, folder: Path | None) -> None:
+    """Print the report on the champion of a case, or write it to a file or as a folder."""
     from tasks.govern.frameworks import report
 
-    _deliver(f"report on {framework}", report(framework, read_evidence(case, None)), case, out)
+    evidence, what = read_evidence(case, None), f"report on {framework}"
+    if folder is None:
+        _deliver(what, report(framework, evidence), case, out)
+        return
+    from tasks.govern.report_folder import Sources, write_folder
+
+    with closing(Store(settings())) as store:
+        release = release_folder(settings().state, case, evidence.digest)
+        sources = Sources(release, _snapshot(evidence), _lock(evidence), _chain(store, case))
+        digest = write_folder(framework, evidence, sources, folder)
+    _record_export(digest, case, what)
+    console.print(f"wrote {folder}; check it anywhere: python {folder / 'check.py'}", markup=False, soft_wrap=True)
 
 
 def _deliver(what: str, text: str, case: str, out: Path | None) -> None:
@@ -39,14 +75,42 @@ def _deliver(what: str, text: str, case: str, out: Path | None) -> None:
     if out is None:
         print(escape_terminal(text), end="")
         return
-    from services.store.audit import record_audit_event
-    from services.store.audit_chain import record_digest
-    from services.store.database import Store
-
     write_text(out, text)
-    with closing(Store(settings())) as store, store.writing() as connection:
-        record_audit_event(connection, "evidence.export", record_digest(text), case=case, what=what)
+    _record_export(record_digest(text), case, what)
     console.print(f"wrote {out}", markup=False)
+
+
+def _record_export(digest: str, case: str, what: str) -> None:
+    with closing(Store(settings())) as store, store.writing() as connection:
+        record_audit_event(connection, EXPORT, digest, case=case, what=what)
+
+
+def _snapshot(evidence: Evidence) -> Path | None:
+    """The folder of the release's snapshot, unless it is gone or was changed."""
+    import yaml
+
+    from tasks.data.snapshots import content_digest
+
+    text = evidence.recorded.get("snapshot") or ""
+    name = str((yaml.safe_load(text) or {}).get("outs", [{}])[0].get("path", "-"))
+    folder = settings().state / "store" / "snapshots" / evidence.case / Path(name).name
+    return folder if folder.is_dir() and content_digest(folder) == evidence.sealed["data"] else None
+
+
+def _lock(evidence: Evidence) -> str | None:
+    """The text of the sealed lock file, if it is that of this code."""
+    path = ROOT / "requirements.lock"
+    is_sealed = path.is_file() and file_digest(path) == evidence.sealed["lock"]
+    return path.read_text(encoding="utf-8") if is_sealed else None
+
+
+def _chain(store: Store, case: str) -> Iterator[ChainEntry]:
+    """All records in order; those of other cases without their texts."""
+    from services.store.audit import chain_entries
+    from tasks.govern.report_folder import ChainEntry
+
+    for number, of_case, digest, record in chain_entries(store):
+        yield ChainEntry(number, digest, record if of_case in (case, "") else None)
 
 
 def read_evidence(case: str, reference: str | None) -> Evidence:
@@ -56,7 +120,6 @@ def read_evidence(case: str, reference: str | None) -> Evidence:
     from flows.case import load_case
     from services.store.audit import audit_events
     from services.store.audit_verify import verify_chain
-    from services.store.database import Store
     from tasks.govern.evidence import Decision, Evidence
     from tasks.release.seal import verify
 

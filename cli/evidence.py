@@ -75,12 +75,19 @@ Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Write it there, 
 @app.command(rich_help_panel=PANEL)
 def card(
     release: Annotated[str, typer.Argument(metavar="CASE[:DIGEST]", help="Default digest: the champion.")],
+    form: Annotated[
+        Literal["markdown", "html", "croissant", "sbom"],
+        typer.Option(
+            help="The model card as Markdown in Hugging Face's form or as HTML with plots, the data card in the "
+            "vocabulary of Croissant, or the bill of materials of CycloneDX."
+        ),
+    ] = "markdown",
     out: Out = None,
 ) -> None:
-    """Print the model card of a release, Markdown in Hugging Face's form, from stored evidence alone."""
+    """Print a card of a release, from stored evidence alone."""
     from cli.card import write_card
 
-    write_card(release, out)
+    write_card(release, form, out)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -90,8 +97,15 @@ def report(
         Literal["eu-ai-act", "nist-ai-rmf", "iso-42001"], typer.Option(help="Whose requirements.")
     ] = "eu-ai-act",
     out: Out = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write HTML, PDF, cards, bill of materials and audit records there, with a script that checks them.",
+        ),
+    ] = None,
 ) -> None:
     """Print requirements of a framework with the evidence that exists, and what is missing, as Markdown."""
     from cli.card import write_report
 
-    write_report(case, framework, out)
+    write_report(case, framework, out, folder)

@@ -19,6 +19,11 @@ from tasks.core.settings import ROOT, Settings, settings
 from tasks.govern.reproduction import Reproduction
 
 REPRODUCE = "release.reproduce"
+SAME = {
+    "same": "the same, byte for byte",
+    "within tolerance": "the same within the stated tolerance",
+    "other code": "the same, byte for byte, but for the code that is named in it",
+}
 FLOW = "flows/reproduce.py"  # older commits don't have it
 
 
@@ -120,5 +125,4 @@ def _print(found: Reproduction) -> None:
             allowed=found.digest,
             todo="See the table above. Another machine, package or commit can be the cause.",
         )
-    same = "the same, byte for byte" if found.outcome == "same" else "the same within the stated tolerance"
-    print(f"release {found.digest}: {same}")
+    print(f"release {found.digest}: {SAME[found.outcome]}")

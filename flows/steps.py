@@ -42,6 +42,8 @@ from tasks.knowledge.task import curate_documents, open_index
 from tasks.language.upstream import is_remote
 from tasks.release.guard_classifier import export_classifier
 from tasks.release.results import Release, SealContext
+from tasks.release.seal import read_manifest
+from tasks.release.signature import sign_release
 from tasks.release.task import (
     find_champion,
     find_champion_of_candidate,
@@ -236,6 +238,8 @@ def _release(run: RunContext, trained: TrainResult) -> Release:
         require_promotion(case.name, trained.verdict)
         require_approval(run, trained)
         folder = seal_release(run, trained)
+        if config.signing_key:
+            sign_release(folder, read_manifest(folder)["digest"], config.signing_key)
         package_release(folder, config.state)
         release = register_release(folder, config.tracking)
         record_release(release, trained.verdict, config)

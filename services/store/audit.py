@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +16,7 @@ from tasks.core.actor import Actor, ActorKind, current_actor
 from tasks.core.config import Result
 
 COLUMNS = ("id", "at", "actor_kind", "actor", "action", "case", "subject")  # copies of the record, to search by
+BATCH = 20_000  # records in memory
 
 
 class AuditEvent(Result):
@@ -66,6 +67,18 @@ def audit_events(
 def latest_audit_events(store: Store, count: int, case: str | None, since: datetime | None) -> list[AuditEvent]:
     """The last events, oldest first."""
     return _read(store, _filtered(case, since, ()).order_by(table.c.id.desc()).limit(count))[::-1]
+
+
+def chain_entries(store: Store) -> Iterator[tuple[int, str, str, str]]:
+    """Number, case, digest and text of every record, in order, a part of them in memory at a time."""
+    query, last = select(table.c.id, table.c.case, table.c.digest, table.c.record).order_by(table.c.id), 0
+    while True:
+        with store.reading() as connection:
+            rows = connection.execute(query.where(table.c.id > last).limit(BATCH)).all()
+        yield from (tuple(row) for row in rows)
+        if len(rows) < BATCH:
+            return
+        last = rows[-1].id
 
 
 def _filtered(case: str | None, since: datetime | None, actions: tuple[str, ...]) -> Select[Any]:

@@ -17,7 +17,8 @@ ADAPTER = "adapter/adapter_model.safetensors"
 ADAPTER_TOLERANCE = 0.01  # distance of all tensors, relative to their length
 METRIC_TOLERANCE = 0.02  # of each metric, absolute
 FOLLOWING = ("weights", "files", "verdict")  # parts that differ where an adapter's weights do
-Outcome = Literal["same", "within tolerance", "different"]
+CODE = ("commit", "dirty", "lock")  # parts that differ when other code rebuilds the release
+Outcome = Literal["same", "within tolerance", "other code", "different"]
 
 
 class Part(Result):
@@ -41,7 +42,8 @@ class Reproduction(Result):
     @property
     def outcome(self) -> Outcome:
         outcomes = {part.outcome for part in (*self.parts, *self.metrics)}
-        return "different" if "different" in outcomes else "within tolerance" if len(outcomes) > 1 else "same"
+        ranked: tuple[Outcome, ...] = ("different", "within tolerance", "other code")
+        return next((outcome for outcome in ranked if outcome in outcomes), "same")
 
     @property
     def differing(self) -> list[str]:
@@ -75,11 +77,13 @@ def compare_releases(sealed: Path, rebuilt: Path, manifests: tuple[dict[str, Any
 
 
 def _part(name: str, sealed: Any, rebuilt: Any) -> Part:
-    outcome: Outcome = "same" if sealed == rebuilt else "different"
+    outcome: Outcome = "same" if sealed == rebuilt else "other code" if name in CODE else "different"
     if isinstance(sealed, Mapping) and isinstance(rebuilt, Mapping):
         names = [each for each in {**sealed, **rebuilt} if sealed.get(each) != rebuilt.get(each)]
         text = f"{len(sealed)} entries"
         return Part(name=name, sealed=text, rebuilt=", ".join(names) or text, outcome=outcome)
+    if isinstance(sealed, list) and isinstance(rebuilt, list):
+        return Part(name=name, sealed=f"{len(sealed)} entries", rebuilt=f"{len(rebuilt)} entries", outcome=outcome)
     return Part(name=name, sealed=_short(sealed), rebuilt=_short(rebuilt), outcome=outcome)
 
 

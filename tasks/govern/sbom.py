@@ -143,7 +143,7 @@ def _model_card(evidence: Evidence) -> dict[str, Any]:
                 if isinstance(number, int | float) and name != "rows"
             ]
     approach = {"approach": {"type": "supervised"}} if sealed["kind"] == "tabular" else {}
-    columns = [{"format": f"{column['name']}: {column['kind']}"} for column in sealed.get("columns", [])]
+    columns = [{"format": f"{column['name']}: {column.get('kind', 'any')}"} for column in sealed.get("columns", [])]
     return {
         "modelParameters": {
             **approach,

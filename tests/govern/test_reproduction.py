@@ -35,6 +35,14 @@ def test_an_equal_release_is_the_same(tmp_path):
     assert (found.outcome, found.differing) == ("same", [])
 
 
+def test_other_code_is_named_but_no_difference(tmp_path):
+    """What `--this-code` compares."""
+    other = manifest()
+    other["sealed"] |= {"commit": "b", "dirty": True}
+    found = compare_releases(tmp_path, tmp_path, (manifest(), other))
+    assert (found.outcome, found.differing) == ("other code", [])
+
+
 def test_a_table_needs_equal_bytes(tmp_path):
     """Also where the metrics are near."""
     found = compare_releases(tmp_path, tmp_path, (manifest(), manifest("b", auc=0.801)))
