@@ -106,8 +106,15 @@ def _rebuild(case: str, digest: str, configuration: str, config: Settings) -> Re
     profile = sealed_profile(case, config.cases, configuration)
     found: Reproduction = run_flow("reproduce", {"case": case, "release": digest, "profile": profile})
     with closing(Store(config)) as store, store.writing() as connection:
-        details = {"outcome": found.outcome, "rebuilt": found.rebuilt, "different": found.differing}
-        record_audit_event(connection, REPRODUCE, digest, case=case, **details)
+        record_audit_event(
+            connection,
+            REPRODUCE,
+            digest,
+            case=case,
+            outcome=found.outcome,
+            rebuilt=found.rebuilt,
+            different=found.differing,
+        )
     shutil.rmtree(config.state / "reproduce" / case / digest[:12])
     return found
 

@@ -77,7 +77,8 @@ def sealed_profile(case: str, cases: Path, digest: str) -> str | None:
     Raises: InputError when the configuration has changed since.
     """
     profiles = load_yaml((cases / case / "case.yaml").read_text(encoding="utf-8")).get("profiles") or {}
-    for profile in (None, *profiles):
+    names: list[str | None] = [None, *profiles]
+    for profile in names:
         if load_case(case, cases, profile).digest == digest:
             return profile
     raise InputError(

@@ -27,8 +27,14 @@ CONTEXT = {
     "recordSet": "cr:recordSet",
     "source": "cr:source",
 }
-TYPES = (("int", "sc:Integer"), ("float", "sc:Float"), ("double", "sc:Float"), ("bool", "sc:Boolean"))
-TYPES += (("timestamp", "sc:DateTime"), ("date", "sc:Date"))
+TYPES = {
+    "int": "sc:Integer",
+    "float": "sc:Float",
+    "double": "sc:Float",
+    "bool": "sc:Boolean",
+    "timestamp": "sc:DateTime",
+    "date": "sc:Date",
+}
 
 
 def data_card(evidence: Evidence, snapshot: Path | None) -> str:
@@ -90,7 +96,7 @@ def _records(path: Path, snapshot: Path) -> dict[str, Any]:
             "@type": "cr:Field",
             "@id": f"{source}/{column.name}",
             "name": column.name,
-            "dataType": next((kind for part, kind in TYPES if part in str(column.type)), "sc:Text"),
+            "dataType": next((kind for part, kind in TYPES.items() if part in str(column.type)), "sc:Text"),
             "source": {"fileObject": {"@id": name}, "extract": {"column": column.name}},
         }
         for column in pq.read_schema(path)

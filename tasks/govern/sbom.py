@@ -99,7 +99,7 @@ def _licence(name: str, version: str) -> dict[str, Any]:
         stated = metadata(name)
     except PackageNotFoundError:
         return {}
-    text = stated.get("License-Expression") or stated.get("License") or ""
+    text = next((stated[field] for field in ("License-Expression", "License") if field in stated), "")
     if stated["Version"] != version or not text or "\n" in text:
         return {}
     return {"license": {"id": text} if text in _licences() else {"name": text}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import binascii
 from base64 import b64decode, b64encode
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -121,7 +121,8 @@ def export_openssf(folder: Path, out: Path, key: Path) -> None:
             todo='Install it: pip install "driftline[signing]"',
         ) from error
     ignored = [folder / SIGNATURE]
-    config = signing.Config().set_hashing_config(hashing.Config().set_ignored_paths(paths=ignored))
+    config: Any = signing.Config()  # type: ignore[no-untyped-call]
+    config.set_hashing_config(hashing.Config().set_ignored_paths(paths=ignored))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         config.use_elliptic_key_signer(private_key=key).sign(folder, out)
