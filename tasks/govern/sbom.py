@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -83,17 +81,11 @@ def _package(name: str, version: str) -> dict[str, Any]:
     return {**found, **({"licenses": [licence]} if licence else {})}
 
 
-@cache
-def _licences() -> frozenset[str]:
-    """The SPDX identifiers that the schema knows."""
-    from cyclonedx.schema._res import SPDX_JSON
-
-    return frozenset(json.loads(Path(SPDX_JSON).read_text(encoding="utf-8"))["enum"])
-
-
 def _licence(name: str, version: str) -> dict[str, Any]:
     """As the installed package of this version states it; empty when another version is installed, or none."""
     from importlib.metadata import PackageNotFoundError, metadata
+
+    from cyclonedx.spdx import is_supported_id
 
     try:
         stated = metadata(name)
@@ -102,7 +94,7 @@ def _licence(name: str, version: str) -> dict[str, Any]:
     text = next((stated[field] for field in ("License-Expression", "License") if field in stated), "")
     if stated["Version"] != version or not text or "\n" in text:
         return {}
-    return {"license": {"id": text} if text in _licences() else {"name": text}}
+    return {"license": {"id": text} if is_supported_id(text) else {"name": text}}
 
 
 def _data(evidence: Evidence) -> dict[str, Any]:

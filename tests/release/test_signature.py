@@ -57,7 +57,7 @@ def test_another_key_digest_or_signature_is_refused(signed):
         check_signature(folder, digest)
 
 
-@pytest.mark.parametrize("key", ["", "short", "A" * 43, "ä" * 44])
+@pytest.mark.parametrize("key", ["", "short", "A" * 43, "ä" * 9])
 def test_a_key_that_is_none_is_not_shown(tmp_path, key):
     with pytest.raises(InputError, match="openssl rand") as raised:
         sign_release(tmp_path, "0" * 64, key)
