@@ -43,7 +43,7 @@ def check_case(case: TabularCase | LanguageCase) -> str:
 
 def _check_table(case: TabularCase) -> str:
     from tasks.evaluate.tabular.gates import check_gates
-    from tasks.evaluate.tabular.leaks import check_waivers
+    from tasks.evaluate.waivers import check_waivers
     from tasks.features.sql import check_sql
     from tasks.monitor.config import check_monitor
     from tasks.train.tabular.pipeline import check_training
@@ -54,7 +54,7 @@ def _check_table(case: TabularCase) -> str:
     check_training(case.train, case.target.task)
     check_gates(case.evaluate, case.target.task)
     if not case.features.views:  # the features of views are known once their SQL has run
-        check_waivers(case.evaluate.waive, case.features.request)
+        check_waivers(case.evaluate, case.features.request)
     check_monitor(case.monitor, case.target.task, has_time=case.has_time)
     family = case.train.family.rsplit(".", 1)[-1]
     return f"{len(case.features.views)} feature views, {family}, {len(case.evaluate.bounds)} bounds"

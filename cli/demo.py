@@ -36,7 +36,7 @@ def demo(case: str, months: int, profile: str | None = None) -> None:
             result = run_flow_with_progress(flow, case, as_of, profile, steps)
         except GateFailed as failed:
             console.print(str(failed))
-            outcomes.append((title, steps.done, "the challenger was rejected, the champion stays"))
+            outcomes.append((title, steps.done, "the challenger was not promoted, the champion stays"))
             return None
         outcomes.append((title, steps.done, _outcome(result)))
         return result

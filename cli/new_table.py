@@ -17,6 +17,7 @@ from tasks.core.duckdb import quote_identifier, quote_if_needed, quote_literal
 from tasks.statistics.metric_catalog import HIGHER_IS_BETTER
 
 MAX_CHECKED = 60  # features with expectations of their own: more cost longer than training, and nobody reads them
+WAIVER = {"reason": "WHY", "by": "NAME", "until": "YYYY-MM-DD"}
 MAX_COMMENTS = 40  # lines of one group of decisions
 
 
@@ -220,7 +221,7 @@ def _evaluate(plan: TablePlan) -> Iterator[str]:
     yield "evaluate:"
     if plan.suspected:
         yield "  # a leak is not promoted; if such a column is known before the target is, say why:"
-        yield f"  # waive: {flow(dict.fromkeys(plan.suspected, 'REASON'))}"
+        yield f"  # waive: {flow(dict.fromkeys(plan.suspected, WAIVER))}"
     yield "  # better than chance: raise it to your requirement"
     yield f"  bounds: [{{metric: {plan.metric}, {side}: {required:.4g}}}]"
     yield f"  champion_gate: {{loss: {loss}, min_rows: {few}}}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from cli.prompt_reference import language_case, resolve_prompt
 from flows.case import LanguageCase
 from tasks.core.console import PlainTable, console
-from tasks.core.errors import CaseError, GateFailed, NoDataYet
+from tasks.core.errors import CaseError, GateFailed, InsufficientEvidence, NoDataYet
 from tasks.core.settings import settings
 from tasks.evaluate.criteria import decide
 from tasks.evaluate.language.prompt_tests import CheckedAnswer, PromptBench, prompt_criteria, run_prompt_tests
@@ -50,7 +50,10 @@ def test_prompt(name: str, reference: str | None, as_json: bool) -> None:
     else:
         _print(tests, answers, criteria)
     if decision != "promote":
-        raise GateFailed(f"The tests of {prompt.label}: {decision}.", todo="Correct the prompt, or its tests.")
+        what = f"The tests of {prompt.label}: {decision}."
+        if decision == "insufficient evidence":
+            raise InsufficientEvidence(what, todo="Add as many tests as the notes name.")
+        raise GateFailed(what, todo="Correct the prompt, or its tests.")
 
 
 def bench_of(case: LanguageCase, champion: Release | None) -> PromptBench:

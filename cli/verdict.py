@@ -21,7 +21,7 @@ def show_verdict(reference: str, *, recompute: bool, as_json: bool) -> None:
 
         print(escape_terminal(stored.model_dump_json(indent=2) if as_json else lines(stored)))
         return
-    from tasks.evaluate.tabular.scores import recompute as compute
+    from tasks.evaluate.recompute import recompute as compute
 
     found = compute(folder, stored.digest)
     if as_json:

@@ -25,7 +25,7 @@ from tasks.core.config import Section
 from tasks.core.progress import progress_step
 from tasks.core.settings import settings
 from tasks.data.results import Snapshot
-from tasks.monitor.results import Attempt, Decision
+from tasks.monitor.results import Attempt, Decision, Outcome
 from tasks.monitor.signal import Window
 from tasks.predict.task import predict_window
 from tasks.release.registry import read_release
@@ -153,7 +153,8 @@ def apply_decision(
     challenge = summarise_challenge(candidate, verdict, release, *seconds, month.run.settings)
     result = result.model_copy(update={"challenge": challenge})
     if release is None:
-        rejected = Attempt(decision=decision, outcome="rejected")
-        return result, replace(state, history=replace(history, attempts=(*history.attempts, rejected)))
+        outcome: Outcome = "rejected" if verdict.decision == "reject" else "undecided"
+        ended = Attempt(decision=decision, outcome=outcome)
+        return result, replace(state, history=replace(history, attempts=(*history.attempts, ended)))
     released = Attempt(decision=decision, outcome="released", release=release.digest)
     return result, PolicyState(release, History(champion, (*history.attempts, released)))

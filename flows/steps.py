@@ -29,9 +29,9 @@ from tasks.data.task import (
     take_snapshot,
     validate_source,
 )
-from tasks.evaluate.guard import evaluate_guardrails
+from tasks.evaluate.guard import measure_guardrails
 from tasks.evaluate.language.check import check_language_evaluation
-from tasks.evaluate.results import Champion, Verdict
+from tasks.evaluate.results import Champion, EvaluationContext, Verdict
 from tasks.evaluate.task import evaluate_candidate, evaluate_language_candidate, show_answers_in_mlflow
 from tasks.features.task import fill_online_store, training_frame
 from tasks.guard.files import find_guard_spec
@@ -199,15 +199,17 @@ def _threads(run: RunContext, case: LanguageCase) -> int:
 def evaluate(run: RunContext, candidate: Candidate, champion: Release | None) -> Verdict:
     """Evaluate a candidate, and the guardrails of its case, against the case's gates and a champion."""
     case, places = run.case, run.settings.places
-    current = Champion(champion.model, champion.digest) if champion else None
+    current = Champion(champion.model, champion.digest) if champion else Champion(None)
+    spec = language_spec(run, case, candidate) if isinstance(case, LanguageCase) else None
+    embedder = (spec.knowledge.embedder if spec.knowledge else spec.embedder) if spec else None
+    measured = measure_guardrails(find_guard_spec(case.guardrails, places.state), places, embedder)
+    context = EvaluationContext(places, current, measured)
     if isinstance(case, LanguageCase):
-        spec = language_spec(run, case, candidate)
+        assert spec
         with evaluation_cost(case.name, case.answer_price, run.settings):
-            verdict = evaluate_language_candidate(candidate, spec, case.evaluate, _threads(run, case), places, current)
-        own = spec.knowledge.embedder if spec.knowledge else spec.embedder
+            verdict = evaluate_language_candidate(candidate, spec, case.evaluate, _threads(run, case), context)
     else:
-        verdict, own = evaluate_candidate(candidate, case.target, case.train, case.evaluate, places, current), None
-    verdict = evaluate_guardrails(verdict, find_guard_spec(case.guardrails, places.state), places, own)
+        verdict = evaluate_candidate(candidate, case.target, case.train, case.evaluate, context)
     record_verdict(candidate, verdict, run.settings)
     return verdict
 

@@ -7,6 +7,7 @@ DriftlineError            exit 1   Driftline could not go on
 │       └── NoDataYet              no champion, or no requests since: the next deployed run tries again
 │           └── NothingServed  exit 0   nothing to monitor yet, which is not an error
 ├── GateFailed            exit 3   a verdict other than promote
+│   └── InsufficientEvidence  exit 7   nothing failed for certain, but more examples are needed to promote
 ├── Busy                  exit 4   another run holds the lock
 ├── Unavailable           exit 5   a server, port, disk or remote does not answer
 └── WaitsForApproval      exit 6   a person must approve first
@@ -61,6 +62,10 @@ class NothingServed(NoDataYet):
 
 class GateFailed(DriftlineError):
     exit_code = 3
+
+
+class InsufficientEvidence(GateFailed):
+    exit_code = 7
 
 
 class Busy(DriftlineError):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from datetime import date
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,6 +16,7 @@ from tasks.statistics.metric_catalog import CUSTOM, LOSSES, LossName, MetricName
 FairnessMetric = Literal[
     "selection_rate", "true_positive_rate", "false_positive_rate", "equalized_odds", "calibration_gap", "error"
 ]
+WAIVED = "Gates that may fail, by the name in the verdict, each with reason, person and last day."
 OF_REGRESSIONS = ("calibration_gap", "error")  # the only ones without classes
 
 
@@ -38,14 +40,41 @@ class SliceGate(Section):
     min_rows: int = Field(200, ge=10, description="Smaller slices are shown, but not checked.")
 
 
+class SliceMargin(Section):
+    """Comparison with the champion on every slice of evaluate.slices."""
+
+    margin: float = Field(ge=0, description="How much worse, in mean loss, a slice may be than the champion is on it.")
+    min_rows: int = Field(200, ge=30, description="Smaller slices are named, but not compared.")
+
+
 class ChampionGate(Section):
     """Comparison with the champion by a paired bootstrap on per-example losses."""
 
     loss: LossName = Field(description="Loss of an example.")
     margin: float = Field(0.0, ge=0, description="How much worse, in mean loss, still counts as not worse.")
+    min_effect: float | None = Field(
+        None, gt=0, description="How much better, in mean loss, must be shown. Empty: not worse is enough."
+    )
+    slices: SliceMargin | None = Field(None, description="Comparison on every slice. Empty: none.")
+    clusters: str = Field(
+        "",
+        description="What makes examples dependent, so that they are resampled together. Of a table a column, or day: "
+        "that of the event; of answers wording (the default), or document. Empty: rows are independent.",
+    )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence of the bootstrap interval.")
     resamples: int = Field(1000, ge=100, le=100_000, description="Bootstrap resamples.")
     min_rows: int = Field(500, ge=30, description="Fewer examples are insufficient evidence.")
+
+    @model_validator(mode="after")
+    def _allow_one_direction(self) -> ChampionGate:
+        if self.min_effect is not None and self.margin:
+            raise ValueError("give margin or min_effect, one of them: a candidate may be worse, or must be better")
+        return self
+
+    @property
+    def limit(self) -> float:
+        """The largest difference of the mean losses that passes, negative where a minimum effect must be shown."""
+        return self.margin if self.min_effect is None else -self.min_effect
 
 
 class FairnessGate(Section):
@@ -70,6 +99,26 @@ class Fairness(Section):
     gates: tuple[FairnessGate, ...] = Field((), description="Differences that decide. Empty: they are only shown.")
 
 
+class Waiver(Section):
+    """A person's reason why a failed gate passes all the same, until a day."""
+
+    reason: Text = Field(min_length=3, description="Why.")
+    by: str = Field(min_length=2, max_length=100, description="Who answers for it.")
+    until: date = Field(description="Its last day, in UTC. Afterwards it waives nothing.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _explain_the_form(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError(
+                f'a waiver needs a name and a last day: {{reason: "{value}", by: NAME, until: YYYY-MM-DD}}'
+            )
+        return value
+
+    def __str__(self) -> str:
+        return f"{self.reason} ({self.by}, until {self.until:%Y-%m-%d})"
+
+
 class Evaluate(Section):
     """Criteria that a candidate must meet."""
 
@@ -78,9 +127,7 @@ class Evaluate(Section):
     slice_gate: SliceGate | None = None
     champion_gate: ChampionGate
     fairness: Fairness | None = Field(None, description="How groups of people are compared. Empty: not at all.")
-    waive: dict[str, Text] = Field(
-        {}, description="Columns that may tell the target alone, or nearly so, each with the reason."
-    )
+    waive: dict[str, Waiver] = Field({}, description=f"{WAIVED} Or columns that may tell the target.")
     ms_per_row: float | None = Field(None, gt=0, description="Longest time to score one row, in milliseconds.")
 
 
@@ -105,6 +152,8 @@ class LlmJudge(Section):
     seconds: float = Field(60, gt=0, le=600, description="Timeout of one request.")
 
 
+ANSWER_CLUSTERS = ("wording", "document")
+DAY = "day"  # clusters of a table by the day of the event
 ANSWER_METRIC = f"The metric: {', '.join(metrics_of('answers'))}; or scorers.NAME, one of the case's own."
 
 
@@ -127,6 +176,12 @@ class AnswerGate(ChampionGate):
         "lacks, and 1 if it states a forbidden one; degenerate: 1 if it is empty, repeats itself, or states what no "
         "passage does; scorers.NAME: 1 minus the score of one of the case's own.",
     )
+
+    @model_validator(mode="after")
+    def _know_the_clusters(self) -> AnswerGate:
+        if self.clusters not in ("", *ANSWER_CLUSTERS):
+            raise ValueError(f"{self.clusters} clusters no answers; allowed: {', '.join(ANSWER_CLUSTERS)}")
+        return self
 
 
 class LanguageEvaluation(Section):
@@ -151,6 +206,7 @@ class LanguageEvaluation(Section):
     )
     judge: LlmJudge | None = Field(None, description="A judge for the metric judge_score; empty: none.")
     cpu_price_per_hour: float = Field(0.10, ge=0, description="Price of the machine, for the cost of answers.")
+    waive: dict[str, Waiver] = Field({}, description=WAIVED)
     compared: int = Field(
         60, ge=0, description="Questions on documents for each model beside the served way of answering; 0: none."
     )

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks.evaluate.config import Bound, ChampionGate, SliceGate
+from tasks.evaluate.config import DAY, Bound, ChampionGate, SliceGate
 from tasks.evaluate.results import Criterion
-from tasks.statistics.bootstrap import MIN_CLUSTERS, paired_bootstrap, ratio_interval
+from tasks.statistics.bootstrap import MIN_CLUSTERS, PairedDifference, paired_bootstrap, ratio_interval
 from tasks.statistics.metric_catalog import worse_by
-from tasks.train.metrics import losses
 
 if TYPE_CHECKING:
     import numpy as np
 
 Decision = Literal["promote", "reject", "insufficient evidence"]
+CLUSTERS = {"": "wordings", "wording": "wordings", "document": "documents", DAY: "days"}
 Tables = Mapping[str, Mapping[str, float]]
 
 
@@ -66,24 +66,6 @@ def slice_criterion(gate: SliceGate, column: str, overall: Mapping[str, float], 
     return unknown(f"{gate.metric} can't be computed for {', '.join(unmeasured)}")
 
 
-def champion_criterion(
-    gate: ChampionGate,
-    target: np.ndarray,
-    prediction: np.ndarray,
-    champion: np.ndarray | None,
-    problem: str = "",
-) -> Criterion:
-    """Whether the challenger is shown to be not worse; `problem` is why the champion's predictions are missing."""
-    if gate.loss == "inexact":
-        raise ValueError("answers have no predictions: compare their losses")
-    return losses_criterion(
-        gate,
-        losses(gate.loss, target, prediction),
-        None if champion is None else losses(gate.loss, target, champion),
-        problem,
-    )
-
-
 def losses_criterion(
     gate: ChampionGate,
     challenger: np.ndarray,
@@ -91,8 +73,11 @@ def losses_criterion(
     problem: str = "",
     clusters: Sequence[Any] | None = None,
 ) -> Criterion:
-    """The same for losses of the same examples; `clusters` groups examples that are alike."""
-    name, required = f"champion_{gate.loss}", f"<= {gate.margin:g} worse than the champion"
+    """Whether the challenger is shown to be not worse, by the losses of the same examples.
+
+    `problem` is why the champion's losses are missing; `clusters` groups examples that are alike.
+    """
+    name, required = f"champion_{gate.loss}", _at_most(gate.limit)
 
     def unknown(note: str, passed: bool = False) -> Criterion:
         return Criterion(name=name, observed=None, required=required, passed=passed, note=note)
@@ -102,16 +87,29 @@ def losses_criterion(
     if len(challenger) < gate.min_rows:
         return unknown(f"only {len(challenger):,} examples, {gate.min_rows:,} are needed")
     if clusters is not None and len(set(clusters)) < MIN_CLUSTERS:
-        return unknown(f"only {len(set(clusters))} different wordings, {MIN_CLUSTERS} are needed")
+        what = CLUSTERS.get(gate.clusters, f"values of {gate.clusters}")
+        return unknown(f"only {len(set(clusters))} different {what}, {MIN_CLUSTERS} are needed")
     result = paired_bootstrap(
         challenger, champion, confidence=gate.confidence, resamples=gate.resamples, clusters=clusters
     )
-    passed = result.is_not_worse(gate.margin)
-    reading = "not worse" if passed else "worse" if result.is_worse(gate.margin) else "not shown"
-    note = f"{reading}: {result.sentence}"
-    if not passed and (needed := result.rows_needed(gate.margin)):
-        note += f"; if that stays so, about {needed:,} would show it"
-    return Criterion(name=name, observed=result.high, required=required, passed=passed, note=note)
+    return difference_criterion(name, result, gate.limit)
+
+
+def difference_criterion(name: str, result: PairedDifference, limit: float) -> Criterion:
+    """A shown difference passes or fails; one that is not shown is no failure, since more examples could show it."""
+    outcome = result.outcome(limit)
+    return Criterion(
+        name=name,
+        observed=result.high,
+        required=_at_most(limit),
+        passed=outcome == "not worse",
+        note=result.explain(limit),
+        conclusive=outcome != "not shown",
+    )
+
+
+def _at_most(limit: float) -> str:
+    return f"<= {limit:g} worse than the champion" if limit >= 0 else f">= {-limit:g} better than the champion"
 
 
 def paired_criterion(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tasks.core.config import Result
+from tasks.core.places import Places
 from tasks.train.classes import Classes
 
 
@@ -41,3 +42,12 @@ class Verdict(Result):
     classes: Classes = ()  # of a classification, in the order of its answers
     scores: Path  # Parquet of the hold-out: frame columns + prediction, of three classes or more also score_CLASS
     digest: str  # over decision and repeatable criteria
+
+
+@dataclass(frozen=True)
+class EvaluationContext:
+    """What a candidate is evaluated beside: the places, the champion, and criteria that were measured before."""
+
+    places: Places
+    champion: Champion = Champion(None)
+    measured: tuple[Criterion, ...] = ()  # of the case's guardrails

@@ -7,7 +7,7 @@ from tasks.core.prefect import show_table, show_text, stage
 from tasks.core.progress import progress_figures
 from tasks.evaluate.config import Evaluate, LanguageEvaluation
 from tasks.evaluate.report import explain
-from tasks.evaluate.results import Champion, Verdict
+from tasks.evaluate.results import EvaluationContext, Verdict
 from tasks.statistics.metric_catalog import HEADLINES
 from tasks.train.config import Target, Train
 from tasks.train.results import Candidate, LanguageSpec
@@ -15,12 +15,12 @@ from tasks.train.results import Candidate, LanguageSpec
 
 @stage("judge the candidate", lambda verdict: f"{verdict.decision}: {_headline(verdict)}")
 def evaluate_candidate(
-    candidate: Candidate, target: Target, train: Train, config: Evaluate, places: Places, champion: Champion | None
+    candidate: Candidate, target: Target, train: Train, config: Evaluate, context: EvaluationContext
 ) -> Verdict:
     """Check the candidate's predictions on its hold-out against every gate and the champion."""
     from tasks.evaluate.tabular.gates import evaluate_gates
 
-    verdict = evaluate_gates(candidate, target, train, config=config, places=places, champion=champion)
+    verdict = evaluate_gates(candidate, target, train, config=config, context=context)
     _show(candidate.case, verdict)
     return verdict
 
@@ -31,8 +31,7 @@ def evaluate_language_candidate(
     spec: LanguageSpec,
     config: LanguageEvaluation,
     threads: int,
-    places: Places,
-    champion: Champion | None,
+    context: EvaluationContext,
 ) -> Verdict:
     """Check the candidate's answers on the frozen evaluation pairs against every gate, the base and the champion."""
     from tasks.evaluate.language.first_questions import TITLE
@@ -42,7 +41,7 @@ def evaluate_language_candidate(
         show_text(f"{candidate.case}-first-verdict", figure, "On the first questions, beside the champion")
 
     with progress_figures(TITLE, show_first):
-        verdict = evaluate_language_gates(candidate, spec, config, threads=threads, places=places, champion=champion)
+        verdict = evaluate_language_gates(candidate, spec, config, threads=threads, context=context)
     _show(candidate.case, verdict)
     return verdict
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
 
+SCORES = "scores.parquet"
 EVIDENCE, PAIRED = "evidence.json", "paired.parquet"  # beside the scores: what the verdict is computed from
 TABLES = ("criteria.json", "answers.json")  # files of a run that MLflow shows as tables
 
@@ -38,10 +39,10 @@ def find_verdict(folder: Path) -> Verdict | None:
         stored = Verdict.model_validate_json((folder / "verdict.json").read_bytes())
     except (OSError, ValidationError):
         stored = None
-    if stored is None or not (folder / "scores.parquet").is_file():
+    if stored is None or not (folder / SCORES).is_file():
         rmtree(folder)
         return None
-    return stored.model_copy(update={"scores": folder / "scores.parquet"})
+    return stored.model_copy(update={"scores": folder / SCORES})
 
 
 def require_run(candidate: Candidate, tracking: Tracking) -> None:
@@ -74,6 +75,11 @@ class Evaluation:
     paired: pd.DataFrame | None = None  # scores of each side
 
 
+def without_timing(criterion: Criterion) -> Criterion:
+    """A criterion as it is sealed: a measured time differs between equal runs, and is recorded elsewhere."""
+    return criterion if criterion.repeatable else criterion.model_copy(update={"observed": None, "note": ""})
+
+
 def verdict_digest(criteria: Sequence[Criterion]) -> str:
     """Digest over the decision and the criteria that are no timings."""
     repeatable = [c.model_dump(mode="json", exclude={"repeatable"}) for c in criteria if c.repeatable]
@@ -89,14 +95,15 @@ def store_verdict(candidate: Candidate, evaluation: Evaluation, folder: Path, tr
         champion=evaluation.champion,
         classes=evaluation.classes,
         data=evaluation.data,
-        scores=folder / "scores.parquet",
+        scores=folder / SCORES,
         digest=verdict_digest(evaluation.criteria),
     )
     with atomic_path(folder) as work:
         work.mkdir(parents=True)
-        evaluation.scores.to_parquet(work / "scores.parquet", index=False)
+        evaluation.scores.to_parquet(work / SCORES, index=False)
         if evaluation.paired is not None:
             evaluation.paired.to_parquet(work / PAIRED, index=False)
+        if evaluation.evidence:
             write_text(work / EVIDENCE, evaluation.evidence)
         (work / "verdict.json").write_text(verdict.model_dump_json(indent=2), encoding="utf-8")
         with mlflow_errors(tracking.uri):

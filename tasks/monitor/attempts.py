@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from tasks.core.errors import Busy, GateFailed, Unavailable, WaitsForApproval
+from tasks.core.errors import Busy, GateFailed, InsufficientEvidence, Unavailable, WaitsForApproval
 from tasks.core.files import write_text
 from tasks.monitor.results import Attempt, Decision
 from tasks.release.results import Release
@@ -52,6 +52,9 @@ def record_attempt(decision: Decision) -> Iterator[Callable[[str], None]]:
     try:
         yield released.append
     except (Busy, Unavailable, WaitsForApproval):
+        raise
+    except InsufficientEvidence:
+        _write(Attempt(decision=decision, outcome="undecided"))
         raise
     except GateFailed:
         _write(Attempt(decision=decision, outcome="rejected"))

@@ -241,9 +241,12 @@ class Decision(Result):
         return self.folder / REPORT_PAGE
 
 
+Outcome = Literal["begun", "released", "rejected", "undecided", "failed"]  # begun: it runs, or was killed
+
+
 class Attempt(Result):
     """An executed decision and its outcome."""
 
     decision: Decision
-    outcome: Literal["begun", "released", "rejected", "failed"]  # begun: it runs, or was killed
+    outcome: Outcome
     release: str = ""  # digest of what was released

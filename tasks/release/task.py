@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.core.errors import GateFailed
+from tasks.core.errors import GateFailed, InsufficientEvidence
 from tasks.core.mlflow import Tracking
 from tasks.core.prefect import stage
 from tasks.evaluate.results import Verdict
@@ -39,16 +39,18 @@ def find_champion_of_candidate(
 def require_promotion(case: str, verdict: Verdict) -> None:
     """Stop at the gate.
 
-    Raises: GateFailed with every criterion unless the verdict is to promote.
+    Raises: GateFailed with every criterion unless the verdict is to promote; InsufficientEvidence when none failed.
     """
     if verdict.decision == "promote":
         return
     from tasks.evaluate.tabular.gates import explain
 
-    raise GateFailed(
-        f"The verdict on {case} is: {verdict.decision}. Nothing is promoted, the champion stays.\n{explain(verdict)}",
-        todo="Look at the failed criteria; change the case, or wait for better data.",
-    )
+    what = f"The verdict on {case} is: {verdict.decision}. Nothing is promoted, the champion stays.\n{explain(verdict)}"
+    if verdict.decision == "insufficient evidence":
+        raise InsufficientEvidence(
+            what, todo="Wait for as many examples as the notes name, or widen what must be shown."
+        )
+    raise GateFailed(what, todo="Look at the failed criteria; change the case, or wait for better data.")
 
 
 @stage("seal the release", lambda folder: folder.name)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cli.main import app, parse_as_of
 from services.runtime import prefect_api
-from tasks.core.errors import Busy, CaseError, DataError, GateFailed, InputError, Unavailable
+from tasks.core.errors import Busy, CaseError, DataError, GateFailed, InputError, InsufficientEvidence, Unavailable
 from tasks.core.settings import Settings
 from tests.conftest import ROOT
 
@@ -138,7 +138,7 @@ def test_an_as_of_that_is_no_date(text):
 def test_exit_codes_name_the_kind_of_error():
     """2 wrong input, 3 a failed gate, 4 busy, 5 unavailable: scripts depend on them."""
     assert [e.exit_code for e in (CaseError, DataError, InputError)] == [2, 2, 2]
-    assert [e.exit_code for e in (GateFailed, Busy, Unavailable)] == [3, 4, 5]
+    assert [e.exit_code for e in (GateFailed, Busy, Unavailable, InsufficientEvidence)] == [3, 4, 5, 7]
 
 
 @pytest.mark.parametrize("case", ["flights", "credit"])

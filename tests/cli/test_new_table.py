@@ -177,7 +177,7 @@ def test_a_leak_is_named_and_not_left_out(begin):
     begun = begin({"a": numbers(800), "twin": [3 * value + 1 for value in target], "y": target})
     assert "alone reaches r2" in begun.reasons("suspected")["twin"]
     assert begun.case.features.request == ("a", "twin")
-    assert "# waive: {twin: REASON}" in begun.text
+    assert "# waive: {twin: {reason: WHY, by: NAME, until: YYYY-MM-DD}}" in begun.text
 
 
 def test_identifiers_and_people_are_left_out(begin):

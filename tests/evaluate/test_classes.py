@@ -10,7 +10,7 @@ import pytest
 
 from tasks.core.places import Places
 from tasks.evaluate.config import Evaluate
-from tasks.evaluate.results import Champion, Verdict
+from tasks.evaluate.results import Champion, EvaluationContext, Verdict
 from tasks.evaluate.tabular.gates import evaluate_gates
 from tasks.train.results import Candidate
 from tasks.train.tabular.fit import train
@@ -30,7 +30,11 @@ def trained(table: pd.DataFrame, state: Path, folder: Path) -> Candidate:
 
 def judged(candidate: Candidate, state: Path, config: Evaluate = GATES, champion: Champion | None = None) -> Verdict:
     return evaluate_gates(
-        candidate, CLASSES, boosting((), BY_HASH), config=config, places=Places.in_folder(state), champion=champion
+        candidate,
+        CLASSES,
+        boosting((), BY_HASH),
+        config=config,
+        context=EvaluationContext(Places.in_folder(state), champion or Champion(None)),
     )
 
 

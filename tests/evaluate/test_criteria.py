@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from tasks.evaluate.config import Bound, ChampionGate, SliceGate
-from tasks.evaluate.criteria import bound_criterion, champion_criterion, decide, slice_criterion
+from tasks.evaluate.criteria import bound_criterion, decide, losses_criterion, slice_criterion
 from tasks.evaluate.report import explain, lines
 from tasks.evaluate.results import Criterion, Verdict
+from tasks.train.metrics import losses
 
 OVERALL = {"rows": 1000, "auc": 0.8, "brier": 0.1}
 GATE = SliceGate(metric="auc", at_most_worse=0.1, min_rows=100)
@@ -72,16 +73,17 @@ def test_the_champion_gate() -> None:
     p = random.beta(2, 5, 2000)
     y = (random.random(2000) < p).astype(float)
     bad = np.clip(p + random.normal(0, 0.4, 2000), 0, 1)
-    first = champion_criterion(CHAMPION, y, p, None)
+    mine, bad = losses("brier", y, p), losses("brier", y, bad)
+    first = losses_criterion(CHAMPION, mine, None)
     assert (first.passed, first.note) == (True, "no champion yet")
-    unread = champion_criterion(CHAMPION, y, p, None, "its file is damaged")
+    unread = losses_criterion(CHAMPION, mine, None, "its file is damaged")
     assert (unread.passed, unread.observed, unread.note) == (False, None, "its file is damaged")
-    few = champion_criterion(CHAMPION, y[:99], p[:99], p[:99])
+    few = losses_criterion(CHAMPION, mine[:99], mine[:99])
     assert (few.passed, few.observed) == (False, None)
     assert "100 are needed" in few.note
-    assert champion_criterion(CHAMPION, y, p, p).passed
-    assert champion_criterion(CHAMPION, y, p, bad).passed
-    worse = champion_criterion(CHAMPION, y, bad, p)
+    assert losses_criterion(CHAMPION, mine, mine).passed
+    assert losses_criterion(CHAMPION, mine, bad).passed
+    worse = losses_criterion(CHAMPION, bad, mine)
     assert not worse.passed
     assert worse.observed is not None
     assert worse.observed > 0.01

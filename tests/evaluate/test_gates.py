@@ -12,7 +12,7 @@ from tasks.core.errors import CaseError, DataError, DriftlineError
 from tasks.core.mlflow import Tracking, mlflow_client
 from tasks.core.places import Places
 from tasks.evaluate.config import Evaluate
-from tasks.evaluate.results import Champion, Criterion, Verdict
+from tasks.evaluate.results import Champion, Criterion, EvaluationContext, Verdict
 from tasks.evaluate.tabular.gates import check_gates, evaluate_gates
 from tasks.features.results import Frame
 from tasks.train.config import Split
@@ -62,8 +62,7 @@ def judged(
         CLASSES,
         boosting(TEXTS, BY_HASH),
         config=config or gates(),
-        places=Places.in_folder(state),
-        champion=champion,
+        context=EvaluationContext(Places.in_folder(state), champion or Champion(None)),
     )
 
 

@@ -20,14 +20,13 @@ from tasks.data.config import Answer, ChatSpec
 from tasks.data.results import GGUF, BaseModelFiles
 from tasks.evaluate.config import ChampionGate, LanguageEvaluation
 from tasks.evaluate.criteria import losses_criterion, paired_criterion
-from tasks.evaluate.language import gates as judging
 from tasks.evaluate.language import genai_report as assess
 from tasks.evaluate.language.check import PASSAGE_METRICS, TEXT_METRICS
 from tasks.evaluate.language.gates import evaluate_language_gates
 from tasks.evaluate.language.metrics import clusters_of, intervals_of, measure, slices_of
+from tasks.evaluate.recompute import recompute
 from tasks.evaluate.report import explain
-from tasks.evaluate.results import Champion, Criterion, Verdict
-from tasks.language.answer_scoring import Score
+from tasks.evaluate.results import Champion, Criterion, EvaluationContext, Verdict
 from tasks.language.engine import start_engine
 from tasks.language.gguf_writer import write_gguf
 from tasks.language.prompts import Prompt
@@ -35,6 +34,7 @@ from tasks.statistics.metric_catalog import metrics_of
 from tasks.train.config import Lora, Serving
 from tasks.train.language.model import add_adapter, load_base, save_adapter
 from tasks.train.results import Candidate, LanguageSpec
+from tests.evaluate.test_answer_scores import answered
 from tests.language_case import smollm_base, tiny_opened
 from tests.train.pairs import SYSTEM, write_pairs
 
@@ -87,7 +87,11 @@ def judged(candidate: Candidate, state: Path, gates: dict[str, Any], champion: C
     spec = LanguageSpec(base=base_in(state), chat=TALK, serving=SERVING)
     config = LanguageEvaluation.model_validate(gates)
     return evaluate_language_gates(
-        candidate, spec, config, threads=1, places=Places.in_folder(state), champion=champion
+        candidate,
+        spec,
+        config,
+        threads=1,
+        context=EvaluationContext(Places.in_folder(state), champion or Champion(None)),
     )
 
 
@@ -117,6 +121,10 @@ def test_an_untuned_model_is_rejected(untuned: Candidate, state: Path) -> None:
     assert overall["exact_match"] < 0.5
     assert set(verdict.metrics["by_slice"]["intent"]) == {"find", "none", "status"}
     assert verdict.metrics["intervals"]["few_shot"]["exact_match"][0] >= 0
+    again = recompute(verdict.scores.parent, verdict.digest)
+    assert again.is_same
+    assert {"exact_match", "champion_inexact", "exact_match_above_few_shot", "quantized_loss"} <= set(again.recomputed)
+    assert {"latency_p50_ms", "parity_logprob_difference"} <= set(again.taken)
     scores = pd.read_parquet(verdict.scores)
     assert set(scores["variant"]) == {"served", "constrained", "zero_shot", "few_shot", "unquantized"}
     assert {"messages", "answer", "text", "exact", "tokens_out", "seconds"} <= set(scores)
@@ -256,36 +264,6 @@ def test_missing_files_are_reported(untuned: Candidate, state: Path, tmp_path: P
         judged(untuned.model_copy(update={"frame": tmp_path, "weights_digest": "3" * 64}), state, STRICT)
     with pytest.raises(DriftlineError, match="run is gone"):
         judged(untuned.model_copy(update={"run_id": "0" * 32}), state, STRICT)
-
-
-def answered(right: list[bool], variant: str = "served", templates: int = 10) -> pd.DataFrame:
-    """A table of scored answers, some right, some wrong."""
-    rows = [
-        {
-            "pair_id": f"p{i}",
-            "intent": "ab"[i % 2],
-            "template": f"t{i % templates}",
-            "unsafe": False,
-            "variant": variant,
-            **Score(True, True, ok, ok, ok, 1, 1, None, False, False, 0.0, False).__dict__,
-        }
-        for i, ok in enumerate(right)
-    ]
-    return pd.DataFrame(rows)
-
-
-def test_each_comparison_can_fail() -> None:
-    """Not enough above the base; too much lost by rounding; an invalid answer under constraint; each by one answer."""
-    half, more = answered([True, False] * 20), answered([True] * 21 + [False] * 19)
-    assert judging._above_few_shot(0.5, half, answered([False] * 40, "few_shot")).passed
-    assert not judging._above_few_shot(0.51, half, answered([False] * 40, "few_shot")).passed
-    found = judging._quantized(0.01, answered([False] + [True] * 39), answered([True] * 40), "")
-    assert (found.observed, found.passed) == (0.025, False)
-    assert judging._quantized(0.025, answered([False] + [True] * 39), answered([True] * 40), "").passed
-    assert judging._quantized(0.0, more, more, "").passed
-    assert not judging._constrained({"schema_validity": 0.99, "n": 100}).passed
-    part = answered([True] * 40).iloc[10:20]
-    assert judging._above_few_shot(1.0, answered([False] * 10 + [True] * 30), part.assign(exact_anywhere=False)).passed
 
 
 def test_the_champion_gate_counts_wordings() -> None:

@@ -40,7 +40,7 @@ def decisions(worse_by: float) -> list[str]:
 def test_equal_prompts_are_promoted_and_hardly_ever_rejected() -> None:
     """Two equal prompts sample different answers; a gate on single trials would reject nearly half of them."""
     decided = decisions(0.0)
-    assert decided.count("promote") / RUNS > 0.9
+    assert decided.count("promote") / RUNS > 0.85
     assert decided.count("reject") / RUNS <= 0.05
     random = np.random.default_rng(0)
     rates = random.beta(4, 1.5, 40)

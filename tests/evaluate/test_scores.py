@@ -13,9 +13,9 @@ import pytest
 from tasks.core.errors import InputError
 from tasks.core.places import Places
 from tasks.evaluate.config import Evaluate
-from tasks.evaluate.results import Champion, Verdict
+from tasks.evaluate.recompute import recompute
+from tasks.evaluate.results import Champion, Criterion, EvaluationContext, Verdict
 from tasks.evaluate.tabular.gates import evaluate_gates
-from tasks.evaluate.tabular.scores import recompute
 from tasks.evaluate.verdicts import EVIDENCE, PAIRED
 from tasks.train.tabular.fit import train
 from tests.train.frames import BY_HASH, CLASSES, TEXTS, boosting, clients, frame_of, origin_of
@@ -27,6 +27,7 @@ GATES: dict[str, Any] = {
     "champion_gate": {"loss": "brier", "margin": 0.002, "min_rows": 300},
     "fairness": {"columns": ("sex",), "resamples": 200, "gates": ({"metric": "equalized_odds", "at_most": 0.5},)},
 }
+GUARDRAIL = Criterion(name="guardrail input.secrets catches", observed=0.99, required=">= 0.9", passed=True)
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +41,9 @@ def verdict(tmp_path_factory: pytest.TempPathFactory, state: Path) -> Verdict:
         CLASSES,
         boosting(TEXTS, BY_HASH),
         config=Evaluate.model_validate(GATES),
-        places=Places.in_folder(state),
-        champion=Champion(small.folder / "model.skops", "c" * 64),
+        context=EvaluationContext(
+            Places.in_folder(state), Champion(small.folder / "model.skops", "c" * 64), (GUARDRAIL,)
+        ),
     )
 
 
@@ -57,7 +59,7 @@ def test_the_same_verdict_follows_from_the_stored_scores(verdict: Verdict, tmp_p
     assert found.is_same
     assert found.criteria == verdict.criteria
     assert {"auc", "auc_by_sex", "champion_brier", "dummy_brier", "fairness_equalized_odds"} <= set(found.recomputed)
-    assert found.taken == ("leak", "rows_by_class", "alone_as_in_batch")
+    assert found.taken == ("leak", "rows_by_class", "alone_as_in_batch", GUARDRAIL.name)
     assert found.recomputed.count("auc") == 2
 
 

@@ -135,9 +135,10 @@ def test_a_waiver_of_no_feature_is_named(broken):
 
     uri = f"file://{ROOT}/data/samples/credit_default.parquet"
     changes = {"data__sources__clients__uri": uri, "features__views": {}}
-    assert "is valid" in check_case(broken(evaluate__waive={"age": "it is known"}, **changes))
-    with pytest.raises(CaseError, match="no feature agee to waive"):
-        check_case(broken(evaluate__waive={"agee": "it is known"}, **changes))
+    known = {"reason": "it is known", "by": "Ann Lee", "until": "2100-01-01"}
+    assert "is valid" in check_case(broken(evaluate__waive={"age": known}, **changes))
+    with pytest.raises(CaseError, match="no feature or gate agee to waive"):
+        check_case(broken(evaluate__waive={"agee": known}, **changes))
 
 
 @pytest.mark.parametrize("as_of", ["2005-10-01", "'2005-10-01'", "2005-10-01T00:00:00+00:00"])

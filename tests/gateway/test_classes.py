@@ -16,6 +16,7 @@ from tasks.core.places import Places
 from tasks.core.settings import ROOT, Settings
 from tasks.core.sockets import http_client
 from tasks.evaluate.config import Evaluate
+from tasks.evaluate.results import EvaluationContext
 from tasks.evaluate.tabular.gates import evaluate_gates
 from tasks.release.results import SealContext
 from tasks.release.seal import seal
@@ -42,7 +43,11 @@ def test_an_answer_names_its_class_and_scores_all(
     """As the model predicts offline, which the smoke test checks over HTTP; the schema lists the classes."""
     candidate = train(origin_of(case, state), frame_of(wines(names), tmp_path), target, boosting((), BY_HASH))
     verdict = evaluate_gates(
-        candidate, target, boosting((), BY_HASH), config=Evaluate.model_validate(GATES), places=Places.in_folder(state)
+        candidate,
+        target,
+        boosting((), BY_HASH),
+        config=Evaluate.model_validate(GATES),
+        context=EvaluationContext(Places.in_folder(state)),
     )
     folder = seal(
         candidate, verdict, tabular_parts(candidate, verdict, target), SealContext(lineage=LINEAGE, state=state)

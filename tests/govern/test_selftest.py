@@ -46,7 +46,11 @@ def test_every_bad_candidate_is_caught_by_its_gate(candidate: Candidate) -> None
 
 def test_a_gate_that_the_case_lacks_lets_one_through(candidate: Candidate) -> None:
     """Without a bound on time the slow one is promoted, and waived leaks let the leaking one through."""
-    found = tested(candidate, ms_per_row=None, waive={"copy_of_the_target": "a test"})
+    found = tested(
+        candidate,
+        ms_per_row=None,
+        waive={"copy_of_the_target": {"reason": "a test", "by": "Ann Lee", "until": "2100-01-01"}},
+    )
     assert {name for name, each in found.items() if not each.caught} == {"slow", "leaked feature"}
 
 

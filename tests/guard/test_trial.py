@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.evaluate.guard import with_guard_criteria
-from tasks.evaluate.results import Criterion, Verdict
+from tasks.evaluate.criteria import decide
+from tasks.evaluate.guard import guard_criteria
 from tasks.guard.config import Guardrails
 from tasks.guard.mutations import MUTATIONS
 from tasks.guard.subject import Subject
@@ -20,14 +20,6 @@ RULES = {
         {"check": "words", "action": "refuse", "words": ["Acme Rival", "forbidden"]},
     ]
 }
-VERDICT = Verdict(
-    decision="promote",
-    criteria=(Criterion(name="auc", observed=0.9, required=">= 0.8", passed=True),),
-    metrics={},
-    champion=None,
-    scores=Path("scores.parquet"),
-    digest="",
-)
 
 
 def tried(rules: dict[str, object], folder: Path, *, only_bounded: bool = False) -> list[RuleTrial]:
@@ -66,17 +58,16 @@ def test_a_known_bad_rule_is_not_promoted(tmp_path: Path) -> None:
     """The gate: a rule that finds too little, or too much, turns the verdict to reject, with its interval."""
     blind = {"input": [{"check": "personal_data", "action": "redact", "kinds": ["card"], "catch_rate": 0.98}]}
     wide = {"input": [{"check": "words", "action": "refuse", "words": ["the"], "false_alarm_rate": 0.01}]}
-    assert with_guard_criteria(VERDICT, tried(blind, tmp_path, only_bounded=True)).decision == "promote"
-    rejected = with_guard_criteria(VERDICT, tried(wide, tmp_path, only_bounded=True))
-    assert rejected.decision == "reject"
-    assert rejected.digest != VERDICT.digest
-    assert "of 200" in rejected.criteria[-1].note
+    assert decide(guard_criteria(tried(blind, tmp_path, only_bounded=True))) == "promote"
+    criteria = guard_criteria(tried(wide, tmp_path, only_bounded=True))
+    assert decide(criteria) == "reject"
+    assert "of 200" in criteria[-1].note
 
 
 def test_a_case_without_bounds_keeps_its_verdict(tmp_path: Path) -> None:
     """Nothing is tried, and no digest changes."""
     free = {"input": [{"check": "secrets", "action": "redact"}]}
-    assert with_guard_criteria(VERDICT, tried(free, tmp_path, only_bounded=True)) is VERDICT
+    assert guard_criteria(tried(free, tmp_path, only_bounded=True)) == ()
 
 
 def test_the_interval_of_a_share() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.core.errors import GateFailed, Unavailable
+from tasks.core.errors import GateFailed, InsufficientEvidence, Unavailable
 from tasks.evaluate.config import ChampionGate
 from tasks.monitor.attempts import attempt_to_finish, attempts, record_attempt
 from tasks.monitor.config import Monitor
@@ -149,7 +149,8 @@ def test_attempts_are_stored_with_their_outcome(due: Decision) -> None:
     """Released, rejected or failed is written; what only has to wait, or is killed, stays begun and is finished."""
     state = due.folder.parents[3]
     champion = Release.model_construct(digest=due.release, as_of=END - timedelta(days=30))
-    ends = {GateFailed("no"): "rejected", ValueError("broken"): "failed", Unavailable("down"): "begun"}
+    ends: dict[Exception, str] = {GateFailed("no"): "rejected", InsufficientEvidence("few"): "undecided"}
+    ends |= {ValueError("broken"): "failed", Unavailable("down"): "begun"}
     for error, outcome in {**ends, KeyboardInterrupt(): "begun"}.items():
         with pytest.raises(type(error)), record_attempt(due):
             raise error

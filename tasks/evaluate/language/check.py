@@ -7,6 +7,7 @@ from tasks.data.config import ChatSpec, Pairs
 from tasks.evaluate.config import LanguageEvaluation
 from tasks.evaluate.custom_scorer import CustomScorer
 from tasks.evaluate.tabular.gates import check_slices
+from tasks.evaluate.waivers import check_waivers
 from tasks.language.answer_scoring import LOSSES, METRICS
 
 SLICE_COLUMNS = ("intent", "template", "origin", "day", "unanswerable")  # of pairs
@@ -27,6 +28,7 @@ def check_language_evaluation(
     Raises: CaseError with everything that is missing.
     """
     check_slices(config, SLICE_COLUMNS)
+    check_waivers(config)
     for code in config.scorers.values():
         CustomScorer.of(code).load()
     is_json = chat.answer.format == "json"

@@ -13,23 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.code_digest import cache_key
 from tasks.core.files import file_digest
-from tasks.core.places import Places
 from tasks.core.progress import mark_cached, progress_step
 from tasks.evaluate.config import Bound, LanguageEvaluation
-from tasks.evaluate.criteria import bound_criterion, losses_criterion, paired_criterion, slice_criterion
+from tasks.evaluate.criteria import bound_criterion
 from tasks.evaluate.language.arms import Arms
 from tasks.evaluate.language.champion import answers_of_champion, champion_tests, judge_first, value_or_reason
 from tasks.evaluate.language.evaluation_run import EvaluationRun
 from tasks.evaluate.language.inference import answer_table, wrong_answers
 from tasks.evaluate.language.llm_judge import Opinions, judge_opinions
-from tasks.evaluate.language.metrics import answer_losses, clusters_of, counts_of, intervals_of, measure, slices_of
+from tasks.evaluate.language.metrics import counts_of, intervals_of, measure, slices_of
 from tasks.evaluate.language.parity import Parity, ServedModel, check_parity, parity_criteria
 from tasks.evaluate.language.prompt_tests import PromptBench, prompt_criteria, run_prompt_tests
-from tasks.evaluate.results import Champion, Criterion, Verdict
-from tasks.evaluate.verdicts import Evaluation, find_verdict, require_run, store_verdict
-from tasks.language.answer_scoring import METRICS
+from tasks.evaluate.language.scores import BESIDE, JUDGE_SCORE, TIMINGS, Problems, StoredAnswers, score_criteria
+from tasks.evaluate.results import Criterion, EvaluationContext, Verdict
+from tasks.evaluate.verdicts import Evaluation, find_verdict, require_run, store_verdict, without_timing
+from tasks.evaluate.waivers import split_waivers, waive_gates
 from tasks.language.open_engine import model_file
-from tasks.statistics.metric_catalog import metrics_of
 from tasks.train.results import Candidate, LanguageSpec
 
 if TYPE_CHECKING:
@@ -41,8 +40,6 @@ COMPARED = 200  # pairs on which the served and the unquantised weights are comp
 BASELINES = {"zero_shot": 150, "few_shot": 300}  # pairs for the untuned base; without examples its answers are long
 CONSTRAINED = 100  # pairs that the tuned model answers under the schema's constraint
 GOLDEN = 8  # prompts of the parity gate
-TIMINGS = ("latency_p50_ms", "cost_per_1k_answers")
-JUDGE_SCORE = "judge_score"  # the metric and the criterion that need the judge
 
 
 def evaluate_language_gates(
@@ -51,16 +48,17 @@ def evaluate_language_gates(
     config: LanguageEvaluation,
     *,
     threads: int,
-    places: Places,
-    champion: Champion | None = None,
+    context: EvaluationContext,
 ) -> Verdict:
     """Generate and score answers, check every gate, and log the verdict to the candidate's run.
 
-    `champion.model` is the folder of a release, or the model in it. Equal inputs return the stored verdict.
+    The champion's model is the folder of a release, or the model in it. Equal inputs return the stored verdict.
 
     Raises: DataError when the candidate's own model or pairs can't be read; DriftlineError when its run is gone.
     """
-    champion = champion or Champion(None)
+    champion, places = context.champion, context.places
+    valid, expired = split_waivers(config.waive)
+    config = config.model_copy(update={"waive": valid})
     model = model_file(champion.model) if champion.model and champion.model.is_dir() else champion.model
     key = cache_key(
         __name__,
@@ -68,10 +66,11 @@ def evaluate_language_gates(
             "candidate": [candidate.run_id, candidate.weights_digest, candidate.data_digest],
             "base": [spec.base.digest, spec.base.template_digest],
             "asked": [spec.chat.digest, spec.serving.digest],
-            "gates": config.digest,
+            "gates": [config.digest, *(each.name for each in expired)],
             "embedder": spec.embedder.digest if spec.embedder else None,
             "tests": spec.chat.prompt.tests.digest if spec.chat.prompt.tests else None,
             "champion": [champion.digest, file_digest(model) if model and model.is_file() else None, model is not None],
+            "measured": [each.model_dump(mode="json") for each in context.measured],
         },
     )
     folder = places.state / "verdicts" / candidate.case / key[:16]
@@ -140,12 +139,16 @@ def evaluate_language_gates(
         "intervals": {str(table["variant"].iat[0]): intervals_of(table) for table in tables},
     }
     problems = {"perplexity": no_perplexity, JUDGE_SCORE: no_opinions}
-    criteria = [_bound(each, overall, problems) for each in config.bounds]
-    criteria += [early] if early and not early.passed else []
-    if gate := config.slice_gate:
-        criteria += [slice_criterion(gate, c, overall, metrics["by_slice"].get(c)) for c in config.slices]
-    criteria.append(_champion(config, served, champion_answers, no_champion))
-    criteria += _unjudged(served)
+    scores = _concatenated(tables)
+    evidence = StoredAnswers(
+        evaluate=config,
+        tuned=str(tuned_answers["variant"].iat[0]) if tuned else "",
+        first_only=run.first_only,
+        problems=Problems(champion=no_champion, unquantized=not_unquantized),
+    )
+    criteria = score_criteria(evidence, scores)
+    computed = len(criteria)
+    criteria += [_bound(each, overall, problems) for each in config.bounds if each.metric in BESIDE]
     if tests := spec.chat.prompt.tests:
         bench = PromptBench(spec.serving, spec.chat.context, threads, places.state, spec.chat.answer.json_schema, price)
         own = replace(bench, answerer=passages.served_answerer if passages else None)
@@ -156,17 +159,15 @@ def evaluate_language_gates(
             else value_or_reason(partial(champion_tests, run, model, bench, passages))
         )
         criteria += prompt_criteria(tests, answers, of_champion, problem)
-    if config.above_few_shot is not None:
-        criteria.append(_above_few_shot(config.above_few_shot, served, baselines["few_shot"][0]))
-    if constrained:
-        criteria.append(_constrained(metrics["constrained"]))
     if tuned:
-        criteria.append(_quantized(config.quantized_loss, tuned_answers, unquantized, not_unquantized))
         parity, no_parity = value_or_reason(lambda: _parity(run, candidate.folder, config.parity))
         criteria += parity_criteria(parity, config.parity, no_parity)
+    criteria = [*waive_gates([*criteria, *context.measured], config.waive), *expired]
+    evidence = evidence.model_copy(
+        update={"criteria": tuple(without_timing(each) for each in criteria), "computed": computed}
+    )
 
     by_prefix = {"": overall, **{f"{name}_": values for name, values in metrics["baselines"].items()}}
-    scores = _concatenated(tables)
     shown = scores
     if spec.base.upstream:
         scores = _concatenated([scores, run.repeated(served)])
@@ -176,6 +177,7 @@ def evaluate_language_gates(
         logged={f"{prefix}{name}": value for prefix, values in by_prefix.items() for name, value in values.items()},
         scores=scores,
         champion=champion.digest,
+        evidence=evidence.model_dump_json(indent=1),
         notes={"wrong_answers.md": wrong_answers(shown), "answers.json": answer_table(shown)},
     )
     return store_verdict(candidate, evaluation, folder, places.tracking)
@@ -216,74 +218,11 @@ def _bound(bound: Bound, overall: dict[str, float], problems: dict[str, str]) ->
     return criterion.model_copy(update={"repeatable": bound.metric not in TIMINGS})
 
 
-def _champion(
-    config: LanguageEvaluation, served: pd.DataFrame, champion: pd.DataFrame | None, problem: str
-) -> Criterion:
-    ordinary = served[~served["unsafe"]]
-    return losses_criterion(
-        config.champion_gate,
-        answer_losses(ordinary, config.champion_gate.loss),
-        None if champion is None else answer_losses(champion, config.champion_gate.loss),
-        problem,
-        clusters=clusters_of(ordinary),
-    )
-
-
-def _unjudged(served: pd.DataFrame) -> list[Criterion]:
-    """A warning when no right answer or fact is known, which names what is not judged."""
-    ordinary = served[~served["unsafe"]]
-    measured = measure(ordinary)
-    missing = [metric.name for metric in METRICS if metric.judges and metric.name not in measured]
-    if ordinary["has_reference"].any() or "required_facts_recall" in measured:
-        return []
-    form = "json" if ordinary["json_valid"].notna().any() else "text"
-    forms = (None, form, "passages" if "confidence" in served else form)
-    shown = {metric.name for metric in METRICS if metric.format in forms} & {*metrics_of("answers")}
-    names = [name for name in missing if name in shown]
-    note = f"whether answers are right is unknown; not judged: {', '.join(names)}"
-    return [Criterion(name="known_answers", observed=0.0, required=">= 1", passed=False, note=note, blocking=False)]
-
-
-def _above_few_shot(at_least: float, served: pd.DataFrame, few_shot: pd.DataFrame) -> Criterion:
-    """How far exact match lies above the base's; in the base's favour, JSON within prose counts as exact."""
-    served, few_shot = _same_pairs(served, few_shot)
-    return paired_criterion(
-        "exact_match_above_few_shot",
-        served["exact"].to_numpy(float) - few_shot["exact_anywhere"].to_numpy(float),
-        clusters_of(served),
-        at_least=at_least,
-    )
-
-
-def _quantized(at_most: float, served: pd.DataFrame, unquantized: pd.DataFrame | None, problem: str) -> Criterion:
-    """What quantization costs in exact match."""
-    name = "quantized_loss"
-    if unquantized is None:
-        return Criterion(name=name, observed=None, required=f"<= {at_most:g}", passed=False, note=problem)
-    served, before = _same_pairs(served, unquantized)
-    lost = before["exact"].to_numpy(float) - served["exact"].to_numpy(float)
-    return paired_criterion(name, lost, clusters_of(served), at_most=at_most)
-
-
-def _constrained(metrics: dict[str, float]) -> Criterion:
-    observed = metrics["schema_validity"]
-    note = f"{metrics['n']} answers that the schema constrains"
-    return Criterion(
-        name="constrained_schema_validity", observed=observed, required=">= 1", passed=observed >= 1, note=note
-    )
-
-
 def _parity(run: EvaluationRun, folder: Path, bound: float) -> Parity:
     golden = [json.loads(messages) for messages in run.sample(GOLDEN)["messages"].head(GOLDEN)]
     served = ServedModel(folder / SERVED, run.spec.chat.prompt)
     with progress_step("compare serving and training stack"):
         return check_parity(run.spec, folder / ADAPTER_FOLDER, served, golden, threads=run.threads, bound=bound)
-
-
-def _same_pairs(table: pd.DataFrame, other: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The ordinary rows of both tables for the pairs of `other`, in the same order."""
-    table, other = (each[~each["unsafe"]].set_index("pair_id", drop=False) for each in (table, other))
-    return table.loc[other.index], other
 
 
 def _concatenated(tables: list[pd.DataFrame]) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,12 @@ def answer_losses(scored: pd.DataFrame, loss: str) -> np.ndarray:
     return np.array([loss_of(score, loss) for score in scores_of(scored)], float)
 
 
-def clusters_of(scored: pd.DataFrame) -> list[str]:
-    """The cluster of each pair: its template, since pairs of one template are alike; else the pair itself."""
+def clusters_of(scored: pd.DataFrame, by: str = "") -> list[str]:
+    """The cluster of each pair: its template, since pairs of one template are alike; else the pair itself.
+
+    By document it is the one that the answer stands in, where that is known.
+    """
+    if by == "document" and "evidence" in scored:
+        known = [json.loads(text) if isinstance(text, str) and text else [] for text in scored["evidence"]]
+        return [each[0][0] if each else own for each, own in zip(known, clusters_of(scored), strict=True)]
     return [template or pair for template, pair in zip(scored["template"], scored["pair_id"], strict=True)]

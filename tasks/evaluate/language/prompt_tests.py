@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.config import Result
 from tasks.core.progress import progress_step
+from tasks.evaluate.criteria import difference_criterion
 from tasks.evaluate.language.responses import EngineOptions, generate_responses
 from tasks.evaluate.results import Criterion
 from tasks.language.messages import USER, chat_message
@@ -138,13 +139,7 @@ def _comparison(
         )
     challenger, other, clusters = _paired(answers, champion)
     result = paired_bootstrap(challenger, other, confidence=tests.confidence, clusters=clusters)
-    passed, worse = result.is_not_worse(tests.margin), result.is_worse(tests.margin)
-    note = f"{'not worse' if passed else 'worse' if worse else 'not shown'}: {result.sentence}"
-    if not passed and (needed := result.rows_needed(tests.margin)):
-        note += f"; if that stays so, about {needed:,} would show it"
-    return Criterion(
-        name=name, observed=result.high, required=required, passed=passed, note=note, conclusive=passed or worse
-    )
+    return difference_criterion(name, result, tests.margin)
 
 
 def _paired(

@@ -75,7 +75,7 @@ def baseline_criteria(
     if not shown:
         otherwise = _better_otherwise(gate, y, prediction, baselines[DUMMY], task)
     note = f"{otherwise}; {dummy.sentence}" if otherwise else dummy.sentence
-    if not shown and not otherwise and (needed := dummy.rows_needed(0.0)):
+    if not shown and not otherwise and dummy.difference < 0 and (needed := dummy.rows_needed(0.0)):
         note += f"; if that stays so, about {needed:,} examples would show it"
     criteria = [
         Criterion(

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 from tasks.core.code_digest import cache_key
 from tasks.core.errors import CaseError, DataError
 from tasks.core.files import file_digest
-from tasks.core.places import Places
 from tasks.core.progress import mark_cached
-from tasks.evaluate.config import OF_REGRESSIONS, Evaluate, LanguageEvaluation
+from tasks.evaluate.config import DAY, OF_REGRESSIONS, Evaluate, LanguageEvaluation
 from tasks.evaluate.criteria import batch_invariance_criterion, class_rows_criterion, speed_criterion
 from tasks.evaluate.report import explain
-from tasks.evaluate.results import Champion, Criterion, Verdict
+from tasks.evaluate.results import Champion, Criterion, EvaluationContext, Verdict
 from tasks.evaluate.tabular.baselines import predict_baselines
-from tasks.evaluate.tabular.leaks import check_waivers, leak_criteria
+from tasks.evaluate.tabular.leaks import leak_criteria
 from tasks.evaluate.tabular.rows import RARE, EvaluationRows, read_rows
-from tasks.evaluate.tabular.scores import Scores, StoredScores, paired_table, score_criteria, without_timing
-from tasks.evaluate.verdicts import Evaluation, find_verdict, require_run, store_verdict
+from tasks.evaluate.tabular.scores import Scores, StoredScores, paired_table, score_criteria
+from tasks.evaluate.verdicts import Evaluation, find_verdict, require_run, store_verdict, without_timing
+from tasks.evaluate.waivers import check_waivers, split_waivers, waive_gates
 from tasks.statistics.metric_catalog import LOSSES, TaskKind, metrics_of
 from tasks.train.classes import Classes, align_classes, encode_target, prediction_columns, predictions_in
 from tasks.train.config import Target, Train
@@ -64,7 +64,22 @@ def check_gates(config: Evaluate, task: TaskKind, columns: Sequence[str] | None 
             allowed=", ".join(LOSSES[task]),
             todo="Name one of these, or correct target.task.",
         )
+    if config.champion_gate.clusters not in ("", DAY, *(columns or (config.champion_gate.clusters,))):
+        raise CaseError(
+            f"There is no column {config.champion_gate.clusters} to cluster by.",
+            where="evaluate.champion_gate.clusters",
+            found=config.champion_gate.clusters,
+            allowed=", ".join((DAY, *(columns or ()))),
+            todo="Name one of these; in a table, features.examples decides on them.",
+        )
     check_slices(config, columns)
+    if config.champion_gate.slices and not config.slices:
+        raise CaseError(
+            "A comparison on slices without slices would never be computed.",
+            where="evaluate.champion_gate.slices",
+            found="evaluate.slices is empty",
+            todo="Name columns under evaluate.slices, or remove the comparison.",
+        )
 
 
 def _check_fairness(config: Evaluate, task: TaskKind) -> None:
@@ -119,8 +134,7 @@ def evaluate_gates(
     train: Train,
     *,
     config: Evaluate,
-    places: Places,
-    champion: Champion | None = None,
+    context: EvaluationContext,
 ) -> Verdict:
     """Score the hold-out, check every gate, and log the verdict to the candidate's run.
 
@@ -128,7 +142,9 @@ def evaluate_gates(
 
     Raises: DataError when the candidate's own model or hold-out can't be read; DriftlineError when its run is gone.
     """
-    champion = champion or Champion(None)
+    champion, places = context.champion, context.places
+    valid, expired = split_waivers(config.waive)
+    config = config.model_copy(update={"waive": valid})
     weights = file_digest(champion.model) if champion.model and champion.model.is_file() else None
     inputs = {
         "data": [candidate.data_digest, candidate.definitions_digest],
@@ -141,8 +157,9 @@ def evaluate_gates(
         {
             **inputs,
             "candidate": [candidate.run_id, candidate.weights_digest],
-            "gates": config.digest,
+            "gates": [config.digest, *(each.name for each in expired)],
             "champion": [champion.digest, weights, champion.model is not None],
+            "measured": [each.model_dump(mode="json") for each in context.measured],
         },
     )
     folder = places.state / "verdicts" / candidate.case / key[:16]
@@ -151,7 +168,7 @@ def evaluate_gates(
         mark_cached()
         return stored
 
-    check_waivers(config.waive, [column.name for column in candidate.columns])
+    check_waivers(config, [column.name for column in candidate.columns])
     require_run(candidate, places.tracking)
     with _thread_limit(train.threads):
         model = load(candidate.folder / "model.skops")
@@ -163,6 +180,7 @@ def evaluate_gates(
         baselines = predict_baselines(rows, places.state / "baselines" / candidate.case, inputs)
     scores = Scores(scored, compared, problem, baselines)
     criteria, metrics, computed = gate_criteria(config, rows, scores, single, _importance(candidate))
+    criteria += [*waive_gates(context.measured, config.waive), *expired]
     evaluation = Evaluation(
         criteria=criteria,
         metrics=metrics,
@@ -203,7 +221,7 @@ def gate_criteria(
     criteria.append(batch_invariance_criterion(single["difference"]))
     if config.ms_per_row is not None:
         criteria.append(speed_criterion(config.ms_per_row, single["ms_per_row"]))
-    return criteria, metrics, computed
+    return waive_gates(criteria, config.waive), metrics, computed
 
 
 def score_holdout(

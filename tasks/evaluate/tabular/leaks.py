@@ -5,11 +5,11 @@ Each is a failed criterion that a person may waive, with a reason, under evaluat
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.core.errors import CaseError
+from tasks.evaluate.config import Waiver
 from tasks.evaluate.results import Criterion
 from tasks.evaluate.tabular.rows import EvaluationRows
 from tasks.statistics.single_column import LEAK, find_parts, single_column_scores
@@ -34,8 +34,8 @@ class Suspect:
     required: str
     why: str
 
-    def criterion(self, waived: Mapping[str, str]) -> Criterion:
-        reasons = [waived[name] for name in self.columns if name in waived]
+    def criterion(self, waived: Mapping[str, Waiver]) -> Criterion:
+        reasons = [str(waived[name]) for name in self.columns if name in waived]
         waiver = "; ".join(dict.fromkeys(reasons)) if len(reasons) == len(self.columns) else ""
         return Criterion(
             name=f"{NAME}: {' and '.join(self.columns)}",
@@ -47,19 +47,6 @@ class Suspect:
         )
 
 
-def check_waivers(waived: Mapping[str, str], features: Sequence[str]) -> None:
-    """Raises: CaseError for a waiver of what is no feature."""
-    for name in waived:
-        if name not in features:
-            raise CaseError(
-                f"There is no feature {name} to waive.",
-                where="evaluate.waive",
-                found=name,
-                allowed=", ".join(features),
-                todo="Name the column as the verdict does, or remove the line.",
-            )
-
-
 def _is_prose(values: pd.Series) -> bool:
     """Whether a column holds sentences: a model of messages or reviews rightly rests on them alone."""
     texts = values.dropna()
@@ -69,11 +56,11 @@ def _is_prose(values: pd.Series) -> bool:
 
 
 def leak_criteria(
-    rows: EvaluationRows, overall: Mapping[str, float], importance: Mapping[str, float], waived: Mapping[str, str]
+    rows: EvaluationRows, overall: Mapping[str, float], importance: Mapping[str, float], waived: Mapping[str, Waiver]
 ) -> list[Criterion]:
     """One failed or waived criterion for each leak; without any, one that passes and names the strongest column.
 
-    `overall` holds the candidate's metrics, `importance` each column's share, `waived` reasons by column.
+    `overall` holds the candidate's metrics, `importance` each column's share, `waived` waivers by column.
     """
     import numpy as np
     import pandas as pd

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.core.config import Result
-from tasks.core.errors import InputError
-from tasks.evaluate.config import Evaluate
-from tasks.evaluate.criteria import bound_criterion, champion_criterion, decide, slice_criterion
+from tasks.evaluate.config import DAY, Evaluate
+from tasks.evaluate.criteria import bound_criterion, losses_criterion, slice_criterion
 from tasks.evaluate.fairness import fairness
 from tasks.evaluate.metrics import by_month, by_value
 from tasks.evaluate.results import Criterion
+from tasks.evaluate.slices import PairedLosses, slice_criteria
 from tasks.evaluate.tabular.baselines import baseline_criteria, baseline_metrics
-from tasks.evaluate.verdicts import EVIDENCE, PAIRED, verdict_digest
+from tasks.evaluate.verdicts import PAIRED, SCORES
+from tasks.evaluate.waivers import waive_gates
 from tasks.train.classes import Classes, encode_target, predictions_in
 from tasks.train.config import Target
-from tasks.train.metrics import compute_metrics
+from tasks.train.metrics import compute_metrics, losses
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-SCORES = "scores.parquet"
 TARGET, CANDIDATE, CHAMPION = "target", "candidate", "champion"  # columns of the paired scores
 
 
@@ -41,33 +41,13 @@ class Scores:
 class StoredScores(Result):
     """What else a verdict was computed from, beside the scores."""
 
+    kind: Literal["tabular"] = "tabular"
     evaluate: Evaluate
     target: Target
     classes: Classes
     problem: str
     criteria: tuple[Criterion, ...]
     computed: int  # of these, the first ones, that follow from the scores alone
-
-
-class Recomputed(Result):
-    """A verdict computed again from the stored scores."""
-
-    decision: str
-    digest: str
-    stored_digest: str
-    recomputed: tuple[str, ...]  # criteria that were computed again
-    taken: tuple[str, ...]  # criteria that rest on more than scores, as they were recorded
-    different: tuple[str, ...]  # of those computed again
-    criteria: tuple[Criterion, ...]
-
-    @property
-    def is_same(self) -> bool:
-        return self.digest == self.stored_digest and not self.different
-
-
-def without_timing(criterion: Criterion) -> Criterion:
-    """A criterion as it is sealed: a measured time differs between equal runs, and is recorded elsewhere."""
-    return criterion if criterion.repeatable else criterion.model_copy(update={"observed": None, "note": ""})
 
 
 def score_criteria(
@@ -82,12 +62,29 @@ def score_criteria(
     if config.slice_gate:
         slices = metrics["by_slice"]
         criteria += [slice_criterion(config.slice_gate, c, metrics["overall"], slices.get(c)) for c in config.slices]
-    criteria.append(champion_criterion(config.champion_gate, *scores.paired, scores.problem))
+    criteria += _champion(config, scores)
     criteria += baseline_criteria(config.champion_gate, *sides, scores.baselines, target.task)
     if config.fairness:
         metrics["fairness"], found = fairness(config.fairness, scores.table, *sides)
         criteria += found
-    return [*criteria, *unanswered], metrics
+    return [*waive_gates(criteria, config.waive), *unanswered], metrics
+
+
+def _champion(config: Evaluate, scores: Scores) -> list[Criterion]:
+    """The comparison with the champion, over all rows and on every slice."""
+    gate, table, (y, candidate, champion) = config.champion_gate, scores.table, scores.paired
+    mine = losses(gate.loss, y, candidate)
+    other = None if champion is None else losses(gate.loss, y, champion)
+    clusters = None
+    if gate.clusters:
+        clusters = [
+            str(value) for value in (table["event_timestamp"].dt.date if gate.clusters == DAY else table[gate.clusters])
+        ]
+    criteria = [losses_criterion(gate, mine, other, scores.problem, clusters)]
+    if other is not None:
+        values = {column: table[column].tolist() for column in config.slices if column in table}
+        criteria += slice_criteria(gate, values, PairedLosses(mine, other, clusters))
+    return criteria
 
 
 def _answered(scores: Scores, classes: Classes) -> tuple[list[Criterion], Scores]:
@@ -127,38 +124,20 @@ def paired_table(scores: Scores) -> pd.DataFrame:
     return pd.DataFrame({TARGET: target, **columns})
 
 
-def recompute(folder: Path, digest: str) -> Recomputed:
-    """Compute the verdict in a folder again, from its scores; `digest` is that of the stored verdict.
+def recompute_criteria(folder: Path, evidence: Mapping[str, Any]) -> tuple[StoredScores, list[Criterion]]:
+    """What a verdict in this folder was stored with, and the criteria that follow from its scores.
 
-    Raises: InputError when the folder has no scores to compute it from.
+    Raises: OSError, ValueError when the scores can't be read.
     """
     import pandas as pd
 
-    try:
-        stored = StoredScores.model_validate_json((folder / EVIDENCE).read_bytes())
-        table, paired = pd.read_parquet(folder / SCORES), pd.read_parquet(folder / PAIRED)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            "This verdict can't be computed again: its scores were not stored.",
-            where=str(folder),
-            found=str(error).splitlines()[0],
-            allowed=f"{EVIDENCE}, {PAIRED} and {SCORES}, which verdicts on tables have since this version",
-            todo="Run the case again.",
-        ) from error
-    fresh, _ = score_criteria(stored.evaluate, stored.target, stored.classes, _scores_in(table, paired, stored))
-    count = stored.computed
-    before, rest = stored.criteria[:count], stored.criteria[count:]
-    pairs = list(zip_longest(before, fresh))
-    criteria = (*fresh, *rest)
-    return Recomputed(
-        decision=decide(criteria),
-        digest=verdict_digest(criteria),
-        stored_digest=digest,
-        recomputed=tuple(each.name for each in fresh),
-        taken=tuple(each.name for each in rest),
-        different=tuple((new or old).name for old, new in pairs if old != new),
-        criteria=criteria,
-    )
+    # waivers before this version are texts; they concern leaks alone, which are taken as recorded
+    evaluate = evidence["evaluate"]
+    waive = {name: each for name, each in evaluate["waive"].items() if isinstance(each, dict)}
+    stored = StoredScores.model_validate({**evidence, "evaluate": {**evaluate, "waive": waive}})
+    table, paired = pd.read_parquet(folder / SCORES), pd.read_parquet(folder / PAIRED)
+    criteria, _ = score_criteria(stored.evaluate, stored.target, stored.classes, _scores_in(table, paired, stored))
+    return stored, criteria
 
 
 def _scores_in(table: pd.DataFrame, paired: pd.DataFrame, stored: StoredScores) -> Scores:
