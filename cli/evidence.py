@@ -69,6 +69,19 @@ def reproduce(
     rebuild(release, this_code=this_code)
 
 
+@app.command(rich_help_panel=PANEL)
+def retract(
+    case: CaseName,
+    row: Annotated[str, typer.Option("--row", metavar="KEY", help="Its key; several columns with commas between.")],
+    source: Annotated[str | None, typer.Option(help="The source whose key it is, if several have one.")] = None,
+    confirm: Annotated[bool, typer.Option("--confirm", help="Remove it and train again. Default: list it.")] = False,
+) -> None:
+    """Find a person's row in data, features, models, logs and releases; remove it, train again, record the proof."""
+    from cli.retract import retract as retract_row
+
+    retract_row(case, row, source, confirm=confirm)
+
+
 Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Write it there, and record that. Default: print it.")]
 
 

@@ -8,6 +8,7 @@ from uuid import uuid4
 from tasks.backtest.results import Challenge
 from tasks.core.files import write_text
 from tasks.core.settings import Settings
+from tasks.data.retracted import copy_retracted
 from tasks.evaluate.report import observed
 from tasks.evaluate.results import Verdict
 from tasks.release.results import Release
@@ -26,6 +27,7 @@ def sandbox_settings(config: Settings, case: str) -> Settings:
     home = config.state / "replay" / case
     world = next(iter(sorted(home.glob("world-*"))), home / f"world-{uuid4().hex[:8]}")
     world.mkdir(parents=True, exist_ok=True)
+    copy_retracted(config.data / "raw" / case, world / "data" / "raw" / case)
     own = {"state": world, "data": world / "data", **dict.fromkeys(REMOTE_SETTINGS, "")}
     return config.model_copy(update=own)
 

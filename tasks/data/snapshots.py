@@ -169,6 +169,41 @@ def _remove_damaged(folder: Path, repo: Repo) -> None:
     folder.with_suffix(".dvc").unlink(missing_ok=True)
 
 
+def remove_snapshots(folders: Sequence[Path], store: Path, remote: str) -> int:
+    """Delete snapshots with the files that only they have, in DVC's cache and in the remote; returns how many files.
+
+    Raises: Unavailable when the remote does not answer; then the folders stay, and it can be called again.
+    """
+    leaving = {_md5(path) for folder in folders for path in folder.rglob("*") if path.is_file()}
+    staying = {
+        _md5(path)
+        for pointer_file in (store / "snapshots").glob("*/*.dvc")
+        if (folder := pointer_file.with_suffix("")) not in folders
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    names = leaving - staying | {_digest(each.with_suffix(".dvc")) for each in folders}
+    with lock(store.parent / "locks" / "dvc", "The snapshot store", wait=True), _repository(store, remote) as repo:
+        try:
+            for place in (repo.cache.local, repo.cloud.get_remote_odb(REMOTE)):
+                for name in names:
+                    path = place.oid_to_path(name)
+                    if place.fs.exists(path):
+                        place.fs.remove(path)
+        except Exception as error:
+            raise Unavailable(
+                "A snapshot can't be deleted.",
+                where=f"DVC remote {remote}",
+                found=f"{type(error).__name__}: {error}",
+                todo="Check the remote (DRIFTLINE_DVC_REMOTE) and its credentials, and start again.",
+            ) from error
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+        for end in (".pushed", ".md", ".dvc"):
+            folder.with_name(folder.name + end).unlink(missing_ok=True)
+    return len(names)
+
+
 def fetch_data(files: Sequence[str], tree: Path, repository: Path) -> None:
     """Pull the data of these files' DVC pointers into a checkout, with the repository's cache and remote.
 

@@ -22,6 +22,7 @@ from tasks.data.reading.cells import Typing
 from tasks.data.reading.files import read_files
 from tasks.data.reading.report import ReadReport
 from tasks.data.reading.scan import of_type
+from tasks.data.retracted import drop_retracted, read_retracted
 
 if TYPE_CHECKING:
     import duckdb
@@ -75,7 +76,9 @@ def ingest(
         paths, digest = fetched.paths, fetched.digest
     reading = source.model_dump(mode="json", include={"columns", "missing", "format", "tolerance"})
     times = [source.time, source.known_at, source.late, source.key]
-    key = cache_key(__name__, [digest, source.sql, times, reading, verbatim])
+    retracted = read_retracted(raw)
+    more = [[row.model_dump(mode="json", exclude={"snapshots"}) for row in retracted]] if retracted else []
+    key = cache_key(__name__, [digest, source.sql, times, reading, verbatim, *more])
     marker = raw / name / "landing.json"
     with contextlib.suppress(OSError, ValueError):
         existing = Ingestion.model_validate_json(marker.read_text(encoding="utf-8"))
@@ -84,6 +87,7 @@ def ingest(
             return existing.model_copy(update={"fetched": fetched})
     with scratch_folder(raw / name) as work, connect() as db:
         report = _load(db, name, source, paths=paths, work=Path(work), verbatim=verbatim)
+        drop_retracted(db, "ingested", retracted)
         batches = tuple(_write_batches(db, name, source, raw / name))
         rejected = _copy_atomically(db, "FROM rejected", raw / name / REJECTED) if report.rejected else None
         ingestion = Ingestion(

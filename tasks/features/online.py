@@ -17,6 +17,7 @@ from tasks.core.errors import CaseError, InputError, Unavailable
 from tasks.core.files import write_text
 from tasks.core.progress import mark_cached
 from tasks.data.results import Snapshot
+from tasks.features.compat import entity_key_bytes, table_name
 from tasks.features.config import Features
 from tasks.features.definitions import SQLITE, make_repository, open_repository
 from tasks.features.feast_import import import_feast
@@ -107,6 +108,48 @@ class OnlineFeatures:
                 valid = valid and all(columns[key][number] is not None for key, _ in _keys(view))
                 features[number].update({name: values[name][number] if valid else None for name in names})
         return features
+
+
+def find_entity(repository: Path, key: Mapping[str, str], *, delete: bool) -> int:
+    """How many values an SQLite online store has under a key; `delete` removes them."""
+    import sqlite3
+
+    database = repository / "online.db"
+    if not database.is_file():
+        return 0
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+    from feast.type_map import python_values_to_proto_values
+
+    store, found = open_repository(repository), 0
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        for view in store.list_feature_views():
+            columns = dict(_keys(view))
+            if set(columns) != set(key):
+                continue
+            names = sorted(columns)
+            kinds = [columns[name].dtype for name in names]
+            values = [
+                python_values_to_proto_values([_typed(key[name], kind)], kind.to_value_type())[0]
+                for name, kind in zip(names, kinds, strict=True)
+            ]
+            text = entity_key_bytes(store.config, EntityKey(join_keys=names, entity_values=values))
+            table = quote_identifier(table_name(store.config, view))
+            found += connection.execute(f"SELECT count(*) FROM {table} WHERE entity_key = ?", [text]).fetchone()[0]
+            if delete:
+                connection.execute(f"DELETE FROM {table} WHERE entity_key = ?", [text])
+    return found
+
+
+def _typed(text: str, dtype: Any) -> str | int:
+    """A key as its view stores it; one that is no whole number is in no column of those."""
+    from feast.types import String
+
+    if dtype == String:
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        return -(2**63)
 
 
 def _keys(view: FeatureView) -> list[tuple[str, Field]]:

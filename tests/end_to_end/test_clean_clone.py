@@ -81,6 +81,7 @@ LONG = (
     "history {case}",
     "verdict {case} --recompute",
     "reproduce {case}",
+    "retract {case} --row x",
     "signature create {case}",
     "signature verify {case}",
     "signature export {case} x --key {file}",
