@@ -28,6 +28,7 @@ from tasks.core.processes import current_user
 from tasks.core.settings import ROOT, Settings, settings
 from tasks.data.results import BaseModelFiles
 from tasks.data.task import open_model
+from tasks.govern.openlineage import RunLineage, emitting
 from tasks.train.results import Origin
 
 R = TypeVar("R")
@@ -110,9 +111,21 @@ def run_context(request: Request, config: Settings | None = None) -> Iterator[Ru
         try:
             with acting(actor_of(request.by)):
                 record_run(_facts(run, request.profile), config)
-                yield run
+                with emitting(_events(run)):
+                    yield run
         finally:
             _locked_case.reset(token)
+
+
+def _events(run: RunContext) -> RunLineage:
+    return RunLineage(
+        flow=flow_run.flow_name or "run",
+        case=run.case.name,
+        commit=run.lineage["commit"],
+        state=run.settings.state,
+        url=run.settings.openlineage_url,
+        run=flow_run.id or "",
+    )
 
 
 def actor_of(by: str) -> Actor:

@@ -34,6 +34,7 @@ from tasks.evaluate.language.check import check_language_evaluation
 from tasks.evaluate.results import Champion, EvaluationContext, Verdict
 from tasks.evaluate.task import evaluate_candidate, evaluate_language_candidate, show_answers_in_mlflow
 from tasks.features.task import fill_online_store, training_frame
+from tasks.govern.openlineage import add_input, add_output
 from tasks.guard.files import find_guard_spec
 from tasks.knowledge.config import DOCUMENTS, DocumentsSpec, Knowledge
 from tasks.knowledge.documents.headings import headings_of
@@ -108,6 +109,9 @@ def prepare_snapshot(run: RunContext) -> Snapshot:
     if not is_intact(snapshot):
         snapshot = take(repaired=datetime.now(UTC).isoformat())
     record_validation(snapshot, validated, config)
+    for name, source in sources.items():
+        add_input(f"{case.name}/{name} {source.uri}", ingestions[name].key)
+    add_output(f"{case.name}/snapshot", snapshot.digest)
     show_link(f"{case.name}-data", write_card(snapshot, ingestions), "Data card of the snapshot")
     return snapshot
 
@@ -134,6 +138,7 @@ def train_and_evaluate(run: RunContext, snapshot: Snapshot) -> TrainResult:
     reconcile_champion(run.case.name, run.settings)
     champion = find_champion(run.case.name, run.settings.tracking, run.settings.state)
     candidate = create_candidate(run, snapshot)
+    add_output(f"{run.case.name}/candidate", candidate.weights_digest)
     return TrainResult(snapshot=snapshot, candidate=candidate, verdict=evaluate(run, candidate, champion))
 
 
@@ -242,6 +247,7 @@ def _release(run: RunContext, trained: TrainResult) -> Release:
         folder = seal_release(run, trained)
         if config.signing_key:
             sign_release(folder, read_manifest(folder)["digest"], config.signing_key)
+        add_output(f"{case.name}/release", read_manifest(folder)["digest"])
         package_release(folder, config.state)
         release = register_release(folder, config.tracking)
         record_release(release, trained.verdict, config)

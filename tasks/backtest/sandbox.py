@@ -16,6 +16,7 @@ from tasks.train.results import Candidate
 from tasks.train.training_time import training_seconds
 
 REMOTE_SETTINGS = ("tracking_url", "artifacts_url", "dvc_remote", "online_store", "gateway_store", "gateway_limits")
+REMOTE_SETTINGS += ("openlineage_url",)
 
 
 def sandbox_settings(config: Settings, case: str) -> Settings:
