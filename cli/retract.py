@@ -40,8 +40,11 @@ class Traces:
     @property
     def counts(self) -> dict[str, int]:
         """By part; only what there is."""
-        counts = Counter(finding.part for finding in self.files)
-        others = {"online values": sum(self.online.values()), "logged calls": sum(map(len, self.calls.values()))}
+        counts: Counter[str] = Counter(finding.part for finding in self.files)
+        others: dict[str, int] = {
+            "online values": sum(self.online.values()),
+            "logged calls": sum(map(len, self.calls.values())),
+        }
         others |= {"feedback": len(self.feedback), "predicted classes": len(self.predicted)}
         return {name: count for name, count in {**counts, **others}.items() if count}
 

@@ -15,8 +15,10 @@ from tasks.release.results import Release
 from tasks.train.results import Candidate
 from tasks.train.training_time import training_seconds
 
-REMOTE_SETTINGS = ("tracking_url", "artifacts_url", "dvc_remote", "online_store", "gateway_store", "gateway_limits")
-REMOTE_SETTINGS += ("openlineage_url",)
+REMOTE_SETTINGS = (
+    *("tracking_url", "artifacts_url", "dvc_remote", "online_store"),
+    *("gateway_store", "gateway_limits", "openlineage_url"),
+)
 
 
 def sandbox_settings(config: Settings, case: str) -> Settings:

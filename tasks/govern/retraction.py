@@ -17,8 +17,10 @@ from tasks.release.seal import MANIFEST
 from tasks.train.results import Candidate
 
 # of the state folder, with a folder for each case
-CACHES = ("batches", "quarantine", "features", "baselines", "verdicts", "candidates", "knowledge", "tuning", "practice")
-CACHES += ("monitor", "asked", "docs", "replay", "reproduce", "prompt_searches", "mlflow")
+CACHES = (
+    *("batches", "quarantine", "features", "baselines", "verdicts", "candidates", "knowledge", "tuning", "practice"),
+    *("monitor", "asked", "docs", "replay", "reproduce", "prompt_searches", "mlflow"),
+)
 UNNAMED = ("baselines", "knowledge", "docs", "tuning", "practice")  # they repeat rows without their keys
 RELEASES = ("releases", "bentoml/bentos")
 KEYLESS = ("example_id",)  # how derived files name a row
@@ -138,7 +140,7 @@ def _cached(row: Row, state: Path, examples: frozenset[str], digests: set[str]) 
         for entry in sorted(each for each in folder.glob("*") if not each.name.startswith((".", "online-"))):
             if any(has_row(path, row, examples) for path in _parquet(entry)):
                 found.append(Finding(part=PARTS.get(name, "cache"), path=entry, reason="has the row"))
-            elif digests and (name in UNNAMED or _is_made_from(entry, digests)):
+            elif digests and (name in UNNAMED or _derives_from(entry, digests)):
                 found.append(Finding(part=PARTS.get(name, "cache"), path=entry, reason="was made from data with it"))
     return found
 
@@ -147,7 +149,7 @@ def _parquet(entry: Path) -> list[Path]:
     return sorted(entry.rglob("*.parquet")) if entry.is_dir() else [entry] if entry.suffix == ".parquet" else []
 
 
-def _is_made_from(entry: Path, digests: set[str]) -> bool:
+def _derives_from(entry: Path, digests: set[str]) -> bool:
     """Whether a candidate was trained on one of these snapshots."""
     path = entry / "candidate.json"
     return path.is_file() and Candidate.model_validate_json(path.read_bytes()).data_digest in digests

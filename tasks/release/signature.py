@@ -113,7 +113,8 @@ def export_openssf(folder: Path, out: Path, key: Path) -> None:
     Raises: InputError when the extra `signing` is not installed, or the key can't be used.
     """
     try:
-        from model_signing import hashing, signing
+        import model_signing.hashing
+        import model_signing.signing
     except ImportError as error:
         raise InputError(
             "OpenSSF model signatures need a package that is not installed.",
@@ -121,8 +122,9 @@ def export_openssf(folder: Path, out: Path, key: Path) -> None:
             todo='Install it: pip install "driftline[signing]"',
         ) from error
     ignored = [folder / SIGNATURE]
-    config: Any = signing.Config()  # type: ignore[no-untyped-call]
-    config.set_hashing_config(hashing.Config().set_ignored_paths(paths=ignored))
+    package: Any = model_signing  # its classes have no annotations
+    config = package.signing.Config()
+    config.set_hashing_config(package.hashing.Config().set_ignored_paths(paths=ignored))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         config.use_elliptic_key_signer(private_key=key).sign(folder, out)

@@ -77,13 +77,13 @@ def test_a_row_is_found_by_key_example_and_origin(tmp_path):
     ):
         write(path, client=[7], example_id=["e7"])
     write(state / "verdicts" / "shop" / "v2" / "scores.parquet", example_id=["e8"])
-    made = state / "releases" / "shop" / "bb"
-    made.mkdir(parents=True)
-    (made / "manifest.json").write_text(json.dumps({"sealed": {"data": "d.dir"}}))
+    derived = state / "releases" / "shop" / "bb"
+    derived.mkdir(parents=True)
+    (derived / "manifest.json").write_text(json.dumps({"sealed": {"data": "d.dir"}}))
     assert example_ids(ROW, state) == {"7", "e7"}
     assert {each.path for each in find_row(ROW, config, ())} == set(mine)
     found = find_row(ROW, config, ("d.dir",))
-    assert {each.path for each in found} == {*mine, made}
+    assert {each.path for each in found} == {*mine, derived}
     for each in [*found, *found]:  # killed half way, it is started again
         remove_finding(each)
     assert find_row(ROW, config, ("d.dir",)) == []
