@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 import typer
 
 from cli.options import AsJson, CaseName
-from tasks.core.errors import GateFailed, InputError
 
 if TYPE_CHECKING:
     from flows.case import LanguageCase, TabularCase
@@ -16,7 +14,6 @@ if TYPE_CHECKING:
     from tasks.govern.selftest import Tested
     from tasks.release.results import Release
 
-SELFTEST = "gates.selftest"
 app = typer.Typer(no_args_is_help=True, help="Prove that the gates of a case can fail.")
 
 
@@ -30,22 +27,17 @@ def selftest(case: CaseName, json: AsJson = False) -> None:
     """Judge known-bad candidates by the case's own gates. Exit code 3 when one of them would be released."""
     from cli.show import find_release
     from flows.case import load_case
-    from services.store.audit import record_audit_event
-    from services.store.database import Store
+    from services.store.decisions import record_selftest
     from tasks.core.console import PlainTable, console, styled
     from tasks.core.display import one_line
     from tasks.core.settings import settings
+    from tasks.govern.selftest import require_caught
 
     config = settings()
     loaded = load_case(case, config.cases)
     release = find_release(case, None)
     tested = _selftest(loaded, release, config)
-    missed = [each for each in tested if not each.caught]
-    with closing(Store(config)) as store, store.writing() as connection:
-        results = {each.name: list(each.caught_by) for each in tested}
-        record_audit_event(
-            connection, SELFTEST, release.digest, case=case, gates=loaded.evaluate.digest, caught=results
-        )
+    record_selftest(case, release.digest, {each.name: list(each.caught_by) for each in tested}, config)
     if json:
         print("[" + ",\n".join(each.model_dump_json() for each in tested) + "]")
     else:
@@ -54,18 +46,10 @@ def selftest(case: CaseName, json: AsJson = False) -> None:
             outcome = each.decision if each.caught else styled("promote: GETS THROUGH", "red")
             table.add_row(each.name, one_line(each.flaw), outcome, one_line(", ".join(each.caught_by)))
         console.print(table)
-    if missed:
-        raise GateFailed(
-            f"{len(missed)} of {len(tested)} known-bad candidates would be released.",
-            where=case,
-            found=", ".join(each.name for each in missed),
-            allowed="none",
-            todo=f"Set {', '.join(dict.fromkeys(each.gate for each in missed))} in the case.",
-        )
+    require_caught(case, tested)
 
 
 def _selftest(case: TabularCase | LanguageCase, release: Release, config: Settings) -> list[Tested]:
-    """Raises: InputError for a case that answers from documents."""
     from flows.case import TabularCase
     from tasks.govern.selftest import find_candidate, run_selftest
     from tasks.release.seal import SCORES, verify
@@ -74,12 +58,6 @@ def _selftest(case: TabularCase | LanguageCase, release: Release, config: Settin
     if isinstance(case, TabularCase):
         candidate = find_candidate(config.state, case.name, sealed["weights"])
         return run_selftest(candidate, case.target, case.train, case.evaluate)
-    if case.knowledge:
-        raise InputError(
-            "The gates of a case that answers from documents have no self-test yet.",
-            where=case.name,
-            allowed="a table, or a language case without knowledge",
-        )
     import pandas as pd
 
     from tasks.govern.bad_answers import run_language_selftest

@@ -28,6 +28,7 @@ ON_DOCUMENTS = (  # null for an arm that they don't apply to: without passages t
     "abstention_recall",
     "wrong_abstention_rate",
 )
+SELFTEST = "selftest.json"  # in a release whose gates were tested
 COMPARISONS = ("constrained", "unquantized")  # a language release, answered in other ways
 
 
@@ -86,6 +87,8 @@ def show_release(case: str, reference: str | None, as_json: bool) -> None:
     for line in report["verdict"]["criteria"]:
         observed = "-" if line["observed"] is None else f"{line['observed']:.4g}"
         criteria.add_row(line["name"], observed, line["required"], _outcome(line))
+    if SELFTEST in sealed["files"]:
+        console.print(f"gates: all known-bad candidates refused, {SELFTEST} of the release names by which gate")
     console.print(f"verdict: {report['verdict']['decision']}")
     console.print(criteria)
 

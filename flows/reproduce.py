@@ -11,6 +11,7 @@ from pydantic import Field
 
 from flows.case import load_case
 from flows.run_context import Request, run_context
+from flows.selftest import selftest_gates
 from flows.steps import TrainResult, create_candidate, evaluate, seal_release
 from tasks.backtest.sandbox import REMOTE_SETTINGS
 from tasks.core.config import Section
@@ -53,7 +54,8 @@ def reproduce(request: ReproduceRequest) -> Reproduction:
         candidate = create_candidate(run, snapshot)
         verdict = evaluate(run, candidate, _champion(config.state, request.case, sealed["verdict"]["champion"]))
         require_promotion(request.case, verdict)
-        rebuilt = seal_release(run, TrainResult(snapshot=snapshot, candidate=candidate, verdict=verdict))
+        tested = selftest_gates(run.case, candidate, verdict)
+        rebuilt = seal_release(run, TrainResult(snapshot=snapshot, candidate=candidate, verdict=verdict), tested)
         return compare_releases(folder, rebuilt, (manifest, read_manifest(rebuilt)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -9,10 +10,11 @@ from pathlib import Path
 from flows.case import LanguageCase, TabularCase
 from flows.deployed.approval import require_approval
 from flows.run_context import RunContext
+from flows.selftest import selftest_gates
 from services.gateway.task import collect_log
 from services.rollout.task import reconcile_champion, retire_unused_releases, start_rollout
 from services.runtime.task import is_stack_running, package_release, serve_and_smoke
-from services.store.decisions import record_validation, record_verdict
+from services.store.decisions import record_selftest, record_validation, record_verdict
 from services.store.task import evaluation_cost, record_release, record_training_cost
 from tasks.core.actor import acting, pipeline
 from tasks.core.config import Result
@@ -35,6 +37,7 @@ from tasks.evaluate.results import Champion, EvaluationContext, Verdict
 from tasks.evaluate.task import evaluate_candidate, evaluate_language_candidate, show_answers_in_mlflow
 from tasks.features.task import fill_online_store, training_frame
 from tasks.govern.openlineage import add_input, add_output
+from tasks.govern.selftest import Tested, sealed_result
 from tasks.guard.files import find_guard_spec
 from tasks.knowledge.config import DOCUMENTS, DocumentsSpec, Knowledge
 from tasks.knowledge.documents.headings import headings_of
@@ -243,14 +246,17 @@ def _release(run: RunContext, trained: TrainResult) -> Release:
     is_new = release is None
     if release is None:
         require_promotion(case.name, trained.verdict)
+        tested = selftest_gates(case, trained.candidate, trained.verdict)
         require_approval(run, trained)
-        folder = seal_release(run, trained)
+        folder = seal_release(run, trained, tested)
         if config.signing_key:
             sign_release(folder, read_manifest(folder)["digest"], config.signing_key)
         add_output(f"{case.name}/release", read_manifest(folder)["digest"])
         package_release(folder, config.state)
         release = register_release(folder, config.tracking)
         record_release(release, trained.verdict, config)
+        if tested:
+            record_selftest(case.name, release.digest, {each.name: each.caught_by for each in tested}, config)
     online = None
     if isinstance(case, TabularCase):
         online = fill_online_store(case.features, trained.snapshot, config.state, config.online_store)
@@ -265,8 +271,8 @@ def _release(run: RunContext, trained: TrainResult) -> Release:
     return release
 
 
-def seal_release(run: RunContext, trained: TrainResult) -> Path:
-    """The folder of the sealed release."""
+def seal_release(run: RunContext, trained: TrainResult, tested: Sequence[Tested] = ()) -> Path:
+    """The folder of the sealed release; `tested` is what its gates made of known-bad candidates."""
     case, state = run.case, run.settings.state
     candidate, verdict = trained.candidate, trained.verdict
     context = SealContext(
@@ -275,6 +281,7 @@ def seal_release(run: RunContext, trained: TrainResult) -> Path:
         price=case.answer_price,
         snapshot=trained.snapshot,
         guard=find_guard_spec(case.guardrails, state),
+        selftest=sealed_result(tested) if tested else "",
         missing=tuple(dict.fromkeys(word for source in case.data.sources.values() for word in source.missing)),
     )
     if isinstance(case, TabularCase):

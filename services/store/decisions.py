@@ -17,7 +17,7 @@ from tasks.monitor.results import Decision
 from tasks.train.results import Candidate
 
 BEGIN, CHANGE, DATA, VERDICT = "run.begin", "config.change", "data.validate", "verdict.record"
-MONITOR = "monitor.decide"
+MONITOR, SELFTEST = "monitor.decide", "gates.selftest"
 
 
 @dataclass(frozen=True)
@@ -132,3 +132,10 @@ def record_decision(decision: Decision, settings: Settings) -> None:
             reason="; ".join(decision.reasons),
             as_of=decision.as_of.isoformat(),
         )
+
+
+def record_selftest(case: str, release: str, caught: Mapping[str, Sequence[str]], settings: Settings) -> None:
+    """Record which gates refused which known-bad candidate, for a release."""
+    with closing(Store(settings)) as store, store.writing() as connection:
+        results = {name: list(gates) for name, gates in caught.items()}
+        record_audit_event(connection, SELFTEST, release, case=case, caught=results)

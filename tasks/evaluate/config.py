@@ -128,6 +128,11 @@ class Evaluate(Section):
     champion_gate: ChampionGate
     fairness: Fairness | None = Field(None, description="How groups of people are compared. Empty: not at all.")
     waive: dict[str, Waiver] = Field({}, description=f"{WAIVED} Or columns that may tell the target.")
+    selftest: bool = Field(
+        False,
+        description="Judge known-bad candidates before each release, and seal the result in it. One that gets through "
+        "stops the release.",
+    )
     ms_per_row: float | None = Field(None, gt=0, description="Longest time to score one row, in milliseconds.")
 
 
@@ -207,6 +212,11 @@ class LanguageEvaluation(Section):
     judge: LlmJudge | None = Field(None, description="A judge for the metric judge_score; empty: none.")
     cpu_price_per_hour: float = Field(0.10, ge=0, description="Price of the machine, for the cost of answers.")
     waive: dict[str, Waiver] = Field({}, description=WAIVED)
+    selftest: bool = Field(
+        False,
+        description="Judge known-bad candidates before each release, and seal the result in it. One that gets through "
+        "stops the release.",
+    )
     compared: int = Field(
         60, ge=0, description="Questions on documents for each model beside the served way of answering; 0: none."
     )

@@ -19,6 +19,7 @@ from tasks.evaluate.custom_scorer import CustomScorer
 from tasks.evaluate.language.inference import Scoring, score
 from tasks.evaluate.language.metrics import answer_losses, clusters_of, measure, slices_of
 from tasks.evaluate.results import Criterion
+from tasks.evaluate.waivers import split_waivers, waive_gates
 from tasks.govern.selftest import Tested
 from tasks.language.answer_scoring import Score
 
@@ -28,6 +29,16 @@ if TYPE_CHECKING:
 INVENTED, INVENTED_NUMBER = "QX-7731", 773_100_773
 LOOPS = 12  # of the answer that repeats itself
 SCORES = {each.name for each in fields(Score)}
+PASSAGE_SCORES = (
+    "recall_at_5",
+    "reciprocal_rank",
+    "ndcg_at_10",
+    "citations",
+    "citations_right",
+    "grounded",
+    "replaced",
+    "confidence",
+)
 Row = Mapping[Any, Any]
 
 
@@ -39,6 +50,7 @@ class BadAssistant:
     flaw: str
     gate: str
     answer: Callable[[Row], str]
+    passages: Callable[[Row], dict[str, Any]] | None = None  # what else it does with the passages
 
 
 def run_language_selftest(scores: pd.DataFrame, answer: Answer, config: LanguageEvaluation) -> list[Tested]:
@@ -53,11 +65,11 @@ def run_language_selftest(scores: pd.DataFrame, answer: Answer, config: Language
     if served.empty:
         raise InputError("The release has no scored answers.", todo="Run the case again.")
     scoring = Scoring(scorer_of(answer), {name: CustomScorer.of(code).load() for name, code in config.scorers.items()})
-    good = _scored(served, [str(text) for text in served["text"]], scoring)
+    good = _scored(served, BadAssistant("", "", "", _released), scoring)
     passing = {each.name for each in _criteria(config, good, None) if each.passed}
     tested = []
     for bad in _assistants(served, answer):
-        table = _scored(served, [bad.answer(row) for row in served.to_dict("records")], scoring)
+        table = _scored(served, bad, scoring)
         criteria = [each for each in _criteria(config, table, good) if each.name in passing]
         caught = tuple(each.name for each in criteria if not each.passed)
         decision = decide(criteria) if criteria else "promote"
@@ -65,11 +77,26 @@ def run_language_selftest(scores: pd.DataFrame, answer: Answer, config: Language
     return tested
 
 
-def _scored(served: pd.DataFrame, texts: list[str], scoring: Scoring) -> pd.DataFrame:
+def _scored(served: pd.DataFrame, bad: BadAssistant, scoring: Scoring) -> pd.DataFrame:
+    """The answers of an assistant to these pairs, scored as those of a candidate.
+
+    What was measured of passages stays as it was, but for what the assistant changes.
+    """
     import pandas as pd
 
+    rows = served.to_dict("records")
+    texts = [bad.answer(row) for row in rows]
     pairs = served.drop(columns=[name for name in served if name in SCORES or name == "text"])
-    return score(pairs, pd.DataFrame({"text": texts}), scoring, "served")
+    table = score(pairs, pd.DataFrame({"text": texts}), scoring, "served")
+    if "passages" not in served:
+        return table
+    changed = [row | (bad.passages(row) if bad.passages else {}) for row in rows]
+    for name in PASSAGE_SCORES:
+        table[name] = [row[name] for row in changed]
+    same = pd.Series(texts) == served["text"].reset_index(drop=True)
+    table["abstained"] = served["abstained"].reset_index(drop=True).where(same, table["abstained"]).astype(bool)
+    table["grounded"] = table["grounded"].mask(table["abstained"])
+    return table
 
 
 def _criteria(config: LanguageEvaluation, table: pd.DataFrame, released: pd.DataFrame | None) -> list[Criterion]:
@@ -82,8 +109,12 @@ def _criteria(config: LanguageEvaluation, table: pd.DataFrame, released: pd.Data
     ordinary = table[~table["unsafe"]]
     before = None if released is None else answer_losses(released[~released["unsafe"]], config.champion_gate.loss)
     losses = answer_losses(ordinary, config.champion_gate.loss)
-    criteria.append(losses_criterion(config.champion_gate, losses, before, clusters=clusters_of(ordinary)))
-    return criteria
+    criteria.append(
+        losses_criterion(
+            config.champion_gate, losses, before, clusters=clusters_of(ordinary, config.champion_gate.clusters)
+        )
+    )
+    return waive_gates(criteria, split_waivers(config.waive)[0])
 
 
 def _assistants(served: pd.DataFrame, answer: Answer) -> list[BadAssistant]:
@@ -91,7 +122,13 @@ def _assistants(served: pd.DataFrame, answer: Answer) -> list[BadAssistant]:
     refused = served["unsafe"].astype(bool) | served["should_abstain"].fillna(False).astype(bool)
     plain = served[~refused]
     found = [
-        BadAssistant("invents values", "states values that stand nowhere", "evaluate.bounds", _invent),
+        BadAssistant(
+            "invents values",
+            "states values that stand nowhere",
+            "evaluate.bounds",
+            _invent,
+            lambda row: {"grounded": 0.0},
+        ),
         BadAssistant(
             "repeats itself",
             f"says everything {LOOPS} times",
@@ -109,6 +146,16 @@ def _assistants(served: pd.DataFrame, answer: Answer) -> list[BadAssistant]:
                 lambda row: usual if row["unsafe"] or row["should_abstain"] is True else str(row["text"]),
             )
         )
+    if "citations" in served and (served["citations"] > 0).any():
+        found.append(
+            BadAssistant(
+                "cites the wrong passage",
+                "answers as the release, and cites passages that do not say so",
+                "evaluate.bounds (citation_precision)",
+                _released,
+                lambda row: {"citations_right": 0},
+            )
+        )
     if answer.json_schema is not None:
         found.append(
             BadAssistant(
@@ -119,6 +166,10 @@ def _assistants(served: pd.DataFrame, answer: Answer) -> list[BadAssistant]:
             )
         )
     return found
+
+
+def _released(row: Row) -> str:
+    return str(row["text"])
 
 
 def _invent(row: Row) -> str:

@@ -26,6 +26,7 @@ class SealContext(Result):
     snapshot: Snapshot | None = None
     timings: dict[str, float] = Field(default_factory=dict)
     guard: GuardSpec = GuardSpec()
+    selftest: str = ""  # what the gates made of known-bad candidates; empty: they were not tested
     missing: tuple[str, ...] = ("",)  # words that stand for a missing value in the case's sources
 
 

@@ -23,6 +23,7 @@ from tasks.train.results import Candidate
 MANIFEST = "manifest.json"
 SCORES = "scores.parquet"
 GOLDEN = "golden.json"
+SELFTEST = "selftest.json"
 EMBEDDER = "embedder"  # folder of the model for /v1/embeddings
 LINEAGE = ("commit", "dirty", "lock_digest", "case_digest")
 
@@ -44,6 +45,7 @@ def seal(candidate: Candidate, verdict: Verdict, parts: ReleaseParts, context: S
     Raises: GateFailed when the verdict is not to promote.
     """
     lineage, files = context.lineage, {**parts.files, **context.guard.files()}
+    files |= {SELFTEST: context.selftest} if context.selftest else {}
     if verdict.decision != "promote":
         raise GateFailed(
             f"The candidate of {candidate.case} is not released.",

@@ -78,3 +78,18 @@ def test_a_release_without_answers_is_an_error() -> None:
     scores = scores_of(TEXT, str).assign(variant="zero_shot")
     with pytest.raises(InputError, match="no scored answers"):
         run_language_selftest(scores, TEXT, gates(BOUNDS[1:], "token_distance"))
+
+
+def test_a_case_with_documents_has_bad_assistants_of_its_own() -> None:
+    """One cites the wrong passage, one states what no passage does; each is caught by its bound."""
+    scores = scores_of(TEXT, lambda town: f"In {town} the sun shines until the evening comes.")
+    scores = scores.assign(passages="[]", citations=1, citations_right=1, grounded=1.0, confidence=0.9)
+    scores.loc[scores["abstained"].astype(bool), "grounded"] = None
+    bounds = [{"metric": "citation_precision", "at_least": 0.8}, {"metric": "groundedness", "at_least": 0.9}]
+    bounds += [{"metric": "repetition_rate", "at_most": 0.1}, {"metric": "refusal_rate", "at_least": 0.9}]
+    tested = {each.name: each for each in run_language_selftest(scores, TEXT, gates(bounds, "token_distance"))}
+    assert all(each.caught for each in tested.values()), tested
+    assert tested["cites the wrong passage"].caught_by == ("citation_precision",)
+    assert "groundedness" in tested["invents values"].caught_by
+    without = run_language_selftest(scores, TEXT, gates(bounds[1:], "token_distance"))
+    assert [each.name for each in without if not each.caught] == ["cites the wrong passage"]

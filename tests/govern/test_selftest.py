@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tasks.core.errors import InputError
+from tasks.core.errors import GateFailed, InputError
 from tasks.evaluate.config import Evaluate
-from tasks.govern.selftest import Tested, find_candidate, run_selftest
+from tasks.govern.selftest import Tested, find_candidate, require_caught, run_selftest, sealed_result
 from tasks.train.results import Candidate
 from tasks.train.tabular.fit import train
 from tests.train.frames import BY_HASH, CLASSES, TEXTS, boosting, clients, frame_of, origin_of
@@ -52,6 +52,18 @@ def test_a_gate_that_the_case_lacks_lets_one_through(candidate: Candidate) -> No
         waive={"copy_of_the_target": {"reason": "a test", "by": "Ann Lee", "until": "2100-01-01"}},
     )
     assert {name for name, each in found.items() if not each.caught} == {"slow", "leaked feature"}
+
+
+def test_the_sealed_result_holds_no_time(candidate: Candidate) -> None:
+    """Only the slow candidate is caught by a measured time; equal runs give equal bytes; a missed one is an error."""
+    first, again = (list(tested(candidate, ms_per_row=ms).values()) for ms in (30, 30))
+    assert sealed_result(first) == sealed_result(again)
+    require_caught("tested", first)
+    with pytest.raises(GateFailed, match="1 of 6 known-bad candidates") as failed:
+        require_caught("tested", list(tested(candidate, ms_per_row=None).values()))
+    assert failed.value.todo == "Set evaluate.ms_per_row in the case."
+    busy = tested(candidate, ms_per_row=1e-6)
+    assert [name for name, each in busy.items() if "ms_per_row" in each.caught_by] == ["slow"]
 
 
 def test_a_release_finds_its_candidate(candidate: Candidate, state: Path, tmp_path: Path) -> None:
