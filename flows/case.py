@@ -135,6 +135,7 @@ class TabularCase(Case):
             target=self.target,
             monitor=self.monitor,
             gate=self.evaluate.champion_gate,
+            fairness=self.evaluate.fairness,
             keys=sources[0].key if len(sources) == 1 else (),
             rows_are_numbered=any(source.numbers_rows for source in sources),
         )

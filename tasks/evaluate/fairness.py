@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MIN_CLASS_ROWS = 20  # fewer positives or negatives of a group say little about its rate of them
+SMALL_GROUPS = "fairness_small_groups"
 NAMED = 6  # small groups that a note names
 
 
@@ -79,7 +80,7 @@ def fairness(
         more = f" and {len(small) - NAMED} more" if len(small) > NAMED else ""
         criteria.append(
             Criterion(
-                name="fairness_small_groups",
+                name=SMALL_GROUPS,
                 observed=float(min(small.values())),
                 required=f">= {config.min_rows} hold-out rows of each group",
                 passed=False,

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, model_validator
 from tasks.core.config import Duration, Section
 from tasks.core.errors import CaseError
 from tasks.data.config import Embedder
-from tasks.evaluate.config import ChampionGate
+from tasks.evaluate.config import ChampionGate, Fairness
 from tasks.statistics.metric_catalog import CUSTOM, AnswerMetric, MetricName, metrics_of
 from tasks.train.config import Target
 
@@ -151,6 +151,7 @@ class TabularSpec:
     target: Target
     monitor: Monitor
     gate: ChampionGate
+    fairness: Fairness | None = None
     keys: tuple[str, ...] = ()  # columns that name a row
     rows_are_numbered: bool = False  # the key is a position, which names another row in the next delivery
 

@@ -29,7 +29,8 @@ def find_findings(signal: Signal, config: Watch) -> list[Finding]:
     """A finding for everything that is watched, also for what is fine."""
     performance = [*_performance(signal, config), *_estimated(signal, config)]
     upstream = upstream_findings(signal.upstream, config.alert.false_alarms) if signal.upstream else []
-    return [*performance, *upstream, *_reference_free(signal, config), *_drift(signal, config)]
+    rest = [*_disparities(signal), *_reference_free(signal, config), *_drift(signal, config)]
+    return [*performance, *upstream, *rest]
 
 
 def upstream_findings(drift: UpstreamDrift, false_alarms: float) -> list[Finding]:
@@ -159,6 +160,18 @@ def _estimated(signal: Signal, config: Watch) -> Iterator[Finding]:
         f"{what}{_compared(metric, now, then, 'on the hold-out')}, allowed {_number(config.retrain.worse_by)} worse"
     )
     yield _alerting(signal, config, "estimated", worse_by(metric, now, then) > config.retrain.worse_by, sentence)
+
+
+def _disparities(signal: Signal) -> Iterator[Finding]:
+    """Groups of people, by the fairness gates of the case; what is not shown is unknown, and never fine."""
+    severities: dict[str, Severity] = {"within": "fine", "beyond": "alert", "not shown": "unknown"}
+    for each in signal.disparities:
+        gate = each.name.removeprefix("fairness_").replace("_", " ")
+        reading = "not shown to be within" if each.outcome == "not shown" else each.outcome
+        sentence = (
+            f"The difference of groups in {gate} is {reading} what the case allows ({each.required}): {each.note}."
+        )
+        yield Finding(severities[each.outcome], sentence)
 
 
 def _reference_free(signal: Signal, config: Watch) -> Iterator[Finding]:

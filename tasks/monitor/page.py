@@ -10,6 +10,7 @@ from pathlib import Path
 from tasks.core.files import write_text
 from tasks.core.html_page import html_page, html_table
 from tasks.monitor.config import Watch
+from tasks.monitor.groups_table import draw_groups
 from tasks.monitor.quality_chart import draw_quality
 from tasks.monitor.results import DRIFT_PAGE, ColumnDrift, Decision, Signal, UpstreamDrift
 from tasks.statistics.metric_catalog import HIGHER_IS_BETTER, worse_by
@@ -46,6 +47,7 @@ def write_page(signal: Signal, decision: Decision, config: Watch) -> Path:
         _decision(decision),
         *_performance(signal, config),
         *_estimate(signal, config),
+        *draw_groups(signal),
         *_reference_free(signal),
         *_drift(signal),
         "<h2>The distributions</h2>",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pydantic import ConfigDict, Field
 
@@ -167,6 +167,15 @@ class UpstreamDrift(Result):
     facts: tuple[str, ...] = Field(())  # names of what the server states otherwise in its list of models
 
 
+class Disparity(Result):
+    """What a fairness gate of the case says of the groups of a window."""
+
+    name: str
+    required: str
+    outcome: Literal["within", "beyond", "not shown"]
+    note: str
+
+
 class Signal(Result):
     """What monitoring measured of a release in a window. What could not be computed is None or absent, and listed."""
 
@@ -210,6 +219,8 @@ class Signal(Result):
     # of answers: AUC of a classifier between the messages of window and evaluation; .5: they are alike
     message_auc: float | None = Field(None, alias="told_apart")
     upstream: UpstreamDrift | None = None  # of answers: None for a local model
+    groups: dict[str, Any] = Field({})  # of tables: rates with intervals by sensitive columns and group
+    disparities: tuple[Disparity, ...] = Field(())  # and the fairness gates of the case
     not_computed: tuple[str, ...]  # one sentence each
     inputs: str  # digest over all inputs of the measurement
     evidence: str  # digest over the release and its rows with an outcome: the evidence for a retraining

@@ -13,7 +13,7 @@ import pandas as pd
 
 from tasks.core.mlflow import Tracking
 from tasks.core.places import Places
-from tasks.evaluate.config import ChampionGate
+from tasks.evaluate.config import ChampionGate, Fairness
 from tasks.features.results import Column, Frame
 from tasks.monitor.config import Monitor, TabularSpec
 from tasks.monitor.results import Signal
@@ -112,7 +112,12 @@ def sealed_release(folder: Path) -> Release:
 
 
 def watch(
-    rows: pd.DataFrame, release: Path, place: Path, target: Target = CLASSIFICATION, config: Monitor = WATCHED
+    rows: pd.DataFrame,
+    release: Path,
+    place: Path,
+    target: Target = CLASSIFICATION,
+    config: Monitor = WATCHED,
+    fairness: Fairness | None = None,
 ) -> Signal:
     """Predict these examples, and measure what became of them."""
     place.mkdir(parents=True, exist_ok=True)
@@ -130,4 +135,5 @@ def watch(
     places = Places(place / "state", Tracking.in_folder(place / "state"), place)
     gate = ChampionGate(loss="brier" if target.task == "classification" else "squared_error")
     window = Window("shop", RELEASE, END, START, END)
-    return measure(sealed_release(release), TabularSpec(target, config, gate), window, WindowData(frame.path), places)
+    spec = TabularSpec(target, config, gate, fairness)
+    return measure(sealed_release(release), spec, window, WindowData(frame.path), places)

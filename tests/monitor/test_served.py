@@ -135,7 +135,7 @@ def test_rows_named_by_position_get_no_outcome(release: Path, tmp_path: Path):
     """row_number() as the key: another delivery's row 7 is another row, so nothing is joined (row 24)."""
     rows = world(20, 3)
     bring(rows, tmp_path)
-    spec = TabularSpec(CLASSIFICATION, WATCHED, ChampionGate(loss="brier"), ("customer",), rows_are_numbered=True)
+    spec = TabularSpec(CLASSIFICATION, WATCHED, ChampionGate(loss="brier"), keys=("customer",), rows_are_numbered=True)
     scored = served(rows, release, tmp_path, spec)
     assert scored.rows["outcome"].isna().all()
     assert scored.notes == (NUMBERED,)

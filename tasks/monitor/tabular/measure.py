@@ -15,6 +15,7 @@ from tasks.monitor.drift import measure_drift
 from tasks.monitor.predecessor import compare_predecessor
 from tasks.monitor.results import Signal
 from tasks.monitor.signal import SEED, Window, WindowData, find_signal, fingerprint, sample, store_signal
+from tasks.monitor.tabular.groups import measure_groups
 from tasks.monitor.tabular.importance import importance_p_value, importance_shares, permutation_importance
 from tasks.monitor.tabular.labels_and_predictions import labels_and_predictions
 from tasks.monitor.tabular.metric_permutation import performance_p_values
@@ -92,6 +93,7 @@ def measure_rows(
             [fingerprint(rows), scored.notes, [batch.model_dump() for batch in scored.quality]],
             [file_digest(release.folder / name) for name in FILES if (release.folder / name).is_file()],
             [predecessor.digest, spec.gate.digest] if predecessor else [],
+            *([spec.fairness.digest] if spec.fairness else []),
         ],
     )
     folder = window.folder(places.state)
@@ -118,6 +120,7 @@ def measure_rows(
         _drift(rows, reference, release, model, config, folder),
         _importance(known, reference, performance, model, config),
         _estimated(unknown, performance, config),
+        _groups(spec, known, scored, model),
     )
     fields: dict[str, Any] = {
         "task": target.task,
@@ -134,6 +137,16 @@ def measure_rows(
         fields |= each.fields
         p_values |= each.p_values
     return store_signal(window, folder, fields, known, p_values, config)
+
+
+def _groups(spec: TabularSpec, known: pd.DataFrame, scored: ScoredWithOutcomes, model: Model) -> Measurement:
+    if spec.fairness is None:
+        return NOTHING
+    if len(known) < spec.monitor.min_rows:
+        few = f"{len(known):,} rows with an outcome, {spec.monitor.min_rows:,} are needed"
+        return Measurement({}, {}, (f"Groups were not compared: {few}.",))
+    fields, notes = measure_groups(spec.fairness, known, scored, model.classes)
+    return Measurement(fields, {}, tuple(notes))
 
 
 def _drift(
