@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.core.display import escape_markdown, one_line
@@ -52,10 +52,20 @@ def compared(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def _beside(verdict: Verdict) -> list[str]:
     """A table of the metrics beside those of the baselines."""
     sides = sides_of(verdict.metrics)
-    if not sides:
-        return []
-    head = ["", f"| metric | {' | '.join(sides)} |", "|---" * (len(sides) + 1) + "|"]
-    return [*head, *(f"| {' | '.join(row)} |" for row in compared(verdict.metrics))]
+    tables = [(sides, compared(verdict.metrics))] if sides else []
+    if mitigation := verdict.metrics.get("mitigation"):
+        tables.append((mitigation, mitigated(mitigation)))
+    found: list[str] = []
+    for names, rows in tables:
+        found += ["", f"| metric | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+        found += [f"| {' | '.join(row)} |" for row in rows]
+    return found
+
+
+def mitigated(sides: Mapping[str, Mapping[str, float]]) -> list[tuple[str, ...]]:
+    """A row a metric or disparity: its name, and its value with and without the mitigation."""
+    names = dict.fromkeys(name for side in sides.values() for name in side)
+    return [(name, *(f"{side[name]:.4g}" if name in side else "-" for side in sides.values())) for name in names]
 
 
 def lines(verdict: Verdict) -> str:
@@ -70,6 +80,15 @@ def lines(verdict: Verdict) -> str:
 def _columns(verdict: Verdict) -> list[str]:
     sides = sides_of(verdict.metrics)
     table = [("metric", *sides), *compared(verdict.metrics)] if sides else []
+    if mitigation := verdict.metrics.get("mitigation"):
+        width = max(len(name) for name in mitigation)
+        more = [("", *mitigation), *mitigated(mitigation)]
+        found = [f"  {name:<34}" + "".join(f"{value:>{width + 2}}" for value in values) for name, *values in more]
+        return [*_aligned(table), *found]
+    return _aligned(table)
+
+
+def _aligned(table: Sequence[tuple[str, ...]]) -> list[str]:
     return [f"  {name:<18}" + "".join(f"{value:>16}" for value in values) for name, *values in table]
 
 

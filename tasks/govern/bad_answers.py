@@ -78,9 +78,9 @@ def run_language_selftest(scores: pd.DataFrame, answer: Answer, config: Language
 
 
 def _scored(served: pd.DataFrame, bad: BadAssistant, scoring: Scoring) -> pd.DataFrame:
-    """The answers of an assistant to these pairs, scored as those of a candidate.
+    """The answers of a bad candidate to these pairs, scored as those of a candidate.
 
-    What was measured of passages stays as it was, but for what the assistant changes.
+    What was measured of passages stays as it was, but for what the candidate changes.
     """
     import pandas as pd
 

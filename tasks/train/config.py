@@ -85,6 +85,12 @@ class Train(Section):
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     threads: int = Field(2, ge=1, le=256, description="OpenMP threads while fitting and scoring.")
     rows: int | None = Field(None, ge=100, description="Train on at most so many of the newest rows; empty: on all.")
+    reweigh: tuple[str, ...] = Field(
+        (),
+        max_length=3,
+        description="Sensitive columns of the examples. Training rows are weighed so that the class does not depend "
+        "on them, and the verdict shows the same model without the weights.",
+    )
 
 
 class Lora(Section):

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,12 +24,16 @@ from tasks.train.results import Candidate, Origin
 from tasks.train.tabular.importance import draw, importance
 from tasks.train.tabular.model_file import Model, load, predict, save
 from tasks.train.tabular.pipeline import build_pipeline
+from tasks.train.tabular.reweighing import balancing_weights
 from tasks.train.tabular.scoring import prepare, typed_frame
 from tasks.train.tabular.split import split_frame
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+
+
+UNWEIGHED = "unweighed.skops"  # the same model without weights, beside a reweighed one; only evaluation reads it
 
 
 def train(origin: Origin, frame: Frame, target: Target, config: Train) -> Candidate:
@@ -44,9 +48,14 @@ def train(origin: Origin, frame: Frame, target: Target, config: Train) -> Candid
     if config.rows:
         sides = Sides(sides.train.tail(config.rows), sides.holdout)
     pipeline = build_pipeline(config, target.task, frame.columns)
-    return store_candidate(
-        job, sides, lambda: fit(pipeline, sides.train, target, config, frame.columns), _parameters(config)
-    )
+    unweighed = None
+    if config.reweigh:
+        plain = config.model_copy(update={"reweigh": ()})
+        unweighed = partial(
+            fit, build_pipeline(plain, target.task, frame.columns), sides.train, target, plain, frame.columns
+        )
+    build = partial(fit, pipeline, sides.train, target, config, frame.columns)
+    return store_candidate(job, sides, build, _parameters(config), unweighed=unweighed)
 
 
 class Sides(NamedTuple):
@@ -91,13 +100,19 @@ class TrainingJob:
 
     def split(self) -> Sides:
         """The training and the hold-out examples."""
-        return Sides(*split_frame(read_examples(self.frame, self.target), self.config.split, self.target))
+        examples = read_examples(self.frame, self.target, self.config.reweigh)
+        return Sides(*split_frame(examples, self.config.split, self.target))
 
 
 def store_candidate(
-    job: TrainingJob, sides: Sides, build_model: Callable[[], Model], parameters: Mapping[str, Any]
+    job: TrainingJob,
+    sides: Sides,
+    build_model: Callable[[], Model],
+    parameters: Mapping[str, Any],
+    *,
+    unweighed: Callable[[], Model] | None = None,
 ) -> Candidate:
-    """Build the model within an MLflow run, save it, and log it.
+    """Build the model within an MLflow run, save it, and log it; `unweighed` builds the one to compare it with.
 
     Raises: CaseError when it can't be stored in a model file.
     """
@@ -106,6 +121,8 @@ def store_candidate(
         run_id, work = run.run_id, run.folder
         work.mkdir(parents=True)
         weights = save(build_model(), work / "model.skops")
+        if unweighed:
+            save(unweighed(), work / UNWEIGHED)
         model = _read_back(work / "model.skops", job.config)
         metrics = _describe(job, run, model, sides)
         parameters = {**parameters, **({"classes": ", ".join(map(str, model.classes))} if model.classes else {})}
@@ -118,14 +135,22 @@ def store_candidate(
         return builder.save(run, weights, job.frame.columns, without_target=job.frame.without_target, **counts)
 
 
-def read_examples(frame: Frame, target: Target) -> pd.DataFrame:
-    """The frame's ids, times, features and known targets.
+def read_examples(frame: Frame, target: Target, more: Sequence[str] = ()) -> pd.DataFrame:
+    """The frame's ids, times, features and known targets, and more of its columns.
 
     Raises: DataError when a classification's target holds no classes, or a regression's no numbers; CaseError.
     """
     import pandas as pd
+    import pyarrow.parquet as pq
 
-    names = ["example_id", "event_timestamp", target.column, *(column.name for column in frame.columns)]
+    names = ["example_id", "event_timestamp", target.column, *(column.name for column in frame.columns), *more]
+    if absent := [name for name in more if name not in pq.read_schema(frame.path).names]:
+        raise CaseError(
+            "The examples lack a column to reweigh by.",
+            where="train.reweigh",
+            found=", ".join(absent),
+            todo="Select it in the SQL of features.examples.",
+        )
     examples = pd.read_parquet(frame.path, columns=list(dict.fromkeys(names)))
     known = examples[target.column].notna()
     examples = examples if known.all() else examples[known]
@@ -171,12 +196,20 @@ def fit(pipeline: Any, examples: pd.DataFrame, target: Target, config: Train, co
             todo="Remove target_transform, or shift the target in the SQL of features.examples.",
         )
     y: np.ndarray = target_labels(known) if classes else known.to_numpy("float64")
+    if config.reweigh and not classes:
+        raise CaseError(
+            "Only rows of a classification can be reweighed.",
+            where="train.reweigh",
+            found="target.task: regression",
+            todo="Remove train.reweigh.",
+        )
+    weights = {"sample_weight": balancing_weights(examples[[*config.reweigh]], y)} if config.reweigh else {}
     try:
         with threadpool_limits(config.threads):
             matrix = encoding.fit_transform(values, y)
             if not _allows_missing(estimator) and _has_missing(matrix):
                 raise _takes_no_missing(estimator, values)
-            estimator.fit(matrix, y)
+            estimator.fit(matrix, y, **weights)
             _use_plain_integers(encoding)
     except (ValueError, TypeError) as error:
         raise CaseError(
@@ -273,7 +306,8 @@ def _describe(job: TrainingJob, run: CandidateRun, model: Model, sides: Sides) -
 
 def _parameters(config: Train) -> dict[str, Any]:
     """The declaration as MLflow parameters: one line for each of the family's own."""
-    declared = config.model_dump(mode="json", exclude={"parameters", "encoders", "split"}, exclude_none=True)
+    left_out = {"parameters", "encoders", "split", *(() if config.reweigh else ("reweigh",))}
+    declared = config.model_dump(mode="json", exclude=left_out, exclude_none=True)
     declared |= {f"parameters.{name}": value for name, value in config.parameters.items()}
     declared |= {f"encoder.{i}": f"{e.family}({', '.join(e.columns)})" for i, e in enumerate(config.encoders)}
     return declared | {f"split.{k}": v for k, v in config.split.model_dump(mode="json", exclude_none=True).items()}
