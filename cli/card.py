@@ -33,7 +33,7 @@ def write_card(release: str, form: CardForm, out: Path | None) -> None:
     case, _, digest = release.partition(":")
     evidence = read_evidence(case, digest or None)
     text = model_card(evidence) if form == "markdown" else _other_form(form, evidence)
-    _deliver(f"card, {form}", text, case, out)
+    deliver(f"card, {form}", text, case, out)
 
 
 def _other_form(form: CardForm, evidence: Evidence) -> str:
@@ -58,7 +58,7 @@ def write_report(case: str, framework: Framework, out: Path | None, folder: Path
 
     evidence, what = read_evidence(case, None), f"report on {framework}"
     if folder is None:
-        _deliver(what, report(framework, evidence), case, out)
+        deliver(what, report(framework, evidence), case, out)
         return
     from tasks.govern.report_folder import Sources, write_folder
 
@@ -70,7 +70,7 @@ def write_report(case: str, framework: Framework, out: Path | None, folder: Path
     console.print(f"wrote {folder}; check it anywhere: python {folder / 'check.py'}", markup=False, soft_wrap=True)
 
 
-def _deliver(what: str, text: str, case: str, out: Path | None) -> None:
+def deliver(what: str, text: str, case: str, out: Path | None) -> None:
     """Print the text, or write it and record that it was exported."""
     if out is None:
         print(escape_terminal(text), end="")
