@@ -122,7 +122,8 @@ def _print(traces: Traces) -> None:
     if traces.feedback or traces.predicted:
         table.add_row("store", "feedback, predictions", f"{len(traces.feedback)} and {len(traces.predicted)} name it")
     console.print(table)
-    for each in REMAINING:
+    redis = ("the online store in Redis: delete the key there",) if settings().online_store else ()
+    for each in (*REMAINING, *redis):
         console.print(f"  not touched: {each}", markup=False)
 
 
