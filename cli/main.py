@@ -21,6 +21,7 @@ from cli.knowledge import app as knowledge
 from cli.new import app as new
 from cli.options import AsJson, CaseName, Release
 from cli.prompt import app as prompt
+from cli.search import app as search
 from cli.verbs import Verbs
 from tasks.core.display import escape_terminal
 from tasks.core.errors import DriftlineError, InputError
@@ -298,6 +299,7 @@ def pin_alias(case: CaseName) -> None:
 
 app.command(name="replay", hidden=True, help="Old name of `backtest`.")(backtest)
 app.add_typer(prompt, name="prompt")
+app.add_typer(search, name="search")
 app.add_typer(traffic.app)
 app.add_typer(evidence.app)
 app.add_typer(keys, name="keys", rich_help_panel=traffic.PANEL)

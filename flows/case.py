@@ -25,6 +25,7 @@ from tasks.language.prompt_file import PromptField
 from tasks.language.upstream import is_remote
 from tasks.monitor.config import AnswerMonitor, Monitor, TabularSpec
 from tasks.release.config import Price
+from tasks.search.config import Search
 from tasks.train.config import Serving, Target, Train, Tuning
 
 
@@ -70,6 +71,7 @@ class Case(Section):
     data: Data = Data()
     price: Price = Price()
     schedule: Schedule = Schedule()
+    search: Search = Search()
     approval: ApprovalRule | None = Field(None, description="Approval of each release by a person; empty: no approval.")
     rollout: Plan | None = Field(
         None, description="Steps by which a new release takes over the traffic; empty: all at once."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.run_context import Request, run_context, run_name
+from flows.search import with_search
 from flows.steps import prepare_snapshot, release_candidate, train_and_evaluate
 from tasks.release.results import Release
 
@@ -13,4 +14,5 @@ from tasks.release.results import Release
 def release(request: Request) -> Release:
     """Prepare, train, evaluate; then seal, package, serve, smoke-test, and only then move the champion alias."""
     with run_context(request) as run:
+        run = with_search(run)
         return release_candidate(run, train_and_evaluate(run, prepare_snapshot(run)))

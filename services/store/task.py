@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from services.store import approvals
 from services.store.config import ApprovalRule
@@ -115,6 +116,13 @@ def record_training_cost(candidate: Candidate, machine_hour: float, settings: Se
     from services.store.training import record_training
 
     record_training(candidate, machine_hour, settings)
+
+
+def record_search_costs(case: str, key: str, folder: Path, machine_hour: float, settings: Settings) -> None:
+    """Record the cost of each trial of a search in the usage records, once."""
+    from services.store.training import record_trials
+
+    record_trials(case, key, folder, machine_hour, settings)
 
 
 @stage("look at the guardrails of {case}", lambda count: f"{count} alerts")

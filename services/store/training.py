@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import secrets
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
 from services.store.database import DAY, DONE, USAGE_COLUMNS, Store, now, usage_records
@@ -14,6 +15,7 @@ from tasks.core.mlflow import mlflow_client, mlflow_errors
 from tasks.core.settings import Settings
 from tasks.language.token_count import TokenCount
 from tasks.release.config import NANO, Price
+from tasks.search.results import read_trials, trial_path
 from tasks.train.candidates import DEVICE_TAG, ENERGY_METRIC
 from tasks.train.results import Candidate
 from tasks.train.training_time import run_seconds, training_run
@@ -61,6 +63,27 @@ def record_evaluation(case: str, count: TokenCount, price: Price, settings: Sett
     }
     with closing(Store(settings)) as store, store.writing() as connection:
         connection.execute(insert(usage_records).values(**row))
+
+
+def record_trials(case: str, key: str, folder: Path, machine_hour: float, settings: Settings) -> None:
+    """Record the measured trials of a search that have no usage record yet: machine time, and the money of calls."""
+    rows = [
+        _row(TRAINING, case, trial_path(folder, trial.number).stat().st_mtime)
+        | {
+            "id": f"search-{key[:12]}-{trial.number}",
+            "worker": "cpu",
+            "engine_seconds": trial.seconds,
+            "seconds": trial.seconds,
+            "price": round(NANO * (trial.seconds * machine_hour / 3600 + trial.money)),
+        }
+        for trial in read_trials(folder)
+        if trial.seconds and trial.state != "running"
+    ]
+    with closing(Store(settings)) as store, store.writing() as connection:
+        names = [row["id"] for row in rows]
+        known = set(connection.scalars(select(usage_records.c.id).where(usage_records.c.id.in_(names))))
+        if new := [row for row in rows if row["id"] not in known]:
+            connection.execute(insert(usage_records), new)
 
 
 def _row(interface: str, case: str, at: float) -> dict[str, Any]:

@@ -43,6 +43,14 @@ class Limit(Section):
             raise InputError("The budget can't be read.", where="budget", found=text, allowed=ALLOWED)
         return cls(**found)
 
+    @property
+    def text(self) -> str:
+        """As people write it."""
+        parts = [] if self.seconds is None else [f"{self.seconds:g} s"]
+        parts += [] if self.calls is None else [f"{self.calls:,} calls"]
+        parts += [] if self.money is None else [f"{self.money:g} in money"]
+        return ", ".join(parts)
+
 
 def _check_budget(text: str) -> str:
     try:

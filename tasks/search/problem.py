@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import numpy as np
     from optuna import Trial
 
+    from tasks.search.results import TrialRecord
+
 Configuration: TypeAlias = dict[str, Any]  # JSON; equal configurations are measured once
 
 
@@ -81,6 +83,9 @@ class Problem(Protocol):
     def refusal(self, configuration: Configuration) -> str:
         """Why a configuration is not tried, such as a constraint of the case; empty when it is."""
 
+    def exceeded(self, record: TrialRecord) -> str:
+        """Which limit of the case a measured configuration exceeds; empty when none."""
+
     def estimate(self, configuration: Configuration, rung: int) -> Cost:
         """What measuring would take. The engine corrects the seconds by those of earlier trials of the same arm."""
 
@@ -99,5 +104,9 @@ class Problem(Protocol):
     def describe(self, configuration: Configuration) -> str:
         """A configuration in a few words."""
 
-    def as_change(self, configuration: Configuration) -> dict[str, Any]:
-        """The sections of case.yaml that make the case this configuration."""
+    @property
+    def owned(self) -> Mapping[str, Sequence[str]]:
+        """The keys of each section of case.yaml that a configuration sets; adopting removes those that it lacks."""
+
+    def as_change(self, configuration: Configuration) -> dict[str, dict[str, Any]]:
+        """The keys of sections of case.yaml that make the case this configuration."""

@@ -37,7 +37,7 @@ def default_models(shape: Shape) -> dict[str, dict[str, Any]]:
     kind = "Classifier" if shape.task == "classification" else "Regressor"
     categories = shape.named("category")
     native: dict[str, Any] = {"categorical_features": categories} if categories else {}
-    boosting: dict[str, Any] = {"family": BOOSTING + kind, "encoders": _tree_encoders(shape)}
+    boosting: dict[str, Any] = {"family": BOOSTING + kind, "encoders": tree_encoders(shape)}
     models: dict[str, dict[str, Any]] = {"boosting": {**boosting, "parameters": native}}
     slow = {**boosting, "parameters": {**_slow(shape), **native}}
     models["slow boosting"] = slow
@@ -50,11 +50,11 @@ def default_models(shape: Shape) -> dict[str, dict[str, Any]]:
         if shape.task == "classification"
         else ({"family": "sklearn.linear_model.Ridge", "parameters": {"alpha": 10.0}}, "mean")
     )
-    models["linear"] = {**linear, "encoders": _linear_encoders(shape)}
+    models["linear"] = {**linear, "encoders": linear_encoders(shape)}
     models[DUMMY] = {
         "family": f"sklearn.dummy.Dummy{kind}",
         "parameters": {"strategy": dummy},
-        "encoders": _tree_encoders(shape),
+        "encoders": tree_encoders(shape),
     }
     return models
 
@@ -66,11 +66,11 @@ def _slow(shape: Shape) -> dict[str, Any]:
     return {"learning_rate": 0.05, "max_iter": 500, **stop}
 
 
-def _tree_encoders(shape: Shape) -> list[dict[str, Any]]:
+def tree_encoders(shape: Shape, categories: str = "ordinal") -> list[dict[str, Any]]:
+    """Encoders for trees; categories as numbers in their order (ordinal), by their targets (target), or one-hot."""
     encoders = []
     if names := shape.named("category"):
-        # the limit holds when later rows bring more categories
-        encoders.append(_encoder(names, "preprocessing.OrdinalEncoder", max_categories=NATIVE_CATEGORIES))
+        encoders.append(category_encoder(names, categories))
     encoders += _shared_encoders(shape)
     for name in shape.named("text"):
         dimensions = min(TEXT_DIMENSIONS, shape.terms[name] // 2)
@@ -78,12 +78,21 @@ def _tree_encoders(shape: Shape) -> list[dict[str, Any]]:
     return encoders
 
 
-def _linear_encoders(shape: Shape) -> list[dict[str, Any]]:
+def category_encoder(names: list[str], categories: str) -> dict[str, Any]:
+    """An encoder of categories: ordinal, target or one-hot."""
+    if categories == "ordinal":
+        # the limit holds when later rows bring more categories
+        return _encoder(names, "preprocessing.OrdinalEncoder", max_categories=NATIVE_CATEGORIES)
+    if categories == "target":
+        return _encoder(names, "preprocessing.TargetEncoder")
+    return _encoder(names, "preprocessing.OneHotEncoder", handle_unknown="infrequent_if_exist", min_frequency=5)
+
+
+def linear_encoders(shape: Shape, categories: str = "one-hot") -> list[dict[str, Any]]:
+    """Encoders for models that take scaled numbers without gaps."""
     encoders = []
     if names := shape.named("category"):
-        encoders.append(
-            _encoder(names, "preprocessing.OneHotEncoder", handle_unknown="infrequent_if_exist", min_frequency=5)
-        )
+        encoders.append(category_encoder(names, categories))
     encoders += _shared_encoders(shape)
     if names := shape.named("number", "date"):
         encoders.append(_encoder(names, "impute.SimpleImputer", strategy="median", keep_empty_features=True))

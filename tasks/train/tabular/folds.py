@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
 from tasks.train.classes import MIN_CLASS_EXAMPLES
@@ -32,26 +33,45 @@ def sample_rows(training: pd.DataFrame, target: Target, rows: int) -> pd.DataFra
     return training[chosen]
 
 
-def comparison_folds(sample: pd.DataFrame, split: Split, target: Target, count: int | None = None) -> list[Fold]:
+def comparison_folds(
+    sample: pd.DataFrame,
+    split: Split,
+    target: Target,
+    *,
+    count: int | None = None,
+    gap: timedelta = timedelta(0),
+    groups: pd.Series | None = None,
+) -> list[Fold]:
     """So many folds; by default three, or five of few rows.
 
-    By time, each block of rows is predicted from all rows before it. By hash, each class is dealt out over the folds.
+    By time, each block of rows is predicted from all rows before it, except those within `gap`, whose outcome was not
+    known then. By hash, each class is dealt out over the folds; rows of one of the `groups` stay together.
     """
     count = count or (3 if len(sample) > MANY_ROWS else 5)
-    folds = _forward(sample, count) if split.by == "time" else _hashed(sample, target, count)
+    if split.by == "time":
+        folds = _forward(sample, count, gap)
+    elif groups is not None:
+        folds = _grouped(sample, groups, count)
+    else:
+        folds = _hashed(sample, target, count)
     return [usable for fold in folds if (usable := _usable(fold, target)) is not None]
 
 
-def _forward(sample: pd.DataFrame, count: int) -> list[Fold]:
+def _forward(sample: pd.DataFrame, count: int, gap: timedelta) -> list[Fold]:
     times = sample["event_timestamp"]
     ordered = times.sort_values(kind="stable").reset_index(drop=True)
     # the first block is twice as long, so that the first fit has rows enough
     borders = [ordered[len(ordered) * (k + 2) // (count + 2)] for k in range(count)]
     ends = [*borders[1:], None]
     return [
-        (sample[times < start], sample[(times >= start) & ((times < end) if end is not None else True)])
+        (sample[times < start - gap], sample[(times >= start) & ((times < end) if end is not None else True)])
         for start, end in zip(borders, ends, strict=True)
     ]
+
+
+def _grouped(sample: pd.DataFrame, groups: pd.Series, count: int) -> list[Fold]:
+    number = groups.map({group: int(hash_position(group) * count) for group in groups.unique()}).to_numpy()
+    return [(sample[number != k], sample[number == k]) for k in range(count)]
 
 
 def _hashed(sample: pd.DataFrame, target: Target, count: int) -> list[Fold]:

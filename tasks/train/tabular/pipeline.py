@@ -61,7 +61,9 @@ def build_pipeline(config: Train, task: str, columns: Sequence[Column] | None) -
     parameters = dict(config.parameters)
     categorical = parameters.get("categorical_features")
     if columns is not None and isinstance(categorical, list | tuple) and any(isinstance(c, str) for c in categorical):
-        parameters["categorical_features"] = _positions(categorical, groups, encoders)
+        parameters["categorical_features"] = _positions(categorical, groups, encoders, "categorical_features")
+    if columns is not None and isinstance(parameters.get("monotonic_cst"), dict):
+        parameters["monotonic_cst"] = _directions(parameters["monotonic_cst"], groups, encoders)
     estimator = _build_estimator(config.family, parameters, "train", config, task)
     if config.target_transform:
         estimator = _with_target_transform(estimator, task)
@@ -147,8 +149,22 @@ def _groups(config: Train, columns: Sequence[Column]) -> dict[tuple[tuple[int, .
     return groups
 
 
+def _directions(
+    named: dict[str, Any], groups: dict[tuple[tuple[int, ...], str], list[str]], encoders: list[Any]
+) -> list[int]:
+    """A direction for each column after encoding (1, -1, or 0 where none is named), for estimators that take a list."""
+    every = [name for members in groups.values() for name in members]
+    _positions(every, groups, encoders, "monotonic_cst")  # the list has an entry for each column
+    directions = [0] * len(every)
+    for position, direction in zip(
+        _positions([*named], groups, encoders, "monotonic_cst"), named.values(), strict=True
+    ):
+        directions[position] = int(direction)
+    return directions
+
+
 def _positions(
-    names: Sequence[Any], groups: dict[tuple[tuple[int, ...], str], list[str]], encoders: list[Any]
+    names: Sequence[Any], groups: dict[tuple[tuple[int, ...], str], list[str]], encoders: list[Any], key: str
 ) -> list[int]:
     """The positions of named columns after encoding, for estimators that take positions."""
     from sklearn.base import OneToOneFeatureMixin
@@ -162,8 +178,8 @@ def _positions(
     unknown = [str(name) for name in names if name not in positions]
     if unknown:
         raise CaseError(
-            f"categorical_features names columns without a fixed position: {', '.join(unknown)}.",
-            where="train.parameters.categorical_features",
+            f"{key} names columns without a fixed position: {', '.join(unknown)}.",
+            where=f"train.parameters.{key}",
             found=", ".join(map(str, names)),
             allowed=", ".join(positions) or "none",
             todo="Name features that are encoded one to one (such as with OrdinalEncoder).",

@@ -64,10 +64,10 @@ def propose_model(
     training, _ = split_frame(examples[examples[target.column].notna()], split, target)
     found = column_roles(training, columns, text)
     few = sample_rows(training, target, MOST_ROWS // 2)
-    terms = {column.name: _count_terms(few, column) for column in found if column.role == "text"}
+    terms = {column.name: count_terms(few, column) for column in found if column.role == "text"}
     left_out = {column.name: why for column in found if (why := _why_left_out(column, terms, len(training)))}
     roles = [column for column in found if column.name not in left_out]
-    shape = _shape(training, target, roles, terms)
+    shape = shape_of(training, target, roles, terms)
     sample = sample_rows(training, target, _sample_size(training, target, roles))
     comparison = Comparison(comparison_folds(sample, split, target), target, split, *_metrics(target, metric))
     features = [column for column in columns if column.name not in left_out]
@@ -123,7 +123,7 @@ def _why_left_out(column: ColumnRole, terms: dict[str, int], rows: int) -> str:
     return "text in which no word comes twice" if column.role == "text" and not terms[column.name] else ""
 
 
-def _count_terms(training: pd.DataFrame, column: ColumnRole) -> int:
+def count_terms(training: pd.DataFrame, column: ColumnRole) -> int:
     """How many terms a vectorizer finds in a text column; 0 if it finds none."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -135,7 +135,7 @@ def _count_terms(training: pd.DataFrame, column: ColumnRole) -> int:
         return 0
 
 
-def _shape(training: pd.DataFrame, target: Target, roles: Sequence[ColumnRole], terms: dict[str, int]) -> Shape:
+def shape_of(training: pd.DataFrame, target: Target, roles: Sequence[ColumnRole], terms: dict[str, int]) -> Shape:
     import numpy as np
 
     if target.task == "classification":

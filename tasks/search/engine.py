@@ -1,0 +1,320 @@
+"""The search: propose, foresee, measure, race, within a budget that is kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from tasks.core.config import digest_of
+from tasks.core.errors import DataError, InputError
+from tasks.search.budget import Spending
+from tasks.search.contender import Contender, Running
+from tasks.search.measurement import Measured, measurement_path, read_measurement
+from tasks.search.problem import Configuration, Cost, Problem
+from tasks.search.results import TrialRecord, read_trials, trial_path, write_trial
+from tasks.search.selection import is_beaten
+from tasks.search.storage import open_study
+from tasks.search.workers import Ended, Workers
+
+if TYPE_CHECKING:
+    import numpy as np
+    from optuna import Trial
+
+GRACE, GRACE_FACTOR = 5.0, 4.0  # a measurement is killed after so many times its estimate, and at least so many seconds
+FIRST_SHARE = 0.25  # of what is left, for the first measurement of an arm
+SAFETY = 1.3  # of the estimate of an arm that was measured before
+MOST_REPEATED = 60  # suggestions in a row that bring nothing new: the space is exhausted
+WAIT = 0.2  # seconds between two looks at the budget
+
+Listener = Callable[[TrialRecord], None]
+
+
+class Engine:
+    """One search of a problem in a folder. `run` ends with the budget, or when nothing new can be suggested."""
+
+    def __init__(self, problem: Problem, spending: Spending, folder: Path, seed: int, listener: Listener) -> None:
+        self.problem = problem
+        self.folder = folder
+        self.stopped = ""
+        self.records: dict[int, TrialRecord] = {}
+        self.best: Contender | None = None
+        self._spending = spending
+        self._seed = seed
+        self._listener = listener
+        self._running: dict[str, Running] = {}
+        self._waiting: list[Contender] = []  # for their next rung
+        self._seen: set[str] = set()
+        self._ratios: dict[str, list[float]] = {}  # of measured to estimated seconds, by arm
+        self._repeated = 0
+
+    def run(self) -> None:
+        """Raises: InputError when not even the case as it is fits into the budget; DataError when it can't be measured.
+
+        Also: what `prepare` raises.
+        """
+        with Workers(self.problem, self.folder) as workers:
+            self.problem.prepare()
+            self._open()
+            if 0 in self.records and (shortage := self._spending.shortage(Cost())):
+                self.stopped = shortage
+                return
+            if not workers.wait_ready(self._spending.seconds_left):
+                raise self._too_small("loading the data takes longer")
+            self._measure_start(workers)
+            while not self.stopped or self._running:
+                self._fill(workers)
+                if not self._running:
+                    break
+                self._collect(workers)
+        for contender in [*self._waiting, *(each.contender for each in self._running.values())]:
+            self._end(contender, "unfinished", self.stopped)
+
+    def _open(self) -> None:
+        self._study = open_study(self.folder, self._seed, self.problem.workers)
+        for record in read_trials(self.folder):
+            if record.state in ("running", "unfinished"):  # its measured rungs are found again
+                trial_path(self.folder, record.number).unlink()
+                if record.state == "unfinished" and record.parameters:
+                    self._study.enqueue_trial(record.parameters)
+                continue
+            self.records[record.number] = record
+            self._seen.add(digest_of(record.configuration))
+            if record.state == "complete":
+                self._promote(self._read(record))
+        if not self._study.get_trials(deepcopy=False):
+            self._study.ask()  # number 0: the case as it is
+            for parameters in self.problem.first():
+                self._study.enqueue_trial(dict(parameters))
+
+    def _measure_start(self, workers: Workers) -> None:
+        """The case as it is comes first and alone, so that all others are raced against something."""
+        if 0 in self.records:
+            return
+        contender = self._contender(0, self.problem.start(), None)
+        if refusal := self.problem.refusal(contender.record.configuration):
+            contender.record = contender.record.model_copy(update={"reason": f"can't be adopted: {refusal}"})
+        total = sum(
+            self.problem.estimate(contender.record.configuration, rung).seconds
+            for rung in range(len(self.problem.rungs))
+        )
+        self._start_or_skip(contender, workers)
+        if not self._running and not contender.losses:
+            raise self._too_small(f"the case as it is takes about {total:.0f} s")
+        while contender.record.state == "running":
+            self._collect(workers)
+            if contender in self._waiting:
+                self._waiting.remove(contender)
+                self._start_or_skip(contender, workers)
+            if self.stopped and not self._running:
+                break
+        if contender.record.state != "complete":
+            if self._spending.seconds_left > 0 and contender.record.reason:
+                raise DataError(
+                    "The case as it is can't be measured.",
+                    where=f"case {self.problem.case}",
+                    found=contender.record.reason,
+                    todo=f"Correct the case until `driftline run {self.problem.case}` trains.",
+                )
+            raise self._too_small(f"the case as it is takes about {total:.0f} s")
+
+    def _too_small(self, why: str) -> InputError:
+        return InputError(
+            "The budget is too small for one trial.",
+            where="--budget",
+            found=self._spending.limit.text,
+            allowed=f"enough for the case as it is and one other: {why}",
+            todo="Name a larger budget, such as 15m. What was measured is kept.",
+        )
+
+    def _fill(self, workers: Workers) -> None:
+        """Start measurements while there are workers and budget."""
+        while not self.stopped and len(self._running) < self.problem.workers:
+            contender = self._waiting.pop(0) if self._waiting else self._propose()
+            if contender is None:
+                return
+            self._start_or_skip(contender, workers)
+
+    def _propose(self) -> Contender | None:
+        """The sampler's next configuration that is new and allowed; None where the search stops."""
+        from optuna.trial import TrialState
+
+        while self._repeated < MOST_REPEATED:
+            if shortage := self._spending.shortage(Cost()):
+                self.stopped = shortage
+                return None
+            trial = self._study.ask()
+            configuration = self.problem.suggest(trial)
+            digest = digest_of(configuration)
+            if digest in self._seen:
+                self._repeated += 1
+                self._study.tell(trial, state=TrialState.FAIL)
+                continue
+            self._seen.add(digest)
+            contender = self._contender(trial.number, configuration, trial)
+            if refusal := self.problem.refusal(configuration):
+                self._repeated += 1
+                self._end(contender, "refused", refusal)
+                continue
+            self._repeated = 0
+            return contender
+        self.stopped = "nothing new is left to try"
+        return None
+
+    def _contender(self, number: int, configuration: Configuration, trial: Trial | None) -> Contender:
+        record = TrialRecord(
+            number=number,
+            arm=self.problem.arm(configuration),
+            label=self.problem.describe(configuration),
+            configuration=configuration,
+            change=self.problem.as_change(configuration),
+            parameters=dict(trial.params) if trial else {},
+        )
+        write_trial(self.folder, record)
+        return Contender(record, trial)
+
+    def _start_or_skip(self, contender: Contender, workers: Workers) -> None:
+        """Start the next rung of a trial, unless it was measured before, or does not fit."""
+        record = contender.record
+        while record.state == "running":
+            path = measurement_path(self.folder, record.configuration, contender.rung)
+            if (measured := read_measurement(path)) is None:
+                break
+            self._take(contender, measured)
+            record = contender.record
+            if contender in self._waiting:
+                self._waiting.remove(contender)
+        if record.state != "running":
+            return
+        cost = self._estimate(record, contender.rung)
+        if shortage := self._spending.shortage(cost):
+            self._end(contender, "unfinished", f"about {cost.seconds:.1f} s do not fit: {shortage}")
+            self._repeated += 1
+            if self._spending.shortage(Cost(calls=1 if cost.calls else 0)) or self._repeated >= MOST_REPEATED:
+                self.stopped = shortage
+            return
+        if cost.memory > (free := psutil.virtual_memory().available):
+            self._end(contender, "refused", f"needs {cost.memory / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free")
+            return
+        job = f"{record.number}/{contender.rung}/{time.time_ns()}"
+        self._spending.reserve(job, cost)
+        now = time.monotonic()
+        share = max(GRACE, GRACE_FACTOR * cost.seconds)
+        if record.arm not in self._ratios:  # the estimate is a guess
+            share = (
+                max(share, FIRST_SHARE * self._spending.seconds_left) if record.number else self._spending.seconds_left
+            )
+        self._running[job] = Running(contender, cost, now, now + min(share, self._spending.seconds_left))
+        workers.start(job, record.configuration, contender.rung)
+
+    def _estimate(self, record: TrialRecord, rung: int) -> Cost:
+        cost = self.problem.estimate(record.configuration, rung)
+        ratios = sorted(self._ratios.get(record.arm, ()))
+        factor = SAFETY * ratios[len(ratios) // 2] if ratios else 1.0
+        return Cost(cost.seconds * factor, cost.memory, cost.calls, cost.money)
+
+    def _collect(self, workers: Workers) -> None:
+        """Take what ended, and kill what is past its share."""
+        now = time.monotonic()
+        for job, running in self._running.items():
+            if now > running.deadline:
+                workers.kill(job)
+        nearest = min((each.deadline for each in self._running.values()), default=now) - now
+        for ended in workers.wait(min(WAIT, max(0.01, nearest))):
+            self._settle(ended)
+
+    def _settle(self, ended: Ended) -> None:
+        running = self._running.pop(ended.job)
+        contender, seconds = running.contender, time.monotonic() - running.started
+        contender.seconds += seconds
+        path = measurement_path(self.folder, contender.record.configuration, contender.rung)
+        measured = None if ended.error else read_measurement(path)
+        if measured is not None:
+            self._spending.settle(ended.job, measured.scores.calls, measured.scores.money)
+            raw = self.problem.estimate(contender.record.configuration, contender.rung).seconds
+            if raw > 0:
+                self._ratios.setdefault(contender.record.arm, []).append(seconds / raw)
+            self._take(contender, measured)
+            return
+        if time.monotonic() <= running.deadline:
+            self._end(contender, "failed", ended.error)
+        elif self._spending.seconds_left <= 0:
+            self.stopped = self.stopped or self._spending.shortage(Cost()) or "the budget is spent"
+            self._end(contender, "unfinished", self.stopped)
+        else:
+            self._end(contender, "failed", f"killed after {seconds:.1f} s, past its share of the budget")
+
+    def _take(self, contender: Contender, measured: Measured) -> None:
+        """Race a trial with what was measured on one more rung."""
+        scores = measured.scores
+        contender.losses.append(scores.losses)
+        rungs, record = contender.rung, contender.record
+        update = {
+            "rungs": rungs,
+            "loss": contender.mean(),
+            "best": self.best.mean(rungs) if self.best else None,
+            "calls": record.calls + scores.calls,
+            "money": record.money + scores.money,
+            "seconds": record.seconds + measured.seconds,
+            "call_seconds": min(record.call_seconds or scores.call_seconds, scores.call_seconds),
+            "call_cost": max(record.call_cost, scores.call_cost),
+            "size": max(record.size, scores.size),
+            "metrics": {**record.metrics, **scores.metrics},
+        }
+        contender.record = record.model_copy(update=update)
+        if contender.trial is not None:
+            contender.trial.report(contender.mean(), rungs)
+        if contender.trial is not None and (refusal := self.problem.exceeded(contender.record)):
+            self._end(contender, "refused", refusal)
+        elif self.best and contender is not self.best and self._is_beaten(contender):
+            self._end(contender, "beaten", "")
+        elif rungs == len(self.problem.rungs):
+            self._end(contender, "complete", record.reason)
+            self._promote(contender)
+        else:
+            self._waiting.insert(0, contender)
+            write_trial(self.folder, contender.record)
+
+    def _is_beaten(self, contender: Contender) -> bool:
+        import numpy as np
+
+        assert self.best is not None
+        clusters: list[Any] = []
+        for rung in range(contender.rung):
+            clusters += self.problem.clusters(rung) or ()
+        losses, best = np.concatenate(contender.losses), np.concatenate(self.best.losses[: contender.rung])
+        return is_beaten(losses, best, clusters or None)
+
+    def _promote(self, contender: Contender) -> None:
+        if self.best is None or contender.mean() < self.best.mean():
+            self.best = contender
+
+    def _read(self, record: TrialRecord) -> Contender:
+        """A complete trial of an earlier process."""
+        contender = Contender(record, None)
+        contender.losses = list(self.losses_of(record))
+        return contender
+
+    def losses_of(self, record: TrialRecord) -> Sequence[np.ndarray]:
+        """The losses of a trial by rung."""
+        found = [
+            read_measurement(measurement_path(self.folder, record.configuration, rung)) for rung in range(record.rungs)
+        ]
+        return [each.scores.losses for each in found if each is not None]
+
+    def _end(self, contender: Contender, state: Any, reason: str) -> None:
+        from optuna.trial import TrialState
+
+        record = contender.record.model_copy(update={"state": state, "reason": reason})
+        contender.record = self.records[record.number] = record
+        write_trial(self.folder, record)
+        number = record.number
+        if state == "complete":
+            self._study.tell(number, contender.mean(), skip_if_finished=True)
+        else:
+            ended = TrialState.PRUNED if state == "beaten" else TrialState.FAIL
+            self._study.tell(number, state=ended, skip_if_finished=True)
+        self._listener(record)

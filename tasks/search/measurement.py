@@ -1,0 +1,55 @@
+"""The file of a measurement: losses and what they took, named by configuration and rung, so that none is made twice."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.core.config import digest_of
+from tasks.core.files import atomic_path
+from tasks.search.problem import Configuration, Scores
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FIGURES = ("calls", "money", "call_seconds", "call_cost", "size")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Scores as they are read back, with the seconds of the process that measured."""
+
+    scores: Scores
+    seconds: float
+
+
+def measurement_path(folder: Path, configuration: Configuration, rung: int) -> Path:
+    return folder / "measured" / digest_of(configuration)[:16] / f"{rung}.npz"
+
+
+def write_measurement(path: Path, scores: Scores, seconds: float) -> None:
+    """Write it atomically."""
+    import numpy as np
+
+    about = {name: getattr(scores, name) for name in FIGURES} | {"metrics": dict(scores.metrics), "seconds": seconds}
+    arrays = {"losses": np.asarray(scores.losses, np.float64)}
+    if scores.predictions is not None:
+        arrays["predictions"] = np.asarray(scores.predictions)
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, about=np.array(json.dumps(about)), **arrays)  # type: ignore[arg-type]
+
+
+def read_measurement(path: Path) -> Measured | None:
+    """None when there is none."""
+    import numpy as np
+
+    if not path.is_file():
+        return None
+    with np.load(path) as arrays:
+        about: dict[str, Any] = json.loads(str(arrays["about"]))
+        losses: np.ndarray = arrays["losses"]
+        predictions = arrays["predictions"] if "predictions" in arrays.files else None
+    figures = {name: about[name] for name in (*FIGURES, "metrics")}
+    return Measured(Scores(losses, predictions=predictions, **figures), about["seconds"])

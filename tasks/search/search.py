@@ -1,0 +1,127 @@
+"""One search from its budget to its result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.core.files import lock
+from tasks.core.progress import progress_step
+from tasks.search.budget import Spending, Spent
+from tasks.search.config import Limit, Search
+from tasks.search.engine import Engine
+from tasks.search.problem import Problem
+from tasks.search.results import SearchResult, TrialRecord, write_result
+from tasks.search.selection import choose, compare, front, importance, knee, optimism
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FOLDER = "searches"  # in the state folder
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a search knows at the end of a trial."""
+
+    trial: TrialRecord
+    trials: int
+    best: TrialRecord | None
+    metric: str
+    spent: Spent
+    limit: Limit
+
+
+Observer = Callable[[Progress], None]
+
+
+def search(
+    problem: Problem,
+    settings: Search,
+    budget: str,
+    *,
+    state: Path,
+    observe: Observer,
+    started: float | None = None,
+) -> SearchResult:
+    """Search within a budget. One with an equal key goes on where it ended, and its budget counts from its beginning.
+
+    `started`: the moment of the monotonic clock from which on time counts.
+    Raises: InputError for a budget too small for one trial, or a case that can't be searched; Busy; Unavailable.
+    """
+    limit, folder = Limit.parse(budget), search_folder(state, problem)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        lock(folder / "lock", f"The search of {problem.case}"),
+        progress_step("search") as step,
+        Spending(limit, folder, started or time.monotonic()) as spending,
+    ):
+        counter = _Counter(problem.metric, spending, observe)
+        engine = Engine(problem, spending, folder, settings.seed, counter)
+        counter.engine = engine
+        engine.run()
+        result = _result(engine, settings, spending, budget)
+        write_result(result)
+        step.figure = f"{len(result.trials)} trials, {result.seconds:.0f} s"
+    return result
+
+
+def search_folder(state: Path, problem: Problem) -> Path:
+    return state / FOLDER / problem.case / problem.key[:16]
+
+
+class _Counter:
+    """Turns ended trials into progress."""
+
+    def __init__(self, metric: str, spending: Spending, observe: Observer) -> None:
+        self.engine: Engine | None = None
+        self._metric = metric
+        self._spending = spending
+        self._observe = observe
+
+    def __call__(self, trial: TrialRecord) -> None:
+        best = self.engine.best.record if self.engine and self.engine.best else None
+        count = len(self.engine.records) if self.engine else 0
+        self._observe(Progress(trial, count, best, self._metric, self._spending.spent, self._spending.limit))
+
+
+def _result(engine: Engine, settings: Search, spending: Spending, budget: str) -> SearchResult:
+    import numpy as np
+
+    problem = engine.problem
+    trials = tuple(engine.records[number] for number in sorted(engine.records))
+    adoptable = [trial for trial in trials if trial.number == 0 or not problem.exceeded(trial)]
+    chosen = choose(adoptable, settings.prefer, settings.within)
+    losses: Mapping[int, np.ndarray] = {
+        trial.number: np.concatenate(engine.losses_of(trial)) for trial in trials if trial.state == "complete"
+    }
+    clusters = [cluster for rung in range(len(problem.rungs)) for cluster in problem.clusters(rung) or ()]
+    difference = compare(losses[chosen.number], losses[0], clusters or None) if chosen.number else None
+    best_front = front(adoptable)
+    bend = knee(best_front)
+    spent = spending.spent
+    return SearchResult(
+        case=problem.case,
+        key=problem.key,
+        metric=problem.metric,
+        folder=engine.folder,
+        trials=trials,
+        front=tuple(trial.number for trial in best_front),
+        knee=bend.number if bend else None,
+        chosen=chosen.number,
+        comparison=difference.sentence if difference else "",
+        is_better=difference is not None and difference.high < 0,
+        optimism=optimism(losses, settings.seed),
+        importance=importance(trials),
+        owned={name: tuple(keys) for name, keys in problem.owned.items()},
+        examples=len(losses[0]),
+        rungs=tuple(problem.rungs),
+        stopped=engine.stopped,
+        seconds=spent.seconds,
+        calls=spent.calls,
+        money=spent.money,
+        budget=budget,
+    )

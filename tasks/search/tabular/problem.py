@@ -1,0 +1,210 @@
+"""The search of a table: candidates are train sections, measured on folds of the training rows."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from tasks.core.code_digest import cache_key
+from tasks.core.errors import DataError
+from tasks.features.results import Frame
+from tasks.search.config import Search
+from tasks.search.problem import Configuration, Cost, Scores
+from tasks.search.results import TrialRecord
+from tasks.search.tabular.estimate import estimate_fit
+from tasks.search.tabular.losses import example_losses
+from tasks.search.tabular.space import Space, arm_of
+from tasks.search.tabular.table import FOLDS, SearchTable, load_table
+from tasks.train.classes import encode_target
+from tasks.train.config import Target, Train
+from tasks.train.metrics import compute_metrics
+from tasks.train.tabular.fit import fit
+from tasks.train.tabular.pipeline import build_pipeline
+from tasks.train.tabular.scoring import Model, predict, typed_frame
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from optuna import Trial
+
+START_SHARE, FEWEST_ROWS = 0.2, 2000
+TIMED_ROWS = 15  # that are scored alone
+SECTION = ("family", "parameters", "encoders", "target_transform")  # of train, what a search changes
+
+
+@dataclass(frozen=True)
+class TabularProblem:
+    """A tabular case as a problem for the engine. Rows of the hold-out are never read into it."""
+
+    case: str
+    frame: Frame
+    target: Target
+    train: Train
+    settings: Search
+    metric: str
+    ms_per_row: float | None  # at most, alone
+    workers: int = 2
+    share: float = 1.0  # of the training rows that are searched
+
+    @property
+    def key(self) -> str:
+        return cache_key(
+            __name__,
+            {
+                "case": self.case,
+                "data": [self.frame.data_digest, self.frame.definitions_digest, self.frame.rows],
+                "target": self.target.digest,
+                "train": self.train.digest,
+                "metric": self.metric,
+                "share": self.share,
+                "ms_per_row": self.ms_per_row,
+                "settings": self.settings.model_dump(mode="json", exclude={"budget", "prefer", "within"}),
+            },
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}  # not the table
+
+    @cached_property
+    def table(self) -> SearchTable:
+        return load_table(self.frame, self.target, self.train.split, self.settings, share=self.share)
+
+    @property
+    def space(self) -> Space:
+        return self.table.space
+
+    @property
+    def rungs(self) -> Sequence[str]:
+        return self.table.names
+
+    def prepare(self) -> None:
+        import sklearn.ensemble
+        import sklearn.linear_model
+        import sklearn.neural_network  # noqa: F401 (so that each fork has it)
+
+        self.table  # noqa: B018 (loads it)
+
+    def start(self) -> Configuration:
+        return self._configuration(self.train.model_dump(mode="json", include=set(SECTION)))
+
+    def first(self) -> Sequence[Mapping[str, Any]]:
+        return self.space.first()
+
+    def suggest(self, trial: Trial) -> Configuration:
+        return self._configuration(self.space.suggest(trial))
+
+    def _configuration(self, section: Mapping[str, Any]) -> Configuration:
+        config = Train(**section, split=self.train.split)
+        return config.model_dump(mode="json", include=set(SECTION), exclude_none=True, exclude_defaults=True)
+
+    def refusal(self, configuration: Configuration) -> str:
+        return ""
+
+    def exceeded(self, record: TrialRecord) -> str:
+        if self.ms_per_row and record.call_seconds * 1000 > self.ms_per_row:
+            return f"{record.call_seconds * 1000:.1f} ms a row, more than {self.ms_per_row:g}"
+        return ""
+
+    def estimate(self, configuration: Configuration, rung: int) -> Cost:
+        shape = self.space.shape
+        outputs = self.space.classes if self.space.classes > 2 else 1
+        rows = len(self.table.folds[rung][0])
+        width = len(shape.roles) + 8 * len(shape.named("date")) + 30 * len(shape.named("text"))
+        if "OneHotEncoder" in str(configuration.get("encoders")):
+            width += sum(column.distinct for column in shape.roles if column.role == "category")
+        return estimate_fit(configuration, rows, width, outputs)
+
+    def measure(self, configuration: Configuration, rung: int) -> Scores:
+        training, test = self.table.folds[rung]
+        config = Train(**configuration, split=self.train.split, seed=self.train.seed, threads=1)
+        columns = self.frame.columns
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a fit that does not converge in time: its losses show it
+            rows = training.tail(self.train.rows) if self.train.rows else training
+            model = fit(build_pipeline(config, self.target.task, columns), rows, self.target, config, columns)
+            prediction = _predict_together(model, test)
+        outcome = encode_target(test[self.target.column], model.classes)
+        return Scores(
+            losses=example_losses(self.metric, outcome, prediction),
+            call_seconds=_seconds_alone(model, test),
+            metrics=compute_metrics(outcome, prediction, self.target.task),
+            predictions=prediction,
+        )
+
+    def clusters(self, rung: int) -> Sequence[str] | None:
+        return self.table.clusters[rung]
+
+    def arm(self, configuration: Configuration) -> str:
+        return arm_of(configuration["family"])
+
+    def describe(self, configuration: Configuration) -> str:
+        parameters = configuration.get("parameters", {})
+        shown = [f"{name} {value}" for name, value in parameters.items() if isinstance(value, int | float)]
+        return ", ".join([self.arm(configuration), *shown])
+
+    @property
+    def owned(self) -> Mapping[str, Sequence[str]]:
+        return {"train": SECTION}
+
+    def as_change(self, configuration: Configuration) -> dict[str, dict[str, Any]]:
+        return {"train": dict(configuration)}
+
+
+def _predict_together(model: Model, test: pd.DataFrame) -> np.ndarray:
+    """All rows at once, also where `predict` takes them one by one so that no row's last digit depends on others."""
+    import numpy as np
+
+    if model.row_mode != "single":
+        return predict(model, test)
+    matrix = model.pipeline[0].transform(typed_frame(test, model.columns, len(test)))
+    if model.classifies:
+        return np.asarray(model.estimator.predict_proba(matrix)[:, model.output], np.float64)
+    return np.asarray(model.estimator.predict(matrix), np.float64).reshape(-1)
+
+
+def _seconds_alone(model: Model, test: pd.DataFrame) -> float:
+    """The median seconds of one row alone."""
+    rows = [
+        {column.name: [row[column.name]] for column in model.columns}
+        for row in test.head(TIMED_ROWS).to_dict("records")
+    ]
+    seconds = []
+    for row in rows:
+        start = time.perf_counter()
+        predict(model, row)
+        seconds.append(time.perf_counter() - start)
+    return sorted(seconds)[len(seconds) // 2] if seconds else math.nan
+
+
+def fitting_share(train: Train, frame: Frame, seconds: float | None) -> float:
+    """The share of the rows on which the case as it is takes a fifth of the budget: 1, a half, a quarter, ..."""
+    if seconds is None:
+        return 1.0
+    section = train.model_dump(mode="json", include=set(SECTION))
+    share = 1.0
+    while share * frame.rows > FEWEST_ROWS:
+        rows = int(share * frame.rows)
+        if FOLDS * estimate_fit(section, rows, len(frame.columns), 1).seconds <= START_SHARE * seconds:
+            break
+        share /= 2
+    return share
+
+
+def check_metric(metric: str, task: str) -> str:
+    """Raises: DataError for a metric that has no losses of single examples."""
+    from tasks.search.tabular.losses import METRICS
+
+    if metric not in METRICS[task]:
+        raise DataError(
+            f"A search can't compare candidates by {metric}.",
+            where="search.metric",
+            found=metric,
+            allowed=", ".join(METRICS[task]),
+            todo="Name one of these: each is a mean over examples, so that losers are seen early.",
+        )
+    return metric
