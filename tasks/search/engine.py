@@ -28,6 +28,7 @@ GRACE, GRACE_FACTOR = 5.0, 4.0  # a measurement is killed after so many times it
 FIRST_SHARE = 0.25  # of what is left, for the first measurement of an arm
 SAFETY = 1.3  # of the estimate of an arm that was measured before
 MOST_REPEATED = 60  # suggestions in a row that bring nothing new: the space is exhausted
+MOST_MISFITS = 3  # trials that do not fit into what is left: the search stops
 WAIT = 0.2  # seconds between two looks at the budget
 
 Listener = Callable[[TrialRecord], None]
@@ -49,7 +50,7 @@ class Engine:
         self._waiting: list[Contender] = []  # for their next rung
         self._seen: set[str] = set()
         self._ratios: dict[str, list[float]] = {}  # of measured to estimated seconds, by arm
-        self._repeated = 0
+        self._repeated = self._misfits = 0
 
     def run(self) -> None:
         """Raises: InputError when not even the case as it is fits into the budget; DataError when it can't be measured.
@@ -192,8 +193,8 @@ class Engine:
         cost = self._estimate(record, contender.rung)
         if shortage := self._spending.shortage(cost):
             self._end(contender, "unfinished", f"about {cost.seconds:.1f} s do not fit: {shortage}")
-            self._repeated += 1
-            if self._spending.shortage(Cost(calls=1 if cost.calls else 0)) or self._repeated >= MOST_REPEATED:
+            self._misfits += 1
+            if self._misfits >= MOST_MISFITS or self._spending.shortage(Cost()):
                 self.stopped = shortage
             return
         if cost.memory > (free := psutil.virtual_memory().available):
