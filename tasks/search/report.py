@@ -49,10 +49,9 @@ def summary(result: SearchResult) -> list[str]:
     if not result.is_better:
         lines.append("That does not show it to be better: more budget, or more data, may.")
     if result.optimism:
-        value, corrected = (
-            shown_value(result.metric, each) for each in (result.optimism.loss, result.optimism.corrected)
-        )
-        low, high = (shown_value(result.metric, each) for each in sorted((result.optimism.low, result.optimism.high)))
+        luck = result.optimism
+        value, corrected = (shown_value(result.metric, each) for each in (luck.loss, luck.corrected))
+        low, high = sorted(shown_value(result.metric, each) for each in (luck.low, luck.high))
         lines.append(
             f"{result.metric} {value} is that of the best of {sum(state == 'complete' for state in states)}: "
             f"expect about {corrected} ({low} to {high}) of new examples"

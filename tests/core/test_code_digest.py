@@ -50,6 +50,7 @@ CACHES = {
     "tasks.evaluate.language.llm_judge": "tasks/language/messages.py",
     "tasks.evaluate.language.genai_report": "tasks/language/answer_scoring.py",
     "tasks.evaluate.language.prompt_search": "tasks/evaluate/language/prompt_space.py",
+    "tasks.search.tabular.problem": "tasks/train/tabular/scoring.py",
     "tasks.evaluate.tabular.gates": "tasks/statistics/single_column.py",
     "tasks.evaluate.tabular.baselines": "tasks/train/classes.py",
     "tasks.evaluate.language.gates": "tasks/language/engine.py",
