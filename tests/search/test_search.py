@@ -38,7 +38,7 @@ def test_a_search_finds_what_a_linear_model_misses(frame, tmp_path):
     assert result.chosen in result.front
 
 
-def test_the_budget_is_kept(frame, tmp_path):
+def test_nothing_runs_past_the_budget(frame, tmp_path):
     """Everything has ended by the end of the budget, and what ran then is unfinished."""
     started = time.monotonic()
     result = run(frame, tmp_path, "8s")
