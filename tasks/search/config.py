@@ -11,9 +11,9 @@ from tasks.core.config import Duration, Section
 from tasks.core.errors import InputError
 from tasks.statistics.metric_catalog import MetricName
 
-FORM = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|-calls?|\$|€)")
+FORM = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|-calls?|-trials?|\$|€)")
 SECONDS = {"s": 1, "m": 60, "h": 3600}
-ALLOWED = "time, such as 90s, 15m or 1h; calls of a language model, such as 2000-calls; money, such as 0.20$"
+ALLOWED = "time, such as 90s, 15m or 1h; 2000-calls of a language model; money, such as 0.20$; 30-trials"
 
 
 class Limit(Section):
@@ -22,6 +22,7 @@ class Limit(Section):
     seconds: float | None = None
     calls: int | None = None
     money: float | None = None
+    trials: int | None = None
 
     @classmethod
     def parse(cls, text: str) -> Limit:
@@ -38,7 +39,7 @@ class Limit(Section):
             elif unit in ("$", "€"):
                 found["money"] = amount
             else:
-                found["calls"] = int(amount)
+                found[unit.strip("-").rstrip("s") + "s"] = int(amount)
         if not found:
             raise InputError("The budget can't be read.", where="budget", found=text, allowed=ALLOWED)
         return cls(**found)
@@ -49,6 +50,7 @@ class Limit(Section):
         parts = [] if self.seconds is None else [f"{self.seconds:g} s"]
         parts += [] if self.calls is None else [f"{self.calls:,} calls"]
         parts += [] if self.money is None else [f"{self.money:g} in money"]
+        parts += [] if self.trials is None else [f"{self.trials:,} trials"]
         return ", ".join(parts)
 
 

@@ -144,7 +144,7 @@ class Engine:
         from optuna.trial import TrialState
 
         while self._repeated < MOST_REPEATED:
-            if shortage := self._spending.shortage(Cost()):
+            if shortage := self._spending.shortage(Cost()) or self._shortage_of_trials():
                 self.stopped = shortage
                 return None
             trial = self._study.ask()
@@ -164,6 +164,12 @@ class Engine:
             return contender
         self.stopped = "nothing new is left to try"
         return None
+
+    def _shortage_of_trials(self) -> str:
+        limit = self._spending.limit.trials
+        running = sum(each.contender.record.number not in self.records for each in self._running.values())
+        is_spent = limit is not None and len(self.records) + running >= limit
+        return f"the budget of {limit} trials is spent" if is_spent else ""
 
     def _contender(self, number: int, configuration: Configuration, trial: Trial | None) -> Contender:
         record = TrialRecord(
@@ -266,8 +272,6 @@ class Engine:
             "metrics": {**record.metrics, **scores.metrics},
         }
         contender.record = record.model_copy(update=update)
-        if contender.trial is not None:
-            contender.trial.report(contender.mean(), rungs)
         if contender.trial is not None and (refusal := self.problem.exceeded(contender.record)):
             self._end(contender, "refused", refusal)
         elif self.best and contender is not self.best and self._is_beaten(contender):
@@ -315,7 +319,10 @@ class Engine:
         number = record.number
         if state == "complete":
             self._study.tell(number, contender.mean(), skip_if_finished=True)
+        elif state == "beaten" and self.best:
+            # by its distance from the best: Optuna would rank pruned trials by how far they came
+            behind = contender.mean() - self.best.mean(contender.rung)
+            self._study.tell(number, self.best.mean() + behind, skip_if_finished=True)
         else:
-            ended = TrialState.PRUNED if state == "beaten" else TrialState.FAIL
-            self._study.tell(number, state=ended, skip_if_finished=True)
+            self._study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
         self._listener(record)

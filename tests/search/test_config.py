@@ -13,6 +13,7 @@ def test_a_budget_is_time_calls_or_money():
     assert Limit.parse("15m").seconds == 900
     assert Limit.parse("2000-calls").calls == 2000
     assert Limit.parse("0.20$").money == 0.2
+    assert Limit.parse("30-trials").trials == 30
     assert Limit.parse("1h 500-calls") == Limit(seconds=3600, calls=500)
 
 

@@ -21,14 +21,15 @@ from tests.search.tables import problem, small_frame, write_frame
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(frame, state: Path, budget: str = "6s", settings: Search | None = None) -> SearchResult:
+def run(frame, state: Path, budget: str, settings: Search | None = None) -> SearchResult:
     found = problem(frame, settings)
     return search(found, found.settings, budget, state=state, observe=lambda _: None)
 
 
 def test_a_search_finds_what_a_linear_model_misses(frame, tmp_path):
     """The best beats the case as it is, on the same examples, and its optimism is stated."""
-    result = run(frame, tmp_path, "15s")
+    result = run(frame, tmp_path, "12-trials")
+    assert result.stopped == "the budget of 12 trials is spent"
     assert result.trial(0).state == "complete"
     assert result.chosen != 0
     assert result.is_better
@@ -48,13 +49,12 @@ def test_nothing_runs_past_the_budget(frame, tmp_path):
 
 def test_an_ended_search_is_not_run_again(frame, tmp_path):
     """The same budget returns what was found; a larger one goes on with the difference."""
-    first = run(frame, tmp_path, "8s")
-    again = run(frame, tmp_path, "8s")
-    assert len(again.trials) <= len(first.trials)
-    assert again.chosen == first.chosen
-    assert again.trial(again.chosen) == first.trial(first.chosen)
-    more = run(frame, tmp_path, "14s")
-    assert {each.number for each in again.trials} <= {each.number for each in more.trials}
+    first = run(frame, tmp_path, "4-trials")
+    again = run(frame, tmp_path, "4-trials")
+    assert again.trials == first.trials
+    more = run(frame, tmp_path, "5-trials")
+    assert len(more.trials) == 5
+    assert more.trials[:4] == first.trials
 
 
 KILLED = """
@@ -64,7 +64,7 @@ from tasks.search.search import search
 from tests.search.tables import problem, small_frame
 folder = Path(sys.argv[1])
 found = problem(small_frame(folder))
-search(found, found.settings, "30s", state=folder, observe=lambda progress: print(progress.trials, flush=True))
+search(found, found.settings, "9-trials 90s", state=folder, observe=lambda progress: print(progress.trials, flush=True))
 """
 
 
@@ -81,7 +81,7 @@ def test_a_killed_search_goes_on_within_its_budget(frame, tmp_path):
     folder = search_folder(tmp_path, problem(frame))
     before = {each.number: each for each in read_trials(folder) if each.state == "complete"}
     started = time.monotonic()
-    result = run(frame, tmp_path, "30s")
+    result = run(frame, tmp_path, "9-trials 90s")
     assert result.seconds - (time.monotonic() - started) > 1  # of the killed process
     assert before
     assert {each.number: each for each in result.trials if each.number in before} == before
@@ -106,7 +106,7 @@ def test_no_row_of_the_holdout_is_read(tmp_path):
 
 def test_shuffled_labels_are_not_shown_to_be_better(tmp_path):
     """Nothing can be learned, and the comparison or the bootstrap of the choice says so."""
-    result = run(small_frame(tmp_path, shuffled=True), tmp_path, "8s")
+    result = run(small_frame(tmp_path, shuffled=True), tmp_path, "8-trials")
     assert result.optimism is None or result.optimism.high > 0.45
 
 
@@ -147,7 +147,7 @@ def test_features_of_one_value_are_refused(tmp_path):
 def test_a_monotone_column_holds(frame, tmp_path):
     """Every boosting is fitted with the direction, and the case can be run with it."""
     settings = Search(monotone={"first": "increasing"})
-    result = run(frame, tmp_path, "8s", settings)
+    result = run(frame, tmp_path, "4-trials", settings)
     tried = [each for each in result.trials if each.number]
     assert tried
     assert all(each.configuration["parameters"]["monotonic_cst"] == {"first": 1} for each in tried)
@@ -158,6 +158,6 @@ def test_progress_names_the_best_so_far(frame, tmp_path):
     """Once the case as it is was measured, each trial's end comes with a best."""
     seen: list[Progress] = []
     found = problem(frame)
-    search(found, found.settings, "6s", state=tmp_path, observe=seen.append)
+    search(found, found.settings, "3-trials", state=tmp_path, observe=seen.append)
     assert seen
     assert all(each.best is not None for each in seen[1:])
