@@ -86,7 +86,7 @@ class Workers:
 
     def wait(self, seconds: float) -> list[Ended]:
         """What ended, waiting for at most so long."""
-        ended = []
+        ended: list[Ended] = []
         while self._connection.poll(0.0 if ended else max(0.0, seconds)):
             _, (job, status, kilobytes) = self._receive()
             path = self._paths.pop(job)

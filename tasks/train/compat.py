@@ -29,6 +29,7 @@ TRUSTED_TYPES = (
     "tasks.train.tabular.encoders.CharacterNgrams",
     "tasks.train.tabular.encoders.DateParts",
     "tasks.train.tabular.encoders.TextColumn",
+    "tasks.train.tabular.ensemble.Ensemble",
     "sklearn.tree._tree.Tree",  # it follows node numbers unchecked, so model_file.load() checks them
 )
 

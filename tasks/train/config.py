@@ -69,6 +69,16 @@ class Split(Section):
         return self
 
 
+class Member(Section):
+    """A further model of an ensemble, with its own encoders."""
+
+    family: str = Field(pattern=r"^sklearn\.[\w.]+$", description="Estimator class.")
+    parameters: Parameters = Field({}, description="Its arguments; nan for a missing value.")
+    encoders: tuple[Encoder, ...] = Field((), description="How columns are encoded, in this order, before the others.")
+    target_transform: Literal["log1p"] | None = Field(None, description="As in train.")
+    weight: float = Field(1.0, gt=0, description="Its weight in the mean of all predictions.")
+
+
 class Train(Section):
     """Estimator, encoders and hold-out split."""
 
@@ -81,6 +91,10 @@ class Train(Section):
     target_transform: Literal["log1p"] | None = Field(
         None, description="log1p: a regression fits log(1 + target) and predicts in the target's own unit."
     )
+    weight: float = Field(1.0, gt=0, description="Weight of this model in the mean with those of `ensemble`.")
+    ensemble: tuple[Member, ...] = Field(
+        (), description="Further models: the prediction is the weighted mean of all. Empty: one model."
+    )
     split: Split
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     threads: int = Field(2, ge=1, le=256, description="OpenMP threads while fitting and scoring.")
@@ -91,6 +105,14 @@ class Train(Section):
         description="Sensitive columns of the examples. Training rows are weighed so that the class does not depend "
         "on them, and the verdict shows the same model without the weights.",
     )
+
+    @property
+    def members(self) -> tuple[Train, ...]:
+        """Each model of an ensemble as if it were alone, in their order; or this one."""
+        alone = self.model_copy(update={"ensemble": ()})
+        names = ("family", "parameters", "encoders", "target_transform", "weight")
+        others = [self.model_copy(update={**{n: getattr(m, n) for n in names}, "ensemble": ()}) for m in self.ensemble]
+        return (alone, *others)
 
 
 class Lora(Section):

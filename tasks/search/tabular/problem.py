@@ -34,7 +34,14 @@ if TYPE_CHECKING:
 
 START_SHARE, FEWEST_ROWS = 0.2, 2000
 TIMED_ROWS = 15  # that are scored alone
-SECTION = ("family", "parameters", "encoders", "target_transform")  # of train, what a search changes
+SECTION = (
+    "family",
+    "parameters",
+    "encoders",
+    "target_transform",
+    "weight",
+    "ensemble",
+)  # of train, what a search changes
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tasks.train.tabular.ensemble import pipelines_of
 from tasks.train.tabular.scoring import Model
 
 Categories = Mapping[str, frozenset[str]]
@@ -14,7 +15,7 @@ def known_categories(model: Model) -> dict[str, frozenset[str]]:
     """By column, for the text columns that are encoded by category; free text and numbers have none."""
     texts = {column.name for column in model.columns if column.kind == "text"}
     known: dict[str, frozenset[str]] = {}
-    for _, step, names in model.pipeline[0].transformers_:
+    for _, step, names in pipelines_of(model.pipeline)[0][0].transformers_:
         parts = [part for _, part in step.steps] if hasattr(step, "steps") else [step]
         fitted = next((part.categories_ for part in parts if hasattr(part, "categories_")), ())
         if len(fitted) == len(names):  # an imputer before it may have added columns

@@ -182,6 +182,14 @@ def fit(pipeline: Any, examples: pd.DataFrame, target: Target, config: Train, co
     Raises: CaseError when the estimator can't take what the encoders leave, such as missing values; DataError when a
     class has too few examples.
     """
+    if config.ensemble:
+        for member, part in zip(config.members, pipeline.pipelines, strict=True):
+            fit(part, examples, target, member, columns)
+        for name in ("columns_", "positive_"):
+            if hasattr(pipeline.pipelines[0], name):
+                setattr(pipeline, name, getattr(pipeline.pipelines[0], name))
+        return prepare(pipeline)
+
     from threadpoolctl import threadpool_limits
 
     encoding, estimator = pipeline[0], pipeline[-1]
@@ -306,8 +314,9 @@ def _describe(job: TrainingJob, run: CandidateRun, model: Model, sides: Sides) -
 
 def _parameters(config: Train) -> dict[str, Any]:
     """The declaration as MLflow parameters: one line for each of the family's own."""
-    left_out = {"parameters", "encoders", "split", *(() if config.reweigh else ("reweigh",))}
+    left_out = {"parameters", "encoders", "split", "ensemble", *(() if config.reweigh else ("reweigh",))}
     declared = config.model_dump(mode="json", exclude=left_out, exclude_none=True)
     declared |= {f"parameters.{name}": value for name, value in config.parameters.items()}
     declared |= {f"encoder.{i}": f"{e.family}({', '.join(e.columns)})" for i, e in enumerate(config.encoders)}
+    declared |= {f"ensemble.{i}": f"{m.weight:g} {m.family}" for i, m in enumerate(config.ensemble)}
     return declared | {f"split.{k}": v for k, v in config.split.model_dump(mode="json", exclude_none=True).items()}

@@ -16,6 +16,8 @@ from tasks.train.config import Train
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
+    from tasks.train.tabular.ensemble import Ensemble
+
 # Parameters that other keys of the case set.
 MANAGED_PARAMETERS = {"random_state": "train.seed", "n_jobs": "train.threads"}
 
@@ -37,8 +39,21 @@ def check_training(config: Train, task: str, columns: Sequence[Column] | None = 
     build_pipeline(config, task, columns)
 
 
-def build_pipeline(config: Train, task: str, columns: Sequence[Column] | None) -> Pipeline:
-    """Build the pipeline: encoded columns first, in the encoders' order, then the others as they are.
+def build_pipeline(config: Train, task: str, columns: Sequence[Column] | None) -> Pipeline | Ensemble:
+    """Build the pipeline, or an ensemble of several.
+
+    Raises: CaseError.
+    """
+    from tasks.train.tabular.ensemble import Ensemble
+
+    if not config.ensemble:
+        return _build_one(config, task, columns)
+    pipelines = [_build_one(member, task, columns) for member in config.members]
+    return Ensemble(pipelines, [member.weight for member in config.members])
+
+
+def _build_one(config: Train, task: str, columns: Sequence[Column] | None) -> Pipeline:
+    """Build one pipeline: encoded columns first, in the encoders' order, then the others as they are.
 
     A column that several encoders name goes through them one after the other (an imputer, then a scaler).
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from sklearn.pipeline import Pipeline
     from threadpoolctl import ThreadpoolController
+
+    from tasks.train.tabular.ensemble import Ensemble
 
     Values: TypeAlias = pd.DataFrame | Mapping[str, Sequence[Any] | np.ndarray]
 
@@ -53,14 +55,16 @@ class Model:
     compiled: CompiledBoosting | None = field(repr=False)
     compiled_forest: CompiledForest | None = field(repr=False)
     threads: ThreadpoolController = field(repr=False)
+    members: tuple[Model, ...] = ()  # of an ensemble, whose prediction is their weighted mean
+    weights: tuple[float, ...] = ()
 
     @property
     def classifies(self) -> bool:
         return bool(self.classes)
 
 
-def prepare(pipeline: Pipeline) -> Model:
-    """Prepare a fitted pipeline for `predict`."""
+def prepare(pipeline: Pipeline | Ensemble) -> Model:
+    """Prepare a fitted pipeline, or an ensemble, for `predict`."""
     from sklearn.ensemble import (
         ExtraTreesClassifier,
         ExtraTreesRegressor,
@@ -69,6 +73,13 @@ def prepare(pipeline: Pipeline) -> Model:
     )
     from threadpoolctl import ThreadpoolController
 
+    from tasks.train.tabular.ensemble import Ensemble
+
+    if isinstance(pipeline, Ensemble):
+        members = tuple(prepare(part) for part in pipeline.pipelines)
+        total = sum(pipeline.weights)
+        weights = tuple(weight / total for weight in pipeline.weights)
+        return replace(members[0], pipeline=pipeline, members=members, weights=weights)
     encoding, estimator = pipeline[0], pipeline[-1]
     columns = tuple(Column(**column) for column in pipeline.columns_)
     by_name = {column.name: column for column in columns}
@@ -120,6 +131,9 @@ def predict(model: Model, values: Values, columns: Sequence[Column] | None = Non
     """
     import numpy as np
 
+    if model.members:
+        parts = [predict(member, values, columns) for member in model.members]
+        return np.asarray(sum(weight * part for weight, part in zip(model.weights, parts, strict=True)))
     if columns is not None and [(c.name, c.kind) for c in columns] != [(c.name, c.kind) for c in model.columns]:
         raise DataError(
             "The columns are not those that the model was trained on.",
