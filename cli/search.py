@@ -24,9 +24,11 @@ INTERVAL = 10.0  # seconds between two lines of progress, unless the best change
 class SearchVerbs(TyperGroup):
     """`search CASE` means `search start CASE`."""
 
+    default = START
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and not args[0].startswith("-") and args[0] not in self.commands:
-            args = [START, *args]
+            args = [self.default, *args]
         return super().parse_args(ctx, args)
 
 

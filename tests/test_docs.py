@@ -42,6 +42,8 @@ def commands() -> dict[str, set[str]]:
         for name, command in group.commands.items():
             if hasattr(command, "commands"):
                 collect(command, f"{prefix}{name} ")
+                if default := getattr(command, "default", None):  # `search CASE` is `search start CASE`
+                    result[f"{prefix}{name}"] = result[f"{prefix}{name} {default}"]
             else:
                 options = {flag for each in command.params for flag in (*each.opts, *each.secondary_opts)}
                 result[f"{prefix}{name}"] = options | {"--help"}

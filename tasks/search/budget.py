@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from tasks.core.errors import InputError
 from tasks.search.config import Limit
 from tasks.search.problem import Cost
 
@@ -37,6 +38,7 @@ class Spending:
         """`started` is the moment of the monotonic clock from which on time counts."""
         folder.mkdir(parents=True, exist_ok=True)
         self.limit = limit
+        self.trials = 0  # counted by the search
         self._ledger = folder / "spending.jsonl"
         self._jobs: dict[str, tuple[int, float]] = {}
         for line in self._ledger.read_text("utf-8").splitlines() if self._ledger.is_file() else []:
@@ -87,6 +89,16 @@ class Spending:
         if limit.money is not None and spent.money + cost.money > limit.money:
             return f"the budget of {limit.money:g} in money is spent"
         return ""
+
+    def too_small(self, why: str) -> InputError:
+        """The error of a budget that not even the case as it is fits into."""
+        return InputError(
+            "The budget is too small for one trial.",
+            where="--budget",
+            found=self.limit.text,
+            allowed=f"enough for the case as it is and one other: {why}",
+            todo="Name a larger budget, such as 15m. What was measured stays.",
+        )
 
     def reserve(self, job: str, cost: Cost) -> None:
         """Count a job that starts."""

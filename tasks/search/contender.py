@@ -21,6 +21,7 @@ class Contender:
     trial: Trial | None  # of the sampler; None: the case as it is
     losses: list[np.ndarray] = field(default_factory=list)  # by rung
     seconds: float = 0.0
+    is_finalist: bool = False  # is measured to its end, although it was beaten
 
     @property
     def rung(self) -> int:

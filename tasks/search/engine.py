@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from tasks.core.config import digest_of
-from tasks.core.errors import DataError, InputError
+from tasks.core.errors import DataError
 from tasks.search.budget import Spending
 from tasks.search.contender import Contender, Running
-from tasks.search.measurement import Measured, measurement_path, read_measurement
+from tasks.search.finals import Finals
+from tasks.search.measurement import Measured, losses_of, measurement_path, read_measurement
 from tasks.search.problem import Configuration, Cost, Problem
 from tasks.search.results import TrialRecord, read_trials, trial_path, write_trial
 from tasks.search.selection import is_beaten
@@ -21,7 +22,6 @@ from tasks.search.storage import open_study
 from tasks.search.workers import Ended, Workers
 
 if TYPE_CHECKING:
-    import numpy as np
     from optuna import Trial
 
 GRACE, GRACE_FACTOR = 5.0, 4.0  # a measurement is killed after so many times its estimate, and at least so many seconds
@@ -49,6 +49,7 @@ class Engine:
         self._running: dict[str, Running] = {}
         self._waiting: list[Contender] = []  # for their next rung
         self._seen: set[str] = set()
+        self._finals = Finals(problem, folder)
         self._ratios: dict[str, list[float]] = {}  # of measured to estimated seconds, by arm
         self._repeated = self._misfits = 0
 
@@ -60,11 +61,11 @@ class Engine:
         with Workers(self.problem, self.folder) as workers:
             self.problem.prepare()
             self._open()
-            if 0 in self.records and (shortage := self._spending.shortage(Cost())):
+            if 0 in self.records and (shortage := self._spending.shortage(Cost()) or self._shortage_of_trials()):
                 self.stopped = shortage
                 return
             if not workers.wait_ready(self._spending.seconds_left):
-                raise self._too_small("loading the data takes longer")
+                raise self._spending.too_small("loading the data takes longer")
             self._measure_start(workers)
             while not self.stopped or self._running:
                 self._fill(workers)
@@ -85,7 +86,7 @@ class Engine:
             self.records[record.number] = record
             self._seen.add(digest_of(record.configuration))
             if record.state == "complete":
-                self._promote(self._read(record))
+                self._promote(Contender(record, None, losses_of(self.folder, record)))
         if not self._study.get_trials(deepcopy=False):
             self._study.ask()  # number 0: the case as it is
             for parameters in self.problem.first():
@@ -104,7 +105,7 @@ class Engine:
         )
         self._start_or_skip(contender, workers)
         if not self._running and not contender.losses:
-            raise self._too_small(f"the case as it is takes about {total:.0f} s")
+            raise self._spending.too_small(f"the case as it is takes about {total:.0f} s")
         while contender.record.state == "running":
             self._collect(workers)
             if contender in self._waiting:
@@ -120,32 +121,39 @@ class Engine:
                     found=contender.record.reason,
                     todo=f"Correct the case until `driftline run {self.problem.case}` trains.",
                 )
-            raise self._too_small(f"the case as it is takes about {total:.0f} s")
-
-    def _too_small(self, why: str) -> InputError:
-        return InputError(
-            "The budget is too small for one trial.",
-            where="--budget",
-            found=self._spending.limit.text,
-            allowed=f"enough for the case as it is and one other: {why}",
-            todo="Name a larger budget, such as 15m. What was measured is kept.",
-        )
+            raise self._spending.too_small(f"the case as it is takes about {total:.0f} s")
 
     def _fill(self, workers: Workers) -> None:
         """Start measurements while there are workers and budget."""
         while not self.stopped and len(self._running) < self.problem.workers:
-            contender = self._waiting.pop(0) if self._waiting else self._propose()
+            contender = self._waiting.pop(0) if self._waiting else self._final() or self._propose()
             if contender is None:
                 return
             self._start_or_skip(contender, workers)
+
+    def _final(self) -> Contender | None:
+        """Once half of the budget is spent: the best of each arm, and then what combines them."""
+        if self._finals.is_due(self._spending):
+            self._waiting += self._finals.contenders(list(self.records.values()))
+            return self._waiting.pop(0) if self._waiting else None
+        if any(each.contender.is_finalist for each in self._running.values()):
+            return None
+        configuration = self._finals.combination(list(self.records.values()))
+        if configuration is None or digest_of(configuration) in self._seen:
+            return None
+        self._seen.add(digest_of(configuration))
+        return self._contender(self._study.ask().number, configuration, None)
 
     def _propose(self) -> Contender | None:
         """The sampler's next configuration that is new and allowed; None where the search stops."""
         from optuna.trial import TrialState
 
         while self._repeated < MOST_REPEATED:
-            if shortage := self._spending.shortage(Cost()) or self._shortage_of_trials():
+            if shortage := self._spending.shortage(Cost()):
                 self.stopped = shortage
+                return None
+            if shortage := self._shortage_of_trials():
+                self.stopped = "" if self._running else shortage  # what runs may go on with its next rung
                 return None
             trial = self._study.ask()
             configuration = self.problem.suggest(trial)
@@ -168,7 +176,8 @@ class Engine:
     def _shortage_of_trials(self) -> str:
         limit = self._spending.limit.trials
         running = sum(each.contender.record.number not in self.records for each in self._running.values())
-        is_spent = limit is not None and len(self.records) + running >= limit
+        self._spending.trials = len(self.records) + running
+        is_spent = limit is not None and self._spending.trials >= limit
         return f"the budget of {limit} trials is spent" if is_spent else ""
 
     def _contender(self, number: int, configuration: Configuration, trial: Trial | None) -> Contender:
@@ -272,16 +281,17 @@ class Engine:
             "metrics": {**record.metrics, **scores.metrics},
         }
         contender.record = record.model_copy(update=update)
-        if contender.trial is not None and (refusal := self.problem.exceeded(contender.record)):
+        if record.number and (refusal := self.problem.exceeded(contender.record)):
             self._end(contender, "refused", refusal)
-        elif self.best and contender is not self.best and self._is_beaten(contender):
+        elif self.best and not contender.is_finalist and contender is not self.best and self._is_beaten(contender):
             self._end(contender, "beaten", "")
         elif rungs == len(self.problem.rungs):
             self._end(contender, "complete", record.reason)
             self._promote(contender)
         else:
             self._waiting.insert(0, contender)
-            write_trial(self.folder, contender.record)
+            if not contender.is_finalist:  # a killed search finds it as it was
+                write_trial(self.folder, contender.record)
 
     def _is_beaten(self, contender: Contender) -> bool:
         import numpy as np
@@ -296,19 +306,6 @@ class Engine:
     def _promote(self, contender: Contender) -> None:
         if self.best is None or contender.mean() < self.best.mean():
             self.best = contender
-
-    def _read(self, record: TrialRecord) -> Contender:
-        """A complete trial of an earlier process."""
-        contender = Contender(record, None)
-        contender.losses = list(self.losses_of(record))
-        return contender
-
-    def losses_of(self, record: TrialRecord) -> Sequence[np.ndarray]:
-        """The losses of a trial by rung."""
-        found = [
-            read_measurement(measurement_path(self.folder, record.configuration, rung)) for rung in range(record.rungs)
-        ]
-        return [each.scores.losses for each in found if each is not None]
 
     def _end(self, contender: Contender, state: Any, reason: str) -> None:
         from optuna.trial import TrialState

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.core.config import digest_of
 from tasks.core.files import atomic_path
 from tasks.search.problem import Configuration, Scores
+from tasks.search.results import TrialRecord
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,3 +54,9 @@ def read_measurement(path: Path) -> Measured | None:
         predictions = arrays["predictions"] if "predictions" in arrays.files else None
     figures = {name: about[name] for name in (*FIGURES, "metrics")}
     return Measured(Scores(losses, predictions=predictions, **figures), about["seconds"])
+
+
+def losses_of(folder: Path, trial: TrialRecord) -> list[np.ndarray]:
+    """The losses of a trial by rung."""
+    paths = [measurement_path(folder, trial.configuration, rung) for rung in range(trial.rungs)]
+    return [each.scores.losses for path in paths if (each := read_measurement(path))]

@@ -39,6 +39,16 @@ class Scores:
     predictions: np.ndarray | None = None  # where an ensemble can be built of them
 
 
+@dataclass(frozen=True)
+class Complete:
+    """A trial that was measured on every rung."""
+
+    configuration: Configuration
+    loss: float
+    call_seconds: float
+    predictions: Sequence[np.ndarray | None]  # by rung
+
+
 class Problem(Protocol):
     """A case that is searched. It is pickled into the process that measures, so it holds paths and digests.
 
@@ -94,6 +104,9 @@ class Problem(Protocol):
 
         Raises: DriftlineError when it can't be measured; the trial then fails, and the search goes on.
         """
+
+    def combine(self, trials: Sequence[Complete]) -> Configuration | None:
+        """A combination of complete trials that is worth a trial, such as an ensemble; None when there is none."""
 
     def clusters(self, rung: int) -> Sequence[str] | None:
         """What the examples of a rung are resampled by; None: each by itself."""

@@ -13,6 +13,7 @@ from tasks.core.progress import progress_step
 from tasks.search.budget import Spending, Spent
 from tasks.search.config import Limit, Search
 from tasks.search.engine import Engine
+from tasks.search.measurement import losses_of
 from tasks.search.problem import Problem
 from tasks.search.results import SearchResult, TrialRecord, write_result
 from tasks.search.selection import choose, compare, front, importance, knee, optimism
@@ -96,7 +97,7 @@ def _result(engine: Engine, settings: Search, spending: Spending, budget: str) -
     adoptable = [trial for trial in trials if trial.number == 0 or not problem.exceeded(trial)]
     chosen = choose(adoptable, settings.prefer, settings.within)
     losses: Mapping[int, np.ndarray] = {
-        trial.number: np.concatenate(engine.losses_of(trial)) for trial in trials if trial.state == "complete"
+        trial.number: np.concatenate(losses_of(engine.folder, trial)) for trial in trials if trial.state == "complete"
     }
     clusters = [cluster for rung in range(len(problem.rungs)) for cluster in problem.clusters(rung) or ()]
     difference = compare(losses[chosen.number], losses[0], clusters or None) if chosen.number else None

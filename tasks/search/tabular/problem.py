@@ -14,13 +14,14 @@ from tasks.core.code_digest import cache_key
 from tasks.core.errors import DataError
 from tasks.features.results import Frame
 from tasks.search.config import Search
-from tasks.search.problem import Configuration, Cost, Scores
+from tasks.search.problem import Complete, Configuration, Cost, Scores
 from tasks.search.results import TrialRecord
+from tasks.search.tabular.combine import combine_best
 from tasks.search.tabular.estimate import estimate_fit
 from tasks.search.tabular.losses import example_losses
 from tasks.search.tabular.space import Space, arm_of
 from tasks.search.tabular.table import FOLDS, SearchTable, load_table
-from tasks.train.classes import encode_target
+from tasks.train.classes import encode_target, infer_classes
 from tasks.train.config import Target, Train
 from tasks.train.metrics import compute_metrics
 from tasks.train.tabular.fit import fit
@@ -79,7 +80,8 @@ class TabularProblem:
 
     @cached_property
     def table(self) -> SearchTable:
-        return load_table(self.frame, self.target, self.train.split, self.settings, share=self.share)
+        own = self.train.model_dump(mode="json", include=set(SECTION), exclude_defaults=True)
+        return load_table(self.frame, self.target, self.train.split, self.settings, own=own, share=self.share)
 
     @property
     def space(self) -> Space:
@@ -118,6 +120,10 @@ class TabularProblem:
         return ""
 
     def estimate(self, configuration: Configuration, rung: int) -> Cost:
+        if others := configuration.get("ensemble", ()):
+            alone = {**configuration, "ensemble": ()}
+            each = [self.estimate(dict(member), rung) for member in (alone, *others)]
+            return Cost(sum(cost.seconds for cost in each), sum(cost.memory for cost in each))
         shape = self.space.shape
         outputs = self.space.classes if self.space.classes > 2 else 1
         rows = len(self.table.folds[rung][0])
@@ -143,13 +149,26 @@ class TabularProblem:
             predictions=prediction,
         )
 
+    def combine(self, trials: Sequence[Complete]) -> Configuration | None:
+        limit = self.ms_per_row / 1000 if self.ms_per_row else math.inf
+        outcomes = [self._outcome(test) for _, test in self.table.folds]
+        return combine_best(trials, outcomes, self.metric, limit)
+
+    def _outcome(self, test: pd.DataFrame) -> np.ndarray:
+        known = self.table.folds[-1][0][self.target.column]
+        classes = infer_classes(known, self.target) if self.target.task == "classification" else ()
+        return encode_target(test[self.target.column], classes)
+
     def clusters(self, rung: int) -> Sequence[str] | None:
         return self.table.clusters[rung]
 
     def arm(self, configuration: Configuration) -> str:
-        return arm_of(configuration["family"])
+        return "ensemble" if configuration.get("ensemble") else arm_of(configuration["family"])
 
     def describe(self, configuration: Configuration) -> str:
+        if others := configuration.get("ensemble", ()):
+            members = [configuration, *others]
+            return "mean of " + ", ".join(f"{each.get('weight', 1):g} {arm_of(each['family'])}" for each in members)
         parameters = configuration.get("parameters", {})
         shown = [f"{name} {value}" for name, value in parameters.items() if isinstance(value, int | float)]
         return ", ".join([self.arm(configuration), *shown])

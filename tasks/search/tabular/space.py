@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from optuna import Trial
 
 NETWORK_ROWS = (500, 200_000)
+CASE = "case"  # encoders and categorical features as the case has them
 MAX_INTERACTING = 15  # columns; more give thousands of products
 _FOREIGN = "its trees are of a format that the model file does not hold; boosting is the same method"
 NOT_STORED = {
@@ -30,6 +31,7 @@ class Space:
     families: tuple[str, ...]
     classes: int = 2
     monotone: Mapping[str, int] = field(default_factory=dict)  # 1: rising, -1: falling
+    own: Mapping[str, Any] = field(default_factory=dict)  # the train section of the case
 
     @property
     def _kind(self) -> str:
@@ -52,7 +54,31 @@ class Space:
             {"family": "forest", "tree_leaf_rows": max(1, min(20, self.shape.rows // 200)), "tree_features": 0.3},
             {"family": "network"},
         ]
+        if self._has_own_boosting:
+            starts.insert(0, self._near_own())
         return [each for each in starts if each["family"] in self.families]
+
+    @property
+    def _has_own_boosting(self) -> bool:
+        return arm_of(self.own.get("family", "")) == "boosting" and bool(self.own.get("encoders"))
+
+    @property
+    def _encodings(self) -> list[str]:
+        return [*([CASE] if self._has_own_boosting else []), "native", "ordinal", "target"]
+
+    def _near_own(self) -> dict[str, Any]:
+        """The case's boosting with more, smaller steps."""
+        own = self.own.get("parameters", {})
+        return {
+            "family": "boosting",
+            "categories": CASE,
+            "rate": max(0.02, min(0.2, 0.6 * own.get("learning_rate", 0.1))),
+            "steps": max(40, min(500, int(1.7 * own.get("max_iter", 100)))),
+            "leaves": max(4, min(64, own.get("max_leaf_nodes") or 31)),
+            "leaf_rows": max(5, min(max(20, self.shape.rows // 20), own.get("min_samples_leaf", 20))),
+            "l2": max(1e-3, min(100.0, own.get("l2_regularization", 1e-3))),
+            "features": max(0.15, min(1.0, own.get("max_features", 1.0))),
+        }
 
     def boosting(self, trial: Trial) -> dict[str, Any]:
         most = max(20, self.shape.rows // 20)
@@ -67,12 +93,19 @@ class Space:
         section: dict[str, Any] = {"family": BOOSTING + self._kind, "parameters": parameters}
         categories, encoding = self.shape.named("category"), "ordinal"
         if categories:
-            encoding = trial.suggest_categorical("categories", ["native", "ordinal", "target"])
-        if encoding == "native":
+            encoding = trial.suggest_categorical("categories", self._encodings)
+        if encoding == CASE:
+            if "categorical_features" in self.own.get("parameters", {}):
+                parameters["categorical_features"] = self.own["parameters"]["categorical_features"]
+        elif encoding == "native":
             parameters["categorical_features"] = categories
         if self.monotone:
             parameters["monotonic_cst"] = dict(self.monotone)
-        section["encoders"] = tree_encoders(self.shape, "target" if encoding == "target" else "ordinal")
+        section["encoders"] = (
+            self.own["encoders"]
+            if encoding == CASE
+            else tree_encoders(self.shape, "target" if encoding == "target" else "ordinal")
+        )
         return self._with_target(trial, section, parameters)
 
     def forest(self, trial: Trial) -> dict[str, Any]:

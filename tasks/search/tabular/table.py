@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import CaseError, DataError
 from tasks.features.results import Frame
@@ -37,8 +37,10 @@ class SearchTable:
     space: Space
 
 
-def load_table(frame: Frame, target: Target, split: Split, settings: Search, *, share: float = 1.0) -> SearchTable:
-    """Read the training side of a frame, or a share of its rows.
+def load_table(
+    frame: Frame, target: Target, split: Split, settings: Search, *, own: Mapping[str, Any], share: float
+) -> SearchTable:
+    """Read the training side of a frame, or a share of its rows. `own`: the train section as it is.
 
     Raises: DataError when its rows can't be compared on; CaseError for settings that don't fit it.
     """
@@ -61,7 +63,7 @@ def load_table(frame: Frame, target: Target, split: Split, settings: Search, *, 
             allowed=f"two folds at least, each with {MIN_CLASS_EXAMPLES} rows of each class to fit on",
             todo="Take more data, or join rare classes in the SQL of features.examples.",
         )
-    space = Space(_shape(training, target, frame), families, _classes(training, target), monotone)
+    space = Space(_shape(training, target, frame), families, _classes(training, target), monotone, own)
     names = tuple(_name(k, len(folds), fold, split) for k, fold in enumerate(folds))
     clusters = tuple(None if groups is None else [*map(str, groups.loc[test.index])] for _, test in folds)
     return SearchTable(tuple(folds), names, clusters, space)
