@@ -101,7 +101,7 @@ def prepare(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None
 
 @app.command()
 def train(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None:
-    """Prepare, train a candidate and evaluate it. Exit code 3 unless the verdict is promote."""
+    """Prepare, train a candidate and evaluate it. Exit code 3: it is rejected; 7: the evidence is insufficient."""
     trained = _run("train", case, as_of, profile)
 
     from tasks.release.task import require_promotion

@@ -157,6 +157,22 @@ class LlmJudge(Section):
     seconds: float = Field(60, gt=0, le=600, description="Timeout of one request.")
 
 
+class Counterfactuals(Section):
+    """Messages with another name, place or spelling: the answer should not change but for that."""
+
+    groups: dict[str, tuple[str, ...]] = Field(
+        min_length=1, description="By name of the group, words that may stand for each other, such as first names."
+    )
+    at_most: float = Field(0.1, gt=0, lt=1, description="Largest share of answers that may change; it must be shown.")
+    examples: int = Field(200, ge=10, le=5000, description="Changed messages at most.")
+
+    @model_validator(mode="after")
+    def _require_two(self) -> Counterfactuals:
+        if few := [name for name, terms in self.groups.items() if len({*terms}) < 2]:
+            raise ValueError(f"give two different terms or more: {', '.join(few)}")
+        return self
+
+
 ANSWER_CLUSTERS = ("wording", "document")
 DAY = "day"  # clusters of a table by the day of the event
 ANSWER_METRIC = f"The metric: {', '.join(metrics_of('answers'))}; or scorers.NAME, one of the case's own."
@@ -211,6 +227,9 @@ class LanguageEvaluation(Section):
     )
     judge: LlmJudge | None = Field(None, description="A judge for the metric judge_score; empty: none.")
     cpu_price_per_hour: float = Field(0.10, ge=0, description="Price of the machine, for the cost of answers.")
+    counterfactuals: Counterfactuals | None = Field(
+        None, description="How much answers may depend on who or what a message names. Empty: that is not measured."
+    )
     waive: dict[str, Waiver] = Field({}, description=WAIVED)
     selftest: bool = Field(
         False,

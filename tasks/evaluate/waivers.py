@@ -17,6 +17,7 @@ OF_ANSWERS = (
     "constrained_schema_validity",
     "quantized_loss",
     "parity_logprob_difference",
+    "counterfactual_changes",
 )
 
 

@@ -203,6 +203,22 @@ def test_gates_that_are_passed_promote(untuned: Candidate, state: Path, monkeypa
     assert verdict.decision == "promote", explain(verdict)
 
 
+def test_answers_about_other_places_are_compared(untuned: Candidate, state: Path) -> None:
+    """Each message with a place is asked again with another; the answers are stored, and the gate counts the changes."""
+    places = {"places": ("JFK", "BOS", "MIA"), "unused": ("Atlantis", "Utopia")}
+    gates = LENIENT | {"counterfactuals": {"groups": places, "at_most": 0.01}}
+    verdict = judged(untuned, state, gates)
+    found = named(verdict, "counterfactual_changes")
+    scores = pd.read_parquet(verdict.scores)
+    swapped = scores[scores["variant"] == "counterfactual"]
+    assert len(swapped) == 2  # one message names JFK
+    assert f"of {len(swapped)} answers change" in found.note
+    assert not found.passed  # so few show nothing of one in a hundred
+    again = recompute(verdict.scores.parent, verdict.digest)
+    assert again.is_same
+    assert "counterfactual_changes" in again.taken
+
+
 def test_a_second_tuning_asks_the_base_nothing(
     untuned: Candidate, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from tasks.core.code_digest import cache_key
 from tasks.core.files import file_digest
 from tasks.core.progress import mark_cached, progress_step
-from tasks.evaluate.config import Bound, LanguageEvaluation
+from tasks.evaluate.config import Bound, Counterfactuals, LanguageEvaluation
 from tasks.evaluate.criteria import bound_criterion
 from tasks.evaluate.language.arms import Arms
 from tasks.evaluate.language.champion import answers_of_champion, champion_tests, judge_first, value_or_reason
+from tasks.evaluate.language.counterfactuals import VARIANT, change_criterion, swapped_pairs
 from tasks.evaluate.language.evaluation_run import EvaluationRun
 from tasks.evaluate.language.inference import answer_table, wrong_answers
 from tasks.evaluate.language.llm_judge import Opinions, judge_opinions
@@ -139,7 +140,7 @@ def evaluate_language_gates(
         "intervals": {str(table["variant"].iat[0]): intervals_of(table) for table in tables},
     }
     problems = {"perplexity": no_perplexity, JUDGE_SCORE: no_opinions}
-    scores = _concatenated(tables)
+    shown = scores = _concatenated(tables)
     evidence = StoredAnswers(
         evaluate=config,
         tuned=str(tuned_answers["variant"].iat[0]) if tuned else "",
@@ -159,6 +160,11 @@ def evaluate_language_gates(
             else value_or_reason(partial(champion_tests, run, model, bench, passages))
         )
         criteria += prompt_criteria(tests, answers, of_champion, problem)
+    if config.counterfactuals:
+        swapped = _swapped(config.counterfactuals, run, passages, candidate.folder)
+        criteria.append(change_criterion(config.counterfactuals, served, swapped))
+        if len(swapped):
+            scores = _concatenated([scores, swapped])
     if tuned:
         parity, no_parity = value_or_reason(lambda: _parity(run, candidate.folder, config.parity))
         criteria += parity_criteria(parity, config.parity, no_parity)
@@ -168,7 +174,6 @@ def evaluate_language_gates(
     )
 
     by_prefix = {"": overall, **{f"{name}_": values for name, values in metrics["baselines"].items()}}
-    shown = scores
     if spec.base.upstream:
         scores = _concatenated([scores, run.repeated(served)])
     evaluation = Evaluation(
@@ -181,6 +186,18 @@ def evaluate_language_gates(
         notes={"wrong_answers.md": wrong_answers(shown), "answers.json": answer_table(shown)},
     )
     return store_verdict(candidate, evaluation, folder, places.tracking)
+
+
+def _swapped(config: Counterfactuals, run: EvaluationRun, passages: Arms | None, folder: Path) -> pd.DataFrame:
+    """The served answers to messages about another person or place."""
+    pairs = swapped_pairs(config, run.evaluation_set)
+    if pairs.empty:
+        return pairs
+    if passages:
+        answers, _ = passages.answers(VARIANT, model_file(folder), pairs, passages.served_answerer)
+    else:
+        answers, _ = run.answers(VARIANT, model_file(folder), pairs)
+    return answers
 
 
 def _unquantized(
