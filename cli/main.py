@@ -111,7 +111,7 @@ def train(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None:
 
 @app.command()
 def run(case: CaseName, as_of: AsOf = None, profile: Profile = None) -> None:
-    """Run the whole pipeline: prepare, train, evaluate, release. Exit code 3 when a gate fails."""
+    """Run the whole pipeline: prepare, train, evaluate, release. Exit code 3 or 7: it is not promoted."""
     _release(case, as_of, profile)
 
 

@@ -127,7 +127,7 @@ def history(case: CaseName, as_json: AsJson = False) -> None:
 
 @app.command(name="test")
 def run_tests(case: CaseName, prompt: PromptName = None, as_json: AsJson = False) -> None:
-    """Run the tests of a prompt, beside the champion's prompt. Exit code 3 unless it would be promoted."""
+    """Run the tests of a prompt, beside the champion's prompt. Exit code 3: rejected; 7: not shown."""
     from cli.prompt_trial import test_prompt
 
     test_prompt(case, prompt, as_json)

@@ -204,7 +204,7 @@ def test_gates_that_are_passed_promote(untuned: Candidate, state: Path, monkeypa
 
 
 def test_answers_about_other_places_are_compared(untuned: Candidate, state: Path) -> None:
-    """Each message with a place is asked again with another; the answers are stored, and the gate counts the changes."""
+    """Each message with a place is sent again with another; the answers are stored, and the gate counts changes."""
     places = {"places": ("JFK", "BOS", "MIA"), "unused": ("Atlantis", "Utopia")}
     gates = LENIENT | {"counterfactuals": {"groups": places, "at_most": 0.01}}
     verdict = judged(untuned, state, gates)
