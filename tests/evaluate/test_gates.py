@@ -147,7 +147,7 @@ def test_known_bad_candidates_are_rejected(
 
 
 def test_a_challenger_is_held_against_the_champion(frame: Frame, state: Path, good: Candidate) -> None:
-    """The same model passes; a weaker one that meets all bounds is rejected; which champion is in the verdict."""
+    """The same model passes; a weaker one that meets all bounds is not promoted; which champion is in the verdict."""
     model = good.folder / "model.skops"
     same = judged(good, state, champion=Champion(model, "c" * 64))
     assert (same.decision, same.champion) == ("promote", "c" * 64)
@@ -156,7 +156,8 @@ def test_a_challenger_is_held_against_the_champion(frame: Frame, state: Path, go
     lenient = gates(bounds=({"metric": "auc", "at_least": 0.7},))
     verdict = judged(weak, state, lenient, champion=Champion(model, "c" * 64))
     assert [criterion.name for criterion in verdict.criteria if not criterion.passed] == ["champion_brier"]
-    assert verdict.decision == "reject"
+    assert verdict.decision == "insufficient evidence"
+    assert named(verdict, "champion_brier").note.endswith("would show it to be worse")
     back = judged(good, state, lenient, champion=Champion(weak.folder / "model.skops", "d" * 64))
     assert back.decision == "promote"
 
