@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from itertools import pairwise
 
 _COMMON = (
     "a about after again all also am an and any are as at be because been before being between both but by can could "
@@ -28,6 +30,11 @@ def content_words(text: str) -> list[str]:
         part for word in words for part in (word, *(re.split(r"[._/-]", word) if re.search(r"[._/-]", word) else ()))
     ]
     return [stem(word.removesuffix("'s")) for word in parts if word and word not in STOPWORDS]
+
+
+def compounds(words: Sequence[str]) -> list[str]:
+    """Neighbouring words as one: who asks how to `roll back` means `rollback`, too."""
+    return [one + other for one, other in pairwise(words) if len(one) > 1 and len(other) > 1]
 
 
 def stem(word: str) -> str:

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from tasks.core.config import Result
 from tasks.knowledge.results import Hit, Passage
-from tasks.language.content_words import content_words
+from tasks.language.content_words import WORD, compounds, content_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +43,11 @@ class WordWeights:
     def weight(self, word: str) -> float:
         return math.log(1 + (self._count + 0.5) / (self._frequency.get(word, 0) + 0.5))
 
+    def of_question(self, question: str) -> set[str]:
+        """The content words of a question, with the compounds of neighbouring ones that a passage has."""
+        joined = content_words(" ".join(compounds(WORD.findall(question.lower()))))
+        return {*content_words(question), *(word for word in joined if word in self._frequency)}
+
     def coverage(self, question: Iterable[str], text: Iterable[str]) -> float:
         """The weighted share of the question's words that a text has."""
         words, present = set(question), set(text)
@@ -61,7 +66,7 @@ def signals_of(question: str, hits: Sequence[Hit], weights: WordWeights) -> dict
         return dict.fromkeys(SIGNALS, 0.0)
     similarities = sorted((hit.similarity for hit in hits), reverse=True)
     rest = similarities[1:] or [0.0]
-    words = content_words(question)
+    words = weights.of_question(question)
     ranks = [(hit.words_rank, hit.vectors_rank) for hit in hits]
     return {
         "similarity": max(similarities[0], 0.0),

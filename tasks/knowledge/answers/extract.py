@@ -37,7 +37,7 @@ def extract_answer(question: str, hits: Sequence[Hit], weights: WordWeights) -> 
 
     Equal inputs give equal answers.
     """
-    words = set(content_words(question))
+    words = weights.of_question(question)
     nearest = max((hit.similarity for hit in hits), default=0.0)
     candidates = [
         replace(candidate, score=candidate.score * _nearness(hit, nearest) * RANK_DECAY**rank)

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from tasks.core.errors import DataError
 from tasks.knowledge.index.manifest import OWNERS, PASSAGES, SENTENCES, VECTORS, read_manifest
 from tasks.knowledge.results import Hit, Passage
+from tasks.language.content_words import compounds
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 CANDIDATES = 100  # of each method, before they are merged
 SMOOTHING = 10  # of reciprocal ranks; with the usual 60, the first places hardly count
-SENTENCE = 0.6  # weight of the nearest sentence's cosine in a similarity; the passage's has the rest
+SENTENCE = 0.7  # weight of the nearest sentence's cosine in a similarity; the passage's has the rest
 WORD = re.compile(r"[^\W_]+")
 # words of a question that say nothing of its subject
 STOP_WORDS = """
@@ -174,8 +175,8 @@ def _largest(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def words_query(question: str) -> str:
-    """A question as a query of FTS5: any of its words, each quoted, so that none is read as an operator."""
+    """A question as a query of FTS5: any of its words and compounds, each quoted, so that none is an operator."""
     stop_words = frozenset(STOP_WORDS.split())
-    words = dict.fromkeys(word.lower() for word in WORD.findall(question))
-    content = [word for word in words if word not in stop_words] or list(words)
-    return " OR ".join(f'"{word}"' for word in content)
+    words = [word.lower() for word in WORD.findall(question)]
+    content = [word for word in words if word not in stop_words] or words
+    return " OR ".join(f'"{word}"' for word in dict.fromkeys([*content, *compounds(words)]))
