@@ -33,8 +33,8 @@ def content_words(text: str) -> list[str]:
 
 
 def compounds(words: Sequence[str]) -> list[str]:
-    """Neighbouring words as one: who asks how to `roll back` means `rollback`, too."""
-    return [one + other for one, other in pairwise(words) if len(one) > 1 and len(other) > 1]
+    """A word and its next as one, unless it is a stop word: who asks how to `roll back` means `rollback`, too."""
+    return [one + other for one, other in pairwise(words) if one not in STOPWORDS and len(other) > 1]
 
 
 def stem(word: str) -> str:

@@ -63,7 +63,8 @@ def fetch(address: Address, folder: Path, cache: Path) -> Fetched:
     by_month = address.kind == "database"
     changes = describe_changes(*(_parts(each, by_month) for each in (record.originals, originals))) if record else ""
     if record and not changes and record.fetched.version == version:
-        fetched = record.fetched.model_copy(update={"changes": ""})
+        # equal files may lie elsewhere now: each pushed commit has a folder of its own
+        fetched = record.fetched.model_copy(update={"changes": "", "files": files})
     else:
         fetched = Fetched(uri=address.uri, files=files, at=datetime.now(UTC), version=version, changes=changes)
     new_record = _Record(address=_digest(address), originals=originals, fetched=fetched)

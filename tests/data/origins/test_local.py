@@ -56,6 +56,17 @@ def test_new_changed_and_lost_files_are_named(folder: Path):
     assert last.digest != first.digest
 
 
+def test_equal_files_in_another_folder_are_read_there(folder: Path, tmp_path: Path):
+    """Each pushed commit has a folder of its own, and an old one is removed."""
+    before = fetch_source(source("file://rows"), folder, tmp_path / "cache")
+    moved = folder / "commit"
+    moved.mkdir()
+    (folder / "rows").rename(moved / "rows")
+    fetched = fetch_source(source("file://rows"), moved, tmp_path / "cache")
+    assert (fetched.digest, fetched.changes, fetched.at) == (before.digest, "", before.at)
+    assert fetched.paths == [moved / "rows" / "feb.csv", moved / "rows" / "jan.csv"]
+
+
 def test_a_file_changed_within_its_second_is_read_again(folder: Path):
     """Size and time stand for the content only once the time lies back."""
     write(folder / "rows.csv", "id\na\n", age=0)

@@ -39,3 +39,12 @@ def test_without_similarities_each_passage_counts() -> None:
     hits = [Hit(each.passage, each.score, 0.0) for each in HITS]  # as a search by words returns them
     extract = extract_answer("how is a champion rolled back by command?", hits, WordWeights(PASSAGES))
     assert [hit.passage.passage_id for hit in extract.citations] == ["p1"]
+
+
+def test_a_compound_answers_a_question_of_two_words() -> None:
+    texts = {"p1": "`driftline rollback CASE` does it.", "p2": "Roll dice. The back is blue."}
+    passages = [Passage(name, f"docs/{name}.md", "Guide", "", "", text) for name, text in texts.items()]
+    hits = [Hit(passage, 1.0, 0.5) for passage in passages]
+    weights = WordWeights(passages)
+    assert weights.of_question("how do I roll back a rain bow?") - {"rol"} == {"back", "rain", "bow", "rollback"}
+    assert [hit.passage.passage_id for hit in extract_answer("how do I roll back?", hits, weights).citations] == ["p1"]
