@@ -47,4 +47,4 @@ def test_a_compound_answers_a_question_of_two_words() -> None:
     hits = [Hit(passage, 1.0, 0.5) for passage in passages]
     weights = WordWeights(passages)
     assert weights.of_question("how do I roll back a rain bow?") - {"rol"} == {"back", "rain", "bow", "rollback"}
-    assert [hit.passage.passage_id for hit in extract_answer("how do I roll back?", hits, weights).citations] == ["p1"]
+    assert extract_answer("how do I roll back?", hits, weights).text.startswith("`driftline rollback CASE`")
