@@ -24,6 +24,9 @@ DISTRIBUTIONS = {
     "_bentoml_impl": "bentoml",
     "dotenv": "python-dotenv",
     "bs4": "beautifulsoup4",
+    "cyclonedx": "cyclonedx-python-lib",
+    "fpdf": "fpdf2",
+    "openlineage": "openlineage-python",
 }
 # Patterns, since parsing fifty files takes 0.1 s. A test compares them with Python's own parser.
 FROM = re.compile(r"^[ \t]*from ([\w.]+) import (\([^)]*\)|[^\n(]+)", re.MULTILINE)
