@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from cli.guard_diff import diff
 from cli.guard_test import run_test
 from cli.guard_train import train
-from cli.options import AsJson, CaseName
+from cli.options import AsJson, CaseName, Profile
 
 if TYPE_CHECKING:
     from flows.case import LanguageCase, TabularCase
@@ -22,6 +23,7 @@ app = typer.Typer(no_args_is_help=True, help="Try the guardrails of a case, and 
 STAGES: dict[str, Stage] = {"input": "input", "passage": "passages", "output": "output", "tool": "tools"}
 
 app.command()(train)
+app.command()(diff)
 app.command(name="test")(run_test)
 
 
@@ -34,12 +36,13 @@ def check(
     stage: Annotated[
         Literal["input", "passage", "output", "tool"], typer.Option(help="Where the texts stand in a call.")
     ] = "input",
+    profile: Profile = None,
     as_json: AsJson = False,
 ) -> None:
     """Apply the rules of a case to texts, without a model: action, rules and redacted text of each."""
     from tasks.guard.results import Context
 
-    rows, engine = _read(file), open_engine(case)
+    rows, engine = _read(file), open_engine(case, profile)
     for row in rows:
         context = Context(passages=tuple(row.get("passages") or ()))
         result = engine.check(row["text"], STAGES[stage], context=context)
@@ -59,7 +62,7 @@ def report(
     case: CaseName,
     days: Annotated[int, typer.Option(min=1, max=366, help="Days up to today.")] = 14,
     appeals: Annotated[
-        Path | None, typer.Option(help="Write the refused requests that people judged here, as a labelled set.")
+        Path | None, typer.Option(help="Add the refused requests that people judged to this labelled set.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -97,15 +100,15 @@ def report(
     console.print(table if rows else "No rule found anything.")
 
 
-def open_engine(case: str) -> GuardEngine:
+def open_engine(case: str, profile: str | None = None) -> GuardEngine:
     """The rules of a case as it is configured now. Raises: CaseError when it has none."""
     from tasks.guard.engine import GuardEngine
 
-    guardrails, places = case_guardrails(case)
+    guardrails, places = case_guardrails(case, profile)
     return GuardEngine(guardrails, places.classifiers, places.embedder)
 
 
-def case_guardrails(case: str) -> tuple[Guardrails, GuardPlaces]:
+def case_guardrails(case: str, profile: str | None = None) -> tuple[Guardrails, GuardPlaces]:
     """The rules of a case, and where their files lie. Raises: CaseError when it has none; NoDataYet."""
     from flows.case import load_case
     from tasks.core.errors import CaseError
@@ -114,7 +117,7 @@ def case_guardrails(case: str) -> tuple[Guardrails, GuardPlaces]:
     from tasks.guard.trial import GuardPlaces
 
     config = settings()
-    chosen = load_case(case, config.cases)
+    chosen = load_case(case, config.cases, profile)
     if chosen.guardrails.is_empty:
         raise CaseError(
             f"Case {case} has no guardrails.",

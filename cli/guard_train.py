@@ -20,7 +20,7 @@ def train(
     from flows.case import load_case
     from tasks.core.console import PlainTable, console
     from tasks.core.settings import settings
-    from tasks.guard.classifier import load_classifier
+    from tasks.guard.classifier import DEFAULT_RATE, load_classifier
     from tasks.guard.files import trained_folder
     from tasks.release.guard_classifier import PREFIX, export_classifier
     from tasks.release.registry import require_champion
@@ -38,4 +38,4 @@ def train(
     for rate, threshold in classifier.thresholds.items():
         table.add_row(f"{rate:.1%}", f"{threshold:.4f}", f"{classifier.about['caught'][str(rate)]:.1%}")
     console.print(table)
-    console.print(f"rules use it by: {{check: classifier, model: {name}, action: refuse, false_alarm_rate: 0.01}}")
+    console.print(f"rules use it by: {{check: classifier, model: {name}, action: refuse, false_alarm_rate: {DEFAULT_RATE}}}")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 WEIGHTS, ABOUT = "weights.npy", "classifier.json"
 MAX_BITS = 22
-DEFAULT_RATE = 0.01  # of false alarms
+DEFAULT_RATE = 0.005  # of false alarms
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Classifier:
     long_margin: float = 0.0  # log-odds that a text of several windows must have more: one of many is high by chance
 
     def threshold(self, false_alarm_rate: float | None = None) -> float:
-        """The threshold for at most this share of false alarms; by default 1 %."""
+        """The threshold for at most this share of false alarms; by default .5 %."""
         rates = [rate for rate in self.thresholds if rate <= (false_alarm_rate or DEFAULT_RATE)]
         return self.thresholds[max(rates)] if rates else max(self.thresholds.values())
 

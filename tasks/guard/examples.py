@@ -11,7 +11,7 @@ from typing import Any
 from tasks.guard.config import ClassifierRule, PersonalDataRule, Rule, WordsRule
 
 COUNT = 200  # generated inputs of a rule
-MOST = 400  # labelled texts of each label
+MOST = 1000  # labelled texts of each label
 HARD = ("neuralchemy",)  # sources whose benign texts look like attacks; ordinary questions do not
 
 

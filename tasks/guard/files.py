@@ -54,15 +54,19 @@ def find_guard_spec(guardrails: Guardrails, state: Path) -> GuardSpec:
     return GuardSpec(guardrails=guardrails, classifiers=folders)
 
 
+def read_rules(folder: Path) -> Guardrails:
+    """The rules in a release's folder; none of a release without. Raises: DataError when they can't be read."""
+    path = folder / RULES
+    try:
+        return Guardrails.model_validate_json(path.read_bytes()) if path.is_file() else Guardrails()
+    except ValidationError as error:
+        raise DataError("The guardrails of a release can't be read.", where=str(path), found=str(error)) from error
+
+
 def open_guard(folder: Path) -> GuardEngine:
-    """The rules in a release's folder; without any for a release that has none.
+    """The rules in a release's folder, ready to check; without any for a release that has none.
 
     Raises: DataError when they can't be read.
     """
-    path = folder / RULES
-    try:
-        guardrails = Guardrails.model_validate_json(path.read_bytes()) if path.is_file() else Guardrails()
-    except ValidationError as error:
-        raise DataError("The guardrails of a release can't be read.", where=str(path), found=str(error)) from error
     embedder = folder / EMBEDDER
-    return GuardEngine(guardrails, folder / FOLDER, (embedder, None) if embedder.is_dir() else None)
+    return GuardEngine(read_rules(folder), folder / FOLDER, (embedder, None) if embedder.is_dir() else None)

@@ -38,6 +38,7 @@ MUTATIONS: dict[str, Callable[[str], str]] = {
     "HTML": lambda text: "".join(f"&#{ord(c)};" for c in text),
     "JSON escapes": lambda text: "".join(f"\\u{ord(c):04x}" if ord(c) < 0x10000 else c for c in text),
     "two lines": lambda text: text[: len(text) // 2] + "\n" + text[len(text) // 2 :],
+    "two turns": lambda text: text[: len(text) // 2] + " " + text[len(text) // 2 :],  # as the gateway joins them
     "within a letter": lambda text: f"Dear team,\n\nthank you for the report of last week. {text}\n\nKind regards, Ann",
 }
 LEGIBLE = ("wide spaces", "zero width", "full width", "percent", "HTML", "JSON escapes", "within a letter")

@@ -7,6 +7,7 @@ import html
 import re
 import unicodedata
 from bisect import bisect_right
+from functools import cached_property
 
 PASSES = 4  # nested encodings, such as %2540
 # Each alternative consumes what it matched, so that every character is read a constant number of times.
@@ -22,6 +23,7 @@ _ENCODED = re.compile(
     """,
     re.VERBOSE,
 )
+_SIGNS = re.compile(r"[\\%&]")
 _PERHAPS = re.compile(r"[^\t-\r -$'-\[\]-~]")  # not a literal character
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 _LOOKALIKES = {**dict.fromkeys("•‧・∙⋅", "·"), "\u2215": "/", "\u2044": "/", "。": ".", "\u2212": "-"}
@@ -36,23 +38,64 @@ class Normalized:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._passes: list[tuple[list[int], list[Mark]]] = []
+        self._passes: list[_Characters | _Escapes] = []
         for _ in range(PASSES):
             if not _PERHAPS.search(self.text):
                 break
-            marks, pieces = _replacements(self.text)
-            if not marks:
+            before = len(self._passes)
+            for kind in (_Characters, _Escapes):
+                step = kind(self.text)
+                if step.result != self.text:
+                    self.text = step.result
+                    self._passes.append(step)
+            if len(self._passes) == before:
                 break
-            self.text = "".join(pieces)
-            self._passes.append(([mark[0] for mark in marks], marks))
 
     def original(self, start: int, end: int) -> tuple[int, int]:
         """The span of the original for a span of `text`; `end` is exclusive."""
-        for starts, marks in reversed(self._passes):
-            first, _ = _before(start, starts, marks)
-            _, last = _before(end - 1, starts, marks)
-            start, end = first, last
+        for step in reversed(self._passes):
+            start, end = step.before(start)[0], step.before(end - 1)[1]
         return start, end
+
+
+class _Characters:
+    """Single characters replaced by what they mean; most texts have few different ones."""
+
+    def __init__(self, text: str) -> None:
+        plain = {each: _decode(each) for each in set(text) if each not in "\\%&" and _ENCODED.match(each)}
+        self._plain = {each: to for each, to in plain.items() if each != to}
+        self._text = text
+        self.result = text.translate(str.maketrans(self._plain)) if self._plain else text
+
+    @cached_property
+    def _places(self) -> list[int]:
+        """By character of the result, the character of the text."""
+        lengths = [len(self._plain.get(each, each)) for each in self._text]
+        return [at for at, length in enumerate(lengths) for _ in range(length)]
+
+    def before(self, at: int) -> tuple[int, int]:
+        """Start and end, in the text, of the character at `at` of the result."""
+        return self._places[at], self._places[at] + 1
+
+
+class _Escapes:
+    """Escapes of several characters decoded."""
+
+    def __init__(self, text: str) -> None:
+        self._marks, pieces = _replacements(text) if _SIGNS.search(text) else ([], [text])
+        self._starts = [mark[0] for mark in self._marks]
+        self.result = "".join(pieces)
+
+    def before(self, at: int) -> tuple[int, int]:
+        """Start and end, in the text, of the character at `at` of the result."""
+        index = bisect_right(self._starts, at) - 1
+        if index < 0:
+            return at, at + 1
+        _, new_end, old_start, old_end = self._marks[index]
+        if at < new_end:
+            return old_start, old_end
+        moved = old_end + at - new_end
+        return moved, moved + 1
 
 
 def _replacements(text: str) -> tuple[list[Mark], list[str]]:
@@ -71,18 +114,6 @@ def _replacements(text: str) -> tuple[list[Mark], list[str]]:
         at = end
     pieces.append(text[at:])
     return marks, pieces
-
-
-def _before(at: int, starts: list[int], marks: list[Mark]) -> tuple[int, int]:
-    """Start and end, before a pass, of the character at `at` after it."""
-    index = bisect_right(starts, at) - 1
-    if index < 0:
-        return at, at + 1
-    _, new_end, old_start, old_end = marks[index]
-    if at < new_end:
-        return old_start, old_end
-    moved = old_end + at - new_end
-    return moved, moved + 1
 
 
 @functools.lru_cache(4096)

@@ -11,6 +11,7 @@ from itertools import accumulate, pairwise
 Group = tuple[int, int]  # start and end of a group of digits
 
 SEPARATOR = r"[\s.\-_/·:,;|\\*~+]"
+SHORTEST = 12  # digits of a card number
 GAP = 6  # maximum number of separators between two groups
 _GROUP = re.compile(r"[0-9]+")
 _UUID = re.compile(r"(?<![0-9a-fA-F])[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}(?![0-9a-fA-F])")
@@ -73,28 +74,32 @@ def _is_iban(written: str) -> bool:
     return int("".join(str(int(c, 36)) for c in characters[4:] + characters[:4])) % 97 == 1
 
 
-def digit_runs(text: str, gap: re.Pattern[str]) -> Iterator[list[Group]]:
-    """Runs of digit groups with separators between."""
-    run: list[Group] = []
-    for match in _GROUP.finditer(text):
+def run_pattern(separator: str) -> re.Pattern[str]:
+    """Groups of digits with up to GAP separators, of a class of characters, between them."""
+    return re.compile(rf"[0-9]++(?:{separator}{{1,{GAP}}}+[0-9]++)*+")
+
+
+def digit_runs(text: str, pattern: re.Pattern[str], least: int) -> Iterator[list[Group]]:
+    """Runs of digit groups with separators between, of at least so many digits."""
+    for match in pattern.finditer(text):
         start, end = match.span()
-        if run and not (start - run[-1][1] <= GAP and gap.fullmatch(text, run[-1][1], start)):
-            yield run
-            run = []
-        run.append((start, end))
-    if run:
-        yield run
+        if end - start >= least:
+            run = [group.span() for group in _GROUP.finditer(text, start, end)]
+            if sum(end - start for start, end in run) >= least:
+                yield run
 
 
-_CARD_GAP = re.compile(rf"{SEPARATOR}+")
+_RUNS = run_pattern(SEPARATOR)
+_VALUES = bytes.maketrans(b"0123456789", bytes(range(10)))
+_DOUBLED = bytes.maketrans(b"0123456789", bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)))
 
 
 def find_cards(text: str) -> list[tuple[int, int]]:
     """Spans of card numbers: 12 to 19 digits with an issuer's prefix and a valid check digit."""
     in_uuids = {start for match in _UUID.finditer(text) for start in range(*match.span())}
     spans: list[tuple[int, int]] = []
-    for run in digit_runs(text, _CARD_GAP):
-        if sum(end - start for start, end in run) >= 12 and run[0][0] not in in_uuids:
+    for run in digit_runs(text, _RUNS, SHORTEST):
+        if run[0][0] not in in_uuids:
             spans += _Run(text, run).cards()
     return spans
 
@@ -106,13 +111,12 @@ class _Run:
         self._text, self._run = text, run
         self._digits = "".join(text[start:end] for start, end in run)
         self._offsets = [0, *accumulate(end - start for start, end in run)]
-        plain = [int(digit) for digit in self._digits]
-        doubled = [2 * digit - 9 * (digit > 4) for digit in plain]
-        sums = []
+        plain, doubled = (self._digits.encode().translate(table) for table in (_VALUES, _DOUBLED))
+        self._sums: list[list[int]] = []  # Luhn's, of ISO/IEC 7812: a check digit costs the same for any length
         for parity in (0, 1):
-            mixed = [(doubled if at % 2 == parity else plain)[at] for at in range(len(plain))]
-            sums.append([0, *accumulate(mixed)])
-        self._sums = sums  # the check digit then costs the same for any length
+            mixed = bytearray(plain)
+            mixed[parity::2] = doubled[parity::2]
+            self._sums.append([0, *accumulate(mixed)])
 
     def cards(self) -> list[tuple[int, int]]:
         """Regularly grouped numbers first, irregular ones among the rest; overlapping numbers become one span."""
@@ -128,14 +132,14 @@ class _Run:
 
     def _possible(self) -> list[tuple[int, list[int]]]:
         """First and last groups with a card's length and check digit; nearly all groups of a long run have none."""
-        ends = {offset: last for last, offset in enumerate(self._offsets[1:])}
-        possible = []
+        group_before = {offset: last for last, offset in enumerate(self._offsets[1:])}
+        digits, sums, possible = self._digits, self._sums, []
         for first, begin in enumerate(self._offsets[:-1]):
-            lasts = [
-                ends[begin + length]
-                for length in _lengths(self._digits[begin : begin + 4])
-                if begin + length in ends and self._checks(begin, begin + length)
-            ]
+            lasts = []
+            for length in _lengths(digits[begin : begin + 4]):
+                end = begin + length
+                if end in group_before and (sums[end % 2][end] - sums[end % 2][begin]) % 10 == 0:
+                    lasts.append(group_before[end])
             if lasts:
                 possible.append((first, lasts))
         return possible
@@ -150,14 +154,9 @@ class _Run:
             spans.append((start, end))
         return spans
 
-    def _checks(self, begin: int, end: int) -> bool:
-        """The check digit of ISO/IEC 7812 (Luhn)."""
-        sums = self._sums[end % 2]
-        return (sums[end] - sums[begin]) % 10 == 0
-
     def _is_even(self, first: int, last: int) -> bool:
         """Whether the groups have a card's sizes and one common separator."""
-        return len(self._gaps(first, last)) <= 1 and self._is_regular(first, last)
+        return self._is_regular(first, last) and len(self._gaps(first, last)) <= 1
 
     def _is_regular(self, first: int, last: int) -> bool:
         """Whether the groups have a card's sizes, and are not part of a fraction or a digest."""
@@ -170,9 +169,10 @@ class _Run:
 
     def _is_at_an_end(self, first: int, last: int) -> bool:
         """Whether groups of any sizes begin or end the run, with one common separator or spaces and dashes."""
+        if first == last or (first > 0 and last < len(self._run) - 1):
+            return False
         gaps = self._gaps(first, last)
-        is_edge = first < last and (first == 0 or last == len(self._run) - 1)
-        return is_edge and (len(gaps) == 1 or gaps <= {" ", "-"})
+        return len(gaps) == 1 or gaps <= {" ", "-"}
 
     def _gaps(self, first: int, last: int) -> set[str]:
         return {self._text[one[1] : other[0]] for one, other in pairwise(self._run[first : last + 1])}

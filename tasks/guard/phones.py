@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-from tasks.guard.payment import Group, digit_runs, is_hex
+from tasks.guard.payment import Group, digit_runs, is_hex, run_pattern
 
 MIN_DIGITS, MOST = 9, 15  # digits; ITU-T E.164 allows 15
 _GAP = re.compile(r"[\s.\-_/·()\\]+")
-_MARKED_GAP = re.compile(r"[\s.\-_/·()+,:;|*~\\]+")
+_RUNS = run_pattern(r"[\s.\-_/·()+,:;|*~\\]")
 # Times, network addresses, ids and amounts, which look like telephone numbers. After a plus or a zero, only the first
 # four patterns apply.
 _OTHER_NUMBERS = re.compile(
@@ -24,29 +24,30 @@ _OTHER_NUMBERS = re.compile(
     """,
     re.VERBOSE,
 )
+_IN_OTHER_NUMBERS = re.compile(r"[-./:,]")  # each has one of these
+_IN_PARENTHESES = re.compile(r"\([0-9]{1,5}\)")
 _PLAIN_GAPS = frozenset(" .-/_·")
 _NORTH_AMERICAN = (3, 3, 4)
 
 
 def find_phones(text: str) -> list[tuple[int, int]]:
     """Spans of telephone numbers. Digits without separators only count after a plus or a zero."""
-    if all(map(_is_short, digit_runs(text, _MARKED_GAP))):
-        return []
-    text = _OTHER_NUMBERS.sub(lambda match: "\0" * len(match[0]), text)
-    spans: list[tuple[int, int]] = []
-    for run in digit_runs(text, _MARKED_GAP):
-        if not _is_short(run):
-            spans += _phones_of(text, run)
-    return spans
-
-
-def _is_short(run: list[Group]) -> bool:
-    return sum(end - start for start, end in run) < MIN_DIGITS
+    runs = list(digit_runs(text, _RUNS, MIN_DIGITS))
+    if runs and _IN_OTHER_NUMBERS.search(text) and _OTHER_NUMBERS.search(text):
+        text = _OTHER_NUMBERS.sub(lambda match: "\0" * len(match[0]), text)
+        runs = list(digit_runs(text, _RUNS, MIN_DIGITS))
+    return [span for run in runs for span in _phones_of(text, run)]
 
 
 def _phones_of(text: str, run: list[Group]) -> list[tuple[int, int]]:
     spans, first, whole = [], 0, True
     while first < len(run):
+        start, end = run[first]
+        if first and end - start != _NORTH_AMERICAN[0] and text[start] != "0":
+            before = text[max(start - 3, 0) : start]
+            if "+" not in before and "(" not in before:
+                first, whole = first + 1, False  # nearly all groups of a long run
+                continue
         last = _last_of(text, run, first, whole)
         if last is None:
             first += 1
@@ -59,10 +60,7 @@ def _phones_of(text: str, run: list[Group]) -> list[tuple[int, int]]:
 
 def _last_of(text: str, run: list[Group], first: int, whole: bool) -> int | None:
     """The last group of the telephone number that begins at the group `first`; None if none begins there."""
-    start, end = run[first]
-    before = text[max(start - 3, 0) : start]
-    if first and end - start != _NORTH_AMERICAN[0] and text[start] != "0" and "+" not in before and "(" not in before:
-        return None  # nearly all groups of a long run
+    start = run[first][0]
     begin = _begin(text, start)
     gap_before = text[run[first - 1][1] : start] if first else ""
     if "+" in text[begin:start] and (whole or gap_before != "+"):
@@ -77,9 +75,9 @@ def _last_of(text: str, run: list[Group], first: int, whole: bool) -> int | None
 def _begin(text: str, start: int) -> int:
     """The start of a plus or a parenthesis before the first group."""
     before = text[max(start - 3, 0) : start]
-    marks = re.search(r"\+? ?\(?\Z", before)
-    begin = start - len(marks[0].lstrip() if marks else "")
-    if "+" not in text[begin:start] and not re.match(r"\([0-9]{1,5}\)", text[begin : begin + 7]):
+    rest = before.removesuffix("(").removesuffix(" ").removesuffix("+")
+    begin = start - len(before[len(rest) :].lstrip())
+    if "+" not in text[begin:start] and not _IN_PARENTHESES.match(text, begin, begin + 7):
         return start
     return begin
 

@@ -59,6 +59,11 @@ class Subject:
         return tuple(find_spans(self.text))
 
     @cached_property
+    def secrets(self) -> tuple[Span, ...]:
+        """Secrets alone, in a fraction of the time."""
+        return tuple(find_spans(self.text, ("secret",)))
+
+    @cached_property
     def readings(self) -> tuple[str, ...]:
         """The folded text in one line, and further readings: spaced letters joined, digits for letters, decoded."""
         plain = _SPACES.sub(" ", self.folded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,10 @@ from tasks.guard.config import Guardrails, Rule, Stage
 from tasks.guard.engine import GuardEngine
 from tasks.guard.examples import examples_of
 from tasks.guard.mutations import mutations_for
+from tasks.guard.stream import GuardedText
 from tasks.statistics.proportion import wilson_interval
 
+STREAMED = 5  # known-bad inputs that are cut at every byte of a stream
 MUTATED = 60  # known-bad inputs that are disguised in each way
 SHOWN = 5  # inputs that were missed, or found wrongly
 
@@ -56,6 +59,7 @@ class RuleTrial(Result):
     caught: Share
     false_alarms: Share
     mutations: dict[str, Share] = Field(default_factory=dict)
+    streamed: Share = Share(found=0, of=0)  # streams of two pieces that pass what a check of the whole text passes
     missed: tuple[str, ...] = ()  # the first of them
     alarmed: tuple[str, ...] = ()
     catch_rate: float | None = None  # bounds of the rule
@@ -66,6 +70,11 @@ class RuleTrial(Result):
         """All disguised inputs together."""
         shares = self.mutations.values()
         return Share(found=sum(each.found for each in shares), of=sum(each.of for each in shares))
+
+    @property
+    def lost(self) -> float:
+        """The share of the catch that disguises take away."""
+        return 1 - self.mutated.value if self.mutated.of else 0.0
 
     @property
     def problems(self) -> list[str]:
@@ -108,11 +117,24 @@ def _try_rule(rule: Rule, stage: Stage, places: GuardPlaces, *, with_mutations: 
         caught=_share(found),
         false_alarms=_share(alarms),
         mutations=mutations,
+        streamed=_share(_streamed(engine, some[:STREAMED], stage) if rule.is_local and with_mutations else []),
         missed=_first(examples.bad, [not hit for hit in found]),
         alarmed=_first(examples.good, alarms),
         catch_rate=rule.catch_rate,
         false_alarm_rate=rule.false_alarm_rate,
     )
+
+
+def _streamed(engine: GuardEngine, texts: Sequence[str], stage: Stage) -> list[bool]:
+    """Whether a stream cut at each byte passes what a check of the whole text passes, for each cut."""
+    equal = []
+    for text in texts:
+        whole, raw = engine.check(text, stage), text.encode()
+        for at in range(1, len(raw)):
+            decoder, guarded = codecs.getincrementaldecoder("utf-8")(), GuardedText(engine, stage)
+            sent = guarded.push(decoder.decode(raw[:at])) + guarded.push(decoder.decode(raw[at:])) + guarded.finish()
+            equal.append(guarded.refusal is not None if whole.action == "refuse" else sent == whole.text)
+    return equal
 
 
 def _finds(engine: GuardEngine, text: str, stage: Stage) -> bool:

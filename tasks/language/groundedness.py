@@ -15,17 +15,20 @@ NUMBER_WORDS = {
     **{"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7"},
     **{"eight": "8", "nine": "9", "ten": "10", "eleven": "11", "twelve": "12"},
 }
-CODE_SPAN = re.compile(r"`+([^`]+)`+")
+# Each of these reads a character a constant number of times, whatever the text: possessive, or bounded.
+CODE_SPAN = re.compile(r"(?<!`)`++([^`]++)`++")
 CITATION = re.compile(r"\[\d{1,2}\]")  # a passage's number, not a statement
-LIST_NUMBER = re.compile(r"^\s*\d{1,2}[.)]\s+", re.MULTILINE)
-NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)*(?!\w)")
+LIST_NUMBER = re.compile(r"^[^\S\n]*+\d{1,2}[.)]\s+", re.MULTILINE)
+NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]{0,60}(?:\.\d+)*(?!\w)")
 CODE = re.compile(
-    r"https?://[^\s<>)\]]+|\$?[\w.-]*(?:[_/@]|\w\.\w|::)[\w./:@-]*\w|(?<!\w)--?[a-zA-Z][\w-]+|\w*\d\w*[a-zA-Z]\w*|[a-zA-Z]+\d\w*"
+    r"https?://[^\s<>)\]]+|(?:\$|(?<![\w./@-])(?<!::))[\w.-]*(?:[_/@]|\w\.\w|::)[\w./:@-]*\w|(?<!\w)--?[a-zA-Z][\w-]+"
+    r"|(?<!\w)[^\W\d]*+\d[^\Wa-zA-Z]*+[a-zA-Z]\w*+|(?<![a-zA-Z])[a-zA-Z]++\d\w*+"
 )
 NAME = re.compile(r"\b(?:[A-Z][a-z]+[A-Z]\w*|[A-Z]{2,}\w*|[A-Z][\w']+)\b")
 NO_NAMES = frozenset(
     ("I", "Yes", "No", "Note", "However", "Also", "The", "A", "An", "This", "That", "These", "It", "If")
 )
+LONGEST = 60  # characters of a number
 SUPPORT = 0.5  # share of a sentence's content words that one passage must have
 TYPOGRAPHY = str.maketrans("\u2018\u2019\u201c\u201d\u2013\u2014\u2212", "''\"\"---")
 
@@ -37,12 +40,13 @@ def unsupported(answer: str, passages: Sequence[str]) -> list[str]:
     together = "\n".join(passages)
     words, numbers = _words(together), _numbers(together)
     lacking: dict[str, None] = {}
+    known = [(_squeeze(passage), _parts(passage)) for passage in passages]
     for span in CODE_SPAN.findall(answer):
-        if not any(_stands(span, passage) for passage in passages):
+        if not any(_stands(span, squeezed, parts) for squeezed, parts in known):
             lacking[" ".join(span.split())] = None
-    prose = CODE_SPAN.sub(" ", answer)
+    prose, squeezed = CODE_SPAN.sub(" ", answer), _squeeze(together)
     for code in (match.rstrip(".,:;") for match in CODE.findall(prose)):
-        if _squeeze(code) not in _squeeze(together):
+        if _squeeze(code) not in squeezed:
             lacking[code] = None
     prose = CODE.sub(" ", prose)
     lacking |= dict.fromkeys(each for each in NUMBER.findall(prose) if _number(each) not in numbers)
@@ -71,14 +75,14 @@ def _squeeze(text: str) -> str:
     return re.sub(r"[\s`*\\]+", "", text).lower()
 
 
-def _stands(span: str, passage: str) -> bool:
+def _parts(passage: str) -> frozenset[str]:
+    words = passage.split()
+    return frozenset(map(_squeeze, words)) | frozenset(_squeeze(word.strip(".,;:()\"'")) for word in words)
+
+
+def _stands(span: str, squeezed: str, parts: frozenset[str]) -> bool:
     """Whether a command or code stands in a passage: in whole, or each of its words."""
-    if _squeeze(span) in _squeeze(passage):
-        return True
-    parts = {_squeeze(part) for part in passage.split()} | {
-        _squeeze(part.strip(".,;:()\"'")) for part in passage.split()
-    }
-    return all(_squeeze(part) in parts for part in span.split())
+    return _squeeze(span) in squeezed or all(_squeeze(part) in parts for part in span.split())
 
 
 def _words(text: str) -> frozenset[str]:
@@ -88,6 +92,8 @@ def _words(text: str) -> frozenset[str]:
 
 def _number(text: str) -> str:
     text = text.replace(",", "").lstrip("+")
+    if len(text) > LONGEST:  # nobody's number
+        return text
     return re.sub(
         r"^(-?)0+(?=\d)", r"\1", re.sub(r"(\.\d*?)0+$", r"\1", text).removesuffix(".") if text.count(".") == 1 else text
     )

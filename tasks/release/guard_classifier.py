@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.core.errors import DataError
-from tasks.guard.classifier import DEFAULT_RATE, Classifier, load_classifier, save_classifier
+from tasks.guard.classifier import Classifier, load_classifier, save_classifier
 from tasks.guard.files import trained_folder
 from tasks.guard.ngrams import windows
 from tasks.release.results import Release
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 PREFIX = "guard-"  # of the cases whose releases are classifiers of guardrails
+LONG_RATE = 0.05  # of the benign texts that long and short ones are compared at: of 1 % there are too few
 RATES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)  # false alarms for which a threshold is fitted
 
 
@@ -74,7 +75,7 @@ def _fitted(release: Release) -> Classifier:
     scores = plain.score(held["text"].tolist())
     log_odds = np.log(scores) - np.log1p(-scores)
     short, long = (np.sort(log_odds[is_good & side]) for side in (~is_long, is_long))
-    margin = max(0.0, _highest(long, DEFAULT_RATE) - _highest(short, DEFAULT_RATE)) if len(long) else 0.0
+    margin = max(0.0, _highest(long, LONG_RATE) - _highest(short, LONG_RATE)) if len(long) else 0.0
     scores = 1 / (1 + np.exp(margin * is_long - log_odds))
     good = np.sort(scores[is_good])
     thresholds = {rate: float(np.nextafter(_highest(good, rate), 2)) for rate in RATES}

@@ -70,6 +70,7 @@ LONG = (
     "vllm {case}",
     "costs",
     "guard check {case} {file}",
+    "guard diff {case}",
     "guard report {case}",
     "guard test {case}",
     "guard train {case}",

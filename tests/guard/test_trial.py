@@ -35,6 +35,14 @@ def test_personal_data_is_caught_in_every_disguise(tmp_path: Path) -> None:
     assert trial.problems == []
 
 
+def test_streams_cut_at_every_byte_pass_no_more(tmp_path: Path) -> None:
+    """Of redacted and refused texts alike, and within a letter of several bytes."""
+    rules = {"output": [{"check": "words", "action": "refuse", "words": ["größe"]}, *RULES["input"][:1]]}
+    for trial in tried(rules, tmp_path):
+        assert trial.streamed.of > 20
+        assert trial.streamed.value == 1
+
+
 def test_listed_words_are_caught_in_most_disguises(tmp_path: Path) -> None:
     trial = tried(RULES, tmp_path)[1]
     assert (trial.caught.value, trial.false_alarms.value) == (1, 0)

