@@ -146,6 +146,8 @@ class TabularCase(Case):
     def _rules_are_for_tables(self) -> TabularCase:
         if self.guardrails.passages or self.guardrails.output or self.guardrails.tools:
             raise ValueError("guardrails: a tabular case has rules for input and tables only")
+        if problem := self.guardrails.problem(has_embedder=False):
+            raise ValueError(f"guardrails.{problem}")
         return self
 
     @model_validator(mode="after")
@@ -195,6 +197,9 @@ class LanguageCase(Case):
     def _rules_are_for_texts(self) -> LanguageCase:
         if self.guardrails.tables:
             raise ValueError("guardrails.tables: only a tabular case has rows")
+        embedder = self.serve.embedder or (self.knowledge and self.knowledge.embedder)
+        if problem := self.guardrails.problem(has_embedder=bool(embedder)):
+            raise ValueError(f"guardrails.{problem}")
         reading = [rule.label for rule in self.guardrails.output if rule.reads_passages]
         if reading and self.knowledge is None:
             raise ValueError(f"guardrails.output: {reading[0]} reads passages, and a case without knowledge has none")

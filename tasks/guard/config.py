@@ -283,6 +283,16 @@ class Guardrails(Section):
         rules: tuple[Rule, ...] = getattr(self, stage)
         return rules
 
+    def problem(self, *, has_embedder: bool) -> str:
+        """Why a case can't have these rules; empty: it can."""
+        for stage, rules in self.stages():
+            for rule in rules:
+                if rule.action == "route" and stage != "input":
+                    return f"{stage}.{rule.label}: action route answers a request instead: only rules for input have it"
+                if rule.check == "topics" and not has_embedder:
+                    return f"{stage}.{rule.label}: topics are compared by an embedder; set serve.embedder"
+        return ""
+
     @property
     def is_empty(self) -> bool:
         return not (self.tables or any(rules for _, rules in self.stages()))

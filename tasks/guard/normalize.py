@@ -65,7 +65,7 @@ class _Characters:
         plain = {each: _decode(each) for each in set(text) if each not in "\\%&" and _ENCODED.match(each)}
         self._plain = {each: to for each, to in plain.items() if each != to}
         self._text = text
-        self.result = text.translate(str.maketrans(self._plain)) if self._plain else text
+        self.result = text.translate({ord(each): to for each, to in self._plain.items()}) if self._plain else text
 
     @cached_property
     def _places(self) -> list[int]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 PREFIX = "guard-"  # of the cases whose releases are classifiers of guardrails
-LONG_RATE = 0.05  # of the benign texts that long and short ones are compared at: of 1 % there are too few
+LONG_RATE = 0.1  # of the benign texts that long and short ones are compared at: of 1 % there are too few
 RATES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)  # false alarms for which a threshold is fitted
 
 

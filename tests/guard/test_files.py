@@ -64,3 +64,24 @@ def test_a_case_adds_to_the_floor_and_removes_nothing():
         "floor",
         "words",
     ]
+
+
+@pytest.mark.parametrize(
+    ("rules", "says"),
+    [
+        ({"output": [{**WORDS, "action": "route", "to": "other"}]}, "output.words: action route"),
+        (
+            {"input": [{"check": "topics", "topics": {"a": ["b"]}, "action": "flag"}]},
+            "input.topics: topics are compared",
+        ),
+        ({"input": [{**WORDS, "action": "route", "to": "other"}]}, ""),
+    ],
+)
+def test_rules_that_could_not_work_are_no_case(rules, says):
+    """They are refused before a release, not when its first request comes."""
+    assert Guardrails.model_validate(rules).problem(has_embedder=False).startswith(says)
+
+
+def test_topics_are_fine_with_an_embedder():
+    rules = {"input": [{"check": "topics", "topics": {"a": ["b"]}, "action": "flag"}]}
+    assert Guardrails.model_validate(rules).problem(has_embedder=True) == ""
