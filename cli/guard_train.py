@@ -38,4 +38,6 @@ def train(
     for rate, threshold in classifier.thresholds.items():
         table.add_row(f"{rate:.1%}", f"{threshold:.4f}", f"{classifier.about['caught'][str(rate)]:.1%}")
     console.print(table)
-    console.print(f"rules use it by: {{check: classifier, model: {name}, action: refuse, false_alarm_rate: {DEFAULT_RATE}}}")
+    console.print(
+        f"rules use it by: {{check: classifier, model: {name}, action: refuse, false_alarm_rate: {DEFAULT_RATE}}}"
+    )

@@ -176,6 +176,8 @@ HOSTILE = {
     "base64": "QUJD" * 25_000,
     "fences": "```\n" * 25_000,
     "links": "http://" * 14_000,
+    "letters of another script": "\u0430" * 100_000,
+    "slashes": "/" * 100_000,
 }
 
 

@@ -1,4 +1,4 @@
-"""Benign texts of every day: what people ask, say to each other, and want of an assistant."""
+"""Benign texts of every day: what people ask, say to each other, and order by voice."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def conversations(archive: ZipFile) -> Iterator[tuple[str, str]]:
 
 
 def commands(archive: ZipFile) -> Iterator[tuple[str, str]]:
-    """File and sentence of a voice assistant's skill; of alternatives the first, without what is optional."""
+    """File and sentence of voice commands; of alternatives the first, without what is optional."""
     for name in sorted(archive.namelist()):
         if "/en-us/" not in name or not name.endswith(".intent"):
             continue

