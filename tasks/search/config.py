@@ -85,7 +85,6 @@ class Search(Section):
     monotone: dict[str, Literal["increasing", "decreasing"]] = Field(
         {}, description="Columns with which a prediction may only rise, or only fall; boosting alone can hold that."
     )
-    without: tuple[str, ...] = Field((), description="Features that no candidate may use, such as sensitive ones.")
     gap: Duration | None = Field(
         None,
         description="Time between rows that are fitted and rows that are predicted. Empty: as the data shows.",
