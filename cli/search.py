@@ -181,6 +181,8 @@ def find_result(case: str) -> SearchResult:
 def print_result(result: SearchResult) -> None:
     """The front, what was spent, and what to do next."""
     from tasks.core.console import PlainTable, console
+    from tasks.search.language.arm import LAYERS
+    from tasks.search.language.ladder import LADDER_HEAD, cheapest_line, ladder_rows
     from tasks.search.report import FRONT_HEAD, front_rows, summary
 
     head = [result.metric if name == "metric" else name for name in FRONT_HEAD]
@@ -190,8 +192,15 @@ def print_result(result: SearchResult) -> None:
     for row in rows:
         table.add_row(*(row[k] for k in shown))
     console.print(table)
+    if result.best.arm in LAYERS:
+        arms = PlainTable(*(result.metric if name == "metric" else name for name in LADDER_HEAD))
+        for each in ladder_rows(result):
+            arms.add_row(*each)
+        console.print(arms)
     for line in summary(result):
         console.print(line)
+    if result.best.arm in LAYERS:
+        console.print(cheapest_line(result))
     console.print(f"report: {result.folder / 'report.html'}")
     if result.chosen:
         console.print(f"To adopt it: driftline search adopt {result.case} {result.chosen}")

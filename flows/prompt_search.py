@@ -55,20 +55,25 @@ def find_prompt(run: RunContext, case: LanguageCase, limit: Limit, champion: Rel
 
 def check_searchable(case: LanguageCase) -> None:
     """Raises: CaseError when there is nothing to compare prompts by, or no prompt takes part in the answers."""
-    where = str(case.folder / "case.yaml")
-    if case.pairs.none:
-        raise CaseError(
-            f"Case {case.name} has no questions to compare prompts by.",
-            where=f"{where}, pairs",
-            found="neither pairs.sources nor pairs.templates",
-            todo="Add a source of lines with prompt, and completion or required_facts: docs/guides/language-case.md.",
-        )
+    check_questions(case)
     if case.knowledge and case.knowledge.answer_by == "extract":
         raise CaseError(
             f"No prompt takes part in the answers of case {case.name}.",
-            where=f"{where}, knowledge.answer_by",
+            where=f"{case.folder / 'case.yaml'}, knowledge.answer_by",
             found="extract: answers are sentences of the passages",
             allowed="answer_by: model",
+            todo=f"driftline search {case.name} compares both ways.",
+        )
+
+
+def check_questions(case: LanguageCase) -> None:
+    """Raises: CaseError when there is nothing to compare answers by."""
+    if case.pairs.none:
+        raise CaseError(
+            f"Case {case.name} has no questions to compare answers by.",
+            where=f"{case.folder / 'case.yaml'}, pairs",
+            found="neither pairs.sources nor pairs.templates",
+            todo="Add a source of lines with prompt, and completion or required_facts: docs/guides/language-case.md.",
         )
 
 

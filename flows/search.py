@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 from dataclasses import replace
 
-from flows.case import LanguageCase, TabularCase
+from flows.case import TabularCase
+from flows.language_search import language_problem
 from flows.run_context import RunContext
 from flows.steps import prepare_snapshot
 from services.store.task import record_search_costs
@@ -35,7 +36,7 @@ def with_search(run: RunContext) -> RunContext:
     result = search_case(run, case.search.budget, lambda _: None)
     if not result.is_better:
         return run
-    values = case.train.model_dump(exclude=set(result.owned["train"])) | result.best.change["train"]
+    values = case.train.model_dump(exclude=set(result.owned["train"])) | (result.best.change["train"] or {})
     gate = case.evaluate.champion_gate.model_copy(update={"margin": 0.0})
     evaluate = case.evaluate.model_copy(update={"champion_gate": gate})
     proposed = case.model_copy(update={"train": Train.model_validate(values), "evaluate": evaluate})
@@ -84,7 +85,7 @@ def problem_of(run: RunContext, limit: Limit) -> Problem:
     """What is searched of a case. Raises: CaseError for settings that don't fit it."""
     if isinstance(run.case, TabularCase):
         return _table(run, run.case, limit)
-    return _language(run, run.case)
+    return language_problem(run, run.case)
 
 
 def _table(run: RunContext, case: TabularCase, limit: Limit) -> TabularProblem:
@@ -94,12 +95,3 @@ def _table(run: RunContext, case: TabularCase, limit: Limit) -> TabularProblem:
     slowest = case.search.ms_per_row or case.evaluate.ms_per_row
     share = fitting_share(case.train, frame, limit.seconds)
     return TabularProblem(case.name, frame, case.target, case.train, case.search, metric, slowest, WORKERS, share)
-
-
-def _language(run: RunContext, case: LanguageCase) -> Problem:
-    raise CaseError(
-        "Only a tabular case can be searched as a whole.",
-        where=f"case {case.name}",
-        found=f"kind: {case.kind}",
-        todo=f"driftline prompt optimize {case.name}",
-    )

@@ -15,14 +15,20 @@ from tasks.core.yaml_file import load_yaml
 KEY = re.compile(r"^( *)([\w-]+):")
 
 
-def changed_text(text: str, change: Mapping[str, Mapping[str, Any]], owned: Mapping[str, Sequence[str]]) -> str:
+def changed_text(text: str, change: Mapping[str, Mapping[str, Any] | None], owned: Mapping[str, Sequence[str]]) -> str:
     """The text with the keys of each section replaced; those in `owned` that the change lacks are removed.
+
+    A section whose change is None goes as a whole.
 
     Raises: CaseError when the file is written in a form that can't be changed line by line.
     """
     values = load_yaml(text)
     lines = text.splitlines()
     for section, new in change.items():
+        if new is None:
+            values = {name: each for name, each in values.items() if name != section}
+            lines = _without(lines, section)
+            continue
         own = [*owned.get(section, ()), *new]
         others = {k: v for k, v in (values.get(section) or {}).items() if k not in own}
         values = {**values, section: {**new, **others}}
@@ -45,13 +51,24 @@ def _read(text: str) -> Any:
         return None
 
 
+def _without(lines: list[str], section: str) -> list[str]:
+    start = next((k for k, line in enumerate(lines) if line.startswith(f"{section}:")), None)
+    return lines if start is None else [*lines[:start], *lines[_end(lines, start) :]]
+
+
+def _end(lines: list[str], start: int) -> int:
+    """The line after a section; blank lines and comments before the next section are that one's."""
+    end = next((k for k in range(start + 1, len(lines)) if lines[k][:1] not in ("", " ", "#")), len(lines))
+    while end > start + 1 and (not lines[end - 1].strip() or lines[end - 1].startswith("#")):
+        end -= 1
+    return end
+
+
 def _replaced(lines: list[str], section: str, new: Mapping[str, Any], own: Sequence[str]) -> list[str]:
     start = next((k for k, line in enumerate(lines) if line.startswith(f"{section}:")), None)
     if start is None:
         return [*lines, "", f"{section}:", *_written(new)]
-    end = next((k for k in range(start + 1, len(lines)) if lines[k][:1] not in ("", " ", "#")), len(lines))
-    while (end > start + 1 and not lines[end - 1].strip()) or lines[end - 1].startswith("#"):
-        end -= 1  # blank lines and comments before the next section are its own
+    end = _end(lines, start)
     body = lines[start + 1 : end]
     indents = [len(match[1]) for line in body if (match := KEY.match(line))]
     indent = min(indents, default=2)

@@ -121,5 +121,5 @@ class Problem(Protocol):
     def owned(self) -> Mapping[str, Sequence[str]]:
         """The keys of each section of case.yaml that a configuration sets; adopting removes those that it lacks."""
 
-    def as_change(self, configuration: Configuration) -> dict[str, dict[str, Any]]:
-        """The keys of sections of case.yaml that make the case this configuration."""
+    def as_change(self, configuration: Configuration) -> dict[str, dict[str, Any] | None]:
+        """The keys of sections of case.yaml that make the case this configuration; None: the section goes."""

@@ -24,7 +24,7 @@ class TrialRecord(Result):
     label: str
     configuration: dict[str, Any]
     parameters: dict[str, Any] = Field(default_factory=dict)  # the sampler's suggestions
-    change: dict[str, dict[str, Any]] = Field(default_factory=dict)  # the keys of case.yaml that make it
+    change: dict[str, dict[str, Any] | None] = Field(default_factory=dict)  # keys of case.yaml's sections that make it
     state: State = "running"
     rungs: int = 0  # so many were measured
     loss: float | None = None

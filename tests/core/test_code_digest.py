@@ -50,6 +50,7 @@ CACHES = {
     "tasks.evaluate.language.llm_judge": "tasks/language/messages.py",
     "tasks.evaluate.language.genai_report": "tasks/language/answer_scoring.py",
     "tasks.evaluate.language.prompt_search": "tasks/evaluate/language/prompt_space.py",
+    "tasks.search.language.problem": "tasks/knowledge/answers/extract.py",
     "tasks.search.tabular.problem": "tasks/train/tabular/scoring.py",
     "tasks.evaluate.tabular.gates": "tasks/statistics/single_column.py",
     "tasks.evaluate.tabular.baselines": "tasks/train/classes.py",
@@ -97,12 +98,12 @@ def test_what_serves_changes_no_key(path, tmp_path, before):
     [
         (
             "tasks/language/gguf_writer.py",
-            "data.language.base_model train.language.tune train.language.imported",
+            "data.language.base_model train.language.tune train.language.imported search.language.problem",
         ),
         (
             "tasks/language/engine.py",
             "train.language.untuned evaluate.language.responses evaluate.language.response_cache "
-            "evaluate.language.prompt_search "
+            "evaluate.language.prompt_search search.language.problem "
             "evaluate.language.gates monitor.tabular.measure monitor.language.measure",
         ),
         ("tasks/train/tabular/fit.py", "train.tabular.fit train.tabular.imported train.language.imported"),

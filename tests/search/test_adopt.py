@@ -57,3 +57,10 @@ def test_a_section_on_one_line_is_refused():
     """Rather than written wrongly."""
     with pytest.raises(CaseError, match="line by line"):
         changed_text("train: {family: x, split: {by: hash}}\n", CHANGE, OWNED)
+
+
+def test_a_section_may_go():
+    """What an arm does not need is removed, with its comments alone."""
+    changed = changed_text(TEXT, {"train": None}, {})
+    assert load_yaml(changed) == {name: each for name, each in load_yaml(TEXT).items() if name != "train"}
+    assert "# what is required" in changed

@@ -37,7 +37,7 @@ DEPTH = 10  # passages of a ranking that is measured
 Scored = tuple["pd.DataFrame", dict[str, float]]  # scored answers, and their timings
 
 
-class _CachingEmbedder(Embedder):
+class RememberingEmbedder(Embedder):
     """An embedder that encodes each text once: all arms search for the same questions."""
 
     def __init__(self, folder: Path, tokenizer: Path | None = None) -> None:
@@ -67,7 +67,7 @@ class Arms:
 
     @cached_property
     def _embedder(self) -> Embedder:
-        return _CachingEmbedder(self._knowledge.embedder.folder, self._knowledge.embedder.tokenizer)
+        return RememberingEmbedder(self._knowledge.embedder.folder, self._knowledge.embedder.tokenizer)
 
     @cached_property
     def _quotations(self) -> Quotations:
@@ -121,7 +121,7 @@ class Arms:
         """The answerer of the champion's release."""
         sealed = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["sealed"]
         same = sealed["knowledge"]["embedder"] == self._knowledge.embedder.digest
-        embedder = self._embedder if same else _CachingEmbedder(folder / "embedder")
+        embedder = self._embedder if same else RememberingEmbedder(folder / "embedder")
         return open_answerer(folder, embedder)
 
     def answerer(self, answer_by: AnswerBy) -> Answerer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,29 +67,46 @@ class PromptTask:
 
     @cached_property
     def questions(self) -> tuple[pd.DataFrame, list[Example]]:
-        """The pairs that the prompts answer, and those that they may show as examples.
+        """The pairs that the prompts answer, and those that they may show as examples. Raises: DataError."""
+        return searched_pairs(self.case, self.run.pairs, SEARCHED)
 
-        Raises: DataError when too few pairs are left beside those of the evaluation.
-        """
-        import pandas as pd
 
-        files = [self.run.pairs / f"{name}.parquet" for name in SEARCHED]
-        tables = [pd.read_parquet(file) for file in files if file.is_file()]
-        pairs = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-        if len(pairs):
-            pairs = pairs.assign(unsafe=False, place=pairs["pair_id"].map(digest_of)).sort_values("place")
-        most = max(0, min(len(pairs) // POOL_SHARE, len(pairs) - BLOCK, MAX_POOL))
-        examples = pairs[[_is_example(row) for row in pairs.to_dict("records")]].head(most)
-        rest = pairs.drop(examples.index).head(MAX_QUESTIONS).reset_index(drop=True)
-        if len(rest) < BLOCK:
-            raise DataError(
-                "There are too few questions to compare prompts by.",
-                where=f"case {self.case}, pairs",
-                found=f"{len(pairs)} pairs beside those of the evaluation, which are left to the gates",
-                allowed=f"at least {BLOCK}",
-                todo="Add lines to a source of pairs.sources; a quarter of them is not used for evaluation.",
-            )
-        return rest, [(message_in(row["messages"]), row["answer"]) for row in examples.to_dict("records")]
+def searched_pairs(
+    case: str, folder: Path, splits: Sequence[str], learned: Sequence[str] = ()
+) -> tuple[pd.DataFrame, list[Example]]:
+    """The pairs of these splits that a search answers, and those that prompts may show as examples.
+
+    Examples come from the splits `learned`, which a model is trained on; without them, from the same splits.
+    Raises: DataError when too few pairs are left beside those of the evaluation.
+    """
+    pairs = _read_splits(folder, splits)
+    others = _read_splits(folder, learned)
+    most = MAX_POOL if learned else max(0, min(len(pairs) // POOL_SHARE, len(pairs) - BLOCK, MAX_POOL))
+    pool = others if learned else pairs
+    examples = pool[[_is_example(row) for row in pool.to_dict("records")]].head(most)
+    rest = pairs if learned else pairs.drop(examples.index)
+    rest = rest.head(MAX_QUESTIONS).reset_index(drop=True)
+    if len(rest) < BLOCK:
+        raise DataError(
+            "There are too few questions to compare prompts by.",
+            where=f"case {case}, pairs",
+            found=f"{len(pairs)} pairs beside those of the evaluation, which are left to the gates",
+            allowed=f"at least {BLOCK}",
+            todo="Add lines to a source of pairs.sources; a quarter of them is not used for evaluation.",
+        )
+    return rest, [(message_in(row["messages"]), row["answer"]) for row in examples.to_dict("records")]
+
+
+def _read_splits(folder: Path, splits: Sequence[str]) -> pd.DataFrame:
+    """The pairs of these splits, in an order that does not depend on their texts."""
+    import pandas as pd
+
+    files = [folder / f"{name}.parquet" for name in splits]
+    tables = [pd.read_parquet(file) for file in files if file.is_file()]
+    pairs = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    if len(pairs):
+        pairs = pairs.assign(unsafe=False, place=pairs["pair_id"].map(digest_of)).sort_values("place")
+    return pairs
 
 
 def search_prompt(task: PromptTask, space: PromptSpace, limit: Limit, places: Places) -> PromptSearch:

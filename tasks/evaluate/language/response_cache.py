@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.core.code_digest import cache_key
 from tasks.core.config import digest_of
@@ -19,20 +19,24 @@ FOLDER = "single"  # in the folder of answers
 
 
 def cached_responses(
-    model: Path, conversations: Sequence[Conversation], options: EngineOptions, state: Path
+    model: Path,
+    conversations: Sequence[Conversation],
+    options: EngineOptions,
+    state: Path,
+    schema: dict[str, Any] | None = None,
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     """As generate_responses; only conversations that this model did not answer before, with these options, are sent."""
     import pandas as pd
 
-    same = {"model": file_digest(model), "serving": options.serving.digest, "context": options.context}
-    same["sampling"] = options.sampling
+    same: dict[str, Any] = {"model": file_digest(model), "serving": options.serving.digest, "context": options.context}
+    same |= {"sampling": options.sampling} | ({"schema": schema} if schema else {})
     group = cache_key(__name__, same)[:16]
     folder = state / "answers" / FOLDER / group
     paths = [folder / f"{digest_of(each)[:24]}.json" for each in conversations]
     new = {path: each for path, each in zip(paths, conversations, strict=True) if not path.is_file()}
     timing_file = folder / "timing.json"
     if new:
-        table, timing = generate_responses(model, list(new.values()), options, state)
+        table, timing = generate_responses(model, list(new.values()), options, state, schema)
         for path, row in zip(new, table.to_dict("records"), strict=True):
             write_text(path, json.dumps(row))
         write_text(timing_file, json.dumps(timing))

@@ -177,7 +177,7 @@ class TabularProblem:
     def owned(self) -> Mapping[str, Sequence[str]]:
         return {"train": SECTION}
 
-    def as_change(self, configuration: Configuration) -> dict[str, dict[str, Any]]:
+    def as_change(self, configuration: Configuration) -> dict[str, dict[str, Any] | None]:
         return {"train": dict(configuration)}
 
 

@@ -14,6 +14,7 @@ from tasks.knowledge.answers.answerer import INDEX, SETTINGS, Answerer, AnswerSe
 from tasks.knowledge.index.manifest import read_manifest
 from tasks.knowledge.index.search import KnowledgeSearch
 from tasks.knowledge.results import KnowledgeIndex, KnowledgeSpec
+from tasks.language.embedder import Embedder
 from tasks.language.messages import user_message
 from tasks.train.results import LanguageSpec
 
@@ -35,7 +36,7 @@ def add_knowledge(spec: LanguageSpec, pairs: Path, folder: Path) -> None:
     settings = AnswerSettings(
         knowledge=knowledge.settings,
         abstain=abstention_text(spec),
-        threshold=_fit(knowledge, abstention_text(spec), pairs),
+        threshold=fit_abstention(knowledge, abstention_text(spec), pairs),
         tokens=spec.chat.context - spec.serving.answer_tokens,
     )
     write_text(folder / SETTINGS, settings.model_dump_json(indent=1))
@@ -52,17 +53,17 @@ def abstention_text(spec: LanguageSpec) -> str:
     return abstain if isinstance(abstain, str) else json.dumps(abstain, separators=(",", ":"), ensure_ascii=False)
 
 
-def _fit(knowledge: KnowledgeSpec, abstain: str, pairs: Path) -> AbstentionRule:
+def fit_abstention(
+    knowledge: KnowledgeSpec, abstain: str, pairs: Path, embedder: Embedder | None = None
+) -> AbstentionRule:
     """The rule of abstention, by the development questions; evaluation questions are never read."""
     import pandas as pd
 
     path, default = pairs / f"{DEVELOPMENT}.parquet", default_rule(knowledge.settings.method)
     if not path.is_file():
         return default
-    from tasks.language.embedder import Embedder
-
     with progress_step("fit the abstention") as step:
-        embedder = Embedder(knowledge.embedder.folder, knowledge.embedder.tokenizer)
+        embedder = embedder or Embedder(knowledge.embedder.folder, knowledge.embedder.tokenizer)
         search = KnowledgeSearch(knowledge.index.folder, embedder)
         answerer = Answerer(search, knowledge.settings, abstain, default)
         questions = pd.read_parquet(path, columns=["messages", "unanswerable"])

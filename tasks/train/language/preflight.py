@@ -198,6 +198,11 @@ def _suggest_change(plan: TuningPlan, name: str, stage: Stage, demand: ResourceE
     return "No smaller batch would fit: take a smaller base, shorter pairs, or a machine with more memory."
 
 
+def layers_of(base: BaseModelFiles) -> int:
+    """How many layers a base model has."""
+    return _shape(base)["layers"]
+
+
 def _shape(base: BaseModelFiles) -> dict[str, int]:
     config: dict[str, Any] = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
     heads = config["num_attention_heads"]

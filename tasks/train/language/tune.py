@@ -73,16 +73,8 @@ def tune(origin: Origin, pairs: TuningPairs, *, data_digest: str, spec: Language
 
     precision = supported_precision(tuning.precision)
     base, serving, context_tokens = spec.base, spec.serving, spec.chat.context
-    inputs = {
-        "case": origin.case,
-        "pairs": pairs.digest(),
-        "base": base.digest,
-        "definitions": spec.definitions_digest,
-        "lengths": [context_tokens, serving.answer_tokens],
-        "arithmetic": [precision, torch.cuda.is_available()],
-    }
-    key = cache_key(__name__, [inputs, data_digest, tuning.digest, serving.digest, knowledge_inputs(spec)])
-    builder = CandidateBuilder(origin, key, pairs.case, data_digest, spec.definitions_digest)
+    inputs = _inputs(origin, pairs, spec, tuning)
+    builder, key = _builder(origin, pairs, data_digest=data_digest, spec=spec, tuning=tuning)
     if (existing := builder.load_existing(lambda folder: weights_digest(folder, base))) is not None:
         return existing
 
@@ -131,6 +123,37 @@ def tune(origin: Origin, pairs: TuningPairs, *, data_digest: str, spec: Language
     for checkpoint in folder.glob("*/*/checkpoint-*"):  # adapters stay: a tuning with a further stage starts there
         shutil.rmtree(checkpoint)
     return candidate
+
+
+def find_tuned(
+    origin: Origin, pairs: TuningPairs, *, data_digest: str, spec: LanguageSpec, tuning: Tuning
+) -> Candidate | None:
+    """The candidate that `tune` would return at once; None when it would tune."""
+    builder, _ = _builder(origin, pairs, data_digest=data_digest, spec=spec, tuning=tuning)
+    return builder.load_existing(lambda folder: weights_digest(folder, spec.base))
+
+
+def _builder(
+    origin: Origin, pairs: TuningPairs, *, data_digest: str, spec: LanguageSpec, tuning: Tuning
+) -> tuple[CandidateBuilder, str]:
+    """What builds a candidate of these inputs, and its key."""
+    inputs = _inputs(origin, pairs, spec, tuning)
+    key = cache_key(__name__, [inputs, data_digest, tuning.digest, spec.serving.digest, knowledge_inputs(spec)])
+    return CandidateBuilder(origin, key, pairs.case, data_digest, spec.definitions_digest), key
+
+
+def _inputs(origin: Origin, pairs: TuningPairs, spec: LanguageSpec, tuning: Tuning) -> dict[str, Any]:
+    """What decides the adapters, besides the stages."""
+    import torch
+
+    return {
+        "case": origin.case,
+        "pairs": pairs.digest(),
+        "base": spec.base.digest,
+        "definitions": spec.definitions_digest,
+        "lengths": [spec.chat.context, spec.serving.answer_tokens],
+        "arithmetic": [supported_precision(tuning.precision), torch.cuda.is_available()],
+    }
 
 
 def store_candidate(

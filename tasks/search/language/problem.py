@@ -1,0 +1,243 @@
+"""A language case as a search sees it: arms of growing cost, which answer questions that the gates never use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.core.code_digest import cache_key
+from tasks.core.config import Section
+from tasks.data.language.splits import DEVELOPMENT
+from tasks.evaluate.language.metrics import clusters_of
+from tasks.evaluate.language.prompt_search import SEARCHED, searched_pairs
+from tasks.evaluate.language.prompt_space import Example
+from tasks.language.messages import SYSTEM
+from tasks.search.language.arm import Arm
+from tasks.search.language.bench import Bench, LanguageTask, embed_questions, merged
+from tasks.search.language.forecast import Forecast
+from tasks.search.language.space import Choices, LanguageSpace
+from tasks.search.problem import Configuration, Cost, Scores
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from optuna import Trial
+
+    from tasks.search.results import TrialRecord
+
+SMALLEST, GROWTH = 8, 3  # questions of the first rung, and how much longer each next one is
+
+
+@dataclass
+class LanguageProblem:
+    """The arms of a language case. Their answers are remembered by digest: what is measured again costs no call."""
+
+    task: LanguageTask
+    space: LanguageSpace
+    tuned: Path | None = None  # the model of a candidate that is tuned as the case says, if there is one
+    most_call_cost: float | None = None  # the most money of a call
+
+    @property
+    def case(self) -> str:
+        return self.task.origin.case
+
+    @cached_property
+    def key(self) -> str:
+        spec, space = self.task.spec, self.space
+        return cache_key(
+            __name__,
+            {
+                "spec": [spec.base.digest, spec.definitions_digest, spec.serving.digest, spec.chat.context],
+                "knowledge": [space.knowledge.digest, spec.knowledge.index.digest]
+                if space.knowledge and spec.knowledge
+                else [],
+                "space": [list(space.prompts.instructions), dict(space.prompts.texts), space.layers, space.weights],
+                "tuning": self.task.tuning.digest if self.task.tuning else "",
+                "data": self.task.snapshot.digest,
+                "loss": [self.metric, self.task.scorers],
+            },
+        )
+
+    @property
+    def metric(self) -> str:
+        return self.task.loss
+
+    @property
+    def rungs(self) -> Sequence[str]:
+        return [f"questions {start + 1} to {stop}" for start, stop in self._blocks]
+
+    @property
+    def workers(self) -> int:
+        """An engine of this machine takes all its cores; a server behind an address answers several at once."""
+        return 4 if self.task.spec.base.upstream else 1
+
+    def prepare(self) -> None:
+        embed_questions(self.task, self._questions)
+
+    def start(self) -> Configuration:
+        """The case as it is; before it was ever tuned, its prompt."""
+        own = self.space.own
+        if own["layer"] == "tuned" and self.tuned is None:
+            return {"layer": "prompt"}
+        return own
+
+    def first(self) -> Sequence[Mapping[str, Any]]:
+        """Near the case as it is what takes no model, then each layer as the case has it, then what usually helps."""
+        near: list[Choices] = [
+            {"layer": "retrieval", **changed}
+            for changed in ({"passages": 3}, {"passages": 8}, {"method": "vectors"}, {"method": "words"})
+        ]
+        layers: list[Choices] = [{"layer": each} for each in ("prompt", "examples", "retrieval", "tuned", "base")]
+        usual: list[Choices] = [
+            {"layer": "retrieval", "answer_by": "model"},
+            {"layer": "examples", "examples": 4},
+            {"layer": "examples", "instruction": 1},
+        ]
+        seeds = [self._filled(each) for each in (*near, *layers, *usual) if each["layer"] in self.space.reachable]
+        return [{_parameter(seed, name): value for name, value in seed.items()} for seed in seeds]
+
+    def suggest(self, trial: Trial) -> Configuration:
+        choices: Choices = {"layer": trial.suggest_categorical("layer", list(self.space.reachable))}
+        while new := next((name for name in self.space.options(choices) if name not in choices), None):
+            options = self.space.options(choices)[new]
+            choices[new] = trial.suggest_categorical(_parameter(choices, new), options)
+        return self._canonical(choices)
+
+    def refusal(self, configuration: Configuration) -> str:
+        return "" if configuration["layer"] != "tuned" else self._forecast.shortage(self.space.arm(configuration))
+
+    def estimate(self, configuration: Configuration, rung: int) -> Cost:
+        arm = self.space.arm(configuration)
+        start, stop = self._blocks[rung]
+        return self._forecast.cost(arm, stop - start, first=rung == 0, is_made=self._is_made(arm))
+
+    def measure(self, configuration: Configuration, rung: int) -> Scores:
+        import numpy as np
+
+        arm = self.space.arm(configuration)
+        bench = Bench(self.task, arm, self.tuned if self._is_made(arm) else None)
+        start, stop = self._blocks[rung]
+        answered = bench.answer(self._questions.iloc[start:stop])
+        losses: np.ndarray = np.array(answered.losses, np.float64)
+        return Scores(
+            losses=losses,
+            calls=answered.calls,
+            money=answered.money,
+            call_seconds=answered.seconds,
+            call_cost=answered.price,
+            size=bench.size,
+            metrics={} if rung else {"seconds_to_make": bench.seconds_to_make},
+        )
+
+    def exceeded(self, record: TrialRecord) -> str:
+        if record.arm == "base":
+            return "no case answers without a prompt; it shows what the prompt is worth"
+        most = self.most_call_cost
+        if most is None or record.call_cost <= most:
+            return ""
+        return f"a call costs {record.call_cost:.4g}, at most {most:g} is allowed"
+
+    def clusters(self, rung: int) -> Sequence[str] | None:
+        start, stop = self._blocks[rung]
+        return clusters_of(self._questions.iloc[start:stop])
+
+    def arm(self, configuration: Configuration) -> str:
+        return str(configuration["layer"])
+
+    def describe(self, configuration: Configuration) -> str:
+        return self.space.arm(configuration).title
+
+    @property
+    def owned(self) -> dict[str, Sequence[str]]:
+        """Keys of sections that a change replaces or removes."""
+        return {"prompt": ("system", "messages")}
+
+    def as_change(self, configuration: Configuration) -> dict[str, dict[str, Any] | None]:
+        """Keys of sections of case.yaml, each with its whole value; a section that is None goes."""
+        arm = self.space.arm(configuration)
+        change: dict[str, dict[str, Any] | None] = {}
+        if arm.layer == "base":  # no case answers without a prompt, so `exceeded` keeps it from being chosen
+            return change
+        if list(arm.messages) != self.space.prompts.messages(self.space.prompts.start):
+            change["prompt"] = self._prompt_section(arm)
+        knowledge, tuning = self.space.knowledge, self.task.tuning
+        if knowledge is not None and (not arm.passages or arm.knowledge):
+            change["knowledge"] = _whole(knowledge, arm.knowledge) if arm.passages else None
+        if tuning is not None and (not arm.is_tuned or arm.train):
+            change["train"] = _whole(tuning, arm.train) if arm.is_tuned else None
+        if arm.weights:
+            change["serve"] = {"weights": arm.weights}
+        return change
+
+    @cached_property
+    def _pairs(self) -> tuple[pd.DataFrame, list[Example]]:
+        return questions_of(self.task)
+
+    @property
+    def _questions(self) -> pd.DataFrame:
+        return self._pairs[0]
+
+    @cached_property
+    def _blocks(self) -> list[tuple[int, int]]:
+        total, stops, size = len(self._questions), [], SMALLEST
+        while size < total:
+            stops.append(size)
+            size *= GROWTH
+        stops.append(total)
+        return list(zip([0, *stops], stops, strict=False))
+
+    @cached_property
+    def _forecast(self) -> Forecast:
+        return Forecast(self.task)
+
+    def _is_made(self, arm: Arm) -> bool:
+        """Whether what this arm would tune exists."""
+        return self.tuned is not None and arm.is_tuned and not arm.train and not arm.weights
+
+    def _filled(self, choices: Mapping[str, Any]) -> Choices:
+        """All choices: the case's own where none is named."""
+        filled: Choices = dict(choices)
+        while new := {name: each[0] for name, each in self.space.options(filled).items() if name not in filled}:
+            filled |= new
+        return filled
+
+    def _canonical(self, choices: Choices) -> Configuration:
+        """Only what differs from the case's own, so that equal arms have equal configurations."""
+        options = self.space.options(choices)
+        changed = {name: choices[name] for name, each in options.items() if choices[name] != each[0]}
+        if choices["layer"] == "examples":
+            changed["examples"] = choices["examples"]
+        return {"layer": choices["layer"], **changed}
+
+    def _prompt_section(self, arm: Arm) -> dict[str, Any]:
+        own = self.space.prompts.prompt
+        hidden = {"system", "messages", "tests", "name", "notes"}
+        kept = own.model_dump(mode="json", exclude_defaults=True, exclude=hidden)
+        messages = [dict(each) for each in arm.messages]
+        if [each["role"] for each in messages] == [SYSTEM] and "{{" not in messages[0]["content"]:
+            return {"system": messages[0]["content"], **kept}
+        return {"messages": messages, **kept}
+
+
+def questions_of(task: LanguageTask) -> tuple[pd.DataFrame, list[Example]]:
+    """The questions that all arms answer, and the examples that prompts may show; a tuned model learned from neither.
+
+    Raises: DataError when there are too few.
+    """
+    if task.tuning is not None and not task.practises:
+        return searched_pairs(task.origin.case, task.pairs, ("validation", DEVELOPMENT), learned=("train",))
+    return searched_pairs(task.origin.case, task.pairs, SEARCHED)
+
+
+def _whole(section: Section, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The changed keys of a section with their whole values."""
+    own = section.model_dump(mode="json", exclude_unset=True)
+    return {name: merged(own, dict(changes))[name] for name in changes}
+
+
+def _parameter(choices: Mapping[str, Any], name: str) -> str:
+    """Optuna's name of a choice: the options of one name differ between layers."""
+    return name if name == "layer" else f"{choices['layer']}.{name}"
