@@ -33,7 +33,7 @@ class Answers:
 
 
 def measure_flights(report: Report, systems: Systems, folder: Path) -> None:
-    """Rows and figures of the flights; ours gets less than half of the peers' seconds.
+    """Rows and figures of the flights; a search gets less than half of the peers' seconds.
 
     What was answered before in this folder is not answered again, so that the systems can be run one by one.
     """
@@ -41,7 +41,9 @@ def measure_flights(report: Report, systems: Systems, folder: Path) -> None:
         judged = judged_flights()
         found = {path.stem: read_answers(path) for path in sorted((folder / "answers").glob("*.npz"))}
         if "driftline" not in found:
-            found |= {name: write_answers(folder, name, *each) for name, each in ours(place, systems, judged).items()}
+            found |= {
+                name: write_answers(folder, name, *each) for name, each in searched(place, systems, judged).items()
+            }
         for peer in systems.peers:
             if peer.name not in found:
                 fitted = fit_peer(peer, rows_of(judged), systems.flights_seconds, systems.threads)
@@ -49,7 +51,7 @@ def measure_flights(report: Report, systems: Systems, folder: Path) -> None:
     judge(report, judged, found)
 
 
-def ours(place: Workplace, systems: Systems, judged: pd.DataFrame) -> dict[str, tuple[np.ndarray, float, float]]:
+def searched(place: Workplace, systems: Systems, judged: pd.DataFrame) -> dict[str, tuple[np.ndarray, float, float]]:
     """Answers, seconds and milliseconds a row alone, by hand and by a search."""
     from tasks.train.tabular.model_file import load, predict
 
@@ -146,7 +148,7 @@ def alone(model: Any, rows: pd.DataFrame) -> float:
     records = rows[[column.name for column in model.columns]].head(200)
     seconds = []
     for at in range(len(records)):
-        values = {name: [value] for name, value in records.iloc[at].items()}
+        values = {str(name): [value] for name, value in records.iloc[at].items()}
         start = time.perf_counter()
         predict(model, values)
         seconds.append(time.perf_counter() - start)

@@ -39,7 +39,7 @@ def promoted(number: int, folder: Path, budget: str) -> bool:
     result = search(problem, Search(seed=number), budget, state=folder, observe=lambda _: None)
     if not result.chosen:
         return False
-    change = problem.as_change(result.best.configuration)["train"]
+    change = problem.as_change(result.best.configuration)["train"] or {}
     return passes(frame, START, Train.model_validate({**START.model_dump(mode="json"), **change}))
 
 
@@ -48,8 +48,8 @@ def passes(frame: Frame, champion: Train, challenger: Train) -> bool:
     import pandas as pd
 
     training, held = split_frame(pd.read_parquet(frame.path), champion.split, TARGET)
-    found = [_losses(config, training, held, frame.columns) for config in (challenger, champion)]
-    return bool(losses_criterion(GATE, *found).passed)
+    proposed, other = (_losses(config, training, held, frame.columns) for config in (challenger, champion))
+    return bool(losses_criterion(GATE, proposed, other).passed)
 
 
 def shuffled_frame(number: int, folder: Path) -> Frame:
@@ -81,4 +81,4 @@ def shuffled_frame(number: int, folder: Path) -> Frame:
 
 def _losses(config: Train, training: pd.DataFrame, held: pd.DataFrame, columns: Any) -> np.ndarray:
     model = fit(build_pipeline(config, TARGET.task, columns), training, TARGET, config, columns)
-    return losses(GATE.loss, encode_target(held["target"], model.classes), predict(model, held))  # type: ignore[arg-type]
+    return losses(GATE.loss, encode_target(held["target"], model.classes), predict(model, held))

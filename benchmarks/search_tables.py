@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.search_case import Workplace, trained
 from benchmarks.search_peers import Rows, Systems, fit_peer
@@ -58,19 +58,19 @@ def measure_table(report: Report, systems: Systems, name: str, folder: Path) -> 
     train, test = table.iloc[np.sort(order[count:])], table.iloc[np.sort(order[:count])]
     metrics, notes = {}, []
     with Workplace(folder) as place:
-        metrics["ours"], note = ours(place, train, test, task, systems.table_seconds)
+        metrics["driftline"], note = searched(place, train, test, task, systems.table_seconds)
         notes.append(note)
     for peer in systems.peers:
         fitted = fit_peer(peer, Rows(task, train, test), systems.table_seconds, systems.threads)
         metrics[peer.name] = metric_of(test["target"], fitted.predictions, task, sorted(set(train["target"])))
         notes.append(f"{peer.name}: {fitted.chosen}, {fitted.seconds:.0f} s")
-    cells = [f"{metrics[each]:.4f}" if each in metrics else "" for each in ("ours", "autogluon", "flaml")]
+    cells = [f"{metrics[each]:.4f}" if each in metrics else "" for each in ("driftline", "autogluon", "flaml")]
     metric = "auc" if task == "classification" else "r2"
     report.row("tables", name, metric, *cells, "", systems.table_seconds, "; ".join(notes))
     return metrics
 
 
-def ours(place: Workplace, train: pd.DataFrame, test: pd.DataFrame, task: str, seconds: float) -> tuple[float, str]:
+def searched(place: Workplace, train: pd.DataFrame, test: pd.DataFrame, task: str, seconds: float) -> tuple[float, str]:
     """The metric of what a search adopts, and what that is."""
     from tasks.train.tabular.model_file import load, predict
 
@@ -106,7 +106,7 @@ def write_case(place: Workplace, train: pd.DataFrame, task: str) -> None:
     )
 
 
-def metric_of(target: pd.Series, answers: np.ndarray, task: str, classes: Sequence[object]) -> float:
+def metric_of(target: pd.Series, answers: np.ndarray, task: str, classes: Sequence[Any]) -> float:
     if task == "regression":
         return compute_metrics(target.to_numpy("float64"), answers, "regression")["r2"]
     return compute_metrics(encode_target(target, tuple(classes)), answers, "classification")["auc"]
@@ -120,14 +120,14 @@ def summarise(report: Report) -> None:
     found = {
         name: {
             system: report.figures[figure]
-            for system in ("ours", "autogluon", "flaml")
+            for system in ("driftline", "autogluon", "flaml")
             if (figure := f"table_{name.replace(' ', '_')}_{system}") in report.figures
         }
         for name in TABLES
     }
-    whole = [metrics for metrics in found.values() if {"ours", "autogluon"} <= set(metrics)]
+    whole = [metrics for metrics in found.values() if {"driftline", "autogluon"} <= set(metrics)]
     if whole:
-        differences = np.array([metrics["ours"] - metrics["autogluon"] for metrics in whole])
+        differences = np.array([metrics["driftline"] - metrics["autogluon"] for metrics in whole])
         report.figure("tables_compared", len(whole))
         report.figure("tables_mean_difference", float(differences.mean()))
         if len(whole) > 1:
@@ -135,9 +135,10 @@ def summarise(report: Report) -> None:
             report.figure("tables_mean_difference_low", float(low))
             report.figure("tables_mean_difference_high", float(high))
     ranked = [metrics for metrics in found.values() if len(metrics) == 3]
-    for system in ("ours", "autogluon", "flaml") if ranked else ():
+    for system in ("driftline", "autogluon", "flaml") if ranked else ():
         ranks = [stats.rankdata([-value for value in metrics.values()])[[*metrics].index(system)] for metrics in ranked]
-        report.figure(f"tables_mean_rank_{system}", fmean(float(rank) for rank in ranks))
+        name = "ours" if system == "driftline" else system
+        report.figure(f"tables_mean_rank_{name}", fmean(float(rank) for rank in ranks))
 
 
 def _statsmodels(name: str, task: str, target: str) -> Callable[[], tuple[pd.DataFrame, str]]:

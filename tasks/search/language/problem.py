@@ -19,7 +19,7 @@ from tasks.search.language.arm import Arm
 from tasks.search.language.bench import Bench, LanguageTask, embed_questions, merged
 from tasks.search.language.forecast import Forecast
 from tasks.search.language.space import Choices, LanguageSpace
-from tasks.search.problem import Configuration, Cost, Scores
+from tasks.search.problem import Complete, Configuration, Cost, Scores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -139,6 +139,9 @@ class LanguageProblem:
         if most is None or record.call_cost <= most:
             return ""
         return f"a call costs {record.call_cost:.4g}, at most {most:g} is allowed"
+
+    def combine(self, trials: Sequence[Complete]) -> Configuration | None:
+        return None  # two ways to answer make no third
 
     def clusters(self, rung: int) -> Sequence[str] | None:
         start, stop = self._blocks[rung]
