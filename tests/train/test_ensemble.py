@@ -38,7 +38,7 @@ def test_the_prediction_is_the_weighted_mean(task, tmp_path):
     rows["y"] = (value > 0.5).astype(int) if task == "classification" else value
     kind, linear = ("Classifier", "LogisticRegression") if task == "classification" else ("Regressor", "Ridge")
     member = {**LINEAR, "family": f"sklearn.linear_model.{linear}"}
-    section = {**BOOSTING, "family": BOOSTING["family"] + kind, "ensemble": [member]}
+    section = {**BOOSTING, "family": f"{BOOSTING['family']}{kind}", "ensemble": [member]}
     config = Train(**section, split=Split(by="hash", share=0.2))
     target = Target(column="y", task=task)
     fitted = fit(build_pipeline(config, task, COLUMNS), rows, target, config, COLUMNS)

@@ -32,7 +32,8 @@ def combine_best(
     def loss(picks: Sequence[int]) -> float:
         parts = []
         for fold, outcome in enumerate(outcomes):
-            mean = np.mean([alone[pick].predictions[fold] for pick in picks], axis=0)
+            members = [found for pick in picks if (found := alone[pick].predictions[fold]) is not None]
+            mean = np.mean(members, axis=0)
             parts.append(example_losses(metric, outcome, mean))
         return float(np.concatenate(parts).mean())
 
