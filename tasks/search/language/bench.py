@@ -134,12 +134,12 @@ def find_model(task: LanguageTask) -> Path | None:
 class Bench:
     """An arm that is made ready, and answers."""
 
-    def __init__(self, task: LanguageTask, arm: Arm, made: Path | None = None) -> None:
-        """`made` is the model of an arm that tunes, where it exists. Raises: what keeps the arm from being made."""
+    def __init__(self, task: LanguageTask, arm: Arm, existing: Path | None = None) -> None:
+        """`existing` is the model of an arm that tunes, where it exists. Raises: what keeps the arm from being made."""
         self.task, self.arm = task, arm
         started = perf_counter()
         self._spec = self._changed_spec()
-        self._model = made or self._make_model()
+        self._model = existing or self._make_model()
         self._answerer = self._make_answerer()
         self.seconds_to_make = perf_counter() - started
 

@@ -26,7 +26,7 @@ class Forecast:
         self._task = task
         self._tunings: dict[str, dict[str, Estimate] | str] = {}
 
-    def cost(self, arm: Arm, questions: int, *, first: bool, is_made: bool) -> Cost:
+    def cost(self, arm: Arm, questions: int, *, first: bool, exists: bool) -> Cost:
         """Of answers to so many questions; the `first` ones also make what the arm needs, unless it is made."""
         calls = questions if engine_answers(self._task, arm) else 0
         seconds = START_SECONDS + (questions * SEARCH_SECONDS if arm.passages else 0.0)
@@ -37,7 +37,7 @@ class Forecast:
         memory = GB
         if first and "split" in arm.knowledge:
             seconds += INDEX_SECONDS
-        if first and arm.is_tuned and not is_made:
+        if first and arm.is_tuned and not exists:
             tuning = self._tuning(arm)
             if not isinstance(tuning, str):
                 seconds += MERGE_SECONDS + SPENT * 60 * sum(each.minutes for each in tuning.values())

@@ -112,13 +112,13 @@ class LanguageProblem:
     def estimate(self, configuration: Configuration, rung: int) -> Cost:
         arm = self.space.arm(configuration)
         start, stop = self._blocks[rung]
-        return self._forecast.cost(arm, stop - start, first=rung == 0, is_made=self._is_made(arm))
+        return self._forecast.cost(arm, stop - start, first=rung == 0, exists=self._exists(arm))
 
     def measure(self, configuration: Configuration, rung: int) -> Scores:
         import numpy as np
 
         arm = self.space.arm(configuration)
-        bench = Bench(self.task, arm, self.tuned if self._is_made(arm) else None)
+        bench = Bench(self.task, arm, self.tuned if self._exists(arm) else None)
         start, stop = self._blocks[rung]
         answered = bench.answer(self._questions.iloc[start:stop])
         losses: np.ndarray = np.array(answered.losses, np.float64)
@@ -196,7 +196,7 @@ class LanguageProblem:
     def _forecast(self) -> Forecast:
         return Forecast(self.task)
 
-    def _is_made(self, arm: Arm) -> bool:
+    def _exists(self, arm: Arm) -> bool:
         """Whether what this arm would tune exists."""
         return self.tuned is not None and arm.is_tuned and not arm.train and not arm.weights
 
@@ -218,11 +218,11 @@ class LanguageProblem:
     def _prompt_section(self, arm: Arm) -> dict[str, Any]:
         own = self.space.prompts.prompt
         hidden = {"system", "messages", "tests", "name", "notes"}
-        kept = own.model_dump(mode="json", exclude_defaults=True, exclude=hidden)
+        settings = own.model_dump(mode="json", exclude_defaults=True, exclude=hidden)
         messages = [dict(each) for each in arm.messages]
         if [each["role"] for each in messages] == [SYSTEM] and "{{" not in messages[0]["content"]:
-            return {"system": messages[0]["content"], **kept}
-        return {"messages": messages, **kept}
+            return {"system": messages[0]["content"], **settings}
+        return {"messages": messages, **settings}
 
 
 def questions_of(task: LanguageTask) -> tuple[pd.DataFrame, list[Example]]:
