@@ -153,7 +153,7 @@ def test_topics_are_compared_with_examples():
     files = find_embedder(EMBEDDER, Path())
     embedder = (files.folder, files.tokenizer)
     flights = {"flights": ["When does my plane leave?", "Book a flight to Boston"]}
-    denied = {"check": "topics", "topics": flights, "threshold": 0.4}
+    denied = {"check": "topics", "topics": flights, "threshold": 0.4, "time_ms": 60_000}  # a busy machine
     assert finds(denied, "Is there a flight to Denver tomorrow?", embedder=embedder)
     assert not finds(denied, "How do I bake bread?", embedder=embedder)
     assert finds({**denied, "deny": False}, "How do I bake bread?", embedder=embedder)
