@@ -31,6 +31,7 @@ STATE_FOLDERS = (
     "quarantine",
     "releases",
     "replay",
+    "reproduce",
     "searches",
     "tuning",
     "verdicts",
