@@ -106,7 +106,10 @@ def test_what_serves_changes_no_key(path, tmp_path, before):
             "evaluate.language.prompt_search search.language.problem "
             "evaluate.language.gates monitor.tabular.measure monitor.language.measure",
         ),
-        ("tasks/train/tabular/fit.py", "train.tabular.fit train.tabular.imported train.language.imported"),
+        (
+            "tasks/train/tabular/fit.py",
+            "train.tabular.fit train.tabular.imported train.language.imported evaluate.tabular.gates search.tabular.problem",
+        ),
         ("tasks/monitor/drift.py", "monitor.tabular.measure monitor.language.measure"),
         ("tasks/core/prefect.py", ""),
         ("tasks/train/task.py", ""),
