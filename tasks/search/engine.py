@@ -136,7 +136,8 @@ class Engine:
         if self._finals.is_due(self._spending):
             self._waiting += self._finals.contenders(list(self.records.values()))
             return self._waiting.pop(0) if self._waiting else None
-        if any(each.contender.is_finalist for each in self._running.values()):
+        measuring = any(each.contender.is_finalist for each in self._running.values())
+        if measuring or self._shortage_of_trials():
             return None
         configuration = self._finals.combination(list(self.records.values()))
         if configuration is None or digest_of(configuration) in self._seen:
