@@ -28,7 +28,7 @@ GRACE, GRACE_FACTOR = 5.0, 4.0  # a measurement is killed after so many times it
 FIRST_SHARE = 0.25  # of what is left, for the first measurement of an arm
 SAFETY = 1.3  # of the estimate of an arm that was measured before
 MOST_REPEATED = 60  # suggestions in a row that bring nothing new: the space is exhausted
-MOST_MISFITS = 3  # trials that do not fit into what is left: the search stops
+MOST_MISFITS = 6  # trials in a row that do not fit into what is left: the search stops
 WAIT = 0.2  # seconds between two looks at the budget
 
 Listener = Callable[[TrialRecord], None]
@@ -209,7 +209,7 @@ class Engine:
         cost = self._estimate(record, contender.rung)
         if shortage := self._spending.shortage(cost):
             self._end(contender, "unfinished", f"about {cost.seconds:.1f} s do not fit: {shortage}")
-            self._misfits += 1
+            self._misfits += not contender.is_finalist
             if self._misfits >= MOST_MISFITS or self._spending.shortage(Cost()):
                 self.stopped = shortage
             return
@@ -225,6 +225,7 @@ class Engine:
                 max(share, FIRST_SHARE * self._spending.seconds_left) if record.number else self._spending.seconds_left
             )
         self._running[job] = Running(contender, cost, now, now + min(share, self._spending.seconds_left))
+        self._misfits = 0
         workers.start(job, record.configuration, contender.rung)
 
     def _estimate(self, record: TrialRecord, rung: int) -> Cost:
