@@ -108,7 +108,8 @@ def test_what_serves_changes_no_key(path, tmp_path, before):
         ),
         (
             "tasks/train/tabular/fit.py",
-            "train.tabular.fit train.tabular.imported train.language.imported evaluate.tabular.gates search.tabular.problem",
+            "train.tabular.fit train.tabular.imported train.language.imported evaluate.tabular.gates "
+            "search.tabular.problem",
         ),
         ("tasks/monitor/drift.py", "monitor.tabular.measure monitor.language.measure"),
         ("tasks/core/prefect.py", ""),
