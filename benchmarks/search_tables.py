@@ -34,7 +34,10 @@ train:
   family: sklearn.ensemble.{family}
   encoders: {encoders}
   split: {{by: hash, share: 0.1}}
-evaluate: {{champion_gate: {{loss: {loss}, margin: 0.01}}}}
+evaluate:
+  bounds: [{{metric: {metric}, at_least: 0}}]
+  champion_gate: {{loss: {loss}, margin: 0.01}}
+monitor: {{retrain: {{metric: {metric}, worse_by: 0.05}}}}
 """
 CODES = {"handle_unknown": "use_encoded_value", "unknown_value": "nan", "encoded_missing_value": "nan"}
 
@@ -101,6 +104,7 @@ def write_case(place: Workplace, train: pd.DataFrame, task: str) -> None:
             encoders=json.dumps([encoder] if words else []),
             family=f"HistGradientBoosting{kind}",
             loss=loss,
+            metric="auc" if task == "classification" else "r2",
         ),
         encoding="utf-8",
     )
