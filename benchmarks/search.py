@@ -78,7 +78,7 @@ def systems_of(options: Namespace) -> Systems:
     peers = {name: Path(path) for name in ("autogluon", "flaml") if (path := getattr(options, name))}
     return Systems(
         tuple(Peer(name, path) for name, path in peers.items()),
-        table_seconds=10.0 if options.quick else 30.0,
+        table_seconds=25.0 if options.quick else 45.0,
         flights_seconds=20.0 if options.quick else 180.0,
     )
 

@@ -40,7 +40,7 @@ def measure_language(report: Report, folder: Path, quick: bool) -> None:
 
 def measure_budget(report: Report, folder: Path, quick: bool) -> None:
     """The worst overrun of searches that are killed at random and started again; their running time is summed."""
-    chance, budget = random.Random(0), 12
+    chance, budget = random.Random(0), 30
     overruns = []
     for number in range(2 if quick else SEARCHES):
         with Workplace(folder / str(number)) as place:
