@@ -9,10 +9,13 @@ import pytest
 
 from tasks.features.results import Column
 from tasks.train.config import Split, Target, Train
-from tasks.train.tabular.column_roles import column_roles
+from tasks.train.tabular.column_roles import ColumnRole, column_roles
+from tasks.train.tabular.default_models import Shape, tree_encoders
+from tasks.train.tabular.fit import fit
 from tasks.train.tabular.folds import comparison_folds, sample_rows
-from tasks.train.tabular.pipeline import check_training
+from tasks.train.tabular.pipeline import build_pipeline, check_training
 from tasks.train.tabular.proposal import Proposal, propose_model
+from tasks.train.tabular.scoring import predict
 from tests.train.frames import BY_HASH, BY_TIME, CLASSES, VALUES, diabetes, frame_of, orders
 
 
@@ -123,3 +126,18 @@ def test_what_comes_once_is_not_learned_of_a_moment(tmp_path: Path) -> None:
     }
     assert parts["sent",] == ["month", "weekday", "hour"]
     assert "days" in parts["born",]
+
+
+def test_a_forest_of_rare_categories_takes_gaps() -> None:
+    """One-hot columns are dense for trees, which take no gaps in sparse ones."""
+    random = np.random.default_rng(0)
+    rows = pd.DataFrame({"size": random.normal(size=600), "kind": random.choice([f"k{i}" for i in range(30)], 600)})
+    rows["y"] = (rows["size"] > 0).astype(int)
+    rows.loc[::4, "size"] = np.nan
+    shape = Shape(600, "classification", [ColumnRole("size", "number"), ColumnRole("kind", "category")])
+    section = {"family": "sklearn.ensemble.RandomForestClassifier", "encoders": tree_encoders(shape, "one-hot")}
+    config = Train(**section, split=Split(by="hash", share=0.2))
+    columns = [Column(name="size", kind="number", origin="request"), Column(name="kind", kind="text", origin="request")]
+    target = Target(column="y", task="classification")
+    model = fit(build_pipeline(config, target.task, columns), rows, target, config, columns)
+    assert np.isfinite(predict(model, rows)).all()

@@ -70,7 +70,10 @@ def tree_encoders(shape: Shape, categories: str = "ordinal") -> list[dict[str, A
     """Encoders for trees; categories as numbers in their order (ordinal), by their targets (target), or one-hot."""
     encoders = []
     if names := shape.named("category"):
-        encoders.append(category_encoder(names, categories))
+        encoder = category_encoder(names, categories)
+        if categories == "one-hot":
+            encoder["parameters"]["sparse_output"] = False  # trees take gaps in dense columns only
+        encoders.append(encoder)
     encoders += _shared_encoders(shape)
     for name in shape.named("text"):
         dimensions = min(TEXT_DIMENSIONS, shape.terms[name] // 2)
