@@ -15,13 +15,16 @@ from tasks.evaluate.waivers import check_waivers, split_waivers, waive_gates
 
 FAILED = Criterion(name="auc", observed=0.6, required=">= 0.7", passed=False)
 PASSED = Criterion(name="brier", observed=0.1, required="<= 0.2", passed=True)
-TODAY = datetime.now(UTC).date()
 GATES = {"bounds": [{"metric": "auc", "at_least": 0.7}], "champion_gate": {"loss": "brier"}}
 ANSWERS = {"bounds": [{"metric": "exact_match", "at_least": 0.7}], "champion_gate": {"loss": "inexact"}}
 
 
-def waiver(until: date = TODAY) -> Waiver:
-    return Waiver(reason="a pilot with 20 clients", by="Ann Lee", until=until)
+def today() -> date:
+    return datetime.now(UTC).date()  # a run of all tests may go over midnight
+
+
+def waiver(days: int = 0) -> Waiver:
+    return Waiver(reason="a pilot with 20 clients", by="Ann Lee", until=today() + timedelta(days=days))
 
 
 def test_a_waived_gate_passes_and_says_by_whom() -> None:
@@ -29,12 +32,12 @@ def test_a_waived_gate_passes_and_says_by_whom() -> None:
     valid, expired = split_waivers({"auc": waiver(), "brier": waiver()})
     first, second = waive_gates([FAILED, PASSED], valid)
     assert decide([first, second]) == "promote"
-    assert first.waiver == f"a pilot with 20 clients (Ann Lee, until {TODAY})"
+    assert first.waiver == f"a pilot with 20 clients (Ann Lee, until {today()})"
     assert (second, expired) == (PASSED, [])
 
 
 def test_an_expired_waiver_waives_nothing() -> None:
-    valid, expired = split_waivers({"auc": waiver(TODAY - timedelta(days=1))})
+    valid, expired = split_waivers({"auc": waiver(days=-1)})
     criteria = [*waive_gates([FAILED], valid), *expired]
     assert decide(criteria) == "reject"
     assert criteria[1].name == "waiver: auc"

@@ -14,6 +14,12 @@ from tests.gateway.stack import language_release, serve, small_settings
 from tests.release.small import bento, candidate, folder, second, state, tracking  # noqa: F401 (fixtures)
 
 
+@pytest.fixture(autouse=True)
+def own_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway in this process counts by itself, also after a test that let BentoML share its metrics' folder."""
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+
+
 @pytest.fixture(scope="session")
 def upstream_key() -> Iterator[str]:
     """The key of a model's server, in the environment that all releases of the stack get."""

@@ -153,6 +153,9 @@ def test_threads_and_tasks_are_started_by_loops():
         "services/serving/fork_server.py",  # waits for one process to end, and ends with it
         "services/serving/engine_client.py",  # within one request of several answers, whose group ends with it
         "services/serving/disconnect.py",  # a call and its client, which both end with the call
+        "tasks/search/budget.py",  # records the time that a search has spent, and ends with it
+        "tasks/search/fork_server.py",  # waits for one measurement to end, and ends with it
+        "tasks/search/tracking.py",  # shows trials in MLflow while a search runs, which waits for it
         "cli/terminal.py",  # draws a line while a command runs
         "flows/deployed/worker.py",  # Prefect's own worker, which this program is about: it ends with it
     }

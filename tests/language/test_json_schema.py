@@ -47,7 +47,7 @@ def array(items: Any, most: int) -> dict[str, Any]:
 
 ENFORCED: dict[str, dict[str, Any]] = {
     "any": {},
-    "descriptive": {"type": "null", "title": "t", "description": "d", "default": 1, "examples": [2], "$schema": "s"},
+    "descriptive": {"type": "null", "title": "t", "description": "d", "default": 1, "examples": [2], "$schema": "a:b"},
     "object": closed({"a": {"type": "string", "maxLength": 4}, "b": {"type": ["integer", "null"]}}),
     "odd names": closed({'a"b': {"type": "null"}, "é\n": {"type": "null"}, "": {"type": "null"}}),
     "optional": {"type": "object", "properties": {"a": {"type": "null"}, "b": {"const": 1}}},
