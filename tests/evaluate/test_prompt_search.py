@@ -11,7 +11,7 @@ import pytest
 
 from tasks.core.errors import DataError, InputError
 from tasks.core.places import Places
-from tasks.data.config import Answer, ChatSpec
+from tasks.data.config import ChatSpec
 from tasks.data.language.pairs import PairFormat, read_pairs, write_pairs
 from tasks.data.results import BaseModelFiles
 from tasks.evaluate.language.call_budget import Limit
@@ -24,13 +24,7 @@ from tasks.train.config import Serving
 from tasks.train.results import LanguageSpec
 from tests.language.upstreams import Misbehaving, Reply, completion, misbehaving, whole
 from tests.language_case import smollm_base
-
-TEXT = Answer(format="text", abstain="I don't know.")
-ROOMS = [f"thing{number}" for number in range(40)]
-ROWS: list[dict[str, Any]] = [
-    {"prompt": f"Where is {room}?", "completion": f"In {room}'s room.", "required_facts": [f"{room}'s room"]}
-    for room in ROOMS
-]
+from tests.place_pairs import ROWS, TEXT
 
 
 def follows_examples(request: dict[str, Any], _: int) -> Reply:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.mlflow import Tracking
-from tasks.data.config import Answer, ChatSpec
+from tasks.data.config import ChatSpec
 from tasks.data.language.pairs import PairFormat, read_pairs, write_pairs
 from tasks.data.results import BaseModelFiles, Snapshot
 from tasks.evaluate.language.prompt_space import PromptSpace
@@ -21,14 +21,9 @@ from tasks.search.language.space import LanguageSpace
 from tasks.train.config import Serving
 from tasks.train.results import LanguageSpec, Origin
 from tests.language.upstreams import Misbehaving, Reply, completion, whole
+from tests.place_pairs import ROWS, TEXT
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
-TEXT = Answer(format="text", abstain="I don't know.")
-THINGS = [f"thing{number}" for number in range(40)]
-ROWS: list[dict[str, Any]] = [
-    {"prompt": f"Where is {thing}?", "completion": f"In {thing}'s room.", "required_facts": [f"{thing}'s room"]}
-    for thing in THINGS
-]
 
 
 def follows_examples(request: Mapping[str, Any], _: int) -> Reply:

@@ -20,7 +20,8 @@ from tasks.search.results import TrialRecord
 from tasks.train.config import Lora, Sft, Stages, Tuning
 from tests.language.upstreams import misbehaving
 from tests.language_case import EMBEDDER
-from tests.search.language_task import ROWS, follows_examples, language_problem, language_task, remote_base
+from tests.place_pairs import ROWS
+from tests.search.language_task import follows_examples, language_problem, language_task, remote_base
 
 KNOWLEDGE = Knowledge(documents={"docs": Documents(uri="file://docs")}, embedder=EMBEDDER, answer_by="extract")
 TUNING = Tuning(lora=Lora(rank=16, alpha=8), stages=Stages(sft=Sft(learning_rate=1e-3)))
