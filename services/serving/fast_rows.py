@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import NoneType
-from typing import Any
+from typing import Annotated, Any
 
 from services.serving.schema import MAX_ROWS, MAX_TEXT
 
@@ -20,41 +19,47 @@ class Rows:
     ids: Sequence[str | None]  # example_id
 
 
-@dataclass(frozen=True)
 class RowReader:
-    """The columns of a release, and the types that their values may have."""
+    """Reads the rows of a release's requests by a decoder that knows its columns and their types."""
 
-    numbers: Mapping[str, frozenset[type]]
-    texts: Mapping[str, tuple[frozenset[type], int]]  # types, and the longest text
-    missing: frozenset[str]  # words that stand for a missing value
+    def __init__(self, columns: Sequence[Mapping[str, Any]], missing: frozenset[str]) -> None:
+        """columns: from the sealed release; missing: the words that stand for a missing value."""
+        import msgspec
+
+        fields = {f"c{number}": column for number, column in enumerate(columns)}  # a name may be no identifier
+        identity = ("example_id", Annotated[str, msgspec.Meta(max_length=MAX_TEXT)] | None, None)
+        row = msgspec.defstruct(
+            "Row",
+            [*((field, _type_of(column)) for field, column in fields.items()), identity],
+            rename={field: column["name"] for field, column in fields.items()},
+            forbid_unknown_fields=True,
+            gc=False,
+        )
+        request = msgspec.defstruct("Request", [("rows", list[row])], forbid_unknown_fields=True)  # type: ignore[valid-type]
+        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(request).decode
+        self._names = [column["name"] for column in columns]
+        self._texts = [column["name"] for column in columns if column["kind"] == "text"]
+        self._missing = missing
 
     def read(self, body: bytes) -> Rows | None:
         """The rows by column; None where the request's type has to decide: a gap, another column, an error."""
-        import orjson
+        import msgspec
 
         try:
-            request = orjson.loads(body)
-            if request.keys() != {"rows"} or not 0 < len(request["rows"]) <= MAX_ROWS:
-                return None
-            rows = request["rows"]
-            values = {name: [row[name] for row in rows] for name in (*self.numbers, *self.texts)}
-            ids = [row.get(EXAMPLE_ID) for row in rows]
-            if any(len(row) != len(values) + (EXAMPLE_ID in row) for row in rows):
-                return None
-        except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
+            rows = self._decode(body).rows
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return None
-        # orjson reads no NaN and no infinity
-        numbers_fit = all(types.issuperset(map(type, values[name])) for name, types in self.numbers.items())
-        if numbers_fit and all(self._fits_texts(values[name], *limits) for name, limits in self.texts.items()):
-            return Rows(values, ids) if _fits_ids(ids) else None
-        return None
+        if not 0 < len(rows) <= MAX_ROWS:
+            return None
+        *columns, ids = map(list, zip(*map(msgspec.structs.astuple, rows), strict=True))
+        values = dict(zip(self._names, columns, strict=True))
+        return Rows(values, ids) if all(self._fits(values[name]) for name in self._texts) else None
 
-    def _fits_texts(self, values: list[Any], types: frozenset[type], longest: int) -> bool:
-        if not types.issuperset(map(type, values)):
-            return False
+    def _fits(self, values: list[str | None]) -> bool:
+        """Whether the texts of a column are neither words for a missing value nor begin or end with a space."""
         texts = set(values) - {None}
-        return texts.isdisjoint(self.missing) and all(
-            0 < len(text) <= longest and not text[0].isspace() and not text[-1].isspace() for text in texts
+        return texts.isdisjoint(self._missing) and all(
+            text and not text[0].isspace() and not text[-1].isspace() for text in texts
         )
 
 
@@ -63,24 +68,13 @@ def row_reader(sealed: Mapping[str, Any]) -> RowReader | None:
     columns = sealed["columns"]
     if any(column["name"] == EXAMPLE_ID for column in columns):
         return None
-
-    def types(column: Mapping[str, Any], *kinds: type) -> frozenset[type]:
-        return frozenset((*kinds, *([NoneType] if column["nullable"] else [])))
-
-    return RowReader(
-        numbers={
-            column["name"]: types(column, int, float, *([bool] if column.get("boolean") else []))
-            for column in columns
-            if column["kind"] == "number"
-        },
-        texts={
-            column["name"]: (types(column, str), column.get("max_length", MAX_TEXT))
-            for column in columns
-            if column["kind"] == "text"
-        },
-        missing=frozenset(sealed.get("missing", [""])),
-    )
+    return RowReader(columns, frozenset(sealed.get("missing", [""])))
 
 
-def _fits_ids(ids: list[Any]) -> bool:
-    return {str, NoneType}.issuperset(map(type, ids)) and all(each is None or len(each) <= MAX_TEXT for each in ids)
+def _type_of(column: Mapping[str, Any]) -> Any:
+    import msgspec
+
+    declared: Any = int | float | bool if column.get("boolean") else int | float
+    if column["kind"] == "text":
+        declared = Annotated[str, msgspec.Meta(max_length=column.get("max_length", MAX_TEXT))]
+    return declared | None if column["nullable"] else declared
