@@ -4,11 +4,11 @@
                                 [--autogluon VENV] [--flaml VENV]
 
 PARTS, with commas between: flights, language, budget, shuffled, tables, or the name of one table. With --only, figures
-of FILE that other parts measured stay. What was measured of the flights stays in FOLDER of --keep, so that a later call
-goes on with it. VENV is a virtual environment that has the peer; without one it is left out:
+of FILE that other parts measured stay. Answers on flights and tables stay in FOLDER of --keep, so that a later call goes
+on with them. VENV is a virtual environment that has the peer; without one it is left out:
 
     python -m venv VENV && VENV/bin/pip install "autogluon.tabular[lightgbm,catboost,xgboost]==1.6.3"
-    python -m venv VENV && VENV/bin/pip install "flaml[automl]>=2.6,<3" pyarrow
+    python -m venv VENV && VENV/bin/pip install "flaml[automl]==2.8.0" pyarrow
 
 All get the same rows, seconds and two threads. Flights are trained on January to March and judged on April to December;
 AutoGluon tunes on the week that the case holds out, FLAML by its defaults. `driftline search` searches, its choice is
@@ -47,7 +47,7 @@ def main() -> None:
         only="parts, with commas between; figures of the others stay in FILE",
         autogluon="virtual environment with AutoGluon",
         flaml="virtual environment with FLAML",
-        keep="folder for what was measured of the flights, which a later call goes on with",
+        keep="folder for the answers on flights and tables, which a later call goes on with",
     )
     parts = options.only.split(",") if options.only else PARTS
     if unknown := [part for part in parts if part not in (*PARTS, *TABLES)]:
@@ -58,7 +58,7 @@ def main() -> None:
     systems = systems_of(options)
     with tempfile.TemporaryDirectory(prefix="driftline-search-") as name:
         for part in parts:
-            folder = Path(options.keep or name) / part.replace(" ", "-")
+            folder = Path(options.keep or name) / ("tables" if part in TABLES else part)
             if part == "flights":
                 measure_flights(report, systems, folder)
             elif part == "language":

@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.search_case import Workplace, trained
-from benchmarks.search_peers import Rows, Systems, fit_peer
+from benchmarks.search_peers import Fitted, Peer, Rows, Systems, fit_peer, once
 from benchmarks.table import Report, median
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from tasks.train.results import Candidate
+
 CASE, TARGET = "flights", "late"
 TRAINED, END = datetime(2013, 4, 1, tzinfo=UTC), datetime(2014, 1, 2, tzinfo=UTC)
 RESAMPLES = 100  # of days
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Probabilities of the judged flights, the seconds that they took to come by, and milliseconds of one alone."""
-
-    answers: np.ndarray
-    seconds: float
-    alone: float
 
 
 def measure_flights(report: Report, systems: Systems, folder: Path) -> None:
@@ -39,32 +32,41 @@ def measure_flights(report: Report, systems: Systems, folder: Path) -> None:
     """
     with Workplace(folder, CASE) as place:
         judged = judged_flights()
-        found = {path.stem: read_answers(path) for path in sorted((folder / "answers").glob("*.npz"))}
-        if "driftline" not in found:
-            found |= {
-                name: write_answers(folder, name, *each) for name, each in searched(place, systems, judged).items()
-            }
+        found = {
+            "hand": once(folder, "hand", lambda: by_hand(judged)),
+            "driftline": once(folder, "driftline", lambda: searched(place, systems, judged)),
+        }
         for peer in systems.peers:
-            if peer.name not in found:
-                fitted = fit_peer(peer, rows_of(judged), systems.flights_seconds, systems.threads)
-                found[peer.name] = write_answers(folder, peer.name, fitted.predictions, fitted.seconds)
+            found[peer.name] = once(folder, peer.name, partial(fit_flights, peer, systems, judged))
     judge(report, judged, found)
 
 
-def searched(place: Workplace, systems: Systems, judged: pd.DataFrame) -> dict[str, tuple[np.ndarray, float, float]]:
-    """Answers, seconds and milliseconds a row alone, by hand and by a search."""
+def by_hand(judged: pd.DataFrame) -> Fitted:
+    """The answers of the case as it is."""
+    start = time.perf_counter()
+    return answered(trained(CASE, TRAINED), judged, start, "as the case is")
+
+
+def searched(place: Workplace, systems: Systems, judged: pd.DataFrame) -> Fitted:
+    """The answers of what a search adopts, which is as of the case's own moment, and trained on its rows."""
+    result = place.search(CASE, f"{0.45 * systems.flights_seconds:.0f}s")
+    place.run("search", "adopt", CASE, str(result["chosen"]))
+    start = time.perf_counter() - result["seconds"]
+    label = next(trial["label"] for trial in result["trials"] if trial["number"] == result["chosen"])
+    return answered(trained(CASE, TRAINED), judged, start, f"{label}, {len(result['trials'])} trials")
+
+
+def answered(candidate: Candidate, judged: pd.DataFrame, start: float, chosen: str) -> Fitted:
+    """A candidate's answers, with the seconds since `start`."""
     from tasks.train.tabular.model_file import load, predict
 
-    hand = trained(CASE, TRAINED)
-    model = load(hand.folder / "model.skops")
-    answers = {"hand": (predict(model, judged, hand.columns), 0.0, alone(model, judged))}
-    result = place.search(CASE, f"{0.45 * systems.flights_seconds:.0f}s")  # as of the case's own moment
-    place.run("search", "adopt", CASE, str(result["chosen"]))
-    start = time.perf_counter()
-    auto = trained(CASE, TRAINED)
-    seconds = result["seconds"] + time.perf_counter() - start
-    model = load(auto.folder / "model.skops")
-    return answers | {"driftline": (predict(model, judged, auto.columns), seconds, alone(model, judged))}
+    seconds = time.perf_counter() - start
+    model = load(candidate.folder / "model.skops")
+    return Fitted(predict(model, judged, candidate.columns), seconds, alone(model, judged), "", chosen)
+
+
+def fit_flights(peer: Peer, systems: Systems, judged: pd.DataFrame) -> Fitted:
+    return fit_peer(peer, rows_of(judged), systems.flights_seconds, systems.threads)
 
 
 def rows_of(judged: pd.DataFrame) -> Rows:
@@ -79,42 +81,27 @@ def rows_of(judged: pd.DataFrame) -> Rows:
     return Rows("classification", *(as_rows(frame, names) for frame in (learn, judged, held)))
 
 
-def write_answers(folder: Path, name: str, answers: np.ndarray, seconds: float, alone: float = 0.0) -> Answers:
-    import numpy as np
-
-    path = folder / "answers" / f"{name}.npz"
-    path.parent.mkdir(exist_ok=True)
-    np.savez(path, answers=answers, about=np.array([seconds, alone]))
-    return read_answers(path)
-
-
-def read_answers(path: Path) -> Answers:
-    import numpy as np
-
-    with np.load(path) as arrays:
-        return Answers(arrays["answers"], *map(float, arrays["about"]))
-
-
-def judge(report: Report, judged: pd.DataFrame, found: dict[str, Answers]) -> None:
+def judge(report: Report, judged: pd.DataFrame, found: dict[str, Fitted]) -> None:
     """A row a month, the mean, and the figures."""
     months = judged["event_timestamp"].dt.strftime("%Y-%m").to_numpy()
     late = judged[TARGET].to_numpy("float64")
     order = ("driftline", "autogluon", "flaml", "hand")
     for month in sorted(set(months)):
         rows = months == month
-        cells = [f"{auc(late[rows], found[name].answers[rows]):.4f}" if name in found else "" for name in order]
+        cells = [f"{auc(late[rows], found[name].predictions[rows]):.4f}" if name in found else "" for name in order]
         report.row("flights", month, "auc", *cells, "", "")
-    means = {name: mean_auc(late, each.answers, months) for name, each in found.items()}
+    means = {name: mean_auc(late, each.predictions, months) for name, each in found.items()}
     cells = [f"{means[name]:.4f}" if name in means else "" for name in order]
-    seconds = ", ".join(f"{name} {each.seconds:.0f}" for name, each in found.items() if each.seconds)
-    report.row("flights", "mean", "auc", *cells, seconds, "")
+    seconds = ", ".join(f"{name} {each.seconds:.0f}" for name, each in found.items())
+    notes = [f"{name} {each.version}".strip() + f": {each.chosen}" for name, each in found.items()]
+    report.row("flights", "mean", "auc", *cells, seconds, "; ".join(notes))
     for name, figure in (("hand", "flights_auto_minus_hand_auc"), ("autogluon", "flights_auto_minus_autogluon_auc")):
         if name in found:
-            low, high = interval(judged, late, months, found["driftline"].answers, found[name].answers)
+            low, high = interval(judged, late, months, found["driftline"].predictions, found[name].predictions)
             report.figure(figure, means["driftline"] - means[name])
             report.figure(f"{figure}_low", low)
             report.figure(f"{figure}_high", high)
-    report.figure("flights_ms_per_row", found["driftline"].alone)
+    report.figure("flights_ms_per_row", found["driftline"].ms_per_row)
     if "autogluon" in found:
         report.figure("flights_seconds_over_autogluon", found["driftline"].seconds / found["autogluon"].seconds)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.search_case import Workplace, trained
-from benchmarks.search_peers import Rows, Systems, fit_peer
+from benchmarks.search_peers import Fitted, Peer, Rows, Systems, fit_peer, once
 from benchmarks.table import Report
 from benchmarks.tables import TABLES as PLAIN
 from tasks.train.classes import encode_target
@@ -59,38 +60,44 @@ def measure_table(report: Report, systems: Systems, name: str, folder: Path) -> 
     order = np.random.default_rng(0).permutation(len(table))
     count = round(TEST * len(table))
     train, test = table.iloc[np.sort(order[count:])], table.iloc[np.sort(order[:count])]
-    metrics, notes = {}, []
-    with Workplace(folder) as place:
-        metrics["driftline"], note = searched(place, train, test, task, systems.table_seconds)
-        notes.append(note)
+    found = {"driftline": once(folder, "driftline", lambda: searched(folder, (train, test), task, systems))}
     for peer in systems.peers:
-        fitted = fit_peer(peer, Rows(task, train, test), systems.table_seconds, systems.threads)
-        metrics[peer.name] = metric_of(test["target"], fitted.predictions, task, sorted(set(train["target"])))
-        notes.append(f"{peer.name}: {fitted.chosen}, {fitted.seconds:.0f} s")
+        found[peer.name] = once(folder, peer.name, partial(fit_table, peer, Rows(task, train, test), systems))
+    metrics = {
+        each: metric_of(test["target"], found[each].predictions, task, sorted(set(train["target"]))) for each in found
+    }
+    notes = [f"{each} {of.version}".strip() + f": {of.chosen}, {of.seconds:.0f} s" for each, of in found.items()]
     cells = [f"{metrics[each]:.4f}" if each in metrics else "" for each in ("driftline", "autogluon", "flaml")]
     metric = "auc" if task == "classification" else "r2"
     report.row("tables", name, metric, *cells, "", systems.table_seconds, "; ".join(notes))
     return metrics
 
 
-def searched(place: Workplace, train: pd.DataFrame, test: pd.DataFrame, task: str, seconds: float) -> tuple[float, str]:
-    """The metric of what a search adopts, and what that is."""
+def fit_table(peer: Peer, rows: Rows, systems: Systems) -> Fitted:
+    return fit_peer(peer, rows, systems.table_seconds, systems.threads)
+
+
+def searched(folder: Path, sides: tuple[pd.DataFrame, pd.DataFrame], task: str, systems: Systems) -> Fitted:
+    """The answers to the test rows, the second side, of what a search of the first adopts."""
     from tasks.train.tabular.model_file import load, predict
 
-    write_case(place, train, task)
-    result = place.search("table", f"{seconds:.0f}s")
-    place.run("search", "adopt", "table", str(result["chosen"]))
-    candidate = trained("table")
-    model = load(candidate.folder / "model.skops")
+    train, test = sides
+    with Workplace(folder) as place:
+        write_case(place, train, task)
+        trained("table")  # the peers' seconds begin with a frame, too
+        result = place.search("table", f"{systems.table_seconds:.0f}s")
+        place.run("search", "adopt", "table", str(result["chosen"]))
+        candidate = trained("table")
+        model = load(candidate.folder / "model.skops")
     label = next(trial["label"] for trial in result["trials"] if trial["number"] == result["chosen"])
-    note = f"driftline: {label}, {len(result['trials'])} trials, {result['seconds']:.0f} s"
-    return metric_of(test["target"], predict(model, test, candidate.columns), task, model.classes), note
+    chosen = f"{label}, {len(result['trials'])} trials"
+    return Fitted(predict(model, test, candidate.columns), result["seconds"], 0.0, "", chosen)
 
 
 def write_case(place: Workplace, train: pd.DataFrame, task: str) -> None:
     """The case `table` of these rows, by a default model."""
     case = place.cases / "table"
-    case.mkdir()
+    case.mkdir(exist_ok=True)
     train.assign(row_id=range(len(train))).to_parquet(case / "rows.parquet", index=False)
     columns = [name for name in train if name != "target"]
     words = [name for name in columns if train[name].dtype == object]

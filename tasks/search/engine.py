@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from tasks.core.config import digest_of
 from tasks.core.errors import DataError
 from tasks.search.budget import Spending
 from tasks.search.contender import Contender, Running
 from tasks.search.finals import Finals
-from tasks.search.measurement import Measured, losses_of, measurement_path, read_measurement
-from tasks.search.problem import Configuration, Cost, Problem
-from tasks.search.results import TrialRecord, read_trials, trial_path, write_trial
-from tasks.search.selection import is_beaten
+from tasks.search.measurement import Measured, measurement_path, read_measurement, write_measurement
+from tasks.search.problem import Cost, Problem
+from tasks.search.race import Listener, Race
+from tasks.search.results import TrialRecord
 from tasks.search.storage import open_study
 from tasks.search.workers import Ended, Workers
-
-if TYPE_CHECKING:
-    from optuna import Trial
 
 GRACE, GRACE_FACTOR = 5.0, 4.0  # a measurement is killed after so many times its estimate, and at least so many seconds
 FIRST_SHARE = 0.25  # of what is left, for the first measurement of an arm
 SAFETY = 1.3  # of the estimate of an arm that was measured before
 MOST_REPEATED = 60  # suggestions in a row that bring nothing new: the space is exhausted
-MOST_MISFITS = 6  # trials in a row that do not fit into what is left: the search stops
+MOST_MISFITS = 12  # trials in a row that do not fit into what is left: the search stops
 WAIT = 0.2  # seconds between two looks at the budget
-
-Listener = Callable[[TrialRecord], None]
 
 
 class Engine:
@@ -41,17 +33,19 @@ class Engine:
         self.problem = problem
         self.folder = folder
         self.stopped = ""
-        self.records: dict[int, TrialRecord] = {}
-        self.best: Contender | None = None
         self._spending = spending
         self._seed = seed
         self._listener = listener
         self._running: dict[str, Running] = {}
         self._waiting: list[Contender] = []  # for their next rung
-        self._seen: set[str] = set()
         self._finals = Finals(problem, folder)
         self._ratios: dict[str, list[float]] = {}  # of measured to estimated seconds, by arm
         self._repeated = self._misfits = 0
+
+    @property
+    def records(self) -> dict[int, TrialRecord]:
+        """The trials that ended."""
+        return self._race.records
 
     def run(self) -> None:
         """Raises: InputError when not even the case as it is fits into the budget; DataError when it can't be measured.
@@ -60,7 +54,12 @@ class Engine:
         """
         with Workers(self.problem, self.folder) as workers:
             self.problem.prepare()
-            self._open()
+            self._study = open_study(self.folder, self._seed, self.problem.workers)
+            self._race = Race(self.problem, self._study, self.folder, self._listener)
+            if not self._study.get_trials(deepcopy=False):
+                self._study.ask()  # number 0: the case as it is
+                for parameters in self.problem.first():
+                    self._study.enqueue_trial(dict(parameters))
             if 0 in self.records and (shortage := self._spending.shortage(Cost()) or self._shortage_of_trials()):
                 self.stopped = shortage
                 return
@@ -73,30 +72,15 @@ class Engine:
                     break
                 self._collect(workers)
         for contender in [*self._waiting, *(each.contender for each in self._running.values())]:
-            self._end(contender, "unfinished", self.stopped)
-
-    def _open(self) -> None:
-        self._study = open_study(self.folder, self._seed, self.problem.workers)
-        for record in read_trials(self.folder):
-            if record.state in ("running", "unfinished"):  # its measured rungs are found again
-                trial_path(self.folder, record.number).unlink()
-                if record.state == "unfinished" and record.parameters:
-                    self._study.enqueue_trial(record.parameters)
-                continue
-            self.records[record.number] = record
-            self._seen.add(digest_of(record.configuration))
-            if record.state == "complete":
-                self._promote(Contender(record, None, losses_of(self.folder, record)))
-        if not self._study.get_trials(deepcopy=False):
-            self._study.ask()  # number 0: the case as it is
-            for parameters in self.problem.first():
-                self._study.enqueue_trial(dict(parameters))
+            self._race.end(contender, "unfinished", self.stopped)
+        if not self._shortage_of_trials():
+            self._combine()
 
     def _measure_start(self, workers: Workers) -> None:
         """The case as it is comes first and alone, so that all others are raced against something."""
         if 0 in self.records:
             return
-        contender = self._contender(0, self.problem.start(), None)
+        contender = self._race.enter(0, self.problem.start(), None)
         if refusal := self.problem.refusal(contender.record.configuration):
             contender.record = contender.record.model_copy(update={"reason": f"can't be adopted: {refusal}"})
         total = sum(
@@ -132,18 +116,21 @@ class Engine:
             self._start_or_skip(contender, workers)
 
     def _final(self) -> Contender | None:
-        """Once half of the budget is spent: the best of each arm, and then what combines them."""
-        if self._finals.is_due(self._spending):
-            self._waiting += self._finals.contenders(list(self.records.values()))
-            return self._waiting.pop(0) if self._waiting else None
-        measuring = any(each.contender.is_finalist for each in self._running.values())
-        if measuring or self._shortage_of_trials():
+        """Once half of the budget is spent: the best of each arm, measured to its end."""
+        if not self._finals.is_due(self._spending):
             return None
-        configuration = self._finals.combination(list(self.records.values()))
-        if configuration is None or digest_of(configuration) in self._seen:
-            return None
-        self._seen.add(digest_of(configuration))
-        return self._contender(self._study.ask().number, configuration, None)
+        self._waiting += self._finals.contenders(list(self.records.values()))
+        return self._waiting.pop(0) if self._waiting else None
+
+    def _combine(self) -> None:
+        """Add what combines the best complete trials, as the last trial; its scores are those of its parts."""
+        combination = self._finals.combination(list(self.records.values()))
+        if combination is None or not self._race.is_new(combination.configuration):
+            return
+        contender = self._race.enter(self._study.ask().number, combination.configuration, None, combined=True)
+        for rung, scores in enumerate(combination.scores):
+            write_measurement(measurement_path(self.folder, combination.configuration, rung), scores, 0.0)
+            self._race.take(contender, Measured(scores, 0.0))
 
     def _propose(self) -> Contender | None:
         """The sampler's next configuration that is new and allowed; None where the search stops."""
@@ -153,45 +140,36 @@ class Engine:
             if shortage := self._spending.shortage(Cost()):
                 self.stopped = shortage
                 return None
+            if self._shortage_of_trials(1):
+                if self._running:  # it may go on with its next rung
+                    return None
+                self._combine()
             if shortage := self._shortage_of_trials():
-                self.stopped = "" if self._running else shortage  # what runs may go on with its next rung
+                self.stopped = shortage
                 return None
             trial = self._study.ask()
             configuration = self.problem.suggest(trial)
-            digest = digest_of(configuration)
-            if digest in self._seen:
+            if not self._race.is_new(configuration):
                 self._repeated += 1
                 self._study.tell(trial, state=TrialState.FAIL)
                 continue
-            self._seen.add(digest)
-            contender = self._contender(trial.number, configuration, trial)
+            contender = self._race.enter(trial.number, configuration, trial)
             if refusal := self.problem.refusal(configuration):
                 self._repeated += 1
-                self._end(contender, "refused", refusal)
+                self._race.end(contender, "refused", refusal)
                 continue
             self._repeated = 0
             return contender
         self.stopped = "nothing new is left to try"
         return None
 
-    def _shortage_of_trials(self) -> str:
+    def _shortage_of_trials(self, more: int = 0) -> str:
+        """Why no further trial may start, if so many more are to come after it."""
         limit = self._spending.limit.trials
         running = sum(each.contender.record.number not in self.records for each in self._running.values())
         self._spending.trials = len(self.records) + running
-        is_spent = limit is not None and self._spending.trials >= limit
+        is_spent = limit is not None and self._spending.trials >= limit - more
         return f"the budget of {limit} trials is spent" if is_spent else ""
-
-    def _contender(self, number: int, configuration: Configuration, trial: Trial | None) -> Contender:
-        record = TrialRecord(
-            number=number,
-            arm=self.problem.arm(configuration),
-            label=self.problem.describe(configuration),
-            configuration=configuration,
-            change=self.problem.as_change(configuration),
-            parameters=dict(trial.params) if trial else {},
-        )
-        write_trial(self.folder, record)
-        return Contender(record, trial)
 
     def _start_or_skip(self, contender: Contender, workers: Workers) -> None:
         """Start the next rung of a trial, unless it was measured before, or does not fit."""
@@ -200,21 +178,21 @@ class Engine:
             path = measurement_path(self.folder, record.configuration, contender.rung)
             if (measured := read_measurement(path)) is None:
                 break
-            self._take(contender, measured)
+            self._race.take(contender, measured)
             record = contender.record
-            if contender in self._waiting:
-                self._waiting.remove(contender)
         if record.state != "running":
             return
         cost = self._estimate(record, contender.rung)
         if shortage := self._spending.shortage(cost):
-            self._end(contender, "unfinished", f"about {cost.seconds:.1f} s do not fit: {shortage}")
+            self._race.end(contender, "unfinished", f"about {cost.seconds:.1f} s do not fit: {shortage}")
             self._misfits += not contender.is_finalist
             if self._misfits >= MOST_MISFITS or self._spending.shortage(Cost()):
                 self.stopped = shortage
             return
         if cost.memory > (free := psutil.virtual_memory().available):
-            self._end(contender, "refused", f"needs {cost.memory / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free")
+            self._race.end(
+                contender, "refused", f"needs {cost.memory / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
+            )
             return
         job = f"{record.number}/{contender.rung}/{time.time_ns()}"
         self._spending.reserve(job, cost)
@@ -255,73 +233,14 @@ class Engine:
             raw = self.problem.estimate(contender.record.configuration, contender.rung).seconds
             if raw > 0:
                 self._ratios.setdefault(contender.record.arm, []).append(seconds / raw)
-            self._take(contender, measured)
+            self._race.take(contender, measured)
+            if contender.record.state == "running":
+                self._waiting.insert(0, contender)
             return
         if time.monotonic() <= running.deadline:
-            self._end(contender, "failed", ended.error)
+            self._race.end(contender, "failed", ended.error)
         elif self._spending.seconds_left <= 0:
             self.stopped = self.stopped or self._spending.shortage(Cost()) or "the budget is spent"
-            self._end(contender, "unfinished", self.stopped)
+            self._race.end(contender, "unfinished", self.stopped)
         else:
-            self._end(contender, "failed", f"killed after {seconds:.1f} s, past its share of the budget")
-
-    def _take(self, contender: Contender, measured: Measured) -> None:
-        """Race a trial with what was measured on one more rung."""
-        scores = measured.scores
-        contender.losses.append(scores.losses)
-        rungs, record = contender.rung, contender.record
-        update = {
-            "rungs": rungs,
-            "loss": contender.mean(),
-            "best": self.best.mean(rungs) if self.best else None,
-            "calls": record.calls + scores.calls,
-            "money": record.money + scores.money,
-            "seconds": record.seconds + measured.seconds,
-            "call_seconds": min(record.call_seconds or scores.call_seconds, scores.call_seconds),
-            "call_cost": max(record.call_cost, scores.call_cost),
-            "size": max(record.size, scores.size),
-            "metrics": {**record.metrics, **scores.metrics},
-        }
-        contender.record = record.model_copy(update=update)
-        if record.number and (refusal := self.problem.exceeded(contender.record)):
-            self._end(contender, "refused", refusal)
-        elif self.best and not contender.is_finalist and contender is not self.best and self._is_beaten(contender):
-            self._end(contender, "beaten", "")
-        elif rungs == len(self.problem.rungs):
-            self._end(contender, "complete", record.reason)
-            self._promote(contender)
-        else:
-            self._waiting.insert(0, contender)
-            if not contender.is_finalist:  # a killed search finds it as it was
-                write_trial(self.folder, contender.record)
-
-    def _is_beaten(self, contender: Contender) -> bool:
-        import numpy as np
-
-        assert self.best is not None
-        clusters: list[Any] = []
-        for rung in range(contender.rung):
-            clusters += self.problem.clusters(rung) or ()
-        losses, best = np.concatenate(contender.losses), np.concatenate(self.best.losses[: contender.rung])
-        return is_beaten(losses, best, clusters or None)
-
-    def _promote(self, contender: Contender) -> None:
-        if self.best is None or contender.mean() < self.best.mean():
-            self.best = contender
-
-    def _end(self, contender: Contender, state: Any, reason: str) -> None:
-        from optuna.trial import TrialState
-
-        record = contender.record.model_copy(update={"state": state, "reason": reason})
-        contender.record = self.records[record.number] = record
-        write_trial(self.folder, record)
-        number = record.number
-        if state == "complete":
-            self._study.tell(number, contender.mean(), skip_if_finished=True)
-        elif state == "beaten" and self.best:
-            # by its distance from the best: Optuna would rank pruned trials by how far they came
-            behind = contender.mean() - self.best.mean(contender.rung)
-            self._study.tell(number, self.best.mean() + behind, skip_if_finished=True)
-        else:
-            self._study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
-        self._listener(record)
+            self._race.end(contender, "failed", f"killed after {seconds:.1f} s, past its share of the budget")

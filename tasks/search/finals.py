@@ -8,16 +8,16 @@ from pathlib import Path
 from tasks.search.budget import Spending
 from tasks.search.contender import Contender
 from tasks.search.measurement import losses_of, measurement_path, read_measurement
-from tasks.search.problem import Complete, Configuration, Problem
+from tasks.search.problem import Combination, Complete, Problem
 from tasks.search.results import TrialRecord
 
 DUE = 0.5  # of the budget
 MOST_FINALISTS = 4  # arms
-COMBINED_FROM = 8  # of the best complete trials
+COMBINED_FROM, OF_AN_ARM = 16, 5  # of the best complete trials, and of these of one arm
 
 
 class Finals:
-    """Begins once; then offers one combination."""
+    """Both parts come once."""
 
     def __init__(self, problem: Problem, folder: Path) -> None:
         self._problem = problem
@@ -44,13 +44,17 @@ class Finals:
                 best.setdefault(record.arm, record)
         return [self._contender(record) for record in [*best.values()][:MOST_FINALISTS]]
 
-    def combination(self, records: Sequence[TrialRecord]) -> Configuration | None:
+    def combination(self, records: Sequence[TrialRecord]) -> Combination | None:
         """What the problem makes of the best complete trials, once."""
-        if not self._has_begun or self._has_combined:
+        if self._has_combined:
             return None
         self._has_combined = True
-        complete = sorted((each for each in records if each.state == "complete"), key=lambda each: each.loss or 0.0)
-        return self._problem.combine([self._complete(record) for record in complete[:COMBINED_FROM]])
+        complete = [each for each in records if each.state == "complete" and not each.combined]
+        chosen: list[TrialRecord] = []
+        for record in sorted(complete, key=lambda each: each.loss or 0.0):
+            if sum(each.arm == record.arm for each in chosen) < OF_AN_ARM:
+                chosen.append(record)
+        return self._problem.combine([self._complete(record) for record in chosen[:COMBINED_FROM]])
 
     def _contender(self, record: TrialRecord) -> Contender:
         running = record.model_copy(update={"state": "running"})

@@ -49,6 +49,14 @@ class Complete:
     predictions: Sequence[np.ndarray | None]  # by rung
 
 
+@dataclass(frozen=True)
+class Combination:
+    """A configuration that combines complete trials, with its scores: those of its parts, so it is not measured."""
+
+    configuration: Configuration
+    scores: Sequence[Scores]  # by rung
+
+
 class Problem(Protocol):
     """A case that is searched. It is pickled into the process that measures, so it holds paths and digests.
 
@@ -105,7 +113,7 @@ class Problem(Protocol):
         Raises: DriftlineError when it can't be measured; the trial then fails, and the search goes on.
         """
 
-    def combine(self, trials: Sequence[Complete]) -> Configuration | None:
+    def combine(self, trials: Sequence[Complete]) -> Combination | None:
         """A combination of complete trials that is worth a trial, such as an ensemble; None when there is none."""
 
     def clusters(self, rung: int) -> Sequence[str] | None:

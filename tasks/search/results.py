@@ -37,6 +37,7 @@ class TrialRecord(Result):
     size: int = 0
     metrics: dict[str, float] = Field(default_factory=dict)
     reason: str = ""  # of its end
+    combined: bool = False  # of other trials, by whose predictions it was scored
 
 
 class Optimism(Result):

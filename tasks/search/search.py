@@ -15,6 +15,7 @@ from tasks.search.config import Limit, Search
 from tasks.search.engine import Engine
 from tasks.search.measurement import losses_of
 from tasks.search.problem import Problem
+from tasks.search.race import Race
 from tasks.search.results import SearchResult, TrialRecord, write_result
 from tasks.search.selection import choose, compare, front, importance, knee, optimism
 
@@ -60,9 +61,7 @@ def search(
         progress_step("search") as step,
         Spending(limit, folder, started or time.monotonic()) as spending,
     ):
-        counter = _Counter(problem.metric, spending, observe)
-        engine = Engine(problem, spending, folder, settings.seed, counter)
-        counter.engine = engine
+        engine = Engine(problem, spending, folder, settings.seed, _Counter(problem.metric, spending, observe))
         engine.run()
         result = _result(engine, settings, spending, budget)
         write_result(result)
@@ -78,15 +77,14 @@ class _Counter:
     """Turns ended trials into progress."""
 
     def __init__(self, metric: str, spending: Spending, observe: Observer) -> None:
-        self.engine: Engine | None = None
         self._metric = metric
         self._spending = spending
         self._observe = observe
 
-    def __call__(self, trial: TrialRecord) -> None:
-        best = self.engine.best.record if self.engine and self.engine.best else None
-        count = len(self.engine.records) if self.engine else 0
-        self._observe(Progress(trial, count, best, self._metric, self._spending.spent, self._spending.limit))
+    def __call__(self, race: Race, trial: TrialRecord) -> None:
+        best = race.best.record if race.best else None
+        spent, limit = self._spending.spent, self._spending.limit
+        self._observe(Progress(trial, len(race.records), best, self._metric, spent, limit))
 
 
 def _result(engine: Engine, settings: Search, spending: Spending, budget: str) -> SearchResult:

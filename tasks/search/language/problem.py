@@ -19,7 +19,7 @@ from tasks.search.language.arm import Arm
 from tasks.search.language.bench import Bench, LanguageTask, embed_questions, merged
 from tasks.search.language.forecast import Forecast
 from tasks.search.language.space import Choices, LanguageSpace
-from tasks.search.problem import Complete, Configuration, Cost, Scores
+from tasks.search.problem import Combination, Complete, Configuration, Cost, Scores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,7 +140,7 @@ class LanguageProblem:
             return ""
         return f"a call costs {record.call_cost:.4g}, at most {most:g} is allowed"
 
-    def combine(self, trials: Sequence[Complete]) -> Configuration | None:
+    def combine(self, trials: Sequence[Complete]) -> Combination | None:
         return None  # two ways to answer make no third
 
     def clusters(self, rung: int) -> Sequence[str] | None:

@@ -14,7 +14,7 @@ from tasks.core.code_digest import cache_key
 from tasks.core.errors import DataError
 from tasks.features.results import Frame
 from tasks.search.config import Search
-from tasks.search.problem import Complete, Configuration, Cost, Scores
+from tasks.search.problem import Combination, Complete, Configuration, Cost, Scores
 from tasks.search.results import TrialRecord
 from tasks.search.tabular.combine import combine_best
 from tasks.search.tabular.estimate import estimate_fit
@@ -24,9 +24,9 @@ from tasks.search.tabular.table import FOLDS, SearchTable, load_table
 from tasks.train.classes import encode_target, infer_classes
 from tasks.train.config import Target, Train
 from tasks.train.metrics import compute_metrics
-from tasks.train.tabular.fit import fit
+from tasks.train.tabular.fit import fit_pipeline
 from tasks.train.tabular.pipeline import build_pipeline
-from tasks.train.tabular.scoring import Model, predict, typed_frame
+from tasks.train.tabular.scoring import Model, predict, prepare, thread_pools, typed_frame
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,6 +97,7 @@ class TabularProblem:
         import sklearn.neural_network  # noqa: F401 (so that each fork has it)
 
         self.table  # noqa: B018 (loads it)
+        thread_pools()
 
     def start(self) -> Configuration:
         return self._configuration(self.train.model_dump(mode="json", include=set(SECTION)))
@@ -139,20 +140,22 @@ class TabularProblem:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a fit that does not converge in time: its losses show it
             rows = training.tail(self.train.rows) if self.train.rows else training
-            model = fit(build_pipeline(config, self.target.task, columns), rows, self.target, config, columns)
+            pipeline = build_pipeline(config, self.target.task, columns)
+            fit_pipeline(pipeline, rows, self.target, config, columns)
+            model = prepare(pipeline, is_compiled=rung == 0)
             prediction = _predict_together(model, test)
         outcome = encode_target(test[self.target.column], model.classes)
         return Scores(
             losses=example_losses(self.metric, outcome, prediction),
-            call_seconds=_seconds_alone(model, test),
+            call_seconds=0.0 if rung else _seconds_alone(model, test),
             metrics=compute_metrics(outcome, prediction, self.target.task),
             predictions=prediction,
         )
 
-    def combine(self, trials: Sequence[Complete]) -> Configuration | None:
+    def combine(self, trials: Sequence[Complete]) -> Combination | None:
         limit = self.ms_per_row / 1000 if self.ms_per_row else math.inf
         outcomes = [self._outcome(test) for _, test in self.table.folds]
-        return combine_best(trials, outcomes, self.metric, limit)
+        return combine_best(trials, outcomes, self.metric, task=self.target.task, seconds=limit)
 
     def _outcome(self, test: pd.DataFrame) -> np.ndarray:
         known = self.table.folds[-1][0][self.target.column]
@@ -185,6 +188,9 @@ def _predict_together(model: Model, test: pd.DataFrame) -> np.ndarray:
     """All rows at once, also where `predict` takes them one by one so that no row's last digit depends on others."""
     import numpy as np
 
+    if model.members:
+        parts = [_predict_together(member, test) for member in model.members]
+        return np.asarray(np.average(parts, axis=0, weights=model.weights))
     if model.row_mode != "single":
         return predict(model, test)
     matrix = model.pipeline[0].transform(typed_frame(test, model.columns, len(test)))

@@ -44,14 +44,14 @@ class Space:
 
     def first(self) -> list[dict[str, Any]]:
         """Sound settings of each family, which the sampler starts from."""
-        leaf = max(5, min(1000, self.shape.rows // 60))
+        leaf, tree_leaf = max(5, min(1000, self.shape.rows // 60)), max(1, min(20, self.shape.rows // 200))
         small = {"family": "boosting", "leaves": 10, "leaf_rows": leaf, "features": 0.3, "rate": 0.05, "steps": 200}
         starts: list[dict[str, Any]] = [
             small,
             {"family": "boosting", "leaves": 31, "leaf_rows": 20, "features": 1.0, "rate": 0.1, "steps": 100},
             {"family": "linear", "strength": 1.0},
-            {"family": "extra_trees", "tree_leaf_rows": max(1, min(20, self.shape.rows // 200)), "tree_features": 0.5},
-            {"family": "forest", "tree_leaf_rows": max(1, min(20, self.shape.rows // 200)), "tree_features": 0.3},
+            {"family": "extra_trees", "trees": 80, "tree_leaf_rows": tree_leaf, "tree_features": 0.5},
+            {"family": "forest", "trees": 60, "tree_leaf_rows": tree_leaf, "tree_features": 0.3},
             {"family": "network"},
         ]
         if self._has_own_boosting:

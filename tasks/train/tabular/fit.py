@@ -25,7 +25,7 @@ from tasks.train.tabular.importance import draw, importance
 from tasks.train.tabular.model_file import Model, load, predict, save
 from tasks.train.tabular.pipeline import build_pipeline
 from tasks.train.tabular.reweighing import balancing_weights
-from tasks.train.tabular.scoring import prepare, typed_frame
+from tasks.train.tabular.scoring import prepare, thread_pools, typed_frame
 from tasks.train.tabular.split import split_frame
 
 if TYPE_CHECKING:
@@ -177,20 +177,26 @@ def read_examples(frame: Frame, target: Target, more: Sequence[str] = ()) -> pd.
 
 
 def fit(pipeline: Any, examples: pd.DataFrame, target: Target, config: Train, columns: Sequence[Column]) -> Model:
-    """Fit a pipeline on examples.
+    """Fit a pipeline on examples, and prepare it for predictions. Raises: what `fit_pipeline` raises."""
+    fit_pipeline(pipeline, examples, target, config, columns)
+    return prepare(pipeline)
+
+
+def fit_pipeline(
+    pipeline: Any, examples: pd.DataFrame, target: Target, config: Train, columns: Sequence[Column]
+) -> None:
+    """Fit a pipeline, or each one of an ensemble, on examples.
 
     Raises: CaseError when the estimator can't take what the encoders leave, such as missing values; DataError when a
     class has too few examples.
     """
     if config.ensemble:
         for member, part in zip(config.members, pipeline.pipelines, strict=True):
-            fit(part, examples, target, member, columns)
+            fit_pipeline(part, examples, target, member, columns)
         for name in ("columns_", "positive_"):
             if hasattr(pipeline.pipelines[0], name):
                 setattr(pipeline, name, getattr(pipeline.pipelines[0], name))
-        return prepare(pipeline)
-
-    from threadpoolctl import threadpool_limits
+        return
 
     encoding, estimator = pipeline[0], pipeline[-1]
     values = typed_frame(examples, columns, len(examples))
@@ -213,7 +219,7 @@ def fit(pipeline: Any, examples: pd.DataFrame, target: Target, config: Train, co
         )
     weights = {"sample_weight": balancing_weights(examples[[*config.reweigh]], y)} if config.reweigh else {}
     try:
-        with threadpool_limits(config.threads):
+        with thread_pools().limit(limits=config.threads):
             matrix = encoding.fit_transform(values, y)
             if not _allows_missing(estimator) and _has_missing(matrix):
                 raise _takes_no_missing(estimator, values)
@@ -233,7 +239,6 @@ def fit(pipeline: Any, examples: pd.DataFrame, target: Target, config: Train, co
     pipeline.columns_ = [column.model_dump(mode="json") for column in columns]
     if list(classes) != sorted(classes):
         pipeline.positive_ = classes[-1]
-    return prepare(pipeline)
 
 
 def _use_plain_integers(encoding: Any) -> None:
@@ -288,11 +293,9 @@ def _takes_no_missing(estimator: Any, values: pd.DataFrame) -> CaseError:
 
 def _describe(job: TrainingJob, run: CandidateRun, model: Model, sides: Sides) -> dict[str, float]:
     """Write importance.json, log the plots, and return metrics of both sides."""
-    from threadpoolctl import threadpool_limits
-
     target, config, (train, holdout) = job.target, job.config, sides
     y = encode_target(holdout[target.column], model.classes)
-    with threadpool_limits(config.threads):
+    with thread_pools().limit(limits=config.threads):
         answers = predict(model, holdout)
         shares = importance(model, holdout, y, config.seed)
         sample = train.sample(min(len(train), 20_000), random_state=config.seed)  # enough to see over-fitting

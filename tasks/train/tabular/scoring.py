@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -63,20 +64,27 @@ class Model:
         return bool(self.classes)
 
 
-def prepare(pipeline: Pipeline | Ensemble) -> Model:
-    """Prepare a fitted pipeline, or an ensemble, for `predict`."""
+@cache
+def thread_pools() -> ThreadpoolController:
+    """The thread pools of scikit-learn and numpy in this process: looking for them takes as long as a small fit."""
+    import sklearn.utils.validation  # noqa: F401 (loads them)
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def prepare(pipeline: Pipeline | Ensemble, *, is_compiled: bool = True) -> Model:
+    """Prepare a fitted pipeline, or an ensemble, for `predict`; compiled trees take time, and answer one row faster."""
     from sklearn.ensemble import (
         ExtraTreesClassifier,
         ExtraTreesRegressor,
         RandomForestClassifier,
         RandomForestRegressor,
     )
-    from threadpoolctl import ThreadpoolController
-
     from tasks.train.tabular.ensemble import Ensemble
 
     if isinstance(pipeline, Ensemble):
-        members = tuple(prepare(part) for part in pipeline.pipelines)
+        members = tuple(prepare(part, is_compiled=is_compiled) for part in pipeline.pipelines)
         total = sum(pipeline.weights)
         weights = tuple(weight / total for weight in pipeline.weights)
         return replace(members[0], pipeline=pipeline, members=members, weights=weights)
@@ -89,7 +97,7 @@ def prepare(pipeline: Pipeline | Ensemble) -> Model:
             steps = [part for _, part in step.steps] if hasattr(step, "steps") else [step]
             blocks.append((tuple(by_name[name] for name in names), tuple(map(fast_encoder, steps))))
     row_mode = _row_mode(estimator, [step for _, step, _ in encoding.transformers_])
-    threads = ThreadpoolController().select(user_api="openmp")
+    threads = thread_pools().select(user_api="openmp")
     classes, output = _classes_of(pipeline, estimator)
     forests = (RandomForestClassifier, RandomForestRegressor, ExtraTreesClassifier, ExtraTreesRegressor)
     is_forest = isinstance(estimator, forests)
@@ -102,8 +110,8 @@ def prepare(pipeline: Pipeline | Ensemble) -> Model:
         output=output,
         row_mode=row_mode,
         forest=is_forest,
-        compiled=compile_estimator(getattr(estimator, "regressor_", estimator)),
-        compiled_forest=compile_forest(estimator) if is_forest else None,
+        compiled=compile_estimator(getattr(estimator, "regressor_", estimator)) if is_compiled else None,
+        compiled_forest=compile_forest(estimator) if is_forest and is_compiled else None,
         threads=threads,
     )
 
