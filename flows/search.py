@@ -6,7 +6,6 @@ import difflib
 from dataclasses import replace
 
 from flows.case import TabularCase
-from flows.language_search import language_problem
 from flows.run_context import RunContext
 from flows.steps import prepare_snapshot
 from services.store.task import record_search_costs
@@ -85,6 +84,8 @@ def problem_of(run: RunContext, limit: Limit) -> Problem:
     """What is searched of a case. Raises: CaseError for settings that don't fit it."""
     if isinstance(run.case, TabularCase):
         return _table(run, run.case, limit)
+    from flows.language_search import language_problem  # imports MLflow's optimisers, which takes seconds
+
     return language_problem(run, run.case)
 
 
@@ -94,4 +95,7 @@ def _table(run: RunContext, case: TabularCase, limit: Limit) -> TabularProblem:
     frame = training_frame(case.frame_spec, prepare_snapshot(run), run.settings.state)
     slowest = case.search.ms_per_row or case.evaluate.ms_per_row
     share = fitting_share(case.train, frame, limit.seconds)
-    return TabularProblem(case.name, frame, case.target, case.train, case.search, metric, slowest, WORKERS, share)
+    fairness = case.evaluate.fairness
+    return TabularProblem(
+        case.name, frame, case.target, case.train, case.search, metric, slowest, WORKERS, share, fairness
+    )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MIN_CLASS_ROWS = 20  # fewer positives or negatives of a group say little about its rate of them
 SMALL_GROUPS = "fairness_small_groups"
+SEARCH_RESAMPLES = 200  # of each trial of a search
 NAMED = 6  # small groups that a note names
 
 
@@ -89,6 +90,14 @@ def fairness(
             )
         )
     return tables, criteria
+
+
+def shown_unfair(config: Fairness, table: pd.DataFrame, y: np.ndarray, p: np.ndarray) -> str:
+    """Which difference between groups is shown to be too large on these rows; empty where none is."""
+    quick = config.model_copy(update={"resamples": SEARCH_RESAMPLES})
+    _, criteria = fairness(quick, table, y, p)
+    shown = [each for each in criteria if each.blocking and each.conclusive and not each.passed]
+    return f"{shown[0].name} {shown[0].note}" if shown else ""
 
 
 def column_sets(config: Fairness) -> list[tuple[str, ...]]:

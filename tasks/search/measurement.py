@@ -15,7 +15,7 @@ from tasks.search.results import TrialRecord
 if TYPE_CHECKING:
     import numpy as np
 
-FIGURES = ("calls", "money", "call_seconds", "call_cost", "size")
+FIGURES = ("calls", "money", "call_seconds", "call_cost", "size", "refusal")
 
 
 @dataclass(frozen=True)

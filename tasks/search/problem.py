@@ -37,6 +37,7 @@ class Scores:
     size: int = 0  # bytes of what is served
     metrics: Mapping[str, float] = field(default_factory=dict)  # for people: auc, exact_match, ...
     predictions: np.ndarray | None = None  # where an ensemble can be built of them
+    refusal: str = ""  # which constraint of the case the predictions break, such as a difference between groups
 
 
 @dataclass(frozen=True)

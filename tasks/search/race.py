@@ -81,7 +81,7 @@ class Race:
             "metrics": {**record.metrics, **scores.metrics},
         }
         contender.record = record.model_copy(update=update)
-        if record.number and (refusal := self._problem.exceeded(contender.record)):
+        if record.number and (refusal := scores.refusal or self._problem.exceeded(contender.record)):
             self.end(contender, "refused", refusal)
         elif self.best and not contender.is_finalist and contender is not self.best and self._is_beaten(contender):
             self.end(contender, "beaten", "")

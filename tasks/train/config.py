@@ -18,6 +18,7 @@ def _name_nan(value: Any) -> Any:
 
 
 Parameters = Annotated[dict[str, Any], BeforeValidator(_name_nan)]
+Calibration = Literal["sigmoid", "isotonic"]
 
 
 class Target(Section):
@@ -76,6 +77,7 @@ class Member(Section):
     parameters: Parameters = Field({}, description="Its arguments; nan for a missing value.")
     encoders: tuple[Encoder, ...] = Field((), description="How columns are encoded, in this order, before the others.")
     target_transform: Literal["log1p"] | None = Field(None, description="As in train.")
+    calibration: Calibration | None = Field(None, description="As in train.")
     weight: float = Field(1.0, gt=0, description="Its weight in the mean of all predictions.")
 
 
@@ -90,6 +92,11 @@ class Train(Section):
     encoders: tuple[Encoder, ...] = Field((), description="How columns are encoded, in this order, before the others.")
     target_transform: Literal["log1p"] | None = Field(
         None, description="log1p: a regression fits log(1 + target) and predicts in the target's own unit."
+    )
+    calibration: Calibration | None = Field(
+        None,
+        description="Corrects the probabilities of a classification by a curve, fitted on predictions of five folds of "
+        "the training rows: sigmoid of few rows, isotonic of thousands.",
     )
     weight: float = Field(1.0, gt=0, description="Weight of this model in the mean with those of `ensemble`.")
     ensemble: tuple[Member, ...] = Field(
@@ -110,7 +117,7 @@ class Train(Section):
     def members(self) -> tuple[Train, ...]:
         """Each model of an ensemble as if it were alone, in their order; or this one."""
         alone = self.model_copy(update={"ensemble": ()})
-        names = ("family", "parameters", "encoders", "target_transform", "weight")
+        names = ("family", "parameters", "encoders", "target_transform", "calibration", "weight")
         others = [self.model_copy(update={**{n: getattr(m, n) for n in names}, "ensemble": ()}) for m in self.ensemble]
         return (alone, *others)
 

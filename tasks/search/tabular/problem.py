@@ -6,12 +6,14 @@ import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.code_digest import cache_key
 from tasks.core.errors import DataError
+from tasks.evaluate.config import Fairness
+from tasks.evaluate.fairness import shown_unfair
 from tasks.features.results import Frame
 from tasks.search.config import Search
 from tasks.search.problem import Combination, Complete, Configuration, Cost, Scores
@@ -35,14 +37,8 @@ if TYPE_CHECKING:
 
 START_SHARE, FEWEST_ROWS = 0.2, 2000
 TIMED_ROWS = 15  # that are scored alone
-SECTION = (
-    "family",
-    "parameters",
-    "encoders",
-    "target_transform",
-    "weight",
-    "ensemble",
-)  # of train, what a search changes
+# of train, what a search changes
+SECTION = ("family", "parameters", "encoders", "target_transform", "calibration", "weight", "ensemble")
 
 
 @dataclass(frozen=True)
@@ -58,6 +54,7 @@ class TabularProblem:
     ms_per_row: float | None  # at most, alone
     workers: int = 2
     share: float = 1.0  # of the training rows that are searched
+    fairness: Fairness | None = None  # differences between groups that no trial may exceed
 
     @property
     def key(self) -> str:
@@ -70,6 +67,7 @@ class TabularProblem:
                 "train": self.train.digest,
                 "metric": self.metric,
                 "share": self.share,
+                "fairness": self.fairness.model_dump(mode="json") if self.fairness else None,
                 "ms_per_row": self.ms_per_row,
                 "settings": self.settings.model_dump(mode="json", exclude={"budget", "prefer", "within"}),
             },
@@ -80,8 +78,16 @@ class TabularProblem:
 
     @cached_property
     def table(self) -> SearchTable:
-        own = self.train.model_dump(mode="json", include=set(SECTION), exclude_defaults=True)
-        return load_table(self.frame, self.target, self.train.split, self.settings, own=own, share=self.share)
+        return load_table(self)
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The train section of the case."""
+        return self.train.model_dump(mode="json", include=set(SECTION), exclude_defaults=True)
+
+    @property
+    def sensitive(self) -> tuple[str, ...]:
+        return self.fairness.columns if self.fairness and self.fairness.gates else ()
 
     @property
     def space(self) -> Space:
@@ -135,7 +141,8 @@ class TabularProblem:
 
     def measure(self, configuration: Configuration, rung: int) -> Scores:
         training, test = self.table.folds[rung]
-        config = Train(**configuration, split=self.train.split, seed=self.train.seed, threads=1)
+        fixed = {"split": self.train.split, "seed": self.train.seed, "threads": 1, "reweigh": self.train.reweigh}
+        config = Train(**configuration, **fixed)
         columns = self.frame.columns
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a fit that does not converge in time: its losses show it
@@ -150,12 +157,27 @@ class TabularProblem:
             call_seconds=0.0 if rung else _seconds_alone(model, test),
             metrics=compute_metrics(outcome, prediction, self.target.task),
             predictions=prediction,
+            refusal=self._unfair(rung, outcome, prediction),
         )
 
+    def _unfair(self, rung: int, outcome: np.ndarray, prediction: np.ndarray) -> str:
+        """The difference between groups that is shown to be too large on a fold; empty where none is."""
+        _, test = self.table.folds[rung]
+        return shown_unfair(self.fairness, test, outcome, prediction) if self.sensitive and self.fairness else ""
+
     def combine(self, trials: Sequence[Complete]) -> Combination | None:
+        import numpy as np
+
         limit = self.ms_per_row / 1000 if self.ms_per_row else math.inf
         outcomes = [self._outcome(test) for _, test in self.table.folds]
-        return combine_best(trials, outcomes, self.metric, task=self.target.task, seconds=limit)
+        found = combine_best(trials, outcomes, self.metric, task=self.target.task, seconds=limit)
+        if found is None or not self.sensitive:
+            return found
+        scores = [
+            replace(each, refusal=self._unfair(rung, outcomes[rung], np.asarray(each.predictions)))
+            for rung, each in enumerate(found.scores)
+        ]
+        return replace(found, scores=scores)
 
     def _outcome(self, test: pd.DataFrame) -> np.ndarray:
         known = self.table.folds[-1][0][self.target.column]

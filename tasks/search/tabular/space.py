@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 NETWORK_ROWS = (500, 200_000)
 CASE = "case"  # encoders and categorical features as the case has them
+RARE = 0.2  # share of a class below which weights of the classes are a choice
+WEIGHTS = ("equal", "balanced")
+CALIBRATIONS = ("none", "sigmoid", "isotonic")
+PROBABILITIES = ("brier", "log_loss")  # metrics that a calibration changes
+ISOTONIC_ROWS = 1000  # fewer would overfit its steps
 MAX_INTERACTING = 15  # columns; more give thousands of products
 _FOREIGN = "its trees are of a format that the model file does not hold; boosting is the same method"
 NOT_STORED = {
@@ -30,6 +35,8 @@ class Space:
     shape: Shape
     families: tuple[str, ...]
     classes: int = 2
+    rarest: float = 1.0  # share of the rarest class
+    metric: str = "auc"
     monotone: Mapping[str, int] = field(default_factory=dict)  # 1: rising, -1: falling
     own: Mapping[str, Any] = field(default_factory=dict)  # the train section of the case
 
@@ -40,7 +47,18 @@ class Space:
     def suggest(self, trial: Trial) -> dict[str, Any]:
         """A train section, without split, seed and threads."""
         name = trial.suggest_categorical("family", list(self.families))
-        return FAMILIES[name](self, trial)
+        section = FAMILIES[name](self, trial)
+        if (
+            self.rarest < RARE
+            and name != "network"
+            and trial.suggest_categorical("class_weight", WEIGHTS) != WEIGHTS[0]
+        ):
+            section["parameters"]["class_weight"] = "balanced"
+        if self.metric in PROBABILITIES:
+            choices = CALIBRATIONS[: 3 if self.shape.rows >= ISOTONIC_ROWS else 2]
+            if (calibration := trial.suggest_categorical("calibration", choices)) != CALIBRATIONS[0]:
+                section["calibration"] = calibration
+        return section
 
     def first(self) -> list[dict[str, Any]]:
         """Sound settings of each family, which the sampler starts from."""
@@ -56,7 +74,8 @@ class Space:
         ]
         if self._has_own_boosting:
             starts.insert(0, self._near_own())
-        return [each for each in starts if each["family"] in self.families]
+        plain = {"class_weight": WEIGHTS[0], "calibration": CALIBRATIONS[0]}
+        return [{**plain, **each} for each in starts if each["family"] in self.families]
 
     @property
     def _has_own_boosting(self) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tasks.core.errors import CaseError, DataError
 from tasks.features.results import Frame
@@ -23,6 +23,8 @@ from tasks.train.tabular.split import split_frame
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tasks.search.tabular.problem import TabularProblem
+
 FOLDS, FEW_ROWS_FOLDS, MANY_ROWS = 4, 5, 6000
 MOST_CELLS = 12_000_000  # rows times columns: a sample of more rows is searched
 
@@ -37,19 +39,18 @@ class SearchTable:
     space: Space
 
 
-def load_table(
-    frame: Frame, target: Target, split: Split, settings: Search, *, own: Mapping[str, Any], share: float
-) -> SearchTable:
-    """Read the training side of a frame, or a share of its rows. `own`: the train section as it is.
+def load_table(problem: TabularProblem) -> SearchTable:
+    """Read the training side of a problem's frame, or a share of its rows.
 
     Raises: DataError when its rows can't be compared on; CaseError for settings that don't fit it.
     """
-    examples = read_examples(frame, target)
+    frame, target, split, settings = problem.frame, problem.target, problem.train.split, problem.settings
+    examples = read_examples(frame, target, [*problem.train.reweigh, *problem.sensitive])
     training, _ = split_frame(examples, split, target)
     _check_rows(training, frame, target)
     monotone = _monotone(settings, frame)
     families = choose_families(settings.families, len(training), bool(monotone))
-    rows = max(1000, min(int(share * len(training)), MOST_CELLS // max(1, len(frame.columns))))
+    rows = max(1000, min(int(problem.share * len(training)), MOST_CELLS // max(1, len(frame.columns))))
     sample = sample_rows(training, target, rows)
     groups = _groups(frame, sample) if split.by == "hash" else None
     gap = settings.gap if settings.gap is not None else _gap(frame, target)
@@ -63,7 +64,17 @@ def load_table(
             allowed=f"two folds at least, each with {MIN_CLASS_EXAMPLES} rows of each class to fit on",
             todo="Take more data, or join rare classes in the SQL of features.examples.",
         )
-    space = Space(_shape(training, target, frame), families, _classes(training, target), monotone, own)
+    shape, counts = _shape(training, target, frame), training[target.column].value_counts()
+    is_classification = target.task == "classification"
+    space = Space(
+        shape,
+        families,
+        classes=len(counts) if is_classification else 1,
+        rarest=counts.min() / len(training) if is_classification else 1.0,
+        monotone=monotone,
+        own=problem.own,
+        metric=problem.metric,
+    )
     names = tuple(_name(k, len(folds), fold, split) for k, fold in enumerate(folds))
     clusters = tuple(None if groups is None else [*map(str, groups.loc[test.index])] for _, test in folds)
     return SearchTable(tuple(folds), names, clusters, space)
@@ -136,10 +147,6 @@ def _shape(training: pd.DataFrame, target: Target, frame: Frame) -> Shape:
     few = sample_rows(training, target, 10_000)
     terms = {column.name: max(1, count_terms(few, column)) for column in roles if column.role == "text"}
     return shape_of(training, target, roles, terms)
-
-
-def _classes(training: pd.DataFrame, target: Target) -> int:
-    return int(training[target.column].nunique()) if target.task == "classification" else 1
 
 
 def _name(k: int, count: int, fold: Fold, split: Split) -> str:

@@ -103,17 +103,25 @@ def predict_by_trees(forest: Any, matrix: np.ndarray, output: Any) -> np.ndarray
 
 
 def compile_estimator(estimator: Any) -> CompiledBoosting | None:
-    """Compile a fitted HistGradientBoosting; None of another estimator, or where a probe's prediction differs."""
+    """Compile a fitted HistGradientBoosting, which may be calibrated.
+
+    None of another estimator, or where a probe's prediction differs.
+    """
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-    if not isinstance(estimator, HistGradientBoostingClassifier | HistGradientBoostingRegressor):
+    from tasks.train.tabular.calibrated import CalibratedScores, calibrated_model
+
+    calibrated = calibrated_model(estimator)
+    boosting = estimator if calibrated is None else calibrated
+    if not isinstance(boosting, HistGradientBoostingClassifier | HistGradientBoostingRegressor):
         return None
     import numpy as np
 
-    _, loss = boosting_parts(estimator)
-    encoded, known = encoded_boosting(estimator)
-    compiled = CompiledBoosting(mask_trees(estimator, known) or _treelite_trees(estimator, encoded, known), loss)
-    probes = _probes(estimator)
+    _, loss = boosting_parts(boosting)
+    encoded, known = encoded_boosting(boosting)
+    trees = mask_trees(boosting, known) or _treelite_trees(boosting, encoded, known)
+    compiled = CompiledBoosting(trees, loss if calibrated is None else CalibratedScores(estimator))
+    probes = _probes(boosting)
     with np.errstate(invalid="ignore", over="ignore"):
         expected = _predict(estimator, probes)
         equal = np.array_equal(compiled.predict(probes), expected, equal_nan=True)

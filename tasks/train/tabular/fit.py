@@ -232,8 +232,9 @@ def fit_pipeline(
             found=str(error).split("\n")[0],
             todo="Change the family, its parameters or the encoders in the case's train section.",
         ) from error
-    for part in (estimator, getattr(estimator, "regressor_", estimator)):
-        if "n_jobs" in part.get_params():
+    calibrated = [each.estimator for each in getattr(estimator, "calibrated_classifiers_", ())]
+    for part in (estimator, getattr(estimator, "regressor_", estimator), _inner(estimator), *calibrated):
+        if "n_jobs" in part.get_params(deep=False):
             # threads sum their trees' votes in the order they finish; and one row is faster without threads
             part.set_params(n_jobs=None)
     pipeline.columns_ = [column.model_dump(mode="json") for column in columns]
@@ -269,8 +270,16 @@ def _read_back(path: Path, config: Train) -> Model:
 def _allows_missing(estimator: Any) -> bool:
     from sklearn.utils import get_tags
 
-    inner = getattr(estimator, "regressor", estimator)  # behind the transformation of its target
+    inner = _inner(estimator)
     return bool(get_tags(inner).input_tags.allow_nan) or type(inner).__module__ == "sklearn.dummy"
+
+
+def _inner(estimator: Any) -> Any:
+    """The unfitted model behind the transformation of its target, or behind its calibration."""
+    name = {"TransformedTargetRegressor": "regressor", "CalibratedClassifierCV": "estimator"}.get(
+        type(estimator).__name__
+    )
+    return getattr(estimator, name) if name else estimator
 
 
 def _has_missing(matrix: Any) -> bool:

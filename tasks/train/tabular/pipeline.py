@@ -82,6 +82,8 @@ def _build_one(config: Train, task: str, columns: Sequence[Column] | None) -> Pi
     estimator = _build_estimator(config.family, parameters, "train", config, task)
     if config.target_transform:
         estimator = _with_target_transform(estimator, task)
+    if config.calibration:
+        estimator = _with_calibration(estimator, task, config)
 
     transformers: list[tuple[str, Any, list[str]]] = []
     for (chain, kind), names in groups.items():
@@ -124,6 +126,21 @@ def _with_target_transform(estimator: Any, task: str) -> Any:
             todo="Remove target_transform.",
         )
     return TransformedTargetRegressor(estimator, func=np.log1p, inverse_func=np.expm1)
+
+
+def _with_calibration(estimator: Any, task: str, config: Train) -> Any:
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.model_selection import StratifiedKFold
+
+    if task != "classification":
+        raise CaseError(
+            "Only a classification has probabilities to calibrate.",
+            where="train.calibration",
+            found=f"target.task {task}",
+            todo="Remove calibration.",
+        )
+    folds = StratifiedKFold(5, shuffle=True, random_state=config.seed)
+    return CalibratedClassifierCV(estimator, method=config.calibration, cv=folds, ensemble=False)
 
 
 def _takes_text(encoder: Any) -> bool:

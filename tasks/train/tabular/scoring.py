@@ -81,6 +81,7 @@ def prepare(pipeline: Pipeline | Ensemble, *, is_compiled: bool = True) -> Model
         RandomForestClassifier,
         RandomForestRegressor,
     )
+
     from tasks.train.tabular.ensemble import Ensemble
 
     if isinstance(pipeline, Ensemble):
@@ -287,6 +288,8 @@ def _row_mode(estimator: Any, encoders: list[Any]) -> Literal["dense", "sparse",
     """
     from sklearn.utils import get_tags
 
+    from tasks.train.tabular.calibrated import calibrated_model
+
     by_row = (
         "sklearn.preprocessing.",
         "sklearn.impute._base",
@@ -297,6 +300,7 @@ def _row_mode(estimator: Any, encoders: list[Any]) -> Literal["dense", "sparse",
     middle = getattr(estimator, "steps", [])[:-1]  # an imported pipeline may have steps after its encoding
     estimator = estimator[-1] if middle else estimator
     estimator = getattr(estimator, "regressor_", estimator)  # the transformation of its target goes value by value
+    estimator = calibrated_model(estimator) or estimator  # so does a calibration
     family = type(estimator).__module__
     parts = [part for encoder in encoders for _, part in getattr(encoder, "steps", [("", encoder)])]
     parts += [part for _, part in middle]
