@@ -34,7 +34,8 @@ if spec["peer"] == "autogluon":
     from autogluon.tabular import TabularPredictor, __version__ as version
     metric = "r2" if is_regression else "roc_auc" if len(classes) == 2 else "log_loss"
     start = time.perf_counter()
-    model = TabularPredictor("target", "regression" if is_regression else None, metric, str(folder / "models"), verbosity=0)
+    kind = "regression" if is_regression else None
+    model = TabularPredictor("target", kind, metric, str(folder / "models"), verbosity=0)
     model.fit(train, tuning, presets="medium_quality", time_limit=spec["seconds"], num_cpus=spec["threads"], num_gpus=0)
     fitted = time.perf_counter() - start
     answer = model.predict if is_regression else lambda rows: model.predict_proba(rows)[classes]
