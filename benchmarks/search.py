@@ -4,8 +4,8 @@
                                 [--autogluon VENV] [--flaml VENV]
 
 PARTS, with commas between: flights, language, budget, shuffled, tables, or the name of one table. With --only, figures
-of FILE that other parts measured stay. Answers on flights and tables stay in FOLDER of --keep, so that a later call goes
-on with them. VENV is a virtual environment that has the peer; without one it is left out:
+of FILE that other parts measured stay. Answers on flights and tables stay in FOLDER of --keep, so that a later call
+goes on with them. VENV is a virtual environment that has the peer; without one it is left out:
 
     python -m venv VENV && VENV/bin/pip install "autogluon.tabular[lightgbm,catboost,xgboost]==1.6.3"
     python -m venv VENV && VENV/bin/pip install "flaml[automl]==2.8.0" pyarrow
