@@ -20,7 +20,7 @@ class CalibratedScores:
 
     def __init__(self, estimator: Any) -> None:
         self._calibrated = copy(estimator.calibrated_classifiers_[0])
-        self._calibrated.estimator = _Scores(calibrated_model(estimator).classes_)
+        self._calibrated.estimator = _Scores(self._calibrated.estimator.classes_)
 
     def predict_proba(self, sums: np.ndarray) -> np.ndarray:
         """The probabilities of sums of shape (rows, 1), or (rows, classes)."""
