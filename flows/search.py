@@ -18,6 +18,7 @@ from tasks.search.report import write_page
 from tasks.search.results import SearchResult
 from tasks.search.search import Observer, Progress, search, search_folder
 from tasks.search.tabular.problem import TabularProblem, check_metric, fitting_share
+from tasks.search.tabular.space import check_families
 from tasks.search.tracking import trial_log
 from tasks.train.config import Train
 
@@ -92,6 +93,7 @@ def problem_of(run: RunContext, limit: Limit) -> Problem:
 def _table(run: RunContext, case: TabularCase, limit: Limit) -> TabularProblem:
     default = "auc" if case.target.task == "classification" else "r2"
     metric = check_metric(case.search.metric or default, case.target.task)
+    check_families(case.search.families, bool(case.search.monotone))
     frame = training_frame(case.frame_spec, prepare_snapshot(run), run.settings.state)
     slowest = case.search.ms_per_row or case.evaluate.ms_per_row
     share = fitting_share(case.train, frame, limit.seconds)

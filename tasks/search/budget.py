@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import struct
 import threading
@@ -90,14 +91,15 @@ class Spending:
             return f"the budget of {limit.money:g} in money is spent"
         return ""
 
-    def too_small(self, why: str) -> InputError:
-        """The error of a budget that not even the case as it is fits into."""
+    def too_small(self, why: str, seconds: float) -> InputError:
+        """The error of a budget that the case as it is does not fit into; it takes about so many seconds."""
+        enough = 2 * (self.spent.seconds + seconds) + CLOSING
         return InputError(
             "The budget is too small for one trial.",
             where="--budget",
-            found=self.limit.text,
+            found=f"{self.limit.text}, of which {self.spent.seconds:.0f} s went into preparing",
             allowed=f"enough for the case as it is and one other: {why}",
-            todo="Name a larger budget, such as 15m. What was measured stays.",
+            todo=f"Name a larger budget, such as {10 * math.ceil(enough / 10)}s. What was measured stays.",
         )
 
     def reserve(self, job: str, cost: Cost) -> None:

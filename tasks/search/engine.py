@@ -64,7 +64,7 @@ class Engine:
                 self.stopped = shortage
                 return
             if not workers.wait_ready(self._spending.seconds_left):
-                raise self._spending.too_small("loading the data takes longer")
+                raise self._spending.too_small("loading the data takes longer", self._start_seconds())
             self._measure_start(workers)
             while not self.stopped or self._running:
                 self._fill(workers)
@@ -83,13 +83,10 @@ class Engine:
         contender = self._race.enter(0, self.problem.start(), None)
         if refusal := self.problem.refusal(contender.record.configuration):
             contender.record = contender.record.model_copy(update={"reason": f"can't be adopted: {refusal}"})
-        total = sum(
-            self.problem.estimate(contender.record.configuration, rung).seconds
-            for rung in range(len(self.problem.rungs))
-        )
+        too_small = f"the case as it is takes about {self._start_seconds():.0f} s", self._start_seconds()
         self._start_or_skip(contender, workers)
         if not self._running and not contender.losses:
-            raise self._spending.too_small(f"the case as it is takes about {total:.0f} s")
+            raise self._spending.too_small(*too_small)
         while contender.record.state == "running":
             self._collect(workers)
             if contender in self._waiting:
@@ -105,7 +102,12 @@ class Engine:
                     found=contender.record.reason,
                     todo=f"Correct the case until `driftline run {self.problem.case}` trains.",
                 )
-            raise self._spending.too_small(f"the case as it is takes about {total:.0f} s")
+            raise self._spending.too_small(*too_small)
+
+    def _start_seconds(self) -> float:
+        """The estimate of the case as it is, on all rungs."""
+        start = self.problem.start()
+        return sum(self.problem.estimate(start, rung).seconds for rung in range(len(self.problem.rungs)))
 
     def _fill(self, workers: Workers) -> None:
         """Start measurements while there are workers and budget."""

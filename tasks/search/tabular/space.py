@@ -206,11 +206,8 @@ def arm_of(family: str) -> str:
     return next((arm for prefix, arm in CLASSES.items() if name.startswith(prefix)), name)
 
 
-def choose_families(named: Sequence[str], rows: int, monotone: bool) -> tuple[str, ...]:
-    """The families to search: those that the case names, or all that fit the rows.
-
-    Raises: CaseError for one that does not exist or can't be stored, or when none holds the constraints.
-    """
+def check_families(named: Sequence[str], monotone: bool) -> None:
+    """Raises: CaseError for a family that does not exist or can't be stored, or when none holds the constraints."""
     for name in named:
         if name not in FAMILIES:
             raise CaseError(
@@ -220,11 +217,7 @@ def choose_families(named: Sequence[str], rows: int, monotone: bool) -> tuple[st
                 allowed=", ".join(FAMILIES),
                 todo="Remove it.",
             )
-    fitting = [name for name in FAMILIES if name != "network" or NETWORK_ROWS[0] <= rows <= NETWORK_ROWS[1]]
-    chosen = tuple(named or fitting)
-    if monotone:
-        chosen = tuple(name for name in chosen if name == "boosting")
-    if not chosen:
+    if monotone and named and "boosting" not in named:
         raise CaseError(
             "No family fits the constraints.",
             where="search.families, search.monotone",
@@ -232,7 +225,15 @@ def choose_families(named: Sequence[str], rows: int, monotone: bool) -> tuple[st
             allowed="boosting, which alone can be held monotone",
             todo="Add boosting to search.families, or remove search.monotone.",
         )
-    return chosen
+
+
+def choose_families(named: Sequence[str], rows: int, monotone: bool) -> tuple[str, ...]:
+    """The families to search: those that the case names, or all that fit the rows. Raises: as `check_families`."""
+    check_families(named, monotone)
+    if monotone:
+        return ("boosting",)
+    fitting = [name for name in FAMILIES if name != "network" or NETWORK_ROWS[0] <= rows <= NETWORK_ROWS[1]]
+    return tuple(named or fitting)
 
 
 def _rounded(value: float) -> float:
