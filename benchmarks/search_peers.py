@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-GRACE = 120  # seconds over its budget, loading and predicting included, after which a peer is killed
+GRACE = 600  # seconds over its budget, loading and predicting included, after which a peer is killed
 SCRIPT = """
 import json, sys, time
 from pathlib import Path

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.search.budget import Spending
+from tasks.search.budget import Spending, Spent
 from tasks.search.contender import Contender
 from tasks.search.measurement import losses_of, measurement_path, read_measurement
 from tasks.search.problem import Combination, Complete, Problem
 from tasks.search.results import TrialRecord
 
-DUE = 0.5  # of the budget
+DUE = 0.5  # of the budget that measuring began with
 MOST_FINALISTS = 4  # arms
 COMBINED_FROM, OF_AN_ARM = 16, 5  # of the best complete trials, and of these of one arm
 
@@ -22,17 +22,22 @@ class Finals:
     def __init__(self, problem: Problem, folder: Path) -> None:
         self._problem = problem
         self._folder = folder
+        self._begun_at: Spent | None = None
         self._has_begun = self._has_combined = False
 
     def is_due(self, spending: Spending) -> bool:
-        """Whether half of the budget is spent, and the finals have not begun."""
+        """Whether half of what was left when this was first asked is spent, and the finals have not begun."""
         if self._has_begun:
             return False
         limit, spent = spending.limit, spending.spent
-        pairs = [(spent.seconds, limit.seconds), (spent.calls, limit.calls), (spent.money, limit.money)]
-        return any(most is not None and value >= DUE * most for value, most in pairs) or (
-            limit.trials is not None and spending.trials >= DUE * limit.trials
-        )
+        begun = self._begun_at = self._begun_at or spent  # preparing the data may take half of a small budget
+        amounts = [
+            (begun.seconds, spent.seconds, limit.seconds),
+            (begun.calls, spent.calls, limit.calls),
+            (begun.money, spent.money, limit.money),
+            (0, spending.trials, limit.trials),
+        ]
+        return any(most is not None and value - first >= DUE * (most - first) for first, value, most in amounts)
 
     def contenders(self, records: Sequence[TrialRecord]) -> list[Contender]:
         """The best beaten trial of each arm that has no complete one, nearest to the best first."""
