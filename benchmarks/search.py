@@ -79,7 +79,7 @@ def systems_of(options: Namespace) -> Systems:
     return Systems(
         tuple(Peer(name, path) for name, path in peers.items()),
         table_seconds=25.0 if options.quick else 45.0,
-        flights_seconds=20.0 if options.quick else 180.0,
+        flights_seconds=60.0 if options.quick else 300.0,
     )
 
 

@@ -49,7 +49,7 @@ def by_hand(judged: pd.DataFrame) -> Fitted:
 
 def searched(place: Workplace, systems: Systems, judged: pd.DataFrame) -> Fitted:
     """The answers of what a search adopts, which is as of the case's own moment, and trained on its rows."""
-    result = place.search(CASE, f"{0.45 * systems.flights_seconds:.0f}s")
+    result = place.search(CASE, f"{0.35 * systems.flights_seconds:.0f}s")
     place.run("search", "adopt", CASE, str(result["chosen"]))
     start = time.perf_counter() - result["seconds"]
     label = next(trial["label"] for trial in result["trials"] if trial["number"] == result["chosen"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tasks.search.workers import Ended, Workers
 
 GRACE, GRACE_FACTOR = 5.0, 4.0  # a measurement is killed after so many times its estimate, and at least so many seconds
 FIRST_SHARE = 0.25  # of what is left, for the first measurement of an arm
+MOST_SHARE = 0.3  # of what is left, for all rungs of a trial
 SAFETY = 1.3  # of the estimate of an arm that was measured before
 MOST_REPEATED = 60  # suggestions in a row that bring nothing new: the space is exhausted
 MOST_MISFITS = 12  # trials in a row that do not fit into what is left: the search stops
@@ -185,11 +187,11 @@ class Engine:
         if record.state != "running":
             return
         cost = self._estimate(record, contender.rung)
-        if shortage := self._spending.shortage(cost):
+        if shortage := self._spending.shortage(cost) or self._excess(contender):
             self._race.end(contender, "unfinished", f"about {cost.seconds:.1f} s do not fit: {shortage}")
             self._misfits += not contender.is_finalist
             if self._misfits >= MOST_MISFITS or self._spending.shortage(Cost()):
-                self.stopped = shortage
+                self.stopped = self._spending.shortage(cost) or self._spending.shortage(Cost(math.inf))
             return
         if cost.memory > (free := psutil.virtual_memory().available):
             self._race.end(
@@ -207,6 +209,14 @@ class Engine:
         self._running[job] = Running(contender, cost, now, now + min(share, self._spending.seconds_left))
         self._misfits = 0
         workers.start(job, record.configuration, contender.rung)
+
+    def _excess(self, contender: Contender) -> str:
+        """Why a proposal is too slow for what is left: its rungs would take most of it. Empty when it is not."""
+        if contender.rung or contender.is_finalist or not contender.record.number:
+            return ""
+        total = sum(self._estimate(contender.record, rung).seconds for rung in range(len(self.problem.rungs)))
+        left = self._spending.seconds_left * self.problem.workers
+        return f"{total:.0f} s in all, of {left:.0f} s that are left" if total > MOST_SHARE * left else ""
 
     def _estimate(self, record: TrialRecord, rung: int) -> Cost:
         cost = self.problem.estimate(record.configuration, rung)

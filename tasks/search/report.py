@@ -47,7 +47,9 @@ def summary(result: SearchResult) -> list[str]:
         return lines
     lines.append(f"trial {result.chosen} against the case as it is: {result.comparison}")
     if not result.is_better:
-        lines.append("That does not show it to be better: more budget, or more data, may.")
+        lines.append(
+            "The best of so many may look as good by chance: more budget, or more data, may show it to be better."
+        )
     if result.optimism:
         luck = result.optimism
         value, corrected = (shown_value(result.metric, each) for each in (luck.loss, luck.corrected))

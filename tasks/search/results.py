@@ -61,7 +61,7 @@ class SearchResult(Result):
     knee: int | None
     chosen: int  # 0: the case as it is
     comparison: str  # of the chosen with the case as it is, on the same examples; empty where these are one
-    is_better: bool  # whether the comparison shows it
+    is_better: bool  # by more than the best of so many trials would be by chance
     optimism: Optimism | None
     importance: dict[str, float] = Field(default_factory=dict)
     owned: dict[str, tuple[str, ...]]  # keys of sections of case.yaml that adopting replaces

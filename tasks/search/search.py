@@ -17,7 +17,7 @@ from tasks.search.measurement import losses_of
 from tasks.search.problem import Problem
 from tasks.search.race import Race
 from tasks.search.results import SearchResult, TrialRecord, write_result
-from tasks.search.selection import choose, compare, front, importance, knee, optimism
+from tasks.search.selection import choose, compare, front, importance, is_shown_better, knee, optimism
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,6 +99,7 @@ def _result(engine: Engine, settings: Search, spending: Spending, budget: str) -
     }
     clusters = [cluster for rung in range(len(problem.rungs)) for cluster in problem.clusters(rung) or ()]
     difference = compare(losses[chosen.number], losses[0], clusters or None) if chosen.number else None
+    tried = sum(trial.number != 0 and trial.loss is not None for trial in trials)
     best_front = front(adoptable)
     bend = knee(best_front)
     spent = spending.spent
@@ -112,7 +113,7 @@ def _result(engine: Engine, settings: Search, spending: Spending, budget: str) -
         knee=bend.number if bend else None,
         chosen=chosen.number,
         comparison=difference.sentence if difference else "",
-        is_better=difference is not None and difference.high < 0,
+        is_better=is_shown_better(losses, chosen.number, tried, clusters or None, seed=settings.seed),
         optimism=optimism(losses, settings.seed),
         importance=importance(trials),
         owned={name: tuple(keys) for name, keys in problem.owned.items()},

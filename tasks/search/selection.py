@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 BEATEN_AT = 0.9  # confidence of being worse with which a trial stops
 RESAMPLES = 200  # of a comparison within the race
 CHOICES = 200  # resampled choices
+REALITY_RESAMPLES, MOST_GROUPS = 1000, 2000  # and so many groups of examples at most
+SHOWN_AT = 0.05  # probability of such a difference by chance
 FEWEST_EXPLAINED = 8  # trials
 MOST_CHOSEN_FROM = 50  # of the best: the others are never chosen
 
@@ -27,6 +29,34 @@ def is_beaten(losses: np.ndarray, best: np.ndarray, clusters: Sequence[str] | No
 def compare(losses: np.ndarray, start: np.ndarray, clusters: Sequence[str] | None) -> PairedDifference:
     """A trial against the case as it is."""
     return paired_bootstrap(losses, start, clusters=clusters)
+
+
+def is_shown_better(
+    losses: Mapping[int, np.ndarray], chosen: int, tried: int, clusters: Sequence[str] | None, *, seed: int = 0
+) -> bool:
+    """Whether the chosen trial beats trial 0, the case as it is, by more than the best of so many would by chance.
+
+    `losses` are those of complete trials, of `tried` in all: those that the race ended count as if they were like them.
+    Source: White, A Reality Check for Data Snooping, Econometrica 68 (2000), with studentized differences.
+    """
+    import numpy as np
+
+    numbers = [number for number in losses if number != 0]
+    if chosen not in numbers:
+        return False
+    random = np.random.default_rng(seed)
+    rows = len(losses[0])
+    names = np.unique(clusters, return_inverse=True)[1] if clusters else np.arange(rows)
+    count = min(int(names.max()) + 1, MOST_GROUPS)
+    groups = random.permutation(int(names.max()) + 1)[names] % count  # of examples that are resampled together
+    differences = np.stack([np.bincount(groups, losses[k] - losses[0], count) for k in numbers], axis=1)
+    drawn = random.multinomial(count, np.full(count, 1 / count), REALITY_RESAMPLES) @ differences / rows
+    means = differences.sum(axis=0) / rows
+    spread = np.maximum(drawn.std(axis=0), 1e-12)
+    by_chance = ((drawn - means) / spread).min(axis=1)  # of the trial that looks best in a resample
+    at = numbers.index(chosen)
+    probability = np.mean(by_chance <= means[at] / spread[at])
+    return bool(probability * max(1.0, tried / len(numbers)) < SHOWN_AT)
 
 
 def front(trials: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -17,14 +17,12 @@ START = pd.Timestamp("2026-01-01", tz="UTC")
 FAMILY = "sklearn.linear_model.LogisticRegression"
 
 
-def small_frame(folder: Path, rows: int = 600, *, shuffled: bool = False) -> Frame:
-    """Rows of two numbers and a category, a target of two classes; with shuffled labels nothing can be learned."""
+def small_frame(folder: Path, rows: int = 600) -> Frame:
+    """Rows of two numbers and a category, a target of two classes."""
     random = np.random.default_rng(0)
     first, second = random.normal(size=rows), random.normal(size=rows)
     kind = random.choice(["a", "b", "c"], rows)
     late = (first * second + (kind == "a") + random.normal(size=rows) > 0.3).astype(int)
-    if shuffled:
-        late = random.permutation(late)
     table = pd.DataFrame(
         {
             "example_id": [f"e{k:05d}" for k in range(rows)],

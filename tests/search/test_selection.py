@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tasks.search.results import TrialRecord
-from tasks.search.selection import choose, front, importance, is_beaten, knee, optimism
+from tasks.search.selection import choose, compare, front, importance, is_beaten, is_shown_better, knee, optimism
 from tasks.search.tabular.losses import example_losses
 from tasks.train.metrics import compute_metrics
 
@@ -64,6 +64,38 @@ def test_the_best_of_equals_is_lucky():
     found = [optimism({number: random.random(200) for number in range(30)}) for random in randoms]
     assert np.mean([luck.loss for luck in found if luck]) < 0.47
     assert np.mean([luck.corrected for luck in found if luck]) == pytest.approx(0.5, abs=0.02)
+
+
+def noise(seed: int, trials: int) -> dict[int, np.ndarray]:
+    random = np.random.default_rng(seed)
+    return {number: random.normal(size=300) for number in range(trials)}
+
+
+def test_the_best_of_many_is_rarely_shown_by_chance():
+    """Of 40 searches of 20 equal trials, each of which names its best, about one in twenty; by one comparison half."""
+    found = [noise(seed, 21) for seed in range(40)]
+    chosen = [min(range(1, 21), key=lambda number: losses[number].mean()) for losses in found]
+    shown = [is_shown_better(losses, number, 20, None) for losses, number in zip(found, chosen, strict=True)]
+    alone = [compare(losses[n], losses[0], None).high < 0 for losses, n in zip(found, chosen, strict=True)]
+    assert sum(shown) <= 5
+    assert sum(alone) >= 12
+
+
+def test_a_better_trial_is_shown_to_be_better():
+    """Unless the race ended a hundred others of which as much is unknown."""
+    losses = noise(0, 6)
+    losses[3] -= 0.25
+    assert is_shown_better(losses, 3, 5, None)
+    assert not is_shown_better(losses, 3, 5000, None)
+    assert not is_shown_better(losses, 0, 5, None)
+
+
+def test_examples_of_one_cluster_count_as_one():
+    """Ten clusters that disagree show nothing, although 300 examples by themselves would."""
+    clusters = [str(k % 10) for k in range(300)]
+    losses = {0: np.zeros(300), 1: np.array([-1.3 if k % 2 else 0.7 for k in range(300)])}
+    assert is_shown_better(losses, 1, 1, None)
+    assert not is_shown_better(losses, 1, 1, clusters)
 
 
 def test_the_choice_that_matters_explains_most():
