@@ -72,13 +72,12 @@ def noise(seed: int, trials: int) -> dict[int, np.ndarray]:
 
 
 def test_the_best_of_many_is_rarely_shown_by_chance():
-    """Of 40 searches of 20 equal trials, each of which names its best, about one in twenty; by one comparison half."""
+    """Of 40 searches of 20 equal trials, each of which names its best, about one in twenty; by one comparison more."""
     found = [noise(seed, 21) for seed in range(40)]
     chosen = [min(range(1, 21), key=lambda number: losses[number].mean()) for losses in found]
     shown = [is_shown_better(losses, number, 20, None) for losses, number in zip(found, chosen, strict=True)]
     alone = [compare(losses[n], losses[0], None).high < 0 for losses, n in zip(found, chosen, strict=True)]
-    assert sum(shown) <= 5
-    assert sum(alone) >= 12
+    assert sum(shown) <= 4 < sum(alone)
 
 
 def test_a_better_trial_is_shown_to_be_better():
