@@ -24,6 +24,7 @@ FIRST_SHARE = 0.25  # of what is left, for the first measurement of an arm
 MOST_SHARE = 0.3  # of what is left, for all rungs of a trial
 SAFETY = 1.3  # of the estimate of an arm that was measured before
 MOST_REPEATED = 60  # suggestions in a row that bring nothing new: the space is exhausted
+MOST_REFUSED = 20  # trials that broke a constraint, where none held
 MOST_MISFITS = 12  # trials in a row that do not fit into what is left: the search stops
 WAIT = 0.2  # seconds between two looks at the budget
 
@@ -97,7 +98,7 @@ class Engine:
             if self.stopped and not self._running:
                 break
         if contender.record.state != "complete":
-            if self._spending.seconds_left > 0 and contender.record.reason:
+            if contender.record.state == "failed":
                 raise DataError(
                     "The case as it is can't be measured.",
                     where=f"case {self.problem.case}",
@@ -141,6 +142,9 @@ class Engine:
         from optuna.trial import TrialState
 
         while self._repeated < MOST_REPEATED:
+            if nothing := self._nothing_holds():
+                self.stopped = nothing
+                return None
             if shortage := self._spending.shortage(Cost()):
                 self.stopped = shortage
                 return None
@@ -166,6 +170,14 @@ class Engine:
             return contender
         self.stopped = "nothing new is left to try"
         return None
+
+    def _nothing_holds(self) -> str:
+        """Why to stop where every trial of many breaks a constraint of the case; empty where one held."""
+        others = [record for record in self.records.values() if record.number]
+        refused = [record for record in others if record.state == "refused"]
+        if len(refused) < MOST_REFUSED or any(record.state in ("complete", "beaten") for record in others):
+            return ""
+        return f"none of {len(refused)} trials holds the case's constraints; the last one: {refused[-1].reason}"
 
     def _shortage_of_trials(self, more: int = 0) -> str:
         """Why no further trial may start, if so many more are to come after it."""

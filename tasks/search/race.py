@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -31,6 +32,7 @@ class Race:
         self._folder = folder
         self._listener = listener
         self._seen: set[str] = set()
+        self._worst = -math.inf  # loss of all
         for record in read_trials(folder):
             if record.state in ("running", "unfinished"):  # its measured rungs are found again
                 trial_path(folder, record.number).unlink()
@@ -38,6 +40,7 @@ class Race:
                     study.enqueue_trial(record.parameters)
                 continue
             self.records[record.number] = record
+            self._worst = max(self._worst, record.loss or -math.inf)
             self._seen.add(digest_of(record.configuration))
             if record.state == "complete":
                 self._promote(Contender(record, None, losses_of(folder, record)))
@@ -99,12 +102,17 @@ class Race:
         contender.record = self.records[record.number] = record
         write_trial(self._folder, record)
         number = record.number
+        if record.loss is not None:
+            self._worst = max(self._worst, record.loss)
         if state == "complete":
             self._study.tell(number, contender.mean(), skip_if_finished=True)
         elif state == "beaten" and self.best:
             # by its distance from the best: Optuna would rank pruned trials by how far they came
             behind = contender.mean() - self.best.mean(contender.rung)
             self._study.tell(number, self.best.mean() + behind, skip_if_finished=True)
+        elif self.best and (state == "refused" or (state == "unfinished" and not contender.losses)):
+            # too slow, or against a constraint: the sampler would suggest for ever what it knows nothing of
+            self._study.tell(number, self._worst, skip_if_finished=True)
         else:
             self._study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
         self._listener(self, record)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,15 @@ def test_constraints_that_nothing_fits_are_refused(frame):
     settings = Search(families=("linear",), monotone={"first": "increasing"})
     with pytest.raises(CaseError, match="No family fits"):
         problem(frame, settings).prepare()
+
+
+def test_a_search_in_which_nothing_holds_stops(frame, tmp_path):
+    """Twenty trials are too slow for the case: it says so, and does not go on to the end of the budget."""
+    slow = replace(problem(frame), ms_per_row=1e-6)
+    result = search(slow, slow.settings, "60-trials", state=tmp_path, observe=lambda _: None)
+    assert result.stopped.startswith("none of 20 trials holds the case's constraints; the last one: 0.")
+    assert "ms a row, more than 1e-06" in result.stopped
+    assert result.chosen == 0
 
 
 def test_five_rows_a_class_are_refused(tmp_path):

@@ -226,10 +226,11 @@ def fit_pipeline(
             estimator.fit(matrix, y, **weights)
             _use_plain_integers(encoding)
     except (ValueError, TypeError) as error:
+        empty = [str(name) for name in values.columns[values.isna().all()]]
         raise CaseError(
             f"{config.family} can't be fitted on this data.",
             where="train",
-            found=str(error).split("\n")[0],
+            found=f"no value at all of {', '.join(empty)}" if empty else str(error).split("\n")[0],
             todo="Change the family, its parameters or the encoders in the case's train section.",
         ) from error
     calibrated = [each.estimator for each in getattr(estimator, "calibrated_classifiers_", ())]
