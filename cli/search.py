@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from cli.options import AsJson, CaseName
 
 if TYPE_CHECKING:
+    from tasks.search.budget import Clock
     from tasks.search.results import SearchResult
     from tasks.search.search import Progress
 
@@ -100,7 +101,20 @@ def run_search(name: str, budget: str | None, profile: str | None, as_json: bool
 
     Raises: InputError for a budget that can't be read or is too small, and what keeps a case from being searched.
     """
-    started = time.monotonic()
+    from tasks.core.settings import settings
+    from tasks.search.budget import start_clock
+    from tasks.search.search import FOLDER
+
+    if not case_file(settings().cases, name).is_file():
+        return _search(name, budget, profile, as_json, None)
+    clock = start_clock(settings().state / FOLDER / name)  # before the imports, which take seconds
+    try:
+        return _search(name, budget, profile, as_json, clock)
+    finally:
+        clock.close(0.0)  # of a search that was refused, nothing is left to pay
+
+
+def _search(name: str, budget: str | None, profile: str | None, as_json: bool, preparing: Clock | None) -> None:
     from cli.terminal import ProgressPrinter
     from flows.case import load_case
     from flows.run_context import Request, run_context
@@ -124,7 +138,7 @@ def run_search(name: str, budget: str | None, profile: str | None, as_json: bool
         printer = ProgressLines(as_json)
         if not as_json:
             stack.enter_context(progress_listener(stack.enter_context(ProgressPrinter())))
-        result = search_case(run, budget, printer, started=started)
+        result = search_case(run, budget, printer, preparing=preparing)
     if as_json:
         print(json.dumps(result.model_dump(mode="json"), indent=2))
         return

@@ -12,6 +12,7 @@ from services.store.task import record_search_costs
 from tasks.core.errors import CaseError
 from tasks.features.task import training_frame
 from tasks.search.adopt import changed_text
+from tasks.search.budget import Clock
 from tasks.search.config import Limit
 from tasks.search.problem import Problem
 from tasks.search.report import write_page
@@ -43,7 +44,7 @@ def with_search(run: RunContext) -> RunContext:
     return replace(run, case=proposed, lineage={**run.lineage, "case_digest": proposed.digest})
 
 
-def search_case(run: RunContext, budget: str, observe: Observer, *, started: float | None = None) -> SearchResult:
+def search_case(run: RunContext, budget: str, observe: Observer, *, preparing: Clock | None = None) -> SearchResult:
     """Search within a budget, log each trial in MLflow, record its cost, and write the report.
 
     Raises: what `search` raises.
@@ -56,7 +57,7 @@ def search_case(run: RunContext, budget: str, observe: Observer, *, started: flo
             observe(progress)
 
         try:
-            result = search(problem, case.search, budget, state=config.state, observe=note, started=started)
+            result = search(problem, case.search, budget, state=config.state, observe=note, preparing=preparing)
         finally:
             folder = search_folder(config.state, problem)
             record_search_costs(case.name, problem.key, folder, case.price.machine_hour, config)

@@ -29,14 +29,57 @@ class Spent:
     money: float = 0.0
 
 
+class Clock:
+    """Seconds in a mapped file, which survive the process, while it is open."""
+
+    def __init__(self, path: Path, started: float) -> None:
+        """`started` is the moment of the monotonic clock from which on time counts."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.is_file():
+            path.write_bytes(struct.pack("d", 0.0))
+        with path.open("r+b") as stream:
+            self._file = mmap.mmap(stream.fileno(), 8)
+        (self.before,) = struct.unpack("d", self._file[:])
+        self.started = started
+        self._over = threading.Event()
+        self._beating = threading.Thread(target=self._beat, daemon=True)
+        self._beating.start()
+
+    @property
+    def seconds(self) -> float:
+        return float(self.before) + time.monotonic() - self.started
+
+    def close(self, seconds: float | None = None) -> None:
+        """Write the time, or another one, for the last time."""
+        if not self._over.is_set():
+            self._over.set()
+            self._beating.join()
+            self._file[:] = struct.pack("d", self.seconds if seconds is None else seconds)
+            self._file.close()
+
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT):
+            self._file[:] = struct.pack("d", self.seconds)
+
+
+def start_clock(searches: Path) -> Clock:
+    """The clock of the time before a search has a folder, from the start of this process: what was killed then counts.
+
+    `searches` is the folder of a case's searches.
+    """
+    import psutil
+
+    return Clock(searches / "preparing", time.monotonic() - (time.time() - psutil.Process().create_time()))
+
+
 class Spending:
     """Counts the time while it is open, and the calls and money of each job, which are reserved when it starts.
 
     The time lies in a mapped file, which survives the process; a job without an end counts what it reserved.
     """
 
-    def __init__(self, limit: Limit, folder: Path, started: float | None = None) -> None:
-        """`started` is the moment of the monotonic clock from which on time counts."""
+    def __init__(self, limit: Limit, folder: Path, preparing: Clock | None = None) -> None:
+        """`preparing` has run until now, and its time counts."""
         folder.mkdir(parents=True, exist_ok=True)
         self.limit = limit
         self.trials = 0  # counted by the search
@@ -44,33 +87,22 @@ class Spending:
         self._jobs: dict[str, tuple[int, float]] = {}
         for line in self._ledger.read_text("utf-8").splitlines() if self._ledger.is_file() else []:
             self._count(json.loads(line))
-        path = folder / "seconds"
-        if not path.is_file():
-            path.write_bytes(struct.pack("d", 0.0))
-        with path.open("r+b") as stream:
-            self._clock = mmap.mmap(stream.fileno(), 8)
-        (self.seconds_before,) = struct.unpack("d", self._clock[:])
-        self._started = time.monotonic() if started is None else started
-        self._over = threading.Event()
-        self._beating = threading.Thread(target=self._beat, daemon=True)
+        self._clock = Clock(folder / "seconds", time.monotonic() - (preparing.seconds if preparing else 0.0))
+        if preparing:
+            preparing.close(0.0)
 
     def __enter__(self) -> Spending:
-        self._beating.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
-        self._beating.join()
-        self._record()
         self._clock.close()
 
     @property
     def spent(self) -> Spent:
-        seconds = self.seconds_before + time.monotonic() - self._started
         calls, money = zip(*self._jobs.values(), strict=True) if self._jobs else ((), ())
-        return Spent(seconds, sum(calls), sum(money))
+        return Spent(self._clock.seconds, sum(calls), sum(money))
 
     @property
     def seconds_left(self) -> float:
@@ -117,10 +149,3 @@ class Spending:
 
     def _count(self, line: dict[str, float | str]) -> None:
         self._jobs[str(line["job"])] = (int(line["calls"]), float(line["money"]))
-
-    def _beat(self) -> None:
-        while not self._over.wait(BEAT):
-            self._record()
-
-    def _record(self) -> None:
-        self._clock[:] = struct.pack("d", self.spent.seconds)

@@ -189,6 +189,8 @@ class Engine:
 
     def _start_or_skip(self, contender: Contender, workers: Workers) -> None:
         """Start the next rung of a trial, unless it was measured before, or does not fit."""
+        if contender.rung == len(self.problem.rungs):  # a finalist that was beaten on the last one
+            self._race.finish(contender)
         record = contender.record
         while record.state == "running":
             path = measurement_path(self.folder, record.configuration, contender.rung)

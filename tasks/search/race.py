@@ -89,10 +89,14 @@ class Race:
         elif self.best and not contender.is_finalist and contender is not self.best and self._is_beaten(contender):
             self.end(contender, "beaten", "")
         elif rungs == len(self._problem.rungs):
-            self.end(contender, "complete", record.reason)
-            self._promote(contender)
+            self.finish(contender)
         elif not contender.is_finalist:  # a killed search finds it as it was
             write_trial(self._folder, contender.record)
+
+    def finish(self, contender: Contender) -> None:
+        """End a trial that was measured on every rung."""
+        self.end(contender, "complete", contender.record.reason)
+        self._promote(contender)
 
     def end(self, contender: Contender, state: State, reason: str) -> None:
         """Write how a trial ended, and let the sampler learn from it."""

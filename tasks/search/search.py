@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tasks.core.files import lock
 from tasks.core.progress import progress_step
-from tasks.search.budget import Spending, Spent
+from tasks.search.budget import Clock, Spending, Spent
 from tasks.search.config import Limit, Search
 from tasks.search.engine import Engine
 from tasks.search.measurement import losses_of
@@ -47,11 +46,11 @@ def search(
     *,
     state: Path,
     observe: Observer,
-    started: float | None = None,
+    preparing: Clock | None = None,
 ) -> SearchResult:
     """Search within a budget. One with an equal key goes on where it ended, and its budget counts from its beginning.
 
-    `started`: the moment of the monotonic clock from which on time counts.
+    `preparing`: the clock of the time before, which counts.
     Raises: InputError for a budget too small for one trial, or a case that can't be searched; Busy; Unavailable.
     """
     limit, folder = Limit.parse(budget), search_folder(state, problem)
@@ -59,7 +58,7 @@ def search(
     with (
         lock(folder / "lock", f"The search of {problem.case}"),
         progress_step("search") as step,
-        Spending(limit, folder, started or time.monotonic()) as spending,
+        Spending(limit, folder, preparing) as spending,
     ):
         engine = Engine(problem, spending, folder, settings.seed, _Counter(problem.metric, spending, observe))
         engine.run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 
 from tasks.core.errors import CaseError, DataError, InputError
+from tasks.search.budget import start_clock
 from tasks.search.config import Search
 from tasks.search.results import SearchResult, read_trials
 from tasks.search.search import Progress, search, search_folder
@@ -87,6 +89,18 @@ def test_a_killed_search_goes_on_within_its_budget(frame, tmp_path):
     assert result.seconds - (time.monotonic() - started) > 1  # of the killed process
     assert before
     assert {each.number: each for each in result.trials if each.number in before} == before
+
+
+def test_the_time_before_a_killed_search_counts(frame, tmp_path):
+    """What a process spent on preparing is paid by the next one, and what an orderly end left is not."""
+    path = tmp_path / "searches" / "small" / "preparing"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(struct.pack("d", 7.0))  # as kill -9 left it
+    found = problem(frame)
+    next_one = start_clock(tmp_path / "searches" / "small")
+    result = search(found, found.settings, "1-trials", state=tmp_path, observe=lambda _: None, preparing=next_one)
+    assert result.seconds > 7.0
+    assert struct.unpack("d", path.read_bytes()) == (0.0,)
 
 
 def test_no_row_of_the_holdout_is_read(tmp_path):
