@@ -1,25 +1,22 @@
-"""`driftline gates selftest`: known-bad candidates against the gates of a case."""
+"""`driftline gates`: known-bad candidates against the gates of a case, and mitigations side by side."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import AsJson, CaseName
+from cli.options import AsJson, CaseName, Profile
 
 if TYPE_CHECKING:
     from flows.case import LanguageCase, TabularCase
     from tasks.core.settings import Settings
+    from tasks.evaluate.config import Fairness
     from tasks.govern.selftest import Tested
     from tasks.release.results import Release
+    from tasks.train.config import Mitigation
 
-app = typer.Typer(no_args_is_help=True, help="Prove that the gates of a case can fail.")
-
-
-@app.callback()
-def gates() -> None:
-    """Keep `selftest` a command of its own."""
+app = typer.Typer(no_args_is_help=True, help="Prove that the gates of a case can fail; compare mitigations.")
 
 
 @app.command()
@@ -63,3 +60,73 @@ def _selftest(case: TabularCase | LanguageCase, release: Release, config: Settin
     from tasks.govern.bad_answers import run_language_selftest
 
     return run_language_selftest(pd.read_parquet(release.folder / SCORES), case.answer, case.evaluate)
+
+
+@app.command()
+def mitigations(
+    case: CaseName,
+    by: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="A sensitive column; several are crossed. Default: all.")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="What is to differ less, such as selection_rate.")] = "equalized_odds",
+    at_most: Annotated[float, typer.Option(help="Largest difference on the training rows.")] = 0.02,
+    profile: Profile = None,
+    json: AsJson = False,
+) -> None:
+    """Train the champion's case unmitigated, reweighed, by reductions and with thresholds; show what each costs."""
+    from cli.show import find_release
+    from flows.case import load_case
+    from tasks.core.console import PlainTable, console
+    from tasks.core.settings import settings
+    from tasks.govern.mitigations import compare_mitigations
+    from tasks.govern.selftest import find_candidate
+    from tasks.release.seal import verify
+
+    config = settings()
+    loaded, fairness = _with_groups(load_case(case, config.cases, profile))
+    mitigation = _mitigation(tuple(by or fairness.columns[:3]), metric, at_most)
+    sealed = verify(find_release(case, None).folder)["sealed"]
+    candidate = find_candidate(config.state, case, sealed["weights"])
+    compared = compare_mitigations(candidate, loaded.target, loaded.train, fairness=fairness, mitigation=mitigation)
+    if json:
+        print("[" + ",\n".join(each.model_dump_json() for each in compared) + "]")
+        return
+    shown = list(compared)
+    quality, differences = shown[0].metrics, shown[0].differences
+    table = PlainTable("train", *quality, "change of error", *(f"{name} differs by" for name in differences))
+    for each in shown:
+        values = [f"{each.metrics.get(name, float('nan')):.4f}" for name in quality]
+        intervals = [str(each.differences.get(name, "-")) for name in differences]
+        row = [*values, f"{each.cost or '-'}", *intervals] if not each.problem else [each.problem]
+        table.add_row(each.name, *row)
+    console.print(table)
+    print(f"{', '.join(mitigation.columns)}: {mitigation.metric} at most {mitigation.at_most:g} on the training rows")
+
+
+def _with_groups(loaded: TabularCase | LanguageCase) -> tuple[TabularCase, Fairness]:
+    from flows.case import TabularCase
+    from tasks.core.errors import InputError
+
+    if isinstance(loaded, TabularCase) and loaded.evaluate.fairness and loaded.target.task == "classification":
+        return loaded, loaded.evaluate.fairness
+    raise InputError(
+        "The case compares no groups of people in decisions between two classes.",
+        where=loaded.name,
+        found="a language case" if not isinstance(loaded, TabularCase) else f"target.task: {loaded.target.task}",
+        allowed="kind: tabular, target.task: classification, evaluate.fairness with columns",
+        todo="Name sensitive columns under evaluate.fairness.",
+    )
+
+
+def _mitigation(columns: tuple[str, ...], metric: str, at_most: float) -> Mitigation:
+    from pydantic import ValidationError
+
+    from tasks.core.errors import InputError
+    from tasks.train.config import Mitigation
+
+    try:
+        return Mitigation.model_validate({"columns": columns, "metric": metric, "at_most": at_most})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = f"--{first['loc'][0]}".replace("_", "-").replace("--columns", "--by")
+        raise InputError("The option is not valid.", where=where, found=first["msg"]) from error

@@ -157,6 +157,18 @@ def speed_criterion(limit: float, observed: float) -> Criterion:
     )
 
 
+def thresholds_criterion(columns: Sequence[str], basis: str) -> Criterion:
+    """No gate: it shows in each verdict and card that people are decided on by their group, and why that is lawful."""
+    return Criterion(
+        name="thresholds_by_group",
+        observed=None,
+        required="a lawful basis",
+        passed=True,
+        note=f"decides by {', '.join(columns)}: {basis}",
+        blocking=False,
+    )
+
+
 def batch_invariance_criterion(difference: float) -> Criterion:
     """A service that scores a single row must return the score of the batch."""
     return Criterion(

@@ -100,6 +100,16 @@ def shown_unfair(config: Fairness, table: pd.DataFrame, y: np.ndarray, p: np.nda
     return f"{shown[0].name} {shown[0].note}" if shown else ""
 
 
+def largest_difference(
+    config: Fairness, table: pd.DataFrame, y: np.ndarray, p: np.ndarray, metric: str
+) -> Disparity | None:
+    """The largest difference of one metric over all sets of groups; None when fewer than two groups have it."""
+    sets = [make_groups(table, columns, config.min_rows) for columns in column_sets(config)]
+    tail = 1 - config.confidence
+    found = [disparity(each, _resampled(each, y, p, config), metric, (tail / len(sets), tail)) for each in sets]
+    return max((each for each in found if each is not None), key=lambda each: each.high, default=None)
+
+
 def column_sets(config: Fairness) -> list[tuple[str, ...]]:
     """The sensitive columns, alone and crossed."""
     depth = min(config.crossed, len(config.columns))

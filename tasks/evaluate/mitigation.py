@@ -1,4 +1,4 @@
-"""What a mitigation costs and gains: metrics and disparities of a reweighed model beside the same without weights."""
+"""What a mitigation costs and gains: metrics and disparities of a model beside the same without the mitigation."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-WITH, WITHOUT = "reweighed", "without weights"
+WITH, WITHOUT = "mitigated", "without mitigation"
 
 
 def mitigation_table(
-    config: Fairness | None, scored: pd.DataFrame, target: Target, classes: Classes, unweighed: np.ndarray
+    config: Fairness | None, scored: pd.DataFrame, target: Target, classes: Classes, unmitigated: np.ndarray
 ) -> dict[str, dict[str, float]]:
     """Both sides: their metrics, and the upper bound of each disparity that the case has a gate for."""
     y = encode_target(scored[target.column], classes)
     return {
         name: _side(config, scored, y, prediction, target)
-        for name, prediction in ((WITH, predictions_in(scored, classes)), (WITHOUT, unweighed))
+        for name, prediction in ((WITH, predictions_in(scored, classes)), (WITHOUT, unmitigated))
     }
 
 

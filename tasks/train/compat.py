@@ -32,6 +32,7 @@ TRUSTED_TYPES = (
     "tasks.train.tabular.encoders.DateParts",
     "tasks.train.tabular.encoders.TextColumn",
     "tasks.train.tabular.ensemble.Ensemble",
+    "tasks.train.tabular.group_thresholds.GroupThresholds",
     "sklearn.tree._tree.Tree",  # it follows node numbers unchecked, so model_file.load() checks them
 )
 

@@ -81,6 +81,37 @@ class Member(Section):
     weight: float = Field(1.0, gt=0, description="Its weight in the mean of all predictions.")
 
 
+class Mitigation(Section):
+    """A bound on the difference between groups of people, of decisions between two classes."""
+
+    columns: tuple[str, ...] = Field(
+        min_length=1, max_length=3, description="Sensitive columns of the examples; several are crossed."
+    )
+    metric: Literal["selection_rate", "true_positive_rate", "false_positive_rate", "equalized_odds"] = Field(
+        "equalized_odds", description="What differs between groups, as in evaluate.fairness.gates."
+    )
+    at_most: float = Field(
+        0.02,
+        gt=0,
+        lt=1,
+        description="Largest difference on the training rows; below the gate's, since it must be shown.",
+    )
+
+
+class Reductions(Mitigation):
+    """A mixture of models, each fitted on other weights of the rows (fairlearn's exponentiated gradient)."""
+
+    iterations: int = Field(10, ge=5, le=100, description="Models that are fitted at most; few of them have a weight.")
+
+
+class Thresholds(Mitigation):
+    """A decision threshold for each group. It decides by the group of a person, which the law often forbids."""
+
+    basis: str = Field(
+        min_length=10, description="Why deciding by group is lawful in this case; verdict and card show it."
+    )
+
+
 class Train(Section):
     """Estimator, encoders and hold-out split."""
 
@@ -112,6 +143,33 @@ class Train(Section):
         description="Sensitive columns of the examples. Training rows are weighed so that the class does not depend "
         "on them, and the verdict shows the same model without the weights.",
     )
+    reductions: Reductions | None = Field(None, description="A mixture of models that keeps a bound. Empty: none.")
+    thresholds: Thresholds | None = Field(
+        None, description="Thresholds by group, where that is lawful. Empty: one threshold, 0.5."
+    )
+
+    @model_validator(mode="after")
+    def _mitigates_once(self) -> Train:
+        if sum(map(bool, (self.reweigh, self.reductions, self.thresholds))) > 1:
+            raise ValueError("reweigh, reductions and thresholds exclude one another: keep one")
+        if self.reductions and self.ensemble:
+            raise ValueError("reductions make an ensemble of their own: remove ensemble, or reductions")
+        return self
+
+    @property
+    def mitigation(self) -> str:
+        """The key of the mitigation; empty: none."""
+        return next((name for name in ("reweigh", "reductions", "thresholds") if getattr(self, name)), "")
+
+    @property
+    def sensitive(self) -> tuple[str, ...]:
+        """The columns that the mitigation reads beside the features."""
+        mitigation = self.reductions or self.thresholds
+        return mitigation.columns if mitigation else self.reweigh
+
+    @property
+    def unmitigated(self) -> Train:
+        return self.model_copy(update={"reweigh": (), "reductions": None, "thresholds": None})
 
     @property
     def members(self) -> tuple[Train, ...]:

@@ -90,6 +90,7 @@ LONG = (
     "signature verify {case}",
     "signature export {case} x --key {file}",
     "gates selftest {case}",
+    "gates mitigations {case}",
     "card {case}",
     "report {case}",
     "keys create --team t --role predict",

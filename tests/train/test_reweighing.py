@@ -50,20 +50,20 @@ def test_the_verdict_shows_both_models(tmp_path: Path, state: Path) -> None:
     context = EvaluationContext(Places.in_folder(state))
     gates = Evaluate.model_validate(GATES)
     verdict = evaluate_gates(candidate, CLASSES, config, config=gates, context=context)
-    fair, plain = (verdict.metrics["mitigation"][side] for side in ("reweighed", "without weights"))
+    fair, plain = (verdict.metrics["mitigation"][side] for side in ("mitigated", "without mitigation"))
     name = "fairness_selection_rate, at most"
     assert fair[name] < plain[name]
     assert fair["brier"] >= plain["brier"]
     assert f"| {name} | {fair[name]:.4g} | {plain[name]:.4g} |" in explain(verdict)
-    assert "without weights" in lines(verdict)
+    assert "without mitigation" in lines(verdict)
 
 
 def test_columns_that_can_not_be_reweighed_are_refused(tmp_path: Path, state: Path) -> None:
     frame = frame_of(clients(600), tmp_path)
     absent = boosting(TEXTS, BY_HASH).model_copy(update={"reweigh": ("religion",)})
-    with pytest.raises(CaseError, match="lack a column to reweigh by"):
+    with pytest.raises(CaseError, match="lack a sensitive column"):
         train(origin_of("absent", state), frame, CLASSES, absent)
     family = "sklearn.ensemble.HistGradientBoostingRegressor"
     amounts = boosting(TEXTS, BY_HASH).model_copy(update={"reweigh": ("sex",), "family": family})
-    with pytest.raises(CaseError, match="Only rows of a classification"):
+    with pytest.raises(CaseError, match="Only decisions between classes"):
         train(origin_of("amounts", state), frame, VALUES, amounts)

@@ -14,7 +14,12 @@ from tasks.core.errors import CaseError, DataError
 from tasks.core.files import file_digest
 from tasks.core.progress import mark_cached
 from tasks.evaluate.config import DAY, OF_REGRESSIONS, Evaluate, LanguageEvaluation
-from tasks.evaluate.criteria import batch_invariance_criterion, class_rows_criterion, speed_criterion
+from tasks.evaluate.criteria import (
+    batch_invariance_criterion,
+    class_rows_criterion,
+    speed_criterion,
+    thresholds_criterion,
+)
 from tasks.evaluate.mitigation import mitigation_table
 from tasks.evaluate.report import explain
 from tasks.evaluate.results import Champion, Criterion, EvaluationContext, Verdict
@@ -28,7 +33,7 @@ from tasks.statistics.metric_catalog import LOSSES, TaskKind, metrics_of
 from tasks.train.classes import Classes, align_classes, encode_target, prediction_columns, predictions_in
 from tasks.train.config import Target, Train
 from tasks.train.results import Candidate
-from tasks.train.tabular.fit import UNWEIGHED
+from tasks.train.tabular.fit import UNMITIGATED
 from tasks.train.tabular.model_file import load, predict
 
 if TYPE_CHECKING:
@@ -182,10 +187,12 @@ def evaluate_gates(
         baselines = predict_baselines(rows, places.state / "baselines" / candidate.case, inputs)
     scores = Scores(scored, compared, problem, baselines)
     criteria, metrics, computed = gate_criteria(config, rows, scores, single, _importance(candidate))
-    if (other := candidate.folder / UNWEIGHED).is_file():
-        unweighed = predict(load(other), rows.holdout, candidate.columns)
-        metrics["mitigation"] = mitigation_table(config.fairness, scored, target, classes, unweighed)
+    if (other := candidate.folder / UNMITIGATED).is_file():
+        unmitigated = predict(load(other), rows.holdout, candidate.columns)
+        metrics["mitigation"] = mitigation_table(config.fairness, scored, target, classes, unmitigated)
     criteria += [*waive_gates(context.measured, config.waive), *expired]
+    if train.thresholds:
+        criteria.append(thresholds_criterion(train.thresholds.columns, train.thresholds.basis))
     evaluation = Evaluation(
         criteria=criteria,
         metrics=metrics,

@@ -27,5 +27,30 @@ class Ensemble(BaseEstimator):  # type: ignore[misc]
 
 
 def pipelines_of(model: Any) -> list[Any]:
-    """The pipelines of an ensemble, or the one that the model is."""
+    """The pipelines of an ensemble, or the one that the model is, below thresholds by group."""
+    model = getattr(model, "pipeline", model)
     return list(model.pipelines) if isinstance(model, Ensemble) else [model]
+
+
+def copy_description(source: Any, target: Any) -> Any:
+    """Let a fitted estimator have the columns and the positive class of another, and return it."""
+    for name in ("columns_", "positive_"):
+        if hasattr(source, name):
+            setattr(target, name, getattr(source, name))
+    return target
+
+
+def inner_estimator(estimator: Any) -> Any:
+    """The unfitted model behind the transformation of its target, or behind its calibration."""
+    name = {"TransformedTargetRegressor": "regressor", "CalibratedClassifierCV": "estimator"}.get(
+        type(estimator).__name__
+    )
+    return getattr(estimator, name) if name else estimator
+
+
+def remove_threads(estimator: Any) -> None:
+    """Threads sum their trees' votes in the order they finish; and one row is faster without threads."""
+    calibrated = [each.estimator for each in getattr(estimator, "calibrated_classifiers_", ())]
+    for part in (estimator, getattr(estimator, "regressor_", estimator), inner_estimator(estimator), *calibrated):
+        if "n_jobs" in part.get_params(deep=False):
+            part.set_params(n_jobs=None)

@@ -21,7 +21,14 @@ from tasks.train.config import Target, Train
 from tasks.train.metrics import compute_metrics
 from tasks.train.mlflow_logging import log_frame, log_model
 from tasks.train.results import Candidate, Origin
+from tasks.train.tabular.ensemble import copy_description, inner_estimator, pipelines_of, remove_threads
 from tasks.train.tabular.importance import draw, importance
+from tasks.train.tabular.mitigation import (
+    check_mitigation,
+    fit_mixture,
+    in_pipelines,
+    with_thresholds,
+)
 from tasks.train.tabular.model_file import Model, load, predict, save
 from tasks.train.tabular.pipeline import build_pipeline
 from tasks.train.tabular.reweighing import balancing_weights
@@ -33,7 +40,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-UNWEIGHED = "unweighed.skops"  # the same model without weights, beside a reweighed one; only evaluation reads it
+UNMITIGATED = "unmitigated.skops"  # the same model without its mitigation; only evaluation reads it
 
 
 def train(origin: Origin, frame: Frame, target: Target, config: Train) -> Candidate:
@@ -48,14 +55,14 @@ def train(origin: Origin, frame: Frame, target: Target, config: Train) -> Candid
     if config.rows:
         sides = Sides(sides.train.tail(config.rows), sides.holdout)
     pipeline = build_pipeline(config, target.task, frame.columns)
-    unweighed = None
-    if config.reweigh:
-        plain = config.model_copy(update={"reweigh": ()})
-        unweighed = partial(
+    unmitigated = None
+    if config.mitigation:
+        plain = config.unmitigated
+        unmitigated = partial(
             fit, build_pipeline(plain, target.task, frame.columns), sides.train, target, plain, frame.columns
         )
     build = partial(fit, pipeline, sides.train, target, config, frame.columns)
-    return store_candidate(job, sides, build, _parameters(config), unweighed=unweighed)
+    return store_candidate(job, sides, build, _parameters(config), unmitigated=unmitigated)
 
 
 class Sides(NamedTuple):
@@ -100,7 +107,7 @@ class TrainingJob:
 
     def split(self) -> Sides:
         """The training and the hold-out examples."""
-        examples = read_examples(self.frame, self.target, self.config.reweigh)
+        examples = read_examples(self.frame, self.target, self.config.sensitive)
         return Sides(*split_frame(examples, self.config.split, self.target))
 
 
@@ -110,9 +117,9 @@ def store_candidate(
     build_model: Callable[[], Model],
     parameters: Mapping[str, Any],
     *,
-    unweighed: Callable[[], Model] | None = None,
+    unmitigated: Callable[[], Model] | None = None,
 ) -> Candidate:
-    """Build the model within an MLflow run, save it, and log it; `unweighed` builds the one to compare it with.
+    """Build the model within an MLflow run, save it, and log it; `unmitigated` builds the one to compare it with.
 
     Raises: CaseError when it can't be stored in a model file.
     """
@@ -121,8 +128,8 @@ def store_candidate(
         run_id, work = run.run_id, run.folder
         work.mkdir(parents=True)
         weights = save(build_model(), work / "model.skops")
-        if unweighed:
-            save(unweighed(), work / UNWEIGHED)
+        if unmitigated:
+            save(unmitigated(), work / UNMITIGATED)
         model = _read_back(work / "model.skops", job.config)
         metrics = _describe(job, run, model, sides)
         parameters = {**parameters, **({"classes": ", ".join(map(str, model.classes))} if model.classes else {})}
@@ -146,8 +153,8 @@ def read_examples(frame: Frame, target: Target, more: Sequence[str] = ()) -> pd.
     names = ["example_id", "event_timestamp", target.column, *(column.name for column in frame.columns), *more]
     if absent := [name for name in more if name not in pq.read_schema(frame.path).names]:
         raise CaseError(
-            "The examples lack a column to reweigh by.",
-            where="train.reweigh",
+            "The examples lack a sensitive column that train names.",
+            where="train.reweigh, train.reductions or train.thresholds",
             found=", ".join(absent),
             todo="Select it in the SQL of features.examples.",
         )
@@ -177,15 +184,29 @@ def read_examples(frame: Frame, target: Target, more: Sequence[str] = ()) -> pd.
 
 
 def fit(pipeline: Any, examples: pd.DataFrame, target: Target, config: Train, columns: Sequence[Column]) -> Model:
-    """Fit a pipeline on examples, and prepare it for predictions. Raises: what `fit_pipeline` raises."""
-    fit_pipeline(pipeline, examples, target, config, columns)
-    return prepare(pipeline)
+    """Fit a pipeline on examples with its mitigation, and prepare it for predictions.
+
+    Raises: what `fit_pipeline` raises.
+    """
+    if config.thresholds:
+        plain = config.unmitigated
+        fit_rows = partial(_fit_anew, pipeline, target=target, config=plain, columns=columns)
+        return prepare(with_thresholds(fit_rows, examples, target, config=config, columns=columns))
+    return prepare(fit_pipeline(pipeline, examples, target, config, columns))
+
+
+def _fit_anew(
+    pipeline: Any, examples: pd.DataFrame, *, target: Target, config: Train, columns: Sequence[Column]
+) -> Model:
+    from sklearn.base import clone
+
+    return fit(clone(pipeline), examples, target, config, columns)
 
 
 def fit_pipeline(
     pipeline: Any, examples: pd.DataFrame, target: Target, config: Train, columns: Sequence[Column]
-) -> None:
-    """Fit a pipeline, or each one of an ensemble, on examples.
+) -> Any:
+    """Fit a pipeline, or each one of an ensemble, on examples, and return it; reductions return an ensemble.
 
     Raises: CaseError when the estimator can't take what the encoders leave, such as missing values; DataError when a
     class has too few examples.
@@ -193,10 +214,7 @@ def fit_pipeline(
     if config.ensemble:
         for member, part in zip(config.members, pipeline.pipelines, strict=True):
             fit_pipeline(part, examples, target, member, columns)
-        for name in ("columns_", "positive_"):
-            if hasattr(pipeline.pipelines[0], name):
-                setattr(pipeline, name, getattr(pipeline.pipelines[0], name))
-        return
+        return copy_description(pipeline.pipelines[0], pipeline)
 
     encoding, estimator = pipeline[0], pipeline[-1]
     values = typed_frame(examples, columns, len(examples))
@@ -210,20 +228,18 @@ def fit_pipeline(
             todo="Remove target_transform, or shift the target in the SQL of features.examples.",
         )
     y: np.ndarray = target_labels(known) if classes else known.to_numpy("float64")
-    if config.reweigh and not classes:
-        raise CaseError(
-            "Only rows of a classification can be reweighed.",
-            where="train.reweigh",
-            found="target.task: regression",
-            todo="Remove train.reweigh.",
-        )
-    weights = {"sample_weight": balancing_weights(examples[[*config.reweigh]], y)} if config.reweigh else {}
+    check_mitigation(config, classes, columns)
+    fitted = pipeline
     try:
         with thread_pools().limit(limits=config.threads):
             matrix = encoding.fit_transform(values, y)
             if not _allows_missing(estimator) and _has_missing(matrix):
                 raise _takes_no_missing(estimator, values)
-            estimator.fit(matrix, y, **weights)
+            if config.reductions:
+                fitted = in_pipelines(pipeline, *fit_mixture(estimator, matrix, examples, (target, classes), config))
+            else:
+                weights = balancing_weights(examples[[*config.reweigh]], y) if config.reweigh else None
+                estimator.fit(matrix, y, **({} if weights is None else {"sample_weight": weights}))
             _use_plain_integers(encoding)
     except (ValueError, TypeError) as error:
         empty = [str(name) for name in values.columns[values.isna().all()]]
@@ -233,14 +249,14 @@ def fit_pipeline(
             found=f"no value at all of {', '.join(empty)}" if empty else str(error).split("\n")[0],
             todo="Change the family, its parameters or the encoders in the case's train section.",
         ) from error
-    calibrated = [each.estimator for each in getattr(estimator, "calibrated_classifiers_", ())]
-    for part in (estimator, getattr(estimator, "regressor_", estimator), _inner(estimator), *calibrated):
-        if "n_jobs" in part.get_params(deep=False):
-            # threads sum their trees' votes in the order they finish; and one row is faster without threads
-            part.set_params(n_jobs=None)
+    for part in pipelines_of(fitted):
+        remove_threads(part[-1])
     pipeline.columns_ = [column.model_dump(mode="json") for column in columns]
     if list(classes) != sorted(classes):
         pipeline.positive_ = classes[-1]
+    for part in (*pipelines_of(fitted), fitted):
+        copy_description(pipeline, part)
+    return fitted
 
 
 def _use_plain_integers(encoding: Any) -> None:
@@ -271,16 +287,8 @@ def _read_back(path: Path, config: Train) -> Model:
 def _allows_missing(estimator: Any) -> bool:
     from sklearn.utils import get_tags
 
-    inner = _inner(estimator)
+    inner = inner_estimator(estimator)
     return bool(get_tags(inner).input_tags.allow_nan) or type(inner).__module__ == "sklearn.dummy"
-
-
-def _inner(estimator: Any) -> Any:
-    """The unfitted model behind the transformation of its target, or behind its calibration."""
-    name = {"TransformedTargetRegressor": "regressor", "CalibratedClassifierCV": "estimator"}.get(
-        type(estimator).__name__
-    )
-    return getattr(estimator, name) if name else estimator
 
 
 def _has_missing(matrix: Any) -> bool:

@@ -45,7 +45,9 @@ def load(path: Path) -> Model:
     Raises: DataError when the file is missing, is not a model file, or holds types that are not trusted.
     """
     pipeline = read(path)
-    if not hasattr(pipeline, "columns_") or not (hasattr(pipeline, "steps") or hasattr(pipeline, "pipelines")):
+    if not hasattr(pipeline, "columns_") or not any(
+        hasattr(pipeline, name) for name in ("steps", "pipelines", "pipeline")
+    ):
         raise _unreadable(path, f"a {type(pipeline).__name__} that the train package did not write")
     return prepare(pipeline)
 

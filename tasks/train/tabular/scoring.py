@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
     from tasks.train.tabular.ensemble import Ensemble
+    from tasks.train.tabular.group_thresholds import GroupThresholds
 
     Values: TypeAlias = pd.DataFrame | Mapping[str, Sequence[Any] | np.ndarray]
 
@@ -58,6 +59,7 @@ class Model:
     threads: ThreadpoolController = field(repr=False)
     members: tuple[Model, ...] = ()  # of an ensemble, whose prediction is their weighted mean
     weights: tuple[float, ...] = ()
+    thresholds: GroupThresholds | None = None  # by group; they shift the scores of what the other fields describe
 
     @property
     def classifies(self) -> bool:
@@ -73,8 +75,8 @@ def thread_pools() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def prepare(pipeline: Pipeline | Ensemble, *, is_compiled: bool = True) -> Model:
-    """Prepare a fitted pipeline, or an ensemble, for `predict`; compiled trees take time, and answer one row faster."""
+def prepare(pipeline: Pipeline | Ensemble | GroupThresholds, *, is_compiled: bool = True) -> Model:
+    """Prepare a fitted estimator for `predict`; compiled trees take time, and answer one row faster."""
     from sklearn.ensemble import (
         ExtraTreesClassifier,
         ExtraTreesRegressor,
@@ -83,7 +85,10 @@ def prepare(pipeline: Pipeline | Ensemble, *, is_compiled: bool = True) -> Model
     )
 
     from tasks.train.tabular.ensemble import Ensemble
+    from tasks.train.tabular.group_thresholds import GroupThresholds
 
+    if isinstance(pipeline, GroupThresholds):
+        return replace(prepare(pipeline.pipeline, is_compiled=is_compiled), pipeline=pipeline, thresholds=pipeline)
     if isinstance(pipeline, Ensemble):
         members = tuple(prepare(part, is_compiled=is_compiled) for part in pipeline.pipelines)
         total = sum(pipeline.weights)
@@ -138,6 +143,12 @@ def predict(model: Model, values: Values, columns: Sequence[Column] | None = Non
 
     Raises: DataError when a column is missing or holds values that the model can't take.
     """
+    scores = _predict(model, values, columns)
+    return model.thresholds.shift(scores, values) if model.thresholds else scores
+
+
+def _predict(model: Model, values: Values, columns: Sequence[Column] | None) -> np.ndarray:
+    """The scores without thresholds by group."""
     import numpy as np
 
     if model.members:
