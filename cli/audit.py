@@ -48,16 +48,18 @@ def list_events(
 @app.command()
 def verify(
     anchors: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Heads that `driftline audit anchor` wrote.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Heads that `driftline audit anchor` wrote. Default: as configured."),
     ] = None,
     json: AsJson = False,
 ) -> None:
     """Find edited, removed, reordered or inserted records, and name the first. Exit code 1 when there is one."""
-    from services.store.audit_verify import read_anchors, verify_chain
+    from services.store.audit_anchors import read_all_anchors
+    from services.store.audit_verify import verify_chain
     from services.store.database import Store
     from tasks.core.settings import settings
 
-    heads = read_anchors(anchors) if anchors else ()
+    heads = read_all_anchors(settings(), anchors)
     with closing(Store(settings())) as store:
         found = verify_chain(store, heads)
     if json:
@@ -70,21 +72,31 @@ def verify(
             found=found.tampering.finding,
             todo="Restore the database from a backup, and compare the records from this one on.",
         )
-    compared = f", {found.anchors} anchors match" if heads else ""
+    stamped = sum(bool(head.stamp) for head in heads)
+    compared = f", {found.anchors} anchors match" + (f", {stamped} with time stamps" if stamped else "")
+    compared = compared if heads else ""
     print(f"{found.records:,} records, intact{compared}; head {found.head.digest}")
 
 
 @app.command()
-def anchor(file: Annotated[Path, typer.Argument(help="Where this line is appended: a place out of reach.")]) -> None:
-    """Append the head of the chain to a file, so that a removed tail or a rewritten chain is found later."""
+def anchor(
+    file: Annotated[
+        Path | None, typer.Argument(help="Where this line is appended: a place out of reach. Default: as configured.")
+    ] = None,
+) -> None:
+    """Anchor the head of the chain in a file, a git note or both, so that a removed tail or a rewritten chain is found.
+
+    With DRIFTLINE_ANCHOR_TSA, a server stamps the time of the anchor (RFC 3161).
+    """
     from services.store.audit import record_audit_event
-    from services.store.audit_verify import chain_head, write_anchor
+    from services.store.audit_anchors import write_anchors
+    from services.store.audit_verify import chain_head
     from services.store.database import Store
     from tasks.core.settings import settings
 
     with closing(Store(settings())) as store:
         head = chain_head(store)
-        write_anchor(head, file)
+        places = write_anchors(head, settings(), file)
         with store.writing() as connection:
-            record_audit_event(connection, ANCHOR, head.digest, record=head.id, file=str(file))
-    print(f"record {head.id} {head.digest} -> {file}")
+            record_audit_event(connection, ANCHOR, head.digest, record=head.id, places=places)
+    print(f"record {head.id} {head.digest} -> {', '.join(places)}")

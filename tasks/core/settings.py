@@ -89,6 +89,12 @@ class Settings(BaseSettings):
         description="URL of an OpenLineage server that also receives the events of runs; empty: only files in the "
         "state folder.",
     )
+    anchor_file: str = Field("", description="File that driftline audit anchor appends to; empty: its argument.")
+    anchor_git: str = Field(
+        "", description="Git repository whose notes (refs/notes/driftline-audit) also receive anchors; empty: none."
+    )
+    anchor_tsa: str = Field("", description="URL of an RFC 3161 server that stamps the time of anchors; empty: none.")
+    anchor_roots: str = Field("", description="PEM file with the root certificates of that server, to verify stamps.")
     gateway_warm: int = Field(
         1, ge=0, le=20, description="Number of earlier champions per case that stay running, for rollbacks."
     )

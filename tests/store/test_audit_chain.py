@@ -21,8 +21,9 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DatabaseError
 
 from services.store.audit import audit_events, record_audit_event
+from services.store.audit_anchors import read_anchors, write_anchor
 from services.store.audit_chain import GENESIS, canonical_record, record_digest
-from services.store.audit_verify import chain_head, read_anchors, verify_chain, write_anchor
+from services.store.audit_verify import chain_head, verify_chain
 from services.store.database import Store
 from tasks.core.actor import Actor, acting, person
 from tasks.core.errors import InputError
