@@ -304,3 +304,24 @@ def test_writers_and_a_kill_leave_one_intact_chain(tmp_path):
 def test_writers_and_a_kill_leave_one_intact_chain_on_postgres(tmp_path):
     with running_postgres() as server:
         write_and_kill(tmp_path, server.url)
+
+
+def test_a_full_disk_leaves_what_was_confirmed(tmp_path):
+    """Files of the writer may have 250 kB, as on a disk that is full then; with space, the chain goes on."""
+    config = Settings(state=tmp_path)
+    Store(config).close()
+    limited = f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (250_000, 250_000))\n{WRITER}"
+    command = [sys.executable, "-c", limited, str(tmp_path), "", "100000", "full"]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "disk" in done.stderr
+    confirmed = len(done.stdout.splitlines())
+    assert confirmed > 10
+    with closing(Store(config)) as store:
+        found = verify_chain(store)
+        assert found.intact
+        assert found.records in (confirmed, confirmed + 1)
+        with store.writing() as connection:
+            record_audit_event(connection, "share.set", "after")
+        assert verify_chain(store).records == found.records + 1
