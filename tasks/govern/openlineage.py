@@ -69,9 +69,10 @@ class RunLineage:
 def run_event(lineage: RunLineage, kind: EventType, error: BaseException | None) -> dict[str, Any]:
     """An event in the shape of OpenLineage's own classes, which check it. Raises: ValueError, TypeError."""
     from openlineage.client.event_v2 import Job, Run, RunEvent, RunState
-    from openlineage.client.facet_v2 import error_message_run, source_code_location_job
+    from openlineage.client.facet_v2 import error_message_run, set_producer, source_code_location_job
     from openlineage.client.serde import Serde
 
+    set_producer(PRODUCER)  # of each facet
     location = source_code_location_job.SourceCodeLocationJobFacet(type="git", url=PRODUCER, version=lineage.commit)
     facets: dict[str, Any] = {}
     if error is not None:

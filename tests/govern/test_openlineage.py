@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,38 @@ def test_a_run_has_a_start_and_an_end_with_its_data(tmp_path):
     for event in (start, end):
         assert {"eventTime", "producer", "schemaURL", "inputs", "outputs"} <= set(event)
         assert "OpenLineage" in event["schemaURL"]
+
+
+def facets_of(value: Any) -> Iterator[dict[str, Any]]:
+    """All facets of an event, at any depth."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            if name.endswith("acets"):
+                yield from each.values()
+            yield from facets_of(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from facets_of(each)
+
+
+def test_events_have_what_the_specification_requires(tmp_path):
+    """Of RunEvent 2-0-2: a time with its zone, a UUID, names in a namespace, producer and schema of each facet."""
+    run(tmp_path)
+    with pytest.raises(DataError):
+        fail(tmp_path / "failed")
+    for event in (*events(tmp_path), *events(tmp_path / "failed")):
+        assert datetime.fromisoformat(event["eventTime"]).utcoffset() is not None
+        assert event["schemaURL"] == "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
+        assert event["producer"].startswith("https://")
+        assert UUID(event["run"]["runId"])
+        for each in (event["job"], *event["inputs"], *event["outputs"]):
+            assert each["namespace"] == "driftline"
+            assert each["name"]
+        facets = list(facets_of(event))
+        assert facets
+        for facet in facets:
+            assert facet["_producer"] == event["producer"]
+            assert facet["_schemaURL"].startswith("https://openlineage.io/spec/facets/")
 
 
 def test_a_failed_run_says_why(tmp_path):
