@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from flows.case_errors import direct_causes, error_line
+from flows.schedule import Schedule
 from services.rollout.config import Plan
 from services.store.config import ApprovalRule
 from tasks.core.config import Section
@@ -27,38 +28,6 @@ from tasks.monitor.config import AnswerMonitor, Monitor, TabularSpec
 from tasks.release.config import Price
 from tasks.search.config import Search
 from tasks.train.config import Serving, Target, Train, Tuning
-
-
-def _check_cron(text: str) -> str:
-    from cronsim import CronSim, CronSimError
-
-    try:
-        CronSim(text, datetime.now(UTC))
-    except CronSimError as error:
-        raise ValueError(f"not a cron expression: {error}; an example is 0 6 * * *, every day at six") from error
-    return text
-
-
-Cron = Annotated[str, AfterValidator(_check_cron)]
-
-
-class Schedule(Section):
-    """Cron schedules of a case's deployed flows. The decision of a monitor run starts retrain."""
-
-    prepare: Cron | None = Field(None, description="Cron expression; empty: not scheduled.")
-    monitor: Cron | None = Field(None, description="Cron expression; empty: not scheduled.")
-    timezone: str = Field("UTC", description="Time zone of both schedules, such as Europe/Vienna.")
-
-    @field_validator("timezone")
-    @classmethod
-    def _check_timezone(cls, name: str) -> str:
-        from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
-        try:
-            ZoneInfo(name)
-        except (ZoneInfoNotFoundError, ValueError) as error:
-            raise ValueError("unknown time zone; an example is Europe/Vienna") from error
-        return name
 
 
 class Case(Section):
@@ -290,11 +259,11 @@ def load_case(name: str, cases: Path, profile: str | None = None) -> TabularCase
     try:
         return kind.model_validate({**values, "name": name}, context={"folder": path.parent})
     except ValidationError as error:
-        wrong = _causes(error.errors())
+        wrong = direct_causes(error.errors())
         raise CaseError(
             f"Case {name} is not valid: {len(wrong)} to correct.",
             where=str(path),
-            found="".join(f"\n    {_line(each, kind)}" for each in wrong),
+            found="".join(f"\n    {error_line(each, kind)}" for each in wrong),
             todo=f"Correct these, then: driftline validate {name}",
         ) from error
 
@@ -312,7 +281,7 @@ def _with_floor(values: dict[str, Any]) -> dict[str, Any]:
         raise CaseError(
             "The platform's guardrails are not valid.",
             where="configs/platform.yaml, guardrails",
-            found="".join(f"\n    {_line(each, Case)}" for each in _causes(error.errors())),
+            found="".join(f"\n    {error_line(each, Case)}" for each in direct_causes(error.errors())),
             todo="Correct these.",
         ) from error
     return {**values, "guardrails": with_floor(values.get("guardrails"), floor)}
@@ -322,33 +291,3 @@ def _merge(base: Any, over: Any) -> Any:
     if isinstance(base, dict) and isinstance(over, dict):
         return {**base, **{key: _merge(base.get(key), value) for key, value in over.items()}}
     return over
-
-
-def _causes(errors: Sequence[Any]) -> list[Any]:
-    """The errors without those caused by others: a list is too short because its entries are invalid."""
-    inner = {e["loc"][:depth] for e in errors for depth in range(1, len(e["loc"]))}
-    return [e for e in errors if e["type"] != "too_short" or e["loc"] not in inner]
-
-
-def _line(error: Any, kind: type[Case]) -> str:
-    """An error as one line: the key, the problem and the value."""
-    where = ".".join(str(part) for part in error["loc"]) or "the whole"
-    if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(where.rsplit(".", 1)[-1], _keys(error["loc"], kind), 1)
-        return f"{where}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
-    message = error["msg"].removeprefix("Value error, ")
-    value = error["input"]
-    shown = "" if isinstance(value, dict | list) or error["type"] == "missing" else f" (found {value!r})"
-    return f"{where}: {message}{shown}"
-
-
-def _keys(loc: tuple[Any, ...], kind: type[Case]) -> list[str]:
-    """The keys allowed at `loc`, if it is a section."""
-    model: Any = kind
-    for part in loc[:-1]:
-        field = getattr(model, "model_fields", {}).get(part)
-        if field is None:
-            continue
-        inner = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        model = next((i for i in inner if isinstance(i, type) and issubclass(i, Section)), model)
-    return list(getattr(model, "model_fields", {}))
