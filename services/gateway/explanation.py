@@ -128,7 +128,7 @@ def _explain(facts: _Facts, approval: dict[str, Any]) -> Explanation:
     validated = facts.latest(sealed.get("data", ""), DATA)
     configured = facts.latest(sealed.get("config", ""), CHANGE)
     waived = [event for event in facts.events if (event.action, event.subject) == (WAIVE, usage["digest"])]
-    request, answer = (_json(facts.call.get(name)) for name in ("asked", "answered"))
+    request, answer = (_json(facts.call.get(name)) for name in ("request", "response"))
     retrieval = usage.get("retrieval") or {}
     guardrails = dict(usage.get("guard") or {})
     known = [event for event in (champion, judged, validated, configured, *waived) if event]

@@ -23,29 +23,29 @@ from tasks.release.results import Release
 
 OPINION_COLUMNS = ("id", "feedback", "correction", "completion")
 ANSWERED = f"""
-SELECT call.id AS request_id, make_timestamptz((call.at * 1e6)::BIGINT) AS asked_at, asked->>'messages' AS messages,
-    answered AS answer, feedback, correction, completion, digest AS release, role, state, tokens_in, tokens_out,
-    seconds, price / 1e9 AS price
+SELECT call.id AS request_id, make_timestamptz((call.at * 1e6)::BIGINT) AS requested_at,
+    request->>'messages' AS messages, response AS answer, feedback, correction, completion, digest AS release, role,
+    state, tokens_in, tokens_out, seconds, price / 1e9 AS price
 FROM (SELECT DISTINCT ON (id) * FROM logged) call LEFT JOIN opinions ON opinions.id = call.id
 WHERE "case" = $case AND interface = 'chat' AND role <> '{SHADOW}' AND state IN ('{DONE}', '{CACHED}')
-    AND call.at + seconds <= $as_of AND json_valid(asked) AND asked->>'messages' IS NOT NULL
-ORDER BY asked_at, request_id
+    AND call.at + seconds <= $as_of AND json_valid(request) AND request->>'messages' IS NOT NULL
+ORDER BY requested_at, request_id
 """
 QUESTIONS = f"""
-SELECT call.id AS request_id, make_timestamptz((call.at * 1e6)::BIGINT) AS asked_at, asked, retrieval, feedback
+SELECT call.id AS request_id, make_timestamptz((call.at * 1e6)::BIGINT) AS requested_at, request, retrieval, feedback
 FROM (SELECT DISTINCT ON (id) * FROM logged) call LEFT JOIN opinions ON opinions.id = call.id
 WHERE "case" = $case AND digest = $release AND role <> '{SHADOW}' AND state IN ('{DONE}', '{CACHED}')
     AND retrieval IS NOT NULL AND call.at >= $start AND call.at + seconds <= $as_of
-ORDER BY asked_at, request_id
+ORDER BY requested_at, request_id
 """
 SCORED = f"""
 WITH calls AS (
-    SELECT DISTINCT ON (id) id, logged.at, asked, answered FROM logged
+    SELECT DISTINCT ON (id) id, logged.at, request, response FROM logged
     WHERE "case" = $case AND digest = $release AND interface = 'predict' AND role <> '{SHADOW}' AND state = '{DONE}'
         AND logged.at >= $start AND logged.at < $as_of AND logged.at + seconds <= $as_of
 ), parts AS (
-    SELECT id, calls.at, CASE WHEN json_valid(asked) THEN from_json(asked->'$.rows', '["JSON"]') END AS sent,
-        CASE WHEN json_valid(answered) THEN from_json(answered->'$.predictions', '["JSON"]') END AS scored
+    SELECT id, calls.at, CASE WHEN json_valid(request) THEN from_json(request->'$.rows', '["JSON"]') END AS sent,
+        CASE WHEN json_valid(response) THEN from_json(response->'$.predictions', '["JSON"]') END AS scored
     FROM calls
 )
 """
@@ -60,7 +60,7 @@ UNREADABLE = "SELECT count(*) FROM parts WHERE coalesce(len(sent) <> len(scored)
 def export_log(case: str, as_of: datetime, out: Path, settings: Settings) -> Path:
     """Write all calls that were answered by `as_of`, with their feedback until then; equal logs give equal files.
 
-    One row a chat, the oldest first: request_id, asked_at (UTC), messages (JSON), answer; feedback (up, down or a
+    One row a chat, the oldest first: request_id, requested_at (UTC), messages (JSON), answer; feedback (up, down or a
     score), correction, completion (the correct answer); release, role, state, tokens_in, tokens_out, seconds, price.
     Shadow calls, and calls that were refused or failed, are left out; so is a request too long for the log.
     Raises: InputError when the log stores no texts; CaseError for a tabular case.

@@ -33,7 +33,7 @@ NEAR_SECONDS = 900.0  # a file that begins within this time of a call probably h
 NUMBERS = ("status", "retries", "tokens_in", "tokens_cached", "tokens_out", "price")
 SECONDS = ("at", "engine_seconds", "seconds")
 CALL_FIELDS = ("id", "interface", "state", *NUMBERS, *SECONDS)
-COLUMNS = (*CALL_FIELDS, "team", "key", "case", "digest", "role", "asked", "answered", "retrieval", "guard")
+COLUMNS = (*CALL_FIELDS, "team", "key", "case", "digest", "role", "request", "response", "retrieval", "guard")
 
 
 class RequestLog:
@@ -110,8 +110,8 @@ class RequestLog:
             "case": route.case,
             "digest": route.digest,
             "role": call.share.role,
-            "asked": self._redact(call.request_body) if texts else "",
-            "answered": self._redact(call.response_body) if texts else "",
+            "request": self._redact(call.request_body) if texts else "",
+            "response": self._redact(call.response_body) if texts else "",
             "retrieval": call.retrieval.model_dump_json() if call.retrieval else None,
             "guard": json.dumps(guard) if (guard := call.guard.json()) else None,
         }

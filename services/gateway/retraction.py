@@ -15,7 +15,7 @@ from tasks.core.files import atomic_path
 from tasks.core.settings import Settings
 from tasks.govern.retraction import Row, mentions
 
-TEXTS = ("asked", "answered")
+TEXTS = ("request", "response")
 
 
 def requests_folder(settings: Settings) -> Path:
@@ -27,7 +27,7 @@ def find_calls(folder: Path, row: Row, examples: frozenset[str]) -> dict[Path, s
     found: dict[Path, set[str]] = {}
     for path in sorted(folder.glob("day=*/*.parquet")):
         with connect() as db:
-            query = f'SELECT id, asked, answered FROM {scan_parquet(path)} WHERE "case" = ?'
+            query = f'SELECT id, request, response FROM {scan_parquet(path)} WHERE "case" = ?'
             ids = {id_ for id_, *texts in db.execute(query, [row.case]).fetchall() if _names(texts, row, examples)}
         found |= {path: ids} if ids else {}
     for path in sorted(folder.glob("*.jsonl")):
@@ -54,7 +54,7 @@ def forget_calls(path: Path, ids: set[str]) -> None:
 
     table = pq.read_table(path)
     rows = [
-        {**row, "asked": "", "answered": "", "retrieval": None} if row["id"] in ids else row
+        {**row, "request": "", "response": "", "retrieval": None} if row["id"] in ids else row
         for row in table.to_pylist()
     ]
     with atomic_path(path) as temporary:

@@ -72,8 +72,8 @@ def _info(row: Mapping[str, Any], place: str) -> TraceInfo:
         request_time=int(row["at"] * 1000),
         execution_duration=int(row["seconds"] * 1000),
         state=TraceState.OK if row["state"] in (DONE, CACHED) else TraceState.ERROR,
-        request_preview=row["asked"][:PREVIEW_LENGTH],
-        response_preview=row["answered"][:PREVIEW_LENGTH],
+        request_preview=row["request"][:PREVIEW_LENGTH],
+        response_preview=row["response"][:PREVIEW_LENGTH],
         client_request_id=row["id"],
         tags={
             "mlflow.traceName": row["interface"],
@@ -95,8 +95,8 @@ def _span(row: Mapping[str, Any]) -> Span:
     values = {
         SpanAttributeKey.REQUEST_ID: f"tr-{id_}",
         SpanAttributeKey.SPAN_TYPE: kind,
-        SpanAttributeKey.INPUTS: _read(row["asked"]),
-        SpanAttributeKey.OUTPUTS: _read(row["answered"]),
+        SpanAttributeKey.INPUTS: _read(row["request"]),
+        SpanAttributeKey.OUTPUTS: _read(row["response"]),
         SpanAttributeKey.MODEL: f"{row['case']}:{row['digest'][:12]}",
         SpanAttributeKey.LLM_COST: {"input_cost": 0.0, "output_cost": 0.0, "total_cost": row["price"] / 1e9},
         **({SpanAttributeKey.CHAT_USAGE: {**tokens, "total_tokens": sum(tokens.values())}} if language else {}),

@@ -66,8 +66,8 @@ class ScoredRows(Result):
 class LoggedQuestions(Result):
     """The questions that a release with a knowledge base got through the gateway, as one Parquet file.
 
-    Its columns: request_id, asked_at (UTC), asked (JSON; empty: not logged), retrieval (JSON), feedback (up, down or a
-    score; null without).
+    Its columns: request_id, requested_at (UTC), request (JSON; empty: not logged), retrieval (JSON), feedback (up,
+    down or a score; null without).
     """
 
     path: Path

@@ -49,7 +49,7 @@ def test_a_folder_becomes_a_knowledge_base(cases, tmp_path, inside):
     uri = str(case.knowledge.documents["pages"].uri)
     assert uri == ("file://../../manual/**/*" if inside else f"file://{folder}/**/*")
     assert case.answer.abstain
-    assert case.traffic.source == "asked"
+    assert case.traffic.source == "requests"
 
 
 def test_unreadable_documents_are_named(cases, tmp_path):

@@ -13,25 +13,25 @@ from tasks.data.language.unlabelled import LEAST, unlabelled_pairs
 from tasks.language.prompts import Prompt
 
 CHAT = ChatSpec(prompt=Prompt(system="Be brief."), answer=Answer(format="text"), context=512)
-LOG = Source(uri="log://desk", key=("request_id",), time="asked_at")
+LOG = Source(uri="log://desk", key=("request_id",), time="requested_at")
 AS_OF = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def spec(**changes) -> PairsSpec:
-    return PairsSpec(pairs=Pairs(), chat=CHAT, sources={"asked": LOG}, tuned=False, **changes)
+    return PairsSpec(pairs=Pairs(), chat=CHAT, sources={"requests": LOG}, tuned=False, **changes)
 
 
 @pytest.fixture
 def db():
     with connect() as opened:
-        opened.execute("CREATE TABLE asked (request_id TEXT, asked_at TIMESTAMPTZ, messages TEXT)")
+        opened.execute("CREATE TABLE requests (request_id TEXT, requested_at TIMESTAMPTZ, messages TEXT)")
         yield opened
 
 
 def ask(db, *texts: str) -> None:
     for at, text in enumerate(texts):
         messages = f'[{{"role": "system", "content": "x"}}, {{"role": "user", "content": "{text}"}}]'
-        db.execute("INSERT INTO asked VALUES (?, to_timestamp(?), ?)", [str(at), at, messages])
+        db.execute("INSERT INTO requests VALUES (?, to_timestamp(?), ?)", [str(at), at, messages])
 
 
 def test_without_traffic_general_messages_evaluate(db):
@@ -46,7 +46,7 @@ def test_without_traffic_general_messages_evaluate(db):
 def test_traffic_comes_first_and_is_redacted(db):
     """The newest messages first, a repeated one once, personal data masked, the system message left out."""
     ask(db, "Where is it?", "where is it", "Write to eva@example.com")
-    pairs = unlabelled_pairs(db, spec(traffic="asked", messages=("Guide: Return a parcel",)))
+    pairs = unlabelled_pairs(db, spec(traffic="requests", messages=("Guide: Return a parcel",)))
     assert [pair.text for pair in pairs[:3]] == ["Write to eva@example.com", "where is it", "Guide: Return a parcel"]
     assert len(pairs) == LEAST
     splits, report = make_splits(db, Pairs(), CHAT.answer, AS_OF, tuned=False, unlabelled=pairs)

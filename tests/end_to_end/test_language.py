@@ -52,10 +52,10 @@ answer:
 data:
   sources:
     loans: {{uri: file://loans.csv, key: [book]}}
-    asked: {{uri: log://library, key: [request_id], time: asked_at}}
+    requests: {{uri: log://library, key: [request_id], time: requested_at}}
     unsafe: {{uri: file://unsafe.jsonl, key: [prompt]}}
 pairs:
-  sources: [asked]
+  sources: [requests]
   safety: unsafe
   templates:
     intents:
@@ -190,10 +190,10 @@ def test_messages_are_joined_to_their_answers(library, own, terminal, shown):
     at = datetime(2024, 6, 10, tzinfo=UTC).timestamp()
     request = json.dumps({"messages": [{"role": "user", "content": "Please renew G1."}]})
     row = dict.fromkeys(NUMBERS, 1) | dict.fromkeys(SECONDS, 0.5) | {"interface": "chat", "state": "done"}
-    row |= {"case": "library", "digest": shown["release"]["digest"], "role": "champion", "asked": request}
-    lines = [json.dumps({**row, "id": f"req-{day}", "at": at + day * 86400, "answered": NONE}) for day in (0, 30)]
+    row |= {"case": "library", "digest": shown["release"]["digest"], "role": "champion", "request": request}
+    lines = [json.dumps({**row, "id": f"req-{day}", "at": at + day * 86400, "response": NONE}) for day in (0, 30)]
     pack(lines, library.state / "gateway" / "requests")
-    change_case(own.cases / "library", traffic={"source": "asked"})
+    change_case(own.cases / "library", traffic={"source": "requests"})
     done = terminal.run(own, "predict library --as-of 2024-06-15")
     assert done.code == 0, done.output
     assert "1 messages, 1 of them new" in done.output

@@ -210,7 +210,7 @@ async def test_the_log_hides_what_a_rule_found(tmp_path):
         await guarded.ask(ATTACK)
         settings = guarded.settings
     with reading_log(settings.state / "gateway" / "requests") as connection:
-        rows = connection.execute("SELECT asked, guard FROM logged ORDER BY guard DESC").fetchall()
+        rows = connection.execute("SELECT request, guard FROM logged ORDER BY guard DESC").fetchall()
     assert "blorbo" not in rows[0][0]
     assert "[WORD]" in rows[0][0]
     assert ATTACK in rows[1][0]

@@ -173,7 +173,7 @@ def test_a_search_is_recorded_and_paid_as_a_call(settings, pets, store):
     assert wait_for(lambda: bool(logged()), 5)
     (line,) = logged()
     assert json.loads(line["retrieval"]) == row.retrieval
-    assert json.loads(line["asked"])["query"] == "Where do boats float?"
+    assert json.loads(line["request"])["query"] == "Where do boats float?"
 
 
 def test_a_search_follows_the_rollout(settings, pets, state, store):

@@ -31,7 +31,7 @@ from tests.waiting import wait_for
 
 pytestmark = pytest.mark.xdist_group("gateway")
 
-SOURCE = Source(uri="log://talker", key=("request_id",), time="asked_at")
+SOURCE = Source(uri="log://talker", key=("request_id",), time="requested_at")
 SCHEMA = Answer(json_schema={"type": "object", "properties": {"said": {"type": "string"}}, "required": ["said"]})
 GOOD = '{"said":"Good morning."}'
 
@@ -102,10 +102,10 @@ def test_a_row_has_request_response_and_feedback(log: Log, talker: Release) -> N
 def test_nothing_after_the_as_of_is_exported(log: Log) -> None:
     """Neither a call nor a word; and the same log gives the same file."""
     rows = log.rows()
-    before = rows[4]["asked_at"] - timedelta(seconds=0.01)
+    before = rows[4]["requested_at"] - timedelta(seconds=0.01)
     known = log.rows(before)
     assert [row["request_id"] for row in known] == log.ids[:4]
-    path, first = log.folder / "log.parquet", rows[0]["asked_at"] + timedelta(seconds=rows[0]["seconds"])
+    path, first = log.folder / "log.parquet", rows[0]["requested_at"] + timedelta(seconds=rows[0]["seconds"])
     digest = file_digest(path)
     assert [row["feedback"] for row in log.rows(first + timedelta(milliseconds=1))] == [None]
     log.rows(before)
@@ -177,7 +177,7 @@ def test_a_sample_becomes_traces(log: Log, talker: Release, tmp_path: Path) -> N
     assert set(traces) & set(log.ids) == set(log.ids[:5]), "a refused call is none"
     for row in log.rows():
         found = traces[row["request_id"]]
-        assert found.info.request_time == int(row["asked_at"].timestamp() * 1000)
+        assert found.info.request_time == int(row["requested_at"].timestamp() * 1000)
         assert found.info.token_usage["output_tokens"] == row["tokens_out"]
         assert found.info.cost["total_cost"] == pytest.approx(row["price"])
         (span,) = found.data.spans

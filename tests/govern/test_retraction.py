@@ -119,7 +119,7 @@ def test_a_call_loses_its_texts_and_nothing_else(tmp_path):
     """The log forgets what named the row; time, key and price stay, and other calls whole."""
     line: dict[str, Any] = dict.fromkeys(COLUMNS, "") | dict.fromkeys((*NUMBERS, *SECONDS), 0) | {"retrieval": None}
     calls = [
-        line | {"id": id_, "at": 86_400.0 + i, "case": case, "asked": json.dumps({"rows": [{"client": client}]})}
+        line | {"id": id_, "at": 86_400.0 + i, "case": case, "request": json.dumps({"rows": [{"client": client}]})}
         for i, (id_, case, client) in enumerate([("a", "shop", 7), ("b", "shop", 8), ("c", "other", 7)])
     ]
     pack(map(json.dumps, calls), tmp_path)
@@ -130,7 +130,7 @@ def test_a_call_loses_its_texts_and_nothing_else(tmp_path):
         if path.suffix == ".parquet":
             forget_calls(path, ids)
     with reading_log(tmp_path) as db:
-        rows = dict(db.execute("SELECT id, asked FROM logged WHERE id <> 'new'").fetchall())
+        rows = dict(db.execute("SELECT id, request FROM logged WHERE id <> 'new'").fetchall())
     assert rows["a"] == ""
     assert all("client" in rows[id_] for id_ in "bc")
 

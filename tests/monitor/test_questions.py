@@ -22,7 +22,7 @@ from tasks.monitor.language.questions import LIST, is_dislike, question_of, revi
 from tasks.monitor.results import LoggedQuestions, QuestionReview
 from tests.knowledge_base import embedder, knowledge_of
 
-COLUMNS = ("request_id", "asked", "retrieval", "feedback")
+COLUMNS = ("request_id", "request", "retrieval", "feedback")
 START, END = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)
 PASSAGES = [Passage(f"p{i}", f"pages/{'ab'[i // 2]}.md", "", "", "", "text") for i in range(4)]
 
@@ -30,7 +30,7 @@ PASSAGES = [Passage(f"p{i}", f"pages/{'ab'[i // 2]}.md", "", "", "", "text") for
 def call(question: str, *passages: str, feedback: str | None = None, **retrieval: Any) -> dict[str, Any]:
     request = json.dumps({"messages": [{"role": "user", "content": question}]})
     found = {"passages": passages, "similarity": 0.5, "cited": [], "abstained": False, "grounded": None}
-    return {"request_id": question, "asked_at": START, "asked": request} | {
+    return {"request_id": question, "requested_at": START, "request": request} | {
         "retrieval": json.dumps(found | retrieval),
         "feedback": feedback,
     }
@@ -84,7 +84,7 @@ def test_equal_logs_give_equal_files(tmp_path):
 
 def test_a_log_without_texts_is_counted_all_the_same(tmp_path):
     """DRIFTLINE_GATEWAY_LOG=none: no question can be listed; and without a call there is nothing."""
-    empty = call("Why?", "p1", abstained=True) | {"asked": ""}
+    empty = call("Why?", "p1", abstained=True) | {"request": ""}
     result = review(tmp_path, [empty])
     assert (result.questions, result.abstained, result.open_questions) == (1, 1, ())
     result = review(tmp_path, [])

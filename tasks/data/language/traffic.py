@@ -61,7 +61,7 @@ def gather_messages(spec: TrafficSpec, snapshot: Snapshot, window: TimeWindow, s
         rows = [{**row, "answer": None} for row in rows]
     rows.sort(key=lambda row: (row["event_timestamp"], row["example_id"]))
     digest = digest_of([{**row, "event_timestamp": str(row["event_timestamp"])} for row in rows])
-    path = state / "asked" / snapshot.case / f"{digest[:16]}.parquet"
+    path = state / "traffic" / snapshot.case / f"{digest[:16]}.parquet"
     if not path.is_file():
         with atomic_path(path) as temporary:
             _write(rows, temporary)

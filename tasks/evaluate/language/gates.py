@@ -66,7 +66,7 @@ def evaluate_language_gates(
         {
             "candidate": [candidate.run_id, candidate.weights_digest, candidate.data_digest],
             "base": [spec.base.digest, spec.base.template_digest],
-            "asked": [spec.chat.digest, spec.serving.digest],
+            "chat": [spec.chat.digest, spec.serving.digest],
             "gates": [config.digest, *(each.name for each in expired)],
             "embedder": spec.embedder.digest if spec.embedder else None,
             "tests": spec.chat.prompt.tests.digest if spec.chat.prompt.tests else None,

@@ -65,7 +65,7 @@ def open_questions(calls: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]])
     """The questions that got an abstention or a dislike, by their words; those that are asked most come first."""
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for row, retrieval in calls:
-        if question := question_of(row["asked"]):
+        if question := question_of(row["request"]):
             disliked = int(is_dislike(row["feedback"]))
             counts[question].update(times=1, abstained=int(retrieval["abstained"]), disliked=disliked)
     listed = [
