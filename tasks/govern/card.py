@@ -18,7 +18,7 @@ PIPELINES = {"classification": "tabular-classification", "regression": "tabular-
 def model_card(evidence: Evidence) -> str:
     """Front matter, then a section for each kind of evidence; what does not exist is named as missing."""
     parts = [*_front(evidence), *_details(evidence), *_data(evidence), *_quality(evidence), *_fairness(evidence)]
-    parts += [*_limits(evidence), *_decisions(evidence), *_cost(evidence)]
+    parts += [*_selftest(evidence), *_limits(evidence), *_decisions(evidence), *_cost(evidence)]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -140,6 +140,21 @@ def _interval(each: Mapping[str, float], name: str) -> str:
     if name not in each:
         return "unknown"
     return f"{each[name]:.3f} ({each[f'{name}_low']:.3f} to {each[f'{name}_high']:.3f})"
+
+
+def _selftest(evidence: Evidence) -> Iterator[str]:
+    """Which gate refused which known-bad candidate; without a test, the limits say that it is missing."""
+    tested = evidence.latest("gates.selftest")
+    if tested is None:
+        return
+    yield "## Test of the gates"
+    yield f"Known-bad candidates, judged by the gates of the case (audit record {tested.id})."
+    yield ""
+    yield "| known-bad candidate | refused by |"
+    yield "|---|---|"
+    for name, gates in tested.details["caught"].items():
+        yield f"| {escape_markdown(name)} | {escape_markdown(', '.join(gates)) or 'nothing: it would be released'} |"
+    yield ""
 
 
 def _limits(evidence: Evidence) -> Iterator[str]:

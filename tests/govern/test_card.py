@@ -123,7 +123,10 @@ def test_a_bad_candidate_that_gets_through_is_named() -> None:
     """Neither a card nor a report counts it among the refused."""
     tested = decision(3, "gates.selftest", caught={"shuffled labels": ["auc"], "slow": []})
     evidence = evidence_of(decisions=(tested,))
-    assert "Warning: the gates would release known-bad candidates: slow." in model_card(evidence)
+    card = model_card(evidence)
+    assert "Warning: the gates would release known-bad candidates: slow." in card
+    assert "| shuffled labels | auc |" in card
+    assert "| slow | nothing: it would be released |" in card
     text = report("eu-ai-act", evidence)
     assert "1 of 2 known-bad candidates refused (record 3)" in text
     assert "a gate that refuses: slow" in text
