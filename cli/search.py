@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +18,7 @@ from cli.options import AsJson, CaseName
 
 if TYPE_CHECKING:
     from tasks.search.budget import Clock
+    from tasks.search.config import Limit
     from tasks.search.results import SearchResult
     from tasks.search.search import Progress
 
@@ -103,12 +107,15 @@ def run_search(name: str, budget: str | None, profile: str | None, as_json: bool
     """
     from tasks.core.settings import settings
     from tasks.search.budget import start_clock
+    from tasks.search.config import Limit
     from tasks.search.search import FOLDER
 
     if not case_file(settings().cases, name).is_file():
         return _search(name, budget, profile, as_json, None)
     clock = start_clock(settings().state / FOLDER / name)  # before the imports, which take seconds
     try:
+        if budget:
+            _watch(clock, Limit.parse(budget))
         return _search(name, budget, profile, as_json, clock)
     finally:
         clock.close(0.0)  # of a search that was refused, nothing is left to pay
@@ -133,7 +140,8 @@ def _search(name: str, budget: str | None, profile: str | None, as_json: bool, p
             allowed=ALLOWED,
             todo=f"driftline search {name} --budget 15m",
         )
-    Limit.parse(budget)
+    if preparing:
+        _watch(preparing, Limit.parse(budget))
     with run_context(Request(case=name, profile=profile)) as run, ExitStack() as stack:
         printer = ProgressLines(as_json)
         if not as_json:
@@ -143,6 +151,30 @@ def _search(name: str, budget: str | None, profile: str | None, as_json: bool, p
         print(json.dumps(result.model_dump(mode="json"), indent=2))
         return
     print_result(result)
+
+
+def _watch(clock: Clock, limit: Limit) -> None:
+    """Let the process end when its whole budget of time goes into preparing."""
+    if limit.seconds is not None:
+        timer = threading.Timer(max(0.0, limit.seconds - clock.seconds), _end_preparing, (clock, limit))
+        timer.daemon = True
+        timer.start()
+
+
+def _end_preparing(clock: Clock, limit: Limit) -> None:
+    """End the process, as a kill would, unless the search has begun, which keeps its budget itself."""
+    from tasks.core.errors import InputError
+
+    if clock.is_open:
+        error = InputError(
+            "The budget is too small for one trial.",
+            where="--budget",
+            found=f"{limit.text}, all of which went into preparing the data",
+            todo="Name a larger budget, such as 15m. What was prepared stays.",
+        )
+        clock.close(0.0)
+        print(f"\n{error}", file=sys.stderr, flush=True)
+        os._exit(error.exit_code)
 
 
 class ProgressLines:

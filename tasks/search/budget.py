@@ -49,6 +49,10 @@ class Clock:
     def seconds(self) -> float:
         return float(self.before) + time.monotonic() - self.started
 
+    @property
+    def is_open(self) -> bool:
+        return not self._over.is_set()
+
     def close(self, seconds: float | None = None) -> None:
         """Write the time, or another one, for the last time."""
         if not self._over.is_set():
