@@ -35,9 +35,10 @@ def test_the_arm_that_helps_is_chosen(searched: tuple[SearchResult, int]) -> Non
 
 
 def test_no_call_is_beyond_the_budget(searched: tuple[SearchResult, int]) -> None:
-    """What the server got is what was counted."""
+    """What the server got is what was counted, once: by trials and as a whole."""
     result, requests = searched
     assert requests == result.calls <= BUDGET
+    assert sum(trial.calls for trial in result.trials) == result.calls
 
 
 def test_arms_stand_side_by_side(searched: tuple[SearchResult, int]) -> None:
