@@ -9,16 +9,20 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from cli.prompt_reference import as_yaml, language_case, prompt_text
+from cli.search import ProgressLines, print_findings
 from cli.terminal import ProgressPrinter
 from flows.case import LanguageCase
-from tasks.core.console import PlainTable, console
+from tasks.core.console import console
 from tasks.core.files import write_text
 from tasks.core.progress import progress_listener
-from tasks.evaluate.language.call_budget import Limit
-from tasks.evaluate.language.prompt_search import PromptSearch
+from tasks.core.settings import settings
 from tasks.language.prompt_file import FOLDER, SUFFIX, TESTS, load_prompt, prompt_files
 from tasks.language.prompts import Prompt
 from tasks.release.task import find_champion
+from tasks.search.budget import start_clock
+from tasks.search.config import Limit
+from tasks.search.results import SearchResult
+from tasks.search.search import FOLDER as SEARCHES
 
 
 def optimize(name: str, budget: str, as_json: bool) -> None:
@@ -26,30 +30,41 @@ def optimize(name: str, budget: str, as_json: bool) -> None:
 
     Raises: InputError for a budget that can't be read or is too small; CaseError without questions.
     """
-    from flows.prompt_search import check_searchable, find_prompt
+    from flows.language_search import check_searchable, prompt_problem
     from flows.run_context import Request, run_context
+    from flows.search import search_case
 
-    limit, case = Limit.parse(budget), language_case(name)
+    Limit.parse(budget)
+    case = language_case(name)
     check_searchable(case)
+    config = settings()
+    clock = start_clock(config.state / SEARCHES / name)
     with run_context(Request(case=name)) as run, ExitStack() as stack:
+        stack.callback(clock.close, 0.0)  # of a search that was refused, nothing is left to pay
         if not as_json:
             stack.enter_context(progress_listener(stack.enter_context(ProgressPrinter())))
-        champion = find_champion(name, run.settings.tracking, run.settings.state)
-        search = find_prompt(run, case, limit, champion)
-    path = None if search.prompt is None else write_draft(case, search, search.prompt)
+        champion = find_champion(name, config.tracking, config.state)
+        problem = prompt_problem(run, case, champion)
+        result = search_case(run, budget, ProgressLines(as_json), preparing=clock, problem=problem)
+    path = write_draft(case, result)
     if as_json:
-        shown = search.model_dump(mode="json", exclude={"prompt"}) | {"file": str(path) if path else None}
-        print(json.dumps(shown, indent=2))
+        print(json.dumps(result.model_dump(mode="json") | {"file": str(path) if path else None}, indent=2))
         return
-    _print(case, search)
+    print_findings(result)
     if path is not None:
         _print_draft(case, path)
 
 
-def write_draft(case: LanguageCase, search: PromptSearch, found: Prompt) -> Path:
-    """The file of the best prompt, with the tests of the case's; an equal file is not written again."""
-    share = f"{search.loss}: {search.comparison}" if search.comparison else search.loss
-    prompt = found.model_copy(update={"notes": f"Found by driftline prompt optimize. {share}."})
+def write_draft(case: LanguageCase, result: SearchResult) -> Path | None:
+    """The file of the chosen prompt, with the tests of the case's; an equal one is not written again.
+
+    None when the case's own is the best.
+    """
+    if not result.chosen:
+        return None
+    section = {name: value for name, value in (result.best.change["prompt"] or {}).items() if name != "tests"}
+    notes = f"Found by driftline prompt optimize. {result.metric}: {result.comparison}."
+    prompt = Prompt.model_validate({**section, "notes": notes})
     for path in prompt_files(case.folder):
         if load_prompt(path).digest == prompt.digest:
             return path
@@ -64,19 +79,6 @@ def write_draft(case: LanguageCase, search: PromptSearch, found: Prompt) -> Path
     elif case.prompt.tests:
         write_text(beside, as_yaml(case.prompt.tests.model_dump(mode="json", exclude_defaults=True)))
     return write_text(path, prompt_text(prompt))
-
-
-def _print(case: LanguageCase, search: PromptSearch) -> None:
-    table = PlainTable("tried", "questions", search.loss, "best so far", "")
-    for trial in search.trials:
-        table.add_row(trial.change, str(trial.answered), f"{trial.loss:.4g}", f"{trial.best:.4g}", trial.outcome)
-    console.print(table)
-    before = f", {search.calls_before:,} of them by earlier runs" if search.calls_before else ""
-    console.print(f"spent: {search.calls:,} calls{before}, {search.seconds:.0f} s; the search ended: {search.stopped}")
-    if search.prompt is None:
-        console.print(f"No prompt was better than the one of {case.name} on {search.questions} questions.")
-        return
-    console.print(f"on the questions that chose it: {search.comparison}")
 
 
 def _print_draft(case: LanguageCase, path: Path) -> None:

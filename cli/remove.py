@@ -26,7 +26,6 @@ STATE_FOLDERS = (
     "knowledge",
     "monitor",
     "practice",
-    "prompt_searches",
     "quarantine",
     "releases",
     "replay",

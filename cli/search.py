@@ -225,7 +225,16 @@ def find_result(case: str) -> SearchResult:
 
 
 def print_result(result: SearchResult) -> None:
-    """The front, what was spent, and what to do next."""
+    """The findings, and what to do next."""
+    from tasks.core.console import console
+
+    print_findings(result)
+    if result.chosen:
+        console.print(f"To adopt it: driftline search adopt {result.case} {result.chosen}")
+
+
+def print_findings(result: SearchResult) -> None:
+    """The front, what each arm brings, and what was spent."""
     from tasks.core.console import PlainTable, console
     from tasks.search.language.arm import LAYERS
     from tasks.search.language.ladder import LADDER_HEAD, cheapest_line, ladder_rows
@@ -248,5 +257,3 @@ def print_result(result: SearchResult) -> None:
     if result.best.arm in LAYERS:
         console.print(cheapest_line(result))
     console.print(f"report: {result.folder / 'report.html'}")
-    if result.chosen:
-        console.print(f"To adopt it: driftline search adopt {result.case} {result.chosen}")

@@ -44,12 +44,15 @@ def with_search(run: RunContext) -> RunContext:
     return replace(run, case=proposed, lineage={**run.lineage, "case_digest": proposed.digest})
 
 
-def search_case(run: RunContext, budget: str, observe: Observer, *, preparing: Clock | None = None) -> SearchResult:
+def search_case(
+    run: RunContext, budget: str, observe: Observer, *, preparing: Clock | None = None, problem: Problem | None = None
+) -> SearchResult:
     """Search within a budget, log each trial in MLflow, record its cost, and write the report.
 
     Raises: what `search` raises.
     """
-    problem, config, case = problem_of(run, Limit.parse(budget)), run.settings, run.case
+    config, case = run.settings, run.case
+    problem = problem or problem_of(run, Limit.parse(budget))
     with trial_log(config.tracking, case.name, problem.key) as log:
 
         def note(progress: Progress) -> None:

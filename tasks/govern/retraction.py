@@ -19,7 +19,7 @@ from tasks.train.results import Candidate
 # of the state folder, with a folder for each case
 CACHES = (
     *("batches", "quarantine", "features", "baselines", "verdicts", "candidates", "knowledge", "tuning", "practice"),
-    *("monitor", "traffic", "docs", "replay", "reproduce", "prompt_searches", "mlflow"),
+    *("monitor", "traffic", "docs", "replay", "reproduce", "searches", "mlflow"),
 )
 UNNAMED = ("baselines", "knowledge", "docs", "tuning", "practice")  # they repeat rows without their keys
 RELEASES = ("releases", "bentoml/bentos")

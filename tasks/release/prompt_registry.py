@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.config import Result
 from tasks.core.mlflow import Tracking, mlflow_client
-from tasks.evaluate.language.prompt_space import registry_name as search_name
 from tasks.language.messages import SYSTEM, chat_message
 from tasks.language.prompts import released_prompt
 
@@ -86,10 +85,9 @@ def registered_prompts(tracking: Tracking, case: str) -> list[RegisteredPrompt]:
 
 
 def unregister_prompts(client: MlflowClient, case: str) -> None:
-    """Delete all versions, those of searches too."""
-    for name in (registry_name(case), search_name(case)):
-        if client.get_prompt(name) is not None:
-            client.delete_prompt(name)
+    """Delete all versions."""
+    if client.get_prompt(name := registry_name(case)) is not None:
+        client.delete_prompt(name)
 
 
 def _find(client: MlflowClient, case: str, digest: str) -> Any:

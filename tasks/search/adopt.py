@@ -30,7 +30,10 @@ def changed_text(text: str, change: Mapping[str, Mapping[str, Any] | None], owne
             lines = _without(lines, section)
             continue
         own = [*owned.get(section, ()), *new]
-        others = {k: v for k, v in (values.get(section) or {}).items() if k not in own}
+        now = values.get(section)
+        if isinstance(now, str):  # the name of a file, whose content the change has
+            lines, now = _without(lines, section), None
+        others = {k: v for k, v in (now or {}).items() if k not in own}
         values = {**values, section: {**new, **others}}
         lines = _replaced(lines, section, new, own)
     changed = "\n".join(lines) + "\n"

@@ -12,7 +12,7 @@ from tasks.core.errors import DataError
 from tasks.search.budget import Spending
 from tasks.search.contender import Contender, Running
 from tasks.search.finals import Finals
-from tasks.search.measurement import Measured, measurement_path, read_measurement, write_measurement
+from tasks.search.measurement import Measured, cost_to_measure, measurement_path, read_measurement, write_measurement
 from tasks.search.problem import Cost, Problem
 from tasks.search.race import Listener, Race
 from tasks.search.results import TrialRecord
@@ -86,6 +86,10 @@ class Engine:
         contender = self._race.enter(0, self.problem.start(), None)
         if refusal := self.problem.refusal(contender.record.configuration):
             contender.record = contender.record.model_copy(update={"reason": f"can't be adopted: {refusal}"})
+        total = cost_to_measure(self.problem, self.folder, contender.record.configuration)
+        if self._spending.shortage(Cost(calls=total.calls, money=total.money)):
+            why = f"the case as it is takes {total.calls:,} calls, {total.money:.4g} in money"
+            raise self._spending.too_small(why, total.seconds)
         too_small = f"the case as it is takes about {self._start_seconds():.0f} s", self._start_seconds()
         self._start_or_skip(contender, workers)
         if not self._running and not contender.losses:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.config import digest_of
 from tasks.core.files import atomic_path
-from tasks.search.problem import Configuration, Scores
+from tasks.search.problem import Configuration, Cost, Problem, Scores
 from tasks.search.results import TrialRecord
 
 if TYPE_CHECKING:
@@ -60,3 +60,15 @@ def losses_of(folder: Path, trial: TrialRecord) -> list[np.ndarray]:
     """The losses of a trial by rung."""
     paths = [measurement_path(folder, trial.configuration, rung) for rung in range(trial.rungs)]
     return [each.scores.losses for path in paths if (each := read_measurement(path))]
+
+
+def cost_to_measure(problem: Problem, folder: Path, configuration: Configuration) -> Cost:
+    """What the rungs of a configuration that are not measured yet take together."""
+    rungs = range(len(problem.rungs))
+    missing = [rung for rung in rungs if not measurement_path(folder, configuration, rung).is_file()]
+    costs = [problem.estimate(configuration, rung) for rung in missing]
+    return Cost(
+        seconds=sum(each.seconds for each in costs),
+        calls=sum(each.calls for each in costs),
+        money=sum(each.money for each in costs),
+    )

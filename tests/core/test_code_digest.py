@@ -49,7 +49,6 @@ CACHES = {
     "tasks.evaluate.language.logprobs": "tasks/train/language/model.py",
     "tasks.evaluate.language.llm_judge": "tasks/language/messages.py",
     "tasks.evaluate.language.genai_report": "tasks/language/answer_scoring.py",
-    "tasks.evaluate.language.prompt_search": "tasks/evaluate/language/prompt_space.py",
     "tasks.search.language.problem": "tasks/knowledge/answers/extract.py",
     "tasks.search.tabular.problem": "tasks/train/tabular/scoring.py",
     "tasks.evaluate.tabular.gates": "tasks/statistics/single_column.py",
@@ -103,7 +102,7 @@ def test_what_serves_changes_no_key(path, tmp_path, before):
         (
             "tasks/language/engine.py",
             "train.language.untuned evaluate.language.responses evaluate.language.response_cache "
-            "evaluate.language.prompt_search search.language.problem "
+            "search.language.problem "
             "evaluate.language.gates monitor.tabular.measure monitor.language.measure",
         ),
         (

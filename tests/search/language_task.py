@@ -11,12 +11,12 @@ from tasks.core.mlflow import Tracking
 from tasks.data.config import ChatSpec
 from tasks.data.language.pairs import PairFormat, read_pairs, write_pairs
 from tasks.data.results import BaseModelFiles, Snapshot
-from tasks.evaluate.language.prompt_space import PromptSpace
 from tasks.language.prompts import Prompt
 from tasks.language.upstream import UPSTREAM
 from tasks.release.config import Price
 from tasks.search.language.bench import LanguageTask
 from tasks.search.language.problem import LanguageProblem, questions_of
+from tasks.search.language.prompt_space import PromptSpace
 from tasks.search.language.space import LanguageSpace
 from tasks.train.config import Serving
 from tasks.train.results import LanguageSpec, Origin

@@ -64,3 +64,11 @@ def test_a_section_may_go():
     changed = changed_text(TEXT, {"train": None}, {})
     assert load_yaml(changed) == {name: each for name, each in load_yaml(TEXT).items() if name != "train"}
     assert "# what is required" in changed
+
+
+def test_the_name_of_a_file_is_replaced():
+    """A prompt of a file becomes a section with what the file and the trial have."""
+    change = {"prompt": {"system": "Be brief.", "few_shot": 3}}
+    changed = changed_text("# why\nprompt: prompts/guide.yaml  # a file\nserve: {slots: 2}\n", change, {})
+    assert load_yaml(changed) == {"prompt": change["prompt"], "serve": {"slots": 2}}
+    assert "# why" in changed

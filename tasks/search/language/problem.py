@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.code_digest import cache_key
 from tasks.core.config import Section
+from tasks.core.files import file_digest
 from tasks.data.language.splits import DEVELOPMENT
 from tasks.evaluate.language.metrics import clusters_of
-from tasks.evaluate.language.prompt_search import SEARCHED, searched_pairs
-from tasks.evaluate.language.prompt_space import Example
 from tasks.language.messages import SYSTEM
 from tasks.search.language.arm import Arm
 from tasks.search.language.bench import Bench, LanguageTask, embed_questions, merged
 from tasks.search.language.forecast import Forecast
-from tasks.search.language.space import Choices, LanguageSpace
+from tasks.search.language.prompt_space import COUNTS, Example
+from tasks.search.language.questions import SEARCHED, searched_pairs
+from tasks.search.language.space import OWN, Choices, LanguageSpace
 from tasks.search.problem import Combination, Complete, Configuration, Cost, Scores
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class LanguageProblem:
                 if space.knowledge and spec.knowledge
                 else [],
                 "space": [list(space.prompts.instructions), dict(space.prompts.texts), space.layers, space.weights],
+                "part": ["prompt" if space.is_prompt_only else "", file_digest(self.tuned) if self.tuned else ""],
                 "tuning": self.task.tuning.digest if self.task.tuning else "",
                 "data": self.task.snapshot.digest,
                 "loss": [self.metric, self.task.scorers],
@@ -86,6 +88,9 @@ class LanguageProblem:
 
     def first(self) -> Sequence[Mapping[str, Any]]:
         """Near the case as it is what takes no model, then each layer as the case has it, then what usually helps."""
+        if self.space.is_prompt_only:
+            seeds = list(self._single_changes())
+            return [{_parameter(seed, name): value for name, value in seed.items()} for seed in seeds]
         near: list[Choices] = [
             {"layer": "retrieval", **changed}
             for changed in ({"passages": 3}, {"passages": 8}, {"method": "vectors"}, {"method": "words"})
@@ -107,7 +112,8 @@ class LanguageProblem:
         return self._canonical(choices)
 
     def refusal(self, configuration: Configuration) -> str:
-        return "" if configuration["layer"] != "tuned" else self._forecast.shortage(self.space.arm(configuration))
+        arm = self.space.arm(configuration)
+        return self._forecast.shortage(arm) if arm.is_tuned and not self._exists(arm) else ""
 
     def estimate(self, configuration: Configuration, rung: int) -> Cost:
         arm = self.space.arm(configuration)
@@ -200,6 +206,18 @@ class LanguageProblem:
         """Whether what this arm would tune exists."""
         return self.tuned is not None and arm.is_tuned and not arm.train and not arm.weights
 
+    def _single_changes(self) -> Iterator[Choices]:
+        """The prompt with one change: examples, an instruction, a schema, a place of the passages."""
+        own = self.space.own
+        for layer in self.space.reachable:
+            start = {"layer": layer}
+            for count in [] if layer == "prompt" else COUNTS:
+                if count in self.space.options(start).get("examples", []):
+                    yield self._filled({**start, "examples": count})
+            if layer == own["layer"]:
+                for name, options in self.space.options(start).items():
+                    yield from (self._filled({**start, name: each}) for each in options[1:] if name != "examples")
+
     def _filled(self, choices: Mapping[str, Any]) -> Choices:
         """All choices: the case's own where none is named."""
         filled: Choices = dict(choices)
@@ -211,14 +229,15 @@ class LanguageProblem:
         """Only what differs from the case's own, so that equal arms have equal configurations."""
         options = self.space.options(choices)
         changed = {name: choices[name] for name, each in options.items() if choices[name] != each[0]}
-        if choices["layer"] == "examples":
+        if choices["layer"] == "examples" and choices["examples"] != OWN:
             changed["examples"] = choices["examples"]
         return {"layer": choices["layer"], **changed}
 
     def _prompt_section(self, arm: Arm) -> dict[str, Any]:
         own = self.space.prompts.prompt
-        hidden = {"system", "messages", "tests", "name", "notes"}
-        settings = own.model_dump(mode="json", exclude_defaults=True, exclude=hidden)
+        settings = own.model_dump(mode="json", exclude_defaults=True, exclude={"system", "messages"})
+        if own.name and own.tests:  # beside its file; else they stand in case.yaml, and stay
+            settings["tests"] = own.tests.model_dump(mode="json", exclude_defaults=True)
         messages = [dict(each) for each in arm.messages]
         if [each["role"] for each in messages] == [SYSTEM] and "{{" not in messages[0]["content"]:
             return {"system": messages[0]["content"], **settings}

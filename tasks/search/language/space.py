@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from tasks.core.config import digest_of
-from tasks.evaluate.language.prompt_space import COUNTS, PLACES, PromptSpace, Variant
 from tasks.knowledge.config import Knowledge
 from tasks.search.language.arm import LAYERS, Arm, Layer
+from tasks.search.language.prompt_space import COUNTS, PLACES, PromptSpace, Variant
 from tasks.train.config import Tuning
 
 Choices: TypeAlias = dict[str, Any]
@@ -33,29 +33,36 @@ class LanguageSpace:
     layers: int = 0  # of the base model
     weights: str = ""  # number format of the served weights
     has_schema: bool = False
+    is_prompt_only: bool = False  # all but the prompt stays as the case has it
 
     @property
     def reachable(self) -> tuple[Layer, ...]:
         """The layers that this case can have, the cheapest first."""
-        missing = set()
+        if self.is_prompt_only and self.own["layer"] in ("retrieval", "tuned"):
+            return (self.own["layer"],)
+        missing: set[Layer] = {"base"} if self.is_prompt_only else set()
         if self.knowledge is None:
             missing.add("retrieval")
         if self.tuning is None:
             missing.add("tuned")
-        if not self.prompts.pool:
+        if not self.prompts.pool and not self.prompts.has_examples:
             missing.add("examples")
         return tuple(layer for layer in LAYERS if layer not in missing)
 
     @property
     def own(self) -> Choices:
         """The case's own arm."""
-        return {"layer": "tuned" if self.tuning else "retrieval" if self.knowledge else "prompt"}
+        if self.tuning or self.knowledge:
+            return {"layer": "tuned" if self.tuning else "retrieval"}
+        return {"layer": "examples" if self.prompts.has_examples else "prompt"}
 
     def options(self, choices: Mapping[str, Any]) -> dict[str, list[Any]]:
         """What else may be chosen after these choices, by name; the first option is the case's own."""
         layer = choices["layer"]
         if layer == "base":
             return {}
+        if self.is_prompt_only:
+            return self._prompting(choices)
         found: dict[str, list[Any]] = {}
         if layer in ("retrieval", "tuned") and self.knowledge is not None:
             found |= self._retrieval(self.knowledge)
@@ -64,22 +71,8 @@ class LanguageSpace:
             return found | self._tuning()
         if layer == "retrieval" and choices.get("answer_by", self._answer_by) == "extract":
             return found  # no model answers
-        count = len(self.prompts.instructions)
-        if count:
-            found["instruction"] = list(range(count + 1))
-        if self.prompts.texts.get("schema"):
-            found["schema"] = [False, True]
-        if layer in ("examples", "retrieval") and self.prompts.pool:
-            counts = [each for each in COUNTS if each and each <= len(self.prompts.pool)]
-            found["examples"] = [*([OWN] if layer == "retrieval" else []), *counts]
-            if choices.get("examples", OWN) != OWN:
-                found["selection"] = list(range(SELECTIONS))
-                found["order"] = ["as chosen", "reversed"]
-        if layer == "retrieval":
-            found["place"] = [OWN, *PLACES]
-        if self.has_schema:
-            found["decoding"] = ["free", "constrained"]
-        return found
+        decoding = {"decoding": ["free", "constrained"]} if self.has_schema else {}
+        return found | self._prompting(choices) | decoding
 
     def arm(self, choices: Mapping[str, Any]) -> Arm:
         """The arm of these choices."""
@@ -103,6 +96,26 @@ class LanguageSpace:
     @property
     def _answer_by(self) -> str:
         return self.knowledge.answer_by if self.knowledge else "model"
+
+    def _prompting(self, choices: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """The choices of a prompt."""
+        layer, prompts = choices["layer"], self.prompts
+        found: dict[str, list[Any]] = {}
+        if len(instructions := prompts.valid_instructions) > 1:
+            found["instruction"] = instructions
+        if prompts.texts.get("schema"):
+            found["schema"] = [False, True]
+        counts: list[Any] = [each for each in COUNTS if each <= len(prompts.pool)]
+        if layer != "examples" or prompts.has_examples:
+            counts.insert(0, OWN)
+        if layer != "prompt" and len(counts) > (counts[0] == OWN):
+            found["examples"] = counts
+            if choices.get("examples", OWN) != OWN:
+                found["selection"] = list(range(SELECTIONS))
+                found["order"] = ["as chosen", "reversed"]
+        if layer == "retrieval" or (layer == "tuned" and self.knowledge is not None):
+            found["place"] = [OWN, *PLACES]
+        return found
 
     def _retrieval(self, knowledge: Knowledge) -> dict[str, list[Any]]:
         return {

@@ -10,10 +10,10 @@ import optuna
 import pytest
 
 from tasks.core.errors import DataError
-from tasks.evaluate.language.prompt_space import PromptSpace
 from tasks.knowledge.config import Documents, Knowledge
 from tasks.language.prompts import Prompt
 from tasks.search.language.problem import LanguageProblem, questions_of
+from tasks.search.language.prompt_space import PromptSpace
 from tasks.search.language.space import LanguageSpace
 from tasks.search.problem import Configuration
 from tasks.search.results import TrialRecord
