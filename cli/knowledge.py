@@ -45,7 +45,8 @@ def search(
     chosen, knowledge = _case(case)
     index = _newest(case)
     files = find_embedder(knowledge.embedder, chosen.folder)
-    opened = KnowledgeSearch(index.folder, Embedder(files.folder, files.tokenizer))
+    embedder = Embedder(files.folder, files.tokenizer)
+    opened = KnowledgeSearch(index.folder, embedder, word_weight=knowledge.word_weight)
     allowed = None if labels is None else parse_labels(labels)
     hits = opened.search(question, count=count, method=method or knowledge.method, labels=allowed)
     rows = [

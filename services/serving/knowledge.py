@@ -66,8 +66,9 @@ class KnowledgeBase:
         check_files(self._folder, self._files)
         self._settings = AnswerSettings.model_validate_json((self._folder / SETTINGS).read_bytes())
         self._embedder = Embedder(self._folder / EMBEDDER)
-        self._search = GuardedSearch(self._folder / INDEX, self._embedder, open_guard(self._folder))
-        if self._settings.knowledge.method != "words":
+        knowledge, guard = self._settings.knowledge, open_guard(self._folder)
+        self._search = GuardedSearch(self._folder / INDEX, self._embedder, guard, word_weight=knowledge.word_weight)
+        if knowledge.method != "words":
             self._embedder.encode(["ready"])  # the first text loads the weights
         settings = self._settings
         self._answerer = Answerer(

@@ -73,6 +73,9 @@ class Knowledge(Section):
     method: Literal["hybrid", "words", "vectors"] = Field(
         "hybrid", description="Search by words (BM25), by vectors (cosine), or both merged by reciprocal rank."
     )
+    word_weight: float = Field(
+        0.5, ge=0, le=1, description="Weight of the rank by words in method: hybrid; vectors have the rest."
+    )
     practice_pairs: int = Field(
         240, ge=40, le=5000, description="Training pairs that are made of documents with practice: true."
     )

@@ -75,7 +75,9 @@ class Arms:
 
     @cached_property
     def _search(self) -> KnowledgeSearch:
-        return KnowledgeSearch(self._knowledge.index.folder, self._embedder)
+        return KnowledgeSearch(
+            self._knowledge.index.folder, self._embedder, word_weight=self._knowledge.settings.word_weight
+        )
 
     def side_by_side(self, pairs: pd.DataFrame) -> dict[str, Scored]:
         """The answers of each arm by name: the served one's to all pairs, those of models beside it to a sample.

@@ -79,8 +79,9 @@ def open_answerer(folder: Path, embedder: Embedder, *, answer_by: AnswerBy | Non
     """
     settings = AnswerSettings.model_validate_json((folder / SETTINGS).read_bytes())
     way = {"answer_by": answer_by} if answer_by else {}
+    guard, word_weight = open_guard(folder), settings.knowledge.word_weight
     return Answerer(
-        GuardedSearch(folder / INDEX, embedder, open_guard(folder)),
+        GuardedSearch(folder / INDEX, embedder, guard, word_weight=word_weight),
         settings.knowledge.model_copy(update=way),
         settings.abstain,
         settings.threshold,

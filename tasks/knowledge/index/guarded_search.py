@@ -21,8 +21,8 @@ SPARE = 5  # further passages that are searched, in place of those that a rule d
 class GuardedSearch(KnowledgeSearch):
     """Drops a passage that a rule refuses, and redacts others. Passages never change, so each is checked once."""
 
-    def __init__(self, folder: Path, embedder: Embedder, engine: GuardEngine) -> None:
-        super().__init__(folder, embedder)
+    def __init__(self, folder: Path, embedder: Embedder, engine: GuardEngine, *, word_weight: float = 0.5) -> None:
+        super().__init__(folder, embedder, word_weight=word_weight)
         self._engine = engine
         self._checked: dict[str, GuardResult] = {}
         self._counts: Counter[tuple[str, str]] = Counter()  # by rule and outcome, since the last `take_counts`

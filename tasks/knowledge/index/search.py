@@ -42,8 +42,10 @@ you your
 class KnowledgeSearch:
     """An opened index. Threads may share it: questions are embedded one after the other."""
 
-    def __init__(self, folder: Path, embedder: Embedder) -> None:
-        """Raises: DataError when the index is damaged, or was built by another embedder."""
+    def __init__(self, folder: Path, embedder: Embedder, *, word_weight: float = 0.5) -> None:
+        """`word_weight`: of the rank by words in a hybrid search; vectors have the rest.
+
+        Raises: DataError when the index is damaged, or was built by another embedder."""
         import numpy as np
 
         self.index = read_manifest(folder)
@@ -56,6 +58,7 @@ class KnowledgeSearch:
                 todo="Build the index again: driftline knowledge build CASE; or release the case again.",
             )
         self._embedder, self._lock = embedder, threading.Lock()
+        self._weights = (2 * word_weight, 2 * (1 - word_weight))  # so that equal ones count 1
         self._db = sqlite3.connect(
             f"file:{quote(str(folder / PASSAGES))}?mode=ro&immutable=1", uri=True, check_same_thread=False
         )
@@ -89,7 +92,11 @@ class KnowledgeSearch:
             scores = {place: similarities[place] for place in by_vectors}
         else:
             scores = {
-                place: sum(1 / (SMOOTHING + ranks[place]) for ranks in (words, by_vectors) if place in ranks)
+                place: sum(
+                    weight / (SMOOTHING + ranks[place])
+                    for weight, ranks in zip(self._weights, (words, by_vectors), strict=True)
+                    if place in ranks
+                )
                 for place in {*words, *by_vectors}
             }
         best = sorted(scores, key=lambda place: (-scores[place], place))[:count]

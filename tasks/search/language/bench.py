@@ -225,7 +225,8 @@ class Bench:
                 names = sorted(set(knowledge.documents) - set(knowledge.practice))
                 files = {name: task.snapshot.path / DOCUMENTS / f"{name}.parquet" for name in names}
                 origin, own = task.origin, spec.knowledge.embedder
-                index = build_index(origin.case, files, knowledge, own, origin.state)
+                folder = origin.state / "searches" / origin.case / "indexes"  # beside the case's, which stays
+                index = build_index(f"tokens-{knowledge.split.tokens}", files, knowledge, own, folder)
             changes["knowledge"] = KnowledgeSpec(settings=knowledge, index=index, embedder=spec.knowledge.embedder)
         return spec.model_copy(update=changes)
 
@@ -245,7 +246,7 @@ class Bench:
         embedder = _open_embedder(knowledge.embedder.folder, knowledge.embedder.tokenizer)
         rule = fit_abstention(knowledge, abstain, self.task.pairs, embedder)
         tokens = self._spec.chat.context - self._spec.serving.answer_tokens
-        search = KnowledgeSearch(knowledge.index.folder, embedder)
+        search = KnowledgeSearch(knowledge.index.folder, embedder, word_weight=knowledge.settings.word_weight)
         return Answerer(search, knowledge.settings, abstain, rule, tokens=tokens)
 
 

@@ -93,7 +93,10 @@ class LanguageProblem:
             return [{_parameter(seed, name): value for name, value in seed.items()} for seed in seeds]
         near: list[Choices] = [
             {"layer": "retrieval", **changed}
-            for changed in ({"passages": 3}, {"passages": 8}, {"method": "vectors"}, {"method": "words"})
+            for changed in (
+                *({"passages": 3}, {"passages": 8}, {"method": "vectors"}, {"method": "words"}),
+                *({"word_weight": 0.3}, {"word_weight": 0.7}),
+            )
         ]
         layers: list[Choices] = [{"layer": each} for each in ("prompt", "examples", "retrieval", "tuned", "base")]
         usual: list[Choices] = [

@@ -16,6 +16,7 @@ from tasks.train.config import Tuning
 Choices: TypeAlias = dict[str, Any]
 PASSAGES = (1, 2, 3, 5, 8, 12)
 SPLITS = (96, 128, 160, 224)  # tokens of a passage
+WORD_WEIGHTS = (0.5, 0.3, 0.7)  # of words in a hybrid search
 RANKS, RATES = (4, 8, 16, 32), (0.5, 1.0, 2.0)  # of LoRA; learning rates as multiples of the case's
 PREFERENCE = {"batch": 4, "pairs": 64}  # of a stage that the case does not have
 FORMATS = ("q8_0", "q4_1", "f16")
@@ -65,7 +66,7 @@ class LanguageSpace:
             return self._prompting(choices)
         found: dict[str, list[Any]] = {}
         if layer in ("retrieval", "tuned") and self.knowledge is not None:
-            found |= self._retrieval(self.knowledge)
+            found |= self._retrieval(self.knowledge, choices)
         if layer == "tuned":
             found.pop("answer_by", None)  # the model is tuned to answer
             return found | self._tuning()
@@ -117,13 +118,16 @@ class LanguageSpace:
             found["place"] = [OWN, *PLACES]
         return found
 
-    def _retrieval(self, knowledge: Knowledge) -> dict[str, list[Any]]:
-        return {
+    def _retrieval(self, knowledge: Knowledge, choices: Mapping[str, Any]) -> dict[str, list[Any]]:
+        found = {
             "answer_by": _first(knowledge.answer_by, ("extract", "model")),
             "passages": _first(knowledge.passages, PASSAGES),
             "method": _first(knowledge.method, ("hybrid", "words", "vectors")),
             "split": _first(knowledge.split.tokens, SPLITS),
         }
+        if choices.get("method", knowledge.method) == "hybrid":
+            found["word_weight"] = _first(knowledge.word_weight, WORD_WEIGHTS)
+        return found
 
     def _tuning(self) -> dict[str, list[Any]]:
         tuning = self.tuning
@@ -157,7 +161,7 @@ class LanguageSpace:
     def _changed(self, choices: Mapping[str, Any]) -> dict[str, Any]:
         """The settings of `knowledge` that these choices change."""
         assert self.knowledge is not None
-        own = {name: getattr(self.knowledge, name) for name in ("answer_by", "passages", "method")}
+        own = {name: getattr(self.knowledge, name) for name in ("answer_by", "passages", "method", "word_weight")}
         wanted = {**choices, **({"answer_by": "model"} if choices["layer"] == "tuned" else {})}
         changed = {name: wanted[name] for name in own if wanted.get(name, own[name]) != own[name]}
         tokens = choices.get("split", self.knowledge.split.tokens)

@@ -64,7 +64,7 @@ def fit_abstention(
         return default
     with progress_step("fit the abstention") as step:
         embedder = embedder or Embedder(knowledge.embedder.folder, knowledge.embedder.tokenizer)
-        search = KnowledgeSearch(knowledge.index.folder, embedder)
+        search = KnowledgeSearch(knowledge.index.folder, embedder, word_weight=knowledge.settings.word_weight)
         answerer = Answerer(search, knowledge.settings, abstain, default)
         questions = pd.read_parquet(path, columns=["messages", "unanswerable"])
         rule = fit_rule(

@@ -49,14 +49,22 @@ def write_practice(
 
     knowledge, written = spec.settings, pairs / "train.parquet"
     files = [file_digest(path) for path in (*([written] if written.is_file() else []), *documents)]
-    options = [knowledge.split.digest, knowledge.method, knowledge.practice_pairs, chat.answer.digest, chat.context]
+    options = [
+        knowledge.split.digest,
+        knowledge.method,
+        knowledge.word_weight,
+        knowledge.practice_pairs,
+        chat.answer.digest,
+        chat.context,
+    ]
     folder = state / NAME / case / cache_key(__name__, [files, options, spec.embedder.digest])[:20]
     if folder.is_dir():
         mark_cached()
         return folder
     collections = {path.stem: path for path in documents}
     index = build_index("index", collections, knowledge, spec.embedder, state / NAME / case)
-    search = KnowledgeSearch(index.folder, Embedder(spec.embedder.folder, spec.embedder.tokenizer))
+    embedder = Embedder(spec.embedder.folder, spec.embedder.tokenizer)
+    search = KnowledgeSearch(index.folder, embedder, word_weight=spec.settings.word_weight)
     by_hand = _by_hand(read_pairs(written), search.passages()) if written.is_file() else []
     questions = [*by_hand, *questions_on(search.passages(), 2 * knowledge.practice_pairs)]
     practice = practise(search, questions, spec, chat)[: knowledge.practice_pairs]

@@ -60,3 +60,16 @@ def test_stop_words_count_only_alone():
 def test_labelled_passages_need_a_label(search, labels, expected, method):
     hits = search.search("area of the jib sail", labels=labels, method=method)
     assert any(hit.passage.document == "crew/boats.md" for hit in hits) == expected
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 0.5, 1.0])
+def test_words_may_weigh_more_than_vectors(tmp_path, weight):
+    """The score of a hybrid search is the weighted sum of reciprocal ranks."""
+    documents = {"docs": Documents(uri="file://pages/*.md")}
+    index = indexed(write_pages(tmp_path, PAGES), Knowledge(documents=documents, embedder=EMBEDDER))
+    hits = KnowledgeSearch(index.folder, embedder(), word_weight=weight).search("What does a cat eat?")
+    for hit in hits:
+        words = 1 / (10 + hit.words_rank) if hit.words_rank else 0.0
+        vectors = 1 / (10 + hit.vectors_rank) if hit.vectors_rank else 0.0
+        assert hit.score == pytest.approx(2 * (weight * words + (1 - weight) * vectors))
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)

@@ -144,7 +144,7 @@ def test_a_prompt_that_loses_at_the_end_is_whole(tmp_path: Path) -> None:
         problem = prompt_problem(tmp_path, server, 24)
         questions, _ = questions_of(problem.task)
         first |= {json.loads(each)[-1]["content"] for each in questions["messages"][:8]}
-        result = searched(problem, tmp_path / "state", "6-trials")
+        result = searched(problem, tmp_path / "state", "24-trials")
     assert len(result.rungs) == 2
     examples = [trial for trial in result.trials if trial.arm == "examples"]
     assert {trial.rungs for trial in examples} == {2}
