@@ -158,6 +158,10 @@ class LanguageCase(Case):
             raise ValueError("knowledge.documents with practice need train, and answer.format: text")
         if self.knowledge and self.serve.embedder not in (None, "", self.knowledge.embedder):
             raise ValueError("serve.embedder must be that of knowledge.embedder, or be left out: a release has one")
+        if of_tables := self.search.of_tables:
+            raise ValueError(
+                f"search.{of_tables[0]} is of tables; a language case is searched by evaluate.champion_gate.loss"
+            )
         if self.knowledge and self.knowledge.answer_by == "extract" and self.answer.format != "text":
             raise ValueError("knowledge.answer_by: extract needs answer.format: text")
         return self

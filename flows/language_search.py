@@ -8,11 +8,13 @@ from flows.case import LanguageCase
 from flows.run_context import RunContext
 from flows.steps import language_spec, prepare_snapshot
 from tasks.core.errors import CaseError, NoDataYet
+from tasks.data.task import open_model
 from tasks.language.messages import SYSTEM
 from tasks.language.prompt_file import load_prompt, prompt_files
 from tasks.language.prompts import Prompt
 from tasks.release.results import Release
-from tasks.search.language.bench import LanguageTask, find_model
+from tasks.search.config import OtherModel
+from tasks.search.language.bench import LanguageTask, OtherBase, find_model
 from tasks.search.language.problem import LanguageProblem, questions_of
 from tasks.search.language.prompt_space import PromptSpace, literal
 from tasks.search.language.space import LanguageSpace
@@ -34,6 +36,7 @@ def language_problem(run: RunContext, case: LanguageCase) -> LanguageProblem:
         threads=case.train.threads if case.train else run.settings.threads,
         loss=case.evaluate.champion_gate.loss,
         price=case.answer_price,
+        others={name: _other_base(run, case, model) for name, model in case.search.models.items()},
         scorers=case.evaluate.scorers,
         tuning=case.train,
         practises=case.practises,
@@ -45,9 +48,18 @@ def language_problem(run: RunContext, case: LanguageCase) -> LanguageProblem:
         tuning=case.train,
         layers=layers_of(spec.base) if case.train else 0,
         weights=case.serve.weights,
+        models=tuple(case.search.models),
         has_schema=case.answer.json_schema is not None,
     )
     return LanguageProblem(task, space, find_model(task) if case.train else None, case.search.call_cost)
+
+
+def _other_base(run: RunContext, case: LanguageCase, model: OtherModel) -> OtherBase:
+    files = open_model(model, case.folder, run.settings.state)
+    price = model.price or case.price
+    if files.upstream and "machine_hour" not in price.model_fields_set:  # as of the case's own model behind an address
+        price = price.model_copy(update={"machine_hour": 0.0})
+    return OtherBase(model=model, files=files, price=price)
 
 
 def prompt_problem(run: RunContext, case: LanguageCase, champion: Release | None) -> LanguageProblem:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import replace
+from typing import Any, TypeVar
 
-from flows.case import TabularCase
+from flows.case import LanguageCase, TabularCase
 from flows.run_context import RunContext
 from flows.steps import prepare_snapshot
 from services.store.task import record_search_costs
@@ -21,8 +22,8 @@ from tasks.search.search import Observer, Progress, search, search_folder
 from tasks.search.tabular.problem import TabularProblem, check_metric, fitting_share
 from tasks.search.tabular.space import check_families
 from tasks.search.tracking import trial_log
-from tasks.train.config import Train
 
+AnyCase = TypeVar("AnyCase", TabularCase, LanguageCase)
 WORKERS = 2  # measurements side by side, each on one thread
 
 
@@ -32,16 +33,24 @@ def with_search(run: RunContext) -> RunContext:
     What a machine proposes must be better than the champion: the margin of the gate is 0.
     """
     case = run.case
-    if case.search.budget is None or run.model or not isinstance(case, TabularCase):
+    if case.search.budget is None or run.model:
         return run
     result = search_case(run, case.search.budget, lambda _: None)
     if not result.is_better:
         return run
-    values = case.train.model_dump(exclude=set(result.owned["train"])) | (result.best.change["train"] or {})
-    gate = case.evaluate.champion_gate.model_copy(update={"margin": 0.0})
-    evaluate = case.evaluate.model_copy(update={"champion_gate": gate})
-    proposed = case.model_copy(update={"train": Train.model_validate(values), "evaluate": evaluate})
+    proposed = proposed_case(case, result)
     return replace(run, case=proposed, lineage={**run.lineage, "case_digest": proposed.digest})
+
+
+def proposed_case(case: AnyCase, result: SearchResult) -> AnyCase:
+    """The case with the configuration that a search chose, whose champion's gate has no margin."""
+    gate = case.evaluate.champion_gate.model_copy(update={"margin": 0.0})
+    update: dict[str, Any] = {"evaluate": case.evaluate.model_copy(update={"champion_gate": gate})}
+    for section, new in result.best.change.items():
+        own, owned = getattr(case, section), result.owned.get(section, ())
+        values = {name: getattr(own, name) for name in own.model_fields_set - set(owned)}
+        update[section] = None if new is None else type(own).model_validate({**values, **new})
+    return case.model_copy(update=update)
 
 
 def search_case(

@@ -9,6 +9,8 @@ from pydantic import AfterValidator, Field
 
 from tasks.core.config import Duration, Section
 from tasks.core.errors import InputError
+from tasks.data.config import Model
+from tasks.release.config import Price
 from tasks.statistics.metric_catalog import MetricName
 
 FORM = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|-calls?|-trials?|\$|€)")
@@ -65,6 +67,15 @@ def _check_budget(text: str) -> str:
 Budget = Annotated[str, AfterValidator(_check_budget)]
 
 
+class OtherModel(Model):
+    """Another base model that a search of a language case tries."""
+
+    price: Price | None = Field(None, description="Price of its answers. Empty: that of the case.")
+
+
+OF_TABLES = ("metric", "families", "ms_per_row", "monotone", "gap")
+
+
 class Search(Section):
     """How a better configuration of the case is searched: `driftline search`."""
 
@@ -76,7 +87,9 @@ class Search(Section):
     )
     within: float = Field(0.01, ge=0, description="How much worse than the best a cheap one may be, in the metric.")
     metric: MetricName | None = Field(
-        None, description="Metric to search by. Empty: auc of classes, r2 of numbers, the gate's loss of answers."
+        None,
+        description="Metric of a table to search by. Empty: auc of classes, r2 of numbers. A language case is searched "
+        "by evaluate.champion_gate.loss.",
     )
     families: tuple[str, ...] = Field((), description="Families of models to try. Empty: all that fit the size.")
     ms_per_row: float | None = Field(
@@ -90,4 +103,12 @@ class Search(Section):
         description="Time between rows that are fitted and rows that are predicted. Empty: as the data shows.",
     )
     call_cost: float | None = Field(None, gt=0, description="Most money of a call of a language case.")
+    models: dict[str, OtherModel] = Field(
+        {}, description="Other base models of a language case to try, by a name of yours; they answer untuned."
+    )
     seed: int = Field(0, ge=0, description="Seed of the sampler.")
+
+    @property
+    def of_tables(self) -> list[str]:
+        """The keys that are set, and that only the search of a table knows."""
+        return [name for name in OF_TABLES if name in self.model_fields_set]

@@ -18,6 +18,7 @@ class Arm(Result):
     layer: Layer
     title: str  # what it changes of the case; empty: the case's own
     messages: tuple[dict[str, str], ...] = ()  # of its prompt; empty: no prompt
+    model: str = ""  # another base model, by its name in `search.models`; empty: the case's
     passages: bool = False  # whether it searches the case's documents
     knowledge: dict[str, Any] = Field({})  # settings of `knowledge` that differ from the case's
     train: dict[str, Any] = Field({})  # settings of `train` that differ from the case's

@@ -15,8 +15,9 @@ from pydantic import Field
 
 from tasks.core.config import Result
 from tasks.core.errors import CaseError
+from tasks.data.config import Model
 from tasks.data.language.splits import DEVELOPMENT
-from tasks.data.results import Snapshot
+from tasks.data.results import BaseModelFiles, Snapshot
 from tasks.evaluate.language.arms import RememberingEmbedder
 from tasks.evaluate.language.evaluation_run import EvaluationRun
 from tasks.evaluate.language.inference import build_conversation, message_in, score
@@ -43,6 +44,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+class OtherBase(Result):
+    """Another base model that an arm may use."""
+
+    model: Model
+    files: BaseModelFiles
+    price: Price
+
+
 class LanguageTask(Result):
     """What all arms of a search share."""
 
@@ -53,8 +62,15 @@ class LanguageTask(Result):
     loss: str
     price: Price
     scorers: dict[str, str] = Field({})
+    others: dict[str, OtherBase] = Field({})  # by name
     tuning: Tuning | None = None
     practises: bool = False  # a tuned model learns from documents instead of pairs
+
+    def base_of(self, arm: Arm) -> BaseModelFiles:
+        return self.others[arm.model].files if arm.model else self.spec.base
+
+    def price_of(self, arm: Arm) -> Price:
+        return self.others[arm.model].price if arm.model else self.price
 
     @property
     def pairs(self) -> Path:
@@ -146,7 +162,7 @@ class Bench:
     @property
     def size(self) -> int:
         """Bytes of the model that answers; 0 without one on this machine."""
-        if self.task.spec.base.upstream or not engine_answers(self.task, self.arm):
+        if self.task.base_of(self.arm).upstream or not engine_answers(self.task, self.arm):
             return 0
         return self._model.stat().st_size
 
@@ -179,7 +195,7 @@ class Bench:
                     text = self._answerer.finish(prepared, text).text
                 rows[at] = {**reply, "text": text, "seconds": spent + float(reply["seconds"])}
         scored = score(questions, pd.DataFrame({"text": [row["text"] for row in rows]}), self.task.run.scoring, "")
-        prices = [_price(self.task.price, row) for row in rows]
+        prices = [_price(self.task.price_of(self.arm), row) for row in rows]
         return Answered(
             losses=answer_losses(scored, self.task.loss).tolist(),
             seconds=fmean(float(row["seconds"]) for row in rows),
@@ -205,7 +221,7 @@ class Bench:
 
     @property
     def _options(self) -> EngineOptions:
-        spec = self.task.spec
+        spec = self._spec
         return EngineOptions(spec.serving, spec.chat.context, self.task.threads, self._prompt.parameters)
 
     @property
@@ -216,6 +232,9 @@ class Bench:
         """The spec of a candidate of this arm; its index is built where the case's would differ."""
         task, spec = self.task, self.task.spec
         changes: dict[str, Any] = {}
+        if other := task.others.get(self.arm.model):
+            chat = spec.chat.model_copy(update={"context": other.model.context})
+            changes |= {"base": other.files, "chat": chat}
         if self.arm.weights:
             changes["serving"] = spec.serving.model_copy(update={"weights": self.arm.weights})
         if self.arm.passages and spec.knowledge is not None:

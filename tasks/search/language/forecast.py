@@ -32,9 +32,11 @@ class Forecast:
         seconds = START_SECONDS + (questions * SEARCH_SECONDS if arm.passages else 0.0)
         tokens_in, tokens_out = self._tokens(arm)
         if calls:
-            remote = self._task.spec.base.upstream is not None
+            remote = self._task.base_of(arm).upstream is not None
             seconds += calls * (REMOTE_SECONDS if remote else tokens_in / READ + tokens_out / WRITTEN)
         memory = GB
+        if arm.model and (base := self._task.base_of(arm)).upstream is None:
+            memory += base.served.stat().st_size
         if first and "split" in arm.knowledge:
             seconds += INDEX_SECONDS
         if first and arm.is_tuned and not exists:
@@ -42,7 +44,7 @@ class Forecast:
             if not isinstance(tuning, str):
                 seconds += MERGE_SECONDS + SPENT * 60 * sum(each.minutes for each in tuning.values())
                 memory = round(GB * max(each.memory_gb for each in tuning.values()))
-        money = calls * self._task.price.of(round(tokens_in), 0, round(tokens_out), 0.0) / 1_000_000_000
+        money = calls * self._task.price_of(arm).of(round(tokens_in), 0, round(tokens_out), 0.0) / 1_000_000_000
         return Cost(seconds=seconds, memory=memory, calls=calls, money=money)
 
     def shortage(self, arm: Arm) -> str:

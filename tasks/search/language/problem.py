@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from tasks.core.code_digest import cache_key
 from tasks.core.config import Section
 from tasks.core.files import file_digest
+from tasks.data.config import Model
 from tasks.data.language.splits import DEVELOPMENT
 from tasks.evaluate.language.metrics import clusters_of
 from tasks.language.messages import SYSTEM
+from tasks.release.config import Price
 from tasks.search.language.arm import Arm
 from tasks.search.language.bench import Bench, LanguageTask, embed_questions, merged
 from tasks.search.language.forecast import Forecast
@@ -58,6 +60,10 @@ class LanguageProblem:
                 "space": [list(space.prompts.instructions), dict(space.prompts.texts), space.layers, space.weights],
                 "part": ["prompt" if space.is_prompt_only else "", file_digest(self.tuned) if self.tuned else ""],
                 "tuning": self.task.tuning.digest if self.task.tuning else "",
+                "models": {
+                    name: [other.files.digest, other.model.context, other.price.digest]
+                    for name, other in self.task.others.items()
+                },
                 "data": self.task.snapshot.digest,
                 "loss": [self.metric, self.task.scorers],
             },
@@ -99,7 +105,13 @@ class LanguageProblem:
             )
         ]
         layers: list[Choices] = [{"layer": each} for each in ("prompt", "examples", "retrieval", "tuned", "base")]
+        others: list[Choices] = [
+            {"layer": layer, "model": name, **({"answer_by": "model"} if layer == "retrieval" else {})}
+            for name in self.space.models
+            for layer in ("prompt", "retrieval")
+        ]
         usual: list[Choices] = [
+            *others,
             {"layer": "retrieval", "answer_by": "model"},
             {"layer": "examples", "examples": 4},
             {"layer": "examples", "instruction": 1},
@@ -165,7 +177,11 @@ class LanguageProblem:
     @property
     def owned(self) -> dict[str, Sequence[str]]:
         """Keys of sections that a change replaces or removes."""
-        return {"prompt": ("system", "messages")}
+        return {
+            "prompt": ("system", "messages"),
+            "model": tuple(Model.model_fields),
+            "price": tuple(Price.model_fields),
+        }
 
     def as_change(self, configuration: Configuration) -> dict[str, dict[str, Any] | None]:
         """Keys of sections of case.yaml, each with its whole value; a section that is None goes."""
@@ -180,6 +196,10 @@ class LanguageProblem:
             change["knowledge"] = _whole(knowledge, arm.knowledge) if arm.passages else None
         if tuning is not None and (not arm.is_tuned or arm.train):
             change["train"] = _whole(tuning, arm.train) if arm.is_tuned else None
+        if other := self.task.others.get(arm.model):
+            change["model"] = other.model.model_dump(mode="json", exclude_unset=True, exclude={"price"})
+            if other.price != self.task.price:
+                change["price"] = other.price.model_dump(mode="json", exclude_unset=True)
         if arm.weights:
             change["serve"] = {"weights": arm.weights}
         return change

@@ -34,6 +34,7 @@ class LanguageSpace:
     layers: int = 0  # of the base model
     weights: str = ""  # number format of the served weights
     has_schema: bool = False
+    models: Sequence[str] = ()  # names of other base models
     is_prompt_only: bool = False  # all but the prompt stays as the case has it
 
     @property
@@ -60,10 +61,11 @@ class LanguageSpace:
     def options(self, choices: Mapping[str, Any]) -> dict[str, list[Any]]:
         """What else may be chosen after these choices, by name; the first option is the case's own."""
         layer = choices["layer"]
-        if layer == "base":
-            return {}
         if self.is_prompt_only:
             return self._prompting(choices)
+        models = {"model": [OWN, *self.models]} if self.models else {}
+        if layer == "base":
+            return models
         found: dict[str, list[Any]] = {}
         if layer in ("retrieval", "tuned") and self.knowledge is not None:
             found |= self._retrieval(self.knowledge, choices)
@@ -73,20 +75,21 @@ class LanguageSpace:
         if layer == "retrieval" and choices.get("answer_by", self._answer_by) == "extract":
             return found  # no model answers
         decoding = {"decoding": ["free", "constrained"]} if self.has_schema else {}
-        return found | self._prompting(choices) | decoding
+        return found | models | self._prompting(choices) | decoding
 
     def arm(self, choices: Mapping[str, Any]) -> Arm:
         """The arm of these choices."""
         layer: Layer = choices["layer"]
         title = ", ".join(f"{name} {value}" for name, value in choices.items() if name != "layer") or "as the case is"
         if layer == "base":
-            return Arm(layer=layer, title="no prompt")
+            return Arm(layer=layer, title="no prompt", model=_other(choices))
         messages = self.prompts.messages(self._variant(choices))
         retrieves = layer in ("retrieval", "tuned") and self.knowledge is not None
         return Arm(
             layer=layer,
             title=title,
             messages=tuple(messages),
+            model=_other(choices),
             passages=retrieves,
             knowledge=self._changed(choices) if retrieves else {},
             train=self._train(choices) if layer == "tuned" else {},
@@ -183,6 +186,12 @@ class LanguageSpace:
         if choices.get("preference", has_preference) != has_preference:
             stages["preference"] = None if has_preference else PREFERENCE
         return changed | ({"stages": stages} if stages else {})
+
+
+def _other(choices: Mapping[str, Any]) -> str:
+    """The name of another base model; empty for the case's."""
+    name = str(choices.get("model", OWN))
+    return "" if name == OWN else name
 
 
 def _first(own: Any, others: Sequence[Any]) -> list[Any]:

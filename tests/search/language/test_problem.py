@@ -12,6 +12,9 @@ import pytest
 from tasks.core.errors import DataError
 from tasks.knowledge.config import Documents, Knowledge
 from tasks.language.prompts import Prompt
+from tasks.release.config import Price
+from tasks.search.config import OtherModel
+from tasks.search.language.bench import OtherBase
 from tasks.search.language.problem import LanguageProblem, questions_of
 from tasks.search.language.prompt_space import PromptSpace
 from tasks.search.language.space import LanguageSpace
@@ -142,6 +145,26 @@ def test_the_arms_differ_as_they_do(tmp_path: Path) -> None:
         losses = [float(problem.measure(arm, 1).losses.mean()) for arm in arms]
     assert losses[0] == 1.0
     assert losses[0] > losses[1] > losses[2] == 0.0
+
+
+def test_another_base_model_is_an_arm(tmp_path: Path) -> None:
+    """A configured model answers in the place of the case's, at its own price; adopting it names it in `model`."""
+    price = Price(tokens_in=10.0, tokens_out=40.0, machine_hour=0.0)
+    with misbehaving(follows_examples) as own, misbehaving(follows_examples) as server:
+        other = OtherModel(source=server.upstream.source, context=512)
+        others = {"larger": OtherBase(model=other, files=remote_base(tmp_path / "other", server), price=price)}
+        task = language_task(tmp_path, remote_base(tmp_path / "base", own)).model_copy(update={"others": others})
+        problem = language_problem(task, models=("larger",))
+        arm = {"layer": "prompt", "model": "larger"}
+        scores = problem.measure(arm, 0)
+        assert (len(own.requests), len(server.requests)) == (0, scores.calls)
+        assert scores.call_cost == pytest.approx(10 * problem.measure({"layer": "prompt"}, 0).call_cost, rel=0.5)
+    assert problem.space.options({"layer": "base"}) == {"model": ["own", "larger"]}
+    assert problem.space.options({"layer": "prompt"})["model"] == ["own", "larger"]
+    change = problem.as_change(arm)
+    assert change["model"] == {"source": other.source, "context": 512}
+    assert change["price"] == {"tokens_in": 10.0, "tokens_out": 40.0, "machine_hour": 0.0}
+    assert problem.estimate(arm, 0).money > problem.estimate({"layer": "prompt"}, 0).money
 
 
 def test_no_question_is_an_example(problem: LanguageProblem) -> None:
