@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from flows.case import LanguageCase, TabularCase
 from flows.run_context import RunContext
@@ -23,7 +23,6 @@ from tasks.search.tabular.problem import TabularProblem, check_metric, fitting_s
 from tasks.search.tabular.space import check_families
 from tasks.search.tracking import trial_log
 
-AnyCase = TypeVar("AnyCase", TabularCase, LanguageCase)
 WORKERS = 2  # measurements side by side, each on one thread
 
 
@@ -42,7 +41,7 @@ def with_search(run: RunContext) -> RunContext:
     return replace(run, case=proposed, lineage={**run.lineage, "case_digest": proposed.digest})
 
 
-def proposed_case(case: AnyCase, result: SearchResult) -> AnyCase:
+def proposed_case(case: TabularCase | LanguageCase, result: SearchResult) -> TabularCase | LanguageCase:
     """The case with the configuration that a search chose, whose champion's gate has no margin."""
     gate = case.evaluate.champion_gate.model_copy(update={"margin": 0.0})
     update: dict[str, Any] = {"evaluate": case.evaluate.model_copy(update={"champion_gate": gate})}

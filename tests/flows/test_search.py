@@ -49,6 +49,9 @@ def test_a_language_case_takes_what_was_chosen(tmp_path: Path) -> None:
     shown = [{"role": "system", "content": "Be brief."}]
     change = {"prompt": {"messages": shown}, "knowledge": {"passages": 3}}
     proposed = proposed_case(case, chosen(**change))
+    bare = proposed_case(case, chosen(knowledge=None))
+    assert isinstance(proposed, LanguageCase)
+    assert isinstance(bare, LanguageCase)
     assert proposed.prompt.messages[0].content == "Be brief."
     assert (proposed.prompt.system, proposed.prompt.few_shot) == ("", 3)
     assert proposed.prompt.tests == case.prompt.tests
@@ -56,7 +59,7 @@ def test_a_language_case_takes_what_was_chosen(tmp_path: Path) -> None:
     assert (proposed.knowledge.passages, proposed.knowledge.split.overlap) == (3, 8)
     assert proposed.evaluate.champion_gate.margin == 0
     assert proposed.digest != case.digest
-    assert proposed_case(case, chosen(knowledge=None)).knowledge is None
+    assert bare.knowledge is None
 
 
 @pytest.mark.parametrize("key", [{"metric": "auc"}, {"families": ["linear"]}, {"ms_per_row": 5}])
