@@ -7,7 +7,7 @@ import json
 import re
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 CANDIDATES = 100  # of each method, before they are merged
 SMOOTHING = 10  # of reciprocal ranks; with the usual 60, the first places hardly count
+# passages of a document that matches as a whole come before those that only look alike: weight of its rank, and how
+# many of the best passages rank documents
+DOCUMENT, RANKING = 0.5, 30
 SENTENCE = 0.7  # weight of the nearest sentence's cosine in a similarity; the passage's has the rest
 WORD = re.compile(r"[^\W_]+")
 # words of a question that say nothing of its subject
@@ -99,6 +102,8 @@ class KnowledgeSearch:
                 )
                 for place in {*words, *by_vectors}
             }
+            ranks = self._document_ranks(scores)
+            scores = {place: score + DOCUMENT / (SMOOTHING + ranks(place)) for place, score in scores.items()}
         best = sorted(scores, key=lambda place: (-scores[place], place))[:count]
         return [
             Hit(
@@ -110,6 +115,15 @@ class KnowledgeSearch:
             )
             for place in best
         ]
+
+    def _document_ranks(self, scores: Mapping[int, float]) -> Callable[[int], int]:
+        """The rank of a passage's document, by the sum of its best passages' scores, the second's half, and so on."""
+        found: dict[str, list[float]] = {}
+        for place in sorted(scores, key=lambda place: (-scores[place], place))[:RANKING]:
+            found.setdefault(self._passages[place].document, []).append(scores[place])
+        sums = {name: sum(each / rank for rank, each in enumerate(best, 1)) for name, best in found.items()}
+        ranks = {name: rank for rank, name in enumerate(sorted(sums, key=lambda name: (-sums[name], name)), 1)}
+        return lambda place: ranks.get(self._passages[place].document, RANKING)
 
     def _similarities(self, vector: np.ndarray, allowed: np.ndarray, words: Iterable[int]) -> dict[int, float]:
         """Similarity by place of the nearest passages and of those by words.

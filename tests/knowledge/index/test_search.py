@@ -64,12 +64,13 @@ def test_labelled_passages_need_a_label(search, labels, expected, method):
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 0.5, 1.0])
 def test_words_may_weigh_more_than_vectors(tmp_path, weight):
-    """The score of a hybrid search is the weighted sum of reciprocal ranks."""
+    """The score of a hybrid search is the weighted sum of reciprocal ranks, and half of that of its document."""
     documents = {"docs": Documents(uri="file://pages/*.md")}
     index = indexed(write_pages(tmp_path, PAGES), Knowledge(documents=documents, embedder=EMBEDDER))
     hits = KnowledgeSearch(index.folder, embedder(), word_weight=weight).search("What does a cat eat?")
     for hit in hits:
         words = 1 / (10 + hit.words_rank) if hit.words_rank else 0.0
         vectors = 1 / (10 + hit.vectors_rank) if hit.vectors_rank else 0.0
-        assert hit.score == pytest.approx(2 * (weight * words + (1 - weight) * vectors))
+        document = 1 / (10 + (1 if hit.passage.document == "docs/cats.md" else 2))
+        assert hit.score == pytest.approx(2 * (weight * words + (1 - weight) * vectors) + document / 2)
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
