@@ -132,6 +132,8 @@ def _search(name: str, budget: str | None, profile: str | None, as_json: bool, p
     from tasks.search.config import ALLOWED, Limit
 
     case = load_case(name, settings().cases, profile)
+    if preparing and not budget and case.search.budget:
+        _watch(preparing, Limit.parse(case.search.budget))
     budget = budget or case.search.budget
     if budget is None:
         raise InputError(
@@ -140,8 +142,7 @@ def _search(name: str, budget: str | None, profile: str | None, as_json: bool, p
             allowed=ALLOWED,
             todo=f"driftline search {name} --budget 15m",
         )
-    if preparing:
-        _watch(preparing, Limit.parse(budget))
+    Limit.parse(budget)
     with run_context(Request(case=name, profile=profile)) as run, ExitStack() as stack:
         printer = ProgressLines(as_json)
         if not as_json:
