@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from optuna.trial import FixedTrial
 
+from tasks.core.errors import CaseError
 from tasks.evaluate.config import Fairness
 from tasks.features.results import Frame
 from tasks.search.config import Search
@@ -46,6 +49,16 @@ def test_a_difference_between_groups_refuses_a_trial(tmp_path):
     assert {each.state for each in tried} == {"refused"}
     assert all("fairness_selection_rate too large: by sex: m beside f" in each.reason for each in tried)
     assert result.chosen == 0
+
+
+def test_a_mitigation_that_trials_lack_is_refused(tmp_path):
+    """Rather than left out of each trial without a word."""
+    case = constrained(unfair_frame(tmp_path))
+    reductions = {"columns": ["sex"], "metric": "selection_rate", "at_most": 0.1}
+    train = Train.model_validate({**case.train.model_dump(), "reductions": reductions})
+    with pytest.raises(CaseError, match="mitigation") as caught:
+        _ = replace(case, train=train).table
+    assert caught.value.where == "train.reductions"
 
 
 def test_trials_are_weighed_as_the_case_is(tmp_path):

@@ -45,6 +45,13 @@ def load_table(problem: TabularProblem) -> SearchTable:
     Raises: DataError when its rows can't be compared on; CaseError for settings that don't fit it.
     """
     frame, target, split, settings = problem.frame, problem.target, problem.train.split, problem.settings
+    if (mitigation := problem.train.mitigation) not in ("", "reweigh"):
+        raise CaseError(
+            "A search fits single models, and this mitigation makes another of each.",
+            where=f"train.{mitigation}",
+            allowed="train.reweigh, or none",
+            todo=f"Search without train.{mitigation}, adopt, and set it again: its verdict shows what it costs.",
+        )
     examples = read_examples(frame, target, [*problem.train.reweigh, *problem.sensitive])
     training, _ = split_frame(examples, split, target)
     _check_rows(training, frame, target)
