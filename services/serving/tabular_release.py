@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ONLINE_REPOSITORY = "DRIFTLINE_ONLINE_REPO"  # folder that materialise() returned; empty: no lookup
 ONLINE_STORE = "DRIFTLINE_ONLINE_STORE"  # the platform's setting
 ONLINE_MOMENT = "DRIFTLINE_ONLINE_MOMENT"  # ISO; the as-of of lookups, for replays; empty: now
-INLINE_ROWS = 64  # more rows are scored in a thread, so that the process goes on answering other requests
+INLINE_ROWS = 1000  # some 4 ms; more go to a thread, which competes with the server for the interpreter
 MAX_PROBLEMS = 20
 
 T = TypeVar("T")
