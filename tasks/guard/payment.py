@@ -11,7 +11,8 @@ from itertools import accumulate, pairwise
 Group = tuple[int, int]  # start and end of a group of digits
 
 SEPARATOR = r"[\s.\-_/·:,;|\\*~+]"
-SHORTEST = 12  # digits of a card number
+SHORTEST, LONGEST = 12, 19  # digits of a card number
+LEAST_GROUP = 3  # digits of the first group of a card number within a longer run
 GAP = 6  # maximum number of separators between two groups
 _GROUP = re.compile(r"[0-9]+")
 _UUID = re.compile(r"(?<![0-9a-fA-F])[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}(?![0-9a-fA-F])")
@@ -134,7 +135,10 @@ class _Run:
         """First and last groups with a card's length and check digit; nearly all groups of a long run have none."""
         group_before = {offset: last for last, offset in enumerate(self._offsets[1:])}
         digits, sums, possible = self._digits, self._sums, []
+        near_end = len(digits) - LONGEST
         for first, begin in enumerate(self._offsets[:-1]):
+            if first and begin < near_end and self._offsets[first + 1] - begin < LEAST_GROUP:
+                continue  # no rule takes it: neither regular nor at an end
             lasts = []
             for length in _lengths(digits[begin : begin + 4]):
                 end = begin + length
@@ -163,7 +167,7 @@ class _Run:
         sizes = [end - start for start, end in self._run[first : last + 1]]
         if len(sizes) == 1:
             return not self._is_fraction(first) and not is_hex(self._text, *self._run[first])
-        if sizes[0] < 3 and len(sizes) < len(self._run):  # adjacent telephone numbers look the same
+        if sizes[0] < LEAST_GROUP and len(sizes) < len(self._run):  # adjacent telephone numbers look the same
             return False
         return tuple(sizes) in _LAYOUTS or (len(set(sizes[:-1])) == 1 and sizes[-1] <= sizes[0])
 

@@ -20,11 +20,12 @@ CODE_SPAN = re.compile(r"(?<!`)`++([^`]++)`++")
 CITATION = re.compile(r"\[\d{1,2}\]")  # a passage's number, not a statement
 LIST_NUMBER = re.compile(r"^[^\S\n]*+\d{1,2}[.)]\s+", re.MULTILINE)
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]{0,60}(?:\.\d+)*(?!\w)")
-CODE = re.compile(
-    r"https?://[^\s<>)\]]+|(?:\$|(?<![\w./@-])(?<!::))[\w.-]*(?:[_/@]|\w\.\w|::)[\w./:@-]*\w|(?<!\w)--?[a-zA-Z][\w-]+"
-    r"|(?<!\w)[^\W\d]*+\d[^\Wa-zA-Z]*+[a-zA-Z]\w*+|(?<![a-zA-Z])[a-zA-Z]++\d\w*+"
+CODE = re.compile(  # one group, so that `split` gives the codes and what stands between them
+    r"(https?://[^\s<>)\]]+|(?:\$|(?<![\w./@-])(?<!::))[\w.-]*(?:[_/@]|\w\.\w|::)[\w./:@-]*\w|(?<!\w)--?[a-zA-Z][\w-]+"
+    r"|(?<!\w)[^\W\d]*+\d[^\Wa-zA-Z]*+[a-zA-Z]\w*+|(?<![a-zA-Z])[a-zA-Z]++\d\w*+)"
 )
 NAME = re.compile(r"\b(?:[A-Z][a-z]+[A-Z]\w*|[A-Z]{2,}\w*|[A-Z][\w']+)\b")
+CAPITAL = re.compile(r"[A-Z]")  # each name has one
 NO_NAMES = frozenset(
     ("I", "Yes", "No", "Note", "However", "Also", "The", "A", "An", "This", "That", "These", "It", "If")
 )
@@ -36,24 +37,30 @@ TYPOGRAPHY = str.maketrans("\u2018\u2019\u201c\u201d\u2013\u2014\u2212", "''\"\"
 def unsupported(answer: str, passages: Sequence[str]) -> list[str]:
     """The numbers, names, codes and commands of an answer that stand in no passage, in order and each once."""
     answer, *passages = (_plain(text) for text in (answer, *passages))
-    answer = LIST_NUMBER.sub("", CITATION.sub(" ", answer))
+    if "[" in answer:
+        answer = CITATION.sub(" ", answer)
+    answer = LIST_NUMBER.sub("", answer)
     together = "\n".join(passages)
     words, numbers = _words(together), _numbers(together)
     lacking: dict[str, None] = {}
     known = [(_squeeze(passage), _parts(passage)) for passage in passages]
-    for span in CODE_SPAN.findall(answer):
+    for span in dict.fromkeys(CODE_SPAN.findall(answer) if "`" in answer else ()):
         if not any(_stands(span, squeezed, parts) for squeezed, parts in known):
             lacking[" ".join(span.split())] = None
-    prose, squeezed = CODE_SPAN.sub(" ", answer), _squeeze(together)
-    for code in (match.rstrip(".,:;") for match in CODE.findall(prose)):
+    prose = CODE_SPAN.sub(" ", answer) if "`" in answer else answer
+    squeezed = _squeeze(together)
+    pieces = CODE.split(prose)
+    for code in dict.fromkeys(match.rstrip(".,:;") for match in pieces[1::2]):
         if _squeeze(code) not in squeezed:
             lacking[code] = None
-    prose = CODE.sub(" ", prose)
-    lacking |= dict.fromkeys(each for each in NUMBER.findall(prose) if _number(each) not in numbers)
+    prose = " ".join(pieces[::2])
+    lacking |= dict.fromkeys(each for each in dict.fromkeys(NUMBER.findall(prose)) if _number(each) not in numbers)
     lacking |= dict.fromkeys(
-        word for word in re.findall(r"\w+", prose) if (value := NUMBER_WORDS.get(word.lower())) and value not in numbers
+        word
+        for word in dict.fromkeys(_number_words(prose))
+        if (value := NUMBER_WORDS.get(word.lower())) and value not in numbers
     )
-    lacking |= dict.fromkeys(name for name in _names(prose) if not _words(name) <= words)
+    lacking |= dict.fromkeys(name for name in dict.fromkeys(_names(prose)) if not _words(name) <= words)
     return list(lacking)
 
 
@@ -91,6 +98,8 @@ def _words(text: str) -> frozenset[str]:
 
 
 def _number(text: str) -> str:
+    if text.isdecimal() and text[0] != "0" and len(text) <= LONGEST:
+        return text
     text = text.replace(",", "").lstrip("+")
     if len(text) > LONGEST:  # nobody's number
         return text
@@ -105,9 +114,15 @@ def _numbers(text: str) -> frozenset[str]:
     return frozenset(digits | {each.lstrip("-") for each in digits} | spelled)
 
 
+def _number_words(text: str) -> list[str]:
+    """The words of a text, where a number in words can be among them."""
+    lowered = text.lower()
+    return re.findall(r"\w+", text) if any(word in lowered for word in NUMBER_WORDS) else []
+
+
 def _names(text: str) -> Iterator[str]:
     """Capitalised words; the first word of a sentence counts only when more than its first letter is a capital."""
-    for line in text.splitlines():
+    for line in filter(CAPITAL.search, text.splitlines()):
         for sentence in SENTENCE_END.split(line):
             first = True
             for match in re.finditer(r"[\w'-]+", sentence):

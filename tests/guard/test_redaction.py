@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.guard.redaction import redact
+from tasks.guard.redaction import find_spans, redact
+
+DIGITS, SPACED = " ".join("7" * 40), " ".join("4111111111111111")
 
 
 @pytest.mark.parametrize(
@@ -45,3 +47,17 @@ def test_numbers_and_dates_are_left_alone(text):
 def test_only_the_kinds_that_the_case_names_are_masked():
     """A case whose answers state telephone numbers can leave them."""
     assert redact("a@b.org, +49 30 1234567", ["email"])[0] == "[EMAIL], +49 30 1234567"
+
+
+@pytest.mark.parametrize(
+    ("text", "cards"),
+    [
+        (f"{DIGITS} | {SPACED}", [SPACED]),
+        (f"{DIGITS} {SPACED}", [SPACED]),
+        (f"{DIGITS} {SPACED} {DIGITS}", []),  # as any digits of a long run
+        (f"{DIGITS} 4111 1111 1111 1111 {DIGITS}", ["4111 1111 1111 1111"]),
+    ],
+)
+def test_a_card_among_many_single_digits_is_found(text: str, cards: list[str]) -> None:
+    """Single digits are a card at an end of their run only; a regular number also in the middle."""
+    assert [text[span.start : span.end] for span in find_spans(text, ("card",))] == cards

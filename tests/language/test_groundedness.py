@@ -62,3 +62,14 @@ def test_a_sentence_needs_a_passage_with_its_words() -> None:
     """An answer about something else is not supported, even without a number or a name."""
     assert supported_share("Restore the previous champion. Elephants eat green bananas.", PASSAGES) == 0.5
     assert supported_share("", PASSAGES) == 1.0
+
+
+@pytest.mark.parametrize("times", [2, 50])
+def test_repeating_an_answer_changes_nothing(times: int) -> None:
+    """What is lacking comes once and in order, however often it stands in the answer."""
+    answer = (
+        "It takes 40 s, or 7 minutes with `driftline undo` of ACME on /srv/data.\nthen eleven keys, says Ann Smith.\n"
+    )
+    lacking = unsupported(answer, PASSAGES)
+    assert lacking == ["driftline undo", "/srv/data", "40", "7", "eleven", "ACME", "Ann", "Smith"]
+    assert unsupported(answer * times, PASSAGES) == lacking
