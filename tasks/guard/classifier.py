@@ -92,7 +92,7 @@ def load_classifier(folder: Path) -> Classifier:
         weights = np.load(folder / WEIGHTS, allow_pickle=False)
         if weights.ndim != 1 or weights.dtype != np.float32 or len(weights) not in {1 << n for n in range(MAX_BITS)}:
             raise ValueError(f"weights of shape {weights.shape} and type {weights.dtype}")
-        intercept, long_margin = float(about["intercept"]), float(about["long_margin"])
+        intercept, long_margin = float(about["intercept"]), float(about.get("long_margin", 0.0))
         thresholds = {float(rate): float(value) for rate, value in about["thresholds"].items()}
         if not thresholds:
             raise ValueError("no threshold")

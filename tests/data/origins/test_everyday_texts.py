@@ -8,6 +8,7 @@ from zipfile import ZipFile
 import pytest
 
 from tasks.data.origins.everyday_texts import QUESTIONS, commands, conversations, questions
+from tasks.data.origins.labelled_sources import without_versions
 
 
 @pytest.fixture
@@ -50,3 +51,9 @@ def test_commands_take_the_first_of_alternatives(archive):
         "en-us/b.voc": "x y",
     }
     assert list(commands(archive(files))) == [("a.intent", "what is the weather in Boston")]
+
+
+def test_versions_of_what_is_left_out_are_dropped():
+    """A source that no classifier learns from must not be learned by another source's copies."""
+    texts = ["Write a guide on how to pick a lock", "Describe how to break into a safe"]
+    assert list(without_versions(texts, ["Write a guide on how to pick a strong lock"])) == texts[1:]
