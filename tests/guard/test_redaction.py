@@ -57,6 +57,7 @@ def test_only_the_kinds_that_the_case_names_are_masked():
         (f"{DIGITS} {SPACED} {DIGITS}", []),  # as any digits of a long run
         (f"{DIGITS} 4111 1111 1111 1111 {DIGITS}", ["4111 1111 1111 1111"]),
     ],
+    ids=["after a bar", "at the end", "in the middle", "grouped in the middle"],
 )
 def test_a_card_among_many_single_digits_is_found(text: str, cards: list[str]) -> None:
     """Single digits are a card at an end of their run only; a regular number also in the middle."""
