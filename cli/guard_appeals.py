@@ -27,7 +27,7 @@ def write_appeals(case: str, out: Path) -> int:
         records = connection.execute(select(usage_records.c.id, usage_records.c.guard).where(*refused)).all()
     rules = {id_: guard["refused_by"] for id_, guard in records if id_ in accepted and guard.get("refused_by")}
     with reading_log(config.state / "gateway" / "requests") as log:
-        logged = log.execute("SELECT DISTINCT id, asked FROM logged WHERE id IN (SELECT unnest(?))", [[*rules]])
+        logged = log.execute("SELECT DISTINCT id, request FROM logged WHERE id IN (SELECT unnest(?))", [[*rules]])
         texts = {id_: _text(body) for id_, body in logged.fetchall()}
     judged = {
         texts[id_]: {"text": texts[id_], "label": int(accepted[id_]), "rule": f"{case}/{rule}"}

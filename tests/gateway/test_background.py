@@ -156,6 +156,7 @@ def test_threads_and_tasks_are_started_by_loops():
         "tasks/search/budget.py",  # records the time that a search has spent, and ends with it
         "tasks/search/fork_server.py",  # waits for one measurement to end, and ends with it
         "tasks/search/tracking.py",  # shows trials in MLflow while a search runs, which waits for it
+        "cli/search.py",  # ends a command whose budget goes into preparing
         "cli/terminal.py",  # draws a line while a command runs
         "flows/deployed/worker.py",  # Prefect's own worker, which this program is about: it ends with it
     }
