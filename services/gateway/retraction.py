@@ -15,7 +15,7 @@ from tasks.core.files import atomic_path
 from tasks.core.settings import Settings
 from tasks.govern.retraction import Row, mentions
 
-TEXTS = ("request", "response")
+TEXTS = ("request", "response", "asked", "answered")  # the last two in files of version 0.2.0
 
 
 def requests_folder(settings: Settings) -> Path:
@@ -27,7 +27,7 @@ def find_calls(folder: Path, row: Row, examples: frozenset[str]) -> dict[Path, s
     found: dict[Path, set[str]] = {}
     for path in sorted(folder.glob("day=*/*.parquet")):
         with connect() as db:
-            query = f'SELECT id, request, response FROM {scan_parquet(path)} WHERE "case" = ?'
+            query = f'SELECT id, {", ".join(_texts_in(path))} FROM {scan_parquet(path)} WHERE "case" = ?'
             ids = {id_ for id_, *texts in db.execute(query, [row.case]).fetchall() if _names(texts, row, examples)}
         found |= {path: ids} if ids else {}
     for path in sorted(folder.glob("*.jsonl")):
@@ -36,6 +36,12 @@ def find_calls(folder: Path, row: Row, examples: frozenset[str]) -> dict[Path, s
         ids = {call["id"] for call in own if _names([call.get(name) for name in TEXTS], row, examples)}
         found |= {path: ids} if ids else {}
     return found
+
+
+def _texts_in(path: Path) -> list[str]:
+    import pyarrow.parquet as pq
+
+    return [name for name in TEXTS if name in pq.read_schema(path).names]
 
 
 def _names(texts: list[Any], row: Row, examples: frozenset[str]) -> bool:
@@ -53,10 +59,8 @@ def forget_calls(path: Path, ids: set[str]) -> None:
     import pyarrow.parquet as pq
 
     table = pq.read_table(path)
-    rows = [
-        {**row, "request": "", "response": "", "retrieval": None} if row["id"] in ids else row
-        for row in table.to_pylist()
-    ]
+    nothing = {**dict.fromkeys(_texts_in(path), ""), "retrieval": None}
+    rows = [{**row, **nothing} if row["id"] in ids else row for row in table.to_pylist()]
     with atomic_path(path) as temporary:
         pq.write_table(type(table).from_pylist(rows, schema=table.schema), temporary)
 

@@ -135,6 +135,16 @@ def test_a_call_loses_its_texts_and_nothing_else(tmp_path):
     assert all("client" in rows[id_] for id_ in "bc")
 
 
+def test_a_call_in_a_log_of_an_earlier_version_loses_its_texts(tmp_path):
+    """A right to be forgotten does not end with a new name of a column."""
+    path = write(
+        tmp_path / "day=1970-01-02" / "old.parquet", id=["a"], case=["shop"], asked=['{"rows": [{"client": 7}]}']
+    )
+    assert find_calls(tmp_path, ROW, EXAMPLES) == {path: {"a"}}
+    forget_calls(path, {"a"})
+    assert not find_calls(tmp_path, ROW, EXAMPLES)
+
+
 def test_feedback_and_predictions_of_the_row_go(tmp_path):
     with closing(Store(Settings(state=tmp_path))) as store:
         with store.writing() as connection:
