@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import timeit
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 ONLINE_REPOSITORY = "DRIFTLINE_ONLINE_REPO"  # folder that materialise() returned; empty: no lookup
 ONLINE_STORE = "DRIFTLINE_ONLINE_STORE"  # the platform's setting
 ONLINE_MOMENT = "DRIFTLINE_ONLINE_MOMENT"  # ISO; the as-of of lookups, for replays; empty: now
-INLINE_ROWS = 1000  # some 4 ms; more go to a thread, which competes with the server for the interpreter
+INLINE_SECONDS = 0.01  # scoring that takes longer goes to a thread, which competes with the server for the interpreter
+PROBE_ROWS = 64  # whose scoring is timed when a release starts
 MAX_PROBLEMS = 20
 
 T = TypeVar("T")
@@ -49,6 +51,7 @@ class TabularRelease:
         self._model: Any = None
         self._look_up: FeatureLookup | None = None
         self._categories: Categories = {}
+        self._inline_rows = 1  # most rows that are scored without a thread
 
     def open(self) -> None:
         """Load the model, which must answer the golden examples as it did when it was sealed.
@@ -58,7 +61,8 @@ class TabularRelease:
         from tasks.train.tabular.model_file import load
 
         model = load(self._path)
-        check_golden(model, self.schema, self.golden)
+        rows = check_golden(model, self.schema, self.golden)
+        self._inline_rows = int(INLINE_SECONDS / _seconds_a_row(model, self.schema, rows))
         self._look_up = online_features() if self.schema.views else None
         self._categories = known_categories(model)
         self._model = model
@@ -67,10 +71,10 @@ class TabularRelease:
         """The response to the body of a prediction request."""
         try:
             if complete := self._reader and self._reader.read(body):
-                answer = await _inline_or_thread(self._predict, complete, wait=len(complete.ids) > INLINE_ROWS)
+                answer = await _inline_or_thread(self._predict, complete, wait=len(complete.ids) > self._inline_rows)
             else:
                 rows = self.schema.request.model_validate_json(body or b"{}").rows  # type: ignore[attr-defined]
-                waits = len(rows) > INLINE_ROWS or needs_lookup(self.schema, rows)
+                waits = len(rows) > self._inline_rows or needs_lookup(self.schema, rows)
                 answer = await _inline_or_thread(self._predict_validated, rows, wait=waits)
         except (ValidationError, InputError) as error:
             return json_response(error_body(error, self.schema), 400)
@@ -101,12 +105,19 @@ def json_response(value: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(value), status, media_type="application/json")
 
 
-def check_golden(model: Any, schema: Schema, golden: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse to serve a model whose predictions differ from those at sealing (other libraries, another machine).
+def _seconds_a_row(model: Any, schema: Schema, rows: Sequence[Any]) -> float:
+    """What a row costs in company: the fastest of a few tries, since a busy machine only adds to it."""
+    many = [rows[number % len(rows)] for number in range(PROBE_ROWS)]
+    probe = Rows(read_values(schema, many, None), ids_of(schema, many))
+    return min(timeit.repeat(lambda: predict_values(model, schema, probe), repeat=3, number=1)) / PROBE_ROWS
 
-    Raises: DriftlineError.
+
+def check_golden(model: Any, schema: Schema, golden: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
+    """Refuse to serve a model whose predictions differ from those at sealing; return the golden rows.
+
+    They differ with other libraries, or on another machine. Raises: DriftlineError.
     """
-    rows = schema.request.model_validate({"rows": [example["features"] for example in golden]}).rows  # type: ignore[attr-defined]
+    rows: Sequence[Any] = schema.request.model_validate({"rows": [each["features"] for each in golden]}).rows  # type: ignore[attr-defined]
     for prediction, example in zip(predict_rows(model, schema, rows), golden, strict=True):
         if not matches_label(prediction, example["prediction"]):
             raise DriftlineError(
@@ -116,6 +127,7 @@ def check_golden(model: Any, schema: Schema, golden: Sequence[Mapping[str, Any]]
                 allowed=str(example["prediction"]),
                 todo="Serve it with the locked versions of its libraries, or release it again.",
             )
+    return rows
 
 
 def error_body(error: ValidationError | InputError, schema: Schema) -> dict[str, Any]:

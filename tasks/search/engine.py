@@ -44,7 +44,7 @@ class Engine:
         self._finals = Finals(problem, folder)
         self._ratios: dict[str, list[float]] = {}  # of measured to estimated seconds, by arm
         self._repeated = self._misfits = 0
-        self._misfit = ""  # why the newest trial that did not fit did not
+        self._shortage = ""  # what the newest trial did not fit into
 
     @property
     def records(self) -> dict[int, TrialRecord]:
@@ -173,7 +173,7 @@ class Engine:
                 continue
             self._repeated = 0
             return contender
-        self.stopped = self._misfit or "nothing new is left to try"
+        self.stopped = self._shortage or "nothing new is left to try"
         return None
 
     def _nothing_holds(self) -> str:
@@ -208,7 +208,7 @@ class Engine:
         cost = self._estimate(record, contender.rung)
         if shortage := self._spending.shortage(cost) or self._excess(contender):
             self._race.end(contender, "unfinished", f"about {cost.seconds:.1f} s do not fit: {shortage}")
-            self._misfit = shortage
+            self._shortage = shortage
             self._misfits += not contender.is_finalist
             if self._misfits >= MOST_MISFITS or self._spending.shortage(Cost()):
                 self.stopped = self._spending.shortage(cost) or self._spending.shortage(Cost(math.inf))
@@ -227,7 +227,7 @@ class Engine:
                 max(share, FIRST_SHARE * self._spending.seconds_left) if record.number else self._spending.seconds_left
             )
         self._running[job] = Running(contender, cost, now, now + min(share, self._spending.seconds_left))
-        self._misfits, self._misfit = 0, ""
+        self._misfits, self._shortage = 0, ""
         workers.start(job, record.configuration, contender.rung)
 
     def _excess(self, contender: Contender) -> str:

@@ -74,7 +74,7 @@ def broken(settings: Settings, store: Store, other: Release) -> Iterator[Release
     source, target = bento_folder(bentos, other.bento), bento_folder(bentos, "small:broken")
     shutil.copytree(source, target, dirs_exist_ok=True)
     service = target / "src" / "services" / "serving" / "tabular_release.py"
-    original = "answer = await _inline_or_thread(self._predict, complete, wait=len(complete.ids) > INLINE_ROWS)"
+    original = "answer = await _inline_or_thread(self._predict, complete, wait=len(complete.ids) > self._inline_rows)"
     assert original in service.read_text()
     service.write_text(service.read_text().replace(original, "raise RuntimeError('deliberately bad')"))
     release = other.model_copy(update={"digest": "b" * 64, "bento": "small:broken"})
